@@ -1,0 +1,248 @@
+"""The contract between the two halves: the manifest of a bundle as frozen dataclasses, and its digests.
+
+`sar_train` writes what is defined here and `sar_infer` reads it, so the two cannot drift. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sar_infer.errors import BundleError, SchemaError
+
+SCHEMA_VERSION = 1
+"""Raised with every change of the format."""
+READER_VERSION = 1
+"""What this code can read; a bundle states the oldest reader that understands it as ``min_reader``."""
+
+MANIFEST = "manifest.json"
+IMAGE_ENCODER = "image_encoder.onnx"
+NAME_ENCODER = "name_encoder.onnx"
+BANK = "bank.safetensors"
+TOKENIZER = "tokenizer.bpe.gz"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a decoded picture becomes the encoder's input; the vocabulary is open_clip's ``PreprocessCfg``.
+
+    EXIF orientation is applied first and transparency laid on ``fill``; then ``resize_mode`` brings the picture to
+    ``size`` x ``size`` pixels, values are scaled to 0..1 and normalised by ``mean`` and ``std`` (RGB).
+    """
+
+    size: int
+    resize_mode: Literal["shortest", "longest", "squash"]
+    interpolation: Literal["bicubic", "bilinear"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fill: int = 0
+    exif: Literal["transpose"] = "transpose"
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """How a class name becomes the name encoder's input.
+
+    The encoder takes the tokens of ``name + suffix`` and the end token, padded with 0; the start token and the context
+    (``n_prefix`` positions) are inside the graph. A name may hold ``max_name_tokens`` tokens, suffix included, end
+    token excluded, so that ``n_prefix + max_name_tokens + 1 == context_length``.
+    """
+
+    kind: Literal["clip-bpe"]
+    context_length: int
+    n_prefix: int
+    suffix: str
+    end_token: int
+    max_name_tokens: int
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Digest and size in bytes of one file of the bundle."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracies in percent; a value that the protocol does not have is None."""
+
+    base_accuracy: float | None = None
+    new_accuracy: float | None = None
+    harmonic_mean: float | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Torch against onnxruntime at export: the smallest cosine, and the share of equal top-1 answers."""
+
+    images: int
+    image_min_cosine: float
+    top1_agreement: float
+    names: int
+    name_max_difference: float
+
+
+@dataclass(frozen=True)
+class Passport:
+    """How good the bundle is, and on what that was measured; ``tables`` holds further named results."""
+
+    dataset: str | None = None
+    protocol: str | None = None
+    shots: int | None = None
+    seeds: tuple[int, ...] = ()
+    metrics: Scores = Scores()
+    zero_shot: Scores = Scores()
+    parity: Parity | None = None
+    notes: tuple[str, ...] = ()
+    tables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the bundle comes from."""
+
+    created: str
+    command: str
+    versions: Mapping[str, str]
+    licences: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A picture described by a rule, and the unit vector (D,) that the image encoder must give for it."""
+
+    seed: int
+    embedding: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that the run time needs to know; see ``docs/artefact.md`` field by field.
+
+    ``logit_scale`` is the multiplier of the cosine (about 100 for CLIP), not its logarithm. ``encoder_digest`` binds
+    banks: it covers weights, prompt and tokenizer, never a graph file. ``digest`` is the bundle's identity.
+    """
+
+    schema_version: int
+    min_reader: int
+    backbone: str
+    weights_digest: str
+    method: str
+    template: str | None
+    regularisers: Mapping[str, float]
+    embed_dim: int
+    logit_scale: float
+    preprocess: Preprocess
+    tokenizer: TokenizerSpec
+    encoder_digest: str
+    files: Mapping[str, FileEntry]
+    passport: Passport
+    provenance: Provenance
+    logit_bias: float | None = None
+    probe: Probe | None = None
+    precisions: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    head: str | None = None
+    digest: str = ""
+
+    def sealed(self) -> Manifest:
+        """The same manifest with ``digest`` set to the digest of its canonical content."""
+        return dataclasses.replace(self, digest=self.content_digest())
+
+    def content_digest(self) -> str:
+        """SHA-256 of the canonical JSON of everything but ``digest``."""
+        content = dataclasses.asdict(self)
+        del content["digest"]
+        return canonical_digest(content)
+
+    def dump(self) -> str:
+        """The text of ``manifest.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def parse(cls, text: str, source: str = MANIFEST) -> Manifest:
+        """Read ``manifest.json``.
+
+        Raises:
+            SchemaError: the bundle needs a newer reader.
+            BundleError: not JSON, a missing, unknown or mistyped field, or a digest that does not match.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"{source}: not valid JSON ({error})") from None
+        if not isinstance(data, dict):
+            raise BundleError(f"{source}: expected a JSON object, got {type(data).__name__}")
+        needed = data.get("min_reader")
+        if isinstance(needed, int) and needed > READER_VERSION:
+            raise SchemaError(
+                f"{source}: schema {data.get('schema_version')} needs a reader of version {needed} or later, "
+                f"this is {READER_VERSION}: upgrade sar-clip"
+            )
+        manifest: Manifest = _build(cls, data, source, "")
+        if manifest.digest != manifest.content_digest():
+            raise BundleError(f"{source}: content does not match its digest; the file was changed after export")
+        return manifest
+
+
+def canonical_digest(content: Any) -> str:
+    """SHA-256 (hex) of a value's JSON with sorted keys and no white space."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Digest and size of a file, read in pieces."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileEntry(digest, path.stat().st_size)
+
+
+def _build(kind: Any, value: Any, source: str, where: str) -> Any:
+    """Turn parsed JSON into the annotated type, or raise BundleError naming the field."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, source, where)
+    if origin in (types.UnionType, typing.Union):
+        options = [a for a in arguments if a is not type(None)]
+        return None if value is None else _build(options[0], value, source, where)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(kinds) == len(value):
+            return tuple(_build(k, v, source, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _build(arguments[1], item, source, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, str) and type(value) is kind:
+        return value
+    expected = f"one of {', '.join(map(repr, arguments))}" if origin is Literal else getattr(kind, "__name__", str(kind))
+    raise BundleError(f"{source}: field {where.lstrip('.') or 'manifest'}: expected {expected}, got {value!r:.80}")
+
+
+def _build_dataclass(kind: Any, value: Any, source: str, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise BundleError(f"{source}: field {where.lstrip('.')}: expected an object, got {value!r:.80}")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(value.keys() - fields.keys())
+    required = {n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    missing = sorted(required - value.keys())
+    if missing or unknown:
+        what = "missing" if missing else "unknown"
+        raise BundleError(f"{source}: {what} field {where.lstrip('.') + '.' if where else ''}{(missing or unknown)[0]}")
+    return kind(**{name: _build(hints[name], item, source, f"{where}.{name}") for name, item in value.items()})

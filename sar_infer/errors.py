@@ -1,0 +1,52 @@
+"""Every error that `sar_infer` raises on purpose; the message is one line that can be shown to a user as it is.
+
+::
+
+    SarInferError
+    ├── InputError             what the caller passed cannot be used
+    │   ├── ImageError         one image: not an image, truncated, too large, too thin, unreadable
+    │   ├── ClassFileError     a class file: missing, empty, binary, a bad line
+    │   └── ClassNameError     one class name: empty, too long
+    ├── BundleError            a bundle: missing, damaged, inconsistent
+    │   └── SchemaError        written by a version that this reader does not know
+    ├── BankError              a bank file: damaged, or of another encoder
+    └── DeviceError            the device asked for cannot be had
+"""
+
+from __future__ import annotations
+
+
+class SarInferError(Exception):
+    """Base of all errors below; catch it to handle whatever this package refuses."""
+
+
+class InputError(SarInferError):
+    """Something that the caller passed in cannot be used."""
+
+
+class ImageError(InputError):
+    """One image cannot be read, decoded or accepted; other images are not affected."""
+
+
+class ClassFileError(InputError):
+    """A class file cannot be used; the message names the file and, where there is one, the line."""
+
+
+class ClassNameError(InputError):
+    """One class name is empty or does not fit the text encoder."""
+
+
+class BundleError(SarInferError):
+    """A bundle is missing, damaged or inconsistent."""
+
+
+class SchemaError(BundleError):
+    """An artefact was written with a schema that this version does not read; the message says which version does."""
+
+
+class BankError(SarInferError):
+    """A bank file is damaged or belongs to another encoder."""
+
+
+class DeviceError(SarInferError):
+    """The device that was asked for cannot be had on this machine."""

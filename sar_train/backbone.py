@@ -1,0 +1,192 @@
+"""The one module that touches open_clip: a frozen CLIP behind a small interface."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from sar_infer.artefact import Preprocess
+from sar_train import mini
+from sar_train.errors import BackboneError
+from sar_train.prompts import Prompts, split_template
+from sar_train.towers import TextTower
+
+RANDOM = "random"
+"""In place of a tag or file: weights made by a seed."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen CLIP model; nothing in it ever gets a gradient.
+
+    Attributes:
+        name: open_clip's model name, or ``sar-mini``.
+        pretrained: the tag or file that its weights came from, empty for seeded random weights.
+        model: the open_clip model, in evaluation mode.
+        text: its text tower.
+        preprocess: how photos are prepared.
+    """
+
+    name: str
+    pretrained: str
+    model: nn.Module
+    text: TextTower
+    preprocess: Preprocess
+
+    @property
+    def logit_scale(self) -> float:
+        """The multiplier of the cosine (about 100 for CLIP)."""
+        return float(self.model.logit_scale.exp())  # type: ignore[operator]
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the size of an embedding."""
+        return int(self.text.projection.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.text.positional_embedding.device
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 over names, shapes and values of all weights, in name order."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) preprocessed pixels to (N, D) unit rows."""
+        return normalize(self.model.encode_image(pixels.to(self.device)), dim=-1)  # type: ignore[operator]
+
+    def handcrafted(self, template: str) -> Prompts:
+        """A template such as ``a photo of a {}.`` as prompts (no gradient)."""
+        before, behind = split_template(template)
+        return Prompts(self.text.embed_text(before), behind)
+
+    @torch.no_grad()
+    def embed_names(self, names: Sequence[str], prompts: Prompts, *, chunk: int = 2048) -> Tensor:
+        """(C, D) unit class embeddings without gradient, any number of names."""
+        parts = [self.text(prompts, names[i : i + chunk]) for i in range(0, len(names), chunk)]
+        return torch.cat(parts)
+
+
+def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed: int = 0) -> Backbone:
+    """Load a backbone.
+
+    Args:
+        name: an open_clip model name (``ViT-B-16``, ``RN50``, …) or ``sar-mini``.
+        pretrained: an open_clip tag (downloaded) or a file; None means the shipped weights, which only ``sar-mini``
+            has. ``random`` means weights made by ``seed``, which only tests and timings want.
+        device: where to put it.
+        seed: for random weights.
+
+    Raises:
+        BackboneError: unknown name (the nearest are offered), weights that cannot be had or do not fit, or a text
+            tower that is not CLIP's.
+    """
+    mini.register()
+    if name not in open_clip.list_models():
+        near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.4)
+        raise BackboneError(f"unknown backbone {name!r}; did you mean {', '.join(near) or 'sar-mini, ViT-B-16'}?")
+    if pretrained is None and name != mini.NAME:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise BackboneError(f"backbone {name} needs --pretrained: a file or one of the tags {tags}")
+    torch.manual_seed(seed)
+    logging.getLogger().addFilter(_quiet)
+    try:
+        if name == mini.NAME and pretrained is None:
+            model = open_clip.create_model(name, force_preprocess_cfg=mini.PREPROCESS)
+            mini.load_weights(model)
+        else:
+            model = open_clip.create_model(
+                name,
+                None if pretrained == RANDOM else pretrained,
+                force_preprocess_cfg=mini.PREPROCESS if name == mini.NAME else None,
+            )
+    except BackboneError:
+        raise
+    except Exception as error:
+        raise BackboneError(_explain(name, pretrained, error)) from error
+    finally:
+        logging.getLogger().removeFilter(_quiet)
+    model.eval().requires_grad_(requires_grad=False).to(device)
+    return Backbone(name, pretrained or "", model, _text_tower(name, model), _preprocess(model))
+
+
+def _quiet(record: logging.LogRecord) -> bool:
+    return "No pretrained weights" not in record.getMessage()
+
+
+def _explain(name: str, pretrained: str | None, error: Exception) -> str:
+    if pretrained is None:
+        return f"backbone {name}: cannot be built ({error})"
+    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    if Path(pretrained).exists():
+        return f"backbone {name}: weights {pretrained} do not fit ({reason})"
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags:
+        return (
+            f"backbone {name}: weights {pretrained!r} are neither a file nor a known tag; "
+            f"tags: {', '.join(tags) or 'none'}"
+        )
+    return (
+        f"backbone {name}: weights {pretrained!r} could not be downloaded ({reason}); download them on a machine with "
+        "network and pass the file with --pretrained FILE"
+    )
+
+
+def _preprocess(model: nn.Module) -> Preprocess:
+    settings = open_clip.get_model_preprocess_cfg(model)
+    size = settings["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise BackboneError(f"expected a square input, got {height} x {width} pixels")
+    return Preprocess(
+        size=int(height),
+        resize_mode=settings["resize_mode"],
+        interpolation=settings["interpolation"],
+        mean=tuple(float(v) for v in settings["mean"]),  # type: ignore[arg-type]
+        std=tuple(float(v) for v in settings["std"]),  # type: ignore[arg-type]
+        fill=int(settings.get("fill_color", 0)),
+    )
+
+
+def _text_tower(name: str, model: nn.Module) -> TextTower:
+    text = getattr(model, "text", model)
+    pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
+    tokenizer = open_clip.get_tokenizer(name)
+    blocks = list(getattr(getattr(text, "transformer", None), "resblocks", []))
+    is_clip = (
+        pool == "argmax"
+        and getattr(text, "attn_mask", None) is not None
+        and getattr(text, "cls_emb", None) is None
+        and isinstance(tokenizer, open_clip.SimpleTokenizer)
+        and all(type(block).__name__ == "ResidualAttentionBlock" for block in blocks)
+        and isinstance(text.text_projection, Tensor)
+    )
+    if not is_clip:
+        raise BackboneError(f"backbone {name}: expected CLIP's causal text tower and tokenizer, this model has another")
+    return TextTower(
+        token_embedding=text.token_embedding,
+        positional_embedding=text.positional_embedding,
+        blocks=blocks,
+        ln_final=text.ln_final,
+        projection=text.text_projection,
+        encode=tokenizer.encode,
+        start_token=tokenizer.sot_token_id,
+        end_token=tokenizer.eot_token_id,
+    )

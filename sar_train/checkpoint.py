@@ -1,0 +1,172 @@
+"""What a run leaves on disk: prompts alone, never the backbone, as safetensors with everything needed to use them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sar_train.errors import RunError
+from sar_train.prompts import Prompts
+
+PROMPTS = "prompts.safetensors"
+STATE = "state.safetensors"
+RECORD = "record.json"
+FORMAT = "sar-prompts"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained prompt and what it belongs to; fields that an imported checkpoint does not know are empty."""
+
+    prompts: Prompts
+    method: str
+    backbone_name: str = ""
+    pretrained: str | None = None
+    weights_digest: str = ""
+    template: str = ""
+    class_names: tuple[str, ...] = ()
+    regularisers: Mapping[str, float] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_run(folder: Path, run: Run) -> None:
+    """Write ``prompts.safetensors``, then ``record.json``; a folder with a record is a finished run."""
+    metadata = {
+        "format": FORMAT,
+        "schema_version": "1",
+        "method": run.method,
+        "backbone": run.backbone_name,
+        "pretrained": run.pretrained or "",
+        "weights_digest": run.weights_digest,
+        "template": run.template,
+        "suffix": run.prompts.suffix,
+        "class_names": json.dumps(run.class_names, ensure_ascii=False),
+        "regularisers": json.dumps(dict(run.regularisers)),
+    }
+    save_tensors(folder / PROMPTS, {"context": run.prompts.context.detach().cpu().contiguous()}, metadata)
+    write_text(folder / RECORD, json.dumps(run.record, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_run(path: Path) -> Run:
+    """Read a run folder, or a checkpoint of KaiyangZhou/CoOp (``model.pth.tar…``, or the folder that holds it).
+
+    Raises:
+        RunError: there is no finished run, or the file cannot be used.
+    """
+    prompts = path / PROMPTS
+    if not prompts.is_file():
+        found = sorted(path.glob("**/model*.pth.tar*")) if path.is_dir() else [path] if path.is_file() else []
+        if not found:
+            state = " (it was not finished: run the same sar-train command again)" if (path / STATE).is_file() else ""
+            raise RunError(f"{path}: expected a run folder with {PROMPTS}, or a CoOp checkpoint{state}")
+        return load_coop(found[-1])
+    tensors, metadata = load_tensors(prompts)
+    if metadata.get("format") != FORMAT or "context" not in tensors:
+        raise RunError(f"{prompts}: not a prompt file of sar-train")
+    record = path / RECORD
+    return Run(
+        prompts=Prompts(tensors["context"], metadata["suffix"]),
+        method=metadata["method"],
+        backbone_name=metadata["backbone"],
+        pretrained=metadata["pretrained"] or None,
+        weights_digest=metadata["weights_digest"],
+        template=metadata["template"],
+        class_names=tuple(json.loads(metadata["class_names"])),
+        regularisers=json.loads(metadata["regularisers"]),
+        record=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {},
+    )
+
+
+def load_coop(path: Path) -> Run:
+    """Read the context of a CoOp checkpoint, without running what a pickle may hold.
+
+    The file knows neither its backbone nor its class names. ``token_prefix`` and ``token_suffix`` belong to the class
+    list it was trained on and are dropped, as the reference implementation does.
+
+    Raises:
+        RunError: not such a checkpoint, or class-specific contexts.
+    """
+    import numpy  # noqa: ICN001, PLC0415
+
+    scalars = [numpy.dtype, numpy.dtypes.Float64DType, numpy._core.multiarray.scalar]  # noqa: SLF001  val_result
+    try:
+        with torch.serialization.safe_globals(scalars):  # type: ignore[no-untyped-call]
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise RunError(f"{path}: cannot be read safely as a checkpoint ({str(error).splitlines()[0]})") from None
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    context = state.get("ctx", state.get("prompt_learner.ctx"))
+    if not isinstance(context, Tensor):
+        raise RunError(f"{path}: expected a CoOp checkpoint with a tensor 'ctx', got {sorted(map(str, state))[:5]}")
+    if context.ndim != 2:
+        raise RunError(f"{path}: class-specific contexts {tuple(context.shape)} cannot be used for other class names")
+    return Run(Prompts(context.float()), "coop")
+
+
+def save_state(folder: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write the state of an unfinished run; ``meta`` holds config, epoch and history."""
+    save_tensors(folder / STATE, tensors, {"meta": json.dumps(meta)})
+
+
+def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The state of an unfinished run, None where there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    tensors, metadata = load_tensors(path)
+    return tensors, json.loads(metadata["meta"])
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file under a temporary name and move it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata)
+        _move(temporary, path)
+    except SafetensorError as error:
+        raise RunError(f"{path}: cannot be written ({error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and move it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _move(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the metadata of a safetensors file.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: damaged or not a safetensors file ({error})") from None
+
+
+def _move(temporary: Path, path: Path) -> None:
+    with temporary.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(path)

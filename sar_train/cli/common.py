@@ -1,0 +1,51 @@
+"""What the commands share: options with environment twins, and one-line errors."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXTRA_MODULES = {"torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"}
+
+
+def option(*names: str, **settings: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A click option that shows its environment twin in ``--help``."""
+    return click.option(*names, show_envvar=True, **settings)
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn our own errors into one line on stderr: exit 2 for what cannot be used, 1 for an export that failed."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        from sar_infer.errors import SarInferError
+        from sar_train.errors import ExportError, SarTrainError
+
+        try:
+            return command(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] not in EXTRA_MODULES:
+                raise
+            _stop(f"this command needs {error.name}: pip install 'sar-clip[train]'", 2)
+        except ExportError as error:
+            _stop(str(error), 1)
+        except (SarTrainError, SarInferError) as error:
+            _stop(str(error), 2)
+        except OSError as error:
+            _stop(f"{error.filename or 'writing'}: {error.strerror or error}", 2)
+        except KeyboardInterrupt:
+            _stop("interrupted; the same command goes on where it was", 130)
+
+    return run
+
+
+def _stop(message: str, code: int) -> Any:
+    click.echo("Error: " + " ".join(message.split()), err=True)
+    sys.exit(code)

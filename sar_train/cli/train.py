@@ -1,0 +1,174 @@
+"""``sar-train``: learn prompts from photos or from a feature file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sar_train.cli.common import guarded, option
+
+if TYPE_CHECKING:
+    from sar_train.checkpoint import Run
+    from sar_train.config import RunConfig
+
+EPILOG = """\b
+Examples:
+  sar-train demo --out runs/demo                        offline, about a minute
+  sar-train photos/ --shots 16 --out runs/products      one folder of photos a class
+  sar-train caltech101 --data-root DATA --no-sar --set coop.context_init="" --seed 2
+  sar-train photos/ --backbone ViT-B-16-quickgelu --pretrained openai
+"""
+
+
+@click.command(context_settings={"auto_envvar_prefix": "SAR"}, epilog=EPILOG)
+@click.argument("photos")
+@option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout.")
+@option("--backbone", help="open_clip model name, or sar-mini.  [default: sar-mini]")
+@option("--pretrained", help="Tag or file of the backbone's weights; sar-mini brings its own.")
+@option("--method", help="Prompt-tuning method.  [default: coop]")
+@option("--sar/--no-sar", default=None, help="Add Similarity Alignment Regularization.  [default: sar]")
+@option("--novel", help="Novel names for SAR: wordnet (relatives), words (random nouns) or a file.  [default: wordnet]")
+@option("--novel-count", type=int, help="How many novel names.  [default: 400]")
+@option("--exclude-eval-names/--keep-eval-names", default=None,
+        help="Leave the evaluated new names out of the novel ones.  [default: leave out]")
+@option("--shots", type=int, help="Photos per class to learn from, 0 for all.  [default: 16]")
+@option("--seed", type=int, help="Seed of the draw of photos and of everything random.  [default: 1]")
+@option("--views", type=int, help="Views cached per photo: the plain one, the rest augmented.  [default: 4]")
+@option("--protocol", help="auto, base-to-new, all or pseudo (tuning on the base classes alone).  [default: auto]")
+@option("--template", help="Hand-crafted template with {}.  [default: the dataset's, or 'a photo of a {}.']")
+@option("--epochs", type=int, help="[default: the method's published number]")
+@option("--learning-rate", "--lr", type=float, help="[default: the method's published rate]")
+@option("--batch-size", type=int, help="[default: the method's published size]")
+@option("--device", help="cpu or cuda.  [default: cpu]")
+@option("--sar-weight", type=float, help="Weight of SAR (lambda); short for --set sar.weight=…")
+@option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of a method or of SAR.")
+@option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with any of these settings.")
+@option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-METHOD[-sar]-sSEED]")
+@option("--overwrite", is_flag=True, help="Replace a finished run in --out.")
+@option("--resume/--no-resume", default=True, show_default=True, help="Take up an unfinished run in --out.")
+@option("--save-features", type=click.Path(path_type=Path),
+        help="Also write the features of all photos to this file, which sar-train reads in place of photos.")
+@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--quiet", "-q", is_flag=True, help="No progress.")
+@click.version_option(package_name="sar-clip")
+@guarded
+def main(**given: Any) -> None:
+    """Learn a prompt from PHOTOS and write it to a run folder.
+
+    PHOTOS is a folder with one folder of photos per class, a CSV or JSONL list, a dataset by name (caltech101, …, with
+    --data-root), a feature file (.safetensors), or the word demo for the one that ships with this package.
+
+    A folder trains on all its classes and is tested on photos it did not learn from; a dataset with published splits
+    learns from the first half of its classes (base) and is tested on both halves, each for itself (base, new).
+    """
+    from sar_train import trainer
+
+    form, quiet, overwrite = given.pop("form"), given.pop("quiet"), given.pop("overwrite")
+    resume, save_features = given.pop("resume"), given.pop("save_features")
+    out: Path | None = given.pop("out")
+    config = read_config(**given)
+    out = out or Path("runs") / default_name(config)
+    if overwrite:
+        trainer.remove(out)
+    show = Progress(quiet=quiet)
+    run = trainer.run(config, out, tell=show, resume=resume)
+    show.close()
+    if save_features:
+        trainer.save_features(config, save_features)
+    record = dict(run.record)
+    click.echo(json.dumps(record | {"run": str(out)}, ensure_ascii=False) if form == "json" else table(record, out))
+    warn_below_zero_shot(run)
+
+
+def read_config(
+    photos: str, config_file: Path | None, settings: tuple[str, ...], sar_weight: float | None, **options: Any
+) -> RunConfig:
+    """Settings from the file, then the options, then ``--set``; later ones win."""
+    from sar_train.config import RunConfig, build, merge, read_toml
+    from sar_train.errors import ConfigError
+
+    sections: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        section, dot, key = name.partition(".")
+        if not equals or not dot:
+            raise ConfigError(f"--set {setting}: expected SECTION.KEY=VALUE, such as sar.tau=0.05")
+        sections.setdefault(section, {})[key] = value
+    if sar_weight is not None:
+        sections.setdefault("sar", {})["weight"] = sar_weight
+    chosen = {name: value for name, value in options.items() if value is not None}
+    file = read_toml(config_file) if config_file else {}
+    where = str(config_file) if config_file else "settings"
+    return build(RunConfig, merge(file, {"data": photos}, chosen, sections), where)
+
+
+def default_name(config: RunConfig) -> str:
+    """Folder name of a run, such as ``caltech101-coop-sar-s1``."""
+    parts = [Path(config.data).stem or "photos", config.method, *(["sar"] if config.sar else []), f"s{config.seed}"]
+    return "-".join(parts)
+
+
+def table(record: dict[str, Any], out: Path) -> str:
+    """What a run ends with: zero-shot, linear probe and this run; base, new and harmonic mean."""
+    config = record["config"]
+    name = config["method"] + (" + sar" if config["sar"] else "")
+    rows = {"zero-shot": record["zero_shot"], "linear probe": record["linear_probe"], name: record["metrics"]}
+    has_new = record["metrics"]["new_accuracy"] is not None
+    columns = {"base_accuracy": "base" if has_new else "accuracy"}
+    if has_new:
+        columns |= {"new_accuracy": "new", "harmonic_mean": "harmonic mean"}
+    lines = ["", f"{'percent':<16}" + "".join(f"{title:>15}" for title in columns.values())]
+    for label, values in rows.items():
+        cells = [values.get(key) for key in columns]
+        lines.append(f"{label:<16}" + "".join(f"{'-' if v is None else format(v, '.2f'):>15}" for v in cells))
+    return "\n".join([*lines, "", f"run: {out}    next: sar-export {out} --out exports/NAME"])
+
+
+def warn_below_zero_shot(run: Run) -> None:
+    """Say so when a learned prompt is worse than the hand-crafted one."""
+    metrics, zero_shot = run.record["metrics"], run.record["zero_shot"]
+    for key, label in (("base_accuracy", "the trained classes"), ("new_accuracy", "new classes")):
+        if metrics[key] is not None and metrics[key] < zero_shot[key]:
+            click.echo(
+                f"Warning: on {label} this prompt ({metrics[key]:.2f} %) is below zero-shot ({zero_shot[key]:.2f} %); "
+                "more epochs, more photos, or the hand-crafted prompt (sar-export --handcrafted) may serve better.",
+                err=True,
+            )
+
+
+class Progress:
+    """Progress on stderr: one line that is rewritten on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """``quiet`` shows nothing."""
+        self._quiet, self._live, self._open = quiet, sys.stderr.isatty(), False
+
+    def __call__(self, text: str) -> None:
+        """Show a line; lines that begin with ``epoch`` replace one another on a terminal."""
+        if self._quiet:
+            return
+        passing = text.startswith("epoch ")
+        if passing and not self._live:
+            done, total = (int(n) for n in text.split()[1].split("/"))
+            if done != 1 and done % max(1, total // 10):
+                return
+        if passing and self._live:
+            width = shutil.get_terminal_size().columns - 1
+            click.echo("\r" + text[:width].ljust(width), nl=False, err=True)
+            self._open = True
+        else:
+            self.close()
+            click.echo(text, err=True)
+
+    def close(self) -> None:
+        """End a line that is being rewritten."""
+        if self._open:
+            click.echo(err=True)
+            self._open = False
+
+

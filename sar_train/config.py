@@ -1,0 +1,163 @@
+"""The settings of one run as a frozen dataclass, from the command line and a TOML file, with all problems at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from sar_train.errors import ConfigError
+
+T = TypeVar("T")
+Protocol = Literal["auto", "base-to-new", "all", "pseudo"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that the result of a run depends on.
+
+    Attributes:
+        data: what to train on: a dataset's name, a folder, a list or a feature file.
+        data_root: the folder that holds datasets by name.
+        backbone: open_clip model name, or ``sar-mini``.
+        pretrained: tag or file of its weights.
+        method: name of the prompt-tuning method.
+        sar: whether SAR is added.
+        novel: where novel names come from: ``wordnet``, ``words`` or a file.
+        novel_count: how many to take.
+        exclude_eval_names: leave the evaluated new names out of the novel ones.
+        shots: photos per class; 0 means all.
+        seed: of the few-shot draw, the start values and the order of photos.
+        views: how many views of each photo are cached: the plain one and ``views - 1`` augmented ones.
+        protocol: ``base-to-new``, ``all`` classes, or ``pseudo`` (the base classes split again, for tuning).
+        template: hand-crafted template of the teacher and of zero-shot; empty means the dataset's.
+        epochs, learning_rate, batch_size: None means the method's published value.
+        sections: settings of methods and regularisers by their name, as in ``[coop]`` or ``[sar]`` of the TOML file.
+    """
+
+    data: str
+    data_root: str | None = None
+    backbone: str = "sar-mini"
+    pretrained: str | None = None
+    method: str = "coop"
+    sar: bool = True
+    novel: str = "wordnet"
+    novel_count: int = 400
+    exclude_eval_names: bool = True
+    shots: int = 16
+    seed: int = 1
+    views: int = 4
+    protocol: Protocol = "auto"
+    template: str = ""
+    epochs: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    device: str = "cpu"
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lowest = {"shots": 0, "views": 1, "novel_count": 1, "epochs": 1, "batch_size": 1, "seed": 0}
+        problems = [f"{name}: expected {low} or more, got {value}" for name, low in lowest.items()
+                    if (value := getattr(self, name)) is not None and value < low]
+        if self.learning_rate is not None and self.learning_rate <= 0:
+            problems.append(f"learning_rate: expected more than 0, got {self.learning_rate}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def section(self, name: str, kind: type[T]) -> T:
+        """The settings of one method or regulariser, as its own dataclass.
+
+        Raises:
+            ConfigError: unknown or unusable settings, all of them in the message.
+        """
+        return build(kind, self.sections.get(name, {}), f"[{name}]")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Settings of a TOML file: run settings at the top level, one table a method or regulariser.
+
+    Raises:
+        ConfigError: the file cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from None
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later layers win; tables are merged key by key and gathered under ``sections``."""
+    merged: dict[str, Any] = {"sections": {}}
+    for layer in layers:
+        for name, value in layer.items():
+            tables = value if name == "sections" else {name: value} if isinstance(value, Mapping) else None
+            if tables is None:
+                merged[name] = value
+            else:
+                for table, settings in tables.items():
+                    merged["sections"].setdefault(table, {}).update(settings)
+    return merged
+
+
+def build(kind: type[T], settings: Mapping[str, Any], where: str) -> T:
+    """A config dataclass from plain values.
+
+    Raises:
+        ConfigError: unknown names (the nearest is offered), values of the wrong type or out of range; all together.
+    """
+    hints = typing.get_type_hints(kind)
+    problems, values = [], {}
+    for name, value in settings.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            problems.append(f"unknown setting {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            continue
+        try:
+            values[name] = coerce(hints[name], value)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    try:
+        if not problems:
+            return kind(**values)
+    except (ValueError, TypeError) as error:
+        problems.append(str(error))
+    raise ConfigError(f"{where}: {'; '.join(problems)}")
+
+
+def coerce(kind: Any, value: Any) -> Any:
+    """A value as the annotated type; text from the command line is read as that type.
+
+    Raises:
+        ValueError: it cannot be; the message says what was expected.
+    """
+    if typing.get_origin(kind) is Literal:
+        options = typing.get_args(kind)
+        if value in options:
+            return value
+        raise ValueError(f"expected one of {', '.join(map(str, options))}, got {value!r}")
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return None if value is None else coerce(typing.get_args(kind)[0], value)
+    if typing.get_origin(kind) is Mapping:
+        return value
+    if kind is bool:
+        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if str(value).lower() in known:
+            return known[str(value).lower()]
+    elif kind is str or (kind in (int, float) and not isinstance(value, bool)):
+        try:
+            if kind is not int or not isinstance(value, float) or value.is_integer():
+                return kind(value)
+        except (TypeError, ValueError):
+            pass
+    raise ValueError(f"expected {kind.__name__}, got {value!r}")
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain JSON values."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,1 @@
+"""Every method is one file in this folder; being here is being registered."""

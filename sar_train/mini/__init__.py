@@ -1,0 +1,30 @@
+"""`sar-mini`, the small backbone that ships with the package: its configuration, weights and recipe.
+
+It is a demonstration and test backbone, not a rival of ViT-B/16; ``MODEL_CARD.md`` beside this file says what it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from torch import nn
+
+NAME = "sar-mini"
+CONFIG = Path(__file__).parent / f"{NAME}.json"
+WEIGHTS = Path(__file__).parent / f"{NAME}.safetensors"
+PREPROCESS: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+
+def register() -> None:
+    """Make open_clip know the name ``sar-mini``; calling it again does nothing."""
+    if NAME not in open_clip.list_models():
+        open_clip.add_model_config(CONFIG)
+
+
+def load_weights(model: nn.Module) -> None:
+    """Fill an open_clip model of the name ``sar-mini`` with the shipped weights."""
+    from sar_train.mini import storage  # noqa: PLC0415
+
+    storage.load(model, WEIGHTS)

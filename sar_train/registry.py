@@ -1,0 +1,60 @@
+"""One way to add a method or a regulariser: a file that registers a class."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, ModuleType
+from typing import Generic, TypeVar
+
+from sar_train.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Classes by the name under which users ask for them."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        """``kind`` is the word for messages; every module of ``package`` is imported at the first look-up."""
+        self._kind = kind
+        self._package = package
+        self._entries: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator; a name that is taken raises ValueError."""
+
+        def add(entry: type[T]) -> type[T]:
+            if name in self._entries:
+                raise ValueError(f"{self._kind} {name!r} is registered twice")
+            self._entries[name] = entry
+            return entry
+
+        return add
+
+    @property
+    def entries(self) -> Mapping[str, type[T]]:
+        """All registered classes by name."""
+        import_modules(importlib.import_module(self._package))
+        return MappingProxyType(dict(sorted(self._entries.items())))
+
+    def get(self, name: str) -> type[T]:
+        """The class of that name.
+
+        Raises:
+            ConfigError: no such name; the nearest known one is offered.
+        """
+        entries = self.entries
+        if name in entries:
+            return entries[name]
+        near = difflib.get_close_matches(name, entries, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown {self._kind} {name!r}: expected one of {', '.join(entries)}{hint}")
+
+
+def import_modules(package: ModuleType) -> None:
+    """Import every module of a package."""
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")

@@ -1,0 +1,55 @@
+"""What a regulariser is: a penalty on class embeddings that composes with every method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sar_train.registry import Registry
+
+
+@dataclass(frozen=True)
+class RegulariserInputs:
+    """The classes of one step.
+
+    Attributes:
+        prompted: (K, D) unit class embeddings under the learned prompt, with gradient.
+        handcrafted: (K, D) the same under the hand-crafted template (the teacher), without gradient.
+        is_base: (K,) which of them are trained on photos; the others are novel names.
+    """
+
+    prompted: Tensor
+    handcrafted: Tensor
+    is_base: Tensor
+
+
+class Regulariser(ABC):
+    """A penalty with its own choice of classes per step.
+
+    Class attribute: ``Config``, a frozen dataclass with a ``weight``.
+    """
+
+    Config: ClassVar[type[Any]]
+
+    @abstractmethod
+    def __init__(self, config: Any) -> None:
+        """Keep the settings."""
+
+    @abstractmethod
+    def draw(self, n_base: int, n_novel: int, generator: torch.Generator) -> Tensor:
+        """(K,) indices of the classes of a step: base classes first (below ``n_base``), then novel ones."""
+
+    @abstractmethod
+    def weight(self, progress: float) -> float:
+        """The multiplier of the penalty when ``progress`` (0 to 1) of the training is done."""
+
+    @abstractmethod
+    def __call__(self, inputs: RegulariserInputs) -> Tensor:
+        """The unweighted penalty, a scalar."""
+
+
+regularisers: Registry[Regulariser] = Registry("regulariser", "sar_train.regularisers")

@@ -1,0 +1,1 @@
+"""Every regulariser is one file in this folder; being here is being registered."""

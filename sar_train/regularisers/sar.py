@@ -1,0 +1,107 @@
+"""Similarity Alignment Regularization (Jung & Lee, arXiv 2502.11969), in a formulation of our own.
+
+The paper keeps the similarities among the text embeddings of base and novel class names as a hand-crafted prompt has
+them. Its equation is not public to us; what follows is ours. Over a random subset S of base and novel names, with w_i
+the unit embedding under the learned prompt and v_i under the hand-crafted one::
+
+    P_i = softmax over j != i of w_i . w_j / tau        Q_i the same of v_i . v_j
+    loss = mean over i in S of KL(Q_i || P_i)           (+ anchor * mean over novel i of 1 - w_i . v_i)
+
+It is zero when the relations agree, and blind to a common rotation of all w. The variants are options, below; their
+defaults come from ``experiments/ablation`` and its committed results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div
+
+from sar_train.regulariser import Regulariser, RegulariserInputs, regularisers
+
+
+@dataclass(frozen=True)
+class SARConfig:
+    """Settings of SAR (all ours: the paper's values are not public to us).
+
+    Attributes:
+        weight: multiplier of the loss (lambda); 0 switches SAR off to the bit.
+        tau: softmax temperature; the raw distances have none.
+        distance: ``kl`` teacher first, ``kl-reverse`` student first, ``l1`` or ``mse`` on the raw similarities.
+        rule: ``mixed`` takes all base names and ``subset`` novel ones a step, ``union`` draws ``subset`` from all.
+        subset: how many names a step draws; 0 means all.
+        anchor: weight of a pointwise pull of novel embeddings to their hand-crafted ones, beside the relations.
+        ramp: share of the training over which the weight grows from 0.
+        teacher: ``template`` for the dataset's single template, ``ensemble`` for the mean over CLIP's 80.
+    """
+
+    weight: float = 1.0
+    tau: float = 0.1
+    distance: Literal["kl", "kl-reverse", "l1", "mse"] = "kl"
+    rule: Literal["mixed", "union"] = "mixed"
+    subset: int = 64
+    anchor: float = 0.0
+    ramp: float = 0.0
+    teacher: Literal["template", "ensemble"] = "template"
+
+    def __post_init__(self) -> None:
+        problems = [f"{name}: expected 0 or more, got {getattr(self, name)}"
+                    for name in ("weight", "subset", "anchor") if getattr(self, name) < 0]
+        if self.tau <= 0:
+            problems.append(f"tau: expected more than 0, got {self.tau}")
+        if not 0 <= self.ramp <= 1:
+            problems.append(f"ramp: expected 0 to 1, got {self.ramp}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+@regularisers.register("sar")
+class SAR(Regulariser):
+    """The loss above."""
+
+    Config = SARConfig
+
+    def __init__(self, config: SARConfig) -> None:
+        """Keep the settings."""
+        self.config = config
+
+    def draw(self, n_base: int, n_novel: int, generator: torch.Generator) -> Tensor:
+        """All base names and a fresh draw of novel ones, or a draw from the union; see `SARConfig.rule`."""
+        first = n_base if self.config.rule == "mixed" else 0
+        pool = n_base + n_novel - first
+        count = min(self.config.subset or pool, pool)
+        drawn = first + torch.randperm(pool, generator=generator)[:count].sort().values
+        return torch.cat([torch.arange(first), drawn])
+
+    def weight(self, progress: float) -> float:
+        """Linear from 0 over the first ``ramp`` of the training, then constant."""
+        return self.config.weight * (min(1.0, progress / self.config.ramp) if self.config.ramp else 1.0)
+
+    def __call__(self, inputs: RegulariserInputs) -> Tensor:
+        """The loss in float32."""
+        prompted, handcrafted = inputs.prompted.float(), inputs.handcrafted.float()
+        loss = relation_loss(prompted @ prompted.T, handcrafted @ handcrafted.T, self.config)
+        novel = ~inputs.is_base
+        if self.config.anchor and novel.any():
+            loss = loss + self.config.anchor * (1 - (prompted * handcrafted).sum(1)[novel]).mean()
+        return loss
+
+
+def relation_loss(student: Tensor, teacher: Tensor, config: SARConfig) -> Tensor:
+    """Mean over rows of the distance between two (K, K) similarity matrices, the diagonal left out."""
+    size = len(student)
+    if size < 2:
+        return student.sum() * 0
+    off = ~torch.eye(size, dtype=torch.bool, device=student.device)
+    student, teacher = student[off].view(size, size - 1), teacher[off].view(size, size - 1)
+    if config.distance == "l1":
+        return (student - teacher).abs().mean()
+    if config.distance == "mse":
+        return (student - teacher).square().mean()
+    student, teacher = (student / config.tau).log_softmax(1), (teacher / config.tau).log_softmax(1)
+    if config.distance == "kl":
+        return kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return kl_div(teacher, student, reduction="batchmean", log_target=True)
