@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -23,6 +24,7 @@ from sar_train.towers import TextTower
 
 RANDOM = "random"
 """In place of a tag or file: weights made by a seed."""
+_OTHER_TEXT_TOWER = "backbone {}: expected CLIP's causal text tower and tokenizer, this model has others"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,9 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     if name not in open_clip.list_models():
         near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.4)
         raise BackboneError(f"unknown backbone {name!r}; did you mean {', '.join(near) or 'sar-mini, ViT-B-16'}?")
+    settings = open_clip.get_model_config(name)["text_cfg"]
+    if any(settings.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls")):
+        raise BackboneError(_OTHER_TEXT_TOWER.format(name))
     if pretrained is None and name != mini.NAME:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise BackboneError(f"backbone {name} needs --pretrained: a file or one of the tags {tags}")
@@ -166,7 +171,7 @@ def _preprocess(model: nn.Module) -> Preprocess:
 
 
 def _text_tower(name: str, model: nn.Module) -> TextTower:
-    text = getattr(model, "text", model)
+    text: Any = getattr(model, "text", model)
     pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
     tokenizer = open_clip.get_tokenizer(name)
     blocks = list(getattr(getattr(text, "transformer", None), "resblocks", []))
@@ -179,7 +184,7 @@ def _text_tower(name: str, model: nn.Module) -> TextTower:
         and isinstance(text.text_projection, Tensor)
     )
     if not is_clip:
-        raise BackboneError(f"backbone {name}: expected CLIP's causal text tower and tokenizer, this model has another")
+        raise BackboneError(_OTHER_TEXT_TOWER.format(name))
     return TextTower(
         token_embedding=text.token_embedding,
         positional_embedding=text.positional_embedding,

@@ -98,12 +98,12 @@ def load_coop(path: Path) -> Run:
     """
     import numpy  # noqa: ICN001, PLC0415
 
-    scalars = [numpy.dtype, numpy.dtypes.Float64DType, numpy._core.multiarray.scalar]  # noqa: SLF001  val_result
+    harmless = [numpy.dtype, type(numpy.dtype("f8")), type(numpy.float64(0)), _numpy_scalar()]  # Dassl's val_result
     try:
-        with torch.serialization.safe_globals(scalars):  # type: ignore[no-untyped-call]
+        with torch.serialization.safe_globals(harmless):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise RunError(f"{path}: cannot be read safely as a checkpoint ({str(error).splitlines()[0]})") from None
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError) as error:
+        raise RunError(f"{path}: cannot be read safely as a checkpoint ({str(error).partition(chr(10))[0] or type(error).__name__})") from None
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     context = state.get("ctx", state.get("prompt_learner.ctx"))
     if not isinstance(context, Tensor):
@@ -111,6 +111,14 @@ def load_coop(path: Path) -> Run:
     if context.ndim != 2:
         raise RunError(f"{path}: class-specific contexts {tuple(context.shape)} cannot be used for other class names")
     return Run(Prompts(context.float()), "coop")
+
+
+def _numpy_scalar() -> Any:
+    """The function by which numpy scalars are pickled; it makes a number from bytes and nothing else."""
+    import numpy  # noqa: ICN001, PLC0415
+
+    reduced: Any = numpy.float64(0).__reduce__()
+    return reduced[0]
 
 
 def save_state(folder: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any]) -> None:

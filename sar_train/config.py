@@ -38,6 +38,10 @@ class RunConfig:
         protocol: ``base-to-new``, ``all`` classes, or ``pseudo`` (the base classes split again, for tuning).
         template: hand-crafted template of the teacher and of zero-shot; empty means the dataset's.
         epochs, learning_rate, batch_size: None means the method's published value.
+        device: ``cpu`` or ``cuda``.
+        cache_dir: where image features are kept between runs.
+        allow_missing: go on without photos that a split file names but that are not there.
+        skip_unreadable: leave unreadable photos out in place of stopping.
         sections: settings of methods and regularisers by their name, as in ``[coop]`` or ``[sar]`` of the TOML file.
     """
 
@@ -59,6 +63,9 @@ class RunConfig:
     learning_rate: float | None = None
     batch_size: int | None = None
     device: str = "cpu"
+    cache_dir: str | None = None
+    allow_missing: bool = False
+    skip_unreadable: bool = False
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -177,7 +177,7 @@ class _Step:
             terms["regulariser"] = penalty
             total = total + weight * penalty
         self._state.optimiser.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         self._state.optimiser.step()
         return {name: float(term.detach()) for name, term in terms.items()}
 

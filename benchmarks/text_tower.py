@@ -1,0 +1,123 @@
+"""Text side of one training step, shared prefix against open_clip's 77 positions: seconds, ratio, peak memory.
+
+    python benchmarks/text_tower.py [--backbone ViT-B-16] [--names 100 1000] [--threads 1 2] [--repeats 5]
+
+Both compute class embeddings of the same names behind 16 context vectors and the gradient of the context, with random
+weights (the time does not depend on them). The alternative is what CoOp does: splice the context into the token
+embeddings and run all 77 positions; at 1,000 names it runs in chunks of 100, because it would need over 20 GiB.
+``sar`` is our step for the names and 128 novel names with SAR's loss. Every variant runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+N_CTX, NOVEL, CHUNK = 16, 128, 100
+VARIANTS = ("open_clip", "shared", "sar")
+
+
+def peak_mib() -> float:
+    """Largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(variant: str, backbone_name: str, names: int, threads: int, repeats: int) -> dict[str, float]:
+    """Median seconds of forward and backward, and the memory that they add."""
+    import open_clip
+    import torch
+
+    from sar_train import backbone, wordnet
+    from sar_train.prompts import Prompts
+    from sar_train.regulariser import RegulariserInputs
+    from sar_train.regularisers.sar import SAR, SARConfig
+    from sar_train.tokens import pack
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model = backbone.load(backbone_name, backbone.RANDOM)
+    words = open_clip.IMAGENET_CLASSNAMES[:names]
+    novel = [s.name for s in wordnet.load().synsets.values() if s.offset % 97 == 0][:NOVEL]
+    context = (0.02 * torch.randn(N_CTX, model.text.width)).requires_grad_()
+    direction = torch.randn(names, model.embed_dim)
+
+    def full() -> None:
+        for start in range(0, names, CHUNK):
+            part = words[start : start + CHUNK]
+            tokens = open_clip.tokenize([" ".join(["X"] * N_CTX + [name + "."]) for name in part])
+            (_full_length(model.model, context, tokens) * direction[start : start + CHUNK]).sum().backward()
+
+    packed = pack(model.text.tokenise(words, Prompts(context)))
+    both = pack(model.text.tokenise([*words, *novel], Prompts(context)))
+    teacher = torch.nn.functional.normalize(torch.randn(names + len(novel), model.embed_dim), dim=-1)
+    is_base = torch.arange(names + len(novel)) < names
+
+    def shared() -> None:
+        (model.text(Prompts(context), packed) * direction).sum().backward()
+
+    def sar() -> None:
+        rows = model.text(Prompts(context), both)
+        penalty = SAR(SARConfig())(RegulariserInputs(rows, teacher, is_base))
+        ((rows[:names] * direction).sum() + penalty).backward()
+
+    return _time({"open_clip": full, "shared": shared, "sar": sar}[variant], repeats)
+
+
+def _time(step: Callable[[], None], repeats: int) -> dict[str, float]:
+    before = peak_mib()
+    step()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": statistics.median(seconds), "added_mib": peak_mib() - before}
+
+
+def _full_length(model, context, tokens):  # noqa: ANN001, ANN202  torch is imported late
+    import torch
+
+    x = model.token_embedding(tokens)
+    x = torch.cat([x[:, :1], context.expand(len(tokens), -1, -1), x[:, 1 + len(context) :]], 1)
+    x = model.transformer(x + model.positional_embedding, attn_mask=model.attn_mask)
+    x = model.ln_final(x)[torch.arange(len(x)), tokens.argmax(-1)] @ model.text_projection
+    return torch.nn.functional.normalize(x, dim=-1)
+
+
+def main() -> None:
+    """Run every variant in its own process and print a table and JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="ViT-B-16")
+    parser.add_argument("--names", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.variant:
+        print(json.dumps(measure(given.variant, given.backbone, given.names[0], given.threads[0], given.repeats)))
+        return
+    rows = []
+    print(f"{'names':>6} {'threads':>8} {'variant':>10} {'seconds':>9} {'ratio':>7} {'added MiB':>10}")
+    for names in given.names:
+        for threads in given.threads:
+            found: dict[str, dict[str, float]] = {}
+            for variant in VARIANTS:
+                repeats = given.repeats if variant != "open_clip" else max(1, given.repeats * 100 // names // 2)
+                command = [sys.executable, __file__, "--variant", variant, "--backbone", given.backbone,
+                           "--names", str(names), "--threads", str(threads), "--repeats", str(repeats)]
+                found[variant] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                ratio = found["open_clip"]["seconds"] / found[variant]["seconds"]
+                rows.append({"names": names, "threads": threads, "variant": variant, "ratio": ratio, **found[variant]})
+                print(f"{names:>6} {threads:>8} {variant:>10} {found[variant]['seconds']:>9.3f} {ratio:>6.1f}x "
+                      f"{found[variant]['added_mib']:>10.0f}", flush=True)
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

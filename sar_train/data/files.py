@@ -1,0 +1,32 @@
+"""Writing files so that a kill or a full disk never leaves half of one behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from sar_train.errors import DataError
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write to a temporary sibling, then rename it into place; parent folders are made.
+
+    Raises:
+        DataError: it cannot be written; nothing is left behind and an older file stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{path}: cannot be written ({reason}); free space or choose another place") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

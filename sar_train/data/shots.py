@@ -1,0 +1,89 @@
+"""Which photos a few-shot run sees, and which classes are base and which new.
+
+Rows and draws are those of KaiyangZhou/CoOp and Dassl for the same seed: one generator seeded once, labels grouped in
+order of first appearance, ``sample`` per label, first the training and then the validation photos. Sampling is done on
+all classes; base and new are told apart afterwards, so that base-to-new and all-class runs share their photos.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sar_train.data.files import write_atomic
+
+MAX_VAL_SHOTS = 4
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Row numbers into the training and the validation split."""
+
+    train: tuple[int, ...]
+    val: tuple[int, ...]
+
+
+def sample(labels: Sequence[int], shots: int, rng: random.Random) -> tuple[int, ...]:
+    """Draw rows: ``shots`` per label without repetition, all of them where there are fewer (or ``shots`` is 0).
+
+    Args:
+        labels: (N,) label of each row.
+        shots: K, 0 for all.
+        rng: advanced by one ``sample`` per label that has at least K rows.
+
+    Returns:
+        Row numbers, label by label in order of first appearance.
+    """
+    by_label: dict[int, list[int]] = {}
+    for row, label in enumerate(labels):
+        by_label.setdefault(label, []).append(row)
+    if shots < 1:
+        return tuple(range(len(labels)))
+    drawn = (rng.sample(rows, shots) if len(rows) >= shots else rows for rows in by_label.values())
+    return tuple(row for rows in drawn for row in rows)
+
+
+def few_shot(train: Sequence[int], val: Sequence[int], shots: int, seed: int) -> Shots:
+    """CoOp's draw: K training photos a class, then min(K, 4) validation photos a class.
+
+    Args:
+        train: (N,) labels of the training split.
+        val: (M,) labels of the validation split, may be empty.
+        shots: K; 0 takes everything.
+        seed: of the generator.
+    """
+    rng = random.Random(seed)
+    chosen = sample(train, shots, rng)
+    return Shots(chosen, sample(val, min(shots, MAX_VAL_SHOTS), rng))
+
+
+def base_new(labels: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sorted distinct labels as (base, new): the first ceil(n / 2), and the rest. ``range(C)`` for C classes."""
+    ordered = sorted(set(labels))
+    half = (len(ordered) + 1) // 2
+    return tuple(ordered[:half]), tuple(ordered[half:])
+
+
+def pseudo_split(base: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Base labels as (pseudo-base, pseudo-new) by the same rule, so that settings are tuned without the new classes."""
+    return base_new(base)
+
+
+def save_shots(path: Path, shots: Shots, paths: tuple[Sequence[str], Sequence[str]] | None = None) -> None:
+    """Write the draw as JSON: row numbers, and the photos' relative paths where there are photos.
+
+    Args:
+        path: the file, usually ``shots.json`` in a run folder.
+        shots: the draw.
+        paths: relative paths of all training and of all validation photos.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    content = {}
+    for name, rows, of_split in zip(("train", "val"), (shots.train, shots.val), paths or (None, None), strict=True):
+        content[name] = {"rows": list(rows)} | ({"paths": [of_split[r] for r in rows]} if of_split is not None else {})
+    write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())

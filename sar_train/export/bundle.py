@@ -1,0 +1,174 @@
+"""Write a bundle: graphs, bank, tokenizer and manifest, checked before the folder gets its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from sar_infer.artefact import (
+    BANK,
+    IMAGE_ENCODER,
+    MANIFEST,
+    NAME_ENCODER,
+    SCHEMA_VERSION,
+    TOKENIZER,
+    Manifest,
+    Probe,
+    Provenance,
+    TokenizerSpec,
+    canonical_digest,
+    file_entry,
+)
+from sar_infer.bank import ClassBank
+from sar_train.errors import ExportError
+from sar_train.export import tokenizer
+from sar_train.export.compact import compact
+from sar_train.export.image_encoder import export_image_encoder
+from sar_train.export.name_encoder import export_name_encoder
+from sar_train.export.parity import compare
+from sar_train.export.source import Source
+from sar_train.export.staging import staged, write_file
+from sar_train.export.verify import Rows, generated_pixels, verify_bundle
+from sar_train.record import versions
+
+PROBE_SEED = 2024
+MOST_NAMES = 1000
+"""Bank names that take part in the comparison with torch; of a larger bank, as many at even steps."""
+
+
+def export_bundle(
+    source: Source,
+    out: Path,
+    *,
+    command: str,
+    photos: Sequence[Path] = (),
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Build, check and move into place.
+
+    Args:
+        source: what to export.
+        out: the new folder.
+        command: how this export was asked for, for the manifest.
+        photos: pictures for the comparison with torch; without them, generated ones.
+        overwrite: replace a bundle that is there.
+        tell: is called with a line of progress now and then.
+
+    Raises:
+        ExportError: a check failed or the folder could not be written; nothing has changed on the disk.
+        ConfigError: ``out`` exists.
+        ClassNameError: a class name does not fit.
+        ImageError: one of ``photos`` cannot be read.
+    """
+    spec = tokenizer_spec(source)
+    with staged(out, overwrite=overwrite) as folder:
+        tell("writing the graphs")
+        merges = tokenizer.merges_text(spec.end_token)
+        write_file(folder / TOKENIZER, tokenizer.compress(merges))
+        _write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.backbone))
+        _write_graph(folder / NAME_ENCODER, export_name_encoder(source.backbone, source.prompts))
+        digest = encoder_digest(source, spec, merges)
+        tell(f"encoding {len(source.phrases)} class names")
+        bank = make_bank(source, digest)
+        bank.save(folder / BANK)
+        tell("comparing with torch")
+        step = -(-len(bank.names) // MOST_NAMES)
+        names = [phrase for name in bank.names[::step] for phrase in source.phrases[name]]
+        parity = compare(
+            folder, source.backbone, source.prompts, spec, bank.embeddings, photos=photos, names=names[:MOST_NAMES]
+        )
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            min_reader=SCHEMA_VERSION,
+            backbone=source.backbone.name,
+            weights_digest=source.backbone.weights_digest,
+            method=source.method,
+            template=source.template,
+            regularisers=source.regularisers,
+            embed_dim=source.backbone.embed_dim,
+            logit_scale=source.backbone.logit_scale,
+            logit_bias=_logit_bias(source),
+            preprocess=source.backbone.preprocess,
+            tokenizer=spec,
+            encoder_digest=digest,
+            files={path.name: file_entry(path) for path in sorted(folder.iterdir())},
+            passport=dataclasses.replace(source.passport, parity=parity),
+            provenance=Provenance(
+                datetime.now(UTC).isoformat(timespec="seconds"), command, _versions(), dict(source.licences)
+            ),
+            probe=_probe(source),
+        ).sealed()
+        write_file(folder / MANIFEST, manifest.dump().encode())
+        tell("opening the bundle")
+        verify_bundle(folder)
+    return manifest
+
+
+def tokenizer_spec(source: Source) -> TokenizerSpec:
+    """How names become tokens behind these prompts.
+
+    Raises:
+        ExportError: no position is left for a name.
+    """
+    tower, prompts = source.backbone.text, source.prompts
+    n_prefix = 1 + prompts.context.shape[0]
+    room = tower.context_length - n_prefix - 1
+    if room < 1 + len(tower.encode(prompts.suffix)):
+        raise ExportError(f"the prompt takes {n_prefix} of {tower.context_length} positions: no room for a name")
+    return TokenizerSpec("clip-bpe", tower.context_length, n_prefix, prompts.suffix, tower.end_token, room)
+
+
+def encoder_digest(source: Source, spec: TokenizerSpec, merges: bytes) -> str:
+    """What binds banks: weights, prompt and tokenizer, whatever graph they are computed with."""
+    context = np.ascontiguousarray(source.prompts.context.detach().cpu().numpy(), dtype="<f4")
+    return canonical_digest(
+        {
+            "weights": source.backbone.weights_digest,
+            "context": [list(context.shape), hashlib.sha256(context.tobytes()).hexdigest()],
+            "tokenizer": dataclasses.asdict(spec),
+            "merges": hashlib.sha256(merges).hexdigest(),
+        }
+    )
+
+
+def make_bank(source: Source, digest: str) -> ClassBank:
+    """Unit rows of all class names; one with several phrases has the direction of their mean."""
+    flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
+    rows = source.backbone.embed_names(flat, source.prompts).cpu().split([len(p) for p in source.phrases.values()])
+    means = torch.nn.functional.normalize(torch.stack([part.mean(0) for part in rows]), dim=-1)
+    several = {name: list(phrases) for name, phrases in source.phrases.items() if tuple(phrases) != (name,)}
+    provenance: dict[str, Any] = {"origin": "sar-export"} | ({"phrases": several} if several else {})
+    return ClassBank(tuple(source.phrases), means.numpy(), digest, provenance)
+
+
+def _write_graph(path: Path, model: onnx.ModelProto) -> None:
+    small = compact(model)
+    onnx.checker.check_model(small, full_check=True)
+    write_file(path, small.SerializeToString(deterministic=True))
+
+
+def _probe(source: Source) -> Probe:
+    pixels: Rows = generated_pixels(source.backbone.preprocess, PROBE_SEED)
+    (row,) = source.backbone.encode_images(torch.from_numpy(pixels[None])).tolist()
+    return Probe(PROBE_SEED, tuple(float(f"{value:.9g}") for value in row))
+
+
+def _logit_bias(source: Source) -> float | None:
+    bias = getattr(source.backbone.model, "logit_bias", None)
+    return None if bias is None else float(bias)
+
+
+def _versions() -> dict[str, str]:
+    exporter = {"onnx": onnx.__version__, "onnxscript": version("onnxscript"), "onnxruntime": onnxruntime.__version__}
+    return versions() | exporter

@@ -1,0 +1,92 @@
+"""Make an ONNX model smaller without changing one bit of what it computes.
+
+Two things are looked for. A float32 tensor whose values are all float16 numbers (weights that were published or stored
+in float16) is stored as float16 with a Cast behind it. A look-up table whose rows are INT8 numbers times a scale for
+each row is stored as that; rows are gathered first and expanded after. onnxruntime computes constant Casts when it
+opens the model, so that a running session is the same as before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+SMALLEST = 4096
+"""Elements from which a tensor is worth a node."""
+
+Array = npt.NDArray[np.float32]
+
+
+def compact(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the model with every tensor stored as small as it can be without loss."""
+    small = onnx.ModelProto()
+    small.CopyFrom(model)
+    graph = small.graph
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    casts: list[onnx.NodeProto] = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < SMALLEST:
+            continue
+        values = numpy_helper.to_array(tensor)
+        users = readers[tensor.name]
+        is_table = values.ndim == 2 and users and all(_looks_up(node, tensor.name) for node in users)
+        if is_table and (parts := int8_rows(values)):
+            _replace(graph, tensor, {"int8": parts[0], "scale": parts[1]})
+            for node in users:
+                _gather_then_expand(graph, node)
+        elif (half := as_float16(values)) is not None:
+            _replace(graph, tensor, {"float16": half})
+            casts.append(helper.make_node("Cast", [f"{tensor.name}:float16"], [tensor.name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return small
+
+
+def as_float16(values: Array) -> npt.NDArray[np.float16] | None:
+    """The values as float16, None if one of them would change."""
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), values) else None
+
+
+def int8_rows(table: Array) -> tuple[npt.NDArray[np.int8], Array] | None:
+    """INT8 rows (V, W) and scales (V, 1) whose product is exactly ``table``, None if there are none.
+
+    The rule for the scale is that of `sar_train.mini.storage`: the largest value of the row, in float16, is 127 steps.
+    """
+    scales = np.abs(table).max(1, keepdims=True).astype(np.float16).astype(np.float32) / np.float32(127)
+    rows = np.rint(np.divide(table, scales, out=np.zeros_like(table), where=scales > 0)).clip(-127, 127).astype(np.int8)
+    return (rows, scales) if np.array_equal(rows * scales, table) else None
+
+
+def _looks_up(node: onnx.NodeProto, table: str) -> bool:
+    axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+    return node.op_type == "Gather" and node.input[0] == table and node.input[1] != table and axis == 0
+
+
+def _replace(graph: onnx.GraphProto, old: onnx.TensorProto, parts: dict[str, npt.NDArray[np.generic]]) -> None:
+    graph.initializer.extend(numpy_helper.from_array(value, f"{old.name}:{kind}") for kind, value in parts.items())
+    graph.initializer.remove(old)
+
+
+def _gather_then_expand(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    """``Gather(table)`` becomes ``Cast(Gather(int8)) * Gather(scale)``."""
+    (table, ids), (result,) = node.input, node.output
+    place = list(graph.node).index(node)
+    steps = [
+        helper.make_node("Gather", [f"{table}:int8", ids], [f"{result}:int8"]),
+        helper.make_node("Cast", [f"{result}:int8"], [f"{result}:float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Gather", [f"{table}:scale", ids], [f"{result}:scale"]),
+        helper.make_node("Mul", [f"{result}:float", f"{result}:scale"], [result]),
+    ]
+    graph.node.remove(node)
+    for offset, step in enumerate(steps):
+        graph.node.insert(place + offset, step)

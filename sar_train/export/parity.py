@@ -1,0 +1,131 @@
+"""Torch against onnxruntime, on pictures and on names, before a bundle is moved into place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, Parity, Preprocess, TokenizerSpec
+from sar_infer.errors import ImageError
+from sar_infer.images import load_rgb
+from sar_infer.preprocess import to_input
+from sar_infer.tokenizer import Tokenizer, encode_name
+from sar_train.backbone import Backbone
+from sar_train.errors import ExportError
+from sar_train.export.verify import BATCHES, MAX_DIFFERENCE, MIN_COSINE, Rows, generated_pixels, open_graph
+from sar_train.prompts import Prompts
+
+MOST_NAMES_AT_ONCE = 128
+TIE = 1e-6
+"""Two classes whose cosines differ by less share the first place."""
+
+T = TypeVar("T")
+
+
+def compare(
+    folder: Path,
+    backbone: Backbone,
+    prompts: Prompts,
+    spec: TokenizerSpec,
+    bank: Rows,
+    *,
+    photos: Sequence[Path],
+    names: Sequence[str],
+) -> Parity:
+    """Measure how far the graphs in ``folder`` are from the backbone.
+
+    Args:
+        folder: has both graphs and the tokenizer.
+        backbone: the reference.
+        prompts: the reference's prompts.
+        spec: how names become tokens.
+        bank: (C, D) rows that pictures are classified with.
+        photos: pictures to try; generated ones are added until every batch size had its turn.
+        names: class names to try; names of every possible length are added.
+
+    Raises:
+        ExportError: a figure is beyond its bound.
+        ImageError: a photo cannot be read.
+    """
+    images, min_cosine, agreement = _images(folder, backbone, bank, photos)
+    tokenizer = Tokenizer.open(folder / TOKENIZER)
+    tried = [*dict.fromkeys([*names, *names_of_every_length(tokenizer, spec)])]
+    tokens = [[*encode_name(tokenizer, spec, name), spec.end_token] for name in tried]
+    difference = _names(folder, backbone, prompts, tried, tokens)
+    parity = Parity(images, min_cosine, agreement, len(tried), difference)
+    _gate(parity)
+    return parity
+
+
+def names_of_every_length(tokenizer: Tokenizer, spec: TokenizerSpec) -> list[str]:
+    """Names of 1, 2, … words of one token each, up to as many as there is room for."""
+    room = spec.max_name_tokens + 1 - len(tokenizer.encode("dog" + spec.suffix))
+    return [" ".join(["dog", "cat"][i % 2] for i in range(length)) for length in range(1, room + 1)]
+
+
+def in_batches(items: Sequence[T], most: int = max(BATCHES)) -> Iterator[Sequence[T]]:
+    """Pieces of 1, 2, 7 and 33, then of ``most``."""
+    start, sizes = 0, [*BATCHES]
+    while start < len(items):
+        size = sizes.pop(0) if sizes else most
+        yield items[start : start + size]
+        start += size
+
+
+def _images(folder: Path, backbone: Backbone, bank: Rows, photos: Sequence[Path]) -> tuple[int, float, float]:
+    graph, spec = open_graph(folder / IMAGE_ENCODER), backbone.preprocess
+    pictures: list[Path | int] = [*photos, *range(sum(BATCHES) - len(photos))]
+    cosines, agreed = [], 0
+    for batch in in_batches(pictures):
+        pixels = np.stack([_pixels(item, spec) for item in batch])
+        ours, reference = graph(pixels), backbone.encode_images(torch.from_numpy(pixels)).cpu().numpy()
+        cosines += (ours * reference).sum(1).tolist()
+        similarity = reference @ bank.T
+        answer = (ours @ bank.T).argmax(1)
+        agreed += int((similarity[np.arange(len(answer)), answer] >= similarity.max(1) - TIE).sum())
+    return len(pictures), float(np.min(cosines)), agreed / len(pictures)
+
+
+def _pixels(picture: Path | int, spec: Preprocess) -> Rows:
+    if isinstance(picture, int):
+        return generated_pixels(spec, picture)
+    try:
+        return to_input(load_rgb(picture, spec.fill), spec)
+    except ImageError as error:
+        raise ImageError(f"{picture}: {error}") from None
+
+
+def _names(
+    folder: Path, backbone: Backbone, prompts: Prompts, names: Sequence[str], tokens: Sequence[Sequence[int]]
+) -> float:
+    graph, found = open_graph(folder / NAME_ENCODER), []
+    for batch in in_batches(range(len(names)), MOST_NAMES_AT_ONCE):
+        padded = np.zeros((len(batch), max(len(tokens[i]) for i in batch)), dtype=np.int64)
+        for row, i in zip(padded, batch, strict=True):
+            row[: len(tokens[i])] = tokens[i]
+        reference = backbone.embed_names([names[i] for i in batch], prompts).cpu().numpy()
+        found.append(np.abs(graph(padded) - reference).max())
+    return float(np.max(found))
+
+
+def _gate(parity: Parity) -> None:
+    """Each comparison is written so that NaN, which compares false with everything, does not pass."""
+    if not parity.image_min_cosine >= MIN_COSINE:
+        raise ExportError(
+            f"image encoder: cosine {parity.image_min_cosine:.7f} to torch on the worst of {parity.images} pictures, "
+            f"expected at least {MIN_COSINE}; nothing was written"
+        )
+    if not parity.top1_agreement == 1:
+        raise ExportError(
+            f"image encoder: {parity.top1_agreement:.2%} of {parity.images} pictures get the class that torch gives "
+            "them, expected all; nothing was written"
+        )
+    if not parity.name_max_difference <= MAX_DIFFERENCE:
+        raise ExportError(
+            f"name encoder: differs from torch by {parity.name_max_difference:.3g} on {parity.names} names, expected "
+            f"at most {MAX_DIFFERENCE}; nothing was written"
+        )

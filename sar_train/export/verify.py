@@ -1,0 +1,129 @@
+"""Checks of a bundle that need no torch: its files, what its graphs compute, and its own probe and bank.
+
+``sar-export`` runs them before a bundle is moved into place, and ``sar-export --verify`` at any time later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, Preprocess
+from sar_infer.bundle import Bundle, open_bundle
+from sar_infer.cache import EmbeddingCache
+from sar_infer.classifier import Classifier
+from sar_infer.preprocess import to_input
+from sar_infer.scoring import unit_rows
+from sar_infer.sessions import open_session
+from sar_train.errors import ExportError
+
+MIN_COSINE = 0.99999
+MAX_DIFFERENCE = 1e-5
+BATCHES = (1, 2, 7, 33)
+MOST_NAMES = 2000
+"""Bank rows that are encoded again; of a larger bank, as many at even steps."""
+
+Rows = npt.NDArray[np.float32]
+Graph = Callable[[npt.NDArray[Any]], Rows]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found.
+
+    Attributes:
+        probe_cosine: between the probe's vector in the manifest and the one computed here.
+        names: bank rows that were encoded again.
+        name_max_difference: the largest difference to the bank.
+        batch_max_difference: between the same row in batches of 1, 2, 7 and 33, over both graphs.
+    """
+
+    probe_cosine: float
+    names: int
+    name_max_difference: float
+    batch_max_difference: float
+
+
+def open_graph(path: Path) -> Graph:
+    """A graph with one input and one output as a function, run by onnxruntime on the CPU."""
+    session = open_session(path, "cpu")
+    (source,) = session.get_inputs()
+
+    def run(batch: npt.NDArray[Any]) -> Rows:
+        result: Rows = session.run(None, {source.name: batch})[0]
+        return result
+
+    return run
+
+
+def generated_picture(size: int, seed: int) -> npt.NDArray[np.uint8]:
+    """The picture (size, size, 3) that a seed stands for, here and in the manifest's probe."""
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def generated_pixels(spec: Preprocess, seed: int) -> Rows:
+    """The encoder's input (3, size, size) for that picture."""
+    return to_input(Image.fromarray(generated_picture(spec.size, seed)), spec)
+
+
+def verify_bundle(path: Path) -> Verification:
+    """Open a bundle strictly and see that it computes what it says.
+
+    Raises:
+        BundleError: it is damaged or of another version.
+        ExportError: the probe, a bank row or a batch comes out otherwise than it should.
+    """
+    bundle = open_bundle(path)
+    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
+    result = Verification(_probe(bundle, classifier), *_names(bundle, classifier), _batches(bundle))
+    _gate(path, "probe: cosine", result.probe_cosine, at_least=MIN_COSINE)
+    _gate(path, "bank against name encoder: difference", result.name_max_difference, at_most=MAX_DIFFERENCE)
+    _gate(path, "batches of different sizes: difference", result.batch_max_difference, at_most=MAX_DIFFERENCE)
+    return result
+
+
+def _probe(bundle: Bundle, classifier: Classifier) -> float:
+    probe = bundle.manifest.probe
+    if probe is None:
+        raise ExportError(f"{bundle.path}: has no probe to verify")
+    row = classifier.embed_images([generated_picture(bundle.manifest.preprocess.size, probe.seed)])[0]
+    return float(row @ np.array(probe.embedding, dtype=np.float32))
+
+
+def _names(bundle: Bundle, classifier: Classifier) -> tuple[int, float]:
+    bank = bundle.bank
+    phrases = bank.provenance.get("phrases", {})
+    chosen = np.unique(np.linspace(0, len(bank.names) - 1, min(len(bank.names), MOST_NAMES)).astype(int))
+    groups = [phrases.get(bank.names[row], [bank.names[row]]) for row in chosen]
+    rows = iter(classifier.embed_names([phrase for group in groups for phrase in group]))
+    means = [np.mean([next(rows) for _ in group], axis=0) for group in groups]
+    return len(chosen), float(np.abs(unit_rows(np.array(means)) - bank.embeddings[chosen]).max())
+
+
+def _batches(bundle: Bundle) -> float:
+    """Both graphs with 33 inputs at once against fewer of them, name tokens cut to the longest of each batch."""
+    spec, tokenizer = bundle.manifest.preprocess, bundle.manifest.tokenizer
+    most = max(BATCHES)
+    pixels = np.stack([generated_pixels(spec, seed) for seed in range(most)])
+    tokens = np.zeros((most, min(most, tokenizer.max_name_tokens) + 1), dtype=np.int64)
+    for row in range(most):
+        end = 1 + row % tokenizer.max_name_tokens
+        tokens[row, :end] = np.arange(end) + 300
+        tokens[row, end] = tokenizer.end_token
+    images, names = open_graph(bundle.path / IMAGE_ENCODER), open_graph(bundle.path / NAME_ENCODER)
+    whole, whole_names = images(pixels), names(tokens)
+    differences = [images(pixels[:n]) - whole[:n] for n in BATCHES]
+    differences += [names(tokens[:n, : n + 1]) - whole_names[:n] for n in BATCHES]
+    return float(np.max([np.abs(difference).max() for difference in differences]))
+
+
+def _gate(path: Path, what: str, value: float, *, at_least: float = -np.inf, at_most: float = np.inf) -> None:
+    if not at_least <= value <= at_most:
+        bound = f"at least {at_least}" if at_most == np.inf else f"at most {at_most}"
+        raise ExportError(f"{path}: {what} {value:.7g}, expected {bound}")

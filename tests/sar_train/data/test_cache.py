@@ -1,0 +1,107 @@
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from support.photos import write_photo
+from support.tiny import tiny_backbone
+
+from sar_train.data import cache as module
+from sar_train.data.cache import FeatureCache, default_folder, row_key, set_folder
+from sar_train.errors import DataError
+
+KEYS = [bytes([i]) * 16 for i in range(5)]
+
+
+def test_rows_come_back_from_disk(tmp_path: Path) -> None:
+    rows = torch.randn(5, 8)
+    first = FeatureCache(tmp_path / "c", 8)
+    first.put(KEYS[:3], rows[:3])
+    first.flush()
+    first.put(KEYS[3:], rows[3:])
+    first.flush()
+    first.flush()
+    assert len(list((tmp_path / "c").iterdir())) == 2
+    second = FeatureCache(tmp_path / "c", 8)
+    assert all(torch.equal(second[key], row) for key, row in zip(KEYS, rows, strict=True))
+    assert b"x" * 16 not in second
+
+
+def test_many_rows_are_written_without_being_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_ROWS", 3)
+    cache = FeatureCache(tmp_path, 8)
+    cache.put(KEYS[:2], torch.randn(2, 8))
+    assert list(tmp_path.iterdir()) == []
+    cache.put(KEYS[2:4], torch.randn(2, 8))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_in_memory_without_a_folder() -> None:
+    cache = FeatureCache(None, 8)
+    cache.put(KEYS, torch.ones(5, 8))
+    cache.flush()
+    assert KEYS[4] in cache
+
+
+@pytest.mark.parametrize("kind", ["bytes", "size", "nan", "keys", "tensor"])
+def test_damaged_files_are_left_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    path = tmp_path / "x.safetensors"
+    keys, rows = torch.zeros(2, 16, dtype=torch.uint8), torch.ones(2, 8)
+    content = {
+        "size": {"keys": keys, "features": torch.ones(2, 9)},
+        "nan": {"keys": keys, "features": rows * float("nan")},
+        "keys": {"keys": keys[:1], "features": rows},
+        "tensor": {"keys": keys},
+    }
+    if kind == "bytes":
+        path.write_bytes(b"garbage")
+    else:
+        save_file(content[kind], path)
+    with caplog.at_level(logging.WARNING):
+        cache = FeatureCache(tmp_path, 8)
+    assert bytes(16) not in cache
+    assert "is damaged and left aside" in caplog.text
+
+
+def test_a_full_disk_does_not_stop_a_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise DataError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(module, "write_atomic", full)
+    cache = FeatureCache(tmp_path, 8)
+    cache.put(KEYS, torch.ones(5, 8))
+    with caplog.at_level(logging.WARNING):
+        cache.flush()
+    cache.put([b"y" * 16], torch.ones(1, 8))
+    cache.flush()
+    assert caplog.text.count("No space left on device") == 1
+    assert b"y" * 16 in cache
+
+
+def test_keys_follow_the_photo_and_the_view(tmp_path: Path) -> None:
+    path = write_photo(tmp_path / "x.png")
+    stat = path.stat()
+    plain, first = row_key("x.png", stat, 0, 1), row_key("x.png", stat, 1, 1)
+    assert plain == row_key("x.png", stat, 0, 2)
+    assert len({plain, first, row_key("x.png", stat, 1, 2), row_key("y.png", stat, 0, 1)}) == 4
+    os.utime(path, ns=(1, 1))
+    assert row_key("x.png", path.stat(), 0, 1) != plain
+
+
+def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = set_folder(tmp_path, "my photos/…", tiny_backbone())
+    assert ours.parent == tmp_path
+    assert ours.name.startswith("my_photos__-")
+    assert ours != set_folder(tmp_path, "my photos/…", tiny_backbone(seed=1))
+    monkeypatch.delenv("SAR_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "sar-clip"
+    monkeypatch.setenv("SAR_CACHE", str(tmp_path / "own"))
+    assert default_folder() == tmp_path / "own"
+    monkeypatch.delenv("SAR_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_folder() == Path.home() / ".cache" / "sar-clip"

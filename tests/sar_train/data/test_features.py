@@ -1,0 +1,150 @@
+"""The feature file: what is written is read, and nothing else is."""
+
+import json
+import re
+import struct
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+from support.features import feature_set
+from torch import Tensor
+
+from sar_train.data.feature_set import Rows
+from sar_train.data.features import load_features, save_features
+from sar_train.data.photos import SPLITS
+from sar_train.errors import DataError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    save_features(feature_set(), tmp_path / "x.safetensors")
+    return tmp_path / "x.safetensors"
+
+
+def parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as stored:
+        return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
+
+
+def test_round_trip(path: Path) -> None:
+    written, read = feature_set(), load_features(path)
+    for name in (f.name for f in fields(written) if f.name not in ("train", "val", "test")):
+        assert getattr(read, name) == getattr(written, name)
+    for split in SPLITS:
+        got, expected = read.rows(split), written.rows(split)
+        assert torch.equal(got.labels, expected.labels)
+        assert got.features.dtype == torch.float32
+        torch.testing.assert_close(got.features, expected.features, atol=1e-3, rtol=0)
+        torch.testing.assert_close(got.features.norm(dim=-1), torch.ones(len(got.labels)))
+
+
+def test_stored_as_documented(path: Path) -> None:
+    tensors, metadata = parts(path)
+    assert tensors["train.features"].dtype == torch.float16
+    assert tensors["train.labels"].dtype == torch.int32
+    assert metadata["format"] == "sar-features"
+    assert json.loads(metadata["class_names"]) == ["ant", "bee", "sea_or lake"]
+    assert json.loads(metadata["preprocess"])["size"] == 32
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_empty_validation(tmp_path: Path) -> None:
+    empty = Rows(torch.empty(0, 32), torch.empty(0, dtype=torch.long))
+    save_features(replace(feature_set(), val=empty), tmp_path / "x.safetensors")
+    assert load_features(tmp_path / "x.safetensors").val.features.shape == (0, 32)
+
+
+def test_not_a_feature_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such feature file"):
+        load_features(tmp_path)
+    for content in (b"", b"\0" * 100, b"\x89PNG\r\n", struct.pack("<Q", 10**9) + b"{}"):
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(DataError, match="not a safetensors file"):
+            load_features(tmp_path / "x")
+    save_file({"a": torch.zeros(1)}, tmp_path / "y")
+    with pytest.raises(DataError, match=r"y: expected a feature file \(format sar-features\), got format None"):
+        load_features(tmp_path / "y")
+
+
+def test_truncated(path: Path) -> None:
+    content = path.read_bytes()
+    for size in (4, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(DataError, match="not a safetensors file, or a truncated one"):
+            load_features(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("schema_version", "2", "expected schema_version 1, got '2': upgrade sar-clip"),
+        ("schema_version", None, "expected schema_version 1, got None"),
+        ("format", "other", "got format 'other'"),
+        ("class_names", None, "metadata is missing or damaged (KeyError: 'class_names')"),
+        ("class_names", "[", "metadata is missing or damaged"),
+        ("class_names", '"ant"', "expected a list of texts"),
+        ("class_names", "[1, 2, 3]", "expected a list of texts"),
+        ("class_names", "[]", "no class names"),
+        ("class_names", '["ant"]', "expected labels 0 to 0, got 0 to 2"),
+        ("template", "no place", "expected exactly one {}"),
+        ("preprocess", "[]", "metadata is missing or damaged"),
+        ("preprocess", '{"size": 32}', "metadata is missing or damaged"),
+        ("preprocess", '{"size": 32, "mean": [1], "std": 3}', "metadata is missing or damaged"),
+        ("provenance", "[1]", "expected an object of texts"),
+        ("published_split", "1", "expected true or false, got 1"),
+        ("dataset", None, "metadata is missing or damaged (KeyError: 'dataset')"),
+    ],
+)
+def test_damaged_metadata(path: Path, key: str, value: str | None, message: str) -> None:
+    tensors, metadata = parts(path)
+    metadata = {k: v for k, v in metadata.items() if k != key} | ({} if value is None else {key: value})
+    save_file(tensors, path, metadata)
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
+        load_features(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("val.labels", None, "missing or unknown: val.labels"),
+        ("extra", torch.zeros(1), "missing or unknown: extra"),
+        ("train.labels", torch.zeros(30), "train.labels: expected (N,) integers, got (30,) torch.float32"),
+        ("train.labels", torch.zeros(30, 1, dtype=torch.int32), "expected (N,) integers"),
+        ("train.labels", torch.zeros(29, dtype=torch.int32), "train: expected (29, 32) features, got (30, 32)"),
+        ("train.labels", torch.full((30,), 3, dtype=torch.int64), "expected labels 0 to 2, got 3 to 3"),
+        ("train.features", torch.zeros(30, 32, dtype=torch.int8), "train.features: expected (N, D) floats"),
+        ("train.features", torch.zeros(30, 32, 1), "train.features: expected (N, D) floats"),
+        ("train.features", torch.zeros(30, 32), "row 0 has length 0"),
+        ("train.features", torch.full((30, 32), torch.inf), "row 0 has length nan"),
+        ("test.features", torch.ones(15, 31), "test: expected (15, 32) features, got (15, 31)"),
+        ("test.features", torch.ones(15, 0), "test: expected (15, 32) features, got (15, 0)"),
+    ],
+)
+def test_damaged_tensors(path: Path, name: str, tensor: Tensor | None, message: str) -> None:
+    tensors, metadata = parts(path)
+    tensors.pop(name, None)
+    save_file(tensors | ({} if tensor is None else {name: tensor}), path, metadata)
+    with pytest.raises(DataError, match=re.escape(message)):
+        load_features(path)
+
+
+@given(place=st.integers(0, 3000), value=st.integers(0, 255))
+@settings(max_examples=150, deadline=None)
+def test_one_changed_byte_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, place: int, value: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.safetensors"
+    save_features(feature_set(), path)
+    content = bytearray(path.read_bytes())
+    content[place] = value
+    path.write_bytes(content)
+    try:
+        load_features(path)
+    except DataError as error:
+        assert "\n" not in str(error)

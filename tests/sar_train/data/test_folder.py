@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.photos import write_folder, write_photo
+
+from sar_train.data.folder import assemble, divide, load_folder
+from sar_train.data.photos import PhotoDataset
+from sar_train.errors import DataError
+
+
+def counts(dataset: PhotoDataset) -> list[tuple[int, ...]]:
+    splits = dataset.train, dataset.val, dataset.test
+    return [tuple(sum(p.label == c for p in s) for s in splits) for c in range(len(dataset.class_names))]
+
+
+def test_shots_and_the_rest(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "pets", {"tabby_cat": 12, "dog": 5, "fish": 4, "owl": 1})
+    dataset = load_folder(root, shots=4, seed=1)
+    assert dataset.name == "pets"
+    assert dataset.class_names == ("dog", "fish", "owl", "tabby_cat")
+    assert counts(dataset) == [(4, 0, 1), (3, 0, 1), (1, 0, 0), (4, 4, 4)]
+    assert dataset.warnings == ("1 classes have fewer than 4 photos (the fewest: 1); all are used",)
+    assert not dataset.published_split
+    everything = [p.path for p in (*dataset.train, *dataset.val, *dataset.test)]
+    assert sorted(everything) == sorted(root.rglob("*.png"))
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 20, "b": 20})
+    assert load_folder(tmp_path, 8, 1) == load_folder(tmp_path, 8, 1)
+    assert load_folder(tmp_path, 8, 1).train != load_folder(tmp_path, 8, 2).train
+
+
+def test_all_shots_hold_out_a_fifth(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 10, "b": 3})
+    assert counts(load_folder(tmp_path, 0, 1)) == [(8, 0, 2), (2, 0, 1)]
+
+
+@given(st.integers(0, 300), st.integers(0, 50))
+def test_divide(count: int, shots: int) -> None:
+    train, val, test = divide(count, shots)
+    assert train + val + test == count
+    assert min(train, val, test) >= 0
+    assert val <= 4
+    if count > 1:
+        assert train >= 1
+        assert test >= max(1, val)
+    if 0 < shots < count:
+        assert train == shots
+
+
+def test_nested_hidden_and_loose_files(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 2})
+    write_photo(tmp_path / "a" / "deep" / "er" / "x.JPG".lower())
+    write_photo(tmp_path / "a" / ".thumbs" / "y.png")
+    write_photo(tmp_path / "a" / ".hidden.png")
+    write_photo(tmp_path / ".git" / "z.png")
+    write_photo(tmp_path / "loose.png")
+    (tmp_path / "a" / "notes.txt").write_text("not a photo")
+    dataset = load_folder(tmp_path, 16, 1)
+    assert dataset.class_names == ("a",)
+    assert len(dataset.train) + len(dataset.test) == 3
+    assert "1 photos directly in" in dataset.warnings[0]
+
+
+def test_given_splits(tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("valid", 2), ("test", 3)):
+        write_folder(tmp_path / split, {"a": count, "b": count})
+    dataset = load_folder(tmp_path, 4, 1)
+    assert counts(dataset) == [(5, 2, 3), (5, 2, 3)]
+    assert dataset.relative(dataset.val[0]) == "valid/a/00.png"
+
+
+def test_val_stands_in_for_test(tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("val", 2)):
+        write_folder(tmp_path / split, {"a": count})
+    dataset = load_folder(tmp_path, 4, 1)
+    assert counts(dataset) == [(5, 0, 2)]
+    assert dataset.warnings == ("no test split: the validation photos are tested on",)
+
+
+def test_train_alone_is_held_out_from(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", {"a": 10})
+    assert counts(load_folder(tmp_path, 4, 1)) == [(4, 3, 3)]
+
+
+def test_a_class_called_train(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"train": 6, "bus": 6})
+    assert load_folder(tmp_path, 4, 1).class_names == ("bus", "train")
+
+
+def test_a_class_without_a_photo(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 2, "b": 0})
+    (tmp_path / "b" / "readme.txt").write_text("photos to come")
+    with pytest.raises(DataError, match=r"class 'b' has no usable photo to train on.*\.jpeg.*add photos, or remove"):
+        load_folder(tmp_path, 4, 1)
+
+
+def test_a_class_that_is_only_tested(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", {"a": 2})
+    write_folder(tmp_path / "test", {"a": 2, "b": 2})
+    with pytest.raises(DataError, match="class 'b' has no usable photo"):
+        load_folder(tmp_path, 4, 1)
+
+
+def test_no_classes(tmp_path: Path) -> None:
+    write_photo(tmp_path / "x.png")
+    with pytest.raises(DataError, match="expected one folder per class, got 1 photos and no folders"):
+        load_folder(tmp_path, 4, 1)
+    with pytest.raises(DataError, match="no such folder"):
+        load_folder(tmp_path / "none", 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("red_fox", "Red fox"), "classes 'Red fox' and 'red_fox' read the same in a prompt"),
+        (("a", "b\udcff"), r"class name 'b\\udcff' is not printable text"),
+        (("a", "b\n"), r"class name 'b\\n' is not printable text"),
+    ],
+)
+def test_names_that_no_prompt_can_hold(names: tuple[str, ...], message: str) -> None:
+    classes = {name: [Path(f"{i}.png")] for i, name in enumerate(names)}
+    with pytest.raises(DataError, match=message):
+        assemble("x", Path("x"), {"train": classes}, 1, 1)

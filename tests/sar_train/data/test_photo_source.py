@@ -1,0 +1,135 @@
+"""Features of photos: the right rows, encoded once, the same in any order."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from support.photos import SHARED, needs_shared, write_folder, write_photo
+from support.tiny import RESNET, tiny_backbone
+from torch import Tensor
+
+from sar_train.backbone import Backbone
+from sar_train.data import photo_source as module
+from sar_train.data.coop_layout import load_dataset
+from sar_train.data.folder import load_folder
+from sar_train.data.photo_source import PhotoSource
+from sar_train.data.photos import PhotoDataset
+from sar_train.data.views import pixels
+from sar_train.errors import DataError
+
+CLOSE = {"atol": 1e-5, "rtol": 0.0}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> PhotoDataset:
+    return load_folder(write_folder(tmp_path / "photos", {"a": 9, "b": 9}), 5, 1)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call of the image tower got."""
+    sizes: list[int] = []
+    original = Backbone.encode_images
+
+    def counted(self: Backbone, images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(Backbone, "encode_images", counted)
+    return sizes
+
+
+def direct(dataset: PhotoDataset, row: int, views: Sequence[int], seed: int = 1) -> Tensor:
+    photo, backbone = dataset.train[row], tiny_backbone()
+    images = pixels(photo.path, backbone.preprocess, dataset.relative(photo), views, seed)
+    return backbone.encode_images(torch.from_numpy(images))
+
+
+def test_rows_labels_and_views(dataset: PhotoDataset) -> None:
+    source = PhotoSource(dataset, tiny_backbone(), views=3)
+    assert source.labels("train").tolist() == [0] * 5 + [1] * 5
+    assert source.paths("train")[0] == dataset.relative(dataset.train[0])
+    features = source.features("train", [7, 0])
+    assert features.shape == (2, 3, 32)
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features.norm(dim=-1), torch.ones(2, 3))
+    torch.testing.assert_close(features[0], direct(dataset, 7, [0, 1, 2]), **CLOSE)
+    torch.testing.assert_close(features[1], direct(dataset, 0, [0, 1, 2]), **CLOSE)
+    assert source.features("test").shape == (len(dataset.test), 1, 32)
+    assert torch.equal(source.plain("train", [7, 0]), features[:, 0])
+    assert source.features("val", []).shape == (0, 1, 32)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 32])
+def test_any_order_any_subset_any_batch(dataset: PhotoDataset, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    whole = PhotoSource(dataset, tiny_backbone(), views=2).features("train")
+    monkeypatch.setattr(module, "BATCH", batch)
+    monkeypatch.setattr(module, "AHEAD", 2 * batch)
+    source = PhotoSource(dataset, tiny_backbone(), views=2)
+    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
+    for rows in (order[:3], order[2:8], order.tolist(), [4, 4]):
+        torch.testing.assert_close(source.features("train", rows), whole[rows], **CLOSE)
+
+
+def test_seeds_change_the_random_views_alone(dataset: PhotoDataset) -> None:
+    one, two = (PhotoSource(dataset, tiny_backbone(), views=2, seed=seed).features("train") for seed in (1, 2))
+    torch.testing.assert_close(one[:, 0], two[:, 0], **CLOSE)
+    assert (one[:, 1] - two[:, 1]).abs().max() > 1e-3
+
+
+def test_nothing_is_encoded_twice(dataset: PhotoDataset, tmp_path: Path, encoded: list[int]) -> None:
+    first = PhotoSource(dataset, tiny_backbone(), views=2, cache_dir=tmp_path / "cache")
+    plain = first.plain("train", [0, 1])
+    assert sum(encoded) == 2
+    both = first.features("train", [0, 0, 1, 2])
+    assert sum(encoded) == 6
+    again = PhotoSource(dataset, tiny_backbone(), views=2, cache_dir=tmp_path / "cache").features("train", [0, 0, 1, 2])
+    assert sum(encoded) == 6
+    assert torch.equal(again, both)
+    assert torch.equal(again[[0, 2], 0], plain)
+
+
+def test_another_backbone_and_a_changed_photo_are_encoded_anew(
+    dataset: PhotoDataset, tmp_path: Path, encoded: list[int]
+) -> None:
+    cache = tmp_path / "cache"
+    PhotoSource(dataset, tiny_backbone(), cache_dir=cache).features("train", [0])
+    PhotoSource(dataset, tiny_backbone(seed=1), cache_dir=cache).features("train", [0])
+    PhotoSource(dataset, tiny_backbone(RESNET), cache_dir=cache).features("train", [0])
+    write_photo(dataset.train[0].path, seed=77, size=(50, 44))
+    PhotoSource(dataset, tiny_backbone(), cache_dir=cache).features("train", [0])
+    assert encoded == [1, 1, 1, 1]
+
+
+def test_what_was_encoded_before_a_failure_is_kept(
+    dataset: PhotoDataset, tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "AHEAD", 2)
+    dataset.train[8].path.write_bytes(b"broken")
+    for _ in range(2):
+        source = PhotoSource(dataset, tiny_backbone(), cache_dir=tmp_path / "cache")
+        with pytest.raises(DataError, match=rf"{dataset.train[8].path.name}: not an image"):
+            source.features("train")
+    assert sum(encoded) == 8
+
+
+def test_a_photo_that_is_gone(dataset: PhotoDataset) -> None:
+    dataset.train[0].path.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        PhotoSource(dataset, tiny_backbone()).features("train", [0])
+
+
+def test_no_bar_where_there_is_no_terminal(dataset: PhotoDataset, capsys: pytest.CaptureFixture[str]) -> None:
+    PhotoSource(dataset, tiny_backbone(), progress=True).features("train")
+    assert capsys.readouterr() == ("", "")
+
+
+@needs_shared
+def test_real_photos() -> None:
+    source = PhotoSource(load_dataset("caltech101", SHARED), tiny_backbone(), views=2)
+    rows = [4000, 5, 17]
+    features = source.features("train", rows)
+    assert features.shape == (3, 2, 32)
+    assert source.labels("train")[rows].tolist() == [source.dataset.train[row].label for row in rows]

@@ -1,0 +1,91 @@
+"""Whatever a user names is opened, or refused in one line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.features import feature_set
+from support.photos import SHARED, needs_shared, write_folder, write_photo
+from support.tiny import tiny_backbone
+
+from sar_train.data import source as module
+from sar_train.data.features import save_features
+from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, Source, open_source, to_feature_set
+from sar_train.errors import DataError
+
+
+def opened(spec: object, root: Path | None = None, views: int = 1, **options: object) -> FeatureSource | PhotoSource:
+    return open_source(str(spec), root, tiny_backbone(), 4, 1, views, PhotoOptions(**options))
+
+
+def test_feature_file_and_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.safetensors"
+    save_features(feature_set(), path)
+    source = opened(path)
+    assert isinstance(source, FeatureSource)
+    monkeypatch.setattr(module, "DEMO_FILE", path)
+    assert opened("demo").labels("train").tolist() == source.labels("train").tolist()
+    with pytest.raises(DataError, match="use that backbone"):
+        open_source(str(path), None, tiny_backbone(seed=1), 4, 1)
+    with pytest.raises(DataError, match="no such feature file"):
+        opened(tmp_path / "none.safetensors")
+
+
+def test_folder_and_list(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "pets", {"a": 6, "b": 6})
+    source: Source = opened(folder, views=3)
+    assert source.name == "pets"
+    assert source.features("train", [0]).shape == (1, 3, 32)
+    (folder / "list.csv").write_text("path,label\na/00.png,x\na/01.png,x\n")
+    assert opened(folder / "list.csv").class_names == ("x",)
+
+
+def test_saved_features_equal_the_photos(tmp_path: Path) -> None:
+    source = opened(write_folder(tmp_path / "pets", {"a": 8, "b": 8}), views=2)
+    made = to_feature_set(source, {"licence": "CC0-1.0"})
+    save_features(made, tmp_path / "x.safetensors")
+    again = opened(tmp_path / "x.safetensors")
+    assert (again.name, again.class_names, again.published_split) == ("pets", ("a", "b"), False)
+    for split in ("train", "val", "test"):
+        assert torch.equal(again.labels(split), source.labels(split))
+        torch.testing.assert_close(again.plain(split), source.plain(split), atol=1e-3, rtol=0)
+    assert isinstance(again, FeatureSource)
+    assert to_feature_set(again) is again.feature_set
+    assert made.provenance == {"licence": "CC0-1.0"}
+
+
+def test_unreadable_photos(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, {"a": 6})
+    (folder / "a" / "bad.jpg").write_bytes(b"broken")
+    source = opened(folder, skip_unreadable=True)
+    assert "1 unreadable photos left out" in source.warnings[-1]
+    to_feature_set(source)
+    with pytest.raises(DataError, match=r"bad\.jpg: not an image.*--skip-unreadable"):
+        to_feature_set(opened(folder))
+
+
+@needs_shared
+def test_datasets_by_name_and_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "caltech101", {"a": 2})
+    by_name, by_folder = opened("Caltech101", SHARED), opened(SHARED / "caltech-101")
+    assert by_name.published_split
+    assert len(by_name.class_names) == len(by_folder.class_names) == 100
+    assert opened("caltech101").class_names == ("a",)
+    assert len(opened("dtd", SHARED, allow_missing=True).class_names) == 10
+
+
+def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cases = {
+        "caltech101": "say with --data-root which folder holds caltech-101",
+        "caltec": "unknown dataset 'caltec'; did you mean caltech101",
+        "no/such": "no such file or folder",
+        "photo.png": "expected a folder, or a .safetensors, .csv or .jsonl file",
+        "none.csv": "cannot be read as UTF-8 text",
+        "none.txt": "no such file or folder",
+    }
+    write_photo(tmp_path / "photo.png")
+    for spec, message in cases.items():
+        with pytest.raises(DataError, match=message):
+            opened(spec)

@@ -1,0 +1,53 @@
+"""Exporting takes seconds even for a tiny backbone, so its graphs are made once and handed out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from support.tiny import VIT, register, tiny_backbone
+
+from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER
+from sar_train.backbone import RANDOM
+from sar_train.export import bundle
+from sar_train.export.source import Source, from_template
+
+TEMPLATE = "a photo of a {}."
+NAMES = ("golden retriever", "red fox", "kitchen", "sorrel horse")
+
+
+@pytest.fixture(scope="session")
+def source() -> Source:
+    register()
+    phrases = {name: (name,) for name in NAMES} | {"pet": ("tabby cat", "small dog")}
+    return from_template(TEMPLATE, phrases, VIT, RANDOM)
+
+
+@pytest.fixture(scope="session")
+def exported(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the tiny backbone; do not change it."""
+    path = tmp_path_factory.mktemp("exported") / "tiny"
+    bundle.export_bundle(source, path, command="tests")
+    return path
+
+
+@pytest.fixture
+def copy(exported: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+@pytest.fixture
+def ready_graphs(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter of torch is not run again."""
+
+    def reading(name: str) -> Callable[..., onnx.ModelProto]:
+        return lambda *_: onnx.load(exported / name)
+
+    monkeypatch.setattr(bundle, "export_image_encoder", reading(IMAGE_ENCODER))
+    monkeypatch.setattr(bundle, "export_name_encoder", reading(NAME_ENCODER))
+
+
+__all__ = ["NAMES", "TEMPLATE", "tiny_backbone"]

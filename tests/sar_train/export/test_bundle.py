@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from support.tiny import tiny_backbone
+
+from sar_infer import Classifier
+from sar_infer.artefact import BANK, MANIFEST
+from sar_infer.bank import ClassBank
+from sar_infer.bundle import open_bundle
+from sar_infer.preprocess import normalise, to_input
+from sar_train.errors import ClassNameError, ExportError
+from sar_train.export import bundle
+from sar_train.export.bundle import encoder_digest, export_bundle, make_bank, tokenizer_spec
+from sar_train.export.source import Source
+from sar_train.prompts import Prompts
+
+ROOT = Path(__file__).parents[3]
+EXPORTING = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, "tests")
+from support.tiny import VIT, register
+from sar_train.export.bundle import export_bundle
+from sar_train.export.source import from_template
+register()
+def tell(line):
+    print(line, flush=True)
+    time.sleep(60 if line.startswith("encoding") else 0)
+export_bundle(from_template("a {}.", {"cat": ("cat",)}, VIT, "random"), Path(sys.argv[1]), command="", tell=tell)
+"""
+
+
+def test_what_is_written_says_what_it_is(exported: Path, source: Source) -> None:
+    manifest = open_bundle(exported).manifest
+    assert (manifest.backbone, manifest.method, manifest.template) == ("tiny-vit", "handcrafted", "a photo of a {}.")
+    assert manifest.weights_digest == source.backbone.weights_digest
+    assert manifest.logit_scale == pytest.approx(1 / 0.07)
+    assert (manifest.tokenizer.n_prefix, manifest.tokenizer.max_name_tokens) == (5, 71)
+    assert manifest.passport.parity is not None
+    assert manifest.passport.parity.top1_agreement == 1
+    assert {"torch", "onnxruntime", "python", "sar-clip"} <= manifest.provenance.versions.keys()
+    assert os.listdir(exported.parent) == [exported.name]
+
+
+def test_the_run_time_classifies_with_it_as_torch_does(exported: Path, source: Source) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    encoded = source.backbone.encode_images(
+        torch.from_numpy(to_input(normalise(Image.fromarray(pixels)), source.backbone.preprocess)[None])
+    )
+    (result,) = Classifier.open(exported, device="cpu").classify(pixels, ["zebra"], top_k=10)
+    bank = make_bank(source, "")
+    rows = dict(zip(bank.names, bank.embeddings, strict=True))
+    rows["zebra"] = source.backbone.embed_names(["zebra"], source.prompts)[0].numpy()
+    similarity = {prediction.label: prediction.similarity for prediction in result.predictions}
+    assert similarity.keys() == rows.keys()
+    for name, row in rows.items():
+        assert similarity[name] == pytest.approx(float(encoded[0].numpy() @ row), abs=1e-5)
+
+
+def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, source: Source) -> None:
+    bank = ClassBank.load(exported / BANK)
+    mean = source.backbone.embed_names(["tabby cat", "small dog"], source.prompts).mean(0)
+    np.testing.assert_allclose(bank.embeddings[bank.index["pet"]], mean / mean.norm(), atol=1e-6)
+    assert bank.provenance["phrases"] == {"pet": ["tabby cat", "small dog"]}
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_replaces_a_bundle_on_request(copy: Path, source: Source) -> None:
+    export_bundle(source, copy, command="again", overwrite=True)
+    assert open_bundle(copy).manifest.provenance.command == "again"
+    assert os.listdir(copy.parent) == ["copy"]
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_two_exports_differ_only_in_their_date_and_command(exported: Path, source: Source, tmp_path: Path) -> None:
+    export_bundle(source, tmp_path / "new", command="tests")
+    old, new = open_bundle(exported), open_bundle(tmp_path / "new")
+    assert new.bank.content_digest == old.bank.content_digest
+    files = dict(new.manifest.files) | {BANK: old.manifest.files[BANK]}  # safetensors gives its metadata any order
+    same = {"provenance": old.manifest.provenance, "digest": old.manifest.digest, "files": files}
+    assert dataclasses.replace(new.manifest, **same) == old.manifest
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_a_gate_that_fails_leaves_what_was_there(
+    copy: Path, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (copy / MANIFEST).read_bytes()
+    wrong = dataclasses.replace(source, backbone=tiny_backbone(seed=1))
+    with pytest.raises(ExportError, match="image encoder"):
+        export_bundle(wrong, copy, command="", overwrite=True)
+    with pytest.raises(ExportError, match="image encoder"):
+        export_bundle(wrong, tmp_path / "new", command="")
+    assert (copy / MANIFEST).read_bytes() == before
+    assert os.listdir(tmp_path) == ["copy"]
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_a_name_that_does_not_fit_leaves_nothing(source: Source, tmp_path: Path) -> None:
+    long = " ".join(["dog"] * 72)
+    with pytest.raises(ClassNameError, match="room for 72"):
+        export_bundle(dataclasses.replace(source, phrases={long: (long,)}), tmp_path / "new", command="")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_a_graph_that_onnx_does_not_accept_leaves_nothing(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "export_name_encoder", lambda *_: onnx.ModelProto())
+    with pytest.raises(onnx.checker.ValidationError):
+        export_bundle(source, tmp_path / "new", command="")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_encoder_digest_knows_weights_prompt_and_tokenizer(source: Source) -> None:
+    spec = tokenizer_spec(source)
+    moved = dataclasses.replace(source, prompts=Prompts(source.prompts.context + 1e-6, source.prompts.suffix))
+    other = dataclasses.replace(source, backbone=tiny_backbone(seed=1))
+    digests = [
+        encoder_digest(source, spec, b"merges"),
+        encoder_digest(moved, spec, b"merges"),
+        encoder_digest(other, spec, b"merges"),
+        encoder_digest(source, dataclasses.replace(spec, suffix="!"), b"merges"),
+        encoder_digest(source, spec, b"other merges"),
+    ]
+    assert len(set(digests)) == 5
+    assert encoder_digest(dataclasses.replace(source, method="x"), spec, b"merges") == digests[0]
+
+
+def test_a_prompt_that_leaves_no_room(source: Source) -> None:
+    tokenizer_spec(dataclasses.replace(source, prompts=Prompts(torch.zeros(73, 32))))
+    with pytest.raises(ExportError, match="no room for a name"):
+        tokenizer_spec(dataclasses.replace(source, prompts=Prompts(torch.zeros(74, 32))))
+
+
+def test_a_kill_in_the_middle_leaves_nothing_at_the_place(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", EXPORTING, str(tmp_path / "new")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("encoding") for line in process.stdout)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert os.listdir(tmp_path) == [".new.partial"]
+    assert sorted(os.listdir(tmp_path / ".new.partial")) == ["image_encoder.onnx", "name_encoder.onnx", "tokenizer.bpe.gz"]

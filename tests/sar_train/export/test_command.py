@@ -1,0 +1,182 @@
+"""``sar-export`` as it is typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from support.tiny import VIT, register, tiny_backbone
+
+from sar_infer.bundle import open_bundle
+from sar_train.backbone import RANDOM
+from sar_train.checkpoint import Run, save_run
+from sar_train.cli.export import main
+from sar_train.prompts import Prompts
+
+ROOT = Path(__file__).parents[3]
+RECORD = {
+    "config": {"protocol": "base-to-new", "shots": 16},
+    "dataset": {"name": "caltech101"},
+    "seed": 3,
+    "metrics": {"base_accuracy": 80.0, "new_accuracy": 60.0, "harmonic_mean": 68.57},
+    "zero_shot": {"base_accuracy": 60.7, "new_accuracy": None, "harmonic_mean": None},
+}
+WITHOUT = """
+import sys
+for name in ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"):
+    sys.modules[name] = None
+from sar_train.cli.export import main
+main()
+"""
+
+
+def export(*arguments: str | Path, **environment: str) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], env=environment)
+
+
+def one_line(result: Result, code: int) -> str:
+    assert (result.exit_code, result.stdout) == (code, ""), result.output
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith(("writing", "encoding", "comparing"))]
+    assert line.startswith("Error: ")
+    return line
+
+
+def without_extra(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(autouse=True)
+def _tiny() -> None:
+    register()
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    path = tmp_path / "classes.txt"
+    path.write_text("golden retriever\nred_fox\npet = tabby cat | small dog\nRed_Fox\n")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    context = tiny_backbone().handcrafted("a photo of a {}.").context
+    path = tmp_path / "run"
+    path.mkdir()
+    digest = tiny_backbone().weights_digest
+    save_run(path, Run(Prompts(context), "coop", VIT, RANDOM, digest, "", ("ant", "big_bee"), {"sar": 0.5}, RECORD))
+    return path
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
+    result = export(run, "--out", tmp_path / "new")
+    assert result.exit_code == 0, result.output
+    for expected in (
+        "2 classes", "coop + sar (0.5) on tiny-vit", "43 pictures: cosine at least", "same class 100.0%",
+        "caltech101, base-to-new, 16 shots, seed 3", "80.00   60.00   68.57", f"sar-classify PHOTO --bundle {tmp_path}/new",
+    ):
+        assert expected in result.stdout
+    assert "comparing with torch" in result.stderr
+    assert open_bundle(tmp_path / "new").bank.names == ("ant", "big bee")
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_an_untuned_backbone_and_a_class_file(classes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    options = ("--handcrafted", "a photo of a {}.", "--backbone", VIT, "--pretrained", RANDOM, "--format", "json", "-q")
+    result = export(*options, "--out", out, SAR_CLASSES=str(classes))
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["digest"] == open_bundle(out).manifest.digest
+    assert found["passport"]["parity"]["top1_agreement"] == 1
+    assert open_bundle(out).bank.names == ("golden retriever", "red fox", "pet")
+    assert "stands already on line 2" in result.stderr
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_compares_on_photos(run: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for i in range(210):
+        Image.new("RGB", (9, 9), (i, 0, 99)).save(tmp_path / f"{i:03}.png")
+    result = export(run, "--out", tmp_path / "new", "--photos", tmp_path, "--format", "json")
+    assert json.loads(result.stdout)["passport"]["parity"]["images"] == 105
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_a_failed_gate_is_one_line_and_exit_code_1(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sar_train.export.parity.MAX_DIFFERENCE", 0.0)
+    assert "name encoder: differs from torch" in one_line(export(run, "--out", tmp_path / "new"), 1)
+    assert sorted(os.listdir(tmp_path)) == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected a RUN folder, or --handcrafted TEMPLATE"),
+        (["run", "--handcrafted", "a {}."], "expected a RUN folder, or --handcrafted TEMPLATE"),
+        (["run"], "expected --out DIR"),
+        (["run", "--out", "."], "exists; choose another --out, or replace it with --overwrite"),
+        (["run", "--out", ".", "--overwrite"], "is not a bundle"),
+        (["nothing", "--out", "new"], "nothing: expected a run folder"),
+        (["run", "--out", "new", "--classes", "nothing"], "nothing: no such class file"),
+        (["run", "--out", "new", "--photos", "run"], "a folder without images"),
+        (["run", "--out", "new", "--backbone", "RN50"], "was trained on tiny-vit"),
+        (["--handcrafted", "a {}.", "--out", "new"], "--classes FILE"),
+        (["--handcrafted", "a", "--out", "new", "--classes", "classes.txt", "--backbone", VIT, "--pretrained", RANDOM],
+         "expected exactly one {}"),
+        (["--handcrafted", "a {}.", "--out", "new", "--classes", "classes.txt", "--backbone", "ViT-B-23"], "did you mean"),
+        (["--verify", "nothing"], "nothing: no such folder"),
+    ],
+)
+@pytest.mark.usefixtures("run", "classes")
+def test_what_cannot_be_used_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = one_line_after_warnings(export(*arguments))
+    assert message in line
+    assert sorted(os.listdir(tmp_path)) == ["classes.txt", "run"]
+
+
+def one_line_after_warnings(result: Result) -> str:
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("Warning: ")]
+    return line
+
+
+def test_verify_needs_no_torch(exported: Path) -> None:
+    done = without_extra("--verify", exported)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{exported}: intact; probe at cosine" in done.stdout
+    assert "5 bank rows" in done.stdout
+
+
+def test_verify_as_json_and_its_refusal(copy: Path) -> None:
+    result = export("--verify", copy, "--format", "json")
+    assert json.loads(result.stdout)["names"] == 5
+    (copy / "extra").write_text("")
+    assert "not listed" in one_line(export("--verify", copy), 2)
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    done = without_extra(tmp_path, "--out", tmp_path / "new")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "pip install 'sar-clip[train]'" in line
+
+
+def test_help_shows_environment_twins() -> None:
+    result = export("--help")
+    assert result.exit_code == 0
+    assert {"SAR_OUT", "SAR_CLASSES", "SAR_HANDCRAFTED", "SAR_VERIFY"} <= set(result.stdout.replace("]", " ").replace(";", " ").split())
+
+

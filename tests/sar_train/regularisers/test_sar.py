@@ -1,0 +1,104 @@
+"""SAR against its formula written out with loops, and the properties that make it what it is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from sar_train.regulariser import RegulariserInputs
+from sar_train.regularisers.sar import SAR, SARConfig, relation_loss
+
+
+def rows(count: int, seed: int, size: int = 8) -> torch.Tensor:
+    return normalize(torch.randn(count, size, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def inputs(prompted: torch.Tensor, handcrafted: torch.Tensor, n_base: int = 3) -> RegulariserInputs:
+    return RegulariserInputs(prompted, handcrafted, torch.arange(len(prompted)) < n_base)
+
+
+def written_out(w: torch.Tensor, v: torch.Tensor, tau: float, *, teacher_first: bool) -> float:
+    total = 0.0
+    for i in range(len(w)):
+        others = [j for j in range(len(w)) if j != i]
+        s = [math.exp(float(w[i] @ w[j]) / tau) for j in others]
+        t = [math.exp(float(v[i] @ v[j]) / tau) for j in others]
+        p, q = [x / sum(s) for x in s], [x / sum(t) for x in t]
+        first, second = (q, p) if teacher_first else (p, q)
+        total += sum(a * math.log(a / b) for a, b in zip(first, second, strict=True))
+    return total / len(w)
+
+
+@pytest.mark.parametrize("tau", [0.05, 0.1, 1.0])
+@pytest.mark.parametrize(("distance", "teacher_first"), [("kl", True), ("kl-reverse", False)])
+def test_kl_equals_the_formula(tau: float, distance: str, teacher_first: bool) -> None:
+    w, v = rows(6, 0), rows(6, 1)
+    loss = SAR(SARConfig(tau=tau, distance=distance))(inputs(w, v))
+    assert float(loss) == pytest.approx(written_out(w, v, tau, teacher_first=teacher_first), rel=1e-4)
+
+
+def test_raw_distances_equal_the_formula() -> None:
+    w, v = rows(5, 0), rows(5, 1)
+    gaps = [float(w[i] @ w[j] - v[i] @ v[j]) for i in range(5) for j in range(5) if i != j]
+    assert float(SAR(SARConfig(distance="l1"))(inputs(w, v))) == pytest.approx(sum(map(abs, gaps)) / 20, rel=1e-5)
+    assert float(SAR(SARConfig(distance="mse"))(inputs(w, v))) == pytest.approx(sum(g * g for g in gaps) / 20, rel=1e-5)
+
+
+@pytest.mark.parametrize("distance", ["kl", "kl-reverse", "l1", "mse"])
+def test_zero_for_equal_relations_whatever_the_rotation(distance: str) -> None:
+    v = rows(6, 0)
+    rotation = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(2))).Q
+    loss = SAR(SARConfig(distance=distance))
+    assert float(loss(inputs(v @ rotation, v))) == pytest.approx(0, abs=1e-6)
+    assert float(loss(inputs(rows(6, 3), v))) > 1e-3
+
+
+def test_the_order_of_classes_does_not_matter() -> None:
+    w, v = rows(7, 0), rows(7, 1)
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
+    config = SARConfig()
+    assert float(relation_loss(w[order] @ w[order].T, v[order] @ v[order].T, config)) == pytest.approx(
+        float(relation_loss(w @ w.T, v @ v.T, config)), rel=1e-5
+    )
+
+
+def test_the_anchor_pulls_novel_names_only() -> None:
+    w, v = rows(6, 0), rows(6, 1)
+    plain, anchored = (SAR(SARConfig(anchor=a))(inputs(w, v)) for a in (0.0, 2.0))
+    assert float(anchored - plain) == pytest.approx(2 * float((1 - (w * v).sum(1))[3:].mean()), rel=1e-4)
+
+
+def test_mixed_draws_all_base_names_and_union_draws_from_all() -> None:
+    rng = torch.Generator().manual_seed(0)
+    mixed = SAR(SARConfig(subset=5)).draw(10, 40, rng)
+    assert mixed[:10].tolist() == list(range(10))
+    assert len(mixed) == 15 == len(set(mixed.tolist()))
+    assert all(10 <= i < 50 for i in mixed[10:].tolist())
+    union = SAR(SARConfig(subset=5, rule="union")).draw(10, 40, rng)
+    assert len(set(union.tolist())) == 5
+    assert SAR(SARConfig(subset=0)).draw(10, 40, rng).tolist() == list(range(50))
+    assert SAR(SARConfig(subset=99)).draw(10, 3, rng).tolist() == list(range(13))
+
+
+def test_draws_differ_from_step_to_step_and_repeat_with_the_seed() -> None:
+    def draws() -> list[list[int]]:
+        rng = torch.Generator().manual_seed(7)
+        return [SAR(SARConfig(subset=8)).draw(2, 50, rng).tolist() for _ in range(3)]
+
+    assert draws() == draws()
+    assert draws()[0] != draws()[1]
+
+
+def test_the_weight_ramps_up() -> None:
+    ramped = SAR(SARConfig(weight=2.0, ramp=0.5))
+    assert [ramped.weight(p) for p in (0, 0.25, 0.5, 1)] == [0, 1, 2, 2]
+    assert SAR(SARConfig(weight=2.0)).weight(0) == 2
+
+
+@pytest.mark.parametrize(("settings", "word"), [({"tau": 0}, "tau"), ({"weight": -1}, "weight"), ({"ramp": 2}, "ramp")])
+def test_settings_out_of_range(settings: dict[str, float], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        SARConfig(**settings)

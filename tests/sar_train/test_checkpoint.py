@@ -1,0 +1,101 @@
+"""What a run leaves on disk, and CoOp's own checkpoints read safely."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sar_train.checkpoint import PROMPTS, Run, load_coop, load_run, load_state, save_run, save_state
+from sar_train.errors import RunError
+from sar_train.prompts import Prompts
+
+CONTEXT = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+def run() -> Run:
+    return Run(Prompts(CONTEXT, ", a pet."), "coop", "tiny", None, "abc", "a {}.", ("cat", "Œuf"), {"sar": 1.5}, {"seed": 1})
+
+
+def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
+    save_run(tmp_path, run())
+    back = load_run(tmp_path)
+    assert torch.equal(back.prompts.context, CONTEXT)
+    assert back.prompts.suffix == ", a pet."
+    for name in ("method", "backbone_name", "pretrained", "weights_digest", "template", "class_names", "regularisers", "record"):
+        assert getattr(back, name) == getattr(run(), name), name
+
+
+def test_only_the_prompt_is_stored_and_no_temporary_file_stays(tmp_path: Path) -> None:
+    save_run(tmp_path, run())
+    assert list(load_file(tmp_path / PROMPTS)) == ["context"]
+    assert sorted(os.listdir(tmp_path)) == ["prompts.safetensors", "record.json"]
+
+
+def test_a_state_comes_back_to_the_bit(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(5).get_state()
+    save_state(tmp_path, {"a": CONTEXT, "rng": rng}, {"epoch": 3, "history": [{"loss": 0.1}]})
+    tensors, meta = load_state(tmp_path)
+    assert torch.equal(tensors["a"], CONTEXT)
+    assert torch.equal(tensors["rng"], rng)
+    assert meta == {"epoch": 3, "history": [{"loss": 0.1}]}
+    assert load_state(tmp_path / "elsewhere") is None
+
+
+def dassl(path: Path, **extra: object) -> Path:
+    """A file as Dassl's ``save_checkpoint`` writes it."""
+    state = {"ctx": CONTEXT.half(), "token_prefix": torch.zeros(3, 1, 8), "token_suffix": torch.zeros(3, 72, 8)}
+    torch.save({"state_dict": state, "epoch": 200, "optimizer": {"lr": 0.002}, "val_result": np.float64(1.5)} | extra, path)
+    return path
+
+
+def test_a_coop_checkpoint_is_read_as_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "prompt_learner"
+    folder.mkdir()
+    dassl(folder / "model.pth.tar-200")
+    for path in (folder / "model.pth.tar-200", tmp_path):
+        back = load_run(path)
+        assert torch.equal(back.prompts.context, CONTEXT.half().float())
+        assert (back.prompts.suffix, back.method, back.class_names) == (".", "coop", ())
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("harm",)
+
+
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = dassl(tmp_path / "model.pth.tar", scheduler=Harmful())
+    with pytest.raises(RunError, match="cannot be read safely"):
+        load_coop(path)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [({"state_dict": {"ctx": torch.zeros(5, 4, 8)}}, "class-specific"), ({"state_dict": {"weight": CONTEXT}}, "'ctx'"), ([1], "'ctx'")],
+)
+def test_other_checkpoints_are_refused(tmp_path: Path, content: object, words: str) -> None:
+    path = tmp_path / "model.pth.tar"
+    torch.save(content, path)
+    with pytest.raises(RunError, match=words):
+        load_run(path)
+
+
+def test_what_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="expected a run folder"):
+        load_run(tmp_path)
+    save_state(tmp_path, {"a": CONTEXT}, {})
+    with pytest.raises(RunError, match="was not finished"):
+        load_run(tmp_path)
+    (tmp_path / PROMPTS).write_bytes(b"not safetensors")
+    with pytest.raises(RunError, match="damaged"):
+        load_run(tmp_path)
+    (tmp_path / "some.pt").write_bytes(b"text")
+    with pytest.raises(RunError, match="safely"):
+        load_run(tmp_path / "some.pt")

@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+import torch
+from support.photos import SHARED, needs_shared
+from support.tiny import tiny_backbone
+
+from sar_train.data.coop_layout import load_dataset
+from sar_train.errors import DataError
+from sar_train.novel import novel_names, read_names
+from sar_train.prompts import Prompts
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "names.txt"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_is_cleaned(tmp_path: Path) -> None:
+    file = write(tmp_path, "\ufeff# animals\n\nred_fox\n  Red  Fox \nDOG\nwolf\ncat\nRed-fox\n")
+    found = novel_names(file, ["dog"], new=["Cat", "dog"])
+    assert found.names == ("red fox", "wolf")
+    assert (found.source, found.overlap, found.warnings) == (file, 1, ())
+
+
+def test_new_names_can_be_kept(tmp_path: Path) -> None:
+    file = write(tmp_path, "cat\nwolf\n")
+    kept = novel_names(file, ["dog"], new=["CAT"], exclude=False)
+    assert (kept.names, kept.overlap) == (("cat", "wolf"), 1)
+
+
+def test_synonyms_of_new_names_count_as_new(tmp_path: Path) -> None:
+    found = novel_names(write(tmp_path, "aeroplane\nhelicopter\n"), ["dog"], new=["airplane", "garfield"])
+    assert (found.names, found.overlap) == (("helicopter",), 1)
+
+
+def test_count_and_too_long_names(tmp_path: Path) -> None:
+    long = " ".join(["word"] * 80)
+    file = write(tmp_path, f"a cat\n{long}\nfox\nwolf\n")
+    tower = tiny_backbone().text
+    found = novel_names(file, ["dog"], tower=tower, count=2)
+    assert found.names == ("a cat", "fox")
+    assert "1 novel names are too long" in found.warnings[0]
+    assert "holds more names than the 2 taken" in found.warnings[1]
+    assert long in novel_names(file, ["dog"]).names
+    crowded = Prompts(torch.zeros(73, tower.width))
+    assert novel_names(file, ["dog"], tower=tower, prompts=crowded).names == ("fox", "wolf")
+    tower(crowded, ["fox", "wolf"])
+
+
+@needs_shared
+@pytest.mark.parametrize("source", ["wordnet", "words"])
+def test_names_for_caltech101(source: str) -> None:
+    names = load_dataset("caltech101", SHARED).class_names
+    base, new = names[:50], names[50:]
+    found = novel_names(source, base, new=new, tower=tiny_backbone().text)
+    assert len(found.names) == 400
+    keys = [name.lower().replace("_", " ") for name in (*found.names, *names)]
+    assert len(set(keys)) == len(keys)
+    assert found == novel_names(source, base, new=new, tower=tiny_backbone().text)
+    assert found.names != novel_names(source, base, new=new, seed=2).names
+    kept = novel_names(source, base, new=new, exclude=False)
+    assert kept.overlap >= 1
+    assert len(set(kept.names) - set(found.names)) == kept.overlap
+
+
+def test_fewer_than_asked_for() -> None:
+    found = novel_names("wordnet", ["golden retriever"])
+    assert 10 < len(found.names) < 400
+    assert found.warnings == (f"wordnet gave {len(found.names)} novel names, fewer than the 400 asked for",)
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none is left beside the class names; use --novel words, or a file"):
+        novel_names("wordnet", ["garfield"])
+    with pytest.raises(DataError, match="none is left"):
+        novel_names(write(tmp_path, "dog\n"), ["dog"])
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.txt cannot be read .*; expected wordnet, words or a file"):
+        novel_names(str(tmp_path / "none.txt"), ["dog"])
+    for content, message in (
+        (b"", "holds no name"),
+        (b"# only\n", "holds no name"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b"a\0b", "binary file"),
+    ):
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            read_names(tmp_path / "x")

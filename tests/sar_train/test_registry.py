@@ -1,0 +1,27 @@
+"""One way to add a method."""
+
+from __future__ import annotations
+
+import pytest
+
+from sar_train.errors import ConfigError
+from sar_train.prompt_method import methods
+from sar_train.registry import Registry
+from sar_train.regulariser import regularisers
+
+
+def test_files_in_the_folders_are_found_by_themselves() -> None:
+    assert "coop" in methods.entries
+    assert "sar" in regularisers.entries
+
+
+def test_an_unknown_name_offers_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown method 'cop'.*did you mean 'coop'"):
+        methods.get("cop")
+
+
+def test_a_name_can_be_taken_once() -> None:
+    registry: Registry[object] = Registry("thing", "sar_train.methods")
+    registry.register("a")(int)
+    with pytest.raises(ValueError, match="registered twice"):
+        registry.register("a")(str)
