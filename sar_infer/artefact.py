@@ -156,8 +156,13 @@ class Manifest:
     digest: str = ""
 
     def sealed(self) -> Manifest:
-        """The same manifest with ``digest`` set to the digest of its canonical content."""
-        return dataclasses.replace(self, digest=self.content_digest())
+        """The same manifest, as ``parse`` would read it, with ``digest`` set to the digest of its canonical content.
+
+        Raises:
+            BundleError: a field has the wrong type.
+        """
+        manifest: Manifest = _build(type(self), json.loads(self.dump()), MANIFEST, "")
+        return dataclasses.replace(manifest, digest=manifest.content_digest())
 
     def content_digest(self) -> str:
         """SHA-256 of the canonical JSON of everything but ``digest``."""
@@ -179,7 +184,7 @@ class Manifest:
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{source}: not valid JSON ({error})") from None
         if not isinstance(data, dict):
             raise BundleError(f"{source}: expected a JSON object, got {type(data).__name__}")
@@ -223,14 +228,18 @@ def _build(kind: Any, value: Any, source: str, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
         if len(kinds) == len(value):
-            return tuple(_build(k, v, source, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+            return tuple(
+                _build(k, v, source, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
+            )
     if origin is Mapping and isinstance(value, dict):
         return {key: _build(arguments[1], item, source, f"{where}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if kind in (int, str) and type(value) is kind:
         return value
-    expected = f"one of {', '.join(map(repr, arguments))}" if origin is Literal else getattr(kind, "__name__", str(kind))
+    expected = (
+        f"one of {', '.join(map(repr, arguments))}" if origin is Literal else getattr(kind, "__name__", str(kind))
+    )
     raise BundleError(f"{source}: field {where.lstrip('.') or 'manifest'}: expected {expected}, got {value!r:.80}")
 
 
@@ -240,7 +249,9 @@ def _build_dataclass(kind: Any, value: Any, source: str, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(value.keys() - fields.keys())
-    required = {n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    required = {
+        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
     missing = sorted(required - value.keys())
     if missing or unknown:
         what = "missing" if missing else "unknown"

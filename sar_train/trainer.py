@@ -34,6 +34,8 @@ from sar_train.record import make_record
 from sar_train.regulariser import regularisers
 
 Tell = Callable[[str], None]
+_SAVE_EVERY = 5.0
+"""Seconds between saved states."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     unknown = set(config.sections) - {"sar", config.method}
     if unknown:
         raise ConfigError(f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and sar")
-    backbone = load_backbone(config.backbone, config.pretrained, device=config.device, seed=config.seed)
+    backbone = load_backbone(config.backbone, config.pretrained, device=config.device)
     source = _open(config, backbone)
     for warning in source.warnings:
         tell(f"warning: {warning}")
@@ -274,7 +276,7 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in ("device", "cache_dir")}
 
 
-def _after_epoch(setting: Setting, out: Path, tell: Tell, *, every: float = 5.0) -> Callable[[loop.State], None]:
+def _after_epoch(setting: Setting, out: Path, tell: Tell) -> Callable[[loop.State], None]:
     """Show the loss and what is left after each epoch; save the state every few seconds."""
     began = saved = time.monotonic()
     first: int | None = None
@@ -286,7 +288,7 @@ def _after_epoch(setting: Setting, out: Path, tell: Tell, *, every: float = 5.0)
         left = (now - began) / (state.epoch - first) * (setting.schedule.epochs - state.epoch)
         terms = ", ".join(f"{k} {v:.3f}" for k, v in state.history[-1].items() if k not in ("epoch", "learning_rate"))
         tell(f"epoch {state.epoch}/{setting.schedule.epochs}  {terms}  about {left:.0f} s left")
-        if now - saved > every and state.epoch < setting.schedule.epochs:
+        if now - saved > _SAVE_EVERY and state.epoch < setting.schedule.epochs:
             meta = {"config": _identity(setting.config), "epoch": state.epoch, "history": state.history}
             checkpoint.save_state(out, state.tensors(), meta)
             saved = now

@@ -31,6 +31,9 @@ class SARConfig:
         weight: multiplier of the loss (lambda); 0 switches SAR off to the bit.
         tau: softmax temperature; the raw distances have none.
         distance: ``kl`` teacher first, ``kl-reverse`` student first, ``l1`` or ``mse`` on the raw similarities.
+        frame: what w_i is compared with: ``own`` prompted embeddings w_j, as above, or the ``teacher``'s v_j, which
+            fixes where the embeddings lie and not only how they lie to one another.
+        rows: which i count: ``all`` of S, or the ``novel`` ones, which leaves base embeddings to the cross-entropy.
         rule: ``mixed`` takes all base names and ``subset`` novel ones a step, ``union`` draws ``subset`` from all.
         subset: how many names a step draws; 0 means all.
         anchor: weight of a pointwise pull of novel embeddings to their hand-crafted ones, beside the relations.
@@ -41,6 +44,8 @@ class SARConfig:
     weight: float = 1.0
     tau: float = 0.1
     distance: Literal["kl", "kl-reverse", "l1", "mse"] = "kl"
+    frame: Literal["own", "teacher"] = "own"
+    rows: Literal["all", "novel"] = "all"
     rule: Literal["mixed", "union"] = "mixed"
     subset: int = 64
     anchor: float = 0.0
@@ -83,20 +88,22 @@ class SAR(Regulariser):
     def __call__(self, inputs: RegulariserInputs) -> Tensor:
         """The loss in float32."""
         prompted, handcrafted = inputs.prompted.float(), inputs.handcrafted.float()
-        loss = relation_loss(prompted @ prompted.T, handcrafted @ handcrafted.T, self.config)
         novel = ~inputs.is_base
+        columns = handcrafted if self.config.frame == "teacher" else prompted
+        rows = novel if self.config.rows == "novel" else torch.ones_like(novel)
+        loss = relation_loss(prompted @ columns.T, handcrafted @ handcrafted.T, rows, self.config)
         if self.config.anchor and novel.any():
             loss = loss + self.config.anchor * (1 - (prompted * handcrafted).sum(1)[novel]).mean()
         return loss
 
 
-def relation_loss(student: Tensor, teacher: Tensor, config: SARConfig) -> Tensor:
-    """Mean over rows of the distance between two (K, K) similarity matrices, the diagonal left out."""
+def relation_loss(student: Tensor, teacher: Tensor, rows: Tensor, config: SARConfig) -> Tensor:
+    """Mean over the chosen rows (K,) of the distance between two (K, K) similarity matrices, the diagonal left out."""
     size = len(student)
-    if size < 2:
+    if size < 2 or not rows.any():
         return student.sum() * 0
     off = ~torch.eye(size, dtype=torch.bool, device=student.device)
-    student, teacher = student[off].view(size, size - 1), teacher[off].view(size, size - 1)
+    student, teacher = student[off].view(size, size - 1)[rows], teacher[off].view(size, size - 1)[rows]
     if config.distance == "l1":
         return (student - teacher).abs().mean()
     if config.distance == "mse":

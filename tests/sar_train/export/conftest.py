@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from support.tiny import VIT, register, tiny_backbone
+from support.tiny import VIT, register
 
 from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER
 from sar_train.backbone import RANDOM
@@ -48,6 +48,3 @@ def ready_graphs(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(bundle, "export_image_encoder", reading(IMAGE_ENCODER))
     monkeypatch.setattr(bundle, "export_name_encoder", reading(NAME_ENCODER))
-
-
-__all__ = ["NAMES", "TEMPLATE", "tiny_backbone"]

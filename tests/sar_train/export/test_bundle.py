@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import onnx
 import pytest
 import torch
 from PIL import Image
+from support.folders import listing
 from support.tiny import tiny_backbone
 
 from sar_infer import Classifier
@@ -50,7 +50,7 @@ def test_what_is_written_says_what_it_is(exported: Path, source: Source) -> None
     assert manifest.passport.parity is not None
     assert manifest.passport.parity.top1_agreement == 1
     assert {"torch", "onnxruntime", "python", "sar-clip"} <= manifest.provenance.versions.keys()
-    assert os.listdir(exported.parent) == [exported.name]
+    assert listing(exported.parent) == [exported.name]
 
 
 def test_the_run_time_classifies_with_it_as_torch_does(exported: Path, source: Source) -> None:
@@ -79,7 +79,7 @@ def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, s
 def test_replaces_a_bundle_on_request(copy: Path, source: Source) -> None:
     export_bundle(source, copy, command="again", overwrite=True)
     assert open_bundle(copy).manifest.provenance.command == "again"
-    assert os.listdir(copy.parent) == ["copy"]
+    assert listing(copy.parent) == ["copy"]
 
 
 @pytest.mark.usefixtures("ready_graphs")
@@ -103,7 +103,7 @@ def test_a_gate_that_fails_leaves_what_was_there(
     with pytest.raises(ExportError, match="image encoder"):
         export_bundle(wrong, tmp_path / "new", command="")
     assert (copy / MANIFEST).read_bytes() == before
-    assert os.listdir(tmp_path) == ["copy"]
+    assert listing(tmp_path) == ["copy"]
 
 
 @pytest.mark.usefixtures("ready_graphs")
@@ -111,7 +111,7 @@ def test_a_name_that_does_not_fit_leaves_nothing(source: Source, tmp_path: Path)
     long = " ".join(["dog"] * 72)
     with pytest.raises(ClassNameError, match="room for 72"):
         export_bundle(dataclasses.replace(source, phrases={long: (long,)}), tmp_path / "new", command="")
-    assert os.listdir(tmp_path) == []
+    assert listing(tmp_path) == []
 
 
 @pytest.mark.usefixtures("ready_graphs")
@@ -121,7 +121,7 @@ def test_a_graph_that_onnx_does_not_accept_leaves_nothing(
     monkeypatch.setattr(bundle, "export_name_encoder", lambda *_: onnx.ModelProto())
     with pytest.raises(onnx.checker.ValidationError):
         export_bundle(source, tmp_path / "new", command="")
-    assert os.listdir(tmp_path) == []
+    assert listing(tmp_path) == []
 
 
 def test_the_encoder_digest_knows_weights_prompt_and_tokenizer(source: Source) -> None:
@@ -152,5 +152,9 @@ def test_a_kill_in_the_middle_leaves_nothing_at_the_place(tmp_path: Path) -> Non
         assert any(line.startswith("encoding") for line in process.stdout)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert os.listdir(tmp_path) == [".new.partial"]
-    assert sorted(os.listdir(tmp_path / ".new.partial")) == ["image_encoder.onnx", "name_encoder.onnx", "tokenizer.bpe.gz"]
+    assert listing(tmp_path) == [".new.partial"]
+    assert listing(tmp_path / ".new.partial") == [
+        "image_encoder.onnx",
+        "name_encoder.onnx",
+        "tokenizer.bpe.gz",
+    ]

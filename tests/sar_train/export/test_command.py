@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
+from support.folders import listing
 from support.tiny import VIT, register, tiny_backbone
 
 from sar_infer.bundle import open_bundle
@@ -78,8 +79,13 @@ def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
     result = export(run, "--out", tmp_path / "new")
     assert result.exit_code == 0, result.output
     for expected in (
-        "2 classes", "coop + sar (0.5) on tiny-vit", "43 pictures: cosine at least", "same class 100.0%",
-        "caltech101, base-to-new, 16 shots, seed 3", "80.00   60.00   68.57", f"sar-classify PHOTO --bundle {tmp_path}/new",
+        "2 classes",
+        "coop + sar (0.5) on tiny-vit",
+        "43 pictures: cosine at least",
+        "same class 100.0%",
+        "caltech101, base-to-new, 16 shots, seed 3",
+        "80.00   60.00   68.57",
+        f"sar-classify PHOTO --bundle {tmp_path}/new",
     ):
         assert expected in result.stdout
     assert "comparing with torch" in result.stderr
@@ -101,8 +107,6 @@ def test_an_untuned_backbone_and_a_class_file(classes: Path, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("ready_graphs")
 def test_compares_on_photos(run: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     for i in range(210):
         Image.new("RGB", (9, 9), (i, 0, 99)).save(tmp_path / f"{i:03}.png")
     result = export(run, "--out", tmp_path / "new", "--photos", tmp_path, "--format", "json")
@@ -110,12 +114,10 @@ def test_compares_on_photos(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ready_graphs")
-def test_a_failed_gate_is_one_line_and_exit_code_1(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_gate_is_one_line_and_exit_code_1(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sar_train.export.parity.MAX_DIFFERENCE", 0.0)
     assert "name encoder: differs from torch" in one_line(export(run, "--out", tmp_path / "new"), 1)
-    assert sorted(os.listdir(tmp_path)) == ["run"]
+    assert listing(tmp_path) == ["run"]
 
 
 @pytest.mark.parametrize(
@@ -131,9 +133,25 @@ def test_a_failed_gate_is_one_line_and_exit_code_1(
         (["run", "--out", "new", "--photos", "run"], "a folder without images"),
         (["run", "--out", "new", "--backbone", "RN50"], "was trained on tiny-vit"),
         (["--handcrafted", "a {}.", "--out", "new"], "--classes FILE"),
-        (["--handcrafted", "a", "--out", "new", "--classes", "classes.txt", "--backbone", VIT, "--pretrained", RANDOM],
-         "expected exactly one {}"),
-        (["--handcrafted", "a {}.", "--out", "new", "--classes", "classes.txt", "--backbone", "ViT-B-23"], "did you mean"),
+        (
+            [
+                "--handcrafted",
+                "a",
+                "--out",
+                "new",
+                "--classes",
+                "classes.txt",
+                "--backbone",
+                VIT,
+                "--pretrained",
+                RANDOM,
+            ],
+            "expected exactly one {}",
+        ),
+        (
+            ["--handcrafted", "a {}.", "--out", "new", "--classes", "classes.txt", "--backbone", "ViT-B-23"],
+            "did you mean",
+        ),
         (["--verify", "nothing"], "nothing: no such folder"),
     ],
 )
@@ -144,7 +162,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     line = one_line_after_warnings(export(*arguments))
     assert message in line
-    assert sorted(os.listdir(tmp_path)) == ["classes.txt", "run"]
+    assert listing(tmp_path) == ["classes.txt", "run"]
 
 
 def one_line_after_warnings(result: Result) -> str:
@@ -177,6 +195,5 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 def test_help_shows_environment_twins() -> None:
     result = export("--help")
     assert result.exit_code == 0
-    assert {"SAR_OUT", "SAR_CLASSES", "SAR_HANDCRAFTED", "SAR_VERIFY"} <= set(result.stdout.replace("]", " ").replace(";", " ").split())
-
-
+    for name in ("SAR_OUT", "SAR_CLASSES", "SAR_HANDCRAFTED", "SAR_PHOTOS", "SAR_VERIFY"):
+        assert name in result.stdout

@@ -28,7 +28,9 @@ def table_model(weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", "L", weights["matrix"].shape[1]])
     tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
     return helper.make_model(
-        helper.make_graph(nodes, "test", [tokens], [out], tensors), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+        helper.make_graph(nodes, "test", [tokens], [out], tensors),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
     )
 
 
@@ -52,7 +54,9 @@ def test_what_can_be_stored_small_is_and_gives_the_same_bits() -> None:
     model = table_model({"table": quantised(500, 64), "matrix": matrix})
     small = compact(model)
     assert kinds(small) == {
-        "table:int8": TensorProto.INT8, "table:scale": TensorProto.FLOAT, "matrix:float16": TensorProto.FLOAT16,
+        "table:int8": TensorProto.INT8,
+        "table:scale": TensorProto.FLOAT,
+        "matrix:float16": TensorProto.FLOAT16,
     }
     assert small.ByteSize() < 0.4 * model.ByteSize()
     onnx.checker.check_model(small, full_check=True)
@@ -61,9 +65,12 @@ def test_what_can_be_stored_small_is_and_gives_the_same_bits() -> None:
 
 
 def test_what_would_change_is_left_alone() -> None:
-    model = table_model({
-        "table": RNG.normal(size=(500, 64)).astype(np.float32), "matrix": RNG.normal(size=(64, 128)).astype(np.float32)
-    })
+    model = table_model(
+        {
+            "table": RNG.normal(size=(500, 64)).astype(np.float32),
+            "matrix": RNG.normal(size=(64, 128)).astype(np.float32),
+        }
+    )
     assert compact(model) == model
 
 

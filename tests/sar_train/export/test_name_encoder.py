@@ -78,7 +78,7 @@ def test_a_row_longer_than_the_tower_is_an_error(exported: Path) -> None:
     session = onnxruntime.InferenceSession(exported / "name_encoder.onnx", providers=["CPUExecutionProvider"])
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4
-    with pytest.raises(Exception, match="broadcast|Add"):
+    with pytest.raises(Exception, match=r"broadcast|Add"):
         session.run(None, {"tokens": np.ones((1, 78), dtype=np.int64)}, options)
 
 

@@ -40,9 +40,7 @@ def test_names_fill_every_length(exported: Path, manifest: Manifest) -> None:
     assert len(encode_name(tokenizer, pet, names_of_every_length(tokenizer, pet)[-1])) == spec.max_name_tokens
 
 
-def test_photos_take_part(
-    exported: Path, source: Source, manifest: Manifest, bank: np.ndarray, tmp_path: Path
-) -> None:
+def test_photos_take_part(exported: Path, source: Source, manifest: Manifest, bank: np.ndarray, tmp_path: Path) -> None:
     photos = [tmp_path / f"{i}.png" for i in range(45)]
     for i, path in enumerate(photos):
         Image.effect_noise((40, 50 + i), 90).convert("RGB").save(path)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.folders import listing
 
 from sar_train.errors import ConfigError, ExportError
 from sar_train.export import staging
@@ -46,14 +46,14 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def test_writes_and_makes_parents(out: Path) -> None:
     write(out, "new")
     assert content(out) == {"manifest.json": "new"}
-    assert os.listdir(out.parent) == ["name"]
+    assert listing(out.parent) == ["name"]
 
 
 def test_an_error_leaves_nothing(out: Path) -> None:
     with pytest.raises(RuntimeError), staged(out, overwrite=False) as folder:
         write_file(folder / "half", b"")
         raise RuntimeError
-    assert os.listdir(out.parent) == []
+    assert listing(out.parent) == []
 
 
 def test_refuses_what_is_there(out: Path) -> None:
@@ -77,7 +77,7 @@ def test_replaces_on_request(out: Path) -> None:
     write(out, "old")
     write(out, "new", overwrite=True)
     assert content(out) == {"manifest.json": "new"}
-    assert os.listdir(out.parent) == ["name"]
+    assert listing(out.parent) == ["name"]
 
 
 @pytest.mark.usefixtures("either_way")
@@ -86,7 +86,7 @@ def test_the_old_one_stays_where_the_new_one_fails(out: Path) -> None:
     with pytest.raises(ExportError, match="nothing was changed"), staged(out, overwrite=True):
         raise OSError(28, "No space left on device")
     assert content(out) == {"manifest.json": "old"}
-    assert os.listdir(out.parent) == ["name"]
+    assert listing(out.parent) == ["name"]
 
 
 def test_a_kill_between_the_two_renames_is_mended(out: Path) -> None:
@@ -125,10 +125,10 @@ def test_two_at_a_time_are_kept_apart(out: Path, another: subprocess.Popen[str])
 def test_kill_leaves_nothing_half_written_and_the_next_one_clears_up(out: Path, another: subprocess.Popen[str]) -> None:
     another.kill()
     another.wait()
-    assert os.listdir(out.parent) == [".name.partial"]
+    assert listing(out.parent) == [".name.partial"]
     write(out, "new")
     assert content(out) == {"manifest.json": "new"}
-    assert os.listdir(out.parent) == ["name"]
+    assert listing(out.parent) == ["name"]
 
 
 @pytest.fixture
@@ -149,4 +149,4 @@ def test_a_full_disk_gives_one_line_and_keeps_the_old_bundle(small_disk: Path) -
         write(out, "new" * 100_000, overwrite=True)
     assert "\n" not in str(caught.value)
     assert content(out) == {"manifest.json": "old"}
-    assert os.listdir(small_disk) == ["name"]
+    assert listing(small_disk) == ["name"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,9 @@ def test_the_generated_picture_is_what_its_seed_says() -> None:
     assert picture.tolist() == np.random.default_rng(7).integers(0, 256, (2, 2, 3), dtype=np.uint8).tolist()
 
 
-@pytest.mark.parametrize("name", sorted(["manifest.json", "bank.safetensors", "image_encoder.onnx", "tokenizer.bpe.gz"]))
+@pytest.mark.parametrize(
+    "name", sorted(["manifest.json", "bank.safetensors", "image_encoder.onnx", "tokenizer.bpe.gz"])
+)
 def test_one_changed_byte_in_any_file(copy: Path, name: str) -> None:
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -57,7 +58,7 @@ def test_a_bundle_without_a_probe(copy: Path) -> None:
 def test_rows_that_the_name_encoder_does_not_give(copy: Path) -> None:
     bank = ClassBank.load(copy / BANK)
     mixed = dataclasses.replace(bank, embeddings=bank.embeddings[::-1].copy())
-    os.remove(copy / BANK)
+    (copy / BANK).unlink()
     mixed.save(copy / BANK)
     reseal(copy)
     with pytest.raises(ExportError, match="bank against name encoder"):

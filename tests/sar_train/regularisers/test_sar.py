@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import normalize
 
 from sar_train.regulariser import RegulariserInputs
-from sar_train.regularisers.sar import SAR, SARConfig, relation_loss
+from sar_train.regularisers.sar import SAR, SARConfig
 
 
 def rows(count: int, seed: int, size: int = 8) -> torch.Tensor:
@@ -59,16 +59,28 @@ def test_zero_for_equal_relations_whatever_the_rotation(distance: str) -> None:
 def test_the_order_of_classes_does_not_matter() -> None:
     w, v = rows(7, 0), rows(7, 1)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
-    config = SARConfig()
-    assert float(relation_loss(w[order] @ w[order].T, v[order] @ v[order].T, config)) == pytest.approx(
-        float(relation_loss(w @ w.T, v @ v.T, config)), rel=1e-5
-    )
+    loss = SAR(SARConfig())
+    assert float(loss(inputs(w[order], v[order]))) == pytest.approx(float(loss(inputs(w, v))), rel=1e-5)
 
 
 def test_the_anchor_pulls_novel_names_only() -> None:
     w, v = rows(6, 0), rows(6, 1)
     plain, anchored = (SAR(SARConfig(anchor=a))(inputs(w, v)) for a in (0.0, 2.0))
     assert float(anchored - plain) == pytest.approx(2 * float((1 - (w * v).sum(1))[3:].mean()), rel=1e-4)
+
+
+def test_the_teachers_frame_sees_a_rotation_and_novel_rows_leave_base_alone() -> None:
+    v = rows(6, 0)
+    rotation = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(2))).Q
+    fixed = SAR(SARConfig(frame="teacher"))
+    assert float(fixed(inputs(v, v))) == pytest.approx(0, abs=1e-6)
+    assert float(fixed(inputs(v @ rotation, v))) > 1e-3
+    w = v.clone().requires_grad_()
+    moved = torch.cat([rows(3, 5), v[3:]])
+    SAR(SARConfig(frame="teacher", rows="novel"))(inputs(moved + 0 * w, v)).backward()
+    assert float(w.grad[:3].abs().max()) == 0
+    assert float(SAR(SARConfig(frame="teacher", rows="novel"))(inputs(moved, v))) == pytest.approx(0, abs=1e-6)
+    assert float(fixed(inputs(moved, v))) > 1e-3
 
 
 def test_mixed_draws_all_base_names_and_union_draws_from_all() -> None:

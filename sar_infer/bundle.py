@@ -1,0 +1,157 @@
+"""Opening a bundle: nothing is used before everything in the folder has been checked against its manifest."""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sar_infer.artefact import BANK, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, Manifest, file_entry
+from sar_infer.bank import ClassBank
+from sar_infer.errors import BankError, BundleError
+from sar_infer.graph import FLOAT, INT64, Port, read_signature
+from sar_infer.tokenizer import Tokenizer
+
+PIXELS, TOKENS, EMBEDDING = "pixels", "tokens", "embedding"
+"""Names of the graphs' inputs and output."""
+_REQUIRED = (IMAGE_ENCODER, NAME_ENCODER, BANK, TOKENIZER)
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A checked bundle folder."""
+
+    path: Path
+    manifest: Manifest
+    bank: ClassBank
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Read when first needed: classifying against the bank alone does without."""
+        tokenizer = Tokenizer.open(self.path / TOKENIZER)
+        if tokenizer.end_token != self.manifest.tokenizer.end_token:
+            raise BundleError(
+                f"{self.path / TOKENIZER}: end token is {tokenizer.end_token}, "
+                f"the manifest says {self.manifest.tokenizer.end_token}"
+            )
+        return tokenizer
+
+
+def open_bundle(path: Path | None = None) -> Bundle:
+    """Open and check a bundle.
+
+    Args:
+        path: The folder; None takes ``default_bundle()``.
+
+    Raises:
+        SchemaError: the bundle needs a newer reader.
+        BundleError: a file is missing, extra, changed or a link out of the folder; a graph refers to data outside
+            itself or does not fit the manifest; the bank is damaged.
+    """
+    path = default_bundle() if path is None else path
+    try:
+        return _open(path)
+    except (BankError, OSError) as error:
+        raise BundleError(str(error)) from None
+
+
+def default_bundle() -> Path:
+    """The bundle that ships with the package: ``exports/mini`` of a checkout, else the copy inside the wheel.
+
+    Raises:
+        BundleError: neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    for path in (package.parent / "exports" / "mini", package / "_bundles" / "mini"):
+        if (path / MANIFEST).is_file():
+            return path
+    raise BundleError("no bundle ships with this installation; name one (--bundle DIR)")
+
+
+def _open(path: Path) -> Bundle:
+    manifest = _read_manifest(path)
+    _check_listing(path, manifest)
+    _check_contents(path, manifest)
+    _check_shapes(path, manifest)
+    bank = ClassBank.load(path / BANK, manifest.encoder_digest)
+    if bank.embeddings.shape[1] != manifest.embed_dim:
+        raise BundleError(f"{path / BANK}: rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
+    return Bundle(path, manifest, bank)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    source = path / MANIFEST
+    if not source.is_file():
+        what = "has no manifest.json" if path.is_dir() else "no such folder"
+        raise BundleError(f"{path}: {what}; expected a bundle folder, as sar-export writes it")
+    try:
+        return Manifest.parse(source.read_text("utf-8"), str(source))
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{source}: not UTF-8 text ({error})") from None
+
+
+def _check_listing(path: Path, manifest: Manifest) -> None:
+    """Exactly the listed files, all of them plain files of this folder."""
+    listed = set(manifest.files)
+    present = {entry.name for entry in path.iterdir()} - {MANIFEST}
+    for name in _REQUIRED:
+        if name not in listed:
+            raise BundleError(f"{path / MANIFEST}: does not list {name}, which every bundle has")
+    for name in sorted(listed - present):
+        raise BundleError(f"{path / name}: missing, but listed in {MANIFEST}; copy or export the bundle again")
+    for name in sorted(present - listed):
+        raise BundleError(
+            f"{path / name}: not listed in {MANIFEST}; a bundle holds nothing but its own files: remove it"
+        )
+    root = path.resolve()
+    for name in sorted(listed | {MANIFEST}):
+        if (path / name).resolve().parent != root:
+            raise BundleError(f"{path / name}: leads out of the bundle folder")
+        if not (path / name).is_file():
+            raise BundleError(f"{path / name}: not a file")
+
+
+def _check_contents(path: Path, manifest: Manifest) -> None:
+    with ThreadPoolExecutor() as pool:
+        entries = dict(zip(manifest.files, pool.map(lambda name: file_entry(path / name), manifest.files), strict=True))
+    for name, expected in manifest.files.items():
+        found = entries[name]
+        if found.size != expected.size:
+            raise BundleError(f"{path / name}: damaged: {found.size} bytes, expected {expected.size}; export it again")
+        if found.sha256 != expected.sha256:
+            raise BundleError(
+                f"{path / name}: damaged: sha256 {found.sha256[:12]}…, expected {expected.sha256[:12]}…; "
+                "copy or export the bundle again"
+            )
+
+
+def _check_shapes(path: Path, manifest: Manifest) -> None:
+    size, dim = manifest.preprocess.size, manifest.embed_dim
+    _check_graph(path / IMAGE_ENCODER, PIXELS, Port(FLOAT, (None, 3, size, size)), dim)
+    _check_graph(path / NAME_ENCODER, TOKENS, Port(INT64, (None, None)), dim)
+    spec = manifest.tokenizer
+    if spec.n_prefix + spec.max_name_tokens + 1 != spec.context_length:
+        raise BundleError(
+            f"{path / MANIFEST}: tokenizer: n_prefix {spec.n_prefix} + max_name_tokens {spec.max_name_tokens} + 1 "
+            f"is not context_length {spec.context_length}"
+        )
+
+
+def _check_graph(path: Path, name: str, expected: Port, dim: int) -> None:
+    signature = read_signature(path)
+    for side, ports, key, port in (
+        ("inputs", signature.inputs, name, expected),
+        ("outputs", signature.outputs, EMBEDDING, Port(FLOAT, (None, dim))),
+    ):
+        if set(ports) != {key}:
+            raise BundleError(f"{path}: expected {side} {key!r} alone, found {', '.join(ports)}")
+        if not _fits(ports[key], port):
+            raise BundleError(f"{path}: {key!r} is {ports[key]}, the manifest needs {port}")
+
+
+def _fits(found: Port, needed: Port) -> bool:
+    """Fixed axes agree where the graph states them; free axes must be free."""
+    pairs = zip(found.shape, needed.shape, strict=False)
+    same = all(have is None if want is None else have in (None, want) for have, want in pairs)
+    return found.kind == needed.kind and len(found.shape) == len(needed.shape) and same

@@ -1,0 +1,42 @@
+"""Embeddings of names given at call time, kept for the next call."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+import numpy as np
+import numpy.typing as npt
+
+Row = npt.NDArray[np.float32]
+Key = tuple[str, str]
+"""(encoder digest, phrase)"""
+
+
+class EmbeddingCache:
+    """Least recently used (D,) rows by encoder digest and phrase; safe to share between threads and classifiers."""
+
+    def __init__(self, capacity: int = 16_384) -> None:
+        self._capacity = capacity
+        self._rows: OrderedDict[Key, Row] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> Row | None:
+        """The row, now the most recently used, or None."""
+        with self._lock:
+            if key in self._rows:
+                self._rows.move_to_end(key)
+            return self._rows.get(key)
+
+    def put(self, key: Key, row: Row) -> None:
+        """Keep a read-only copy of a row, dropping the least recently used where there are too many."""
+        row = row.copy()
+        row.flags.writeable = False
+        with self._lock:
+            self._rows[key] = row
+            self._rows.move_to_end(key)
+            if len(self._rows) > self._capacity:
+                self._rows.popitem(last=False)
+
+
+shared_cache = EmbeddingCache()

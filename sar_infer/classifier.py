@@ -1,0 +1,242 @@
+"""The object that users hold: a bundle with its encoders, ready to classify."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sar_infer import scoring
+from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.bank import ClassBank
+from sar_infer.bundle import Bundle, open_bundle
+from sar_infer.cache import EmbeddingCache, shared_cache
+from sar_infer.class_set import Classes, ClassSet, build_class_set, phrases_by_name
+from sar_infer.decoding import Decoded, decode_batches
+from sar_infer.encoders import ImageEncoder, NameEncoder
+from sar_infer.errors import BankError, ImageError, InputError
+from sar_infer.images import ImageSource
+from sar_infer.profile import Profile
+from sar_infer.results import ImageResult, Prediction
+from sar_infer.sessions import Device
+from sar_infer.tokenizer import encode_name
+
+Floats = npt.NDArray[np.float32]
+
+
+class Classifier:
+    """Classifies pictures against a bank of class names and any further names; safe to share between threads.
+
+    Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others
+    once, as long as ``cache`` remembers them.
+
+    Args:
+        bundle: An open bundle.
+        bank: Class names to choose from; None takes the bundle's.
+        device: ``auto``, ``cpu`` or ``cuda``; ``cuda`` is verified when a session opens.
+        threads: Threads inside an operator; None leaves it to onnxruntime.
+        cache: Where embeddings of further names are kept; by default one for the whole process.
+
+    Raises:
+        BankError: the bank belongs to another encoder or has rows of another length.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        bank: ClassBank | None = None,
+        device: Device = "auto",
+        threads: int | None = None,
+        cache: EmbeddingCache = shared_cache,
+    ) -> None:
+        manifest = bundle.manifest
+        self.bundle = bundle
+        self.bank = bundle.bank if bank is None else bank
+        if self.bank.encoder_digest != manifest.encoder_digest:
+            raise BankError(
+                f"bank of another encoder: expected {manifest.encoder_digest}, the bank has {self.bank.encoder_digest}"
+            )
+        if self.bank.embeddings.shape[1] != manifest.embed_dim:
+            raise BankError(f"bank with rows of {self.bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
+        self._cache = cache
+        self._images = ImageEncoder(bundle.path / IMAGE_ENCODER, manifest.embed_dim, device, threads)
+        self._names = NameEncoder(
+            bundle.path / NAME_ENCODER, manifest.embed_dim, manifest.tokenizer.end_token, device, threads
+        )
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        device: Device = "auto",
+        bank: str | os.PathLike[str] | ClassBank | None = None,
+        threads: int | None = None,
+    ) -> Classifier:
+        """Open a bundle folder, by default the one that ships with the package, and perhaps another bank file.
+
+        Raises:
+            BundleError: the bundle is missing, damaged or inconsistent; SchemaError where it needs a newer reader.
+            BankError: the bank is damaged or of another encoder.
+            DeviceError: ``device`` is ``cuda`` and cannot be had.
+        """
+        bundle = open_bundle(None if path is None else Path(path))
+        if isinstance(bank, str | os.PathLike):
+            bank = ClassBank.load(Path(bank), bundle.manifest.encoder_digest)
+        classifier = cls(bundle, bank=bank, device=device, threads=threads)
+        if device == "cuda":
+            classifier.start()
+        return classifier
+
+    def start(self) -> str:
+        """Open the image session now rather than at the first picture; returns the execution provider in use.
+
+        Raises:
+            DeviceError: the device cannot be had.
+            BundleError: onnxruntime does not accept the graph.
+        """
+        return self._images.open()
+
+    def classify(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        classes: Classes | None = None,
+        only: bool = False,
+        top_k: int = 5,
+    ) -> list[ImageResult]:
+        """Classify pictures; one that cannot be read gets a result with ``error`` set and does not stop the others.
+
+        Args:
+            images: One picture or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
+            classes: Names to add to the bank's, or phrases by name, averaged on the sphere. A name that the bank has
+                keeps the bank's embedding, unless it comes with phrases of its own.
+            only: Choose from ``classes`` alone.
+            top_k: How many classes to return for each picture, at most.
+
+        Returns:
+            One result a picture, in order; also for a single picture.
+
+        Raises:
+            ClassNameError: a name is empty or too long.
+            InputError: there is no class to choose from, or ``top_k`` is below 1.
+        """
+        return list(self.stream(_several(images), self.class_set(classes, only), top_k))
+
+    def class_set(self, classes: Classes | None = None, only: bool = False) -> ClassSet:
+        """The classes to choose from, as in ``classify``; make it once for many calls of ``stream``.
+
+        Raises:
+            ClassNameError: a name is empty or too long.
+            InputError: no class is left.
+        """
+        return build_class_set(self.bank, phrases_by_name(classes), only, self._embed_phrases)
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        classes: ClassSet,
+        top_k: int = 5,
+        batch_size: int = 16,
+        profile: Profile | None = None,
+    ) -> Iterator[ImageResult]:
+        """Classify any number of pictures in constant memory, decoding the next batch while one is encoded.
+
+        Args:
+            images: Pictures, as in ``classify``.
+            classes: From ``class_set``.
+            top_k: How many classes to return for each picture, at most.
+            batch_size: Pictures that run through the encoder together.
+            profile: Where to count the time of the phases ``decode``, ``encode`` and ``score``.
+
+        Yields:
+            One result a picture, in order.
+
+        Raises:
+            InputError: ``top_k`` or ``batch_size`` is below 1.
+        """
+        if min(top_k, batch_size) < 1:
+            raise InputError(f"expected top_k and batch_size of 1 or more, got {top_k} and {batch_size}")
+        profile = profile or Profile()
+        for batch in decode_batches(images, self.bundle.manifest.preprocess, batch_size, profile):
+            with profile.phase("encode"):
+                rows = self._images.encode(_stack(batch))
+            with profile.phase("score"):
+                ranked = iter(self._rank(rows, classes, top_k))
+                results = [
+                    ImageResult(name, error=str(item))
+                    if isinstance(item, ImageError)
+                    else ImageResult(name, next(ranked))
+                    for name, item in batch
+                ]
+            yield from results
+
+    def check_name(self, name: str) -> None:
+        """Raise ClassNameError where the name encoder cannot take a name or phrase."""
+        encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, name)
+
+    def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
+        """Unit rows (N, D), one a picture.
+
+        Raises:
+            ImageError: a picture cannot be read; names it.
+        """
+        rows = [np.empty((0, self.bundle.manifest.embed_dim), dtype=np.float32)]
+        for batch in decode_batches(_several(images), self.bundle.manifest.preprocess, batch_size, Profile()):
+            for name, item in batch:
+                if isinstance(item, ImageError):
+                    raise ImageError(f"{name}: {item}")
+            rows.append(self._images.encode(_stack(batch)))
+        return np.concatenate(rows)
+
+    def embed_names(self, names: Sequence[str]) -> Floats:
+        """Unit rows (N, D), one a name, from the name encoder or the cache, never from the bank.
+
+        Raises:
+            ClassNameError: a name is empty or too long.
+        """
+        manifest = self.bundle.manifest
+        rows = {name: self._cache.get((manifest.encoder_digest, name)) for name in names}
+        missing = [name for name, row in rows.items() if row is None]
+        if missing:
+            tokens = [encode_name(self.bundle.tokenizer, manifest.tokenizer, name) for name in missing]
+            for name, row in zip(missing, self._names.encode(tokens), strict=True):
+                rows[name] = row
+                self._cache.put((manifest.encoder_digest, name), row)
+        return np.array([rows[name] for name in names], dtype=np.float32).reshape(-1, manifest.embed_dim)
+
+    def _embed_phrases(self, groups: Sequence[tuple[str, ...]]) -> Floats:
+        rows = iter(self.embed_names([phrase for group in groups for phrase in group]))
+        means = [np.mean([next(rows) for _ in group], axis=0) for group in groups]
+        return scoring.unit_rows(np.array(means, dtype=np.float32))
+
+    def _rank(self, rows: Floats, classes: ClassSet, top_k: int) -> Iterator[tuple[Prediction, ...]]:
+        similarities = rows @ classes.embeddings.T
+        logits = similarities * np.float32(self.bundle.manifest.logit_scale)
+        logits += np.float32(self.bundle.manifest.logit_bias or 0)
+        scores = scoring.softmax(logits)
+        for row, columns in enumerate(scoring.top_k(logits, top_k)):
+            yield tuple(
+                Prediction(
+                    label=classes.names[column],
+                    score=float(scores[row, column]),
+                    logit=float(logits[row, column]),
+                    similarity=float(similarities[row, column]),
+                    source=classes.sources[column],
+                )
+                for column in columns
+            )
+
+
+def _several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
+    single = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
+    return [images] if single else images  # type: ignore[list-item, return-value]
+
+
+def _stack(batch: Sequence[Decoded]) -> Floats:
+    """The pixels (N, 3, H, W) of those that could be read."""
+    pixels = [item for _, item in batch if isinstance(item, np.ndarray)]
+    return np.stack(pixels) if pixels else np.empty((0, 3, 0, 0), dtype=np.float32)

@@ -1,0 +1,186 @@
+"""``sar-classify``: parse, call the classifier, print. Everything heavy is imported after the options are known."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sar_infer import __version__
+from sar_infer.errors import SarInferError
+from sar_infer.inputs import STDIN, expand
+from sar_infer.output import FORMATS
+from sar_infer.profile import Profile
+
+if TYPE_CHECKING:
+    from sar_infer.class_set import ClassSet
+    from sar_infer.classifier import Classifier
+    from sar_infer.results import ImageResult
+    from sar_infer.sessions import Device
+
+    Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_PROGRESS_FROM = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; every field is the option of that name."""
+
+    images: tuple[str, ...]
+    classes: str | None
+    only: bool
+    bundle: str | None
+    bank: str | None
+    top_k: int
+    format: str
+    device: Device
+    threads: int | None
+    batch_size: int
+    profile: bool
+    info: bool
+
+
+class Refusal(click.ClickException):
+    """Something is wrong with what was asked for: one line on stderr, exit code 2."""
+
+    exit_code = 2
+
+
+def _option(flag: str, **settings: Any) -> Callable[[Decorated], Decorated]:
+    """An option with its environment twin: ``--top-k`` is also ``SAR_TOP_K``."""
+    return click.option(flag, envvar="SAR_" + flag[2:].upper().replace("-", "_"), show_envvar=True, **settings)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.argument("images", nargs=-1, metavar="IMAGE...")
+@_option("--classes", type=click.Path(), help="Text file with further class names, one a line.")
+@_option("--only", is_flag=True, help="Choose from the names of --classes alone.")
+@_option("--bundle", type=click.Path(), help="Bundle folder.  [default: the one that ships with sar-clip]")
+@_option("--bank", type=click.Path(), help="Bank file to use in place of the bundle's.")
+@_option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to print for each image.")
+@_option("--format", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="Form of the output.")
+@_option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
+)
+@_option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: chosen by onnxruntime]")
+@_option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Images encoded together.")
+@_option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on.")
+@click.option("--info", is_flag=True, help="Describe the bundle and exit.")
+@click.version_option(__version__, prog_name="sar-classify")
+def main(**values: Any) -> None:
+    r"""Classify photos by class names, those of a bundle's bank and any that you write down.
+
+    IMAGE is a file, a folder, a glob pattern, or - for an image on standard input.
+
+    \b
+    sar-classify cat.jpg
+    sar-classify photos/ --classes new.txt --top-k 3 --format jsonl
+    sar-classify 'photos/**/*.png' --classes new.txt --only
+
+    A line of new.txt is a class name, or a name and the phrases to look for: "name = phrase | phrase".
+
+    Exit code: 0 if all images were classified, 1 if one or more could not be read, 2 if nothing was done because
+    something in the call is wrong.
+    """
+    options = Options(**values)
+    try:
+        if options.info:
+            _print_info(options)
+            return
+        failed = _classify(options)
+    except SarInferError as error:
+        raise Refusal(str(error)) from None
+    sys.exit(1 if failed else 0)
+
+
+def _classify(options: Options) -> int:
+    """Do the work and return how many images could not be read."""
+    if not options.images:
+        raise Refusal("no image given; see sar-classify --help")
+    if options.only and not options.classes:
+        raise Refusal("--only needs --classes")
+    paths = expand(options.images)
+    warnings.filterwarnings("ignore", module="PIL")  # what matters about a picture becomes its error
+    profile = Profile()
+    classifier, classes = _prepare(options, profile)
+    sources = (sys.stdin.buffer.read() if path == STDIN else path for path in paths)
+    results = classifier.stream(sources, classes, options.top_k, options.batch_size, profile)
+    failed = _print(_named(results, paths), options.format, len(paths))
+    if options.profile:
+        _print_profile(profile, classifier.start())
+    return failed
+
+
+def _prepare(options: Options, profile: Profile) -> tuple[Classifier, ClassSet]:
+    """Everything that can be refused, so that nothing is printed before it has been accepted."""
+    from sar_infer.classifier import Classifier
+    from sar_infer.names import read_class_file
+
+    with profile.phase("open"):
+        classifier = Classifier.open(options.bundle, options.device, options.bank, options.threads)
+        classifier.start()
+    with profile.phase("names"):
+        given = None
+        if options.classes:
+            file = read_class_file(Path(options.classes), classifier.check_name)
+            given = file.classes
+            for warning in file.warnings:
+                click.echo(f"Warning: {warning}", err=True)
+        return classifier, classifier.class_set(given, options.only)
+
+
+def _named(results: Iterator[ImageResult], paths: list[str]) -> Iterator[ImageResult]:
+    """Results under the paths that stand on the command line, so that standard input is called ``-``."""
+    for result, path in zip(results, paths, strict=True):
+        yield dataclasses.replace(result, image=path)
+
+
+def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
+    """Print results as they come and return how many are errors."""
+    failed = 0
+
+    def counted() -> Iterator[ImageResult]:
+        nonlocal failed
+        for result in results:
+            failed += result.error is not None
+            progress.update(1)
+            yield result
+
+    _set_encoding(form)
+    hidden = count < _PROGRESS_FROM or not sys.stderr.isatty() or sys.stdout.isatty()
+    with click.progressbar(length=count, label="Classifying", file=sys.stderr, hidden=hidden) as progress:
+        for piece in FORMATS[form](counted()):
+            click.echo(piece, nl=False)
+    return failed
+
+
+def _set_encoding(form: str) -> None:
+    """Programs get UTF-8 whatever the locale; people get what their terminal can show; odd file names break neither."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding = sys.stdout.encoding if form == "text" else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def _print_profile(profile: Profile, provider: str) -> None:
+    click.echo(f"runs on {provider}", err=True)
+    for phase, seconds in profile.seconds.items():
+        click.echo(f"{phase:<8}{seconds * 1000:10.1f} ms", err=True)
+
+
+def _print_info(options: Options) -> None:
+    from sar_infer.bundle import open_bundle
+    from sar_infer.describe import describe
+
+    click.echo(describe(open_bundle(Path(options.bundle) if options.bundle else None)), nl=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Reading pictures ahead: a pool of threads decodes the next batch while the current one is encoded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.artefact import Preprocess
+from sar_infer.errors import ImageError
+from sar_infer.images import ImageSource, load_rgb, source_name
+from sar_infer.preprocess import to_input
+from sar_infer.profile import Profile
+
+Decoded = tuple[str, npt.NDArray[np.float32] | ImageError]
+"""An input's name, and its (3, H, W) pixels or why there are none."""
+_MOST_THREADS = 8
+
+
+def decode_batches(
+    images: Iterable[ImageSource], spec: Preprocess, batch_size: int, profile: Profile
+) -> Iterator[list[Decoded]]:
+    """Batches of at most ``batch_size`` decoded pictures, in order; no more than two batches are held at a time."""
+    numbered = enumerate(images)
+
+    def decode(item: tuple[int, ImageSource]) -> Decoded:
+        index, source = item
+        with profile.phase("decode"):
+            try:
+                return source_name(source, index), to_input(load_rgb(source, spec.fill), spec)
+            except ImageError as error:
+                return source_name(source, index), error
+
+    with ThreadPoolExecutor(min(_MOST_THREADS, batch_size, os.cpu_count() or 1)) as pool:
+        ahead = [pool.submit(decode, item) for item in islice(numbered, batch_size)]
+        while ahead:
+            current, ahead = ahead, [pool.submit(decode, item) for item in islice(numbered, batch_size)]
+            yield [future.result() for future in current]

@@ -1,0 +1,114 @@
+"""Opening pictures that nobody vouches for: any input form in, an upright RGB picture or an ImageError out.
+
+The header is read first and the size judged before a single pixel is decoded. The format is told by content, never by
+file name, and only those in ``FORMATS`` are tried (MPO counts as JPEG); of several frames the first is taken.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from sar_infer.errors import ImageError
+from sar_infer.preprocess import normalise
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
+"""A path, encoded bytes, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
+_PLUGINS: tuple[Any, ...] = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    GifImagePlugin.GifImageFile,
+    BmpImagePlugin.BmpImageFile,
+    TiffImagePlugin.TiffImageFile,
+)
+FORMATS = tuple(plugin.format for plugin in _PLUGINS)
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 16_384
+MAX_RATIO = 100
+
+
+def load_rgb(source: ImageSource, fill: int = 0) -> Image.Image:
+    """Decode one picture.
+
+    Args:
+        source: The picture.
+        fill: Grey level 0..255 laid under transparent parts.
+
+    Raises:
+        ImageError: not a picture, not one of ``FORMATS``, truncated, too large, too thin, or unreadable.
+    """
+    try:
+        with _opened(source) as image:
+            _check_size(*image.size)
+            image.load()
+            return normalise(image, fill)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"too large: more than {MAX_PIXELS / 1e6:.0f} million pixels; scale it down first") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"not an image (or none of {', '.join(FORMATS)})") from None
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # hostile data makes decoders raise almost anything
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(f"cannot be read: {reason}") from None
+
+
+def source_name(source: ImageSource, index: int) -> str:
+    """How results and messages call an input: a path by itself, anything else by its position."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image[{index}]"
+
+
+def _opened(source: ImageSource) -> Image.Image:
+    if isinstance(source, Image.Image):
+        _check_size(*source.size)
+        return source.copy()
+    if isinstance(source, bytes):
+        return Image.open(io.BytesIO(source), formats=FORMATS)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if not path.exists():
+            raise ImageError("no such file")
+        if not path.is_file():
+            raise ImageError("not a file")
+        return Image.open(path, formats=FORMATS)
+    return _from_array(source)
+
+
+def _from_array(array: Any) -> Image.Image:
+    shape, kind = getattr(array, "shape", None), str(getattr(array, "dtype", type(array).__name__))
+    if shape is None or kind != "uint8" or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+        raise ImageError(
+            f"expected a path, bytes, PIL image or uint8 array (H, W, 3), got {kind} {shape or ''}".rstrip()
+        )
+    _check_size(shape[1], shape[0])
+    return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
+
+
+def _check_size(width: int, height: int) -> None:
+    """Refuse what would take too much memory or time, here or when it is resized."""
+    short, long = sorted((width, height))
+    if short == 0:
+        raise ImageError(f"empty: {width} x {height} pixels")
+    if long > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageError(
+            f"too large: {width} x {height} pixels, at most {MAX_PIXELS / 1e6:.0f} million and {MAX_SIDE} a side; "
+            "scale it down first"
+        )
+    if long > MAX_RATIO * short:
+        raise ImageError(f"too thin: {width} x {height} pixels, at most 1:{MAX_RATIO}; crop it first")

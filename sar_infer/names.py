@@ -1,0 +1,100 @@
+"""Class names from a text file: one a line, ``name`` or ``name = phrase | phrase``.
+
+Blank lines and lines that start with ``#`` are skipped. A name stands for itself; with phrases, these are encoded in
+its place and averaged. Space around names and phrases does not count, and neither does case when names are compared.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sar_infer.errors import ClassFileError, ClassNameError
+
+_EQUALS = re.compile(r"(?:^|\s)=(?:\s|$)")
+_WIDE_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True)
+class ClassFile:
+    """A class file's content: phrases by name, in order, and a warning for each repeated name."""
+
+    classes: Mapping[str, tuple[str, ...]]
+    warnings: tuple[str, ...] = ()
+
+
+def name_key(name: str) -> str:
+    """What two spellings of the same class name have in common."""
+    return " ".join(name.split()).lower()
+
+
+def read_class_file(path: Path, check: Callable[[str], object] = len) -> ClassFile:
+    """Read and check a class file.
+
+    Args:
+        path: The file, UTF-8 with or without byte order mark.
+        check: Called with every phrase; raises ClassNameError where the encoder cannot take it.
+
+    Raises:
+        ClassFileError: missing, empty, binary, or a bad line; names the file and the line.
+    """
+    classes: dict[str, tuple[str, ...]] = {}
+    lines_by_key: dict[str, int] = {}
+    warnings: list[str] = []
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            name, phrases = parse_line(line)
+            for phrase in phrases:
+                check(phrase)
+        except ClassNameError as error:
+            raise ClassFileError(f"{path}:{number}: {error}") from None
+        first = lines_by_key.setdefault(name_key(name), number)
+        if first == number:
+            classes[name] = phrases
+        else:
+            warnings.append(f"{path}:{number}: class name {name!r} stands already on line {first}; used once")
+    if not classes:
+        raise ClassFileError(f"{path}: holds no class name; write one a line")
+    return ClassFile(classes, tuple(warnings))
+
+
+def parse_line(line: str) -> tuple[str, tuple[str, ...]]:
+    """Name and phrases of one line that is neither blank nor a comment.
+
+    Raises:
+        ClassNameError: the name or a phrase is empty.
+    """
+    name, *rest = (part.strip() for part in _EQUALS.split(line, maxsplit=1))
+    phrases = tuple(phrase.strip() for phrase in rest[0].split("|")) if rest else (name,)
+    if not name or not all(phrases):
+        raise ClassNameError("expected 'name' or 'name = phrase | phrase', found an empty name or phrase")
+    return name, phrases
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ClassFileError(f"{path}: no such class file") from None
+    except OSError as error:
+        raise ClassFileError(f"{path}: cannot be read ({error.strerror})") from None
+    if not data.strip():
+        raise ClassFileError(f"{path}: empty; write one class name a line")
+    if data.startswith(_WIDE_ENCODINGS):
+        raise ClassFileError(f"{path}: UTF-16 text; save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+        bad = data.find(b"\0")
+    except UnicodeDecodeError as error:
+        bad = error.start
+    if bad >= 0:
+        line = data.count(b"\n", 0, bad) + 1
+        raise ClassFileError(
+            f"{path}:{line}: binary data (byte 0x{data[bad]:02x}); expected UTF-8 text, one name a line"
+        )
+    return text

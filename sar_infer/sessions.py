@@ -1,0 +1,115 @@
+"""Opening onnxruntime sessions: the only file that imports onnxruntime, and only when a session is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from sar_infer.errors import BundleError, DeviceError
+
+Device = Literal["auto", "cpu", "cuda"]
+DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+"""Full fp32, as on the CPU; no search for the best convolution anew with every size of batch."""
+_WARNING, _FATAL = 2, 4
+
+
+def open_session(path: Path, device: Device, threads: int | None = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` that really runs where it was asked to.
+
+    Args:
+        path: ONNX file.
+        device: ``cuda`` or an error; ``cpu``; ``auto`` takes CUDA where a driver is present and a session opens on it.
+        threads: Threads inside an operator; None leaves it to onnxruntime, within the cores this process may use.
+
+    Raises:
+        DeviceError: ``cuda`` was asked for and cannot be had.
+        BundleError: onnxruntime does not accept the graph.
+    """
+    if device == "cpu":
+        return _session(path, [_CPU], threads)
+    obstacle = _cuda_obstacle()
+    if obstacle is None:
+        obstacle = _preload_cuda()
+        with _quiet():
+            session = _session(path, [(_CUDA, _CUDA_OPTIONS), _CPU], threads)
+        if provider(session) == _CUDA:
+            return session
+        obstacle = obstacle or "onnxruntime found no usable GPU"
+    if device == "cuda":
+        raise DeviceError(f"device cuda cannot be had: {obstacle}; use --device cpu")
+    return _session(path, [_CPU], threads)
+
+
+def provider(session: Any) -> str:
+    """The execution provider that the session gives its nodes to first."""
+    return str(session.get_providers()[0])
+
+
+def _session(path: Path, providers: list[Any], threads: int | None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads = _threads(threads)
+    options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime's own errors share no base class
+        raise BundleError(f"{path}: onnxruntime does not accept this graph: {_one_line(error)}") from None
+    return session
+
+
+def _threads(asked: int | None) -> int:
+    """0 = onnxruntime's own choice, which knows the machine but not that a container may use only part of it."""
+    if asked is not None:
+        return asked
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    return usable if usable < (os.cpu_count() or 1) else 0
+
+
+def _cuda_obstacle() -> str | None:
+    import onnxruntime
+
+    if _CUDA not in onnxruntime.get_available_providers():
+        return f"onnxruntime {onnxruntime.__version__} was built without it (install onnxruntime-gpu)"
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver on this machine"
+    return None
+
+
+def _preload_cuda() -> str | None:
+    """Load the CUDA libraries that pip installed; what onnxruntime prints about missing ones is the obstacle."""
+    import onnxruntime
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        onnxruntime.preload_dlls()
+    lines = printed.getvalue().strip().splitlines()
+    return f"{lines[0]} (pip install 'sar-clip[cuda]')" if lines else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep onnxruntime from writing to stderr why a provider failed: what came of it is looked at, and said once."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_FATAL)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,51 @@
+"""The runner of README's commands notices stale ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts.readme_commands import main, read
+
+
+def page(tmp_path: Path, *blocks: tuple[str, str, str]) -> str:
+    """A Markdown file of (mark, language, body) blocks."""
+    file = tmp_path / "PAGE.md"
+    file.write_text("\n\n".join(f"Text.\n\n{mark}\n```{language}\n{body}```" for mark, language, body in blocks) + "\n")
+    return str(file)
+
+
+def test_blocks_run_in_order_in_one_folder_beside_the_checkout(tmp_path: Path) -> None:
+    blocks = [
+        ("<!-- run -->", "sh", "echo tulip > names.txt\ntest -f pyproject.toml\n.venv/bin/python --version\n"),
+        ("<!-- run: output -->", "console", "$ cat \\\n    names.txt\ntulip\n$ seq 9\n1\n...\n9\n"),
+        ("<!-- run -->", "python", "assert open('names.txt').read() == 'tulip\\n'\n"),
+        ("<!-- not run: takes an hour -->", "sh", "exit 3\n"),
+    ]
+    assert main([page(tmp_path, *blocks)]) == 0
+    assert not Path("names.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("mark", "language", "body", "complaint"),
+    [
+        ("", "sh", "true\n", "without a mark"),
+        ("<!-- not run: -->", "sh", "true\n", "without a mark"),
+        ("<!-- run -->", "sh", "false\ntrue\n", "exit 1"),
+        ("<!-- run -->", "console", "$ true\n$ no-such-command\n", "exit 127"),
+        ("<!-- run -->", "python", "1 / 0\n", "ZeroDivisionError"),
+        ("<!-- run: output -->", "console", "$ echo rose\ntulip\n", "rose"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mark: str, language: str, body: str, complaint: str
+) -> None:
+    assert main([page(tmp_path, (mark, language, body))]) == 1
+    message = capsys.readouterr().err
+    assert "PAGE.md:4: " in message
+    assert complaint in message
+
+
+def test_other_languages_need_no_mark(tmp_path: Path) -> None:
+    assert read(Path(page(tmp_path, ("", "json", "{}\n"), ("", "text", "x\n")))) == []

@@ -1,0 +1,34 @@
+"""One tiny bundle for all tests of the run time; a test that changes it works on a copy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.bundles import write_bundle
+
+from sar_infer import Classifier
+
+
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def classifier(bundle_path: Path) -> Classifier:
+    return Classifier.open(bundle_path)
+
+
+@pytest.fixture
+def bundle_copy(bundle_path: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(bundle_path, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    folder = Path(__file__).parents[3] / "shared" / "data" / "imagenet_sample"
+    if not folder.is_dir():
+        pytest.skip("needs the photos of ../shared/data/imagenet_sample")
+    return sorted(folder.glob("*.jpg"))[::50]

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, image_weight, name_rows
+from support.pictures import encoded
+
+from sar_infer import BankError, Classifier, ClassNameError, DeviceError, ImageError, InputError
+from sar_infer.bank import ClassBank
+from sar_infer.bundle import open_bundle
+from sar_infer.cache import EmbeddingCache
+from sar_infer.preprocess import to_input
+
+ROOT = Path(__file__).parents[2]
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.integers(0, 256, 3) * rng.uniform(0.3, 1, (40, 50, 1))).astype(np.uint8)
+
+
+def expected(pixels: np.ndarray, names: tuple[str, ...]) -> list[tuple[str, float, float, float]]:
+    """(label, score, logit, similarity), best first, by numpy alone."""
+    row = to_input(Image.fromarray(pixels), PREPROCESS).mean(axis=(1, 2)) @ image_weight()
+    similarity = name_rows(names) @ (row / np.linalg.norm(row))
+    logits = 20 * similarity
+    scores = np.exp(logits) / np.exp(logits).sum()
+    return sorted(zip(names, scores, logits, similarity, strict=True), key=lambda item: -item[1])
+
+
+def compare(predictions, wanted) -> None:
+    assert [p.label for p in predictions] == [label for label, *_ in wanted]
+    got = [(p.score, p.logit, p.similarity) for p in predictions]
+    np.testing.assert_allclose(got, [numbers for _, *numbers in wanted], rtol=1e-4, atol=1e-5)
+
+
+def test_against_the_bank(classifier: Classifier) -> None:
+    (result,) = classifier.classify(picture())
+    compare(result.predictions, expected(picture(), BANK_NAMES))
+    assert (result.image, result.error) == ("image[0]", None)
+    assert {p.source for p in result.predictions} == {"bank"}
+
+
+def test_with_new_names_and_only_with_new_names(classifier: Classifier) -> None:
+    (both,) = classifier.classify(picture(), ["zebra", "red"], top_k=9)
+    compare(both.predictions, expected(picture(), (*BANK_NAMES, "zebra")))
+    assert {p.label: p.source for p in both.predictions}["zebra"] == "extended"
+    (only,) = classifier.classify(picture(), ["zebra", "red"], only=True)
+    compare(only.predictions, expected(picture(), ("zebra", "red")))
+    assert {p.label: p.source for p in only.predictions} == {"zebra": "extended", "red": "bank"}
+
+
+def test_phrases_are_averaged_on_the_sphere(classifier: Classifier) -> None:
+    classes = classifier.class_set({"zebra": ["zebra", "striped horse"]}, only=True)
+    mean = name_rows(["zebra", "striped horse"]).mean(axis=0)
+    np.testing.assert_allclose(classes.embeddings, [mean / np.linalg.norm(mean)], atol=1e-6)
+
+
+def test_every_form_of_input_gives_the_same_answer(classifier: Classifier, tmp_path: Path) -> None:
+    image = Image.fromarray(picture())
+    path = tmp_path / "p.png"
+    image.save(path)
+    results = classifier.classify([path, str(path), path.read_bytes(), image, picture()])
+    assert len({result.predictions for result in results}) == 1
+    assert [result.image for result in results] == [str(path), str(path), "image[2]", "image[3]", "image[4]"]
+    for single in (path, str(path), path.read_bytes(), image, picture()):
+        compare(classifier.classify(single)[0].predictions, expected(picture(), BANK_NAMES))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 16])
+def test_batches_do_not_change_answers(classifier: Classifier, batch_size: int) -> None:
+    images = [picture(seed) for seed in range(9)]
+    classes = classifier.class_set()
+    for seed, result in enumerate(classifier.stream(images, classes, batch_size=batch_size)):
+        compare(result.predictions, expected(picture(seed), BANK_NAMES))
+
+
+def test_a_bad_image_does_not_stop_the_others(classifier: Classifier) -> None:
+    images = [picture(1), b"bad", picture(2), encoded(Image.fromarray(picture()), "JPEG")[:-200]]
+    results = classifier.classify(images)
+    assert [result.error is None for result in results] == [True, False, True, False]
+    assert [len(result.predictions) for result in results] == [4, 0, 4, 0]
+    compare(results[2].predictions, expected(picture(2), BANK_NAMES))
+    assert [r.error is None for r in classifier.classify([b"bad", b"worse"])] == [False, False]
+    assert classifier.classify([]) == []
+
+
+def test_embeddings(classifier: Classifier) -> None:
+    rows = classifier.embed_images([picture(seed) for seed in range(3)], batch_size=2)
+    assert rows.shape == (3, DIM)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(
+        classifier.embed_names(["owl", "cat", "owl"]), name_rows(["owl", "cat", "owl"]), atol=1e-6
+    )
+    assert classifier.embed_names([]).shape == classifier.embed_images([]).shape == (0, DIM)
+    with pytest.raises(ImageError, match=r"image\[1\]: not an image"):
+        classifier.embed_images([picture(), b"bad"])
+
+
+def test_names_are_encoded_once_and_those_of_the_bank_never(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = EmbeddingCache()
+    classifier = Classifier(open_bundle(bundle_path), cache=cache)
+    encoded_names: list[int] = []
+    encode = classifier._names.encode
+    monkeypatch.setattr(classifier._names, "encode", lambda names: (encoded_names.append(len(names)), encode(names))[1])
+    classifier.classify(picture())
+    classifier.classify(picture(), list(BANK_NAMES))
+    assert encoded_names == []
+    classifier.classify(picture(), ["owl", "red", "emu"])
+    classifier.classify(picture(), {"bird": ["emu", "owl", "finch"]})
+    assert encoded_names == [2, 1]
+
+
+def test_another_bank(bundle_path: Path, tmp_path: Path) -> None:
+    bank = ClassBank(("owl", "emu"), name_rows(["owl", "emu"]), ENCODER_DIGEST)
+    bank.save(tmp_path / "b.safetensors")
+    for given in (bank, tmp_path / "b.safetensors", str(tmp_path / "b.safetensors")):
+        compare(
+            Classifier.open(bundle_path, bank=given).classify(picture())[0].predictions,
+            expected(picture(), ("owl", "emu")),
+        )
+
+
+def test_a_bank_of_another_encoder(bundle_path: Path, tmp_path: Path) -> None:
+    bank = ClassBank(("owl",), name_rows(["owl"]), "f" * 64)
+    bank.save(tmp_path / "b.safetensors")
+    for given in (bank, tmp_path / "b.safetensors"):
+        with pytest.raises(BankError, match=f"expected .*{ENCODER_DIGEST}, the bank has {'f' * 64}"):
+            Classifier.open(bundle_path, bank=given)
+
+
+def test_what_cannot_be_asked(classifier: Classifier) -> None:
+    with pytest.raises(ClassNameError, match="too long"):
+        classifier.classify(picture(), ["x" * 500])
+    with pytest.raises(InputError, match="no class to choose from"):
+        classifier.classify(picture(), only=True)
+    with pytest.raises(InputError, match="top_k"):
+        classifier.classify(picture(), top_k=0)
+    with pytest.raises(ClassNameError, match="too long"):
+        classifier.check_name("x" * 500)
+    classifier.check_name("owl")
+
+
+def test_cuda_is_refused_when_opening(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sar_infer.sessions._cuda_obstacle", lambda: "there is none")
+    with pytest.raises(DeviceError, match="there is none"):
+        Classifier.open(bundle_path, device="cuda")
+
+
+def test_many_threads_share_one_classifier(bundle_path: Path) -> None:
+    shared = Classifier(open_bundle(bundle_path), cache=EmbeddingCache(capacity=3))
+    names = ["owl", "emu", "finch", "heron", "stork"]
+
+    def work(seed: int) -> None:
+        mine = tuple(names[: 1 + seed % 5])
+        (result,) = shared.classify(picture(seed), mine, only=True)
+        compare(result.predictions, expected(picture(seed), mine))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(64)))
+
+
+FRESH = """
+import sys
+if len(sys.argv) > 2:
+    sys.modules["torch"] = sys
+from sar_infer import Classifier
+import numpy
+classifier = Classifier.open(sys.argv[1])
+(result,) = classifier.classify(numpy.zeros((40, 40, 3), "uint8"), ["caf\\u00e9", "owl = owl"])
+assert len(result.predictions) == 5, result
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(sorted(loaded & {"torch", "torchvision", "open_clip", "timm", "sar_train", "onnx", "scipy"}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"), [([], "[]"), (["load torch"], "['torch']")], ids=["as it is", "proof can fail"]
+)
+def test_a_whole_classification_loads_no_torch(bundle_path: Path, arguments: list[str], loaded: str) -> None:
+    command = [sys.executable, "-c", FRESH, str(bundle_path), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == (loaded, 0), done.stderr

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.pictures import encoded, huge_png
+
+from sar_infer.errors import ImageError
+from sar_infer.images import FORMATS, load_rgb, source_name
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_allowed_format_opens_by_content(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "misnamed.txt"
+    path.write_bytes(encoded(PICTURE, form))
+    assert load_rgb(path).size == (30, 20)
+    assert load_rgb(path).mode == "RGB"
+
+
+@pytest.mark.parametrize("form", ["PPM", "ICO", "TGA", "PDF", "EPS"])
+def test_other_formats_are_refused(tmp_path: Path, form: str) -> None:
+    (tmp_path / "p.jpg").write_bytes(encoded(PICTURE, form))
+    for source in (tmp_path / "p.jpg", encoded(PICTURE, form)):
+        with pytest.raises(ImageError, match="not an image"):
+            load_rgb(source)
+
+
+def test_every_form_of_input_gives_the_same_picture(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    PICTURE.save(path)
+    with Image.open(path) as lazily_opened:
+        for source in (path, str(path), path.read_bytes(), PICTURE, lazily_opened, PIXELS):
+            np.testing.assert_array_equal(np.asarray(load_rgb(source)), PIXELS)
+        assert lazily_opened.getpixel((0, 0)) == tuple(PIXELS[0, 0])
+
+
+def test_arrays_of_other_shapes() -> None:
+    assert load_rgb(PIXELS[:, :, 0]).getpixel((3, 4)) == (PIXELS[4, 3, 0],) * 3
+    assert load_rgb(PIXELS[:, :, :1]).getpixel((3, 4)) == (PIXELS[4, 3, 0],) * 3
+    assert load_rgb(np.dstack([PIXELS, np.zeros((20, 30), np.uint8)]), fill=7).getpixel((3, 4)) == (7, 7, 7)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [PIXELS.astype(np.float32), PIXELS[None], PIXELS[:, :, :2], np.zeros(5, np.uint8), 5, None, ["a"]],
+)
+def test_other_objects_are_refused(wrong) -> None:
+    with pytest.raises(ImageError, match=r"expected a path, bytes, PIL image or uint8 array \(H, W, 3\), got"):
+        load_rgb(wrong)
+
+
+def test_the_first_frame_counts(tmp_path: Path) -> None:
+    path = tmp_path / "p.gif"
+    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    red.save(path, save_all=True, append_images=[blue])
+    assert load_rgb(path).getpixel((0, 0)) == (255, 0, 0)
+    with Image.open(path) as mine:
+        load_rgb(mine)
+        mine.seek(1)  # an image that the caller opened stays open, and its frame is the caller's choice
+        assert load_rgb(mine).getpixel((0, 0)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_orientation_is_applied_once_whatever_the_format(form: str) -> None:
+    image = Image.new("RGB", (32, 16), (255, 0, 0))
+    image.paste((0, 0, 255), (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    image.rotate(90, expand=True).save(stream, form, exif=exif)
+    with Image.open(stream) as lazily_opened:
+        for source in (stream.getvalue(), lazily_opened):
+            upright = load_rgb(source)
+            assert upright.size == (32, 16)
+            assert upright.getpixel((4, 8))[2] > 240
+            assert upright.getpixel((28, 8))[0] > 240
+
+
+def test_mpo_opens_as_jpeg() -> None:
+    stream = io.BytesIO()
+    PICTURE.save(stream, "MPO", save_all=True, append_images=[PICTURE])
+    assert load_rgb(stream.getvalue()).size == (30, 20)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_truncated(form: str, share: float) -> None:
+    data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), form)
+    with pytest.raises(ImageError):
+        load_rgb(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n" + bytes(100), b"II*\0\xff\xff\xff\xff"]
+)
+def test_not_an_image(data: bytes) -> None:
+    with pytest.raises(ImageError, match=r"not an image|cannot be read"):
+        load_rgb(data)
+
+
+@pytest.mark.parametrize(("width", "height"), [(30_000, 30_000), (10_000, 9_500), (16_385, 200), (10_000, 5_001)])
+def test_too_large_is_seen_in_the_header(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were decoded"))
+    with pytest.raises(ImageError, match="too large"):
+        load_rgb(huge_png(width, height))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_too_large_without_warnings_as_errors() -> None:
+    with pytest.raises(ImageError, match="10000 x 9500 pixels, at most 50 million"):
+        load_rgb(huge_png(10_000, 9_500))
+
+
+@pytest.mark.parametrize("size", [(101, 1), (1, 101), (8000, 79)])
+def test_too_thin(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=r"too thin: .* at most 1:100"):
+        load_rgb(Image.new("RGB", size))
+
+
+def test_just_within_the_limits() -> None:
+    assert load_rgb(Image.new("RGB", (100, 1))).size == (100, 1)
+
+
+def test_size_limits_hold_for_arrays() -> None:
+    with pytest.raises(ImageError, match="too large"):
+        load_rgb(np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (20_000, 300, 3)))
+    with pytest.raises(ImageError, match="empty"):
+        load_rgb(np.zeros((0, 5, 3), np.uint8))
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such file"):
+        load_rgb(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match="not a file"):
+        load_rgb(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="not a file"):
+        load_rgb(tmp_path / "pipe.jpg")
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"],
+)
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    image = load_rgb(Image.new(mode, (4, 3)))
+    assert (image.mode, image.size) == ("RGB", (4, 3))
+
+
+def test_a_mode_without_conversion_is_an_image_error() -> None:
+    with pytest.raises(ImageError, match="cannot be read: conversion from La"):
+        load_rgb(Image.new("La", (4, 4)))
+
+
+def test_errors_are_one_line() -> None:
+    for data in (b"", encoded(PICTURE, "JPEG")[:300], huge_png(30_000, 30_000)):
+        with pytest.raises(ImageError) as caught:
+            load_rgb(data)
+        assert "\n" not in str(caught.value)
+
+
+def test_source_names() -> None:
+    assert source_name(Path("a/b.jpg"), 3) == str(Path("a/b.jpg"))
+    assert source_name("./c.jpg", 3) == "./c.jpg"
+    assert source_name(b"", 3) == source_name(PICTURE, 3) == "image[3]"

@@ -1,0 +1,145 @@
+"""One run from settings to record, on blobs around the tiny backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support.problems import CLASSES, feature_set
+from support.tiny import VIT, register
+
+from sar_train import backbone, trainer
+from sar_train.checkpoint import load_run, load_state
+from sar_train.config import RunConfig
+from sar_train.data.features import save_features
+from sar_train.errors import ConfigError, RunError
+
+SECTIONS = {"sar": {"subset": 4}}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    register()
+    path = tmp_path_factory.mktemp("features") / "blobs.safetensors"
+    save_features(feature_set(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("names") / "novel.txt"
+    path.write_text("fox\nboat\nlamp\ngrey stone\nbird\napple\n")
+    return path
+
+
+def settings(features: Path, novel: Path, **changes: object) -> RunConfig:
+    plain = RunConfig(
+        data=str(features), backbone=VIT, pretrained=backbone.RANDOM, novel=str(novel), shots=4, epochs=3,
+        learning_rate=0.005, batch_size=8, sections=SECTIONS,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def test_a_record_says_what_was_done_and_what_came_of_it(features: Path, names: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    trainer.run(settings(features, names), tmp_path / "run", tell=lines.append)
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["config"]["shots"] == 4
+    assert record["config"]["protocol"] == "base-to-new"
+    assert record["seed"] == 1
+    assert record["novel"] == {"source": str(names), "count": 5, "overlap": 1}  # apple is a new class
+    for part in ("metrics", "zero_shot"):
+        scores = record[part]
+        assert 0 <= scores["base_accuracy"] <= 100
+        base, new = scores["base_accuracy"], scores["new_accuracy"]
+        assert scores["harmonic_mean"] == pytest.approx(2 * base * new / (base + new) if base + new else 0)
+    assert record["linear_probe"]["base_accuracy"] > 90
+    assert record["per_class"]["base"].keys() == set(CLASSES[:4])
+    assert sum(record["per_class_counts"]["new"].values()) == 48
+    assert len(record["history"]) == 3
+    assert record["timing"].keys() == {"prepare_seconds", "train_seconds", "evaluate_seconds"}
+    assert record["versions"]["torch"] == torch.__version__
+    assert any("about" in line and "left" in line for line in lines)
+    assert any(line.startswith("zero-shot: base") for line in lines)
+
+
+def test_training_helps_on_what_it_was_trained_on(features: Path, names: Path, tmp_path: Path) -> None:
+    record = trainer.run(settings(features, names, epochs=30, sar=False), tmp_path / "run").record
+    assert record["metrics"]["base_accuracy"] > record["zero_shot"]["base_accuracy"] + 20
+
+
+def test_protocol_all_has_no_new_classes(features: Path, names: Path, tmp_path: Path) -> None:
+    record = trainer.run(settings(features, names, protocol="all"), tmp_path / "run").record
+    assert record["metrics"]["new_accuracy"] is None
+    assert record["metrics"]["harmonic_mean"] is None
+    assert record["dataset"]["classes"] == list(CLASSES)
+
+
+def test_the_same_settings_give_the_same_prompt(features: Path, names: Path, tmp_path: Path) -> None:
+    first, second = (trainer.run(settings(features, names), tmp_path / n).prompts.context for n in "ab")
+    assert torch.equal(first, second)
+
+
+def test_weight_zero_is_no_sar_to_the_bit(features: Path, names: Path, tmp_path: Path) -> None:
+    off = trainer.run(settings(features, names, sar=False, sections={}), tmp_path / "off")
+    zero = trainer.run(settings(features, names, sections={"sar": {"weight": 0.0}}), tmp_path / "zero")
+    assert torch.equal(off.prompts.context, zero.prompts.context)
+
+
+def test_a_finished_run_is_not_overwritten(features: Path, names: Path, tmp_path: Path) -> None:
+    trainer.run(settings(features, names, epochs=1), tmp_path / "run")
+    with pytest.raises(RunError, match="finished run"):
+        trainer.run(settings(features, names, epochs=1), tmp_path / "run")
+    trainer.remove(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_something_that_is_not_used(features: Path, names: Path) -> None:
+    with pytest.raises(ConfigError, match="maple"):
+        trainer.prepare(settings(features, names, sections={"maple": {"depth": 9}}))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+import support.tiny
+support.tiny.register()
+from sar_train import trainer
+from sar_train.config import RunConfig
+trainer._SAVE_EVERY = 0.0
+trainer.run(RunConfig(**{config!r}), Path({out!r}))
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(features: Path, names: Path, tmp_path: Path) -> None:
+    config = settings(features, names, epochs=120)
+    out = tmp_path / "killed"
+    code = CHILD.format(path=sys.path, config=dataclasses.asdict(config), out=str(out))
+    child = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 120
+    while load_state(out) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    stored = load_state(out)
+    assert stored is not None
+    assert 0 < stored[1]["epoch"] < 120, "the kill came too late to test anything"
+    with pytest.raises(RunError, match="not finished"):
+        load_run(out)
+    with pytest.raises(RunError, match="other settings"):
+        trainer.run(dataclasses.replace(config, seed=2), out)
+    lines: list[str] = []
+    resumed = trainer.run(config, out, tell=lines.append)
+    assert any(line.startswith("taking up the run after epoch") for line in lines)
+    whole = trainer.run(config, tmp_path / "whole")
+    assert torch.equal(resumed.prompts.context, whole.prompts.context)
+    assert sorted(os.listdir(out)) == ["prompts.safetensors", "record.json"]
