@@ -20,8 +20,12 @@ def spent(command: list[str]) -> tuple[float, float]:
     """Wall seconds and peak MiB of one process."""
     start = time.perf_counter()
     with open(os.devnull, "wb") as nothing:
-        pid = os.posix_spawn(command[0], command, os.environ, file_actions=[
-            (os.POSIX_SPAWN_DUP2, nothing.fileno(), 1), (os.POSIX_SPAWN_DUP2, nothing.fileno(), 2)])
+        pid = os.posix_spawn(
+            command[0],
+            command,
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, nothing.fileno(), 1), (os.POSIX_SPAWN_DUP2, nothing.fileno(), 2)],
+        )
         _, status, usage = os.wait4(pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed with status {status}")
@@ -46,7 +50,14 @@ def main() -> None:
     rows = []
     for name, values in runs.items():
         seconds, memory = (statistics.median(column) for column in zip(*values[1:], strict=True))
-        rows.append({"command": name, "seconds": seconds, "peak_mib": memory, "share": seconds / rows[0]["seconds"] if rows else 1.0})
+        rows.append(
+            {
+                "command": name,
+                "seconds": seconds,
+                "peak_mib": memory,
+                "share": seconds / rows[0]["seconds"] if rows else 1.0,
+            }
+        )
         print(f"{name:<26} {seconds:>7.3f} s {memory:>7.0f} MiB {rows[-1]['share']:>7.2f}")
     print(json.dumps(rows))
 

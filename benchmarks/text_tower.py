@@ -109,13 +109,28 @@ def main() -> None:
             found: dict[str, dict[str, float]] = {}
             for variant in VARIANTS:
                 repeats = given.repeats if variant != "open_clip" else max(1, given.repeats * 100 // names // 2)
-                command = [sys.executable, __file__, "--variant", variant, "--backbone", given.backbone,
-                           "--names", str(names), "--threads", str(threads), "--repeats", str(repeats)]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--variant",
+                    variant,
+                    "--backbone",
+                    given.backbone,
+                    "--names",
+                    str(names),
+                    "--threads",
+                    str(threads),
+                    "--repeats",
+                    str(repeats),
+                ]
                 found[variant] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
                 ratio = found["open_clip"]["seconds"] / found[variant]["seconds"]
                 rows.append({"names": names, "threads": threads, "variant": variant, "ratio": ratio, **found[variant]})
-                print(f"{names:>6} {threads:>8} {variant:>10} {found[variant]['seconds']:>9.3f} {ratio:>6.1f}x "
-                      f"{found[variant]['added_mib']:>10.0f}", flush=True)
+                print(
+                    f"{names:>6} {threads:>8} {variant:>10} {found[variant]['seconds']:>9.3f} {ratio:>6.1f}x "
+                    f"{found[variant]['added_mib']:>10.0f}",
+                    flush=True,
+                )
     print(json.dumps(rows))
 
 

@@ -44,11 +44,15 @@ def one_run(settings: dict[str, Any], result: Path) -> str:
 
 def table(results: Path, names: list[str], seeds: list[int]) -> str:
     """Base / new / harmonic mean: one column a seed, then the mean; zero-shot and linear probe first."""
-    found = {(n, s): json.loads(p.read_text()) for n in names for s in seeds if (p := results / f"{n}-s{s}.json").is_file()}
+    found = {
+        (n, s): json.loads(p.read_text()) for n in names for s in seeds if (p := results / f"{n}-s{s}.json").is_file()
+    }
     lines = ["| run | " + " | ".join(f"seed {s}" for s in seeds) + " | mean |", "|---|" + "---|" * (len(seeds) + 1)]
     first = {s: record for (_, s), record in reversed(found.items())}
-    rows = {"zero-shot": {s: r["zero_shot"] for s, r in first.items()},
-            "linear probe": {s: r["linear_probe"] for s, r in first.items()}}
+    rows = {
+        "zero-shot": {s: r["zero_shot"] for s, r in first.items()},
+        "linear probe": {s: r["linear_probe"] for s, r in first.items()},
+    }
     rows |= {name: {s: found[name, s]["metrics"] for s in seeds if (name, s) in found} for name in names}
     for name, by_seed in rows.items():
         cells = [cell(by_seed[s]) if s in by_seed else "" for s in seeds]
@@ -89,7 +93,8 @@ def main(file: Path, jobs: int, only: str, table_only: bool) -> None:
     results = Path(__file__).parent / "results" / file.stem
     todo = [
         (merge(spec.get("common", {}), settings, {"seed": seed}), results / f"{name}-s{seed}.json")
-        for seed in spec["seeds"] for name, settings in spec["runs"].items()
+        for seed in spec["seeds"]
+        for name, settings in spec["runs"].items()
         if only in name and not (results / f"{name}-s{seed}.json").exists()
     ]
     if not table_only:

@@ -96,14 +96,16 @@ def load_coop(path: Path) -> Run:
     Raises:
         RunError: not such a checkpoint, or class-specific contexts.
     """
-    import numpy  # noqa: ICN001, PLC0415
+    import numpy
 
     harmless = [numpy.dtype, type(numpy.dtype("f8")), type(numpy.float64(0)), _numpy_scalar()]  # Dassl's val_result
     try:
         with torch.serialization.safe_globals(harmless):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError) as error:
-        raise RunError(f"{path}: cannot be read safely as a checkpoint ({str(error).partition(chr(10))[0] or type(error).__name__})") from None
+        raise RunError(
+            f"{path}: cannot be read safely as a checkpoint ({str(error).partition(chr(10))[0] or type(error).__name__})"
+        ) from None
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     context = state.get("ctx", state.get("prompt_learner.ctx"))
     if not isinstance(context, Tensor):
@@ -115,7 +117,7 @@ def load_coop(path: Path) -> Run:
 
 def _numpy_scalar() -> Any:
     """The function by which numpy scalars are pickled; it makes a number from bytes and nothing else."""
-    import numpy  # noqa: ICN001, PLC0415
+    import numpy
 
     reduced: Any = numpy.float64(0).__reduce__()
     return reduced[0]

@@ -70,8 +70,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         lowest = {"shots": 0, "views": 1, "novel_count": 1, "epochs": 1, "batch_size": 1, "seed": 0}
-        problems = [f"{name}: expected {low} or more, got {value}" for name, low in lowest.items()
-                    if (value := getattr(self, name)) is not None and value < low]
+        problems = [
+            f"{name}: expected {low} or more, got {value}"
+            for name, low in lowest.items()
+            if (value := getattr(self, name)) is not None and value < low
+        ]
         if self.learning_rate is not None and self.learning_rate <= 0:
             problems.append(f"learning_rate: expected more than 0, got {self.learning_rate}")
         if problems:

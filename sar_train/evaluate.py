@@ -20,7 +20,9 @@ class Evaluation:
     confused: list[dict[str, Any]]
 
 
-def evaluate(features: Tensor, labels: Tensor, embeddings: Tensor, names: Sequence[str], *, pairs: int = 10) -> Evaluation:
+def evaluate(
+    features: Tensor, labels: Tensor, embeddings: Tensor, names: Sequence[str], *, pairs: int = 10
+) -> Evaluation:
     """Classify photos by the largest cosine.
 
     Args:

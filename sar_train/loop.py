@@ -93,7 +93,9 @@ class State:
         for name, parameter in self.method.named_parameters():
             stored = tensors.get(f"parameter.{name}")
             if stored is None or stored.shape != parameter.shape:
-                raise RunError(f"checkpoint does not fit the method: parameter {name} of shape {tuple(parameter.shape)}")
+                raise RunError(
+                    f"checkpoint does not fit the method: parameter {name} of shape {tuple(parameter.shape)}"
+                )
             parameter.data.copy_(stored)
             for key, value in tensors.items():
                 if key.startswith("optimiser.") and key.split(".", 2)[2] == name:
@@ -169,9 +171,7 @@ class _Step:
             prompted, penalty = self._backbone.text(prompts, self._base), None
         logits = self._backbone.logit_scale * images @ prompted.T
         terms = {"cross_entropy": cross_entropy(logits, labels)}
-        terms |= self._state.method.terms(
-            ForwardOutputs(images, prompted, self._problem.handcrafted, logits, labels)
-        )
+        terms |= self._state.method.terms(ForwardOutputs(images, prompted, self._problem.handcrafted, logits, labels))
         total = torch.stack(list(terms.values())).sum()
         if penalty is not None:
             terms["regulariser"] = penalty

@@ -50,4 +50,3 @@ def plan(protocol: str, n_classes: int, *, published_split: bool) -> Plan:
     if len(base) < 2 or not new:
         raise ConfigError(f"--protocol {protocol} splits the classes in two, but there are only {n_classes}: use all")
     return Plan(protocol, base, new, split)
-

@@ -49,12 +49,18 @@ def make_record(
         | {"template": setting.template, "protocol": setting.plan.protocol, "schedule": vars(setting.schedule)},
         "seed": config.seed,
         "backbone": {"name": config.backbone, "weights_digest": setting.backbone.weights_digest},
-        "dataset": {"name": setting.source.name, "classes": list(setting.problem.class_names),
-                    "photos": len(setting.problem.labels), "judged_on": setting.plan.split},
+        "dataset": {
+            "name": setting.source.name,
+            "classes": list(setting.problem.class_names),
+            "photos": len(setting.problem.labels),
+            "judged_on": setting.plan.split,
+        },
         "metrics": scores(result),
         "zero_shot": scores(zero_shot),
         "linear_probe": {"base_accuracy": probe_accuracy},
-        "novel": None if novel is None else {"source": novel.source, "count": len(novel.names), "overlap": novel.overlap},
+        "novel": None
+        if novel is None
+        else {"source": novel.source, "count": len(novel.names), "overlap": novel.overlap},
         "per_class": {name: part.per_class if part else None for name, part in result.items()},
         "per_class_counts": {name: part.counts if part else None for name, part in result.items()},
         "confused": {name: part.confused if part else None for name, part in result.items()},

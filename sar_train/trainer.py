@@ -19,10 +19,10 @@ from sar_train import checkpoint, loop
 from sar_train.backbone import Backbone
 from sar_train.backbone import load as load_backbone
 from sar_train.config import RunConfig
-from sar_train.data.shots import few_shot
 from sar_train.data.features import save_features
-from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source, to_feature_set
 from sar_train.data.photos import Split
+from sar_train.data.shots import few_shot
+from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source, to_feature_set
 from sar_train.errors import ConfigError, RunError
 from sar_train.evaluate import Evaluation, evaluate, harmonic_mean
 from sar_train.novel import NovelNames, novel_names
@@ -148,9 +148,7 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     new = [source.class_names[label] for label in chosen.new]
     features, labels = _shots(source, chosen, config)
     tell(f"{source.name}: {len(base)} classes, {len(labels)} photos to learn from, judged on {chosen.split}")
-    problem = loop.Problem(
-        features, labels, base, backbone.embed_names(base, backbone.handcrafted(template))
-    )
+    problem = loop.Problem(features, labels, base, backbone.embed_names(base, backbone.handcrafted(template)))
     judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
     given = {k: v for k in ("epochs", "learning_rate", "batch_size") if (v := getattr(config, k)) is not None}
     schedule = dataclasses.replace(method.schedule, **given)

@@ -46,8 +46,18 @@ def main() -> None:
         step("export it: from here on without PyTorch", "sar-export", str(run), "--out", str(bundle))
     step("classify photos among ImageNet's 1,000 names (the shipped bundle)", "sar-classify", *photos(), "--top-k", "3")
     step("add names that nobody trained on", "sar-classify", *photos(), "--classes", str(names), "--top-k", "3")
-    step("the prompt just learned, new names only", "sar-classify", *photos(), "--bundle", str(bundle), "--classes",
-         str(names), "--only", "--top-k", "3")
+    step(
+        "the prompt just learned, new names only",
+        "sar-classify",
+        *photos(),
+        "--bundle",
+        str(bundle),
+        "--classes",
+        str(names),
+        "--only",
+        "--top-k",
+        "3",
+    )
 
 
 if __name__ == "__main__":

@@ -35,8 +35,11 @@ Examples:
 @option("--sar/--no-sar", default=None, help="Add Similarity Alignment Regularization.  [default: sar]")
 @option("--novel", help="Novel names for SAR: wordnet (relatives), words (random nouns) or a file.  [default: wordnet]")
 @option("--novel-count", type=int, help="How many novel names.  [default: 400]")
-@option("--exclude-eval-names/--keep-eval-names", default=None,
-        help="Leave the evaluated new names out of the novel ones.  [default: leave out]")
+@option(
+    "--exclude-eval-names/--keep-eval-names",
+    default=None,
+    help="Leave the evaluated new names out of the novel ones.  [default: leave out]",
+)
 @option("--shots", type=int, help="Photos per class to learn from, 0 for all.  [default: 16]")
 @option("--seed", type=int, help="Seed of the draw of photos and of everything random.  [default: 1]")
 @option("--views", type=int, help="Views cached per photo: the plain one, the rest augmented.  [default: 4]")
@@ -46,7 +49,9 @@ Examples:
 @option("--learning-rate", "--lr", type=float, help="[default: the method's published rate]")
 @option("--batch-size", type=int, help="[default: the method's published size]")
 @option("--device", help="cpu or cuda.  [default: cpu]")
-@option("--cache-dir", type=click.Path(), help="Keep image features here between runs.  [default: .features beside --out]")
+@option(
+    "--cache-dir", type=click.Path(), help="Keep image features here between runs.  [default: .features beside --out]"
+)
 @option("--allow-missing", is_flag=True, default=None, help="Go on without photos that a split file names in vain.")
 @option("--skip-unreadable", is_flag=True, default=None, help="Leave unreadable photos out in place of stopping.")
 @option("--sar-weight", type=float, help="Weight of SAR (lambda); short for --set sar.weight=…")
@@ -55,8 +60,11 @@ Examples:
 @option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-METHOD[-sar]-sSEED]")
 @option("--overwrite", is_flag=True, help="Replace a finished run in --out.")
 @option("--resume/--no-resume", default=True, show_default=True, help="Take up an unfinished run in --out.")
-@option("--save-features", type=click.Path(path_type=Path),
-        help="Also write the features of all photos to this file, which sar-train reads in place of photos.")
+@option(
+    "--save-features",
+    type=click.Path(path_type=Path),
+    help="Also write the features of all photos to this file, which sar-train reads in place of photos.",
+)
 @option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.version_option(package_name="sar-clip")
@@ -175,5 +183,3 @@ class Progress:
         if self._open:
             click.echo(err=True)
             self._open = False
-
-

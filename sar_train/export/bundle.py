@@ -23,6 +23,7 @@ from sar_infer.artefact import (
     SCHEMA_VERSION,
     TOKENIZER,
     Manifest,
+    Parity,
     Probe,
     Provenance,
     TokenizerSpec,
@@ -43,7 +44,7 @@ from sar_train.record import versions
 
 PROBE_SEED = 2024
 MOST_NAMES = 1000
-"""Bank names that take part in the comparison with torch; of a larger bank, as many at even steps."""
+"""Phrases that take part in the comparison with torch; of more, at most as many at even steps."""
 
 
 def export_bundle(
@@ -73,42 +74,19 @@ def export_bundle(
     """
     spec = tokenizer_spec(source)
     with staged(out, overwrite=overwrite) as folder:
-        tell("writing the graphs")
+        tell(f"encoding {len(source.phrases):,} class names")
         merges = tokenizer.merges_text(spec.end_token)
-        write_file(folder / TOKENIZER, tokenizer.compress(merges))
-        _write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.backbone))
-        _write_graph(folder / NAME_ENCODER, export_name_encoder(source.backbone, source.prompts))
         digest = encoder_digest(source, spec, merges)
-        tell(f"encoding {len(source.phrases)} class names")
         bank = make_bank(source, digest)
         bank.save(folder / BANK)
+        write_file(folder / TOKENIZER, tokenizer.compress(merges))
+        tell("writing the graphs")
+        _write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.backbone))
+        _write_graph(folder / NAME_ENCODER, export_name_encoder(source.backbone, source.prompts))
         tell("comparing with torch")
-        step = -(-len(bank.names) // MOST_NAMES)
-        names = [phrase for name in bank.names[::step] for phrase in source.phrases[name]]
-        parity = compare(
-            folder, source.backbone, source.prompts, spec, bank.embeddings, photos=photos, names=names[:MOST_NAMES]
-        )
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            min_reader=SCHEMA_VERSION,
-            backbone=source.backbone.name,
-            weights_digest=source.backbone.weights_digest,
-            method=source.method,
-            template=source.template,
-            regularisers=source.regularisers,
-            embed_dim=source.backbone.embed_dim,
-            logit_scale=source.backbone.logit_scale,
-            logit_bias=_logit_bias(source),
-            preprocess=source.backbone.preprocess,
-            tokenizer=spec,
-            encoder_digest=digest,
-            files={path.name: file_entry(path) for path in sorted(folder.iterdir())},
-            passport=dataclasses.replace(source.passport, parity=parity),
-            provenance=Provenance(
-                datetime.now(UTC).isoformat(timespec="seconds"), command, _versions(), dict(source.licences)
-            ),
-            probe=_probe(source),
-        ).sealed()
+        names = _some([phrase for phrases in source.phrases.values() for phrase in phrases])
+        parity = compare(folder, source.backbone, source.prompts, spec, bank.embeddings, photos=photos, names=names)
+        manifest = _manifest(source, spec, digest, folder, parity, command)
         write_file(folder / MANIFEST, manifest.dump().encode())
         tell("opening the bundle")
         verify_bundle(folder)
@@ -150,6 +128,34 @@ def make_bank(source: Source, digest: str) -> ClassBank:
     several = {name: list(phrases) for name, phrases in source.phrases.items() if tuple(phrases) != (name,)}
     provenance: dict[str, Any] = {"origin": "sar-export"} | ({"phrases": several} if several else {})
     return ClassBank(tuple(source.phrases), means.numpy(), digest, provenance)
+
+
+def _manifest(source: Source, spec: TokenizerSpec, digest: str, folder: Path, parity: Parity, command: str) -> Manifest:
+    backbone = source.backbone
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        min_reader=SCHEMA_VERSION,
+        backbone=backbone.name,
+        weights_digest=backbone.weights_digest,
+        method=source.method,
+        template=source.template,
+        regularisers=source.regularisers,
+        embed_dim=backbone.embed_dim,
+        logit_scale=backbone.logit_scale,
+        logit_bias=_logit_bias(source),
+        preprocess=backbone.preprocess,
+        tokenizer=spec,
+        encoder_digest=digest,
+        files={path.name: file_entry(path) for path in sorted(folder.iterdir())},
+        passport=dataclasses.replace(source.passport, parity=parity),
+        provenance=Provenance(created, command, _versions(), source.licences),
+        probe=_probe(source),
+    ).sealed()
+
+
+def _some(names: Sequence[str]) -> Sequence[str]:
+    return names[:: -(-len(names) // MOST_NAMES)]
 
 
 def _write_graph(path: Path, model: onnx.ModelProto) -> None:

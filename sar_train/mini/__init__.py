@@ -27,6 +27,6 @@ def register() -> None:
 
 def load_weights(model: nn.Module) -> None:
     """Fill an open_clip model of the name ``sar-mini`` with the shipped weights."""
-    from sar_train.mini import storage  # noqa: PLC0415
+    from sar_train.mini import storage
 
     storage.load(model, WEIGHTS)

@@ -53,8 +53,11 @@ class SARConfig:
     teacher: Literal["template", "ensemble"] = "template"
 
     def __post_init__(self) -> None:
-        problems = [f"{name}: expected 0 or more, got {getattr(self, name)}"
-                    for name in ("weight", "subset", "anchor") if getattr(self, name) < 0]
+        problems = [
+            f"{name}: expected 0 or more, got {getattr(self, name)}"
+            for name in ("weight", "subset", "anchor")
+            if getattr(self, name) < 0
+        ]
         if self.tau <= 0:
             problems.append(f"tau: expected more than 0, got {self.tau}")
         if not 0 <= self.ramp <= 1:

@@ -18,7 +18,9 @@ CONTEXT = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
 def run() -> Run:
-    return Run(Prompts(CONTEXT, ", a pet."), "coop", "tiny", None, "abc", "a {}.", ("cat", "Œuf"), {"sar": 1.5}, {"seed": 1})
+    return Run(
+        Prompts(CONTEXT, ", a pet."), "coop", "tiny", None, "abc", "a {}.", ("cat", "Œuf"), {"sar": 1.5}, {"seed": 1}
+    )
 
 
 def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -26,7 +28,16 @@ def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
     back = load_run(tmp_path)
     assert torch.equal(back.prompts.context, CONTEXT)
     assert back.prompts.suffix == ", a pet."
-    for name in ("method", "backbone_name", "pretrained", "weights_digest", "template", "class_names", "regularisers", "record"):
+    for name in (
+        "method",
+        "backbone_name",
+        "pretrained",
+        "weights_digest",
+        "template",
+        "class_names",
+        "regularisers",
+        "record",
+    ):
         assert getattr(back, name) == getattr(run(), name), name
 
 
@@ -49,7 +60,9 @@ def test_a_state_comes_back_to_the_bit(tmp_path: Path) -> None:
 def dassl(path: Path, **extra: object) -> Path:
     """A file as Dassl's ``save_checkpoint`` writes it."""
     state = {"ctx": CONTEXT.half(), "token_prefix": torch.zeros(3, 1, 8), "token_suffix": torch.zeros(3, 72, 8)}
-    torch.save({"state_dict": state, "epoch": 200, "optimizer": {"lr": 0.002}, "val_result": np.float64(1.5)} | extra, path)
+    torch.save(
+        {"state_dict": state, "epoch": 200, "optimizer": {"lr": 0.002}, "val_result": np.float64(1.5)} | extra, path
+    )
     return path
 
 
@@ -78,7 +91,11 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, mon
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [({"state_dict": {"ctx": torch.zeros(5, 4, 8)}}, "class-specific"), ({"state_dict": {"weight": CONTEXT}}, "'ctx'"), ([1], "'ctx'")],
+    [
+        ({"state_dict": {"ctx": torch.zeros(5, 4, 8)}}, "class-specific"),
+        ({"state_dict": {"weight": CONTEXT}}, "'ctx'"),
+        ([1], "'ctx'"),
+    ],
 )
 def test_other_checkpoints_are_refused(tmp_path: Path, content: object, words: str) -> None:
     path = tmp_path / "model.pth.tar"

@@ -27,7 +27,7 @@ def test_values_out_of_range_are_named() -> None:
 
 def test_later_layers_win_and_tables_merge(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
-    path.write_text('seed = 2\nshots = 4\n[sar]\ntau = 0.05\nweight = 2\n')
+    path.write_text("seed = 2\nshots = 4\n[sar]\ntau = 0.05\nweight = 2\n")
     merged = merge(read_toml(path), {"shots": 8, "data": "demo"}, {"sar": {"weight": "0.5"}})
     config = build(RunConfig, merged, "settings")
     assert (config.seed, config.shots) == (2, 8)
@@ -42,7 +42,14 @@ def test_a_section_with_a_typo_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "value", "expected"),
-    [(int, "3", 3), (int, 3.0, 3), (float, "0.5", 0.5), (bool, "no", False), (bool, True, True), (int | None, None, None)],
+    [
+        (int, "3", 3),
+        (int, 3.0, 3),
+        (float, "0.5", 0.5),
+        (bool, "no", False),
+        (bool, True, True),
+        (int | None, None, None),
+    ],
 )
 def test_text_is_read_as_its_type(kind: object, value: object, expected: object) -> None:
     assert coerce(kind, value) == expected

@@ -23,7 +23,9 @@ def problem(views: int = 2) -> loop.Problem:
     backbone = tiny_backbone()
     names, labels = list(CLASSES[:4]), [i % 4 for i in range(24)]
     features = torch.stack([scattered(labels, seed) for seed in range(views)], 1)
-    return loop.Problem(features, torch.tensor(labels), names, backbone.embed_names(names, backbone.handcrafted(TEMPLATE)))
+    return loop.Problem(
+        features, torch.tensor(labels), names, backbone.embed_names(names, backbone.handcrafted(TEMPLATE))
+    )
 
 
 def state(seed: int = 1) -> loop.State:
@@ -95,7 +97,9 @@ def test_one_step_is_what_sgd_would_do() -> None:
     schedule = Schedule(epochs=2, learning_rate=0.01, batch_size=24, momentum=0.0, weight_decay=0.1)
     method = CoOp(CoOpConfig(), tiny_backbone(), CLASSES[:4], torch.Generator().manual_seed(1))
     now, contexts = loop.start(method, schedule, 1), []
-    loop.train(tiny_backbone(), problem(1), now, schedule, None, lambda s: contexts.append(method.context.detach().clone()))
+    loop.train(
+        tiny_backbone(), problem(1), now, schedule, None, lambda s: contexts.append(method.context.detach().clone())
+    )
     context = contexts[0].clone().requires_grad_()
     data, backbone = problem(1), tiny_backbone()
     rows = backbone.text(type(method.prompts())(context), data.class_names)

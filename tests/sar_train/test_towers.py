@@ -12,10 +12,25 @@ from sar_train.errors import ClassNameError
 from sar_train.prompts import Prompts, split_template
 from sar_train.tokens import pack
 
-NAMES = ["cat", "golden retriever", "sea or lake", "X", "an improbably long name of a thing, with commas", "Œuvre d'été"]
+NAMES = [
+    "cat",
+    "golden retriever",
+    "sea or lake",
+    "X",
+    "an improbably long name of a thing, with commas",
+    "Œuvre d'été",
+]
 TEMPLATES = [
-    "{}", "{}.", "{} texture.", "a {}.", "a photo {}.", "a photo of {}.", "a photo of a {}.",
-    "a centered satellite photo of {}.", "a photo of a {}, a type of pet.", "a bad black and white photo of the small {} in a game",
+    "{}",
+    "{}.",
+    "{} texture.",
+    "a {}.",
+    "a photo {}.",
+    "a photo of {}.",
+    "a photo of a {}.",
+    "a centered satellite photo of {}.",
+    "a photo of a {}, a type of pet.",
+    "a bad black and white photo of the small {} in a game",
 ]
 
 

@@ -42,8 +42,15 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(features: Path, novel: Path, **changes: object) -> RunConfig:
     plain = RunConfig(
-        data=str(features), backbone=VIT, pretrained=backbone.RANDOM, novel=str(novel), shots=4, epochs=3,
-        learning_rate=0.005, batch_size=8, sections=SECTIONS,
+        data=str(features),
+        backbone=VIT,
+        pretrained=backbone.RANDOM,
+        novel=str(novel),
+        shots=4,
+        epochs=3,
+        learning_rate=0.005,
+        batch_size=8,
+        sections=SECTIONS,
     )
     return dataclasses.replace(plain, **changes)
 

@@ -36,7 +36,7 @@ from sar_train.export.source import from_template
 register()
 def tell(line):
     print(line, flush=True)
-    time.sleep(60 if line.startswith("encoding") else 0)
+    time.sleep(60 if line.startswith("comparing") else 0)
 export_bundle(from_template("a {}.", {"cat": ("cat",)}, VIT, "random"), Path(sys.argv[1]), command="", tell=tell)
 """
 
@@ -149,11 +149,12 @@ def test_a_kill_in_the_middle_leaves_nothing_at_the_place(tmp_path: Path) -> Non
     command = [sys.executable, "-c", EXPORTING, str(tmp_path / "new")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert any(line.startswith("encoding") for line in process.stdout)
+        assert any(line.startswith("comparing") for line in process.stdout)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert listing(tmp_path) == [".new.partial"]
     assert listing(tmp_path / ".new.partial") == [
+        "bank.safetensors",
         "image_encoder.onnx",
         "name_encoder.onnx",
         "tokenizer.bpe.gz",

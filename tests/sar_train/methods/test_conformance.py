@@ -59,7 +59,11 @@ def test_any_list_of_names_gets_unit_rows(name: str) -> None:
 @every_method
 def test_the_state_holds_prompts_only(name: str) -> None:
     method = make(name)
-    assert 0 < sum(p.numel() for p in method.parameters()) < 0.1 * sum(p.numel() for p in tiny_backbone().model.parameters())
+    assert (
+        0
+        < sum(p.numel() for p in method.parameters())
+        < 0.1 * sum(p.numel() for p in tiny_backbone().model.parameters())
+    )
 
 
 @every_method

@@ -1,0 +1,86 @@
+# Everything runs in an environment that is made on first use. Choose the interpreter with PYTHON=python3.12, the folder
+# with VENV=…; VENV_READY=1 says that the environment holds everything already, so nothing is installed.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+
+ifdef VENV_READY
+TRAIN :=
+DEV :=
+else
+TRAIN := $(VENV)/.installed-train
+DEV := $(VENV)/.installed-dev
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-fast check format format-check lint types imports readme wheel wheel-test bench clean
+
+help: ## this list
+	@echo "make TARGET, where TARGET is"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(TRAIN) ## the three commands, in $(VENV)
+	@echo "Installed: $(VENV)/bin/sar-train, sar-export, sar-classify"
+
+demo: $(TRAIN) ## learn a prompt from shipped features, export a bundle, classify photos (about a minute)
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) scripts/demo.py
+
+# ------------------------------------------------------------------------------------------------------------- checks
+check: format-check lint types imports readme test ## all checks, as CI runs them
+
+format: $(DEV) ## rewrite in the one format
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix-only --quiet .
+
+format-check: $(DEV) ## is everything in the one format?
+	$(PY) -m ruff format --check --quiet .
+
+lint: $(DEV) ## ruff's rules
+	$(PY) -m ruff check --quiet .
+
+types: $(DEV) ## mypy, strict
+	$(PY) -m mypy
+
+imports: $(DEV) ## who may import whom
+	$(VENV)/bin/lint-imports --no-logo
+
+readme: $(DEV) ## every command that README shows
+	$(PY) scripts/readme_commands.py README.md
+
+test: $(DEV) ## all tests
+	$(PY) -m pytest
+
+test-fast: $(DEV) ## the tests that take seconds
+	$(PY) -m pytest -m "not slow"
+
+# ---------------------------------------------------------------------------------------------- packages, measurements
+wheel: $(DEV) ## source archive and wheel, into dist/
+	$(PY) -m build --outdir dist
+
+wheel-test: $(DEV) ## the wheel alone, without torch, in a fresh environment of each Python claimed
+	$(PY) scripts/wheel_test.py
+
+bench: $(DEV) ## the measurements behind README's figures (needs an idle machine)
+	for script in benchmarks/*.py; do $(PY) "$$script" || exit 1; done
+
+clean: ## remove what was built, not the environment
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# -------------------------------------------------------------------------------------------------------- environment
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "sar-clip needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-train: pyproject.toml | $(PY)
+	@echo "Installing into $(VENV): torch and what goes with it, some minutes on a first run."
+	$(PY) -m pip install --editable '.[train]' 'scikit-image>=0.26'
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.installed-train

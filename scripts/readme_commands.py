@@ -1,0 +1,140 @@
+"""Run the commands that a Markdown file shows, so that they cannot go stale.
+
+Every fenced ``console``, ``sh``, ``bash`` or ``python`` block carries a mark on the line before it::
+
+    <!-- run -->               it is run; every command has to succeed
+    <!-- run: output -->       and print what a console block shows after it (``...`` stands for anything)
+    <!-- not run: REASON -->   it is not
+
+A block without a mark is an error. In a console block the commands are the lines after ``$ `` (a trailing backslash
+continues one). Blocks run in order, in one scratch folder that holds links to everything in the checkout and, as
+``.venv``, the environment that runs this script; so they read like commands typed in the checkout, and leave nothing.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKED = ("bash", "console", "python", "sh")
+BLOCK = re.compile(
+    r"(?P<mark>[^\n]*)\n(?P<fence>`{3,})(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL
+)
+MARK = re.compile(r"<!-- (?:(?P<run>run)(?P<output>: output)?|not run: (?P<reason>.+\S)) -->")
+TIME_LIMIT = 900
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block that has to be marked: where it stands, and what its mark says."""
+
+    file: Path
+    line: int
+    language: str
+    body: str
+    mark: re.Match[str] | None
+
+    @property
+    def commands(self) -> list[tuple[str, str]]:
+        """Pairs of a command and the output shown for it (console blocks), or the whole block and no output."""
+        if self.language != "console":
+            return [(self.body, "")]
+        parts = re.split(r"^\$ ", self.body.replace("\\\n", "\\\0"), flags=re.MULTILINE)[1:]
+        pairs = (part.partition("\n") for part in parts)
+        return [(command.replace("\\\0", "\\\n"), output) for command, _, output in pairs]
+
+
+def main(files: list[str]) -> int:
+    """Run the marked blocks of each file; the exit code is 1 if one failed or is unmarked."""
+    blocks = [block for file in files for block in read(Path(file))]
+    problems = [f"{b.file}:{b.line}: {b.language} block without a mark" for b in blocks if b.mark is None]
+    if not problems:
+        with tempfile.TemporaryDirectory(prefix="sar-readme-") as scratch:
+            furnish(Path(scratch))
+            problems = [problem for block in blocks for problem in check(block, Path(scratch))]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return int(bool(problems))
+
+
+def read(file: Path) -> list[Block]:
+    """The blocks of a file whose language is one of `CHECKED`."""
+    text = "\n" + file.read_text(encoding="utf-8")
+    return [
+        Block(
+            file,
+            text.count("\n", 0, found.start("fence")),
+            found["language"],
+            found["body"],
+            MARK.fullmatch(found["mark"].strip()),
+        )
+        for found in BLOCK.finditer(text)
+        if found["language"] in CHECKED
+    ]
+
+
+def furnish(scratch: Path) -> None:
+    """Link the checkout's entries and the running environment into the scratch folder."""
+    for entry in ROOT.iterdir():
+        if entry.name not in (".git", ".venv", "build", "dist", "runs"):
+            (scratch / entry.name).symlink_to(entry)
+    (scratch / ".venv").symlink_to(sys.prefix)
+
+
+def check(block: Block, scratch: Path) -> list[str]:
+    """Run one block if its mark says so; what went wrong, if anything."""
+    where = f"{block.file}:{block.line}"
+    if block.mark is None or not block.mark["run"]:
+        print(f"{where}: not run: {block.mark['reason'] if block.mark else 'no mark'}", flush=True)
+        return []
+    for command, shown in block.commands:
+        started = time.monotonic()
+        problem = execute(block, command, shown, scratch)
+        print(
+            f"{where}: {'failed' if problem else 'ok'}, {time.monotonic() - started:.1f} s: {command.strip()[:100]}",
+            flush=True,
+        )
+        if problem:
+            return [f"{where}: {problem}"]
+    return []
+
+
+def execute(block: Block, command: str, shown: str, scratch: Path) -> str | None:
+    """Run one command; None, or what is wrong with its exit code or its output."""
+    program = [sys.executable, "-"] if block.language == "python" else ["bash", "-euo", "pipefail", "-s"]
+    environment = os.environ | {
+        "PATH": f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}",
+        "VENV_READY": "1",
+        "VENV": ".venv",
+    }
+    try:
+        done = subprocess.run(
+            program,
+            input=command,
+            cwd=scratch,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"still running after {TIME_LIMIT} s"
+    if done.returncode:
+        return f"exit {done.returncode}\n{done.stdout}{done.stderr}"
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    if block.mark and block.mark["output"] and not doctest.OutputChecker().check_output(shown, done.stdout, flags):
+        return f"shows\n{shown}\nbut the command printed\n{done.stdout}"
+    return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:] or ["README.md"]))
