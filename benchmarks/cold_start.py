@@ -19,7 +19,7 @@ from pathlib import Path
 def spent(command: list[str]) -> tuple[float, float]:
     """Wall seconds and peak MiB of one process."""
     start = time.perf_counter()
-    with open(os.devnull, "wb") as nothing:
+    with Path(os.devnull).open("wb") as nothing:
         pid = os.posix_spawn(
             command[0],
             command,

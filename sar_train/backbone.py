@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sar_infer.artefact import Preprocess
-from sar_train import mini
+from sar_train import mini, weights
 from sar_train.errors import BackboneError
 from sar_train.prompts import Prompts, split_template
 from sar_train.towers import TextTower
@@ -97,9 +97,13 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
         seed: for random weights.
 
     Raises:
-        BackboneError: unknown name (the nearest are offered), weights that cannot be had or do not fit, or a text
+        BackboneError: a device that cannot be had, unknown name (the nearest are offered), weights that cannot be had or do not fit, or a text
             tower that is not CLIP's.
     """
+    if device not in ("cpu", "cuda"):
+        raise BackboneError(f"device {device!r}: expected cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackboneError("device cuda: this machine or this build of torch has no CUDA device; use --device cpu")
     mini.register()
     if name not in open_clip.list_models():
         near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.4)
@@ -113,45 +117,32 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     torch.manual_seed(seed)
     logging.getLogger().addFilter(_quiet)
     try:
-        if name == mini.NAME and pretrained is None:
-            model = open_clip.create_model(name, force_preprocess_cfg=mini.PREPROCESS)
-            mini.load_weights(model)
-        else:
-            model = open_clip.create_model(
-                name,
-                None if pretrained == RANDOM else pretrained,
-                force_preprocess_cfg=mini.PREPROCESS if name == mini.NAME else None,
-            )
+        model = _build(name, pretrained)
     except BackboneError:
         raise
     except Exception as error:
-        raise BackboneError(_explain(name, pretrained, error)) from error
+        raise BackboneError(weights.explain(name, pretrained, error)) from error
     finally:
         logging.getLogger().removeFilter(_quiet)
     model.eval().requires_grad_(requires_grad=False).to(device)
     return Backbone(name, pretrained or "", model, _text_tower(name, model), _preprocess(model))
 
 
+def _build(name: str, pretrained: str | None) -> nn.Module:
+    preprocess = mini.PREPROCESS if name == mini.NAME else None
+    shipped = pretrained is None
+    archive = Path(pretrained) if pretrained and weights.is_torchscript(Path(pretrained)) else None
+    from_open_clip = None if shipped or archive or pretrained == RANDOM else pretrained
+    model = open_clip.create_model(name, from_open_clip, force_preprocess_cfg=preprocess)
+    if shipped:
+        mini.load_weights(model)
+    elif archive:
+        weights.load_openai(model, name, archive)
+    return model
+
+
 def _quiet(record: logging.LogRecord) -> bool:
     return "No pretrained weights" not in record.getMessage()
-
-
-def _explain(name: str, pretrained: str | None, error: Exception) -> str:
-    if pretrained is None:
-        return f"backbone {name}: cannot be built ({error})"
-    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    if Path(pretrained).exists():
-        return f"backbone {name}: weights {pretrained} do not fit ({reason})"
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained not in tags:
-        return (
-            f"backbone {name}: weights {pretrained!r} are neither a file nor a known tag; "
-            f"tags: {', '.join(tags) or 'none'}"
-        )
-    return (
-        f"backbone {name}: weights {pretrained!r} could not be downloaded ({reason}); download them on a machine with "
-        "network and pass the file with --pretrained FILE"
-    )
 
 
 def _preprocess(model: nn.Module) -> Preprocess:

@@ -103,9 +103,8 @@ def load_coop(path: Path) -> Run:
         with torch.serialization.safe_globals(harmless):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError) as error:
-        raise RunError(
-            f"{path}: cannot be read safely as a checkpoint ({str(error).partition(chr(10))[0] or type(error).__name__})"
-        ) from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise RunError(f"{path}: cannot be read safely as a checkpoint ({reason})") from None
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     context = state.get("ctx", state.get("prompt_learner.ctx"))
     if not isinstance(context, Tensor):

@@ -21,8 +21,10 @@ from sar_train.mini.text_tower import TEMPLATE
 
 
 def on_held_out_nouns(model: Backbone, curriculum: Curriculum) -> dict[str, Any]:
-    """How nouns that the training never saw lie: cosine to their targets, and Spearman's rank correlation between
-    WordNet path similarity and embedding cosine, among themselves and towards ImageNet's classes.
+    """How nouns that the training never saw lie.
+
+    Their mean cosine to their targets, and Spearman's rank correlation between WordNet path similarity and embedding
+    cosine, among themselves and towards ImageNet's classes.
     """
     prompts = model.handcrafted(TEMPLATE)
     nouns = model.embed_names([names[0] for names in curriculum.held_out.names], prompts)
@@ -38,8 +40,10 @@ def on_held_out_nouns(model: Backbone, curriculum: Curriculum) -> dict[str, Any]
 
 
 def on_photos(model: Backbone, class_rows: Tensor, photos: Sequence[Path]) -> dict[str, Any]:
-    """Top-1 in percent on one photo per ImageNet class, from names and from the class rows (the ceiling), and the
-    logit scale of the highest likelihood on these photos.
+    """Accuracy on one photo per ImageNet class.
+
+    Top-1 in percent from names and from the class rows (the ceiling), and the logit scale of the highest likelihood on
+    these photos.
     """
     images = torch.cat([_encode(model, photos[i : i + 50]) for i in range(0, len(photos), 50)])
     labels = torch.arange(len(photos))

@@ -97,7 +97,7 @@ class Sampler:
             text = rng.choice(["{}.", "{}", "a {}."]).format(name)
             fillers = rng.choices(self._fillers, k=rng.randint(1, self._recipe.longest_filler))
             n_noise = len(fillers) if rng.random() < 0.5 else 0
-        return [SOT, *fillers, *self._encode(text)][:76] + [EOT], n_noise, target
+        return [*[SOT, *fillers, *self._encode(text)][:76], EOT], n_noise, target
 
 
 def encode(

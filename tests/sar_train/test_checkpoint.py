@@ -44,7 +44,7 @@ def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_only_the_prompt_is_stored_and_no_temporary_file_stays(tmp_path: Path) -> None:
     save_run(tmp_path, run())
     assert list(load_file(tmp_path / PROMPTS)) == ["context"]
-    assert sorted(os.listdir(tmp_path)) == ["prompts.safetensors", "record.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.safetensors", "record.json"]
 
 
 def test_a_state_comes_back_to_the_bit(tmp_path: Path) -> None:

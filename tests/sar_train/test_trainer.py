@@ -149,4 +149,4 @@ def test_a_killed_run_goes_on_to_the_same_bits(features: Path, names: Path, tmp_
     assert any(line.startswith("taking up the run after epoch") for line in lines)
     whole = trainer.run(config, tmp_path / "whole")
     assert torch.equal(resumed.prompts.context, whole.prompts.context)
-    assert sorted(os.listdir(out)) == ["prompts.safetensors", "record.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["prompts.safetensors", "record.json"]

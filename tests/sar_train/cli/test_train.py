@@ -1,0 +1,154 @@
+"""``sar-train`` as people type it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from support.problems import feature_set
+from support.tiny import VIT, register
+
+from sar_train.cli.train import default_name, main, read_config
+from sar_train.data.features import load_features, save_features
+
+TINY = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
+
+
+@pytest.fixture(autouse=True)
+def _tiny() -> None:
+    register()
+
+
+@pytest.fixture
+def novel(tmp_path: Path) -> str:
+    path = tmp_path / "novel.txt"
+    path.write_text("fox\nboat\nlamp\n")
+    return str(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three classes of five plain photos each."""
+    folder = tmp_path / "photos"
+    for name, colour in (("red_thing", (200, 30, 30)), ("green thing", (30, 200, 30)), ("blue thing", (30, 30, 200))):
+        (folder / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("RGB", (40 + i, 40), tuple(c + 4 * i for c in colour)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def sar_train(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def refused(result: Result, words: str) -> None:
+    """Exit code 2 and one line on stderr that holds the words; no traceback."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    lines = result.stderr.strip().splitlines()
+    assert words in lines[-1]
+    assert lines[-1].startswith("Error: ")
+
+
+def test_a_folder_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = sar_train(photos, *TINY, "--shots", "3", "--views", "2", "--novel", novel, "--out", out)
+    assert result.exit_code == 0, result.output
+    record = json.loads((out / "record.json").read_text())
+    assert record["dataset"]["classes"] == ["blue thing", "green thing", "red_thing"]
+    assert record["dataset"]["photos"] == 9
+    assert record["metrics"]["new_accuracy"] is None
+    assert record["config"]["protocol"] == "all"
+    for words in ("zero-shot", "linear probe", "coop + sar", str(out)):
+        assert words in result.stdout
+    assert "epoch 2/2" in result.stderr
+    assert "left" in result.stderr
+
+
+def test_json_for_machines_and_quiet(photos: Path, novel: str, tmp_path: Path) -> None:
+    result = sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run", "--format", "json", "--quiet")
+    assert json.loads(result.stdout)["run"] == str(tmp_path / "run")
+    assert "epoch" not in result.stderr
+
+
+def test_features_are_saved_and_read_in_place_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    assert sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "a", "--save-features", file).exit_code == 0
+    assert load_features(file).class_names == ("blue thing", "green thing", "red_thing")
+    shutil.rmtree(photos)
+    again = sar_train(file, *TINY, "--novel", novel, "--out", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+
+
+def test_new_classes_have_their_column(novel: str, tmp_path: Path) -> None:
+    save_features(feature_set(), tmp_path / "blobs.safetensors")
+    result = sar_train(tmp_path / "blobs.safetensors", *TINY, "--novel", novel, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "harmonic mean" in result.stdout
+
+
+def test_a_result_below_zero_shot_is_said(novel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_features(feature_set(), tmp_path / "blobs.safetensors")
+    worse = ("--backbone", VIT, "--pretrained", "random", "--epochs", "3", "--learning-rate", "80")
+    result = sar_train(tmp_path / "blobs.safetensors", *worse, "--no-sar", "--out", tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    fell = any(record["metrics"][k] < record["zero_shot"][k] for k in ("base_accuracy", "new_accuracy"))
+    assert ("below zero-shot" in result.stderr) == fell
+
+
+def test_settings_come_from_a_file_options_and_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('shots = 4\nseed = 3\n[sar]\ntau = 0.05\n')
+    config = read_config("demo", file, ("sar.weight=2", 'coop.context_init='), None, shots=8, seed=None)
+    assert (config.shots, config.seed, config.data) == (8, 3, "demo")
+    assert config.sections == {"sar": {"tau": 0.05, "weight": "2"}, "coop": {"context_init": ""}}
+    assert default_name(config) == "demo-coop-sar-s3"
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "run")], env={"SAR_METHOD": "coup"})
+    refused(result, "did you mean 'coop'")
+
+
+def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path: Path) -> None:
+    command = (photos, *TINY, "--novel", novel, "--out", tmp_path / "run")
+    assert sar_train(*command).exit_code == 0
+    refused(sar_train(*command), "finished run")
+    assert sar_train(*command, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nowhere/at/all",), "no such file or folder"),
+        (("caltech102",), "caltech101"),
+        (("demo", "--backbone", "sar-mimi"), "did you mean sar-mini"),
+        (("demo", "--backbone", "ViT-B-16"), "needs --pretrained"),
+        (("demo", "--method", "copo"), "did you mean 'coop'"),
+        (("demo", "--set", "sar.taux=1"), "did you mean 'tau'"),
+        (("demo", "--set", "tau=1"), "SECTION.KEY=VALUE"),
+        (("demo", "--set", "maple.depth=9"), "maple"),
+        (("demo", "--protocol", "both"), "expected one of auto"),
+        (("demo", "--seed", "-1"), "seed: expected 0 or more"),
+        (("demo", "--config", "none.toml"), "none.toml"),
+        (("demo", "--novel", "none.txt"), "none.txt"),
+        (("demo", "--device", "cuda"), "cuda"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    refused(sar_train(*arguments, "--out", tmp_path / "run"), words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_a_photo_and_one_that_is_not_a_photo(photos: Path, novel: str, tmp_path: Path) -> None:
+    (photos / "empty thing").mkdir()
+    refused(sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run"), "empty thing")
+    (photos / "empty thing" / "0.png").write_bytes(b"not a photo")
+    refused(sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run"), "0.png")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_out_folder_that_cannot_be_written(photos: Path, novel: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    refused(sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "file" / "run"), "file")
