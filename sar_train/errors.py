@@ -18,7 +18,7 @@ class SarTrainError(Exception):
     """Base of all errors below."""
 
 
-class ConfigError(SarTrainError):
+class ConfigError(SarTrainError, ValueError):
     """An option or a configuration file cannot be used; the message lists every problem found."""
 
 

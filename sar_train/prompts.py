@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sar_train.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -25,12 +27,12 @@ def split_template(template: str) -> tuple[str, str]:
     """The text before and behind the class name in a hand-crafted template such as ``a photo of a {}.``.
 
     Raises:
-        ValueError: there is not exactly one ``{}``, or no white space before it (the tokens of a name must not
+        ConfigError: there is not exactly one ``{}``, or no white space before it (the tokens of a name must not
             depend on what stands before).
     """
     parts = template.split("{}")
     if len(parts) != 2:
-        raise ValueError(f"template {template!r}: expected exactly one {{}} for the class name, got {len(parts) - 1}")
+        raise ConfigError(f"template {template!r}: expected exactly one {{}} for the class name, got {len(parts) - 1}")
     if parts[0] and not parts[0][-1].isspace():
-        raise ValueError(f"template {template!r}: expected a space before {{}}")
+        raise ConfigError(f"template {template!r}: expected a space before {{}}")
     return parts[0].strip(), parts[1].rstrip()

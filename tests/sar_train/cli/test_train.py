@@ -134,6 +134,7 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path:
         (("demo", "--config", "none.toml"), "none.toml"),
         (("demo", "--novel", "none.txt"), "none.txt"),
         (("demo", "--device", "cuda"), "cuda"),
+        (("demo", "--template", "a photo"), "exactly one {}"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
