@@ -80,12 +80,15 @@ class Tokenizer:
 def encode_name(tokenizer: Tokenizer, spec: TokenizerSpec, name: str) -> list[int]:
     """Token ids of ``name + suffix``, at most ``spec.max_name_tokens`` of them, without the end token.
 
+    Underscores read as spaces, as in training.
+
     Raises:
         ClassNameError: nothing is left of the name after cleaning, it does not fit, or it spells a control token.
     """
     shown = repr(name if len(name) <= 40 else name[:40] + "…")
     if len(name) > _LONGEST_TEXT:
         raise ClassNameError(f"class name {shown} has {len(name)} characters; shorten it")
+    name = name.replace("_", " ")
     if not clean(name):
         raise ClassNameError(f"class name {shown} is empty")
     tokens = tokenizer.encode(name + spec.suffix)

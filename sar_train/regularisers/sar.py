@@ -44,8 +44,8 @@ class SARConfig:
     weight: float = 1.0
     tau: float = 0.1
     distance: Literal["kl", "kl-reverse", "l1", "mse"] = "kl"
-    frame: Literal["own", "teacher"] = "own"
-    rows: Literal["all", "novel"] = "all"
+    frame: Literal["own", "teacher"] = "teacher"
+    rows: Literal["all", "novel"] = "novel"
     rule: Literal["mixed", "union"] = "mixed"
     subset: int = 64
     anchor: float = 0.0

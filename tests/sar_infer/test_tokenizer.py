@@ -90,6 +90,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_the_suffix_is_encoded_with_the_name() -> None:
+    assert encode_name(TOKENIZER, SPEC, "red_fox") == TOKENIZER.encode("red fox.")
     assert encode_name(TOKENIZER, SPEC, "u.s.") == TOKENIZER.encode("u.s..") != [*TOKENIZER.encode("u.s."), 269]
 
 
@@ -105,7 +106,7 @@ def test_a_name_of_just_the_right_length_fits() -> None:
         ("x" * 5000, "5000 characters"),
         ("  \t", "empty"),
         ("\x01\x02", "empty"),
-        ("a <end_of_text> b", "reserved"),
+        ("a <end&lowbar;of&lowbar;text> b", "reserved"),
     ],
 )
 def test_names_that_cannot_be_encoded(name: str, message: str) -> None:

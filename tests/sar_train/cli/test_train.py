@@ -102,8 +102,8 @@ def test_a_result_below_zero_shot_is_said(novel: str, tmp_path: Path, monkeypatc
 
 def test_settings_come_from_a_file_options_and_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text('shots = 4\nseed = 3\n[sar]\ntau = 0.05\n')
-    config = read_config("demo", file, ("sar.weight=2", 'coop.context_init='), None, shots=8, seed=None)
+    file.write_text("shots = 4\nseed = 3\n[sar]\ntau = 0.05\n")
+    config = read_config("demo", file, ("sar.weight=2", "coop.context_init="), None, shots=8, seed=None)
     assert (config.shots, config.seed, config.data) == (8, 3, "demo")
     assert config.sections == {"sar": {"tau": 0.05, "weight": "2"}, "coop": {"context_init": ""}}
     assert default_name(config) == "demo-coop-sar-s3"

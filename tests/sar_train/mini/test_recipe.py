@@ -54,7 +54,9 @@ def test_nouns_have_the_targets_of_the_design(curriculum: targets.Curriculum, cl
 
 def test_held_out_nouns_are_in_no_other_group(curriculum: targets.Curriculum) -> None:
     hidden = {name.lower() for names in curriculum.held_out.names for name in names}
-    taught = {n.lower() for g in (curriculum.imagenet, curriculum.above, curriculum.others) for ns in g.names for n in ns}
+    taught = {
+        n.lower() for g in (curriculum.imagenet, curriculum.above, curriculum.others) for ns in g.names for n in ns
+    }
     assert len(curriculum.held_out.names) > 400
     assert not hidden & taught
 
