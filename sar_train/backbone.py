@@ -97,23 +97,11 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
         seed: for random weights.
 
     Raises:
-        BackboneError: a device that cannot be had, unknown name (the nearest are offered), weights that cannot be had or do not fit, or a text
-            tower that is not CLIP's.
+        BackboneError: unknown name (the nearest are offered), a device or weights that cannot be had, weights that do
+            not fit, or a text tower that is not CLIP's.
     """
-    if device not in ("cpu", "cuda"):
-        raise BackboneError(f"device {device!r}: expected cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BackboneError("device cuda: this machine or this build of torch has no CUDA device; use --device cpu")
     mini.register()
-    if name not in open_clip.list_models():
-        near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.4)
-        raise BackboneError(f"unknown backbone {name!r}; did you mean {', '.join(near) or 'sar-mini, ViT-B-16'}?")
-    settings = open_clip.get_model_config(name)["text_cfg"]
-    if any(settings.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls")):
-        raise BackboneError(_OTHER_TEXT_TOWER.format(name))
-    if pretrained is None and name != mini.NAME:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise BackboneError(f"backbone {name} needs --pretrained: a file or one of the tags {tags}")
+    _refuse(name, pretrained, device)
     torch.manual_seed(seed)
     logging.getLogger().addFilter(_quiet)
     try:
@@ -128,12 +116,29 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     return Backbone(name, pretrained or "", model, _text_tower(name, model), _preprocess(model))
 
 
+def _refuse(name: str, pretrained: str | None, device: str) -> None:
+    """Raise for what cannot succeed, before anything is built."""
+    if device not in ("cpu", "cuda"):
+        raise BackboneError(f"device {device!r}: expected cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackboneError("device cuda: this machine or this build of torch has no CUDA device; use --device cpu")
+    if name not in open_clip.list_models():
+        near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.4)
+        raise BackboneError(f"unknown backbone {name!r}; did you mean {', '.join(near) or 'sar-mini, ViT-B-16'}?")
+    settings = open_clip.get_model_config(name)["text_cfg"]
+    if any(settings.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls")):
+        raise BackboneError(_OTHER_TEXT_TOWER.format(name))
+    if pretrained is None and name != mini.NAME:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise BackboneError(f"backbone {name} needs --pretrained: a file or one of the tags {tags}")
+
+
 def _build(name: str, pretrained: str | None) -> nn.Module:
     preprocess = mini.PREPROCESS if name == mini.NAME else None
     shipped = pretrained is None
     archive = Path(pretrained) if pretrained and weights.is_torchscript(Path(pretrained)) else None
     from_open_clip = None if shipped or archive or pretrained == RANDOM else pretrained
-    model = open_clip.create_model(name, from_open_clip, force_preprocess_cfg=preprocess)
+    model: nn.Module = open_clip.create_model(name, from_open_clip, force_preprocess_cfg=preprocess)
     if shipped:
         mini.load_weights(model)
     elif archive:

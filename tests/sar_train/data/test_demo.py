@@ -1,0 +1,45 @@
+"""The feature file that ships: what it says, and that the photos give it."""
+
+from __future__ import annotations
+
+import torch
+from support.photos import SHARED, needs_shared
+
+from sar_train import backbone
+from sar_train.config import RunConfig
+from sar_train.data.coop_layout import load_dataset
+from sar_train.data.features import load_features
+from sar_train.data.photo_source import PhotoSource
+from sar_train.data.source import DEMO_FILE
+from sar_train.trainer import prepare
+
+
+def test_the_demo_is_caltech101_with_its_published_split() -> None:
+    features = load_features(DEMO_FILE)
+    features.require(backbone.load("sar-mini"))
+    assert (features.dataset, len(features.class_names), features.published_split) == ("caltech101", 100, True)
+    assert [len(features.rows(split).labels) for split in ("train", "val", "test")] == [4128, 1649, 2465]
+    assert DEMO_FILE.stat().st_size < 10e6
+    assert "CC BY 4.0" in features.provenance["licence"]
+
+
+@needs_shared
+def test_the_photos_give_these_features() -> None:
+    shipped = load_features(DEMO_FILE)
+    source = PhotoSource(load_dataset("caltech101", SHARED), backbone.load("sar-mini"))
+    for split in ("train", "test"):
+        indices = list(range(0, 2400, 300))
+        cosines = (source.plain(split, indices) * shipped.rows(split).features[indices]).sum(1)
+        assert float(cosines.min()) > 0.9999
+        assert torch.equal(source.labels(split), shipped.rows(split).labels)
+
+
+def test_preparing_a_run_reads_it_and_draws_the_shots() -> None:
+    setting = prepare(RunConfig("demo", shots=4, novel_count=20))
+    assert setting.problem.features.shape == (200, 1, 512)
+    assert setting.plan.protocol == "base-to-new"
+    assert len(setting.problem.class_names) == 50 == len(setting.plan.new)
+    assert setting.novel is not None
+    assert not {n.lower() for n in setting.novel.names} & {
+        n.replace("_", " ").lower() for n in setting.source.class_names
+    }
