@@ -46,8 +46,8 @@ types: $(DEV) ## mypy, strict
 imports: $(DEV) ## who may import whom
 	$(VENV)/bin/lint-imports --no-logo
 
-readme: $(DEV) ## every command that README shows
-	$(PY) scripts/readme_commands.py README.md
+readme: $(DEV) ## every command that README and CONTRIBUTING show
+	$(PY) scripts/readme_commands.py README.md CONTRIBUTING.md
 
 test: $(DEV) ## all tests
 	$(PY) -m pytest

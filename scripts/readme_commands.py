@@ -16,6 +16,7 @@ from __future__ import annotations
 import doctest
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,24 +116,26 @@ def execute(block: Block, command: str, shown: str, scratch: Path) -> str | None
         "VENV_READY": "1",
         "VENV": ".venv",
     }
+    process = subprocess.Popen(
+        program,
+        cwd=scratch,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            program,
-            input=command,
-            cwd=scratch,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIME_LIMIT,
-            check=False,
-        )
+        output, errors = process.communicate(command, timeout=TIME_LIMIT)
     except subprocess.TimeoutExpired:
-        return f"still running after {TIME_LIMIT} s"
-    if done.returncode:
-        return f"exit {done.returncode}\n{done.stdout}{done.stderr}"
+        os.killpg(process.pid, signal.SIGKILL)  # the shell and what it started
+        return "\n".join([f"still running after {TIME_LIMIT} s", *process.communicate()])
+    if process.returncode:
+        return f"exit {process.returncode}\n{output}{errors}"
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    if block.mark and block.mark["output"] and not doctest.OutputChecker().check_output(shown, done.stdout, flags):
-        return f"shows\n{shown}\nbut the command printed\n{done.stdout}"
+    if block.mark and block.mark["output"] and not doctest.OutputChecker().check_output(shown, output, flags):
+        return f"shows\n{shown}\nbut the command printed\n{output}"
     return None
 
 

@@ -16,6 +16,9 @@ from torch.nn.functional import cross_entropy
 from sar_infer.preprocess import normalise, to_input
 from sar_train import wordnet
 from sar_train.backbone import Backbone
+from sar_train.data.features import load_features
+from sar_train.data.shots import base_new
+from sar_train.data.source import DEMO_FILE
 from sar_train.mini.targets import Curriculum, imagenet_synsets
 from sar_train.mini.text_tower import TEMPLATE
 
@@ -24,39 +27,55 @@ def on_held_out_nouns(model: Backbone, curriculum: Curriculum) -> dict[str, Any]
     """How nouns that the training never saw lie.
 
     Their mean cosine to their targets, and Spearman's rank correlation between WordNet path similarity and embedding
-    cosine, among themselves and towards ImageNet's classes.
+    cosine, among themselves and towards ImageNet's classes; the targets' own correlation is what could be reached.
     """
     prompts = model.handcrafted(TEMPLATE)
     nouns = model.embed_names([names[0] for names in curriculum.held_out.names], prompts)
     classes = model.embed_names(IMAGENET_CLASSNAMES, prompts)
     synsets, imagenet = curriculum.held_out_synsets, imagenet_synsets()
     upper = np.triu_indices(len(synsets), 1)
+    among, across = _path(synsets, synsets)[upper], _path(synsets, imagenet).ravel()
+    wanted, rows = curriculum.held_out.rows, curriculum.imagenet.rows
     return {
         "held_out_nouns": len(synsets),
         "mean_cosine_to_target": float((nouns * curriculum.held_out.rows).sum(1).mean()),
-        "spearman_among_held_out": spearman(_path(synsets, synsets)[upper], (nouns @ nouns.T).numpy()[upper]),
-        "spearman_to_imagenet": spearman(_path(synsets, imagenet).ravel(), (nouns @ classes.T).numpy().ravel()),
+        "spearman_among_held_out": spearman(among, (nouns @ nouns.T).numpy()[upper]),
+        "spearman_among_held_out_of_targets": spearman(among, (wanted @ wanted.T).numpy()[upper]),
+        "spearman_to_imagenet": spearman(across, (nouns @ classes.T).numpy().ravel()),
+        "spearman_to_imagenet_of_targets": spearman(across, (wanted @ rows.T).numpy().ravel()),
     }
 
 
 def on_photos(model: Backbone, class_rows: Tensor, photos: Sequence[Path]) -> dict[str, Any]:
     """Accuracy on one photo per ImageNet class.
 
-    Top-1 in percent from names and from the class rows (the ceiling), and the logit scale of the highest likelihood on
-    these photos.
+    Top-1 in percent from names and from the class rows (the ceiling), and the logit scale that these photos call for.
     """
     images = torch.cat([_encode(model, photos[i : i + 50]) for i in range(0, len(photos), 50)])
     labels = torch.arange(len(photos))
     names = model.embed_names(IMAGENET_CLASSNAMES, model.handcrafted(TEMPLATE))
-    scales = np.arange(5, 101)
-    losses = [float(cross_entropy(float(s) * images @ names.T, labels)) for s in scales]
     return {
         "photos": len(photos),
         "top1_from_names": 100 * float((images @ names.T).argmax(1).eq(labels).double().mean()),
         "top1_of_class_rows": 100 * float((images @ class_rows.T).argmax(1).eq(labels).double().mean()),
-        "best_logit_scale": int(scales[int(np.argmin(losses))]),
-        "logit_scale": model.logit_scale,
+        "best_logit_scale_on_photos": best_logit_scale(images, labels, names),
     }
+
+
+def on_demo(model: Backbone) -> dict[str, Any]:
+    """The logit scale that the shipped features call for: base classes of Caltech101, validation photos."""
+    features = load_features(DEMO_FILE)
+    base, _ = base_new(range(len(features.class_names)))
+    rows = features.val.labels < len(base)
+    names = model.embed_names([features.class_names[label] for label in base], model.handcrafted(TEMPLATE))
+    best = best_logit_scale(features.val.features[rows], features.val.labels[rows], names)
+    return {"logit_scale": model.logit_scale, "best_logit_scale_on_demo": best}
+
+
+def best_logit_scale(images: Tensor, labels: Tensor, names: Tensor) -> int:
+    """The whole multiplier of the cosine under which (N,) labels are likeliest; (N, D) images, (C, D) names."""
+    cosines = images @ names.T
+    return min(range(5, 101), key=lambda scale: float(cross_entropy(scale * cosines, labels)))
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:

@@ -49,3 +49,13 @@ def test_what_is_wrong_is_said(
 
 def test_other_languages_need_no_mark(tmp_path: Path) -> None:
     assert read(Path(page(tmp_path, ("", "json", "{}\n"), ("", "text", "x\n")))) == []
+
+
+def test_a_command_that_hangs_is_ended_with_all_it_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.readme_commands.TIME_LIMIT", 1)
+    assert main([page(tmp_path, ("<!-- run -->", "sh", "echo started\nsleep 60 | cat\n"))]) == 1
+    message = capsys.readouterr().err
+    assert "still running after 1 s" in message
+    assert "started" in message
