@@ -41,7 +41,15 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names.write_text("\n".join(NEW_NAMES) + "\n")
     if not (run / "record.json").is_file():
-        step("learn a prompt with SAR from Caltech101's features", "sar-train", "demo", "--out", str(run))
+        step(
+            "learn a prompt with SAR from Caltech101's features",
+            "sar-train",
+            "demo",
+            "--epochs",
+            "40",
+            "--out",
+            str(run),
+        )
     if not (bundle / "manifest.json").is_file():
         step("export it: from here on without PyTorch", "sar-export", str(run), "--out", str(bundle))
     step("classify photos among ImageNet's 1,000 names (the shipped bundle)", "sar-classify", *photos(), "--top-k", "3")

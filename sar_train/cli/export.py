@@ -57,7 +57,7 @@ Examples:
     metavar="BUNDLE",
     help="Check a bundle again, without torch: its files, its probe, its bank.",
 )
-@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.version_option(package_name="sar-clip")
 @guarded

@@ -65,7 +65,7 @@ Examples:
     type=click.Path(path_type=Path),
     help="Also write the features of all photos to this file, which sar-train reads in place of photos.",
 )
-@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.version_option(package_name="sar-clip")
 @guarded
