@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sar_train import checkpoint, loop
+from sar_train import checkpoint, loop, mini
 from sar_train.backbone import Backbone
 from sar_train.backbone import load as load_backbone
 from sar_train.config import RunConfig
@@ -150,12 +150,20 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     tell(f"{source.name}: {len(base)} classes, {len(labels)} photos to learn from, judged on {chosen.split}")
     problem = loop.Problem(features, labels, base, backbone.embed_names(base, backbone.handcrafted(template)))
     judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
-    given = {k: v for k in ("epochs", "learning_rate", "batch_size") if (v := getattr(config, k)) is not None}
-    schedule = dataclasses.replace(method.schedule, **given)
+    schedule = _schedule(config, method.schedule)
     with torch.no_grad():
         prompts = _make_method(method, config, backbone, base).prompts()
     novel = _novel(config, backbone, prompts, base, new, tell) if config.sar and sar.weight else None
     return Setting(config, backbone, source, chosen, template, problem, judge, novel, schedule)
+
+
+def _schedule(config: RunConfig, published: Schedule) -> Schedule:
+    """The method's published schedule, at sar-mini's rate where that is the backbone, and what the user set."""
+    if config.backbone == mini.NAME:
+        published = dataclasses.replace(published, learning_rate=mini.RATE_FACTOR * published.learning_rate)
+    names = ("epochs", "learning_rate", "batch_size")
+    given = {name: value for name in names if (value := getattr(config, name)) is not None}
+    return dataclasses.replace(published, **given)
 
 
 def _novel(

@@ -46,7 +46,9 @@ Examples:
 @option("--protocol", help="auto, base-to-new, all or pseudo (tuning on the base classes alone).  [default: auto]")
 @option("--template", help="Hand-crafted template with {}.  [default: the dataset's, or 'a photo of a {}.']")
 @option("--epochs", type=int, help="[default: the method's published number]")
-@option("--learning-rate", "--lr", type=float, help="[default: the method's published rate]")
+@option(
+    "--learning-rate", "--lr", type=float, help="[default: the method's published rate, ten times that on sar-mini]"
+)
 @option("--batch-size", type=int, help="[default: the method's published size]")
 @option("--device", help="cpu or cuda.  [default: cpu]")
 @option(

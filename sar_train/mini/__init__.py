@@ -17,6 +17,8 @@ WEIGHTS = Path(__file__).parent / f"{NAME}.safetensors"
 LOGIT_SCALE = 21.0
 """Multiplier of the cosine: the best likelihood on validation photos of Caltech101's base classes, which the image
 tower has not seen (``python -m sar_train.mini check``)."""
+RATE_FACTOR = 10.0
+"""Published learning rates are for a logit scale of 100; ``experiments/lr.toml`` finds ten times CoOp's here."""
 PREPROCESS: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from support.photos import SHARED, needs_shared
 
@@ -40,6 +41,7 @@ def test_preparing_a_run_reads_it_and_draws_the_shots() -> None:
     assert setting.plan.protocol == "base-to-new"
     assert len(setting.problem.class_names) == 50 == len(setting.plan.new)
     assert setting.novel is not None
+    assert setting.schedule.learning_rate == pytest.approx(2e-2)
     assert not {n.lower() for n in setting.novel.names} & {
         n.replace("_", " ").lower() for n in setting.source.class_names
     }
