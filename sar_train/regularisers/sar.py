@@ -4,11 +4,12 @@ The paper keeps the similarities among the text embeddings of base and novel cla
 them. Its equation is not public to us; what follows is ours. Over a random subset S of base and novel names, with w_i
 the unit embedding under the learned prompt and v_i under the hand-crafted one::
 
-    P_i = softmax over j != i of w_i . w_j / tau        Q_i the same of v_i . v_j
-    loss = mean over i in S of KL(Q_i || P_i)           (+ anchor * mean over novel i of 1 - w_i . v_i)
+    P_i = softmax over j != i of w_i . v_j / tau        Q_i = softmax over j != i of v_i . v_j / tau
+    loss = mean over i in S of KL(Q_i || P_i)
 
-It is zero when the relations agree, and blind to a common rotation of all w. The variants are options, below; their
-defaults come from ``experiments/ablation`` and its committed results.
+With ``frame="own"`` P_i compares w_i with the other prompted embeddings w_j, the reading nearest to the abstract; that
+loss is blind to a common rotation of all w, which moves unseen names away from their images and costs nothing. The
+defaults come from ``experiments/ablation.toml`` and its committed results.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ class SARConfig:
         weight: multiplier of the loss (lambda); 0 switches SAR off to the bit.
         tau: softmax temperature; the raw distances have none.
         distance: ``kl`` teacher first, ``kl-reverse`` student first, ``l1`` or ``mse`` on the raw similarities.
-        frame: what w_i is compared with: ``own`` prompted embeddings w_j, as above, or the ``teacher``'s v_j, which
-            fixes where the embeddings lie and not only how they lie to one another.
+        frame: what w_i is compared with: the ``teacher``'s v_j, or its ``own`` prompted neighbours w_j.
         rows: which i count: ``all`` of S, or the ``novel`` ones, which leaves base embeddings to the cross-entropy.
         rule: ``mixed`` takes all base names and ``subset`` novel ones a step, ``union`` draws ``subset`` from all.
         subset: how many names a step draws; 0 means all.
@@ -41,11 +41,11 @@ class SARConfig:
         teacher: ``template`` for the dataset's single template, ``ensemble`` for the mean over CLIP's 80.
     """
 
-    weight: float = 1.0
+    weight: float = 0.1
     tau: float = 0.1
     distance: Literal["kl", "kl-reverse", "l1", "mse"] = "kl"
     frame: Literal["own", "teacher"] = "teacher"
-    rows: Literal["all", "novel"] = "novel"
+    rows: Literal["all", "novel"] = "all"
     rule: Literal["mixed", "union"] = "mixed"
     subset: int = 64
     anchor: float = 0.0
