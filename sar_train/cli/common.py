@@ -39,7 +39,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (SarTrainError, SarInferError) as error:
             _stop(str(error), 2)
         except OSError as error:
-            _stop(f"{error.filename or 'writing'}: {error.strerror or error}", 2)
+            _stop(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
         except KeyboardInterrupt:
             _stop("interrupted; the same command goes on where it was", 130)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sar_train.errors import BackboneError
@@ -25,7 +25,7 @@ def save(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     rows, scales = quantise_rows(state.pop(TABLE))
     stored = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
     stored |= {f"{TABLE}.int8": rows, f"{TABLE}.scale": scales, "logit_scale": state["logit_scale"]}
-    save_file(stored, path, metadata)
+    path.write_bytes(save(stored, metadata))
 
 
 def load(model: nn.Module, path: Path) -> None:
