@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import torch as tensors
 from torch import Tensor, nn
 
 from sar_train.errors import BackboneError
@@ -25,7 +25,7 @@ def save(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     rows, scales = quantise_rows(state.pop(TABLE))
     stored = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
     stored |= {f"{TABLE}.int8": rows, f"{TABLE}.scale": scales, "logit_scale": state["logit_scale"]}
-    path.write_bytes(save(stored, metadata))
+    path.write_bytes(tensors.save(stored, metadata))
 
 
 def load(model: nn.Module, path: Path) -> None:
@@ -36,7 +36,7 @@ def load(model: nn.Module, path: Path) -> None:
     """
     if not path.is_file():
         raise BackboneError(f"the weights of sar-mini are missing: expected {path}; reinstall the package")
-    state = load_file(path)
+    state = tensors.load_file(path)
     scales = state.pop(f"{TABLE}.scale")
     table = state.pop(f"{TABLE}.int8").float() * scales[:, None]
     expanded = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
