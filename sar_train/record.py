@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sar_train.evaluate import Evaluation, harmonic_mean
 
 if TYPE_CHECKING:
-    from sar_train.trainer import Setting
+    from sar_train.setting import Setting
 
 PACKAGES = ("sar-clip", "torch", "open_clip_torch", "timm", "numpy", "safetensors")
 

@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,62 +14,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sar_train import checkpoint, loop, mini
+from sar_train import backbone as backbones
+from sar_train import checkpoint, loop
 from sar_train.backbone import Backbone
-from sar_train.backbone import load as load_backbone
 from sar_train.config import RunConfig
 from sar_train.data.features import save_features
-from sar_train.data.photos import Split
 from sar_train.data.shots import few_shot
-from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source, to_feature_set
-from sar_train.errors import ConfigError, RunError
-from sar_train.evaluate import Evaluation, evaluate, harmonic_mean
-from sar_train.novel import NovelNames, novel_names
+from sar_train.data.source import to_feature_set
+from sar_train.errors import RunError
+from sar_train.evaluate import Evaluation, harmonic_mean
 from sar_train.probe import linear_probe
-from sar_train.prompt_method import PromptMethod, Schedule, methods
-from sar_train.prompts import Prompts
-from sar_train.protocol import Plan, plan
+from sar_train.prompt_method import PromptMethod
 from sar_train.record import make_record
 from sar_train.regulariser import regularisers
+from sar_train.setting import Setting, Tell, make_method, open_data, prepare
 
-Tell = Callable[[str], None]
 _SAVE_EVERY = 5.0
 """Seconds between saved states."""
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The photos a run is judged on: features (N, D) and labels (N,) of base and of new classes."""
-
-    base: tuple[Tensor, Tensor, Sequence[str]] | None
-    new: tuple[Tensor, Tensor, Sequence[str]] | None
-
-    def __call__(self, embed: Callable[[Sequence[str]], Tensor]) -> dict[str, Evaluation | None]:
-        """Evaluate both parts, each against its own class names."""
-        parts = {"base": self.base, "new": self.new}
-        return {
-            name: None if part is None else evaluate(part[0], part[1], embed(part[2]), part[2])
-            for name, part in parts.items()
-        }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What does not change while a run trains."""
-
-    config: RunConfig
-    backbone: Backbone
-    source: FeatureSource | PhotoSource
-    plan: Plan
-    template: str
-    problem: loop.Problem
-    judge: Judge
-    novel: NovelNames | None
-    schedule: Schedule
-
-    def handcrafted(self, names: Sequence[str]) -> Tensor:
-        """(C, D) embeddings under the hand-crafted template."""
-        return self.backbone.embed_names(names, self.backbone.handcrafted(self.template))
 
 
 def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume: bool = True) -> checkpoint.Run:
@@ -93,8 +53,7 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
     tell(f"zero-shot: {describe(zero_shot)}")
     probe_accuracy = _probe(setting)
     prepared = time.monotonic()
-    kind = methods.get(config.method)
-    method = _make_method(kind, config, setting.backbone, setting.problem.class_names)
+    method = make_method(config, setting.backbone, setting.problem.class_names)
     out.mkdir(parents=True, exist_ok=True)
     state = _start(setting, method, out, resume=resume, tell=tell)
     loop.train(
@@ -130,103 +89,10 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
     return finished
 
 
-def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
-    """Load backbone and data, draw the shots, choose classes and novel names; nothing is written."""
-    method = methods.get(config.method)
-    config.section(config.method, method.Config)
-    sar = config.section("sar", regularisers.get("sar").Config)
-    unknown = set(config.sections) - {"sar", config.method}
-    if unknown:
-        raise ConfigError(f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and sar")
-    backbone = load_backbone(config.backbone, config.pretrained, device=config.device)
-    source = _open(config, backbone)
-    for warning in source.warnings:
-        tell(f"warning: {warning}")
-    chosen = plan(config.protocol, len(source.class_names), published_split=source.published_split)
-    template = config.template or source.template
-    base = [source.class_names[label] for label in chosen.base]
-    new = [source.class_names[label] for label in chosen.new]
-    features, labels = _shots(source, chosen, config)
-    tell(f"{source.name}: {len(base)} classes, {len(labels)} photos to learn from, judged on {chosen.split}")
-    problem = loop.Problem(features, labels, base, backbone.embed_names(base, backbone.handcrafted(template)))
-    judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
-    schedule = _schedule(config, method.schedule)
-    with torch.no_grad():
-        prompts = _make_method(method, config, backbone, base).prompts()
-    novel = _novel(config, backbone, prompts, base, new, tell) if config.sar and sar.weight else None
-    return Setting(config, backbone, source, chosen, template, problem, judge, novel, schedule)
-
-
-def _schedule(config: RunConfig, published: Schedule) -> Schedule:
-    """The method's published schedule, at sar-mini's rate where that is the backbone, and what the user set."""
-    if config.backbone == mini.NAME:
-        published = dataclasses.replace(published, learning_rate=mini.RATE_FACTOR * published.learning_rate)
-    names = ("epochs", "learning_rate", "batch_size")
-    given = {name: value for name in names if (value := getattr(config, name)) is not None}
-    return dataclasses.replace(published, **given)
-
-
-def _novel(
-    config: RunConfig, backbone: Backbone, prompts: Prompts, base: Sequence[str], new: Sequence[str], tell: Tell
-) -> NovelNames:
-    novel = novel_names(
-        config.novel,
-        base,
-        new=new,
-        tower=backbone.text,
-        prompts=prompts,
-        count=config.novel_count,
-        seed=config.seed,
-        exclude=config.exclude_eval_names,
-    )
-    for warning in novel.warnings:
-        tell(f"warning: {warning}")
-    what = "left out" if config.exclude_eval_names else "kept"
-    tell(f"{len(novel.names)} novel names from {novel.source}; {novel.overlap} of the evaluated new names {what}")
-    return novel
-
-
-def _open(config: RunConfig, backbone: Backbone) -> FeatureSource | PhotoSource:
-    return open_source(
-        config.data,
-        Path(config.data_root) if config.data_root else None,
-        backbone,
-        config.shots,
-        config.seed,
-        config.views,
-        PhotoOptions(
-            cache_dir=Path(config.cache_dir) if config.cache_dir else None,
-            progress=True,
-            allow_missing=config.allow_missing,
-            skip_unreadable=config.skip_unreadable,
-        ),
-    )
-
-
 def write_features(config: RunConfig, path: Path, *, command: str = "") -> None:
     """Write the features of all photos (plain views) to a file that ``sar-train`` reads in place of them."""
-    backbone = load_backbone(config.backbone, config.pretrained, device=config.device)
-    save_features(to_feature_set(_open(config, backbone), {"command": command} if command else None), path)
-
-
-def _shots(source: FeatureSource | PhotoSource, chosen: Plan, config: RunConfig) -> tuple[Tensor, Tensor]:
-    labels = source.labels("train").tolist()
-    place = {label: i for i, label in enumerate(chosen.base)}
-    drawn = few_shot(labels, source.labels("val").tolist(), config.shots, config.seed).train
-    rows = [row for row in drawn if labels[row] in place]
-    return source.features("train", torch.tensor(rows)), torch.tensor([place[labels[row]] for row in rows])
-
-
-def _judged(
-    source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split
-) -> tuple[Tensor, Tensor, Sequence[str]] | None:
-    place = {label: i for i, label in enumerate(classes)}
-    labels = source.labels(split)
-    rows = torch.tensor([i for i, label in enumerate(labels.tolist()) if label in place], dtype=torch.long)
-    if not len(rows):
-        return None
-    names = [source.class_names[label] for label in classes]
-    return source.plain(split, rows), torch.tensor([place[int(label)] for label in labels[rows]]), names
+    backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
+    save_features(to_feature_set(open_data(config, backbone), {"command": command} if command else None), path)
 
 
 def _probe(setting: Setting) -> float:
@@ -240,13 +106,6 @@ def _probe(setting: Setting) -> float:
     if judged is None:
         return float("nan")
     return linear_probe(setting.problem.features, setting.problem.labels, *judged[:2], val=val, seed=config.seed)
-
-
-def _make_method(
-    kind: type[PromptMethod], config: RunConfig, backbone: Backbone, class_names: Sequence[str]
-) -> PromptMethod:
-    generator = torch.Generator().manual_seed(config.seed)
-    return kind(config.section(config.method, kind.Config), backbone, class_names, generator)
 
 
 def _regularisation(setting: Setting) -> loop.Regularisation | None:

@@ -21,6 +21,7 @@ from sar_train.checkpoint import load_run, load_state
 from sar_train.config import RunConfig
 from sar_train.data.features import save_features
 from sar_train.errors import ConfigError, RunError
+from sar_train.setting import prepare
 
 SECTIONS = {"sar": {"subset": 4}}
 
@@ -111,7 +112,7 @@ def test_a_finished_run_is_not_overwritten(features: Path, names: Path, tmp_path
 
 def test_settings_of_something_that_is_not_used(features: Path, names: Path) -> None:
     with pytest.raises(ConfigError, match="maple"):
-        trainer.prepare(settings(features, names, sections={"maple": {"depth": 9}}))
+        prepare(settings(features, names, sections={"maple": {"depth": 9}}))
 
 
 CHILD = """

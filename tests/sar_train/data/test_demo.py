@@ -12,7 +12,7 @@ from sar_train.data.coop_layout import load_dataset
 from sar_train.data.features import load_features
 from sar_train.data.photo_source import PhotoSource
 from sar_train.data.source import DEMO_FILE
-from sar_train.trainer import prepare
+from sar_train.setting import prepare
 
 
 def test_the_demo_is_caltech101_with_its_published_split() -> None:
