@@ -1,6 +1,6 @@
 """``sar-classify one.jpg`` as a whole process against ``import torch, open_clip``: seconds and peak memory.
 
-    python benchmarks/cold_start.py PHOTO [--runs 9]
+    python benchmarks/cold_start.py [PHOTO] [--classes FILE] [--runs 9]
 
 The two commands take turns, so that a drifting machine slows both; medians are printed.
 """
@@ -13,6 +13,7 @@ import os
 import statistics
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -32,10 +33,16 @@ def spent(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
+def coffee() -> Path:
+    """A photo that comes with scikit-image."""
+    spec = find_spec("skimage")
+    return Path(spec.origin or "").parent / "data" / "coffee.png" if spec else Path("photo.jpg")
+
+
 def main() -> None:
     """Print a table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photo", type=Path)
+    parser.add_argument("photo", type=Path, nargs="?", default=coffee())
     parser.add_argument("--classes", type=Path, help="also with new class names")
     parser.add_argument("--runs", type=int, default=9)
     given = parser.parse_args()
