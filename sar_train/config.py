@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import tomllib
 import types
@@ -166,8 +165,3 @@ def coerce(kind: Any, value: Any) -> Any:
         except (TypeError, ValueError):
             pass
     raise ValueError(f"expected {kind.__name__}, got {value!r}")
-
-
-def as_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain JSON values."""
-    return dataclasses.asdict(config)

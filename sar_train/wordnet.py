@@ -28,11 +28,6 @@ class Synset:
     hypernyms: tuple[int, ...]
 
     @property
-    def wnid(self) -> str:
-        """The identifier that ImageNet uses, ``n`` and eight digits."""
-        return f"n{self.offset:08d}"
-
-    @property
     def name(self) -> str:
         """The first lemma, WordNet's own choice of a headword."""
         return self.lemmas[0][0]

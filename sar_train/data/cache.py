@@ -31,13 +31,6 @@ FLUSH_ROWS = 1024
 _LOG = logging.getLogger(__name__)
 
 
-def default_folder() -> Path:
-    """``$SAR_CACHE``, or ``sar-clip`` in the user's cache folder."""
-    own = os.environ.get("SAR_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME")
-    return Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "sar-clip"
-
-
 def set_folder(cache: Path, dataset: str, backbone: Backbone) -> Path:
     """Where the features of one photo set under one backbone lie."""
     content = [VERSION, backbone.weights_digest, dataclasses.asdict(backbone.preprocess)]

@@ -7,13 +7,9 @@ all classes; base and new are told apart afterwards, so that base-to-new and all
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from sar_train.data.files import write_atomic
 
 MAX_VAL_SHOTS = 4
 
@@ -70,20 +66,3 @@ def base_new(labels: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def pseudo_split(base: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Base labels as (pseudo-base, pseudo-new) by the same rule, so that settings are tuned without the new classes."""
     return base_new(base)
-
-
-def save_shots(path: Path, shots: Shots, paths: tuple[Sequence[str], Sequence[str]] | None = None) -> None:
-    """Write the draw as JSON: row numbers, and the photos' relative paths where there are photos.
-
-    Args:
-        path: the file, usually ``shots.json`` in a run folder.
-        shots: the draw.
-        paths: relative paths of all training and of all validation photos.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    content = {}
-    for name, rows, of_split in zip(("train", "val"), (shots.train, shots.val), paths or (None, None), strict=True):
-        content[name] = {"rows": list(rows)} | ({"paths": [of_split[r] for r in rows]} if of_split is not None else {})
-    write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -1,9 +1,7 @@
 """The draws of CoOp, written out here with the global generator as CoOp uses it."""
 
-import json
 import random
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from support.photos import SHARED, needs_shared
 
 from sar_train.data.coop_layout import LAYOUTS, read_split
-from sar_train.data.shots import base_new, few_shot, pseudo_split, sample, save_shots
+from sar_train.data.shots import base_new, few_shot, pseudo_split, sample
 
 
 def as_coop_does(train: list[tuple[str, int]], val: list[tuple[str, int]], shots: int, seed: int) -> list[list[str]]:
@@ -70,14 +68,3 @@ def test_base_and_new_part_the_labels(labels: set[int]) -> None:
     base, new = base_new(labels)
     assert [*base, *new] == sorted(labels)
     assert len(base) - len(new) in (0, 1)
-
-
-def test_saved_shots_name_rows_and_paths(tmp_path: Path) -> None:
-    drawn = few_shot([0, 0, 1], [0, 1], 1, seed=3)
-    save_shots(tmp_path / "shots.json", drawn, (["a.jpg", "b.jpg", "c.jpg"], ["d.jpg", "e.jpg"]))
-    content = json.loads((tmp_path / "shots.json").read_text())
-    assert content["train"]["rows"] == list(drawn.train)
-    assert content["train"]["paths"] == ["abc"[i] + ".jpg" for i in drawn.train]
-    assert content["val"]["paths"] == ["d.jpg", "e.jpg"]
-    save_shots(tmp_path / "rows.json", drawn)
-    assert json.loads((tmp_path / "rows.json").read_text())["val"] == {"rows": [0, 1]}
