@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.photos import write_photo
+from support.tiny import tiny_backbone
 
 from sar_train.data import cache as module
-from sar_train.data.cache import FeatureCache, row_key
+from sar_train.data.cache import FeatureCache, row_key, set_folder
 from sar_train.errors import DataError
 
 KEYS = [bytes([i]) * 16 for i in range(5)]
@@ -89,3 +90,10 @@ def test_keys_follow_the_photo_and_the_view(tmp_path: Path) -> None:
     assert len({plain, first, row_key("x.png", stat, 1, 2), row_key("y.png", stat, 0, 1)}) == 4
     os.utime(path, ns=(1, 1))
     assert row_key("x.png", path.stat(), 0, 1) != plain
+
+
+def test_folders(tmp_path: Path) -> None:
+    ours = set_folder(tmp_path, "my photos/…", tiny_backbone())
+    assert ours.parent == tmp_path
+    assert ours.name.startswith("my_photos__-")
+    assert ours != set_folder(tmp_path, "my photos/…", tiny_backbone(seed=1))
