@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 IMAGE_ENCODER = "image_encoder.onnx"
 NAME_ENCODER = "name_encoder.onnx"
 BANK = "bank.safetensors"
+HEAD = "head.safetensors"
 TOKENIZER = "tokenizer.bpe.gz"
 
 
@@ -129,7 +130,8 @@ class Manifest:
     """Everything that the run time needs to know; see ``docs/artefact.md`` field by field.
 
     ``logit_scale`` is the multiplier of the cosine (about 100 for CLIP), not its logarithm. ``encoder_digest`` binds
-    banks: it covers weights, prompt and tokenizer, never a graph file. ``digest`` is the bundle's identity.
+    banks and heads: it covers weights, prompt and tokenizer, never a graph file. ``head`` is ``HEAD`` or None.
+    ``digest`` is the bundle's identity.
     """
 
     schema_version: int

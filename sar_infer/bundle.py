@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sar_infer.artefact import BANK, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, Manifest, file_entry
+from sar_infer.artefact import BANK, HEAD, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, Manifest, file_entry
 from sar_infer.bank import ClassBank
 from sar_infer.errors import BankError, BundleError
 from sar_infer.graph import FLOAT, INT64, Port, read_signature
+from sar_infer.head import ClassHead
+from sar_infer.names import name_key
 from sar_infer.tokenizer import Tokenizer
 
 PIXELS, TOKENS, EMBEDDING = "pixels", "tokens", "embedding"
@@ -25,6 +27,7 @@ class Bundle:
     path: Path
     manifest: Manifest
     bank: ClassBank
+    head: ClassHead | None = None
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -47,7 +50,7 @@ def open_bundle(path: Path | None = None) -> Bundle:
     Raises:
         SchemaError: the bundle needs a newer reader.
         BundleError: a file is missing, extra, changed or a link out of the folder; a graph refers to data outside
-            itself or does not fit the manifest; the bank is damaged.
+            itself or does not fit the manifest; the bank or the head is damaged or does not belong to the rest.
     """
     path = default_bundle() if path is None else path
     try:
@@ -77,7 +80,25 @@ def _open(path: Path) -> Bundle:
     bank = ClassBank.load(path / BANK, manifest.encoder_digest)
     if bank.embeddings.shape[1] != manifest.embed_dim:
         raise BundleError(f"{path / BANK}: rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
-    return Bundle(path, manifest, bank)
+    return Bundle(path, manifest, bank, _open_head(path, manifest, bank))
+
+
+def _open_head(path: Path, manifest: Manifest, bank: ClassBank) -> ClassHead | None:
+    if manifest.head is None:
+        return None
+    head = ClassHead.load(path / HEAD, manifest.encoder_digest)
+    if head.weight.shape[1] != manifest.embed_dim:
+        raise BundleError(f"{path / HEAD}: rows of {head.weight.shape[1]}, expected {manifest.embed_dim}")
+    known = {name_key(name) for name in bank.names}
+    seen: set[str] = set()
+    for name in head.names:
+        key = name_key(name)
+        if key not in known:
+            raise BundleError(f"{path / HEAD}: class {name!r} is not in the bundle's bank")
+        if key in seen:
+            raise BundleError(f"{path / HEAD}: class {name!r} differs from another in case or space alone")
+        seen.add(key)
+    return head
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -98,6 +119,7 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
     for name in _REQUIRED:
         if name not in listed:
             raise BundleError(f"{path / MANIFEST}: does not list {name}, which every bundle has")
+    _check_head_listing(path, manifest)
     for name in sorted(listed - present):
         raise BundleError(f"{path / name}: missing, but listed in {MANIFEST}; copy or export the bundle again")
     for name in sorted(present - listed):
@@ -110,6 +132,16 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"{path / name}: leads out of the bundle folder")
         if not (path / name).is_file():
             raise BundleError(f"{path / name}: not a file")
+
+
+def _check_head_listing(path: Path, manifest: Manifest) -> None:
+    """A head is both named and listed, or neither."""
+    if manifest.head not in (None, HEAD):
+        raise BundleError(f"{path / MANIFEST}: field head: expected null or {HEAD!r}, got {manifest.head!r:.80}")
+    if manifest.head and HEAD not in manifest.files:
+        raise BundleError(f"{path / MANIFEST}: does not list {HEAD}, which its field head names")
+    if HEAD in manifest.files and not manifest.head:
+        raise BundleError(f"{path / HEAD}: listed in {MANIFEST}, whose field head does not name it")
 
 
 def _check_contents(path: Path, manifest: Manifest) -> None:

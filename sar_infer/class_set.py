@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ import numpy.typing as npt
 
 from sar_infer.bank import ClassBank
 from sar_infer.errors import ClassNameError, InputError
+from sar_infer.head import ClassHead
 from sar_infer.names import name_key
-from sar_infer.results import Source
+from sar_infer.results import Branch, Source
 
 Classes = Sequence[str] | Mapping[str, str | list[str] | tuple[str, ...]]
 """Class names, or phrases by class name."""
@@ -20,11 +22,17 @@ Phrases = dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True, eq=False)
 class ClassSet:
-    """Class names, where each comes from, and unit rows (C, D)."""
+    """Class names, where each comes from, unit rows (C, D), and a head for exactly these classes, in this order."""
 
     names: tuple[str, ...]
     sources: tuple[Source, ...]
     embeddings: npt.NDArray[np.float32]
+    head: ClassHead | None = None
+
+    @property
+    def branch(self) -> Branch:
+        """What answers for these classes."""
+        return "text" if self.head is None else "head+text"
 
 
 def phrases_by_name(classes: Classes | None) -> Phrases:
@@ -86,3 +94,23 @@ def build_class_set(
     rows = [bank.embeddings[kept]]
     rows += [(bank.embeddings[from_bank[n]] if n in from_bank else new_rows[n])[np.newaxis] for n in given]
     return ClassSet(tuple(names), tuple(sources), np.concatenate(rows))
+
+
+def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank) -> ClassSet:
+    """The classes with the head, if they are exactly its own, with the rows that they have in the bundle's bank.
+
+    Args:
+        classes: The classes of a call, from any bank.
+        head: The bundle's, which has each name once.
+        bank: The bundle's, which has every name of the head.
+    """
+    if head is None or len(classes.names) != len(head.names) or "extended" in classes.sources:
+        return classes
+    columns = {name_key(name): column for column, name in enumerate(head.names)}
+    keys = [name_key(name) for name in classes.names]
+    if set(keys) != set(columns):
+        return classes
+    known = {name_key(name): row for row, name in enumerate(bank.names)}
+    if not np.array_equal(classes.embeddings, bank.embeddings[[known[key] for key in keys]]):
+        return classes
+    return dataclasses.replace(classes, head=head.reordered([columns[key] for key in keys]))

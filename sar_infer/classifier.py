@@ -15,7 +15,7 @@ from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.cache import EmbeddingCache, shared_cache
-from sar_infer.class_set import Classes, ClassSet, build_class_set, phrases_by_name
+from sar_infer.class_set import Classes, ClassSet, build_class_set, phrases_by_name, with_head
 from sar_infer.decoding import Decoded, decode_batches
 from sar_infer.encoders import ImageEncoder, NameEncoder
 from sar_infer.errors import BankError, ImageError, InputError
@@ -32,7 +32,8 @@ class Classifier:
     """Classifies pictures against a bank of class names and any further names; safe to share between threads.
 
     Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others
-    once, as long as ``cache`` remembers them.
+    once, as long as ``cache`` remembers them. Where the bundle has a class head, it takes part when the classes are
+    exactly its own, with the bundle's rows; for any other classes the text branch answers alone.
 
     Args:
         bundle: An open bundle.
@@ -129,11 +130,14 @@ class Classifier:
     def class_set(self, classes: Classes | None = None, only: bool = False) -> ClassSet:
         """The classes to choose from, as in ``classify``; make it once for many calls of ``stream``.
 
+        Whether the bundle's head takes part is decided here.
+
         Raises:
             ClassNameError: a name is empty or too long.
             InputError: no class is left.
         """
-        return build_class_set(self.bank, phrases_by_name(classes), only, self._embed_phrases)
+        chosen = build_class_set(self.bank, phrases_by_name(classes), only, self._embed_phrases)
+        return with_head(chosen, self.bundle.head, self.bundle.bank)
 
     def stream(
         self,
@@ -167,9 +171,9 @@ class Classifier:
             with profile.phase("score"):
                 ranked = iter(self._rank(rows, classes, top_k))
                 results = [
-                    ImageResult(name, error=str(item))
+                    ImageResult(name, error=str(item), branch=classes.branch)
                     if isinstance(item, ImageError)
-                    else ImageResult(name, next(ranked))
+                    else ImageResult(name, next(ranked), branch=classes.branch)
                     for name, item in batch
                 ]
             yield from results
@@ -217,6 +221,8 @@ class Classifier:
         similarities = rows @ classes.embeddings.T
         logits = similarities * np.float32(self.bundle.manifest.logit_scale)
         logits += np.float32(self.bundle.manifest.logit_bias or 0)
+        if classes.head is not None:
+            logits = classes.head.combined(logits, rows)
         scores = scoring.softmax(logits)
         for row, columns in enumerate(scoring.top_k(logits, top_k)):
             yield tuple(

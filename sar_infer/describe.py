@@ -23,6 +23,11 @@ def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
     if manifest.template:
         yield "template", manifest.template
     yield "classes", f"{len(bundle.bank.names)} in the bank"
+    if bundle.head is not None:
+        yield (
+            "head",
+            f"for {len(bundle.head.names)} of them, with a share of {bundle.head.mix:g} beside the text branch",
+        )
     yield "embedding", f"{manifest.embed_dim} numbers, logit scale {manifest.logit_scale:g}"
     yield "image", f"{manifest.preprocess.size} pixels, {manifest.preprocess.resize_mode}"
     yield "class name", f"at most {manifest.tokenizer.max_name_tokens} tokens"

@@ -28,7 +28,7 @@ def text(results: Iterable[ImageResult]) -> Iterator[str]:
 
 
 def jsonl(results: Iterable[ImageResult]) -> Iterator[str]:
-    """One JSON object a line and picture."""
+    """One JSON object a line and picture: the fields of ``ImageResult``."""
     for result in results:
         yield _object(result) + "\n"
 

@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from sar_infer.bank import ClassBank
 from sar_infer.errors import BankError, SchemaError
+from sar_infer.named_tensors import digest_of
 
 NAMES = ("cat", "日本 spitz", "é")
 
@@ -122,11 +123,9 @@ def test_changed_files(path: Path, changes: dict, error: type[Exception], messag
 @pytest.mark.parametrize("offsets", [[0, 3, 15, 18], [1, 3, 15, 17], [0, 15, 3, 17], [], [0, 4, 15, 17]])
 def test_offsets_that_do_not_fit(path: Path, offsets: list[int]) -> None:
     """With a digest made to match, so that the offsets themselves are what is refused."""
-    from sar_infer.bank import _content_digest
-
     tensors = contents(path)[1]
     tensors["offsets"] = np.array(offsets, dtype=np.int64)
-    digest = _content_digest(tensors["names"], tensors["offsets"], tensors["embeddings"])
+    digest = digest_of(tensors["names"], tensors["offsets"], tensors["embeddings"])
     with pytest.raises(BankError, match=r"b\.safetensors: "):
         ClassBank.load(rewritten(path, {"content_digest": digest}, **tensors))
 

@@ -13,6 +13,7 @@ from support.bundles import (
     ENCODER_DIGEST,
     PREPROCESS,
     SPEC,
+    example_head,
     image_graph,
     name_rows,
     reseal,
@@ -20,10 +21,11 @@ from support.bundles import (
 )
 
 import sar_infer.bundle
-from sar_infer.artefact import BANK, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, file_entry
+from sar_infer.artefact import BANK, HEAD, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, file_entry
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import default_bundle, open_bundle
 from sar_infer.errors import BundleError, SchemaError
+from sar_infer.head import ClassHead
 
 FILES = (IMAGE_ENCODER, NAME_ENCODER, BANK, TOKENIZER)
 
@@ -170,6 +172,65 @@ def test_external_weights(bundle_copy: Path) -> None:
     onnx.save(image_graph(), bundle_copy / IMAGE_ENCODER, save_as_external_data=True, location="w", size_threshold=0)
     reseal(bundle_copy)
     refused(bundle_copy, "refers to data outside the file")
+
+
+# --------------------------------------------------------------------------------------------------------------- head
+def test_a_bundle_with_a_head_opens(headed_path: Path, bundle_path: Path) -> None:
+    bundle = open_bundle(headed_path)
+    assert bundle.head is not None
+    assert bundle.head.names == ("Grey  thing", "red", "blue", "green")
+    assert (bundle.manifest.head, bundle.manifest.min_reader) == (HEAD, 1)
+    assert open_bundle(bundle_path).head is None
+
+
+def test_a_head_for_some_of_the_banks_classes(tmp_path: Path) -> None:
+    bundle = open_bundle(write_bundle(tmp_path / "b", head=example_head(("blue", "red"))))
+    assert bundle.head is not None
+    assert bundle.head.names == ("blue", "red")
+
+
+@pytest.mark.parametrize("named", ["bank.safetensors", "../head.safetensors", ""])
+def test_a_head_of_another_name(headed_copy: Path, named: str) -> None:
+    reseal(headed_copy, head=named)
+    refused(headed_copy, f"field head: expected null or '{HEAD}', got '{named}'")
+
+
+def test_a_head_is_named_and_listed_or_neither(headed_copy: Path, bundle_copy: Path) -> None:
+    reseal(headed_copy, head=None)
+    refused(headed_copy, f"{HEAD}: listed in {MANIFEST}, whose field head does not name it")
+    reseal(bundle_copy, head=HEAD)
+    refused(bundle_copy, f"does not list {HEAD}, which its field head names")
+
+
+def test_a_damaged_or_missing_head(headed_copy: Path) -> None:
+    data = (headed_copy / HEAD).read_bytes()
+    for position in np.linspace(0, len(data) - 1, 12).astype(int).tolist():
+        (headed_copy / HEAD).write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        refused(headed_copy, f"{HEAD}: damaged")
+    (headed_copy / HEAD).unlink()
+    refused(headed_copy, f"{HEAD}: missing")
+    (headed_copy / HEAD).write_bytes(b"hello")
+    reseal(headed_copy)
+    refused(headed_copy, f"{HEAD}: not a readable safetensors file")
+    shutil.copy(headed_copy / BANK, headed_copy / HEAD)
+    reseal(headed_copy)
+    refused(headed_copy, f"{HEAD}: not a class head")
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (dataclasses.replace(example_head(), encoder_digest="f" * 64), f"{ENCODER_DIGEST}, the head has {'f' * 64}"),
+        (example_head(dim=DIM + 1), f"rows of {DIM + 1}, expected {DIM}"),
+        (example_head(("red", "zebra")), "class 'zebra' is not in the bundle's bank"),
+        (example_head(("red", " RED")), "class ' RED' differs from another in case or space alone"),
+    ],
+    ids=["encoder", "width", "class", "case"],
+)
+def test_a_head_that_does_not_fit(headed_copy: Path, head: ClassHead, message: str) -> None:
+    head.save(headed_copy / HEAD)
+    reseal(headed_copy)
+    refused(headed_copy, f"{HEAD}: .*{message}")
 
 
 def test_a_tokenizer_with_another_end(bundle_copy: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, image_weight, name_rows
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, example_head, image_weight, name_rows
 from support.pictures import encoded
 
 from sar_infer import BankError, Classifier, ClassNameError, DeviceError, ImageError, InputError
@@ -164,6 +164,71 @@ def test_many_threads_share_one_classifier(bundle_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(64)))
+
+
+# ------------------------------------------------------------------------------------------------------- with a head
+def expected_of_both(pixels: np.ndarray) -> list[tuple[str, float, float, float]]:
+    """As ``expected``, with the head of ``headed``: by numpy in float64, class by class."""
+    row = to_input(Image.fromarray(pixels), PREPROCESS).mean(axis=(1, 2)).astype(np.float64) @ image_weight()
+    row /= np.linalg.norm(row)
+    spelling = {"grey thing": "Grey  thing"}
+    similarity, logits = [], []
+    for name in BANK_NAMES:
+        head = example_head([spelling.get(name, name)])
+        similarity.append(float(name_rows([name])[0] @ row))
+        own = sum(float(w) * float(x) for w, x in zip(head.weight[0], row, strict=True)) + float(head.bias[0])
+        logits.append((1 - 0.7) * 20 * similarity[-1] + 0.7 * own)
+    scores = np.exp(logits) / np.exp(logits).sum()
+    return sorted(zip(BANK_NAMES, scores, logits, similarity, strict=True), key=lambda item: -item[1])
+
+
+@pytest.mark.parametrize("order", [None, BANK_NAMES, BANK_NAMES[::-1]])
+def test_a_head_answers_with_the_text_branch_for_its_own_classes(headed: Classifier, order) -> None:
+    results = headed.classify([picture(1), b"bad", picture(2)], order, only=order is not None)
+    assert [result.branch for result in results] == ["head+text"] * 3
+    compare(results[0].predictions, expected_of_both(picture(1)))
+    compare(results[2].predictions, expected_of_both(picture(2)))
+    assert results[1].predictions == ()
+    assert abs(results[0].predictions[0].logit - expected(picture(1), BANK_NAMES)[0][2]) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("classes", "only"),
+    [
+        (["zebra"], False),
+        (BANK_NAMES[:3], True),
+        ([*BANK_NAMES[:3], "zebra"], True),
+        ({"red": ["red", "crimson"]}, False),
+        ({name: f"{name} one" for name in BANK_NAMES}, True),
+    ],
+    ids=["added", "left out", "exchanged", "phrases", "phrases for all"],
+)
+def test_for_other_classes_the_answer_is_as_without_a_head(
+    headed: Classifier, classifier: Classifier, classes, only: bool
+) -> None:
+    images = [picture(seed) for seed in range(4)]
+    results = headed.classify(images, classes, only, top_k=9)
+    assert results == classifier.classify(images, classes, only, top_k=9)
+    assert {result.branch for result in results} == {"text"}
+
+
+def test_a_head_and_another_bank(headed: Classifier, headed_path: Path, classifier: Classifier) -> None:
+    own, mixed = headed.bundle.bank, np.float32([[0.8], [0.6], [1], [1]])
+    same = ClassBank(own.names, own.embeddings.copy(), ENCODER_DIGEST)
+    assert Classifier.open(headed_path, bank=same).classify(picture()) == headed.classify(picture())
+    rows = own.embeddings * mixed + own.embeddings[::-1] * (1 - mixed)
+    edited = ClassBank(own.names, rows / np.linalg.norm(rows, axis=1, keepdims=True), ENCODER_DIGEST)
+    (result,) = Classifier.open(headed_path, bank=edited).classify(picture())
+    assert result.branch == "text"
+    assert [result] == Classifier(classifier.bundle, bank=edited).classify(picture())
+
+
+def test_the_head_is_chosen_once_for_many_pictures(headed: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = headed.class_set()
+    monkeypatch.setattr("sar_infer.classifier.with_head", None)
+    results = list(headed.stream([picture(seed) for seed in range(5)], classes, batch_size=2))
+    for seed, result in enumerate(results):
+        compare(result.predictions, expected_of_both(picture(seed))[:5])
 
 
 FRESH = """

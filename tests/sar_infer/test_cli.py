@@ -73,7 +73,7 @@ def test_jsonl_in_input_order(folder: Path) -> None:
     assert lines[1]["predictions"] == []
     assert lines[1]["error"].startswith("not an image")
     for line in (lines[0], lines[2]):
-        assert set(line) == {"image", "predictions", "error"}
+        assert set(line) == {"image", "predictions", "error", "branch"}
         assert line["error"] is None
         assert {p["label"]: p["source"] for p in line["predictions"]} == {
             **dict.fromkeys(BANK_NAMES, "bank"), "owl": "extended", "zebra": "extended"
@@ -113,6 +113,23 @@ def test_another_bank(folder: Path) -> None:
     ClassBank(("owl",), name_rows(["owl"]), ENCODER_DIGEST).save(Path("b.safetensors"))
     result = run("photos/a.jpg", "--bank", "b.safetensors", "--format", "jsonl")
     assert [p["label"] for p in objects(result)[0]["predictions"]] == ["owl"]
+
+
+def test_json_tells_which_branch_answered(folder: Path, headed_path: Path) -> None:
+    bundle = ("--bundle", str(headed_path))
+    Path("new.txt").write_text("owl\n")
+    Path("same.txt").write_text("".join(f"{name.upper()}\n" for name in BANK_NAMES[::-1]))
+    for more, branch in (
+        ((), "head+text"),
+        (("--classes", "same.txt", "--only"), "head+text"),
+        (("--classes", "new.txt"), "text"),
+    ):
+        lines = objects(run("photos", *bundle, *more, "--format", "jsonl"))
+        assert [line["branch"] for line in lines] == [branch] * 2
+        assert [r["branch"] for r in json.loads(run("photos", *bundle, *more, "--format", "json").stdout)] == [
+            branch
+        ] * 2
+    assert objects(run("photos/a.jpg", "--format", "jsonl"))[0]["branch"] == "text"
 
 
 def test_info(folder: Path) -> None:

@@ -28,6 +28,11 @@ def test_what_it_is_and_how_good(bundle_copy: Path) -> None:
     assert found["digest"] == open_bundle(bundle_copy).manifest.digest
 
 
+def test_a_head_is_told(headed_path: Path, bundle_path: Path) -> None:
+    assert lines(headed_path)["head"] == "for 4 of them, with a share of 0.7 beside the text branch"
+    assert "head" not in lines(bundle_path)
+
+
 def test_what_is_not_known_is_left_out(bundle_copy: Path) -> None:
     reseal(bundle_copy, passport=Passport(), template=None, regularisers={})
     assert lines(bundle_copy).keys().isdisjoint({"measured on", "zero-shot", "this bundle", "template", "note"})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Iterator
@@ -26,8 +27,17 @@ def test_jsonl_is_the_contract() -> None:
             {"label": 'the "日本" owl', "score": 0.25, "logit": 14.0, "similarity": 0.7, "source": "extended"},
         ],
         "error": None,
+        "branch": "text",
     }
-    assert json.loads(second) == {"image": "x.jpg", "predictions": [], "error": "not an image"}
+    assert json.loads(second) == {"image": "x.jpg", "predictions": [], "error": "not an image", "branch": "text"}
+
+
+def test_branch_is_told_to_programs_and_changes_nothing_else() -> None:
+    headed = dataclasses.replace(GOOD, branch="head+text")
+    assert json.loads("".join(FORMATS["jsonl"]([headed])))["branch"] == "head+text"
+    assert json.loads("".join(FORMATS["json"]([headed])))[0]["branch"] == "head+text"
+    for form in ("text", "csv"):
+        assert list(FORMATS[form]([headed])) == list(FORMATS[form]([GOOD]))
 
 
 @pytest.mark.parametrize("results", [[], [GOOD], [GOOD, BAD]])

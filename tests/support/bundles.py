@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sar_infer.artefact import (
     BANK,
+    HEAD,
     IMAGE_ENCODER,
     MANIFEST,
     NAME_ENCODER,
@@ -31,6 +32,7 @@ from sar_infer.artefact import (
     file_entry,
 )
 from sar_infer.bank import ClassBank
+from sar_infer.head import ClassHead
 from sar_infer.tokenizer import Tokenizer, encode_name
 
 DIM = 8
@@ -44,13 +46,15 @@ PREPROCESS = Preprocess(
 )
 
 
-def write_bundle(path: Path, names: Sequence[str] = BANK_NAMES, **changes: Any) -> Path:
+def write_bundle(path: Path, names: Sequence[str] = BANK_NAMES, head: ClassHead | None = None, **changes: Any) -> Path:
     """Write a sound bundle to a folder that does not exist yet; ``changes`` replace manifest fields."""
     path.mkdir(parents=True)
     onnx.save(image_graph(), path / IMAGE_ENCODER)
     onnx.save(name_graph(), path / NAME_ENCODER)
     write_tokenizer(path / TOKENIZER)
     ClassBank(tuple(names), name_rows(names), changes.get("encoder_digest", ENCODER_DIGEST)).save(path / BANK)
+    if head is not None:
+        head.save(path / HEAD)
     reseal(path, **changes)
     return path
 
@@ -58,8 +62,16 @@ def write_bundle(path: Path, names: Sequence[str] = BANK_NAMES, **changes: Any) 
 def reseal(path: Path, **changes: Any) -> None:
     """Write the manifest anew for the files that are there."""
     files = {entry.name: file_entry(entry) for entry in sorted(path.iterdir()) if entry.name != MANIFEST}
-    manifest = dataclasses.replace(example_manifest(), files=files, **changes)
+    changes = {"head": HEAD if HEAD in files else None, "files": files, **changes}
+    manifest = dataclasses.replace(example_manifest(), **changes)
     (path / MANIFEST).write_text(manifest.sealed().dump(), "utf-8")
+
+
+def example_head(names: Sequence[str] = BANK_NAMES, mix: float = 0.7, dim: int = DIM) -> ClassHead:
+    """A head whose answers differ from those of the text branch; the row of a name does not depend on the others."""
+    seeds = [list(name.encode()) for name in names]
+    rows = np.array([np.random.default_rng(seed).normal(size=dim + 1) for seed in seeds], dtype=np.float32)
+    return ClassHead(tuple(names), 6 * rows[:, :-1], rows[:, -1], mix, ENCODER_DIGEST)
 
 
 @functools.cache
