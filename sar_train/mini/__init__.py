@@ -1,6 +1,6 @@
-"""`sar-mini`, the small backbone that ships with the package: its configuration, weights and recipe.
+"""`sar-mini` and `sar-mini-vit`, the small backbones that ship with the package: configurations, weights and recipes.
 
-It is a demonstration and test backbone, not a rival of ViT-B/16; ``MODEL_CARD.md`` beside this file says what it is.
+They are demonstration and test backbones, no rivals of ViT-B/16; ``MODEL_CARD.md`` beside this file says what they are.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import open_clip
 from torch import nn
 
 NAME = "sar-mini"
-CONFIG = Path(__file__).parent / f"{NAME}.json"
+VIT_NAME = "sar-mini-vit"
+"""The same text tower behind a vision transformer, for methods that prompt one."""
+NAMES = (NAME, VIT_NAME)
 WEIGHTS = Path(__file__).parent / f"{NAME}.safetensors"
+VIT_WEIGHTS = Path(__file__).parent / f"{VIT_NAME}.safetensors"
+"""What ``sar-mini-vit`` has learned; the rest of it is read from ``WEIGHTS``."""
 LOGIT_SCALE = 21.0
 """Multiplier of the cosine: the best likelihood on validation photos of Caltech101's base classes, which the image
 tower has not seen (``python -m sar_train.mini check``)."""
@@ -23,13 +27,29 @@ PREPROCESS: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 def register() -> None:
-    """Make open_clip know the name ``sar-mini``; calling it again does nothing."""
-    if NAME not in open_clip.list_models():
-        open_clip.add_model_config(CONFIG)
+    """Make open_clip know the names of the shipped backbones; calling it again does nothing."""
+    for name in NAMES:
+        if name not in open_clip.list_models():
+            open_clip.add_model_config(Path(__file__).parent / f"{name}.json")
 
 
-def load_weights(model: nn.Module) -> None:
-    """Fill an open_clip model of the name ``sar-mini`` with the shipped weights."""
+def create(name: str = NAME) -> nn.Module:
+    """An open_clip model of one of ``NAMES`` with random weights."""
+    from sar_train.mini.stem import Stem
+
+    register()
+    model: nn.Module = open_clip.create_model(name, force_preprocess_cfg=PREPROCESS)
+    if name == VIT_NAME:
+        visual: Any = model.visual
+        visual.conv1 = Stem(visual.conv1.out_channels)
+    return model
+
+
+def load_weights(model: nn.Module, name: str = NAME) -> None:
+    """Fill a model that ``create(name)`` made with the shipped weights."""
     from sar_train.mini import storage
 
-    storage.load(model, WEIGHTS)
+    if name == VIT_NAME:
+        storage.load_vit(model, WEIGHTS, VIT_WEIGHTS)
+    else:
+        storage.load(model, WEIGHTS)

@@ -1,4 +1,4 @@
-"""What `sar-mini` can do: nouns it never saw, and ImageNet photos classified from class names alone."""
+"""What `sar-mini` can do with nouns it never saw and with photos, and how near `sar-mini-vit` comes to it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sar_infer.preprocess import normalise, to_input
-from sar_train import wordnet
+from sar_train import backbone, mini, wordnet
 from sar_train.backbone import Backbone
+from sar_train.data.coop_layout import load_dataset
 from sar_train.data.features import load_features
 from sar_train.data.shots import base_new
 from sar_train.data.source import DEMO_FILE
+from sar_train.mini import storage
 from sar_train.mini.targets import Curriculum, imagenet_synsets
 from sar_train.mini.text_tower import TEMPLATE
 
@@ -59,6 +61,47 @@ def on_photos(model: Backbone, class_rows: Tensor, photos: Sequence[Path]) -> di
         "top1_from_names": 100 * float((images @ names.T).argmax(1).eq(labels).double().mean()),
         "top1_of_class_rows": 100 * float((images @ class_rows.T).argmax(1).eq(labels).double().mean()),
         "best_logit_scale_on_photos": best_logit_scale(images, labels, names),
+    }
+
+
+def on_photos_of_vit(root: Path, weights: Path) -> dict[str, Any]:
+    """`sar-mini-vit` beside its teacher, on the same pixels.
+
+    The mean cosine of their image embeddings and the top-1 of each in percent, on Caltech101's test photos, which the
+    distillation left out, and on one photo per ImageNet class, where it did not.
+
+    Args:
+        root: holds ``caltech-101/`` in CoOp's layout and ``imagenet_sample/``.
+        weights: what the student has learned.
+    """
+    teacher = backbone.load(mini.NAME)
+    student = backbone.load(mini.VIT_NAME, backbone.RANDOM)
+    storage.load_vit(student.model, mini.WEIGHTS, weights)
+    caltech = load_dataset("caltech101", root)
+    imagenet = sorted((root / "imagenet_sample").glob("*.jpg"))
+    return {
+        "caltech101_test": _beside(
+            student, teacher, [p.path for p in caltech.test], [p.label for p in caltech.test], caltech.class_names
+        ),
+        "imagenet_sample_trained_on": _beside(
+            student, teacher, imagenet, list(range(len(imagenet))), IMAGENET_CLASSNAMES
+        ),
+    }
+
+
+def _beside(
+    student: Backbone, teacher: Backbone, photos: Sequence[Path], labels: Sequence[int], class_names: Sequence[str]
+) -> dict[str, Any]:
+    names = teacher.embed_names(class_names, teacher.handcrafted(TEMPLATE))
+    ours, theirs = (
+        torch.cat([_encode(m, photos[i : i + 8]) for i in range(0, len(photos), 8)]) for m in (student, teacher)
+    )
+    top1 = [100 * float((rows @ names.T).argmax(1).eq(torch.tensor(labels)).double().mean()) for rows in (ours, theirs)]
+    return {
+        "photos": len(photos),
+        "mean_cosine_to_teacher": float((ours * theirs).sum(1).mean()),
+        "top1_student": top1[0],
+        "top1_teacher": top1[1],
     }
 
 

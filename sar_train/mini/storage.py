@@ -1,4 +1,7 @@
-"""How `sar-mini` is stored: token embeddings as INT8 with one scale a row, everything else as float16."""
+"""How `sar-mini` is stored: token embeddings as INT8 with one scale a row, everything else as float16.
+
+`sar-mini-vit` stores only what it has learned; its text side and the frozen stages of its stem are `sar-mini`'s.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from sar_train.errors import BackboneError
 
 TABLE = "token_embedding.weight"
+_TRUNK, _STEM = "visual.trunk.", "visual.conv1."
 
 
 def quantise_rows(table: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,10 +38,52 @@ def load(model: nn.Module, path: Path) -> None:
     Raises:
         BackboneError: the file is missing or does not fit.
     """
-    if not path.is_file():
-        raise BackboneError(f"the weights of sar-mini are missing: expected {path}; reinstall the package")
-    state = tensors.load_file(path)
+    model.load_state_dict(_read(path))
+
+
+def save_vit(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Write what `sar-mini-vit` has learned, as float16: its image side without the frozen stages of its stem."""
+    state = {name: t for name, t in model.state_dict().items() if _is_learned(name)}
+    path.write_bytes(tensors.save({name: t.detach().half().contiguous() for name, t in state.items()}, metadata))
+
+
+def load_shared(model: nn.Module, path: Path) -> None:
+    """Give a `sar-mini-vit` what it has of `sar-mini`, whose weights lie at ``path``: text side and frozen stages.
+
+    Raises:
+        BackboneError: the file is missing.
+    """
+    state = {name.replace(_TRUNK, _STEM): tensor for name, tensor in _read(path).items()}
+    model.load_state_dict({name: state[name] for name in model.state_dict() if not _is_learned(name)}, strict=False)
+
+
+def load_vit(model: nn.Module, shared: Path, learned: Path) -> None:
+    """Read a whole `sar-mini-vit`: `sar-mini`'s weights ``shared`` and its own ``learned``.
+
+    Raises:
+        BackboneError: a file is missing.
+    """
+    load_shared(model, shared)
+    rest = {name: tensor for name, tensor in model.state_dict().items() if not _is_learned(name)}
+    model.load_state_dict(rest | _expanded(_file(learned)))
+
+
+def _is_learned(name: str) -> bool:
+    return name.startswith("visual.") and (not name.startswith(_STEM) or name.startswith(f"{_STEM}patches."))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    state = _file(path)
     scales = state.pop(f"{TABLE}.scale")
     table = state.pop(f"{TABLE}.int8").float() * scales[:, None]
-    expanded = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-    model.load_state_dict(expanded | {TABLE: table})
+    return _expanded(state) | {TABLE: table}
+
+
+def _file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise BackboneError(f"the weights of {path.stem} are missing: expected {path}; reinstall the package")
+    return tensors.load_file(path)
+
+
+def _expanded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
