@@ -47,16 +47,17 @@ def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
     from sar_infer.encoders import NameEncoder
     from sar_infer.tokenizer import Tokenizer, encode_name
     from sar_train.export import tokenizer
-    from sar_train.export.bundle import tokenizer_spec
     from sar_train.export.compact import compact
+    from sar_train.export.fixed import handcrafted
+    from sar_train.export.layout import layout, tokenizer_spec
     from sar_train.export.name_encoder import export_name_encoder
-    from sar_train.export.source import Source
 
-    prompts = backbone.handcrafted(TEMPLATE)
-    spec = tokenizer_spec(Source(backbone, prompts, {}, "handcrafted"))
+    prompted = handcrafted(backbone, TEMPLATE)
+    placed = layout(prompted)
+    spec = tokenizer_spec(backbone.text, placed)
     graph, merges = folder / "name_encoder.onnx", folder / "tokenizer.bpe.gz"
     if not graph.exists():
-        graph.write_bytes(compact(export_name_encoder(backbone, prompts)).SerializeToString())
+        graph.write_bytes(compact(export_name_encoder(prompted, placed)).SerializeToString())
         merges.write_bytes(tokenizer.compress(tokenizer.merges_text(spec.end_token)))
     encoder = NameEncoder(graph, backbone.embed_dim, spec.end_token, "cpu", threads)
     reader = Tokenizer.open(merges)

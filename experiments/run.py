@@ -15,12 +15,27 @@ import sys
 import tempfile
 import tomllib
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import click
 
-KEPT = ("config", "seed", "backbone", "metrics", "zero_shot", "linear_probe", "novel", "timing", "versions")
+KEPT = (
+    "config",
+    "settings",
+    "seed",
+    "backbone",
+    "metrics",
+    "other_metrics",
+    "zero_shot",
+    "linear_probe",
+    "relations",
+    "novel",
+    "timing",
+    "peak_memory_mib",
+    "versions",
+)
 
 
 def one_run(settings: dict[str, Any], result: Path) -> str:
@@ -58,6 +73,44 @@ def table(results: Path, names: list[str], seeds: list[int]) -> str:
         cells = [cell(by_seed[s]) if s in by_seed else "" for s in seeds]
         lines.append(f"| {name} | " + " | ".join(cells) + f" | **{cell(mean(list(by_seed.values())))}** |")
     return "\n".join(lines)
+
+
+def pairs(results: Path, names: list[str], seeds: list[int]) -> str:
+    """One row for each run NAME that has a partner NAME-sar: means over seeds, without SAR and with it.
+
+    Relations are Spearman's correlation between hand-crafted and prompted similarities of names held out from training,
+    at the start, after the run without SAR and after that with it.
+    """
+    lines = [
+        "| method | base / new (H) | with SAR | relations: start, without, with | seconds an epoch | peak MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        both = [load(results, run, seeds) for run in (name, f"{name}-sar")]
+        if not all(both):
+            continue
+        scores = [cell(mean([record["metrics"] for record in records])) for records in both]
+        relations = [statistics.fmean(r["relations"]["after"] for r in records) for records in both]
+        relations.insert(0, statistics.fmean(r["relations"]["before"] for r in both[0]))
+        seconds = [
+            statistics.median(r["timing"]["train_seconds"] / r["config"]["schedule"]["epochs"] for r in records)
+            for records in both
+        ]
+        memory = [max(r["peak_memory_mib"] for r in records) for records in both]
+        cells = [
+            *scores,
+            ", ".join(f"{value:.2f}" for value in relations),
+            ", ".join(f"{value:.2g}" for value in seconds),
+            ", ".join(f"{value:.0f}" for value in memory),
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def load(results: Path, name: str, seeds: list[int]) -> list[dict[str, Any]]:
+    """The results of a run that are there."""
+    paths = [results / f"{name}-s{seed}.json" for seed in seeds]
+    return [json.loads(path.read_text()) for path in paths if path.is_file()]
 
 
 def cell(scores: dict[str, float | None]) -> str:
@@ -98,10 +151,13 @@ def main(file: Path, jobs: int, only: str, table_only: bool) -> None:
         if only in name and not (results / f"{name}-s{seed}.json").exists()
     ]
     if not table_only:
-        with ProcessPoolExecutor(jobs) as pool:
+        fresh = get_context("spawn")  # a process a run, so that its peak memory is its own
+        with ProcessPoolExecutor(jobs, mp_context=fresh, max_tasks_per_child=1) as pool:
             for done in as_completed([pool.submit(one_run, *job) for job in todo]):
                 click.echo(done.result(), err=True)
     click.echo(table(results, list(spec["runs"]), spec["seeds"]))
+    if compared := pairs(results, list(spec["runs"]), spec["seeds"]):
+        click.echo(f"\n{compared}")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,11 @@ from sar_infer.artefact import Preprocess
 from sar_train import mini, weights
 from sar_train.errors import BackboneError
 from sar_train.prompts import Prompts, split_template
-from sar_train.towers import TextTower
+from sar_train.towers.image import ImageTower, image_tower
+from sar_train.towers.text import TextTower
 
+TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+"""CLIP's 80 templates for ImageNet."""
 RANDOM = "random"
 """In place of a tag or file: weights made by a seed."""
 _OTHER_TEXT_TOWER = "backbone {}: expected CLIP's causal text tower and tokenizer, this model has others"
@@ -36,6 +39,7 @@ class Backbone:
         pretrained: the tag or file that its weights came from, empty for seeded random weights.
         model: the open_clip model, in evaluation mode.
         text: its text tower.
+        image: its image tower, where that is a vision transformer that takes prompts.
         preprocess: how photos are prepared.
     """
 
@@ -43,6 +47,7 @@ class Backbone:
     pretrained: str
     model: nn.Module
     text: TextTower
+    image: ImageTower | None
     preprocess: Preprocess
 
     @property
@@ -74,16 +79,35 @@ class Backbone:
         """(N, 3, H, W) preprocessed pixels to (N, D) unit rows."""
         return normalize(self.model.encode_image(pixels.to(self.device)), dim=-1)  # type: ignore[operator]
 
+    def image_tower(self, method: str) -> ImageTower:
+        """The image tower for a method that prompts it.
+
+        Raises:
+            BackboneError: this one has no token sequence.
+        """
+        if self.image is None:
+            raise BackboneError(
+                f"method {method} puts prompts among the tokens of a vision transformer, and the image tower of "
+                f"{self.name} is none: choose a ViT backbone ({mini.VIT_NAME}, ViT-B-16, …) or a method that prompts "
+                "the text side alone (sar-train --list-methods)"
+            )
+        return self.image
+
     def handcrafted(self, template: str) -> Prompts:
         """A template such as ``a photo of a {}.`` as prompts (no gradient)."""
         before, behind = split_template(template)
         return Prompts(self.text.embed_text(before), behind)
 
     @torch.no_grad()
-    def embed_names(self, names: Sequence[str], prompts: Prompts, *, chunk: int = 2048) -> Tensor:
-        """(C, D) unit class embeddings without gradient, any number of names."""
-        parts = [self.text(prompts, names[i : i + chunk]) for i in range(0, len(names), chunk)]
+    def embed_names(self, names: Sequence[str], prompts: Prompts, *, chunk: int = 2048, unit: bool = True) -> Tensor:
+        """(C, D) class embeddings without gradient, any number of names; the prompts are the same for all classes."""
+        parts = [self.text(prompts, names[i : i + chunk], unit=unit) for i in range(0, len(names), chunk)]
         return torch.cat(parts)
+
+    def ensemble(self, names: Sequence[str], templates: Sequence[str], *, unit: bool) -> Tensor:
+        """(C, D) unit rows of the mean over templates, of unit rows or of the tower's own lengths."""
+        rows = [self.embed_names(names, self.handcrafted(text), unit=unit) for text in templates]
+        return normalize(torch.stack(rows).mean(0), dim=-1)
 
 
 def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed: int = 0) -> Backbone:
@@ -113,7 +137,8 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     finally:
         logging.getLogger().removeFilter(_quiet)
     model.eval().requires_grad_(requires_grad=False).to(device)
-    return Backbone(name, pretrained or "", model, _text_tower(name, model), _preprocess(model))
+    text, image = _text_tower(name, model), image_tower(model.visual)  # type: ignore[arg-type]
+    return Backbone(name, pretrained or "", model, text, image, _preprocess(model))
 
 
 def _refuse(name: str, pretrained: str | None, device: str) -> None:
@@ -128,21 +153,28 @@ def _refuse(name: str, pretrained: str | None, device: str) -> None:
     settings = open_clip.get_model_config(name)["text_cfg"]
     if any(settings.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls")):
         raise BackboneError(_OTHER_TEXT_TOWER.format(name))
-    if pretrained is None and name != mini.NAME:
+    if pretrained is None and name not in mini.NAMES:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise BackboneError(f"backbone {name} needs --pretrained: a file or one of the tags {tags}")
 
 
 def _build(name: str, pretrained: str | None) -> nn.Module:
-    preprocess = mini.PREPROCESS if name == mini.NAME else None
-    shipped = pretrained is None
     archive = Path(pretrained) if pretrained and weights.is_torchscript(Path(pretrained)) else None
-    from_open_clip = None if shipped or archive or pretrained == RANDOM else pretrained
-    model: nn.Module = open_clip.create_model(name, from_open_clip, force_preprocess_cfg=preprocess)
-    if shipped:
-        mini.load_weights(model)
-    elif archive:
+    if name in mini.NAMES:
+        return _build_mini(name, pretrained)
+    from_open_clip = None if archive or pretrained == RANDOM else pretrained
+    model: nn.Module = open_clip.create_model(name, from_open_clip)
+    if archive:
         weights.load_openai(model, name, archive)
+    return model
+
+
+def _build_mini(name: str, pretrained: str | None) -> nn.Module:
+    model = mini.create(name)
+    if pretrained is None:
+        mini.load_weights(model, name)
+    elif pretrained != RANDOM:
+        open_clip.load_checkpoint(model, pretrained)
     return model
 
 

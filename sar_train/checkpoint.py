@@ -16,7 +16,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sar_train.errors import RunError
-from sar_train.prompts import Prompts
 
 PROMPTS = "prompts.safetensors"
 STATE = "state.safetensors"
@@ -26,10 +25,15 @@ FORMAT = "sar-prompts"
 
 @dataclass(frozen=True)
 class Run:
-    """A trained prompt and what it belongs to; fields that an imported checkpoint does not know are empty."""
+    """A trained prompt and what it belongs to; fields that an imported checkpoint does not know are empty.
 
-    prompts: Prompts
+    ``tensors`` are the method's own, by name, and ``settings`` those of its config; `sar_train.prompted.restore` makes
+    the method from them.
+    """
+
+    tensors: Mapping[str, Tensor]
     method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
     backbone_name: str = ""
     pretrained: str | None = None
     weights_digest: str = ""
@@ -43,17 +47,18 @@ def save_run(folder: Path, run: Run) -> None:
     """Write ``prompts.safetensors``, then ``record.json``; a folder with a record is a finished run."""
     metadata = {
         "format": FORMAT,
-        "schema_version": "1",
+        "schema_version": "2",
         "method": run.method,
+        "settings": json.dumps(dict(run.settings)),
         "backbone": run.backbone_name,
         "pretrained": run.pretrained or "",
         "weights_digest": run.weights_digest,
         "template": run.template,
-        "suffix": run.prompts.suffix,
         "class_names": json.dumps(run.class_names, ensure_ascii=False),
         "regularisers": json.dumps(dict(run.regularisers)),
     }
-    save_tensors(folder / PROMPTS, {"context": run.prompts.context.detach().cpu().contiguous()}, metadata)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in run.tensors.items()}
+    save_tensors(folder / PROMPTS, tensors, metadata)
     write_text(folder / RECORD, json.dumps(run.record, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -71,12 +76,15 @@ def load_run(path: Path) -> Run:
             raise RunError(f"{path}: expected a run folder with {PROMPTS}, or a CoOp checkpoint{state}")
         return load_coop(found[-1])
     tensors, metadata = load_tensors(prompts)
-    if metadata.get("format") != FORMAT or "context" not in tensors:
+    if metadata.get("format") != FORMAT:
         raise RunError(f"{prompts}: not a prompt file of sar-train")
+    if "settings" not in metadata:  # schema 1, which had CoOp alone
+        metadata["settings"] = json.dumps(_coop_settings(tensors["context"]))
     record = path / RECORD
     return Run(
-        prompts=Prompts(tensors["context"], metadata["suffix"]),
+        tensors=tensors,
         method=metadata["method"],
+        settings=json.loads(metadata["settings"]),
         backbone_name=metadata["backbone"],
         pretrained=metadata["pretrained"] or None,
         weights_digest=metadata["weights_digest"],
@@ -111,7 +119,12 @@ def load_coop(path: Path) -> Run:
         raise RunError(f"{path}: expected a CoOp checkpoint with a tensor 'ctx', got {sorted(map(str, state))[:5]}")
     if context.ndim != 2:
         raise RunError(f"{path}: class-specific contexts {tuple(context.shape)} cannot be used for other class names")
-    return Run(Prompts(context.float()), "coop")
+    return Run({"context": context.float()}, "coop", _coop_settings(context))
+
+
+def _coop_settings(context: Tensor) -> dict[str, Any]:
+    """Settings of CoOp under which a stored context has the shape that it has."""
+    return {"context_init": "", "n_ctx": len(context)}
 
 
 def _numpy_scalar() -> Any:
@@ -138,6 +151,12 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return None
     tensors, metadata = load_tensors(path)
     return tensors, json.loads(metadata["meta"])
+
+
+def remove_state(folder: Path) -> None:
+    """Delete the state of a run, and what a killed process left of one."""
+    for path in (folder / STATE, *folder.glob(f".{STATE}.*.tmp")):
+        path.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

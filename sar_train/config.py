@@ -38,6 +38,8 @@ class RunConfig:
         template: hand-crafted template of the teacher and of zero-shot; empty means the dataset's.
         epochs, learning_rate, batch_size: None means the method's published value.
         device: ``cpu`` or ``cuda``.
+        precision: of the towers while training: ``fp32``, or ``bf16`` or ``fp16`` by autocast.
+        micro_batch: photos that go through the towers at once, to save memory; 0 means the whole batch.
         cache_dir: where image features are kept between runs.
         allow_missing: go on without photos that a split file names but that are not there.
         skip_unreadable: leave unreadable photos out in place of stopping.
@@ -62,13 +64,15 @@ class RunConfig:
     learning_rate: float | None = None
     batch_size: int | None = None
     device: str = "cpu"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    micro_batch: int = 0
     cache_dir: str | None = None
     allow_missing: bool = False
     skip_unreadable: bool = False
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        lowest = {"shots": 0, "views": 1, "novel_count": 1, "epochs": 1, "batch_size": 1, "seed": 0}
+        lowest = {"shots": 0, "views": 1, "novel_count": 1, "epochs": 1, "batch_size": 1, "seed": 0, "micro_batch": 0}
         problems = [
             f"{name}: expected {low} or more, got {value}"
             for name, low in lowest.items()

@@ -15,7 +15,7 @@ from pathlib import Path
 from sar_train import nouns, wordnet
 from sar_train.errors import DataError
 from sar_train.prompts import Prompts
-from sar_train.towers import TextTower
+from sar_train.towers.text import TextTower
 
 WORDS = "words"
 WORDNET = "wordnet"
@@ -140,7 +140,7 @@ def _room(tower: TextTower | None, prompts: Prompts | None) -> Callable[[str], b
     """Whether the tower has room for a name."""
     if tower is None:
         return lambda name: True
-    context, suffix = (len(prompts.context), prompts.suffix) if prompts else (CONTEXT, ".")
+    context, suffix = (prompts.n_context + prompts.n_behind, prompts.suffix) if prompts else (CONTEXT, ".")
     room = tower.context_length - 1 - context
     return lambda name: len(tower.encode(name + suffix)) + 1 <= room
 

@@ -1,26 +1,95 @@
-"""The value that a method hands to the towers."""
+"""The value that a method hands to the towers: prompts as data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from sar_train.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class Insertion:
+    """Vectors that enter a tower before one of its blocks (VPT, Jia et al. 2022; MaPLe, Khattak et al. 2023).
+
+    Attributes:
+        vectors: (M, W), the same for every class; in the text tower also (C, M, W), a set for each class of the call.
+        mode: ``replace`` puts them in the place of M prompt positions: the first behind the start token in the text
+            tower, the last ones in the image tower. ``append`` adds M positions: behind the prompt that is there.
+        weight: share of the vectors where they replace; the rest stays of what was there (TCP's w).
+    """
+
+    vectors: Tensor
+    mode: Literal["replace", "append"] = "replace"
+    weight: float = 1.0
+
+    @property
+    def per_class(self) -> bool:
+        """Whether each class has vectors of its own."""
+        return self.vectors.ndim == 3
+
+    def mix(self, before: Tensor) -> Tensor:
+        """The vectors that take the place of ``before`` (…, M, W)."""
+        vectors = self.vectors.to(before.dtype)
+        return vectors if self.weight == 1 else self.weight * vectors + (1 - self.weight) * before
+
+
+@dataclass(frozen=True)
 class Prompts:
-    """What stands around a class name: ``[start][context][name][suffix][end]``.
+    """What stands around a class name, ``[start][context][name][behind][suffix][end]``, and what enters deeper layers.
 
     Attributes:
         context: (M, W) vectors in the space of the token embeddings, M may be 0. They are the same for every class,
-            which is what lets the tower compute them once.
+            which lets the tower compute them once; or (C, M, W), contexts of each class's own.
         suffix: text behind the name.
+        behind: (K, W) or (C, K, W) context between name and suffix (CoOp's class token in the middle or in front).
+        text: what enters the text tower, by block (from 0).
+        image: what enters the image tower, by block; before block 0 it is added ahead of the first LayerNorm, without
+            positional embedding.
     """
 
     context: Tensor
     suffix: str = "."
+    behind: Tensor | None = None
+    text: Mapping[int, Insertion] = field(default_factory=dict)
+    image: Mapping[int, Insertion] = field(default_factory=dict)
+
+    @property
+    def n_context(self) -> int:
+        """M, positions in front of the name beside the start token."""
+        return self.context.shape[-2]
+
+    @property
+    def n_behind(self) -> int:
+        """K, context positions behind the name."""
+        return 0 if self.behind is None else self.behind.shape[-2]
+
+    @property
+    def own_from(self) -> int | None:
+        """The first block before which prompt positions differ between classes; None where they never do."""
+        if self.context.ndim == 3:
+            return 0
+        return min((layer for layer, insertion in self.text.items() if insertion.per_class), default=None)
+
+
+def insert(positions: Tensor, insertion: Insertion) -> Tensor:
+    """Prompt positions (…, M, W) of a text tower after an insertion.
+
+    Raises:
+        ConfigError: more vectors to replace than there are positions.
+    """
+    vectors = insertion.vectors
+    if insertion.mode == "append":
+        return torch.cat([positions, vectors.to(positions.dtype).expand(*positions.shape[:-2], -1, -1)], -2)
+    count = vectors.shape[-2]
+    if count > positions.shape[-2]:
+        raise ConfigError(f"{count} vectors cannot replace {positions.shape[-2]} prompt positions")
+    mixed = insertion.mix(positions[..., :count, :])
+    return torch.cat([mixed.expand(*positions.shape[:-2], -1, -1), positions[..., count:, :]], -2)
 
 
 def split_template(template: str) -> tuple[str, str]:

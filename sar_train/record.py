@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,8 @@ from sar_train.evaluate import Evaluation, harmonic_mean
 if TYPE_CHECKING:
     from sar_train.setting import Setting
 
+Parts = dict[str, Evaluation | None]
+"""Evaluations of base and new classes."""
 PACKAGES = ("sar-clip", "torch", "open_clip_torch", "timm", "numpy", "safetensors")
 
 
@@ -33,20 +38,38 @@ def versions() -> dict[str, str]:
     return found
 
 
-def make_record(
-    setting: Setting,
-    result: dict[str, Evaluation | None],
-    zero_shot: dict[str, Evaluation | None],
-    probe_accuracy: float,
-    history: list[dict[str, float]],
-    timing: dict[str, float],
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Results:
+    """What came of a run.
+
+    Attributes:
+        result: what the method answers.
+        others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
+            ``mean-image`` with the prompt for the mean training photo.
+        zero_shot: what the hand-crafted prompt answers.
+        probe_accuracy: a linear probe on the same shots, percent.
+        relations: `sar_train.relations`: how many held-out names, and Spearman's correlation before and after.
+        history: named means of the loss terms, an entry an epoch.
+        timing: seconds by phase.
+    """
+
+    result: Parts
+    others: dict[str, Parts]
+    zero_shot: Parts
+    probe_accuracy: float
+    relations: dict[str, float] | None
+    history: Sequence[dict[str, float]]
+    timing: dict[str, float]
+
+
+def make_record(setting: Setting, results: Results) -> dict[str, Any]:
     """The record as plain JSON values; keys are listed in ``docs/record.md``."""
     config, novel = setting.config, setting.novel
     return {
         "schema_version": 1,
         "config": dataclasses.asdict(config)
         | {"template": setting.template, "protocol": setting.plan.protocol, "schedule": vars(setting.schedule)},
+        "settings": setting.settings,
         "seed": config.seed,
         "backbone": {"name": config.backbone, "weights_digest": setting.backbone.weights_digest},
         "dataset": {
@@ -55,16 +78,19 @@ def make_record(
             "photos": len(setting.problem.labels),
             "judged_on": setting.plan.split,
         },
-        "metrics": scores(result),
-        "zero_shot": scores(zero_shot),
-        "linear_probe": {"base_accuracy": probe_accuracy},
+        "metrics": scores(results.result),
+        "other_metrics": {name: scores(parts) for name, parts in results.others.items()},
+        "zero_shot": scores(results.zero_shot),
+        "linear_probe": {"base_accuracy": results.probe_accuracy},
+        "relations": results.relations,
         "novel": None
         if novel is None
         else {"source": novel.source, "count": len(novel.names), "overlap": novel.overlap},
-        "per_class": {name: part.per_class if part else None for name, part in result.items()},
-        "per_class_counts": {name: part.counts if part else None for name, part in result.items()},
-        "confused": {name: part.confused if part else None for name, part in result.items()},
-        "history": history,
-        "timing": timing,
+        "per_class": {name: part.per_class if part else None for name, part in results.result.items()},
+        "per_class_counts": {name: part.counts if part else None for name, part in results.result.items()},
+        "confused": {name: part.confused if part else None for name, part in results.result.items()},
+        "history": list(results.history),
+        "timing": results.timing,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "versions": versions(),
     }

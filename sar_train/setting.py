@@ -6,21 +6,24 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sar_train import backbone as backbones
-from sar_train import loop, mini
+from sar_train import mini
 from sar_train.backbone import Backbone
 from sar_train.config import RunConfig
+from sar_train.data.patches import Patches
 from sar_train.data.photos import Split
 from sar_train.data.shots import few_shot
 from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source
 from sar_train.errors import ConfigError
 from sar_train.evaluate import Evaluation, evaluate
 from sar_train.novel import NovelNames, novel_names
-from sar_train.prompt_method import PromptMethod, Schedule, methods
+from sar_train.problem import Problem
+from sar_train.prompt_method import Classes, PromptMethod, Schedule, Setup, methods
 from sar_train.prompts import Prompts
 from sar_train.protocol import Plan, plan
 from sar_train.regulariser import regularisers
@@ -29,17 +32,34 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Judged:
+    """Photos of some classes.
+
+    Attributes:
+        names: the C classes, which are the candidates.
+        features: (N, D) plain views under the untouched image tower.
+        labels: (N,) 0 to C - 1.
+        rows: (N,) their places in the split.
+    """
+
+    names: Sequence[str]
+    features: Tensor
+    labels: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True)
 class Judge:
-    """The photos a run is judged on: features (N, D) and labels (N,) of base and of new classes."""
+    """The photos a run is judged on: those of base and of new classes."""
 
-    base: tuple[Tensor, Tensor, Sequence[str]] | None
-    new: tuple[Tensor, Tensor, Sequence[str]] | None
+    base: Judged | None
+    new: Judged | None
 
-    def __call__(self, embed: Callable[[Sequence[str]], Tensor]) -> dict[str, Evaluation | None]:
+    def __call__(self, logits: Callable[[Judged], Tensor]) -> dict[str, Evaluation | None]:
         """Evaluate both parts, each against its own class names."""
         parts = {"base": self.base, "new": self.new}
         return {
-            name: None if part is None else evaluate(part[0], part[1], embed(part[2]), part[2])
+            name: None if part is None else evaluate(logits(part), part.labels, part.names)
             for name, part in parts.items()
         }
 
@@ -53,14 +73,31 @@ class Setting:
     source: FeatureSource | PhotoSource
     plan: Plan
     template: str
-    problem: loop.Problem
+    problem: Problem
     judge: Judge
     novel: NovelNames | None
     schedule: Schedule
 
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """All settings of the method, and of SAR where it is on, defaults included."""
+        kinds = {self.config.method: methods.get(self.config.method).Config}
+        if self.config.sar:
+            kinds["sar"] = regularisers.get("sar").Config
+        return {name: dataclasses.asdict(self.config.section(name, kind)) for name, kind in kinds.items()}
+
     def handcrafted(self, names: Sequence[str]) -> Tensor:
         """(C, D) embeddings under the hand-crafted template."""
         return self.backbone.embed_names(names, self.backbone.handcrafted(self.template))
+
+    def zero_shot(self, part: Judged) -> Tensor:
+        """(N, C) scaled cosines without any learning."""
+        rows = self.handcrafted(part.names)
+        return self.backbone.logit_scale * part.features.to(rows.device) @ rows.T
+
+    def make_method(self) -> PromptMethod:
+        """The method at its start values; the seed decides what is random in them."""
+        return make_method(self.config, self.backbone, self.template, self.problem)
 
 
 def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
@@ -76,6 +113,8 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     if unknown:
         raise ConfigError(f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and sar")
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
+    if "image" in method.towers:
+        backbone.image_tower(config.method)
     source = open_data(config, backbone)
     for warning in source.warnings:
         tell(f"warning: {warning}")
@@ -83,20 +122,47 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     template = config.template or source.template
     base = [source.class_names[label] for label in chosen.base]
     new = [source.class_names[label] for label in chosen.new]
-    features, labels = _shots(source, chosen, config)
-    tell(f"{source.name}: {len(base)} classes, {len(labels)} photos to learn from, judged on {chosen.split}")
-    problem = loop.Problem(features, labels, base, backbone.embed_names(base, backbone.handcrafted(template)))
+    problem = _problem(source, chosen, config, backbone, template)
+    tell(f"{source.name}: {len(base)} classes, {len(problem.labels)} photos to learn from, judged on {chosen.split}")
     judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
     schedule = _schedule(config, method.schedule)
-    with torch.no_grad():
-        prompts = make_method(config, backbone, base).prompts()
-    novel = _novel(config, backbone, prompts, base, new, tell) if config.sar and sar.weight else None
+    with_sar = config.sar and bool(sar.weight)
+    prompts = _start_prompts(config, backbone, template, problem, chosen, with_sar=with_sar)
+    novel = _novel(config, backbone, prompts, base, new, tell) if with_sar else None
     return Setting(config, backbone, source, chosen, template, problem, judge, novel, schedule)
+
+
+def make_method(config: RunConfig, backbone: Backbone, template: str, problem: Problem) -> PromptMethod:
+    """The method that the settings ask for, at its start values; the seed decides what is random in them."""
+    kind = methods.get(config.method)
+    mean = problem.features[:, 0].mean(0) if kind.per_image else None
+    generator = torch.Generator().manual_seed(config.seed)
+    setup = Setup(backbone, tuple(problem.class_names), template, generator, mean)
+    return kind(config.section(config.method, kind.Config), setup)
+
+
+@torch.no_grad()
+def _start_prompts(
+    config: RunConfig, backbone: Backbone, template: str, problem: Problem, chosen: Plan, *, with_sar: bool
+) -> Prompts:
+    """The shape of the prompts.
+
+    Raises:
+        ConfigError: they hold for the trained classes alone, and the run needs others.
+    """
+    method = make_method(config, backbone, template, problem)
+    if not method.transfers and (chosen.new or with_sar):
+        what = "SAR's novel names" if with_sar else "the new classes of this protocol"
+        raise ConfigError(
+            f"class-specific contexts hold for the trained classes alone, {what} would have none: "
+            "use --no-sar --protocol all, or a shared context"
+        )
+    return method.prompts(Classes(tuple(problem.class_names), problem.handcrafted))
 
 
 def _schedule(config: RunConfig, published: Schedule) -> Schedule:
     """The method's published schedule, at sar-mini's rate where that is the backbone, and what the user set."""
-    if config.backbone == mini.NAME:
+    if config.backbone in mini.NAMES and published.optimiser == "sgd":  # Adam's steps do not follow the logit scale
         published = dataclasses.replace(published, learning_rate=mini.RATE_FACTOR * published.learning_rate)
     names = ("epochs", "learning_rate", "batch_size")
     given = {name: value for name in names if (value := getattr(config, name)) is not None}
@@ -141,28 +207,38 @@ def open_data(config: RunConfig, backbone: Backbone) -> FeatureSource | PhotoSou
     )
 
 
-def _shots(source: FeatureSource | PhotoSource, chosen: Plan, config: RunConfig) -> tuple[Tensor, Tensor]:
+def _problem(
+    source: FeatureSource | PhotoSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str
+) -> Problem:
     labels = source.labels("train").tolist()
     place = {label: i for i, label in enumerate(chosen.base)}
     drawn = few_shot(labels, source.labels("val").tolist(), config.shots, config.seed).train
     rows = [row for row in drawn if labels[row] in place]
-    return source.features("train", torch.tensor(rows)), torch.tensor([place[labels[row]] for row in rows])
+    patches = None
+    if "image" in methods.get(config.method).towers:
+        if not isinstance(source, PhotoSource):
+            raise ConfigError(
+                f"method {config.method} puts prompts into the image tower, so it needs the photos; {config.data} has "
+                "only features that were made before: give a folder of photos or a dataset, or choose a method that "
+                "prompts the text side alone (sar-train --list-methods)"
+            )
+        patches = Patches(source, rows, backbone.image_tower(config.method))
+    base = [source.class_names[label] for label in chosen.base]
+    return Problem(
+        source.features("train", torch.tensor(rows)),
+        torch.tensor([place[labels[row]] for row in rows]),
+        base,
+        backbone.embed_names(base, backbone.handcrafted(template)),
+        patches,
+    )
 
 
-def _judged(
-    source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split
-) -> tuple[Tensor, Tensor, Sequence[str]] | None:
+def _judged(source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split) -> Judged | None:
     place = {label: i for i, label in enumerate(classes)}
     labels = source.labels(split)
     rows = torch.tensor([i for i, label in enumerate(labels.tolist()) if label in place], dtype=torch.long)
     if not len(rows):
         return None
     names = [source.class_names[label] for label in classes]
-    return source.plain(split, rows), torch.tensor([place[int(label)] for label in labels[rows]]), names
-
-
-def make_method(config: RunConfig, backbone: Backbone, class_names: Sequence[str]) -> PromptMethod:
-    """The method that the settings ask for, at its start values; the seed decides what is random in them."""
-    kind = methods.get(config.method)
-    generator = torch.Generator().manual_seed(config.seed)
-    return kind(config.section(config.method, kind.Config), backbone, class_names, generator)
+    truth = torch.tensor([place[int(label)] for label in labels[rows]])
+    return Judged(names, source.plain(split, rows), truth, rows)

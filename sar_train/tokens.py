@@ -15,33 +15,46 @@ Encode = Callable[[str], list[int]]
 """Text to token ids, without start and end token (the ``encode`` method of a CLIP tokenizer)."""
 
 
+SLACK = 8
+"""Padding tokens that are worth a group less: every group costs a round of small operations in each layer."""
+
+
 @dataclass(frozen=True)
 class PackedNames:
     """C class names as one token row.
 
     Attributes:
-        ids: (N,) token ids of all names one after the other, shortest names first, each ending with the end token.
-        groups: (count, length) of each run of equally long names, in the order of ``ids``.
+        ids: (N,) token ids of all names one after the other, shortest names first, each ending with the end token and
+            padded with 0 to the length of its group.
+        groups: (count, length) of each run of names that are laid out equally long, in the order of ``ids``.
+        lengths: (C,) tokens of each name without padding, in packed order.
         order: (C,) ``order[i]`` is the place of the i-th packed name in the caller's list.
     """
 
     ids: Tensor
     groups: tuple[tuple[int, int], ...]
+    lengths: Tensor
     order: Tensor
 
     @property
     def positions(self) -> Tensor:
         """(N,) place of each token within its name, from 0."""
-        return torch.cat([torch.arange(length).repeat(count) for count, length in self.groups])
+        return torch.cat([torch.arange(length).repeat(count) for count, length in self.groups]).to(self.ids.device)
 
     @property
     def ends(self) -> Tensor:
         """(C,) index of each name's end token, in packed order."""
-        lengths = torch.cat([torch.full((count,), length) for count, length in self.groups])
-        return lengths.cumsum(0) - 1
+        laid = torch.cat([torch.full((count,), length) for count, length in self.groups]).to(self.ids.device)
+        return laid.cumsum(0) - laid + self.lengths - 1
+
+    def to(self, device: torch.device) -> PackedNames:
+        """The same on another device."""
+        return PackedNames(self.ids.to(device), self.groups, self.lengths.to(device), self.order.to(device))
 
 
-def tokenise(names: Sequence[str], suffix: str, encode: Encode, *, end_token: int, room: int) -> list[list[int]]:
+def tokenise(
+    names: Sequence[str], suffix: str, encode: Encode, *, end_token: int, room: int, gap: int = 0
+) -> list[list[int]]:
     """Token ids of ``name + suffix`` and the end token for every name (underscores read as spaces).
 
     Args:
@@ -49,16 +62,19 @@ def tokenise(names: Sequence[str], suffix: str, encode: Encode, *, end_token: in
         suffix: what the template has behind the name, usually ``.``.
         encode: the tokenizer.
         end_token: id of the end token.
-        room: how many positions there are, end token included.
+        room: how many positions there are, gap and end token included.
+        gap: zeros to leave between name and suffix, where vectors will stand.
 
     Raises:
         ClassNameError: a name is empty or needs more than ``room`` positions.
     """
-    rows = []
+    rows, tail = [], len(encode(suffix)) + 1
     for i, name in enumerate(names):
         if not name.strip(" _"):
             raise ClassNameError(f"class name {i + 1} is empty: give every class a name")
         ids = [*encode(name.replace("_", " ") + suffix), end_token]
+        if gap:
+            ids[len(ids) - tail : len(ids) - tail] = [0] * gap
         if len(ids) > room:
             raise ClassNameError(
                 f"class name {name[:40]!r}… needs {len(ids)} tokens, but behind the prompt there is room for {room}: "
@@ -68,8 +84,10 @@ def tokenise(names: Sequence[str], suffix: str, encode: Encode, *, end_token: in
     return rows
 
 
-def pack(rows: Sequence[Sequence[int]]) -> PackedNames:
-    """Sort token rows by length and lay them one after the other.
+def pack(rows: Sequence[Sequence[int]], slack: int = SLACK) -> PackedNames:
+    """Sort token rows by length and lay them one after the other, in groups of one length.
+
+    A group joins that of the next length where that pads at most ``slack`` tokens.
 
     Raises:
         ClassNameError: there is no row.
@@ -77,6 +95,13 @@ def pack(rows: Sequence[Sequence[int]]) -> PackedNames:
     if not rows:
         raise ClassNameError("no class names: expected at least one")
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    groups = tuple((len(list(run)), length) for length, run in groupby(len(rows[i]) for i in order))
-    flat = torch.tensor([token for i in order for token in rows[i]])
-    return PackedNames(flat, groups, torch.tensor(order))
+    groups: list[tuple[int, int]] = []
+    for length, run in groupby(len(rows[i]) for i in order):
+        count = len(list(run))
+        if groups and groups[-1][0] * (length - groups[-1][1]) <= slack:
+            count += groups.pop()[0]
+        groups.append((count, length))
+    laid = [length for count, length in groups for _ in range(count)]
+    flat = [t for i, n in zip(order, laid, strict=True) for t in (*rows[i], *[0] * (n - len(rows[i])))]
+    lengths = torch.tensor([len(rows[i]) for i in order])
+    return PackedNames(torch.tensor(flat), tuple(groups), lengths, torch.tensor(order))

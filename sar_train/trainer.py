@@ -9,25 +9,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from sar_train import backbone as backbones
 from sar_train import checkpoint, loop
-from sar_train.backbone import Backbone
+from sar_train.backbone import TEMPLATES
 from sar_train.config import RunConfig
 from sar_train.data.features import save_features
 from sar_train.data.shots import few_shot
-from sar_train.data.source import to_feature_set
+from sar_train.data.source import PhotoSource, to_feature_set
 from sar_train.errors import RunError
 from sar_train.evaluate import Evaluation, harmonic_mean
 from sar_train.probe import linear_probe
+from sar_train.problem import Numerics, Regularisation
 from sar_train.prompt_method import PromptMethod
-from sar_train.record import make_record
+from sar_train.prompted import Prompted
+from sar_train.record import Parts, Results, make_record
 from sar_train.regulariser import regularisers
-from sar_train.setting import Setting, Tell, make_method, open_data, prepare
+from sar_train.relations import held_out_names, spearman_of_relations
+from sar_train.setting import Judged, Setting, Tell, open_data, prepare
+from sar_train.state import State, start
 
 _SAVE_EVERY = 5.0
 """Seconds between saved states."""
@@ -49,11 +51,14 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
     if (out / checkpoint.RECORD).is_file():
         raise RunError(f"{out} holds a finished run: choose another --out, or remove it first")
     setting = prepare(config, tell)
-    zero_shot = setting.judge(setting.handcrafted)
+    zero_shot = setting.judge(setting.zero_shot)
     tell(f"zero-shot: {describe(zero_shot)}")
     probe_accuracy = _probe(setting)
+    method = setting.make_method()
+    prompted = Prompted(setting.backbone, method, setting.template, setting.problem.class_names)
+    names = held_out(setting)
+    before = _relations(setting, prompted, names)
     prepared = time.monotonic()
-    method = make_method(config, setting.backbone, setting.problem.class_names)
     out.mkdir(parents=True, exist_ok=True)
     state = _start(setting, method, out, resume=resume, tell=tell)
     loop.train(
@@ -63,30 +68,76 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
         setting.schedule,
         _regularisation(setting),
         _after_epoch(setting, out, tell),
+        Numerics(config.precision, config.micro_batch),
     )
     trained = time.monotonic()
-    with torch.no_grad():
-        prompts = method.prompts()
-    result = setting.judge(lambda names: setting.backbone.embed_names(names, prompts))
-    timing = {
-        "prepare_seconds": prepared - began,
-        "train_seconds": trained - prepared,
-        "evaluate_seconds": time.monotonic() - trained,
-    }
+    prompted = Prompted(setting.backbone, method, setting.template, setting.problem.class_names)
+    results = Results(
+        *_evaluate(setting, prompted),
+        zero_shot=zero_shot,
+        probe_accuracy=probe_accuracy,
+        relations=None if before is None else before | {"after": _correlation(setting, prompted, names)},
+        history=state.history,
+        timing={
+            "prepare_seconds": prepared - began,
+            "train_seconds": trained - prepared,
+            "evaluate_seconds": time.monotonic() - trained,
+        },
+    )
     finished = checkpoint.Run(
-        prompts=prompts,
+        tensors={name: tensor.detach().clone() for name, tensor in method.state_dict().items()},
         method=config.method,
+        settings=dataclasses.asdict(config.section(config.method, type(method).Config)),
         backbone_name=config.backbone,
         pretrained=config.pretrained,
         weights_digest=setting.backbone.weights_digest,
         template=setting.template,
         class_names=tuple(setting.problem.class_names),
         regularisers={"sar": config.section("sar", regularisers.get("sar").Config).weight} if config.sar else {},
-        record=make_record(setting, result, zero_shot, probe_accuracy, state.history, timing),
+        record=make_record(setting, results),
     )
     checkpoint.save_run(out, finished)
-    (out / checkpoint.STATE).unlink(missing_ok=True)
+    checkpoint.remove_state(out)
     return finished
+
+
+def _evaluate(setting: Setting, prompted: Prompted) -> tuple[Parts, dict[str, Parts]]:
+    """What the method answers, and what it would answer in the other ways that a bundle may need."""
+    encoded: dict[int, Tensor] = {}
+
+    def images(part: Judged) -> Tensor:
+        if "image" not in prompted.method.towers or not isinstance(setting.source, PhotoSource):
+            return part.features
+        if id(part) not in encoded:
+            rows = setting.source.map_pixels(setting.plan.split, part.rows, prompted.encode_images)
+            encoded[id(part)] = rows[:, 0]
+        return encoded[id(part)]
+
+    result = setting.judge(lambda part: prompted.logits(images(part), part.names))
+    others: dict[str, Parts] = {}
+    if prompted.method.head() is not None:
+        others["text-branch"] = setting.judge(lambda part: prompted.logits(images(part), part.names, text_only=True))
+    if prompted.method.per_image:
+        others["mean-image"] = setting.judge(lambda part: prompted.logits(images(part), part.names, frozen=True))
+    return result, others
+
+
+def held_out(setting: Setting) -> tuple[str, ...]:
+    """Names that take no part in the run."""
+    novel = setting.novel.names if setting.novel else ()
+    new = setting.judge.new.names if setting.judge.new else ()
+    return held_out_names([*setting.problem.class_names, *novel], new)
+
+
+def _relations(setting: Setting, prompted: Prompted, names: Sequence[str]) -> dict[str, float] | None:
+    """SAR's own measure before training; None where prompts hold for the trained classes alone."""
+    if not prompted.method.transfers:
+        return None
+    return {"names": len(names), "before": _correlation(setting, prompted, names)}
+
+
+def _correlation(setting: Setting, prompted: Prompted, names: Sequence[str]) -> float:
+    return spearman_of_relations(prompted.embed(names), setting.handcrafted(names))
 
 
 def write_features(config: RunConfig, path: Path, *, command: str = "") -> None:
@@ -105,28 +156,23 @@ def _probe(setting: Setting) -> float:
     judged = setting.judge.base
     if judged is None:
         return float("nan")
-    return linear_probe(setting.problem.features, setting.problem.labels, *judged[:2], val=val, seed=config.seed)
+    shots = setting.problem.features, setting.problem.labels
+    return linear_probe(*shots, judged.features, judged.labels, val=val, seed=config.seed)
 
 
-def _regularisation(setting: Setting) -> loop.Regularisation | None:
+def _regularisation(setting: Setting) -> Regularisation | None:
     if setting.novel is None:
         return None
-    kind = regularisers.get("sar")
+    kind, novel = regularisers.get("sar"), setting.novel.names
     config = setting.config.section("sar", kind.Config)
-    names = [*setting.problem.class_names, *setting.novel.names]
-    teacher = setting.handcrafted(names) if config.teacher == "template" else _ensemble(setting.backbone, names)
-    return loop.Regularisation(kind(config), setting.novel.names, teacher)
+    single = torch.cat([setting.problem.handcrafted, setting.handcrafted(novel)])
+    names = [*setting.problem.class_names, *novel]
+    teacher = single if config.teacher == "template" else setting.backbone.ensemble(names, TEMPLATES, unit=True)
+    return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
 
 
-def _ensemble(backbone: Backbone, names: Sequence[str]) -> Tensor:
-    """(C, D) mean over CLIP's 80 templates, normalised before and after."""
-    templates = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
-    rows = torch.stack([backbone.embed_names(names, backbone.handcrafted(text)) for text in templates])
-    return normalize(rows.mean(0), dim=-1)
-
-
-def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, tell: Tell) -> loop.State:
-    state = loop.start(method, setting.schedule, setting.config.seed)
+def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, tell: Tell) -> State:
+    state = start(method, setting.schedule, setting.config.seed, scaled=setting.config.precision == "fp16")
     stored = checkpoint.load_state(out) if resume else None
     if stored:
         tensors, meta = stored
@@ -141,12 +187,12 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in ("device", "cache_dir")}
 
 
-def _after_epoch(setting: Setting, out: Path, tell: Tell) -> Callable[[loop.State], None]:
+def _after_epoch(setting: Setting, out: Path, tell: Tell) -> Callable[[State], None]:
     """Show the loss and what is left after each epoch; save the state every few seconds."""
     began = saved = time.monotonic()
     first: int | None = None
 
-    def after(state: loop.State) -> None:
+    def after(state: State) -> None:
         nonlocal saved, first
         first = state.epoch - 1 if first is None else first
         now = time.monotonic()
@@ -174,7 +220,8 @@ def describe(parts: dict[str, Evaluation | None]) -> str:
 
 def remove(out: Path) -> None:
     """Delete a run's own files and, if nothing else is in it, its folder."""
-    for name in (checkpoint.PROMPTS, checkpoint.RECORD, checkpoint.STATE):
+    for name in (checkpoint.PROMPTS, checkpoint.RECORD):
         (out / name).unlink(missing_ok=True)
+    checkpoint.remove_state(out)
     if out.is_dir() and not any(out.iterdir()):
         shutil.rmtree(out)

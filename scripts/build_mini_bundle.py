@@ -30,8 +30,9 @@ from sar_train.checkpoint import Run
 from sar_train.config import RunConfig, build, merge
 from sar_train.data.source import open_source
 from sar_train.export.bundle import export_bundle
+from sar_train.export.fixed import handcrafted
 from sar_train.export.source import from_run
-from sar_train.prompts import Prompts
+from sar_train.prompted import Prompted, restore
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LOST = 2.0
@@ -47,10 +48,13 @@ def main() -> None:
         source = from_run(Path(folder) / "sar", {name: (name,) for name in _unique(IMAGENET_CLASSNAMES)})
     backbone = source.backbone
     images = _encode(backbone, photos)
-    template = backbone.handcrafted(runs["sar"].template)
-    prompts = {"hand-crafted": template, "CoOp": runs["coop"].prompts, "CoOp + SAR": runs["sar"].prompts}
-    imagenet = {name: _top1(backbone, images, p) for name, p in prompts.items()}
-    caltech = {name: _caltech(backbone, p) for name, p in prompts.items()}
+    ways = {
+        "hand-crafted": handcrafted(backbone, runs["sar"].template),
+        "CoOp": restore(runs["coop"], backbone),
+        "CoOp + SAR": source.prompted,
+    }
+    imagenet = {name: _top1(images, prompted) for name, prompted in ways.items()}
+    caltech = {name: _caltech(prompted) for name, prompted in ways.items()}
     print("top-1 on imagenet_sample:", imagenet, "on Caltech101's test photos:", caltech)
     lost = imagenet["hand-crafted"] - imagenet["CoOp + SAR"]
     if lost > MOST_LOST:
@@ -88,14 +92,14 @@ def _encode(backbone: Backbone, photos: list[Path]) -> Tensor:
     return torch.cat(parts)
 
 
-def _top1(backbone: Backbone, images: Tensor, prompts: Prompts) -> float:
-    predicted = (images @ backbone.embed_names(IMAGENET_CLASSNAMES, prompts).T).argmax(1)
+def _top1(images: Tensor, prompted: Prompted) -> float:
+    predicted = (images @ prompted.embed(IMAGENET_CLASSNAMES).T).argmax(1)
     return round(100 * float((predicted == torch.arange(len(images))).double().mean()), 2)
 
 
-def _caltech(backbone: Backbone, prompts: Prompts) -> float:
-    source = open_source("demo", None, backbone, 16, 1)
-    predicted = (source.plain("test") @ backbone.embed_names(source.class_names, prompts).T).argmax(1)
+def _caltech(prompted: Prompted) -> float:
+    source = open_source("demo", None, prompted.backbone, 16, 1)
+    predicted = (source.plain("test") @ prompted.embed(source.class_names).T).argmax(1)
     return round(100 * float((predicted == source.labels("test")).double().mean()), 2)
 
 

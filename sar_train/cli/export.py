@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import click
 from sar_train.cli.common import guarded, option
 
 if TYPE_CHECKING:
-    from sar_infer.artefact import Manifest, Passport, Scores
+    from sar_infer.artefact import Manifest
     from sar_train.export.source import Source
 
 MOST_PHOTOS = 200
@@ -24,6 +24,7 @@ EPILOG = """\b
 Examples:
   sar-export runs/demo --out exports/demo
   sar-export runs/demo --classes products.txt --photos photos/ --out exports/products
+  sar-export runs/cocoop --approximate mean-image --out exports/cocoop
   sar-export --handcrafted "a photo of a {}." --backbone ViT-B-16-quickgelu --pretrained openai \\
              --classes names.txt --out exports/untuned
   sar-export --verify exports/demo
@@ -50,6 +51,11 @@ Examples:
     type=click.Path(path_type=Path),
     help=f"Compare with torch on (at most {MOST_PHOTOS}) photos of this folder.  [default: generated pictures]",
 )
+@option(
+    "--approximate",
+    type=click.Choice(["mean-image"]),
+    help="For a method whose prompt depends on the photo (cocoop): export the prompt for the mean training photo.",
+)
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @option(
     "--verify",
@@ -73,8 +79,14 @@ def main(
         click.echo(_verified(verify, as_json=as_json))
         return
     out = _target(run, out, given["handcrafted"], overwrite=overwrite)
-    source = _source(run, **{key: value for key, value in given.items() if key != "photos"})
+
+    def tell(line: str) -> None:
+        if not quiet:
+            click.echo(line, err=True)
+
+    source = _source(run, tell, **{key: value for key, value in given.items() if key != "photos"})
     from sar_train.export.bundle import export_bundle
+    from sar_train.export.report import report
 
     manifest = export_bundle(
         source,
@@ -82,7 +94,7 @@ def main(
         command=shlex.join(["sar-export", *sys.argv[1:]]),
         photos=_photos(given["photos"]),
         overwrite=overwrite,
-        tell=lambda line: None if quiet else click.echo(line, err=True),
+        tell=tell,
     )
     click.echo(_as_json(out, manifest) if as_json else report(out, manifest, len(source.phrases)))
 
@@ -101,7 +113,11 @@ def _target(run: Path | None, out: Path | None, template: str | None, *, overwri
 
 
 def _source(
-    run: Path | None, classes: Path | None, handcrafted: str | None, backbone: str | None, pretrained: str | None
+    run: Path | None,
+    tell: Callable[[str], None],
+    classes: Path | None,
+    handcrafted: str | None,
+    **given: str | None,
 ) -> Source:
     from sar_train.errors import ConfigError
 
@@ -111,9 +127,11 @@ def _source(
     from sar_train.export.source import from_run, from_template
 
     if handcrafted is not None:
-        return from_template(handcrafted, phrases, backbone or "sar-mini", pretrained)
+        if given["approximate"]:
+            raise ConfigError("--handcrafted is exported as it is; leave --approximate out")
+        return from_template(handcrafted, phrases, given["backbone"] or "sar-mini", given["pretrained"])
     assert run is not None  # noqa: S101 - _target has seen to it
-    return from_run(run, phrases, backbone=backbone, pretrained=pretrained)
+    return from_run(run, phrases, tell=tell, **given)
 
 
 def _phrases(path: Path | None) -> Mapping[str, Sequence[str]]:
@@ -148,43 +166,13 @@ def _verified(path: Path, *, as_json: bool) -> str:
 
 
 def _as_json(out: Path, manifest: Manifest) -> str:
+    from sar_train.export.report import size
+
     content = {
         "bundle": str(out),
         "digest": manifest.digest,
         "encoder_digest": manifest.encoder_digest,
-        "bytes": _size(manifest),
+        "bytes": size(manifest),
         "passport": dataclasses.asdict(manifest.passport),
     }
     return json.dumps(content, ensure_ascii=False)
-
-
-def _size(manifest: Manifest) -> int:
-    return sum(entry.size for entry in manifest.files.values())
-
-
-def report(out: Path, manifest: Manifest, classes: int) -> str:
-    """What an export ends with: what it is, how near to torch, how good, how large and where."""
-    parity = manifest.passport.parity
-    terms = "".join(f" + {name} ({weight:g})" for name, weight in manifest.regularisers.items())
-    lines = [f"bundle     {out}    {_size(manifest) / 1e6:.1f} MB    {classes:,} classes"]
-    lines.append(f"method     {manifest.method}{terms} on {manifest.backbone}")
-    if parity:
-        lines.append(
-            f"parity     {parity.images} pictures: cosine at least {parity.image_min_cosine:.7f}, same class "
-            f"{parity.top1_agreement:.1%}; {parity.names:,} names: differ by at most {parity.name_max_difference:.1e}"
-        )
-    return "\n".join([*lines, *_passport(manifest.passport), f"next       sar-classify PHOTO --bundle {out}"])
-
-
-def _passport(passport: Passport) -> list[str]:
-    if passport.dataset is None:
-        return ["passport   quality not measured"]
-    seeds = ", ".join(map(str, passport.seeds))
-    lines = [f"passport   {passport.dataset}, {passport.protocol}, {passport.shots} shots, seed {seeds}"]
-    lines.append(f"  {'percent':<12}{'base':>8}{'new':>8}{'H':>8}")
-    return [*lines, _scores("zero-shot", passport.zero_shot), _scores("this bundle", passport.metrics)]
-
-
-def _scores(title: str, scores: Scores) -> str:
-    values = (scores.base_accuracy, scores.new_accuracy, scores.harmonic_mean)
-    return f"  {title:<12}" + "".join(f"{'-' if value is None else format(value, '.2f'):>8}" for value in values)

@@ -22,16 +22,20 @@ Examples:
   sar-train demo --out runs/demo                        offline, about a minute
   sar-train photos/ --shots 16 --out runs/products      one folder of photos a class
   sar-train caltech101 --data-root DATA --no-sar --set coop.context_init="" --seed 2
-  sar-train photos/ --backbone ViT-B-16-quickgelu --pretrained openai
+  sar-train caltech101 --data-root DATA --backbone sar-mini-vit --method promptsrc
+  sar-train photos/ --backbone ViT-B-16-quickgelu --pretrained openai --method dept --on kgcoop
+  sar-train --list-methods
 """
 
 
 @click.command(context_settings={"auto_envvar_prefix": "SAR"}, epilog=EPILOG)
-@click.argument("photos")
+@click.argument("photos", required=False)
 @option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout.")
-@option("--backbone", help="open_clip model name, or sar-mini.  [default: sar-mini]")
-@option("--pretrained", help="Tag or file of the backbone's weights; sar-mini brings its own.")
-@option("--method", help="Prompt-tuning method.  [default: coop]")
+@option("--backbone", help="open_clip model name, sar-mini or sar-mini-vit.  [default: sar-mini]")
+@option("--pretrained", help="Tag or file of the backbone's weights; sar-mini and sar-mini-vit bring their own.")
+@option("--method", help="Prompt-tuning method; --list-methods says which there are.  [default: coop]")
+@option("--on", help="The method that dept builds on: coop or kgcoop.  [default: coop]")
+@option("--list-methods", is_flag=True, help="Show all methods, what they prompt and their papers, and exit.")
 @option("--sar/--no-sar", default=None, help="Add Similarity Alignment Regularization.  [default: sar]")
 @option("--novel", help="Novel names for SAR: wordnet (relatives), words (random nouns) or a file.  [default: wordnet]")
 @option("--novel-count", type=int, help="How many novel names.  [default: 400]")
@@ -51,6 +55,10 @@ Examples:
 )
 @option("--batch-size", type=int, help="[default: the method's published size]")
 @option("--device", help="cpu or cuda.  [default: cpu]")
+@option("--precision", help="Of the towers while training: fp32, bf16 or fp16.  [default: fp32]")
+@option(
+    "--micro-batch", type=int, help="Photos through the towers at once, to save memory; 0: the batch.  [default: 0]"
+)
 @option(
     "--cache-dir", type=click.Path(), help="Keep image features here between runs.  [default: .features beside --out]"
 )
@@ -80,9 +88,12 @@ def main(**given: Any) -> None:
     A folder trains on all its classes and is tested on photos it did not learn from; a dataset with published splits
     learns from the first half of its classes (base) and is tested on both halves, each for itself (base, new).
     """
+    form, quiet, overwrite = given.pop("form"), given.pop("quiet"), given.pop("overwrite")
+    if given.pop("list_methods"):
+        click.echo(method_list(as_json=form == "json"))
+        return
     from sar_train import trainer
 
-    form, quiet, overwrite = given.pop("form"), given.pop("quiet"), given.pop("overwrite")
     resume, save_features = given.pop("resume"), given.pop("save_features")
     out: Path | None = given.pop("out")
     config = read_config(**given)
@@ -100,13 +111,34 @@ def main(**given: Any) -> None:
     warn_below_zero_shot(run)
 
 
+def method_list(*, as_json: bool) -> str:
+    """All registered methods: name, prompted towers, whether image features are cached, paper."""
+    from sar_train.prompt_method import describe_methods
+
+    found = describe_methods()
+    if as_json:
+        return json.dumps(found, ensure_ascii=False)
+    lines = [f"{'method':<11}{'prompts':<13}{'features':<11}paper"]
+    for entry in found:
+        cached = "cached" if entry["features_cached"] else "each step"
+        lines.append(f"{entry['name']:<11}{' + '.join(entry['towers']):<13}{cached:<11}{entry['paper']}")
+    return "\n".join(lines)
+
+
 def read_config(
-    photos: str, config_file: Path | None, settings: tuple[str, ...], sar_weight: float | None, **options: Any
+    photos: str | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    sar_weight: float | None,
+    on: str | None = None,
+    **options: Any,
 ) -> RunConfig:
     """Settings from the file, then the options, then ``--set``; later ones win."""
     from sar_train.config import RunConfig, build, merge, read_toml
     from sar_train.errors import ConfigError
 
+    if photos is None:
+        raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
     sections: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -116,6 +148,8 @@ def read_config(
         sections.setdefault(section, {})[key] = value
     if sar_weight is not None:
         sections.setdefault("sar", {})["weight"] = sar_weight
+    if on is not None:
+        sections.setdefault("dept", {})["on"] = on
     chosen = {name: value for name, value in options.items() if value is not None}
     file = read_toml(config_file) if config_file else {}
     where = str(config_file) if config_file else "settings"
@@ -124,7 +158,9 @@ def read_config(
 
 def default_name(config: RunConfig) -> str:
     """Folder name of a run, such as ``caltech101-coop-sar-s1``."""
-    parts = [Path(config.data).stem or "photos", config.method, *(["sar"] if config.sar else []), f"s{config.seed}"]
+    on = config.sections.get(config.method, {}).get("on")
+    name = f"{config.method}-{on}" if on else config.method
+    parts = [Path(config.data).stem or "photos", name, *(["sar"] if config.sar else []), f"s{config.seed}"]
     return "-".join(parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +112,45 @@ class PhotoSource:
         """
         return self._rows(split, indices, 1)[:, 0]
 
+    def map_pixels(
+        self,
+        split: Split,
+        indices: Sequence[int] | Tensor,
+        encode: Callable[[Tensor], Tensor],
+        *,
+        views: int | Sequence[int] = 1,
+    ) -> Tensor:
+        """(n, V, …): ``encode`` of (N, 3, size, size) pixels for views of photos, in batches, without the cache.
+
+        Args:
+            split: of the photos.
+            indices: which of its photos.
+            encode: gives one row for each input.
+            views: how many views of each photo, the plain one first, or which.
+
+        Raises:
+            DataError: a photo cannot be read; the message names it.
+        """
+        photos, numbers = self.dataset.photos(split), tuple(range(views)) if isinstance(views, int) else tuple(views)
+        jobs = [_Job(photos[int(i)], numbers, ()) for i in indices]
+        rows: list[Tensor] = []
+        waiting: list[npt.NDArray[np.float32]] = []
+        with self._bar(len(jobs), split) as bar:
+            for _, decoded in self._decoded(jobs):
+                waiting.append(decoded)
+                bar.update()
+                if len(waiting) * len(numbers) >= BATCH:
+                    rows.append(encode(torch.from_numpy(np.concatenate(waiting))))
+                    waiting.clear()
+        if waiting:
+            rows.append(encode(torch.from_numpy(np.concatenate(waiting))))
+        made: Tensor = torch.cat(rows).unflatten(0, (len(jobs), len(numbers)))
+        return made
+
+    def _bar(self, total: int, split: Split) -> tqdm:
+        hidden = None if self._progress and total > BATCH else True  # None: hidden unless stderr is a terminal
+        return tqdm(total=total, desc=f"encoding {split} photos", unit="photo", disable=hidden, leave=False)
+
     def _rows(self, split: Split, indices: Sequence[int] | Tensor | None, views: int) -> Tensor:
         photos = self.dataset.photos(split)
         chosen = photos if indices is None else [photos[int(i)] for i in indices]
@@ -136,8 +175,7 @@ class PhotoSource:
         return [row_key(self.dataset.relative(photo), stat, view, self.seed) for view in range(views)]
 
     def _encode(self, jobs: Sequence[_Job], split: Split) -> None:
-        hidden = None if self._progress else True  # None: hidden unless stderr is a terminal
-        bar = tqdm(total=len(jobs), desc=f"encoding {split} photos", unit="photo", disable=hidden, leave=False)
+        bar = self._bar(len(jobs), split)
         keys: list[bytes] = []
         waiting: list[npt.NDArray[np.float32]] = []
         try:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
 
 from sar_infer.artefact import (
     BANK,
+    HEAD,
     IMAGE_ENCODER,
     MANIFEST,
     NAME_ENCODER,
@@ -27,16 +26,17 @@ from sar_infer.artefact import (
     Probe,
     Provenance,
     TokenizerSpec,
-    canonical_digest,
     file_entry,
 )
 from sar_infer.bank import ClassBank
-from sar_train.errors import ExportError
 from sar_train.export import tokenizer
 from sar_train.export.compact import compact
+from sar_train.export.digest import encoder_digest
+from sar_train.export.head import class_head
 from sar_train.export.image_encoder import export_image_encoder
+from sar_train.export.layout import Layout, layout, tokenizer_spec
 from sar_train.export.name_encoder import export_name_encoder
-from sar_train.export.parity import compare
+from sar_train.export.parity import compare, compare_answers
 from sar_train.export.source import Source
 from sar_train.export.staging import staged, write_file
 from sar_train.export.verify import Rows, generated_pixels, verify_bundle
@@ -72,66 +72,46 @@ def export_bundle(
         ClassNameError: a class name does not fit.
         ImageError: one of ``photos`` cannot be read.
     """
-    spec = tokenizer_spec(source)
+    placed = layout(source.prompted)
+    spec = tokenizer_spec(source.backbone.text, placed)
     with staged(out, overwrite=overwrite) as folder:
         tell(f"encoding {len(source.phrases):,} class names")
         merges = tokenizer.merges_text(spec.end_token)
-        digest = encoder_digest(source, spec, merges)
+        digest = encoder_digest(source, placed, spec, merges)
         bank = make_bank(source, digest)
         bank.save(folder / BANK)
+        if head := class_head(source.prompted, source.head_names, digest):
+            head.save(folder / HEAD)
         write_file(folder / TOKENIZER, tokenizer.compress(merges))
         tell("writing the graphs")
-        _write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.backbone))
-        _write_graph(folder / NAME_ENCODER, export_name_encoder(source.backbone, source.prompts))
+        _write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
+        _write_graph(folder / NAME_ENCODER, export_name_encoder(source.prompted, placed))
         tell("comparing with torch")
         names = _some([phrase for phrases in source.phrases.values() for phrase in phrases])
-        parity = compare(folder, source.backbone, source.prompts, spec, bank.embeddings, photos=photos, names=names)
-        manifest = _manifest(source, spec, digest, folder, parity, command)
+        parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
+        manifest = _manifest(source, placed, spec, digest, folder, parity, command)
         write_file(folder / MANIFEST, manifest.dump().encode())
         tell("opening the bundle")
         verify_bundle(folder)
+        if head:
+            compare_answers(folder, source.prompted, head)
     return manifest
-
-
-def tokenizer_spec(source: Source) -> TokenizerSpec:
-    """How names become tokens behind these prompts.
-
-    Raises:
-        ExportError: no position is left for a name.
-    """
-    tower, prompts = source.backbone.text, source.prompts
-    n_prefix = 1 + prompts.context.shape[0]
-    room = tower.context_length - n_prefix - 1
-    if room < 1 + len(tower.encode(prompts.suffix)):
-        raise ExportError(f"the prompt takes {n_prefix} of {tower.context_length} positions: no room for a name")
-    return TokenizerSpec("clip-bpe", tower.context_length, n_prefix, prompts.suffix, tower.end_token, room)
-
-
-def encoder_digest(source: Source, spec: TokenizerSpec, merges: bytes) -> str:
-    """What binds banks: weights, prompt and tokenizer, whatever graph they are computed with."""
-    context = np.ascontiguousarray(source.prompts.context.detach().cpu().numpy(), dtype="<f4")
-    return canonical_digest(
-        {
-            "weights": source.backbone.weights_digest,
-            "context": [list(context.shape), hashlib.sha256(context.tobytes()).hexdigest()],
-            "tokenizer": dataclasses.asdict(spec),
-            "merges": hashlib.sha256(merges).hexdigest(),
-        }
-    )
 
 
 def make_bank(source: Source, digest: str) -> ClassBank:
     """Unit rows of all class names; one with several phrases has the direction of their mean."""
     flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
-    rows = source.backbone.embed_names(flat, source.prompts).cpu().split([len(p) for p in source.phrases.values()])
+    rows = source.prompted.embed(flat).cpu().split([len(p) for p in source.phrases.values()])
     means = torch.nn.functional.normalize(torch.stack([part.mean(0) for part in rows]), dim=-1)
     several = {name: list(phrases) for name, phrases in source.phrases.items() if tuple(phrases) != (name,)}
     provenance: dict[str, Any] = {"origin": "sar-export"} | ({"phrases": several} if several else {})
     return ClassBank(tuple(source.phrases), means.numpy(), digest, provenance)
 
 
-def _manifest(source: Source, spec: TokenizerSpec, digest: str, folder: Path, parity: Parity, command: str) -> Manifest:
-    backbone = source.backbone
+def _manifest(
+    source: Source, placed: Layout, spec: TokenizerSpec, digest: str, folder: Path, parity: Parity, command: str
+) -> Manifest:
+    backbone, files = source.backbone, {path.name: file_entry(path) for path in sorted(folder.iterdir())}
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -139,7 +119,7 @@ def _manifest(source: Source, spec: TokenizerSpec, digest: str, folder: Path, pa
         backbone=backbone.name,
         weights_digest=backbone.weights_digest,
         method=source.method,
-        template=source.template,
+        template=placed.template,
         regularisers=source.regularisers,
         embed_dim=backbone.embed_dim,
         logit_scale=backbone.logit_scale,
@@ -147,10 +127,11 @@ def _manifest(source: Source, spec: TokenizerSpec, digest: str, folder: Path, pa
         preprocess=backbone.preprocess,
         tokenizer=spec,
         encoder_digest=digest,
-        files={path.name: file_entry(path) for path in sorted(folder.iterdir())},
+        files=files,
         passport=dataclasses.replace(source.passport, parity=parity),
         provenance=Provenance(created, command, _versions(), source.licences),
         probe=_probe(source),
+        head=HEAD if HEAD in files else None,
     ).sealed()
 
 
@@ -166,7 +147,7 @@ def _write_graph(path: Path, model: onnx.ModelProto) -> None:
 
 def _probe(source: Source) -> Probe:
     pixels: Rows = generated_pixels(source.backbone.preprocess, PROBE_SEED)
-    (row,) = source.backbone.encode_images(torch.from_numpy(pixels[None])).tolist()
+    (row,) = source.prompted.encode_images(torch.from_numpy(pixels[None])).tolist()
     return Probe(PROBE_SEED, tuple(float(f"{value:.9g}") for value in row))
 
 

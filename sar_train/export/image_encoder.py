@@ -1,6 +1,8 @@
-"""The image tower as an ONNX graph: (N, 3, size, size) float32 ``pixels`` to (N, D) unit rows ``embedding``."""
+"""The image side as an ONNX graph: (N, 3, size, size) float32 ``pixels`` to (N, D) unit rows ``embedding``."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import onnx
 import torch
@@ -9,6 +11,9 @@ from torch.nn.functional import normalize
 
 from sar_train.backbone import Backbone
 from sar_train.export.graph import trace
+from sar_train.prompted import Prompted
+from sar_train.prompts import Prompts
+from sar_train.towers.image import ImageTower
 
 
 class ImageEncoder(nn.Module):
@@ -23,8 +28,26 @@ class ImageEncoder(nn.Module):
         return normalize(self.visual(pixels), dim=-1)  # type: ignore[operator]
 
 
-def export_image_encoder(backbone: Backbone) -> onnx.ModelProto:
+class PromptedImageEncoder(nn.Module):
+    """A vision transformer whose image prompts are constants."""
+
+    def __init__(self, tower: ImageTower, prompts: Prompts) -> None:
+        super().__init__()
+        self.tower, self.visual = tower, tower.visual
+        image = {at: dataclasses.replace(item, vectors=item.vectors.detach()) for at, item in prompts.image.items()}
+        self.prompts = dataclasses.replace(prompts, image=image)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, D)."""
+        return self.tower(self.prompts, self.tower.embed(pixels))
+
+
+def export_image_encoder(prompted: Prompted) -> onnx.ModelProto:
     """The graph, for any number of pictures of the backbone's own size."""
+    backbone, prompts = prompted.backbone, prompted.image_prompts()
+    encoder: nn.Module = ImageEncoder(backbone)
+    if prompts is not None and backbone.image is not None:
+        encoder = PromptedImageEncoder(backbone.image, prompts)
     size = backbone.preprocess.size
     example = torch.zeros(2, 3, size, size, device=backbone.device)
-    return trace(ImageEncoder(backbone).eval(), example, input_name="pixels", dynamic={0: "batch"})
+    return trace(encoder.eval(), example, input_name="pixels", dynamic={0: "batch"})

@@ -11,13 +11,22 @@ import torch
 
 from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, Parity, Preprocess, TokenizerSpec
 from sar_infer.errors import ImageError
+from sar_infer.head import ClassHead
 from sar_infer.images import load_rgb
 from sar_infer.preprocess import to_input
 from sar_infer.tokenizer import Tokenizer, encode_name
-from sar_train.backbone import Backbone
 from sar_train.errors import ExportError
-from sar_train.export.verify import BATCHES, MAX_DIFFERENCE, MIN_COSINE, Rows, generated_pixels, open_graph
-from sar_train.prompts import Prompts
+from sar_train.export.verify import (
+    BATCHES,
+    MAX_DIFFERENCE,
+    MIN_COSINE,
+    Rows,
+    classified,
+    generated_picture,
+    generated_pixels,
+    open_graph,
+)
+from sar_train.prompted import Prompted
 
 MOST_NAMES_AT_ONCE = 128
 TIE = 1e-6
@@ -28,20 +37,18 @@ T = TypeVar("T")
 
 def compare(
     folder: Path,
-    backbone: Backbone,
-    prompts: Prompts,
+    prompted: Prompted,
     spec: TokenizerSpec,
     bank: Rows,
     *,
     photos: Sequence[Path],
     names: Sequence[str],
 ) -> Parity:
-    """Measure how far the graphs in ``folder`` are from the backbone.
+    """Measure how far the graphs in ``folder`` are from torch.
 
     Args:
         folder: has both graphs and the tokenizer.
-        backbone: the reference.
-        prompts: the reference's prompts.
+        prompted: the reference.
         spec: how names become tokens.
         bank: (C, D) rows that pictures are classified with.
         photos: pictures to try; generated ones are added until every batch size had its turn.
@@ -51,14 +58,35 @@ def compare(
         ExportError: a figure is beyond its bound.
         ImageError: a photo cannot be read.
     """
-    images, min_cosine, agreement = _images(folder, backbone, bank, photos)
+    images, min_cosine, agreement = _images(folder, prompted, bank, photos)
     tokenizer = Tokenizer.open(folder / TOKENIZER)
     tried = [*dict.fromkeys([*names, *names_of_every_length(tokenizer, spec)])]
     tokens = [[*encode_name(tokenizer, spec, name), spec.end_token] for name in tried]
-    difference = _names(folder, backbone, prompts, tried, tokens)
+    difference = _names(folder, prompted, tried, tokens)
     parity = Parity(images, min_cosine, agreement, len(tried), difference)
     _gate(parity)
     return parity
+
+
+def compare_answers(folder: Path, prompted: Prompted, head: ClassHead) -> None:
+    """See that a bundle with a head gives the logits of torch where its classes are the candidates.
+
+    They may differ by what a difference of `MAX_DIFFERENCE` to a unit row can do.
+
+    Raises:
+        ExportError: they differ by more.
+    """
+    spec, pictures = prompted.backbone.preprocess, range(max(BATCHES))
+    pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in pictures]))
+    reference = prompted.logits(prompted.encode_images(pixels), prompted.trained).cpu().numpy()
+    found = classified(folder, [generated_picture(spec.size, seed) for seed in pictures], head.names)
+    difference = float(np.abs(found - reference).max())
+    steepest = prompted.backbone.logit_scale + float(np.linalg.norm(head.weight, axis=1).max())
+    if not difference <= MAX_DIFFERENCE * steepest:
+        raise ExportError(
+            f"class head: logits differ from torch by {difference:.3g} on {len(pictures)} pictures, expected at most "
+            f"{MAX_DIFFERENCE * steepest:.3g}; nothing was written"
+        )
 
 
 def names_of_every_length(tokenizer: Tokenizer, spec: TokenizerSpec) -> list[str]:
@@ -76,13 +104,13 @@ def in_batches(items: Sequence[T], most: int = max(BATCHES)) -> Iterator[Sequenc
         start += size
 
 
-def _images(folder: Path, backbone: Backbone, bank: Rows, photos: Sequence[Path]) -> tuple[int, float, float]:
-    graph, spec = open_graph(folder / IMAGE_ENCODER), backbone.preprocess
+def _images(folder: Path, prompted: Prompted, bank: Rows, photos: Sequence[Path]) -> tuple[int, float, float]:
+    graph, spec = open_graph(folder / IMAGE_ENCODER), prompted.backbone.preprocess
     pictures: list[Path | int] = [*photos, *range(sum(BATCHES) - len(photos))]
     cosines, agreed = [], 0
     for batch in in_batches(pictures):
         pixels = np.stack([_pixels(item, spec) for item in batch])
-        ours, reference = graph(pixels), backbone.encode_images(torch.from_numpy(pixels)).cpu().numpy()
+        ours, reference = graph(pixels), prompted.encode_images(torch.from_numpy(pixels)).cpu().numpy()
         cosines += (ours * reference).sum(1).tolist()
         similarity = reference @ bank.T
         answer = (ours @ bank.T).argmax(1)
@@ -99,15 +127,13 @@ def _pixels(picture: Path | int, spec: Preprocess) -> Rows:
         raise ImageError(f"{picture}: {error}") from None
 
 
-def _names(
-    folder: Path, backbone: Backbone, prompts: Prompts, names: Sequence[str], tokens: Sequence[Sequence[int]]
-) -> float:
+def _names(folder: Path, prompted: Prompted, names: Sequence[str], tokens: Sequence[Sequence[int]]) -> float:
     graph, found = open_graph(folder / NAME_ENCODER), []
     for batch in in_batches(range(len(names)), MOST_NAMES_AT_ONCE):
         padded = np.zeros((len(batch), max(len(tokens[i]) for i in batch)), dtype=np.int64)
         for row, i in zip(padded, batch, strict=True):
             row[: len(tokens[i])] = tokens[i]
-        reference = backbone.embed_names([names[i] for i in batch], prompts).cpu().numpy()
+        reference = prompted.embed([names[i] for i in batch]).cpu().numpy()
         found.append(np.abs(graph(padded) - reference).max())
     return float(np.max(found))
 

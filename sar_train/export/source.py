@@ -1,20 +1,24 @@
-"""What is exported: a backbone, prompts and class names, and what is known about them."""
+"""What is exported: a method on its backbone and class names, and what is known about them."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sar_infer.artefact import Passport, Scores
+from sar_infer.artefact import Passport
 from sar_train import backbone as backbones
 from sar_train import mini
 from sar_train.backbone import Backbone
 from sar_train.checkpoint import Run, load_run
 from sar_train.errors import ConfigError, RunError
-from sar_train.prompts import Prompts
+from sar_train.export.fixed import handcrafted
+from sar_train.export.head import head_names, spoken
+from sar_train.export.passport import MEAN_IMAGE, PER_IMAGE, TEXT_BRANCH, passport
+from sar_train.prompt_method import methods
+from sar_train.prompted import Prompted, restore
 
 HANDCRAFTED = "handcrafted"
 """Method of a bundle without training."""
@@ -30,29 +34,37 @@ class Source:
     """The content of a bundle.
 
     Attributes:
-        backbone: the frozen CLIP.
-        prompts: what stands around a name.
+        prompted: a method's prompts on the frozen backbone.
         phrases: for every class of the bank the phrases whose mean stands for it, usually the name alone.
         method: who made the prompts, or ``handcrafted``.
-        template: the hand-crafted template, None where the prompts were learned.
+        settings: of the method.
         regularisers: weights by name.
         passport: how good it is; the export adds the parity.
         licences: of what the bundle is made of.
     """
 
-    backbone: Backbone
-    prompts: Prompts
+    prompted: Prompted
     phrases: Mapping[str, Sequence[str]]
     method: str
-    template: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     regularisers: Mapping[str, float] = field(default_factory=dict)
     passport: Passport = field(default_factory=Passport)
     licences: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen CLIP."""
+        return self.prompted.backbone
 
-def spoken(phrases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Names and phrases as training reads them and as they are shown: underscores as spaces, single spaces."""
-    return {_spoken(name): tuple(map(_spoken, several)) for name, several in phrases.items()}
+    @cached_property
+    def head_names(self) -> tuple[str, ...]:
+        """The classes that the bundle's head answers for, none where it has no head."""
+        return head_names(self.prompted, self.phrases)
+
+
+def spoken_phrases(phrases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Names and phrases as training reads them and as they are shown."""
+    return {spoken(name): tuple(map(spoken, several)) for name, several in phrases.items()}
 
 
 def from_run(
@@ -61,6 +73,8 @@ def from_run(
     *,
     backbone: str | None = None,
     pretrained: str | None = None,
+    approximate: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """A finished run with its own backbone.
 
@@ -69,19 +83,23 @@ def from_run(
         phrases: the bank; by default the names of the run.
         backbone: where the run does not name one.
         pretrained: where the weights are now, if not where the run found them.
+        approximate: ``mean-image`` for a method whose prompt depends on the photo: take that for the mean photo.
+        tell: is called with a line where the bundle answers otherwise than the run did.
 
     Raises:
-        RunError: no run, no class names, or weights other than those it was trained on.
-        ConfigError: ``backbone`` contradicts the run, or is missing.
+        RunError: no run, no class names, prompts that cannot be a bundle's, or weights other than those it was trained
+            on.
+        ConfigError: ``backbone`` or ``approximate`` contradicts the run, or is missing.
         BackboneError: it cannot be loaded.
     """
     run = load_run(path)
+    _check_approximation(path, run, approximate)
     name = run.backbone_name or backbone
     if not name:
         raise ConfigError(f"{path}: does not name its backbone; add --backbone and --pretrained")
     if backbone not in (None, name):
         raise ConfigError(f"{path}: was trained on {name}, not on {backbone}; leave --backbone out")
-    phrases = spoken(phrases or {name: (name,) for name in run.class_names})
+    phrases = spoken_phrases(phrases or {name: (name,) for name in run.class_names})
     if not phrases:
         raise RunError(f"{path}: knows no class names; give them with --classes FILE")
     loaded = backbones.load(name, pretrained or run.pretrained)
@@ -90,16 +108,19 @@ def from_run(
             f"{path}: was trained on weights {run.weights_digest[:12]}…, but {name} has {loaded.weights_digest[:12]}… "
             "here; say with --pretrained where the right ones are"
         )
-    width = run.prompts.context.shape[1]
-    if width != loaded.text.width:
-        raise RunError(f"{path}: context vectors of {width} numbers do not fit {name}, which has {loaded.text.width}")
+    prompted = restore(run, loaded)
+    if not prompted.method.transfers:
+        raise RunError(
+            f"{path}: its contexts belong to the trained classes alone, and a bundle must be able to embed new names; "
+            f"train with --set {run.method}.class_specific=false"
+        )
     return Source(
-        backbone=loaded,
-        prompts=run.prompts,
+        prompted=prompted,
         phrases=phrases,
         method=run.method,
+        settings=run.settings,
         regularisers=run.regularisers,
-        passport=passport(run),
+        passport=_passport(run, prompted, phrases, tell),
         licences=_licences(name),
     )
 
@@ -112,42 +133,46 @@ def from_template(template: str, phrases: Mapping[str, Sequence[str]], name: str
         BackboneError: the backbone cannot be loaded.
     """
     loaded = backbones.load(name, pretrained)
-    try:
-        prompts = loaded.handcrafted(template)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return Source(loaded, prompts, spoken(phrases), HANDCRAFTED, template, licences=_licences(name))
+    return Source(handcrafted(loaded, template), spoken_phrases(phrases), HANDCRAFTED, licences=_licences(name))
 
 
-def passport(run: Run) -> Passport:
-    """What a run's record says about its quality; empty where there is no record.
-
-    Raises:
-        RunError: the record is incomplete.
-    """
-    record = run.record
-    if not record:
-        return Passport()
-    try:
-        return Passport(
-            dataset=record["dataset"]["name"],
-            protocol=record["config"]["protocol"],
-            shots=record["config"]["shots"],
-            seeds=(record["seed"],),
-            metrics=_scores(record["metrics"]),
-            zero_shot=_scores(record["zero_shot"]),
+def _check_approximation(path: Path, run: Run, approximate: str | None) -> None:
+    """A prompt that depends on the photo is exported only on request, and nothing else is called an approximation."""
+    per_image = methods.get(run.method).per_image
+    if approximate is not None and not per_image:
+        raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
+    if approximate is None and per_image:
+        others = run.record.get("other_metrics", {})
+        ways = {"as trained": run.record.get("metrics"), MEAN_IMAGE: others.get(MEAN_IMAGE)}
+        measured = "; ".join(f"{way}: {_percent(found)}" for way, found in ways.items() if found)
+        raise ConfigError(
+            f"{path}: the prompt of {run.method} depends on the photo, so its text side cannot be frozen into a "
+            f"bundle; --approximate {MEAN_IMAGE} takes the prompt for the mean training photo"
+            + (f" ({measured})" if measured else "")
         )
-    except KeyError as error:
-        raise RunError(f"record.json of the run lacks {error}") from None
 
 
-def _scores(values: Mapping[str, Any]) -> Scores:
-    return Scores(**{known.name: values[known.name] for known in dataclasses.fields(Scores)})
+def _percent(found: Mapping[str, Any]) -> str:
+    parts = {part: found.get(f"{part}_accuracy") for part in ("base", "new")}
+    return " / ".join(f"{part} {value:.2f} %" for part, value in parts.items() if value is not None)
 
 
-def _spoken(text: str) -> str:
-    return " ".join(text.replace("_", " ").split())
+def _passport(
+    run: Run, prompted: Prompted, phrases: Mapping[str, Sequence[str]], tell: Callable[[str], None]
+) -> Passport:
+    """The scores that hold for the bundle as it will answer."""
+    if prompted.method.per_image:
+        return passport(run, alone=MEAN_IMAGE, beside=PER_IMAGE)
+    if prompted.method.head() is None:
+        return passport(run)
+    if head_names(prompted, phrases):
+        return passport(run, beside=TEXT_BRANCH)
+    tell(
+        f"without the head of {run.method}: not every trained class stands in the bank for itself, so the text branch "
+        "answers alone"
+    )
+    return passport(run, alone=TEXT_BRANCH)
 
 
 def _licences(name: str) -> dict[str, str]:
-    return LICENCES | (MINI_LICENCES if name == mini.NAME else {})
+    return LICENCES | (MINI_LICENCES if name in mini.NAMES else {})

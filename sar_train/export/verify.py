@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,14 @@ def verify_bundle(path: Path) -> Verification:
     return result
 
 
+def classified(path: Path, pictures: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]) -> Rows:
+    """Logits (N, C) that the run time gives where ``names`` are all candidates."""
+    classifier = Classifier(open_bundle(path), device="cpu", cache=EmbeddingCache())
+    results = classifier.classify(pictures, names, only=True, top_k=len(names))
+    answers = [{prediction.label: prediction.logit for prediction in result.predictions} for result in results]
+    return np.array([[logits[name] for name in names] for logits in answers], dtype=np.float32)
+
+
 def _probe(bundle: Bundle, classifier: Classifier) -> float:
     probe = bundle.manifest.probe
     if probe is None:
@@ -111,15 +119,16 @@ def _batches(bundle: Bundle) -> float:
     spec, tokenizer = bundle.manifest.preprocess, bundle.manifest.tokenizer
     most = max(BATCHES)
     pixels = np.stack([generated_pixels(spec, seed) for seed in range(most)])
-    tokens = np.zeros((most, min(most, tokenizer.max_name_tokens) + 1), dtype=np.int64)
-    for row in range(most):
-        end = 1 + row % tokenizer.max_name_tokens
-        tokens[row, :end] = np.arange(end) + 300
-        tokens[row, end] = tokenizer.end_token
+    suffix = [*bundle.tokenizer.encode(tokenizer.suffix), tokenizer.end_token]
+    room = tokenizer.max_name_tokens + 1 - len(suffix)
+    tokens = np.zeros((most, min(most, room) + len(suffix)), dtype=np.int64)
+    for row, padded in enumerate(tokens):
+        length = 1 + row % room
+        padded[: length + len(suffix)] = [*range(300, 300 + length), *suffix]
     images, names = open_graph(bundle.path / IMAGE_ENCODER), open_graph(bundle.path / NAME_ENCODER)
     whole, whole_names = images(pixels), names(tokens)
     differences = [images(pixels[:n]) - whole[:n] for n in BATCHES]
-    differences += [names(tokens[:n, : n + 1]) - whole_names[:n] for n in BATCHES]
+    differences += [names(tokens[:n, : n + len(suffix)]) - whole_names[:n] for n in BATCHES]
     return float(np.max([np.abs(difference).max() for difference in differences]))
 
 

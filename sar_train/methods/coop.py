@@ -1,20 +1,20 @@
-"""CoOp: learn M context vectors shared by all classes (Zhou et al., IJCV 2022, arXiv 2109.01134).
+"""CoOp: learn M context vectors (Zhou et al., IJCV 2022, arXiv 2109.01134).
 
 The prompt of class c is ``[start][v_1 … v_M][name of c][.][end]``; the loss is the cross-entropy of the scaled cosines
-between image features and prompted class embeddings, and nothing else. The context is trained in float32 (the reference
-implementation keeps it in float16).
+between image features and prompted class embeddings, and nothing else. The name may also stand in the middle of the
+context or in front of it, and the context may be one for each class, which then cannot serve other names. The context
+is trained in float32 (the reference implementation keeps it in float16).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sar_train.backbone import Backbone
-from sar_train.prompt_method import PromptMethod, Schedule, methods
+from sar_train.errors import ConfigError
+from sar_train.prompt_method import Classes, PromptMethod, Schedule, Setup, methods, normal, start_context
 from sar_train.prompts import Prompts
 
 
@@ -26,10 +26,14 @@ class CoOpConfig:
         context_init: words whose token vectors the context starts from; empty for random vectors. The base-to-new
             scripts of CoCoOp start CoOp from "a photo of a" (M = 4), the few-shot paper from random vectors.
         n_ctx: M where the context starts from random vectors, N(0, 0.02^2); the paper's 16.
+        position: where the name stands: at the ``end`` of the context, in the ``middle``, or in ``front`` of it.
+        class_specific: a context of each class's own.
     """
 
     context_init: str = "a photo of a"
     n_ctx: int = 16
+    position: Literal["end", "middle", "front"] = "end"
+    class_specific: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_ctx <= 64:
@@ -38,28 +42,32 @@ class CoOpConfig:
 
 @methods.register("coop")
 class CoOp(PromptMethod):
-    """Context vectors (M, W) in front of the class name."""
+    """Context vectors (M, W), or (C, M, W), around the class name."""
 
     Config = CoOpConfig
     schedule = Schedule(epochs=200, learning_rate=2e-3, batch_size=32)  # vit_b16_ctxv1.yaml; 50 epochs for ImageNet
     paper = "Learning to Prompt for Vision-Language Models, arXiv 2109.01134"
 
-    def __init__(
-        self,
-        config: CoOpConfig,
-        backbone: Backbone,
-        class_names: Sequence[str],  # noqa: ARG002  shared context: the classes do not matter
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, config: CoOpConfig, setup: Setup) -> None:
         """Start the context from words or from random vectors."""
         nn.Module.__init__(self)
-        tower = backbone.text
-        if config.context_init:
-            start = tower.embed_text(config.context_init).clone()
-        else:
-            start = 0.02 * torch.randn(config.n_ctx, tower.width, generator=generator)
-        self.context = nn.Parameter(start.to(backbone.device, torch.float32))
+        self.config, self.class_names = config, tuple(setup.class_names)
+        self.context = start_context(setup, config.context_init, config.n_ctx)
+        if config.class_specific:
+            shape = (len(self.class_names), *self.context.shape)
+            start = self.context.data.expand(shape) if config.context_init else normal(setup, *shape)
+            self.context = nn.Parameter(start.clone())
 
-    def prompts(self) -> Prompts:
-        """The learned context, then the name and a full stop."""
-        return Prompts(self.context)
+    @property
+    def transfers(self) -> bool:
+        """Class-specific contexts do not."""
+        return not self.config.class_specific
+
+    def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
+        """The learned context around the name, then a full stop."""
+        if not self.transfers and tuple(classes.names) != self.class_names:
+            raise ConfigError("class-specific contexts hold for the trained classes alone, other names have none")
+        size = self.context.shape[-2]
+        before = {"end": size, "middle": size // 2, "front": 0}[self.config.position]
+        behind = self.context[..., before:, :] if before < size else None
+        return Prompts(self.context[..., :before, :], behind=behind)

@@ -9,7 +9,9 @@ the unit embedding under the learned prompt and v_i under the hand-crafted one::
 
 With ``frame="own"`` P_i compares w_i with the other prompted embeddings w_j, the reading nearest to the abstract; that
 loss is blind to a common rotation of all w, which moves unseen names away from their images and costs nothing. The
-defaults come from ``experiments/ablation.toml`` and its committed results.
+defaults come from ``experiments/ablation.toml`` (frame and rows) and ``experiments/sar_methods.toml`` (weight and tau)
+with their committed results; a step draws a quarter as many novel names as there are base names, so that it costs about
+a quarter more.
 """
 
 from __future__ import annotations
@@ -35,19 +37,19 @@ class SARConfig:
         frame: what w_i is compared with: the ``teacher``'s v_j, or its ``own`` prompted neighbours w_j.
         rows: which i count: ``all`` of S, or the ``novel`` ones, which leaves base embeddings to the cross-entropy.
         rule: ``mixed`` takes all base names and ``subset`` novel ones a step, ``union`` draws ``subset`` from all.
-        subset: how many names a step draws; 0 means all.
+        subset: how many names a step draws; below 1 a share of the number of base names, 0 means all.
         anchor: weight of a pointwise pull of novel embeddings to their hand-crafted ones, beside the relations.
         ramp: share of the training over which the weight grows from 0.
         teacher: ``template`` for the dataset's single template, ``ensemble`` for the mean over CLIP's 80.
     """
 
-    weight: float = 0.1
+    weight: float = 0.3
     tau: float = 0.1
     distance: Literal["kl", "kl-reverse", "l1", "mse"] = "kl"
     frame: Literal["own", "teacher"] = "teacher"
     rows: Literal["all", "novel"] = "all"
     rule: Literal["mixed", "union"] = "mixed"
-    subset: int = 64
+    subset: float = 0.25
     anchor: float = 0.0
     ramp: float = 0.0
     teacher: Literal["template", "ensemble"] = "template"
@@ -80,7 +82,8 @@ class SAR(Regulariser):
         """All base names and a fresh draw of novel ones, or a draw from the union; see `SARConfig.rule`."""
         first = n_base if self.config.rule == "mixed" else 0
         pool = n_base + n_novel - first
-        count = min(self.config.subset or pool, pool)
+        asked = self.config.subset
+        count = min(pool, max(1, round(asked * n_base if asked < 1 else asked)) if asked else pool)
         drawn = first + torch.randperm(pool, generator=generator)[:count].sort().values
         return torch.cat([torch.arange(first), drawn])
 

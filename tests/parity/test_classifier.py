@@ -13,7 +13,9 @@ from support.tiny import RESNET, VIT, register, tiny_backbone
 
 from sar_infer import Classifier
 from sar_train.export.bundle import export_bundle
+from sar_train.export.fixed import Fixed
 from sar_train.export.source import Source
+from sar_train.prompted import Prompted
 from sar_train.prompts import Prompts
 
 PHOTOS = [
@@ -28,7 +30,8 @@ def source(request: pytest.FixtureRequest) -> Source:
     register()
     backbone = tiny_backbone(request.param)
     context = 0.1 * torch.randn(16, backbone.text.width, generator=torch.Generator().manual_seed(0))
-    return Source(backbone, Prompts(context), {name: (name,) for name in BANK}, "coop", regularisers={"sar": 1.0})
+    prompted = Prompted(backbone, Fixed(Prompts(context)), "a photo of a {}.", ())
+    return Source(prompted, {name: (name,) for name in BANK}, "coop", regularisers={"sar": 1.0})
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def reference_logits(source: Source) -> torch.Tensor:
         interpolation=spec.interpolation,
     )
     pixels = torch.stack([transform(Image.open(path)) for path in PHOTOS])
-    context = source.prompts.context
+    context = source.prompted.method.get_buffer("context")
     texts = [" ".join(["X"] * len(context) + [name + "."]) for name in (*BANK, *NEW)]
     tokens = open_clip.get_tokenizer("ViT-B-32")(texts)
     with torch.no_grad():

@@ -10,26 +10,38 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sar_train.checkpoint import PROMPTS, Run, load_coop, load_run, load_state, save_run, save_state
+from sar_train.checkpoint import (
+    PROMPTS,
+    Run,
+    load_coop,
+    load_run,
+    load_state,
+    remove_state,
+    save_run,
+    save_state,
+    save_tensors,
+)
 from sar_train.errors import RunError
-from sar_train.prompts import Prompts
 
 CONTEXT = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
 def run() -> Run:
+    tensors = {"context": CONTEXT, "network.0.weight": torch.eye(3)}
+    settings = {"context_init": "", "n_ctx": 4, "depth": 9, "class_specific": False}
     return Run(
-        Prompts(CONTEXT, ", a pet."), "coop", "tiny", None, "abc", "a {}.", ("cat", "Œuf"), {"sar": 1.5}, {"seed": 1}
+        tensors, "coop", settings, "tiny", None, "abc", "a {}, a pet.", ("cat", "Œuf"), {"sar": 1.5}, {"seed": 1}
     )
 
 
 def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
     save_run(tmp_path, run())
     back = load_run(tmp_path)
-    assert torch.equal(back.prompts.context, CONTEXT)
-    assert back.prompts.suffix == ", a pet."
+    assert back.tensors.keys() == run().tensors.keys()
+    assert all(torch.equal(back.tensors[name], tensor) for name, tensor in run().tensors.items())
     for name in (
         "method",
+        "settings",
         "backbone_name",
         "pretrained",
         "weights_digest",
@@ -43,7 +55,7 @@ def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_only_the_prompt_is_stored_and_no_temporary_file_stays(tmp_path: Path) -> None:
     save_run(tmp_path, run())
-    assert list(load_file(tmp_path / PROMPTS)) == ["context"]
+    assert sorted(load_file(tmp_path / PROMPTS)) == ["context", "network.0.weight"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.safetensors", "record.json"]
 
 
@@ -55,6 +67,15 @@ def test_a_state_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert torch.equal(tensors["rng"], rng)
     assert meta == {"epoch": 3, "history": [{"loss": 0.1}]}
     assert load_state(tmp_path / "elsewhere") is None
+
+
+def test_a_state_goes_with_what_a_killed_process_left_of_it(tmp_path: Path) -> None:
+    save_state(tmp_path, {"a": CONTEXT}, {})
+    (tmp_path / ".state.safetensors.123.tmp").write_bytes(b"half")
+    (tmp_path / "other.tmp").write_bytes(b"")
+    remove_state(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.tmp"]
+    remove_state(tmp_path / "nowhere")
 
 
 def dassl(path: Path, **extra: object) -> Path:
@@ -72,8 +93,28 @@ def test_a_coop_checkpoint_is_read_as_a_run(tmp_path: Path) -> None:
     dassl(folder / "model.pth.tar-200")
     for path in (folder / "model.pth.tar-200", tmp_path):
         back = load_run(path)
-        assert torch.equal(back.prompts.context, CONTEXT.half().float())
-        assert (back.prompts.suffix, back.method, back.class_names) == (".", "coop", ())
+        assert torch.equal(back.tensors["context"], CONTEXT.half().float())
+        assert (back.settings, back.method, back.class_names) == ({"context_init": "", "n_ctx": 4}, "coop", ())
+
+
+def test_runs_of_the_first_release_are_read(tmp_path: Path) -> None:
+    metadata = {
+        "format": "sar-prompts",
+        "schema_version": "1",
+        "method": "coop",
+        "suffix": ".",
+        "backbone": "tiny",
+        "pretrained": "",
+        "weights_digest": "abc",
+        "template": "a photo of a {}.",
+        "class_names": '["cat", "dog"]',
+        "regularisers": '{"sar": 0.1}',
+    }
+    save_tensors(tmp_path / PROMPTS, {"context": CONTEXT}, metadata)
+    back = load_run(tmp_path)
+    assert torch.equal(back.tensors["context"], CONTEXT)
+    assert (back.method, back.settings) == ("coop", {"context_init": "", "n_ctx": 4})
+    assert back.class_names == ("cat", "dog")
 
 
 class Harmful:

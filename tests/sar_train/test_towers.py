@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import open_clip
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from support.tiny import tiny_backbone
+from support import full_length
+from support.tiny import RESNET, tiny_backbone
+from torch import Tensor
 
-from sar_train.backbone import Backbone
-from sar_train.errors import ClassNameError
-from sar_train.prompts import Prompts, split_template
+from sar_train.errors import ClassNameError, ConfigError
+from sar_train.prompts import Insertion, Prompts, split_template
 from sar_train.tokens import pack
 
 NAMES = [
@@ -34,43 +37,138 @@ TEMPLATES = [
 ]
 
 
-def full_length(backbone: Backbone, texts: list[str]) -> torch.Tensor:
-    tokens = open_clip.get_tokenizer("ViT-B-32")(texts)
-    return backbone.model.encode_text(tokens, normalize=True)
-
-
-def full_length_with_context(backbone: Backbone, context: torch.Tensor, names: list[str]) -> torch.Tensor:
-    """CoOp's own way: splice the context into the token embeddings, 77 positions, all through the model."""
-    model, n_ctx = backbone.model, len(context)
-    tokens = open_clip.get_tokenizer("ViT-B-32")([" ".join(["X"] * n_ctx + [name + "."]) for name in names])
-    x = model.token_embedding(tokens)
-    x = torch.cat([x[:, :1], context.expand(len(names), -1, -1), x[:, 1 + n_ctx :]], 1) + model.positional_embedding
-    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
-    x = x[torch.arange(len(names)), tokens.argmax(-1)] @ model.text_projection
-    return torch.nn.functional.normalize(x, dim=-1)
-
-
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_equals_encode_text_for_every_template_length(template: str) -> None:
     backbone = tiny_backbone()
     ours = backbone.embed_names(NAMES, backbone.handcrafted(template))
-    torch.testing.assert_close(ours, full_length(backbone, [template.format(n) for n in NAMES]), atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        ours, full_length.encode_text(backbone, [template.format(n) for n in NAMES]), atol=2e-6, rtol=0
+    )
 
 
-@pytest.mark.parametrize("n_ctx", [1, 4, 16, 50])
-def test_values_and_gradients_equal_the_full_tower(n_ctx: int) -> None:
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return 0.2 * torch.randn(*shape, tiny_backbone().text.width, generator=torch.Generator().manual_seed(seed))
+
+
+def agree(
+    tensors: dict[str, Tensor],
+    ours: Callable[[dict[str, Tensor]], Tensor],
+    theirs: Callable[[dict[str, Tensor]], Tensor],
+) -> None:
+    """Values and the gradients of every tensor are equal."""
+    found = []
+    for embed in (ours, theirs):
+        leaves = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
+        rows = embed(leaves)
+        direction = torch.randn(rows.shape, generator=torch.Generator().manual_seed(1))
+        found.append((rows.detach(), torch.autograd.grad((rows * direction).sum(), list(leaves.values()))))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=2e-6, rtol=0)
+    for name, first, second in zip(tensors, found[0][1], found[1][1], strict=True):
+        assert second.norm() > 1e-4, name
+        assert (first - second).norm() <= 2e-5 * second.norm(), name
+
+
+def test_the_reference_is_open_clips() -> None:
     backbone = tiny_backbone()
-    start = 0.1 * torch.randn(n_ctx, backbone.text.width, generator=torch.Generator().manual_seed(n_ctx))
-    direction = torch.randn(len(NAMES), backbone.embed_dim, generator=torch.Generator().manual_seed(1))
-    results = []
-    for embed in (lambda c: backbone.text(Prompts(c), NAMES), lambda c: full_length_with_context(backbone, c, NAMES)):
-        context = start.clone().requires_grad_()
-        rows = embed(context)
-        (rows * direction).sum().backward()
-        results.append((rows.detach(), context.grad))
-    (ours, our_gradient), (theirs, their_gradient) = results
-    torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
-    assert (our_gradient - their_gradient).norm() <= 1e-5 * their_gradient.norm()
+    context = backbone.text.embed_text("a photo of a")
+    for suffix in (".", ", a type of pet."):
+        theirs = full_length.encode_text(backbone, [f"a photo of a {name}{suffix}" for name in NAMES])
+        ours = full_length.text_rows(backbone, NAMES, context, suffix=suffix)
+        torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["tiny-vit", RESNET])
+@pytest.mark.parametrize("n_ctx", [1, 4, 16, 50])
+def test_values_and_gradients_equal_the_full_tower(name: str, n_ctx: int) -> None:
+    backbone = tiny_backbone(name)
+    agree(
+        {"context": drawn(n_ctx, seed=n_ctx)},
+        lambda t: backbone.text(Prompts(t["context"]), NAMES),
+        lambda t: full_length.text_rows(backbone, NAMES, t["context"]),
+    )
+
+
+C = len(NAMES)
+CASES: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, Any]]] = {
+    "deep": ({"context": (4,), "replace 1": (4,), "replace 2": (4,)}, {}),
+    "deep, fewer than there are": ({"context": (4,), "replace 1": (2,), "replace 2": (1,)}, {}),
+    "at the first block": ({"context": (4,), "replace 0": (2,)}, {}),
+    "a share": ({"context": (4,), "replace 1": (4,)}, {"share": 0.3}),
+    "added": ({"context": (3,), "append 1": (2,)}, {}),
+    "added twice": ({"context": (3,), "append 0": (2,), "append 2": (1,)}, {}),
+    "added, then replaced": ({"context": (3,), "append 1": (2,), "replace 2": (5,)}, {}),
+    "added to nothing": ({"context": (0,), "append 1": (2,)}, {}),
+    "own": ({"context": (4,), "replace 2": (C, 4)}, {}),
+    "own, a share": ({"context": (4,), "replace 1": (C, 3)}, {"share": 0.4}),
+    "own at the first block": ({"context": (4,), "replace 0": (C, 2)}, {}),
+    "own, added": ({"context": (2,), "append 1": (C, 2)}, {}),
+    "own, added to nothing": ({"context": (0,), "append 1": (C, 2)}, {}),
+    "shared, then own": ({"context": (4,), "replace 1": (4,), "replace 2": (C, 2)}, {}),
+    "own, then shared": ({"context": (4,), "replace 1": (C, 2), "replace 2": (3,)}, {}),
+    "own, then shared and added": ({"context": (4,), "replace 1": (C, 2), "append 2": (3,)}, {}),
+    "own context": ({"context": (C, 4)}, {}),
+    "own context, deep": ({"context": (C, 4), "replace 1": (2,), "replace 2": (C, 3)}, {}),
+    "own context, first block": ({"context": (C, 2), "append 0": (2,), "replace 1": (4,)}, {}),
+    "behind": ({"context": (3,), "behind": (2,)}, {}),
+    "all behind": ({"context": (0,), "behind": (5,)}, {}),
+    "own behind": ({"context": (2,), "behind": (C, 3)}, {}),
+    "own context and behind": ({"context": (C, 2), "behind": (C, 2), "replace 1": (2,)}, {}),
+    "own context, all behind": ({"context": (C, 0), "behind": (C, 4)}, {}),
+    "behind a longer text": ({"context": (2,), "behind": (2,), "replace 1": (2,)}, {"suffix": ", a type of pet."}),
+}
+
+
+@pytest.mark.parametrize(("shapes", "settings"), CASES.values(), ids=CASES)
+def test_prompts_equal_the_full_tower(shapes: dict[str, tuple[int, ...]], settings: dict[str, Any]) -> None:
+    backbone, suffix = tiny_backbone(), settings.get("suffix", ".")
+
+    def ours(t: dict[str, Tensor]) -> Tensor:
+        insertions = {
+            int(key.split()[1]): Insertion(value, key.split()[0], settings.get("share", 1.0))
+            for key, value in t.items()
+            if " " in key
+        }
+        return backbone.text(Prompts(t["context"], suffix, t.get("behind"), insertions), NAMES)
+
+    def theirs(t: dict[str, Tensor]) -> Tensor:
+        parts = {
+            mode: {int(key.split()[1]): value for key, value in t.items() if key.startswith(mode)}
+            for mode in ("replace", "append")
+        }
+        return full_length.text_rows(
+            backbone, NAMES, t["context"], behind=t.get("behind"), **{"suffix": suffix} | parts | settings
+        )
+
+    used = {key: drawn(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}
+    kept = {key: tensor for key, tensor in used.items() if tensor.numel()}
+    empty = {key: tensor for key, tensor in used.items() if not tensor.numel()}
+    agree(kept, lambda t: ours(empty | t), lambda t: theirs(empty | t))
+
+
+def test_names_of_many_lengths_are_grouped_and_padded_without_a_trace() -> None:
+    backbone = tiny_backbone()
+    names = [" ".join(["cat", "dog", "fox"][i % 3] for _ in range(1 + i % 7)) for i in range(40)]
+    packed = backbone.text.pack(names, Prompts(drawn(4)))
+    assert len(packed.groups) < 7, "nothing was padded"
+    own = drawn(len(names), 2)
+    rows = backbone.text(Prompts(drawn(4), text={1: Insertion(own)}), names)
+    torch.testing.assert_close(
+        rows, full_length.text_rows(backbone, names, drawn(4), replace={1: own}), atol=2e-6, rtol=0
+    )
+
+
+def test_the_order_of_names_does_not_matter_where_each_has_its_own() -> None:
+    backbone, order = tiny_backbone(), torch.randperm(C, generator=torch.Generator().manual_seed(5))
+    context, behind, deep = drawn(C, 3), drawn(C, 2, seed=1), drawn(C, 2, seed=2)
+    rows = backbone.text(Prompts(context, behind=behind, text={2: Insertion(deep)}), NAMES)
+    shuffled = Prompts(context[order], behind=behind[order], text={2: Insertion(deep[order])})
+    torch.testing.assert_close(backbone.text(shuffled, [NAMES[i] for i in order]), rows[order], atol=1e-6, rtol=0)
+
+
+def test_more_vectors_than_places_are_refused() -> None:
+    for context in (drawn(2), drawn(C, 2)):
+        with pytest.raises(ConfigError, match="3 vectors cannot replace 2"):
+            tiny_backbone().text(Prompts(context, text={1: Insertion(drawn(3))}), NAMES)
 
 
 def test_gradient_equals_finite_differences() -> None:

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.photos import write_folder
 from support.problems import CLASSES, feature_set
-from support.tiny import VIT, register
+from support.tiny import VIT, register, tiny_backbone
 
 from sar_train import backbone, trainer
 from sar_train.checkpoint import load_run, load_state
 from sar_train.config import RunConfig
 from sar_train.data.features import save_features
 from sar_train.errors import ConfigError, RunError
+from sar_train.prompted import restore
+from sar_train.relations import held_out_names, spearman_of_relations
 from sar_train.setting import prepare
 
 SECTIONS = {"sar": {"subset": 4}}
@@ -79,6 +82,59 @@ def test_a_record_says_what_was_done_and_what_came_of_it(features: Path, names: 
     assert any(line.startswith("zero-shot: base") for line in lines)
 
 
+def test_the_record_has_sars_own_measure(features: Path, names: Path, tmp_path: Path) -> None:
+    """CoOp starts at zero-shot, so its relations are the teacher's before and no longer after."""
+    run = trainer.run(settings(features, names, sar=False, sections={}, epochs=6), tmp_path / "run")
+    relations = run.record["relations"]
+    assert relations["names"] == 300
+    assert relations["before"] == pytest.approx(1)
+    assert 0 < relations["after"] < 0.999
+    register()
+    again = restore(run, tiny_backbone())
+    taken = held_out_names(CLASSES[:4], CLASSES[4:])
+    teacher = tiny_backbone().embed_names(taken, tiny_backbone().handcrafted("a photo of a {}."))
+    assert relations["after"] == pytest.approx(spearman_of_relations(again.embed(taken), teacher), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "other"), [("dept", "text-branch"), ("cocoop", "mean-image"), ("kgcoop", None), ("tcp", None)]
+)
+def test_the_record_has_what_a_bundle_may_answer_instead(
+    features: Path, names: Path, tmp_path: Path, method: str, other: str | None
+) -> None:
+    run = trainer.run(settings(features, names, method=method, shots=2, batch_size=2, epochs=2), tmp_path / "run")
+    record = run.record
+    assert list(record["other_metrics"]) == ([other] if other else [])
+    ready, data, backbone = restore(run, tiny_backbone()), feature_set(), tiny_backbone()
+    base = data.test.labels < 4
+    shown = {"metrics": ready.logits(data.test.features[base], CLASSES[:4])}
+    if other:
+        flags = {"text_only": True} if method == "dept" else {"frozen": True}
+        shown[other] = ready.logits(data.test.features[base], CLASSES[:4], **flags)
+    for key, logits in shown.items():
+        right = (logits.argmax(1) == data.test.labels[base]).float().mean()
+        scores = record["metrics"] if key == "metrics" else record["other_metrics"][key]
+        assert scores["base_accuracy"] == pytest.approx(100 * float(right))
+    assert run.settings.keys() == {field.name for field in dataclasses.fields(type(ready.method).Config)}
+    assert ready.backbone is backbone
+
+
+@pytest.mark.parametrize("method", ["maple", "promptsrc"])
+def test_methods_that_prompt_the_image_tower_see_the_photos(names: Path, tmp_path: Path, method: str) -> None:
+    photos = write_folder(tmp_path / "photos", {"cat": 6, "dog": 6, "red car": 6})
+    config = settings(photos, names, method=method, views=2, epochs=3, batch_size=4)
+    run = trainer.run(config, tmp_path / "run")
+    ready, setting = restore(run, tiny_backbone()), prepare(config)
+    part = setting.judge.base
+    pixels = setting.source.map_pixels(setting.plan.split, part.rows, lambda batch: batch)[:, 0]
+    logits = ready.logits(ready.encode_images(pixels), part.names)
+    right = (logits.argmax(1) == part.labels).float().mean()
+    assert run.record["metrics"]["base_accuracy"] == pytest.approx(100 * float(right))
+    untouched = tiny_backbone().encode_images(pixels)
+    torch.testing.assert_close(part.features, untouched, atol=1e-5, rtol=0)
+    assert (ready.encode_images(pixels) - untouched).abs().max() > 1e-4
+
+
 def test_training_helps_on_what_it_was_trained_on(features: Path, names: Path, tmp_path: Path) -> None:
     record = trainer.run(settings(features, names, epochs=30, sar=False), tmp_path / "run").record
     assert record["metrics"]["base_accuracy"] > record["zero_shot"]["base_accuracy"] + 20
@@ -92,14 +148,14 @@ def test_protocol_all_has_no_new_classes(features: Path, names: Path, tmp_path: 
 
 
 def test_the_same_settings_give_the_same_prompt(features: Path, names: Path, tmp_path: Path) -> None:
-    first, second = (trainer.run(settings(features, names), tmp_path / n).prompts.context for n in "ab")
+    first, second = (trainer.run(settings(features, names), tmp_path / n).tensors["context"] for n in "ab")
     assert torch.equal(first, second)
 
 
 def test_weight_zero_is_no_sar_to_the_bit(features: Path, names: Path, tmp_path: Path) -> None:
     off = trainer.run(settings(features, names, sar=False, sections={}), tmp_path / "off")
     zero = trainer.run(settings(features, names, sections={"sar": {"weight": 0.0}}), tmp_path / "zero")
-    assert torch.equal(off.prompts.context, zero.prompts.context)
+    assert torch.equal(off.tensors["context"], zero.tensors["context"])
 
 
 def test_a_finished_run_is_not_overwritten(features: Path, names: Path, tmp_path: Path) -> None:
@@ -149,5 +205,5 @@ def test_a_killed_run_goes_on_to_the_same_bits(features: Path, names: Path, tmp_
     resumed = trainer.run(config, out, tell=lines.append)
     assert any(line.startswith("taking up the run after epoch") for line in lines)
     whole = trainer.run(config, tmp_path / "whole")
-    assert torch.equal(resumed.prompts.context, whole.prompts.context)
+    assert torch.equal(resumed.tensors["context"], whole.tensors["context"])
     assert sorted(path.name for path in out.iterdir()) == ["prompts.safetensors", "record.json"]

@@ -1,18 +1,35 @@
-"""Small learning problems: features scattered around class embeddings of the tiny backbone."""
+"""Small learning problems for the tiny backbone: features far from its text embeddings, or generated photos."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
-from support.tiny import tiny_backbone
+from support.tiny import VIT, tiny_backbone
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
-from sar_train.data.features import FeatureSet, Rows
+from sar_train import loop
+from sar_train.checkpoint import load_state, save_state
+from sar_train.data.feature_set import FeatureSet, Rows
+from sar_train.problem import Numerics, Problem, Regularisation
+from sar_train.prompt_method import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
+from sar_train.prompted import Prompted
+from sar_train.regularisers.sar import SAR, SARConfig
+from sar_train.state import State, start
 
 CLASSES = ("cat", "dog", "sea lake", "red car", "green tree", "tall house", "apple", "chair")
+BASE = CLASSES[:4]
+NOVEL = ("fox", "boat", "lamp", "grey stone", "bird")
 TEMPLATE = "a photo of a {}."
+FLOAT32 = Numerics()
+SIZE = 32
+"""Pixels a side."""
 
 
 def scattered(labels: Sequence[int], seed: int, spread: float = 0.4) -> Tensor:
@@ -22,6 +39,14 @@ def scattered(labels: Sequence[int], seed: int, spread: float = 0.4) -> Tensor:
     centres = normalize(torch.randn(len(CLASSES), size, generator=rng), dim=-1)
     noise = torch.randn(len(labels), size, generator=torch.Generator().manual_seed(seed))
     return normalize(centres[torch.tensor(labels)] + spread * noise / size**0.5, dim=-1)
+
+
+def generated_photos(labels: Sequence[int], seed: int) -> Tensor:
+    """(N, 3, 32, 32) pixels: a coarse pattern of each label's own, and noise."""
+    patterns = torch.randn(len(CLASSES), 3, 4, 4, generator=torch.Generator().manual_seed(98))
+    smooth = interpolate(patterns, (SIZE, SIZE), mode="bilinear")
+    noise = torch.randn(len(labels), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+    return smooth[torch.tensor(labels)] + 0.3 * noise
 
 
 def feature_set(per_class: int = 12) -> FeatureSet:
@@ -41,3 +66,144 @@ def feature_set(per_class: int = 12) -> FeatureSet:
         val=val,
         test=test,
     )
+
+
+def classes(names: Sequence[str] = BASE, template: str = TEMPLATE, model: str = VIT) -> Classes:
+    """Names with their hand-crafted embeddings."""
+    backbone = tiny_backbone(model)
+    return Classes(tuple(names), backbone.embed_names(names, backbone.handcrafted(template)))
+
+
+def setup(
+    names: Sequence[str] = BASE,
+    template: str = TEMPLATE,
+    seed: int = 3,
+    model: str = VIT,
+    mean_image: Tensor | None = None,
+) -> Setup:
+    """What a method is made from."""
+    return Setup(tiny_backbone(model), tuple(names), template, torch.Generator().manual_seed(seed), mean_image)
+
+
+def make(name: str, given: Setup | None = None, **settings: Any) -> PromptMethod:
+    """A registered method at its start values."""
+    kind = methods.get(name)
+    return kind(kind.Config(**settings), given or setup())
+
+
+def embed(method: PromptMethod, names: Sequence[str] = BASE, template: str = TEMPLATE, model: str = VIT) -> Tensor:
+    """(C, D) class embeddings under a method's prompts, with gradient."""
+    return tiny_backbone(model).text(method.prompts(classes(names, template, model)), names)
+
+
+def outputs(n_images: int = 5, n_classes: int = 3, size: int = 6, scale: float = 7.0) -> ForwardOutputs:
+    """What a step computed, random; the logits are those of images and classes."""
+    rng = torch.Generator().manual_seed(4)
+    images, frozen = (normalize(torch.randn(n_images, size, generator=rng), dim=-1) for _ in range(2))
+    prompted, handcrafted = (normalize(torch.randn(n_classes, size, generator=rng), dim=-1) for _ in range(2))
+    labels = torch.randint(n_classes, (n_images,), generator=rng)
+    return ForwardOutputs(images, frozen, prompted, handcrafted, scale * images @ prompted.T, labels, scale)
+
+
+def cross_entropy_by_hand(logits: Tensor, labels: Tensor) -> float:
+    """Mean of -log softmax at the labels, written out."""
+    rows = zip(logits.double().tolist(), labels.tolist(), strict=True)
+    return sum(math.log(sum(math.exp(v) for v in row)) - row[label] for row, label in rows) / len(labels)
+
+
+@cache
+def problem(views: int = 2, per_class: int = 6, *, photos: bool = False) -> Problem:
+    """Four classes in turn; with ``photos`` the features are those of generated photos, whose patches are at hand."""
+    backbone, labels = tiny_backbone(), [i % len(BASE) for i in range(per_class * len(BASE))]
+    patches: Callable[[Tensor, Tensor], Tensor] | None = None
+    if photos:
+        pixels = torch.stack([generated_photos(labels, seed) for seed in range(views)], 1)
+        features = backbone.encode_images(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        tower = backbone.image_tower("tests")
+
+        def patches(rows: Tensor, views: Tensor) -> Tensor:
+            return tower.embed(pixels[rows, views])
+
+    else:
+        features = torch.stack([scattered(labels, seed) for seed in range(views)], 1)
+    return Problem(features, torch.tensor(labels), BASE, classes().handcrafted, patches)
+
+
+def regularisation(**settings: Any) -> Regularisation:
+    """SAR over the base classes and five novel names."""
+    return Regularisation(SAR(SARConfig(**{"subset": 3} | settings)), NOVEL, classes([*BASE, *NOVEL]).handcrafted)
+
+
+def schedule(name: str, **changes: Any) -> Schedule:
+    """A method's own schedule, short."""
+    kind = methods.get(name)
+    short = {"epochs": 4, "learning_rate": 0.005, "batch_size": 1 if kind.per_image else 8}
+    return dataclasses.replace(kind.schedule, **(short | changes))
+
+
+def problem_for(name: str) -> Problem:
+    """With photos for methods that prompt the image tower, with few ones for methods that train one at a time."""
+    kind = methods.get(name)
+    return problem(2, 2 if kind.per_image else 6, photos="image" in kind.towers)
+
+
+def started(
+    name: str, plan: Schedule | None = None, seed: int = 3, numerics: Numerics = FLOAT32, **settings: Any
+) -> State:
+    """The state before the first epoch; float16's scale is low enough that no step is skipped."""
+    kind = methods.get(name)
+    mean = problem_for(name).features[:, 0].mean(0) if kind.per_image else None
+    method = make(name, setup(seed=seed, mean_image=mean), **settings)
+    state = start(method, plan or schedule(name), seed, scaled=numerics.precision == "fp16")
+    if state.scaler.is_enabled():
+        state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 1024.0})
+    return state
+
+
+def train(
+    state: State,
+    name: str,
+    plan: Schedule | None = None,
+    extra: Regularisation | None = None,
+    after_epoch: Callable[[State], None] = lambda state: None,
+    numerics: Numerics = FLOAT32,
+) -> State:
+    """Run what is left of the epochs; the state itself is given back."""
+    loop.train(tiny_backbone(), problem_for(name), state, plan or schedule(name), extra, after_epoch, numerics)
+    return state
+
+
+def interrupted(
+    folder: Path, name: str, epoch: int, plan: Schedule | None = None, numerics: Numerics = FLOAT32, **settings: Any
+) -> tuple[State, State]:
+    """A whole run with SAR, and one that goes on from the file that the first left after an epoch."""
+    extra = regularisation(weight=1.0)
+
+    def keep(now: State) -> None:
+        if now.epoch == epoch:
+            save_state(folder, now.tensors(), {"epoch": now.epoch, "history": now.history})
+
+    whole = started(name, plan, numerics=numerics, **settings)
+    train(whole, name, plan, extra, keep, numerics)
+    stored = load_state(folder)
+    assert stored is not None
+    resumed = started(name, plan, seed=8, numerics=numerics, **settings)  # every random number is another one
+    resumed.restore(stored[0], stored[1]["epoch"], stored[1]["history"])
+    train(resumed, name, plan, extra, numerics=numerics)
+    return whole, resumed
+
+
+def prompted(method: PromptMethod, template: str = TEMPLATE, model: str = VIT) -> Prompted:
+    """A method ready for use."""
+    return Prompted(tiny_backbone(model), method, template, BASE)
+
+
+def parameters(method: PromptMethod) -> dict[str, Tensor]:
+    """Copies of the parameters by name."""
+    return {name: value.detach().clone() for name, value in method.named_parameters()}
+
+
+def equal(first: PromptMethod, second: PromptMethod) -> bool:
+    """Whether all parameters and buffers are equal to the bit."""
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)

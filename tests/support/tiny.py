@@ -12,17 +12,23 @@ from sar_train.backbone import Backbone
 
 VIT = "tiny-vit"
 RESNET = "tiny-resnet"
+DEEP = "tiny-deep"
+"""Twelve layers in both towers, for which depths are published; all sizes differ."""
 
 
 def register() -> None:
     """Make open_clip know the tiny models; calling it again does nothing."""
-    for name in (VIT, RESNET):
+    for name in (VIT, RESNET, DEEP):
         if name not in open_clip.list_models():
             open_clip.add_model_config(Path(__file__).with_name(f"{name}.json"))
 
 
-@cache
 def tiny_backbone(name: str = VIT, seed: int = 0) -> Backbone:
     """A tiny frozen CLIP; the same object for the same arguments."""
     register()
+    return _made(name, seed)
+
+
+@cache
+def _made(name: str, seed: int) -> Backbone:
     return backbone.load(name, backbone.RANDOM, seed=seed)

@@ -111,6 +111,41 @@ def test_settings_come_from_a_file_options_and_the_environment(tmp_path: Path) -
     refused(result, "did you mean 'coop'")
 
 
+def test_methods_are_listed_for_people_and_for_machines() -> None:
+    shown = sar_train("--list-methods")
+    listed = json.loads(sar_train("--list-methods", "--format", "json").stdout)
+    assert shown.exit_code == 0
+    by_name = {entry["name"]: entry for entry in listed}
+    expected = {"coop", "cocoop", "kgcoop", "prograd", "maple", "promptsrc", "tcp", "dept"}
+    assert expected <= by_name.keys()
+    assert all(name in shown.stdout and by_name[name]["paper"] in shown.stdout for name in expected)
+    for name in expected:
+        prompts_images = name in ("maple", "promptsrc")
+        assert by_name[name]["towers"] == (["text", "image"] if prompts_images else ["text"])
+        assert by_name[name]["features_cached"] is not prompts_images
+
+
+def test_dept_is_put_on_another_method(photos: Path, tmp_path: Path) -> None:
+    arguments = (photos, *TINY, "--no-sar", "--shots", "3", "--views", "1", "--method", "dept", "--on", "kgcoop")
+    result = sar_train(*arguments, "--out", tmp_path / "run", "--format", "json")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert record["settings"]["dept"]["on"] == "kgcoop"
+    assert "knowledge" in record["history"][-1]
+    assert record["other_metrics"]["text-branch"]["base_accuracy"] is not None
+    refused(sar_train(*arguments[:-1], "prograd", "--out", tmp_path / "other"), "expected one of coop, kgcoop")
+    refused(sar_train(photos, *TINY, "--on", "kgcoop", "--out", tmp_path / "other"), "settings for dept")
+
+
+def test_a_method_for_both_towers_learns_from_photos_alone(photos: Path, novel: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = (*TINY, "--shots", "3", "--views", "2", "--novel", novel, "--method", "maple")
+    result = sar_train(photos, *arguments, "--out", out, "--save-features", tmp_path / "f.safetensors")
+    assert result.exit_code == 0, result.output
+    assert json.loads((out / "record.json").read_text())["metrics"]["base_accuracy"] is not None
+    refused(sar_train(tmp_path / "f.safetensors", *arguments, "--out", tmp_path / "o"), "needs the photos")
+
+
 def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path: Path) -> None:
     command = (photos, *TINY, "--novel", novel, "--out", tmp_path / "run")
     assert sar_train(*command).exit_code == 0

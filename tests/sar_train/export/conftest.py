@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -40,11 +39,12 @@ def copy(exported: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ready_graphs(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def ready_image_graph(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter of torch is not run again for the image side."""
+    monkeypatch.setattr(bundle, "export_image_encoder", lambda *_: onnx.load(exported / IMAGE_ENCODER))
+
+
+@pytest.fixture
+def ready_graphs(exported: Path, ready_image_graph: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exporter of torch is not run again."""
-
-    def reading(name: str) -> Callable[..., onnx.ModelProto]:
-        return lambda *_: onnx.load(exported / name)
-
-    monkeypatch.setattr(bundle, "export_image_encoder", reading(IMAGE_ENCODER))
-    monkeypatch.setattr(bundle, "export_name_encoder", reading(NAME_ENCODER))
+    monkeypatch.setattr(bundle, "export_name_encoder", lambda *_: onnx.load(exported / NAME_ENCODER))

@@ -21,10 +21,11 @@ from sar_infer.bundle import open_bundle
 from sar_infer.preprocess import normalise, to_input
 from sar_train.errors import ClassNameError, ExportError
 from sar_train.export import bundle
-from sar_train.export.bundle import encoder_digest, export_bundle, make_bank, tokenizer_spec
+from sar_train.export.bundle import export_bundle, make_bank
+from sar_train.export.fixed import handcrafted
 from sar_train.export.source import Source
-from sar_train.prompts import Prompts
 
+TEMPLATE = "a photo of a {}."
 ROOT = Path(__file__).parents[3]
 EXPORTING = """
 import sys, time
@@ -61,7 +62,7 @@ def test_the_run_time_classifies_with_it_as_torch_does(exported: Path, source: S
     (result,) = Classifier.open(exported, device="cpu").classify(pixels, ["zebra"], top_k=10)
     bank = make_bank(source, "")
     rows = dict(zip(bank.names, bank.embeddings, strict=True))
-    rows["zebra"] = source.backbone.embed_names(["zebra"], source.prompts)[0].numpy()
+    rows["zebra"] = source.prompted.embed(["zebra"])[0].numpy()
     similarity = {prediction.label: prediction.similarity for prediction in result.predictions}
     assert similarity.keys() == rows.keys()
     for name, row in rows.items():
@@ -70,7 +71,7 @@ def test_the_run_time_classifies_with_it_as_torch_does(exported: Path, source: S
 
 def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, source: Source) -> None:
     bank = ClassBank.load(exported / BANK)
-    mean = source.backbone.embed_names(["tabby cat", "small dog"], source.prompts).mean(0)
+    mean = source.prompted.embed(["tabby cat", "small dog"]).mean(0)
     np.testing.assert_allclose(bank.embeddings[bank.index["pet"]], mean / mean.norm(), atol=1e-6)
     assert bank.provenance["phrases"] == {"pet": ["tabby cat", "small dog"]}
 
@@ -97,7 +98,7 @@ def test_a_gate_that_fails_leaves_what_was_there(
     copy: Path, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (copy / MANIFEST).read_bytes()
-    wrong = dataclasses.replace(source, backbone=tiny_backbone(seed=1))
+    wrong = dataclasses.replace(source, prompted=handcrafted(tiny_backbone(seed=1), TEMPLATE))
     with pytest.raises(ExportError, match="image encoder"):
         export_bundle(wrong, copy, command="", overwrite=True)
     with pytest.raises(ExportError, match="image encoder"):
@@ -122,27 +123,6 @@ def test_a_graph_that_onnx_does_not_accept_leaves_nothing(
     with pytest.raises(onnx.checker.ValidationError):
         export_bundle(source, tmp_path / "new", command="")
     assert listing(tmp_path) == []
-
-
-def test_the_encoder_digest_knows_weights_prompt_and_tokenizer(source: Source) -> None:
-    spec = tokenizer_spec(source)
-    moved = dataclasses.replace(source, prompts=Prompts(source.prompts.context + 1e-6, source.prompts.suffix))
-    other = dataclasses.replace(source, backbone=tiny_backbone(seed=1))
-    digests = [
-        encoder_digest(source, spec, b"merges"),
-        encoder_digest(moved, spec, b"merges"),
-        encoder_digest(other, spec, b"merges"),
-        encoder_digest(source, dataclasses.replace(spec, suffix="!"), b"merges"),
-        encoder_digest(source, spec, b"other merges"),
-    ]
-    assert len(set(digests)) == 5
-    assert encoder_digest(dataclasses.replace(source, method="x"), spec, b"merges") == digests[0]
-
-
-def test_a_prompt_that_leaves_no_room(source: Source) -> None:
-    tokenizer_spec(dataclasses.replace(source, prompts=Prompts(torch.zeros(73, 32))))
-    with pytest.raises(ExportError, match="no room for a name"):
-        tokenizer_spec(dataclasses.replace(source, prompts=Prompts(torch.zeros(74, 32))))
 
 
 def test_a_kill_in_the_middle_leaves_nothing_at_the_place(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from support.exported import moved
 from support.folders import listing
 from support.tiny import VIT, register, tiny_backbone
 
@@ -17,7 +18,6 @@ from sar_infer.bundle import open_bundle
 from sar_train.backbone import RANDOM
 from sar_train.checkpoint import Run, save_run
 from sar_train.cli.export import main
-from sar_train.prompts import Prompts
 
 ROOT = Path(__file__).parents[3]
 RECORD = {
@@ -70,7 +70,8 @@ def run(tmp_path: Path) -> Path:
     path = tmp_path / "run"
     path.mkdir()
     digest = tiny_backbone().weights_digest
-    save_run(path, Run(Prompts(context), "coop", VIT, RANDOM, digest, "", ("ant", "big_bee"), {"sar": 0.5}, RECORD))
+    tensors = {"context": context}
+    save_run(path, Run(tensors, "coop", {}, VIT, RANDOM, digest, "", ("ant", "big_bee"), {"sar": 0.5}, RECORD))
     return path
 
 
@@ -90,6 +91,32 @@ def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
         assert expected in result.stdout
     assert "comparing with torch" in result.stderr
     assert open_bundle(tmp_path / "new").bank.names == ("ant", "big bee")
+
+
+OTHER = {"base_accuracy": 70.0, "new_accuracy": 62.0, "harmonic_mean": 65.8}
+
+
+@pytest.mark.usefixtures("ready_image_graph")
+@pytest.mark.parametrize(
+    ("method", "options", "lines"),
+    [
+        ("cocoop", ["--approximate", "mean-image"], ["this bundle    70.00   62.00   65.80", "per image      80.00"]),
+        ("dept", [], ["this bundle    80.00   60.00   68.57", "text branch    70.00   62.00   65.80"]),
+    ],
+)
+def test_other_ways_to_answer_stand_beside(method: str, options: list[str], lines: list[str], tmp_path: Path) -> None:
+    prompted, digest = moved(method), tiny_backbone().weights_digest
+    record = RECORD | {"other_metrics": {"text-branch": OTHER, "mean-image": OTHER}}
+    tensors, names = prompted.method.state_dict(), prompted.trained
+    (tmp_path / "run").mkdir()
+    save_run(tmp_path / "run", Run(tensors, method, {}, VIT, RANDOM, digest, prompted.template, names, record=record))
+    result = export(tmp_path / "run", "--out", tmp_path / "new", *options)
+    assert result.exit_code == 0, result.output
+    for line in lines:
+        assert line in result.stdout
+    assert ("note       an approximation" in result.stdout) == (method == "cocoop")
+    passport = json.loads((tmp_path / "new" / "manifest.json").read_text())["passport"]
+    assert list(passport["tables"]) == ["per-image" if options else "text-branch"]
 
 
 @pytest.mark.usefixtures("ready_graphs")
@@ -152,6 +179,11 @@ def test_a_failed_gate_is_one_line_and_exit_code_1(run: Path, tmp_path: Path, mo
             ["--handcrafted", "a {}.", "--out", "new", "--classes", "classes.txt", "--backbone", "ViT-B-23"],
             "did you mean",
         ),
+        (["run", "--out", "new", "--approximate", "mean-image"], "leave --approximate out"),
+        (
+            ["--handcrafted", "a {}.", "--out", "new", "--classes", "classes.txt", "--approximate", "mean-image"],
+            "leave --approximate out",
+        ),
         (["--verify", "nothing"], "nothing: no such folder"),
     ],
 )
@@ -195,5 +227,5 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 def test_help_shows_environment_twins() -> None:
     result = export("--help")
     assert result.exit_code == 0
-    for name in ("SAR_OUT", "SAR_CLASSES", "SAR_HANDCRAFTED", "SAR_PHOTOS", "SAR_VERIFY"):
+    for name in ("SAR_OUT", "SAR_CLASSES", "SAR_HANDCRAFTED", "SAR_PHOTOS", "SAR_APPROXIMATE", "SAR_VERIFY"):
         assert name in result.stdout

@@ -5,33 +5,49 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.exported import moved, reference_images
 from support.tiny import RESNET, VIT, tiny_backbone
 
 from sar_train import backbone as backbones
-from sar_train.backbone import Backbone
 from sar_train.export.compact import compact
+from sar_train.export.fixed import handcrafted
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.verify import open_graph
+from sar_train.prompt_method import Setup, methods
+from sar_train.prompted import Prompted
 
 
-def check(backbone: Backbone, folder: Path, batches: tuple[int, ...]) -> None:
+def check(prompted: Prompted, folder: Path, batches: tuple[int, ...]) -> None:
     path = folder / "image_encoder.onnx"
-    path.write_bytes(compact(export_image_encoder(backbone)).SerializeToString())
-    graph, size = open_graph(path), backbone.preprocess.size
+    path.write_bytes(compact(export_image_encoder(prompted)).SerializeToString())
+    graph, size = open_graph(path), prompted.backbone.preprocess.size
     for batch in batches:
         pixels = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(batch))
-        rows, reference = graph(pixels.numpy()), backbone.encode_images(pixels).numpy()
-        assert rows.shape == (batch, backbone.embed_dim)
+        rows, reference = graph(pixels.numpy()), reference_images(prompted, pixels).numpy()
+        assert rows.shape == (batch, prompted.backbone.embed_dim)
         assert (rows * reference).sum(1).min() >= 0.99999
         np.testing.assert_allclose(rows, reference, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [VIT, RESNET])
 def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
-    check(tiny_backbone(name), tmp_path, (1, 2, 7, 33))
+    check(handcrafted(tiny_backbone(name), "a {}."), tmp_path, (1, 2, 7, 33))
+
+
+def test_image_prompts_are_inside(tmp_path: Path) -> None:
+    check(moved("promptsrc", n_ctx_image=3), tmp_path, (1, 2, 7, 33))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-B-32", "RN50", "sar-mini"])
 def test_equals_torch_for_real_architectures(name: str, tmp_path: Path) -> None:
-    check(backbones.load(name, backbones.RANDOM), tmp_path, (1, 3))
+    check(handcrafted(backbones.load(name, backbones.RANDOM), "a {}."), tmp_path, (1, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ViT-B-32", "sar-mini-vit"])
+@pytest.mark.parametrize("method", ["maple", "promptsrc"])
+def test_image_prompts_in_real_architectures(name: str, method: str, tmp_path: Path) -> None:
+    kind, backbone = methods.get(method), backbones.load(name, backbones.RANDOM)
+    made = kind(kind.Config(), Setup(backbone, ("cat",), "a {}.", torch.Generator().manual_seed(0)))
+    check(Prompted(backbone, made.requires_grad_(requires_grad=False), "a {}.", ("cat",)), tmp_path, (1, 3))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.exported import moved
 from support.tiny import tiny_backbone
 
 from sar_infer.artefact import TOKENIZER, Manifest
@@ -14,8 +15,13 @@ from sar_infer.bank import ClassBank
 from sar_infer.errors import ImageError
 from sar_infer.tokenizer import Tokenizer, encode_name
 from sar_train.errors import ExportError
-from sar_train.export.parity import compare, in_batches, names_of_every_length
+from sar_train.export import parity
+from sar_train.export.fixed import Fixed, handcrafted
+from sar_train.export.head import class_head
+from sar_train.export.parity import compare, compare_answers, in_batches, names_of_every_length
 from sar_train.export.source import Source
+from sar_train.export.verify import generated_pixels
+from sar_train.prompted import Prompted
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +50,10 @@ def test_photos_take_part(exported: Path, source: Source, manifest: Manifest, ba
     photos = [tmp_path / f"{i}.png" for i in range(45)]
     for i, path in enumerate(photos):
         Image.effect_noise((40, 50 + i), 90).convert("RGB").save(path)
-    parity = compare(exported, source.backbone, source.prompts, manifest.tokenizer, bank, photos=photos, names=["cat"])
-    assert (parity.images, parity.top1_agreement) == (45, 1.0)
-    assert 0.99999 < parity.image_min_cosine < 1.00001
-    assert parity.name_max_difference < 1e-5
+    found = compare(exported, source.prompted, manifest.tokenizer, bank, photos=photos, names=["cat"])
+    assert (found.images, found.top1_agreement) == (45, 1.0)
+    assert 0.99999 < found.image_min_cosine < 1.00001
+    assert found.name_max_difference < 1e-5
 
 
 def test_a_photo_that_cannot_be_read_is_named(
@@ -56,24 +62,36 @@ def test_a_photo_that_cannot_be_read_is_named(
     bad = tmp_path / "bad.jpg"
     bad.write_text("not a photo")
     with pytest.raises(ImageError, match=r"bad\.jpg: not an image"):
-        compare(exported, source.backbone, source.prompts, manifest.tokenizer, bank, photos=[bad], names=[])
+        compare(exported, source.prompted, manifest.tokenizer, bank, photos=[bad], names=[])
 
 
 def test_another_image_tower_does_not_pass(
     exported: Path, source: Source, manifest: Manifest, bank: np.ndarray
 ) -> None:
-    other = tiny_backbone(seed=1)
+    other = handcrafted(tiny_backbone(seed=1), source.prompted.template)
     with pytest.raises(ExportError, match="image encoder: cosine"):
-        compare(exported, other, source.prompts, manifest.tokenizer, bank, photos=[], names=[])
+        compare(exported, other, manifest.tokenizer, bank, photos=[], names=[])
 
 
-def test_another_prompt_does_not_pass(exported: Path, source: Source, manifest: Manifest, bank: np.ndarray) -> None:
-    prompts = dataclasses.replace(source.prompts, context=1.01 * source.prompts.context)
-    with pytest.raises(ExportError, match="name encoder: differs from torch by"):
-        compare(exported, source.backbone, prompts, manifest.tokenizer, bank, photos=[], names=["cat"])
+@pytest.mark.parametrize(("factor", "found"), [(1.01, r"0\.\d+"), (float("nan"), "nan")])
+def test_another_prompt_does_not_pass(
+    exported: Path, source: Source, manifest: Manifest, bank: np.ndarray, factor: float, found: str
+) -> None:
+    prompts = source.backbone.handcrafted(source.prompted.template)
+    moved = Fixed(dataclasses.replace(prompts, context=factor * prompts.context))
+    prompted = Prompted(source.backbone, moved, source.prompted.template, ())
+    with pytest.raises(ExportError, match=f"name encoder: differs from torch by {found} on"):
+        compare(exported, prompted, manifest.tokenizer, bank, photos=[], names=["cat"])
 
 
-def test_not_a_number_does_not_pass(exported: Path, source: Source, manifest: Manifest, bank: np.ndarray) -> None:
-    prompts = dataclasses.replace(source.prompts, context=torch.full_like(source.prompts.context, float("nan")))
-    with pytest.raises(ExportError, match="name encoder: differs from torch by nan"):
-        compare(exported, source.backbone, prompts, manifest.tokenizer, bank, photos=[], names=["cat"])
+def test_a_head_that_answers_otherwise_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompted = moved("dept")
+    head = class_head(prompted, ("cat", "sea lake", "red car"), "")
+    assert head is not None
+    pixels = np.stack([generated_pixels(prompted.backbone.preprocess, seed) for seed in range(33)])
+    logits = prompted.logits(prompted.encode_images(torch.from_numpy(pixels)), prompted.trained).numpy()
+    monkeypatch.setattr(parity, "classified", lambda *_: logits)
+    compare_answers(Path(), prompted, head)
+    logits[7, 1] += 0.01
+    with pytest.raises(ExportError, match="class head: logits differ from torch by 0.01 on 33 pictures"):
+        compare_answers(Path(), prompted, head)

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.exported import moved, source_of
 from support.tiny import VIT, register, tiny_backbone
 
 from sar_infer.artefact import Passport
 from sar_train.backbone import RANDOM
 from sar_train.checkpoint import Run, save_run
 from sar_train.errors import ConfigError, RunError
-from sar_train.export.source import from_run, from_template, passport, spoken
-from sar_train.prompts import Prompts
+from sar_train.export.fixed import Fixed
+from sar_train.export.source import from_run, from_template, spoken_phrases
+from sar_train.prompted import Prompted
 
 RECORD: dict[str, Any] = {
     "config": {"protocol": "base-to-new", "shots": 16},
@@ -24,13 +27,25 @@ RECORD: dict[str, Any] = {
 }
 
 
+def run_of(prompted: Prompted, settings: Mapping[str, Any] | None = None, **known: Any) -> Run:
+    """What training leaves of a method on the tiny backbone."""
+    return Run(
+        prompted.method.state_dict(),
+        source_of(prompted, ()).method,
+        settings or {},
+        VIT,
+        RANDOM,
+        tiny_backbone().weights_digest,
+        prompted.template,
+        prompted.trained,
+        **known,
+    )
+
+
 @pytest.fixture
 def run() -> Run:
     register()
-    context = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
-    digest = tiny_backbone().weights_digest
-    names = ("Faces_easy", "ant")
-    return Run(Prompts(context), "coop", VIT, RANDOM, digest, "a photo of a {}.", names, {"sar": 1.0}, RECORD)
+    return run_of(moved("coop", names=("Faces_easy", "ant")), regularisers={"sar": 1.0}, record=RECORD)
 
 
 def saved(run: Run, folder: Path) -> Path:
@@ -43,7 +58,10 @@ def test_a_run_brings_everything(run: Run, tmp_path: Path) -> None:
     source = from_run(saved(run, tmp_path / "run"))
     assert source.backbone.weights_digest == run.weights_digest
     assert source.phrases == {"Faces easy": ("Faces easy",), "ant": ("ant",)}
-    assert (source.method, source.template, source.regularisers) == ("coop", None, {"sar": 1.0})
+    assert (source.method, source.settings, source.regularisers) == ("coop", {}, {"sar": 1.0})
+    context = source.prompted.method.get_parameter("context")
+    assert torch.equal(context, run.tensors["context"])
+    assert source.head_names == ()
     assert source.passport.dataset == "caltech101"
     assert source.licences["tokenizer"]
 
@@ -60,7 +78,9 @@ def test_other_class_names_take_the_place_of_the_runs(run: Run, tmp_path: Path) 
         ({"backbone_name": ""}, {}, "add --backbone"),
         ({}, {"backbone": "RN50"}, "was trained on tiny-vit, not on RN50"),
         ({"weights_digest": "0" * 64}, {}, "was trained on weights 000000000000…"),
-        ({"prompts": Prompts(torch.zeros(4, 8)), "weights_digest": ""}, {}, "context vectors of 8 numbers"),
+        ({"tensors": {"context": torch.zeros(4, 8)}}, {}, r"context is \(4, 8\), expected \(4, 32\)"),
+        ({}, {"approximate": "mean-image"}, "coop is exported as it is; leave --approximate out"),
+        ({"method": "copo"}, {}, "did you mean 'coop'"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -72,7 +92,7 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_a_checkpoint_without_a_backbone_takes_the_one_named(run: Run, tmp_path: Path) -> None:
-    bare = Run(run.prompts, "coop")
+    bare = Run(run.tensors, "coop")
     source = from_run(saved(bare, tmp_path / "run"), {"cat": ("cat",)}, backbone=VIT, pretrained=RANDOM)
     assert source.backbone.name == VIT
     assert source.passport == Passport()
@@ -84,16 +104,78 @@ def test_a_template_without_a_place_for_the_name() -> None:
         from_template("a photo", {"cat": ("cat",)}, VIT, RANDOM)
 
 
-def test_passport_says_what_the_record_says(run: Run) -> None:
-    found = passport(run)
-    assert (found.dataset, found.protocol, found.shots, found.seeds) == ("caltech101", "base-to-new", 16, (3,))
-    assert (found.metrics.harmonic_mean, found.zero_shot.new_accuracy) == (68.6, None)
-
-
-def test_an_incomplete_record_is_named(run: Run) -> None:
-    with pytest.raises(RunError, match="lacks 'metrics'"):
-        passport(dataclasses.replace(run, record={k: v for k, v in RECORD.items() if k != "metrics"}))
-
-
 def test_names_are_shown_as_they_are_read() -> None:
-    assert spoken({"Faces_easy": ("face_of  a person",)}) == {"Faces easy": ("face of a person",)}
+    assert spoken_phrases({"Faces_easy": ("face_of  a person",)}) == {"Faces easy": ("face of a person",)}
+
+
+def test_a_checkpoint_of_the_reference_implementation(tmp_path: Path) -> None:
+    register()
+    context = torch.randn(16, 32)
+    torch.save({"state_dict": {"ctx": context}}, tmp_path / "model.pth.tar-50")
+    source = from_run(tmp_path, {"cat": ("cat",)}, backbone=VIT, pretrained=RANDOM)
+    assert (source.method, source.settings["n_ctx"]) == ("coop", 16)
+    assert torch.equal(source.prompted.method.get_parameter("context"), context)
+
+
+def test_a_template_is_a_method_like_others() -> None:
+    register()
+    source = from_template("a {}, a pet.", {"small_cat": ("cat",)}, VIT, RANDOM)
+    assert isinstance(source.prompted.method, Fixed)
+    assert source.phrases == {"small cat": ("cat",)}
+    expected = source.backbone.embed_names(["cat"], source.backbone.handcrafted("a {}, a pet."))
+    assert torch.equal(source.prompted.embed(["cat"]), expected)
+
+
+def test_contexts_of_the_trained_classes_alone_are_refused(tmp_path: Path) -> None:
+    prompted = moved("coop", class_specific=True)
+    folder = saved(run_of(prompted, {"class_specific": True}), tmp_path / "run")
+    with pytest.raises(RunError, match="contexts belong to the trained classes alone.*coop.class_specific=false"):
+        from_run(folder)
+
+
+OTHERS = {"mean-image": {"base_accuracy": 78.0, "new_accuracy": 61.0, "harmonic_mean": 68.5}}
+
+
+@pytest.mark.parametrize(
+    ("record", "ending"),
+    [
+        (
+            RECORD | {"other_metrics": OTHERS},
+            r" \(as trained: base 80.00 % / new 60.00 %; mean-image: base 78.00 % / new ",
+        ),
+        (RECORD, r" \(as trained: base 80.00 % / new 60.00 %\)$"),
+        ({}, "mean training photo$"),
+    ],
+)
+def test_a_prompt_for_each_photo_is_not_exported_unasked(tmp_path: Path, record: dict[str, Any], ending: str) -> None:
+    folder = saved(run_of(moved("cocoop"), record=record), tmp_path / "run")
+    with pytest.raises(ConfigError, match="depends on the photo.*--approximate mean-image takes .*" + ending):
+        from_run(folder)
+
+
+@pytest.mark.parametrize(("others", "base"), [({"other_metrics": OTHERS}, 78.0), ({}, None)])
+def test_the_prompt_for_the_mean_photo_on_request(tmp_path: Path, others: dict[str, Any], base: float | None) -> None:
+    prompted = moved("cocoop")
+    folder = saved(run_of(prompted, record=RECORD | others), tmp_path / "run")
+    source = from_run(folder, approximate="mean-image")
+    assert torch.equal(source.prompted.embed(["cat"]), prompted.embed(["cat"]))
+    assert source.passport.metrics.base_accuracy == base
+    assert source.passport.tables["per-image"]["base_accuracy"] == 80.0
+    assert "approximation" in source.passport.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("phrases", "base", "tables", "told"),
+    [(None, 80.0, ["text-branch"], 0), ({"cat": ("cat",)}, 70.0, [], 1)],
+)
+def test_the_scores_are_those_of_the_bundle_as_it_will_answer(
+    tmp_path: Path, phrases: dict[str, tuple[str]] | None, base: float, tables: list[str], told: int
+) -> None:
+    others = {"text-branch": {"base_accuracy": 70.0, "new_accuracy": 60.0, "harmonic_mean": 64.6}}
+    folder = saved(run_of(moved("dept"), record=RECORD | {"other_metrics": others}), tmp_path / "run")
+    lines: list[str] = []
+    source = from_run(folder, phrases, tell=lines.append)
+    assert source.passport.metrics.base_accuracy == base
+    assert list(source.passport.tables) == tables
+    assert len(lines) == told
+    assert bool(source.head_names) == (not told)

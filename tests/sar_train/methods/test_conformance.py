@@ -2,73 +2,311 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
 import pytest
 import torch
-from support.problems import CLASSES, TEMPLATE, scattered
-from support.tiny import tiny_backbone
+from safetensors.torch import load_file
+from support.exported import export_run
+from support.problems import (
+    BASE,
+    NOVEL,
+    TEMPLATE,
+    embed,
+    equal,
+    generated_photos,
+    interrupted,
+    make,
+    problem_for,
+    prompted,
+    regularisation,
+    schedule,
+    started,
+    train,
+)
+from support.tiny import VIT, tiny_backbone
+from torch import Tensor
 
-from sar_train import loop
-from sar_train.prompt_method import PromptMethod, Schedule, methods
-from sar_train.regulariser import regularisers
+import sar_train.methods
+from sar_infer.classifier import Classifier
+from sar_train.backbone import RANDOM
+from sar_train.checkpoint import PROMPTS, Run, load_run, save_run
+from sar_train.export import bundle
+from sar_train.prompt_method import PromptMethod, describe_methods, methods
+from sar_train.prompted import Prompted, restore
+from sar_train.state import State
 
-SCHEDULE = Schedule(epochs=8, learning_rate=0.003, batch_size=24)
-NOVEL = ("fox", "boat", "lamp", "grey stone", "bird")
+ROOT = Path(__file__).parents[3]
+PIXELS = generated_photos([0, 1, 2, 3], 7)
 every_method = pytest.mark.parametrize("name", methods.entries)
-every_regulariser = pytest.mark.parametrize("regulariser", [None, *regularisers.entries])
+both = pytest.mark.parametrize("with_sar", [False, True], ids=["plain", "sar"])
 
 
-def make(name: str) -> PromptMethod:
-    kind = methods.get(name)
-    return kind(kind.Config(), tiny_backbone(), CLASSES[:4], torch.Generator().manual_seed(3))
+@pytest.fixture(autouse=True, scope="module")
+def untouched() -> Iterator[None]:
+    """The backbone is the same afterwards, to the bit."""
+    model = tiny_backbone().model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    yield
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.parameters())
 
 
-def train(name: str, regulariser: str | None) -> loop.State:
-    backbone, labels = tiny_backbone(), [i % 4 for i in range(24)]
-    hand = backbone.embed_names([*CLASSES[:4], *NOVEL], backbone.handcrafted(TEMPLATE))
-    problem = loop.Problem(scattered(labels, 1)[:, None], torch.tensor(labels), CLASSES[:4], hand[:4])
-    state = loop.start(make(name), SCHEDULE, 3)
-    extra = None
-    if regulariser:
-        kind = regularisers.get(regulariser)
-        extra = loop.Regularisation(kind(kind.Config()), NOVEL, hand)
-    loop.train(backbone, problem, state, SCHEDULE, extra)
-    return state
+def trained_anew(name: str, *, with_sar: bool) -> State:
+    plan = schedule(name, epochs=6)
+    return train(started(name, plan), name, plan, regularisation(weight=0.5) if with_sar else None)
 
 
-@every_method
-@every_regulariser
-def test_the_loss_falls_and_the_backbone_gets_no_gradient(name: str, regulariser: str | None) -> None:
-    history = train(name, regulariser).history
-    assert history[-1]["cross_entropy"] < history[0]["cross_entropy"]
-    assert all(p.grad is None for p in tiny_backbone().model.parameters())
+@cache
+def trained(name: str, *, with_sar: bool) -> State:
+    return trained_anew(name, with_sar=with_sar)
 
 
-@every_method
-@every_regulariser
-def test_same_seed_same_numbers(name: str, regulariser: str | None) -> None:
-    first, second = (train(name, regulariser).method.state_dict() for _ in range(2))
-    assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-@every_method
-def test_any_list_of_names_gets_unit_rows(name: str) -> None:
-    rows = tiny_backbone().embed_names(["never seen", *NOVEL], make(name).prompts())
-    torch.testing.assert_close(rows.norm(dim=1), torch.ones(6))
-
-
-@every_method
-def test_the_state_holds_prompts_only(name: str) -> None:
-    method = make(name)
-    assert (
-        0
-        < sum(p.numel() for p in method.parameters())
-        < 0.1 * sum(p.numel() for p in tiny_backbone().model.parameters())
+def run_of(method: PromptMethod, name: str) -> Run:
+    return Run(
+        tensors=method.state_dict(),
+        method=name,
+        settings=dataclasses.asdict(type(method).Config()),
+        backbone_name=VIT,
+        pretrained=RANDOM,
+        weights_digest=tiny_backbone().weights_digest,
+        template=TEMPLATE,
+        class_names=BASE,
+        regularisers={"sar": 0.5},
+        record={"metrics": {}},
     )
 
 
 @every_method
-def test_settings_have_defaults_and_a_paper(name: str) -> None:
+@both
+def test_the_loss_falls_and_its_terms_are_logged(name: str, *, with_sar: bool) -> None:
+    first, *_, last = trained(name, with_sar=with_sar).history
+    steering = methods.get(name).steering
+    terms = first.keys() - {"epoch", "learning_rate", "regulariser", *steering}
+    assert sum(last[term] for term in terms) < sum(first[term] for term in terms)
+    assert last["cross_entropy"] < first["cross_entropy"]
+    assert ("regulariser" in first) == with_sar
+
+
+@every_method
+@both
+def test_the_backbone_gets_no_gradient(name: str, *, with_sar: bool) -> None:
+    method = trained(name, with_sar=with_sar).method
+    assert all(p.grad is None and not p.requires_grad for p in tiny_backbone().model.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
+
+
+@every_method
+@both
+def test_same_seed_same_numbers(name: str, *, with_sar: bool) -> None:
+    assert equal(trained_anew(name, with_sar=with_sar).method, trained(name, with_sar=with_sar).method)
+
+
+@every_method
+def test_sar_counts_and_at_weight_zero_it_is_not_there(name: str) -> None:
+    plan, plain = schedule(name, epochs=6), trained(name, with_sar=False)
+    zero = train(started(name, plan), name, plan, regularisation(weight=0.0))
+    assert equal(zero.method, plain.method)
+    assert zero.history == plain.history
+    assert torch.equal(zero.data_rng.get_state(), plain.data_rng.get_state())
+    assert not equal(trained(name, with_sar=True).method, plain.method)
+
+
+@every_method
+@both
+@pytest.mark.parametrize("names", [BASE, ("never seen",), ("Œuvre d'été", "sea_or lake", "x", "x")], ids=len)
+def test_any_list_of_names_gets_unit_rows(name: str, names: tuple[str, ...], *, with_sar: bool) -> None:
+    ready = prompted(trained(name, with_sar=with_sar).method)
+    rows = ready.embed(names)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(names)))
+    assert ready.logits(problem_for(name).features[:2, 0], names).shape == (2, len(names))
+    torch.testing.assert_close(ready.embed(names[::-1]).flip(0), rows, atol=1e-6, rtol=0)
+
+
+@every_method
+@both
+def test_a_run_holds_prompts_only_and_comes_back_equal(name: str, tmp_path: Path, *, with_sar: bool) -> None:
+    method = trained(name, with_sar=with_sar).method
+    save_run(tmp_path, run_of(method, name))
+    stored, backbone = load_file(tmp_path / PROMPTS), tiny_backbone()
+    model = backbone.model.state_dict().values()
+    assert 0 < sum(t.numel() for t in stored.values()) < 0.02 * sum(t.numel() for t in model)
+    assert not [key for key, t in stored.items() for b in model if t.shape == b.shape and torch.equal(t, b)]
+    assert (tmp_path / PROMPTS).stat().st_size < 100_000
+    back, ours = restore(load_run(tmp_path), backbone), prompted(method)
+    names = (*BASE, *NOVEL)
+    assert torch.equal(back.embed(names), ours.embed(names))
+    assert torch.equal(back.encode_images(PIXELS), ours.encode_images(PIXELS))
+    images = problem_for(name).features[:3, 0]
+    for several in (BASE, NOVEL):
+        assert torch.equal(back.logits(images, several), ours.logits(images, several))
+    assert not any(parameter.requires_grad for parameter in back.method.parameters())
+
+
+@every_method
+def test_an_interrupted_run_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
+    whole, resumed = interrupted(tmp_path, name, 2)
+    assert equal(resumed.method, whole.method)
+    assert resumed.history == whole.history
+
+
+@every_method
+def test_images_are_prompted_where_the_method_says_so(name: str) -> None:
+    method, backbone = trained(name, with_sar=False).method, tiny_backbone()
+    same = torch.allclose(prompted(method).encode_images(PIXELS), backbone.encode_images(PIXELS), atol=1e-5)
+    assert same == ("image" not in method.towers)
+    entry = next(entry for entry in describe_methods() if entry["name"] == name)
+    assert entry["features_cached"] == same
+    assert entry["prompt_per_image"] == method.per_image
+
+
+@every_method
+def test_it_is_described(name: str) -> None:
     kind = methods.get(name)
-    assert kind.Config()
+    assert dataclasses.is_dataclass(kind.Config())
     assert "arXiv" in kind.paper
     assert kind.__doc__
+    assert "arXiv" in sys.modules[kind.__module__].__doc__ or kind.paper[-10:] in sys.modules[kind.__module__].__doc__
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text("utf-8")
+    assert kind.paper[-10:] in page
+    for field in dataclasses.fields(kind.Config):
+        assert f"`{field.name}`" in page, "a setting without a word in the docs"
+        assert field.name in kind.Config.__doc__
+
+
+def pictures() -> tuple[list[npt.NDArray[np.uint8]], Tensor]:
+    """Pictures of the backbone's own size, and their pixels as it takes them."""
+    images = np.random.default_rng(3).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    preprocess = tiny_backbone().preprocess
+    pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255).permute(0, 2, 3, 1)
+    return list(images), ((pixels - torch.tensor(preprocess.mean)) / torch.tensor(preprocess.std)).permute(0, 3, 1, 2)
+
+
+@pytest.fixture
+def one_image_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The untouched image tower is exported once for all methods that leave it alone."""
+    export = bundle.export_image_encoder
+    monkeypatch.setattr(
+        bundle,
+        "export_image_encoder",
+        lambda ready: export(ready) if "image" in ready.method.towers else untouched_image_graph(export),
+    )
+
+
+@cache
+def untouched_image_graph(export: Callable[[Prompted], onnx.ModelProto]) -> onnx.ModelProto:
+    return export(prompted(make("coop")))
+
+
+def check_export(ready: Prompted, folder: Path) -> None:
+    """``sar_infer`` answers as the prompted backbone does, for trained names, and for others beside them."""
+    classifier = Classifier.open(export_run(ready, BASE, folder), device="cpu")
+    images, pixels = pictures()
+    for names in (BASE, (*BASE, *NOVEL)):
+        expected = ready.logits(ready.encode_images(pixels), names, frozen=True)
+        for row, result in zip(
+            expected, classifier.classify(images, NOVEL if len(names) > 4 else None, top_k=9), strict=True
+        ):
+            found = {prediction.label: prediction.logit for prediction in result.predictions}
+            assert found == {
+                label: pytest.approx(float(value), abs=2e-3) for label, value in zip(names, row, strict=True)
+            }
+
+
+@every_method
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_image_graph")
+def test_a_bundle_answers_the_same(name: str, tmp_path: Path) -> None:
+    check_export(prompted(trained(name, with_sar=True).method), tmp_path / "bundle")
+
+
+TOY = '''"""Toy: learned vectors before the name and, from the second block on, one more (arXiv 0000.00000)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sar_train.prompt_method import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods, start_context
+from sar_train.prompts import Insertion, Prompts
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    """Settings of Toy.
+
+    Attributes:
+        n_ctx: how many vectors.
+        weight: of a pull of the context to zero.
+    """
+
+    n_ctx: int = 2
+    weight: float = 0.1
+
+
+@methods.register("toy")
+class Toy(PromptMethod):
+    """A context (M, W) and one vector (1, W)."""
+
+    Config = ToyConfig
+    schedule = Schedule(epochs=5, learning_rate=2e-3, batch_size=8)
+    paper = "No paper, arXiv 0000.00000"
+
+    def __init__(self, config: ToyConfig, setup: Setup) -> None:
+        """Draw both."""
+        nn.Module.__init__(self)
+        self.config = config
+        self.context = start_context(setup, "", config.n_ctx)
+        self.deeper = start_context(setup, "", 1)
+
+    def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
+        """The same for all classes."""
+        return Prompts(self.context, text={1: Insertion(self.deeper, "append")})
+
+    def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
+        """Cross-entropy and the pull."""
+        return super().terms(outputs) | {"small": self.config.weight * self.context.square().mean()}
+'''
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A ninth method: one file in a folder of the package, and nothing else."""
+    file = tmp_path / "methods" / "toy.py"
+    file.parent.mkdir()
+    file.write_text(TOY)
+    monkeypatch.setattr(sar_train.methods, "__path__", [*sar_train.methods.__path__, str(file.parent)])
+    yield file
+    methods._entries.pop("toy", None)
+    sys.modules.pop("sar_train.methods.toy", None)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_image_graph")
+def test_a_ninth_method_is_one_short_file(toy: Path, tmp_path: Path) -> None:
+    assert len(toy.read_text().splitlines()) < 60
+    assert "toy" in methods.entries
+    assert "toy" in [entry["name"] for entry in describe_methods()]
+    plan = schedule("toy", epochs=10, learning_rate=0.0005)
+    state = train(started("toy", plan), "toy", plan, regularisation(weight=0.5))
+    first, *_, last = state.history
+    assert first.keys() == {"epoch", "learning_rate", "cross_entropy", "small", "regulariser"}
+    assert last["cross_entropy"] < first["cross_entropy"]
+    save_run(tmp_path, run_of(state.method, "toy"))
+    back = restore(load_run(tmp_path), tiny_backbone())
+    assert torch.equal(back.embed(NOVEL), embed(state.method, NOVEL))
+    check_export(back, tmp_path / "bundle")
+
+
+def test_no_trace_of_it_stays() -> None:
+    assert "toy" not in methods.entries
+    assert set(methods.entries) == {"cocoop", "coop", "dept", "kgcoop", "maple", "prograd", "promptsrc", "tcp"}
+    assert make("coop").towers == ("text",)

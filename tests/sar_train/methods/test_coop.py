@@ -4,32 +4,93 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.problems import CLASSES
-from support.tiny import tiny_backbone
+from support import full_length
+from support.problems import BASE, CLASSES, classes, embed, make, outputs, parameters, setup, started, train
+from support.tiny import RESNET, tiny_backbone
 
-from sar_train.methods.coop import CoOp, CoOpConfig
+from sar_train.errors import ConfigError
+from sar_train.methods.coop import CoOpConfig
 
-
-def make(config: CoOpConfig, seed: int = 0) -> CoOp:
-    return CoOp(config, tiny_backbone(), CLASSES, torch.Generator().manual_seed(seed))
+UNSEEN = ("fox", "an improbably long name, with commas")
 
 
 def test_started_from_words_it_is_zero_shot_exactly() -> None:
     backbone = tiny_backbone()
-    learned = backbone.embed_names(CLASSES, make(CoOpConfig()).prompts())
-    zero_shot = backbone.embed_names(CLASSES, backbone.handcrafted("a photo of a {}."))
-    assert torch.equal(learned, zero_shot)
+    learned = embed(make("coop"), CLASSES)
+    assert torch.equal(learned, backbone.embed_names(CLASSES, backbone.handcrafted("a photo of a {}.")))
+    theirs = full_length.encode_text(backbone, [f"a photo of a {name}." for name in CLASSES])
+    torch.testing.assert_close(learned, theirs, atol=2e-6, rtol=0)
+
+
+def test_it_is_zero_shot_under_a_resnet_too() -> None:
+    backbone = tiny_backbone(RESNET)
+    learned = embed(make("coop", setup(model=RESNET)), model=RESNET)
+    theirs = full_length.encode_text(backbone, [f"a photo of a {name}." for name in BASE])
+    torch.testing.assert_close(learned, theirs, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("position", "template"),
+    [("end", "a photo of a {}."), ("middle", "a photo {} of a."), ("front", "{} a photo of a.")],
+)
+def test_the_name_stands_where_it_was_asked_for(position: str, template: str) -> None:
+    learned = embed(make("coop", position=position), CLASSES)
+    theirs = full_length.encode_text(tiny_backbone(), [template.format(name) for name in CLASSES])
+    torch.testing.assert_close(learned, theirs, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("position", "before"), [("end", 5), ("middle", 2), ("front", 0)])
+def test_learned_vectors_stand_there_as_well(position: str, before: int) -> None:
+    method = make("coop", context_init="", n_ctx=5, position=position)
+    context = method.context.detach()
+    theirs = full_length.text_rows(tiny_backbone(), UNSEEN, context[:before], behind=context[before:])
+    torch.testing.assert_close(embed(method, UNSEEN), theirs, atol=2e-6, rtol=0)
+
+
+def test_the_loss_is_the_cross_entropy_alone() -> None:
+    given = outputs()
+    terms = make("coop").terms(given)
+    assert terms.keys() == {"cross_entropy"}
+    expected = -given.logits.log_softmax(1)[range(5), given.labels].mean()
+    torch.testing.assert_close(terms["cross_entropy"], expected)
 
 
 def test_a_random_context_has_the_papers_size_and_spread() -> None:
-    context = make(CoOpConfig(context_init="")).context
-    assert context.shape == (16, tiny_backbone().text.width)
-    assert 0.017 < float(context.detach().std()) < 0.023
-    assert not torch.equal(context, make(CoOpConfig(context_init=""), seed=1).context)
+    method = make("coop", context_init="")
+    assert method.context.shape == (16, tiny_backbone().text.width)
+    assert 0.017 < float(method.context.detach().std()) < 0.023
+    assert not torch.equal(method.context, make("coop", setup(seed=1), context_init="").context)
 
 
 def test_only_the_context_is_learned() -> None:
-    assert [name for name, _ in make(CoOpConfig()).named_parameters()] == ["context"]
+    assert parameters(make("coop")).keys() == {"context"}
+
+
+def test_class_specific_contexts_start_from_words_or_apart() -> None:
+    words = make("coop", class_specific=True).context.detach()
+    assert torch.equal(words, tiny_backbone().text.embed_text("a photo of a").expand(4, -1, -1))
+    drawn = make("coop", context_init="", n_ctx=3, class_specific=True).context.detach()
+    assert drawn.shape == (4, 3, tiny_backbone().text.width)
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_class_specific_contexts_train_and_embed_the_trained_classes(position: str) -> None:
+    settings = {"context_init": "", "n_ctx": 4, "position": position, "class_specific": True}
+    state = train(started("coop", **settings), "coop")
+    assert state.history[-1]["cross_entropy"] < state.history[0]["cross_entropy"]
+    context, before = state.method.context.detach(), {"end": 4, "middle": 2, "front": 0}[position]
+    theirs = full_length.text_rows(tiny_backbone(), BASE, context[:, :before], behind=context[:, before:])
+    torch.testing.assert_close(embed(state.method), theirs, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("names", [UNSEEN, BASE[:3], BASE[::-1], (*BASE, "fox")])
+def test_class_specific_contexts_have_nothing_for_other_names(names: tuple[str, ...]) -> None:
+    method = make("coop", class_specific=True)
+    assert not method.transfers
+    assert make("coop").transfers
+    with pytest.raises(ConfigError, match="hold for the trained classes alone"):
+        method.prompts(classes(names))
 
 
 def test_the_number_of_context_tokens_is_checked() -> None:

@@ -105,6 +105,12 @@ def test_mixed_draws_all_base_names_and_union_draws_from_all() -> None:
     assert SAR(SARConfig(subset=99)).draw(10, 3, rng).tolist() == list(range(13))
 
 
+@pytest.mark.parametrize(("n_base", "novel"), [(100, 25), (10, 2), (2, 1)])
+def test_a_share_of_the_base_names_is_drawn_by_default(n_base: int, novel: int) -> None:
+    drawn = SAR(SARConfig()).draw(n_base, 400, torch.Generator().manual_seed(0))
+    assert len(drawn) == n_base + novel
+
+
 def test_draws_differ_from_step_to_step_and_repeat_with_the_seed() -> None:
     def draws() -> list[list[int]]:
         rng = torch.Generator().manual_seed(7)

@@ -1,0 +1,37 @@
+"""Prompts that nobody trains, in the form of a method, so that an untuned backbone is exported like any other."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sar_train.backbone import Backbone
+from sar_train.prompt_method import Classes, PromptMethod
+from sar_train.prompted import Prompted
+from sar_train.prompts import Prompts
+
+
+class Fixed(PromptMethod):
+    """The same prompts for all classes; not registered, for there is nothing to train."""
+
+    paper = "no paper: a hand-crafted template"
+
+    context: Tensor
+
+    def __init__(self, prompts: Prompts) -> None:
+        """Keep context and suffix, which is all that a template has."""
+        nn.Module.__init__(self)
+        self.register_buffer("context", prompts.context)
+        self.suffix = prompts.suffix
+
+    def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
+        """Those that were given."""
+        return Prompts(self.context, self.suffix)
+
+
+def handcrafted(backbone: Backbone, template: str) -> Prompted:
+    """An untuned backbone under a hand-crafted template.
+
+    Raises:
+        ConfigError: not a template.
+    """
+    return Prompted(backbone, Fixed(backbone.handcrafted(template)), template, ())

@@ -1,0 +1,44 @@
+"""The classifier of the trained classes, where a method has one, as a file of the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sar_infer.head import ClassHead
+from sar_infer.names import name_key
+from sar_train.prompted import Prompted
+
+
+def spoken(text: str) -> str:
+    """A name as training reads it and as it is shown: underscores as spaces, single spaces."""
+    return " ".join(text.replace("_", " ").split())
+
+
+def head_names(prompted: Prompted, phrases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The trained classes as the bank spells them, if the bundle can have the method's head; else nothing.
+
+    The head answers together with the text branch, so every trained class has to be in the bank, once, and stand there
+    for itself.
+
+    Args:
+        prompted: whose head.
+        phrases: what stands for each class of the bank.
+    """
+    if prompted.method.head() is None:
+        return ()
+    themselves = {
+        name_key(name): name for name, several in phrases.items() if [*map(name_key, several)] == [name_key(name)]
+    }
+    keys = [name_key(spoken(name)) for name in prompted.trained]
+    if len(set(keys)) < len(keys) or not all(key in themselves for key in keys):
+        return ()
+    return tuple(themselves[key] for key in keys)
+
+
+def class_head(prompted: Prompted, names: Sequence[str], encoder_digest: str) -> ClassHead | None:
+    """The head under these names of its classes, None for no names."""
+    head = prompted.method.head()
+    if head is None or not names:
+        return None
+    weight, bias = (tensor.detach().cpu().float().numpy() for tensor in (head.weight, head.bias))
+    return ClassHead(tuple(names), weight, bias, head.mix, encoder_digest)

@@ -1,0 +1,71 @@
+"""What stands around a name in the graph, and how many positions it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sar_infer.artefact import TokenizerSpec
+from sar_train.errors import ExportError
+from sar_train.export.fixed import Fixed
+from sar_train.prompted import Prompted
+from sar_train.prompts import Prompts
+from sar_train.towers.text import TextTower
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The prompts of a method, looked at without any particular name.
+
+    Attributes:
+        prompts: those of one name. What differs between classes has another value for the next, but this shape.
+        teacher: the hand-crafted prompts whose embeddings the method makes a class's own prompts from; None where the
+            prompts are the same for all classes.
+        template: the hand-crafted template that takes part in embedding a name, None where none does.
+    """
+
+    prompts: Prompts
+    teacher: Prompts | None
+    template: str | None
+
+    @property
+    def n_prefix(self) -> int:
+        """Positions beside the name, suffix and end token: the start token and all context, behind the name too.
+
+        A teacher has to have room for the name as well, so that the longer prompt of the two counts.
+        """
+        student = 1 + self.prompts.n_context + self.prompts.n_behind
+        return student if self.teacher is None else max(student, 1 + self.teacher.n_context)
+
+
+@torch.no_grad()
+def layout(prompted: Prompted) -> Layout:
+    """The layout of a method's prompts.
+
+    Raises:
+        ExportError: teacher and student have different texts behind the name, so that they cannot read one input.
+    """
+    prompts, template = prompted.method.prompts(prompted.classes(["x"])), prompted.template
+    if prompts.own_from is None:
+        return Layout(prompts, None, template if isinstance(prompted.method, Fixed) else None)
+    teacher = prompted.backbone.handcrafted(template)
+    if teacher.suffix != prompts.suffix:
+        raise ExportError(
+            f"the method puts {prompts.suffix!r} behind a name and its template {template!r} {teacher.suffix!r}; the "
+            "name encoder feeds both with the same tokens, so they must be equal"
+        )
+    return Layout(prompts, teacher, template)
+
+
+def tokenizer_spec(tower: TextTower, placed: Layout) -> TokenizerSpec:
+    """How names become tokens for these prompts.
+
+    Raises:
+        ExportError: no position is left for a name.
+    """
+    n_prefix, suffix = placed.n_prefix, placed.prompts.suffix
+    room = tower.context_length - n_prefix - 1
+    if room < 1 + len(tower.encode(suffix)):
+        raise ExportError(f"the prompt takes {n_prefix} of {tower.context_length} positions: no room for a name")
+    return TokenizerSpec("clip-bpe", tower.context_length, n_prefix, suffix, tower.end_token, room)

@@ -1,0 +1,48 @@
+"""What ``sar-export`` ends with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sar_infer.artefact import Manifest, Passport, Scores
+from sar_train.export.passport import PER_IMAGE, TEXT_BRANCH
+
+TITLES = {TEXT_BRANCH: "text branch", PER_IMAGE: "per image"}
+"""Lines for the further ways to answer that a passport may have."""
+
+
+def report(out: Path, manifest: Manifest, classes: int) -> str:
+    """What it is, how near to torch, how good, how large and where."""
+    passport = manifest.passport
+    parity = passport.parity
+    terms = "".join(f" + {name} ({weight:g})" for name, weight in manifest.regularisers.items())
+    lines = [f"bundle     {out}    {size(manifest) / 1e6:.1f} MB    {classes:,} classes"]
+    lines.append(f"method     {manifest.method}{terms} on {manifest.backbone}")
+    if parity:
+        lines.append(
+            f"parity     {parity.images} pictures: cosine at least {parity.image_min_cosine:.7f}, same class "
+            f"{parity.top1_agreement:.1%}; {parity.names:,} names: differ by at most {parity.name_max_difference:.1e}"
+        )
+    lines += [*_passport(passport), *(f"note       {note}" for note in passport.notes)]
+    return "\n".join([*lines, f"next       sar-classify PHOTO --bundle {out}"])
+
+
+def size(manifest: Manifest) -> int:
+    """Bytes of all files that the manifest lists."""
+    return sum(entry.size for entry in manifest.files.values())
+
+
+def _passport(passport: Passport) -> list[str]:
+    if passport.dataset is None:
+        return ["passport   quality not measured"]
+    seeds = ", ".join(map(str, passport.seeds))
+    lines = [f"passport   {passport.dataset}, {passport.protocol}, {passport.shots} shots, seed {seeds}"]
+    lines.append(f"  {'percent':<12}{'base':>8}{'new':>8}{'H':>8}")
+    ways = {"zero-shot": passport.zero_shot, "this bundle": passport.metrics}
+    ways |= {title: Scores(**passport.tables[name]) for name, title in TITLES.items() if name in passport.tables}
+    return lines + [_scores(title, scores) for title, scores in ways.items()]
+
+
+def _scores(title: str, scores: Scores) -> str:
+    values = (scores.base_accuracy, scores.new_accuracy, scores.harmonic_mean)
+    return f"  {title:<12}" + "".join(f"{'-' if value is None else format(value, '.2f'):>8}" for value in values)

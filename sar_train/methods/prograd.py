@@ -1,0 +1,87 @@
+"""ProGrad: update only where zero-shot knowledge agrees (Zhu et al., ICCV 2023, arXiv 2205.14865).
+
+CoOp's prompt. Beside the cross-entropy's gradient g there is that of a distillation from the zero-shot answer on the
+same view, g_kl; it steers and is never added. For each parameter tensor, with u = g_kl / |g_kl|::
+
+    g - lambda * (g . u) u    where g . g_kl < 0, else g
+
+As in BeierZhu/Prompt-align. What a regulariser adds belongs to g (the paper has none: our choice).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sar_train.prompt_method import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
+from sar_train.prompts import Prompts, split_template
+
+
+@dataclass(frozen=True)
+class ProGradConfig:
+    """Settings of ProGrad.
+
+    Attributes:
+        n_ctx: M; the words of the hand-crafted template fill the right end, zeros the left.
+        weight: lambda, the share of the conflicting part that is taken away; the paper's 1.
+        temperature: T of the distillation; the paper's 1.
+    """
+
+    n_ctx: int = 16
+    weight: float = 1.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_ctx <= 64:
+            raise ValueError(f"n_ctx: expected 1 to 64, got {self.n_ctx}")
+        if self.weight < 0 or self.temperature <= 0:
+            raise ValueError("weight: expected 0 or more; temperature: expected more than 0")
+
+
+@methods.register("prograd")
+class ProGrad(PromptMethod):
+    """Context vectors (M, W) in front of the class name, and a projection of their gradient."""
+
+    Config = ProGradConfig
+    schedule = Schedule(epochs=100, learning_rate=2e-3, batch_size=32)
+    paper = "Prompt-aligned Gradient for Prompt Tuning, arXiv 2205.14865"
+    steering = ("zero_shot_kl",)
+
+    def __init__(self, config: ProGradConfig, setup: Setup) -> None:
+        """Lay the template's words at the right end of the context."""
+        nn.Module.__init__(self)
+        self.config = config
+        tower = setup.backbone.text
+        words = tower.embed_text(opening(setup.template))[-config.n_ctx :]
+        start = torch.zeros(config.n_ctx, tower.width, device=setup.backbone.device)
+        start[config.n_ctx - len(words) :] = words
+        self.context = nn.Parameter(start)
+
+    def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
+        """The learned context, then the name and a full stop."""
+        return Prompts(self.context)
+
+    def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
+        """Cross-entropy, and the distillation that steers: -T^2 mean over photos of sum over c of q_c log p_c."""
+        heat = self.config.temperature
+        teacher = (outputs.scale * outputs.frozen_images @ outputs.handcrafted.T / heat).softmax(1)
+        student = (outputs.logits / heat).log_softmax(1)
+        return super().terms(outputs) | {"zero_shot_kl": -(heat**2) * (teacher * student).sum(1).mean()}
+
+    def combine(self, gradient: Tensor, steering: Tensor) -> Tensor:
+        """Take away what points against the zero-shot knowledge."""
+        dot = (gradient * steering).sum()
+        if dot >= 0:
+            return gradient
+        return gradient - self.config.weight * dot / steering.square().sum() * steering
+
+
+def opening(template: str) -> str:
+    """A template's words in front of the name; what stands behind goes first, as in the reference's templates.
+
+    ``a photo of a {}, a type of pet.`` becomes ``a type of pet, a photo of a``.
+    """
+    before, behind = split_template(template)
+    return ", ".join(part for part in (behind.strip(" ,."), before) if part)

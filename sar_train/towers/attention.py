@@ -1,0 +1,77 @@
+"""The arithmetic of open_clip's ``ResidualAttentionBlock`` in pieces, so that towers can share and skip positions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+KeyValue = tuple[Tensor, Tensor]
+"""Keys and values of shared positions in one layer, each (heads, P, W / heads)."""
+
+
+def project_heads(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value of (B, T, W), each (B, heads, T, W / heads)."""
+    attention: nn.MultiheadAttention = block.attn  # type: ignore[assignment]
+    return split_heads(project(block, x), attention.num_heads)
+
+
+def project(block: nn.Module, x: Tensor) -> Tensor:
+    """(…, W) to queries, keys and values side by side, (…, 3 W)."""
+    attention: nn.MultiheadAttention = block.attn  # type: ignore[assignment]
+    return linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)  # type: ignore[operator]
+
+
+def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, T, 3 W) to three (B, heads, T, W / heads)."""
+    query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    return query, key, value
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, past: KeyValue | None, mask: Tensor | None = None) -> Tensor:
+    """Causal attention over a shared past and the own tokens.
+
+    Args:
+        query: (B, heads, Q, d), the last Q of the T own positions.
+        key: (B, heads, T, d).
+        value: (B, heads, T, d).
+        past: keys and values (heads, P, d) that every position sees; scored without copying them per name.
+        mask: additive mask that broadcasts to (B, heads, Q, T), made here when None.
+
+    Returns:
+        (B, Q, heads * d).
+    """
+    batch, heads, n_query, size = query.shape
+    n_key = key.shape[2]
+    query = query / math.sqrt(size)
+    if mask is None and n_query > 1:
+        mask = torch.full((n_query, n_key), float("-inf"), device=query.device).triu(1 + n_key - n_query)
+    scores = query @ key.transpose(-2, -1)
+    if mask is not None:
+        scores = scores + mask.to(scores.dtype)
+    if past is None:
+        mixed = scores.softmax(-1).to(value.dtype) @ value
+    else:
+        flat = query.transpose(0, 1).reshape(heads, batch * n_query, size)
+        shared = (flat @ past[0].transpose(-2, -1)).unflatten(1, (batch, n_query)).transpose(0, 1)
+        weights = torch.cat([shared, scores], -1).softmax(-1).to(value.dtype)
+        n_past = past[0].shape[1]
+        flat = weights[..., :n_past].transpose(0, 1).reshape(heads, batch * n_query, n_past)
+        mixed = (flat @ past[1]).unflatten(1, (batch, n_query)).transpose(0, 1) + weights[..., n_past:] @ value
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def finish_block(block: nn.Module, x: Tensor, mixed: Tensor) -> Tensor:
+    """Output projection, both residuals and the MLP; ``x`` and ``mixed`` are (…, W)."""
+    x = x + block.ls_1(block.attn.out_proj(mixed))  # type: ignore[operator,union-attr]
+    added: Tensor = block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[operator]
+    return x + added
+
+
+def full_block(block: nn.Module, x: Tensor, queries: int) -> Tensor:
+    """One block without a mask on (N, T, W); only the first ``queries`` positions are carried on, (N, Q, W)."""
+    query, key, value = project_heads(block, x)
+    mixed = scaled_dot_product_attention(query[:, :, :queries], key, value)
+    return finish_block(block, x[:, :queries], mixed.transpose(1, 2).flatten(2))

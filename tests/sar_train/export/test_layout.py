@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from support.exported import moved
+from support.tiny import tiny_backbone
+
+from sar_train.errors import ExportError
+from sar_train.export.fixed import Fixed, handcrafted
+from sar_train.export.layout import layout, tokenizer_spec
+from sar_train.prompted import Prompted
+from sar_train.prompts import Prompts
+
+
+def spec_of(prompted: Prompted) -> tuple[int, str, int]:
+    spec = tokenizer_spec(prompted.backbone.text, layout(prompted))
+    assert spec.n_prefix + spec.max_name_tokens + 1 == spec.context_length == 77
+    return spec.n_prefix, spec.suffix, spec.max_name_tokens
+
+
+def test_a_template_takes_part_by_itself() -> None:
+    prompted = handcrafted(tiny_backbone(), "a photo of a {}, a pet.")
+    placed = layout(prompted)
+    assert (placed.template, placed.teacher) == ("a photo of a {}, a pet.", None)
+    assert spec_of(prompted) == (5, ", a pet.", 71)
+
+
+def test_a_learned_prompt_has_no_template() -> None:
+    placed = layout(moved("coop", template="the {}, a pet."))
+    assert (placed.template, placed.teacher) == (None, None)
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_context_behind_the_name_takes_room_too(position: str) -> None:
+    assert spec_of(moved("coop", context_init="", n_ctx=16, position=position)) == (17, ".", 59)
+
+
+@pytest.mark.parametrize(("template", "n_prefix"), [("the {}.", 5), ("a very bad photo of a rather small {}.", 9)])
+def test_a_teacher_has_to_have_room_as_well(template: str, n_prefix: int) -> None:
+    prompted = moved("tcp", template=template)
+    assert layout(prompted).template == template
+    assert spec_of(prompted)[0] == n_prefix
+
+
+def test_without_a_share_of_class_aware_tokens_there_is_no_teacher() -> None:
+    assert layout(moved("tcp", share=0.0)).teacher is None
+
+
+def test_teacher_and_student_must_read_the_same_tokens() -> None:
+    prompted = moved("tcp")
+    other = Prompted(prompted.backbone, prompted.method, "a photo of a {}, a pet.", prompted.trained)
+    with pytest.raises(ExportError, match=r"puts '\.' behind a name and its template .* ', a pet\.'"):
+        layout(other)
+
+
+def test_a_prompt_that_leaves_no_room() -> None:
+    def placed(n_ctx: int, n_behind: int) -> Prompted:
+        class Behind(Fixed):
+            def prompts(self, *_: object) -> Prompts:
+                return Prompts(self.context, behind=torch.zeros(n_behind, 32))
+
+        return Prompted(tiny_backbone(), Behind(Prompts(torch.zeros(n_ctx, 32))), "{}", ())
+
+    assert spec_of(placed(43, 30))[0] == 74
+    with pytest.raises(ExportError, match="takes 75 of 77 positions: no room for a name"):
+        spec_of(placed(43, 31))

@@ -1,0 +1,80 @@
+"""Every registered method as a bundle: photo and name in, logits out, against whole sequences through open_clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.exported import export_run, moved, reference_images, reference_names
+from support.tiny import RESNET, VIT
+from torch import Tensor
+
+from sar_infer import Classifier
+from sar_train.export.verify import generated_picture, generated_pixels
+from sar_train.prompt_method import methods
+from sar_train.prompted import Prompted
+
+BANK = ("sea lake", "grey stone", "cat", "red car")
+NEW = ("tripod", "Œuvre d'été", "a rather long name of a thing, with commas in it", "x")
+TEXT_ONLY = sorted(name for name, kind in methods.entries.items() if "image" not in kind.towers)
+CASES = [
+    *((name, VIT, {}) for name in sorted(methods.entries)),
+    ("coop", VIT, {"position": "middle"}),
+    ("coop", VIT, {"position": "front"}),
+    ("tcp", RESNET, {}),
+    *(pytest.param((name, RESNET, {}), marks=pytest.mark.slow) for name in TEXT_ONLY if name != "tcp"),
+]
+
+
+class Exported:
+    def __init__(self, prompted: Prompted, folder: Path) -> None:
+        self.prompted = prompted
+        self.classifier = Classifier.open(export_run(prompted, BANK, folder), device="cpu")
+        spec = prompted.backbone.preprocess
+        self.pictures = [generated_picture(spec.size, seed) for seed in range(5)]
+        self.pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in range(5)]))
+
+    def answers(self, names: tuple[str, ...], **given: object) -> tuple[Tensor, str]:
+        """(photos, names) logits of the run time, and the branch that gave them."""
+        results = self.classifier.classify(self.pictures, names, top_k=99, **given)
+        found = [{answer.label: answer.logit for answer in result.predictions} for result in results]
+        return torch.tensor([[logits[name] for name in names] for logits in found]), results[0].branch
+
+    def reference(self, names: tuple[str, ...]) -> Tensor:
+        images, rows = reference_images(self.prompted, self.pixels), reference_names(self.prompted, names)
+        return self.prompted.backbone.logit_scale * images @ rows.T
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: " ".join(map(str, (*case[:2], *case[2].values()))))
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    name, backbone, settings = request.param
+    return Exported(moved(name, backbone, **settings), tmp_path_factory.mktemp("method") / "bundle")
+
+
+def test_any_names_get_the_logits_of_whole_sequences(exported: Exported) -> None:
+    names = (*BANK, *NEW)
+    found, branch = exported.answers(names)
+    assert branch == "text"
+    torch.testing.assert_close(found, exported.reference(names), atol=1e-4, rtol=0)
+    images = exported.prompted.encode_images(exported.pixels)
+    ours = exported.prompted.logits(images, names, frozen=True)
+    torch.testing.assert_close(found, ours, atol=1e-4, rtol=0)
+
+
+def test_the_trained_classes_alone_get_what_the_method_answers(exported: Exported) -> None:
+    prompted, head = exported.prompted, exported.prompted.method.head()
+    names = tuple(name.replace("_", " ") for name in prompted.trained)
+    found, branch = exported.answers(names, only=True)
+    assert branch == ("text" if head is None else "head+text")
+    images = prompted.encode_images(exported.pixels)
+    expected = prompted.logits(images, prompted.trained, frozen=True)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_name_that_fills_the_last_position(exported: Exported) -> None:
+    spec = exported.classifier.bundle.manifest.tokenizer
+    name = " ".join(["dog"] * (spec.max_name_tokens - len(exported.prompted.backbone.text.encode(spec.suffix))))
+    row = torch.from_numpy(exported.classifier.embed_names([name]))
+    torch.testing.assert_close(row, reference_names(exported.prompted, [name]), atol=1e-5, rtol=0)

@@ -1,0 +1,63 @@
+"""What makes KgCoOp KgCoOp."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import full_length
+from support.problems import BASE, cross_entropy_by_hand, embed, make, outputs, parameters, schedule, started, train
+from support.tiny import tiny_backbone
+
+from sar_train.methods.kgcoop import KgCoOpConfig
+
+
+def test_the_pull_is_eight_times_one_minus_the_mean_cosine() -> None:
+    given = outputs()
+    terms = make("kgcoop").terms(given)
+    assert terms.keys() == {"cross_entropy", "knowledge"}
+    cosines = [
+        sum(a * b for a, b in zip(w, v, strict=True))
+        for w, v in zip(given.prompted.tolist(), given.handcrafted.tolist(), strict=True)
+    ]
+    assert float(terms["knowledge"]) == pytest.approx(8 * (1 - sum(cosines) / 3), rel=1e-5)
+    assert float(terms["cross_entropy"]) == pytest.approx(cross_entropy_by_hand(given.logits, given.labels), rel=1e-5)
+
+
+def test_that_is_the_papers_squared_distance() -> None:
+    given = outputs()
+    distance = (given.prompted - given.handcrafted).square().sum(1).mean()
+    torch.testing.assert_close(make("kgcoop").terms(given)["knowledge"], 4 * distance)
+
+
+def test_its_weight_can_be_set() -> None:
+    given = outputs()
+    half, none = (make("kgcoop", weight=weight).terms(given)["knowledge"] for weight in (4.0, 0.0))
+    torch.testing.assert_close(2 * half, make("kgcoop").terms(given)["knowledge"])
+    assert float(none) == 0
+
+
+def test_the_prompt_is_coops_and_starts_at_zero_shot() -> None:
+    method = make("kgcoop")
+    assert parameters(method).keys() == {"context"}
+    theirs = full_length.encode_text(tiny_backbone(), [f"a photo of a {name}." for name in BASE])
+    torch.testing.assert_close(embed(method), theirs, atol=2e-6, rtol=0)
+    assert float(make("kgcoop").terms(outputs())["knowledge"]) > 0
+    assert torch.equal(embed(method), embed(make("coop")))
+
+
+def test_the_teacher_is_the_hand_crafted_template_and_holds_the_prompt() -> None:
+    plan = schedule("kgcoop", epochs=6, learning_rate=0.02)
+    gaps = {}
+    for weight in (0.0, 8.0):
+        state = train(started("kgcoop", plan, weight=weight), "kgcoop", plan)
+        hand = tiny_backbone().embed_names(BASE, tiny_backbone().handcrafted("a photo of a {}."))
+        gaps[weight] = float(1 - (embed(state.method) * hand).sum(1).detach().mean())
+        shown = state.history[0]["knowledge"]
+        assert 0 <= shown < 8 * 0.05, "at the start prompt and teacher are equal"
+    assert gaps[8.0] < 0.5 * gaps[0.0]
+
+
+@pytest.mark.parametrize("settings", [{"n_ctx": 65}, {"weight": -1.0}])
+def test_settings_are_checked(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        KgCoOpConfig(**settings)

@@ -1,0 +1,153 @@
+"""What makes MaPLe MaPLe."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import full_length
+from support.problems import (
+    BASE,
+    embed,
+    generated_photos,
+    make,
+    outputs,
+    parameters,
+    prompted,
+    setup,
+    started,
+    train,
+)
+from support.tiny import DEEP, RESNET, VIT, tiny_backbone
+from torch import Tensor
+
+from sar_train.errors import BackboneError
+from sar_train.methods.maple import MaPLeConfig
+from sar_train.prompt_method import PromptMethod, scale_depth
+
+PIXELS = generated_photos([0, 1, 2], 5)
+
+
+def images_of(method: PromptMethod) -> list[Tensor]:
+    """The image prompts of each layer from the parameters: W v + b."""
+    p = parameters(method)
+    deep = range(len(method.deep))
+    return [
+        p["context"] @ p["project.weight"].T + p["project.bias"],
+        *[p[f"deep.{k}"] @ p[f"project_deep.{k}.weight"].T + p[f"project_deep.{k}.bias"] for k in deep],
+    ]
+
+
+def scrambled(method: PromptMethod) -> PromptMethod:
+    """All parameters moved apart, so that no two are equal by accident."""
+    rng = torch.Generator().manual_seed(0)
+    for parameter in method.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
+    return method
+
+
+@pytest.mark.parametrize("model", [VIT, DEEP])
+def test_both_towers_equal_full_length_ones_with_hooks(model: str) -> None:
+    backbone, method = tiny_backbone(model), scrambled(make("maple", setup(model=model)))
+    layers = len(method.deep)
+    assert layers == {VIT: 1, DEEP: 8}[model]
+    p = parameters(method)
+    words = backbone.model.token_embedding(torch.tensor(full_length.tokenizer().encode("a photo of a")))
+    replaced = {k + 1: p[f"deep.{k}"] for k in range(layers)}
+    theirs = full_length.text_rows(backbone, BASE, torch.cat([p["context"], words[2:]]), replace=replaced)
+    torch.testing.assert_close(embed(method, model=model), theirs, atol=3e-6, rtol=0)
+    first, *deeper = images_of(method)
+    theirs = full_length.image_rows(backbone, PIXELS, first, dict(enumerate(deeper, 1)))
+    ours = prompted(method, model=model).encode_images(PIXELS)
+    torch.testing.assert_close(ours, theirs, atol=3e-6, rtol=0)
+
+
+def test_gradients_of_both_towers_meet_in_the_text_prompts() -> None:
+    backbone, results = tiny_backbone(DEEP), []
+    rest = backbone.text.embed_text("of a")
+    for kind in ("ours", "theirs"):
+        method = scrambled(make("maple", setup(model=DEEP), depth=3))
+        if kind == "ours":
+            prompts = method.prompts(None)
+            rows = torch.cat([backbone.text(prompts, BASE), backbone.image(prompts, backbone.image.embed(PIXELS))])
+        else:
+            deep = dict(enumerate(method.deep, 1))
+            images = {k: method.project_deep[k - 1](vectors) for k, vectors in deep.items()}
+            text = full_length.text_rows(backbone, BASE, torch.cat([method.context, rest]), replace=deep)
+            rows = torch.cat([text, full_length.image_rows(backbone, PIXELS, method.project(method.context), images)])
+        (rows * torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+        results.append({name: parameter.grad for name, parameter in method.named_parameters()})
+    for name, theirs in results[1].items():
+        assert theirs.norm() > 1e-5, name
+        assert (results[0][name] - theirs).norm() <= 1e-4 * theirs.norm(), name
+
+
+def test_the_first_words_are_learned_and_the_others_stay() -> None:
+    method, words = make("maple"), tiny_backbone().text.embed_text("a photo of a")
+    assert torch.equal(method.context.detach(), words[:2])
+    train(state := started("maple"), "maple")
+    context = state.method.prompts(None).context.detach()
+    assert context.shape == (4, 32)
+    assert torch.equal(context[2:], words[2:])
+    assert not torch.equal(context[:2], words[:2])
+    assert "rest" not in state.method.state_dict(), "the run need not hold what is not learned"
+
+
+def test_with_one_layer_the_text_is_zero_shots() -> None:
+    theirs = full_length.encode_text(tiny_backbone(), [f"a photo of a {name}." for name in BASE])
+    torch.testing.assert_close(embed(make("maple", depth=1)), theirs, atol=2e-6, rtol=0)
+
+
+def test_image_prompts_are_linear_in_the_text_prompts() -> None:
+    method = scrambled(make("maple", setup(model=DEEP)))
+    found = method.prompts(None)
+    assert list(found.image) == list(range(9))
+    assert [found.image[k].mode for k in range(9)] == ["append", *["replace"] * 8]
+    assert list(found.text) == list(range(1, 9))
+    for k, expected in enumerate(images_of(method)):
+        torch.testing.assert_close(found.image[k].vectors, expected)
+    assert not [name for name in parameters(method) if "image" in name], "no image prompt is free"
+
+
+@pytest.mark.parametrize(
+    ("depth", "layers", "expected"),
+    [
+        (9, 12, 9),
+        (9, 4, 3),
+        (9, 3, 2),
+        (9, 2, 2),
+        (3, 12, 3),
+        (3, 4, 1),
+        (1, 3, 1),
+        (12, 4, 4),
+        (9, 24, 18),
+        (8, 12, 8),
+    ],
+)
+def test_depths_are_given_for_twelve_layers(depth: int, layers: int, expected: int) -> None:
+    assert scale_depth(depth, layers) == expected
+
+
+def test_the_maps_of_deeper_layers_start_equal_and_are_trained_apart() -> None:
+    first, *others = make("maple", setup(model=DEEP)).project_deep
+    for other in others:
+        assert other.weight is not first.weight
+        assert torch.equal(other.weight, first.weight)
+        assert torch.equal(other.bias, first.bias)
+    sets = make("maple", setup(model=DEEP)).deep
+    assert 0.01 < float(torch.cat(list(sets)).detach().std()) < 0.03
+    assert not torch.equal(sets[0], sets[1])
+
+
+def test_the_loss_is_the_cross_entropy_alone() -> None:
+    assert make("maple").terms(outputs()).keys() == {"cross_entropy"}
+
+
+def test_a_resnet_is_refused() -> None:
+    with pytest.raises(BackboneError, match=f"method maple puts prompts.*{RESNET}"):
+        make("maple", setup(model=RESNET))
+
+
+@pytest.mark.parametrize("settings", [{"n_ctx": 0}, {"depth": 13}])
+def test_settings_are_checked(settings: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        MaPLeConfig(**settings)

@@ -1,0 +1,139 @@
+"""What makes ProGrad ProGrad."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from support import full_length
+from support.problems import BASE, NOVEL, classes, make, outputs, parameters, problem, regularisation, schedule, setup
+from support.tiny import tiny_backbone
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from sar_train.methods.prograd import ProGradConfig, opening
+from sar_train.problem import Numerics, Problem, Regularisation
+from sar_train.regulariser import RegulariserInputs
+from sar_train.state import start
+from sar_train.step import Step
+
+
+def test_a_conflict_is_projected_away() -> None:
+    method = make("prograd")
+    # g = (3, 1), g_kl = (-2, 0): u = (-1, 0), g . u = -3, so g - (-3) u = (0, 1).
+    torch.testing.assert_close(method.combine(torch.tensor([3.0, 1]), torch.tensor([-2.0, 0])), torch.tensor([0.0, 1]))
+    # g = (1, -2), g_kl = (3, 4): u = (.6, .8), g . u = -1, so g + u = (1.6, -1.2).
+    found = method.combine(torch.tensor([1.0, -2]), torch.tensor([3.0, 4]))
+    torch.testing.assert_close(found, torch.tensor([1.6, -1.2]))
+    assert float(found @ torch.tensor([3.0, 4])) == pytest.approx(0, abs=1e-6)
+    # lambda = 0.5 takes half of it away.
+    half = make("prograd", weight=0.5).combine(torch.tensor([1.0, -2]), torch.tensor([3.0, 4]))
+    torch.testing.assert_close(half, torch.tensor([1.3, -1.6]))
+
+
+@pytest.mark.parametrize("steering", [(2.0, 5.0), (0.0, 0.0), (1.0, 3.0)])
+def test_without_a_conflict_the_gradient_stays(steering: tuple[float, float]) -> None:
+    gradient = torch.tensor([3.0, -1])
+    assert torch.equal(make("prograd").combine(gradient, torch.tensor(steering)), gradient)
+
+
+@pytest.mark.parametrize("heat", [1.0, 2.0])
+def test_the_distillation_is_a_cross_entropy_with_the_zero_shot_answer(heat: float) -> None:
+    given, total = outputs(), 0.0
+    for image, frozen in zip(given.images, given.frozen_images, strict=True):
+        student = [float(image @ w) * given.scale / heat for w in given.prompted]
+        teacher = [float(frozen @ v) * given.scale / heat for v in given.handcrafted]
+        for s, t in zip(student, teacher, strict=True):
+            q = math.exp(t) / sum(map(math.exp, teacher))
+            total -= q * (s - math.log(sum(map(math.exp, student))))
+    terms = make("prograd", temperature=heat).terms(given)
+    assert terms.keys() == {"cross_entropy", "zero_shot_kl"}
+    assert float(terms["zero_shot_kl"]) == pytest.approx(heat**2 * total / 5, rel=1e-4)
+    torch.testing.assert_close(terms["cross_entropy"], cross_entropy(given.logits, given.labels))
+
+
+def by_hand(
+    start_value: Tensor, data: Problem, rows: Tensor, extra: Regularisation | None = None, weight: float = 1.0
+) -> tuple[float, Tensor]:
+    """g . g_kl and the gradient of a step, through the full-length tower."""
+    backbone, context = tiny_backbone(), start_value.clone().requires_grad_()
+    features, labels, scale = data.features[rows, 0], data.labels[rows], backbone.logit_scale
+    embedded = full_length.text_rows(backbone, [*BASE, *(NOVEL if extra else ())], context)
+    logits = scale * features @ embedded[:4].T
+    loss = cross_entropy(logits, labels)
+    if extra:
+        is_base = torch.arange(9) < 4
+        loss = loss + weight * extra.regulariser(RegulariserInputs(embedded, extra.teacher, is_base))
+    hand = full_length.encode_text(backbone, [f"a photo of a {name}." for name in BASE])
+    steering = -((scale * features @ hand.T).softmax(1) * logits.log_softmax(1)).sum(1).mean()
+    (g,) = torch.autograd.grad(loss, context, retain_graph=True)
+    (g_kl,) = torch.autograd.grad(steering, context)
+    dot = float((g * g_kl).sum())
+    if dot < 0:
+        unit = g_kl / g_kl.norm()
+        g = g - (g * unit).sum() * unit
+    return dot, g
+
+
+def photos(*, contradict: bool) -> Problem:
+    """Photos that zero-shot gives one class each, labelled as that or as the next one."""
+    data, labels = problem(1), torch.tensor([0, 1, 2, 3, 1])
+    seen = (labels + 1) % 4 if contradict else labels
+    hand = data.handcrafted - data.handcrafted.mean(0)
+    return Problem(normalize(hand[seen], dim=-1)[:, None], labels, BASE, data.handcrafted)
+
+
+@pytest.mark.parametrize("with_sar", [False, True])
+@pytest.mark.parametrize("contradict", [True, False])
+@pytest.mark.parametrize("micro_batch", [0, 2])
+def test_a_step_equals_the_projection_by_hand(*, micro_batch: int, contradict: bool, with_sar: bool) -> None:
+    """Weight decay comes after the projection, what a regulariser adds before it; pieces are projected together."""
+    data, rows = photos(contradict=contradict), torch.arange(5)
+    extra = regularisation(weight=3.0, subset=0) if with_sar else None
+    method = make("prograd", n_ctx=6)
+    with torch.no_grad():
+        method.context += 0.1 * torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    before = parameters(method)["context"]
+    dot, gradient = by_hand(before, data, rows, extra, 3.0)
+    assert (dot < 0) == contradict
+    plan = schedule("prograd", learning_rate=0.05, momentum=0.0, weight_decay=0.1)
+    Step(tiny_backbone(), data, start(method, plan, 1), extra, Numerics(micro_batch=micro_batch))(rows, 0.0)
+    moved = method.context.detach() - before
+    torch.testing.assert_close(moved, -0.05 * (gradient + 0.1 * before), atol=2e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("a photo of a {}.", "a photo of a"),
+        ("a photo of a {}, a type of pet.", "a type of pet, a photo of a"),
+        ("a centered satellite photo of {}.", "a centered satellite photo of"),
+        ("{} texture.", "texture"),
+    ],
+)
+def test_the_templates_words_stand_at_the_right_end(template: str, words: str) -> None:
+    assert opening(template) == words
+    context = make("prograd", setup(template=template)).context.detach()
+    tokens = tiny_backbone().model.token_embedding(torch.tensor(full_length.tokenizer().encode(words)))
+    assert context.shape == (16, 32)
+    assert torch.equal(context[16 - len(tokens) :], tokens)
+    assert not context[: 16 - len(tokens)].any()
+
+
+def test_a_short_context_keeps_the_words_next_to_the_name() -> None:
+    context = make("prograd", n_ctx=2).context.detach()
+    assert torch.equal(context, tiny_backbone().text.embed_text("of a"))
+
+
+def test_the_prompt_is_context_name_and_full_stop() -> None:
+    method = make("prograd", setup(template="a photo of a {}, a type of pet."))
+    prompts = method.prompts(classes())
+    assert (prompts.suffix, prompts.n_context, prompts.n_behind) == (".", 16, 0)
+    assert parameters(method).keys() == {"context"}
+
+
+@pytest.mark.parametrize("settings", [{"n_ctx": 0}, {"weight": -1}, {"temperature": 0}])
+def test_settings_are_checked(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        ProGradConfig(**settings)

@@ -1,0 +1,118 @@
+"""What makes TCP TCP."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import full_length
+from support.problems import BASE, classes, embed, make, outputs, parameters, schedule, setup
+from support.tiny import DEEP, RESNET, VIT, tiny_backbone
+from torch import Tensor
+
+from sar_train.methods.tcp import TCPConfig
+from sar_train.prompt_method import PromptMethod, methods
+from sar_train.prompts import Prompts
+from sar_train.state import start
+
+UNSEEN = ("fox", "an improbably long name, with commas", "boat")
+PET = "a photo of a {}, a type of pet."
+
+
+def tokens(method: PromptMethod, rows: Tensor) -> Tensor:
+    """T_c from the parameters: Linear, x * sigmoid(1.702 x), Linear, laid out as M vectors."""
+    p = parameters(method)
+    made = []
+    for row in rows:
+        hidden = p["inner.weight"] @ row + p["inner.bias"]
+        hidden = hidden / (1 + torch.exp(-1.702 * hidden))
+        made.append((p["outer.weight"] @ hidden + p["outer.bias"]).view(p["context"].shape))
+    return torch.stack(made)
+
+
+def test_with_share_zero_it_is_a_plain_prompt() -> None:
+    method = make("tcp", share=0.0)
+    plain = tiny_backbone().text(Prompts(method.context), UNSEEN)
+    assert torch.equal(embed(method, UNSEEN), plain)
+    theirs = full_length.text_rows(tiny_backbone(), UNSEEN, method.context.detach())
+    torch.testing.assert_close(plain, theirs, atol=2e-6, rtol=0)
+    assert (embed(make("tcp"), UNSEEN) - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("model", "block"), [(VIT, 2), (RESNET, 1), (DEEP, 8)])
+def test_class_aware_tokens_enter_before_the_scaled_block(model: str, block: int) -> None:
+    backbone, method = tiny_backbone(model), make("tcp", setup(model=model))
+    assert method.block == block
+    hand = full_length.encode_text(backbone, [f"a photo of a {name}." for name in UNSEEN])
+    theirs = full_length.text_rows(backbone, UNSEEN, method.context.detach(), replace={block: tokens(method, hand)})
+    torch.testing.assert_close(embed(method, UNSEEN, model=model), theirs, atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("block", "share"), [(0, 1.0), (4, 1.0), (4, 0.25), (11, 1.0)])
+def test_block_and_share_can_be_set(block: int, share: float) -> None:
+    backbone, method = tiny_backbone(DEEP), make("tcp", setup(model=DEEP), block=block, share=share)
+    hand = full_length.encode_text(backbone, [f"a photo of a {name}." for name in BASE])
+    theirs = full_length.text_rows(
+        backbone, BASE, method.context.detach(), replace={block: tokens(method, hand)}, share=share
+    )
+    torch.testing.assert_close(embed(method, model=DEEP), theirs, atol=3e-6, rtol=0)
+
+
+def test_tokens_come_from_the_network() -> None:
+    method = make("tcp")
+    assert {name: tuple(value.shape) for name, value in parameters(method).items()} == {
+        "context": (4, 32),
+        "inner.weight": (8, 32),
+        "inner.bias": (8,),
+        "outer.weight": (4 * 32, 8),
+        "outer.bias": (4 * 32,),
+    }
+    given = classes(UNSEEN)
+    (insertion,) = method.prompts(given).text.values()
+    torch.testing.assert_close(insertion.vectors, tokens(method, given.handcrafted))
+    assert (insertion.mode, insertion.weight) == ("replace", 1.0)
+
+
+def test_teacher_and_student_read_the_same_text_behind_the_name() -> None:
+    method = make("tcp", setup(template=PET))
+    hand = full_length.encode_text(tiny_backbone(), [PET.format(name) for name in UNSEEN])
+    theirs = full_length.text_rows(
+        tiny_backbone(), UNSEEN, method.context.detach(), suffix=", a type of pet.", replace={2: tokens(method, hand)}
+    )
+    torch.testing.assert_close(embed(method, UNSEEN, PET), theirs, atol=2e-6, rtol=0)
+
+
+def test_a_name_gets_the_same_row_in_any_company() -> None:
+    method = make("tcp")
+    alone = torch.cat([embed(method, [name]) for name in UNSEEN])
+    torch.testing.assert_close(embed(method, UNSEEN), alone, atol=1e-6, rtol=0)
+    torch.testing.assert_close(embed(method, UNSEEN[::-1]).flip(0), alone, atol=1e-6, rtol=0)
+
+
+def test_the_loss_is_kgcoops() -> None:
+    given = outputs()
+    ours, theirs = make("tcp").terms(given), make("kgcoop").terms(given)
+    assert ours.keys() == theirs.keys() == {"cross_entropy", "knowledge"}
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_adam_has_the_eps_without_which_float16_gives_nan() -> None:
+    optimiser = start(make("tcp"), schedule("tcp"), 1).optimiser
+    assert isinstance(optimiser, torch.optim.Adam)
+    (group,) = optimiser.param_groups
+    assert (group["eps"], group["weight_decay"], group["betas"]) == (1e-3, 5e-4, (0.9, 0.999))
+    published = methods.get("tcp").schedule
+    assert (published.learning_rate, published.batch_size, published.epochs) == (2e-3, 32, 50)
+
+
+def test_the_shared_context_starts_at_random() -> None:
+    method = make("tcp", n_ctx=16)
+    assert 0.015 < float(method.context.detach().std()) < 0.025
+    assert method.outer.out_features == 16 * 32
+    words = make("tcp", context_init="a photo of a").context.detach()
+    assert torch.equal(words, tiny_backbone().text.embed_text("a photo of a"))
+
+
+@pytest.mark.parametrize("settings", [{"n_ctx": 0}, {"block": 12}, {"share": 1.5}, {"weight": -1}, {"reduction": 0}])
+def test_settings_are_checked(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        TCPConfig(**settings)

@@ -1,0 +1,110 @@
+"""What is refused before anything is trained, and what a setting chooses by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from support.photos import write_folder
+from support.problems import CLASSES, feature_set
+from support.tiny import RESNET, VIT, register
+
+from sar_train import backbone, trainer
+from sar_train.config import RunConfig
+from sar_train.data.features import save_features
+from sar_train.errors import BackboneError, ConfigError
+from sar_train.prompt_method import methods
+from sar_train.setting import prepare
+
+OWN = {"coop": {"class_specific": True}}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """Published split, so base-to-new unless something else is asked for."""
+    register()
+    folder = tmp_path_factory.mktemp("features")
+    save_features(feature_set(), folder / "blobs.safetensors")
+    (folder / "novel.txt").write_text("fox\nboat\nlamp\ngrey stone\nbird\n")
+    return RunConfig(
+        data=str(folder / "blobs.safetensors"),
+        backbone=VIT,
+        pretrained=backbone.RANDOM,
+        novel=str(folder / "novel.txt"),
+        shots=2,
+        epochs=1,
+        batch_size=4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sar": True, "protocol": "all"}, "SAR's novel names would have none"),
+        ({"sar": False, "protocol": "base-to-new"}, "the new classes of this protocol would have none"),
+        ({"sar": False}, "the new classes of this protocol would have none"),
+        ({"sar": False, "protocol": "pseudo"}, "the new classes of this protocol would have none"),
+    ],
+)
+def test_class_specific_contexts_are_refused_where_other_names_come(
+    config: RunConfig, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        prepare(dataclasses.replace(config, sections=OWN, **changes))
+
+
+@pytest.mark.parametrize("sections", [OWN, OWN | {"sar": {"weight": 0.0}}])
+def test_class_specific_contexts_serve_all_trained_classes(
+    config: RunConfig, tmp_path: Path, sections: dict[str, dict[str, float]]
+) -> None:
+    chosen = dataclasses.replace(config, sections=sections, protocol="all", sar="sar" in sections)
+    run = trainer.run(chosen, tmp_path / "run")
+    assert run.tensors["context"].shape == (8, 4, 32)
+    assert run.settings["class_specific"] is True
+    assert run.record["relations"] is None
+    assert run.record["metrics"]["base_accuracy"] is not None
+
+
+@pytest.mark.parametrize("method", ["maple", "promptsrc"])
+def test_image_prompts_need_a_vision_transformer_and_photos(config: RunConfig, method: str) -> None:
+    with pytest.raises(BackboneError, match=f"method {method} puts prompts among the tokens.*{RESNET} is none"):
+        prepare(dataclasses.replace(config, backbone=RESNET, method=method))
+    with pytest.raises(ConfigError, match=f"method {method} puts prompts into the image tower, so it needs the photos"):
+        prepare(dataclasses.replace(config, method=method))
+
+
+@pytest.mark.parametrize("method", [name for name, kind in methods.entries.items() if kind.towers == ("text",)])
+def test_the_other_methods_run_on_a_resnet(method: str, tmp_path: Path) -> None:
+    register()
+    photos = write_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
+    config = RunConfig(
+        data=str(photos),
+        backbone=RESNET,
+        pretrained=backbone.RANDOM,
+        method=method,
+        sar=False,
+        shots=2,
+        views=1,
+        epochs=2,
+    )
+    run = trainer.run(config, tmp_path / "run")
+    assert run.backbone_name == RESNET
+    assert len(run.record["history"]) == 2
+    assert all(tensor.isfinite().all() for tensor in run.tensors.values())
+
+
+def test_published_schedules_hold_until_the_user_says_otherwise(config: RunConfig) -> None:
+    given = prepare(dataclasses.replace(config, method="tcp", epochs=None, batch_size=None)).schedule
+    assert given == methods.get("tcp").schedule
+    given = prepare(dataclasses.replace(config, method="tcp", learning_rate=0.5)).schedule
+    assert (given.learning_rate, given.epochs, given.batch_size) == (0.5, 1, 4)
+    assert (given.optimiser, given.eps) == ("adam", 1e-3)
+
+
+def test_the_mean_photo_is_that_of_the_plain_views(config: RunConfig) -> None:
+    setting = prepare(dataclasses.replace(config, method="cocoop"))
+    mean = setting.make_method().mean_image
+    torch.testing.assert_close(mean, setting.problem.features[:, 0].mean(0))
+    assert len(setting.problem.class_names) == len(CLASSES) // 2
