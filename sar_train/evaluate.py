@@ -1,9 +1,9 @@
-"""Accuracies, per class and confused pairs, and the harmonic mean that the field reports."""
+"""Whom a run is judged on: accuracies, per class and confused pairs, and the harmonic mean that the field reports."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,39 @@ def evaluate(logits: Tensor, labels: Tensor, names: Sequence[str], *, pairs: int
             for (true, guess), count in sorted(errors.items(), key=lambda item: (-item[1], item[0]))[:pairs]
         ],
     )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Photos of some classes.
+
+    Attributes:
+        names: the C classes, which are the candidates.
+        features: (N, D) plain views under the untouched image tower.
+        labels: (N,) 0 to C - 1.
+        rows: (N,) their places in the split.
+    """
+
+    names: Sequence[str]
+    features: Tensor
+    labels: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The photos a run is judged on: those of base and of new classes."""
+
+    base: Judged | None
+    new: Judged | None
+
+    def __call__(self, logits: Callable[[Judged], Tensor]) -> dict[str, Evaluation | None]:
+        """Evaluate both parts, each against its own class names."""
+        parts = {"base": self.base, "new": self.new}
+        return {
+            name: None if part is None else evaluate(logits(part), part.labels, part.names)
+            for name, part in parts.items()
+        }
 
 
 def harmonic_mean(base: float | None, new: float | None) -> float | None:

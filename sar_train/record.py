@@ -48,7 +48,8 @@ class Results:
             ``mean-image`` with the prompt for the mean training photo.
         zero_shot: what the hand-crafted prompt answers.
         probe_accuracy: a linear probe on the same shots, percent.
-        relations: `sar_train.relations`: how many held-out names, and Spearman's correlation before and after.
+        relations: `sar_train.relations`: how many held-out names, and Spearman's correlation before and after, None
+            where prompts hold for the trained classes alone.
         history: named means of the loss terms, an entry an epoch.
         timing: seconds by phase.
     """
@@ -57,7 +58,7 @@ class Results:
     others: dict[str, Parts]
     zero_shot: Parts
     probe_accuracy: float
-    relations: dict[str, float] | None
+    relations: dict[str, float | None]
     history: Sequence[dict[str, float]]
     timing: dict[str, float]
 

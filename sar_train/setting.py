@@ -20,7 +20,7 @@ from sar_train.data.photos import Split
 from sar_train.data.shots import few_shot
 from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source
 from sar_train.errors import ConfigError
-from sar_train.evaluate import Evaluation, evaluate
+from sar_train.evaluate import Judge, Judged
 from sar_train.novel import NovelNames, novel_names
 from sar_train.problem import Problem
 from sar_train.prompt_method import Classes, PromptMethod, Schedule, Setup, methods
@@ -29,39 +29,6 @@ from sar_train.protocol import Plan, plan
 from sar_train.regulariser import regularisers
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Photos of some classes.
-
-    Attributes:
-        names: the C classes, which are the candidates.
-        features: (N, D) plain views under the untouched image tower.
-        labels: (N,) 0 to C - 1.
-        rows: (N,) their places in the split.
-    """
-
-    names: Sequence[str]
-    features: Tensor
-    labels: Tensor
-    rows: Tensor
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The photos a run is judged on: those of base and of new classes."""
-
-    base: Judged | None
-    new: Judged | None
-
-    def __call__(self, logits: Callable[[Judged], Tensor]) -> dict[str, Evaluation | None]:
-        """Evaluate both parts, each against its own class names."""
-        parts = {"base": self.base, "new": self.new}
-        return {
-            name: None if part is None else evaluate(logits(part), part.labels, part.names)
-            for name, part in parts.items()
-        }
 
 
 @dataclass(frozen=True)

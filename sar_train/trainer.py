@@ -5,30 +5,26 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sar_train import backbone as backbones
-from sar_train import checkpoint, loop
+from sar_train import checkpoint, loop, measures
 from sar_train.backbone import TEMPLATES
 from sar_train.config import RunConfig
 from sar_train.data.features import save_features
-from sar_train.data.shots import few_shot
-from sar_train.data.source import PhotoSource, to_feature_set
+from sar_train.data.source import to_feature_set
 from sar_train.errors import RunError
 from sar_train.evaluate import Evaluation, harmonic_mean
-from sar_train.probe import linear_probe
 from sar_train.problem import Numerics, Regularisation
 from sar_train.prompt_method import PromptMethod
 from sar_train.prompted import Prompted
-from sar_train.record import Parts, Results, make_record
+from sar_train.record import Results, make_record
 from sar_train.regulariser import regularisers
-from sar_train.relations import held_out_names, spearman_of_relations
-from sar_train.setting import Judged, Setting, Tell, open_data, prepare
+from sar_train.setting import Setting, Tell, open_data, prepare
 from sar_train.state import State, start
 
 _SAVE_EVERY = 5.0
@@ -53,11 +49,11 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
     setting = prepare(config, tell)
     zero_shot = setting.judge(setting.zero_shot)
     tell(f"zero-shot: {describe(zero_shot)}")
-    probe_accuracy = _probe(setting)
+    probe = measures.probe_accuracy(setting)
     method = setting.make_method()
     prompted = Prompted(setting.backbone, method, setting.template, setting.problem.class_names)
-    names = held_out(setting)
-    before = _relations(setting, prompted, names)
+    names = measures.held_out(setting)
+    before = measures.relations(setting, prompted, names)
     prepared = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     state = _start(setting, method, out, resume=resume, tell=tell)
@@ -73,10 +69,14 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
     trained = time.monotonic()
     prompted = Prompted(setting.backbone, method, setting.template, setting.problem.class_names)
     results = Results(
-        *_evaluate(setting, prompted),
+        *measures.answers(setting, prompted),
         zero_shot=zero_shot,
-        probe_accuracy=probe_accuracy,
-        relations=None if before is None else before | {"after": _correlation(setting, prompted, names)},
+        probe_accuracy=probe,
+        relations={
+            "names": len(names),
+            "before": before,
+            "after": measures.relations(setting, prompted, names),
+        },
         history=state.history,
         timing={
             "prepare_seconds": prepared - began,
@@ -101,63 +101,10 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
     return finished
 
 
-def _evaluate(setting: Setting, prompted: Prompted) -> tuple[Parts, dict[str, Parts]]:
-    """What the method answers, and what it would answer in the other ways that a bundle may need."""
-    encoded: dict[int, Tensor] = {}
-
-    def images(part: Judged) -> Tensor:
-        if "image" not in prompted.method.towers or not isinstance(setting.source, PhotoSource):
-            return part.features
-        if id(part) not in encoded:
-            rows = setting.source.map_pixels(setting.plan.split, part.rows, prompted.encode_images)
-            encoded[id(part)] = rows[:, 0]
-        return encoded[id(part)]
-
-    result = setting.judge(lambda part: prompted.logits(images(part), part.names))
-    others: dict[str, Parts] = {}
-    if prompted.method.head() is not None:
-        others["text-branch"] = setting.judge(lambda part: prompted.logits(images(part), part.names, text_only=True))
-    if prompted.method.per_image:
-        others["mean-image"] = setting.judge(lambda part: prompted.logits(images(part), part.names, frozen=True))
-    return result, others
-
-
-def held_out(setting: Setting) -> tuple[str, ...]:
-    """Names that take no part in the run."""
-    novel = setting.novel.names if setting.novel else ()
-    new = setting.judge.new.names if setting.judge.new else ()
-    return held_out_names([*setting.problem.class_names, *novel], new)
-
-
-def _relations(setting: Setting, prompted: Prompted, names: Sequence[str]) -> dict[str, float] | None:
-    """SAR's own measure before training; None where prompts hold for the trained classes alone."""
-    if not prompted.method.transfers:
-        return None
-    return {"names": len(names), "before": _correlation(setting, prompted, names)}
-
-
-def _correlation(setting: Setting, prompted: Prompted, names: Sequence[str]) -> float:
-    return spearman_of_relations(prompted.embed(names), setting.handcrafted(names))
-
-
 def write_features(config: RunConfig, path: Path, *, command: str = "") -> None:
     """Write the features of all photos (plain views) to a file that ``sar-train`` reads in place of them."""
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     save_features(to_feature_set(open_data(config, backbone), {"command": command} if command else None), path)
-
-
-def _probe(setting: Setting) -> float:
-    """Accuracy in percent of a linear probe on the same shots, on the base classes."""
-    config, source, base = setting.config, setting.source, setting.plan.base
-    labels = source.labels("val").tolist()
-    drawn = few_shot(source.labels("train").tolist(), labels, config.shots, config.seed).val
-    rows = [row for row in drawn if labels[row] in base]
-    val = source.plain("val", rows), torch.tensor([base.index(labels[row]) for row in rows], dtype=torch.long)
-    judged = setting.judge.base
-    if judged is None:
-        return float("nan")
-    shots = setting.problem.features, setting.problem.labels
-    return linear_probe(*shots, judged.features, judged.labels, val=val, seed=config.seed)
 
 
 def _regularisation(setting: Setting) -> Regularisation | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_train.cli.common import guarded, option
+from sar_train.cli.progress import Progress
 
 if TYPE_CHECKING:
     from sar_train.checkpoint import Run
@@ -190,34 +190,3 @@ def warn_below_zero_shot(run: Run) -> None:
                 "more epochs, more photos, or the hand-crafted prompt (sar-export --handcrafted) may serve better.",
                 err=True,
             )
-
-
-class Progress:
-    """Progress on stderr: one line that is rewritten on a terminal, now and then a line elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        """``quiet`` shows nothing."""
-        self._quiet, self._live, self._open = quiet, sys.stderr.isatty(), False
-
-    def __call__(self, text: str) -> None:
-        """Show a line; lines that begin with ``epoch`` replace one another on a terminal."""
-        if self._quiet:
-            return
-        passing = text.startswith("epoch ")
-        if passing and not self._live:
-            done, total = (int(n) for n in text.split()[1].split("/"))
-            if done != 1 and done % max(1, total // 10):
-                return
-        if passing and self._live:
-            width = shutil.get_terminal_size().columns - 1
-            click.echo("\r" + text[:width].ljust(width), nl=False, err=True)
-            self._open = True
-        else:
-            self.close()
-            click.echo(text, err=True)
-
-    def close(self) -> None:
-        """End a line that is being rewritten."""
-        if self._open:
-            click.echo(err=True)
-            self._open = False
