@@ -130,7 +130,7 @@ class Manifest:
     """Everything that the run time needs to know; see ``docs/artefact.md`` field by field.
 
     ``logit_scale`` is the multiplier of the cosine (about 100 for CLIP), not its logarithm. ``encoder_digest`` binds
-    banks and heads: it covers weights, prompt and tokenizer, never a graph file. ``head`` is ``HEAD`` or None.
+    banks and heads: it covers weights, method and tokenizer, never a graph file. ``head`` is ``HEAD`` or None.
     ``digest`` is the bundle's identity.
     """
 

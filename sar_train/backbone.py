@@ -114,9 +114,9 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     """Load a backbone.
 
     Args:
-        name: an open_clip model name (``ViT-B-16``, ``RN50``, …) or ``sar-mini``.
-        pretrained: an open_clip tag (downloaded) or a file; None means the shipped weights, which only ``sar-mini``
-            has. ``random`` means weights made by ``seed``, which only tests and timings want.
+        name: an open_clip model name (``ViT-B-16``, ``RN50``, …) or one that ships, ``sar-mini`` or ``sar-mini-vit``.
+        pretrained: an open_clip tag (downloaded) or a file; None means the shipped weights, which only those two have.
+            ``random`` means weights made by ``seed``, which only tests and timings want.
         device: where to put it.
         seed: for random weights.
 

@@ -21,6 +21,7 @@ PROMPTS = "prompts.safetensors"
 STATE = "state.safetensors"
 RECORD = "record.json"
 FORMAT = "sar-prompts"
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def save_run(folder: Path, run: Run) -> None:
     """Write ``prompts.safetensors``, then ``record.json``; a folder with a record is a finished run."""
     metadata = {
         "format": FORMAT,
-        "schema_version": "2",
+        "schema_version": str(SCHEMA_VERSION),
         "method": run.method,
         "settings": json.dumps(dict(run.settings)),
         "backbone": run.backbone_name,
@@ -78,6 +79,10 @@ def load_run(path: Path) -> Run:
     tensors, metadata = load_tensors(prompts)
     if metadata.get("format") != FORMAT:
         raise RunError(f"{prompts}: not a prompt file of sar-train")
+    if not metadata.get("schema_version", "").isdigit() or int(metadata["schema_version"]) > SCHEMA_VERSION:
+        raise RunError(
+            f"{prompts}: schema {metadata.get('schema_version')}, this reads {SCHEMA_VERSION}: upgrade sar-clip"
+        )
     if "settings" not in metadata:  # schema 1, which had CoOp alone
         metadata["settings"] = json.dumps(_coop_settings(tensors["context"]))
     record = path / RECORD

@@ -57,6 +57,8 @@ def train(
             for name, value in step(rows, progress).items():
                 sums[name] = sums.get(name, 0.0) + value / batches
         if not all(math.isfinite(value) for value in sums.values()):
-            raise RunError(f"the loss of epoch {epoch} is not finite ({sums}): lower --learning-rate")
+            raise RunError(
+                f"the loss of epoch {epoch} is not finite ({sums}): lower --learning-rate, or use --precision fp32"
+            )
         state.end_epoch({"epoch": epoch, "learning_rate": learning_rate(schedule, epoch), **sums})
         after_epoch(state)

@@ -17,16 +17,16 @@ from sar_train.relations import held_out_names, spearman_of_relations
 from sar_train.setting import Setting
 
 
-def probe_accuracy(setting: Setting) -> float:
-    """Accuracy in percent of a linear probe on the same shots, on the base classes; nan where nothing is judged."""
+def probe_accuracy(setting: Setting) -> float | None:
+    """Accuracy in percent of a linear probe on the same shots, on the base classes; None where nothing is judged."""
+    judged = setting.judge.base
+    if judged is None:
+        return None
     config, source, base = setting.config, setting.source, setting.plan.base
     labels = source.labels("val").tolist()
     drawn = few_shot(source.labels("train").tolist(), labels, config.shots, config.seed).val
     rows = [row for row in drawn if labels[row] in base]
     val = source.plain("val", rows), torch.tensor([base.index(labels[row]) for row in rows], dtype=torch.long)
-    judged = setting.judge.base
-    if judged is None:
-        return float("nan")
     shots = setting.problem.features, setting.problem.labels
     return linear_probe(*shots, judged.features, judged.labels, val=val, seed=config.seed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +38,16 @@ def versions() -> dict[str, str]:
     return found
 
 
+def peak_memory_mib() -> float | None:
+    """Largest resident size of this process, None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    per_mib = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
+
+
 @dataclass(frozen=True)
 class Results:
     """What came of a run.
@@ -47,7 +57,7 @@ class Results:
         others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
             ``mean-image`` with the prompt for the mean training photo.
         zero_shot: what the hand-crafted prompt answers.
-        probe_accuracy: a linear probe on the same shots, percent.
+        probe_accuracy: a linear probe on the same shots, percent; None where nothing is judged.
         relations: `sar_train.relations`: how many held-out names, and Spearman's correlation before and after, None
             where prompts hold for the trained classes alone.
         history: named means of the loss terms, an entry an epoch.
@@ -57,7 +67,7 @@ class Results:
     result: Parts
     others: dict[str, Parts]
     zero_shot: Parts
-    probe_accuracy: float
+    probe_accuracy: float | None
     relations: dict[str, float | None]
     history: Sequence[dict[str, float]]
     timing: dict[str, float]
@@ -92,6 +102,6 @@ def make_record(setting: Setting, results: Results) -> dict[str, Any]:
         "confused": {name: part.confused if part else None for name, part in results.result.items()},
         "history": list(results.history),
         "timing": results.timing,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mib": peak_memory_mib(),
         "versions": versions(),
     }

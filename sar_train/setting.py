@@ -64,7 +64,8 @@ class Setting:
 
     def make_method(self) -> PromptMethod:
         """The method at its start values; the seed decides what is random in them."""
-        return make_method(self.config, self.backbone, self.template, self.problem)
+        mean = self.problem.features[:, 0].mean(0)
+        return _make(self.config, self.backbone, self.template, self.problem.class_names, mean)
 
 
 def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
@@ -78,7 +79,11 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     sar = config.section("sar", regularisers.get("sar").Config)
     unknown = set(config.sections) - {"sar", config.method}
     if unknown:
-        raise ConfigError(f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and sar")
+        hint = "; --on belongs to --method dept, whose base method runs at the settings that DePT's paper gives it"
+        raise ConfigError(
+            f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and sar"
+            + (hint if "dept" in (*unknown, config.method) else "")
+        )
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     if "image" in method.towers:
         backbone.image_tower(config.method)
@@ -89,42 +94,51 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     template = config.template or source.template
     base = [source.class_names[label] for label in chosen.base]
     new = [source.class_names[label] for label in chosen.new]
+    with_sar = config.sar and bool(sar.weight)
+    sketch = _make(config, backbone, template, base)
+    _check_transfer(sketch, chosen, with_sar=with_sar)
+    schedule = _schedule(config, method.schedule)
+    _warn_of_averaging(config.method, sketch.averaging(schedule.epochs), tell)
     problem = _problem(source, chosen, config, backbone, template)
     tell(f"{source.name}: {len(base)} classes, {len(problem.labels)} photos to learn from, judged on {chosen.split}")
     judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
-    schedule = _schedule(config, method.schedule)
-    with_sar = config.sar and bool(sar.weight)
-    prompts = _start_prompts(config, backbone, template, problem, chosen, with_sar=with_sar)
+    with torch.no_grad():
+        prompts = sketch.prompts(Classes(tuple(base), problem.handcrafted))
     novel = _novel(config, backbone, prompts, base, new, tell) if with_sar else None
     return Setting(config, backbone, source, chosen, template, problem, judge, novel, schedule)
 
 
-def make_method(config: RunConfig, backbone: Backbone, template: str, problem: Problem) -> PromptMethod:
-    """The method that the settings ask for, at its start values; the seed decides what is random in them."""
+def _make(
+    config: RunConfig, backbone: Backbone, template: str, names: Sequence[str], mean_image: Tensor | None = None
+) -> PromptMethod:
     kind = methods.get(config.method)
-    mean = problem.features[:, 0].mean(0) if kind.per_image else None
     generator = torch.Generator().manual_seed(config.seed)
-    setup = Setup(backbone, tuple(problem.class_names), template, generator, mean)
+    setup = Setup(backbone, tuple(names), template, generator, mean_image)
     return kind(config.section(config.method, kind.Config), setup)
 
 
-@torch.no_grad()
-def _start_prompts(
-    config: RunConfig, backbone: Backbone, template: str, problem: Problem, chosen: Plan, *, with_sar: bool
-) -> Prompts:
-    """The shape of the prompts.
-
-    Raises:
-        ConfigError: they hold for the trained classes alone, and the run needs others.
-    """
-    method = make_method(config, backbone, template, problem)
+def _check_transfer(method: PromptMethod, chosen: Plan, *, with_sar: bool) -> None:
+    """Raise ConfigError where prompts hold for the trained classes alone, and the run needs others."""
     if not method.transfers and (chosen.new or with_sar):
         what = "SAR's novel names" if with_sar else "the new classes of this protocol"
         raise ConfigError(
             f"class-specific contexts hold for the trained classes alone, {what} would have none: "
             "use --no-sar --protocol all, or a shared context"
         )
-    return method.prompts(Classes(tuple(problem.class_names), problem.handcrafted))
+
+
+def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: Tell) -> None:
+    """Say so where an average over epochs is one epoch, or leaves the last epochs out."""
+    if weights is None:
+        return
+    epochs, top = len(weights), max(weights)
+    last = max(epoch for epoch, weight in enumerate(weights, 1) if weight > 1e-3)
+    if top > 0.9 or last < 0.75 * epochs:
+        tell(
+            f"warning: of {epochs} epochs the average takes {top:.0%} from epoch {weights.index(top) + 1} and nothing "
+            f"after epoch {last}: its mean and width are for another number of epochs (--set {method}.mean=…, "
+            f"--set {method}.sigma=…)"
+        )
 
 
 def _schedule(config: RunConfig, published: Schedule) -> Schedule:

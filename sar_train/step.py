@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sar_train.backbone import Backbone
+from sar_train.errors import ConfigError
 from sar_train.problem import PLAIN, Numerics, Problem, Regularisation
 from sar_train.prompt_method import Classes, ForwardOutputs
 from sar_train.prompts import Prompts
@@ -79,10 +80,13 @@ class Step:
         for piece in torch.arange(len(rows)).split(size):
             share = len(piece) / len(rows)
             terms, penalty = self._terms(rows[piece], views[piece], drawn)
-            self._backward(terms, weight * penalty if penalty is not None else None, share, steering)
-            shown = terms | ({"regulariser": penalty} if penalty is not None else {})
-            for name, value in shown.items():
+            # Names are embedded under the prompt of the batch's first photo, where prompts depend on the photo.
+            part = float(not sums) if self._state.method.per_image else share
+            self._backward(terms, part * weight * penalty if penalty is not None else None, share, steering)
+            for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + share * float(value.detach())
+            if penalty is not None:
+                sums["regulariser"] = sums.get("regulariser", 0.0) + part * float(penalty.detach())
         self._update(steering)
         return sums
 
@@ -124,8 +128,13 @@ class Step:
         return method.terms(outputs), penalty
 
     def _images(self, prompts: Prompts, rows: Tensor, views: Tensor, frozen: Tensor) -> Tensor:
-        if not prompts.image or self._backbone.image is None or self._problem.patches is None:
+        if not prompts.image:
             return frozen
+        if self._backbone.image is None or self._problem.patches is None:
+            raise ConfigError(
+                "the method gives image prompts, but there is nothing to put them into: it has to name image among its "
+                "towers, and the problem needs patches"
+            )
         return self._backbone.image(prompts, self._problem.patches(rows, views).to(self._device))
 
     def _backward(self, terms: dict[str, Tensor], penalty: Tensor | None, share: float, steering: list[Tensor]) -> None:
@@ -138,10 +147,10 @@ class Step:
                 if gradient is not None:
                     held.add_(gradient)
         own = [term for name, term in terms.items() if name not in named]
-        total = torch.stack(own).sum()
+        total = share * torch.stack(own).sum()
         if penalty is not None:
             total = total + penalty
-        scaler.scale(share * total).backward()
+        scaler.scale(total).backward()
 
     def _update(self, steering: list[Tensor]) -> None:
         scaler, optimiser = self._state.scaler, self._state.optimiser

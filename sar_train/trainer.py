@@ -31,7 +31,9 @@ _SAVE_EVERY = 5.0
 """Seconds between saved states."""
 
 
-def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume: bool = True) -> checkpoint.Run:
+def run(
+    config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume: bool = True, overwrite: bool = False
+) -> checkpoint.Run:
     """Train one prompt and leave ``prompts.safetensors`` and ``record.json`` in ``out``.
 
     Args:
@@ -39,13 +41,14 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
         out: the run's folder; an unfinished run of the same settings in it is taken up where it was.
         tell: gets progress as short lines.
         resume: False starts anew.
+        overwrite: replace a finished run, once it is clear that the new one can start.
 
     Raises:
         SarTrainError: something cannot be used; nothing is half-written.
     """
     began = time.monotonic()
-    if (out / checkpoint.RECORD).is_file():
-        raise RunError(f"{out} holds a finished run: choose another --out, or remove it first")
+    if (out / checkpoint.RECORD).is_file() and not overwrite:
+        raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
     setting = prepare(config, tell)
     zero_shot = setting.judge(setting.zero_shot)
     tell(f"zero-shot: {describe(zero_shot)}")
@@ -55,17 +58,11 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
     names = measures.held_out(setting)
     before = measures.relations(setting, prompted, names)
     prepared = time.monotonic()
+    if overwrite:
+        remove(out)
     out.mkdir(parents=True, exist_ok=True)
-    state = _start(setting, method, out, resume=resume, tell=tell)
-    loop.train(
-        setting.backbone,
-        setting.problem,
-        state,
-        setting.schedule,
-        _regularisation(setting),
-        _after_epoch(setting, out, tell),
-        Numerics(config.precision, config.micro_batch),
-    )
+    state, spent = _start(setting, method, out, resume=resume, tell=tell)
+    _train(setting, state, _after_epoch(setting, out, tell, spent))
     trained = time.monotonic()
     prompted = Prompted(setting.backbone, method, setting.template, setting.problem.class_names)
     results = Results(
@@ -80,7 +77,7 @@ def run(config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume:
         history=state.history,
         timing={
             "prepare_seconds": prepared - began,
-            "train_seconds": trained - prepared,
+            "train_seconds": spent + trained - prepared,
             "evaluate_seconds": time.monotonic() - trained,
         },
     )
@@ -118,7 +115,32 @@ def _regularisation(setting: Setting) -> Regularisation | None:
     return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
 
 
-def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, tell: Tell) -> State:
+def _train(setting: Setting, state: State, after_epoch: Callable[[State], None]) -> None:
+    """The loop, with a clear word where memory does not suffice."""
+    config = setting.config
+    numerics = Numerics(config.precision, config.micro_batch)
+    try:
+        loop.train(
+            setting.backbone,
+            setting.problem,
+            state,
+            setting.schedule,
+            _regularisation(setting),
+            after_epoch,
+            numerics,
+        )
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise RunError(
+                f"out of memory on {config.device} with batches of {setting.schedule.batch_size} photos and "
+                f"{len(setting.problem.class_names)} classes: try --micro-batch 1 (photos at once), --precision bf16, "
+                "or fewer novel names a step (--set sar.subset=…)"
+            ) from None
+        raise
+
+
+def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, tell: Tell) -> tuple[State, float]:
+    """The state to go on from, and the seconds of training that are in it."""
     state = start(method, setting.schedule, setting.config.seed, scaled=setting.config.precision == "fp16")
     stored = checkpoint.load_state(out) if resume else None
     if stored:
@@ -127,14 +149,15 @@ def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, t
             raise RunError(f"{out} holds an unfinished run with other settings: choose another --out, or --no-resume")
         state.restore(tensors, meta["epoch"], meta["history"])
         tell(f"taking up the run after epoch {state.epoch}")
-    return state
+        return state, meta["seconds"]
+    return state, 0.0
 
 
 def _identity(config: RunConfig) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in ("device", "cache_dir")}
 
 
-def _after_epoch(setting: Setting, out: Path, tell: Tell) -> Callable[[State], None]:
+def _after_epoch(setting: Setting, out: Path, tell: Tell, spent: float) -> Callable[[State], None]:
     """Show the loss and what is left after each epoch; save the state every few seconds."""
     began = saved = time.monotonic()
     first: int | None = None
@@ -147,7 +170,12 @@ def _after_epoch(setting: Setting, out: Path, tell: Tell) -> Callable[[State], N
         terms = ", ".join(f"{k} {v:.3f}" for k, v in state.history[-1].items() if k not in ("epoch", "learning_rate"))
         tell(f"epoch {state.epoch}/{setting.schedule.epochs}  {terms}  about {left:.0f} s left")
         if now - saved > _SAVE_EVERY and state.epoch < setting.schedule.epochs:
-            meta = {"config": _identity(setting.config), "epoch": state.epoch, "history": state.history}
+            meta = {
+                "config": _identity(setting.config),
+                "epoch": state.epoch,
+                "history": state.history,
+                "seconds": spent + now - began,
+            }
             checkpoint.save_state(out, state.tensors(), meta)
             saved = now
 

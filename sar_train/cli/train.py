@@ -51,13 +51,18 @@ Examples:
 @option("--template", help="Hand-crafted template with {}.  [default: the dataset's, or 'a photo of a {}.']")
 @option("--epochs", type=int, help="[default: the method's published number]")
 @option(
-    "--learning-rate", "--lr", type=float, help="[default: the method's published rate, ten times that on sar-mini]"
+    "--learning-rate",
+    "--lr",
+    type=float,
+    help="[default: the method's published rate; with SGD on sar-mini and sar-mini-vit ten times that]",
 )
 @option("--batch-size", type=int, help="[default: the method's published size]")
 @option("--device", help="cpu or cuda.  [default: cpu]")
 @option("--precision", help="Of the towers while training: fp32, bf16 or fp16.  [default: fp32]")
 @option(
-    "--micro-batch", type=int, help="Photos through the towers at once, to save memory; 0: the batch.  [default: 0]"
+    "--micro-batch",
+    type=int,
+    help="Photos through the towers at once, to save memory with image prompts.  [default: 0, the batch]",
 )
 @option(
     "--cache-dir", type=click.Path(), help="Keep image features here between runs.  [default: .features beside --out]"
@@ -99,11 +104,11 @@ def main(**given: Any) -> None:
     config = read_config(**given)
     out = out or Path("runs") / default_name(config)
     config = dataclasses.replace(config, cache_dir=config.cache_dir or str(out.parent / ".features"))
-    if overwrite:
-        trainer.remove(out)
     show = Progress(quiet=quiet)
-    run = trainer.run(config, out, tell=show, resume=resume)
-    show.close()
+    try:
+        run = trainer.run(config, out, tell=show, resume=resume, overwrite=overwrite)
+    finally:
+        show.close()
     if save_features:
         trainer.write_features(config, save_features, command=" ".join(sys.argv))
     record = dict(run.record)

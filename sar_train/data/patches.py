@@ -30,19 +30,21 @@ class Patches:
     def __init__(
         self, source: PhotoSource, rows: Sequence[int], tower: ImageTower, *, most_bytes: int = MOST_BYTES
     ) -> None:
-        self._source, self._rows, self._tower = source, list(rows), tower
-        one = self._source.map_pixels("train", self._rows[:1], self._tower.embed, views=1)
+        self._source, self._rows = source, list(rows)
+        device = source.backbone.device
+        self._embed = lambda pixels: tower.embed(pixels.to(device)).cpu()  # kept beside the photos, not on a GPU
+        one = self._source.map_pixels("train", self._rows[:1], self._embed, views=1)
         needed = one[0].numel() * one.element_size() * len(self._rows) * source.views
         self._kept: Tensor | None = None
         if needed <= most_bytes:
-            self._kept = source.map_pixels("train", self._rows, self._tower.embed, views=source.views)
+            self._kept = source.map_pixels("train", self._rows, self._embed, views=source.views)
 
     def __call__(self, rows: Tensor, views: Tensor) -> Tensor:
         """(B, T, W) for (B,) rows of the problem and (B,) views."""
         if self._kept is not None:
             return self._kept[rows, views]
         made = [
-            self._source.map_pixels("train", [self._rows[row]], self._tower.embed, views=[view])[0]
+            self._source.map_pixels("train", [self._rows[row]], self._embed, views=[view])[0]
             for row, view in zip(rows.tolist(), views.tolist(), strict=True)
         ]
         return torch.cat(made)

@@ -133,19 +133,21 @@ class PhotoSource:
         """
         photos, numbers = self.dataset.photos(split), tuple(range(views)) if isinstance(views, int) else tuple(views)
         jobs = [_Job(photos[int(i)], numbers, ()) for i in indices]
-        rows: list[Tensor] = []
+        made, done = torch.empty(0), 0
         waiting: list[npt.NDArray[np.float32]] = []
         with self._bar(len(jobs), split) as bar:
-            for _, decoded in self._decoded(jobs):
+            for place, (_, decoded) in enumerate(self._decoded(jobs), 1):
                 waiting.append(decoded)
                 bar.update()
-                if len(waiting) * len(numbers) >= BATCH:
-                    rows.append(encode(torch.from_numpy(np.concatenate(waiting))))
+                if len(waiting) * len(numbers) >= BATCH or place == len(jobs):
+                    rows = encode(torch.from_numpy(np.concatenate(waiting)))
+                    if not done:
+                        made = torch.empty(len(jobs) * len(numbers), *rows.shape[1:], dtype=rows.dtype)
+                    made[done : done + len(rows)] = rows
+                    done += len(rows)
                     waiting.clear()
-        if waiting:
-            rows.append(encode(torch.from_numpy(np.concatenate(waiting))))
-        made: Tensor = torch.cat(rows).unflatten(0, (len(jobs), len(numbers)))
-        return made
+        by_photo: Tensor = made.unflatten(0, (len(jobs), len(numbers)))
+        return by_photo
 
     def _bar(self, total: int, split: Split) -> tqdm:
         hidden = None if self._progress and total > BATCH else True  # None: hidden unless stderr is a terminal
