@@ -146,10 +146,10 @@ def main() -> None:
                 found[variant] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
                 seconds = found[variant]["seconds"]
                 slower = found["full"]["seconds"] / seconds
-                relative = seconds / found["shared"]["seconds"] if "shared" in found else float("nan")
+                relative = f"{seconds / found['shared']['seconds']:.2f}x" if "shared" in found else ""
                 rows.append({"method": method, "threads": threads, "variant": variant, **found[variant]})
                 print(
-                    f"{method:>10} {threads:>8} {variant:>8} {seconds:>9.3f} {slower:>7.1f}x {relative:>9.2f}x "
+                    f"{method:>10} {threads:>8} {variant:>8} {seconds:>9.3f} {slower:>7.1f}x {relative:>10} "
                     f"{found[variant]['added_mib']:>10.0f}",
                     flush=True,
                 )
