@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -52,14 +51,10 @@ class Prompted:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, D) unit rows, under image prompts where the method has them."""
-        prompts, tower = self._image_prompts, self.backbone.image
+        prompts, tower = self.image_prompts(), self.backbone.image
         if prompts is None or tower is None:
             return self.backbone.encode_images(pixels)
         return tower(prompts, tower.embed(pixels.to(self.backbone.device)))
-
-    @functools.cached_property
-    def _image_prompts(self) -> Prompts | None:
-        return self.image_prompts()
 
     @torch.no_grad()
     def logits(self, images: Tensor, names: Sequence[str], *, text_only: bool = False, frozen: bool = False) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,13 +39,15 @@ def held_out_names(taken: Iterable[str], new: Sequence[str] = (), count: int = C
 def spearman_of_relations(first: Tensor, second: Tensor) -> float:
     """Spearman's rank correlation between the off-diagonal cosines of two sets (C, D) of unit rows, C > 2."""
     upper = torch.triu_indices(len(first), len(first), 1)
-    pairs = [(rows.double() @ rows.double().T)[upper[0], upper[1]] for rows in (first, second)]
-    return float(torch.corrcoef(torch.stack([_ranks(values) for values in pairs]))[0, 1])
+    pairs = [(rows.double() @ rows.double().T)[upper[0], upper[1]].cpu().numpy() for rows in (first, second)]
+    return spearman(*pairs)
 
 
-def _ranks(values: Tensor) -> Tensor:
-    """Average ranks of (N,) values."""
-    _, place, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    ranks: Tensor = last - (counts - 1) / 2
-    return ranks[place]
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two (N,) arrays, ties at their average rank."""
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[place]

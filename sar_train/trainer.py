@@ -64,7 +64,6 @@ def run(
     state, spent = _start(setting, method, out, resume=resume, tell=tell)
     _train(setting, state, _after_epoch(setting, out, tell, spent))
     trained = time.monotonic()
-    prompted = Prompted(setting.backbone, method, setting.template, setting.problem.class_names)
     results = Results(
         *measures.answers(setting, prompted),
         zero_shot=zero_shot,

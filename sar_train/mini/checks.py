@@ -23,6 +23,7 @@ from sar_train.data.source import DEMO_FILE
 from sar_train.mini import storage
 from sar_train.mini.targets import Curriculum, imagenet_synsets
 from sar_train.mini.text_tower import TEMPLATE
+from sar_train.relations import spearman
 
 
 def on_held_out_nouns(model: Backbone, curriculum: Curriculum) -> dict[str, Any]:
@@ -119,16 +120,6 @@ def best_logit_scale(images: Tensor, labels: Tensor, names: Tensor) -> int:
     """The whole multiplier of the cosine under which (N,) labels are likeliest; (N, D) images, (C, D) names."""
     cosines = images @ names.T
     return min(range(5, 101), key=lambda scale: float(cross_entropy(scale * cosines, labels)))
-
-
-def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation of two (N,) arrays, ties at their average rank."""
-    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (counts.cumsum() - (counts - 1) / 2)[place]
 
 
 def _path(first: Sequence[int], second: Sequence[int]) -> np.ndarray:

@@ -12,8 +12,8 @@ import torch
 from scipy.stats import spearmanr
 from torch.nn.functional import normalize
 
-from sar_train import mini, wordnet
-from sar_train.mini import checks, image_tower, targets, text_tower
+from sar_train import mini, relations, wordnet
+from sar_train.mini import image_tower, targets, text_tower
 
 RECIPE = replace(text_tower.Recipe(), batch=64, warmup=5)
 
@@ -118,4 +118,4 @@ def test_encoding_equals_open_clip() -> None:
 def test_rank_correlation_equals_scipy() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 5, 200), rng.normal(size=200)
-    assert checks.spearman(first, second) == pytest.approx(spearmanr(first, second).statistic, abs=1e-12)
+    assert relations.spearman(first, second) == pytest.approx(spearmanr(first, second).statistic, abs=1e-12)
