@@ -28,9 +28,11 @@ class RunConfig:
         pretrained: tag or file of its weights.
         method: name of the prompt-tuning method.
         sar: whether SAR is added.
-        novel: where novel names come from: ``wordnet``, ``words`` or a file.
+        novel: where novel names come from: ``wordnet``, ``words``, ``dataset:NAME``, ``llm``, ``none``, a file, ….
         novel_count: how many to take.
         exclude_eval_names: leave the evaluated new names out of the novel ones.
+        llm_url: base URL of the OpenAI-compatible endpoint that ``llm`` asks; no result depends on it.
+        llm_model: the model to ask there.
         shots: photos per class; 0 means all.
         seed: of the few-shot draw, the start values and the order of photos.
         views: how many views of each photo are cached: the plain one and ``views - 1`` augmented ones.
@@ -55,6 +57,8 @@ class RunConfig:
     novel: str = "wordnet"
     novel_count: int = 400
     exclude_eval_names: bool = True
+    llm_url: str | None = None
+    llm_model: str | None = None
     shots: int = 16
     seed: int = 1
     views: int = 4

@@ -28,22 +28,28 @@ def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | Non
     return None
 
 
-def relatives(synset: int, taxonomy: Taxonomy) -> dict[int, int]:
-    """Path length of every synset 2 to 4 steps away that is not above the given one: hyponyms, siblings, cousins."""
+def relatives(synset: int, taxonomy: Taxonomy, nearest: int = NEAREST, farthest: int = FARTHEST) -> dict[int, int]:
+    """Path length of every synset so many steps away that is not above the given one: hyponyms, siblings, cousins."""
     above = taxonomy.distances_up(synset)
     found: dict[int, int] = {}
     for ancestor, up in above.items():
         level = [ancestor]
-        for down in range(1, FARTHEST - up + 1):
+        for down in range(1, farthest - up + 1):
             level = [child for parent in level for child in taxonomy.hyponyms.get(parent, [])]
             for other in level:
                 if other not in above:
                     found[other] = min(up + down, found.get(other, up + down))
-    return {other: length for other, length in found.items() if length >= NEAREST}
+    return {other: length for other, length in found.items() if length >= nearest}
 
 
-def related_names(class_names: Sequence[str], taxonomy: Taxonomy, rng: random.Random) -> Iterator[str]:
-    """Names of the classes' relatives, one class after the other in turn.
+def related_names(
+    class_names: Sequence[str],
+    taxonomy: Taxonomy,
+    rng: random.Random,
+    nearest: int = NEAREST,
+    farthest: int = FARTHEST,
+) -> Iterator[str]:
+    """Names of the classes' relatives ``nearest`` to ``farthest`` steps away, one class after the other in turn.
 
     Physical things come first, near ones before far ones, in random order otherwise. A synset is called by its
     headword, and passed over where that commonly means something else. Synsets of the classes are left out.
@@ -51,9 +57,8 @@ def related_names(class_names: Sequence[str], taxonomy: Taxonomy, rng: random.Ra
     own = [synset for synset in (match(name, taxonomy) for name in class_names) if synset is not None]
     queues = []
     for synset in dict.fromkeys(own):
-        near = [
-            (not taxonomy.is_physical(s), length, rng.random(), s) for s, length in relatives(synset, taxonomy).items()
-        ]
+        found = relatives(synset, taxonomy, nearest, farthest)
+        near = [(not taxonomy.is_physical(s), length, rng.random(), s) for s, length in found.items()]
         queues.append([s for *_, s in sorted(near)])
     given = set(own)
     for turn in zip_longest(*queues):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli.common import guarded, option
+from sar_train.cli.common import guarded, option, sections_of
 from sar_train.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,13 +37,19 @@ Examples:
 @option("--on", help="The method that dept builds on: coop or kgcoop.  [default: coop]")
 @option("--list-methods", is_flag=True, help="Show all methods, what they prompt and their papers, and exit.")
 @option("--sar/--no-sar", default=None, help="Add Similarity Alignment Regularization.  [default: sar]")
-@option("--novel", help="Novel names for SAR: wordnet (relatives), words (random nouns) or a file.  [default: wordnet]")
+@option(
+    "--novel",
+    help="Novel names for SAR: wordnet (relatives; wordnet:D or wordnet:A-B steps away), words (random nouns), "
+    "dataset:NAME (its class names), llm, answer:FILE (a chat's answer), none, or a file.  [default: wordnet]",
+)
 @option("--novel-count", type=int, help="How many novel names.  [default: 400]")
 @option(
     "--exclude-eval-names/--keep-eval-names",
     default=None,
     help="Leave the evaluated new names out of the novel ones.  [default: leave out]",
 )
+@option("--llm-url", help="For --novel llm: base URL of an OpenAI-compatible endpoint; its key goes into SAR_LLM_KEY.")
+@option("--llm-model", help="For --novel llm: the model to ask.")
 @option("--shots", type=int, help="Photos per class to learn from, 0 for all.  [default: 16]")
 @option("--seed", type=int, help="Seed of the draw of photos and of everything random.  [default: 1]")
 @option("--views", type=int, help="Views cached per photo: the plain one, the rest augmented.  [default: 4]")
@@ -144,13 +150,7 @@ def read_config(
 
     if photos is None:
         raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
-    sections: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        section, dot, key = name.partition(".")
-        if not equals or not dot:
-            raise ConfigError(f"--set {setting}: expected SECTION.KEY=VALUE, such as sar.tau=0.05")
-        sections.setdefault(section, {})[key] = value
+    sections: dict[str, dict[str, Any]] = {**sections_of(settings)}
     if sar_weight is not None:
         sections.setdefault("sar", {})["weight"] = sar_weight
     if on is not None:

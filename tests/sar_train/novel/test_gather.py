@@ -1,3 +1,7 @@
+"""From candidates to names: cleaned, counted, judged; and what sources gave before stays as it was."""
+
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
@@ -7,7 +11,7 @@ from support.tiny import tiny_backbone
 
 from sar_train.data.coop_layout import load_dataset
 from sar_train.errors import DataError
-from sar_train.novel import novel_names, read_names
+from sar_train.novel import novel_names, room_in
 from sar_train.prompts import Prompts
 
 
@@ -17,11 +21,35 @@ def write(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize(
+    ("source", "seed", "names"),
+    [
+        (
+            "wordnet",
+            1,
+            "flat-coated retriever, mechanical piano, sawdust, elevator, Chesapeake Bay retriever, birch, hoist, spoon",
+        ),
+        (
+            "wordnet",
+            2,
+            "Labrador retriever, sapwood, elevator, magnetic bottle, Chesapeake Bay retriever, mechanical piano, "
+            "Panama redwood, winch",
+        ),
+        ("words", 1, "flirt, click, oasis, bonito, incurvation, torpedo, censorship, guess"),
+        ("words", 2, "sympathiser, focalisation, midweek, hatchback, nephrosis, shop, millionth, emission"),
+    ],
+)
+def test_committed_results_depend_on_these_names(source: str, seed: int, names: str) -> None:
+    classes = ["golden_retriever", "grand_piano", "oak", "crane", "cup"]
+    assert ", ".join(novel_names(source, classes, count=8, seed=seed).names) == names
+
+
 def test_a_file_is_cleaned(tmp_path: Path) -> None:
     file = write(tmp_path, "\ufeff# animals\n\nred_fox\n  Red  Fox \nDOG\nwolf\ncat\nRed-fox\n")
     found = novel_names(file, ["dog"], new=["Cat", "dog"])
     assert found.names == ("red fox", "wolf")
     assert (found.source, found.overlap, found.warnings) == (file, 1, ())
+    assert found.summary == {"source": file, "count": 2, "overlap": 1}
 
 
 def test_new_names_can_be_kept(tmp_path: Path) -> None:
@@ -39,13 +67,13 @@ def test_count_and_too_long_names(tmp_path: Path) -> None:
     long = " ".join(["word"] * 80)
     file = write(tmp_path, f"a cat\n{long}\nfox\nwolf\n")
     tower = tiny_backbone().text
-    found = novel_names(file, ["dog"], tower=tower, count=2)
+    found = novel_names(file, ["dog"], room=room_in(tower), count=2)
     assert found.names == ("a cat", "fox")
     assert "1 novel names are too long" in found.warnings[0]
     assert "holds more names than the 2 taken" in found.warnings[1]
     assert long in novel_names(file, ["dog"]).names
     crowded = Prompts(torch.zeros(73, tower.width))
-    assert novel_names(file, ["dog"], tower=tower, prompts=crowded).names == ("fox", "wolf")
+    assert novel_names(file, ["dog"], room=room_in(tower, crowded)).names == ("fox", "wolf")
     tower(crowded, ["fox", "wolf"])
 
 
@@ -54,11 +82,12 @@ def test_count_and_too_long_names(tmp_path: Path) -> None:
 def test_names_for_caltech101(source: str) -> None:
     names = load_dataset("caltech101", SHARED).class_names
     base, new = names[:50], names[50:]
-    found = novel_names(source, base, new=new, tower=tiny_backbone().text)
+    room = room_in(tiny_backbone().text)
+    found = novel_names(source, base, new=new, room=room)
     assert len(found.names) == 400
     keys = [name.lower().replace("_", " ") for name in (*found.names, *names)]
     assert len(set(keys)) == len(keys)
-    assert found == novel_names(source, base, new=new, tower=tiny_backbone().text)
+    assert found == novel_names(source, base, new=new, room=room)
     assert found.names != novel_names(source, base, new=new, seed=2).names
     kept = novel_names(source, base, new=new, exclude=False)
     assert kept.overlap >= 1
@@ -78,15 +107,6 @@ def test_nothing_left(tmp_path: Path) -> None:
         novel_names(write(tmp_path, "dog\n"), ["dog"])
 
 
-def test_bad_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.txt cannot be read .*; expected wordnet, words or a file"):
-        novel_names(str(tmp_path / "none.txt"), ["dog"])
-    for content, message in (
-        (b"", "holds no name"),
-        (b"# only\n", "holds no name"),
-        (b"\xff\xfe", "not UTF-8 text"),
-        (b"a\0b", "binary file"),
-    ):
-        (tmp_path / "x").write_bytes(content)
-        with pytest.raises(DataError, match=message):
-            read_names(tmp_path / "x")
+def test_none_is_none() -> None:
+    found = novel_names("none", ["dog"], new=["cat"])
+    assert (found.names, found.overlap, found.warnings) == ((), 0, ())

@@ -1,0 +1,123 @@
+"""``sar-experiment novel-names``: what SAR would regularise, to read, to keep, or to ask a chat model for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sar_train.cli.common import guarded
+
+if TYPE_CHECKING:
+    from sar_train.novel import NovelNames
+
+EPILOG = """\b
+Examples:
+  sar-experiment novel-names demo --source wordnet:2 --count 20
+  sar-experiment novel-names eurosat --data-root DATA --source dataset:imagenet --out names.txt
+  sar-experiment novel-names photos/ --source llm --llm-url http://localhost:11434/v1 --llm-model NAME
+  sar-experiment novel-names photos/ --show-request     paste it into any chat, save the answer, then
+  sar-train photos/ --novel answer:FILE
+"""
+SOURCES = (
+    "wordnet (relatives), wordnet:D or wordnet:A-B (so many steps away), words (random nouns), dataset:NAME, llm, "
+    "answer:FILE (a chat's answer), none, or a file"
+)
+
+
+@click.command("novel-names", epilog=EPILOG)
+@click.argument("photos")
+@click.option("--source", default="wordnet", show_default=True, envvar="SAR_NOVEL", show_envvar=True, help=SOURCES)
+@click.option("--count", type=click.IntRange(1), default=400, show_default=True, help="How many names at most.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of what is drawn at random.")
+@click.option(
+    "--exclude-eval-names/--keep-eval-names",
+    default=True,
+    show_default=True,
+    help="Leave the evaluated new names out.",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="SAR_DATA_ROOT",
+    show_envvar=True,
+    help="Folder that holds datasets by name, in CoOp's layout.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["auto", "base-to-new", "all", "pseudo"]),
+    default="auto",
+    show_default=True,
+    help="Which classes are trained and which are new, as for sar-train.",
+)
+@click.option("--template", help="Hand-crafted template with {}, for the request.  [default: the dataset's]")
+@click.option("--llm-url", envvar="SAR_LLM_URL", show_envvar=True, help="Base URL of an OpenAI-compatible endpoint.")
+@click.option("--llm-model", envvar="SAR_LLM_MODEL", show_envvar=True, help="Model to ask there; key in SAR_LLM_KEY.")
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs/.features"),
+    show_default=True,
+    help="Where a model's answers are kept, as for sar-train with --out in runs/.",
+)
+@click.option("--show-request", is_flag=True, help="Print what a language model is asked for, and exit.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the names here, for --novel FILE.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@guarded
+def novel_names(photos: str, **given: Any) -> None:
+    """List novel names for the classes of PHOTOS, which is whatever sar-train takes; photos themselves are not needed.
+
+    Names go to standard output, one a line, as --novel FILE reads them; counts and the overlap with the names of the
+    evaluated new classes to standard error.
+    """
+    from sar_train import novel
+    from sar_train.data.class_names import read_class_names
+    from sar_train.novel.request import request
+    from sar_train.protocol import plan
+
+    data = read_class_names(photos, given["data_root"], given["cache_dir"])
+    chosen = plan(given["protocol"], len(data.names), published_split=data.published_split)
+    base, new = ([data.names[label] for label in labels] for labels in (chosen.base, chosen.new))
+    template = given["template"] or data.template
+    if given["show_request"]:
+        wanted = novel.Wanted(base, given["count"], given["seed"], template)
+        click.echo(request(wanted, at_once=given["count"]), nl=False)
+        return
+    options = novel.Options(given["data_root"], given["cache_dir"], given["llm_url"], given["llm_model"])
+    found = novel.novel_names(
+        novel.open_source(given["source"], options),
+        base,
+        new=new,
+        count=given["count"],
+        seed=given["seed"],
+        exclude=given["exclude_eval_names"],
+        template=template,
+    )
+    told = _told(found, excluded=given["exclude_eval_names"])
+    for line in (
+        *(f"warning: {text}" for text in found.warnings),
+        f"{data.dataset}: {len(base)} trained classes, {told}",
+    ):
+        click.echo(line, err=True)
+    if given["out"]:
+        _write(found, given["out"], f"{data.dataset}, seed {given['seed']}: {told}")
+    if given["form"] == "json":
+        about = {"dataset": data.dataset, "protocol": chosen.protocol, "base": base, "new": new}
+        click.echo(json.dumps(about | found.summary | {"names": found.names}, ensure_ascii=False))
+    elif not given["out"]:
+        click.echo("".join(f"{name}\n" for name in found.names), nl=False)
+
+
+def _told(found: NovelNames, *, excluded: bool) -> str:
+    source = f"{found.source} ({found.model})" if found.model else found.source
+    what = "left out" if excluded else "kept"
+    return f"{len(found.names)} novel names from {source}, {found.overlap} of the evaluated new names {what}"
+
+
+def _write(found: NovelNames, path: Path, about: str) -> None:
+    """One name a line, behind a comment that says where they are from."""
+    from sar_train.data.files import write_atomic
+
+    write_atomic(path, "".join(f"{line}\n" for line in (f"# {about}", *found.names)).encode())

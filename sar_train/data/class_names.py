@@ -1,0 +1,113 @@
+"""The class names of whatever a user names as data; no photo and no backbone is needed for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sar_train.data import coop_layout, imagenet
+from sar_train.data.aircraft import lines_of
+from sar_train.data.layouts import LAYOUTS, PHOTO, folder_of
+from sar_train.errors import DataError
+
+IMAGENET = "imagenet"
+SAME_CLASSES = (IMAGENET, "imagenetv2", "imagenet_sketch")
+"""Datasets with all of ImageNet's classes."""
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """Names of a dataset's classes.
+
+    Attributes:
+        dataset: its name.
+        names: by label.
+        template: hand-crafted prompt with ``{}``.
+        published_split: whether it comes with the splits that papers report on.
+    """
+
+    dataset: str
+    names: tuple[str, ...]
+    template: str = PHOTO
+    published_split: bool = False
+
+
+def read_class_names(spec: str, data_root: Path | None = None, cache_dir: Path | None = None) -> ClassNames:
+    """The classes of whatever training may be given: ``demo``, a feature file, a list, a folder, a dataset by name.
+
+    A dataset's names come from its split file or list of names, and ImageNet's from open_clip where they are not below
+    ``data_root``.
+
+    Args:
+        spec: as for training.
+        data_root: the folder that holds datasets by name.
+        cache_dir: where photos of packed datasets are kept between runs.
+
+    Raises:
+        DataError: nothing of that name, or what is there cannot be used.
+    """
+    path, known = Path(spec), coop_layout.find(spec)
+    if known and (data_root or not path.exists()):
+        return _published(known, data_root)
+    if path.is_dir() and (inside := coop_layout.dataset_in(path)):
+        return _published(inside, path)
+    if spec == "demo" or path.suffix.lower() == ".safetensors":
+        return _of_features(spec)
+    if not path.exists() and not (data_root and (data_root / path).exists()):
+        expected = f"expected a path, demo, or one of {', '.join(LAYOUTS)}"
+        raise DataError(f"{spec}: no such file, folder or dataset; {expected}")
+    return _of_photos(spec, data_root, cache_dir)
+
+
+def _published(key: str, root: Path | None) -> ClassNames:
+    """From what lies in a dataset's folder, which is ``root`` or in it."""
+    layout, folder = LAYOUTS[key], folder_of(key, root or Path())
+    names: Sequence[str] = ()
+    if root and layout.split_file and (folder / layout.split_file).is_file():
+        names, _ = coop_layout.read_split(folder / layout.split_file)
+    elif root and (folder / "variants.txt").is_file():
+        names = [line for _, line in lines_of(folder / "variants.txt")]
+    elif root and key in SAME_CLASSES and (listing := _listing(folder)):
+        names = list(imagenet.read_class_names(listing).values())
+    elif key in SAME_CLASSES:
+        names = _imagenet()
+    elif root:
+        dataset = coop_layout.load_dataset(key, root, allow_missing=True)
+        return ClassNames(key, dataset.class_names, dataset.template, published_split=dataset.published_split)
+    else:
+        raise DataError(f"dataset {key}: say with --data-root which folder holds {layout.folder}")
+    return ClassNames(key, tuple(names), layout.template, published_split=True)
+
+
+def _listing(folder: Path) -> Path | None:
+    """``classnames.txt``, None where there is none."""
+    try:
+        return imagenet.names_file(folder)
+    except DataError:
+        return None
+
+
+def _imagenet() -> Sequence[str]:
+    from open_clip import IMAGENET_CLASSNAMES
+
+    names: Sequence[str] = IMAGENET_CLASSNAMES
+    return names
+
+
+def _of_features(spec: str) -> ClassNames:
+    from sar_train.data.features import load_features
+    from sar_train.data.source import DEMO, DEMO_FILE
+
+    stored = load_features(DEMO_FILE if spec == DEMO else Path(spec))
+    return ClassNames(stored.dataset, stored.class_names, stored.template, published_split=stored.published_split)
+
+
+def _of_photos(spec: str, data_root: Path | None, cache_dir: Path | None) -> ClassNames:
+    """Of a folder or a list, which are opened as for training, but for the cache that only packed photos need."""
+    from sar_train.data.hf_parts import is_hf_dataset
+    from sar_train.data.open_photos import open_photos
+
+    packed = any(is_hf_dataset(path) for path in (Path(spec), (data_root or Path()) / spec) if path.is_dir())
+    dataset = open_photos(spec, data_root, 0, 0, allow_missing=True, cache_dir=cache_dir if packed else None)
+    return ClassNames(dataset.name, dataset.class_names, dataset.template, published_split=dataset.published_split)

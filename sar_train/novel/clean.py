@@ -1,0 +1,147 @@
+"""Names out of what a language model answers: lists, JSON, tables, with all that stands around them.
+
+Cleaning what is clean changes nothing: `names_in` of its own result, one a line, is that result.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+LONGEST_PIECE = 100
+"""Characters; no class name is longer."""
+WORDS = 6
+"""Words that a name may have where the training names have no more than four."""
+_THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_BULLET = re.compile(r"^(?:[-*+•·‣▪◦–—>]+\s+|\[[ xX]?\]\s*|\(?\d{1,4}[.)](?!\d)\s*|\d{1,4}:\s+|[a-zA-Z]\)\s+)+")
+_WRAPPING = " \t*_`~\"'“”„‘’«»[]{}(),;.:|\\"
+_EXPLANATION = re.compile(
+    r"\s+(?:[-–—=]|->|→)+\s+.*$|\s*[:;]\s.*$|(?<=\S)\s*\([^()]*\)?\s*$|(?<=\S)\s*\[[^\[\]]*\]?\s*$"
+)
+_CHATTER = re.compile(
+    r"(sure|certainly|absolutely|of course|okay|ok|here (are|is)|here's|below (are|is)|the following|these are|"
+    r"note that|let me|please|sorry|as an ai|that is all|that's all|there (are|is) no|no (more|further|other)|none|"
+    r"hope this|feel free|i'm|i've|i'll|i (am|can|cannot|could|did|do|have|hope|made|think|tried|will|would))\b",
+    re.IGNORECASE,
+)
+_ARTICLE = re.compile(r"(an?|the|any|which|used|often|usually|and|or|with|also)\s", re.IGNORECASE)
+_FORBIDDEN = set('<>{}[]|`*"\\\t!?:;,')
+
+
+def key(name: str) -> str:
+    """What makes two names the same: letters and digits, case aside."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def names_in(answer: str, trained: Sequence[str] = ()) -> list[str]:
+    """The names that an answer lists, in its order and each once, without the training names.
+
+    Numbering, bullets, Markdown, quotes, code fences, JSON, explanations and sentences around the list are taken off.
+    Case follows the training names, where those agree on one.
+
+    Args:
+        answer: as it came.
+        trained: names of the training classes.
+    """
+    limit = max(WORDS, max((len(name.replace("_", " ").split()) for name in trained), default=0) + 2)
+    numeric = any(not re.search(r"[^\W\d_]", name) for name in trained)
+    style = _Style(trained)
+    taken, found = {key(name) for name in trained}, []
+    for line in _lines(_THOUGHT.sub("\n", answer)):
+        for piece in _pieces(" ".join(line.split())):
+            name = style(piece)
+            if key(name) in taken or not _usable(name, limit, numeric=numeric):
+                continue
+            taken.add(key(name))
+            found.append(name)
+    return found
+
+
+class _Style:
+    """Lower case, or capitals at the beginning of words, where all training names have that."""
+
+    def __init__(self, trained: Sequence[str]) -> None:
+        words = [word for name in trained for word in name.replace("_", " ").split() if word[0].isalpha()]
+        self._lower = bool(words) and all(name == name.lower() for name in trained)
+        self._capitals = bool(words) and not self._lower and all(word[0].isupper() for word in words)
+
+    def __call__(self, name: str) -> str:
+        if self._lower:
+            return name.lower()
+        return " ".join(word[:1].upper() + word[1:] for word in name.split()) if self._capitals else name
+
+
+def _lines(answer: str) -> Iterator[str]:
+    """Items of the JSON that is in the answer, else its lines without fences, headings and rules of tables."""
+    for start in re.finditer(r"[\[{]", answer):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(answer[start.start() :])
+        except (ValueError, RecursionError):
+            continue
+        items = list(_strings(value))
+        if items:
+            yield from items
+            return
+    lines = [line.strip() for line in answer.splitlines()]
+    for line, after in zip(lines, [*lines[1:], ""], strict=False):
+        heading = re.match(r"#+\s", line) or re.fullmatch(r"\|?[\s|:-]*-{3}[\s|:-]*", after)
+        if line and not line.startswith("```") and not (heading and ("|" in line or line[0] == "#")):
+            cells = [cell for cell in line.strip("|").split("|") if re.search(r"[^\W\d_]", cell)]
+            yield cells[0] if line.startswith("|") and cells else line
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Strings of a list, or of the first list in an object; objects in a list by their ``name``."""
+    if isinstance(value, dict):
+        value = next((part for part in value.values() if isinstance(part, list)), [])
+    if isinstance(value, list):
+        for item in value:
+            text = next(iter(item.values()), None) if isinstance(item, dict) and "name" not in item else item
+            text = text["name"] if isinstance(text, dict) and "name" in text else text
+            if isinstance(text, str):
+                yield text
+
+
+def _pieces(line: str) -> Iterator[str]:
+    """The names of one line, until cleaning changes nothing more."""
+    if re.search(r"[:!?]\W*$", line):  # what introduces a list, or talks about it
+        return
+    line = _BULLET.sub("", line)
+    head, colon, tail = line.partition(": ")
+    for part in _commas(tail) if colon and len(_commas(tail)) > 2 and "," not in head else _commas(line):
+        piece = _stripped(part)
+        if len(piece) > LONGEST_PIECE or not piece:
+            continue
+        if piece == part == line:
+            yield piece
+        else:
+            yield from _pieces(piece)
+
+
+def _commas(line: str) -> list[str]:
+    """The parts of an enumeration, or the first of them where what follows explains it."""
+    parts = [part for part in re.split(r"[,;]\s*", line) if part.strip(_WRAPPING)]
+    plain = all(len(part.split()) <= WORDS - 2 and not _ARTICLE.match(part) for part in parts[1:])
+    return parts if plain else parts[:1]
+
+
+def _stripped(text: str) -> str:
+    """A name without explanation, wrapping, bullets and repeated blanks."""
+    text = _BULLET.sub("", text.strip())
+    text = re.sub(r"^(\*\*|__|\"|“|')(.+?)(\*\*|__|\"|”|')\s.*$", r"\2", text)
+    text = _EXPLANATION.sub("", text)
+    return " ".join(text.replace("_", " ").strip(_WRAPPING).split())
+
+
+def _usable(name: str, limit: int, *, numeric: bool) -> bool:
+    """Whether a piece may be a name: short, printable, no sentence."""
+    return (
+        bool(key(name))
+        and len(name.split()) <= limit
+        and (numeric or re.search(r"[^\W\d_]", name) is not None)
+        and name.isprintable()
+        and _FORBIDDEN.isdisjoint(name)
+        and _CHATTER.match(name) is None
+    )

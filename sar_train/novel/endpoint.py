@@ -1,0 +1,174 @@
+"""An OpenAI-compatible endpoint: one question, one answer, and one clear line where there is none.
+
+The key comes from the environment alone, is sent nowhere but to that endpoint, and stands in no message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sar_train.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import openai
+
+KEY = "SAR_LLM_KEY"
+EXAMPLE = "http://localhost:11434/v1"
+TEMPERATURE = 0.0
+_NO_KEY = "none"
+"""The client insists on one; servers without keys do not look at it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said.
+
+    Attributes:
+        text: as it came; the last name is left out where the answer was cut off.
+        model: what the server calls the model.
+    """
+
+    text: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to ask.
+
+    Attributes:
+        url: base URL, up to ``/v1``.
+        model: to be asked.
+        timeout: seconds for one attempt.
+        retries: further attempts after a rate limit, a server's error or a broken connection; a Retry-After of up to
+            two minutes is kept.
+    """
+
+    url: str
+    model: str
+    timeout: float = 120.0
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigError(f"--llm-url: expected a base URL such as {EXAMPLE}")
+
+    @property
+    def place(self) -> str:
+        """The URL for messages, without what may be secret in it."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def ask(self, request: str, seed: int) -> Answer:
+        """Send a request and wait for the answer.
+
+        Raises:
+            ConfigError: address, model or key are wrong, or the client library is missing.
+            DataError: the endpoint does not answer, or not with a chat completion.
+        """
+        try:
+            import openai
+        except ModuleNotFoundError:
+            raise ConfigError("--novel llm needs the package openai: pip install 'sar-clip[llm]'") from None
+        with openai.OpenAI(
+            base_url=self.url.rstrip("/").removesuffix("/chat/completions"),
+            api_key=_key() or _NO_KEY,
+            timeout=self.timeout,
+            max_retries=self.retries,
+        ) as client:
+            client.organization = client.project = None  # which it took from OpenAI's variables in the environment
+            try:
+                return self._read(self._create(client, request, {"temperature": TEMPERATURE, "seed": seed}))
+            except openai.OpenAIError as error:
+                raise self._problem(error) from None
+
+    def _create(self, client: openai.OpenAI, request: str, fixed: dict[str, Any]) -> str:
+        """The body of the response; settings that the model does not take are left out."""
+        import openai
+
+        try:
+            response = client.chat.completions.with_raw_response.create(
+                model=self.model, messages=[{"role": "user", "content": request}], **fixed
+            )
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            refused = [name for name in fixed if name in str(error)]
+            if not refused:
+                raise
+            return self._create(client, request, {k: v for k, v in fixed.items() if k not in refused})
+        return response.text
+
+    def _read(self, body: str) -> Answer:
+        try:
+            content = json.loads(body)
+            choice = content["choices"][0]
+            text, model = choice["message"]["content"], content.get("model")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise DataError(
+                f"{self.place} answered with something else than a chat completion; expected --llm-url to be the base "
+                f"URL of an OpenAI-compatible endpoint, such as {EXAMPLE}"
+            ) from None
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"model {self.model} gave an empty answer; try again, or another --llm-model")
+        if choice.get("finish_reason") == "length":
+            text = text[: max(text.rfind("\n"), text.rfind(","), 0)]
+        return Answer(text, model if isinstance(model, str) and model else self.model)
+
+    def _problem(self, error: openai.OpenAIError) -> ConfigError | DataError:
+        """An error of the client as one line that says what to do."""
+        import openai
+
+        where = f"the endpoint {self.place}"
+        if isinstance(error, openai.APITimeoutError):
+            return DataError(f"{where} did not answer within {self.timeout:g} s, {self._tries}; ask a faster model")
+        if isinstance(error, openai.APIConnectionError):
+            return DataError(f"{where} cannot be reached; check --llm-url, and that a server runs there")
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            key = "the key in" if _key() else "no key, set one in the environment variable"
+            return ConfigError(f"{where} refused {key} {KEY} (status {error.status_code})")
+        if isinstance(error, openai.NotFoundError):
+            return ConfigError(
+                f"{where} does not know the model {self.model}, or is no endpoint (status 404); check --llm-model, and "
+                f"that --llm-url is a base URL such as {EXAMPLE}"
+            )
+        if isinstance(error, openai.RateLimitError):
+            after = error.response.headers.get("retry-after", "")
+            asked = f", Retry-After: {after[:40]}" if after else ""
+            return DataError(
+                f"{where} refused for too many requests or a spent quota (status 429{asked}), {self._tries}; wait and "
+                "start again, answers that came are kept"
+            )
+        if isinstance(error, openai.InternalServerError):
+            return DataError(f"{where} failed (status {error.status_code}), {self._tries}; look at the server, or wait")
+        status = f" (status {error.status_code}{_said(error)})" if isinstance(error, openai.APIStatusError) else ""
+        return DataError(f"{where} refused the request{status}; check --llm-model and --llm-url")
+
+    @property
+    def _tries(self) -> str:
+        return f"in up to {self.retries + 1} attempts"
+
+
+def _key() -> str:
+    """The key, empty where there is none."""
+    key = os.environ.get(KEY, "").strip()
+    if not key.isascii() or any(character.isspace() or not character.isprintable() for character in key):
+        raise ConfigError(f"{KEY} holds blanks or characters that no key has; set it to the key alone")
+    return key
+
+
+def _said(error: openai.APIStatusError) -> str:
+    """The server's own words, shortened, without the key."""
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else None
+    key = _key()
+    text = message if isinstance(message, str) else ""
+    text = " ".join((text.replace(key, "…") if key else text).split())[:120]
+    return f": {text}" if text else ""

@@ -1,0 +1,1 @@
+"""Sources of novel names, one file each."""

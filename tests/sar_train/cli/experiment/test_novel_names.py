@@ -1,0 +1,122 @@
+"""``sar-experiment novel-names`` as people type it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from support.llm import KEY, MODEL, Reply, serve
+from support.photos import write_folder
+
+from sar_train.cli.experiment.novel_names import novel_names
+from sar_train.data.class_names import read_class_names
+from sar_train.novel import open_source
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("SAR_LLM_URL", "SAR_LLM_MODEL", "SAR_LLM_KEY", "SAR_NOVEL", "SAR_DATA_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(novel_names, [str(a) for a in arguments], env=env)
+
+
+def refused(result: Result, words: str) -> None:
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    (*_, line) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert words in line
+
+
+def test_names_on_standard_output_and_counts_on_standard_error() -> None:
+    result = run("demo", "--count", 20)
+    assert result.exit_code == 0, result.output
+    names = result.stdout.splitlines()
+    assert len(names) == len(set(names)) == 20
+    assert "caltech101: 50 trained classes, 20 novel names from wordnet, " in result.stderr
+    classes = {name.lower() for name in read_class_names("demo").names}
+    assert not {name.lower().replace(" ", "_") for name in names} & classes
+
+
+def test_names_that_the_run_is_judged_on() -> None:
+    new = read_class_names("demo").names[50:]
+    Path("names.txt").write_text("\n".join([*new[:3], "some thing"]))
+    left = run("demo", "--source", "names.txt")
+    assert left.stdout == "some thing\n"
+    assert "1 novel names from names.txt, 3 of the evaluated new names left out" in left.stderr
+    kept = run("demo", "--source", "names.txt", "--keep-eval-names")
+    assert len(kept.stdout.splitlines()) == 4
+    assert "3 of the evaluated new names kept" in kept.stderr
+
+
+def test_a_file_that_training_reads() -> None:
+    result = run("demo", "--source", "words", "--count", 5, "--out", "names.txt")
+    assert result.stdout == ""
+    shown = run("demo", "--source", "names.txt")
+    assert shown.stdout == run("demo", "--source", "words", "--count", 5).stdout
+    assert Path("names.txt").read_text().startswith("# caltech101, seed 1: 5 novel names from words, ")
+    assert open_source("names.txt").form == "FILE"
+
+
+def test_json_for_machines() -> None:
+    found = json.loads(run("demo", "--source", "dataset:imagenet", "--count", 3, "--format", "json").stdout)
+    assert found.keys() == {"dataset", "protocol", "base", "new", "source", "count", "overlap", "names"}
+    assert (len(found["base"]), len(found["new"]), len(found["names"])) == (50, 50, 3)
+    assert found["protocol"] == "base-to-new"
+
+
+def test_the_request_is_shown_without_any_endpoint() -> None:
+    result = run("demo", "--show-request", "--count", 250, "--source", "llm")
+    assert result.exit_code == 0, result.output
+    assert "List 250 further class names" in result.stdout
+    data = read_class_names("demo")
+    lines = result.stdout.splitlines()
+    assert all(name.replace("_", " ") in lines for name in data.names[:50])
+    assert not {name.replace("_", " ") for name in data.names[50:]} & set(lines)
+    assert "altech" not in result.stdout
+
+
+def test_a_folder_of_photos_has_no_new_names() -> None:
+    write_folder(Path("photos"), {"golden_retriever": 2, "teapot": 2})
+    result = run("photos", "--source", "wordnet:2", "--count", 4)
+    assert "photos: 2 trained classes, 4 novel names from wordnet:2, 0 of the evaluated" in result.stderr
+
+
+def test_a_model_is_asked_once() -> None:
+    env = {"SAR_LLM_KEY": KEY, "SAR_LLM_MODEL": MODEL}
+    with serve(Reply("1. Zebra\n2. Moose\n"), Reply("None.")) as stub:
+        first = run("demo", "--source", "llm", "--llm-url", stub.url, env=env)
+    assert first.exit_code == 0, first.output
+    assert first.stdout == "zebra\nmoose\n"
+    assert f"2 novel names from llm ({MODEL}-2026-11-25)" in first.stderr
+    again = run("demo", "--source", "llm", "--llm-url", stub.url, "--format", "json", env=env)
+    assert json.loads(again.stdout)["names"] == ["zebra", "moose"]
+    assert json.loads(again.stdout)["model"] == f"{MODEL}-2026-11-25"
+    assert KEY not in first.output + again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nowhere",), "nowhere: no such file, folder or dataset"),
+        (("eurosat",), "say with --data-root"),
+        (("demo", "--source", "wordnt"), "did you mean wordnet?"),
+        (("demo", "--source", "llm"), "need --llm-url (SAR_LLM_URL) and --llm-model (SAR_LLM_MODEL)"),
+        (("demo", "--source", "wordnet:0"), "expected a path length"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(arguments: tuple[str, ...], words: str) -> None:
+    refused(run(*arguments), words)
+
+
+def test_help_says_what_can_be_written() -> None:
+    shown = " ".join(run("--help").stdout.split())
+    for words in ("dataset:NAME", "answer:FILE", "SAR_LLM_URL", "SAR_LLM_KEY", "--show-request"):
+        assert words in shown
