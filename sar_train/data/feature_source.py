@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sar_train.data.feature_set import FeatureSet
-from sar_train.data.photos import Split
+from sar_train.data.photos import Split, SplitOrigin
+from sar_train.data.shots import Shots, few_shot
+
+OUR_SPLIT = "our split"
+"""Key of a feature file's provenance that says that its split was drawn here, not published."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,20 @@ class FeatureSource:
         return self.feature_set.published_split
 
     @property
+    def split_origin(self) -> SplitOrigin:
+        """Whether the splits are those of papers, or were drawn where the file was made; else they came with it."""
+        if OUR_SPLIT in self.feature_set.provenance:
+            return "ours"
+        return "published" if self.feature_set.published_split else "given"
+
+    @property
     def warnings(self) -> tuple[str, ...]:
-        """Nothing."""
-        return ()
+        """What the photos' source warned of, where the split is not the published one."""
+        return tuple(self.feature_set.provenance.get(OUR_SPLIT, "").splitlines())
+
+    def draw(self, shots: int, seed: int) -> Shots:
+        """CoOp's draw of training and validation rows."""
+        return few_shot(self.labels("train").tolist(), self.labels("val").tolist(), shots, seed)
 
     def labels(self, split: Split) -> Tensor:
         """(N,) int64 labels of all rows of a split."""

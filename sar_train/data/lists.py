@@ -1,21 +1,29 @@
-"""Photos named one a line in a CSV or JSONL file: ``path``, ``label`` and, if wanted, ``split``."""
+"""Photos named one a line in a CSV or JSONL file: ``path``, ``label`` and, if wanted, ``split``.
+
+The same goes for the ``metadata.csv`` or ``metadata.jsonl`` of Hugging Face's image folders, in which the path is
+called ``file_name`` and which may lie in each split's folder.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sar_train.data.folder import assemble
-from sar_train.data.photos import SPLITS, PhotoDataset, Split
+from sar_train.data.folder import SPLIT_FOLDERS, assemble, subfolders
+from sar_train.data.photos import PhotoDataset, Split
 from sar_train.errors import DataError
 
 SUFFIXES = (".csv", ".jsonl")
+METADATA = ("metadata.csv", "metadata.jsonl")
+LABEL_COLUMNS = ("label", "class", "class_name", "category")
+_Row = tuple[int, dict[str, str]]
 
 
-def load_list(path: Path, shots: int, seed: int) -> PhotoDataset:
+def load_list(path: Path, shots: int, seed: int, *, whole: bool = False, cache_dir: Path | None = None) -> PhotoDataset:
     """Open a list.
 
     Args:
@@ -24,49 +32,130 @@ def load_list(path: Path, shots: int, seed: int) -> PhotoDataset:
             are held out as for a folder.
         shots: K, 0 for as many as there are.
         seed: decides which photos are held out.
+        whole: to be judged on alone: the photos of the split test, all photos where there is none.
+        cache_dir: where the choice of photos that are held out is kept between runs.
 
     Raises:
         DataError: not there, not text, a bad line (its number is named), photos that are missing, or a class without a
             training photo.
     """
+    found = _Found(path)
+    for line, row in read_rows(path, ("path", "label")):
+        found.add(path.parent, row.get("path", ""), row.get("label", ""), row.get("split", ""), f"{path}, line {line}")
+    return found.dataset(path.stem, path.parent, shots, seed, whole=whole, cache_dir=cache_dir)
+
+
+def has_metadata(root: Path) -> bool:
+    """Whether a folder is one of Hugging Face's image folders with a metadata file, in it or in its splits' folders."""
+    return bool(_metadata_files(root))
+
+
+def load_metadata(
+    root: Path, shots: int, seed: int, *, whole: bool = False, cache_dir: Path | None = None
+) -> PhotoDataset:
+    """Open an image folder with metadata files.
+
+    Args:
+        root: the folder. Paths are relative to the metadata file; the split is that of the folder that the file or the
+            photo lies in, else what a column ``split`` says. The class is the column ``label`` (or ``class``,
+            ``class_name``, ``category``, or the only other one).
+        shots: K, 0 for as many as there are.
+        seed: decides which photos are held out.
+        whole: as for `load_list`.
+        cache_dir: as for `load_list`.
+
+    Raises:
+        DataError: as for `load_list`.
+    """
+    found = _Found(root)
+    for path in _metadata_files(root):
+        of_file = "" if path.parent == root else path.parent.name
+        for line, row in read_rows(path, ("file_name",)):
+            where = f"{path}, line {line}"
+            label = _label_column(row, where)
+            photo = row.get("file_name", "").strip()
+            first = photo.split("/")[0].lower() if "/" in photo else ""
+            split = of_file or row.get("split", "") or (first if first in SPLIT_FOLDERS else "")
+            found.add(path.parent, photo, row[label], split, where)
+    return found.dataset(root.resolve().name, root, shots, seed, whole=whole, cache_dir=cache_dir)
+
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
+    """(line number, values by column) of a CSV with at least these columns, or of a JSONL file.
+
+    Raises:
+        DataError: not there, not text, or not of that form.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    splits: dict[Split, dict[str, list[Path]]] = {}
-    seen: set[Path] = set()
-    for line, row in _csv_rows(text, path) if path.suffix.lower() == ".csv" else _json_rows(text, path):
-        photo, label, split = _read(row, f"{path}, line {line}")
-        if path.parent / photo in seen:
-            raise DataError(f"{path}, line {line}: {photo} is listed twice")
-        seen.add(path.parent / photo)
-        splits.setdefault(split, {}).setdefault(label, []).append(path.parent / photo)
-    if not seen:
-        raise DataError(f"{path}: no photos listed")
-    missing = sorted(photo for photo in seen if not photo.is_file())
-    if missing:
-        raise DataError(f"{path}: {len(missing)} of {len(seen)} photos are missing, the first is {missing[0]}")
-    if "train" not in splits:
-        raise DataError(f"{path}: no photo has the split train")
-    return assemble(path.stem, path.parent, splits, shots, seed)
+    return _csv_rows(text, path, columns) if path.suffix.lower() == ".csv" else _json_rows(text, path, columns)
 
 
-def _read(row: dict[str, str], where: str) -> tuple[str, str, Split]:
-    photo, label, name = (row.get(key, "").strip() for key in ("path", "label", "split"))
-    if not photo or not label:
-        raise DataError(f"{where}: expected a path and a label, got {photo!r} and {label!r}")
-    split = next((s for s in SPLITS if s == (name or "train")), None)
-    if split is None:
-        raise DataError(f"{where}: expected split train, val or test, got {name!r:.40}")
-    return photo, label, split
+class _Found:
+    """Photos by split and class, each once."""
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self._splits: dict[Split, dict[str, list[Path]]] = {}
+        self._seen: set[str] = set()
+
+    def add(self, folder: Path, photo: str, label: str, split: str, where: str) -> None:
+        photo, label, split = photo.strip(), label.strip(), split.strip()
+        if not photo or not label:
+            raise DataError(f"{where}: expected a path and a label, got {photo!r} and {label!r}")
+        place = SPLIT_FOLDERS.get((split or "train").lower())
+        if place is None:
+            raise DataError(f"{where}: expected split train, val or test, got {split!r:.40}")
+        path, plain = folder / photo, os.path.normpath(folder / photo)
+        if plain in self._seen:
+            raise DataError(f"{where}: {photo} is listed twice")
+        self._seen.add(plain)
+        self._splits.setdefault(place, {}).setdefault(label, []).append(path)
+
+    def dataset(
+        self, name: str, root: Path, shots: int, seed: int, *, whole: bool, cache_dir: Path | None
+    ) -> PhotoDataset:
+        if not self._seen:
+            raise DataError(f"{self._source}: no photos listed")
+        missing = sorted(photo for photo in self._seen if not Path(photo).is_file())
+        if missing:
+            count = f"{len(missing)} of {len(self._seen)} photos are missing"
+            raise DataError(f"{self._source}: {count}, the first is {missing[0]}")
+        if "train" not in self._splits and not whole:
+            raise DataError(f"{self._source}: no photo has the split train")
+        return assemble(name, root, self._splits, shots, seed, whole=whole, cache_dir=cache_dir)
 
 
-def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _metadata_files(root: Path) -> list[Path]:
+    """Metadata files of a folder, at most one in each place: its own, else those of its splits."""
+    places = [root, *(folder for folder in subfolders(root) if folder.name.lower() in SPLIT_FOLDERS)]
+    of_place = [[place / name for name in METADATA if (place / name).is_file()] for place in places]
+    twice = next((files for files in of_place if len(files) > 1), None)
+    if twice:
+        raise DataError(f"{twice[0].parent}: expected one of {' and '.join(METADATA)}, got both; remove one")
+    files = [file for found in of_place for file in found]
+    return files[:1] if files and files[0].parent == root else files
+
+
+def _label_column(row: dict[str, str], where: str) -> str:
+    for name in LABEL_COLUMNS:
+        if name in row:
+            return name
+    others = [name for name in row if name not in ("file_name", "split")]
+    if len(others) != 1:
+        raise DataError(f"{where}: expected a column label beside file_name, got {', '.join(others) or 'no other'}")
+    return others[0]
+
+
+def _csv_rows(text: str, path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
     try:
         header = [name.strip() for name in reader.fieldnames or ()]
-        if not {"path", "label"} <= set(header):
-            raise DataError(f"{path}: expected the header path,label[,split], got {','.join(header)!r:.80}")
+        if not set(columns) <= set(header):
+            form = "path,label[,split]" if "path" in columns else "file_name,label"
+            raise DataError(f"{path}: expected the header {form}, got {','.join(header)!r:.80}")
         reader.fieldnames = header
         for row in reader:
             yield reader.line_num, {key: value for key, value in row.items() if isinstance(value, str)}
@@ -74,14 +163,14 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
-def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_rows(text: str, path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: expected an object with path and label")
+            raise DataError(f"{path}, line {number}: expected an object with {columns[0]} and label")
         yield number, {key: str(value) for key, value in row.items() if isinstance(value, str | int)}

@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from sar_train.backbone import Backbone
 from sar_train.data.cache import FeatureCache, row_key, set_folder
-from sar_train.data.photos import Photo, PhotoDataset, Split
+from sar_train.data.photos import Photo, PhotoDataset, Split, SplitOrigin
+from sar_train.data.shots import Shots
+from sar_train.data.split_cache import draw_shots
 from sar_train.data.views import pixels
 from sar_train.errors import DataError
 
@@ -55,11 +57,11 @@ class PhotoSource:
             backbone: whose image tower encodes them.
             views: V, for training photos: the plain one and V - 1 random ones. Others have the plain one.
             seed: of the random views.
-            cache_dir: where features are kept between runs; None keeps them in memory.
+            cache_dir: where features and draws are kept between runs; None keeps them in memory.
             progress: show a bar on stderr where that is a terminal.
         """
         self.dataset, self.backbone, self.views, self.seed = dataset, backbone, views, seed
-        self._progress = progress
+        self._progress, self._cache_dir = progress, cache_dir
         folder = set_folder(cache_dir, dataset.name, backbone) if cache_dir else None
         self._cache = FeatureCache(folder, backbone.embed_dim)
 
@@ -84,9 +86,18 @@ class PhotoSource:
         return self.dataset.published_split
 
     @property
+    def split_origin(self) -> SplitOrigin:
+        """Whether the splits are those of papers, came with the photos, or were drawn here."""
+        return self.dataset.split_origin
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know, one line each."""
         return self.dataset.warnings
+
+    def draw(self, shots: int, seed: int) -> Shots:
+        """CoOp's draw of training and validation rows, the one of an earlier run where the photos are the same."""
+        return draw_shots(self.dataset, shots, seed, self._cache_dir)
 
     def labels(self, split: Split) -> Tensor:
         """(N,) int64 labels of all photos of a split."""

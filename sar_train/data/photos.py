@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 Split = Literal["train", "val", "test"]
+SplitOrigin = Literal["published", "given", "ours"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 TEMPLATE = "a photo of a {}."
 """For photos of which nothing else is known."""
@@ -33,8 +34,11 @@ class PhotoDataset:
         train: what shots are drawn from.
         val: for choosing settings; may be empty.
         test: for accuracies; may be empty.
-        published_split: whether the splits are those that papers report on.
+        published_split: whether these are the classes of a dataset that papers report base-to-new on, so that this is
+            what is run by default.
         warnings: what the user should know, one line each.
+        split_origin: whether the splits are those that papers report on, came with the photos, or were drawn here.
+            A dataset without training photos is a target of evaluation: all of it is tested on.
     """
 
     name: str
@@ -46,6 +50,7 @@ class PhotoDataset:
     test: tuple[Photo, ...]
     published_split: bool = False
     warnings: tuple[str, ...] = ()
+    split_origin: SplitOrigin = "given"
 
     def photos(self, split: Split) -> tuple[Photo, ...]:
         """The photos of one split, in their order."""
@@ -53,19 +58,20 @@ class PhotoDataset:
 
     def relative(self, photo: Photo) -> str:
         """A photo's path below ``root`` with forward slashes, or the whole path when it lies elsewhere."""
-        path = photo.path
-        return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
+        path, root = photo.path.as_posix(), self.root.as_posix().rstrip("/") + "/"
+        return path.removeprefix(root)  # text, since a million paths are asked for
 
     def keeping(self, photos: Mapping[Split, Sequence[Photo]], warning: str) -> PhotoDataset:
         """The dataset with some of its photos only.
 
-        Classes that keep no training photo are left out with all their photos, and labels close up.
+        Classes that keep no training photo (no test photo, where nothing is trained on) are left out with all their
+        photos, and labels close up.
 
         Args:
             photos: what to keep of each split, with the labels as they are now.
             warning: what to tell the user; the number of classes left out is added.
         """
-        kept = sorted({photo.label for photo in photos["train"]})
+        kept = sorted({photo.label for photo in photos["train" if self.train else "test"]})
         place = {label: i for i, label in enumerate(kept)}
         train, val, test = (
             tuple(Photo(p.path, place[p.label]) for p in photos[split] if p.label in place) for split in SPLITS

@@ -15,7 +15,7 @@ def without_unreadable(dataset: PhotoDataset, spec: Preprocess) -> PhotoDataset:
     """Decode every photo once and drop those that fail, with a warning that counts them and names the first.
 
     Raises:
-        DataError: no training photo is left.
+        DataError: no training photo is left, or no test photo where nothing is trained on.
     """
 
     def problem(photo: Photo) -> str:
@@ -34,6 +34,7 @@ def without_unreadable(dataset: PhotoDataset, spec: Preprocess) -> PhotoDataset:
         split: [photo for photo, text in zip(dataset.photos(split), problems[split], strict=True) if not text]
         for split in SPLITS
     }
-    if not kept["train"]:
-        raise DataError(f"dataset {dataset.name}: no training photo can be read, the first: {found[0]}")
+    if not kept["train" if dataset.train else "test"]:
+        what = "training" if dataset.train else "test"
+        raise DataError(f"dataset {dataset.name}: no {what} photo can be read, the first: {found[0]}")
     return dataset.keeping(kept, f"{len(found)} unreadable photos left out, the first: {found[0]}")

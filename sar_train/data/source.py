@@ -10,17 +10,14 @@ from typing import Protocol
 from torch import Tensor
 
 from sar_train.backbone import Backbone
-from sar_train.data import coop_layout
 from sar_train.data.feature_set import FeatureSet, Rows
-from sar_train.data.feature_source import FeatureSource
+from sar_train.data.feature_source import OUR_SPLIT, FeatureSource
 from sar_train.data.features import load_features
-from sar_train.data.folder import load_folder
-from sar_train.data.lists import SUFFIXES as LIST_SUFFIXES
-from sar_train.data.lists import load_list
+from sar_train.data.open_photos import open_photos
 from sar_train.data.photo_source import PhotoSource
-from sar_train.data.photos import SPLITS, PhotoDataset, Split
+from sar_train.data.photos import SPLITS, Split, SplitOrigin
 from sar_train.data.readable import without_unreadable
-from sar_train.errors import DataError
+from sar_train.data.shots import Shots
 
 __all__ = [
     "DEMO",
@@ -44,7 +41,9 @@ class Source(Protocol):
         name: of the dataset.
         class_names: C names, by label.
         template: hand-crafted prompt with ``{}``.
-        published_split: whether the splits are those that papers report on.
+        published_split: whether these are the classes of a dataset that papers report base-to-new on, so that this is
+            what is run by default.
+        split_origin: whether the splits are those of papers, came with the data, or were drawn here.
         warnings: what the user should know, one line each.
     """
 
@@ -57,7 +56,12 @@ class Source(Protocol):
     @property
     def published_split(self) -> bool: ...  # noqa: D102
     @property
+    def split_origin(self) -> SplitOrigin: ...  # noqa: D102
+    @property
     def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def draw(self, shots: int, seed: int) -> Shots:
+        """CoOp's draw of training and validation rows."""
 
     def labels(self, split: Split) -> Tensor:
         """(N,) int64 labels of all rows of a split."""
@@ -77,7 +81,8 @@ class PhotoOptions:
     """How photos are read.
 
     Attributes:
-        cache_dir: where image features are kept between runs; None keeps them in memory.
+        cache_dir: where image features, draws and splits that are ours are kept between runs; None keeps them in
+            memory.
         progress: show a bar on stderr where that is a terminal.
         allow_missing: go on without the photos that a published split names but that are not there.
         skip_unreadable: decode everything once and leave out what fails, in place of stopping at it.
@@ -97,18 +102,23 @@ def open_source(
     seed: int,
     views: int = 1,
     options: PhotoOptions = PhotoOptions(),
+    *,
+    whole: bool = False,
 ) -> FeatureSource | PhotoSource:
     """Open whatever a user names.
 
     Args:
         spec: ``demo``, a feature file (``.safetensors``), a list (``.csv``, ``.jsonl``), a folder, or the name of a
-            dataset. With ``data_root`` a dataset's name goes before a file or folder of that name.
+            dataset. With ``data_root`` a dataset's name goes before a file or folder of that name, and folders and
+            lists are looked for below it too (``pacs/photo``).
         data_root: the folder that holds datasets by name.
         backbone: encodes the photos, or must have made the features.
         shots: K; photos beyond them are held out where there is no published split.
         seed: of that choice and of the random views.
         views: V, the plain view and V - 1 random ones of each training photo.
         options: for photos.
+        whole: to be judged on alone, as a target of cross-dataset or domain generalisation: photos have only a test
+            split, that of the data where it has one of its own, else all photos. A feature file stays as it is.
 
     Raises:
         DataError: nothing of that name, or what is there cannot be used.
@@ -118,7 +128,15 @@ def open_source(
         features = load_features(DEMO_FILE if spec == DEMO else path)
         features.require(backbone)
         return FeatureSource(features)
-    dataset = _open_photos(spec, data_root, shots, seed, allow_missing=options.allow_missing)
+    dataset = open_photos(
+        spec,
+        data_root,
+        shots,
+        seed,
+        allow_missing=options.allow_missing,
+        whole=whole,
+        cache_dir=options.cache_dir,
+    )
     if options.skip_unreadable:
         dataset = without_unreadable(dataset, backbone.preprocess)
     return PhotoSource(dataset, backbone, views, seed, options.cache_dir, progress=options.progress)
@@ -133,6 +151,7 @@ def to_feature_set(source: FeatureSource | PhotoSource, provenance: Mapping[str,
     if isinstance(source, FeatureSource):
         return source.feature_set
     train, val, test = (Rows(source.plain(split), source.labels(split)) for split in SPLITS)
+    ours = {OUR_SPLIT: "\n".join(source.warnings)} if source.published_split and source.split_origin == "ours" else {}
     return FeatureSet(
         dataset=source.name,
         template=source.template,
@@ -144,25 +163,5 @@ def to_feature_set(source: FeatureSource | PhotoSource, provenance: Mapping[str,
         train=train,
         val=val,
         test=test,
-        provenance=provenance or {},
+        provenance={**(provenance or {}), **ours},
     )
-
-
-def _open_photos(spec: str, data_root: Path | None, shots: int, seed: int, *, allow_missing: bool) -> PhotoDataset:
-    path, known = Path(spec), coop_layout.find(spec)
-    if known and data_root:
-        return coop_layout.load_dataset(known, data_root, allow_missing=allow_missing)
-    if path.is_dir():
-        inside = coop_layout.layout_in(path)
-        if inside:
-            return coop_layout.load_dataset(inside, path, allow_missing=allow_missing)
-        return load_folder(path, shots, seed)
-    if path.suffix.lower() in LIST_SUFFIXES:
-        return load_list(path, shots, seed)
-    if known:
-        raise DataError(f"dataset {known}: say with --data-root which folder holds {coop_layout.LAYOUTS[known].folder}")
-    if path.is_file():
-        raise DataError(f"{path}: expected a folder, or a .safetensors, .csv or .jsonl file")
-    if len(path.parts) > 1 or path.suffix:
-        raise DataError(f"{path}: no such file or folder")
-    return coop_layout.load_dataset(spec, data_root or Path())

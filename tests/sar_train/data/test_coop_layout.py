@@ -1,31 +1,26 @@
-"""The published splits, real and damaged."""
+"""Datasets by name: the published splits with real and generated photos, and what is missing."""
 
 import json
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.coop import link_photos, write_split
 from support.photos import SHARED, needs_shared, write_photo
 
 from sar_train.data.coop_layout import LAYOUTS, find, layout_in, load_dataset, read_split
 from sar_train.data.shots import base_new
 from sar_train.errors import DataError
-from sar_train.prompts import split_template
+from sar_train.protocol import plan
 
 ROWS = [["a/1.png", 0, "ant"], ["b/1.png", 1, "bee"]]
 
 
-def write_split(folder: Path, content: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LAYOUTS["caltech101"].split_file
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
 def make_caltech(root: Path, present: list[str]) -> Path:
-    folder = root / "caltech-101"
-    write_split(folder, {"train": ROWS, "val": [], "test": [["a/2.png", 0, "ant"], ["b/2.png", 1, "bee"]]})
+    folder, content = (
+        root / "caltech-101",
+        {"train": ROWS, "val": [], "test": [["a/2.png", 0, "ant"], ["b/2.png", 1, "bee"]]},
+    )
+    write_split(folder, "caltech101", content, photos=False)
     for name in present:
         write_photo(folder / "101_ObjectCategories" / name)
     return root
@@ -76,17 +71,37 @@ def test_dtd_goes_on_without_what_is_missing() -> None:
 
 @needs_shared
 @pytest.mark.parametrize("name", ["eurosat", "oxford_flowers", "oxford_pets", "stanford_cars", "ucf101"])
-def test_photos_are_looked_for_where_the_layout_says(tmp_path: Path, name: str) -> None:
+def test_the_real_split_files_over_generated_photos(tmp_path: Path, name: str) -> None:
     layout = LAYOUTS[name]
-    folder = tmp_path / layout.folder
-    folder.mkdir()
     content = json.loads((SHARED / "splits" / layout.split_file).read_text())
-    first = {row[1]: row for row in reversed(content["train"])}
-    small = {"train": list(first.values()), "val": [], "test": content["test"][:2]}
-    (folder / layout.split_file).write_text(json.dumps(small))
-    for row in [*small["train"], *small["test"]]:
-        write_photo(folder / layout.images / row[0], size=(8, 8))
-    assert len(load_dataset(name, tmp_path).train) == len(first)
+    write_split(tmp_path / layout.folder, name, content)
+    dataset = load_dataset(name, tmp_path)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == layout.counts
+    assert len(dataset.class_names) == layout.classes
+    assert (dataset.warnings, dataset.split_origin) == ((), "published")
+    first = content["train"][0]
+    assert dataset.relative(dataset.train[0]) == first[0]
+    assert dataset.class_names[dataset.train[0].label] == first[2]
+    (tmp_path / layout.folder / layout.images / first[0]).unlink()
+    with pytest.raises(DataError, match=f"1 of {sum(layout.counts)} photos are missing, the first is .*{first[0]}"):
+        load_dataset(name, tmp_path)
+
+
+@needs_shared
+def test_dtd_halves_are_those_of_what_exists() -> None:
+    dataset = load_dataset("dtd", SHARED, allow_missing=True)
+    chosen = plan("auto", len(dataset.class_names), published_split=dataset.published_split)
+    assert [dataset.class_names[label] for label in chosen.base] == ["banded", "blotchy", "braided", "bubbly", "bumpy"]
+    assert [dataset.class_names[label] for label in chosen.new][:2] == ["chequered", "cobwebbed"]
+    target = load_dataset("dtd", SHARED, allow_missing=True, whole=True)
+    assert (target.class_names, target.test, target.train) == (dataset.class_names, dataset.test, ())
+
+
+@needs_shared
+def test_as_a_target_the_published_test_photos_alone() -> None:
+    whole, dataset = load_dataset("caltech101", SHARED, whole=True), load_dataset("caltech101", SHARED)
+    assert (whole.train, whole.val, whole.test) == ((), (), dataset.test)
+    assert whole.class_names == dataset.class_names
 
 
 def test_names_are_forgiving_and_the_nearest_is_offered() -> None:
@@ -94,8 +109,6 @@ def test_names_are_forgiving_and_the_nearest_is_offered() -> None:
     assert find("nothing") is None
     with pytest.raises(DataError, match=r"unknown dataset 'caltech'; did you mean caltech101\?"):
         load_dataset("caltech", Path())
-    for layout in LAYOUTS.values():
-        split_template(layout.template)
 
 
 def test_no_split_file(tmp_path: Path) -> None:
@@ -118,22 +131,8 @@ def test_no_photo_at_all_is_never_allowed(tmp_path: Path) -> None:
         load_dataset("caltech101", tmp_path, allow_missing=True)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "cannot be read as JSON"),
-        ([], "expected an object with the lists train, val and test"),
-        ({"train": ROWS, "val": []}, "expected an object with the lists"),
-        ({"train": [["a.png", "0", "ant"]], "val": [], "test": []}, r"train[0]: expected [path, label, class name]"),
-        ({"train": [["a.png", True, "ant"]], "val": [], "test": []}, r"train[0]: expected [path, label, class name]"),
-        ({"train": [["../a.png", 0, "ant"]], "val": [], "test": []}, "expected a path below the image folder"),
-        ({"train": [["/a.png", 0, "ant"]], "val": [], "test": []}, "expected a path below the image folder"),
-        ({"train": [*ROWS, ["c", 0, "bee"]], "val": [], "test": []}, "label 0 has two names, 'ant' and 'bee'"),
-        ({"train": [["a", 1, "ant"]], "val": [], "test": []}, "expected training photos for labels 0 to C - 1"),
-        ({"train": [], "val": [], "test": []}, "expected training photos"),
-        ({"train": ROWS, "val": [], "test": [["c", 2, "cat"]]}, "got 2 labels of 3"),
-    ],
-)
-def test_damaged_split_files(tmp_path: Path, content: Any, message: str) -> None:
-    with pytest.raises(DataError, match=re.escape(message)):
-        read_split(write_split(tmp_path, content))
+def test_a_loop_of_links(tmp_path: Path) -> None:
+    images = link_photos(tmp_path / "eurosat/2750", ["River/1.jpg"])
+    (images / "Forest").symlink_to("Forest")
+    with pytest.raises(DataError, match="dataset eurosat: .*Forest: cannot be read"):
+        load_dataset("eurosat", tmp_path)

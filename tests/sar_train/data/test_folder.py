@@ -125,3 +125,29 @@ def test_names_that_no_prompt_can_hold(names: tuple[str, ...], message: str) -> 
     classes = {name: [Path(f"{i}.png")] for i, name in enumerate(names)}
     with pytest.raises(DataError, match=message):
         assemble("x", Path("x"), {"train": classes}, 1, 1)
+
+
+def test_as_a_target_all_photos_or_the_given_test_photos(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "own", {"a": 5, "b": 1})
+    whole = load_folder(root, 16, 1, whole=True)
+    assert (counts(whole), whole.warnings, whole.split_origin) == ([(0, 0, 5), (0, 0, 1)], (), "ours")
+    given = tmp_path / "given"
+    write_folder(given / "train", {"a": 4, "b": 4})
+    write_folder(given / "test", {"a": 2})
+    whole = load_folder(given, 16, 1, whole=True)
+    assert (counts(whole), whole.split_origin) == ([(0, 0, 2), (0, 0, 0)], "given")
+
+
+def test_a_target_may_have_test_photos_alone(tmp_path: Path) -> None:
+    write_folder(tmp_path / "test", {"a": 2, "b": 3})
+    assert counts(load_folder(tmp_path, 16, 1, whole=True)) == [(0, 0, 2), (0, 0, 3)]
+    (tmp_path / "test/c").mkdir()
+    with pytest.raises(DataError, match="class 'c' has no usable photo"):
+        load_folder(tmp_path, 16, 1, whole=True)
+
+
+def test_where_the_split_comes_from(tmp_path: Path) -> None:
+    assert load_folder(write_folder(tmp_path / "x", {"a": 5}), 2, 1).split_origin == "ours"
+    for split in ("train", "test"):
+        write_folder(tmp_path / "y" / split, {"a": 2})
+    assert load_folder(tmp_path / "y", 2, 1).split_origin == "given"

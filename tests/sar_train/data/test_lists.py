@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.photos import write_photo
 
-from sar_train.data.lists import load_list
+from sar_train.data.lists import has_metadata, load_list, load_metadata, read_rows
 from sar_train.errors import DataError
 
 
@@ -70,3 +70,78 @@ def test_binary_and_missing_lists(tmp_path: Path) -> None:
         load_list(tmp_path / "l.csv", 16, 1)
     with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
         load_list(tmp_path / "none.csv", 16, 1)
+
+
+def test_a_list_as_a_target(tmp_path: Path, photos: list[str]) -> None:
+    plain = write(tmp_path, "path,label\n" + "".join(f"{name},cat\n" for name in photos))
+    assert len(load_list(plain, 1, 1, whole=True).test) == 6
+    rows = zip(photos, ["train"] * 3 + ["test"] * 3, strict=True)
+    split = write(tmp_path, "path,label,split\n" + "".join(f"{name},cat,{part}\n" for name, part in rows))
+    assert [p.path.name for p in load_list(split, 1, 1, whole=True).test] == ["3.png", "4.png", "5.png"]
+    only = write(tmp_path, f"path,label,split\n{photos[0]},cat,test\n")
+    assert len(load_list(only, 1, 1, whole=True).test) == 1
+
+
+def test_metadata_beside_the_photos(tmp_path: Path, photos: list[str]) -> None:
+    rows = [f"{name},{'cat' if i % 2 else 'dog'},x" for i, name in enumerate(photos)]
+    write(tmp_path, "file_name,label,photographer\n" + "\n".join(rows), "metadata.csv")
+    assert has_metadata(tmp_path)
+    dataset = load_metadata(tmp_path, 2, 1)
+    assert (dataset.name, dataset.class_names) == (tmp_path.name, ("cat", "dog"))
+    assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 6
+    assert not has_metadata(tmp_path / "img")
+
+
+def test_metadata_in_each_split(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("validation", 2), ("test", 3)):
+        rows = [{"file_name": f"{i}.png", "species": "ant" if i % 2 else "bee"} for i in range(count)]
+        for row in rows:
+            write_photo(tmp_path / split / row["file_name"])
+        write(tmp_path / split, "\n".join(map(json.dumps, rows)), "metadata.jsonl")
+    dataset = load_metadata(tmp_path, 2, 1)
+    assert dataset.class_names == ("ant", "bee")
+    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [4, 2, 3]
+    assert dataset.relative(dataset.val[0]) == "validation/1.png"
+
+
+def test_splits_by_the_folder_of_a_photo_or_a_column(tmp_path: Path) -> None:
+    names = ["train/a.png", "train/b.png", "test/c.png", "test/d.png", "test/e.png"]
+    for name in names:
+        write_photo(tmp_path / name)
+    write(tmp_path, "file_name,label\n" + "".join(f"{name},cat\n" for name in names), "metadata.csv")
+    assert [p.path.name for p in load_metadata(tmp_path, 1, 1).test] == ["c.png", "d.png", "e.png"]
+    text = "file_name,class,split\n" + "".join(
+        f"{name},cat,{part}\n" for name, part in zip(names, ("train", "train", "val"), strict=False)
+    )
+    write(tmp_path, text, "metadata.csv")
+    assert load_metadata(tmp_path, 1, 1).warnings == ("no test split: the validation photos are tested on",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\n", "expected the header file_name,label, got 'path,label'"),
+        ("file_name,a,b\nimg/0.png,x,y\n", "line 2: expected a column label beside file_name, got a, b"),
+        ("file_name\nimg/0.png\n", "expected a column label beside file_name, got no other"),
+        ("file_name,label\nimg/9.png,x\n", "1 of 1 photos are missing, the first is "),
+        ("file_name,label\nimg/0.png,x\nimg/../img/0.png,x\n", "line 3: img/../img/0.png is listed twice"),
+        ("file_name,label\n", "no photos listed"),
+    ],
+)
+def test_bad_metadata(tmp_path: Path, photos: list[str], text: str, message: str) -> None:
+    write(tmp_path, text, "metadata.csv")
+    with pytest.raises(DataError, match=re.escape(message)):
+        load_metadata(tmp_path, 16, 1)
+
+
+def test_two_metadata_files(tmp_path: Path) -> None:
+    for name in ("metadata.csv", "metadata.jsonl"):
+        write(tmp_path, "", name)
+    with pytest.raises(DataError, match=r"expected one of metadata\.csv and metadata\.jsonl, got both"):
+        load_metadata(tmp_path, 16, 1)
+
+
+def test_every_row_is_read_by_its_own_line(tmp_path: Path) -> None:
+    assert list(read_rows(write(tmp_path, 'path,label\n"a\nb",x\nc,y\n'), ("path", "label"))) == [
+        (3, {"path": "a\nb", "label": "x"}), (4, {"path": "c", "label": "y"}),
+    ]  # fmt: skip

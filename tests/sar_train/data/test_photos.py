@@ -25,3 +25,20 @@ def test_keeping_closes_up_labels() -> None:
     assert [p.label for p in kept.train] == [0, 0, 1, 1]
     assert kept.val == ()
     assert kept.warnings == ("two photos left out and 1 classes",)
+
+
+def test_targets_keep_the_classes_of_their_test_photos() -> None:
+    x = dataset()
+    target = PhotoDataset("x", x.class_names, x.template, x.root, (), (), x.train)
+    kept = target.keeping({"train": (), "val": (), "test": x.train[4:]}, "less")
+    assert (kept.class_names, [p.label for p in kept.test]) == (("c",), [0, 0])
+
+
+def test_relative_paths_are_text() -> None:
+    for root, path, expected in (
+        ("/", "/a/b.jpg", "a/b.jpg"),
+        (".", "a/b.jpg", "a/b.jpg"),
+        ("/data/x", "/data/xy/b.jpg", "/data/xy/b.jpg"),
+    ):
+        x = PhotoDataset("x", ("a",), "{}", Path(root), (), (), ())
+        assert x.relative(Photo(Path(path), 0)) == expected

@@ -29,3 +29,14 @@ def test_a_class_may_be_lost_but_not_all(tmp_path: Path) -> None:
     dataset.train[1].path.write_bytes(b"")
     with pytest.raises(DataError, match="no training photo can be read"):
         without_unreadable(dataset, tiny_backbone().preprocess)
+
+
+def test_targets(tmp_path: Path) -> None:
+    dataset, spec = load_folder(write_folder(tmp_path, {"a": 2, "b": 1}), 4, 1, whole=True), tiny_backbone().preprocess
+    dataset.test[2].path.write_bytes(b"broken")
+    cleaned = without_unreadable(dataset, spec)
+    assert (cleaned.class_names, len(cleaned.test)) == (("a",), 2)
+    for photo in dataset.test:
+        photo.path.write_bytes(b"broken")
+    with pytest.raises(DataError, match="no test photo can be read"):
+        without_unreadable(dataset, spec)

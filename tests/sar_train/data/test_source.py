@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.coop import link_photos
 from support.features import feature_set
 from support.photos import SHARED, needs_shared, write_folder, write_photo
 from support.tiny import tiny_backbone
 
 from sar_train.data import source as module
 from sar_train.data.features import save_features
+from sar_train.data.own_split import NAME_FIXES
 from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, Source, open_source, to_feature_set
 from sar_train.errors import DataError
 
@@ -89,3 +91,36 @@ def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for spec, message in cases.items():
         with pytest.raises(DataError, match=message):
             opened(spec)
+
+
+def test_targets_have_test_photos_alone(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "pets" / "photo", {"a": 6, "b": 6})
+    source = open_source("pets/photo", tmp_path, tiny_backbone(), 4, 1, whole=True)
+    assert isinstance(source, PhotoSource)
+    assert (len(source.labels("train")), len(source.labels("val")), len(source.labels("test"))) == (0, 0, 12)
+    assert source.plain("test").shape == (12, 32)
+    assert source.features("train").shape == (0, 1, 32)
+    assert opened(folder).split_origin == "ours"
+
+
+def test_a_split_of_ours_is_said_in_feature_files_too(tmp_path: Path) -> None:
+    link_photos(tmp_path / "eurosat/2750", [f"{c}/{i}.jpg" for c in NAME_FIXES["eurosat"] for i in range(10)])
+    source = opened("eurosat", tmp_path)
+    assert (source.published_split, source.split_origin) == (True, "ours")
+    save_features(to_feature_set(source, {"licence": "MIT"}), tmp_path / "x.safetensors")
+    again = opened(tmp_path / "x.safetensors")
+    assert (again.published_split, again.split_origin) == (True, "ours")
+    assert again.warnings == source.warnings
+    assert "our own split and not the published one" in again.warnings[0]
+
+
+def test_draws_are_kept_where_features_are(tmp_path: Path) -> None:
+    folder, cache = write_folder(tmp_path / "pets", {"a": 9, "b": 9}), tmp_path / "cache"
+    plain, kept = opened(folder), opened(folder, cache_dir=cache)
+    assert kept.draw(4, 1) == kept.draw(4, 1) == plain.draw(4, 1)
+    assert sorted(path.name for path in (cache / "splits").rglob("*.json")) == [
+        "shot_4-seed_1.json", "split-4-seed_1.json",
+    ]  # fmt: skip
+    made = to_feature_set(plain)
+    assert FeatureSource(made).draw(4, 1) == plain.draw(4, 1)
+    assert (FeatureSource(made).split_origin, FeatureSource(made).warnings) == ("given", ())

@@ -1,0 +1,99 @@
+"""What is wrong with the lists of a known dataset: its classes, its counts, its names, photos in two splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from sar_train.data import imagenet
+from sar_train.data.coop_layout import Listing, read_listing
+from sar_train.data.findings import Finding, from_error
+from sar_train.data.layouts import GUIDE, LAYOUTS
+from sar_train.data.photos import SPLITS
+from sar_train.errors import DataError
+
+TWICE_IN_IMAGENET = ("missile", "sunglasses")
+"""Names that OpenAI's list, and so the published ``classnames.txt``, has twice."""
+
+
+def list_known(key: str, folder: Path) -> tuple[Listing | None, list[Finding]]:
+    """What a dataset's lists and folders say, None where they cannot be used, and what is wrong with them."""
+    if key in imagenet.KEYS:
+        found = [from_error(key, DataError(text)) for text in imagenet.problems(key, folder)]
+        if found:
+            return None, found
+    try:
+        listing = read_listing(key, folder, allow_missing=True)
+    except (DataError, OSError) as error:
+        layout, findings = LAYOUTS[key], [from_error(key, error)]
+        if layout.split_file and not (folder / layout.split_file).is_file():
+            what = f"{layout.split_file} is not there, and a split of our own cannot be drawn"
+            findings.insert(0, Finding("error", key, what, f"get the file as {GUIDE} says"))
+        return None, findings
+    return listing, [_of_warning(key, listing)] if listing.origin == "ours" else []
+
+
+def check_rows(key: str, listing: Listing) -> list[Finding]:
+    """Counts against the published ones, names that cannot be told apart, and photos that are listed twice."""
+    return [*_counts(key, listing), *_names(key, listing), *_twice(key, listing)]
+
+
+def _of_warning(key: str, listing: Listing) -> Finding:
+    what, _, mend = listing.warning.removeprefix(f"dataset {key}: ").rpartition("; ")
+    return Finding("warning", key, what, mend)
+
+
+def _counts(key: str, listing: Listing) -> list[Finding]:
+    layout, findings = LAYOUTS[key], []
+    if len(listing.class_names) != layout.classes:
+        what = f"{len(listing.class_names):,} classes, expected {layout.classes:,}"
+        findings.append(Finding("error", key, what, "complete the download, or go on with --allow-missing"))
+    counts: dict[str, int] = {split: len(listing.rows[split]) for split in SPLITS}
+    expected: dict[str, int] = dict(zip(SPLITS, layout.counts, strict=True))
+    if listing.origin == "ours":
+        counts, expected = {"all splits": sum(counts.values())}, {"all splits": sum(layout.counts)}
+    for split, count in counts.items():
+        if count != expected[split]:
+            lists = bool(layout.split_file) or key == "fgvc_aircraft"
+            mend = f"compare the lists with {GUIDE}" if lists else "complete the download, and remove what is not of it"
+            what = f"{count:,} photos in {split}, published: {expected[split]:,}"
+            findings.append(Finding("warning" if count > expected[split] else "error", key, what, mend))
+    return findings
+
+
+def _names(key: str, listing: Listing) -> list[Finding]:
+    spelt = Counter(" ".join(name.replace("_", " ").lower().split()) for name in listing.class_names)
+    twice = sorted(name for name, count in spelt.items() if count > 1)
+    if key not in imagenet.KEYS:
+        mend = f"get the split file as {GUIDE} says"
+        return (
+            [Finding("error", key, f"classes that read the same in a prompt: {', '.join(twice)}", mend)]
+            if twice
+            else []
+        )
+    strange = [name for name in twice if name not in TWICE_IN_IMAGENET]
+    if strange:
+        what = f"names that occur twice in classnames.txt: {', '.join(strange)}; the published list has them once"
+        return [Finding("warning", key, what, f"get classnames.txt as {GUIDE} says")]
+    said = f"{' and '.join(twice)} occur twice in classnames.txt, as published; classes are told apart by WordNet id"
+    return [Finding("ok", key, said)] if twice else []
+
+
+def _twice(key: str, listing: Listing) -> list[Finding]:
+    seen: dict[str, set[str]] = {}
+    count: Counter[str] = Counter()
+    for split in SPLITS:
+        for path, _ in listing.rows[split]:
+            seen.setdefault(path, set()).add(split)
+            count[path] += 1
+    findings = []
+    shared = [path for path, splits in seen.items() if len(splits) > 1]
+    if shared:
+        where = " and ".join(split for split in SPLITS if split in seen[shared[0]])
+        what = f"{len(shared):,} photos are in two splits, the first is {shared[0]} (in {where})"
+        findings.append(Finding("error", key, what, f"get the split file as {GUIDE} says"))
+    repeated = [path for path, number in count.items() if number > len(seen[path])]
+    if repeated:
+        what = f"{len(repeated):,} photos are listed twice in one split, the first is {repeated[0]}"
+        findings.append(Finding("warning", key, what, f"get the split file as {GUIDE} says"))
+    return findings

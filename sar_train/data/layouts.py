@@ -1,0 +1,129 @@
+"""The datasets that are known by name, laid out as KaiyangZhou/CoOp's DATASETS.md says.
+
+The table is all that differs between those with a split file. Templates are those of CoOp's zero-shot CLIP; counts are
+those of the published splits, which `sar-experiment check-data` compares with.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+PHOTO = "a photo of a {}."
+GUIDE = "CoOp's DATASETS.md (github.com/KaiyangZhou/CoOp)"
+"""Where each dataset's download and split file are described."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One dataset.
+
+    Attributes:
+        folder: its folder below the root.
+        images: where its photos lie below that; may be empty.
+        split_file: the published split; empty where the dataset's own lists or folders are the split.
+        template: hand-crafted prompt with ``{}``.
+        classes: how many.
+        counts: photos in train, val and test.
+        aliases: its other names.
+    """
+
+    folder: str
+    images: str
+    split_file: str
+    template: str
+    classes: int
+    counts: tuple[int, int, int]
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def only_tests(self) -> bool:
+        """Whether there is nothing to train on: a target of evaluation."""
+        return not self.counts[0]
+
+
+def _zhou(name: str) -> str:
+    return f"split_zhou_{name}.json"
+
+
+LAYOUTS: dict[str, Layout] = {
+    "imagenet": Layout("imagenet", "images", "", PHOTO, 1000, (1281167, 0, 50000)),
+    "caltech101": Layout(
+        "caltech-101", "101_ObjectCategories", _zhou("Caltech101"), PHOTO, 100, (4128, 1649, 2465), ("caltech-101",)
+    ),
+    "oxford_pets": Layout(
+        "oxford_pets", "images", _zhou("OxfordPets"), "a photo of a {}, a type of pet.", 37, (2944, 736, 3669),
+        ("pets",),
+    ),
+    "stanford_cars": Layout(
+        "stanford_cars", "", _zhou("StanfordCars"), PHOTO, 196, (6509, 1635, 8041), ("cars",)
+    ),
+    "oxford_flowers": Layout(
+        "oxford_flowers", "jpg", _zhou("OxfordFlowers"), "a photo of a {}, a type of flower.", 102, (4093, 1633, 2463),
+        ("flowers102", "flowers"),
+    ),
+    "food101": Layout(
+        "food-101", "images", _zhou("Food101"), "a photo of {}, a type of food.", 101, (50500, 20200, 30300)
+    ),
+    "fgvc_aircraft": Layout(
+        "fgvc_aircraft", "images", "", "a photo of a {}, a type of aircraft.", 100, (3334, 3333, 3333), ("aircraft",)
+    ),
+    "sun397": Layout("sun397", "SUN397", _zhou("SUN397"), PHOTO, 397, (15880, 3970, 19850)),
+    "dtd": Layout(
+        "dtd", "images", _zhou("DescribableTextures"), "{} texture.", 47, (2820, 1128, 1692), ("describabletextures",)
+    ),
+    "eurosat": Layout(
+        "eurosat", "2750", _zhou("EuroSAT"), "a centered satellite photo of {}.", 10, (13500, 5400, 8100)
+    ),
+    "ucf101": Layout(
+        "ucf101", "UCF-101-midframes", _zhou("UCF101"), "a photo of a person doing {}.", 101, (7639, 1898, 3783)
+    ),
+    "imagenetv2": Layout(
+        "imagenetv2", "imagenetv2-matched-frequency-format-val", "", PHOTO, 1000, (0, 0, 10000)
+    ),
+    "imagenet_sketch": Layout("imagenet-sketch", "images", "", PHOTO, 1000, (0, 0, 50889)),
+    "imagenet_a": Layout(
+        "imagenet-adversarial", "imagenet-a", "", PHOTO, 200, (0, 0, 7500), ("imagenet_adversarial",)
+    ),
+    "imagenet_r": Layout("imagenet-rendition", "imagenet-r", "", PHOTO, 200, (0, 0, 30000), ("imagenet_rendition",)),
+}  # fmt: skip
+
+
+def find(name: str) -> str | None:
+    """The table's key for a name, case and punctuation aside; None when there is none."""
+    known = {_plain(alias): key for key, layout in LAYOUTS.items() for alias in (key, *layout.aliases)}
+    return known.get(_plain(name))
+
+
+def layout_in(folder: Path) -> str | None:
+    """The dataset whose split file lies in a folder, None when none does."""
+    return next((key for key, x in LAYOUTS.items() if x.split_file and (folder / x.split_file).is_file()), None)
+
+
+def dataset_in(folder: Path) -> str | None:
+    """The dataset that a folder is: by its split file, or by its own name and that of the folder of photos in it."""
+    return layout_in(folder) or next((key for key, x in LAYOUTS.items() if _is_named_like(folder, x)), None)
+
+
+def folder_of(key: str, root: Path) -> Path:
+    """A dataset's folder: below ``root``, or ``root`` itself where there is none below it."""
+    below = root / LAYOUTS[key].folder
+    return below if below.is_dir() else root
+
+
+def is_there(key: str, root: Path) -> bool:
+    """Whether ``root`` holds a dataset, or is it: a split file or a folder of photos, and not those of another one."""
+    layout, folder = LAYOUTS[key], folder_of(key, root)
+    if folder == root and dataset_in(root) not in (None, key):
+        return False
+    has_split = bool(layout.split_file) and (folder / layout.split_file).is_file()
+    return has_split or (folder / (layout.images or "cars_train")).is_dir()
+
+
+def _is_named_like(folder: Path, layout: Layout) -> bool:
+    return folder.resolve().name == layout.folder and (folder / (layout.images or "cars_train")).is_dir()
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,0 +1,55 @@
+"""Which of a dataset's listed photos exist, asked folder by folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sar_train.data.photos import SPLITS, Photo, PhotoDataset
+from sar_train.errors import DataError
+
+
+class Listings:
+    """The names in each folder that was asked about, read once."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, frozenset[str]] = {}
+
+    def has(self, path: Path) -> bool:
+        """Whether there is an entry of that name."""
+        folder = path.parent
+        if folder not in self._names:
+            try:
+                with os.scandir(folder) as entries:
+                    self._names[folder] = frozenset(entry.name for entry in entries)
+            except OSError:
+                self._names[folder] = frozenset()
+        return path.name in self._names[folder]
+
+
+def without_missing(dataset: PhotoDataset, *, allow_missing: bool) -> PhotoDataset:
+    """The dataset as it is when every photo exists, else what exists of it.
+
+    Args:
+        dataset: with photos that a list names.
+        allow_missing: go on with the rest; classes without a photo to train on (to test on, where nothing is trained
+            on) are left out.
+
+    Raises:
+        DataError: photos are missing; the message counts them, names the first and says what can be done.
+    """
+    there = Listings()
+    here: dict[str, list[Photo]] = {split: [p for p in dataset.photos(split) if there.has(p.path)] for split in SPLITS}
+    total = sum(len(dataset.photos(split)) for split in SPLITS)
+    missing = total - sum(map(len, here.values()))
+    if missing == 0:
+        return dataset
+    if not allow_missing or not here["train" if dataset.train else "test"]:
+        first = next(p for split in SPLITS for p in dataset.photos(split) if not there.has(p.path))
+        advice = "" if missing == total else ", or go on without them with --allow-missing"
+        raise DataError(
+            f"dataset {dataset.name}: {missing} of {total} photos are missing, the first is {first.path}; "
+            f"complete the download{advice}"
+        )
+    kept = {split: here[split] for split in SPLITS}
+    return dataset.keeping(kept, f"dataset {dataset.name}: went on without {missing} of {total} photos")

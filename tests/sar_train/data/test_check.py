@@ -1,0 +1,124 @@
+"""A check of data says everything that is wrong, and never stops at it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.coop import link_photos, write_split
+from support.hf import make_dataset, to_saved
+from support.photos import SHARED, needs_shared, write_folder
+
+from sar_train.data.check import check
+from sar_train.data.layouts import LAYOUTS
+from sar_train.errors import DataError
+
+
+def write_dtd(root: Path, per_class: int = 4) -> Path:
+    names = [f"texture {i}" for i in range(47)]
+    rows = {
+        split: [[f"{name}/{split}{i}.jpg", label, name] for label, name in enumerate(names) for i in range(count)]
+        for split, count in (("train", per_class), ("val", 1), ("test", 2))
+    }
+    return write_split(root / "dtd", "dtd", rows)
+
+
+def test_a_folder_of_datasets(tmp_path: Path) -> None:
+    folder = write_dtd(tmp_path)
+    (tmp_path / "own").mkdir()
+    (folder / "images/texture 0/train0.jpg").unlink()
+    bad = folder / "images/texture 1/train0.jpg"
+    bad.unlink()
+    bad.write_bytes(b"")
+    bad = folder / "images/texture 2/train0.jpg"
+    bad.unlink()
+    bad.write_bytes(b"<html>")
+    seen: dict[str, int] = {}
+
+    def watch(name: str, total: int) -> Callable[[int], None]:
+        seen[name] = total
+        return lambda done: None
+
+    report = check(tmp_path, watch=watch)
+    (dtd,) = report.checked
+    assert (dtd.name, dtd.classes, dtd.counts, dtd.decoded, dtd.state) == ("dtd", 47, (188, 47, 94), 327, "error")
+    said = [finding.what for finding in dtd.findings if "published" not in finding.what]
+    assert said[0] == f"1 of 329 listed photos are not there: {folder / 'images/texture 0/train0.jpg'}"
+    assert said[1] == f"1 of 329 photos have no bytes: {folder / 'images/texture 1/train0.jpg'}"
+    assert said[2].startswith(f"1 of 327 photos cannot be read: {folder / 'images/texture 2/train0.jpg'} (")
+    assert all(finding.mend for finding in dtd.findings)
+    assert set(report.absent) == set(LAYOUTS) - {"dtd"}
+    assert report.others == ("own",)
+    assert not report.usable
+    assert seen == {"dtd": 327}
+
+
+def test_a_sample_is_even_and_all_images_are_all(tmp_path: Path) -> None:
+    write_dtd(tmp_path, per_class=20)
+    assert check(tmp_path).checked[0].decoded == 500
+    assert check(tmp_path / "dtd", all_images=True).checked[0].decoded == 47 * 23
+
+
+def test_one_by_name(tmp_path: Path) -> None:
+    write_dtd(tmp_path)
+    report = check(tmp_path, ["DescribableTextures", "food-101"])
+    assert [(checked.name, checked.state) for checked in report.checked] == [("dtd", "error"), ("food101", "error")]
+    assert report.checked[1].findings[0].what == f"{tmp_path / 'food-101'} is not there"
+    assert report.absent == ()
+    with pytest.raises(DataError, match="unknown dataset 'foo'"):
+        check(tmp_path, ["foo"])
+    with pytest.raises(DataError, match="no such file or folder"):
+        check(tmp_path / "none")
+
+
+def test_own_photos(tmp_path: Path) -> None:
+    own = write_folder(tmp_path / "own", {"a": 20, "b": 3})
+    (report,) = check(own).checked
+    assert (report.name, report.classes, report.counts, report.state) == ("own", 2, (18, 2, 3), "warning")
+    assert report.findings[0].what == "1 classes have fewer than 16 photos (the fewest: 3); all are used"
+    (own / "a/00.png").write_bytes(b"broken")
+    (report,) = check(own).checked
+    assert report.findings[-1].what.startswith("1 of 23 photos cannot be read")
+    (own / "c").mkdir()
+    (report,) = check(own).checked
+    assert report.findings[0].what.startswith(f"{own}: class 'c' has no usable photo")
+    assert report.findings[0].mend == "add photos, or remove the class"
+    (tmp_path / "list.csv").write_text("path,label\nown/a/00.png,x\nown/a/99.png,x\n")
+    assert "1 of 2 photos are missing" in check(tmp_path / "list.csv").checked[0].findings[0].what
+    (report,) = check(write_folder(tmp_path / "target/test", {"a": 2}).parent).checked
+    assert (report.counts, report.state) == ((0, 0, 2), "ok")
+    (tmp_path / "empty").mkdir()
+    assert check(tmp_path / "empty").checked[0].state == "error"
+
+
+def test_every_domain(tmp_path: Path) -> None:
+    root = link_photos(tmp_path / "pacs", [f"{d}/{c}/{i}.jpg" for d in "xy" for c in ("cat", "dog") for i in range(20)])
+    assert [(c.name, c.classes, c.state) for c in check(root).checked] == [("pacs/x", 2, "ok"), ("pacs/y", 2, "ok")]
+
+
+def test_packed_photos(tmp_path: Path) -> None:
+    pytest.importorskip("datasets", reason="needs the library datasets")
+    (report,) = check(to_saved(tmp_path / "ok", {"train": make_dataset(4), "validation": make_dataset(2)})).checked
+    assert (report.classes, report.counts, report.state) == (2, (4, 2, 0), "ok")
+    (report,) = check(to_saved(tmp_path / "odd", {"train": make_dataset(4), "extra": make_dataset(2)})).checked
+    assert "got extra" in report.findings[-1].what
+    (tmp_path / "ok/dataset_dict.json").write_text("{")
+    assert check(tmp_path / "ok").checked[0].state == "error"
+
+
+@needs_shared
+def test_the_real_folder() -> None:
+    report = check(SHARED)
+    found = {checked.name: checked for checked in report.checked}
+    assert found["caltech101"].findings == ()
+    assert found["caltech101"].counts == (4128, 1649, 2465)
+    assert "4,440 of 5,640 listed photos are not there, 37 folders of them altogether" in found["dtd"].findings[0].what
+    assert "--allow-missing" in found["dtd"].findings[0].mend
+    assert "pacs" in report.others
+
+
+def test_an_empty_folder_of_a_known_dataset(tmp_path: Path) -> None:
+    (tmp_path / "food-101").mkdir()
+    (food,) = check(tmp_path).checked
+    expected = "expected a folder images or split_zhou_Food101.json, not there"
+    assert food.findings[0].what == f"{tmp_path / 'food-101'}: {expected}"
+    assert check(write_dtd(tmp_path), ["food101"]).checked[0].state == "error"

@@ -1,0 +1,117 @@
+"""Photos packed by the library `datasets`, really written by it, read as photos."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.hf import encoded, make_dataset, to_hub, to_saved
+
+from sar_train.data.hf_dataset import load_hf_dataset, survey
+from sar_train.errors import DataError
+
+pytest.importorskip("datasets", reason="needs the library datasets")
+
+
+@pytest.mark.parametrize("write", [to_saved, to_hub])
+def test_splits_and_photos(tmp_path: Path, write) -> None:
+    parts = {"train": make_dataset(8), "validation": make_dataset(2), "test": make_dataset(4)}
+    root, cache = write(tmp_path / "pets", parts), tmp_path / "cache"
+    dataset = load_hf_dataset(root, 2, 1, cache_dir=cache)
+    assert (dataset.name, dataset.class_names, dataset.split_origin) == ("pets", ("cat", "dog"), "given")
+    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [8, 2, 4]
+    assert dataset.train[0].path.read_bytes() == encoded(0)
+    assert dataset.train[0].path.suffix == ".jpg"
+    assert dataset.relative(dataset.train[1]) == "train/0000002.jpg"
+    with Image.open(dataset.test[0].path) as image:
+        assert image.size == (16, 12)
+    assert survey(root) == ({"train": 8, "validation": 2, "test": 4}, ("cat", "dog"))
+    target = load_hf_dataset(root, 2, 1, whole=True, cache_dir=cache)
+    assert (target.train, target.test) == ((), dataset.test)
+
+
+def test_unpacked_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, cache = to_saved(tmp_path / "pets", make_dataset(8, form="PNG")), tmp_path / "cache"
+    dataset = load_hf_dataset(root, 2, 1, cache_dir=cache)
+    assert {p.path.suffix for p in dataset.train} == {".png"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", lambda path, data: pytest.fail("unpacked again"))
+        assert load_hf_dataset(root, 2, 1, cache_dir=cache) == dataset
+    assert len(list((cache / "huggingface").iterdir())) == 1
+    to_saved(tmp_path / "more", make_dataset(10)).rename(tmp_path / "moved")
+    root.rename(tmp_path / "old")
+    (tmp_path / "moved").rename(root)
+    assert len(load_hf_dataset(root, 2, 1, whole=True, cache_dir=cache).test) == 10
+
+
+def test_a_kill_leaves_nothing_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, cache = to_saved(tmp_path / "pets", make_dataset(4)), tmp_path / "cache"
+    original, written = Path.write_bytes, []
+
+    def failing(path: Path, data: bytes) -> int:
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        return original(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", failing)
+        with pytest.raises(DataError, match=r"cannot be unpacked there \(No space left on device\); free space"):
+            load_hf_dataset(root, 2, 1, cache_dir=cache)
+    assert list((cache / "huggingface").iterdir()) == []
+    assert len(load_hf_dataset(root, 2, 1, whole=True, cache_dir=cache).test) == 4
+
+
+def test_labels_without_names(tmp_path: Path) -> None:
+    root = to_saved(tmp_path / "pets", make_dataset(4, names=None))
+    assert load_hf_dataset(root, 1, 1, cache_dir=tmp_path / "cache").class_names == ("0", "1")
+
+
+def test_refusals(tmp_path: Path) -> None:
+    root, cache = to_saved(tmp_path / "a", {"test": make_dataset(4)}), tmp_path / "cache"
+    with pytest.raises(DataError, match="no split train, got test"):
+        load_hf_dataset(root, 1, 1, cache_dir=cache)
+    assert len(load_hf_dataset(root, 1, 1, whole=True, cache_dir=cache).test) == 4
+    with pytest.raises(DataError, match="say with --cache-dir where to"):
+        load_hf_dataset(root, 1, 1)
+    with pytest.raises(DataError, match="expected splits called train, validation and test, got 'extra'"):
+        load_hf_dataset(to_saved(tmp_path / "b", {"extra": make_dataset(4)}), 1, 1, cache_dir=cache)
+    (index,) = cache.rglob("index.json")
+    index.write_text(json.dumps({"photos": 3}))
+    with pytest.raises(DataError, match=r"index\.json: damaged; remove .*huggingface.a-"):
+        load_hf_dataset(root, 1, 1, whole=True, cache_dir=cache)
+
+
+def write_rows(root: Path, images: list[object], labels: list[object]) -> Path:
+    """A Parquet file as it stands, without the library's own packing of photos."""
+    datasets, parquet = pytest.importorskip("datasets"), pytest.importorskip("pyarrow.parquet")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a"])})
+    dataset = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+    (root / "data").mkdir(parents=True)
+    parquet.write_table(dataset.data.table, root / "data" / "train-00000-of-00001.parquet")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "message"),
+    [
+        ({"bytes": None, "path": "none.jpg"}, 0, r"photo 0 of train has neither bytes nor a file that exists \('none"),
+        (None, 0, r"neither bytes nor a file that exists \(None\)"),
+        ({"bytes": None, "path": "../secret"}, 0, "is a file elsewhere .*save the dataset again, which packs"),
+        ({"bytes": b"x", "path": None}, None, "has the label None, which is no class"),
+    ],
+)
+def test_photos_and_labels_that_are_missing(tmp_path: Path, image: object, label: object, message: str) -> None:
+    (tmp_path / "secret").write_text("not for the cache")
+    root = write_rows(tmp_path / "x", [image], [label])
+    with pytest.raises(DataError, match=message):
+        load_hf_dataset(root, 1, 1, cache_dir=tmp_path / "cache")
+    assert list((tmp_path / "cache" / "huggingface").iterdir()) == []
+
+
+def test_photos_beside_the_file(tmp_path: Path) -> None:
+    root = write_rows(tmp_path / "x", [{"bytes": None, "path": "photos/1.jpg"}], [0])
+    (root / "photos").mkdir()
+    (root / "photos" / "1.jpg").write_bytes(encoded(3))
+    target = load_hf_dataset(root, 1, 1, whole=True, cache_dir=tmp_path / "cache")
+    assert target.test[0].path.read_bytes() == encoded(3)
