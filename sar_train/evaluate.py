@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:  # reports take the harmonic mean from here without torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def evaluate(logits: Tensor, labels: Tensor, names: Sequence[str], *, pairs: int
         names: the C class names.
         pairs: how many confused pairs to keep.
     """
-    predicted = logits.argmax(1).cpu()
+    predicted, names = logits.argmax(1).cpu(), distinct(names)
     right = predicted == labels
     counts = Counter(labels.tolist())
     hits = Counter(labels[right].tolist())
@@ -43,6 +44,12 @@ def evaluate(logits: Tensor, labels: Tensor, names: Sequence[str], *, pairs: int
             for (true, guess), count in sorted(errors.items(), key=lambda item: (-item[1], item[0]))[:pairs]
         ],
     )
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names as keys: one that several classes share, such as ImageNet's *missile*, gets the class's number behind it."""
+    counts = Counter(names)
+    return [f"{name} (class {i})" if counts[name] > 1 else name for i, name in enumerate(names)]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sar_train.data.shots import few_shot
-from sar_train.data.source import PhotoSource
+from sar_train.data.photos import Split
+from sar_train.data.source import FeatureSource, PhotoSource
 from sar_train.evaluate import Judged
 from sar_train.probe import linear_probe
 from sar_train.prompted import Prompted
@@ -24,11 +24,18 @@ def probe_accuracy(setting: Setting) -> float | None:
         return None
     config, source, base = setting.config, setting.source, setting.plan.base
     labels = source.labels("val").tolist()
-    drawn = few_shot(source.labels("train").tolist(), labels, config.shots, config.seed).val
+    drawn = source.draw(config.shots, config.seed).val
     rows = [row for row in drawn if labels[row] in base]
     val = source.plain("val", rows), torch.tensor([base.index(labels[row]) for row in rows], dtype=torch.long)
     shots = setting.problem.features, setting.problem.labels
     return linear_probe(*shots, judged.features, judged.labels, val=val, seed=config.seed)
+
+
+def image_features(prompted: Prompted, source: FeatureSource | PhotoSource, split: Split, part: Judged) -> Tensor:
+    """(N, D) unit features of judged photos, under image prompts where the method has them."""
+    if "image" not in prompted.method.towers or not isinstance(source, PhotoSource):
+        return part.features
+    return source.map_pixels(split, part.rows, prompted.encode_images)[:, 0]
 
 
 def answers(setting: Setting, prompted: Prompted) -> tuple[Parts, dict[str, Parts]]:
@@ -36,11 +43,8 @@ def answers(setting: Setting, prompted: Prompted) -> tuple[Parts, dict[str, Part
     encoded: dict[int, Tensor] = {}
 
     def images(part: Judged) -> Tensor:
-        if "image" not in prompted.method.towers or not isinstance(setting.source, PhotoSource):
-            return part.features
         if id(part) not in encoded:
-            rows = setting.source.map_pixels(setting.plan.split, part.rows, prompted.encode_images)
-            encoded[id(part)] = rows[:, 0]
+            encoded[id(part)] = image_features(prompted, setting.source, setting.plan.split, part)
         return encoded[id(part)]
 
     result = setting.judge(lambda part: prompted.logits(images(part), part.names))

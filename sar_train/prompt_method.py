@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -141,6 +141,20 @@ class PromptMethod(nn.Module, ABC):
     def __init__(self, config: Any, setup: Setup) -> None:
         """Make the parameters."""
         super().__init__()
+
+    @classmethod
+    def published(cls, experiment: str, *, shots: int, dataset: str) -> Mapping[str, Any]:  # noqa: ARG003
+        """What the paper's scripts set otherwise than the defaults here, which are those of 16-shot base-to-new.
+
+        Args:
+            experiment: ``base-to-new``, ``few-shot``, ``cross-dataset`` or ``domain-generalisation``.
+            shots: photos per class.
+            dataset: what is trained on, as in `sar_train.data.coop_layout.LAYOUTS` where it is one of those.
+
+        Returns:
+            Settings in the vocabulary of ``sar-train --config``.
+        """
+        return {}
 
     @abstractmethod
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:

@@ -73,30 +73,35 @@ class Results:
     timing: dict[str, float]
 
 
+def dataset_entry(setting: Setting) -> dict[str, Any]:
+    """What a run learned from and was judged on."""
+    return {
+        "name": setting.source.name,
+        "classes": list(setting.problem.class_names),
+        "photos": len(setting.problem.labels),
+        "judged_on": setting.plan.split,
+        "new_classes": [setting.source.class_names[label] for label in setting.plan.new],
+        "split_origin": setting.source.split_origin,
+    }
+
+
 def make_record(setting: Setting, results: Results) -> dict[str, Any]:
     """The record as plain JSON values; keys are listed in ``docs/record.md``."""
     config, novel = setting.config, setting.novel
     return {
         "schema_version": 1,
-        "config": dataclasses.asdict(config)
+        "config": {k: v for k, v in dataclasses.asdict(config).items() if k != "llm_url"}
         | {"template": setting.template, "protocol": setting.plan.protocol, "schedule": vars(setting.schedule)},
         "settings": setting.settings,
         "seed": config.seed,
         "backbone": {"name": config.backbone, "weights_digest": setting.backbone.weights_digest},
-        "dataset": {
-            "name": setting.source.name,
-            "classes": list(setting.problem.class_names),
-            "photos": len(setting.problem.labels),
-            "judged_on": setting.plan.split,
-        },
+        "dataset": dataset_entry(setting),
         "metrics": scores(results.result),
         "other_metrics": {name: scores(parts) for name, parts in results.others.items()},
         "zero_shot": scores(results.zero_shot),
         "linear_probe": {"base_accuracy": results.probe_accuracy},
         "relations": results.relations,
-        "novel": None
-        if novel is None
-        else {"source": novel.source, "count": len(novel.names), "overlap": novel.overlap},
+        "novel": novel.summary if novel else None,
         "per_class": {name: part.per_class if part else None for name, part in results.result.items()},
         "per_class_counts": {name: part.counts if part else None for name, part in results.result.items()},
         "confused": {name: part.confused if part else None for name, part in results.result.items()},

@@ -17,14 +17,13 @@ from sar_train.backbone import Backbone
 from sar_train.config import RunConfig
 from sar_train.data.patches import Patches
 from sar_train.data.photos import Split
-from sar_train.data.shots import few_shot
 from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source
 from sar_train.errors import ConfigError
 from sar_train.evaluate import Judge, Judged
-from sar_train.novel import NovelNames, novel_names
+from sar_train.novel import NovelNames, NovelSource, Options, novel_names, room_in
+from sar_train.novel import open_source as open_novel
 from sar_train.problem import Problem
 from sar_train.prompt_method import Classes, PromptMethod, Schedule, Setup, methods
-from sar_train.prompts import Prompts
 from sar_train.protocol import Plan, plan
 from sar_train.regulariser import regularisers
 
@@ -84,6 +83,8 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
             f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and sar"
             + (hint if "dept" in (*unknown, config.method) else "")
         )
+    with_sar = config.sar and bool(sar.weight)
+    novel_source = _novel_source(config) if with_sar else None
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     if "image" in method.towers:
         backbone.image_tower(config.method)
@@ -94,9 +95,8 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     template = config.template or source.template
     base = [source.class_names[label] for label in chosen.base]
     new = [source.class_names[label] for label in chosen.new]
-    with_sar = config.sar and bool(sar.weight)
     sketch = _make(config, backbone, template, base)
-    _check_transfer(sketch, chosen, with_sar=with_sar)
+    _check_transfer(sketch, chosen, with_novel=novel_source is not None and novel_source.form != "none")
     schedule = _schedule(config, method.schedule)
     _warn_of_averaging(config.method, sketch.averaging(schedule.epochs), tell)
     problem = _problem(source, chosen, config, backbone, template)
@@ -104,7 +104,19 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
     with torch.no_grad():
         prompts = sketch.prompts(Classes(tuple(base), problem.handcrafted))
-    novel = _novel(config, backbone, prompts, base, new, tell) if with_sar else None
+    novel = None
+    if novel_source:
+        novel = novel_names(
+            novel_source,
+            base,
+            new=new,
+            room=room_in(backbone.text, prompts),
+            count=config.novel_count,
+            seed=config.seed,
+            exclude=config.exclude_eval_names,
+            template=template,
+        )
+        _tell_of_novel(novel, tell, excluded=config.exclude_eval_names)
     return Setting(config, backbone, source, chosen, template, problem, judge, novel, schedule)
 
 
@@ -117,10 +129,10 @@ def _make(
     return kind(config.section(config.method, kind.Config), setup)
 
 
-def _check_transfer(method: PromptMethod, chosen: Plan, *, with_sar: bool) -> None:
+def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> None:
     """Raise ConfigError where prompts hold for the trained classes alone, and the run needs others."""
-    if not method.transfers and (chosen.new or with_sar):
-        what = "SAR's novel names" if with_sar else "the new classes of this protocol"
+    if not method.transfers and (chosen.new or with_novel):
+        what = "SAR's novel names" if with_novel else "the new classes of this protocol"
         raise ConfigError(
             f"class-specific contexts hold for the trained classes alone, {what} would have none: "
             "use --no-sar --protocol all, or a shared context"
@@ -150,41 +162,45 @@ def _schedule(config: RunConfig, published: Schedule) -> Schedule:
     return dataclasses.replace(published, **given)
 
 
-def _novel(
-    config: RunConfig, backbone: Backbone, prompts: Prompts, base: Sequence[str], new: Sequence[str], tell: Tell
-) -> NovelNames:
-    novel = novel_names(
-        config.novel,
-        base,
-        new=new,
-        tower=backbone.text,
-        prompts=prompts,
-        count=config.novel_count,
-        seed=config.seed,
-        exclude=config.exclude_eval_names,
-    )
+def _novel_source(config: RunConfig) -> NovelSource:
+    root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
+    return open_novel(config.novel, Options(root, cache, config.llm_url, config.llm_model))
+
+
+def _tell_of_novel(novel: NovelNames, tell: Tell, *, excluded: bool) -> None:
     for warning in novel.warnings:
         tell(f"warning: {warning}")
-    what = "left out" if config.exclude_eval_names else "kept"
+    what = "left out" if excluded else "kept"
     tell(f"{len(novel.names)} novel names from {novel.source}; {novel.overlap} of the evaluated new names {what}")
-    return novel
 
 
 def open_data(config: RunConfig, backbone: Backbone) -> FeatureSource | PhotoSource:
     """The photos or features that the settings name."""
+    return _open(config, config.data, backbone, config.views)
+
+
+def open_target(config: RunConfig, target: str, backbone: Backbone) -> FeatureSource | PhotoSource:
+    """Another dataset to judge on: its own test split, or all its photos where it has none."""
+    return _open(config, target, backbone, views=1, whole=True)
+
+
+def _open(
+    config: RunConfig, data: str, backbone: Backbone, views: int, *, whole: bool = False
+) -> FeatureSource | PhotoSource:
     return open_source(
-        config.data,
+        data,
         Path(config.data_root) if config.data_root else None,
         backbone,
         config.shots,
         config.seed,
-        config.views,
+        views,
         PhotoOptions(
             cache_dir=Path(config.cache_dir) if config.cache_dir else None,
             progress=True,
             allow_missing=config.allow_missing,
             skip_unreadable=config.skip_unreadable,
         ),
+        whole=whole,
     )
 
 
@@ -193,7 +209,7 @@ def _problem(
 ) -> Problem:
     labels = source.labels("train").tolist()
     place = {label: i for i, label in enumerate(chosen.base)}
-    drawn = few_shot(labels, source.labels("val").tolist(), config.shots, config.seed).train
+    drawn = source.draw(config.shots, config.seed).train
     rows = [row for row in drawn if labels[row] in place]
     patches = None
     if "image" in methods.get(config.method).towers:

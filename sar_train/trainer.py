@@ -108,7 +108,8 @@ def _regularisation(setting: Setting) -> Regularisation | None:
         return None
     kind, novel = regularisers.get("sar"), setting.novel.names
     config = setting.config.section("sar", kind.Config)
-    single = torch.cat([setting.problem.handcrafted, setting.handcrafted(novel)])
+    base = setting.problem.handcrafted
+    single = torch.cat([base, setting.handcrafted(novel)]) if novel else base
     names = [*setting.problem.class_names, *novel]
     teacher = single if config.teacher == "template" else setting.backbone.ensemble(names, TEMPLATES, unit=True)
     return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
@@ -153,7 +154,7 @@ def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, t
 
 
 def _identity(config: RunConfig) -> dict[str, Any]:
-    return {k: v for k, v in dataclasses.asdict(config).items() if k not in ("device", "cache_dir")}
+    return {k: v for k, v in dataclasses.asdict(config).items() if k not in ("device", "cache_dir", "llm_url")}
 
 
 def _after_epoch(setting: Setting, out: Path, tell: Tell, spent: float) -> Callable[[State], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
@@ -12,7 +12,10 @@ import click
 P = ParamSpec("P")
 R = TypeVar("R")
 
-EXTRA_MODULES = {"torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"}
+EXTRA_MODULES = dict.fromkeys(
+    ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"), "train"
+) | dict.fromkeys(("jinja2", "matplotlib", "scipy", "tomli_w"), "experiment")
+"""Which extra brings a module."""
 
 
 def option(*names: str, **settings: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -31,9 +34,10 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] not in EXTRA_MODULES:
+            extra = EXTRA_MODULES.get((error.name or "").split(".")[0])
+            if extra is None:
                 raise
-            _stop(f"this command needs {error.name}: pip install 'sar-clip[train]'", 2)
+            _stop(f"this command needs {error.name}: pip install 'sar-clip[{extra}]'", 2)
         except ExportError as error:
             _stop(str(error), 1)
         except (SarTrainError, SarInferError) as error:
@@ -44,6 +48,24 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             _stop("interrupted; nothing is half-written, and sar-train takes up what it had saved", 130)
 
     return run
+
+
+def sections_of(settings: Iterable[str]) -> dict[str, dict[str, str]]:
+    """``SECTION.KEY=VALUE`` texts as one table a section.
+
+    Raises:
+        ConfigError: a text of another form.
+    """
+    from sar_train.errors import ConfigError
+
+    sections: dict[str, dict[str, str]] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        section, dot, key = name.partition(".")
+        if not equals or not dot:
+            raise ConfigError(f"--set {setting}: expected SECTION.KEY=VALUE, such as sar.tau=0.05")
+        sections.setdefault(section, {})[key] = value
+    return sections
 
 
 def _stop(message: str, code: int) -> NoReturn:

@@ -9,7 +9,7 @@ is trained in float32 (the reference implementation keeps it in float16).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -57,6 +57,14 @@ class CoOp(PromptMethod):
             shape = (len(self.class_names), *self.context.shape)
             start = self.context.data.expand(shape) if config.context_init else normal(setup, *shape)
             self.context = nn.Parameter(start.clone())
+
+    @classmethod
+    def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:
+        """50 epochs for ImageNet; few-shot has 16 random vectors, and fewer epochs for fewer shots."""
+        if experiment != "few-shot":
+            return {"epochs": 50} if dataset == "imagenet" else {}
+        epochs = 50 if shots == 1 or dataset == "imagenet" else 100 if shots <= 4 else 200
+        return {"epochs": epochs, "coop": {"context_init": "", "n_ctx": 16}}
 
     @property
     def transfers(self) -> bool:

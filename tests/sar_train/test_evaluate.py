@@ -32,3 +32,11 @@ def test_harmonic_mean_of_the_published_averages() -> None:
     assert harmonic_mean(69.34, 74.22) == pytest.approx(71.70, abs=0.01)
     assert harmonic_mean(None, 1) is None
     assert harmonic_mean(0, 0) == 0
+
+
+def test_classes_that_share_a_name_are_counted_apart() -> None:
+    logits = torch.eye(3)[[0, 1, 1, 2]]
+    found = evaluate(logits, torch.tensor([0, 1, 2, 2]), ["missile", "crane", "missile"])
+    assert found.counts == {"missile (class 0)": 1, "crane": 1, "missile (class 2)": 2}
+    assert found.per_class == {"missile (class 0)": 100.0, "crane": 100.0, "missile (class 2)": 50.0}
+    assert found.confused == [{"true": "missile (class 2)", "predicted": "crane", "count": 1}]

@@ -1,0 +1,50 @@
+"""``sar-experiment``: the paper's experiments, and their report."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "base-to-new": ("protocols", "base_to_new", "Train on half of the classes, evaluate on both halves."),
+    "few-shot": ("protocols", "few_shot", "Train on all classes from 1, 2, 4, 8 and 16 photos of each."),
+    "cross-dataset": ("protocols", "cross_dataset", "Train on one dataset, evaluate on others."),
+    "domain-generalisation": ("protocols", "domain_generalisation", "Train on one domain, evaluate on others."),
+    "run": ("protocols", "run", "Run what sweep files list."),
+    "table": ("report", "table", "Print the tables of results."),
+    "report": ("report", "report", "Write results as one HTML page, with figures and tables."),
+    "check-data": ("check_data", "check_data", "Tell what is missing or wrong in a data folder."),
+    "novel-names": ("novel_names", "novel_names", "List novel names for SAR."),
+}
+"""Module, object and one line of help of each command; a module is imported when its command is used."""
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is used, so that ``--help`` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, name, _ = COMMANDS[cmd_name]
+        found: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table above."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.command(cls=Commands, context_settings={"auto_envvar_prefix": "SAR"})
+@click.version_option(package_name="sar-clip")
+def main() -> None:
+    """Run the experiments of the paper on your data, resumably, and write their report."""

@@ -1,0 +1,217 @@
+"""The commands of ``sar-experiment`` that train: the four protocols, and sweep files."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from sar_train.cli.common import guarded, option, sections_of
+from sar_train.cli.experiment.sweeping import Machine, carry_out
+
+if TYPE_CHECKING:
+    from sar_train.experiment.job import Experiment
+
+P = ParamSpec("P")
+R = TypeVar("R")
+SETTINGS = (
+    "data_root", "backbone", "pretrained", "novel", "novel_count", "exclude_eval_names", "epochs", "device",
+    "precision", "allow_missing", "skip_unreadable", "llm_url", "llm_model",
+)  # fmt: skip
+"""Options that are settings of every run."""
+
+
+def listed(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """``a,b c`` as a tuple."""
+    del ctx, parameter
+    return tuple((value or "").replace(",", " ").split())
+
+
+def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """``1,2,3`` as whole numbers."""
+    try:
+        found = tuple(int(text) for text in listed(ctx, parameter, value))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 0:
+        raise click.BadParameter(f"expected whole numbers such as 1,2,3, got {value!r}")
+    return found
+
+
+def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Options that every training command has."""
+    options = [
+        option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: results/COMMAND]"),
+        option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout."),
+        option("--backbone", help="open_clip model name, sar-mini or sar-mini-vit.  [default: sar-mini]"),
+        option("--pretrained", help="Tag or file of the backbone's weights."),
+        option("--novel", help="Where SAR's novel names come from, see sar-train --help.  [default: wordnet]"),
+        option("--novel-count", type=int, help="How many novel names.  [default: 400]"),
+        option(
+            "--exclude-eval-names/--keep-eval-names",
+            default=None,
+            help="Leave the evaluated new names out of the novel ones.  [default: leave out]",
+        ),
+        option("--llm-url", help="OpenAI-compatible endpoint for --novel llm."),
+        option("--llm-model", help="Its model."),
+        option("--epochs", type=int, help="Of every run.  [default: as each method's paper has it]"),
+        option(
+            "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of a method or of SAR."
+        ),
+        option("--device", help="cpu or cuda.  [default: cpu]"),
+        option("--precision", help="fp32, bf16 or fp16.  [default: fp32]"),
+        option("--allow-missing", is_flag=True, default=None, help="Go on without photos that a split names in vain."),
+        option("--skip-unreadable", is_flag=True, default=None, help="Leave unreadable photos out."),
+        option("--allow-setup-errors", is_flag=True, help="Train although zero-shot is below the known figure."),
+        option("--any-code", is_flag=True, help="Results that another version of the code made count as done."),
+        option("--keep-prompts", is_flag=True, help="Keep each run's folder beside its result, for sar-export."),
+        option("--jobs", type=click.IntRange(1), help="Runs at a time.  [default: cores / threads]"),
+        option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of each run."),
+        option(
+            "--ray", metavar="ADDRESS", help="Run on a Ray cluster in place of this machine, auto for the one here."
+        ),
+        option("--cache-dir", type=click.Path(), help="Keep image features here.  [default: .features in --out]"),
+        option("--dry-run", is_flag=True, help="List the runs, and which are done, and stop."),
+        option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
+        option("--quiet", "-q", is_flag=True, help="No progress."),
+    ]
+    return functools.reduce(lambda wrapped, add: add(wrapped), reversed(options), command)
+
+
+def grid_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Options of the protocols: what is combined with what."""
+    options = [
+        option("--methods", callback=listed, default="all", show_default=True, help="Such as coop,kgcoop,dept:kgcoop."),
+        option(
+            "--seeds", callback=numbers, default="1,2,3", show_default=True, help="Of the photos drawn and the start."
+        ),
+        option("--sar", type=click.Choice(["both", "on", "off"]), default="both", show_default=True, help="With SAR?"),
+        option(
+            "--config",
+            "config_file",
+            type=click.Path(path_type=Path),
+            help="TOML file: [common] settings, and [methods.NAME] for those of one method.",
+        ),
+    ]
+    return functools.reduce(lambda wrapped, add: add(wrapped), reversed(options), command)
+
+
+sixteen = option("--shots", callback=numbers, default="16", show_default=True, help="Photos per class.")
+datasets = option(
+    "--datasets",
+    callback=listed,
+    required=True,
+    help="Such as caltech101,dtd, or folders; all for the field's eleven.",
+)
+
+
+@click.command("base-to-new")
+@datasets
+@sixteen
+@grid_options
+@sweep_options
+@guarded
+def base_to_new(**given: Any) -> None:
+    """Train on the first half of the classes (base) and evaluate on both halves, each for itself (base, new)."""
+    _protocol("base-to-new", given)
+
+
+@click.command("few-shot")
+@datasets
+@option("--shots", callback=numbers, default="1,2,4,8,16", show_default=True, help="Photos per class.")
+@grid_options
+@sweep_options
+@guarded
+def few_shot(**given: Any) -> None:
+    """Train on all classes from few photos of each, and evaluate on all of them."""
+    _protocol("few-shot", given)
+
+
+@click.command("cross-dataset")
+@option("--source", default="imagenet", show_default=True, help="What to train on, all its classes.")
+@option("--targets", callback=listed, help="What to evaluate on.  [default: the field's ten]")
+@sixteen
+@grid_options
+@sweep_options
+@guarded
+def cross_dataset(**given: Any) -> None:
+    """Train on all classes of one dataset and evaluate the same prompt on others, with their own class names."""
+    from sar_train.experiment.plan import ELEVEN
+
+    given["datasets"] = (given.pop("source"),)
+    given["targets"] = given["targets"] or ELEVEN[1:]
+    _protocol("cross-dataset", given)
+
+
+@click.command("domain-generalisation")
+@option("--source", default="imagenet", show_default=True, help="The domain to train on, such as pacs/photo.")
+@option("--targets", callback=listed, help="Such as pacs/cartoon,pacs/sketch.  [default: V2, Sketch, A and R]")
+@sixteen
+@grid_options
+@sweep_options
+@guarded
+def domain_generalisation(**given: Any) -> None:
+    """Train on one domain and evaluate the same prompt on others of the same classes."""
+    from sar_train.experiment.plan import VARIANTS
+
+    given["datasets"] = (given.pop("source"),)
+    given["targets"] = given["targets"] or VARIANTS
+    _protocol("domain-generalisation", given)
+
+
+@click.command("run")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@option("--only", default="", help="Only runs whose name contains this text.")
+@sweep_options
+@guarded
+def run(files: tuple[Path, ...], only: str, **given: Any) -> None:
+    """Run what sweep FILES list: seeds, common settings and one table of settings a run.
+
+    The results of FILE.toml go to --out, or to a folder FILE in it where there are several.
+    """
+    from sar_train.experiment.spec import read_spec
+
+    overrides = _overrides(given)
+    out = given.pop("out") or Path("results")
+    for file in files:
+        jobs = [job for job in read_spec(file, overrides) if only in job.name]
+        carry_out(jobs, out / file.stem if len(files) > 1 else out, Machine(**given))
+
+
+def _protocol(experiment: Experiment, given: dict[str, Any]) -> None:
+    from sar_train.experiment import plan
+
+    file = _read_config(given.pop("config_file"))
+    overrides = _overrides(given)
+    grid = plan.Grid(
+        methods=given.pop("methods"),
+        datasets=given.pop("datasets"),
+        seeds=given.pop("seeds"),
+        modes=given.pop("sar"),
+        shots=given.pop("shots"),
+        targets=given.pop("targets", ()),
+        common=file.get("common", {}),
+        per_method=file.get("methods", {}),
+        overrides=overrides,
+    )
+    out = given.pop("out") or Path("results") / experiment
+    carry_out(plan.jobs(experiment, grid), out, Machine(**given))
+
+
+def _overrides(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the settings of runs out of the options."""
+    chosen = {name: value for name in SETTINGS if (value := given.pop(name)) is not None}
+    return {**chosen, **sections_of(given.pop("settings"))}
+
+
+def _read_config(path: Path | None) -> Mapping[str, Any]:
+    from sar_train.config import read_toml
+    from sar_train.errors import ConfigError
+
+    file = read_toml(path) if path else {}
+    if unknown := sorted(set(file) - {"common", "methods"}):
+        raise ConfigError(f"{path}: unknown {', '.join(unknown)}; expected [common] and [methods.NAME]")
+    return file

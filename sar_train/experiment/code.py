@@ -1,0 +1,45 @@
+"""Which code made a result: a version for people, and a digest of the sources that a number can depend on."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+APART = ("cli", "export", "report", "__pycache__")
+"""Parts of ``sar_train`` that no accuracy depends on."""
+SHARED = ("artefact.py", "images.py", "preprocess.py", "tokenizer.py")
+"""Parts of ``sar_infer`` that training uses."""
+
+
+def identity() -> dict[str, str]:
+    """``version`` of the package and ``digest`` (16 hex digits) of its sources and assets."""
+    try:
+        release = version("sar-clip")
+    except PackageNotFoundError:
+        release = "source"
+    return {"version": release, "digest": digest(*_roots())}
+
+
+@cache
+def digest(trainer: Path, shared: Path) -> str:
+    """SHA-256 over relative path and content of every file that counts, cut to 16 hex digits.
+
+    Args:
+        trainer: the folder of ``sar_train``.
+        shared: the folder of ``sar_infer``.
+    """
+    files = [p for p in trainer.rglob("*") if p.is_file() and not set(p.relative_to(trainer).parts) & {*APART}]
+    found = hashlib.sha256()
+    for root, paths in ((trainer, files), (shared, [shared / name for name in SHARED])):
+        for path in sorted(paths):
+            found.update(path.relative_to(root).as_posix().encode() + b"\0")
+            found.update(hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()[:16]
+
+
+def _roots() -> tuple[Path, Path]:
+    trainer, shared = (Path(str(find_spec(name).origin)).parent for name in ("sar_train", "sar_infer"))  # type: ignore[union-attr]
+    return trainer, shared

@@ -1,0 +1,74 @@
+"""One run from its settings to its result, in a process of its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sar_train import backbone as backbones
+from sar_train import checkpoint, trainer
+from sar_train.checkpoint import Run
+from sar_train.experiment import code
+from sar_train.experiment.job import ELSEWHERE, Job
+from sar_train.experiment.known import check_zero_shot
+from sar_train.experiment.similarity import similarities
+from sar_train.experiment.transfer import evaluate_targets
+from sar_train.prompted import restore
+
+SCHEMA_VERSION = 1
+
+
+def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
+    """Train, or take up what was begun, evaluate, and return the result.
+
+    Args:
+        job: the run.
+        folder: where its state is kept meanwhile; a finished run stays in it.
+        threads: torch threads.
+
+    Raises:
+        SarTrainError: something cannot be used.
+    """
+    torch.set_num_threads(threads)
+    finished = (folder / checkpoint.RECORD).is_file()
+    run = checkpoint.load_run(folder) if finished else trainer.run(job.config, folder)
+    return result(job, run)
+
+
+def result(job: Job, run: Run) -> dict[str, Any]:
+    """The run's record and what an experiment adds to it, as ``docs/report.md`` lists it."""
+    config, record = job.config, dict(run.record)
+    backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
+    prompted = restore(run, backbone)
+    head = {
+        "schema_version": SCHEMA_VERSION,
+        "protocol": job.experiment,
+        "name": job.name,
+        "key": job.key(code.identity()["digest"]),
+        "code": code.identity(),
+    }
+    sweep = job.experiment == "custom"  # hundreds of files, and no picture of them
+    tail = {
+        "targets": evaluate_targets(prompted, config, job.targets) if job.targets else None,
+        "similarities": None if sweep else similarities(prompted, run.class_names, record["dataset"]["new_classes"]),
+        "zero_shot_check": check_zero_shot(config, record),
+    }
+    del record["schema_version"]
+    record["config"] = {k: v for k, v in record["config"].items() if k not in ELSEWHERE}
+    return head | record | tail
+
+
+def run_folder(job: Job, out: Path, key: str) -> Path:
+    """Where a run's state lies while it is under way."""
+    return out / job.folder / f".{job.stem}-{key}"
+
+
+def keep_or_remove(folder: Path, kept: Path | None) -> None:
+    """Move a finished run to where it is kept, or delete it."""
+    if kept is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.replace(kept)

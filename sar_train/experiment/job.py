@@ -1,0 +1,90 @@
+"""One run of an experiment: settings in, one JSON file out, whose name no other settings, seed or code can have."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from sar_train.config import RunConfig
+from sar_train.prompt_method import methods
+from sar_train.regulariser import regularisers
+
+Experiment = Literal["base-to-new", "few-shot", "cross-dataset", "domain-generalisation", "custom"]
+ELSEWHERE = ("data_root", "cache_dir", "device", "llm_url")
+"""Settings that say where things are on this machine, and that a result does not depend on."""
+
+OF_SAR = ("novel", "novel_count", "exclude_eval_names", "llm_model")
+"""Settings that mean nothing without SAR."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        experiment: the protocol it belongs to, ``custom`` for a sweep file's own.
+        name: its row in a table, the same for all seeds, such as ``coop+sar``.
+        config: the settings, seed included.
+        targets: datasets that the prompt is evaluated on beside its own.
+    """
+
+    experiment: Experiment
+    name: str
+    config: RunConfig
+    targets: tuple[str, ...] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, with the defaults of the method, of its schedule and of SAR."""
+        config, method = self.config, methods.get(self.config.method)
+        kinds = {config.method: method.Config} | ({"sar": regularisers.get("sar").Config} if config.sar else {})
+        apart = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
+        return {
+            "experiment": self.experiment,
+            "targets": list(self.targets),
+            "schedule": dataclasses.asdict(method.schedule),
+            "sections": {name: dataclasses.asdict(config.section(name, kind)) for name, kind in kinds.items()},
+        } | {k: v for k, v in dataclasses.asdict(config).items() if k not in apart and v is not None}
+
+    def key(self, code: str | None) -> str:
+        """16 hex digits that differ wherever a setting, the seed or the code (`code.digest`) does."""
+        content = json.dumps(self.settings() | {"code": code}, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def path(self, code: str | None) -> Path:
+        """The result's place below the sweep's folder."""
+        return self.folder / f"{self.stem}-{self.key(code)}.json"
+
+    @property
+    def folder(self) -> Path:
+        """Results of one dataset lie together."""
+        return Path(slug(self.config.data))
+
+    @property
+    def stem(self) -> str:
+        """``coop+sar-16shots-s1``: what people read in a file name; the key tells runs apart."""
+        shots = f"{self.config.shots}shots" if self.config.shots else "all"
+        return f"{slug(self.name)}-{shots}-s{self.config.seed}"
+
+    def toml(self) -> str:
+        """A file for ``sar-experiment run`` that repeats this run."""
+        config = dataclasses.asdict(self.config)
+        sections = {k: dict(v) for k, v in config.pop("sections").items() if k != "sar" or self.config.sar}
+        defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+        drop = (*ELSEWHERE, "seed", "sections")
+        run = {k: v for k, v in config.items() if k not in drop and v is not None and v != defaults[k]}
+        content: dict[str, Any] = {"experiment": self.experiment, "seeds": [self.config.seed]}
+        if self.targets:
+            content["targets"] = list(self.targets)
+        return tomli_w.dumps(content | {"runs": {self.name: run | sections}})
+
+
+def slug(text: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.+_-]+", "-", text.removesuffix("/")).strip("-.") or "data"

@@ -1,0 +1,126 @@
+"""The protocols of the field as lists of runs: methods x datasets x seeds x shots, without SAR and with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sar_train import mini
+from sar_train.config import RunConfig, build, merge
+from sar_train.experiment.job import Experiment, Job
+from sar_train.prompt_method import methods
+
+Modes = Literal["both", "on", "off"]
+PROTOCOLS: dict[Experiment, str] = {
+    "base-to-new": "base-to-new",
+    "few-shot": "all",
+    "cross-dataset": "all",
+    "domain-generalisation": "all",
+}
+"""Which classes a run of each experiment trains on (`sar_train.protocol`)."""
+ELEVEN = (
+    "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397",
+    "dtd", "eurosat", "ucf101",
+)  # fmt: skip
+VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+SHOTS = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a protocol is run over.
+
+    Attributes:
+        methods: names, ``dept:kgcoop`` for DePT on KgCoOp; ``all`` for every one that the backbone can train.
+        datasets: what is trained on; ``all`` for the field's eleven.
+        seeds: of each.
+        modes: without SAR, with it, or both.
+        shots: photos per class.
+        targets: datasets that each prompt is evaluated on beside its own.
+        common: settings of all runs, over what the methods' papers set.
+        per_method: settings of each method's runs, over those.
+        overrides: settings from the command line, over all.
+    """
+
+    methods: Sequence[str]
+    datasets: Sequence[str]
+    seeds: Sequence[int] = (1, 2, 3)
+    modes: Modes = "both"
+    shots: Sequence[int] = (16,)
+    targets: Sequence[str] = ()
+    common: Mapping[str, Any] = field(default_factory=dict)
+    per_method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
+    """The runs of a protocol: datasets outermost, then seeds, shots, methods, and without SAR before with it.
+
+    Raises:
+        ConfigError: an unknown method, or settings that cannot be used.
+    """
+    backbone = str({**grid.common, **grid.overrides}.get("backbone", "sar-mini"))
+    names = chosen_methods(grid.methods, backbone)
+    for name in grid.per_method:
+        methods.get(name.partition(":")[0])
+    sar = {"both": (False, True), "on": (True,), "off": (False,)}[grid.modes]
+    datasets = ELEVEN if tuple(grid.datasets) == ("all",) else grid.datasets
+    return [
+        _job(experiment, grid, name, dataset, seed, shots, backbone=backbone, with_sar=with_sar)
+        for dataset in datasets
+        for seed in grid.seeds
+        for shots in grid.shots
+        for name in names
+        for with_sar in sar
+    ]
+
+
+def chosen_methods(names: Sequence[str], backbone: str) -> list[str]:
+    """The methods asked for; ``all`` are those that the backbone can train, where that is known by its name.
+
+    Raises:
+        ConfigError: no such method.
+    """
+    found: list[str] = []
+    for name in names:
+        if name == "all":
+            entries = methods.entries.items()
+            found += [key for key, kind in entries if "image" not in kind.towers or backbone != mini.NAME]
+        else:
+            methods.get(name.partition(":")[0])
+            found.append(name)
+    return list(dict.fromkeys(found))
+
+
+def _job(
+    experiment: Experiment,
+    grid: Grid,
+    name: str,
+    dataset: str,
+    seed: int,
+    shots: int,
+    *,
+    backbone: str,
+    with_sar: bool,
+) -> Job:
+    method, _, on = name.partition(":")
+    published = dict(methods.get(method).published(experiment, shots=shots, dataset=dataset))
+    if "learning_rate" in published and backbone in mini.NAMES:
+        published["learning_rate"] *= mini.RATE_FACTOR
+    fixed = {"method": method, "data": dataset, "seed": seed, "shots": shots, "protocol": PROTOCOLS[experiment]}
+    settings = merge(
+        published,
+        grid.common,
+        {method: {"on": on}} if on else {},
+        grid.per_method.get(name, {}),
+        grid.overrides,
+        fixed,
+    )
+    if with_sar:
+        settings["sar"] = True
+    else:
+        settings["sar"] = False
+        settings["sections"].pop("sar", None)
+    label = name + ("+sar" if with_sar else "")
+    return Job(experiment, label, build(RunConfig, settings, label), tuple(grid.targets))

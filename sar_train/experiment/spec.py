@@ -1,0 +1,62 @@
+"""Sweep files: ``seeds``, ``[common]`` settings and one ``[runs.NAME]`` table a row of the table that comes out.
+
+::
+
+    experiment = "base-to-new"      # which tables the results belong to; default "custom"
+    seeds = [1, 2, 3]
+    targets = ["pacs/sketch"]       # optional: datasets that each prompt is evaluated on beside its own
+
+    [common]
+    data = "caltech101"
+
+    [runs."coop+sar"]
+    method = "coop"
+    sar.weight = 0.3
+
+Settings are those of ``sar-train --config``.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sar_train.config import RunConfig, build, merge, read_toml
+from sar_train.errors import ConfigError
+from sar_train.experiment.job import Experiment, Job
+
+KEYS = ("experiment", "seeds", "targets", "common", "runs")
+
+
+def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Job]:
+    """The runs of a sweep file, seed by seed.
+
+    Args:
+        path: the file.
+        overrides: settings that win over those of the file.
+
+    Raises:
+        ConfigError: not TOML, unknown keys, or settings that cannot be used; all problems of one run together.
+    """
+    spec = read_toml(path)
+    unknown = sorted(set(spec) - set(KEYS))
+    if unknown or not isinstance(spec.get("runs"), dict) or not spec["runs"]:
+        what = f"unknown {', '.join(unknown)}" if unknown else "no [runs.NAME]"
+        raise ConfigError(f"{path}: {what}; expected {', '.join(KEYS)} (sar-experiment run --help)")
+    experiment, seeds, targets = spec.get("experiment", "custom"), spec.get("seeds", [1]), spec.get("targets", [])
+    if experiment not in typing.get_args(Experiment):
+        raise ConfigError(f"{path}: experiment: expected one of {', '.join(typing.get_args(Experiment))}")
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
+        raise ConfigError(f"{path}: seeds: expected a list of whole numbers, got {seeds!r:.60}")
+    if not isinstance(targets, list) or any(type(target) is not str for target in targets):
+        raise ConfigError(f"{path}: targets: expected a list of datasets, got {targets!r:.60}")
+    jobs = []
+    for seed in seeds:
+        for name, run in spec["runs"].items():
+            if not isinstance(run, dict):
+                raise ConfigError(f"{path}: runs.{name}: expected a table of settings")
+            settings = merge(spec.get("common", {}), run, overrides or {}, {"seed": seed})
+            jobs.append(Job(experiment, name, build(RunConfig, settings, f"{path}, run {name}"), tuple(targets)))
+    return jobs

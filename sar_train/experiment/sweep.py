@@ -1,0 +1,122 @@
+"""Many runs: what is done is skipped, what is missing is made, and each result is a file of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sar_train.data.files import write_atomic
+from sar_train.experiment import code
+from sar_train.experiment.execute import keep_or_remove, run_folder
+from sar_train.experiment.job import Job
+from sar_train.experiment.pools import Pool
+
+Tell = Callable[[str], None]
+NUMBERS = re.compile(r"\[\n\s+-?\d[\d.e+-]*(,\n\s+-?\d[\d.e+-]*)*\n\s+\]")
+"""A list of numbers in indented JSON."""
+
+
+@dataclass
+class Sweep:
+    """What a sweep came to: result files, and one line a run that failed."""
+
+    results: list[Path] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
+    """The result of a run that is already there.
+
+    Args:
+        job: the run.
+        out: the sweep's folder.
+        any_code: take a result of the same settings and seed that other code made.
+    """
+    digest = code.identity()["digest"]
+    candidates = [out / job.path(digest)]
+    if any_code:
+        candidates += sorted((out / job.folder).glob(f"{glob_escape(job.stem)}-*.json"))
+    for path in candidates:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["key"] == job.key(content["code"]["digest"]) and (
+                any_code or content["code"]["digest"] == digest
+            ):
+                return path
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def run_sweep(
+    jobs: Sequence[Job], out: Path, pool: Pool, tell: Tell, *, any_code: bool = False, keep_prompts: bool = False
+) -> Sweep:
+    """Make the results that are missing; a run that fails does not stop the others.
+
+    Args:
+        jobs: the runs.
+        out: gets ``DATASET/RUN-KEY.json``, and ``.toml`` beside it, a run.
+        pool: works runs off (`pools`).
+        tell: gets a line for each run.
+        any_code: results of the same settings and seed that other code made count as done.
+        keep_prompts: keep each run's folder, from which ``sar-export`` makes a bundle.
+    """
+    done, todo = Sweep(), []
+    for job in jobs:
+        path = find_result(job, out, any_code=any_code)
+        if path:
+            done.results.append(path)
+        else:
+            todo.append(job)
+    if done.results:
+        tell(f"{len(done.results)} of {len(jobs)} runs are done already")
+    digest, began = code.identity()["digest"], time.monotonic()
+    tasks = []
+    for job in todo:
+        write_atomic((out / job.path(digest)).with_suffix(".toml"), job.toml().encode())
+        tasks.append((job, run_folder(job, out, job.key(digest))))
+    for count, (job, outcome) in enumerate(pool(tasks), 1):
+        label = f"[{count}/{len(todo)}] {job.config.data} {job.stem}"
+        if isinstance(outcome, str):
+            done.failed.append(f"{job.config.data} {job.stem}: {outcome}")
+            tell(f"{label}: FAILED: {outcome}")
+            continue
+        path = out / job.path(digest)
+        write_atomic(path, as_json(outcome).encode())
+        keep_or_remove(run_folder(job, out, job.key(digest)), path.with_suffix("") if keep_prompts else None)
+        done.results.append(path)
+        left = (time.monotonic() - began) / count * (len(todo) - count)
+        tell(f"{label}: {summary(outcome)} in {outcome['timing']['train_seconds']:.0f} s{remaining(left)}")
+    return done
+
+
+def as_json(result: dict[str, Any]) -> str:
+    """Indented JSON, numbers of a list on one line."""
+    text = json.dumps(result, indent=1, ensure_ascii=False)  # within strings there are no line ends
+    return NUMBERS.sub(lambda found: re.sub(r"\n\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
+
+
+def summary(result: dict[str, Any]) -> str:
+    """``84.9 / 50.9 (63.6)``, or one accuracy, and those on targets."""
+    metrics = result["metrics"]
+    base, new, both = (metrics[k] for k in ("base_accuracy", "new_accuracy", "harmonic_mean"))
+    text = f"{base:.1f} / {new:.1f} ({both:.1f})" if new is not None else f"{base:.1f}"
+    targets = (result["targets"] or {}).items()
+    return text + "".join(f", {name} {values['accuracy']:.1f}" for name, values in targets)
+
+
+def remaining(seconds: float) -> str:
+    """``; about 12 min left``."""
+    if seconds < 1:
+        return ""
+    return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
+
+
+def glob_escape(text: str) -> str:
+    """A name as it stands, for `Path.glob`."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)

@@ -1,0 +1,162 @@
+"""Base-to-new: accuracies without SAR and with it, relations, and other ways in which a method can answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from sar_train.report.result import Result
+from sar_train.report.results import Results
+from sar_train.report.scores import Groups, Mean, Scene, Score, grouped, mean, over_datasets, pairs, score, shots, slug
+from sar_train.report.table import Column, Row, Table, averaged, difference, embolden, number, words
+from sar_train.report.wording import method_name, seeds_of, spread_note
+
+SECTION = "base-to-new"
+SIDES = ("without SAR", "with SAR")
+COLUMNS = (
+    Column("method", text=True),
+    *(Column(name, side, text=name == "seeds") for side in SIDES for name in ("base", "new", "H", "seeds")),
+    *(Column(name, "difference") for name in ("base", "new", "H")),
+)
+RIVALS = ((1, 5), (2, 6), (3, 7))
+"""Columns of base, new and H on both sides, which compete for the bold figure."""
+
+
+def tables(results: Results) -> list[Table]:
+    """All tables of the protocol: averages first, where there are several datasets."""
+    groups = grouped(results.of(SECTION))
+    found = [*averages(groups)]
+    for scene, rows in groups.items():
+        found.append(accuracies(scene, rows))
+        more = [table for table in (relations(scene, rows), other_ways(scene, rows)) if table.rows]
+        found += [dataclasses.replace(table, folded=len(groups) > 2) for table in more]
+    return found
+
+
+def accuracies(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
+    """Base, new and harmonic mean of every method on one dataset."""
+    runs = [run for found in rows.values() for run in found]
+    body = [_row("zero-shot", zero_shot(runs), None), _row("linear probe (base only)", linear_probe(runs), None)]
+    notes = [
+        spread_note(runs),
+        "H is the harmonic mean of the averaged base and new accuracies. Bold: the best, the linear probe apart.",
+        "Differences are those of the figures before rounding.",
+    ]
+    for method, (without, with_sar) in pairs(rows).items():
+        before, after = (score(side) if side else None for side in (without, with_sar))
+        body.append(_row(method_name(method), before, after))
+        if before and after and before.seeds != after.seeds:
+            notes.append(f"{method_name(method)}: the two sides are of different seeds")
+    if varying := _zero_shot_varies(runs):
+        notes.append(varying)
+    title = f"Base to new on {scene}: accuracy in percent"
+    marked = embolden(body, RIVALS, leave=[1])
+    return Table(f"{SECTION}-{scene.slug}", SECTION, title, COLUMNS, marked, tuple(notes))
+
+
+def averages(groups: Groups) -> list[Table]:
+    """Averages over datasets, a table for each backbone and number of shots that has more than one."""
+    found = []
+    for backbone, count in dict.fromkeys((scene.backbone, scene.shots) for scene in groups):
+        scenes = {s: rows for s, rows in groups.items() if (s.backbone, s.shots) == (backbone, count)}
+        if len(scenes) > 1:
+            found.append(_average(backbone, count, scenes))
+    return found
+
+
+def _average(backbone: str, count: int, scenes: Groups) -> Table:
+    by_scene = {scene: pairs(rows) for scene, rows in scenes.items()}
+    zero = over_datasets(zero_shot([run for runs in rows.values() for run in runs]) for rows in scenes.values())
+    body, leave, missing = [_row("zero-shot", zero, None, len(scenes))], [], []
+    for method in dict.fromkeys(name for found in by_scene.values() for name in found):
+        found = [found[method] for found in by_scene.values() if method in found]
+        both = [pair for pair in found if all(pair)]
+        used = both or found
+        sides = [[score(pair[side]) for pair in used if pair[side]] for side in (0, 1)]
+        if len(used) < len(scenes) or any(side and len(side) < len(scenes) for side in sides):
+            leave.append(len(body))
+            missing.append(f"{method_name(method)} ({max(map(len, sides))})")
+        before, after = (over_datasets(side) if side else None for side in sides)
+        body.append(_row(method_name(method), before, after, len(sides[0]), len(sides[1])))
+    columns = tuple(Column("datasets", c.group) if c.name == "seeds" else c for c in COLUMNS)
+    names = ", ".join(scene.dataset for scene in scenes)
+    notes = [f"Averages of base and of new over {names}; H is the harmonic mean of these averages. Bold: the best."]
+    if missing:
+        notes.append(f"Not on all {len(scenes)} datasets, and never bold: {', '.join(missing)}.")
+    title = f"Base to new, average of {len(scenes)} datasets, {shots(count)}, {backbone}: accuracy in percent"
+    key = slug(f"{SECTION}-average-{count or 'all'}shots-{backbone}")
+    return Table(key, SECTION, title, columns, embolden(body, RIVALS, leave=leave), tuple(notes))
+
+
+def _row(
+    name: str, without: Score | None, with_sar: Score | None, n_without: int | None = None, n_with: int | None = None
+) -> Row:
+    cells = [words(name)]
+    for found, count in ((without, n_without), (with_sar, n_with)):
+        cells += [averaged(found and found.base), averaged(found and found.new), number(found.both if found else None)]
+        cells.append(
+            number(count or None, 0) if found and not found.seeds else words(seeds_of(found.seeds if found else ()))
+        )
+    before, after = (found.values() if found else (None,) * 3 for found in (without, with_sar))
+    return (*cells, *(difference(b, a) for a, b in zip(before, after, strict=True)))
+
+
+def zero_shot(runs: Sequence[Result]) -> Score:
+    """Accuracies of the hand-crafted template, which no seed changes."""
+    first = runs[0]["zero_shot"]
+    return Score(mean([first["base_accuracy"]]), mean([first.get("new_accuracy")]))
+
+
+def _zero_shot_varies(runs: Iterable[Result]) -> str:
+    values = [run["zero_shot"]["base_accuracy"] for run in runs]
+    gap = max(values) - min(values)
+    return f"the runs' zero-shot accuracies differ by up to {gap:.1f}: templates or photos differ" if gap > 0.05 else ""
+
+
+def linear_probe(runs: Iterable[Result]) -> Score:
+    """Logistic regression on the same shots, which the method does not change: one value a seed."""
+    by_seed = {run.seed: (run["linear_probe"] or {}).get("base_accuracy") for run in runs}
+    found = {seed: value for seed, value in by_seed.items() if value is not None}
+    return Score(mean(found.values()), None, tuple(sorted(found)))
+
+
+def relations(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
+    """SAR's own measure: Spearman's correlation of similarities among held-out names."""
+
+    def measured(runs: Iterable[Result], when: str) -> Mean | None:
+        return mean((run["relations"] or {}).get(when) for run in runs)
+
+    body = []
+    for method, (without, with_sar) in pairs(rows).items():
+        after = [measured(side, "after") for side in (without, with_sar)]
+        if any(after):
+            start = measured([*without, *with_sar], "before")
+            first = number(start.value if start else None, 2)
+            moved = difference(after[1] and after[1].value, after[0] and after[0].value, 2)
+            body.append((words(method_name(method)), first, *(averaged(m, 2) for m in after), moved))
+    names = max((int((r["relations"] or {}).get("names") or 0) for runs in rows.values() for r in runs), default=0)
+    columns = (Column("method", text=True), *map(Column, ("at the start", "without SAR", "with SAR", "difference")))
+    note = (
+        f"Spearman's rank correlation between hand-crafted and prompted similarities of {names} names that took no "
+        "part in training; 1 is as the hand-crafted prompt has them."
+    )
+    title = f"Relations among held-out names on {scene}"
+    return Table(f"relations-{scene.slug}", SECTION, title, columns, embolden(body, [(2, 3)]), (note,))
+
+
+def other_ways(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
+    """Accuracies by other ways of answering, such as DePT's text branch."""
+    body = []
+    for name, runs in rows.items():
+        for way in dict.fromkeys(way for run in runs for way in run["other_metrics"] or {}):
+            found = score(runs, lambda run, way=way: (run["other_metrics"] or {}).get(way))  # type: ignore[misc]
+            cells = (averaged(found.base), averaged(found.new), number(found.both), words(seeds_of(found.seeds)))
+            body.append((words(method_name(name)), words(way.replace("-", " ")), *cells))
+    columns = (
+        Column("method", text=True),
+        Column("answers by", text=True),
+        *map(Column, ("base", "new", "H")),
+        Column("seeds", text=True),
+    )
+    title = f"Other ways to answer on {scene}: accuracy in percent"
+    return Table(f"other-ways-{scene.slug}", SECTION, title, columns, tuple(body))

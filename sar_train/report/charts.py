@@ -1,0 +1,177 @@
+"""Accuracy against shots, and learning curves: a small panel a method, without SAR and with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from sar_train.report.base_new import zero_shot
+from sar_train.report.few_shot import Series, by_dataset
+from sar_train.report.result import Result
+from sar_train.report.results import Results
+from sar_train.report.scores import Scene, grouped, mean, pairs, score, slug
+from sar_train.report.style import INK, MUTED, WITH, WITHOUT, Figure, draw, tidy
+from sar_train.report.wording import listed, method_name
+
+SIDES = (("without SAR", WITHOUT, "o"), ("with SAR", WITH, "^"))
+DASHES: tuple[Any, ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
+"""Of lines, by loss term."""
+
+
+def figures(results: Results) -> list[Figure]:
+    """All figures of both kinds."""
+    return [*accuracy_by_shots(results), *learning_curves(results)]
+
+
+def accuracy_by_shots(results: Results) -> list[Figure]:
+    """For each dataset that was run with more than one number of shots."""
+    return [_by_shots(scene, series) for scene, series in by_dataset(results).items() if len(series) > 1]
+
+
+def _by_shots(scene: Scene, series: Series) -> Figure:
+    by_shots = {count: pairs(rows) for count, rows in series.items()}
+    methods = list(dict.fromkeys(method for rows in by_shots.values() for method in rows))
+    zero = zero_shot([run for rows in series.values() for found in rows.values() for run in found]).base
+
+    def paint(axes: Axes, method: str) -> None:
+        places = range(len(series))
+        for side, (_, colour, marker) in enumerate(SIDES):
+            found = [score(rows.get(method, ([], []))[side]).base for rows in by_shots.values()]
+            drawn = [(x, point) for x, point in zip(places, found, strict=True) if point]
+            x, y = [x for x, _ in drawn], [point.value for _, point in drawn]
+            low, high = ([p.value + s * (p.sd or 0) for _, p in drawn] for s in (-1, 1))
+            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.plot(x, y, color=colour, marker=marker, ms=6, linewidth=1.8)
+        if zero:
+            axes.axhline(zero.value, color=MUTED, linewidth=1.2, dashes=(4, 2))
+        axes.set_xticks(list(places), [str(count or "all") for count in series])
+        axes.margins(x=0.06)
+
+    names = listed([method_name(method) for method in methods])
+    return _panels(
+        methods,
+        paint,
+        labels=("shots", "accuracy, %"),
+        legend=[*_sides(), Line2D([], [], color=MUTED, linewidth=1.2, dashes=(4, 2), label="zero-shot")],
+        planned=Figure(
+            key=slug(f"shots-{scene.dataset}-{scene.backbone}"),
+            section="few-shot",
+            title=f"Accuracy against shots on {scene.dataset}, {scene.backbone}",
+            caption=(
+                "Mean over seeds; the band is one standard deviation to each side. The dashed line is the hand-crafted "
+                "prompt."
+            ),
+            alt=f"Accuracy on {scene.dataset} by shots for {names}; the figures are in the table below.",
+        ),
+    )
+
+
+def learning_curves(results: Results) -> list[Figure]:
+    """For each scene of each experiment but sweeps: every loss term by epoch, averaged over seeds."""
+    found: list[Figure] = []
+    for protocol in ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation"):
+        groups = grouped(results.of(protocol)).items()
+        largest = max((scene.shots for scene, _ in groups), default=0)
+        for scene, rows in groups:
+            sides = {method: pair for method, pair in pairs(rows).items() if any(_terms(side) for side in pair)}
+            if sides and (protocol != "few-shot" or scene.shots == largest):
+                found.append(_curves(protocol, scene, sides, folded=bool(found)))
+    return found
+
+
+def _curves(
+    protocol: str, scene: Scene, sides: dict[str, tuple[list[Result], list[Result]]], *, folded: bool
+) -> Figure:
+    terms = list(dict.fromkeys(term for pair in sides.values() for side in pair for term in _terms(side)))
+    dashes = {term: DASHES[place % len(DASHES)] for place, term in enumerate(terms)}
+
+    def paint(axes: Axes, method: str) -> None:
+        for side, (_, colour, _) in zip(sides[method], SIDES, strict=True):
+            for term, values in _terms(side).items():
+                if positive := [(epoch, value) for epoch, value in values if value > 0]:
+                    axes.plot(*zip(*positive, strict=True), color=colour, linewidth=1.5, dashes=dashes[term])
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0), numticks=6))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+
+    lines = [Line2D([], [], color=INK, linewidth=1.5, dashes=dashes[t], label=t.replace("_", "-")) for t in terms]
+    return _panels(
+        list(sides),
+        paint,
+        labels=("epoch", "loss, log scale"),
+        legend=[*_sides(marker=False), *lines],
+        planned=Figure(
+            key=slug(f"curves-{protocol}-{scene.slug}"),
+            section="curves",
+            title=f"Learning curves on {scene}, {protocol}",
+            caption=(
+                "Means over an epoch's steps and over seeds. A method's own terms are as weighted; SAR's, the "
+                "regulariser, is without its weight."
+            ),
+            alt=f"Loss terms ({', '.join(terms)}) by epoch for {listed([method_name(method) for method in sides])}.",
+            folded=folded,
+        ),
+        shared=False,
+    )
+
+
+def _terms(runs: Sequence[Result]) -> dict[str, list[tuple[int, float]]]:
+    """By loss term: (epoch, mean over runs)."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for run in runs:
+        for entry in run["history"] or []:
+            for term, value in entry.items():
+                if term not in {"epoch", "learning_rate"} and isinstance(value, int | float) and math.isfinite(value):
+                    found.setdefault(term, {}).setdefault(int(entry["epoch"]), []).append(value)
+    averages = {term: [(epoch, mean(values)) for epoch, values in sorted(by.items())] for term, by in found.items()}
+    return {
+        term: [(epoch, m.value) for epoch, m in points if m] for term, points in averages.items() if len(points) > 1
+    }
+
+
+def _sides(*, marker: bool = True) -> list[Line2D]:
+    return [
+        Line2D([], [], color=colour, marker=shape if marker else "", ms=6, linewidth=1.8, label=name)
+        for name, colour, shape in SIDES
+    ]
+
+
+def _panels(
+    methods: Sequence[str],
+    paint: Callable[[Axes, str], None],
+    *,
+    labels: tuple[str, str],
+    legend: Sequence[Line2D],
+    shared: bool = True,
+    planned: Figure,
+) -> Figure:
+    """A grid of panels, at most four in a row, with one legend above."""
+    columns = min(4, len(methods))
+    rows = -(-len(methods) // columns)
+
+    def whole(canvas: Canvas) -> None:
+        grid = canvas.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
+        for place, axes in enumerate(grid.flat):
+            if place >= len(methods):
+                axes.set_axis_off()
+                continue
+            paint(axes, methods[place])
+            tidy(axes)
+            axes.set_title(method_name(methods[place]))
+            if place >= len(methods) - columns:
+                axes.set_xlabel(labels[0])
+                axes.tick_params(labelbottom=True)
+            if place % columns == 0:
+                axes.set_ylabel(labels[1])
+        canvas.legend(handles=list(legend), loc="outside upper left", ncols=min(len(legend), 4 if columns > 1 else 3))
+
+    width = {1: 6.4, 2: 8.8}.get(columns, 3.2 * columns)
+    return draw(planned, whole, (width, 2.75 * rows + 0.55))

@@ -1,0 +1,143 @@
+"""Similarities among class names under the hand-crafted prompt and the learned ones, and what moved most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sar_train.report.result import Result
+from sar_train.report.results import Results
+from sar_train.report.scores import Scene, grouped, pairs, slug
+from sar_train.report.table import Column, Table, number, words
+from sar_train.report.wording import method_name
+
+SECTION = "similarity"
+MOST_PAIRS = 10
+PROTOCOLS = ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation")
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Similarities:
+    """Cosines among C names, base classes first, of one method and seed.
+
+    Attributes:
+        scene: what was trained on.
+        method: its name without SAR.
+        seed: of the runs shown.
+        names: the C names.
+        base: how many of them are base classes; the rest are new.
+        handcrafted: (C, C).
+        without: (C, C), None where there is no run without SAR.
+        with_sar: (C, C), None where there is no run with it.
+        protocol: the experiment.
+    """
+
+    scene: Scene
+    method: str
+    seed: int
+    names: tuple[str, ...]
+    base: int
+    handcrafted: Matrix
+    without: Matrix | None
+    with_sar: Matrix | None
+    protocol: str
+
+    @property
+    def key(self) -> str:
+        """For file names."""
+        return slug(f"{self.protocol}-{self.scene.slug}-{self.method}")
+
+    @property
+    def title(self) -> str:
+        """``CoOp on caltech101, 16 shots, sar-mini, seed 1``."""
+        return f"{method_name(self.method)} on {self.scene}, seed {self.seed}"
+
+    def learned(self) -> list[tuple[str, Matrix]]:
+        """The learned matrices that there are, by what a panel is called."""
+        named = ((method_name(self.method), self.without), (f"{method_name(self.method)} + SAR", self.with_sar))
+        return [(name, matrix) for name, matrix in named if matrix is not None]
+
+
+def similarities(results: Results) -> list[Similarities]:
+    """One of each method and scene, of the first seed that was run both without SAR and with it.
+
+    Of few-shot runs only those with the most shots are shown.
+    """
+    found = []
+    for protocol in PROTOCOLS:
+        groups = grouped(results.of(protocol))
+        largest = {scene.dataset: scene.shots for scene in sorted(groups, key=lambda s: s.shots or 10**9)}
+        for scene, rows in groups.items():
+            if protocol == "few-shot" and scene.shots != largest[scene.dataset]:
+                continue
+            for method, sides in pairs(rows).items():
+                by_seed = [{run.seed: run for run in side if run["similarities"]} for side in sides]
+                seeds = sorted(by_seed[0].keys() & by_seed[1].keys()) or sorted(by_seed[0].keys() | by_seed[1].keys())
+                if seeds:
+                    found.append(_of(protocol, scene, method, [side.get(seeds[0]) for side in by_seed]))
+    return found
+
+
+def _of(protocol: str, scene: Scene, method: str, sides: Sequence[Result | None]) -> Similarities:
+    first = next(run for run in sides if run is not None)
+    content = first["similarities"]
+    names = tuple(content["names"])
+    without, with_sar = (
+        matrix(run["similarities"]["learned"], len(names)) if run and _names(run) == names else None for run in sides
+    )
+    hand = matrix(content["handcrafted"], len(names))
+    return Similarities(scene, method, first.seed, names, content["base"], hand, without, with_sar, protocol)
+
+
+def _names(run: Result) -> tuple[str, ...]:
+    return tuple(run["similarities"]["names"])
+
+
+def matrix(upper: Sequence[int], count: int) -> Matrix:
+    """The (C, C) cosines of an upper triangle in thousandths, row by row; ones on the diagonal."""
+    found = np.eye(count)
+    rows, columns = np.triu_indices(count, 1)
+    found[rows, columns] = found[columns, rows] = np.asarray(upper) / 1000
+    return found
+
+
+def most_disturbed(found: Similarities, most: int = MOST_PAIRS) -> list[tuple[int, int]]:
+    """Pairs of names whose cosine moved most under the method (with SAR, where it was not run without).
+
+    A change that all pairs share is no disturbance of their relations: the median change is taken off first.
+    """
+    rows, columns = np.triu_indices(len(found.names), 1)
+    if not len(rows) or not found.learned():
+        return []
+    change = (found.learned()[0][1] - found.handcrafted)[rows, columns]
+    size = np.abs(change - np.median(change))
+    return [(int(rows[place]), int(columns[place])) for place in np.argsort(-size, kind="stable")[:most]]
+
+
+def tables(results: Results) -> list[Table]:
+    """The most disturbed pairs of every method that tells its similarities."""
+    return [_table(found) for found in similarities(results)]
+
+
+def _table(found: Similarities) -> Table:
+    def kind(place: int) -> str:
+        return "base" if place < found.base else "new"
+
+    body = []
+    for i, j in most_disturbed(found):
+        kinds = kind(i) if kind(i) == kind(j) else f"{kind(i)}, {kind(j)}"
+        cosines = [number(float(m[i, j]), 2) for m in (found.handcrafted, *(m for _, m in found.learned()))]
+        body.append((words(found.names[i]), words(found.names[j]), words(kinds), *cosines))
+    columns = (
+        *(Column(name, text=True) for name in ("name", "and", "classes")),
+        Column("hand-crafted"),
+        *(Column(name) for name, _ in found.learned()),
+    )
+    change = "The median change over all pairs is taken off before pairs are ranked: it disturbs no relation."
+    return Table(
+        f"pairs-{found.key}", SECTION, f"Most disturbed pairs: {found.title}; cosines", columns, tuple(body), (change,)
+    )

@@ -1,0 +1,139 @@
+"""Result files, read and sorted out: what counts, what was skipped, what newer code has made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sar_train.errors import DataError
+from sar_train.report.result import SAR, Result, differing_settings, is_of_sar
+
+PROTOCOLS = ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation", "custom")
+SCHEMA_VERSION = 1
+RECORD = "record.json"
+"""Of run folders that were kept, which are passed over."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a folder holds.
+
+    Attributes:
+        runs: those that count, in an order that file names decide.
+        replaced: files with the same settings and seed as a newer file of other code.
+        copies: files with the same settings, seed and code as a newer one.
+        skipped: files that are no results, with the reason.
+    """
+
+    runs: tuple[Result, ...]
+    replaced: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def of(self, protocol: str) -> tuple[Result, ...]:
+        """Runs of a protocol."""
+        return tuple(run for run in self.runs if run.protocol == protocol)
+
+
+def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart: Path | None = None) -> Results:
+    """Read every result below a folder.
+
+    Args:
+        folder: searched to any depth; folders whose name begins with a dot are left out.
+        tell: told, in a line, of each JSON file that is no result.
+        apart: a folder to leave out, that of the report.
+
+    Raises:
+        DataError: no such folder, or no result in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found, skipped = [], []
+    for path in _files(folder, apart):
+        try:
+            found.append(_read(path, folder))
+        except DataError as error:
+            skipped.append(f"{path.relative_to(folder).as_posix()}: {error}")
+            tell(f"Warning: {path}: {error}; skipped")
+    if not found:
+        others = f"; {len(skipped)} JSON files there are something else" if skipped else ""
+        raise DataError(f"{folder}: no results (*.json, written by sar-experiment) in it{others}")
+    newest: dict[str, Result] = {}
+    replaced: list[str] = []
+    copies: list[str] = []
+    for run in sorted(found, key=lambda run: (-run.modified, run.path.as_posix())):
+        kept = newest.setdefault(run.identity(), run)
+        if kept is not run:
+            (copies if kept.code == run.code else replaced).append(run.path.as_posix())
+    runs = sorted(newest.values(), key=lambda run: run.path.as_posix())
+    return Results(_told_apart(runs), tuple(sorted(replaced)), tuple(sorted(copies)), tuple(skipped))
+
+
+def _files(folder: Path, apart: Path | None) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*.json")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and path.name != RECORD and not hidden and not (apart and path.is_relative_to(apart)):
+            yield path
+
+
+def _read(path: Path, folder: Path) -> Result:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"not readable as JSON ({type(error).__name__})") from None
+    if not isinstance(content, dict) or content.get("protocol") not in PROTOCOLS:
+        raise DataError("not a result")
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(f"result of schema version {content.get('schema_version')!r}, expected {SCHEMA_VERSION}")
+    result = Result(path.relative_to(folder), path.stat().st_mtime, content)
+    try:
+        result.identity(), result.shots, result.backbone, result.code, str(content["name"])
+        accuracies = content["metrics"]["base_accuracy"], content["zero_shot"]["base_accuracy"]
+        complete = all(math.isfinite(value) for value in accuracies) and _similarities_fit(content)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        complete = False
+    if not complete:
+        raise DataError("a result that lacks what a table needs")
+    return result
+
+
+def _similarities_fit(content: dict[str, Any]) -> bool:
+    found = content.get("similarities")
+    if not found:
+        return True
+    count = len(found["names"])
+    pairs = count * (count - 1) // 2
+    return all(len(found[key]) == pairs for key in ("handcrafted", "learned")) and 0 <= found["base"] <= count
+
+
+def _told_apart(runs: list[Result]) -> tuple[Result, ...]:
+    """Runs of one name and seed on the same data with several settings get those settings into their names."""
+    alike: dict[tuple[object, ...], list[Result]] = {}
+    for run in runs:
+        folder = run.folder if run.protocol == "custom" else None
+        alike.setdefault((run.protocol, folder, run.backbone, run.dataset, run.shots, run.partner), []).append(run)
+    named = {run.path: run for group in alike.values() for run in _with_variants(group)}
+    return tuple(named[run.path] for run in runs)
+
+
+def _with_variants(group: list[Result]) -> list[Result]:
+    """Runs of one method: settings of its own tell both sides apart, so that each stands beside its like."""
+    sides = [[run for run in group if (SAR in run["name"]) is side] for side in (False, True)]
+    keys = list(dict.fromkeys(key for side in sides for key in differing_settings(side)))
+
+    def shown(run: Result, *, of_sar: bool) -> str:
+        return ", ".join(f"{key}={run.settings.get(key)}" for key in keys if is_of_sar(key) is of_sar)
+
+    return [
+        dataclasses.replace(
+            run,
+            variant=shown(run, of_sar=False),
+            sar_variant=shown(run, of_sar=True) if SAR in run["name"] else "",
+        )
+        for run in group
+    ]

@@ -1,0 +1,132 @@
+"""How figures look: one palette that the page can recolour for dark schemes, SVG that fits into it, and PNG files."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+INK, MUTED, GRID = "#1b2430", "#66707c", "#d9dee4"
+WITHOUT, WITH, THIRD = "#0072b2", "#d55e00", "#009e73"
+"""Of Okabe and Ito's palette, which people with any kind of colour vision can tell apart."""
+VARIABLES = {
+    INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)",
+    WITHOUT: "var(--without)", WITH: "var(--with)", THIRD: "var(--third)",
+}  # fmt: skip
+RC: dict[str, Any] = {
+    "axes.edgecolor": MUTED,
+    "axes.grid": False,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "font.size": 10.5,
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+}
+NOTHING = {"Creator": None, "Date": None, "Format": None, "Type": None}
+"""Metadata that would differ from day to day, or name addresses."""
+TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure.
+
+    Attributes:
+        key: its file's name.
+        section: the part of the report that it belongs to.
+        title: what is shown.
+        caption: how to read it.
+        alt: what it shows, for those who cannot see it.
+        folded: shown when asked for.
+        beside: key of the table that belongs to it.
+        svg: an ``svg`` element for the page.
+        png: the same as a file.
+    """
+
+    key: str
+    section: str
+    title: str
+    caption: str
+    alt: str
+    folded: bool = False
+    beside: str = ""
+    svg: str = ""
+    png: bytes = b""
+
+
+def draw(
+    planned: Figure,
+    paint: Callable[[Canvas], None],
+    size: tuple[float, float],
+    layout: Literal["constrained", "compressed"] = "constrained",
+) -> Figure:
+    """Draw a figure once for the page and once for a file.
+
+    Args:
+        planned: everything but the drawings.
+        paint: draws on an empty canvas.
+        size: width and height in inches.
+        layout: matplotlib's; ``compressed`` for panels of a fixed shape.
+    """
+    settings: Any = {**RC, "svg.hashsalt": planned.key}
+    with mpl.rc_context(settings):
+        canvas = Canvas(figsize=size, layout=layout)
+        FigureCanvasAgg(canvas)
+        paint(canvas)
+        svg, png = io.StringIO(), io.BytesIO()
+        canvas.savefig(svg, format="svg", metadata=NOTHING, dpi=144, **TIGHT)
+        canvas.savefig(png, format="png", metadata={"Software": None}, dpi=160, facecolor="white", **TIGHT)
+    text = page_svg(svg.getvalue(), planned.key, planned.alt)
+    return dataclasses.replace(planned, svg=text, png=png.getvalue())
+
+
+def page_svg(text: str, key: str, alt: str) -> str:
+    """An SVG file as an element of a page: its own identifiers, the page's colours and typeface, and a description."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text))
+    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in used else "", text)
+    text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{key}-", text)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
+    for colour, variable in VARIABLES.items():
+        text = re.sub(f"{colour}", variable, text, flags=re.IGNORECASE)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
+    text = text.replace("xlink:href=", "href=")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1])  # type: ignore[index]
+    shape = f'style="max-width: {width:.0f}pt; min-width: min(44rem, {0.8 * width:.0f}px)"'
+    text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(alt)}" {shape} ', 1).strip()
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+def tidy(axes: Axes, *, axis: str = "y") -> None:
+    """Faint grid lines behind the data."""
+    axes.grid(visible=True, axis=axis, linewidth=0.8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.tick_params(length=3)

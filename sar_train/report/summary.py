@@ -1,0 +1,158 @@
+"""What the results say, in sentences that are computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sar_train.report.base_new import zero_shot
+from sar_train.report.result import SAR, Result
+from sar_train.report.results import PROTOCOLS, Results
+from sar_train.report.scores import Groups, Scene, grouped, mean, over_datasets, pairs, score, shots
+from sar_train.report.wording import counted, listed, method_name, seeds_of
+
+SMALL = 0.05
+"""Points below which a difference is none, as it would be shown as 0.0 or 0.1."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """What SAR did to one method, averaged over seeds and datasets, in points."""
+
+    method: str
+    base: float
+    new: float
+    without_new: float
+    zero_new: float
+    clear: bool
+
+
+def what_was_run(results: Results) -> list[str]:
+    """A sentence for each experiment."""
+    found = []
+    for protocol in PROTOCOLS:
+        if not (runs := results.of(protocol)):
+            continue
+        name = "sweeps" if protocol == "custom" else protocol
+        methods = list(dict.fromkeys(_method(run) for run in runs))
+        parts = [
+            f"{name}: {counted(len(runs), 'run')}",
+            "trained on " + listed(sorted({run.dataset for run in runs})),
+            listed(methods) if len(methods) < 4 else counted(len(methods), "method"),
+            "under " + listed(sorted({run.backbone for run in runs})),
+            listed([shots(count) for count in sorted({run.shots for run in runs})]),
+            ("seed " if len({r.seed for r in runs}) == 1 else "seeds ") + seeds_of(run.seed for run in runs),
+        ]
+        found.append(", ".join(parts) + ".")
+    return found
+
+
+def _method(run: Result) -> str:
+    custom = run.protocol == "custom"  # where a name is what somebody chose
+    return method_name(str(run["config"]["method"] if custom else run["name"]).replace(SAR, ""))
+
+
+def claims(results: Results) -> list[tuple[str, list[str]]]:
+    """By backbone and number of shots: what SAR did to base, new and relations in base-to-new."""
+    groups = grouped(results.of("base-to-new"))
+    found = []
+    for backbone, count in dict.fromkeys((scene.backbone, scene.shots) for scene in groups):
+        scenes = {s: rows for s, rows in groups.items() if (s.backbone, s.shots) == (backbone, count)}
+        if lines := _claims(scenes):
+            where = next(iter(scenes)).dataset if len(scenes) == 1 else f"average of {counted(len(scenes), 'dataset')}"
+            found.append((f"{where}, {shots(count)}, {backbone}", lines))
+    return found
+
+
+def _claims(scenes: Groups) -> list[str]:
+    moves = [move for method in _methods(scenes) if (move := _move(scenes, method))]
+    if not moves:
+        return []
+    total = counted(len(moves), "method")
+    up = [move for move in moves if move.new >= SMALL]
+    down = [move for move in moves if move.new <= -SMALL]
+    lines = [
+        f"SAR raised new accuracy for {len(up)} of {total}{_named(up)} and lowered it for {len(down)}{_named(down)}.",
+    ]
+    if clear := [move for move in moves if move.clear]:
+        lines.append(
+            "The change is larger than the standard deviation over seeds, without SAR and with it, for "
+            f"{len(clear)}{_named(clear)}."
+        )
+    kept = [move for move in moves if move.base >= -SMALL]
+    worst = min(moves, key=lambda move: move.base)
+    lines.append(
+        f"Base accuracy was kept or raised for {len(kept)} of {total}"
+        + (f"; {worst.method} paid most, {-worst.base:.1f} points." if worst.base <= -SMALL else ".")
+    )
+    lost = [move for move in moves if move.without_new < move.zero_new - SMALL]
+    lines.append(f"Without SAR, {len(lost)} of {total} ended below zero-shot on new classes{_named(lost, gain=False)}.")
+    if back := [move for move in lost if move.without_new + move.new >= move.zero_new - SMALL]:
+        lines.append(f"With SAR, {len(back)} of these reached it{_named(back, gain=False)}.")
+    lines += _relations(scenes)
+    holds = len(up) == len(moves) and len(kept) == len(moves)
+    verdict = "holds here" if holds else "does not hold here"
+    return [*lines, f"The paper's claim, new classes up for every method with base kept, {verdict}."]
+
+
+def _methods(scenes: Groups) -> list[str]:
+    return list(dict.fromkeys(method for rows in scenes.values() for method in pairs(rows)))
+
+
+def _move(scenes: Groups, method: str) -> Move | None:
+    """None where the method was not run both ways on some dataset, or has no new classes."""
+    found = [(rows, pair) for rows in scenes.values() if (pair := pairs(rows).get(method)) and all(pair)]
+    if not found:
+        return None
+    by_side = [[score(pair[side]) for _, pair in found] for side in (0, 1)]
+    before, after = (over_datasets(side) for side in by_side)
+    zero = over_datasets(zero_shot([run for runs in rows.values() for run in runs]) for rows, _ in found)
+    if not (before.base and before.new and after.base and after.new and zero.new):
+        return None
+    new = after.new.value - before.new.value
+    spreads = [s.new.sd for side in by_side for s in side if s.new]
+    clear = len(found) == 1 and all(sd is not None and abs(new) > sd for sd in spreads)
+    base = after.base.value - before.base.value
+    return Move(method_name(method), base, new, before.new.value, zero.new.value, clear)
+
+
+def _named(moves: list[Move], *, gain: bool = True) -> str:
+    parts = [f"{move.method} {move.new:+.1f}".replace("-", "−") if gain else move.method for move in moves]
+    return f" ({listed(parts, 12)})" if parts else ""
+
+
+def _relations(scenes: Mapping[Scene, Mapping[str, list[Result]]]) -> list[str]:
+    nearer, total = 0, 0
+    for rows in scenes.values():
+        for sides in pairs(rows).values():
+            after = [mean((run["relations"] or {}).get("after") for run in side) for side in sides]
+            if after[0] and after[1]:
+                total += 1
+                nearer += after[1].value > after[0].value
+    if not total:
+        return []
+    return [
+        "Relations among held-out names stayed nearer to the hand-crafted ones with SAR in "
+        f"{nearer} of {total} comparisons."
+    ]
+
+
+def warnings(results: Results) -> list[str]:
+    """What a reader has to know before believing the figures."""
+    found = []
+    wrong = sorted({run.dataset for run in results.runs if (run["zero_shot_check"] or {}).get("ok") is False})
+    if wrong:
+        found.append(f"Zero-shot accuracy is below the known one on {listed(wrong)}: see the set-up checks first.")
+    codes = sorted({run.code for run in results.runs})
+    if len(codes) > 1:
+        found.append(f"The runs were made by {len(codes)} states of the code.")
+    if results.replaced:
+        files = counted(len(results.replaced), "file")
+        found.append(
+            f"{files} of older code left out, as newer code has made the same runs: {listed(results.replaced)}."
+        )
+    if results.copies:
+        found.append(f"Left out as copies of other runs: {listed(results.copies)}.")
+    if results.skipped:
+        found.append(f"Skipped, as no results: {listed(results.skipped)}.")
+    return found

@@ -1,0 +1,13 @@
+"""All tables of a folder of results, in the order of the report."""
+
+from __future__ import annotations
+
+from sar_train.report import base_new, beside, costs, disturbed, few_shot, sweeps, targets
+from sar_train.report.results import Results
+from sar_train.report.table import Table
+
+
+def all_tables(results: Results) -> list[Table]:
+    """Every table that the results have something for; keys are unique."""
+    makers = (base_new, disturbed, beside, few_shot, targets, sweeps, costs)
+    return [table for maker in makers for table in maker.tables(results)]

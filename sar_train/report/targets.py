@@ -1,0 +1,102 @@
+"""Prompts judged on datasets that they were not trained on: cross-dataset transfer and domain generalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from sar_train.report import published
+from sar_train.report.result import Result
+from sar_train.report.results import Results
+from sar_train.report.scores import Mean, Scene, grouped, mean, pairs, slug
+from sar_train.report.table import Cell, Column, Row, Table, averaged, difference, embolden, number, words
+from sar_train.report.wording import method_name, spread_note
+
+TITLES = {"cross-dataset": "Cross-dataset transfer", "domain-generalisation": "Domain generalisation"}
+NUMBERS = {"cross-dataset": ("targets", 10), "domain-generalisation": ("variants", 4)}
+"""The published average of each protocol, and of how many targets it is."""
+TCP = (
+    "TCP's class-aware tokens come from the training template here; its authors' code takes the target's, which tells "
+    "the prompt of the domain."
+)
+
+
+def tables(results: Results) -> list[Table]:
+    """A table for each protocol, source, number of shots and backbone; then the published figures."""
+    found = []
+    for protocol in TITLES:
+        groups = grouped(results.of(protocol))
+        found += [_table(protocol, scene, rows) for scene, rows in groups.items()]
+        if groups:
+            found.append(_published(protocol))
+    return found
+
+
+def _table(protocol: str, scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
+    runs = [run for found in rows.values() for run in found]
+    targets = list(dict.fromkeys(name for run in runs for name in run["targets"] or {}))
+    body: list[Row] = [_row("zero-shot", runs, targets, _zero_shot)]
+    leave = []
+    for method, sides in pairs(rows).items():
+        names = method_name(method), f"{method_name(method)} + SAR"
+        body += [_row(name, side, targets, _accuracy) for name, side in zip(names, sides, strict=True) if side]
+        if all(sides):
+            leave.append(len(body))
+            body.append((words("difference"), *map(_moved, body[-1][1:], body[-2][1:])))
+    each = (*targets, "average")
+    columns = (Column("method", text=True), Column(scene.dataset, "source"), *(Column(k, "targets") for k in each))
+    rivals = [[place] for place in range(1, len(columns))]
+    notes = [spread_note(runs), "The average is over the targets, the source left out. Bold: the best of each column."]
+    if any(run["config"]["method"] == "tcp" for run in runs):
+        notes.append(TCP)
+    title = f"{TITLES[protocol]} from {scene}: accuracy in percent"
+    return Table(
+        f"{protocol}-{scene.slug}", protocol, title, columns, embolden(body, rivals, leave=leave), tuple(notes)
+    )
+
+
+def _accuracy(run: Result, target: str | None) -> float | None:
+    if target is None:
+        return run["metrics"]["base_accuracy"]  # type: ignore[no-any-return]
+    return (run["targets"] or {}).get(target, {}).get("accuracy")  # type: ignore[no-any-return]
+
+
+def _zero_shot(run: Result, target: str | None) -> float | None:
+    if target is None:
+        return run["zero_shot"]["base_accuracy"]  # type: ignore[no-any-return]
+    return (run["targets"] or {}).get(target, {}).get("zero_shot")  # type: ignore[no-any-return]
+
+
+def _row(
+    name: str, runs: Sequence[Result], targets: Sequence[str], pick: Callable[[Result, str | None], float | None]
+) -> Row:
+    source, *parts = (mean(pick(run, target) for run in runs) for target in (None, *targets))
+    if pick is _zero_shot:  # the same for all seeds
+        source, *parts = (part and Mean(part.value, None, 1) for part in (source, *parts))
+    complete = all(parts) and bool(parts)
+    average = mean(part.value for part in parts if part) if complete else None
+    return (words(name), averaged(source), *map(averaged, parts), number(average.value if average else None))
+
+
+def _moved(after: Cell, before: Cell) -> Cell:
+    return difference(after.value, before.value)
+
+
+def _published(protocol: str) -> Table:
+    content = published.load()
+    average, count = NUMBERS[protocol]
+    each = list(next(iter(content["variants"].values()))) if protocol == "domain-generalisation" else []
+    body = []
+    for method, figures in content["transfer"].items():
+        own = content["variants"].get(method, {})
+        cells = [number(figures["source"], 2), number(figures.get(average), 2), *(number(own.get(k), 2) for k in each)]
+        body.append((words(published.label(method)), *cells))
+    heads = ("ImageNet, source", f"average of {count} targets", *each)
+    columns = (Column("method", text=True), *map(Column, heads))
+    notes = [
+        f"{content['backbone']}, 16 shots of ImageNet's 1,000 classes. Source: {content['sources']['transfer']}.",
+        "Comparable only with runs from ImageNet under the same backbone.",
+    ]
+    if each:
+        notes.append(f"Single targets: {content['sources']['variants']}; their averages are not those beside them.")
+    key = slug(f"{protocol}-published")
+    return Table(key, protocol, f"{TITLES[protocol]}, published", columns, tuple(body), tuple(notes))

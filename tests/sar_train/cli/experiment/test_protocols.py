@@ -1,0 +1,154 @@
+"""``sar-experiment``'s training commands as people type them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from support.jobs import here, write_blobs
+from support.photos import needs_shared, write_folder
+from support.tiny import VIT
+
+from sar_train.cli.experiment import main
+from sar_train.experiment import pools
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny backbone is registered in this process alone; `test_pools` has real processes."""
+    monkeypatch.setattr(pools, "local", lambda workers, threads: here)
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> tuple[str, ...]:
+    """The options of a run of a second."""
+    config = write_blobs(tmp_path)
+    tiny = ("--backbone", VIT, "--pretrained", "random", "--epochs", "1", "--set", "sar.subset=4")
+    return ("--novel", config.novel, *tiny, "--quiet")
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(out.glob("[!.]*/*.json"))]
+
+
+def test_base_to_new_runs_the_grid_and_skips_what_is_done(tmp_path: Path, blobs: tuple[str, ...]) -> None:
+    out, data = tmp_path / "out", tmp_path / "blobs.safetensors"
+    words = ("base-to-new", "--datasets", data, "--methods", "coop,kgcoop", "--seeds", "1,2", "--out", out, *blobs)
+    done = call(*words, "--format", "json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert len(found["results"]) == 8
+    assert found["zero_shot"][0]["dataset"]["name"] == "blobs"
+    names = sorted((content["name"], content["seed"]) for content in read(out))
+    assert names == sorted((n + sar, s) for n in ("coop", "kgcoop") for sar in ("", "+sar") for s in (1, 2))
+    again = call(*words, "--format", "json", "--seeds", "1,2,3")
+    assert len(json.loads(again.stdout)["results"]) == 12
+    assert len(read(out)) == 12
+
+
+def test_a_dry_run_lists_and_writes_nothing(tmp_path: Path, blobs: tuple[str, ...]) -> None:
+    out = tmp_path / "out"
+    words = ("few-shot", "--datasets", tmp_path / "blobs.safetensors", "--methods", "coop", "--out", out, *blobs)
+    done = call(*words, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "30 runs, 30 to do" in done.stdout
+    assert "coop+sar-8shots-s3" in done.stdout
+    assert not out.exists()
+    rows = json.loads(call(*words, "--dry-run", "--format", "json").stdout)
+    assert len(rows) == 30
+    assert not any(row["done"] for row in rows)
+
+
+def test_a_config_file_sets_common_and_per_method_settings(tmp_path: Path, blobs: tuple[str, ...]) -> None:
+    config = tmp_path / "chosen.toml"
+    config.write_text("[common]\nshots = 4\n[methods.coop.sar]\nweight = 2.5\n")
+    out = tmp_path / "out"
+    words = ("base-to-new", "--datasets", tmp_path / "blobs.safetensors", "--methods", "coop,kgcoop", "--seeds", "1")
+    done = call(*words, "--sar", "on", "--shots", "3", "--config", config, "--out", out, *blobs)
+    assert done.exit_code == 0, done.output
+    found = {content["config"]["method"]: content for content in read(out)}
+    assert found["coop"]["settings"]["sar"]["weight"] == 2.5
+    assert found["kgcoop"]["settings"]["sar"]["weight"] != 2.5
+    assert {content["config"]["shots"] for content in found.values()} == {3}
+
+
+def test_domains_are_trained_on_and_evaluated(tmp_path: Path, blobs: tuple[str, ...]) -> None:
+    classes = {"fox": 4, "boat": 4, "lamp": 4}
+    for domain in ("photo", "sketch"):
+        write_folder(tmp_path / "domains" / domain, classes)
+    out = tmp_path / "out"
+    words = ("domain-generalisation", "--data-root", tmp_path / "domains", "--source", "photo", "--targets", "sketch")
+    done = call(*words, "--methods", "coop", "--seeds", "1", "--shots", "2", "--out", out, *blobs, "--novel", "words")
+    assert done.exit_code == 0, done.output
+    for content in read(out):
+        assert content["protocol"] == "domain-generalisation"
+        assert content["targets"]["sketch"]["photos"] == 12
+        assert content["metrics"]["new_accuracy"] is None
+
+
+def test_a_sweep_file_is_run(tmp_path: Path, blobs: tuple[str, ...]) -> None:
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text(
+        f'seeds = [1]\n[common]\ndata = "{tmp_path / "blobs.safetensors"}"\nprotocol = "base-to-new"\n'
+        '[runs."no SAR"]\nsar = false\n[runs.weak]\nsar.weight = 0.01\n'
+    )
+    done = call("run", sweep, "--out", tmp_path / "out", "--only", "weak", *blobs)
+    assert done.exit_code == 0, done.output
+    assert [content["name"] for content in read(tmp_path / "out")] == ["weak"]
+    done = call("run", sweep, "--out", tmp_path / "out", *blobs)
+    assert sorted(content["name"] for content in read(tmp_path / "out")) == ["no SAR", "weak"]
+    (written,) = (tmp_path / "out").rglob("weak*.toml")
+    assert "1 of 1 runs are done" in call("run", written, "--out", tmp_path / "out", *blobs[:-1]).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("base-to-new", "--datasets", "demo", "--methods", "copo"), "did you mean"),
+        (("base-to-new", "--datasets", "demo", "--seeds", "one"), "expected whole numbers"),
+        (("base-to-new", "--datasets", "demo", "--config", "missing.toml"), "missing.toml"),
+        (("base-to-new", "--datasets", "demo", "--set", "tau=3"), "expected SECTION.KEY=VALUE"),
+        (("base-to-new", "--datasets", "/gone/photos", "--methods", "coop"), "/gone/photos"),
+        (("base-to-new",), "--datasets"),
+        (("run", "missing.toml"), "missing.toml"),
+        (("cross-dataset", "--methods", "coop", "--data-root", "/gone"), "imagenet"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = call(*words, "--out", tmp_path / "out", "--quiet")
+    assert done.exit_code == 2, done.output
+    assert said in done.stderr
+    assert "Traceback" not in done.output
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_run_that_fails_is_named_and_exits_1(tmp_path: Path, blobs: tuple[str, ...]) -> None:
+    words = ("base-to-new", "--datasets", tmp_path / "blobs.safetensors", "--seeds", "1", "--out", tmp_path / "out")
+    done = call(*words, "--methods", "coop,maple", *blobs)
+    assert done.exit_code == 1, done.output
+    assert "Failed: " in done.stderr
+    assert "maple" in done.stderr
+    assert len(read(tmp_path / "out")) == 2
+
+
+@needs_shared
+def test_dtd_without_its_absent_classes(tmp_path: Path, blobs: tuple[str, ...]) -> None:
+    from support.photos import SHARED
+
+    words = ("base-to-new", "--datasets", "dtd", "--data-root", SHARED, "--seeds", "1", "--shots", "1")
+    words = (*words, "--methods", "coop", "--sar", "off", "--out", tmp_path / "out", *blobs)
+    done = call(*words)
+    assert done.exit_code == 2
+    assert "4440 of 5640 photos are missing" in done.stderr
+    assert "--allow-missing" in done.stderr
+    done = call(*words, "--allow-missing")
+    assert done.exit_code == 0, done.output
+    (content,) = read(tmp_path / "out")
+    assert len(content["per_class"]["base"]) == len(content["per_class"]["new"]) == 5

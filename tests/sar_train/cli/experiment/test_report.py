@@ -1,0 +1,106 @@
+"""``sar-experiment report`` and ``table`` as people type them."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from support.results import result, sample, write
+
+from sar_train.cli.experiment import report as module
+
+
+def run(command: Any, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(a) for a in arguments])
+
+
+def refused(found: Result, words: str) -> None:
+    assert found.exit_code == 2
+    assert isinstance(found.exception, SystemExit)
+    (*_, line) = found.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert words in line
+    assert found.stdout == ""
+
+
+def test_the_page_lies_in_the_folder_and_its_path_is_printed(tmp_path: Path) -> None:
+    sample(tmp_path)
+    found = run(module.report, tmp_path)
+    assert found.exit_code == 0, found.output
+    page = tmp_path / "report" / "index.html"
+    assert found.stdout.splitlines() == [str(page)]
+    assert f"<title>Results of {tmp_path.name}</title>" in page.read_text(encoding="utf-8")
+    assert "16 results" in found.stderr
+
+
+def test_quiet(tmp_path: Path) -> None:
+    write(tmp_path, result())
+    found = run(module.report, tmp_path, "--quiet")
+    assert (found.exit_code, found.stderr) == (0, "")
+
+
+def test_another_folder_and_title(tmp_path: Path) -> None:
+    write(tmp_path / "in", result())
+    found = run(module.report, tmp_path / "in", "--out", tmp_path / "a" / "b", "--title", "Mine")
+    assert found.exit_code == 0, found.output
+    assert "<h1>Mine</h1>" in (tmp_path / "a" / "b" / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_browser_is_opened_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, result())
+    opened: list[str] = []
+    monkeypatch.setattr(module.click, "launch", opened.append)
+    assert run(module.report, tmp_path, "--open").exit_code == 0
+    assert opened == [(tmp_path / "report" / "index.html").as_uri()]
+
+
+def test_files_that_are_no_results_are_named_in_one_line_each(tmp_path: Path) -> None:
+    write(tmp_path, result())
+    (tmp_path / "broken.json").write_text("{")
+    found = run(module.report, tmp_path, "-q")
+    assert found.exit_code == 0
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("Warning: ")
+    assert "broken.json" in line
+
+
+@pytest.mark.parametrize("command", [module.report, module.table])
+def test_nothing_to_report(tmp_path: Path, command: Any) -> None:
+    refused(run(command, tmp_path), "no results")
+    refused(run(command, tmp_path / "nowhere"), "no such folder")
+
+
+def test_what_is_no_report_is_not_replaced(tmp_path: Path) -> None:
+    write(tmp_path, result())
+    refused(run(module.report, tmp_path, "--out", tmp_path), "no report")
+
+
+def test_missing_packages_are_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, result())
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name))
+    refused(run(module.report, tmp_path), "needs jinja2: pip install 'sar-clip[experiment]'")
+    assert run(module.table, tmp_path).exit_code == 0
+
+
+def test_tables_in_every_format(tmp_path: Path) -> None:
+    sample(tmp_path)
+    markdown = run(module.table, tmp_path)
+    assert "| CoOp | **" in markdown.stdout
+    assert r"\toprule" in run(module.table, tmp_path, "--format", "latex").stdout
+    rows = run(module.table, tmp_path, "--format", "csv", "--only", "relations").stdout.splitlines()
+    assert rows[0] == "# Relations among held-out names on caltech101, 16 shots, sar-mini"
+    assert next(csv.reader(rows[1:]))[0] == "method"
+    found = json.loads(run(module.table, tmp_path, "--format", "json").stdout)
+    assert {"base-to-new", "few-shot", "cross-dataset", "custom"} <= {table["section"] for table in found}
+
+
+def test_only_some_tables(tmp_path: Path) -> None:
+    sample(tmp_path)
+    assert run(module.table, tmp_path, "--only", "WHAT A RUN COSTS").stdout.startswith("**What a run costs")
+    refused(run(module.table, tmp_path, "--only", "nothing"), "there are base-to-new-caltech101")

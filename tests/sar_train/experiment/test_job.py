@@ -1,0 +1,99 @@
+"""A result's name: no other settings, seed or code can have it, and its TOML file repeats the run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sar_train.config import RunConfig
+from sar_train.experiment.job import Job, slug
+from sar_train.experiment.spec import read_spec
+
+CODE = "0123456789abcdef"
+BASIC = RunConfig(data="demo", method="coop", sections={"coop": {"n_ctx": 8}, "sar": {"weight": 0.5}})
+JOB = Job("base-to-new", "coop+sar", BASIC)
+
+
+def with_config(**changes: Any) -> Job:
+    return dataclasses.replace(JOB, config=dataclasses.replace(BASIC, **changes))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        with_config(seed=2),
+        with_config(shots=4),
+        with_config(data="photos/"),
+        with_config(method="kgcoop", sections={}),
+        with_config(sar=False),
+        with_config(novel="words"),
+        with_config(novel_count=100),
+        with_config(template="{} texture."),
+        with_config(epochs=3),
+        with_config(pretrained="openai"),
+        with_config(allow_missing=True),
+        with_config(sections={"coop": {"n_ctx": 4}, "sar": {"weight": 0.5}}),
+        with_config(sections={"coop": {"n_ctx": 8}, "sar": {"weight": 0.6}}),
+        dataclasses.replace(JOB, targets=("pacs/sketch",)),
+        dataclasses.replace(JOB, experiment="few-shot"),
+    ],
+)
+def test_other_settings_give_another_file(other: Job) -> None:
+    assert other.key(CODE) != JOB.key(CODE)
+    assert other.path(CODE) != JOB.path(CODE)
+
+
+def test_other_code_gives_another_file() -> None:
+    assert JOB.path(CODE) != JOB.path("f" * 16)
+    assert JOB.path(CODE) != JOB.path(None)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        with_config(data_root="/somewhere", cache_dir="/tmp/cache", device="cuda"),  # noqa: S108
+        with_config(sections={"coop": {"n_ctx": 8, "position": "end"}, "sar": {"weight": "0.5"}}),
+    ],
+)
+def test_places_and_spelled_out_defaults_do_not(same: Job) -> None:
+    assert same.key(CODE) == JOB.key(CODE)
+
+
+def test_without_sar_its_settings_do_not_count() -> None:
+    plain = with_config(sar=False, sections={"coop": {"n_ctx": 8}})
+    other = with_config(sar=False, novel="words", novel_count=7, sections={"coop": {"n_ctx": 8}, "sar": {"tau": 0.5}})
+    assert plain.key(CODE) == other.key(CODE)
+
+
+def test_stems_are_readable() -> None:
+    assert JOB.stem == "coop+sar-16shots-s1"
+    assert with_config(shots=0).stem == "coop+sar-all-s1"
+    assert with_config(data="pacs/photo").path(CODE).parent == Path("pacs-photo")
+    assert slug("a photo, of/ü?.") == "a-photo-of"
+    assert slug("///") == "data"
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        JOB,
+        with_config(sar=False),
+        with_config(seed=3, shots=4, template="{} texture.", data_root="/data", learning_rate=0.5),
+        Job(
+            "cross-dataset",
+            "dept:kgcoop+sar",
+            RunConfig("a b", method="dept", sections={"dept": {"on": "kgcoop"}}),
+            ("x",),
+        ),
+    ],
+)
+def test_its_toml_file_repeats_the_run(job: Job, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(job.toml())
+    (again,) = read_spec(path)
+    assert again.key(CODE) == job.key(CODE)
+    assert (again.name, again.experiment, again.targets) == (job.name, job.experiment, job.targets)
+    assert "/data" not in job.toml()

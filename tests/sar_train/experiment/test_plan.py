@@ -1,0 +1,95 @@
+"""The protocols as lists of runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from sar_train import mini
+from sar_train.errors import ConfigError
+from sar_train.experiment.plan import ELEVEN, SHOTS, VARIANTS, Grid, chosen_methods, jobs
+from sar_train.prompt_method import methods
+
+
+def test_a_grid_is_run_in_full_and_in_order() -> None:
+    grid = Grid(methods=("coop", "dept:kgcoop"), datasets=("a", "b"), seeds=(1, 2), shots=(4, 16))
+    found = jobs("base-to-new", grid)
+    assert len(found) == 2 * 2 * 2 * 2 * 2
+    names = ["coop", "coop+sar", "dept:kgcoop", "dept:kgcoop+sar"]
+    first = [(j.config.data, j.config.seed, j.config.shots, j.name) for j in found[:8]]
+    assert first == [("a", 1, shots, name) for shots in (4, 16) for name in names]
+    assert len({job.path("x") for job in found}) == len(found)
+
+
+def test_modes_and_protocols() -> None:
+    for modes, expected in (("both", [False, True]), ("on", [True]), ("off", [False])):
+        found = jobs("few-shot", Grid(("coop",), ("a",), (1,), modes))
+        assert [job.config.sar for job in found] == expected
+        assert {job.config.protocol for job in found} == {"all"}
+    (job,) = jobs("base-to-new", Grid(("coop",), ("a",), (1,), "off"))
+    assert job.config.protocol == "base-to-new"
+
+
+def test_all_means_what_the_backbone_can_train_and_the_eleven() -> None:
+    assert {"coop", "tcp"} <= set(chosen_methods(("all",), mini.NAME))
+    assert not {"maple", "promptsrc"} & set(chosen_methods(("all",), mini.NAME))
+    assert chosen_methods(("all",), mini.VIT_NAME) == list(methods.entries)
+    found = jobs("base-to-new", Grid(("coop",), ("all",), (1,), "off"))
+    assert tuple(job.config.data for job in found) == ELEVEN
+    assert (len(ELEVEN), len(VARIANTS), SHOTS) == (11, 4, (1, 2, 4, 8, 16))
+
+
+def test_later_layers_win() -> None:
+    grid = Grid(
+        methods=("coop",),
+        datasets=("imagenet",),
+        seeds=(1,),
+        common={"epochs": 7, "sar": {"tau": 0.5, "weight": 1.0}},
+        per_method={"coop": {"sar": {"weight": 2.0}}, "maple": {"sar": {"weight": 9.0}}},
+        overrides={"sar": {"tau": "0.6"}},
+    )
+    without, with_sar = jobs("base-to-new", grid)
+    assert with_sar.config.epochs == 7
+    assert with_sar.config.sections["sar"] == {"tau": "0.6", "weight": 2.0}
+    assert "sar" not in without.config.sections
+
+
+@pytest.mark.parametrize(
+    ("experiment", "method", "shots", "dataset", "epochs", "section"),
+    [
+        ("base-to-new", "coop", 16, "caltech101", None, {}),
+        ("base-to-new", "coop", 16, "imagenet", 50, {}),
+        ("few-shot", "coop", 1, "dtd", 50, {"context_init": "", "n_ctx": 16}),
+        ("few-shot", "coop", 4, "dtd", 100, {"context_init": "", "n_ctx": 16}),
+        ("few-shot", "coop", 16, "dtd", 200, {"context_init": "", "n_ctx": 16}),
+        ("few-shot", "coop", 16, "imagenet", 50, {"context_init": "", "n_ctx": 16}),
+        ("base-to-new", "tcp", 16, "sun397", 25, {}),
+        ("cross-dataset", "maple", 16, "imagenet", 2, {"depth": 3}),
+        ("few-shot", "promptsrc", 16, "dtd", 50, {"mean": 45.0, "sigma": 5.0}),
+        ("few-shot", "promptsrc", 16, "food101", 50, {"mean": 30.0, "sigma": 30.0}),
+        ("cross-dataset", "kgcoop", 16, "imagenet", None, {}),
+    ],
+)
+def test_papers_settings_come_with_the_protocol(
+    experiment: str, method: str, shots: int, dataset: str, epochs: int | None, section: dict[str, object]
+) -> None:
+    grid = Grid((method,), (dataset,), (1,), "off", (shots,), common={"backbone": "ViT-B-16"})
+    (job,) = jobs(experiment, grid)  # type: ignore[arg-type]
+    assert job.config.epochs == epochs
+    assert job.config.sections.get(method, {}) == section
+
+
+def test_a_papers_rate_is_scaled_for_sar_mini_only() -> None:
+    for backbone, rate in (("ViT-B-16", 2.6e-3), (mini.VIT_NAME, mini.RATE_FACTOR * 2.6e-3)):
+        grid = Grid(("maple",), ("imagenet",), (1,), "off", common={"backbone": backbone})
+        assert jobs("cross-dataset", grid)[0].config.learning_rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("grid", [Grid(("copo",), ("a",)), Grid(("coop",), ("a",), per_method={"copo": {}})])
+def test_an_unknown_method_is_named(grid: Grid) -> None:
+    with pytest.raises(ConfigError, match="unknown method 'copo'.*did you mean"):
+        jobs("base-to-new", grid)
+
+
+def test_targets_go_to_every_run() -> None:
+    found = jobs("domain-generalisation", Grid(("coop",), ("pacs/photo",), (1,), targets=("pacs/sketch",)))
+    assert {job.targets for job in found} == {("pacs/sketch",)}

@@ -1,0 +1,141 @@
+"""Many runs: done ones are skipped, failures do not stop the rest, and a killed sweep ends as an unbroken one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.folders import listing
+from support.jobs import here, job, write_blobs
+
+from sar_train.config import RunConfig
+from sar_train.experiment import code, sweep
+from sar_train.experiment.job import Job
+from sar_train.experiment.pools import Outcome, Task
+from sar_train.experiment.spec import read_spec
+from sar_train.experiment.sweep import as_json, find_result, run_sweep
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return write_blobs(tmp_path_factory.mktemp("blobs"))
+
+
+def grid(config: RunConfig) -> list[Job]:
+    return [
+        job(config, "kgcoop+sar" if sar else "kgcoop", method="kgcoop", seed=s, sar=sar)
+        for s in (1, 2)
+        for sar in (False, True)
+    ]
+
+
+def numbers(out: Path) -> dict[str, Any]:
+    """What counts of every result: all but times and memory."""
+    found = {}
+    for path in out.rglob("*.json"):
+        content = json.loads(path.read_text())
+        content.pop("timing"), content.pop("peak_memory_mib")
+        found[path.relative_to(out).as_posix()] = content
+    return found
+
+
+def silent(text: str) -> None:
+    del text
+
+
+def test_a_sweep_leaves_a_json_and_a_toml_file_a_run(config: RunConfig, tmp_path: Path) -> None:
+    told: list[str] = []
+    done = run_sweep(grid(config), tmp_path, here, told.append)
+    assert len(done.results) == 4
+    assert not done.failed
+    names = listing(done.results[0].parent)
+    assert sorted(Path(name).suffix for name in names) == [".json"] * 4 + [".toml"] * 4
+    for path in done.results:
+        (again,) = read_spec(path.with_suffix(".toml"))
+        assert again.key(code.identity()["digest"]) == json.loads(path.read_text())["key"] == path.stem[-16:]
+    assert "[4/4]" in told[-1]
+
+
+def test_what_is_done_is_not_done_again(config: RunConfig, tmp_path: Path) -> None:
+    first = run_sweep(grid(config)[:2], tmp_path, here, silent)
+    stamps = [path.stat().st_mtime_ns for path in first.results]
+    told: list[str] = []
+    second = run_sweep(grid(config), tmp_path, here, told.append)
+    assert told[0] == "2 of 4 runs are done already"
+    assert second.results[:2] == first.results
+    assert [path.stat().st_mtime_ns for path in first.results] == stamps
+    assert len(second.results) == 4
+
+
+def test_an_interrupted_sweep_ends_with_the_same_results(config: RunConfig, tmp_path: Path) -> None:
+    def interrupted(tasks: Sequence[Task]) -> Iterator[tuple[Job, Outcome]]:
+        yield from itertools.islice(here(tasks), 2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(grid(config), tmp_path / "broken", interrupted, silent)
+    assert len(numbers(tmp_path / "broken")) == 2
+    run_sweep(grid(config), tmp_path / "broken", here, silent)
+    run_sweep(grid(config), tmp_path / "whole", here, silent)
+    assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
+
+
+def test_a_run_that_fails_does_not_stop_the_others(config: RunConfig, tmp_path: Path) -> None:
+    bad = job(config, "bad", data=str(tmp_path / "gone" / "photos"))
+    told: list[str] = []
+    done = run_sweep([bad, *grid(config)[:1]], tmp_path / "out", here, told.append)
+    assert len(done.results) == 1
+    (failure,) = done.failed
+    assert "gone" in failure
+    assert "FAILED" in told[0]
+
+
+def test_other_code_means_another_result_unless_any_code_will_do(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = grid(config)[0]
+    (old,) = run_sweep([one], tmp_path, here, silent).results
+    monkeypatch.setattr(code, "digest", lambda *_: "0" * 16)
+    assert find_result(one, tmp_path) is None
+    assert find_result(one, tmp_path, any_code=True) == old
+    assert find_result(job(config, "kgcoop", method="kgcoop", seed=9, sar=False), tmp_path, any_code=True) is None
+    (new,) = run_sweep([one], tmp_path, here, silent).results
+    assert new != old
+    assert old.is_file()
+    assert json.loads(new.read_text())["code"]["digest"] == "0" * 16
+
+
+def test_a_result_that_says_something_else_than_its_name_is_not_taken(config: RunConfig, tmp_path: Path) -> None:
+    one = grid(config)[0]
+    (path,) = run_sweep([one], tmp_path, here, silent).results
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"key": "0" * 16}))
+    assert find_result(one, tmp_path) is None
+
+
+def test_prompts_are_kept_on_request(config: RunConfig, tmp_path: Path) -> None:
+    (path,) = run_sweep(grid(config)[:1], tmp_path, here, silent, keep_prompts=True).results
+    assert listing(path.with_suffix("")) == ["prompts.safetensors", "record.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": [-1], "s": "[ 1, 2 ]"},
+        {"a": [1, -2, 3.5], "b": ["x", "y"], "c": []},
+        {"names": ["[1,\n 2]"], "n": [[1, 2], [3]]},
+        {"x": [1e-05, 2e10]},
+    ],
+)
+def test_json_stays_the_same_with_numbers_on_one_line(content: dict[str, Any]) -> None:
+    text = as_json(content)
+    assert json.loads(text) == content
+    assert not re.search(r"\d,\n\s+-?\d", text)
+
+
+def test_time_left_is_told_in_words() -> None:
+    assert [sweep.remaining(s) for s in (0.2, 60, 600)] == ["", "; about 60 s left", "; about 10 min left"]
