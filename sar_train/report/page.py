@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader
+
 from sar_train.errors import ConfigError
 from sar_train.report import charts, heatmap, render, scatter, summary
 from sar_train.report.render import FORMATS
@@ -138,8 +140,6 @@ def _fill(folder: Path, text: str, tables: Iterable[Table], figures: Iterable[Fi
 
 def page(results: Results, tables: Iterable[Table], figures: Iterable[Figure], *, title: str, command: str) -> str:
     """The page's text."""
-    from jinja2 import Environment, PackageLoader
-
     tables, figures = list(tables), list(figures)
     parts = [
         Part(

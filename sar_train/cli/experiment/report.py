@@ -9,7 +9,6 @@ import click
 
 from sar_train.cli.common import guarded, option
 
-NEEDED = ("jinja2", "matplotlib", "scipy")
 EPILOG = """\b
 Examples:
   sar-experiment report results/                     results/report/index.html, with tables and figures beside it
@@ -34,7 +33,6 @@ def report(folder: Path, out: Path | None, title: str | None, *, show: bool, qui
     DIR is searched for result files to any depth; other JSON files are skipped with a warning. The page needs nothing
     beside it and asks nothing of the network.
     """
-    _need_the_extra()
     from sar_train.report.page import check_target, write
     from sar_train.report.results import read
 
@@ -88,14 +86,3 @@ def table(folder: Path, form: str, only: str) -> None:
 
 def _warn(line: str) -> None:
     click.echo(" ".join(line.split()), err=True)
-
-
-def _need_the_extra() -> None:
-    """Fail before anything is read where a package of the extra is missing."""
-    import importlib.util
-
-    from sar_train.errors import ConfigError
-
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"this command needs {' and '.join(missing)}: pip install 'sar-clip[experiment]'")

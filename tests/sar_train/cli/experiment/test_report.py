@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,28 @@ def test_what_is_no_report_is_not_replaced(tmp_path: Path) -> None:
     refused(run(module.report, tmp_path, "--out", tmp_path), "no report")
 
 
-def test_missing_packages_are_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib", "scipy"])
+def test_a_missing_package_is_told_in_one_line_and_tables_do_without(tmp_path: Path, package: str) -> None:
     write(tmp_path, result())
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name))
-    refused(run(module.report, tmp_path), "needs jinja2: pip install 'sar-clip[experiment]'")
-    assert run(module.table, tmp_path).exit_code == 0
+    program = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == sys.argv[1]: raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from sar_train.cli.experiment import report\n"
+        "getattr(report, sys.argv[2])([sys.argv[3]])"
+    )
+
+    def fresh(command: str) -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, "-c", program, package, command, str(tmp_path)]
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+
+    refusal = fresh("report")
+    assert refusal.returncode == 2
+    assert refusal.stderr == f"Error: this command needs {package}: pip install 'sar-clip[experiment]'\n"
+    assert not (tmp_path / "report").exists()
+    assert fresh("table").returncode == 0
 
 
 def test_tables_in_every_format(tmp_path: Path) -> None:

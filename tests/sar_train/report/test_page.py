@@ -1,0 +1,206 @@
+"""The page: whole, self-contained, the same from the same input, and drawn by a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.results import result, sample, write
+
+from sar_train.errors import ConfigError
+from sar_train.report import page
+from sar_train.report.results import Results, read
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+CHROMIUM = shutil.which("chromium")
+
+
+class Page(HTMLParser):
+    """Elements, identifiers and addresses of a page; unbalanced elements fail."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: set[str] = set()
+        self.identifiers: list[str] = []
+        self.addresses: list[str] = []
+        self.described: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.note(attrs)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.note(attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def note(self, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id":
+                self.identifiers.append(value or "")
+            if name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href"):
+                self.addresses.append(value or "")
+            if name in ("aria-labelledby", "aria-describedby"):
+                self.described.append(value or "")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    folder = tmp_path_factory.mktemp("results")
+    sample(folder)
+    return read(folder)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """A single run without new classes, a history or a time: less than which there is nothing."""
+    folder = tmp_path_factory.mktemp("small")
+    write(folder, result(new=None, zero_shot=(50.0, None), protocol="few-shot", history=[], timing={}))
+    return read(folder)
+
+
+@pytest.fixture(scope="module")
+def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "report"
+    return page.write(results, out, title="A & B <c>", command="sar-experiment report x")
+
+
+def test_it_is_one_file_that_asks_for_nothing(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    found = Page(text)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form", "img"} & found.names
+    assert [a for a in found.addresses if not a.startswith(("#", "data:image/png;base64,"))] == []
+    assert not re.search(r"url\((?!#)|@import|https?://", text)
+
+
+def test_identifiers_are_unique_and_links_lead_somewhere(report: Path) -> None:
+    found = Page(report.read_text(encoding="utf-8"))
+    assert len(set(found.identifiers)) == len(found.identifiers)
+    links = [a.removeprefix("#") for a in found.addresses if a.startswith("#")]
+    assert set(links) | set(found.described) <= set(found.identifiers)
+
+
+def test_names_are_escaped_wherever_they_stand(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    assert "<title>A &amp; B &lt;c&gt;</title>" in text
+    assert "name 0 &amp; &lt;b&gt;" in text
+    assert "<b>" not in re.sub(r"<figcaption><b>", "", text)
+
+
+def test_it_is_the_same_every_time(results: Results, report: Path, tmp_path: Path) -> None:
+    again = page.write(results, tmp_path / "again", title="A & B <c>", command="sar-experiment report x")
+    first, second = (
+        {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+        for root in (report.parent, again.parent)
+    )
+    assert first == second
+
+
+def test_tables_and_figures_lie_beside_it(report: Path) -> None:
+    tables = {path.suffix for path in (report.parent / "tables").iterdir()}
+    assert tables == {".csv", ".md", ".tex"}
+    figures = list((report.parent / "figures").iterdir())
+    assert len(figures) >= 6
+    for path in figures:
+        with Image.open(path) as figure:
+            assert figure.format == "PNG"
+            assert min(figure.size) > 300
+
+
+def test_every_section_says_how_to_read_it(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    assert (
+        text.count('<p class="how">')
+        == text.count('<section aria-labelledby="')
+        == len(re.findall(r'<li><a href="#', text))
+    )
+    for title, how in page.SECTIONS.values():
+        assert how.endswith(".")
+        assert title
+
+
+def test_what_the_figures_rest_on(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    for part in (
+        "16, 9 of them with SAR",
+        "0.1.0 (c0de)",
+        "sar-mini: ab12",
+        "python 3.11.7",
+        "sar-experiment report x",
+    ):
+        assert part in text
+
+
+def test_an_older_report_is_replaced_and_nothing_is_left_behind(small: Results, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    page.write(small, out, title="one", command="x")
+    (out / "tables" / "old.csv").write_text("")
+    page.check_target(out)
+    page.write(small, out, title="two", command="x")
+    assert "two" in (out / "index.html").read_text(encoding="utf-8")
+    assert not (out / "tables" / "old.csv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_nothing_else_is_replaced(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        page.check_target(out)
+        (out / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="no report"):
+        page.check_target(out)
+
+
+def test_a_failure_leaves_the_older_report(small: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "report"
+    page.write(small, out, title="one", command="x")
+    monkeypatch.setattr(page, "FORMATS", {"csv": lambda table: 1 / 0})
+    with pytest.raises(ZeroDivisionError):
+        page.write(small, out, title="two", command="x")
+    assert "one" in (out / "index.html").read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_single_run_is_enough(small: Results, tmp_path: Path) -> None:
+    found = page.write(small, tmp_path / "report", title="one", command="x")
+    Page(found.read_text(encoding="utf-8"))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: no browser to draw the page with")
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)], ids=["light", "dark", "phone"])
+def test_a_browser_draws_it(report: Path, tmp_path: Path, width: int, *, dark: bool) -> None:
+    shot = tmp_path / "shot.png"
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+        f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},3000", f"--screenshot={shot}",
+        *(["--blink-settings=preferredColorScheme=0"] if dark else []), report.as_uri(),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    with Image.open(shot) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    corner = pixels[2, 2]
+    assert bool(corner.mean() < 60) is dark
+    drawn = (np.abs(pixels - corner).sum(2) > 60).any(1)
+    assert drawn.mean() > 0.4
+    assert (pixels.max(2) - pixels.min(2) > 60).mean() > 0.002  # colours of figures
+    edge = np.abs(pixels[:, -6:] - corner).sum(2)
+    assert (edge > 60).mean() < 0.01  # nothing is cut off at the right

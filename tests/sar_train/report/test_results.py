@@ -1,0 +1,113 @@
+"""Which files count."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.results import result, write
+
+from sar_train.errors import DataError
+from sar_train.report.results import read
+
+
+def test_results_are_found_at_any_depth_in_order_of_their_names(tmp_path: Path) -> None:
+    write(tmp_path / "b" / "c", result("kgcoop"))
+    write(tmp_path / "a", result("coop"))
+    assert [run.name for run in read(tmp_path).runs] == ["coop", "kgcoop"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "not readable as JSON"),
+        ("[1]", "not a result"),
+        ('{"schema_version": 1}', "not a result"),
+        (json.dumps(result() | {"schema_version": 2}), "schema version 2, expected 1"),
+        (json.dumps(result() | {"metrics": {}}), "lacks what a table needs"),
+        (json.dumps(result() | {"metrics": {"base_accuracy": float("nan")}}), "lacks what a table needs"),
+        (json.dumps(result() | {"config": None}), "lacks what a table needs"),
+        (
+            json.dumps(result() | {"similarities": {"names": ["a", "b"], "base": 1, "handcrafted": [], "learned": []}}),
+            "lacks what a table needs",
+        ),
+        ("[" * 100_000, "not readable as JSON"),
+    ],
+    ids=["broken", "list", "record", "schema", "no accuracy", "nan", "no config", "similarities", "deep"],
+)
+def test_what_is_no_result_is_skipped_with_one_line_that_names_it(tmp_path: Path, text: str, why: str) -> None:
+    write(tmp_path, result())
+    (tmp_path / "other.json").write_text(text)
+    told: list[str] = []
+    results = read(tmp_path, tell=told.append)
+    assert len(results.runs) == 1
+    (line,) = told
+    assert str(tmp_path / "other.json") in line
+    assert why in line
+    assert "\n" not in line
+    assert results.skipped[0].startswith("other.json: ")
+
+
+def test_records_of_kept_runs_hidden_folders_and_the_report_itself_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, result())
+    for place in ("run/record.json", ".features/x.json", "report/x.json"):
+        path = tmp_path / place
+        path.parent.mkdir()
+        path.write_text("{}")
+    told: list[str] = []
+    assert len(read(tmp_path, tell=told.append, apart=tmp_path / "report").runs) == 1
+    assert told == []
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no results"):
+        read(tmp_path)
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(DataError, match="1 JSON files there are something else"):
+        read(tmp_path)
+
+
+def test_of_one_run_made_by_several_codes_the_newest_counts(tmp_path: Path) -> None:
+    write(tmp_path, result(base=70.0, code={"version": "1", "digest": "new"}), name="a.json", time=200)
+    write(tmp_path, result(base=75.0, code={"version": "1", "digest": "old"}), name="b.json", time=100)
+    write(tmp_path, result(base=70.0, code={"version": "1", "digest": "new"}), name="c.json", time=150)
+    results = read(tmp_path)
+    assert [run["metrics"]["base_accuracy"] for run in results.runs] == [70.0]
+    assert results.replaced == ("b.json",)
+    assert results.copies == ("c.json",)
+
+
+def test_other_settings_or_another_seed_make_another_run(tmp_path: Path) -> None:
+    for place, content in enumerate((result(), result(seed=2), result(settings={"epochs": 20}))):
+        write(tmp_path, content, name=f"{place}.json")
+    results = read(tmp_path)
+    assert [(run.name, run.seed) for run in results.runs] == [
+        ("coop (epochs=10)", 1),
+        ("coop (epochs=10)", 2),
+        ("coop (epochs=20)", 1),
+    ]
+    assert results.replaced == results.copies == ()
+
+
+def test_where_files_lie_makes_no_other_run(tmp_path: Path) -> None:
+    write(tmp_path, result(settings={"data_root": "here", "device": "cpu"}), name="a.json", time=100)
+    write(tmp_path, result(settings={"data_root": "there", "device": "cuda"}), name="b.json", time=200)
+    results = read(tmp_path)
+    assert [run.path.name for run in results.runs] == ["b.json"]
+
+
+def test_settings_of_sar_tell_its_rows_apart_and_leave_the_partner_alone(tmp_path: Path) -> None:
+    for place, content in enumerate((result(), result("coop+sar"), result("coop+sar", settings={"weight": 1.0}))):
+        write(tmp_path, content, name=f"{place}.json")
+    runs = read(tmp_path).runs
+    assert [run.name for run in runs] == ["coop", "coop+sar (sar.weight=0.3)", "coop+sar (sar.weight=1.0)"]
+    assert {run.partner for run in runs} == {"coop"}
+
+
+def test_settings_that_differ_between_datasets_are_no_variants(tmp_path: Path) -> None:
+    write(tmp_path, result(dataset="dtd", settings={"template": "{} texture."}))
+    write(tmp_path, result(dataset="eurosat", settings={"template": "a photo of {}."}))
+    assert {run.name for run in read(tmp_path).runs} == {"coop"}

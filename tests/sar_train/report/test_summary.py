@@ -1,0 +1,98 @@
+"""Sentences that are computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.results import result, write
+
+from sar_train.report import summary
+from sar_train.report.results import read
+
+
+def pair(
+    folder: Path, method: str, without: tuple[float, float], with_sar: tuple[float, float], **values: object
+) -> None:
+    for name, (base, new) in ((method, without), (f"{method}+sar", with_sar)):
+        after = 0.7 if "+sar" in name else 0.5
+        write(folder, result(name, base=base, new=new, relations=(1.0, after), **values))  # type: ignore[arg-type]
+
+
+def test_claims_are_counted(tmp_path: Path) -> None:
+    pair(tmp_path, "coop", (85.0, 50.0), (84.0, 59.0))
+    pair(tmp_path, "kgcoop", (64.0, 57.0), (64.2, 57.5))
+    pair(tmp_path, "tcp", (85.0, 59.5), (85.0, 59.0))
+    ((where, lines),) = summary.claims(read(tmp_path))
+    assert where == "caltech101, 16 shots, sar-mini"
+    assert lines == [
+        "SAR raised new accuracy for 2 of 3 methods (CoOp +9.0 and KgCoOp +0.5) and lowered it for 1 (TCP −0.5).",
+        "Base accuracy was kept or raised for 2 of 3 methods; CoOp paid most, 1.0 points.",
+        "Without SAR, 2 of 3 methods ended below zero-shot on new classes (CoOp and KgCoOp).",
+        "With SAR, 1 of these reached it (CoOp).",
+        "Relations among held-out names stayed nearer to the hand-crafted ones with SAR in 3 of 3 comparisons.",
+        "The paper's claim, new classes up for every method with base kept, does not hold here.",
+    ]
+
+
+def test_a_claim_that_holds(tmp_path: Path) -> None:
+    pair(tmp_path, "coop", (85.0, 50.0), (85.0, 59.0))
+    ((_, lines),) = summary.claims(read(tmp_path))
+    assert lines[-1].endswith("holds here.")
+
+
+def test_a_claim_fails_where_one_method_loses_new_classes(tmp_path: Path) -> None:
+    pair(tmp_path, "coop", (85.0, 50.0), (85.0, 59.0))
+    pair(tmp_path, "tcp", (85.0, 59.0), (85.0, 58.0))
+    ((_, lines),) = summary.claims(read(tmp_path))
+    assert lines[-1].endswith("does not hold here.")
+
+
+def test_changes_larger_than_the_deviation_over_seeds(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        pair(tmp_path, "coop", (85.0, 50.0 + seed), (85.0, 54.0 + seed), seed=seed)
+        pair(tmp_path, "tcp", (85.0, 50.0 + 9 * seed), (85.0, 54.0 + 9 * seed), seed=seed)
+    ((_, lines),) = summary.claims(read(tmp_path))
+    assert lines[1].endswith("for 1 (CoOp +4.0).")
+
+
+def test_several_datasets_are_averaged_over_those_that_both_sides_have(tmp_path: Path) -> None:
+    pair(tmp_path, "coop", (85.0, 50.0), (85.0, 52.0))
+    pair(tmp_path, "coop", (85.0, 50.0), (85.0, 56.0), dataset="dtd")
+    write(tmp_path, result(dataset="eurosat", new=99.0))
+    ((where, lines),) = summary.claims(read(tmp_path))
+    assert where.startswith("average of 3 datasets")
+    assert "CoOp +4.0" in lines[0]
+
+
+def test_without_pairs_nothing_is_claimed(tmp_path: Path) -> None:
+    write(tmp_path, result())
+    write(tmp_path, result("kgcoop+sar"))
+    assert summary.claims(read(tmp_path)) == []
+
+
+def test_what_was_run(tmp_path: Path) -> None:
+    pair(tmp_path, "coop", (85.0, 50.0), (85.0, 52.0))
+    write(tmp_path, result(protocol="few-shot", new=None, shots=1))
+    write(tmp_path, result("mine", protocol="custom", settings={"method": "tcp"}))
+    write(tmp_path, result("dept:kgcoop+sar"))
+    assert summary.what_was_run(read(tmp_path)) == [
+        "base-to-new: 3 runs, trained on caltech101, CoOp and DePT on KgCoOp, under sar-mini, 16 shots, seed 1.",
+        "few-shot: 1 run, trained on caltech101, CoOp, under sar-mini, 1 shot, seed 1.",
+        "sweeps: 1 run, trained on caltech101, TCP, under sar-mini, 16 shots, seed 1.",
+    ]
+
+
+def test_what_a_reader_has_to_know_first(tmp_path: Path) -> None:
+    assert (tmp_path / "x.json").write_text("{}")
+    write(tmp_path, result(zero_shot_check={"ok": False}), name="a.json", time=200)
+    write(tmp_path, result(code={"version": "1", "digest": "old"}), name="b.json", time=100)
+    write(tmp_path, result("kgcoop", code={"version": "1", "digest": "other"}))
+    found = summary.warnings(read(tmp_path))
+    assert [line.partition(":")[0] for line in found] == [
+        "Zero-shot accuracy is below the known one on caltech101",
+        "The runs were made by 2 states of the code.",
+        "1 file of older code left out, as newer code has made the same runs",
+        "Skipped, as no results",
+    ]
+    assert "b.json" in found[2]
+    assert "x.json" in found[3]

@@ -1,0 +1,22 @@
+"""All tables together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.results import sample
+
+from sar_train.report.page import SECTIONS
+from sar_train.report.results import read
+from sar_train.report.tables import all_tables
+
+
+def test_every_kind_of_result_has_its_tables_under_keys_of_their_own(tmp_path: Path) -> None:
+    sample(tmp_path)
+    found = all_tables(read(tmp_path))
+    keys = [table.key for table in found]
+    assert len(set(keys)) == len(keys)
+    assert {table.section for table in found} == set(SECTIONS) - {"curves", "set-up", "domain-generalisation"}
+    for table in found:
+        heads = [column.flat for column in table.columns]
+        assert len(set(heads)) == len(heads), table.key
