@@ -16,6 +16,11 @@ from sar_train.errors import ConfigError
 T = TypeVar("T")
 Protocol = Literal["auto", "base-to-new", "all", "pseudo"]
 
+ELSEWHERE = ("data_root", "cache_dir", "device", "llm_url")
+"""Settings that say where things are on this machine; no result depends on them."""
+OF_SAR = ("novel", "novel_count", "exclude_eval_names", "llm_model")
+"""Settings that mean nothing without SAR."""
+
 
 @dataclass(frozen=True)
 class RunConfig:

@@ -47,7 +47,7 @@ def evaluate(logits: Tensor, labels: Tensor, names: Sequence[str], *, pairs: int
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Names as keys: one that several classes share, such as ImageNet's *missile*, gets the class's number behind it."""
+    """Names as keys: one that several classes share, as ImageNet's *missile*, gets the class's number behind it."""
     counts = Counter(names)
     return [f"{name} (class {i})" if counts[name] > 1 else name for i, name in enumerate(names)]
 

@@ -20,6 +20,7 @@ from sar_train.data.photos import Split
 from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source
 from sar_train.errors import ConfigError
 from sar_train.evaluate import Judge, Judged
+from sar_train.identity import check_sections
 from sar_train.novel import NovelNames, NovelSource, Options, novel_names, room_in
 from sar_train.novel import open_source as open_novel
 from sar_train.problem import Problem
@@ -76,13 +77,7 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     method = methods.get(config.method)
     config.section(config.method, method.Config)
     sar = config.section("sar", regularisers.get("sar").Config)
-    unknown = set(config.sections) - {"sar", config.method}
-    if unknown:
-        hint = "; --on belongs to --method dept, whose base method runs at the settings that DePT's paper gives it"
-        raise ConfigError(
-            f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and sar"
-            + (hint if "dept" in (*unknown, config.method) else "")
-        )
+    check_sections(config)
     with_sar = config.sar and bool(sar.weight)
     novel_source = _novel_source(config) if with_sar else None
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from sar_train.data.features import save_features
 from sar_train.data.source import to_feature_set
 from sar_train.errors import RunError
 from sar_train.evaluate import Evaluation, harmonic_mean
+from sar_train.identity import outcome_settings
 from sar_train.problem import Numerics, Regularisation
 from sar_train.prompt_method import PromptMethod
 from sar_train.prompted import Prompted
@@ -145,16 +145,12 @@ def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, t
     stored = checkpoint.load_state(out) if resume else None
     if stored:
         tensors, meta = stored
-        if meta["config"] != _identity(setting.config):
+        if meta["config"] != outcome_settings(setting.config):
             raise RunError(f"{out} holds an unfinished run with other settings: choose another --out, or --no-resume")
         state.restore(tensors, meta["epoch"], meta["history"])
         tell(f"taking up the run after epoch {state.epoch}")
         return state, meta["seconds"]
     return state, 0.0
-
-
-def _identity(config: RunConfig) -> dict[str, Any]:
-    return {k: v for k, v in dataclasses.asdict(config).items() if k not in ("device", "cache_dir", "llm_url")}
 
 
 def _after_epoch(setting: Setting, out: Path, tell: Tell, spent: float) -> Callable[[State], None]:
@@ -171,7 +167,7 @@ def _after_epoch(setting: Setting, out: Path, tell: Tell, spent: float) -> Calla
         tell(f"epoch {state.epoch}/{setting.schedule.epochs}  {terms}  about {left:.0f} s left")
         if now - saved > _SAVE_EVERY and state.epoch < setting.schedule.epochs:
             meta = {
-                "config": _identity(setting.config),
+                "config": outcome_settings(setting.config),
                 "epoch": state.epoch,
                 "history": state.history,
                 "seconds": spent + now - began,

@@ -62,6 +62,7 @@ class PhotoSource:
         """
         self.dataset, self.backbone, self.views, self.seed = dataset, backbone, views, seed
         self._progress, self._cache_dir = progress, cache_dir
+        self._draws: dict[tuple[int, int], Shots] = {}
         folder = set_folder(cache_dir, dataset.name, backbone) if cache_dir else None
         self._cache = FeatureCache(folder, backbone.embed_dim)
 
@@ -97,7 +98,9 @@ class PhotoSource:
 
     def draw(self, shots: int, seed: int) -> Shots:
         """CoOp's draw of training and validation rows, the one of an earlier run where the photos are the same."""
-        return draw_shots(self.dataset, shots, seed, self._cache_dir)
+        if (shots, seed) not in self._draws:
+            self._draws[shots, seed] = draw_shots(self.dataset, shots, seed, self._cache_dir)
+        return self._draws[shots, seed]
 
     def labels(self, split: Split) -> Tensor:
         """(N,) int64 labels of all photos of a split."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 from sar_train import backbone as backbones
 from sar_train import checkpoint, trainer
 from sar_train.checkpoint import Run
+from sar_train.config import ELSEWHERE
+from sar_train.data.files import locked
+from sar_train.errors import RunError
 from sar_train.experiment import code
-from sar_train.experiment.job import ELSEWHERE, Job
+from sar_train.experiment.job import Job
 from sar_train.experiment.known import check_zero_shot
 from sar_train.experiment.similarity import similarities
 from sar_train.experiment.transfer import evaluate_targets
@@ -33,8 +37,12 @@ def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
         SarTrainError: something cannot be used.
     """
     torch.set_num_threads(threads)
-    finished = (folder / checkpoint.RECORD).is_file()
-    run = checkpoint.load_run(folder) if finished else trainer.run(job.config, folder)
+    try:
+        with locked(folder):
+            finished = (folder / checkpoint.RECORD).is_file()
+            run = checkpoint.load_run(folder) if finished else trainer.run(job.config, folder)
+    except BlockingIOError:
+        raise RunError(f"{folder}: another sweep is at this run; wait for it, and run the command again") from None
     return result(job, run)
 
 
@@ -49,6 +57,7 @@ def result(job: Job, run: Run) -> dict[str, Any]:
         "name": job.name,
         "key": job.key(code.identity()["digest"]),
         "code": code.identity(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     sweep = job.experiment == "custom"  # hundreds of files, and no picture of them
     tail = {
@@ -67,8 +76,9 @@ def run_folder(job: Job, out: Path, key: str) -> Path:
 
 
 def keep_or_remove(folder: Path, kept: Path | None) -> None:
-    """Move a finished run to where it is kept, or delete it."""
+    """Move a finished run to where it is kept, in place of an older one, or delete it."""
     if kept is None:
         shutil.rmtree(folder, ignore_errors=True)
-    else:
+    elif folder.is_dir():
+        shutil.rmtree(kept, ignore_errors=True)
         folder.replace(kept)

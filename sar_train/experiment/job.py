@@ -12,16 +12,10 @@ from typing import Any, Literal
 
 import tomli_w
 
-from sar_train.config import RunConfig
-from sar_train.prompt_method import methods
-from sar_train.regulariser import regularisers
+from sar_train.config import ELSEWHERE, RunConfig
+from sar_train.identity import outcome_settings
 
 Experiment = Literal["base-to-new", "few-shot", "cross-dataset", "domain-generalisation", "custom"]
-ELSEWHERE = ("data_root", "cache_dir", "device", "llm_url")
-"""Settings that say where things are on this machine, and that a result does not depend on."""
-
-OF_SAR = ("novel", "novel_count", "exclude_eval_names", "llm_model")
-"""Settings that mean nothing without SAR."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +35,9 @@ class Job:
     targets: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
-        """All that the result depends on, with the defaults of the method, of its schedule and of SAR."""
-        config, method = self.config, methods.get(self.config.method)
-        kinds = {config.method: method.Config} | ({"sar": regularisers.get("sar").Config} if config.sar else {})
-        apart = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
-        return {
-            "experiment": self.experiment,
-            "targets": list(self.targets),
-            "schedule": dataclasses.asdict(method.schedule),
-            "sections": {name: dataclasses.asdict(config.section(name, kind)) for name, kind in kinds.items()},
-        } | {k: v for k, v in dataclasses.asdict(config).items() if k not in apart and v is not None}
+        """All that the result depends on but the code."""
+        mine = {"experiment": self.experiment, "targets": list(self.targets)}
+        return mine | outcome_settings(self.config)
 
     def key(self, code: str | None) -> str:
         """16 hex digits that differ wherever a setting, the seed or the code (`code.digest`) does."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sar_train import mini
 from sar_train.config import RunConfig, build, merge
+from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
 from sar_train.prompt_method import methods
 
@@ -24,7 +25,8 @@ ELEVEN = (
     "dtd", "eurosat", "ucf101",
 )  # fmt: skip
 VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
-SHOTS = (1, 2, 4, 8, 16)
+FIXED = ("method", "data", "seed", "shots", "protocol")
+"""Settings that a grid is made of."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
     names = chosen_methods(grid.methods, backbone)
     for name in grid.per_method:
         methods.get(name.partition(":")[0])
+    used = {"sar", *(name.partition(":")[0] for name in names)}
+    given = merge(grid.common, grid.overrides)
+    if foreign := sorted(set(given["sections"]) - used):
+        raise ConfigError(f"settings for {', '.join(foreign)}, but these runs use {', '.join(sorted(used))}")
+    if fixed := sorted(set(FIXED) & {*grid.common, *(key for own in grid.per_method.values() for key in own)}):
+        raise ConfigError(f"{', '.join(fixed)}: said by options of the command, not by --config")
     sar = {"both": (False, True), "on": (True,), "off": (False,)}[grid.modes]
     datasets = ELEVEN if tuple(grid.datasets) == ("all",) else grid.datasets
     return [
@@ -117,10 +125,8 @@ def _job(
         grid.overrides,
         fixed,
     )
-    if with_sar:
-        settings["sar"] = True
-    else:
-        settings["sar"] = False
-        settings["sections"].pop("sar", None)
+    settings["sar"] = with_sar
+    own = {method, "sar"} if with_sar else {method}
+    settings["sections"] = {key: section for key, section in settings["sections"].items() if key in own}
     label = name + ("+sar" if with_sar else "")
     return Job(experiment, label, build(RunConfig, settings, label), tuple(grid.targets))

@@ -7,6 +7,7 @@ come. A run that is killed, by the system for memory say, fails alone.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import tempfile
@@ -14,10 +15,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from sar_train.errors import ConfigError, SarTrainError
@@ -66,7 +68,16 @@ def _in_process(job: Job, folder: Path, threads: int, processes: set[SpawnProces
 
 def _child(sender: Connection, job: Job, folder: Path, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    Thread(target=_end_with_parent, daemon=True).start()
     sender.send(attempt(job, folder, threads))
+
+
+def _end_with_parent() -> None:
+    """End this process when the sweep is gone, however it went."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def attempt(job: Job, folder: Path, threads: int) -> Outcome:
@@ -81,7 +92,7 @@ def attempt(job: Job, folder: Path, threads: int) -> Outcome:
 
 
 def on_ray(address: str, threads: int) -> Pool:
-    """A Ray cluster: as many runs at a time as it has CPUs for ``threads`` each.
+    """A Ray cluster: as many runs at a time as it has CPUs for ``threads`` each, or GPUs, one for each run.
 
     Data and cache folders must be at the same paths on all nodes; results come back to this machine.
 
@@ -107,7 +118,9 @@ def _on_ray(tasks: Sequence[Task], threads: int) -> Iterator[tuple[Job, Outcome]
     import ray
 
     remote = ray.remote(num_cpus=threads, max_retries=2, max_calls=1)(_anywhere)
-    running = {remote.remote(job, threads): job for job, _ in tasks}
+    running = {
+        remote.options(num_gpus=int(job.config.device.startswith("cuda"))).remote(job, threads): job for job, _ in tasks
+    }
     while running:
         (done,), _ = ray.wait(list(running), num_returns=1)
         job = running.pop(done)

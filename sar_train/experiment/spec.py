@@ -26,6 +26,7 @@ from typing import Any
 from sar_train.config import RunConfig, build, merge, read_toml
 from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
+from sar_train.identity import check_sections
 
 KEYS = ("experiment", "seeds", "targets", "common", "runs")
 
@@ -35,7 +36,7 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Jo
 
     Args:
         path: the file.
-        overrides: settings that win over those of the file.
+        overrides: settings that win over those of the file; a method's are for its own runs.
 
     Raises:
         ConfigError: not TOML, unknown keys, or settings that cannot be used; all problems of one run together.
@@ -57,6 +58,10 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Jo
         for name, run in spec["runs"].items():
             if not isinstance(run, dict):
                 raise ConfigError(f"{path}: runs.{name}: expected a table of settings")
-            settings = merge(spec.get("common", {}), run, overrides or {}, {"seed": seed})
-            jobs.append(Job(experiment, name, build(RunConfig, settings, f"{path}, run {name}"), tuple(targets)))
+            settings = merge(spec.get("common", {}), run)
+            own = {"sar", str(settings.get("method", RunConfig.method)), *settings["sections"]}
+            wanted = {k: v for k, v in (overrides or {}).items() if not isinstance(v, Mapping) or k in own}
+            config = build(RunConfig, merge(settings, wanted, {"seed": seed}), f"{path}, run {name}")
+            check_sections(config)
+            jobs.append(Job(experiment, name, config, tuple(targets)))
     return jobs

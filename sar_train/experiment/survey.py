@@ -6,61 +6,87 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sar_train.backbone import Backbone
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
 from sar_train.experiment.known import TOLERANCE, check_zero_shot
 from sar_train.record import dataset_entry, scores
-from sar_train.setting import prepare
+from sar_train.report.published import known_zero_shot
+from sar_train.setting import Setting, open_target, prepare
 
 Tell = Callable[[str], None]
 
 
 def survey(jobs: Sequence[Job], tell: Tell, *, strict: bool = True) -> list[dict[str, Any]]:
-    """Open every dataset once for each seed and number of shots, and measure zero-shot.
+    """Open every dataset once for each seed and number of shots, open the targets, and measure zero-shot.
 
     Args:
         jobs: the runs to come.
-        tell: gets a line for each dataset.
+        tell: gets a line for each dataset and target.
         strict: refuse to go on where a known figure is missed.
 
     Returns:
-        One entry a dataset: ``dataset``, ``zero_shot``, ``zero_shot_check``.
+        One entry a dataset, backbone, protocol and template: ``dataset``, ``zero_shot``, ``zero_shot_check``.
 
     Raises:
-        DataError: zero-shot is more than 0.2 points below a known figure.
-        SarTrainError: a dataset cannot be opened.
+        DataError: zero-shot is more than 0.2 points below a known figure, or there is nothing to judge on.
+        SarTrainError: a dataset or target cannot be opened.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[tuple[object, ...], dict[str, Any]] = {}
     seen: set[tuple[object, ...]] = set()
+    backbone: Backbone | None = None
     for job in jobs:
         plain = dataclasses.replace(job.config, method="coop", sar=False, sections={})
-        case = (plain.data, plain.seed, plain.shots, plain.protocol, plain.template, plain.backbone, plain.pretrained)
-        if job.config.sar and job.config.novel == "llm" and (*case, "llm") not in seen:
-            seen.add((*case, "llm"))
-            prepare(job.config, _only_errors)  # asks once for all runs, which then find the answer in the cache
-        if case in seen:
-            continue
-        seen.add(case)
-        first = plain.data not in found
-        setting = prepare(plain, tell if first else _only_errors)
-        if not first:
-            continue
-        zero_shot = scores(setting.judge(setting.zero_shot))
-        entry = {"dataset": dataset_entry(setting), "zero_shot": zero_shot}
-        check = check_zero_shot(plain, entry)
-        found[plain.data] = entry | {"zero_shot_check": check}
-        tell(f"zero-shot on {plain.data}: {_percent(zero_shot)}{_verdict(check)}")
-        if check and not check["ok"] and strict:
-            raise DataError(
-                f"set-up error: zero-shot on {plain.data} is {-check['difference']:.2f} points below the known "
-                f"{_percent(check['expected'])} ({check['source']}; up to {TOLERANCE} are allowed): class names, "
-                "template, photos or weights differ from those; find out with sar-experiment check-data, or go on all "
-                "the same with --allow-setup-errors"
-            )
+        world = (plain.data, plain.protocol, plain.template, plain.backbone, plain.pretrained)
+        draw = (*world, plain.seed, plain.shots)
+        if draw not in seen:
+            setting = prepare(plain, _shown_before if world in found else tell)
+            backbone = setting.backbone
+            if world not in found:
+                found[world] = _measured(setting, tell, strict=strict)
+        for target in job.targets:
+            if (*world, target) not in seen and backbone is not None:
+                source = open_target(plain, target, backbone)
+                tell(f"target {target}: {len(source.class_names)} classes, {len(source.labels('test'))} photos")
+                seen.add((*world, target))
+        if job.config.sar and job.config.novel == "llm" and (*draw, "llm") not in seen:
+            prepare(job.config, _shown_before)  # asks once for all runs, which then find the answer in the cache
+            seen.add((*draw, "llm"))
+        seen.add(draw)
     return list(found.values())
 
 
-def _only_errors(text: str) -> None:
+def _measured(setting: Setting, tell: Tell, *, strict: bool) -> dict[str, Any]:
+    config = setting.config
+    if setting.judge.base is None:
+        raise DataError(
+            f"{config.data}: nothing to judge on, {setting.plan.protocol} needs photos of {setting.plan.split}"
+        )
+    zero_shot = scores(setting.judge(setting.zero_shot))
+    entry = {"dataset": dataset_entry(setting), "zero_shot": zero_shot}
+    check = check_zero_shot(config, entry) or _check_on_halves(setting)
+    tell(f"zero-shot on {config.data}: {_percent(zero_shot)}{_verdict(check)}")
+    if check and not check["ok"] and strict:
+        raise DataError(
+            f"set-up error: zero-shot on {config.data} is {-check['difference']:.2f} points below the known "
+            f"{_percent(check['expected'])} ({check['source']}; up to {TOLERANCE} are allowed): class names, "
+            "template, photos or weights differ from those; find out with sar-experiment check-data, or go on all "
+            "the same with --allow-setup-errors"
+        )
+    return entry | {"zero_shot_check": check}
+
+
+def _check_on_halves(setting: Setting) -> dict[str, Any] | None:
+    """Known figures are of base and new classes; a protocol of all classes is checked on those."""
+    config, name = setting.config, setting.source.name
+    if setting.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
+        return None
+    halves = prepare(dataclasses.replace(config, protocol="base-to-new"))
+    entry = {"dataset": dataset_entry(halves), "zero_shot": scores(halves.judge(halves.zero_shot))}
+    return check_zero_shot(halves.config, entry)
+
+
+def _shown_before(text: str) -> None:
     """Warnings were shown with the first seed."""
 
 

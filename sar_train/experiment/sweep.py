@@ -66,7 +66,9 @@ def run_sweep(
         any_code: results of the same settings and seed that other code made count as done.
         keep_prompts: keep each run's folder, from which ``sar-export`` makes a bundle.
     """
+    digest, began = code.identity()["digest"], time.monotonic()
     done, todo = Sweep(), []
+    jobs = list({job.path(digest): job for job in jobs}.values())  # what is asked for twice is done once
     for job in jobs:
         path = find_result(job, out, any_code=any_code)
         if path:
@@ -75,7 +77,6 @@ def run_sweep(
             todo.append(job)
     if done.results:
         tell(f"{len(done.results)} of {len(jobs)} runs are done already")
-    digest, began = code.identity()["digest"], time.monotonic()
     tasks = []
     for job in todo:
         write_atomic((out / job.path(digest)).with_suffix(".toml"), job.toml().encode())
@@ -87,8 +88,11 @@ def run_sweep(
             tell(f"{label}: FAILED: {outcome}")
             continue
         path = out / job.path(digest)
+        folder = run_folder(job, out, job.key(digest))
+        if keep_prompts:
+            keep_or_remove(folder, path.with_suffix(""))
         write_atomic(path, as_json(outcome).encode())
-        keep_or_remove(run_folder(job, out, job.key(digest)), path.with_suffix("") if keep_prompts else None)
+        keep_or_remove(folder, None)
         done.results.append(path)
         left = (time.monotonic() - began) / count * (len(todo) - count)
         tell(f"{label}: {summary(outcome)} in {outcome['timing']['train_seconds']:.0f} s{remaining(left)}")

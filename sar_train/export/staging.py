@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from sar_infer.artefact import MANIFEST
+from sar_train.data.files import locked
 from sar_train.errors import ConfigError, ExportError
 
 _EXCHANGE = 2
@@ -50,7 +49,7 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
     partial, old = (final.with_name(f".{final.name}.{kind}") for kind in ("partial", "old"))
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(final):
+        with locked(final):
             if old.exists() and not final.exists():
                 old.rename(final)
             check_target(final, overwrite=overwrite)
@@ -65,6 +64,8 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
                 shutil.rmtree(partial, ignore_errors=True)
                 if final.exists():
                     shutil.rmtree(old, ignore_errors=True)
+    except BlockingIOError:
+        raise ExportError(f"{final}: another export to this place is running") from None
     except OSError as error:
         raise ExportError(f"{out}: not written ({error.strerror or error}); nothing was changed") from error
 
@@ -75,23 +76,6 @@ def write_file(path: Path, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-@contextlib.contextmanager
-def _locked(final: Path) -> Iterator[None]:
-    """Keep other exports to this place out; the lock ends with the process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two exports to one place are not kept apart there
-        yield
-        return
-    place = hashlib.sha256(os.fsencode(final)).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"sar-export-{os.getuid()}-{place}.lock").open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExportError(f"{final}: another export to this place is running") from None
-        yield
 
 
 def _sync(folder: Path) -> None:

@@ -63,7 +63,7 @@ class CoOp(PromptMethod):
         """50 epochs for ImageNet; few-shot has 16 random vectors, and fewer epochs for fewer shots."""
         if experiment != "few-shot":
             return {"epochs": 50} if dataset == "imagenet" else {}
-        epochs = 50 if shots == 1 or dataset == "imagenet" else 100 if shots <= 4 else 200
+        epochs = 50 if shots == 1 or dataset == "imagenet" else 100 if 1 < shots <= 4 else 200
         return {"epochs": epochs, "coop": {"context_init": "", "n_ctx": 16}}
 
     @property

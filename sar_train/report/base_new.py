@@ -102,9 +102,12 @@ def _row(
 
 
 def zero_shot(runs: Sequence[Result]) -> Score:
-    """Accuracies of the hand-crafted template, which no seed changes."""
-    first = runs[0]["zero_shot"]
-    return Score(mean([first["base_accuracy"]]), mean([first.get("new_accuracy")]))
+    """Accuracies of the hand-crafted template; a seed changes them only where it draws the test photos."""
+    by_seed = {run.seed: run["zero_shot"] for run in reversed(runs)}
+    parts = [[found.get(key) for found in by_seed.values()] for key in ("base_accuracy", "new_accuracy")]
+    if all(len(set(values)) == 1 for values in parts):
+        return Score(mean(parts[0][:1]), mean(parts[1][:1]))
+    return Score(mean(parts[0]), mean(parts[1]), tuple(sorted(by_seed)))
 
 
 def _zero_shot_varies(runs: Iterable[Result]) -> str:

@@ -9,7 +9,7 @@ from sar_train.evaluate import harmonic_mean
 from sar_train.report import published
 from sar_train.report.base_new import SECTION as BASE_NEW
 from sar_train.report.base_new import zero_shot
-from sar_train.report.result import Result
+from sar_train.report.result import Result, comparable
 from sar_train.report.results import Results
 from sar_train.report.scores import Scene, Score, grouped, over_datasets, pairs, score, slug
 from sar_train.report.table import Column, Row, Table, averaged, difference, number, words
@@ -28,7 +28,8 @@ NO_SAR = (
 
 def tables(results: Results) -> list[Table]:
     """A table for each dataset that has published figures, and the averages over the field's eleven."""
-    groups = {scene: rows for scene, rows in grouped(results.of(BASE_NEW)).items() if scene.shots == 16}
+    runs = [run for run in results.of(BASE_NEW) if comparable(run)]
+    groups = {scene: rows for scene, rows in grouped(runs).items() if scene.shots == 16}
     found = [table for scene, rows in groups.items() if (table := _on_dataset(scene, rows))]
     found = [dataclasses.replace(table, folded=len(found) > 2) for table in found]
     for backbone in dict.fromkeys(scene.backbone for scene in groups):

@@ -19,6 +19,8 @@ from sar_train.report.style import Figure
 from sar_train.report.table import Table
 from sar_train.report.tables import all_tables
 
+MARK = '<meta name="generator" content="sar-experiment report">'
+"""By which a report is told from another page."""
 SECTIONS = {
     "base-to-new": (
         "Base to new",
@@ -91,8 +93,20 @@ def check_target(out: Path) -> None:
     Raises:
         ConfigError: something else has that name.
     """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "index.html").is_file())):
+    if out.exists() and not _is_report(out):
         raise ConfigError(f"{out}: there is something that is no report; choose another --out")
+
+
+def _is_report(folder: Path) -> bool:
+    """An empty folder, or one that holds nothing but what `write` has written."""
+    if not folder.is_dir():
+        return False
+    names, page = {path.name for path in folder.iterdir()}, folder / "index.html"
+    if not names:
+        return True
+    return (
+        names <= {"index.html", "tables", "figures"} and page.is_file() and MARK in page.read_text("utf-8", "replace")
+    )
 
 
 def write(
@@ -151,6 +165,7 @@ def page(results: Results, tables: Iterable[Table], figures: Iterable[Figure], *
         loader=PackageLoader("sar_train.report", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("page.html.j2").render(
+        mark=MARK,
         title=title,
         parts=[part for part in parts if part.figures or part.tables],
         run=summary.what_was_run(results),

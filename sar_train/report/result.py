@@ -9,13 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-APART = {
-    "seed", "sections", "schedule", "epochs", "learning_rate", "batch_size", "data_root", "cache_dir", "device",
-    "llm_url",
-}  # fmt: skip
+from sar_train.config import ELSEWHERE, OF_SAR
+from sar_train.report import published
+
+APART = {"seed", "sections", "schedule", "epochs", "learning_rate", "batch_size", *ELSEWHERE}
 """Keys of ``config`` that are said elsewhere or that no result depends on."""
-OF_SAR = {"novel", "novel_count", "exclude_eval_names", "llm_model"}
-"""Keys that mean nothing without SAR."""
 SAR = "+sar"
 """What the names of rows with SAR contain."""
 
@@ -79,6 +77,11 @@ class Result:
         return str(self["backbone"]["name"]) + (f" ({Path(pretrained).name})" if pretrained else "")
 
     @property
+    def finished(self) -> str:
+        """When, in UTC, as ISO 8601 has it; empty where the file does not say."""
+        return str(self["finished"] or "")
+
+    @property
     def code(self) -> str:
         """Digest of the code that made it."""
         return str((self["code"] or {}).get("digest") or "unknown")
@@ -94,7 +97,7 @@ class Result:
     def settings(self) -> dict[str, Any]:
         """All settings by dotted name, defaults included."""
         config = self["config"]
-        apart = APART if config.get("sar") else APART | OF_SAR
+        apart = APART if config.get("sar") else APART | {*OF_SAR}
         plain = {key: value for key, value in config.items() if key not in apart}
         sections = {
             f"{name}.{key}": value for name, part in (self["settings"] or {}).items() for key, value in part.items()
@@ -106,6 +109,14 @@ class Result:
         folder = self.folder.as_posix() if self.protocol == "custom" else ""
         what = [self.protocol, folder, self["name"], self.settings, self.backbone, self.dataset, self.seed]
         return json.dumps(what, sort_keys=True)
+
+
+def comparable(run: Result) -> bool:
+    """Whether a run was on the published split with all its photos, or on data of which nothing is published."""
+    config, origin = run["config"], run["dataset"].get("split_origin", "published")
+    if not published.of_dataset(run.dataset):
+        return True
+    return origin != "ours" and not config.get("allow_missing") and not config.get("skip_unreadable")
 
 
 def _named(name: str, *variants: str) -> str:

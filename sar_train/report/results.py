@@ -66,10 +66,17 @@ def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart
     newest: dict[str, Result] = {}
     replaced: list[str] = []
     copies: list[str] = []
-    for run in sorted(found, key=lambda run: (-run.modified, run.path.as_posix())):
+    for run in sorted(found, key=lambda run: (run.finished, run.modified, run.path.as_posix()), reverse=True):
         kept = newest.setdefault(run.identity(), run)
-        if kept is not run:
-            (copies if kept.code == run.code else replaced).append(run.path.as_posix())
+        if kept is run:
+            continue
+        if kept.code != run.code:
+            replaced.append(run.path.as_posix())
+        elif set(run["targets"] or ()) - set(kept["targets"] or ()):  # one prompt, evaluated on other datasets too
+            targets = {**run["targets"], **(kept["targets"] or {})}
+            newest[run.identity()] = dataclasses.replace(kept, content=kept.content | {"targets": targets})
+        else:
+            copies.append(run.path.as_posix())
     runs = sorted(newest.values(), key=lambda run: run.path.as_posix())
     return Results(_told_apart(runs), tuple(sorted(replaced)), tuple(sorted(copies)), tuple(skipped))
 

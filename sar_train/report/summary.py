@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sar_train.report.base_new import zero_shot
-from sar_train.report.result import SAR, Result
+from sar_train.report.result import SAR, Result, comparable
 from sar_train.report.results import PROTOCOLS, Results
 from sar_train.report.scores import Groups, Scene, grouped, mean, over_datasets, pairs, score, shots
 from sar_train.report.wording import counted, listed, method_name, seeds_of
@@ -143,6 +143,12 @@ def warnings(results: Results) -> list[str]:
     wrong = sorted({run.dataset for run in results.runs if (run["zero_shot_check"] or {}).get("ok") is False})
     if wrong:
         found.append(f"Zero-shot accuracy is below the known one on {listed(wrong)}: see the set-up checks first.")
+    ours = sorted({run.dataset for run in results.runs if not comparable(run)})
+    if ours:
+        found.append(
+            f"Not the published split and photos on {listed(ours)} (a split of our own, or photos left out): these "
+            "figures cannot be compared with papers."
+        )
     codes = sorted({run.code for run in results.runs})
     if len(codes) > 1:
         found.append(f"The runs were made by {len(codes)} states of the code.")

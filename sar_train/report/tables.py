@@ -11,3 +11,8 @@ def all_tables(results: Results) -> list[Table]:
     """Every table that the results have something for; keys are unique."""
     makers = (base_new, disturbed, beside, few_shot, targets, sweeps, costs)
     return [table for maker in makers for table in maker.tables(results)]
+
+
+def accuracy_tables(results: Results) -> list[Table]:
+    """The tables with accuracies alone."""
+    return [table for maker in (base_new, few_shot, targets, sweeps) for table in maker.tables(results)]

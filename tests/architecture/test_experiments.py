@@ -2,51 +2,66 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sar_train.config import RunConfig, build, merge
+from sar_train.config import RunConfig, build, merge, read_toml
+from sar_train.experiment.plan import Grid, jobs
+from sar_train.experiment.spec import read_spec
 from sar_train.prompt_method import methods
 from sar_train.regulariser import regularisers
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-FILES = sorted(EXPERIMENTS.rglob("*.toml"))
-RESULTS = sorted(EXPERIMENTS.rglob("results/**/*.json"))
+FILES = sorted(EXPERIMENTS.glob("*.toml"))
+SWEEPS = [path for path in FILES if "runs" in read_toml(path)]
+SETTINGS = [path for path in FILES if not {"runs", "methods"} & set(read_toml(path))]
+CHOICES = [path for path in FILES if "methods" in read_toml(path)]
+RESULTS = sorted((EXPERIMENTS / "results").glob("*/*/*.json"))
 
 
-def settings(path: Path) -> dict[str, dict[str, Any]]:
-    """Merged settings of each run of a file, by the name of its result."""
-    spec = tomllib.loads(path.read_text())
-    if "runs" not in spec:
-        return {path.stem: merge(spec)}
-    return {
-        f"{name}-s{seed}": merge(spec.get("common", {}), run, {"seed": seed})
-        for name, run in spec["runs"].items()
-        for seed in spec["seeds"]
-    }
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_can_be_run(path: Path) -> None:
+    found = read_spec(path)
+    assert len({job.path(None) for job in found}) == len(found)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_every_file_can_be_run(path: Path) -> None:
-    for name, merged in settings(path).items():
-        config = build(RunConfig, merged, name)
-        config.section(config.method, methods.get(config.method).Config)
-        config.section("sar", regularisers.get("sar").Config)
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda path: path.stem)
+def test_every_file_of_settings_is_one_run(path: Path) -> None:
+    config = build(RunConfig, merge(read_toml(path)), path.stem)
+    config.section(config.method, methods.get(config.method).Config)
+    config.section("sar", regularisers.get("sar").Config)
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+@pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
+def test_every_file_of_choices_fits_the_methods(path: Path) -> None:
+    file = read_toml(path)
+    assert set(file) <= {"common", "methods"}
+    grid = Grid(tuple(file["methods"]), ("demo",), (1,), common=file.get("common", {}), per_method=file["methods"])
+    assert all(job.key(None) for job in jobs("base-to-new", grid))
+
+
+def test_nothing_else_lies_among_the_results() -> None:
+    others = {path.suffix for path in (EXPERIMENTS / "results").rglob("*") if path.is_file()} - {".json", ".toml"}
+    assert not others
+    assert RESULTS
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
 def test_every_result_is_of_the_settings_beside_it(path: Path) -> None:
-    merged = settings(EXPERIMENTS / f"{path.parent.name}.toml")
-    assert path.stem in merged, "a result without an experiment: delete it"
-    asked = dataclasses.asdict(build(RunConfig, merged[path.stem], path.stem))
-    done = json.loads(path.read_text())["config"]
-    for derived in ("template", "protocol"):
-        assert done[derived]
-        asked.pop(derived), done.pop(derived)
-    assert done.pop("schedule")
-    assert done == json.loads(json.dumps(asked))
+    content = json.loads(path.read_text())
+    (job,) = read_spec(path.with_suffix(".toml"))
+    digest = content["code"]["digest"]
+    assert path.name == job.path(digest).name, "a setting has got another default: make the result anew"
+    assert content["key"] == job.key(digest)
+    assert (content["name"], content["protocol"], content["seed"]) == (job.name, job.experiment, job.config.seed)
+    assert {*content["config"]} & {"data_root", "cache_dir", "device", "llm_url"} == set()
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_result_of_a_sweep_is_in_its_file(path: Path) -> None:
+    keys = {job.key(None) for job in read_spec(path)}
+    for result in (EXPERIMENTS / "results" / path.stem).glob("*/*.toml"):
+        (job,) = read_spec(result)
+        assert job.key(None) in keys, f"{result.name} is no longer in {path.name}: delete it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -25,9 +26,9 @@ SETTINGS = (
 
 
 def listed(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """``a,b c`` as a tuple."""
+    """``a,b c`` as a tuple, each once."""
     del ctx, parameter
-    return tuple((value or "").replace(",", " ").split())
+    return tuple(dict.fromkeys((value or "").replace(",", " ").split()))
 
 
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -44,7 +45,7 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple
 def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
     """Options that every training command has."""
     options = [
-        option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: results/COMMAND]"),
+        option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: below results/]"),
         option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout."),
         option("--backbone", help="open_clip model name, sar-mini or sar-mini-vit.  [default: sar-mini]"),
         option("--pretrained", help="Tag or file of the backbone's weights."),
@@ -132,17 +133,19 @@ def few_shot(**given: Any) -> None:
 
 @click.command("cross-dataset")
 @option("--source", default="imagenet", show_default=True, help="What to train on, all its classes.")
-@option("--targets", callback=listed, help="What to evaluate on.  [default: the field's ten]")
+@option("--targets", callback=listed, help="What to evaluate on.  [default: the others of the field's eleven]")
 @sixteen
 @grid_options
 @sweep_options
 @guarded
 def cross_dataset(**given: Any) -> None:
     """Train on all classes of one dataset and evaluate the same prompt on others, with their own class names."""
+    from sar_train.data.layouts import find
     from sar_train.experiment.plan import ELEVEN
 
-    given["datasets"] = (given.pop("source"),)
-    given["targets"] = given["targets"] or ELEVEN[1:]
+    source = given.pop("source")
+    given["datasets"] = (source,)
+    given["targets"] = given["targets"] or tuple(name for name in ELEVEN if name != find(source))
     _protocol("cross-dataset", given)
 
 
@@ -170,15 +173,20 @@ def domain_generalisation(**given: Any) -> None:
 def run(files: tuple[Path, ...], only: str, **given: Any) -> None:
     """Run what sweep FILES list: seeds, common settings and one table of settings a run.
 
-    The results of FILE.toml go to --out, or to a folder FILE in it where there are several.
+    The results of FILE.toml go to a folder FILE in --out (with one file and an --out, to that itself).
     """
+    from sar_train.errors import ConfigError
     from sar_train.experiment.spec import read_spec
 
-    overrides = _overrides(given)
-    out = given.pop("out") or Path("results")
-    for file in files:
-        jobs = [job for job in read_spec(file, overrides) if only in job.name]
-        carry_out(jobs, out / file.stem if len(files) > 1 else out, Machine(**given))
+    overrides, out = _overrides(given), given.pop("out")
+    found = {file: [job for job in read_spec(file, overrides) if only in job.name] for file in files}
+    if not any(found.values()):
+        raise ConfigError(f"no run's name contains {only!r}" if only else "no runs")
+    if given["form"] == "json" and len(files) > 1:
+        raise ConfigError("--format json takes one file at a time")
+    places = {file: out if out and len(files) == 1 else (out or Path("results")) / file.stem for file in files}
+    whole = [carry_out(jobs, places[file], Machine(**given)) for file, jobs in found.items() if jobs]
+    _end(whole=all(whole))
 
 
 def _protocol(experiment: Experiment, given: dict[str, Any]) -> None:
@@ -198,7 +206,13 @@ def _protocol(experiment: Experiment, given: dict[str, Any]) -> None:
         overrides=overrides,
     )
     out = given.pop("out") or Path("results") / experiment
-    carry_out(plan.jobs(experiment, grid), out, Machine(**given))
+    _end(whole=carry_out(plan.jobs(experiment, grid), out, Machine(**given)))
+
+
+def _end(*, whole: bool) -> None:
+    """Exit code 1 where a run failed."""
+    if not whole:
+        sys.exit(1)
 
 
 def _overrides(given: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from sar_train.cli.progress import Progress
 
 if TYPE_CHECKING:
     from sar_train.experiment.job import Job
+    from sar_train.experiment.pools import Pool
 
 
 @dataclass(frozen=True)
@@ -34,33 +34,43 @@ class Machine:
     form: str
     quiet: bool
 
+    def placed(self, job: Job, out: Path) -> Job:
+        """The run with its folders as whole paths, which hold wherever a worker was started."""
+        cache = Path(self.cache_dir or out / ".features").absolute()
+        root = str(Path(job.config.data_root).absolute()) if job.config.data_root else None
+        return dataclasses.replace(job, config=dataclasses.replace(job.config, cache_dir=str(cache), data_root=root))
 
-def carry_out(jobs: Sequence[Job], out: Path, machine: Machine) -> None:
-    """Survey the data, make the results that are missing, print the tables; exit 1 where a run failed."""
+    def pool(self, jobs: Sequence[Job]) -> Pool:
+        """Where runs are worked off; on a GPU one at a time, unless the user says otherwise."""
+        from sar_train.experiment import pools
+
+        if self.ray:
+            return pools.on_ray(self.ray, self.threads)
+        on_gpu = any(job.config.device.startswith("cuda") for job in jobs)
+        return pools.local(self.jobs or (1 if on_gpu else max(1, (os.cpu_count() or 1) // self.threads)), self.threads)
+
+
+def carry_out(jobs: Sequence[Job], out: Path, machine: Machine) -> bool:
+    """Survey the data, make the results that are missing, print the tables; False where a run failed."""
     from sar_train.errors import ConfigError
-    from sar_train.experiment import pools
     from sar_train.experiment.survey import survey
     from sar_train.experiment.sweep import find_result, run_sweep
 
     if not jobs:
         raise ConfigError("no runs: nothing matches what was asked for")
-    cache = machine.cache_dir or str(out / ".features")
-    jobs = [dataclasses.replace(job, config=dataclasses.replace(job.config, cache_dir=cache)) for job in jobs]
+    if machine.ray and machine.keep_prompts:
+        raise ConfigError("--keep-prompts keeps them on this machine, so it does not go with --ray")
+    jobs = [machine.placed(job, out) for job in jobs]
     show = Progress(quiet=machine.quiet)
     missing = [job for job in jobs if find_result(job, out, any_code=machine.any_code) is None]
     if machine.dry_run:
         click.echo(listing(jobs, missing, as_json=machine.form == "json"))
-        return
-    pool = (
-        pools.on_ray(machine.ray, machine.threads)
-        if machine.ray
-        else pools.local(machine.jobs or max(1, (os.cpu_count() or 1) // machine.threads), machine.threads)
-    )
+        return True
+    pool = machine.pool(jobs)
     zero_shot = survey(missing, show, strict=not machine.allow_setup_errors)
     done = run_sweep(jobs, out, pool, show, any_code=machine.any_code, keep_prompts=machine.keep_prompts)
     report(out, zero_shot, done.results, done.failed, machine.form, show)
-    if done.failed:
-        sys.exit(1)
+    return not done.failed
 
 
 def listing(jobs: Sequence[Job], missing: Sequence[Job], *, as_json: bool) -> str:
@@ -84,11 +94,16 @@ def report(
     form: str,
     tell: Callable[[str], None],
 ) -> None:
-    """The tables, or JSON for machines; failures on stderr."""
+    """Tables of all that lies in the folder, or JSON for machines; failures on stderr."""
     if form == "json":
         content = {"out": str(out), "zero_shot": zero_shot, "results": list(map(str, results)), "failed": failed}
         click.echo(json.dumps(content, ensure_ascii=False))
     elif results:
+        from sar_train.report.render import to_markdown
+        from sar_train.report.results import read
+        from sar_train.report.tables import accuracy_tables
+
+        click.echo("\n".join(map(to_markdown, accuracy_tables(read(out, tell=tell)))))
         tell(f"{len(results)} results in {out}; next: sar-experiment report {out}")
     for text in failed:
         click.echo(f"Failed: {text}", err=True)

@@ -6,7 +6,7 @@ import pytest
 
 from sar_train import mini
 from sar_train.errors import ConfigError
-from sar_train.experiment.plan import ELEVEN, SHOTS, VARIANTS, Grid, chosen_methods, jobs
+from sar_train.experiment.plan import ELEVEN, VARIANTS, Grid, chosen_methods, jobs
 from sar_train.prompt_method import methods
 
 
@@ -35,7 +35,7 @@ def test_all_means_what_the_backbone_can_train_and_the_eleven() -> None:
     assert chosen_methods(("all",), mini.VIT_NAME) == list(methods.entries)
     found = jobs("base-to-new", Grid(("coop",), ("all",), (1,), "off"))
     assert tuple(job.config.data for job in found) == ELEVEN
-    assert (len(ELEVEN), len(VARIANTS), SHOTS) == (11, 4, (1, 2, 4, 8, 16))
+    assert (len(ELEVEN), len(VARIANTS)) == (11, 4)
 
 
 def test_later_layers_win() -> None:
@@ -87,6 +87,26 @@ def test_a_papers_rate_is_scaled_for_sar_mini_only() -> None:
 @pytest.mark.parametrize("grid", [Grid(("copo",), ("a",)), Grid(("coop",), ("a",), per_method={"copo": {}})])
 def test_an_unknown_method_is_named(grid: Grid) -> None:
     with pytest.raises(ConfigError, match="unknown method 'copo'.*did you mean"):
+        jobs("base-to-new", grid)
+
+
+def test_settings_of_one_method_leave_the_others_alone() -> None:
+    grid = Grid(("coop", "kgcoop"), ("a",), (1,), "both", overrides={"coop": {"n_ctx": "8"}})
+    for job in jobs("base-to-new", grid):
+        assert job.config.sections.get("coop", {}) == ({"n_ctx": "8"} if job.config.method == "coop" else {})
+        assert job.settings()
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        (Grid(("coop",), ("a",), overrides={"tcp": {"weight": 1.0}}), "settings for tcp, but these runs use coop, sar"),
+        (Grid(("coop",), ("a",), common={"shots": 4}), "shots: said by options"),
+        (Grid(("coop",), ("a",), per_method={"coop": {"seed": 4}}), "seed: said by options"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(grid: Grid, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
         jobs("base-to-new", grid)
 
 

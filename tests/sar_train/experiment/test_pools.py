@@ -10,7 +10,9 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.jobs import job, write_blobs
@@ -37,17 +39,8 @@ def test_processes_give_what_this_process_gives_and_fail_alone(tmp_path: Path) -
 @pytest.mark.slow
 def test_a_killed_process_is_one_failure(tmp_path: Path) -> None:
     def kill_child() -> None:
-        for _ in range(600):
-            time.sleep(0.05)
-            for entry in Path("/proc").glob("[0-9]*/stat"):
-                try:
-                    fields = entry.read_text().rsplit(")", 1)[1].split()
-                    spawned = b"spawn_main" in (entry.parent / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if int(fields[1]) == os.getpid() and spawned:
-                    os.kill(int(entry.parent.name), signal.SIGKILL)
-                    return
+        for run in wait_for(lambda: [pid for pid in children_of(os.getpid()) if is_run(pid)]):
+            os.kill(run, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_child)
     killer.start()
@@ -55,6 +48,54 @@ def test_a_killed_process_is_one_failure(tmp_path: Path) -> None:
     killer.join()
     assert isinstance(outcome, str)
     assert "the process died (exit code -9)" in outcome
+
+
+@pytest.mark.slow
+def test_runs_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "sweep.py"
+    script.write_text(
+        "import dataclasses, sys\nfrom pathlib import Path\nfrom sar_train.config import RunConfig\n"
+        "from sar_train.experiment import pools\nfrom sar_train.experiment.job import Job\n"
+        "if __name__ == '__main__':\n"
+        "    config = RunConfig('demo', method='coop', sar=False, epochs=5000, protocol='base-to-new')\n"
+        "    for _ in pools.local(1, 1)([(Job('custom', 'coop', config), Path(sys.argv[1]))]):\n        pass\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    sweep = subprocess.Popen([sys.executable, script, tmp_path / "run"], env=environment, start_new_session=True)
+    try:
+        children = wait_for(lambda: [pid for pid in children_of(sweep.pid) if is_run(pid)])
+        assert children, "no run was started"
+        sweep.kill()
+        sweep.wait()
+        assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children)), "a run goes on alone"
+    finally:
+        os.killpg(sweep.pid, signal.SIGKILL) if children_of(sweep.pid) else None
+
+
+def wait_for(check: Callable[[], Any], seconds: float = 60) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := check()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def children_of(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(entry.parent.name))
+    return found
+
+
+def is_run(pid: int) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def test_an_error_that_is_not_ours_is_told_with_its_traceback(

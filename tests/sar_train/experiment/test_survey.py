@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.jobs import job, write_blobs
+from support.photos import write_folder
 
 from sar_train.config import RunConfig
 from sar_train.errors import DataError
@@ -53,3 +54,24 @@ def test_sar_minis_own_figure_is_reached_by_the_demo() -> None:
 def test_data_that_cannot_be_opened_are_named(config: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gone"):
         survey([job(config, data=str(tmp_path / "gone" / "photos"))], lambda text: None)
+
+
+def test_known_figures_are_compared_whatever_the_protocol() -> None:
+    (entry,) = survey([job(RunConfig("demo", protocol="all"))], lambda text: None)
+    assert entry["zero_shot"]["new_accuracy"] is None
+    assert entry["zero_shot_check"]["ok"] is True
+
+
+def test_every_template_is_measured(config: RunConfig) -> None:
+    told: list[str] = []
+    entries = survey([job(config), job(config, template="{} photo.")], told.append)
+    assert len(entries) == 2
+    assert sum("zero-shot on" in text for text in told) == 2
+
+
+def test_targets_are_opened_before_anything_trains(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="sketsh"):
+        survey([job(config, targets=(str(tmp_path / "pacs" / "sketsh"),))], lambda text: None)
+    told: list[str] = []
+    survey([job(config, targets=(str(write_folder(tmp_path / "sketch", {"fox": 2, "boat": 1})),))], told.append)
+    assert told[-1].endswith("sketch: 2 classes, 3 photos")

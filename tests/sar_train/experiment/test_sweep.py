@@ -39,7 +39,7 @@ def numbers(out: Path) -> dict[str, Any]:
     found = {}
     for path in out.rglob("*.json"):
         content = json.loads(path.read_text())
-        content.pop("timing"), content.pop("peak_memory_mib")
+        content.pop("timing"), content.pop("peak_memory_mib"), content.pop("finished")
         found[path.relative_to(out).as_posix()] = content
     return found
 

@@ -114,3 +114,15 @@ def test_other_ways_to_answer(tmp_path: Path) -> None:
         write(tmp_path, result("dept", seed=seed, other_metrics={"text-branch": accuracies(base, 60.0)}))
     (found,) = [t for name, t in tables(tmp_path).items() if name.startswith("Other ways")]
     assert rows(found) == {"DePT on CoOp": ["text branch", "71.0 ± 1.4", "60.0 ± 0.0", "65.0", "1, 2"]}
+
+
+def test_zero_shot_is_averaged_where_seeds_draw_the_test_photos(tmp_path: Path) -> None:
+    for seed, zero_shot in ((1, (60.0, 50.0)), (2, (62.0, 54.0))):
+        write(tmp_path, result(seed=seed, zero_shot=zero_shot))
+        write(tmp_path, result("coop+sar", seed=seed, zero_shot=zero_shot))
+    found = base_new.zero_shot(read(tmp_path).runs)
+    assert found.base is not None
+    assert (found.base.value, found.base.n, found.seeds) == (61.0, 2, (1, 2))
+    same = base_new.zero_shot([run for run in read(tmp_path).runs if run.seed == 1])
+    assert same.base is not None
+    assert (same.base.value, same.base.sd, same.seeds) == (60.0, None, ())

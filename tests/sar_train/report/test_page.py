@@ -156,7 +156,7 @@ def test_an_older_report_is_replaced_and_nothing_is_left_behind(small: Results, 
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("kind", ["file", "folder", "site", "report with notes"])
 def test_nothing_else_is_replaced(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
     if kind == "file":
@@ -164,7 +164,11 @@ def test_nothing_else_is_replaced(tmp_path: Path, kind: str) -> None:
     else:
         out.mkdir()
         page.check_target(out)
-        (out / "mine.txt").write_text("mine")
+        mark = page.MARK if kind == "report with notes" else ""
+        if kind != "folder":
+            (out / "index.html").write_text(f"<html><head>{mark}</head></html>")
+        if kind != "site":
+            (out / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match="no report"):
         page.check_target(out)
 

@@ -80,6 +80,25 @@ def test_of_one_run_made_by_several_codes_the_newest_counts(tmp_path: Path) -> N
     assert results.copies == ("c.json",)
 
 
+def test_the_time_in_the_file_counts_before_that_of_the_file(tmp_path: Path) -> None:
+    new = result(base=70.0, code={"version": "1", "digest": "new"}, finished="2026-11-25T10:00:00+00:00")
+    old = result(base=75.0, code={"version": "1", "digest": "old"}, finished="2026-11-24T10:00:00+00:00")
+    write(tmp_path, new, name="a.json", time=100)
+    write(tmp_path, old, name="b.json", time=200)
+    assert [run["metrics"]["base_accuracy"] for run in read(tmp_path).runs] == [70.0]
+
+
+def test_targets_of_one_prompt_are_put_together(tmp_path: Path) -> None:
+    for name, targets in (
+        ("a", {"dtd": {"accuracy": 1.0}, "pets": {"accuracy": 2.0}}),
+        ("b", {"dtd": {"accuracy": 1.0}}),
+    ):
+        write(tmp_path, result(protocol="cross-dataset", new=None, targets=targets), name=f"{name}.json")
+    write(tmp_path, result(protocol="cross-dataset", new=None, targets={"cars": {"accuracy": 3.0}}), name="c.json")
+    (run,) = read(tmp_path).runs
+    assert {name: found["accuracy"] for name, found in run["targets"].items()} == {"dtd": 1.0, "pets": 2.0, "cars": 3.0}
+
+
 def test_other_settings_or_another_seed_make_another_run(tmp_path: Path) -> None:
     for place, content in enumerate((result(), result(seed=2), result(settings={"epochs": 20}))):
         write(tmp_path, content, name=f"{place}.json")

@@ -68,7 +68,7 @@ def test_a_dry_run_lists_and_writes_nothing(tmp_path: Path, blobs: tuple[str, ..
 
 def test_a_config_file_sets_common_and_per_method_settings(tmp_path: Path, blobs: tuple[str, ...]) -> None:
     config = tmp_path / "chosen.toml"
-    config.write_text("[common]\nshots = 4\n[methods.coop.sar]\nweight = 2.5\n")
+    config.write_text("[common]\nviews = 2\n[methods.coop.sar]\nweight = 2.5\n")
     out = tmp_path / "out"
     words = ("base-to-new", "--datasets", tmp_path / "blobs.safetensors", "--methods", "coop,kgcoop", "--seeds", "1")
     done = call(*words, "--sar", "on", "--shots", "3", "--config", config, "--out", out, *blobs)
@@ -76,6 +76,7 @@ def test_a_config_file_sets_common_and_per_method_settings(tmp_path: Path, blobs
     found = {content["config"]["method"]: content for content in read(out)}
     assert found["coop"]["settings"]["sar"]["weight"] == 2.5
     assert found["kgcoop"]["settings"]["sar"]["weight"] != 2.5
+    assert {content["config"]["views"] for content in found.values()} == {2}
     assert {content["config"]["shots"] for content in found.values()} == {3}
 
 
