@@ -23,6 +23,8 @@ from sar_train.experiment.transfer import evaluate_targets
 from sar_train.prompted import restore
 
 SCHEMA_VERSION = 1
+WITHOUT_PICTURE = ("custom", "few-shot")
+"""Hundreds of files, of which no heat map is drawn."""
 
 
 def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def result(job: Job, run: Run) -> dict[str, Any]:
     config, record = job.config, dict(run.record)
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     prompted = restore(run, backbone)
+    names = run.class_names, record["dataset"]["new_classes"]
     head = {
         "schema_version": SCHEMA_VERSION,
         "protocol": job.experiment,
@@ -59,10 +62,9 @@ def result(job: Job, run: Run) -> dict[str, Any]:
         "code": code.identity(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    sweep = job.experiment == "custom"  # hundreds of files, and no picture of them
     tail = {
         "targets": evaluate_targets(prompted, config, job.targets) if job.targets else None,
-        "similarities": None if sweep else similarities(prompted, run.class_names, record["dataset"]["new_classes"]),
+        "similarities": None if job.experiment in WITHOUT_PICTURE else similarities(prompted, *names),
         "zero_shot_check": check_zero_shot(config, record),
     }
     del record["schema_version"]

@@ -38,6 +38,8 @@ import sar_train.methods
 from sar_infer.classifier import Classifier
 from sar_train.backbone import RANDOM
 from sar_train.checkpoint import PROMPTS, Run, load_run, save_run
+from sar_train.experiment.job import Experiment
+from sar_train.experiment.plan import ELEVEN, PROTOCOLS, Grid, jobs
 from sar_train.export import bundle
 from sar_train.prompt_method import PromptMethod, describe_methods, methods
 from sar_train.prompted import Prompted, restore
@@ -310,3 +312,13 @@ def test_no_trace_of_it_stays() -> None:
     assert "toy" not in methods.entries
     assert set(methods.entries) == {"cocoop", "coop", "dept", "kgcoop", "maple", "prograd", "promptsrc", "tcp"}
     assert make("coop").towers == ("text",)
+
+
+@every_method
+@pytest.mark.parametrize("experiment", list(PROTOCOLS))
+def test_what_its_paper_sets_for_a_protocol_can_be_set(name: str, experiment: Experiment) -> None:
+    for shots in (1, 2, 4, 8, 16, 0):
+        for dataset in (*ELEVEN, "photos"):
+            grid = Grid((name,), (dataset,), (1,), "off", (shots,), common={"backbone": "ViT-B-16"})
+            (job,) = jobs(experiment, grid)
+            assert job.settings()["sections"].keys() == {name}
