@@ -15,7 +15,6 @@ from sar_train.report.scores import Scene, Score, grouped, over_datasets, pairs,
 from sar_train.report.table import Column, Row, Table, averaged, difference, number, words
 
 SECTION = "published"
-Figures = tuple[float, float, float]
 COLUMNS = (
     Column("method", text=True),
     *(Column(name, group) for group in ("published", "ours", "ours + SAR") for name in ("base", "new", "H")),
