@@ -22,7 +22,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(TRAIN) ## the three commands, in $(VENV)
-	@echo "Installed: $(VENV)/bin/sar-train, sar-export, sar-classify"
+	@echo "Installed: $(VENV)/bin/sar-train, sar-export, sar-classify, sar-experiment"
 
 demo: $(TRAIN) ## learn a prompt from shipped features, export a bundle, classify photos (about a minute)
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) scripts/demo.py
@@ -78,7 +78,7 @@ $(PY):
 
 $(VENV)/.installed-train: pyproject.toml | $(PY)
 	@echo "Installing into $(VENV): torch and what goes with it, some minutes on a first run."
-	$(PY) -m pip install --editable '.[train]' 'scikit-image>=0.26'
+	$(PY) -m pip install --editable '.[experiment]' 'scikit-image>=0.26'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(PY)

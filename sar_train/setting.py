@@ -79,7 +79,7 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     sar = config.section("sar", regularisers.get("sar").Config)
     check_sections(config)
     with_sar = config.sar and bool(sar.weight)
-    novel_source = _novel_source(config) if with_sar else None
+    novel_source = open_names(config) if with_sar else None
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     if "image" in method.towers:
         backbone.image_tower(config.method)
@@ -157,7 +157,8 @@ def _schedule(config: RunConfig, published: Schedule) -> Schedule:
     return dataclasses.replace(published, **given)
 
 
-def _novel_source(config: RunConfig) -> NovelSource:
+def open_names(config: RunConfig) -> NovelSource:
+    """Where novel names come from; what cannot be used is refused before anything is loaded."""
     root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
     return open_novel(config.novel, Options(root, cache, config.llm_url, config.llm_model))
 

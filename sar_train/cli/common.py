@@ -45,7 +45,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             _stop(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
         except KeyboardInterrupt:
-            _stop("interrupted; nothing is half-written, and sar-train takes up what it had saved", 130)
+            _stop("interrupted; nothing is half-written, and the same command goes on where it was", 130)
 
     return run
 

@@ -96,7 +96,11 @@ def chosen_methods(names: Sequence[str], backbone: str) -> list[str]:
             entries = methods.entries.items()
             found += [key for key, kind in entries if "image" not in kind.towers or backbone != mini.NAME]
         else:
-            methods.get(name.partition(":")[0])
+            if "image" in methods.get(name.partition(":")[0]).towers and backbone == mini.NAME:
+                raise ConfigError(
+                    f"method {name} prompts the image tower, and that of {backbone} is no vision transformer: choose "
+                    f"--backbone {mini.VIT_NAME}, ViT-B-16, …"
+                )
             found.append(name)
     return list(dict.fromkeys(found))
 

@@ -12,7 +12,7 @@ from sar_train.experiment.job import Job
 from sar_train.experiment.known import TOLERANCE, check_zero_shot
 from sar_train.record import dataset_entry, scores
 from sar_train.report.published import known_zero_shot
-from sar_train.setting import Setting, open_target, prepare
+from sar_train.setting import Setting, open_names, open_target, prepare
 
 Tell = Callable[[str], None]
 
@@ -36,10 +36,14 @@ def survey(jobs: Sequence[Job], tell: Tell, *, strict: bool = True) -> list[dict
     seen: set[tuple[object, ...]] = set()
     backbone: Backbone | None = None
     for job in jobs:
+        if job.config.sar:
+            open_names(job.config)
+    for job in jobs:
         plain = dataclasses.replace(job.config, method="coop", sar=False, sections={})
         world = (plain.data, plain.protocol, plain.template, plain.backbone, plain.pretrained)
         draw = (*world, plain.seed, plain.shots)
         if draw not in seen:
+            tell(f"{plain.data}, seed {plain.seed}, {plain.shots or 'all'} shots: opening, encoding what is not cached")
             setting = prepare(plain, _shown_before if world in found else tell)
             backbone = setting.backbone
             if world not in found:
@@ -48,6 +52,7 @@ def survey(jobs: Sequence[Job], tell: Tell, *, strict: bool = True) -> list[dict
             if (*world, target) not in seen and backbone is not None:
                 source = open_target(plain, target, backbone)
                 tell(f"target {target}: {len(source.class_names)} classes, {len(source.labels('test'))} photos")
+                source.plain("test")  # into the cache, once for all runs
                 seen.add((*world, target))
         if job.config.sar and job.config.novel == "llm" and (*draw, "llm") not in seen:
             prepare(job.config, _shown_before)  # asks once for all runs, which then find the answer in the cache

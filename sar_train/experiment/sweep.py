@@ -95,7 +95,7 @@ def run_sweep(
         keep_or_remove(folder, None)
         done.results.append(path)
         left = (time.monotonic() - began) / count * (len(todo) - count)
-        tell(f"{label}: {summary(outcome)} in {outcome['timing']['train_seconds']:.0f} s{remaining(left)}")
+        tell(f"{label}: {summary(outcome)} in {sum(outcome['timing'].values()):.0f} s{remaining(left)}")
     return done
 
 

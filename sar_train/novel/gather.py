@@ -126,5 +126,5 @@ def _warnings(source: NovelSource, got: int, count: int, too_long: int, *, left:
     if got < count and source.endless:
         found.append(f"{source.name} gave {got} novel names, fewer than the {count} asked for")
     if left and not source.endless:
-        found.append(f"{source.name} holds more names than the {count} taken; a higher --novel-count takes more")
+        found.append(f"{source.name} holds more names than the {count} taken; a higher count takes more")
     return tuple(found)

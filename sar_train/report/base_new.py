@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from sar_train.report.result import Result
+from sar_train.report.result import Result, comparable, differing_settings
 from sar_train.report.results import Results
 from sar_train.report.scores import Groups, Mean, Scene, Score, grouped, mean, over_datasets, pairs, score, shots, slug
 from sar_train.report.table import Column, Row, Table, averaged, difference, embolden, number, words
-from sar_train.report.wording import method_name, seeds_of, spread_note
+from sar_train.report.wording import listed, method_name, seeds_of, spread_note
 
 SECTION = "base-to-new"
 SIDES = ("without SAR", "with SAR")
@@ -19,6 +19,8 @@ COLUMNS = (
     *(Column(name, "difference") for name in ("base", "new", "H")),
 )
 RIVALS = ((1, 5), (2, 6), (3, 7))
+OF_DATASET = ("data", "template", "novel")
+"""Settings that differ between datasets as a matter of course."""
 """Columns of base, new and H on both sides, which compete for the bold figure."""
 
 
@@ -49,9 +51,16 @@ def accuracies(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
             notes.append(f"{method_name(method)}: the two sides are of different seeds")
     if varying := _zero_shot_varies(runs):
         notes.append(varying)
+    notes += incomparable(runs)
     title = f"Base to new on {scene}: accuracy in percent"
     marked = embolden(body, RIVALS, leave=[1])
     return Table(f"{SECTION}-{scene.slug}", SECTION, title, COLUMNS, marked, tuple(notes))
+
+
+def incomparable(runs: Iterable[Result]) -> list[str]:
+    """A note where a dataset of the field was not run on its published split with all its photos."""
+    found = sorted({run.dataset for run in runs if not comparable(run)})
+    return [f"Not the published split and photos, not to be compared with papers: {listed(found)}."] if found else []
 
 
 def averages(groups: Groups) -> list[Table]:
@@ -66,6 +75,7 @@ def averages(groups: Groups) -> list[Table]:
 
 def _average(backbone: str, count: int, scenes: Groups) -> Table:
     by_scene = {scene: pairs(rows) for scene, rows in scenes.items()}
+    varied = []
     zero = over_datasets(zero_shot([run for runs in rows.values() for run in runs]) for rows in scenes.values())
     body, leave, missing = [_row("zero-shot", zero, None, len(scenes))], [], []
     for method in dict.fromkeys(name for found in by_scene.values() for name in found):
@@ -78,11 +88,18 @@ def _average(backbone: str, count: int, scenes: Groups) -> Table:
             missing.append(f"{method_name(method)} ({max(map(len, sides))})")
         before, after = (over_datasets(side) if side else None for side in sides)
         body.append(_row(method_name(method), before, after, len(sides[0]), len(sides[1])))
+        for runs in ([run for pair in used for run in pair[side]] for side in (0, 1)):
+            keys = [key for key in differing_settings(runs) if key not in OF_DATASET]
+            varied += [f"{method_name(runs[0].name)}: not the same {listed(keys)} on all datasets"] if keys else []
     columns = tuple(Column("datasets", c.group) if c.name == "seeds" else c for c in COLUMNS)
     names = ", ".join(scene.dataset for scene in scenes)
     notes = [f"Averages of base and of new over {names}; H is the harmonic mean of these averages. Bold: the best."]
     if missing:
-        notes.append(f"Not on all {len(scenes)} datasets, and never bold: {', '.join(missing)}.")
+        notes.append(
+            f"Not on all {len(scenes)} datasets, and never bold: {', '.join(missing)}. A method that was run both ways "
+            "on some of them is averaged over those."
+        )
+    notes += varied + incomparable(run for rows in scenes.values() for runs in rows.values() for run in runs)
     title = f"Base to new, average of {len(scenes)} datasets, {shots(count)}, {backbone}: accuracy in percent"
     key = slug(f"{SECTION}-average-{count or 'all'}shots-{backbone}")
     return Table(key, SECTION, title, columns, embolden(body, RIVALS, leave=leave), tuple(notes))

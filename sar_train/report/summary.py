@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sar_train.report.base_new import zero_shot
-from sar_train.report.result import SAR, Result, comparable
+from sar_train.report.base_new import incomparable, zero_shot
+from sar_train.report.result import SAR, Result
 from sar_train.report.results import PROTOCOLS, Results
 from sar_train.report.scores import Groups, Scene, grouped, mean, over_datasets, pairs, score, shots
 from sar_train.report.wording import counted, listed, method_name, seeds_of
@@ -90,6 +90,10 @@ def _claims(scenes: Groups) -> list[str]:
     if back := [move for move in lost if move.without_new + move.new >= move.zero_new - SMALL]:
         lines.append(f"With SAR, {len(back)} of these reached it{_named(back, gain=False)}.")
     lines += _relations(scenes)
+    seeds = {run.seed for rows in scenes.values() for side in rows.values() for run in side}
+    if len(seeds) < 3:
+        few = f"With {counted(len(seeds), 'seed')}, this says little about the paper's claim"
+        return [*lines, f"{few}: new classes up for every method, base kept."]
     holds = len(up) == len(moves) and len(kept) == len(moves)
     verdict = "holds here" if holds else "does not hold here"
     return [*lines, f"The paper's claim, new classes up for every method with base kept, {verdict}."]
@@ -143,12 +147,7 @@ def warnings(results: Results) -> list[str]:
     wrong = sorted({run.dataset for run in results.runs if (run["zero_shot_check"] or {}).get("ok") is False})
     if wrong:
         found.append(f"Zero-shot accuracy is below the known one on {listed(wrong)}: see the set-up checks first.")
-    ours = sorted({run.dataset for run in results.runs if not comparable(run)})
-    if ours:
-        found.append(
-            f"Not the published split and photos on {listed(ours)} (a split of our own, or photos left out): these "
-            "figures cannot be compared with papers."
-        )
+    found += incomparable(results.runs)
     codes = sorted({run.code for run in results.runs})
     if len(codes) > 1:
         found.append(f"The runs were made by {len(codes)} states of the code.")

@@ -32,14 +32,16 @@ def listed(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 
 
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """``1,2,3`` as whole numbers."""
-    try:
-        found = tuple(int(text) for text in listed(ctx, parameter, value))
-    except ValueError:
-        found = ()
-    if not found or min(found) < 0:
-        raise click.BadParameter(f"expected whole numbers such as 1,2,3, got {value!r}")
-    return found
+    """``1,2,3`` or ``1-3`` as whole numbers, each once."""
+    found: list[int] = []
+    for text in listed(ctx, parameter, value):
+        first, _, last = text.partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+            raise click.BadParameter(f"expected whole numbers such as 1,2,3 or 1-3, got {text!r}")
+        found += range(int(first), int(last or first) + 1)
+    if not found:
+        raise click.BadParameter("expected whole numbers such as 1,2,3, got none")
+    return tuple(dict.fromkeys(found))
 
 
 def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
@@ -56,8 +58,8 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
             default=None,
             help="Leave the evaluated new names out of the novel ones.  [default: leave out]",
         ),
-        option("--llm-url", help="OpenAI-compatible endpoint for --novel llm."),
-        option("--llm-model", help="Its model."),
+        option("--llm-url", envvar="SAR_LLM_URL", help="OpenAI-compatible endpoint for --novel llm."),
+        option("--llm-model", envvar="SAR_LLM_MODEL", help="Its model."),
         option("--epochs", type=int, help="Of every run.  [default: as each method's paper has it]"),
         option(
             "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of a method or of SAR."
@@ -74,7 +76,7 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
         option(
             "--ray", metavar="ADDRESS", help="Run on a Ray cluster in place of this machine, auto for the one here."
         ),
-        option("--cache-dir", type=click.Path(), help="Keep image features here.  [default: .features in --out]"),
+        option("--cache-dir", type=click.Path(), help="Keep image features here.  [default: .features beside --out]"),
         option("--dry-run", is_flag=True, help="List the runs, and which are done, and stop."),
         option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
         option("--quiet", "-q", is_flag=True, help="No progress."),
@@ -85,7 +87,13 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
 def grid_options(command: Callable[P, R]) -> Callable[P, R]:
     """Options of the protocols: what is combined with what."""
     options = [
-        option("--methods", callback=listed, default="all", show_default=True, help="Such as coop,kgcoop,dept:kgcoop."),
+        option(
+            "--methods",
+            callback=listed,
+            default="all",
+            show_default=True,
+            help="Such as coop,dept:kgcoop; all: what the backbone can train.",
+        ),
         option(
             "--seeds", callback=numbers, default="1,2,3", show_default=True, help="Of the photos drawn and the start."
         ),
@@ -100,7 +108,7 @@ def grid_options(command: Callable[P, R]) -> Callable[P, R]:
     return functools.reduce(lambda wrapped, add: add(wrapped), reversed(options), command)
 
 
-sixteen = option("--shots", callback=numbers, default="16", show_default=True, help="Photos per class.")
+sixteen = option("--shots", callback=numbers, default="16", show_default=True, help="Photos per class, 0 for all.")
 datasets = option(
     "--datasets",
     callback=listed,
@@ -122,7 +130,7 @@ def base_to_new(**given: Any) -> None:
 
 @click.command("few-shot")
 @datasets
-@option("--shots", callback=numbers, default="1,2,4,8,16", show_default=True, help="Photos per class.")
+@option("--shots", callback=numbers, default="1,2,4,8,16", show_default=True, help="Photos per class, 0 for all.")
 @grid_options
 @sweep_options
 @guarded

@@ -36,7 +36,7 @@ class Machine:
 
     def placed(self, job: Job, out: Path) -> Job:
         """The run with its folders as whole paths, which hold wherever a worker was started."""
-        cache = Path(self.cache_dir or out / ".features").absolute()
+        cache = Path(self.cache_dir or out.absolute().parent / ".features").absolute()
         root = str(Path(job.config.data_root).absolute()) if job.config.data_root else None
         return dataclasses.replace(job, config=dataclasses.replace(job.config, cache_dir=str(cache), data_root=root))
 

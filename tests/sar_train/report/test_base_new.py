@@ -78,7 +78,21 @@ def test_averages_over_datasets(tmp_path: Path) -> None:
     # base (85 + 65) / 2 = 75, new 49: H = 2 * 75 * 49 / 124 = 59.27; with SAR 74 and 52: 61.08
     assert rows(found)["CoOp"] == ["*75.0", "49.0", "59.3", "2", "74.0", "52.0", "*61.1", "2", "-1.0", "+3.0", "+1.8"]
     assert rows(found)["KgCoOp"][:4] == ["99.0", "99.0", "99.0", "1"]
-    assert "Not on all 2 datasets, and never bold: KgCoOp (1)." in found.notes
+    assert found.notes[1].startswith("Not on all 2 datasets, and never bold: KgCoOp (1).")
+
+
+def test_an_average_over_other_settings_says_so(tmp_path: Path) -> None:
+    write(tmp_path, result("kgcoop"))
+    write(tmp_path, result("kgcoop", dataset="dtd", settings={"epochs": 1}))
+    assert "KgCoOp: not the same epochs on all datasets" in tables(tmp_path)["Base to new"].notes
+
+
+def test_photos_left_out_are_said_beside_the_figures(tmp_path: Path) -> None:
+    write(tmp_path, result(dataset="dtd", settings={"allow_missing": True}))
+    write(tmp_path, result(dataset="eurosat") | {"dataset": {"name": "eurosat", "split_origin": "ours"}})
+    write(tmp_path, result(dataset="products", settings={"allow_missing": True}))
+    said = [note for table in base_new.tables(read(tmp_path)) for note in table.notes if "compared with papers" in note]
+    assert sorted(note.rpartition(": ")[2] for note in said) == ["dtd and eurosat.", "dtd.", "eurosat."]
 
 
 def test_an_average_is_over_datasets_that_both_sides_have(tmp_path: Path) -> None:

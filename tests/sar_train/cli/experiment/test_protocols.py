@@ -114,6 +114,9 @@ def test_a_sweep_file_is_run(tmp_path: Path, blobs: tuple[str, ...]) -> None:
     [
         (("base-to-new", "--datasets", "demo", "--methods", "copo"), "did you mean"),
         (("base-to-new", "--datasets", "demo", "--seeds", "one"), "expected whole numbers"),
+        (("base-to-new", "--datasets", "demo", "--seeds", "3-1"), "expected whole numbers"),
+        (("base-to-new", "--datasets", "demo", "--methods", "coop", "--novel", "nosuch"), "no file and no source"),
+        (("base-to-new", "--datasets", "demo", "--methods", "maple"), "method maple prompts the image tower"),
         (("base-to-new", "--datasets", "demo", "--config", "missing.toml"), "missing.toml"),
         (("base-to-new", "--datasets", "demo", "--set", "tau=3"), "expected SECTION.KEY=VALUE"),
         (("base-to-new", "--datasets", "/gone/photos", "--methods", "coop"), "/gone/photos"),
@@ -137,6 +140,22 @@ def test_a_run_that_fails_is_named_and_exits_1(tmp_path: Path, blobs: tuple[str,
     assert "Failed: " in done.stderr
     assert "maple" in done.stderr
     assert len(read(tmp_path / "out")) == 2
+
+
+def test_numbers_may_be_ranges_and_repetitions_count_once(tmp_path: Path, blobs: tuple[str, ...]) -> None:
+    words = ("base-to-new", "--datasets", tmp_path / "blobs.safetensors", "--methods", "coop,coop", "--seeds", "1-3,2")
+    done = call(*words, "--out", tmp_path / "out", "--dry-run", *blobs)
+    assert "6 runs, 6 to do" in done.stdout
+
+
+def test_plain_environment_names_reach_the_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAR_LLM_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("SAR_LLM_MODEL", "m")
+    words = ("base-to-new", "--datasets", "demo", "--methods", "coop", "--seeds", "1", "--novel", "llm", "--quiet")
+    done = call(*words, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "the endpoint http://127.0.0.1:9/v1 cannot be reached" in done.stderr
+    assert not list(tmp_path.glob("out/*/*.json"))
 
 
 @needs_shared
