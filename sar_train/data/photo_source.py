@@ -23,8 +23,10 @@ from sar_train.data.split_cache import draw_shots
 from sar_train.data.views import pixels
 from sar_train.errors import DataError
 
-BATCH = 32
-AHEAD = 2 * BATCH
+BATCH = 64
+BATCH_CPU = 8
+"""Views encoded at once; on a CPU few, since larger buffers go back to the system after every layer."""
+AHEAD = 64
 """Views decoded before they are needed; bounds the memory."""
 
 
@@ -62,6 +64,7 @@ class PhotoSource:
         """
         self.dataset, self.backbone, self.views, self.seed = dataset, backbone, views, seed
         self._progress, self._cache_dir = progress, cache_dir
+        self._batch = BATCH_CPU if backbone.device.type == "cpu" else BATCH
         self._draws: dict[tuple[int, int], Shots] = {}
         folder = set_folder(cache_dir, dataset.name, backbone) if cache_dir else None
         self._cache = FeatureCache(folder, backbone.embed_dim)
@@ -153,7 +156,7 @@ class PhotoSource:
             for place, (_, decoded) in enumerate(self._decoded(jobs), 1):
                 waiting.append(decoded)
                 bar.update()
-                if len(waiting) * len(numbers) >= BATCH or place == len(jobs):
+                if len(waiting) * len(numbers) >= self._batch or place == len(jobs):
                     rows = encode(torch.from_numpy(np.concatenate(waiting)))
                     if not done:
                         made = torch.empty(len(jobs) * len(numbers), *rows.shape[1:], dtype=rows.dtype)
@@ -164,7 +167,7 @@ class PhotoSource:
         return by_photo
 
     def _bar(self, total: int, split: Split) -> tqdm:
-        hidden = None if self._progress and total > BATCH else True  # None: hidden unless stderr is a terminal
+        hidden = None if self._progress and total > AHEAD else True  # None: hidden unless stderr is a terminal
         return tqdm(total=total, desc=f"encoding {split} photos", unit="photo", disable=hidden, leave=False)
 
     def _rows(self, split: Split, indices: Sequence[int] | Tensor | None, views: int) -> Tensor:
@@ -199,7 +202,7 @@ class PhotoSource:
                 keys += job.keys
                 waiting.append(decoded)
                 bar.update()
-                if len(keys) >= BATCH:
+                if len(keys) >= self._batch:
                     self._encode_batch(keys, waiting)
             self._encode_batch(keys, waiting)
         finally:

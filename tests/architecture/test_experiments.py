@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sar_train import mini
 from sar_train.config import RunConfig, build, merge, read_toml
 from sar_train.experiment.plan import Grid, jobs
 from sar_train.experiment.spec import read_spec
@@ -38,7 +39,8 @@ def test_every_file_of_settings_is_one_run(path: Path) -> None:
 def test_every_file_of_choices_fits_the_methods(path: Path) -> None:
     file = read_toml(path)
     assert set(file) <= {"common", "methods"}
-    grid = Grid(tuple(file["methods"]), ("demo",), (1,), common=file.get("common", {}), per_method=file["methods"])
+    common = {"backbone": mini.VIT_NAME} | file.get("common", {})  # which all methods can prompt
+    grid = Grid(tuple(file["methods"]), ("demo",), (1,), common=common, per_method=file["methods"])
     assert all(job.key(None) for job in jobs("base-to-new", grid))
 
 

@@ -64,7 +64,7 @@ def test_rows_labels_and_views(dataset: PhotoDataset) -> None:
 @pytest.mark.parametrize("batch", [1, 3, 32])
 def test_any_order_any_subset_any_batch(dataset: PhotoDataset, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     whole = PhotoSource(dataset, tiny_backbone(), views=2).features("train")
-    monkeypatch.setattr(module, "BATCH", batch)
+    monkeypatch.setattr(module, "BATCH_CPU", batch)
     monkeypatch.setattr(module, "AHEAD", 2 * batch)
     source = PhotoSource(dataset, tiny_backbone(), views=2)
     order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
@@ -105,7 +105,7 @@ def test_another_backbone_and_a_changed_photo_are_encoded_anew(
 def test_what_was_encoded_before_a_failure_is_kept(
     dataset: PhotoDataset, tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "BATCH_CPU", 2)
     monkeypatch.setattr(module, "AHEAD", 2)
     dataset.train[8].path.write_bytes(b"broken")
     for _ in range(2):

@@ -139,7 +139,7 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same(tmp_path: Path) -> None:
     script.write_text(textwrap.dedent(CLUSTER))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path
+        [sys.executable, script], capture_output=True, text=True, timeout=900, env=environment, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr[-2000:]
     here = pools.attempt(job(QUICK), tmp_path / "here", 1)
