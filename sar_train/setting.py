@@ -150,8 +150,8 @@ def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: Tell)
 
 def _schedule(config: RunConfig, published: Schedule) -> Schedule:
     """The method's published schedule, at sar-mini's rate where that is the backbone, and what the user set."""
-    if config.backbone in mini.NAMES and published.optimiser == "sgd":  # Adam's steps do not follow the logit scale
-        published = dataclasses.replace(published, learning_rate=mini.RATE_FACTOR * published.learning_rate)
+    rate = mini.scaled_rate(config.backbone, published.learning_rate, published.optimiser)
+    published = dataclasses.replace(published, learning_rate=rate)
     names = ("epochs", "learning_rate", "batch_size")
     given = {name: value for name in names if (value := getattr(config, name)) is not None}
     return dataclasses.replace(published, **given)

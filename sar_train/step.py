@@ -62,6 +62,8 @@ class Step:
             self._names += regularisation.novel_names
             self._rows += backbone.text.tokenise(regularisation.novel_names, shape)
             self._handcrafted = torch.cat([problem.handcrafted, regularisation.novel_handcrafted])
+        place = {name: i for i, name in reversed([*enumerate(self._names)])}
+        self._first = torch.tensor([place[name] == i for i, name in enumerate(self._names)])
 
     def __call__(self, rows: Tensor, progress: float) -> dict[str, float]:
         """Change the parameters once; returns the means of the terms over the batch.
@@ -94,6 +96,7 @@ class Step:
         """Base names and the drawn novel ones, which go through the tower together."""
         n_base = len(self._problem.class_names)
         drawn = regularisation.regulariser.draw(n_base, len(self._rows) - n_base, self._state.regulariser_rng)
+        drawn = drawn[self._first[drawn]]  # a name that two classes share, as ImageNet's *missile*, counts once
         novel = drawn[drawn >= n_base].tolist()
         everything = [*range(n_base), *novel]
         return _Drawn(

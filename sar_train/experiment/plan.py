@@ -117,9 +117,10 @@ def _job(
     with_sar: bool,
 ) -> Job:
     method, _, on = name.partition(":")
-    published = dict(methods.get(method).published(experiment, shots=shots, dataset=dataset))
-    if "learning_rate" in published and backbone in mini.NAMES:
-        published["learning_rate"] *= mini.RATE_FACTOR
+    kind = methods.get(method)
+    published = dict(kind.published(experiment, shots=shots, dataset=dataset))
+    if rate := published.get("learning_rate"):
+        published["learning_rate"] = mini.scaled_rate(backbone, rate, kind.schedule.optimiser)
     fixed = {"method": method, "data": dataset, "seed": seed, "shots": shots, "protocol": PROTOCOLS[experiment]}
     settings = merge(
         published,

@@ -25,9 +25,6 @@ from torch.nn.functional import kl_div
 
 from sar_train.regulariser import Regulariser, RegulariserInputs, regularisers
 
-_SAME = 1 - 1e-6
-"""Cosine of a name that occurs twice, as ImageNet's *missile* does; such a row would be nearly one-hot, so it goes."""
-
 
 @dataclass(frozen=True)
 class SARConfig:
@@ -96,15 +93,11 @@ class SAR(Regulariser):
 
     def __call__(self, inputs: RegulariserInputs) -> Tensor:
         """The loss in float32."""
-        prompted, handcrafted, novel = inputs.prompted.float(), inputs.handcrafted.float(), ~inputs.is_base
-        teacher = handcrafted @ handcrafted.T
-        again = (teacher.triu(1) > _SAME).any(0)
-        if again.any():
-            prompted, handcrafted, novel = prompted[~again], handcrafted[~again], novel[~again]
-            teacher = teacher[~again][:, ~again]
+        prompted, handcrafted = inputs.prompted.float(), inputs.handcrafted.float()
+        novel = ~inputs.is_base
         columns = handcrafted if self.config.frame == "teacher" else prompted
         rows = novel if self.config.rows == "novel" else torch.ones_like(novel)
-        loss = relation_loss(prompted @ columns.T, teacher, rows, self.config)
+        loss = relation_loss(prompted @ columns.T, handcrafted @ handcrafted.T, rows, self.config)
         if self.config.anchor and novel.any():
             loss = loss + self.config.anchor * (1 - (prompted * handcrafted).sum(1)[novel]).mean()
         return loss

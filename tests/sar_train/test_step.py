@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -87,6 +88,25 @@ def test_the_regulariser_is_added_at_its_weight_and_sees_base_and_novel_names() 
     (torch.nn.functional.cross_entropy(logits, data.labels) + 2.0 * penalty).backward()
     assert terms["regulariser"] == pytest.approx(penalty.item(), rel=1e-4)
     torch.testing.assert_close(moved["context"], -0.01 * context.grad, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["mixed", "union"])
+def test_the_regulariser_sees_a_name_that_two_classes_share_once(rule: str) -> None:
+    seen: list[RegulariserInputs] = []
+
+    class Watched(SAR):
+        def __call__(self, inputs: RegulariserInputs) -> Tensor:
+            seen.append(inputs)
+            return super().__call__(inputs)
+
+    names = (*BASE[:3], BASE[1])
+    data = dataclasses.replace(problem(1), class_names=names, handcrafted=classes(names).handcrafted)
+    teacher = classes([*names, *NOVEL]).handcrafted
+    extra = Regularisation(Watched(regularisation(rule=rule, subset=0).regulariser.config), NOVEL, teacher)
+    one_step(make("coop"), data, torch.arange(4), extra=extra, rate=1e-12)
+    torch.testing.assert_close(seen[0].handcrafted, teacher[[0, 1, 2, 4, 5, 6, 7, 8]])
+    torch.testing.assert_close(seen[0].prompted, seen[0].handcrafted, atol=2e-6, rtol=0)
+    assert seen[0].is_base.tolist() == [True] * 3 + [False] * 5
 
 
 def test_a_draw_from_the_union_keeps_rows_and_teacher_together() -> None:

@@ -19,6 +19,9 @@ from sar_train.experiment.job import Job
 from sar_train.experiment.pools import Outcome, Task
 from sar_train.experiment.spec import read_spec
 from sar_train.experiment.sweep import as_json, find_result, run_sweep
+from sar_train.report.render import to_markdown
+from sar_train.report.results import read
+from sar_train.report.tables import accuracy_tables
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,9 @@ def test_an_interrupted_sweep_ends_with_the_same_results(config: RunConfig, tmp_
     run_sweep(grid(config), tmp_path / "broken", here, silent)
     run_sweep(grid(config), tmp_path / "whole", here, silent)
     assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
+    broken, whole = (accuracy_tables(read(tmp_path / name)) for name in ("broken", "whole"))
+    assert whole
+    assert list(map(to_markdown, broken)) == list(map(to_markdown, whole))
 
 
 def test_a_run_that_fails_does_not_stop_the_others(config: RunConfig, tmp_path: Path) -> None:

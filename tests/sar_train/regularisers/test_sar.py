@@ -73,14 +73,6 @@ def test_the_order_of_classes_does_not_matter() -> None:
         assert float(loss(shuffled)) == pytest.approx(float(loss(inputs(w, v))), rel=1e-5)
 
 
-@pytest.mark.parametrize("which", ["all", "novel"])
-def test_a_name_that_occurs_twice_counts_once(which: str) -> None:
-    w, v, config = rows(6, 0), rows(6, 1), SARConfig(rows=which)
-    twice = [0, 1, 2, 1, 3, 4, 5]  # the fourth base name is the second again
-    found = SAR(config)(inputs(w[twice], v[twice], n_base=4))
-    assert float(found) == pytest.approx(written_out(w, v, config), rel=1e-4)
-
-
 def test_the_anchor_pulls_novel_names_only() -> None:
     w, v = rows(6, 0), rows(6, 1)
     plain, anchored = (SAR(SARConfig(anchor=a))(inputs(w, v)) for a in (0.0, 2.0))
