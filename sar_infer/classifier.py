@@ -40,6 +40,7 @@ class Classifier:
         bank: Class names to choose from; None takes the bundle's.
         device: ``auto``, ``cpu`` or ``cuda``; ``cuda`` is verified when a session opens.
         threads: Threads inside an operator; None leaves it to onnxruntime.
+        spin: See ``sessions.open_session``.
         cache: Where embeddings of further names are kept; by default one for the whole process.
 
     Raises:
@@ -53,6 +54,7 @@ class Classifier:
         bank: ClassBank | None = None,
         device: Device = "auto",
         threads: int | None = None,
+        spin: bool = True,
         cache: EmbeddingCache = shared_cache,
     ) -> None:
         manifest = bundle.manifest
@@ -65,9 +67,9 @@ class Classifier:
         if self.bank.embeddings.shape[1] != manifest.embed_dim:
             raise BankError(f"bank with rows of {self.bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
         self._cache = cache
-        self._images = ImageEncoder(bundle.path / IMAGE_ENCODER, manifest.embed_dim, device, threads)
+        self._images = ImageEncoder(bundle.path / IMAGE_ENCODER, manifest.embed_dim, device, threads, spin)
         self._names = NameEncoder(
-            bundle.path / NAME_ENCODER, manifest.embed_dim, manifest.tokenizer.end_token, device, threads
+            bundle.path / NAME_ENCODER, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
         )
 
     @classmethod
@@ -93,13 +95,19 @@ class Classifier:
             classifier.start()
         return classifier
 
-    def start(self) -> str:
+    def start(self, names: bool = False) -> str:
         """Open the image session now rather than at the first picture; returns the execution provider in use.
+
+        Args:
+            names: Open the name session and the tokenizer too, so that the folder is not needed any more.
 
         Raises:
             DeviceError: the device cannot be had.
             BundleError: onnxruntime does not accept the graph.
         """
+        if names:
+            self._names.open()
+            self.check_name("name")
         return self._images.open()
 
     def classify(
@@ -127,16 +135,20 @@ class Classifier:
         """
         return list(self.stream(_several(images), self.class_set(classes, only), top_k))
 
-    def class_set(self, classes: Classes | None = None, only: bool = False) -> ClassSet:
-        """The classes to choose from, as in ``classify``; make it once for many calls of ``stream``.
+    def class_set(
+        self, classes: Classes | None = None, only: bool = False, bank: ClassBank | None = None
+    ) -> ClassSet:
+        """The classes to choose from, as in ``classify``; make it once for many calls of ``stream`` or ``rank``.
 
-        Whether the bundle's head takes part is decided here.
+        Whether the bundle's head takes part is decided here. ``bank`` takes the place of the classifier's, for a bank
+        that changes while sessions stay open; it must belong to the same encoder.
 
         Raises:
             ClassNameError: a name is empty or too long.
             InputError: no class is left.
         """
-        chosen = build_class_set(self.bank, phrases_by_name(classes), only, self._embed_phrases)
+        bank = self.bank if bank is None else bank
+        chosen = build_class_set(bank, phrases_by_name(classes), only, self.embed_phrases)
         return with_head(chosen, self.bundle.head, self.bundle.bank)
 
     def stream(
@@ -167,9 +179,9 @@ class Classifier:
         profile = profile or Profile()
         for batch in decode_batches(images, self.bundle.manifest.preprocess, batch_size, profile):
             with profile.phase("encode"):
-                rows = self._images.encode(_stack(batch))
+                rows = self.encode(_pixels(batch))
             with profile.phase("score"):
-                ranked = iter(self._rank(rows, classes, top_k))
+                ranked = iter(self.rank(rows, classes, top_k))
                 results = [
                     ImageResult(name, error=str(item), branch=classes.branch)
                     if isinstance(item, ImageError)
@@ -193,8 +205,12 @@ class Classifier:
             for name, item in batch:
                 if isinstance(item, ImageError):
                     raise ImageError(f"{name}: {item}")
-            rows.append(self._images.encode(_stack(batch)))
+            rows.append(self.encode(_pixels(batch)))
         return np.concatenate(rows)
+
+    def encode(self, pixels: Sequence[Floats]) -> Floats:
+        """Unit rows (N, D) for N pictures that ``preprocess.to_input`` has made (3, size, size)."""
+        return self._images.encode(np.stack(pixels) if len(pixels) else np.empty((0, 3, 0, 0), dtype=np.float32))
 
     def embed_names(self, names: Sequence[str]) -> Floats:
         """Unit rows (N, D), one a name, from the name encoder or the cache, never from the bank.
@@ -212,12 +228,18 @@ class Classifier:
                 self._cache.put((manifest.encoder_digest, name), row)
         return np.array([rows[name] for name in names], dtype=np.float32).reshape(-1, manifest.embed_dim)
 
-    def _embed_phrases(self, groups: Sequence[tuple[str, ...]]) -> Floats:
+    def embed_phrases(self, groups: Sequence[tuple[str, ...]]) -> Floats:
+        """Unit rows (N, D), one a class: the phrases of each, embedded and averaged on the sphere.
+
+        Raises:
+            ClassNameError: a phrase is empty or too long.
+        """
         rows = iter(self.embed_names([phrase for group in groups for phrase in group]))
         means = [np.mean([next(rows) for _ in group], axis=0) for group in groups]
-        return scoring.unit_rows(np.array(means, dtype=np.float32))
+        return scoring.unit_rows(np.array(means, dtype=np.float32).reshape(-1, self.bundle.manifest.embed_dim))
 
-    def _rank(self, rows: Floats, classes: ClassSet, top_k: int) -> Iterator[tuple[Prediction, ...]]:
+    def rank(self, rows: Floats, classes: ClassSet, top_k: int) -> Iterator[tuple[Prediction, ...]]:
+        """The best ``top_k`` classes for each of N unit rows (N, D), the best first."""
         similarities = rows @ classes.embeddings.T
         logits = similarities * np.float32(self.bundle.manifest.logit_scale)
         logits += np.float32(self.bundle.manifest.logit_bias or 0)
@@ -242,7 +264,6 @@ def _several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSourc
     return [images] if single else images  # type: ignore[list-item, return-value]
 
 
-def _stack(batch: Sequence[Decoded]) -> Floats:
-    """The pixels (N, 3, H, W) of those that could be read."""
-    pixels = [item for _, item in batch if isinstance(item, np.ndarray)]
-    return np.stack(pixels) if pixels else np.empty((0, 3, 0, 0), dtype=np.float32)
+def _pixels(batch: Sequence[Decoded]) -> list[Floats]:
+    """The pixels of those that could be read."""
+    return [item for _, item in batch if isinstance(item, np.ndarray)]

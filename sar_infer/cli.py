@@ -6,16 +6,17 @@ import dataclasses
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sar_infer import __version__
 from sar_infer.errors import SarInferError
 from sar_infer.inputs import STDIN, expand
+from sar_infer.options import Refusal, option
 from sar_infer.output import FORMATS
 from sar_infer.profile import Profile
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from sar_infer.classifier import Classifier
     from sar_infer.results import ImageResult
     from sar_infer.sessions import Device
-
-    Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 _PROGRESS_FROM = 32
 
@@ -48,31 +47,20 @@ class Options:
     info: bool
 
 
-class Refusal(click.ClickException):
-    """Something is wrong with what was asked for: one line on stderr, exit code 2."""
-
-    exit_code = 2
-
-
-def _option(flag: str, **settings: Any) -> Callable[[Decorated], Decorated]:
-    """An option with its environment twin: ``--top-k`` is also ``SAR_TOP_K``."""
-    return click.option(flag, envvar="SAR_" + flag[2:].upper().replace("-", "_"), show_envvar=True, **settings)
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("images", nargs=-1, metavar="IMAGE...")
-@_option("--classes", type=click.Path(), help="Text file with further class names, one a line.")
-@_option("--only", is_flag=True, help="Choose from the names of --classes alone.")
-@_option("--bundle", type=click.Path(), help="Bundle folder.  [default: the one that ships with sar-clip]")
-@_option("--bank", type=click.Path(), help="Bank file to use in place of the bundle's.")
-@_option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to print for each image.")
-@_option("--format", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="Form of the output.")
-@_option(
+@option("--classes", type=click.Path(), help="Text file with further class names, one a line.")
+@option("--only", is_flag=True, help="Choose from the names of --classes alone.")
+@option("--bundle", type=click.Path(), help="Bundle folder.  [default: the one that ships with sar-clip]")
+@option("--bank", type=click.Path(), help="Bank file to use in place of the bundle's.")
+@option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to print for each image.")
+@option("--format", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="Form of the output.")
+@option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
 )
-@_option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: chosen by onnxruntime]")
-@_option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Images encoded together.")
-@_option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on.")
+@option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: chosen by onnxruntime]")
+@option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Images encoded together.")
+@option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on.")
 @click.option("--info", is_flag=True, help="Describe the bundle and exit.")
 @click.version_option(__version__, prog_name="sar-classify")
 def main(**values: Any) -> None:

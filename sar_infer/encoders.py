@@ -24,13 +24,17 @@ class Encoder:
         embed_dim: D, the width of its output.
         device: See ``sessions.open_session``.
         threads: See ``sessions.open_session``.
+        spin: See ``sessions.open_session``.
     """
 
-    def __init__(self, path: Path, embed_dim: int, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, embed_dim: int, device: Device = "auto", threads: int | None = None, spin: bool = True
+    ) -> None:
         self._path = path
         self._embed_dim = embed_dim
         self._device = device
         self._threads = threads
+        self._spin = spin
         self._lock = threading.Lock()
         self._session: Any = None
 
@@ -43,7 +47,7 @@ class Encoder:
         """
         with self._lock:
             if self._session is None:
-                self._session = open_session(self._path, self._device, self._threads)
+                self._session = open_session(self._path, self._device, self._threads, self._spin)
         return provider(self._session)
 
     def _run(self, name: str, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -72,12 +76,19 @@ class NameEncoder(Encoder):
         end_token: Token that ends each row.
         device: See ``sessions.open_session``.
         threads: See ``sessions.open_session``.
+        spin: See ``sessions.open_session``.
     """
 
     def __init__(
-        self, path: Path, embed_dim: int, end_token: int, device: Device = "auto", threads: int | None = None
+        self,
+        path: Path,
+        embed_dim: int,
+        end_token: int,
+        device: Device = "auto",
+        threads: int | None = None,
+        spin: bool = True,
     ) -> None:
-        super().__init__(path, embed_dim, device, threads)
+        super().__init__(path, embed_dim, device, threads, spin)
         self._end_token = end_token
 
     def encode(self, names: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:

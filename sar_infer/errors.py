@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class SarInferError(Exception):
     """Base of all errors below; catch it to handle whatever this package refuses."""
@@ -25,7 +27,15 @@ class InputError(SarInferError):
 
 
 class ImageError(InputError):
-    """One image cannot be read, decoded or accepted; other images are not affected."""
+    """One image cannot be read, decoded or accepted; other images are not affected.
+
+    ``kind`` says what is wrong for programs: ``format`` = none of those accepted, ``size`` = too large, too thin or
+    empty, ``unreadable`` = anything else.
+    """
+
+    def __init__(self, message: str, kind: Literal["format", "size", "unreadable"] = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class ClassFileError(InputError):

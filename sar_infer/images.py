@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +44,29 @@ MAX_SIDE = 16_384
 MAX_RATIO = 100
 
 
-def load_rgb(source: ImageSource, fill: int = 0) -> Image.Image:
+def load_rgb(
+    source: ImageSource, fill: int = 0, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Decode one picture.
 
     Args:
         source: The picture.
         fill: Grey level 0..255 laid under transparent parts.
+        formats: Those of ``FORMATS`` that files and encoded bytes may have.
+        max_pixels: Largest width times height.
 
     Raises:
-        ImageError: not a picture, not one of ``FORMATS``, truncated, too large, too thin, or unreadable.
+        ImageError: not a picture, not one of ``formats``, truncated, too large, too thin, or unreadable.
     """
     try:
-        with _opened(source) as image:
-            _check_size(*image.size)
+        with _opened(source, formats) as image:
+            _check_size(*image.size, max_pixels)
             image.load()
             return normalise(image, fill)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"too large: more than {MAX_PIXELS / 1e6:.0f} million pixels; scale it down first") from None
+        raise ImageError(f"too large: more than {max_pixels / 1e6:.3g} million pixels", "size") from None
     except UnidentifiedImageError:
-        raise ImageError(f"not an image (or none of {', '.join(FORMATS)})") from None
+        raise ImageError(f"not an image (or none of {', '.join(formats)})", "format") from None
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # hostile data makes decoders raise almost anything
@@ -74,19 +79,19 @@ def source_name(source: ImageSource, index: int) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image[{index}]"
 
 
-def _opened(source: ImageSource) -> Image.Image:
+def _opened(source: ImageSource, formats: Sequence[str]) -> Image.Image:
     if isinstance(source, Image.Image):
         _check_size(*source.size)
         return source.copy()
     if isinstance(source, bytes):
-        return Image.open(io.BytesIO(source), formats=FORMATS)
+        return Image.open(io.BytesIO(source), formats=formats)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if not path.exists():
             raise ImageError("no such file")
         if not path.is_file():
             raise ImageError("not a file")
-        return Image.open(path, formats=FORMATS)
+        return Image.open(path, formats=formats)
     return _from_array(source)
 
 
@@ -100,15 +105,16 @@ def _from_array(array: Any) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     """Refuse what would take too much memory or time, here or when it is resized."""
     short, long = sorted((width, height))
     if short == 0:
-        raise ImageError(f"empty: {width} x {height} pixels")
-    if long > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageError(f"empty: {width} x {height} pixels", "size")
+    if long > MAX_SIDE or width * height > max_pixels:
         raise ImageError(
-            f"too large: {width} x {height} pixels, at most {MAX_PIXELS / 1e6:.0f} million and {MAX_SIDE} a side; "
-            "scale it down first"
+            f"too large: {width} x {height} pixels, at most {max_pixels / 1e6:.3g} million and {MAX_SIDE} a side; "
+            "scale it down first",
+            "size",
         )
     if long > MAX_RATIO * short:
-        raise ImageError(f"too thin: {width} x {height} pixels, at most 1:{MAX_RATIO}; crop it first")
+        raise ImageError(f"too thin: {width} x {height} pixels, at most 1:{MAX_RATIO}; crop it first", "size")

@@ -7,6 +7,7 @@ last one ends. Metadata of every kind: ``format``, ``schema_version``, ``min_rea
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import os
@@ -85,7 +86,13 @@ class Kind:
         encoder_digest: str,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Write a file so that a reader sees the old content or the new, never a part."""
+        """Write a file so that a reader sees the old content or the new, never a part, and it outlives a power cut.
+
+        Raises:
+            SarInferError: more metadata than the format takes; it is the kind's ``error``.
+            OSError: the file cannot be written; the old one is still there.
+        """
+        from safetensors import SafetensorError
         from safetensors.numpy import save
 
         header = {
@@ -98,7 +105,11 @@ class Kind:
         }
         packed, offsets = pack_names(names)
         arrays = {name: np.asarray(tensors[name], order="C") for name in self.tensors}
-        _write_atomically(path, save({**arrays, "names": packed, "offsets": offsets}, header))
+        try:
+            content = save({**arrays, "names": packed, "offsets": offsets}, header)
+        except SafetensorError as error:
+            raise self.error(f"{path}: cannot be written ({error})") from None
+        _write_atomically(path, content)
 
     def load(self, path: Path, encoder_digest: str | None) -> Stored:
         """Read and check a file; None accepts one of any encoder.
@@ -161,7 +172,7 @@ def digest_of(*tensors: npt.NDArray[Any]) -> str:
     """SHA-256 (hex) over the tensors' bytes, little-endian."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(np.ascontiguousarray(tensor).astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes())
+        digest.update(np.ascontiguousarray(tensor).astype(tensor.dtype.newbyteorder("<"), copy=False).data)
     return digest.hexdigest()
 
 
@@ -197,3 +208,18 @@ def _write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename in a folder last; only POSIX can, and not on every file system."""
+    if os.name != "posix":
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(folder)

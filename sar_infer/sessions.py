@@ -21,31 +21,33 @@ _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 _WARNING, _FATAL = 2, 4
 
 
-def open_session(path: Path, device: Device, threads: int | None = None) -> Any:
+def open_session(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Any:
     """An ``onnxruntime.InferenceSession`` that really runs where it was asked to.
 
     Args:
         path: ONNX file.
         device: ``cuda`` or an error; ``cpu``; ``auto`` takes CUDA where a driver is present and a session opens on it.
         threads: Threads inside an operator; None leaves it to onnxruntime, within the cores this process may use.
+        spin: Let idle threads wait busily for the next operator: quickest for one run at a time, at the cost of
+            whatever else wants the cores.
 
     Raises:
         DeviceError: ``cuda`` was asked for and cannot be had.
         BundleError: onnxruntime does not accept the graph.
     """
     if device == "cpu":
-        return _session(path, [_CPU], threads)
+        return _session(path, [_CPU], threads, spin)
     obstacle = _cuda_obstacle()
     if obstacle is None:
         obstacle = _preload_cuda()
         with _quiet():
-            session = _session(path, [(_CUDA, _CUDA_OPTIONS), _CPU], threads)
+            session = _session(path, [(_CUDA, _CUDA_OPTIONS), _CPU], threads, spin)
         if provider(session) == _CUDA:
             return session
         obstacle = obstacle or "onnxruntime found no usable GPU"
     if device == "cuda":
         raise DeviceError(f"device cuda cannot be had: {obstacle}; use --device cpu")
-    return _session(path, [_CPU], threads)
+    return _session(path, [_CPU], threads, spin)
 
 
 def provider(session: Any) -> str:
@@ -53,13 +55,14 @@ def provider(session: Any) -> str:
     return str(session.get_providers()[0])
 
 
-def _session(path: Path, providers: list[Any], threads: int | None) -> Any:
+def _session(path: Path, providers: list[Any], threads: int | None, spin: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = _threads(threads)
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's own errors share no base class

@@ -14,6 +14,7 @@ from sar_infer.errors import ImageError
 from sar_infer.head import ClassHead
 from sar_infer.images import load_rgb
 from sar_infer.preprocess import to_input
+from sar_infer.probe import probe_picture
 from sar_infer.tokenizer import Tokenizer, encode_name
 from sar_train.errors import ExportError
 from sar_train.export.verify import (
@@ -22,7 +23,6 @@ from sar_train.export.verify import (
     MIN_COSINE,
     Rows,
     classified,
-    generated_picture,
     generated_pixels,
     open_graph,
 )
@@ -79,7 +79,7 @@ def compare_answers(folder: Path, prompted: Prompted, head: ClassHead) -> None:
     spec, pictures = prompted.backbone.preprocess, range(max(BATCHES))
     pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in pictures]))
     reference = prompted.logits(prompted.encode_images(pixels), prompted.trained).cpu().numpy()
-    found = classified(folder, [generated_picture(spec.size, seed) for seed in pictures], head.names)
+    found = classified(folder, [probe_picture(spec.size, seed) for seed in pictures], head.names)
     difference = float(np.abs(found - reference).max())
     steepest = prompted.backbone.logit_scale + float(np.linalg.norm(head.weight, axis=1).max())
     if not difference <= MAX_DIFFERENCE * steepest:

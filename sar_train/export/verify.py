@@ -19,6 +19,7 @@ from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.cache import EmbeddingCache
 from sar_infer.classifier import Classifier
 from sar_infer.preprocess import to_input
+from sar_infer.probe import probe_cosine, probe_picture
 from sar_infer.scoring import unit_rows
 from sar_infer.sessions import open_session
 from sar_train.errors import ExportError
@@ -62,14 +63,9 @@ def open_graph(path: Path) -> Graph:
     return run
 
 
-def generated_picture(size: int, seed: int) -> npt.NDArray[np.uint8]:
-    """The picture (size, size, 3) that a seed stands for, here and in the manifest's probe."""
-    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-
-
 def generated_pixels(spec: Preprocess, seed: int) -> Rows:
-    """The encoder's input (3, size, size) for that picture."""
-    return to_input(Image.fromarray(generated_picture(spec.size, seed)), spec)
+    """The encoder's input (3, size, size) for the picture that a seed stands for."""
+    return to_input(Image.fromarray(probe_picture(spec.size, seed)), spec)
 
 
 def verify_bundle(path: Path) -> Verification:
@@ -100,8 +96,8 @@ def _probe(bundle: Bundle, classifier: Classifier) -> float:
     probe = bundle.manifest.probe
     if probe is None:
         raise ExportError(f"{bundle.path}: has no probe to verify")
-    row = classifier.embed_images([generated_picture(bundle.manifest.preprocess.size, probe.seed)])[0]
-    return float(row @ np.array(probe.embedding, dtype=np.float32))
+    row = classifier.embed_images([probe_picture(bundle.manifest.preprocess.size, probe.seed)])[0]
+    return probe_cosine(probe, row)
 
 
 def _names(bundle: Bundle, classifier: Classifier) -> tuple[int, float]:

@@ -1,0 +1,22 @@
+"""What the commands of the run time share: options with environment twins, and one-line refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class Refusal(click.ClickException):
+    """Something is wrong with what was asked for: one line on stderr, exit code 2."""
+
+    exit_code = 2
+
+
+def option(flag: str, **settings: Any) -> Callable[[Decorated], Decorated]:
+    """An option with its environment twin: ``--top-k`` is also ``SAR_TOP_K``."""
+    name = flag.partition("/")[0][2:].upper().replace("-", "_")
+    return click.option(flag, envvar="SAR_" + name, show_envvar=True, **settings)

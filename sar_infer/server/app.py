@@ -1,0 +1,65 @@
+"""The FastAPI application: routes, and what errors become."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from sar_infer import __version__
+from sar_infer.errors import ClassNameError, InputError
+from sar_infer.server import openapi
+from sar_infer.server.body import invalid
+from sar_infer.server.exchange import Exchanges
+from sar_infer.server.problems import Problem, answer
+from sar_infer.server.routes import classes, classify, operations, pages
+from sar_infer.server.service import Service
+
+_BY_STATUS = {404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type", 400: "bad-request"}
+
+
+def build_app(service: Service) -> ASGIApp:
+    """The application that serves one service, in its frame."""
+    app = FastAPI(
+        title="sar-clip",
+        version=__version__,
+        description="Classifies photos by class names: those of a bundle's bank, and any that you write down.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    for module in (classify, classes, operations):
+        app.include_router(module.router)
+    if service.settings.pages:
+        app.include_router(pages.router)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    openapi.complete(app)
+    return Exchanges(app, service)
+
+
+def _problem(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Problem):
+        raise error
+    return answer(error, request.url.path, request.state.request_id)
+
+
+def _input_error(request: Request, error: Exception) -> Response:
+    code = "bad-class-name" if isinstance(error, ClassNameError) else "invalid-request"
+    return _problem(request, Problem(code, str(error)))
+
+
+def _validation(request: Request, error: Exception) -> Response:
+    errors = error.errors() if isinstance(error, RequestValidationError) else []
+    return _problem(request, invalid(errors))
+
+
+def _http(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such route, no such method."""
+    status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
+    problem = Problem(_BY_STATUS.get(status, "internal"), f"{request.method} {request.url.path}: {detail}")
+    problem.headers.update(getattr(error, "headers", None) or {})
+    return _problem(request, problem)

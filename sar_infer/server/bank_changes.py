@@ -1,0 +1,237 @@
+"""A bundle's bank with classes added and removed, as data: what was changed, and the bank that this gives.
+
+The bank is a function of the bundle's bank and the changes: the bundle's classes in their order without the removed
+ones, then the added ones in the order they came. An added class that the bundle has stands in the bundle's place. One
+that is just a name, without phrases of its own, then has the bundle's row, as a name given with a call has.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.bank import ClassBank
+from sar_infer.bundle import Bundle
+from sar_infer.errors import BankError, ClassNameError
+from sar_infer.names import name_key
+
+Floats = npt.NDArray[np.float32]
+LONGEST_TEXT = 256
+"""Characters of a name or phrase."""
+MOST_PHRASES = 256
+"""Phrases of a class."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """A class that did not come with the bundle, or has other phrases there; ``at`` is a UTC time in ISO form."""
+
+    name: str
+    phrases: tuple[str, ...]
+    at: str
+
+    @property
+    def plain(self) -> bool:
+        """The name stands for itself."""
+        return self.phrases == (self.name,)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One class of a bank that can change; phrases of the bundle's classes are not known, their names stand there."""
+
+    name: str
+    origin: Literal["bundle", "added"]
+    phrases: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A bundle's bank, and the row of each name by its key."""
+
+    bundle_digest: str
+    bank: ClassBank
+    keys: tuple[str, ...]
+    rows: Mapping[str, int]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Base:
+        """The bank that a bundle comes with."""
+        keys = tuple(map(key_of, bundle.bank.names))
+        return cls(bundle.manifest.digest, bundle.bank, keys, {key: row for row, key in enumerate(keys)})
+
+    def gave(self, bank: ClassBank) -> bool:
+        """Whether a bank that was saved with its record began as this one."""
+        same_encoder = bank.encoder_digest == self.bank.encoder_digest
+        return same_encoder and bank.provenance.get("bundle_bank") == self.bank.content_digest
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Classes added, and names removed, by key; no key is in both. A removed name need not be the bundle's any more."""
+
+    added: Mapping[str, Added] = field(default_factory=dict)
+    removed: Mapping[str, str] = field(default_factory=dict)
+
+    def adding(self, key: str, added: Added) -> Changes:
+        """With one more class; one of the same key is replaced and keeps its place."""
+        return Changes({**self.added, key: added}, _without(self.removed, key))
+
+    def forgetting(self, key: str) -> Changes:
+        """As if nothing had been done to a class."""
+        return Changes(_without(self.added, key), _without(self.removed, key))
+
+    def removing(self, key: str, base: Base) -> Changes:
+        """Without a class."""
+        removed = {**self.removed, key: base.bank.names[base.rows[key]]} if key in base.rows else self.removed
+        return Changes(_without(self.added, key), removed)
+
+    def own(self, base: Base) -> dict[str, Added]:
+        """The added classes whose rows are not the bundle's."""
+        return {key: added for key, added in self.added.items() if not (added.plain and key in base.rows)}
+
+    def record(self, base: Base) -> dict[str, Any]:
+        """What is saved with a bank."""
+        return {
+            "names": dict(base.bank.provenance),
+            "bundle": base.bundle_digest,
+            "bundle_bank": base.bank.content_digest,
+            "added": {added.name: {"phrases": list(added.phrases), "at": added.at} for added in self.added.values()},
+            "removed": list(self.removed.values()),
+        }
+
+    @classmethod
+    def of(cls, bank: ClassBank) -> Changes:
+        """Read the record of a saved bank.
+
+        Raises:
+            BankError: it has none, or a broken one.
+        """
+        found = bank.provenance
+        try:
+            added = [
+                Added(_text(name), tuple(map(_text, item["phrases"])), _text(item["at"]))
+                for name, item in sorted(found["added"].items(), key=lambda pair: _place(bank, pair[0]))
+            ]
+            removed = [_text(name) for name in found["removed"]]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise BankError(f"no record of what was changed, as sar-serve keeps it ({error!r})") from None
+        changes = cls({key_of(item.name): item for item in added}, {key_of(name): name for name in removed})
+        if set(changes.added) & set(changes.removed):
+            raise BankError("its record has a class both added and removed")
+        return changes
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The classes at one moment; never changes, so that who holds one sees names, rows and phrases that fit."""
+
+    base: Base
+    changes: Changes
+    bank: ClassBank
+
+    @property
+    def etag(self) -> str:
+        """Digest of names and rows."""
+        return self.bank.content_digest
+
+    def find(self, name: str) -> Entry | None:
+        """The class of a name in any spelling."""
+        key, base = key_of(name), self.base
+        added, row = self.changes.added.get(key), base.rows.get(key)
+        if added is not None and not (added.plain and row is not None):
+            spelling = added.name if row is None else base.bank.names[row]
+            return Entry(spelling, "added", added.phrases)
+        if row is None or key in self.changes.removed:
+            return None
+        return Entry(base.bank.names[row], "bundle", (base.bank.names[row],))
+
+    def entries(self) -> Iterator[Entry]:
+        """All classes, in the bank's order."""
+        return (entry for name in self.bank.names if (entry := self.find(name)))
+
+
+def compose(base: Base, changes: Changes, encoded: Mapping[str, Floats], old: ClassBank) -> ClassBank:
+    """The bank that the changes give.
+
+    Args:
+        base: Where they begin.
+        changes: What they are.
+        encoded: New rows (D,) by key.
+        old: Holds the rows of the other ``changes.own``.
+    """
+    own = changes.own(base)
+    kept = [row for row, key in enumerate(base.keys) if key not in changes.removed]
+    names = [base.bank.names[row] for row in kept]
+    further = [key for key in own if key not in base.rows]
+    places = dict(zip(further, range(len(kept), len(kept) + len(further)), strict=True))
+    if len(further) < len(own):
+        places |= {key: place for place, row in enumerate(kept) if (key := base.keys[row]) in own}
+    names += [own[key].name for key in further]
+    rows = np.empty((len(names), base.bank.embeddings.shape[1]), dtype=np.float32)
+    np.take(base.bank.embeddings, kept, axis=0, out=rows[: len(kept)], mode="clip")  # "raise" would copy once more
+    known = [place for key, place in places.items() if key not in encoded]
+    if known:
+        rows[known] = old.embeddings[[old.index[names[place]] for place in known]]
+    for key, row in encoded.items():
+        rows[places[key]] = row
+    return ClassBank(tuple(names), rows, base.bank.encoder_digest, changes.record(base))
+
+
+def names_after(base: Base, changes: Changes) -> tuple[str, ...]:
+    """The names of the bank that the changes give."""
+    kept = (name for name, key in zip(base.bank.names, base.keys, strict=True) if key not in changes.removed)
+    return (*kept, *(added.name for key, added in changes.own(base).items() if key not in base.rows))
+
+
+def key_of(name: str) -> str:
+    """What the spellings of a class name have in common; composed and decomposed letters are the same."""
+    return name_key(unicodedata.normalize("NFC", name))
+
+
+def clean_name(text: str) -> str:
+    """A name or phrase in NFC with single spaces.
+
+    Raises:
+        ClassNameError: empty, longer than ``LONGEST_TEXT``, or with characters that no name has.
+    """
+    text = unicodedata.normalize("NFC", text)
+    shown = repr(text if len(text) <= 40 else text[:40] + "…")
+    if len(text) > LONGEST_TEXT:
+        raise ClassNameError(f"class name {shown} has {len(text)} characters, {LONGEST_TEXT} are allowed; shorten it")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise ClassNameError(f"class name {shown} contains a control character or half a character; leave it out")
+    if not text.split():
+        raise ClassNameError(f"class name {shown} is empty")
+    return " ".join(text.split())
+
+
+def clean_phrases(name: str, phrases: Sequence[str]) -> tuple[str, ...]:
+    """The phrases of a class, each cleaned like a name.
+
+    Raises:
+        ClassNameError: none, more than ``MOST_PHRASES``, or one that cannot be used.
+    """
+    if not 1 <= len(phrases) <= MOST_PHRASES:
+        raise ClassNameError(f"class name {name!r} has {len(phrases)} phrases; expected 1 to {MOST_PHRASES}")
+    return tuple(map(clean_name, phrases))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r:.40}")
+    return value
+
+
+def _place(bank: ClassBank, name: str) -> int:
+    """JSON sorts the added classes; the bank's rows remember the order they came in."""
+    return bank.index.get(name, len(bank.names))
+
+
+def _without(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    return {other: value for other, value in mapping.items() if other != key} if key in mapping else mapping

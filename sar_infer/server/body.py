@@ -1,0 +1,162 @@
+"""What a call of ``/v1/classify`` asks for, in any of its three forms: a raw picture, multipart, or JSON."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from sar_infer.errors import ImageError
+from sar_infer.server.class_names import Phrases, cleaned
+from sar_infer.server.engine import Picture
+from sar_infer.server.models import ClassifyRequest, Mode
+from sar_infer.server.problems import Problem
+from sar_infer.server.settings import Limits
+
+Model = TypeVar("Model", bound=BaseModel)
+_RAW = "application/octet-stream"
+_FIELDS = ("image", "classes", "top_k", "mode")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call, checked.
+
+    Attributes:
+        pictures: In the order given.
+        classes: Phrases by class name.
+        only: Choose from ``classes`` alone.
+        top_k: How many classes to answer.
+        single: A raw body: a bad picture is a bad request.
+    """
+
+    pictures: Sequence[Picture]
+    classes: Phrases
+    only: bool
+    top_k: int
+    single: bool
+
+
+async def read_call(request: Request, query: ClassifyRequest, limits: Limits) -> Call:
+    """Read a call; what the body says goes before what the query says.
+
+    Args:
+        request: Its body has been read and counted already.
+        query: The options of the query, without pictures.
+        limits: What the call may hold.
+
+    Raises:
+        Problem: the body is of no known form or malformed, or asks for too much.
+    """
+    kind = request.headers.get("content-type", _RAW).partition(";")[0].strip().lower()
+    pictures: Sequence[Picture]
+    if kind.startswith("image/") or kind == _RAW:
+        body = await request.body()
+        if not body:
+            raise Problem("bad-request", "the body is empty; expected the bytes of a picture")
+        pictures, given = [body], query
+    elif kind == "multipart/form-data":
+        pictures, given = await _multipart(request, limits)
+    elif kind == "application/json":
+        given = parse(ClassifyRequest, await request.body())
+        pictures = [decoded(text) for text in given.images]
+    else:
+        raise Problem(
+            "unsupported-media-type",
+            f"expected image/*, multipart/form-data or application/json, got {kind!r:.80}; "
+            "with curl: -H 'Content-Type: image/jpeg' --data-binary @photo.jpg",
+        )
+    check_count(len(pictures), limits)
+    classes = cleaned(given.classes or query.classes, limits)
+    mode: Mode = given.mode or query.mode or ("extend" if classes else "bank")
+    if (mode == "bank") == bool(classes):
+        expected = "no classes" if mode == "bank" else "classes to choose from"
+        raise Problem("invalid-request", f"mode {mode!r}: expected {expected}")
+    return Call(pictures, classes, mode == "only", given.top_k or query.top_k or 5, single=given is query)
+
+
+def parse(kind: type[Model], body: bytes) -> Model:
+    """A JSON body as a model.
+
+    Raises:
+        Problem: ``bad-request`` where it is no JSON, ``invalid-request`` where a field is wrong; names the field.
+    """
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+
+
+def invalid(errors: Sequence[Any]) -> Problem:
+    """The problem that pydantic's errors amount to: the first, and how many there are."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return Problem("bad-request", f"the body is not JSON: {first['msg']}")
+    where = ".".join(str(part) for part in first["loc"]) or "body"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return Problem("invalid-request", f"{where}: {first['msg']}{more}")
+
+
+def decoded(text: str) -> Picture:
+    """The bytes of a picture in base64, with or without ``data:…;base64,`` before it."""
+    if text.startswith("data:"):
+        header, comma, text = text.partition(",")
+        if not comma or not header.endswith(";base64"):
+            return ImageError("expected data:image/…;base64,…")
+    elif text.startswith(("http://", "https://", "ftp://", "file://")):
+        return ImageError("URLs are not fetched; send the picture itself, in base64")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return ImageError("not valid base64")
+
+
+def check_count(count: int, limits: Limits) -> None:
+    """Raise ``too-many-images`` where there are more than the limit."""
+    if count > limits.images:
+        raise Problem("too-many-images", f"expected at most {limits.images} images in a request, got {count}")
+
+
+class _Parser(MultiPartParser):
+    """Keeps files in memory, where the body is already."""
+
+    spool_max_size = 2**31
+
+
+async def _multipart(request: Request, limits: Limits) -> tuple[list[Picture], ClassifyRequest]:
+    try:
+        form = await _Parser(
+            request.headers,
+            request.stream(),
+            max_files=limits.images + 1,
+            max_fields=limits.classes + 2,
+            max_part_size=limits.body_bytes,
+        ).parse()
+    except MultiPartException as error:
+        raise Problem("bad-request", f"not multipart/form-data: {error.message}") from None
+    pictures: list[Picture] = []
+    options: dict[str, Any] = {"images": [""], "classes": []}
+    for name, value in form.multi_items():
+        if name not in _FIELDS:
+            raise Problem("invalid-request", f"unknown field {name!r:.80}; expected {', '.join(_FIELDS)}")
+        if name == "image" and isinstance(value, UploadFile):
+            pictures.append(await value.read())
+        elif name == "image" or isinstance(value, UploadFile):
+            raise Problem("invalid-request", f"field {name!r}: expected {'a file' if name == 'image' else 'text'}")
+        elif name == "classes":
+            options["classes"].append(value)
+        else:
+            options[name] = value
+    if not pictures:
+        raise Problem("bad-request", "no picture; expected one or more parts named 'image'")
+    try:
+        return pictures, ClassifyRequest.model_validate(options)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None

@@ -1,0 +1,187 @@
+"""One open bundle, ready to answer: pictures are decoded in a bounded pool, batched, and ranked against class sets."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.bank import ClassBank
+from sar_infer.bundle import default_bundle, open_bundle
+from sar_infer.class_set import ClassSet
+from sar_infer.classifier import Classifier
+from sar_infer.errors import BundleError, ImageError
+from sar_infer.images import load_rgb
+from sar_infer.preprocess import to_input
+from sar_infer.probe import MIN_COSINE, probe_cosine, probe_picture
+from sar_infer.server.batcher import Batcher, Finish
+from sar_infer.server.metrics import Metrics
+from sar_infer.server.problems import Problem
+from sar_infer.server.settings import Settings
+
+T = TypeVar("T")
+Floats = npt.NDArray[np.float32]
+Picture = bytes | Floats | ImageError
+"""Encoded bytes; the encoder's own input (3, size, size); or why there is neither."""
+Phrases = Mapping[str, tuple[str, ...]]
+_SETS = 64
+_PROBE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What became of one picture: a value, or the error that concerns it alone; seconds by phase."""
+
+    value: T | None
+    error: ImageError | None
+    seconds: Mapping[str, float]
+
+
+class Engine:
+    """Answers for one bundle, from one event loop.
+
+    Args:
+        classifier: Its sessions must be open, names included.
+        settings: Sizes of pools and batches, and limits.
+        metrics: Where phases are timed.
+    """
+
+    def __init__(self, classifier: Classifier, settings: Settings, metrics: Metrics) -> None:
+        self.classifier = classifier
+        self.bundle = classifier.bundle
+        self.provider = classifier.start(names=True)
+        self._limits = settings.limits
+        self._metrics = metrics
+        self._batcher = Batcher(classifier.encode, settings.workers, settings.max_batch, metrics)
+        self._decoders = ThreadPoolExecutor(settings.decoders, "decode")
+        self._namer = ThreadPoolExecutor(1, "names")
+        self._names_waiting = 0
+        self._sets: OrderedDict[tuple[str, tuple[tuple[str, tuple[str, ...]], ...], bool], ClassSet] = OrderedDict()
+
+    @classmethod
+    def open(cls, settings: Settings, metrics: Metrics) -> Engine:
+        """Open the bundle that the settings name, check what it computes, and warm it.
+
+        Raises:
+            BundleError: missing, damaged, or it computes otherwise than at export.
+            DeviceError: the device cannot be had.
+        """
+        path = default_bundle() if settings.bundle is None else Path(settings.bundle)
+        bundle = open_bundle(path.resolve())
+        engine = cls(Classifier(bundle, device=settings.device, threads=settings.threads, spin=False), settings, metrics)
+        pixels = engine._probe_pixels()
+        (row,) = engine.classifier.encode([pixels])
+        if not (cosine := engine._cosine(row)) >= MIN_COSINE:
+            raise BundleError(
+                f"{path}: the probe picture gives another vector than at export (cosine {cosine:.4f}): "
+                "the graph or what runs it is broken"
+            )
+        engine.classifier.encode([pixels] * settings.max_batch)
+        return engine
+
+    def close(self) -> None:
+        """Give the threads back; requests that still run must have ended."""
+        for pool in (self._batcher, self._decoders, self._namer):
+            pool.close() if isinstance(pool, Batcher) else pool.shutdown(wait=False)
+
+    async def each(self, pictures: Sequence[Picture], finish: Finish[T]) -> list[Outcome[T]]:
+        """What ``finish`` makes of the unit row (1, D) of each picture, in order; a bad picture fails alone."""
+        if len(pictures) == 1:
+            return [await self._one(pictures[0], finish)]
+        return list(await asyncio.gather(*(self._one(picture, finish) for picture in pictures)))
+
+    async def class_set(self, classes: Phrases, only: bool, bank: ClassBank) -> ClassSet:
+        """The classes of a call; names are encoded one request after the other, and sets kept for the next call.
+
+        Raises:
+            ClassNameError: a name is empty or too long.
+            InputError: there is no class to choose from.
+            Problem: ``overloaded``, where too many names wait already.
+        """
+        key = (bank.content_digest, tuple(classes.items()), only)
+        found = self._sets.get(key)
+        self._metrics.sets.labels("miss" if found is None else "hit").inc()
+        if found is None:
+            count = sum(map(len, classes.values()))
+            found = await self._name(count, lambda: self.classifier.class_set(dict(classes), only, bank))
+            self._sets[key] = found
+            while len(self._sets) > _SETS:
+                self._sets.popitem(last=False)
+        self._sets.move_to_end(key)
+        return found
+
+    async def embed_names(self, names: Sequence[str]) -> Floats:
+        """Unit rows (N, D) from the name encoder.
+
+        Raises:
+            ClassNameError: a name is empty or too long.
+            Problem: ``overloaded``, where too many names wait already.
+        """
+        return await self._name(len(names), lambda: self.classifier.embed_names(names))
+
+    async def probe(self) -> float:
+        """Cosine between the probe picture's vector as it is now and as it was at export; NaN where nothing is right.
+
+        A bundle without a probe is asked for a finite vector of length 1.
+        """
+        pixels = await self._in(self._decoders, self._probe_pixels)
+        return (await self._batcher.run(pixels, lambda row: self._cosine(row[0]))).value
+
+    async def _one(self, picture: Picture, finish: Finish[T]) -> Outcome[T]:
+        if isinstance(picture, ImageError):
+            return Outcome(None, picture, {})
+        decoding = 0.0
+        if isinstance(picture, bytes):
+            try:
+                picture, decoding = await self._in(self._decoders, lambda data=picture: self._decode(data))
+            except ImageError as error:
+                return Outcome(None, error, {})
+        timed = await self._batcher.run(picture, finish)
+        seconds = {"decode": decoding, "queue": timed.queue, "infer": timed.infer, "score": timed.score}
+        for phase, value in seconds.items():
+            self._metrics.phases.labels(phase).observe(value)
+        self._metrics.images.inc()
+        return Outcome(timed.value, None, seconds)
+
+    def _decode(self, data: bytes) -> tuple[Floats, float]:
+        start = time.perf_counter()
+        spec = self.bundle.manifest.preprocess
+        pixels = to_input(load_rgb(data, spec.fill, self._limits.formats, self._limits.pixels), spec)
+        return pixels, time.perf_counter() - start
+
+    def _probe_pixels(self) -> Floats:
+        spec, probe = self.bundle.manifest.preprocess, self.bundle.manifest.probe
+        return to_input(load_rgb(probe_picture(spec.size, probe.seed if probe else _PROBE_SEED), spec.fill), spec)
+
+    def _cosine(self, row: Floats) -> float:
+        probe = self.bundle.manifest.probe
+        return probe_cosine(probe, row) if probe else float(np.linalg.norm(row))
+
+    async def _name(self, count: int, work: Callable[[], T]) -> T:
+        if self._names_waiting and self._names_waiting + count > 2 * self._limits.classes:
+            raise Problem("overloaded", "too many new class names are being encoded; try again", 1)
+        self._names_waiting += count
+        self._metrics.names.inc(count)
+        try:
+            return await self._in(self._namer, work)
+        finally:
+            self._names_waiting -= count
+
+    @staticmethod
+    async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
+    """Milliseconds by phase, the longest of all pictures: they go through side by side."""
+    phases = ("decode", "queue", "infer", "score")
+    return {p: round(max((o.seconds.get(p, 0.0) for o in outcomes), default=math.nan) * 1000, 3) for p in phases}

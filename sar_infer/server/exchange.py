@@ -1,0 +1,202 @@
+"""The frame around every request: key, size and time limits, request id, metrics, log line, and an answer in any case.
+
+The body is read here, counted as it comes, and handed on as a whole. A request whose client has gone is cancelled. An
+answer that is sent before the body has arrived waits for the rest a little, so that the client gets to see it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sar_infer.server.problems import Problem, answer
+from sar_infer.server.service import Service
+
+_OPEN = frozenset({"/", "/healthz", "/livez", "/readyz", "/metrics", "/ui", "/docs", "/openapi.json"})
+_OPEN_BELOW = ("/static/", "/v2/health/")
+_IMAGE_ROUTES = ("/v1/classify", "/v1/embeddings", "/v1/zero-shot", "/v2/models")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_LINGER_SECONDS = 2.0
+_log = logging.getLogger("sar_infer.server")
+_access = logging.getLogger("sar_infer.access")
+
+
+class Exchanges:
+    """ASGI middleware, the outermost; there is one for the life of the server."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One exchange for an HTTP request; anything else is passed on."""
+        if scope["type"] == "http":
+            await _Exchange(self._app, self._service, scope, receive, send).run()
+        else:
+            await self._app(scope, receive, send)
+
+
+class _Exchange:
+    def __init__(self, app: ASGIApp, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        self._app, self._service, self._scope = app, service, scope
+        self._client_receive, self._client_send = receive, send
+        self._headers = Headers(scope=scope)
+        given = self._headers.get("x-request-id", "")
+        self._id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = self._id
+        self._has_body = "content-length" in self._headers or "transfer-encoding" in self._headers
+        self._arrived = not self._has_body
+        self._body: bytes | None = b""
+        self._status = 0
+        self._gone = False
+
+    async def run(self) -> None:
+        start = time.perf_counter()
+        watcher: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(self._service.settings.limits.seconds) as deadline:
+                self._check()
+                if self._has_body:
+                    self._body = await self._read()
+                    watcher = asyncio.create_task(self._watch(asyncio.current_task()))
+                await self._app(self._scope, self._receive, self._send)
+        except Problem as problem:
+            await self._refuse(problem)
+        except TimeoutError:
+            if deadline.expired():
+                self._service.metrics.rejected.labels("deadline").inc()
+                seconds = self._service.settings.limits.seconds
+                await self._refuse(Problem("deadline", f"no answer within {seconds:g} s"))
+            else:
+                await self._fail()
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+            (task := asyncio.current_task()) and task.uncancel()
+        except Exception:
+            await self._fail()
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+            self._account(time.perf_counter() - start)
+
+    def _check(self) -> None:
+        """Refuse what needs no look at the body."""
+        path, service = self._scope["path"], self._service
+        if service.settings.key is not None and path not in _OPEN and not path.startswith(_OPEN_BELOW):
+            given = self._headers.get("authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(_digest(given), _digest(service.settings.key)):
+                raise Problem("unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key")
+        limit = service.settings.limits.body_bytes
+        length = self._headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > limit:
+            raise _too_large(limit)
+        if service.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
+            raise service.overloaded()
+
+    async def _read(self) -> bytes:
+        limits = self._service.settings.limits
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(limits.body_seconds) as allowed:
+                while not self._arrived:
+                    part = await self._next()
+                    parts.append(part)
+                    size += len(part)
+                    if size > limits.body_bytes:
+                        raise _too_large(limits.body_bytes)
+        except TimeoutError:
+            if not allowed.expired():
+                raise
+            self._service.metrics.rejected.labels("slow-body").inc()
+            raise Problem("body-timeout", f"the body did not arrive within {limits.body_seconds:g} s") from None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _next(self) -> bytes:
+        """The next part of the body."""
+        message = await self._client_receive()
+        if message["type"] == "http.disconnect":
+            self._gone = self._arrived = True
+            raise asyncio.CancelledError
+        self._arrived = not message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        return part
+
+    async def _watch(self, task: asyncio.Task[None] | None) -> None:
+        """Cancel the work when its client has gone."""
+        while (await self._client_receive())["type"] != "http.disconnect":
+            pass
+        if task is not None and not self._status:
+            self._gone = True
+            self._service.metrics.rejected.labels("cancelled").inc()
+            task.cancel()
+
+    async def _receive(self) -> Message:
+        if self._body is None:
+            await asyncio.Event().wait()  # what follows is the disconnect, and that cancels this task
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self._id
+            headers.setdefault("X-Content-Type-Options", "nosniff")
+            if not self._arrived:
+                headers["Connection"] = "close"
+        elif not self._arrived and not message.get("more_body", False):
+            await self._client_send({**message, "more_body": True})
+            await self._linger()
+            message = {"type": "http.response.body"}
+        await self._client_send(message)
+
+    async def _linger(self) -> None:
+        """Take in the rest of a body that nobody reads, for a while."""
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while not self._arrived:
+                    await self._next()
+
+    async def _refuse(self, problem: Problem) -> None:
+        if self._status:
+            _log.error("%s after the answer had begun: %s", problem.code, problem.detail)
+            return
+        length = self._headers.get("content-length", "")
+        if not self._arrived and length.isdecimal() and int(length) <= self._service.settings.limits.body_bytes:
+            await self._linger()  # so that the connection can be kept
+        response = answer(problem, self._scope["path"], self._id)
+        await response(self._scope, self._receive, self._send)
+
+    async def _fail(self) -> None:
+        _log.exception("request %s failed", self._id)
+        if not self._status:
+            await self._refuse(Problem("internal", f"something is wrong in the server; request {self._id}"))
+
+    def _account(self, seconds: float) -> None:
+        route = getattr(self._scope.get("route"), "path", "unmatched")
+        code = str(self._status or 499)
+        metrics = self._service.metrics
+        metrics.requests.labels(route, code).inc()
+        metrics.seconds.labels(route).observe(seconds)
+        method, path = self._scope["method"], self._scope["path"]
+        _access.info("%s %s %s %.1f ms %s", method, path, code, seconds * 1000, self._id)
+
+
+def _digest(text: str) -> bytes:
+    """Keys are compared by digest, so that not even their length shows in the time that it takes."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem("body-too-large", f"expected a body of at most {limit} bytes; scale the picture down or send fewer")

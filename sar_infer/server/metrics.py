@@ -1,0 +1,44 @@
+"""What Prometheus sees; class names never become labels."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter("sar_requests", "Requests answered.", ["route", "code"], registry=registry)
+        self.seconds = Histogram(
+            "sar_request_seconds", "From the first byte to the answer.", ["route"], buckets=_SECONDS, registry=registry
+        )
+        self.phases = Histogram(
+            "sar_phase_seconds", "Time of a picture in each phase.", ["phase"], buckets=_SECONDS, registry=registry
+        )
+        self.batches = Histogram(
+            "sar_batch_size", "Pictures that ran together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+        )
+        self.images = Counter("sar_images", "Pictures answered.", registry=registry)
+        self.rejected = Counter("sar_rejected", "Refused or dropped, by reason.", ["reason"], registry=registry)
+        self.inside = Gauge("sar_queue_depth", "Pictures being decoded, waiting or running.", registry=registry)
+        self.top_score = Histogram(
+            "sar_top_score", "Score of the best class of each picture.", buckets=_SCORES, registry=registry
+        )
+        self.names = Counter("sar_names_embedded", "Class names given to the name encoder.", registry=registry)
+        self.sets = Counter("sar_class_sets", "Class sets asked for.", ["cache"], registry=registry)
+        self.classes = Gauge("sar_bank_classes", "Classes in the bank.", ["origin"], registry=registry)
+        self.reloads = Counter("sar_reloads", "Bundle reloads.", ["outcome"], registry=registry)
+        self.ready = Gauge("sar_ready", "1 where the last probe of the model was right.", registry=registry)
+        self.provider = Gauge(
+            "sar_execution_provider", "The provider that runs.", ["requested", "actual"], registry=registry
+        )
+        self.model = Info("sar_model", "The bundle that answers.", registry=registry)
+
+    def text(self) -> bytes:
+        """Prometheus's text format."""
+        return generate_latest(self.registry)

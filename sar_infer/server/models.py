@@ -1,0 +1,95 @@
+"""Requests and answers of our own protocol as pydantic models: they check JSON bodies and make the OpenAPI page."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Mode = Literal["bank", "extend", "only"]
+"""Choose from the bank, from the bank and the names given, or from the names given alone."""
+MAX_TOP_K = 1000
+
+
+class ClassifyRequest(BaseModel):
+    """The JSON form of a call."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"images": ["iVBORw0KGgo…"], "classes": ["red mug", "tea pot"], "top_k": 3}]},
+    )
+
+    images: Annotated[list[str], Field(min_length=1, description="base64, or data:image/…;base64,… URIs")]
+    classes: list[str] | dict[str, list[str]] | None = Field(
+        None, description="names to add to the bank's, or phrases by name, which are averaged"
+    )
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = None
+    mode: Mode | None = Field(None, description="default: extend where classes are given, else bank")
+
+
+class Prediction(BaseModel):
+    """One class for one picture."""
+
+    rank: int = Field(description="1 is the best")
+    label: str
+    score: float = Field(description="softmax over the classes of the call, 0..1")
+    logit: float
+    similarity: float = Field(description="cosine between picture and class")
+    source: Literal["bank", "extended"] = Field(description="extended: the name came with the call")
+
+
+class Result(BaseModel):
+    """One picture, in the order of the call."""
+
+    image: str
+    predictions: list[Prediction]
+    error: str | None = Field(description="why this picture has no predictions")
+    error_code: str | None
+    branch: Literal["text", "head+text"]
+
+
+class ClassifyAnswer(BaseModel):
+    """The answer to a call."""
+
+    results: list[Result]
+    classes: int = Field(description="how many classes there were to choose from")
+    bundle: str = Field(description="digest of the bundle's manifest")
+    bank: str = Field(description="digest of the bank's content, also its ETag")
+    provider: str
+    timings_ms: dict[str, float]
+    request_id: str
+
+
+class ProblemAnswer(BaseModel):
+    """RFC 9457, ``application/problem+json``."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+
+
+class ClassEntry(BaseModel):
+    """One class of the bank."""
+
+    name: str
+    origin: Literal["bundle", "added"]
+    phrases: list[str]
+
+
+class ClassList(BaseModel):
+    """The bank, or a part of it."""
+
+    classes: list[ClassEntry]
+    count: int = Field(description="in the whole bank, or with this prefix")
+    bank: str
+
+
+class ClassChange(BaseModel):
+    """What to encode in place of a name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    phrases: Annotated[list[str], Field(min_length=1)] | None = None

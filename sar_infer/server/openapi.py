@@ -1,0 +1,63 @@
+"""Pieces of the OpenAPI document that FastAPI does not make by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from sar_infer.server.models import ProblemAnswer
+
+BINARY = {"type": "string", "format": "binary"}
+_REFERENCE = "#/components/schemas/{model}"
+_DESCRIPTIONS = {
+    400: "Malformed.",
+    401: "A key is needed.",
+    403: "This server takes no changes.",
+    404: "There is no such thing.",
+    405: "Method not allowed.",
+    408: "The body did not arrive in time.",
+    409: "The change does not fit.",
+    412: "Changed in the meantime.",
+    413: "Body, number of images, or an image too large.",
+    415: "Not a content type or image format that is taken.",
+    422: "Well formed, but cannot be used.",
+    429: "Too busy; Retry-After says when to try again.",
+    500: "A fault of the server.",
+    503: "Not ready, or shutting down.",
+    504: "Took too long.",
+    507: "The change cannot be written.",
+}
+_referenced: dict[str, type[BaseModel]] = {"ProblemAnswer": ProblemAnswer}
+
+
+def reference(model: type[BaseModel]) -> dict[str, Any]:
+    """A reference to a model's schema, which then stands among the document's components."""
+    _referenced[model.__name__] = model
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that are problems; 401 and 500 are possible everywhere."""
+    content = {"application/problem+json": {"schema": reference(ProblemAnswer)}}
+    return {s: {"description": _DESCRIPTIONS[s], "content": content} for s in sorted({*statuses, 401, 500})}
+
+
+def complete(app: FastAPI) -> None:
+    """Add referenced models and the bearer key to the app's document."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = make()
+            models = [(model, "validation") for model in _referenced.values()]
+            _, definitions = models_json_schema(models, ref_template=_REFERENCE)  # type: ignore[arg-type]
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {}).update(definitions["$defs"])
+            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{}, {"key": []}]
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,99 @@
+"""Everything that a request can be refused for, with a stable code, told in the dialect of the protocol it came by."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+_KNOWN = {
+    "bad-request": (400, "Bad request"),
+    "unauthorised": (401, "A key is needed"),
+    "writes-disabled": (403, "This server takes no changes"),
+    "not-found": (404, "Not found"),
+    "method-not-allowed": (405, "Method not allowed"),
+    "body-timeout": (408, "The body did not arrive in time"),
+    "conflict": (409, "The change does not fit"),
+    "precondition-failed": (412, "Changed in the meantime"),
+    "body-too-large": (413, "Body too large"),
+    "too-many-images": (413, "Too many images"),
+    "image-too-large": (413, "Image too large"),
+    "unsupported-media-type": (415, "Unsupported content type"),
+    "unsupported-format": (415, "Not an image of an accepted format"),
+    "undecodable-image": (422, "The image cannot be decoded"),
+    "bad-class-name": (422, "Class name that cannot be used"),
+    "too-many-classes": (422, "Too many class names"),
+    "invalid-request": (422, "Invalid request"),
+    "bad-bundle": (422, "The bundle is refused"),
+    "headers-too-large": (431, "Headers too large"),
+    "overloaded": (429, "Too busy"),
+    "internal": (500, "Internal error"),
+    "not-ready": (503, "Not ready"),
+    "draining": (503, "Shutting down"),
+    "deadline": (504, "Took too long"),
+    "not-stored": (507, "The change cannot be written"),
+}
+"""Status and title of each code."""
+CODES = tuple(_KNOWN)
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
+    """A request is refused.
+
+    Args:
+        code: One of ``CODES``.
+        detail: One sentence: what was expected, what arrived, what to do.
+        retry_after: Seconds after which a retry makes sense.
+    """
+
+    def __init__(self, code: str, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.status, self.title = _KNOWN[code]
+        self.headers: dict[str, str] = {}
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+        if code == "unauthorised":
+            self.headers["WWW-Authenticate"] = "Bearer"
+
+
+def _problem_json(problem: Problem, request_id: str) -> dict[str, Any]:
+    """RFC 9457."""
+    return {
+        "type": f"urn:sar-clip:problem:{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+    }
+
+
+def _openai(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001
+    """The error object that OpenAI's clients read."""
+    kind = "invalid_request_error" if problem.status < 500 else "server_error"
+    return {"error": {"message": problem.detail, "type": kind, "param": None, "code": problem.code}}
+
+
+def _plain(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001
+    """What Open Inference Protocol v2 and Hugging Face's API answer."""
+    return {"error": problem.detail}
+
+
+_DIALECTS: Mapping[str, Callable[[Problem, str], dict[str, Any]]] = {
+    "/v1/embeddings": _openai,
+    "/v1/zero-shot-image-classification": _plain,
+    "/v2": _plain,
+}
+
+
+def answer(problem: Problem, path: str, request_id: str) -> Response:
+    """The response that tells a problem to a client of the protocol that a path belongs to."""
+    dialect = next((d for prefix, d in _DIALECTS.items() if path == prefix or path.startswith(prefix + "/")), None)
+    content = (dialect or _problem_json)(problem, request_id)
+    kind = "application/json" if dialect else "application/problem+json"
+    return Response(json.dumps(content, ensure_ascii=False), problem.status, problem.headers, kind)

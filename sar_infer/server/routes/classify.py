@@ -1,0 +1,111 @@
+"""``POST /v1/classify``: our own protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from sar_infer.results import Prediction
+from sar_infer.server.body import read_call
+from sar_infer.server.dependencies import Serving
+from sar_infer.server.engine import Outcome, milliseconds
+from sar_infer.server.models import MAX_TOP_K, ClassifyAnswer, ClassifyRequest, Mode
+from sar_infer.server.openapi import BINARY, problems, reference
+from sar_infer.server.problems import Problem
+
+router = APIRouter(tags=["classify"])
+_IMAGE_CODES = {"format": "unsupported-format", "size": "image-too-large", "unreadable": "undecodable-image"}
+_MULTIPART = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {
+        "image": {"type": "array", "minItems": 1, "items": BINARY},
+        "classes": {"type": "array", "items": {"type": "string"}},
+        "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
+        "mode": {"type": "string", "enum": ["bank", "extend", "only"]},
+    },
+}
+
+
+@router.post(
+    "/v1/classify",
+    response_model=ClassifyAnswer,
+    responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "image/jpeg": {"schema": BINARY},
+                "image/png": {"schema": BINARY},
+                "image/webp": {"schema": BINARY},
+                "multipart/form-data": {"schema": _MULTIPART},
+                "application/json": {"schema": reference(ClassifyRequest)},
+            },
+        }
+    },
+)
+async def classify(
+    request: Request,
+    service: Serving,
+    classes: Annotated[list[str], Query(description="names to add to the bank's; may stand several times")] = [],  # noqa: B006
+    top_k: Annotated[int | None, Query(ge=1, le=MAX_TOP_K, description="classes to answer; 5 by default")] = None,
+    mode: Annotated[Mode | None, Query(description="default: extend where classes are given, else bank")] = None,
+) -> Response:
+    """Classify one picture or several.
+
+    A raw body is one picture, and a bad one is a problem. In multipart and JSON a bad picture fails alone: its result
+    has ``error`` set. Options stand in the query, or in the multipart or JSON body.
+    """
+    query = ClassifyRequest.model_construct(images=[], classes=classes, top_k=top_k, mode=mode)
+    call = await read_call(request, query, service.settings.limits)
+    with service.lease() as engine, service.admit(len(call.pictures)):
+        bank = service.store.bank
+        chosen = await engine.class_set(call.classes, call.only, bank)
+        rank = engine.classifier.rank
+        outcomes = await engine.each(call.pictures, lambda row: next(rank(row, chosen, call.top_k)))
+    if call.single and (error := outcomes[0].error):
+        service.metrics.rejected.labels(error.kind).inc()
+        raise Problem(_IMAGE_CODES[error.kind], str(error))
+    for outcome in outcomes:
+        if outcome.value:
+            service.metrics.top_score.observe(outcome.value[0].score)
+    answer = {
+        "results": [_result(i, outcome, chosen.branch) for i, outcome in enumerate(outcomes)],
+        "classes": len(chosen.names),
+        "bundle": engine.bundle.manifest.digest,
+        "bank": bank.content_digest,
+        "provider": engine.provider,
+        "timings_ms": milliseconds(outcomes),
+        "request_id": request.state.request_id,
+    }
+    return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
+
+
+def _result(index: int, outcome: Outcome[tuple[Prediction, ...]], branch: str) -> dict[str, Any]:
+    error = outcome.error
+    return {
+        "image": f"image[{index}]",
+        "predictions": _predictions(outcome.value or ()),
+        "error": None if error is None else str(error),
+        "error_code": None if error is None else _IMAGE_CODES[error.kind],
+        "branch": branch,
+    }
+
+
+def _predictions(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    return [
+        {
+            "rank": rank,
+            "label": p.label,
+            "score": p.score,
+            "logit": p.logit,
+            "similarity": p.similarity,
+            "source": p.source,
+        }
+        for rank, p in enumerate(predictions, start=1)
+    ]
+
+

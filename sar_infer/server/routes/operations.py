@@ -1,0 +1,70 @@
+"""What those who run the server ask: is it alive, is it right, what is it, how is it doing, and the exchange of bundles."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from sar_infer import __version__
+from sar_infer.errors import SarInferError
+from sar_infer.server.dependencies import Keyed, Serving
+from sar_infer.server.openapi import problems
+from sar_infer.server.problems import Problem
+
+router = APIRouter(tags=["operations"])
+_SHOWN = (
+    "digest", "backbone", "weights_digest", "method", "template", "regularisers", "embed_dim", "logit_scale",
+    "encoder_digest", "preprocess", "tokenizer", "passport", "provenance", "schema_version",
+)  # fmt: skip
+
+
+@router.get("/healthz")
+@router.get("/livez", include_in_schema=False)
+async def alive() -> dict[str, str]:
+    """The event loop answers; says nothing about the model."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"description": "Not ready."}})
+async def ready(service: Serving) -> JSONResponse:
+    """A probe picture went through the model, and its vector is that of the export; asked at most every two seconds."""
+    found = await service.readiness()
+    content = {**dataclasses.asdict(found), "provider": service.engine.provider, "draining": service.draining}
+    return JSONResponse(content, 200 if found.ready else 503, {} if found.ready else {"Retry-After": "2"})
+
+
+@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}, 404: {"description": "Switched off."}})
+async def metrics(service: Serving) -> Response:
+    """Prometheus's text format."""
+    if not service.settings.metrics:
+        raise Problem("not-found", "metrics are switched off")
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/v1/model", responses=problems())
+async def model(service: Serving) -> dict[str, Any]:
+    """What answers: the bundle and its quality passport, the device, the limits."""
+    manifest = dataclasses.asdict(service.engine.bundle.manifest)
+    return {
+        **{field: manifest[field] for field in _SHOWN},
+        "classes": len(service.store.bank.names),
+        "bank": service.store.etag,
+        "head": None if service.engine.bundle.head is None else len(service.engine.bundle.head.names),
+        "provider": service.engine.provider,
+        "writes": service.settings.writable,
+        "limits": dataclasses.asdict(service.settings.limits),
+        "version": __version__,
+    }
+
+
+@router.post("/v1/reload", responses=problems(403, 422))
+async def reload(service: Keyed) -> dict[str, Any]:
+    """Open the bundle's path again, verify and warm it beside the old one, and exchange them; a bad one is refused."""
+    try:
+        engine = await service.reload()
+    except SarInferError as error:
+        raise Problem("bad-bundle", f"refused, the old bundle stays: {error}") from None
+    return {"digest": engine.bundle.manifest.digest, "classes": len(service.store.bank.names)}

@@ -1,0 +1,96 @@
+"""The pages for people: ``/ui`` to try the classifier, ``/docs`` to read the API, and the files that they are made of.
+
+Everything comes from the package and is held in memory after its first use. Every answer has a strict content security
+policy: nothing from other hosts, nothing inline. Links are relative, so that the pages also work below a prefix.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+from fastapi import APIRouter
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+_CONTENT_TYPES = {
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+_CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+SECURITY_HEADERS = {
+    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True)
+class _File:
+    content: bytes
+    content_type: str
+    etag: str
+
+
+@functools.cache
+def _files() -> dict[str, _File]:
+    """All files of the pages by name; a name from outside is only ever looked up here."""
+    files = {}
+    for entry in (resources.files("sar_infer.server") / "static").iterdir():
+        content_type = _CONTENT_TYPES.get(entry.name.rpartition(".")[2])
+        if content_type is not None and entry.is_file():
+            content = entry.read_bytes()
+            files[entry.name] = _File(content, content_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return files
+
+
+def _answer(request: Request, name: str) -> Response:
+    file = _files().get(name)
+    if file is None:
+        raise HTTPException(404)
+    # Always asked again, so that nobody keeps the pages of an older server; mostly answered without a body.
+    headers = {"Cache-Control": "no-cache", "ETag": file.etag, **SECURITY_HEADERS}
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+    if file.etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, media_type=file.content_type, headers=headers)
+
+
+async def _start(request: Request) -> Response:
+    return RedirectResponse("ui", headers=SECURITY_HEADERS)
+
+
+async def _ui(request: Request) -> Response:
+    return _answer(request, "ui.html")
+
+
+async def _docs(request: Request) -> Response:
+    return _answer(request, "docs.html")
+
+
+async def _static(request: Request) -> Response:
+    return _answer(request, request.path_params["name"])
+
+
+router = APIRouter(include_in_schema=False)
+for _path, _endpoint in {"/": _start, "/ui": _ui, "/docs": _docs, "/static/{name}": _static}.items():
+    router.add_route(_path, _endpoint, methods=["GET"], include_in_schema=False)  # HEAD comes with it

@@ -1,0 +1,127 @@
+"""uvicorn around the application: one process, a drain on SIGTERM, a reload on SIGHUP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from types import FrameType
+from typing import Literal
+
+import uvicorn
+
+from sar_infer.errors import InputError, SarInferError
+from sar_infer.server.app import build_app
+from sar_infer.server.connection import Connection
+from sar_infer.server.service import Service
+
+_log = logging.getLogger("sar_infer.server")
+_KEEP_ALIVE_SECONDS = 30
+
+
+class Server(uvicorn.Server):
+    """Tells the readiness route about a stop before it stops, and exchanges the bundle on SIGHUP.
+
+    Args:
+        config: uvicorn's.
+        service: What is served.
+        notice: Seconds between saying that it is not ready and taking no more connections.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service, notice: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._notice = notice
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, say so, and mind SIGHUP from now on."""
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain; a second signal, or Ctrl-C, stops at once."""
+        if self._service.draining or sig == signal.SIGINT or not self._notice:
+            self._service.draining = True
+            super().handle_exit(sig, frame)
+            return
+        _log.info("shutting down: not ready any more, listening for another %g s", self._notice)
+        self._service.draining = True
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, self._notice, super().handle_exit, sig, frame)
+
+    def _reload(self) -> None:
+        task = asyncio.ensure_future(self._reloaded())
+        task.add_done_callback(lambda done: done.exception())
+
+    async def _reloaded(self) -> None:
+        try:
+            await self._service.reload()
+        except SarInferError:
+            pass  # has been logged
+        except Exception:
+            _log.exception("reload failed, the old bundle stays")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+        InputError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise InputError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+    return found
+
+
+def serve(service: Service, listener: socket.socket, drain: int, notice: float) -> None:
+    """Serve until told to stop; requests that have begun get ``drain`` seconds to end."""
+    config = uvicorn.Config(
+        build_app(service),
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=drain,
+    )
+    Server(config, service, notice).run(sockets=[listener])
+    service.close()
+
+
+def set_up_logging(form: Literal["text", "json"], access: bool) -> None:
+    """Log lines on stderr, for people or as JSON; uvicorn's only where something is wrong."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("sar_infer.access").disabled = not access
+
+
+class _Json(logging.Formatter):
+    """One object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps({**line, **getattr(record, "fields", {})}, ensure_ascii=False)

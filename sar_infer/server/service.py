@@ -1,0 +1,183 @@
+"""What all requests share: the engine that answers now, the bank, admission, readiness and the exchange of bundles."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sar_infer.errors import SarInferError
+from sar_infer.probe import MIN_COSINE
+from sar_infer.server.engine import Engine
+from sar_infer.server.metrics import Metrics
+from sar_infer.server.problems import Problem
+from sar_infer.server.settings import Settings
+from sar_infer.server.store import BankStore
+
+_PROBE_EVERY = 2.0
+_PROBE_SECONDS = 10.0
+_log = logging.getLogger("sar_infer.server")
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether the model answers rightly, and what its probe gave."""
+
+    ready: bool
+    probe_cosine: float | None
+    reason: str | None = None
+
+
+class Service:
+    """The state of a server; everything but ``open`` runs on its event loop.
+
+    Attributes:
+        engine: Answers now; take it through ``lease`` for the length of a request.
+        store: The bank, with what was added at run time.
+        writing: Held while the bank or the bundle is exchanged.
+        draining: Set when the server is told to stop.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, store: BankStore, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.engine = engine
+        self.store = store
+        self.writing = asyncio.Lock()
+        self.draining = False
+        self.started = time.time()
+        self._inside = 0
+        self._seconds_each = 0.05
+        self._leases: dict[Engine, int] = {}
+        self._readiness = (float("-inf"), Readiness(False, None, "not asked yet"))
+        self._probing = asyncio.Lock()
+        self._publish()
+
+    @classmethod
+    def open(cls, settings: Settings) -> Service:
+        """Open bundle and bank; nothing listens before this has succeeded.
+
+        Raises:
+            SarInferError: either cannot be used; the message says why.
+        """
+        metrics = Metrics()
+        engine = Engine.open(settings, metrics)
+        store = BankStore.open(settings.state, engine.bundle, engine.classifier.embed_phrases)
+        return cls(settings, engine, store, metrics)
+
+    def close(self) -> None:
+        """Let go of threads and of the state folder."""
+        self.engine.close()
+        self.store.close()
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[Engine]:
+        """The engine, kept open until the block ends even if another takes its place meanwhile."""
+        engine = self.engine
+        self._leases[engine] = self._leases.get(engine, 0) + 1
+        try:
+            yield engine
+        finally:
+            self._leases[engine] -= 1
+            if not self._leases[engine]:
+                del self._leases[engine]
+                if engine is not self.engine:
+                    engine.close()
+
+    @property
+    def full(self) -> bool:
+        """No further picture is let in."""
+        return self._inside >= self.settings.limits.queue
+
+    def overloaded(self) -> Problem:
+        """The answer to those who are not let in."""
+        self.metrics.rejected.labels("overload").inc()
+        return Problem("overloaded", "too many pictures are waiting; try again", self._inside * self._seconds_each)
+
+    @contextlib.contextmanager
+    def admit(self, count: int) -> Iterator[None]:
+        """Let pictures in for the length of a block.
+
+        Raises:
+            Problem: ``overloaded``; the first picture of an idle server is always let in.
+        """
+        if self._inside and self._inside + count > self.settings.limits.queue:
+            raise self.overloaded()
+        self._inside += count
+        self.metrics.inside.set(self._inside)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            each = (time.perf_counter() - start) / self._inside
+            self._seconds_each += 0.1 * (each - self._seconds_each)
+            self._inside -= count
+            self.metrics.inside.set(self._inside)
+
+    async def readiness(self) -> Readiness:
+        """Run the probe picture through the model, at most every two seconds, behind what is queued already."""
+        async with self._probing:
+            at, known = self._readiness
+            if time.monotonic() - at > _PROBE_EVERY:
+                known = await self._probe()
+                self._readiness = (time.monotonic(), known)
+                self.metrics.ready.set(known.ready)
+        return Readiness(False, known.probe_cosine, "shutting down") if self.draining else known
+
+    async def reload(self) -> Engine:
+        """Open the bundle's path again beside the engine that answers, and exchange them if all is well.
+
+        Raises:
+            SarInferError: the bundle or the bank is refused; nothing has changed.
+        """
+        async with self.writing:
+            loop = asyncio.get_running_loop()
+            engine = None
+            try:
+                engine = await loop.run_in_executor(None, Engine.open, self.settings, self.metrics)
+                embed = engine.classifier.embed_phrases
+                store = await loop.run_in_executor(None, self.store.rebased, engine.bundle, embed)
+            except SarInferError as error:
+                if engine is not None:
+                    engine.close()
+                self.metrics.reloads.labels("refused").inc()
+                _log.error("reload refused, the old bundle stays: %s", error)
+                raise
+            old, self.engine, self.store = self.engine, engine, store
+            if old not in self._leases:
+                old.close()
+            self._readiness = (float("-inf"), Readiness(False, None))
+            self.metrics.reloads.labels("done").inc()
+            self._publish()
+            _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
+            return engine
+
+    def bank_changed(self) -> None:
+        """Tell the metrics."""
+        added = sum(entry.origin == "added" for entry in self.store.entries())
+        self.metrics.classes.labels("bundle").set(len(self.store.bank.names) - added)
+        self.metrics.classes.labels("added").set(added)
+
+    async def _probe(self) -> Readiness:
+        with self.lease() as engine:
+            try:
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    cosine = await engine.probe()
+            except TimeoutError:
+                return Readiness(False, None, f"the probe took more than {_PROBE_SECONDS:g} s")
+            except Exception as error:  # whatever it is, the model does not answer
+                _log.exception("the probe failed")
+                return Readiness(False, None, f"the probe failed: {error}")
+        if not cosine >= MIN_COSINE:
+            return Readiness(False, cosine, "the probe picture gives another vector than at export")
+        return Readiness(True, cosine)
+
+    def _publish(self) -> None:
+        manifest = self.engine.bundle.manifest
+        self.metrics.provider.clear()
+        self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
+        self.metrics.model.info({"digest": manifest.digest, "backbone": manifest.backbone, "method": manifest.method})
+        self.bank_changed()

@@ -1,0 +1,71 @@
+// Talking to the server: the key, one more try when it is busy, and its errors as sentences.
+
+const KEY = "sar-clip-key";
+const LONGEST_WAIT_S = 20;
+
+/** An error whose message is a sentence for people. */
+export class Failure extends Error {
+  constructor(message, status = 0, code = "") {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** The key lives in this tab only; where the browser forbids storage, in this page only. */
+let remembered = null;
+export const apiKey = {
+  get() {
+    try { return remembered ?? sessionStorage.getItem(KEY); } catch { return remembered; }
+  },
+  set(value) {
+    remembered = value;
+    try {
+      if (value === null) sessionStorage.removeItem(KEY); else sessionStorage.setItem(KEY, value);
+    } catch { /* kept in memory */ }
+  },
+};
+
+/** A fetch that returns good answers only. `onWait(seconds)` is called before a busy server is asked once more. */
+export async function request(path, { onWait, headers = {}, ...options } = {}) {
+  for (let attempt = 1; ; attempt += 1) {
+    const answer = await send(path, { ...options, headers });
+    if (answer.ok) return answer;
+    const wait = Number.parseFloat(answer.headers.get("Retry-After") ?? "");
+    if (answer.status !== 429 || attempt > 1 || !(wait <= LONGEST_WAIT_S)) throw await failure(answer);
+    onWait?.(wait);
+    await pause(wait * 1000, options.signal);
+  }
+}
+
+async function send(path, options) {
+  const key = apiKey.get();
+  const headers = key === null ? options.headers : { ...options.headers, Authorization: `Bearer ${key}` };
+  try {
+    return await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new Failure("The server cannot be reached. Check that it is running and that you are connected.");
+  }
+}
+
+async function failure(answer) {
+  const problem = await answer.json().catch(() => ({}));
+  const parts = [problem.title, problem.detail].filter((part) => typeof part === "string" && part.trim() !== "");
+  if (parts.length === 2 && parts[1].toLowerCase().startsWith(parts[0].toLowerCase())) parts.shift();
+  if (parts.length === 0) parts.push(`The server answered with status ${answer.status}`);
+  return new Failure(parts.map(sentence).join(" "), answer.status, problem.code);
+}
+
+/** Begins with a capital and ends with a stop. */
+export function sentence(text) {
+  const trimmed = text.trim();
+  return trimmed.charAt(0).toUpperCase() + trimmed.slice(1) + (/[.!?…]$/.test(trimmed) ? "" : ".");
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
+  });
+}

@@ -1,0 +1,287 @@
+"""The classes of a running server: its bundle's bank, and what was added and removed since, kept in one bank file.
+
+Readers take ``snapshot`` and never wait. Writers take turns; a change is on disk before a reader sees it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from sar_infer.bank import ClassBank
+from sar_infer.bundle import Bundle
+from sar_infer.errors import BankError, ClassNameError
+from sar_infer.server.bank_changes import (
+    Added,
+    Base,
+    Changes,
+    Entry,
+    Floats,
+    Snapshot,
+    clean_name,
+    clean_phrases,
+    compose,
+    key_of,
+    names_after,
+)
+from sar_infer.server.state_folder import StateFolder
+
+Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
+"""Unit rows (N, D) for the phrases of each of N classes, as ``Classifier.embed_phrases`` makes them."""
+Refusal = Literal["not-found", "precondition-failed", "writes-disabled", "conflict", "not-stored"]
+
+
+class ChangeRefusedError(Exception):
+    """A change was not made; ``code`` says why in the words of ``problems``; ``not-stored``: disk full or broken."""
+
+    def __init__(self, code: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Change:
+    """What ``put`` did, and the digest of the bank after it."""
+
+    created: bool
+    changed: bool
+    etag: str
+
+
+class BankStore:
+    """The classes that a server chooses from, safe to share between threads; made by ``open``.
+
+    Attributes:
+        snapshot: The classes now. It is replaced as a whole: take it once for all that has to fit together.
+    """
+
+    def __init__(self, folder: StateFolder | None, snapshot: Snapshot, embed: Embed) -> None:
+        self.snapshot = snapshot
+        self._folder = folder
+        self._embed = embed
+        self._writing = threading.Lock()
+        self._successor: BankStore | None = None
+
+    @classmethod
+    def open(cls, directory: Path | None, bundle: Bundle, embed: Embed) -> BankStore:
+        """Take up the changes kept in a folder; without any, the bundle's bank is served and nothing is written.
+
+        Changes to another bundle's bank are carried over: names are removed from this bundle's and classes encoded
+        again. The old file is kept beside the new one, as ``bank-DIGEST.safetensors``.
+
+        Args:
+            directory: Folder of the bank file; None takes no changes.
+            bundle: The bundle that is served.
+            embed: Its encoder.
+
+        Raises:
+            InputError: the folder cannot be written, or another server has it.
+            BankError: the bank file is damaged, or a class in it cannot be carried over.
+            SchemaError: the bank file was written for a newer reader.
+        """
+        base = Base.of(bundle)
+        if directory is None:
+            return cls(None, Snapshot(base, Changes(), base.bank), embed)
+        folder = StateFolder(directory)
+        try:
+            return cls(folder, _resumed(folder, base, embed), embed)
+        except BaseException:
+            folder.close()
+            raise
+
+    @property
+    def bank(self) -> ClassBank:
+        """The bank now."""
+        return self.snapshot.bank
+
+    @property
+    def etag(self) -> str:
+        """Digest of the names and rows of the bank now."""
+        return self.snapshot.etag
+
+    @property
+    def writable(self) -> bool:
+        """Whether ``put`` and ``remove`` may do anything."""
+        return self._folder is not None
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All classes, in the bank's order."""
+        return tuple(self.snapshot.entries())
+
+    def entry(self, name: str) -> Entry:
+        """One class; case, space and Unicode form of the name do not count.
+
+        Raises:
+            ChangeRefusedError: there is none (``not-found``).
+        """
+        return _known(self.snapshot, name)
+
+    def put(self, name: str, phrases: Sequence[str] | None = None, if_match: str | None = None) -> Change:
+        """Add a class, or give one other phrases; it keeps its place and spelling.
+
+        Nothing is written where the encoder's row stays the same. A name of the bundle without phrases of its own gets
+        the bundle's row back.
+
+        Args:
+            name: Its name.
+            phrases: What is encoded and averaged in place of the name.
+            if_match: Content of an If-Match header: digests of the bank, one of which must be the present one; ``*``
+                asks that the class exists.
+
+        Raises:
+            ClassNameError: the name or a phrase cannot be used.
+            ChangeRefusedError: ``precondition-failed``, ``writes-disabled`` or ``not-stored``; nothing was changed.
+        """
+        name = clean_name(name)
+        wanted = (name,) if phrases is None else clean_phrases(name, phrases)
+        with self._writing:
+            if self._successor is None:
+                return self._put(name, wanted, if_match)
+        return self._successor.put(name, phrases, if_match)
+
+    def remove(self, name: str, if_match: str | None = None) -> str:
+        """Remove a class; returns the digest of the bank after it.
+
+        Raises:
+            ChangeRefusedError: ``not-found``, ``conflict`` (the last class), ``precondition-failed``,
+                ``writes-disabled`` or ``not-stored``; nothing was changed.
+        """
+        with self._writing:
+            if self._successor is None:
+                return self._remove(name, if_match)
+        return self._successor.remove(name, if_match)
+
+    def rebased(self, bundle: Bundle, embed: Embed) -> BankStore:
+        """The same changes to another bundle's bank, as in ``open``; the last step of an exchange of bundles.
+
+        This store goes on showing what it has, for the requests that began with it; changes sent to it are made in the
+        new one, which owns the folder from now on.
+
+        Raises:
+            BankError: a class cannot be carried over, or the new bank cannot be written; this store stays in charge.
+        """
+        base = Base.of(bundle)
+        with self._writing:
+            if self._successor is None:
+                folder, now = self._folder, self.snapshot
+                snapshot = Snapshot(base, Changes(), base.bank)
+                if folder is not None and now.bank is not now.base.bank:
+                    snapshot = _carried(folder, now.bank, now.changes, base, embed)
+                self._successor = BankStore(folder, snapshot, embed)
+                return self._successor
+        return self._successor.rebased(bundle, embed)
+
+    def close(self) -> None:
+        """Take no more changes, and let another process have the folder; a store that was rebased has none to let."""
+        with self._writing:
+            if self._folder is not None and self._successor is None:
+                self._folder.close()
+            self._folder = None
+
+    def _put(self, name: str, wanted: tuple[str, ...], if_match: str | None) -> Change:
+        folder, now, key = self._owned(), self.snapshot, key_of(name)
+        known, row = now.find(name), now.base.rows.get(key)
+        _check_match(if_match, now.etag, known is not None)
+        spelling = known.name if known else name if row is None else now.base.bank.names[row]
+        wanted = (spelling,) if wanted == (name,) else wanted
+        if known and known.phrases == wanted:
+            return Change(False, False, now.etag)
+        if wanted == (spelling,) and row is not None:
+            changes, encoded = now.changes.forgetting(key), {}
+        else:
+            encoded = {key: self._embed([wanted])[0]}
+            if known and np.array_equal(encoded[key], now.bank.embeddings[now.bank.index[known.name]]):
+                return Change(False, False, now.etag)
+            at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            changes = now.changes.adding(key, Added(spelling, wanted, at))
+        return Change(known is None, True, self._commit(folder, changes, encoded))
+
+    def _remove(self, name: str, if_match: str | None) -> str:
+        folder, now = self._owned(), self.snapshot
+        _known(now, name)
+        _check_match(if_match, now.etag, True)
+        if len(now.bank.names) == 1:
+            raise ChangeRefusedError("conflict", f"class {name!r} is the last one; add another before you remove it")
+        return self._commit(folder, now.changes.removing(key_of(name), now.base), {})
+
+    def _owned(self) -> StateFolder:
+        if self._folder is None:
+            raise ChangeRefusedError("writes-disabled", "this server has no folder for classes; start it with --state")
+        return self._folder
+
+    def _commit(self, folder: StateFolder, changes: Changes, encoded: Mapping[str, Floats]) -> str:
+        """First the file, then the snapshot."""
+        base = self.snapshot.base
+        bank = compose(base, changes, encoded, self.snapshot.bank)
+        try:
+            folder.save(bank)
+        except (OSError, BankError) as error:
+            message = f"{folder.file}: the change cannot be written and was not made ({error})"
+            raise ChangeRefusedError("not-stored", message) from error
+        self.snapshot = Snapshot(base, changes, bank)
+        return bank.content_digest
+
+
+def _known(snapshot: Snapshot, name: str) -> Entry:
+    entry = snapshot.find(name)
+    if entry is None:
+        raise ChangeRefusedError("not-found", f"no class {name if len(name) <= 40 else name[:40] + '…'!r}")
+    return entry
+
+
+def _check_match(if_match: str | None, etag: str, exists: bool) -> None:
+    """RFC 9110, 13.1.1; a weak tag never matches."""
+    if if_match is None:
+        return
+    tags = {tag.strip() for tag in if_match.split(",")}
+    if not (exists if tags == {"*"} else etag in {tag.strip('"') for tag in tags}):
+        raise ChangeRefusedError("precondition-failed", f"classes were changed in the meantime; they are now {etag}")
+
+
+def _resumed(folder: StateFolder, base: Base, embed: Embed) -> Snapshot:
+    found = folder.load()
+    if found is None:
+        return Snapshot(base, Changes(), base.bank)
+    try:
+        changes = Changes.of(found)
+        if base.gave(found):
+            _check_record(found, changes, base)
+    except BankError as error:
+        raise BankError(f"{folder.file}: {error}; move it away to begin again with the bundle's own classes") from None
+    return _carried(folder, found, changes, base, embed)
+
+
+def _check_record(bank: ClassBank, changes: Changes, base: Base) -> None:
+    """The digest of a bank file covers names and rows, not what is written beside them."""
+    fits = bank.embeddings.shape[1] == base.bank.embeddings.shape[1]
+    if not fits or bank.names != names_after(base, changes):
+        raise BankError("its classes are not those that its record of changes gives")
+
+
+def _carried(folder: StateFolder, old: ClassBank, changes: Changes, base: Base, embed: Embed) -> Snapshot:
+    """Changes to one bundle's bank, made to another's; nothing is written where both have the same bank."""
+    if base.gave(old):
+        return Snapshot(base, changes, old)
+    own = changes.own(base)
+    try:
+        rows = embed([added.phrases for added in own.values()]) if own else ()
+    except ClassNameError as error:
+        raise BankError(
+            f"{folder.file}: a class that was added does not suit this bundle: {error}; "
+            "serve the bundle it was added to and remove it, or move the file away"
+        ) from None
+    bank = compose(base, changes, dict(zip(own, rows, strict=True)), base.bank)
+    if not bank.names:
+        raise BankError(f"{folder.file}: all classes of this bundle were removed; move the file away to have them back")
+    try:
+        folder.keep(old)
+        folder.save(bank)
+    except OSError as error:
+        raise BankError(f"{folder.file}: cannot be written for this bundle ({error})") from None
+    return Snapshot(base, changes, bank)

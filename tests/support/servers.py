@@ -1,0 +1,73 @@
+"""``sar-serve`` as a process of its own, as its users have it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_READY = re.compile(r"Serving .* on (http://\S+) ")
+_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that listens."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    key: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request must carry."""
+        return {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
+
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return int(self.url.rpartition(":")[2])
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, key: str | None = None, python: tuple[str, ...] = ()) -> Iterator[Server]:
+    """Run ``sar-serve`` on a free port of the loopback until the block ends; SIGTERM must then end it with 0.
+
+    Args:
+        arguments: Options of the command.
+        key: ``SAR_API_KEY``.
+        python: Options of the interpreter, or other code to run in place of the module.
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SAR_")} | {"OMP_NUM_THREADS": "1"}
+    if key is not None:
+        environment["SAR_API_KEY"] = key
+    command = [sys.executable, *(python or ("-m", "sar_infer.server.cli")), "--port", "0", *arguments]
+    with tempfile.TemporaryDirectory(prefix="sar-serve-") as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(command, stderr=stream, stdout=stream, env=environment)
+        try:
+            yield Server(_url(process, log), process, log, key)
+            if process.poll() is None:
+                process.terminate()
+                assert process.wait(30) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _url(process: subprocess.Popen[bytes], log: Path) -> str:
+    end = time.monotonic() + _SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        if found := _READY.search(log.read_text()):
+            return found[1]
+        time.sleep(0.02)
+    raise AssertionError(f"no server: exit {process.poll()}\n{log.read_text()}")
