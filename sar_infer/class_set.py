@@ -80,6 +80,8 @@ def build_class_set(
     Raises:
         InputError: no class is left.
     """
+    if not given and not only and bank.names:
+        return ClassSet(bank.names, tuple("bank" for _ in bank.names), bank.embeddings)
     known = {name_key(name): row for row, name in enumerate(bank.names)} if given else {}
     from_bank = {n: known[name_key(n)] for n, phrases in given.items() if phrases == (n,) and name_key(n) in known}
     extended = [name for name in given if name not in from_bank]

@@ -135,9 +135,7 @@ class Classifier:
         """
         return list(self.stream(_several(images), self.class_set(classes, only), top_k))
 
-    def class_set(
-        self, classes: Classes | None = None, only: bool = False, bank: ClassBank | None = None
-    ) -> ClassSet:
+    def class_set(self, classes: Classes | None = None, only: bool = False, bank: ClassBank | None = None) -> ClassSet:
         """The classes to choose from, as in ``classify``; make it once for many calls of ``stream`` or ``rank``.
 
         Whether the bundle's head takes part is decided here. ``bank`` takes the place of the classifier's, for a bank
@@ -241,10 +239,7 @@ class Classifier:
     def rank(self, rows: Floats, classes: ClassSet, top_k: int) -> Iterator[tuple[Prediction, ...]]:
         """The best ``top_k`` classes for each of N unit rows (N, D), the best first."""
         similarities = rows @ classes.embeddings.T
-        logits = similarities * np.float32(self.bundle.manifest.logit_scale)
-        logits += np.float32(self.bundle.manifest.logit_bias or 0)
-        if classes.head is not None:
-            logits = classes.head.combined(logits, rows)
+        logits = self._logits(similarities, rows, classes)
         scores = scoring.softmax(logits)
         for row, columns in enumerate(scoring.top_k(logits, top_k)):
             yield tuple(
@@ -257,6 +252,15 @@ class Classifier:
                 )
                 for column in columns
             )
+
+    def logits(self, rows: Floats, classes: ClassSet) -> Floats:
+        """Logits (N, C), columns in the order of the classes, for N unit rows (N, D); their softmax are the scores."""
+        return self._logits(rows @ classes.embeddings.T, rows, classes)
+
+    def _logits(self, similarities: Floats, rows: Floats, classes: ClassSet) -> Floats:
+        logits = similarities * np.float32(self.bundle.manifest.logit_scale)
+        logits += np.float32(self.bundle.manifest.logit_bias or 0)
+        return logits if classes.head is None else classes.head.combined(logits, rows)
 
 
 def _several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:

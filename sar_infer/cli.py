@@ -55,9 +55,7 @@ class Options:
 @option("--bank", type=click.Path(), help="Bank file to use in place of the bundle's.")
 @option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to print for each image.")
 @option("--format", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="Form of the output.")
-@option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
-)
+@option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run.")
 @option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: chosen by onnxruntime]")
 @option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Images encoded together.")
 @option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ MAX_RATIO = 100
 
 
 def load_rgb(
-    source: ImageSource, fill: int = 0, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS
+    source: ImageSource, fill: int = 0, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Decode one picture.
 
@@ -79,7 +78,7 @@ def source_name(source: ImageSource, index: int) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image[{index}]"
 
 
-def _opened(source: ImageSource, formats: Sequence[str]) -> Image.Image:
+def _opened(source: ImageSource, formats: tuple[str, ...]) -> Image.Image:
     if isinstance(source, Image.Image):
         _check_size(*source.size)
         return source.copy()

@@ -13,7 +13,7 @@ from sar_infer.server import openapi
 from sar_infer.server.body import invalid
 from sar_infer.server.exchange import Exchanges
 from sar_infer.server.problems import Problem, answer
-from sar_infer.server.routes import classes, classify, operations, pages
+from sar_infer.server.routes import classes, classify, embeddings, operations, pages, v2, zero_shot
 from sar_infer.server.service import Service
 
 _BY_STATUS = {404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type", 400: "bad-request"}
@@ -29,7 +29,7 @@ def build_app(service: Service) -> ASGIApp:
         redoc_url=None,
     )
     app.state.service = service
-    for module in (classify, classes, operations):
+    for module in (classify, classes, embeddings, zero_shot, v2, operations):
         app.include_router(module.router)
     if service.settings.pages:
         app.include_router(pages.router)
@@ -37,6 +37,7 @@ def build_app(service: Service) -> ASGIApp:
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _fault)
     openapi.complete(app)
     return Exchanges(app, service)
 
@@ -55,6 +56,10 @@ def _input_error(request: Request, error: Exception) -> Response:
 def _validation(request: Request, error: Exception) -> Response:
     errors = error.errors() if isinstance(error, RequestValidationError) else []
     return _problem(request, invalid(errors))
+
+
+def _fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - ``exchange`` logs it
+    return _problem(request, Problem("internal", f"a fault of the server; its log has request {request.state.request_id}"))
 
 
 def _http(request: Request, error: Exception) -> Response:

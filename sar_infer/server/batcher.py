@@ -108,9 +108,7 @@ class Batcher:
         ran = time.perf_counter()
         return [_finished(item, rows[i : i + 1], start, ran) for i, item in enumerate(batch)]
 
-    def _deliver(
-        self, batch: Sequence[_Item[object]], done: asyncio.Future[list[Timed[object] | Exception]]
-    ) -> None:
+    def _deliver(self, batch: Sequence[_Item[object]], done: asyncio.Future[list[Timed[object] | Exception]]) -> None:
         self._busy -= 1
         for item, result in zip(batch, done.result(), strict=True):
             if item.future.done():

@@ -14,8 +14,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sar_infer.errors import ImageError
-from sar_infer.server.class_names import Phrases, cleaned
-from sar_infer.server.engine import Picture
+from sar_infer.server.class_names import cleaned
+from sar_infer.server.engine import Phrases, Picture
 from sar_infer.server.models import ClassifyRequest, Mode
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
@@ -75,11 +75,25 @@ async def read_call(request: Request, query: ClassifyRequest, limits: Limits) ->
         )
     check_count(len(pictures), limits)
     classes = cleaned(given.classes or query.classes, limits)
-    mode: Mode = given.mode or query.mode or ("extend" if classes else "bank")
-    if (mode == "bank") == bool(classes):
+    only = alone(given.mode or query.mode, bool(classes))
+    return Call(pictures, classes, only, given.top_k or query.top_k or 5, single=given is query)
+
+
+def alone(mode: Mode | None, given: bool) -> bool:
+    """Whether a call chooses from its own classes alone.
+
+    Args:
+        mode: As asked for; None is ``extend`` where the call has classes, else ``bank``.
+        given: The call has classes.
+
+    Raises:
+        Problem: the mode needs classes and there are none, or takes none.
+    """
+    mode = mode or ("extend" if given else "bank")
+    if (mode == "bank") == given:
         expected = "no classes" if mode == "bank" else "classes to choose from"
         raise Problem("invalid-request", f"mode {mode!r}: expected {expected}")
-    return Call(pictures, classes, mode == "only", given.top_k or query.top_k or 5, single=given is query)
+    return mode == "only"
 
 
 def parse(kind: type[Model], body: bytes) -> Model:

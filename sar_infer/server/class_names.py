@@ -1,50 +1,27 @@
-"""Class names that come over the network: one spelling of each, no control characters, limited in length and number."""
+"""Class names as a request gives them, in one spelling each and limited in number."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 
+from sar_infer.server.bank_changes import clean_name, clean_phrases
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
-Phrases = dict[str, tuple[str, ...]]
 
-
-def clean(text: str, limits: Limits) -> str:
-    """A name or phrase in Unicode NFC, without space around it.
+def cleaned(classes: Sequence[str] | Mapping[str, Sequence[str]] | None, limits: Limits) -> dict[str, tuple[str, ...]]:
+    """Phrases by class name, a name without phrases standing for itself; of a repeated name the first counts.
 
     Raises:
-        Problem: ``bad-class-name``, where it is empty, too long or holds control characters.
+        ClassNameError: a name or phrase is empty, too long, or holds control characters.
+        Problem: ``too-many-classes``.
     """
-    text = unicodedata.normalize("NFC", text).strip()
-    if not text:
-        raise Problem("bad-class-name", "a class name or phrase is empty")
-    if len(text) > limits.characters:
-        raise Problem(
-            "bad-class-name", f"expected class names of at most {limits.characters} characters, got {len(text)}"
-        )
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise Problem("bad-class-name", f"a class name holds control characters: {text!r:.80}")
-    return text
-
-
-def cleaned(classes: Sequence[str] | Mapping[str, Sequence[str]] | None, limits: Limits) -> Phrases:
-    """Phrases by class name, a name without phrases standing for itself.
-
-    Raises:
-        Problem: ``bad-class-name``, or ``too-many-classes``.
-    """
-    if isinstance(classes, Mapping):
-        given = {name: tuple(phrases) for name, phrases in classes.items()}
-    else:
-        given = {name: (name,) for name in classes or ()}
-    count = sum(map(len, given.values()))
+    pairs = classes.items() if isinstance(classes, Mapping) else ((name, (name,)) for name in classes or ())
+    given = [(name, tuple(phrases)) for name, phrases in pairs]
+    count = sum(len(phrases) for _, phrases in given)
     if count > limits.classes:
         raise Problem("too-many-classes", f"expected at most {limits.classes} class names and phrases, got {count}")
-    result: Phrases = {}
-    for name, phrases in given.items():
-        if not phrases:
-            raise Problem("bad-class-name", f"class {name!r:.80} has an empty list of phrases")
-        result.setdefault(clean(name, limits), tuple(clean(phrase, limits) for phrase in phrases))
+    result: dict[str, tuple[str, ...]] = {}
+    for name, phrases in given:
+        result.setdefault(clean_name(name), clean_phrases(name, phrases))
     return result

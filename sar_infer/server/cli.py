@@ -34,7 +34,9 @@ MIB = 2**20
 @option("--queue", type=click.IntRange(min=1), default=128, show_default=True, help="Images inside at most; then 429.")
 @option("--max-body", type=click.IntRange(min=1), default=10, show_default=True, help="MiB of a request.")
 @option("--max-images", type=click.IntRange(min=1), default=32, show_default=True, help="Images of a request.")
-@option("--max-megapixels", type=click.FloatRange(min=0.001, max=50), default=50, show_default=True, help="Of an image.")
+@option(
+    "--max-megapixels", type=click.FloatRange(min=0.001, max=50), default=50, show_default=True, help="Of an image."
+)
 @option("--max-classes", type=click.IntRange(min=1), default=1000, show_default=True, help="Class names of a request.")
 @option("--formats", default="JPEG,PNG,WEBP", show_default=True, help="Image formats taken; also GIF, BMP, TIFF.")
 @option("--deadline", type=click.FloatRange(min=0.01), default=30, show_default=True, help="Seconds of a request.")

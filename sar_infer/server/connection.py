@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEADER_SECONDS = 10.0
 HEADER_BYTES = 64 * 2**10
@@ -36,7 +36,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to headers, and refuse too much of it."""
-        if self._patience is None and (self.cycle is None or self.cycle.response_complete):
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        if self._patience is None and (cycle is None or cycle.response_complete):
             self._wait_for_headers()
         super().data_received(data)
         if self._patience is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import math
 import time
 from collections import OrderedDict
@@ -27,13 +29,17 @@ from sar_infer.server.batcher import Batcher, Finish
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
+from sar_infer.tokenizer import encode_name
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
 Picture = bytes | Floats | ImageError
 """Encoded bytes; the encoder's own input (3, size, size); or why there is neither."""
 Phrases = Mapping[str, tuple[str, ...]]
-_SETS = 64
+_SetKey = tuple[str, tuple[tuple[str, tuple[str, ...]], ...], bool]
+"""Digest of the bank, phrases by name, and whether they are all."""
+_SET_ROWS = 32_768
+"""Rows of all class sets that are kept, 64 MiB at 512 numbers a row; one set is, however large."""
 _PROBE_SEED = 0
 
 
@@ -65,7 +71,7 @@ class Engine:
         self._decoders = ThreadPoolExecutor(settings.decoders, "decode")
         self._namer = ThreadPoolExecutor(1, "names")
         self._names_waiting = 0
-        self._sets: OrderedDict[tuple[str, tuple[tuple[str, tuple[str, ...]], ...], bool], ClassSet] = OrderedDict()
+        self._sets: OrderedDict[_SetKey, ClassSet] = OrderedDict()
 
     @classmethod
     def open(cls, settings: Settings, metrics: Metrics) -> Engine:
@@ -77,7 +83,9 @@ class Engine:
         """
         path = default_bundle() if settings.bundle is None else Path(settings.bundle)
         bundle = open_bundle(path.resolve())
-        engine = cls(Classifier(bundle, device=settings.device, threads=settings.threads, spin=False), settings, metrics)
+        engine = cls(
+            Classifier(bundle, device=settings.device, threads=settings.threads, spin=False), settings, metrics
+        )
         pixels = engine._probe_pixels()
         (row,) = engine.classifier.encode([pixels])
         if not (cosine := engine._cosine(row)) >= MIN_COSINE:
@@ -113,20 +121,19 @@ class Engine:
         if found is None:
             count = sum(map(len, classes.values()))
             found = await self._name(count, lambda: self.classifier.class_set(dict(classes), only, bank))
-            self._sets[key] = found
-            while len(self._sets) > _SETS:
-                self._sets.popitem(last=False)
-        self._sets.move_to_end(key)
+            self._keep(key, found)
+        else:
+            self._sets.move_to_end(key)
         return found
 
-    async def embed_names(self, names: Sequence[str]) -> Floats:
-        """Unit rows (N, D) from the name encoder.
+    async def embed_names(self, names: Sequence[str]) -> tuple[Floats, int]:
+        """Unit rows (N, D) from the name encoder, and how many tokens the names have.
 
         Raises:
             ClassNameError: a name is empty or too long.
             Problem: ``overloaded``, where too many names wait already.
         """
-        return await self._name(len(names), lambda: self.classifier.embed_names(names))
+        return await self._name(len(names), lambda: (self.classifier.embed_names(names), self._tokens(names)))
 
     async def probe(self) -> float:
         """Cosine between the probe picture's vector as it is now and as it was at export; NaN where nothing is right.
@@ -139,18 +146,23 @@ class Engine:
     async def _one(self, picture: Picture, finish: Finish[T]) -> Outcome[T]:
         if isinstance(picture, ImageError):
             return Outcome(None, picture, {})
-        decoding = 0.0
-        if isinstance(picture, bytes):
+        if isinstance(picture, np.ndarray):
+            pixels, decoding = picture, 0.0
+        else:
             try:
-                picture, decoding = await self._in(self._decoders, lambda data=picture: self._decode(data))
+                pixels, decoding = await self._in(self._decoders, functools.partial(self._decode, picture))
             except ImageError as error:
                 return Outcome(None, error, {})
-        timed = await self._batcher.run(picture, finish)
+        timed = await self._batcher.run(pixels, finish)
         seconds = {"decode": decoding, "queue": timed.queue, "infer": timed.infer, "score": timed.score}
         for phase, value in seconds.items():
             self._metrics.phases.labels(phase).observe(value)
         self._metrics.images.inc()
         return Outcome(timed.value, None, seconds)
+
+    def _tokens(self, names: Sequence[str]) -> int:
+        tokenizer, spec = self.bundle.tokenizer, self.bundle.manifest.tokenizer
+        return sum(len(encode_name(tokenizer, spec, name)) for name in names)
 
     def _decode(self, data: bytes) -> tuple[Floats, float]:
         start = time.perf_counter()
@@ -165,6 +177,14 @@ class Engine:
     def _cosine(self, row: Floats) -> float:
         probe = self.bundle.manifest.probe
         return probe_cosine(probe, row) if probe else float(np.linalg.norm(row))
+
+    def _keep(self, key: _SetKey, classes: ClassSet) -> None:
+        """Remember a class set while the bank is the same, in place of those not used for longest."""
+        if any(digest != key[0] for digest, _, _ in itertools.islice(self._sets, 1)):
+            self._sets.clear()
+        self._sets[key] = classes
+        while sum(len(kept.names) for kept in self._sets.values()) > _SET_ROWS and len(self._sets) > 1:
+            self._sets.popitem(last=False)
 
     async def _name(self, count: int, work: Callable[[], T]) -> T:
         if self._names_waiting and self._names_waiting + count > 2 * self._limits.classes:

@@ -181,7 +181,7 @@ class _Exchange:
     async def _fail(self) -> None:
         _log.exception("request %s failed", self._id)
         if not self._status:
-            await self._refuse(Problem("internal", f"something is wrong in the server; request {self._id}"))
+            await self._refuse(Problem("internal", f"a fault of the server; its log has request {self._id}"))
 
     def _account(self, seconds: float) -> None:
         route = getattr(self._scope.get("route"), "path", "unmatched")

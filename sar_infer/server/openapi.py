@@ -39,9 +39,10 @@ def reference(model: type[BaseModel]) -> dict[str, Any]:
     return {"$ref": _REFERENCE.format(model=model.__name__)}
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The answers of a route that are problems; 401 and 500 are possible everywhere."""
-    content = {"application/problem+json": {"schema": reference(ProblemAnswer)}}
+def problems(*statuses: int, model: type[BaseModel] = ProblemAnswer) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that are problems, in its dialect; 401 and 500 are possible everywhere."""
+    kind = "application/problem+json" if model is ProblemAnswer else "application/json"
+    content = {kind: {"schema": reference(model)}}
     return {s: {"description": _DESCRIPTIONS[s], "content": content} for s in sorted({*statuses, 401, 500})}
 
 

@@ -38,6 +38,8 @@ _KNOWN = {
 }
 """Status and title of each code."""
 CODES = tuple(_KNOWN)
+IMAGE_CODES = {"format": "unsupported-format", "size": "image-too-large", "unreadable": "undecodable-image"}
+"""The code of each ``ImageError.kind``."""
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem

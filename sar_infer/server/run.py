@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 import time
 from types import FrameType
 from typing import Literal
@@ -40,19 +41,24 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, say so, and mind SIGHUP from now on."""
         await super().startup(sockets)
-        if hasattr(signal, "SIGHUP"):
+        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain; a second signal, or Ctrl-C, stops at once."""
-        if self._service.draining or sig == signal.SIGINT or not self._notice:
-            self._service.draining = True
-            super().handle_exit(sig, frame)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Drain and end with exit code 0; a second signal cuts short what is left."""
+        if self._service.draining:
+            self.should_exit, self.force_exit = True, sig == signal.SIGINT
             return
-        _log.info("shutting down: not ready any more, listening for another %g s", self._notice)
         self._service.draining = True
-        loop = asyncio.get_running_loop()
-        loop.call_soon_threadsafe(loop.call_later, self._notice, super().handle_exit, sig, frame)
+        if self._notice and sig == signal.SIGTERM:
+            _log.info("shutting down: not ready any more, listening for another %g s", self._notice)
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(loop.call_later, self._notice, self._stop)
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        self.should_exit = True
 
     def _reload(self) -> None:
         task = asyncio.ensure_future(self._reloaded())
@@ -84,8 +90,8 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def serve(service: Service, listener: socket.socket, drain: int, notice: float) -> None:
-    """Serve until told to stop; requests that have begun get ``drain`` seconds to end."""
+def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:
+    """A server that has not started; requests that have begun get ``drain`` seconds to end."""
     config = uvicorn.Config(
         build_app(service),
         http=Connection,
@@ -97,7 +103,12 @@ def serve(service: Service, listener: socket.socket, drain: int, notice: float) 
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain,
     )
-    Server(config, service, notice).run(sockets=[listener])
+    return Server(config, service, notice)
+
+
+def serve(service: Service, listener: socket.socket, drain: int, notice: float) -> None:
+    """Serve until told to stop."""
+    make_server(service, drain, notice).run(sockets=[listener])
     service.close()
 
 

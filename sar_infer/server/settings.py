@@ -25,7 +25,6 @@ class Limits:
         pixels: Width times height of a picture, read from its header.
         formats: Picture formats, told by content.
         classes: Class names in one request.
-        characters: Length of a class name or phrase.
         queue: Pictures that may be in the server at once, being decoded, waiting or running.
     """
 
@@ -36,7 +35,6 @@ class Limits:
     pixels: int = MAX_PIXELS
     formats: tuple[str, ...] = SAFE_FORMATS
     classes: int = 1000
-    characters: int = 256
     queue: int = 128
 
 

@@ -206,9 +206,10 @@ class BankStore:
         folder, now = self._owned(), self.snapshot
         _known(now, name)
         _check_match(if_match, now.etag, True)
-        if len(now.bank.names) == 1:
+        changes = now.changes.removing(key_of(name), now.base)
+        if not names_after(now.base, changes):
             raise ChangeRefusedError("conflict", f"class {name!r} is the last one; add another before you remove it")
-        return self._commit(folder, now.changes.removing(key_of(name), now.base), {})
+        return self._commit(folder, changes, {})
 
     def _owned(self) -> StateFolder:
         if self._folder is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +78,46 @@ def test_a_locked_view_leaves_the_original_open() -> None:
     with pytest.raises(ValueError, match="read-only"):
         locked(array)[0] = 1
     array[0] = 1
+
+
+def synced(monkeypatch: pytest.MonkeyPatch, folder_fails: int = 0) -> list[str]:
+    """What is made durable or renamed, in order; the folder's sync may fail."""
+    seen: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted(handle: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        seen.append("folder" if is_folder else "file")
+        if is_folder and folder_fails:
+            raise OSError(folder_fails, os.strerror(folder_fails))
+        fsync(handle)
+
+    monkeypatch.setattr("os.fsync", noted)
+    monkeypatch.setattr(Path, "replace", lambda self, target: (seen.append("rename"), replace(self, target))[1])
+    return seen
+
+
+def test_the_content_is_on_disk_before_the_name_and_the_name_before_it_returns(tmp_path: Path, monkeypatch) -> None:
+    seen = synced(monkeypatch)
+    KIND.save(tmp_path / "t", ("x",), tensors(), "e", {"more": ""})
+    assert seen == ["file", "rename", "folder"]
+
+
+def test_a_file_system_that_cannot_sync_folders_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = synced(monkeypatch, errno.EINVAL)
+    KIND.save(tmp_path / "t", ("x",), tensors(), "e", {"more": ""})
+    assert seen[-1] == "folder"
+
+
+def test_a_folder_that_fails_to_sync_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        KIND.save(tmp_path / "t", ("x",), tensors(), "e", {"more": ""})
+
+
+def test_a_header_that_no_reader_takes_is_not_written(tmp_path: Path) -> None:
+    KIND.save(tmp_path / "t", ("x",), tensors(), "e", {"more": ""})
+    before = (tmp_path / "t").read_bytes()
+    with pytest.raises(InputError, match=r"t: cannot be written \(.*header too large"):
+        KIND.save(tmp_path / "t", ("x",), tensors(), "e", {"more": "x" * 10**8})
+    assert (tmp_path / "t").read_bytes() == before

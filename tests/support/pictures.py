@@ -29,3 +29,8 @@ def huge_png(width: int, height: int) -> bytes:
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def jpeg(size: tuple[int, int] = (40, 30), colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
+    """A small JPEG of one colour."""
+    return encoded(Image.new("RGB", size, colour), "JPEG")

@@ -8,10 +8,15 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from sar_infer.server.run import listen, make_server
+from sar_infer.server.service import Service
+from sar_infer.server.settings import Settings
 
 _READY = re.compile(r"Serving .* on (http://\S+) ")
 _SECONDS = 60
@@ -35,6 +40,42 @@ class Server:
     def port(self) -> int:
         """Where it listens on 127.0.0.1."""
         return int(self.url.rpartition(":")[2])
+
+
+@dataclass(frozen=True)
+class Local:
+    """A server in this process, whose parts a test can reach."""
+
+    url: str
+    service: Service
+
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return int(self.url.rpartition(":")[2])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a metric; 0 where it was never touched."""
+        return self.service.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@contextlib.contextmanager
+def local_server(settings: Settings) -> Iterator[Local]:
+    """Serve from a thread of this process until the block ends."""
+    service, listener = Service.open(settings), listen("127.0.0.1", 0)
+    server = make_server(service, drain=5)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.005)
+        yield Local(f"http://127.0.0.1:{listener.getsockname()[1]}", service)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        service.close()
+        listener.close()
+    assert not thread.is_alive()
 
 
 @contextlib.contextmanager

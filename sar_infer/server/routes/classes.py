@@ -82,6 +82,7 @@ async def delete_class(service: Writable, name: Name, if_match: IfMatch = None) 
 
 async def _change(service: Serving, change: Any) -> Any:
     """Make a change in a thread; it is finished and told to the metrics even if its client goes away."""
+
     async def made() -> Any:
         async with service.writing:
             try:

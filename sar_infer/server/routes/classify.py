@@ -14,10 +14,9 @@ from sar_infer.server.dependencies import Serving
 from sar_infer.server.engine import Outcome, milliseconds
 from sar_infer.server.models import MAX_TOP_K, ClassifyAnswer, ClassifyRequest, Mode
 from sar_infer.server.openapi import BINARY, problems, reference
-from sar_infer.server.problems import Problem
+from sar_infer.server.problems import IMAGE_CODES, Problem
 
 router = APIRouter(tags=["classify"])
-_IMAGE_CODES = {"format": "unsupported-format", "size": "image-too-large", "unreadable": "undecodable-image"}
 _MULTIPART = {
     "type": "object",
     "required": ["image"],
@@ -68,7 +67,7 @@ async def classify(
         outcomes = await engine.each(call.pictures, lambda row: next(rank(row, chosen, call.top_k)))
     if call.single and (error := outcomes[0].error):
         service.metrics.rejected.labels(error.kind).inc()
-        raise Problem(_IMAGE_CODES[error.kind], str(error))
+        raise Problem(IMAGE_CODES[error.kind], str(error))
     for outcome in outcomes:
         if outcome.value:
             service.metrics.top_score.observe(outcome.value[0].score)
@@ -90,7 +89,7 @@ def _result(index: int, outcome: Outcome[tuple[Prediction, ...]], branch: str) -
         "image": f"image[{index}]",
         "predictions": _predictions(outcome.value or ()),
         "error": None if error is None else str(error),
-        "error_code": None if error is None else _IMAGE_CODES[error.kind],
+        "error_code": None if error is None else IMAGE_CODES[error.kind],
         "branch": branch,
     }
 
@@ -107,5 +106,3 @@ def _predictions(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
         }
         for rank, p in enumerate(predictions, start=1)
     ]
-
-

@@ -279,7 +279,7 @@ function drawBars(list, predictions) {
     label.replaceChildren();
     if (list.id === "lower-bars") label.append(element("span", "rank", `${number.format(prediction.rank)}.`));
     if (extended) label.append(Object.assign(element("span", "mark", "+"), { ariaHidden: "true" }));
-    label.append(prediction.label);
+    label.append(element("span", "name", prediction.label));
     if (extended) label.append(element("span", "hidden", " (your name)"));
     if (extended && state.model?.writes === true) label.append(keepButton(prediction.label));
     share.textContent = prediction.score < 0.0005 ? "< 0.1%" : percent.format(prediction.score);

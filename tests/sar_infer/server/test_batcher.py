@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from sar_infer.server.batcher import Batcher, Floats, Timed
+from sar_infer.server.metrics import Metrics
+
+
+class Encoder:
+    """Gives each picture its own number as its row; waits at ``gate``, and refuses the number 13."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.batches: list[list[float]] = []
+        self.fails_above = 10_000
+
+    def __call__(self, pixels: Sequence[Floats]) -> Floats:
+        numbers = [float(picture[0, 0, 0]) for picture in pixels]
+        self.batches.append(numbers)
+        self.gate.wait(10)
+        if 13.0 in numbers:
+            raise RuntimeError("thirteen")
+        if len(numbers) > self.fails_above:
+            raise MemoryError("too many at once")
+        return np.array([[number] for number in numbers], dtype=np.float32)
+
+
+def picture(number: float) -> Floats:
+    return np.full((3, 1, 1), number, dtype=np.float32)
+
+
+def value(row: Floats) -> float:
+    return float(row[0, 0])
+
+
+def run(test: Callable[[Batcher, Encoder], object], workers: int = 1, max_batch: int = 4) -> Metrics:
+    metrics, encoder = Metrics(), Encoder()
+
+    async def go() -> None:
+        batcher = Batcher(encoder, workers, max_batch, metrics)
+        try:
+            async with asyncio.timeout(20):
+                await test(batcher, encoder)  # type: ignore[misc]
+        finally:
+            encoder.gate.set()
+            batcher.close()
+
+    asyncio.run(go())
+    return metrics
+
+
+async def started(batcher: Batcher, encoder: Encoder, numbers: Sequence[float]) -> list[asyncio.Task[Timed[float]]]:
+    """Pictures given to the batcher one after the other, the first of which runs already."""
+    tasks = [asyncio.create_task(batcher.run(picture(number), value)) for number in numbers]
+    while not encoder.batches:
+        await asyncio.sleep(0.001)
+    return tasks
+
+
+def test_a_lone_picture_runs_at_once_and_alone() -> None:
+    async def test(batcher: Batcher, encoder: Encoder) -> None:
+        encoder.gate.set()
+        for number in (1.0, 2.0):
+            timed = await batcher.run(picture(number), value)
+            assert timed.value == number
+            assert timed.queue < 0.5
+        assert encoder.batches == [[1.0], [2.0]]
+
+    run(test)
+
+
+def test_what_queued_while_busy_runs_together_in_order_and_each_gets_its_own() -> None:
+    async def test(batcher: Batcher, encoder: Encoder) -> None:
+        tasks = await started(batcher, encoder, [5, 3, 9, 1, 7, 8, 2])
+        encoder.gate.set()
+        assert [(await task).value for task in tasks] == [5, 3, 9, 1, 7, 8, 2]
+        assert encoder.batches == [[5], [3, 9, 1, 7], [8, 2]]
+
+    metrics = run(test)
+    assert metrics.registry.get_sample_value("sar_batch_size_sum") == 7
+    assert metrics.registry.get_sample_value("sar_batch_size_count") == 3
+
+
+def test_workers_run_side_by_side() -> None:
+    async def test(batcher: Batcher, encoder: Encoder) -> None:
+        tasks = await started(batcher, encoder, [1, 2, 3])
+        while len(encoder.batches) < 2:
+            await asyncio.sleep(0.001)
+        encoder.gate.set()
+        assert [(await task).value for task in tasks] == [1, 2, 3]
+        assert encoder.batches == [[1], [2], [3]]
+
+    run(test, workers=2)
+
+
+def test_one_that_fails_takes_no_other_with_it() -> None:
+    async def test(batcher: Batcher, encoder: Encoder) -> None:
+        tasks = await started(batcher, encoder, [0, 11, 12, 13, 14])
+        encoder.gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [getattr(result, "value", None) for result in results] == [0, 11, 12, None, 14]
+        assert isinstance(results[3], RuntimeError)
+        assert (await batcher.run(picture(4), value)).value == 4
+
+    run(test)
+
+
+def test_a_batch_that_is_too_much_is_halved() -> None:
+    async def test(batcher: Batcher, encoder: Encoder) -> None:
+        encoder.fails_above = 1
+        tasks = await started(batcher, encoder, [0, 1, 2, 3, 4])
+        encoder.gate.set()
+        assert [(await task).value for task in tasks] == [0, 1, 2, 3, 4]
+
+    run(test)
+
+
+def test_a_failure_to_finish_is_its_callers_alone() -> None:
+    async def test(batcher: Batcher, encoder: Encoder) -> None:
+        encoder.gate.set()
+        good, bad = await asyncio.gather(
+            batcher.run(picture(1), value), batcher.run(picture(2), lambda row: 1 / 0), return_exceptions=True
+        )
+        assert isinstance(good, Timed)
+        assert isinstance(bad, ZeroDivisionError)
+
+    run(test)
+
+
+def test_whoever_gave_up_is_dropped() -> None:
+    async def test(batcher: Batcher, encoder: Encoder) -> None:
+        tasks = await started(batcher, encoder, [1, 2, 3, 4])
+        tasks[0].cancel()
+        tasks[2].cancel()
+        await asyncio.sleep(0)
+        encoder.gate.set()
+        assert [(await tasks[1]).value, (await tasks[3]).value] == [2, 4]
+        assert encoder.batches == [[1], [2, 4]]
+
+    run(test)
+
+
+def test_an_encoder_that_loses_a_row_is_noticed() -> None:
+    async def go() -> None:
+        batcher = Batcher(lambda pixels: np.zeros((0, 1), dtype=np.float32), 1, 4, Metrics())
+        with pytest.raises(RuntimeError, match="1 pictures gave 0 rows"):
+            await batcher.run(picture(1), value)
+        batcher.close()
+
+    asyncio.run(go())

@@ -1,0 +1,255 @@
+"""The frame around every request, seen from outside, through real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from support.pictures import jpeg
+from support.servers import Local, local_server
+
+from sar_infer.server import connection
+from sar_infer.server.settings import Limits, Settings
+
+IMAGE = {"Content-Type": "image/jpeg"}
+
+
+@pytest.fixture(scope="module")
+def settings(bundle_path: Path) -> Settings:
+    limits = Limits(body_bytes=100_000, body_seconds=0.4, seconds=2, queue=3)
+    return Settings(bundle=bundle_path, device="cpu", threads=1, workers=1, max_batch=2, limits=limits)
+
+
+@pytest.fixture(scope="module")
+def server(settings: Settings) -> Iterator[Local]:
+    with local_server(settings) as local:
+        yield local
+
+
+@pytest.fixture
+def gate(server: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The encoder stands still until this is set; ``seen`` counts the pictures that reached it."""
+    event = threading.Event()
+    batcher = server.service.engine._batcher
+    encode = batcher._encode
+
+    def waiting(pixels: Any) -> Any:
+        event.seen += len(pixels)  # type: ignore[attr-defined]
+        event.wait(10)
+        return encode(pixels)
+
+    event.seen = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(batcher, "_encode", waiting)
+    yield event
+    event.set()
+    wait_for(lambda: server.metric("sar_queue_depth") == 0)
+
+
+def wait_for(condition: Any, seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def classify(server: Local, **options: Any) -> httpx2.Response:
+    return httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=IMAGE, timeout=20, **options)
+
+
+class Talk:
+    """A connection on which a test writes bytes as it likes."""
+
+    def __init__(self, server: Local) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def head(self, path: str = "/v1/classify", **headers: object) -> None:
+        lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: image/jpeg"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        stream = self.socket.makefile("rb")
+        status = int(stream.readline().split()[1])
+        headers = {}
+        while line := stream.readline().strip():
+            name, _, value = line.decode().partition(": ")
+            headers[name.lower()] = value
+        return status, headers, stream.read(int(headers.get("content-length", 0)))
+
+    def closed(self) -> bool:
+        with contextlib.suppress(ConnectionResetError):
+            return self.socket.recv(1) == b""
+        return True
+
+
+def test_a_request_id_is_echoed_if_it_is_a_sensible_one(server: Local) -> None:
+    given = httpx2.get(f"{server.url}/healthz", headers={"X-Request-ID": "order-66/a"})
+    assert given.headers["x-request-id"] == "order-66/a"
+    for nonsense in ("a b", "x" * 129, ""):
+        made = httpx2.get(f"{server.url}/healthz", headers={"X-Request-ID": nonsense}).headers["x-request-id"]
+        assert made != nonsense
+        assert len(made) == 16
+
+
+def test_a_body_that_is_declared_too_large_is_refused_unread_and_the_client_learns_it(server: Local) -> None:
+    with Talk(server) as talk:
+        talk.head(Content_Length=10**9)
+        talk.socket.sendall(b"x" * 300_000)
+        status, headers, body = talk.answer()
+        assert (status, headers["connection"]) == (413, "close")
+        assert json.loads(body)["code"] == "body-too-large"
+        assert talk.closed()
+
+
+def test_a_body_of_no_declared_size_is_counted_while_it_is_read(server: Local) -> None:
+    with Talk(server) as talk:
+        talk.head(Transfer_Encoding="chunked")
+        for _ in range(11):
+            talk.socket.sendall(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+        status, _, body = talk.answer()
+        assert (status, json.loads(body)["code"]) == (413, "body-too-large")
+
+
+def test_a_body_that_trickles_in_is_given_up(server: Local) -> None:
+    with Talk(server) as talk:
+        talk.head(Content_Length=1000)
+        talk.socket.sendall(b"x" * 10)
+        status, _, body = talk.answer()
+        assert (status, json.loads(body)["code"]) == (408, "body-timeout")
+        assert talk.closed()
+    assert classify(server).status_code == 200
+
+
+def test_headers_that_trickle_in_are_given_up(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.3)
+    with Talk(server) as silent, Talk(server) as slow, Talk(server) as again:
+        slow.socket.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: ")
+        again.socket.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert again.answer()[0] == 200
+        again.socket.sendall(b"GET /he")
+        for talk in (silent, slow, again):
+            assert talk.answer()[0] == 408
+            assert talk.closed()
+
+
+def test_a_slow_body_after_headers_in_time_is_no_slow_header(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.1)
+    picture = jpeg()
+    with Talk(server) as talk:
+        talk.head(Content_Length=len(picture))
+        time.sleep(0.25)
+        talk.socket.sendall(picture)
+        assert talk.answer()[0] == 200
+
+
+def test_endless_headers_are_refused(server: Local) -> None:
+    with Talk(server) as talk:
+        talk.socket.sendall(b"GET /healthz HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionError):
+            for number in range(200):
+                talk.socket.sendall(f"X-{number}: {'y' * 1000}\r\n".encode())
+        with contextlib.suppress(ConnectionResetError):
+            assert talk.answer()[0] == 431
+    assert httpx2.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_a_deadline_ends_a_request_and_nothing_else(server: Local, gate: threading.Event) -> None:
+    answer = classify(server)
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline")
+    assert server.metric("sar_rejected_total", reason="deadline") == 1
+    gate.set()
+    assert classify(server).status_code == 200
+
+
+def test_a_full_queue_answers_429_at_once_and_says_when_to_come_again(server: Local, gate: threading.Event) -> None:
+    waiting = [threading.Thread(target=classify, args=(server,)) for _ in range(3)]
+    for thread in waiting:
+        thread.start()
+    wait_for(lambda: server.service.full)
+    start = time.monotonic()
+    answer = classify(server)
+    assert time.monotonic() - start < 1
+    assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert httpx2.get(f"{server.url}/healthz").status_code == 200
+    gate.set()
+    for thread in waiting:
+        thread.join(10)
+    assert classify(server).status_code == 200
+
+
+def test_who_hangs_up_is_dropped_from_the_queue(server: Local, gate: Any) -> None:
+    first = threading.Thread(target=classify, args=(server,))
+    first.start()
+    wait_for(lambda: gate.seen == 1)
+    with Talk(server) as talk:
+        talk.head(Content_Length=len(jpeg()))
+        talk.socket.sendall(jpeg())
+        wait_for(lambda: server.metric("sar_queue_depth") == 2)
+    wait_for(lambda: server.metric("sar_queue_depth") == 1)
+    assert server.metric("sar_rejected_total", reason="cancelled") == 1
+    gate.set()
+    first.join(10)
+    assert gate.seen == 1
+    assert classify(server).status_code == 200
+
+
+def test_a_fault_is_a_500_without_insides_and_the_server_goes_on(
+    server: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(pixels: object) -> None:
+        raise RuntimeError("secret inside")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.service.engine._batcher, "_encode", broken)
+        answer = classify(server)
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert "secret" not in answer.text
+    assert answer.json()["request_id"] in answer.json()["detail"]
+    assert "secret inside" in caplog.text
+    assert classify(server).status_code == 200
+
+
+def test_a_refused_request_does_not_cost_the_connection(settings: Settings) -> None:
+    with local_server(replace(settings, key="k")) as server, httpx2.Client(base_url=server.url) as client:
+        for _ in range(3):
+            answer = client.post("/v1/classify", content=jpeg(), headers=IMAGE)
+            assert answer.status_code == 401
+            assert "connection" not in answer.headers
+
+
+def test_a_key_is_asked_for_where_it_matters(settings: Settings) -> None:
+    with local_server(replace(settings, key="open sesame")) as server, httpx2.Client(base_url=server.url) as client:
+        for path in ("/healthz", "/livez", "/readyz", "/metrics", "/ui", "/docs", "/openapi.json"):
+            assert client.get(path).status_code == 200, path
+        for path in ("/v1/model", "/v1/classes", "/v1/classes/red", "/v2/models/x", "/nowhere"):
+            for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "open sesame!"}):
+                answer = client.get(path, headers=header)
+                assert answer.status_code == 401, (path, header)
+                assert answer.headers["www-authenticate"] == "Bearer"
+        assert client.get("/v1/model", headers={"Authorization": "Bearer open sesame"}).status_code == 200
+
+
+def test_requests_are_counted_by_route_not_by_path(server: Local) -> None:
+    for name in ("red", "green", "no such class"):
+        httpx2.get(f"{server.url}/v1/classes/{name}")
+    route = "/v1/classes/{name:path}"
+    assert server.metric("sar_requests_total", route=route, code="200") == 2
+    assert server.metric("sar_requests_total", route=route, code="404") == 1
+    httpx2.get(f"{server.url}/some/where")
+    assert server.metric("sar_requests_total", route="unmatched", code="404") == 1
