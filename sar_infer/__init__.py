@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
     from sar_infer.bundle import Bundle, default_bundle, open_bundle
     from sar_infer.classifier import Classifier
+    from sar_infer.client import AsyncClient, Client
     from sar_infer.errors import (
         BankError,
         BundleError,
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
         InputError,
         SarInferError,
         SchemaError,
+        ServerError,
     )
     from sar_infer.results import ImageResult, Prediction
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
     "BankError",
     "Bundle",
     "BundleError",
@@ -43,6 +46,7 @@ __all__ = [
     "ClassFileError",
     "ClassNameError",
     "Classifier",
+    "Client",
     "DeviceError",
     "ImageError",
     "ImageResult",
@@ -50,15 +54,18 @@ __all__ = [
     "Prediction",
     "SarInferError",
     "SchemaError",
+    "ServerError",
     "__version__",
     "default_bundle",
     "open_bundle",
 ]
 
 _HOMES = {
+    "AsyncClient": "client",
     "Bundle": "bundle",
     "ClassBank": "bank",
     "Classifier": "classifier",
+    "Client": "client",
     "ImageResult": "results",
     "Prediction": "results",
     "default_bundle": "bundle",

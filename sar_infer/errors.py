@@ -10,7 +10,8 @@
     ├── BundleError            a bundle: missing, damaged, inconsistent
     │   └── SchemaError        written by a version that this reader does not know
     ├── BankError              a bank file: damaged, or of another encoder
-    └── DeviceError            the device asked for cannot be had
+    ├── DeviceError            the device asked for cannot be had
+    └── ServerError            a server that a client asks: it refused, or cannot be reached
 """
 
 from __future__ import annotations
@@ -60,3 +61,23 @@ class BankError(SarInferError):
 
 class DeviceError(SarInferError):
     """The device that was asked for cannot be had on this machine."""
+
+
+class ServerError(SarInferError):
+    """A server refused a request, did not answer, or answered what no ``sar-serve`` answers.
+
+    Attributes:
+        detail: One sentence that says why, in the server's words where it said any.
+        status: Of HTTP; None where no answer came.
+        code: Stable, for programs: the server's own (``overloaded``, ``bad-class-name``, …), ``http-STATUS`` where it
+            gave none, or the client's ``unreachable``, ``timeout``, ``unreadable-answer``, ``unsteady``.
+        request_id: Under which the server's log has the request.
+    """
+
+    def __init__(self, detail: str, status: int | None, code: str, request_id: str | None = None) -> None:
+        known = [str(status)] * (status is not None) + [code] + [f"request {request_id}"] * (request_id is not None)
+        super().__init__(f"{detail} ({', '.join(known)})")
+        self.detail = detail
+        self.status = status
+        self.code = code
+        self.request_id = request_id

@@ -59,7 +59,9 @@ def _validation(request: Request, error: Exception) -> Response:
 
 
 def _fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - ``exchange`` logs it
-    return _problem(request, Problem("internal", f"a fault of the server; its log has request {request.state.request_id}"))
+    return _problem(
+        request, Problem("internal", f"a fault of the server; its log has request {request.state.request_id}")
+    )
 
 
 def _http(request: Request, error: Exception) -> Response:

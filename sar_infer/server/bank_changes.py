@@ -7,8 +7,9 @@ that is just a name, without phrases of its own, then has the bundle's row, as a
 
 from __future__ import annotations
 
+import functools
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ class Added:
         return self.phrases == (self.name,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One class of a bank that can change; phrases of the bundle's classes are not known, their names stand there."""
 
@@ -151,9 +152,25 @@ class Snapshot:
             return None
         return Entry(base.bank.names[row], "bundle", (base.bank.names[row],))
 
-    def entries(self) -> Iterator[Entry]:
+    @property
+    def added(self) -> int:
+        """How many classes are not the bundle's."""
+        return len(self.changes.own(self.base))
+
+    @functools.cached_property
+    def _entries(self) -> tuple[Entry, ...]:
+        own, base = self.changes.own(self.base), self.base
+        found: list[Entry] = []
+        for name, key in zip(base.bank.names, base.keys, strict=True):
+            if (added := own.pop(key, None)) is not None:
+                found.append(Entry(name, "added", added.phrases))
+            elif key not in self.changes.removed:
+                found.append(Entry(name, "bundle", (name,)))
+        return (*found, *(Entry(added.name, "added", added.phrases) for added in own.values()))
+
+    def entries(self) -> tuple[Entry, ...]:
         """All classes, in the bank's order."""
-        return (entry for name in self.bank.names if (entry := self.find(name)))
+        return self._entries
 
 
 def compose(base: Base, changes: Changes, encoded: Mapping[str, Floats], old: ClassBank) -> ClassBank:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sar_infer.errors import ImageError
@@ -145,16 +145,30 @@ class _Parser(MultiPartParser):
 
 
 async def _multipart(request: Request, limits: Limits) -> tuple[list[Picture], ClassifyRequest]:
+    parser = _Parser(
+        request.headers,
+        request.stream(),
+        max_files=limits.images + 1,
+        max_fields=limits.classes + 2,
+        max_part_size=limits.body_bytes,
+    )
     try:
-        form = await _Parser(
-            request.headers,
-            request.stream(),
-            max_files=limits.images + 1,
-            max_fields=limits.classes + 2,
-            max_part_size=limits.body_bytes,
-        ).parse()
+        form = await parser.parse()
     except MultiPartException as error:
         raise Problem("bad-request", f"not multipart/form-data: {error.message}") from None
+    try:
+        pictures, options = await _parts(form)
+    finally:
+        await form.close()
+    if not pictures:
+        raise Problem("bad-request", "no picture; expected one or more parts named 'image'")
+    try:
+        return pictures, ClassifyRequest.model_validate(options)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+
+
+async def _parts(form: FormData) -> tuple[list[Picture], dict[str, Any]]:
     pictures: list[Picture] = []
     options: dict[str, Any] = {"images": [""], "classes": []}
     for name, value in form.multi_items():
@@ -168,9 +182,4 @@ async def _multipart(request: Request, limits: Limits) -> tuple[list[Picture], C
             options["classes"].append(value)
         else:
             options[name] = value
-    if not pictures:
-        raise Problem("bad-request", "no picture; expected one or more parts named 'image'")
-    try:
-        return pictures, ClassifyRequest.model_validate(options)
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+    return pictures, options

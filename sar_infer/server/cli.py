@@ -73,13 +73,13 @@ def main(**values: Any) -> None:
 
 
 def _serve(values: dict[str, Any]) -> None:
-    from sar_infer.server.run import listen, serve, set_up_logging
+    from sar_infer.server.run import bind, serve, set_up_logging
     from sar_infer.server.service import Service
 
     settings = _settings(values)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about a picture becomes its error
     set_up_logging(values["log_format"], values["access_log"])
-    listener = None if values["check"] else listen(values["host"], values["port"])
+    listener = None if values["check"] else bind(values["host"], values["port"])
     service = Service.open(settings)
     if listener is None:
         from sar_infer.describe import describe
@@ -87,6 +87,7 @@ def _serve(values: dict[str, Any]) -> None:
         click.echo(describe(service.engine.bundle), nl=False)
         service.close()
         return
+    listener.listen(2048)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     names = len(service.store.bank.names)

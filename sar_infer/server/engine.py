@@ -176,7 +176,7 @@ class Engine:
 
     def _cosine(self, row: Floats) -> float:
         probe = self.bundle.manifest.probe
-        return probe_cosine(probe, row) if probe else float(np.linalg.norm(row))
+        return probe_cosine(probe, row) if probe else 1 - abs(1 - float(np.linalg.norm(row)))
 
     def _keep(self, key: _SetKey, classes: ClassSet) -> None:
         """Remember a class set while the bank is the same, in place of those not used for longest."""

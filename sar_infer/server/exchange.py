@@ -190,7 +190,14 @@ class _Exchange:
         metrics.requests.labels(route, code).inc()
         metrics.seconds.labels(route).observe(seconds)
         method, path = self._scope["method"], self._scope["path"]
-        _access.info("%s %s %s %.1f ms %s", method, path, code, seconds * 1000, self._id)
+        fields = {
+            "method": method,
+            "path": path,
+            "status": int(code),
+            "seconds": round(seconds, 4),
+            "request_id": self._id,
+        }
+        _access.info("%s %s %s %.1f ms %s", method, path, code, seconds * 1000, self._id, extra={"fields": fields})
 
 
 def _digest(text: str) -> bytes:

@@ -71,6 +71,12 @@ class ProblemAnswer(BaseModel):
     request_id: str
 
 
+class ErrorAnswer(BaseModel):
+    """The error of Open Inference Protocol v2 and of Hugging Face's API."""
+
+    error: str
+
+
 class ClassEntry(BaseModel):
     """One class of the bank."""
 

@@ -73,8 +73,8 @@ class Server(uvicorn.Server):
             _log.exception("reload failed, the old bundle stays")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one.
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at an address, not yet listening; port 0 takes a free one.
 
     Raises:
         InputError: the address cannot be had.

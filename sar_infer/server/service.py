@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -172,7 +173,11 @@ class Service:
                 _log.exception("the probe failed")
                 return Readiness(False, None, f"the probe failed: {error}")
         if not cosine >= MIN_COSINE:
-            return Readiness(False, cosine, "the probe picture gives another vector than at export")
+            return Readiness(
+                False,
+                cosine if math.isfinite(cosine) else None,
+                "the probe picture gives another vector than at export",
+            )
         return Readiness(True, cosine)
 
     def _publish(self) -> None:

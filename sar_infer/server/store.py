@@ -47,11 +47,12 @@ class ChangeRefusedError(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """What ``put`` did, and the digest of the bank after it."""
+    """What ``put`` did, the digest of the bank after it, and the class as it is now."""
 
     created: bool
     changed: bool
     etag: str
+    entry: Entry
 
 
 class BankStore:
@@ -112,7 +113,7 @@ class BankStore:
 
     def entries(self) -> tuple[Entry, ...]:
         """All classes, in the bank's order."""
-        return tuple(self.snapshot.entries())
+        return self.snapshot.entries()
 
     def entry(self, name: str) -> Entry:
         """One class; case, space and Unicode form of the name do not count.
@@ -191,16 +192,18 @@ class BankStore:
         spelling = known.name if known else name if row is None else now.base.bank.names[row]
         wanted = (spelling,) if wanted == (name,) else wanted
         if known and known.phrases == wanted:
-            return Change(False, False, now.etag)
+            return Change(False, False, now.etag, known)
+        entry = Entry(spelling, "added", wanted)
         if wanted == (spelling,) and row is not None:
+            entry = Entry(spelling, "bundle", wanted)
             changes, encoded = now.changes.forgetting(key), {}
         else:
             encoded = {key: self._embed([wanted])[0]}
             if known and np.array_equal(encoded[key], now.bank.embeddings[now.bank.index[known.name]]):
-                return Change(False, False, now.etag)
+                return Change(False, False, now.etag, known)
             at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             changes = now.changes.adding(key, Added(spelling, wanted, at))
-        return Change(known is None, True, self._commit(folder, changes, encoded))
+        return Change(known is None, True, self._commit(folder, changes, encoded), entry)
 
     def _remove(self, name: str, if_match: str | None) -> str:
         folder, now = self._owned(), self.snapshot

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sar_infer.server.run import listen, make_server
+from sar_infer.server.run import bind, make_server
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
 
@@ -62,7 +62,7 @@ class Local:
 @contextlib.contextmanager
 def local_server(settings: Settings) -> Iterator[Local]:
     """Serve from a thread of this process until the block ends."""
-    service, listener = Service.open(settings), listen("127.0.0.1", 0)
+    service, listener = Service.open(settings), bind("127.0.0.1", 0)
     server = make_server(service, drain=5)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

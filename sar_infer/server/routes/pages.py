@@ -75,7 +75,7 @@ def _answer(request: Request, name: str) -> Response:
     return Response(file.content, media_type=file.content_type, headers=headers)
 
 
-async def _start(request: Request) -> Response:
+async def _start(request: Request) -> Response:  # noqa: ARG001 - given by the router
     return RedirectResponse("ui", headers=SECURITY_HEADERS)
 
 

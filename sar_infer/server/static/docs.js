@@ -66,10 +66,16 @@ function route(given) {
   const made = Object.assign(element("details", "route"), { id });
   const summary = element("summary");
   summary.append(element("span", `method ${method}`, method.toUpperCase()), element("span", "path", path),
-    element("span", "summary", operation.summary ?? ""));
+    rich("span", "summary", inBrief(operation)));
   made.append(summary);
   made.addEventListener("toggle", () => { if (made.open && made.children.length === 1) made.append(body(given)); });
   return made;
+}
+
+/** FastAPI makes a summary from a function's name where there is none; the description's first sentence says more. */
+function inBrief({ summary = "", description = "", operationId = "" }) {
+  const made = operationId.startsWith(summary.toLowerCase().replaceAll(" ", "_"));
+  return made && description ? description.split(/(?<=[.:;])\s|\n/)[0].replace(/[.:;]$/, "") : summary;
 }
 
 function body(given) {

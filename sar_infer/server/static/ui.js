@@ -7,6 +7,7 @@ const DEBOUNCE_MS = 200;
 const LONGEST_QUERY = 4000; // more names than that travel in the body
 const LONGEST_RANKING = 1000; // how far down one's own names are looked for
 const MOST_PHOTOS = 60;
+const MOST_NAMES = 6; // in a sentence
 
 const $ = (id) => document.getElementById(id);
 const percent = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -258,7 +259,10 @@ function drawRanking() {
   const lower = all.slice(state.topK).filter((prediction) => own.has(spelling(prediction.label)));
   drawBars($("bars"), top);
   drawBars($("lower-bars"), lower);
-  $("lower").hidden = lower.length === 0;
+  const named = new Set(all.map((prediction) => spelling(prediction.label)));
+  const unseen = answer === null || photo.asked !== question() ? [] : state.names.filter((name) => !named.has(spelling(name)));
+  show("beyond", unseen.length === 0 ? "" : `Below rank ${number.format(all.length)}: ${brief(unseen)}`);
+  $("lower").hidden = lower.length === 0 && unseen.length === 0;
   $("legend").hidden = ![...top, ...lower].some((prediction) => prediction.source === "extended");
   $("empty").hidden = photo !== null;
   $("known").textContent = state.model?.classes ? `The server knows ${number.format(state.model.classes)}.` : "";
@@ -266,6 +270,11 @@ function drawRanking() {
   $("ranking").setAttribute("aria-busy", String(photo !== null && photo.asked !== question()));
   if (photo?.error && photo.error.status !== 401) showProblem(photo.error); else $("problem").hidden = true;
   drawFooter(photo);
+}
+
+function brief(names) {
+  const rest = names.length - MOST_NAMES;
+  return names.slice(0, MOST_NAMES).join(", ") + (rest > 0 ? ` and ${number.format(rest)} more` : "");
 }
 
 /** Rows stay in place and change, so that their bars move from the old share to the new one. */

@@ -221,7 +221,7 @@ def test_a_fault_is_a_500_without_insides_and_the_server_goes_on(
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "secret" not in answer.text
     assert answer.json()["request_id"] in answer.json()["detail"]
-    assert "secret inside" in caplog.text
+    wait_for(lambda: "secret inside" in caplog.text)
     assert classify(server).status_code == 200
 
 

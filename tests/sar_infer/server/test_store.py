@@ -95,7 +95,7 @@ def test_nothing_is_written_before_the_first_change(store: BankStore, tmp_path: 
 def test_put_adds_at_the_end_and_survives(store: BankStore, tmp_path: Path) -> None:
     before = store.etag
     change = store.put("  espresso   cup ")
-    assert change == Change(True, True, store.etag)
+    assert change == Change(True, True, store.etag, store.entry("espresso cup"))
     assert store.etag != before
     assert store.bank.names == (*bundle().bank.names, "espresso cup")
     np.testing.assert_array_equal(store.bank.embeddings[-1], unit("e", "espresso cup"))
@@ -107,7 +107,7 @@ def test_put_adds_at_the_end_and_survives(store: BankStore, tmp_path: Path) -> N
 def test_an_identical_put_writes_nothing(store: BankStore, tmp_path: Path) -> None:
     first = store.put("mug", ["a mug", "a  cup"])
     written = (tmp_path / BANK_FILE).stat().st_ino
-    assert store.put("MUG", ["a mug", "a cup"]) == Change(False, False, first.etag)
+    assert store.put("MUG", ["a mug", "a cup"]) == Change(False, False, first.etag, first.entry)
     assert (tmp_path / BANK_FILE).stat().st_ino == written
 
 
@@ -115,7 +115,7 @@ def test_phrases_that_mean_the_same_to_the_encoder_write_nothing(tmp_path: Path)
     lower = encoder()
     store = BankStore.open(tmp_path, bundle(), lambda groups: lower([tuple(map(str.lower, group)) for group in groups]))
     first = store.put("mug", ["a mug"])
-    assert store.put("mug", ["A MUG"]) == Change(False, False, first.etag)
+    assert store.put("mug", ["A MUG"]) == Change(False, False, first.etag, first.entry)
     assert store.entry("mug").phrases == ("a mug",)
     store.close()
 
@@ -123,7 +123,7 @@ def test_phrases_that_mean_the_same_to_the_encoder_write_nothing(tmp_path: Path)
 def test_other_phrases_replace_in_place_and_keep_the_spelling(store: BankStore) -> None:
     store.put("mug")
     store.put("cup")
-    assert store.put("grey  THING", ["fog", "mist"]) == Change(False, True, store.etag)
+    assert store.put("grey  THING", ["fog", "mist"]) == Change(False, True, store.etag, store.entry("grey thing"))
     assert store.put("Mug", ["a mug"]).created is False
     assert listed(store) == [
         ("red", "bundle", ("red",)),
@@ -396,11 +396,13 @@ def test_the_same_bank_in_another_bundle_is_taken_as_it_is(store: BankStore, tmp
     after.close()
 
 
-def test_a_store_that_was_replaced_sends_its_writes_on(store: BankStore) -> None:
+def test_a_store_that_was_replaced_sends_its_writes_on(store: BankStore, tmp_path: Path) -> None:
     old = store.snapshot
     after = store.rebased(bundle(which="f"), encoder("f"))
     assert store.put("mug").etag == after.etag
     store.close()
+    with pytest.raises(InputError, match="another server"):
+        BankStore.open(tmp_path, bundle(), encoder())
     assert store.remove("red") == after.etag
     assert store.snapshot is old
     assert after.bank.names == ("green", "Grey thing", "mug")
@@ -530,7 +532,7 @@ class Model(RuleBasedStateMachine):
             self.added[key] = phrases or ()
         elif self.added.get(key):
             del self.added[key]
-        assert change == Change(key not in known, self.store.etag != before, self.store.etag)
+        assert change == Change(key not in known, self.store.etag != before, self.store.etag, self.store.entry(name))
         assert (known == self.expected()) == (not change.changed)
 
     @rule(name=NAMES)
@@ -572,6 +574,8 @@ class Model(RuleBasedStateMachine):
     def same(self) -> None:
         assert {name.lower(): row for name, row in rows_of(self.store).items()} == self.expected()
         assert len(self.store.bank.names) == len(self.expected_names())
+        assert self.store.entries() == tuple(map(self.store.entry, self.store.bank.names))
+        assert self.store.snapshot.added == sum(entry.origin == "added" for entry in self.store.entries())
 
     def teardown(self) -> None:
         self.store.close()
@@ -579,4 +583,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=150, stateful_step_count=15, deadline=None)
+TestModel.settings = settings(max_examples=1500, stateful_step_count=15, deadline=None)

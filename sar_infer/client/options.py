@@ -1,0 +1,53 @@
+"""What a classification is asked to choose from, and the request that says so."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from sar_infer.client.exchange import Call
+from sar_infer.client.pictures import Picture
+from sar_infer.errors import InputError
+
+if TYPE_CHECKING:
+    from sar_infer.class_set import Classes
+
+Mode = Literal["bank", "extend", "only"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a classification chooses from, and how much it answers."""
+
+    classes: Mapping[str, tuple[str, ...]]
+    mode: Mode | None
+    top_k: int
+
+    @classmethod
+    def of(cls, classes: Classes | None, only: bool, top_k: int, mode: Mode | None) -> Options:
+        """The options of a call.
+
+        Raises:
+            ClassNameError: a name has no phrases, or something is not text.
+            InputError: ``classes`` is a single string, or ``only`` and ``mode`` disagree.
+        """
+        if only and mode not in (None, "only"):
+            raise InputError(f"only and mode {mode!r} disagree; give one of them")
+        phrases = {}
+        if classes is not None:
+            from sar_infer.class_set import phrases_by_name
+
+            phrases = phrases_by_name(classes)
+        return cls(phrases, "only" if only else mode, top_k)
+
+    def call(self, pictures: Sequence[Picture]) -> Call:
+        """A form; JSON where a class has phrases of its own, which a form cannot say."""
+        fields: dict[str, Any] = {"top_k": self.top_k} | ({} if self.mode is None else {"mode": self.mode})
+        if all(phrases == (name,) for name, phrases in self.classes.items()):
+            fields |= {"classes": list(self.classes)}
+            return Call("POST", "/v1/classify", fields=fields, files=[picture.data for picture in pictures])
+        images = [base64.b64encode(picture.data).decode() for picture in pictures]
+        classes = {name: list(phrases) for name, phrases in self.classes.items()}
+        return Call("POST", "/v1/classify", json={**fields, "classes": classes, "images": images})

@@ -1,0 +1,201 @@
+"""What the model behind Open Inference Protocol v2 takes and gives.
+
+Inputs: IMAGE or pixels, and CLASSES where the call has class names of its own. Outputs: SCORES and LABELS (N, C) whose
+columns are the classes of the call, the bank's first, or (N, top_k) with the best first in each row; EMBEDDING (N, D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer import scoring
+from sar_infer.bundle import default_bundle
+from sar_infer.class_set import ClassSet
+from sar_infer.server.body import alone, check_count, decoded
+from sar_infer.server.class_names import cleaned
+from sar_infer.server.engine import Engine, Floats, Phrases, Picture
+from sar_infer.server.inference_protocol import InferOutput, InferRequest
+from sar_infer.server.pictures import all_of
+from sar_infer.server.problems import Problem
+from sar_infer.server.service import Service
+from sar_infer.server.settings import Limits
+from sar_infer.server.tensors import Input, Output
+
+ALIAS = "sar-clip"
+"""A name that the model has whatever its bundle is called."""
+_DATATYPES = {"IMAGE": "BYTES", "pixels": "FP32", "CLASSES": "BYTES"}
+_OUTPUTS = ("SCORES", "LABELS", "EMBEDDING")
+_VERSION_LENGTH = 12
+_MOST_SCORES = 2**18
+
+
+def check_model(service: Service, engine: Engine, model: str, version: str | None = None) -> str:
+    """The version of the model that answers: the first digits of its bundle's digest.
+
+    Raises:
+        Problem: the model or version asked for is another.
+    """
+    path = service.settings.bundle or default_bundle()
+    known, current = path.absolute().name, engine.bundle.manifest.digest[:_VERSION_LENGTH]
+    if model not in (known, ALIAS):
+        raise Problem("not-found", f"no model {model!r:.80}; expected {known} or {ALIAS}")
+    if version not in (None, current):
+        raise Problem("not-found", f"no version {version!r:.80} of {model}; expected {current}")
+    return current
+
+
+def describe(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Name, datatype and shape of each input and output; -1 stands for any size."""
+    manifest = engine.bundle.manifest
+    size = manifest.preprocess.size
+    shapes = {"IMAGE": [-1], "pixels": [-1, 3, size, size], "CLASSES": [-1]}
+    inputs = [{"name": name, "datatype": _DATATYPES[name], "shape": shape} for name, shape in shapes.items()]
+    outputs = [
+        {"name": "SCORES", "datatype": "FP32", "shape": [-1, -1]},
+        {"name": "LABELS", "datatype": "BYTES", "shape": [-1, -1]},
+        {"name": "EMBEDDING", "datatype": "FP32", "shape": [-1, manifest.embed_dim]},
+    ]
+    return inputs, outputs
+
+
+async def infer(service: Service, engine: Engine, asked: InferRequest, tensors: Mapping[str, Input]) -> list[Output]:
+    """The outputs that a call asks for.
+
+    Args:
+        service: Lets the pictures in.
+        engine: Leased from it.
+        asked: The call.
+        tensors: Its inputs by name.
+
+    Raises:
+        Problem: an input, output or parameter is wrong, a picture is bad, or the server is too busy.
+    """
+    limits = service.settings.limits
+    wanted = _wanted(asked)
+    source, pictures = _pictures(tensors, engine.bundle.manifest.preprocess.size, limits)
+    classes = _classes(tensors.get("CLASSES"), limits)
+    only = alone(asked.parameters.mode, bool(classes))
+    chosen: ClassSet | None = None
+    with service.admit(len(pictures)):
+        if any(output.name != "EMBEDDING" for output in wanted):
+            chosen = await engine.class_set(classes, only, service.store.bank)
+            _check_size(len(pictures), len(chosen.names), asked.parameters.top_k)
+        places = [f"{source.name}[{i}]" for i in range(len(pictures))]
+        finish = _Finish(engine, chosen, wanted, asked.parameters.top_k)
+        rows = await all_of(service, engine, pictures, finish, places)
+    for row, place in zip(rows, places, strict=True):
+        if not np.isfinite(row.embedding).all():
+            raise source.wrong(f"{place} gives no finite embedding, its values are too large")
+        if row.best is not None:
+            service.metrics.top_score.observe(row.best)
+    binary = asked.parameters.binary_data_output
+    columns = zip(wanted, zip(*(row.values for row in rows), strict=True), strict=True)
+    return [_output(output, values, binary) for output, values in columns]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One picture: its unit vector (D,), the best score, and its row of each output."""
+
+    embedding: Floats
+    best: float | None
+    values: Sequence[Floats | Sequence[bytes]]
+
+
+class _Finish:
+    """Makes the outputs of one picture in a worker's thread."""
+
+    def __init__(
+        self, engine: Engine, classes: ClassSet | None, wanted: Sequence[InferOutput], top_k: int | None
+    ) -> None:
+        self._logits = engine.classifier.logits
+        self._classes = classes
+        self._names = () if classes is None else tuple(name.encode() for name in classes.names)
+        self._wanted = wanted
+        self._top_k = top_k
+
+    def __call__(self, row: Floats) -> _Row:
+        if self._classes is None:
+            return _Row(row[0], None, [row[0] for _ in self._wanted])
+        logits = self._logits(row, self._classes)
+        scores = scoring.softmax(logits)[0]
+        shown = slice(None) if self._top_k is None else scoring.top_k(logits, self._top_k)[0]
+        values: list[Floats | Sequence[bytes]] = []
+        for output in self._wanted:
+            if (count := output.parameters.classification) is not None:
+                values.append(self._classification(scores, scoring.top_k(logits, count)[0]))
+            elif output.name == "LABELS":
+                values.append(self._names if isinstance(shown, slice) else [self._names[column] for column in shown])
+            else:
+                values.append(scores[shown] if output.name == "SCORES" else row[0])
+        return _Row(row[0], float(scores.max()), values)
+
+    def _classification(self, scores: Floats, columns: npt.NDArray[np.intp]) -> Sequence[bytes]:
+        return [b"%.9g:%d:%b" % (scores[column], column, self._names[column]) for column in columns]
+
+
+def _wanted(asked: InferRequest) -> Sequence[InferOutput]:
+    if not asked.outputs:
+        return [InferOutput(name="SCORES"), InferOutput(name="LABELS")]
+    for i, output in enumerate(asked.outputs):
+        where = f"output {output.name!r:.80}"
+        if output.name not in _OUTPUTS:
+            raise Problem("invalid-request", f"{where}: expected {', '.join(_OUTPUTS)}")
+        if any(output.name == other.name for other in asked.outputs[:i]):
+            raise Problem("invalid-request", f"{where} stands twice")
+        if output.parameters.shared_memory_region is not None:
+            raise Problem("invalid-request", f"{where}: shared memory is not supported")
+        if output.parameters.classification is not None and output.name != "SCORES":
+            raise Problem("invalid-request", f"{where}: classification is of SCORES only")
+    return asked.outputs
+
+
+def _pictures(tensors: Mapping[str, Input], size: int, limits: Limits) -> tuple[Input, Sequence[Picture]]:
+    for tensor in tensors.values():
+        if tensor.datatype != _DATATYPES.get(tensor.name, tensor.datatype):
+            raise tensor.wrong(f"expected datatype {_DATATYPES[tensor.name]}, got {tensor.datatype!r:.40}")
+        if tensor.name not in _DATATYPES:
+            raise tensor.wrong(f"expected {', '.join(_DATATYPES)}")
+    given = [tensors[name] for name in ("IMAGE", "pixels") if name in tensors]
+    if len(given) != 1:
+        raise Problem("invalid-request", "inputs: expected either IMAGE or pixels")
+    (tensor,) = given
+    shape = tensor.shape
+    if not shape or shape[0] < 1 or shape[1:] not in (((), (1,)) if tensor.name == "IMAGE" else ((3, size, size),)):
+        expected = "[N] or [N, 1]" if tensor.name == "IMAGE" else f"[N, 3, {size}, {size}]"
+        raise tensor.wrong(f"expected shape {expected}, got {list(shape)!s:.80}")
+    check_count(shape[0], limits)
+    if tensor.name == "pixels":
+        return tensor, list(tensor.floats())
+    return tensor, [decoded(item) if isinstance(item, str) else item for item in tensor.elements()]
+
+
+def _classes(tensor: Input | None, limits: Limits) -> Phrases:
+    if tensor is None:
+        return {}
+    if len(tensor.shape) != 1 or tensor.shape[0] < 1:
+        raise tensor.wrong(f"expected shape [C], got {list(tensor.shape)!s:.80}")
+    if tensor.count > limits.classes:
+        raise Problem("too-many-classes", f"expected at most {limits.classes} class names, got {tensor.count}")
+    try:
+        return cleaned([item if isinstance(item, str) else item.decode() for item in tensor.elements()], limits)
+    except UnicodeDecodeError:
+        raise tensor.wrong("expected UTF-8") from None
+
+
+def _check_size(pictures: int, classes: int, top_k: int | None) -> None:
+    if pictures * min(classes, top_k or classes) > _MOST_SCORES:
+        raise Problem("invalid-request", f"{pictures} × {classes} scores are too many for one answer; ask for top_k")
+
+
+def _output(output: InferOutput, values: Sequence[Floats | Sequence[bytes]], binary: bool) -> Output:
+    options = output.parameters
+    binary = binary if options.binary_data is None else options.binary_data
+    floats = [row for row in values if isinstance(row, np.ndarray)]
+    texts = [row for row in values if not isinstance(row, np.ndarray)]
+    return Output(output.name, np.stack(floats) if floats else texts, binary)

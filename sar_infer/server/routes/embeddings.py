@@ -1,0 +1,177 @@
+"""``POST /v1/embeddings``: OpenAI's protocol, for class names and, as infinity does it, for pictures."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from sar_infer.errors import ClassNameError
+from sar_infer.server.bank_changes import clean_name
+from sar_infer.server.body import check_count, decoded, parse
+from sar_infer.server.dependencies import Serving
+from sar_infer.server.engine import Floats
+from sar_infer.server.openapi import problems, reference
+from sar_infer.server.pictures import all_of
+from sar_infer.server.problems import Problem
+from sar_infer.server.settings import Limits
+
+router = APIRouter(tags=["embeddings"])
+Modality = Literal["text", "image"]
+
+
+class EmbeddingItem(BaseModel):
+    """An input that says itself what it is: one of the two is given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str | None = None
+    image: str | None = Field(None, description="base64, or a data:image/…;base64,… URI")
+
+
+def _no_tokens(value: Any) -> Any:
+    """Say it plainly, where the types below would say that a number is no string, or a string too short."""
+    items = value if isinstance(value, list) else [value]
+    if not items or value == "":
+        raise PydanticCustomError("empty", "expected at least one text or picture")
+    if isinstance(items[0], int | float | list):
+        raise PydanticCustomError("tokens", "expected text or pictures; token numbers are not taken, send the text")
+    return value
+
+
+class EmbeddingsRequest(BaseModel):
+    """OpenAI's request; what is not named here is ignored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["red mug", "tea pot"], "model": "sar-clip"}]})
+
+    input: Annotated[str | list[str | EmbeddingItem], BeforeValidator(_no_tokens)] = Field(
+        description="one or several: class names, pictures (with modality image), or objects that say which"
+    )
+    model: str = Field("sar-clip", description="any; it is repeated in the answer")
+    modality: Modality = Field("text", description="what the strings of input are")
+    encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32")
+    dimensions: int | None = Field(None, description="the model's own only")
+
+
+class Embedding(BaseModel):
+    """One input's unit vector."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """Tokens of the class names; pictures have none."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    """OpenAI's answer."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class OpenAIError(BaseModel):
+    """What is in OpenAI's error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIErrorAnswer(BaseModel):
+    """OpenAI's error."""
+
+    error: OpenAIError
+
+
+@router.post(
+    "/v1/embeddings",
+    response_model=EmbeddingsAnswer,
+    responses=problems(400, 408, 413, 415, 422, 429, 503, 504, model=OpenAIErrorAnswer),
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": {"schema": reference(EmbeddingsRequest)}}}
+    },
+)
+async def embeddings(request: Request, service: Serving) -> Response:
+    """Unit vectors of class names or pictures, in OpenAI's form; their dot products are cosines.
+
+    A text is a class name and goes through the learned prompt. One bad input fails the call.
+    """
+    asked = parse(EmbeddingsRequest, await request.body())
+    limits = service.settings.limits
+    given = [_item(value, asked.modality, i) for i, value in enumerate(_several(asked.input))]
+    names = _names(given, limits)
+    pictures = {i: decoded(value) for i, (kind, value) in enumerate(given) if kind == "image"}
+    check_count(len(pictures), limits)
+    found: dict[int, Floats] = {}
+    tokens = 0
+    with service.lease() as engine:
+        width = engine.bundle.manifest.embed_dim
+        if asked.dimensions not in (None, width):
+            raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {asked.dimensions}")
+        if names:
+            rows, tokens = await engine.embed_names(list(names.values()))
+            found.update(zip(names, rows, strict=True))
+        if pictures:
+            places = [f"input[{i}]" for i in pictures]
+            with service.admit(len(pictures)):
+                images = await all_of(service, engine, list(pictures.values()), lambda row: row[0], places)
+            found.update(zip(pictures, images, strict=True))
+    answer = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": i, "embedding": _encoded(found[i], asked.encoding_format)}
+            for i in range(len(given))
+        ],
+        "model": asked.model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
+
+
+def _several(value: str | list[str | EmbeddingItem]) -> Sequence[str | EmbeddingItem]:
+    return [value] if isinstance(value, str) else value
+
+
+def _item(value: str | EmbeddingItem, modality: Modality, index: int) -> tuple[Modality, str]:
+    if isinstance(value, str):
+        return modality, value
+    if value.text is not None and value.image is None:
+        return "text", value.text
+    if value.image is not None and value.text is None:
+        return "image", value.image
+    raise Problem("invalid-request", f"input[{index}]: expected either text or image")
+
+
+def _names(given: Sequence[tuple[Modality, str]], limits: Limits) -> dict[int, str]:
+    """The class names by their place in the input."""
+    texts = {i: value for i, (kind, value) in enumerate(given) if kind == "text"}
+    if len(texts) > limits.classes:
+        raise Problem("too-many-classes", f"expected at most {limits.classes} texts in a request, got {len(texts)}")
+    for i, text in texts.items():
+        try:
+            texts[i] = clean_name(text)
+        except ClassNameError as error:
+            raise Problem("bad-class-name", f"input[{i}]: {error}") from None
+    return texts
+
+
+def _encoded(row: Floats, form: Literal["float", "base64"]) -> list[float] | str:
+    if form == "base64":
+        return base64.b64encode(np.ascontiguousarray(row, dtype="<f4").tobytes()).decode()
+    numbers: list[float] = row.tolist()
+    return numbers

@@ -1,0 +1,163 @@
+"""``/v2``: Open Inference Protocol v2 over HTTP, with Triton's binary tensor data and classification extensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from sar_infer import __version__
+from sar_infer.server import inference
+from sar_infer.server.dependencies import Serving
+from sar_infer.server.inference_protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer, read_request
+from sar_infer.server.models import ErrorAnswer
+from sar_infer.server.openapi import BINARY, problems, reference
+from sar_infer.server.problems import Problem
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
+_UNKNOWN = problems(404, 422, model=ErrorAnswer)
+_INFER: dict[str, Any] = {
+    "response_model": InferAnswer,
+    "responses": problems(400, 404, 408, 413, 415, 422, 429, 503, 504, model=ErrorAnswer),
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": reference(InferRequest)},
+                "application/octet-stream": {"schema": BINARY},
+            },
+        }
+    },
+}
+
+
+class Live(BaseModel):
+    """The event loop answers."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Whether a probe picture gives the right vector; ``error`` where it does not."""
+
+    ready: bool
+    name: str | None = None
+    error: str | None = None
+
+
+class ServerMetadata(BaseModel):
+    """What the server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(BaseModel):
+    """One input or output; -1 stands for any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """What the model takes and gives."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+@router.get("", responses=problems(model=ErrorAnswer))
+async def server_metadata() -> ServerMetadata:
+    """Name, version and extensions."""
+    return ServerMetadata(name="sar-clip", version=__version__, extensions=list(EXTENSIONS))
+
+
+@router.get("/health/live")
+async def live() -> Live:
+    """As ``/healthz``."""
+    return Live(live=True)
+
+
+@router.get("/health/ready", response_model=Ready, responses={503: {"model": Ready, "description": "Not ready."}})
+async def ready(service: Serving) -> Response:
+    """As ``/readyz``."""
+    return await _readiness(service, {})
+
+
+@router.get("/models/{model}/ready", response_model=Ready, responses={**_UNKNOWN, 503: {"model": Ready}})
+async def model_ready(service: Serving, model: str) -> Response:
+    """As ``/readyz``, for a model that is known."""
+    inference.check_model(service, service.engine, model)
+    return await _readiness(service, {"name": model})
+
+
+@router.get(
+    "/models/{model}/versions/{version}/ready", response_model=Ready, responses={**_UNKNOWN, 503: {"model": Ready}}
+)
+async def version_ready(service: Serving, model: str, version: str) -> Response:
+    """As ``/readyz``, for a version that is known."""
+    inference.check_model(service, service.engine, model, version)
+    return await _readiness(service, {"name": model})
+
+
+@router.get("/models/{model}", responses=_UNKNOWN)
+async def model_metadata(service: Serving, model: str) -> ModelMetadata:
+    """Versions, inputs and outputs. Of IMAGE and pixels one is given; CLASSES may be left out."""
+    return _metadata(service, model)
+
+
+@router.get("/models/{model}/versions/{version}", responses=_UNKNOWN)
+async def version_metadata(service: Serving, model: str, version: str) -> ModelMetadata:
+    """As without a version, where the version is the one that answers."""
+    return _metadata(service, model, version)
+
+
+@router.post("/models/{model}/infer", **_INFER)
+async def infer(request: Request, service: Serving, model: str) -> Response:
+    """Classify pictures, or embed them; one bad picture fails the call."""
+    return await _infer(request, service, model)
+
+
+@router.post("/models/{model}/versions/{version}/infer", **_INFER)
+async def version_infer(request: Request, service: Serving, model: str, version: str) -> Response:
+    """As without a version, where the version is the one that answers."""
+    return await _infer(request, service, model, version)
+
+
+async def _readiness(service: Serving, fields: dict[str, str]) -> Response:
+    found = await service.readiness()
+    if found.ready:
+        return JSONResponse({**fields, "ready": True})
+    return JSONResponse({**fields, "ready": False, "error": found.reason}, 503, {"Retry-After": "2"})
+
+
+def _metadata(service: Serving, model: str, version: str | None = None) -> ModelMetadata:
+    engine = service.engine
+    current = inference.check_model(service, engine, model, version)
+    inputs, outputs = inference.describe(engine)
+    return ModelMetadata(
+        name=model,
+        versions=[current],
+        platform="onnx_onnxv1",
+        inputs=[TensorMetadata(**fields) for fields in inputs],
+        outputs=[TensorMetadata(**fields) for fields in outputs],
+    )
+
+
+async def _infer(request: Request, service: Serving, model: str, version: str | None = None) -> Response:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise Problem("unsupported-media-type", f"expected a body that is not compressed, got {encoding!r:.40}")
+    with service.lease() as engine:
+        current = inference.check_model(service, engine, model, version)
+        asked, tensors = read_request(await request.body(), request.headers.get(HEADER_LENGTH))
+        outputs = await inference.infer(service, engine, asked, tensors)
+    return answer(outputs, model_name=model, model_version=current, id=asked.id)

@@ -1,0 +1,100 @@
+"""``POST /v1/zero-shot-image-classification``: the task of that name in Hugging Face's API."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from sar_infer.server.bank_changes import clean_name
+from sar_infer.server.body import decoded, parse
+from sar_infer.server.class_names import cleaned
+from sar_infer.server.dependencies import Serving
+from sar_infer.server.models import ErrorAnswer
+from sar_infer.server.openapi import problems, reference
+from sar_infer.server.pictures import all_of
+from sar_infer.server.problems import Problem
+
+router = APIRouter(tags=["zero-shot-image-classification"])
+_PLACE = "{}"
+
+
+class ZeroShotParameters(BaseModel):
+    """The labels, and how they are phrased; what is not named here is ignored."""
+
+    candidate_labels: Annotated[list[str], Field(min_length=1)] | str = Field(description="a list, or text with commas")
+    hypothesis_template: str | None = Field(None, description="phrase with {} where the label goes")
+    multi_label: bool | None = Field(None, description="true is refused: scores are a softmax over the labels")
+
+
+class ZeroShotRequest(BaseModel):
+    """Hugging Face's request; what is not named here is ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"inputs": "iVBORw0KGgo…", "parameters": {"candidate_labels": ["red mug", "tea pot"]}}]
+        }
+    )
+
+    inputs: str = Field(description="the picture in base64, or a data:image/…;base64,… URI")
+    parameters: ZeroShotParameters
+
+
+class ZeroShotElement(BaseModel):
+    """One label, as it was given."""
+
+    label: str
+    score: float = Field(description="softmax over the labels of the call, 0..1")
+
+
+@router.post(
+    "/v1/zero-shot-image-classification",
+    response_model=list[ZeroShotElement],
+    responses=problems(400, 408, 413, 415, 422, 429, 503, 504, model=ErrorAnswer),
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": {"schema": reference(ZeroShotRequest)}}}
+    },
+)
+async def zero_shot(request: Request, service: Serving) -> Response:
+    """Choose from the labels of the call for one picture, the best first.
+
+    A label goes through the learned prompt, or takes its row in the bank. With a template, the filled template is the
+    phrase that goes through the prompt in the label's place.
+    """
+    asked = parse(ZeroShotRequest, await request.body())
+    options, limits = asked.parameters, service.settings.limits
+    if options.multi_label:
+        raise Problem(
+            "invalid-request", "parameters.multi_label: scores are a softmax over the labels, not independent"
+        )
+    labels = _labels(options.candidate_labels)
+    classes = cleaned(_phrases(labels, options.hypothesis_template), limits)
+    spellings = {clean_name(label): label for label in reversed(labels)}
+    with service.lease() as engine, service.admit(1):
+        chosen = await engine.class_set(classes, True, service.store.bank)
+        rank, count = engine.classifier.rank, len(chosen.names)
+        picture = decoded(asked.inputs)
+        (ranked,) = await all_of(service, engine, [picture], lambda row: next(rank(row, chosen, count)), ["inputs"])
+    service.metrics.top_score.observe(ranked[0].score)
+    answer = [{"label": spellings[p.label], "score": p.score} for p in ranked]
+    return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
+
+
+def _labels(given: list[str] | str) -> list[str]:
+    if isinstance(given, list):
+        return given
+    labels = [part.strip() for part in given.split(",") if part.strip()]
+    if not labels:
+        raise Problem("invalid-request", "parameters.candidate_labels: expected labels")
+    return labels
+
+
+def _phrases(labels: list[str], template: str | None) -> list[str] | dict[str, list[str]]:
+    """Labels, with phrases where there is a template; only ``{}`` is replaced, whatever else stands in braces."""
+    if template is None:
+        return labels
+    if _PLACE not in template:
+        raise Problem("invalid-request", "parameters.hypothesis_template: expected text with {} where the label goes")
+    return {label: [template.replace(_PLACE, label)] for label in labels}

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from support.bundles import BANK_NAMES
+from support.pictures import jpeg
+from support.servers import Local, local_server
+
+from sar_infer import Classifier
+from sar_infer.bank import ClassBank
+from sar_infer.server.settings import Settings
+
+KEY = {"Authorization": "Bearer k"}
+
+
+@pytest.fixture
+def server(bundle_path: Path, tmp_path: Path) -> Iterator[Local]:
+    with local_server(Settings(bundle=bundle_path, state=tmp_path, key="k", device="cpu", threads=1)) as local:
+        yield local
+
+
+@pytest.fixture
+def client(server: Local) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=server.url, headers=KEY, timeout=30) as client:
+        yield client
+
+
+def path(name: str) -> str:
+    return "/v1/classes/" + urllib.parse.quote(name, safe="")
+
+
+def listed(client: httpx2.Client, **query: Any) -> list[str]:
+    return [entry["name"] for entry in client.get("/v1/classes", params=query).json()["classes"]]
+
+
+def test_a_class_is_added_used_and_removed(client: httpx2.Client, tmp_path: Path, classifier: Classifier) -> None:
+    added = client.put(path("violet"))
+    assert (added.status_code, added.json()) == (201, {"name": "violet", "origin": "added", "phrases": ["violet"]})
+    assert listed(client) == [*BANK_NAMES, "violet"]
+    answer = client.post("/v1/classify?top_k=9", content=jpeg(), headers={"Content-Type": "image/jpeg"}).json()
+    sources = {p["label"]: p["source"] for p in answer["results"][0]["predictions"]}
+    assert sources == dict.fromkeys([*BANK_NAMES, "violet"], "bank")
+    stored = ClassBank.load(tmp_path / "bank.safetensors")
+    assert np.array_equal(stored.embeddings[-1:], classifier.embed_names(["violet"]))
+    assert answer["bank"] == stored.content_digest == added.headers["etag"].strip('"')
+    removed = client.delete(path("violet"))
+    assert (removed.status_code, removed.content) == (204, b"")
+    assert listed(client) == list(BANK_NAMES)
+    assert client.get(path("violet")).json()["code"] == "not-found"
+
+
+def test_putting_twice_is_doing_once(client: httpx2.Client) -> None:
+    body = {"phrases": ["deep purple", "lilac"]}
+    first = client.put(path("violet"), json=body)
+    again = client.put(path(" VIOLET "), json=body)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.headers["etag"] == again.headers["etag"]
+    assert client.get(path("violet")).json()["phrases"] == body["phrases"]
+    other = client.put(path("violet"), json={"phrases": ["mauve"]})
+    assert (other.status_code, other.json()["phrases"]) == (200, ["mauve"])
+    assert other.headers["etag"] != first.headers["etag"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "50 %", "?x=1", "#1", "crème brûlée", "日本", "a..b", "x;y"])
+def test_any_name_fits_into_a_path(client: httpx2.Client, name: str) -> None:
+    assert client.put(path(name)).json()["name"] == name
+    assert client.get(path(name)).json()["name"] == name
+    assert name in listed(client)
+    assert client.delete(path(name)).status_code == 204
+
+
+def test_a_change_can_be_bound_to_what_was_seen(client: httpx2.Client) -> None:
+    seen = client.get("/v1/classes").headers["etag"]
+    assert client.get("/v1/classes", headers={"If-None-Match": seen}).status_code == 304
+    assert client.put(path("one"), headers={"If-Match": seen}).status_code == 201
+    for late in (
+        client.put(path("two"), headers={"If-Match": seen}),
+        client.delete(path("one"), headers={"If-Match": seen}),
+    ):
+        assert (late.status_code, late.json()["code"]) == (412, "precondition-failed")
+    assert listed(client) == [*BANK_NAMES, "one"]
+    now = client.get("/v1/classes", headers={"If-None-Match": seen}).headers["etag"]
+    assert client.delete(path("one"), headers={"If-Match": now}).status_code == 204
+
+
+def test_the_list_is_told_in_parts(client: httpx2.Client) -> None:
+    assert listed(client, prefix="GR") == ["green", "grey thing"]
+    assert listed(client, limit=2, offset=1) == list(BANK_NAMES[1:3])
+    page = client.get("/v1/classes", params={"limit": 1}).json()
+    assert (len(page["classes"]), page["count"]) == (1, len(BANK_NAMES))
+    assert client.get("/v1/classes", params={"limit": 0}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "bad-request"),
+        (b'{"phrases": []}', "invalid-request"),
+        (b'{"phrase": ["x"]}', "invalid-request"),
+        (b'{"phrases": [" "]}', "bad-class-name"),
+    ],
+)
+def test_a_change_that_cannot_be_used_changes_nothing(client: httpx2.Client, body: bytes, code: str) -> None:
+    seen = client.get("/v1/classes").headers["etag"]
+    answer = client.put(path("violet"), content=body, headers={"Content-Type": "application/json"})
+    assert answer.json()["code"] == code
+    for name in ("x" * 300, "a\tb", " ", "w " * 200):
+        answer = client.put(path(name))
+        assert (answer.status_code, answer.json()["code"]) == (422, "bad-class-name"), name
+    assert client.get("/v1/classes").headers["etag"] == seen
+
+
+def test_the_last_class_stays(client: httpx2.Client) -> None:
+    for name in BANK_NAMES[1:]:
+        assert client.delete(path(name)).status_code == 204
+    answer = client.delete(path(BANK_NAMES[0]))
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+
+
+def test_a_folder_that_cannot_be_written_loses_nothing(
+    client: httpx2.Client, server: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: object, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(ClassBank, "save", full)
+    answer = client.put(path("violet"))
+    assert (answer.status_code, answer.json()["code"]) == (507, "not-stored")
+    assert listed(client) == list(BANK_NAMES)
+
+
+def test_readers_never_wait_for_writers_nor_see_half_a_change(client: httpx2.Client, server: Local) -> None:
+    """While names come and go, each answer fits one state of the bank: n names by its own count and digest."""
+    stop, states, seen = threading.Event(), {}, []
+    states[server.service.store.etag] = len(BANK_NAMES)
+
+    def write() -> None:
+        with httpx2.Client(base_url=server.url, headers=KEY) as writer:
+            for number in range(30):
+                etag = writer.put(path(f"name {number}")).headers["etag"].strip('"')
+                states[etag] = len(BANK_NAMES) + number + 1
+        stop.set()
+
+    def read() -> None:
+        with httpx2.Client(base_url=server.url, headers={**KEY, "Content-Type": "image/jpeg"}) as reader:
+            while not stop.is_set():
+                answer = reader.post("/v1/classify?top_k=100", content=jpeg()).json()
+                seen.append((answer["bank"], answer["classes"], len(answer["results"][0]["predictions"])))
+
+    threads = [threading.Thread(target=write), *(threading.Thread(target=read) for _ in range(3))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len({bank for bank, _, _ in seen}) > 3
+    assert all(count == listed == states[bank] for bank, count, listed in seen)
+
+
+def test_added_classes_are_there_after_a_restart(bundle_path: Path, tmp_path: Path) -> None:
+    settings = Settings(bundle=bundle_path, state=tmp_path / "kept", key="k", device="cpu")
+    with local_server(settings) as server:
+        httpx2.put(server.url + path("violet"), headers=KEY, json={"phrases": ["lilac"]})
+        httpx2.delete(server.url + path("red"), headers=KEY)
+    with local_server(settings) as server:
+        entries = httpx2.get(server.url + "/v1/classes", headers=KEY).json()["classes"]
+    assert [entry["name"] for entry in entries] == [*BANK_NAMES[1:], "violet"]
+    assert entries[-1]["phrases"] == ["lilac"]

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image
+from support.pictures import encoded, huge_png, jpeg
+from support.servers import Local, local_server
+
+from sar_infer import Classifier
+from sar_infer.server.settings import Limits, Settings
+
+RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
+
+
+@pytest.fixture(scope="module")
+def server(bundle_path: Path) -> Iterator[Local]:
+    limits = Limits(images=3, classes=5, pixels=1_000_000)
+    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as local:
+        yield local
+
+
+@pytest.fixture(scope="module")
+def client(server: Local) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=server.url, timeout=30) as client:
+        yield client
+
+
+def raw(client: httpx2.Client, picture: bytes = RED, kind: str = "image/jpeg", **query: Any) -> httpx2.Response:
+    return client.post("/v1/classify", content=picture, params=query, headers={"Content-Type": kind})
+
+
+def predictions(answer: httpx2.Response, index: int = 0) -> list[tuple[str, float, str]]:
+    assert answer.status_code == 200, answer.text
+    return [(p["label"], p["score"], p["source"]) for p in answer.json()["results"][index]["predictions"]]
+
+
+def expected(classifier: Classifier, picture: bytes, **options: Any) -> list[tuple[str, Any, str]]:
+    (result,) = classifier.classify(picture, **options)
+    return [(p.label, pytest.approx(p.score, abs=1e-6), p.source) for p in result.predictions]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"top_k": 2}, {"classes": ["violet", "red"]}, {"classes": ["violet"], "only": True}]
+)
+def test_a_raw_picture_gets_what_the_classifier_says(
+    client: httpx2.Client, classifier: Classifier, options: dict[str, Any]
+) -> None:
+    query = {**options, "mode": "only"} if options.get("only") else options
+    query.pop("only", None)
+    assert predictions(raw(client, **query)) == expected(classifier, RED, **options)
+
+
+def test_all_three_forms_of_a_call_answer_alike(client: httpx2.Client, classifier: Classifier) -> None:
+    files = [("image", ("a.jpg", RED, "image/jpeg")), ("image", ("b.jpg", BLUE, "image/jpeg"))]
+    multipart = client.post("/v1/classify", files=files, data={"classes": ["violet", "teal"], "top_k": "3"})
+    pictures = [base64.b64encode(RED).decode(), "data:image/jpeg;base64," + base64.b64encode(BLUE).decode()]
+    call = {"images": pictures, "classes": ["violet", "teal"], "top_k": 3}
+    for answer in (multipart, client.post("/v1/classify", json=call)):
+        for index, picture in enumerate((RED, BLUE)):
+            wanted = expected(classifier, picture, classes=["violet", "teal"], top_k=3)
+            assert predictions(answer, index) == wanted
+    assert predictions(raw(client, BLUE, classes=["violet", "teal"], top_k=3)) == wanted
+
+
+def test_phrases_by_name_are_averaged(client: httpx2.Client, classifier: Classifier) -> None:
+    classes = {"warm": ["red", "orange tone"], "cold": ["ice"]}
+    call = {"images": [base64.b64encode(RED).decode()], "classes": classes, "mode": "only"}
+    assert predictions(client.post("/v1/classify", json=call)) == expected(classifier, RED, classes=classes, only=True)
+
+
+def test_the_answer_says_what_answered(client: httpx2.Client, classifier: Classifier) -> None:
+    answer = raw(client, classes=["violet"]).json()
+    assert answer["bundle"] == classifier.bundle.manifest.digest
+    assert answer["bank"] == classifier.bank.content_digest
+    assert answer["classes"] == len(classifier.bank.names) + 1
+    assert answer["provider"] == "CPUExecutionProvider"
+    assert set(answer["timings_ms"]) == {"decode", "queue", "infer", "score"}
+    (result,) = answer["results"]
+    assert (result["image"], result["error"], result["error_code"], result["branch"]) == (
+        "image[0]",
+        None,
+        None,
+        "text",
+    )
+    assert [p["rank"] for p in result["predictions"]] == list(range(1, len(result["predictions"]) + 1))
+
+
+def test_modes(client: httpx2.Client) -> None:
+    assert {s for _, _, s in predictions(raw(client, classes=["violet"], mode="extend"))} == {"bank", "extended"}
+    assert [(label, s) for label, _, s in predictions(raw(client, classes=["RED"], mode="only"))] == [("RED", "bank")]
+    assert problem(raw(client, classes=["violet"], mode="bank")) == (422, "invalid-request")
+    assert problem(raw(client, mode="only")) == (422, "invalid-request")
+    assert problem(raw(client, mode="all")) == (422, "invalid-request")
+
+
+def problem(answer: httpx2.Response) -> tuple[int, str]:
+    content = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert content["status"] == answer.status_code
+    assert content["type"] == f"urn:sar-clip:problem:{content['code']}"
+    assert content["title"]
+    assert content["detail"]
+    return answer.status_code, content["code"]
+
+
+GIF = encoded(Image.new("RGB", (20, 20)), "GIF")
+
+
+@pytest.mark.parametrize(
+    ("picture", "wanted"),
+    [
+        (b"", (400, "bad-request")),
+        (b"no picture", (415, "unsupported-format")),
+        (GIF, (415, "unsupported-format")),
+        (RED[:300], (422, "undecodable-image")),
+        (huge_png(1001, 1000), (413, "image-too-large")),
+        (huge_png(300, 2), (413, "image-too-large")),
+    ],
+    ids=["empty", "text", "gif", "truncated", "large", "thin"],
+)
+def test_a_bad_raw_picture_is_a_problem(client: httpx2.Client, picture: bytes, wanted: tuple[int, str]) -> None:
+    assert problem(raw(client, picture)) == wanted
+
+
+def test_a_bad_picture_among_several_fails_alone(client: httpx2.Client) -> None:
+    pictures = [RED, b"nonsense", BLUE]
+    files = [("image", (f"{i}", picture, "image/jpeg")) for i, picture in enumerate(pictures)]
+    answer = client.post("/v1/classify", files=files)
+    assert answer.status_code == 200
+    codes = [(bool(r["predictions"]), r["error_code"]) for r in answer.json()["results"]]
+    assert codes == [(True, None), (False, "unsupported-format"), (True, None)]
+    texts = [base64.b64encode(RED).decode(), "%%%", "https://example.org/cat.jpg"]
+    results = client.post("/v1/classify", json={"images": texts}).json()["results"]
+    assert [bool(r["predictions"]) for r in results] == [True, False, False]
+    assert "base64" in results[1]["error"]
+    assert "URLs are not fetched" in results[2]["error"]
+
+
+@pytest.mark.parametrize(
+    ("call", "wanted"),
+    [
+        ({"images": ["aa"] * 4}, (413, "too-many-images")),
+        ({"images": []}, (422, "invalid-request")),
+        ({}, (422, "invalid-request")),
+        ({"images": ["aa"], "top_k": 0}, (422, "invalid-request")),
+        ({"images": ["aa"], "topk": 1}, (422, "invalid-request")),
+        ({"images": ["aa"], "classes": ["x"] * 6}, (422, "too-many-classes")),
+        ({"images": ["aa"], "classes": {"a": ["p"] * 6}}, (422, "too-many-classes")),
+        ({"images": ["aa"], "classes": ["x" * 257]}, (422, "bad-class-name")),
+        ({"images": ["aa"], "classes": [" "]}, (422, "bad-class-name")),
+        ({"images": ["aa"], "classes": ["a\0b"]}, (422, "bad-class-name")),
+        ({"images": ["aa"], "classes": {"a": []}}, (422, "bad-class-name")),
+        ({"images": ["aa"], "classes": [" ".join("wxyz") * 25]}, (422, "bad-class-name")),
+    ],
+)
+def test_a_json_call_that_cannot_be_used(client: httpx2.Client, call: object, wanted: tuple[int, str]) -> None:
+    assert problem(client.post("/v1/classify", json=call)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "wanted"),
+    [
+        ("application/json", b"{", (400, "bad-request")),
+        ("application/json", b"\xff", (400, "bad-request")),
+        ("application/json", b"[]", (422, "invalid-request")),
+        ("text/plain", RED, (415, "unsupported-media-type")),
+        ("application/x-www-form-urlencoded", RED, (415, "unsupported-media-type")),
+        ("multipart/form-data", RED, (400, "bad-request")),
+        ("multipart/form-data; boundary=x", b"--y\r\n", (400, "bad-request")),
+        ("multipart/form-data; boundary=x", b"--x--\r\n", (400, "bad-request")),
+    ],
+)
+def test_a_body_of_another_form_than_it_says(
+    client: httpx2.Client, kind: str, body: bytes, wanted: tuple[int, str]
+) -> None:
+    assert problem(raw(client, body, kind)) == wanted
+
+
+def test_multipart_fields_are_checked(client: httpx2.Client) -> None:
+    image = ("image", ("a.jpg", RED, "image/jpeg"))
+    assert problem(client.post("/v1/classify", files=[image] * 4)) == (413, "too-many-images")
+    for data in ({"top_k": "many"}, {"mode": "all"}, {"colour": "red"}, {"image": "text"}):
+        assert problem(client.post("/v1/classify", files=[image], data=data)) == (422, "invalid-request"), data
+
+
+def test_decomposed_letters_and_odd_spaces_are_the_same_name(client: httpx2.Client) -> None:
+    answers = [raw(client, classes=[name], mode="only") for name in ("caf\u00e9  au lait", "cafe\u0301 au lait ")]
+    assert len({json.dumps(predictions(answer)) for answer in answers}) == 1
+
+
+def test_wrong_method_and_unknown_route_are_problems(client: httpx2.Client) -> None:
+    answer = client.get("/v1/classify")
+    assert problem(answer) == (405, "method-not-allowed")
+    assert answer.headers["allow"] == "POST"
+    assert problem(client.get("/v1/nowhere")) == (404, "not-found")

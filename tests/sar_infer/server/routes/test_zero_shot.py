@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from support.pictures import jpeg
+from support.servers import Local, local_server
+
+from sar_infer import Classifier
+from sar_infer.server.settings import Limits, Settings
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+PATH = "/v1/zero-shot-image-classification"
+RED = jpeg(colour=(220, 20, 20))
+LABELS = ["violet", "red", "grey thing"]
+
+
+@pytest.fixture(scope="module")
+def server(bundle_path: Path) -> Iterator[Local]:
+    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=Limits(classes=5))) as local:
+        yield local
+
+
+@pytest.fixture(scope="module")
+def client(server: Local) -> Any:
+    return huggingface_hub.InferenceClient(model=server.url + PATH, token=False)
+
+
+def post(server: Local, inputs: Any = None, **parameters: Any) -> httpx2.Response:
+    inputs = base64.b64encode(RED).decode() if inputs is None else inputs
+    return httpx2.post(server.url + PATH, json={"inputs": inputs, "parameters": parameters}, timeout=30)
+
+
+def expected(classifier: Classifier, classes: Any) -> list[tuple[str, Any]]:
+    (result,) = classifier.classify(RED, classes, only=True, top_k=100)
+    return [(p.label, pytest.approx(p.score, abs=1e-6)) for p in result.predictions]
+
+
+def pairs(answer: Any) -> list[tuple[str, float]]:
+    return [(item["label"], item["score"]) for item in answer]
+
+
+def test_hugging_face_s_client(client: Any, classifier: Classifier) -> None:
+    found = client.zero_shot_image_classification(RED, LABELS)
+    assert [(item.label, item.score) for item in found] == expected(classifier, LABELS)
+    assert sum(item.score for item in found) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_filled_template_is_the_phrase(client: Any, classifier: Classifier) -> None:
+    template = "a {} photo"
+    found = client.zero_shot_image_classification(RED, LABELS, hypothesis_template=template)
+    phrases = {label: [template.replace("{}", label)] for label in LABELS}
+    assert [(item.label, item.score) for item in found] == expected(classifier, phrases)
+    assert [item.score for item in found] != [score for _, score in expected(classifier, LABELS)]
+
+
+def test_labels_as_text_with_commas(server: Local, classifier: Classifier) -> None:
+    answer = post(server, candidate_labels="violet, red ,grey thing,")
+    assert pairs(answer.json()) == expected(classifier, LABELS)
+
+
+def test_labels_come_back_as_they_were_given(server: Local) -> None:
+    answer = post(server, candidate_labels=[" Red", "grey  thing", "grey thing", "red", "teal"])
+    assert sorted(label for label, _ in pairs(answer.json())) == [" Red", "grey  thing", "teal"]
+
+
+def test_data_uris_single_labels_and_what_is_ignored(server: Local) -> None:
+    uri = "data:image/jpeg;base64," + base64.b64encode(RED).decode()
+    body = {
+        "inputs": uri,
+        "parameters": {"candidate_labels": ["violet"], "multi_label": False, "top_k": 1},
+        "options": {"wait_for_model": True},
+    }
+    assert httpx2.post(server.url + PATH, json=body).json() == [{"label": "violet", "score": 1.0}]
+
+
+def test_nothing_else_in_braces_is_filled(server: Local, classifier: Classifier) -> None:
+    template = "{} {0.__class__}"
+    answer = post(server, candidate_labels=["red", "teal"], hypothesis_template=template)
+    phrases = {label: [template.replace("{}", label)] for label in ("red", "teal")}
+    assert pairs(answer.json()) == expected(classifier, phrases)
+
+
+BAD: list[tuple[dict[str, Any], int, str]] = [
+    ({"candidate_labels": []}, 422, "parameters.candidate_labels"),
+    ({"candidate_labels": " , "}, 422, "parameters.candidate_labels: expected labels"),
+    ({}, 422, "parameters.candidate_labels"),
+    ({"candidate_labels": ["a"] * 6}, 422, "at most 5 class names"),
+    ({"candidate_labels": ["red", " "]}, 422, "is empty"),
+    ({"candidate_labels": ["red"], "multi_label": True}, 422, "softmax"),
+    ({"candidate_labels": ["red"], "hypothesis_template": "a photo"}, 422, "with {} where the label goes"),
+    ({"candidate_labels": ["red"], "hypothesis_template": "{}" * 200}, 422, "characters"),
+    ({"candidate_labels": ["red"], "inputs": "?"}, 422, "inputs: not valid base64"),
+    ({"candidate_labels": ["red"], "inputs": "bm8="}, 415, "inputs: not an image"),
+    ({"candidate_labels": ["red"], "inputs": {"image": "bm8="}}, 422, "inputs: "),
+    ({"candidate_labels": ["red"], "inputs": "http://example.org/a.jpg"}, 422, "URLs are not fetched"),
+]
+
+
+@pytest.mark.parametrize(("options", "status", "message"), BAD)
+def test_errors(server: Local, options: dict[str, Any], status: int, message: str) -> None:
+    answer = post(server, **options)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+    assert message in answer.json()["error"]
+
+
+def test_hugging_face_s_client_shows_the_error(client: Any) -> None:
+    with pytest.raises(huggingface_hub.errors.HfHubHTTPError, match="inputs: not an image"):
+        client.zero_shot_image_classification(b"no picture", LABELS)

@@ -1,0 +1,50 @@
+"""A real browser, headless Chromium, for tests of the pages against the real server."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.browser import Watch
+
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--disable-quic", "--disable-dev-shm-usage",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Not for the session: while it runs, asyncio believes that its loop runs in this thread."""
+    driver = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("needs the program chromium")
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., tuple[Any, Watch]]]:
+    """Opens a page of a server in a context of its own; it is watched until the test ends."""
+    opened: list[tuple[Any, Watch]] = []
+
+    def open_page(url: str, path: str = "/ui", script: str = "", **settings: Any) -> tuple[Any, Watch]:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **settings})
+        context.set_default_timeout(15_000)
+        page = context.new_page()
+        watch = Watch(page, url)
+        opened.append((context, watch))
+        if script:
+            page.add_init_script(script)
+        page.goto(url + path)
+        return page, watch
+
+    yield open_page
+    for context, watch in opened:
+        context.close()
+        watch.check()

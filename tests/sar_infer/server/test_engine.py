@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.bundles import write_bundle
+
+from sar_infer import Classifier
+from sar_infer.artefact import Probe
+from sar_infer.bundle import default_bundle, open_bundle
+from sar_infer.errors import BundleError
+from sar_infer.probe import probe_picture
+from sar_infer.server.engine import Engine, Floats
+from sar_infer.server.metrics import Metrics
+from sar_infer.server.settings import Settings
+
+BOUND = 2e-6
+"""Between a picture's unit row alone and in any company: the last digits of fp32 sums, whose order a batch may change."""
+
+
+@pytest.fixture(scope="module")
+def mini() -> Classifier:
+    return Classifier(open_bundle(default_bundle()), device="cpu", threads=2, spin=False)
+
+
+@pytest.fixture(scope="module")
+def pictures(mini: Classifier) -> Sequence[Floats]:
+    size = mini.bundle.manifest.preprocess.size
+    coarse = np.random.default_rng(3).random((10, 3, 8, 8), dtype=np.float32)
+    return [np.kron(p, np.ones((size // 8, size // 8), dtype=np.float32)) * 2 - 1 for p in coarse]
+
+
+@pytest.fixture(scope="module")
+def alone(mini: Classifier, pictures: Sequence[Floats]) -> Floats:
+    return np.concatenate([mini.encode([picture]) for picture in pictures])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    order=st.lists(st.integers(0, 9), min_size=1, max_size=16),
+    workers=st.integers(1, 3),
+    max_batch=st.sampled_from([1, 2, 3, 8]),
+)
+def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
+    mini: Classifier, pictures: Sequence[Floats], alone: Floats, order: list[int], workers: int, max_batch: int
+) -> None:
+    async def go() -> Floats:
+        engine = Engine(mini, Settings(device="cpu", workers=workers, max_batch=max_batch), Metrics())
+        outcomes = await engine.each([pictures[i] for i in order], lambda row: row[0])
+        engine.close()
+        return np.array([outcome.value for outcome in outcomes])
+
+    found = asyncio.run(go())
+    assert np.abs(found - alone[order]).max() <= BOUND
+
+
+def test_the_bound_tells_pictures_apart(alone: Floats) -> None:
+    distances = np.abs(alone[:, None] - alone[None]).max(axis=2) + np.eye(10)
+    assert distances.min() > 1000 * BOUND
+
+
+def test_class_sets_are_kept_while_the_bank_is_the_same(bundle_path: Path) -> None:
+    async def go() -> None:
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Settings(bundle=bundle_path), Metrics())
+        bank = engine.bundle.bank
+        first = await engine.class_set({"violet": ("violet",)}, False, bank)
+        assert await engine.class_set({"violet": ("violet",)}, False, bank) is first
+        assert await engine.class_set({"violet": ("violet",)}, True, bank) is not first
+        other = type(bank)(bank.names[:2], bank.embeddings[:2], bank.encoder_digest)
+        assert (await engine.class_set({}, False, other)).names == bank.names[:2]
+        assert list(engine._sets) == [(other.content_digest, (), False)]
+        engine.close()
+
+    asyncio.run(go())
+
+
+def test_class_sets_that_are_kept_are_limited_by_their_rows(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sar_infer.server.engine._SET_ROWS", 20)
+
+    async def go() -> None:
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Settings(bundle=bundle_path), Metrics())
+        for number in range(12):
+            await engine.class_set({f"name {number}": (f"name {number}",)}, False, engine.bundle.bank)
+        kept = [given[0][0] for _, given, _ in engine._sets]
+        assert kept == [f"name {number}" for number in range(12 - len(kept), 12)]
+        assert sum(len(s.names) for s in engine._sets.values()) <= 20
+        engine.close()
+
+    asyncio.run(go())
+
+
+def test_an_encoder_that_computes_something_else_is_refused(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = probe_picture(Classifier.open(bundle_path).bundle.manifest.preprocess.size, 5)
+    vector = Classifier.open(bundle_path, "cpu").embed_images([picture])[0]
+    path = write_bundle(tmp_path / "probed", probe=Probe(5, tuple(vector.tolist())))
+    Engine.open(Settings(bundle=path, device="cpu"), Metrics()).close()
+    honest = Classifier.encode
+    monkeypatch.setattr(Classifier, "encode", lambda self, pixels: honest(self, pixels)[:, ::-1])
+    with pytest.raises(BundleError, match="another vector than at export"):
+        Engine.open(Settings(bundle=path, device="cpu"), Metrics())
+    monkeypatch.setattr(Classifier, "encode", lambda self, pixels: honest(self, pixels) * np.float32(np.nan))
+    for bundle in (path, bundle_path):
+        with pytest.raises(BundleError, match="cosine nan"):
+            Engine.open(Settings(bundle=bundle, device="cpu"), Metrics())

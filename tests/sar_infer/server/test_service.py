@@ -1,0 +1,185 @@
+"""Readiness, and the exchange of a bundle under traffic."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from support.bundles import write_bundle
+from support.pictures import jpeg
+from support.servers import Local, local_server, serving
+
+from sar_infer import Classifier
+from sar_infer.server.settings import Settings
+
+IMAGE = {"Content-Type": "image/jpeg"}
+KEY = {"Authorization": "Bearer k"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def server(path: Path, tmp_path: Path) -> Iterator[Local]:
+    with local_server(Settings(bundle=path, state=tmp_path / "state", key="k", device="cpu", threads=1)) as local:
+        yield local
+
+
+def labels(url: str, **query: Any) -> set[str]:
+    answer = httpx2.post(f"{url}/v1/classify", content=jpeg(), params={"top_k": 50, **query}, headers={**IMAGE, **KEY})
+    assert answer.status_code == 200, answer.text
+    return {p["label"] for p in answer.json()["results"][0]["predictions"]}
+
+
+def replace(path: Path, *names: str) -> None:
+    """A new bundle in the place of the old one, as a deployment does it."""
+    new = write_bundle(path.with_name("new"), names)
+    shutil.rmtree(path)
+    new.rename(path)
+
+
+def test_a_reload_exchanges_the_bundle_and_keeps_what_was_added(server: Local, path: Path) -> None:
+    assert httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY).status_code == 201
+    replace(path, "one", "two")
+    answer = httpx2.post(f"{server.url}/v1/reload", headers=KEY)
+    assert answer.status_code == 200
+    assert answer.json()["classes"] == 3
+    assert labels(server.url) == {"one", "two", "violet"}
+    assert httpx2.get(f"{server.url}/readyz").status_code == 200
+    assert server.metric("sar_reloads_total", outcome="done") == 1
+    assert server.metric("sar_bank_classes", origin="added") == 1
+
+
+def test_a_bad_bundle_is_refused_and_the_old_one_stays(server: Local, path: Path) -> None:
+    before = labels(server.url)
+    bank = path / "bank.safetensors"
+    bank.write_bytes(bank.read_bytes()[:-1] + b"\0")
+    answer = httpx2.post(f"{server.url}/v1/reload", headers=KEY)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad-bundle")
+    assert "bank.safetensors" in answer.json()["detail"]
+    shutil.rmtree(path)
+    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY).status_code == 422
+    assert labels(server.url) == before
+    assert labels(server.url, classes="teal", mode="only") == {"teal"}  # names are encoded without the folder
+    assert server.metric("sar_reloads_total", outcome="refused") == 2
+
+
+def test_requests_that_have_begun_end_with_the_bundle_they_began_with(
+    server: Local, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, gate, reached = server.service.engine, threading.Event(), threading.Event()
+    encode = old._batcher._encode
+
+    def waiting(pixels: Any) -> Any:
+        reached.set()
+        gate.wait(10)
+        return encode(pixels)
+
+    monkeypatch.setattr(old._batcher, "_encode", waiting)
+    found: list[set[str]] = []
+    thread = threading.Thread(target=lambda: found.append(labels(server.url)))
+    thread.start()
+    assert reached.wait(5)
+    replace(path, "one", "two")
+    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=20).status_code == 200
+    assert labels(server.url) == {"one", "two"}
+    gate.set()
+    thread.join(10)
+    assert found == [{"red", "green", "blue", "grey thing"}]
+    assert old._decoders._shutdown
+    assert not server.service.engine._decoders._shutdown
+
+
+def test_changes_and_reloads_need_a_key(path: Path, tmp_path: Path) -> None:
+    with local_server(Settings(bundle=path, state=tmp_path / "state", device="cpu")) as server:
+        for method, route in (("POST", "/v1/reload"), ("PUT", "/v1/classes/x"), ("DELETE", "/v1/classes/red")):
+            answer = httpx2.request(method, server.url + route)
+            assert (answer.status_code, answer.json()["code"]) == (403, "writes-disabled"), route
+            assert "SAR_API_KEY" in answer.json()["detail"]
+    with local_server(Settings(bundle=path, key="k", device="cpu")) as server:
+        answer = httpx2.put(f"{server.url}/v1/classes/x", headers=KEY)
+        assert (answer.status_code, answer.json()["code"]) == (403, "writes-disabled")
+        assert "--state" in answer.json()["detail"]
+
+
+def test_readiness_runs_the_model(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sar_infer.server.service._PROBE_EVERY", 0.0)
+    assert httpx2.get(f"{server.url}/readyz").json()["ready"]
+    batcher = server.service.engine._batcher
+    healthy = batcher._encode
+    broken: list[Any] = [
+        lambda pixels: healthy(pixels) * np.float32("nan"),
+        lambda pixels: healthy(pixels) * np.float32(0.5),
+        lambda pixels: healthy(pixels) * np.float32(2),
+        lambda pixels: 1 / 0,
+    ]
+    for encode in broken:
+        batcher._encode = encode
+        answer = httpx2.get(f"{server.url}/readyz")
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        assert answer.json()["reason"]
+        assert server.metric("sar_ready") == 0
+        assert httpx2.get(f"{server.url}/healthz").status_code == 200
+    batcher._encode = healthy
+    assert httpx2.get(f"{server.url}/readyz").status_code == 200
+
+
+def test_readiness_is_asked_of_the_model_at_most_every_two_seconds(server: Local) -> None:
+    batcher, asked = server.service.engine._batcher, []
+    encode = batcher._encode
+    batcher._encode = lambda pixels: asked.append(1) or encode(pixels)  # type: ignore[func-returns-value]
+    for _ in range(20):
+        assert httpx2.get(f"{server.url}/readyz").status_code == 200
+    assert len(asked) == 1
+
+
+def test_sighup_exchanges_and_sigterm_drains(path: Path) -> None:
+    with serving("--bundle", str(path), "--notice", "0.5") as server:
+        replace(path, "one", "two")
+        server.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 20
+        while httpx2.get(f"{server.url}/v1/model").json()["classes"] != 2:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        path.joinpath("manifest.json").unlink()
+        server.process.send_signal(signal.SIGHUP)
+        while "reload refused" not in server.log.read_text():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        server.process.terminate()
+        while (answer := httpx2.get(f"{server.url}/readyz")).status_code == 200:
+            assert time.monotonic() < end
+        assert answer.json()["reason"] == "shutting down"
+        assert labels(server.url) == {"one", "two"}
+        assert server.process.wait(10) == 0
+
+
+def test_a_request_in_flight_is_answered_before_the_server_ends(path: Path) -> None:
+    """The body of a request that has begun arrives after SIGTERM."""
+    import socket
+
+    picture = jpeg()
+    with serving("--bundle", str(path)) as server, socket.create_connection(("127.0.0.1", server.port)) as talk:
+        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}"
+        talk.sendall(head.encode() + b"\r\n\r\n" + picture[:50])
+        time.sleep(0.2)
+        server.process.terminate()
+        time.sleep(0.3)
+        talk.sendall(picture[50:])
+        assert talk.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+        assert server.process.wait(10) == 0
+
+
+def test_the_classifier_answers_alike(server: Local, path: Path) -> None:
+    (result,) = Classifier.open(path, "cpu").classify(jpeg(), top_k=50)
+    assert {p.label for p in result.predictions} == labels(server.url)
