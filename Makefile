@@ -15,14 +15,14 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast check format format-check lint types imports readme wheel wheel-test bench clean
+.PHONY: help install demo test test-fast check format format-check lint types imports readme wheel wheel-test image bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(TRAIN) ## the three commands, in $(VENV)
-	@echo "Installed: $(VENV)/bin/sar-train, sar-export, sar-classify, sar-experiment"
+install: $(TRAIN) ## all commands, in $(VENV)
+	@echo "Installed: $(VENV)/bin/sar-train, sar-export, sar-classify, sar-serve, sar-experiment"
 
 demo: $(TRAIN) ## learn a prompt from shipped features, export a bundle, classify photos (about a minute)
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) scripts/demo.py
@@ -62,6 +62,9 @@ wheel: $(DEV) ## source archive and wheel, into dist/
 wheel-test: $(DEV) ## the wheel alone, without torch, in a fresh environment of each Python claimed
 	$(PY) scripts/wheel_test.py
 
+image: ## build the container image and test it (docker, podman or, as root, buildah)
+	.ci/image
+
 bench: $(DEV) ## the measurements behind README's figures (needs an idle machine)
 	for script in benchmarks/*.py; do $(PY) "$$script" || exit 1; done
 
@@ -78,7 +81,7 @@ $(PY):
 
 $(VENV)/.installed-train: pyproject.toml | $(PY)
 	@echo "Installing into $(VENV): torch and what goes with it, some minutes on a first run."
-	$(PY) -m pip install --editable '.[experiment]' 'scikit-image>=0.26'
+	$(PY) -m pip install --editable '.[experiment,serve,client]' 'scikit-image>=0.26'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(PY)

@@ -1,20 +1,23 @@
 """Build the wheel and use it the way a user does: alone, without torch, on every Python that it claims to support.
 
 For each interpreter found: a fresh environment, the base install, then from an empty folder the three commands'
-``--help``, ``sar-classify --version`` and one generated picture classified with the bundle inside the wheel. A claimed
-Python that is not on the machine is named as not tested; none at all is a failure.
+``--help``, ``sar-classify --version`` and one generated picture classified with the bundle inside the wheel; then the
+extra ``serve``, and the same picture through ``sar-serve``. A claimed Python that is not on the machine is named as not
+tested; none at all is a failure.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -128,6 +131,39 @@ def use(wheel: Path, python: str, folder: Path) -> None:
     )
     expect(refused.returncode != 0 and "[train]" in refused.stderr, "sar-train without torch names no extra to install")
     expect("Traceback" not in refused.stderr, "sar-train without torch shows a traceback")
+    bare = subprocess.run(
+        [str(tools / "sar-serve")], cwd=home, env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    expect(bare.returncode == 2 and "[serve]" in bare.stderr, "sar-serve without its extra names none to install")
+    serve(wheel, tools, home, answer["predictions"][0]["label"])
+
+
+def serve(wheel: Path, tools: Path, home: Path, label: str) -> None:
+    """Install the extra and have the picture classified over HTTP.
+
+    Raises:
+        SystemExit: the server does not start, does not answer, answers something else than ``label``, or does not stop.
+    """
+    run([str(tools / "python"), "-m", "pip", "install", "--quiet", f"{wheel}[serve]"], cwd=home)
+    expect(run([str(tools / "python"), "-c", ABSENT], cwd=home).strip() == "[]", "[serve] installs torch or a relative")
+    environment = {k: v for k, v in clean_environment().items() if not k.startswith("SAR_")}
+    command = [str(tools / "sar-serve"), "--port", "0"]
+    with subprocess.Popen(command, cwd=home, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            first = server.stderr.readline() if server.stderr else ""
+            found = re.search(r"on (http://\S+)", first)
+            expect(found is not None, f"sar-serve does not start: {first}")
+            picture = (home / "picture.png").read_bytes()
+            call = urllib.request.Request(
+                f"{found[1] if found else ''}/v1/classify?classes=lunar+eclipse", picture, {"Content-Type": "image/png"}
+            )
+            with urllib.request.urlopen(call, timeout=60) as response:  # noqa: S310 - our own, on the loopback
+                result = json.load(response)["results"][0]
+            expect(result["predictions"][0]["label"] == label, f"sar-serve and sar-classify differ: {result}")
+            server.terminate()
+            expect(server.wait(60) == 0, "sar-serve does not stop on SIGTERM")
+        finally:
+            server.kill()
 
 
 def run(command: list[str], cwd: Path) -> str:

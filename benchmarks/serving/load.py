@@ -1,0 +1,156 @@
+"""The load generator, closed loop: N keep-alive clients, each sending its next photo when the last was answered.
+
+    python -m benchmarks.serving.load --port 8000 --path /v1/classify --photos DIR --clients 8 --seconds 20
+
+A process of its own. It prints ``start`` when the warm-up is over, ``at N`` after each ``--report`` answers, then JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import itertools
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving.connection import Connection, percentiles, requests
+
+KEPT = 20
+"""Every so many answers one is kept and its label told, so that the caller can see whose answer it was."""
+
+
+class Tally:
+    """What has been counted since the warm-up."""
+
+    def __init__(self, report: int = 0) -> None:
+        self.seconds: list[float] = []
+        self.statuses: Counter[str] = Counter()
+        self.kept: list[tuple[int, bytes]] = []
+        self._report = report
+
+    def add(self, photo: int, status: int | str, body: bytes, seconds: float) -> None:
+        """Count one answer, or its absence under the error's name."""
+        self.statuses[str(status)] += 1
+        self.seconds.append(seconds)
+        if status == 200 and len(self.seconds) % KEPT == 0:
+            self.kept.append((photo, body))
+        if self._report and len(self.seconds) % self._report == 0:
+            print(f"at {len(self.seconds)}", flush=True)
+
+
+class Plan:
+    """The order of photos, which all clients share, and when to stop."""
+
+    def __init__(self, prepared: list[bytes], seconds: float, count: int) -> None:
+        self.prepared = prepared
+        self.end = time.perf_counter() + seconds
+        self.tally = Tally()
+        self._left = count
+        self._order = _shuffled(len(prepared))
+
+    def next(self) -> int | None:
+        """The photo to send next; None where it is over."""
+        if self._left == 0 or time.perf_counter() >= self.end:
+            return None
+        self._left -= 1  # negative from the start where there is no limit
+        return next(self._order)
+
+
+async def client(port: int, plan: Plan) -> None:
+    """One client until the plan is over."""
+    connection = await Connection.open(port)
+    while (photo := plan.next()) is not None:
+        start = time.perf_counter()
+        try:
+            if connection.closed:
+                connection = await Connection.open(port)
+            status, body = await connection.ask(plan.prepared[photo])
+            plan.tally.add(photo, status, body, time.perf_counter() - start)
+        except OSError as error:
+            plan.tally.add(photo, type(error).__name__, b"", time.perf_counter() - start)
+            connection.close()
+            await asyncio.sleep(0.05)
+    connection.close()
+
+
+async def drive(given: argparse.Namespace) -> dict[str, Any]:
+    """Warm up, then count; the clients stay connected in between."""
+    prepared = requests(given.photos, given.path)
+    plan = Plan(prepared, given.warm + given.seconds, given.requests + given.warm_requests if given.requests else -1)
+    tasks = [asyncio.create_task(client(given.port, plan)) for _ in range(given.clients)]
+    while len(plan.tally.seconds) < given.warm_requests or time.perf_counter() < plan.end - given.seconds:
+        await asyncio.sleep(0.005)
+    plan.tally = Tally(given.report)
+    print("start", flush=True)
+    start, cpu = time.perf_counter(), time.process_time()
+    if given.requests:
+        await asyncio.gather(*tasks)
+    else:
+        await asyncio.sleep(plan.end - start)
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    tally, plan.tally = plan.tally, Tally()
+    print("stop", flush=True)
+    await asyncio.gather(*tasks)
+    good = tally.statuses["200"]
+    return {
+        "clients": given.clients,
+        "wall": wall,
+        "client_cpu": cpu,
+        "images": good,
+        "errors": sum(tally.statuses.values()) - good,
+        "statuses": dict(tally.statuses),
+        "latency_ms": percentiles(tally.seconds),
+        "labels": [(photo, label(body)) for photo, body in tally.kept],
+    }
+
+
+def label(body: bytes) -> str:
+    """The best label of an answer, ours or a peer's."""
+    answer = json.loads(body)
+    predictions = answer["results"][0]["predictions"] if "results" in answer else answer["predictions"]
+    return str(predictions[0]["label"])
+
+
+def run(coroutine: Any) -> Any:
+    """``asyncio.run``, on uvloop where it is installed."""
+    gc.disable()
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(coroutine)
+    return uvloop.run(coroutine)
+
+
+def _shuffled(count: int) -> Iterator[int]:
+    """Photos in a fixed random order, over and over."""
+    order = list(range(count))
+    random.Random(0).shuffle(order)
+    return itertools.cycle(order)
+
+
+def main() -> None:
+    """Read the command line and print the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--path", default="/v1/classify")
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--warm", type=float, default=3.0)
+    parser.add_argument("--requests", type=int, default=0, help="stop after so many in place of --seconds")
+    parser.add_argument("--warm-requests", type=int, default=0)
+    parser.add_argument("--report", type=int, default=0)
+    given = parser.parse_args()
+    if given.requests:
+        given.seconds, given.warm = 1e6, 0.0
+    print(json.dumps(run(drive(given))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from support.bundles import SIZE
+from support.pictures import jpeg
+from support.servers import Local, local_server
+
+from sar_infer import Classifier, __version__
+from sar_infer.images import load_rgb
+from sar_infer.preprocess import to_input
+from sar_infer.server.service import Readiness
+from sar_infer.server.settings import Limits, Settings
+
+triton = pytest.importorskip("tritonclient.http")
+RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
+INFER = "/v2/models/tiny/infer"
+
+
+@pytest.fixture(scope="module")
+def server(bundle_path: Path) -> Iterator[Local]:
+    limits = Limits(images=3, classes=5, pixels=1_000_000)
+    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as local:
+        yield local
+
+
+@pytest.fixture(scope="module")
+def client(server: Local) -> Iterator[Any]:
+    with triton.InferenceServerClient(server.url.removeprefix("http://"), network_timeout=30) as client:
+        yield client
+
+
+def tensor(name: str, datatype: str, values: Any, binary: bool = True) -> Any:
+    values = np.array(values, dtype=np.object_ if datatype == "BYTES" else None)
+    result = triton.InferInput(name, list(values.shape), datatype)
+    return result.set_data_from_numpy(values, binary_data=binary)
+
+
+def pictures(*data: bytes) -> Any:
+    return tensor("IMAGE", "BYTES", list(data))
+
+
+def asked(name: str, binary: bool = True, count: int = 0) -> Any:
+    return triton.InferRequestedOutput(name, binary_data=binary, class_count=count)
+
+
+def preprocessed(classifier: Classifier, *data: bytes) -> np.ndarray:
+    spec = classifier.bundle.manifest.preprocess
+    return np.stack([to_input(load_rgb(picture), spec) for picture in data])
+
+
+def scores(classifier: Classifier, data: list[bytes], classes: Any = None, only: bool = False) -> np.ndarray:
+    """(N, C) in the order of the classes, from the classifier's ranking."""
+    names = classifier.class_set(classes, only).names
+    ranked = [result.predictions for result in classifier.classify(data, classes, only, top_k=100)]
+    return np.array([[next(p.score for p in best if p.label == name) for name in names] for best in ranked])
+
+
+def labels(answer: Any) -> list[list[str]]:
+    return [[text.decode() if isinstance(text, bytes) else text for text in row] for row in answer.as_numpy("LABELS")]
+
+
+def test_health_and_metadata(client: Any, classifier: Classifier) -> None:
+    version = classifier.bundle.manifest.digest[:12]
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.get_server_metadata() == {
+        "name": "sar-clip",
+        "version": __version__,
+        "extensions": ["binary_tensor_data", "classification", "parameters"],
+    }
+    for model in ("tiny", "sar-clip"):
+        assert client.is_model_ready(model)
+        assert client.is_model_ready(model, version)
+        metadata = client.get_model_metadata(model, version)
+        assert metadata == client.get_model_metadata(model)
+        assert (metadata["name"], metadata["versions"], metadata["platform"]) == (model, [version], "onnx_onnxv1")
+    shapes = {item["name"]: (item["datatype"], item["shape"]) for item in metadata["inputs"] + metadata["outputs"]}
+    assert shapes == {
+        "IMAGE": ("BYTES", [-1]),
+        "pixels": ("FP32", [-1, 3, SIZE, SIZE]),
+        "CLASSES": ("BYTES", [-1]),
+        "SCORES": ("FP32", [-1, -1]),
+        "LABELS": ("BYTES", [-1, -1]),
+        "EMBEDDING": ("FP32", [-1, 8]),
+    }
+
+
+def test_unknown_models_and_versions(client: Any) -> None:
+    assert not client.is_model_ready("other")
+    assert not client.is_model_ready("tiny", "1")
+    for model, version, message in (("other", "", "expected tiny or sar-clip"), ("tiny", "1", "no version '1' of tiny")):
+        with pytest.raises(triton.InferenceServerException, match=message) as caught:
+            client.infer(model, [pictures(RED)], model_version=version)
+        assert caught.value.status() == "404"
+        with pytest.raises(triton.InferenceServerException, match=message):
+            client.get_model_metadata(model, version)
+
+
+def test_binary_data_both_ways_is_what_the_client_does_unasked(client: Any, classifier: Classifier) -> None:
+    answer = client.infer("tiny", [pictures(RED, BLUE)])
+    np.testing.assert_allclose(answer.as_numpy("SCORES"), scores(classifier, [RED, BLUE]), atol=1e-6)
+    assert labels(answer) == [list(classifier.bank.names)] * 2
+    told = answer.get_response()
+    assert (told["model_name"], told["model_version"]) == ("tiny", classifier.bundle.manifest.digest[:12])
+    assert [item["name"] for item in told["outputs"]] == ["SCORES", "LABELS"]
+    assert all(item["parameters"]["binary_data_size"] for item in told["outputs"])
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_json_data_both_ways(client: Any, classifier: Classifier, shape: tuple[int, ...]) -> None:
+    encoded = np.array([base64.b64encode(data) for data in (RED, BLUE)], dtype=np.object_).reshape(shape)
+    given = [tensor("IMAGE", "BYTES", encoded, binary=False), tensor("CLASSES", "BYTES", [b"teal", b"red"], False)]
+    outputs = [asked(name, binary=False) for name in ("LABELS", "EMBEDDING", "SCORES")]
+    answer = client.infer("sar-clip", given, outputs=outputs, request_id="a request")
+    assert answer.get_response()["id"] == "a request"
+    assert labels(answer) == [list(classifier.class_set(["teal", "red"]).names)] * 2
+    expected = scores(classifier, [RED, BLUE], ["teal", "red"])
+    np.testing.assert_allclose(answer.as_numpy("SCORES"), expected, atol=1e-6)
+    np.testing.assert_allclose(answer.as_numpy("EMBEDDING"), classifier.embed_images([RED, BLUE]), atol=1e-6)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_preprocessed_pixels(client: Any, classifier: Classifier, binary: bool) -> None:
+    given = tensor("pixels", "FP32", preprocessed(classifier, RED, BLUE), binary)
+    answer = client.infer("tiny", [given], outputs=[asked("SCORES"), asked("EMBEDDING")])
+    np.testing.assert_allclose(answer.as_numpy("SCORES"), scores(classifier, [RED, BLUE]), atol=1e-6)
+    np.testing.assert_allclose(answer.as_numpy("EMBEDDING"), classifier.embed_images([RED, BLUE]), atol=1e-6)
+
+
+def test_names_of_the_call_alone_and_the_best_first(client: Any, classifier: Classifier) -> None:
+    names = ["teal", "red", "violet"]
+    given = [pictures(RED, BLUE), tensor("CLASSES", "BYTES", [name.encode() for name in names])]
+    answer = client.infer("tiny", given, parameters={"mode": "only", "top_k": 2})
+    for i, result in enumerate(classifier.classify([RED, BLUE], names, only=True, top_k=2)):
+        assert labels(answer)[i] == [p.label for p in result.predictions]
+        np.testing.assert_allclose(answer.as_numpy("SCORES")[i], [p.score for p in result.predictions], atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "shown"), [(2, 2), (100, 4)])
+@pytest.mark.parametrize("binary", [True, False])
+def test_classification(client: Any, classifier: Classifier, binary: bool, count: int, shown: int) -> None:
+    outputs = [asked("SCORES", binary, count), asked("EMBEDDING", not binary)]
+    answer = client.infer("tiny", [pictures(RED, BLUE)], outputs=outputs)
+    found = answer.as_numpy("SCORES")
+    assert (found.shape, answer.get_output("SCORES")["datatype"]) == ((2, shown), "BYTES")
+    for row, result in zip(found, classifier.classify([RED, BLUE], top_k=count), strict=True):
+        parts = [(text.decode() if isinstance(text, bytes) else text).split(":", 2) for text in row]
+        assert [(float(score), classifier.bank.names[int(index)], label) for score, index, label in parts] == [
+            (pytest.approx(p.score, abs=1e-6), p.label, p.label) for p in result.predictions
+        ]
+    np.testing.assert_allclose(answer.as_numpy("EMBEDDING"), classifier.embed_images([RED, BLUE]), atol=1e-6)
+
+
+def test_an_embedding_alone_needs_no_class(client: Any, server: Local) -> None:
+    before = server.service.metrics.sets.labels("miss")._value.get()
+    given = [pictures(RED), tensor("CLASSES", "BYTES", [b"never encoded"])]
+    assert client.infer("tiny", given, outputs=[asked("EMBEDDING")]).as_numpy("EMBEDDING").shape == (1, 8)
+    assert server.service.metrics.sets.labels("miss")._value.get() == before
+
+
+def test_a_bad_picture_fails_the_call_and_is_named(client: Any) -> None:
+    cases = [(b"no picture", "415", "IMAGE\\[1\\]: not an image"), (RED[:300], "422", "IMAGE\\[1\\]: cannot be read")]
+    cases.append((jpeg((2000, 1000)), "413", "IMAGE\\[1\\]: too large"))
+    for data, status, message in cases:
+        with pytest.raises(triton.InferenceServerException, match=message) as caught:
+            client.infer("tiny", [pictures(RED, data)])
+        assert caught.value.status() == status
+
+
+def test_floats_that_are_none(client: Any, classifier: Classifier) -> None:
+    pixels = preprocessed(classifier, RED, BLUE)
+    for value, message in ((np.nan, "finite numbers"), (np.inf, "finite numbers"), (3e38, "pixels\\[1\\] gives no finite")):
+        spoilt = pixels.copy()
+        spoilt[1] = value
+        for binary in (True, False) if np.isfinite(value) else (True,):
+            with pytest.raises(triton.InferenceServerException, match=message) as caught:
+                client.infer("tiny", [tensor("pixels", "FP32", spoilt, binary)])
+            assert caught.value.status() == "422"
+
+
+def test_what_the_client_can_ask_for_and_is_refused(client: Any) -> None:
+    shared = triton.InferInput("IMAGE", [1], "BYTES").set_shared_memory("region", 10)
+    output = asked("SCORES")
+    output.set_shared_memory("region", 10)
+    for given, outputs in (([shared], None), ([pictures(RED)], [output])):
+        with pytest.raises(triton.InferenceServerException, match="shared memory is not supported"):
+            client.infer("tiny", given, outputs=outputs)
+    with pytest.raises(triton.InferenceServerException, match="not compressed, got 'gzip'") as caught:
+        client.infer("tiny", [pictures(RED)], request_compression_algorithm="gzip")
+    assert caught.value.status() == "415"
+    with pytest.raises(triton.InferenceServerException, match="Not Found"):
+        client.get_model_repository_index()
+
+
+def item(name: str = "IMAGE", shape: Any = (1,), datatype: str = "BYTES", **rest: Any) -> dict[str, Any]:
+    if not rest:
+        rest = {"data": [base64.b64encode(RED).decode()]}
+    return {"name": name, "shape": list(shape), "datatype": datatype, **rest}
+
+
+PIXELS = [0.5] * 3 * SIZE * SIZE
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"inputs": []}, "inputs"),
+    ({"inputs": [item("OTHER")]}, "'OTHER': expected IMAGE, pixels, CLASSES"),
+    ({"inputs": [item("CLASSES", data=["a"])]}, "expected either IMAGE or pixels"),
+    ({"inputs": [item(), item("pixels", (1, 3, SIZE, SIZE), "FP32", data=PIXELS)]}, "expected either IMAGE or pixels"),
+    ({"inputs": [item(), item()]}, "'IMAGE' stands twice"),
+    ({"inputs": [item(datatype="UINT8")]}, "expected datatype BYTES, got 'UINT8'"),
+    ({"inputs": [item(shape=())]}, "expected shape [N] or [N, 1], got []"),
+    ({"inputs": [item(shape=(0,), data=[])]}, "expected shape"),
+    ({"inputs": [item(shape=(1, 2))]}, "expected shape"),
+    ({"inputs": [item(shape=(2,))]}, "expected 2 elements"),
+    ({"inputs": [item(shape=(-1,))]}, "shape"),
+    ({"inputs": [item(data=[1])]}, "expected text only"),
+    ({"inputs": [item(data=[None])]}, "expected text only"),
+    ({"inputs": [item(data=["?"])]}, "IMAGE[0]: not valid base64"),
+    ({"inputs": [item(parameters={})]}, "expected either data or binary_data_size"),
+    ({"inputs": [item(parameters={"binary_data_size": 5})]}, "as many bytes behind the JSON"),
+    ({"inputs": [item("pixels", (1, 3, SIZE, 8), "FP32", data=PIXELS)]}, f"expected shape [N, 3, {SIZE}, {SIZE}]"),
+    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP64", data=PIXELS)]}, "expected datatype FP32"),
+    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=PIXELS[1:])]}, "elements for shape"),
+    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], "1"])]}, "expected numbers only"),
+    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], True])]}, "expected numbers only"),
+    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], None])]}, "expected numbers only"),
+    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], 10**400])]}, "expected finite numbers"),
+    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], 1e39])]}, "expected finite numbers"),
+    ({"inputs": [item(), item("CLASSES", (1, 1), data=["a"])]}, "expected shape [C]"),
+    ({"inputs": [item(), item("CLASSES", (0,), data=[])]}, "expected shape [C]"),
+    ({"inputs": [item(), item("CLASSES", (6,), data=["a"] * 6)]}, "at most 5 class names"),
+    ({"inputs": [item(), item("CLASSES", (1,), data=[" "])]}, "is empty"),
+    ({"inputs": [item()], "parameters": {"mode": "only"}}, "mode 'only': expected classes"),
+    ({"inputs": [item()], "parameters": {"mode": "other"}}, "parameters.mode"),
+    ({"inputs": [item()], "parameters": {"top_k": 0}}, "parameters.top_k"),
+    ({"inputs": [item()], "outputs": [{"name": "OTHER"}]}, "'OTHER': expected SCORES, LABELS, EMBEDDING"),
+    ({"inputs": [item()], "outputs": [{"name": "SCORES"}] * 2}, "'SCORES' stands twice"),
+    (
+        {"inputs": [item()], "outputs": [{"name": "EMBEDDING", "parameters": {"classification": 1}}]},
+        "classification is of SCORES only",
+    ),
+    (
+        {"inputs": [item()], "outputs": [{"name": "SCORES", "parameters": {"classification": 0}}]},
+        "outputs.0.parameters.classification",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), BAD)
+def test_wrong_calls(server: Local, body: dict[str, Any], message: str) -> None:
+    answer = httpx2.post(server.url + INFER, json=body, timeout=30)
+    assert answer.status_code == 422
+    assert list(answer.json()) == ["error"]
+    assert message in answer.json()["error"]
+
+
+def test_too_many_pictures(client: Any) -> None:
+    with pytest.raises(triton.InferenceServerException, match="at most 3 images") as caught:
+        client.infer("tiny", [pictures(RED, RED, RED, RED)])
+    assert caught.value.status() == "413"
+
+
+def binary(data: bytes, size: int | None = None, shape: Any = (1,), length: str | None = None) -> dict[str, Any]:
+    size = len(data) if size is None else size
+    header = json.dumps({"inputs": [item(shape=shape, parameters={"binary_data_size": size})]}).encode()
+    length = str(len(header)) if length is None else length
+    return {"content": header + data, "headers": {"Inference-Header-Content-Length": length}}
+
+
+def prefixed(*data: bytes) -> bytes:
+    return b"".join(struct.pack("<I", len(element)) + element for element in data)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "message"),
+    [
+        (binary(prefixed(RED), length="x"), 400, "expected the length of the JSON"),
+        (binary(prefixed(RED), length="0"), 400, "expected the length of the JSON"),
+        (binary(prefixed(RED), length="99999"), 400, "expected the length of the JSON"),
+        (binary(prefixed(RED), length="9" * 5000), 400, "expected the length of the JSON"),
+        (binary(prefixed(RED), length="10"), 400, "not JSON"),
+        (binary(prefixed(RED) + b"more", size=len(RED) + 4), 400, "4 bytes of binary data belong to no input"),
+        (binary(prefixed(RED), size=10**9), 422, "as many bytes behind the JSON"),
+        (binary(prefixed(RED)[:-1]), 422, "the data ends before 1 elements"),
+        (binary(b"\1"), 422, "the data ends before 1 elements"),
+        (binary(b"\xff\xff\xff\xff"), 422, "the data ends before 1 elements"),
+        (binary(b""), 422, "the data ends before 1 elements"),
+        (binary(prefixed(RED, RED)), 422, "bytes are left behind 1 elements"),
+        (binary(prefixed(b"")), 415, "IMAGE[0]: not an image"),
+        ({"content": b""}, 400, "not JSON"),
+        ({"content": b"[" * 100_000}, 400, "not JSON"),
+    ],
+)
+def test_broken_binary_bodies(server: Local, sent: dict[str, Any], status: int, message: str) -> None:
+    answer = httpx2.post(server.url + INFER, timeout=30, **sent)
+    assert answer.status_code == status
+    assert message in answer.json()["error"]
+
+
+def test_class_names_have_to_be_utf8(client: Any) -> None:
+    with pytest.raises(triton.InferenceServerException, match="'CLASSES': expected UTF-8"):
+        client.infer("tiny", [pictures(RED), tensor("CLASSES", "BYTES", [b"\xff\xfe"])])
+
+
+def test_not_ready(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken() -> Readiness:
+        return Readiness(False, 0.1, "broken")
+
+    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1)) as local:
+        monkeypatch.setattr(local.service, "readiness", broken)
+        with triton.InferenceServerClient(local.url.removeprefix("http://")) as client:
+            assert client.is_server_live()
+            assert not client.is_server_ready()
+            assert not client.is_model_ready("tiny")
+        answer = httpx2.get(f"{local.url}/v2/health/ready")
+        assert (answer.status_code, answer.json()) == (503, {"ready": False, "error": "broken"})
+
+
+def test_a_key_is_asked_for_but_not_for_health(bundle_path: Path) -> None:
+    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, key="secret")) as local:
+        with triton.InferenceServerClient(local.url.removeprefix("http://")) as client:
+            assert client.is_server_ready()
+            with pytest.raises(triton.InferenceServerException, match="Authorization"):
+                client.infer("tiny", [pictures(RED)])
+            headers = {"Authorization": "Bearer secret"}
+            assert client.infer("tiny", [pictures(RED)], headers=headers).as_numpy("SCORES").shape == (1, 4)
