@@ -41,6 +41,7 @@ RUN python3 /trim.py system / && rm /trim.py
 # ----------------------------------------------------------------------------------------------------------- runtime
 # From scratch, so that what was removed from the base takes no room in a layer below.
 FROM scratch AS runtime-cpu
+# hadolint ignore=DL3067
 COPY --from=system / /
 COPY --from=build /venv /venv
 COPY --from=build /bundle /bundle
@@ -57,6 +58,7 @@ ENV PATH=/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin 
 FROM runtime-cpu AS runtime-cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
+# hadolint ignore=DL3006
 FROM runtime-${DEVICE}
 ARG BASE_IMAGE
 ARG VERSION=0.1.0

@@ -1,6 +1,6 @@
 """``kill -9`` at random moments of a process that adds classes: the bank file is always the old one or the new one.
 
-    python benchmarks/bank_kill.py [--kills 200] [--rows 1000] [--dim 512] [--seed 0]
+    python benchmarks/bank_kill.py [--kills 200] [--seconds 600] [--rows 1000] [--dim 512] [--seed 0]
 
 A child adds numbered names to a bank, one after another, and reports each that ``put`` has confirmed; it is killed
 after a random time, from its first instruction on. Then the file must load, hold exactly the first k names with the
@@ -135,6 +135,7 @@ def main() -> None:
     """Print a table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=600, help="stop after that, with fewer kills")
     parser.add_argument("--rows", type=int, default=1000, help="classes of the bundle")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
@@ -147,7 +148,8 @@ def main() -> None:
         folder = Path(parent)
         started, puts, stored = time.perf_counter(), 0, 0
         span = timed_put(folder / "trial", bundle)
-        for _ in range(given.kills):
+        while counts["kills"] < given.kills and time.perf_counter() - started < given.seconds and not broken:
+            counts["kills"] += 1
             reported = killed_child(folder / "state", bundle, chance.uniform(0, 5 * span))
             puts += reported.count(b".")
             confirmed = stored + reported.count(b".")
@@ -157,13 +159,12 @@ def main() -> None:
                 broken += faults(folder / "state", bundle, confirmed) if (folder / "state").exists() else ()
             except Exception as error:
                 broken.append(f"{type(error).__name__}: {error}")
-            if broken:
-                break
-            now = count_added(folder / "state", bundle)
-            counts["stored, killed before it was confirmed"] += now == confirmed + 1
-            stored = now
+            else:
+                now = count_added(folder / "state", bundle)
+                counts["stored, killed before it was confirmed"] += now == confirmed + 1
+                stored = now
         seconds = time.perf_counter() - started
-    table = {"kills": given.kills, "puts confirmed": puts, **counts, "broken or lost": len(broken)}
+    table = {**counts, "puts confirmed": puts, "broken or lost": len(broken)}
     for what, count in table.items():
         print(f"{what:<42} {count:>6}")
     print(json.dumps({**vars(given), **table, "faults": broken, "seconds": round(seconds, 1)}))

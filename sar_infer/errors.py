@@ -75,9 +75,12 @@ class ServerError(SarInferError):
     """
 
     def __init__(self, detail: str, status: int | None, code: str, request_id: str | None = None) -> None:
-        known = [str(status)] * (status is not None) + [code] + [f"request {request_id}"] * (request_id is not None)
-        super().__init__(f"{detail} ({', '.join(known)})")
+        super().__init__(detail, status, code, request_id)
         self.detail = detail
         self.status = status
         self.code = code
         self.request_id = request_id
+
+    def __str__(self) -> str:
+        known = (self.status, self.code, self.request_id and f"request {self.request_id}")
+        return f"{self.detail} ({', '.join(str(part) for part in known if part)})"

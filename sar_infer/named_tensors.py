@@ -85,8 +85,17 @@ class Kind:
         tensors: Tensors,
         encoder_digest: str,
         metadata: Mapping[str, str] | None = None,
+        digest: str | None = None,
     ) -> None:
         """Write a file so that a reader sees the old content or the new, never a part, and it outlives a power cut.
+
+        Args:
+            path: The file.
+            names: C class names.
+            tensors: Those of the kind.
+            encoder_digest: Whose they are.
+            metadata: What the kind has beside.
+            digest: Their ``content_digest`` where it is known already.
 
         Raises:
             SarInferError: more metadata than the format takes; it is the kind's ``error``.
@@ -100,7 +109,7 @@ class Kind:
             "schema_version": str(self.version),
             "min_reader": str(self.version),
             "encoder_digest": encoder_digest,
-            "content_digest": self.content_digest(names, tensors),
+            "content_digest": digest or self.content_digest(names, tensors),
             **(metadata or {}),
         }
         packed, offsets = pack_names(names)

@@ -36,8 +36,8 @@ LARGEST_MIB = {"cpu": 400, "cuda": 8000}
 READY_SECONDS = 60
 DEBOOTSTRAP_SECONDS = 300
 LOOK = """
-import importlib.metadata as metadata, importlib.util as util, json, os, shutil
-size, seen, writable = 0, set(), []
+import importlib.metadata as metadata, importlib.util as util, json, os, shutil, stat
+size, seen, writable, raising = 0, set(), [], []
 for folder, below, files in os.walk('/'):
     below[:] = [name for name in below if os.path.join(folder, name) not in ('/proc', '/sys', '/dev')]
     if os.access(folder, os.W_OK):
@@ -46,9 +46,12 @@ for folder, below, files in os.walk('/'):
         about = os.lstat(os.path.join(folder, name))
         size += 0 if about.st_ino in seen else about.st_size
         seen.add(about.st_ino)
+        if stat.S_ISREG(about.st_mode) and about.st_mode & (stat.S_ISUID | stat.S_ISGID):
+            raising.append(os.path.join(folder, name))
 packages = 'torch torchvision open_clip timm onnx pip setuptools ensurepip sar_train'.split()
 programs = 'cc gcc g++ make pip pip3 sar-train'.split()
 print(json.dumps({
+    'state_owner': os.stat('/state').st_uid, 'raising': raising,
     'uid': os.getuid(), 'bytes': size, 'writable': writable, 'pid': os.getpid(),
     'packages': [name for name in packages if util.find_spec(name)],
     'programs': [name for name in programs if shutil.which(name)],
@@ -139,15 +142,12 @@ def find_base(builder: Builder, rootfs: Path | None, scratch: Path) -> str | Non
         UnavailableError: no registry answers and no folder tree can be made.
     """
     if rootfs is None:
-        default = re.findall(r"^ARG BASE_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)[
-            0
-        ]
+        dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+        (default,) = re.findall(r"^ARG BASE_IMAGE=(\S+)", dockerfile, re.MULTILINE)
         if builder.pull(default):
             return None
         if shutil.which("debootstrap") is None or os.geteuid():
-            raise UnavailableError(
-                f"{default} cannot be pulled, and no debootstrap (or no root) is there to make a base"
-            )
+            raise UnavailableError(f"{default} cannot be pulled, and only root with debootstrap can make a base")
         rootfs = scratch / "rootfs"
         say(f"{default} cannot be pulled: debootstrap makes a base, about 90 s")
         include = "--include=python3,python3-venv,python3-pip,ca-certificates"
@@ -181,6 +181,8 @@ def check_contents(builder: Builder, device: str) -> dict[str, Any]:
     expect(found["uid"] > 0 and found["pid"] == 1, f"ran as {found['uid']}, process {found['pid']}")
     expect(not found["packages"] and not found["programs"], f"in the image: {found['packages']} {found['programs']}")
     expect(found["writable"] == ["/tmp"], f"can be written: {found['writable']}")  # noqa: S108
+    expect(found["state_owner"] == found["uid"], f"/state belongs to {found['state_owner']}")
+    expect(not found["raising"], f"set-user-id: {found['raising']}")
     wanted = "onnxruntime" if device == "cpu" else "onnxruntime-gpu"
     expect(found["runtimes"] == [wanted], f"runtimes are {found['runtimes']}")
     size = round(found["bytes"] / 2**20)
@@ -208,11 +210,18 @@ def check_commands(builder: Builder, scratch: Path) -> None:
 
 
 def check_server(builder: Builder) -> dict[str, Any]:
-    """From start to ready, one photo, the health check, and a stop while a request is on its way."""
+    """From start to ready, one photo, the health check, and a stop while a request is on its way.
+
+    Raises:
+        SystemExit: one of them is not as it should be.
+    """
     port = free_port()
     started = time.monotonic()
     server = builder.start(port)
     ready = wait_ready(port, started)
+    if ready is None:
+        server.terminate()
+        raise SystemExit(f"not ready after {READY_SECONDS} s\n{server.wait()[1]}")
     idle = server.resident_kib()
     expect(server.healthy(), "the health check fails in a server that is ready")
     photo, names, label = a_photo(builder)
@@ -247,15 +256,15 @@ def check_stop(server: Server, port: int, photo: bytes) -> float:
     return seconds
 
 
-def wait_ready(port: int, started: float) -> float:
-    """Seconds until /readyz answers 200."""
-    while (seconds := time.monotonic() - started) < READY_SECONDS:
+def wait_ready(port: int, started: float) -> float | None:
+    """Seconds until /readyz answers 200; None where that takes too long."""
+    while time.monotonic() - started < READY_SECONDS:
         try:
             if ask(port, "GET", "/readyz")[0] == 200:
                 return time.monotonic() - started
-        except OSError:
+        except (OSError, http.client.HTTPException):
             time.sleep(0.02)
-    raise SystemExit(f"not ready after {seconds:.0f} s")
+    return None
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:

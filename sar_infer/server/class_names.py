@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 
-from sar_infer.server.bank_changes import clean_name, clean_phrases
+from sar_infer.errors import ClassNameError
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
+
+LONGEST_TEXT = 256
+"""Characters of a name or phrase."""
+MOST_PHRASES = 256
+"""Phrases of a class."""
+
+
+def clean_name(text: str) -> str:
+    """A name or phrase in NFC with single spaces.
+
+    Raises:
+        ClassNameError: empty, longer than ``LONGEST_TEXT``, or with characters that no name has.
+    """
+    text = unicodedata.normalize("NFC", text)
+    shown = repr(text if len(text) <= 40 else text[:40] + "…")
+    if len(text) > LONGEST_TEXT:
+        raise ClassNameError(f"class name {shown} has {len(text)} characters, {LONGEST_TEXT} are allowed; shorten it")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise ClassNameError(f"class name {shown} contains a control character or half a character; leave it out")
+    if not text.split():
+        raise ClassNameError(f"class name {shown} is empty")
+    return " ".join(text.split())
+
+
+def clean_phrases(name: str, phrases: Sequence[str]) -> tuple[str, ...]:
+    """The phrases of a class, each cleaned like a name.
+
+    Raises:
+        ClassNameError: none, more than ``MOST_PHRASES``, or one that cannot be used.
+    """
+    if not 1 <= len(phrases) <= MOST_PHRASES:
+        raise ClassNameError(f"class name {name!r} has {len(phrases)} phrases; expected 1 to {MOST_PHRASES}")
+    return tuple(map(clean_name, phrases))
 
 
 def cleaned(classes: Sequence[str] | Mapping[str, Sequence[str]] | None, limits: Limits) -> dict[str, tuple[str, ...]]:

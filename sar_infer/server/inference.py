@@ -28,8 +28,9 @@ from sar_infer.server.tensors import Input, Output
 
 ALIAS = "sar-clip"
 """A name that the model has whatever its bundle is called."""
-_DATATYPES = {"IMAGE": "BYTES", "pixels": "FP32", "CLASSES": "BYTES"}
+_INPUTS = ("IMAGE", "pixels", "CLASSES")
 _OUTPUTS = ("SCORES", "LABELS", "EMBEDDING")
+_DATATYPES = dict(zip(_INPUTS + _OUTPUTS, ("BYTES", "FP32", "BYTES", "FP32", "BYTES", "FP32"), strict=True))
 _VERSION_LENGTH = 12
 _MOST_SCORES = 2**18
 
@@ -54,13 +55,9 @@ def describe(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     manifest = engine.bundle.manifest
     size = manifest.preprocess.size
     shapes = {"IMAGE": [-1], "pixels": [-1, 3, size, size], "CLASSES": [-1]}
-    inputs = [{"name": name, "datatype": _DATATYPES[name], "shape": shape} for name, shape in shapes.items()]
-    outputs = [
-        {"name": "SCORES", "datatype": "FP32", "shape": [-1, -1]},
-        {"name": "LABELS", "datatype": "BYTES", "shape": [-1, -1]},
-        {"name": "EMBEDDING", "datatype": "FP32", "shape": [-1, manifest.embed_dim]},
-    ]
-    return inputs, outputs
+    shapes |= {"SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
+    tensors = [{"name": name, "datatype": _DATATYPES[name], "shape": shape} for name, shape in shapes.items()]
+    return tensors[: len(_INPUTS)], tensors[len(_INPUTS) :]
 
 
 async def infer(service: Service, engine: Engine, asked: InferRequest, tensors: Mapping[str, Input]) -> list[Output]:
@@ -79,15 +76,14 @@ async def infer(service: Service, engine: Engine, asked: InferRequest, tensors: 
     wanted = _wanted(asked)
     source, pictures = _pictures(tensors, engine.bundle.manifest.preprocess.size, limits)
     classes = _classes(tensors.get("CLASSES"), limits)
-    only = alone(asked.parameters.mode, bool(classes))
+    only, top_k = alone(asked.parameters.mode, bool(classes)), asked.parameters.top_k
     chosen: ClassSet | None = None
     with service.admit(len(pictures)):
         if any(output.name != "EMBEDDING" for output in wanted):
             chosen = await engine.class_set(classes, only, service.store.bank)
-            _check_size(len(pictures), len(chosen.names), asked.parameters.top_k)
+            _check_size(len(pictures), len(chosen.names), wanted, top_k)
         places = [f"{source.name}[{i}]" for i in range(len(pictures))]
-        finish = _Finish(engine, chosen, wanted, asked.parameters.top_k)
-        rows = await all_of(service, engine, pictures, finish, places)
+        rows = await all_of(service, engine, pictures, _Finish(engine, chosen, wanted, top_k), places)
     for row, place in zip(rows, places, strict=True):
         if not np.isfinite(row.embedding).all():
             raise source.wrong(f"{place} gives no finite embedding, its values are too large")
@@ -157,10 +153,10 @@ def _wanted(asked: InferRequest) -> Sequence[InferOutput]:
 
 def _pictures(tensors: Mapping[str, Input], size: int, limits: Limits) -> tuple[Input, Sequence[Picture]]:
     for tensor in tensors.values():
-        if tensor.datatype != _DATATYPES.get(tensor.name, tensor.datatype):
+        if tensor.name not in _INPUTS:
+            raise tensor.wrong(f"expected {', '.join(_INPUTS)}")
+        if tensor.datatype != _DATATYPES[tensor.name]:
             raise tensor.wrong(f"expected datatype {_DATATYPES[tensor.name]}, got {tensor.datatype!r:.40}")
-        if tensor.name not in _DATATYPES:
-            raise tensor.wrong(f"expected {', '.join(_DATATYPES)}")
     given = [tensors[name] for name in ("IMAGE", "pixels") if name in tensors]
     if len(given) != 1:
         raise Problem("invalid-request", "inputs: expected either IMAGE or pixels")
@@ -188,8 +184,9 @@ def _classes(tensor: Input | None, limits: Limits) -> Phrases:
         raise tensor.wrong("expected UTF-8") from None
 
 
-def _check_size(pictures: int, classes: int, top_k: int | None) -> None:
-    if pictures * min(classes, top_k or classes) > _MOST_SCORES:
+def _check_size(pictures: int, classes: int, wanted: Sequence[InferOutput], top_k: int | None) -> None:
+    whole = top_k is None and any(o.name != "EMBEDDING" and o.parameters.classification is None for o in wanted)
+    if whole and pictures * classes > _MOST_SCORES:
         raise Problem("invalid-request", f"{pictures} × {classes} scores are too many for one answer; ask for top_k")
 
 

@@ -42,7 +42,7 @@ class OutputParameters(BaseModel):
     """What is not named here is ignored."""
 
     binary_data: bool | None = None
-    classification: Annotated[int, Field(ge=1)] | None = Field(
+    classification: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = Field(
         default=None, description="so many best classes, as text"
     )
     shared_memory_region: str | None = Field(default=None, description="refused")

@@ -158,9 +158,9 @@ class Service:
 
     def bank_changed(self) -> None:
         """Tell the metrics."""
-        added = sum(entry.origin == "added" for entry in self.store.entries())
-        self.metrics.classes.labels("bundle").set(len(self.store.bank.names) - added)
-        self.metrics.classes.labels("added").set(added)
+        snapshot = self.store.snapshot
+        self.metrics.classes.labels("bundle").set(len(snapshot.bank.names) - snapshot.added)
+        self.metrics.classes.labels("added").set(snapshot.added)
 
     async def _probe(self) -> Readiness:
         with self.lease() as engine:

@@ -24,12 +24,11 @@ from sar_infer.server.bank_changes import (
     Entry,
     Floats,
     Snapshot,
-    clean_name,
-    clean_phrases,
     compose,
     key_of,
     names_after,
 )
+from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.server.state_folder import StateFolder
 
 Embed = Callable[[Sequence[tuple[str, ...]]], Floats]

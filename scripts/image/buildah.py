@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -36,15 +37,8 @@ class Buildah:
     name = "buildah"
 
     def __init__(self, scratch: Path) -> None:
-        self._tool = [
-            "buildah",
-            "--storage-driver",
-            "vfs",
-            "--root",
-            f"{scratch}/images",
-            "--runroot",
-            f"{scratch}/run",
-        ]
+        storage = ["--storage-driver", "vfs", "--root", f"{scratch}/images", "--runroot", f"{scratch}/run"]
+        self._tool = ["buildah", *storage]
         self._tag, self._base = "localhost/sar-clip-test", "localhost/sar-clip-test-base"
         self._scratch = scratch
         self._root: Path | None = None
@@ -140,7 +134,7 @@ class UnsharedServer:
 
     def terminate(self) -> None:
         """See ``Server``."""
-        os.kill(self._inner, 15)
+        os.kill(self._inner, signal.SIGTERM)
 
     def wait(self) -> tuple[int, str]:
         """See ``Server``."""

@@ -87,7 +87,7 @@ class DockerServer:
 
     def terminate(self) -> None:
         """See ``Server``."""
-        call([self.program, "kill", "--signal", "TERM", self.container])
+        subprocess.run([self.program, "kill", "--signal", "TERM", self.container], capture_output=True, check=False)
 
     def wait(self) -> tuple[int, str]:
         """See ``Server``."""

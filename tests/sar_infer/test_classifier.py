@@ -91,6 +91,18 @@ def test_a_bad_image_does_not_stop_the_others(classifier: Classifier) -> None:
     assert classifier.classify([]) == []
 
 
+@pytest.mark.parametrize("fixture", ["classifier", "headed"])
+def test_logits_are_those_of_the_ranking_in_the_order_of_the_classes(
+    fixture: str, request: pytest.FixtureRequest
+) -> None:
+    classifier: Classifier = request.getfixturevalue(fixture)
+    classes = classifier.class_set()
+    rows = classifier.embed_images([picture(), picture(1)])
+    ranked = [{p.label: p.logit for p in best} for best in classifier.rank(rows, classes, 99)]
+    logits = classifier.logits(rows, classes)
+    assert logits.tolist() == [[best[name] for name in classes.names] for best in ranked]
+
+
 def test_embeddings(classifier: Classifier) -> None:
     rows = classifier.embed_images([picture(seed) for seed in range(3)], batch_size=2)
     assert rows.shape == (3, DIM)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import pickle
 import subprocess
 import sys
 import threading
@@ -345,6 +346,8 @@ def test_an_error_says_what_the_server_says(kind: Any, server: Server) -> None:
     assert "Authorization: Bearer" in error.detail
     assert str(error) == f"{error.detail} (401, unauthorised, request {error.request_id})"
     assert str(error.request_id) in server.log.read_text()
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - as processes send it to each other
+    assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
 def test_a_server_that_is_not_there(kind: Any) -> None:
@@ -354,6 +357,14 @@ def test_a_server_that_is_not_there(kind: Any) -> None:
         assert (refused.value.status, refused.value.code) == (None, "unreachable")
         assert "\n" not in str(refused.value)
         assert str(refused.value).startswith("http://127.0.0.1:9: no answer")
+
+
+def test_a_server_below_a_path(kind: Any) -> None:
+    with scripted((200, {}, {})) as state:
+        for end in ("/prefix", "/prefix/"):
+            with kind(state.url + end) as client:
+                assert client.model() == {}
+        assert state.asked == ["/prefix/v1/model"] * 2
 
 
 def test_a_server_that_is_slow(kind: Any) -> None:

@@ -65,8 +65,7 @@ async def put_class(request: Request, service: Writable, name: Name, if_match: I
     body = await request.body()
     phrases = parse(ClassChange, body).phrases if body else None
     change = await _change(service, lambda: service.store.put(name, phrases, if_match))
-    entry = service.store.entry(name)
-    return JSONResponse(_shown(entry), 201 if change.created else 200, {"ETag": f'"{change.etag}"'})
+    return JSONResponse(_shown(change.entry), 201 if change.created else 200, {"ETag": f'"{change.etag}"'})
 
 
 @router.delete(

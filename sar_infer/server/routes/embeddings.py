@@ -13,8 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from sar_infer.errors import ClassNameError
-from sar_infer.server.bank_changes import clean_name
 from sar_infer.server.body import check_count, decoded, parse
+from sar_infer.server.class_names import clean_name
 from sar_infer.server.dependencies import Serving
 from sar_infer.server.engine import Floats
 from sar_infer.server.openapi import problems, reference

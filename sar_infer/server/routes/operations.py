@@ -1,4 +1,4 @@
-"""What those who run a server ask: is it alive, is it right, what is it, how does it do; and the exchange of bundles."""
+"""What those who run a server ask: is it alive, is it right, what is it, how does it do; and the bundle's exchange."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -17,11 +17,16 @@ from sar_infer.server.openapi import BINARY, problems, reference
 from sar_infer.server.problems import Problem
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]
+Version = Annotated[str, Path(description="the first 12 digits of the bundle's digest")]
 EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
 _UNKNOWN = problems(404, 422, model=ErrorAnswer)
 _INFER: dict[str, Any] = {
     "response_model": InferAnswer,
-    "responses": problems(400, 404, 408, 413, 415, 422, 429, 503, 504, model=ErrorAnswer),
+    "responses": {
+        200: {"content": {"application/octet-stream": {"schema": BINARY}}},
+        **problems(400, 404, 408, 413, 415, 422, 429, 503, 504, model=ErrorAnswer),
+    },
     "openapi_extra": {
         "requestBody": {
             "required": True,
@@ -93,7 +98,7 @@ async def ready(service: Serving) -> Response:
 
 
 @router.get("/models/{model}/ready", response_model=Ready, responses={**_UNKNOWN, 503: {"model": Ready}})
-async def model_ready(service: Serving, model: str) -> Response:
+async def model_ready(service: Serving, model: Model) -> Response:
     """As ``/readyz``, for a model that is known."""
     inference.check_model(service, service.engine, model)
     return await _readiness(service, {"name": model})
@@ -102,32 +107,32 @@ async def model_ready(service: Serving, model: str) -> Response:
 @router.get(
     "/models/{model}/versions/{version}/ready", response_model=Ready, responses={**_UNKNOWN, 503: {"model": Ready}}
 )
-async def version_ready(service: Serving, model: str, version: str) -> Response:
+async def version_ready(service: Serving, model: Model, version: Version) -> Response:
     """As ``/readyz``, for a version that is known."""
     inference.check_model(service, service.engine, model, version)
     return await _readiness(service, {"name": model})
 
 
 @router.get("/models/{model}", responses=_UNKNOWN)
-async def model_metadata(service: Serving, model: str) -> ModelMetadata:
+async def model_metadata(service: Serving, model: Model) -> ModelMetadata:
     """Versions, inputs and outputs. Of IMAGE and pixels one is given; CLASSES may be left out."""
     return _metadata(service, model)
 
 
 @router.get("/models/{model}/versions/{version}", responses=_UNKNOWN)
-async def version_metadata(service: Serving, model: str, version: str) -> ModelMetadata:
+async def version_metadata(service: Serving, model: Model, version: Version) -> ModelMetadata:
     """As without a version, where the version is the one that answers."""
     return _metadata(service, model, version)
 
 
 @router.post("/models/{model}/infer", **_INFER)
-async def infer(request: Request, service: Serving, model: str) -> Response:
+async def infer(request: Request, service: Serving, model: Model) -> Response:
     """Classify pictures, or embed them; one bad picture fails the call."""
     return await _infer(request, service, model)
 
 
 @router.post("/models/{model}/versions/{version}/infer", **_INFER)
-async def version_infer(request: Request, service: Serving, model: str, version: str) -> Response:
+async def version_infer(request: Request, service: Serving, model: Model, version: Version) -> Response:
     """As without a version, where the version is the one that answers."""
     return await _infer(request, service, model, version)
 
@@ -156,8 +161,9 @@ async def _infer(request: Request, service: Serving, model: str, version: str | 
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise Problem("unsupported-media-type", f"expected a body that is not compressed, got {encoding!r:.40}")
+    body = await request.body()
     with service.lease() as engine:
         current = inference.check_model(service, engine, model, version)
-        asked, tensors = read_request(await request.body(), request.headers.get(HEADER_LENGTH))
+        asked, tensors = read_request(body, request.headers.get(HEADER_LENGTH))
         outputs = await inference.infer(service, engine, asked, tensors)
     return answer(outputs, model_name=model, model_version=current, id=asked.id)

@@ -8,9 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from sar_infer.server.bank_changes import clean_name
 from sar_infer.server.body import decoded, parse
-from sar_infer.server.class_names import cleaned
+from sar_infer.server.class_names import clean_name, cleaned
 from sar_infer.server.dependencies import Serving
 from sar_infer.server.models import ErrorAnswer
 from sar_infer.server.openapi import problems, reference

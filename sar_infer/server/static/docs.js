@@ -5,6 +5,7 @@ import { element, jsonExample, resolve, typeName } from "./schema.js";
 const METHODS = ["get", "post", "put", "patch", "delete"];
 const DEEPEST = 4;
 const PROBLEM = "application/problem+json";
+const PROBLEMS_NOTE = `Errors come as \`${PROBLEM}\`; \`code\` stays the same, \`detail\` is for people.`;
 const $ = (id) => document.getElementById(id);
 let spec = {};
 
@@ -25,7 +26,7 @@ function render() {
   document.title = `API – ${title}`;
   $("title").textContent = `${title} API`;
   $("version").textContent = version && `version ${version}`;
-  $("about").append(...description.split(/\n{2,}/).filter(Boolean).map((text) => rich("p", "", text)));
+  $("about").append(...paragraphs(description));
   for (const [tag, routes] of groups()) {
     const group = element("section", "group");
     const about = spec.tags?.find((candidate) => candidate.name === tag)?.description;
@@ -52,12 +53,19 @@ function groups() {
   return found;
 }
 
-const heading = (tag) => tag.charAt(0).toUpperCase() + tag.slice(1);
+const heading = (tag) => tag.charAt(0).toUpperCase() + tag.slice(1).replaceAll("-", " ");
+
+/** A path that may break before its slashes. */
+function pathText(className, path) {
+  const made = element("span", className);
+  path.split(/(?=\/)/).forEach((part) => made.append(element("wbr"), part));
+  return made;
+}
 
 function link({ method, path, id }) {
   const made = element("a");
   made.href = `#${id}`;
-  made.append(element("span", `method ${method}`, method.toUpperCase()), element("span", "", path));
+  made.append(element("span", `method ${method}`, method.toUpperCase()), pathText("", path));
   return made;
 }
 
@@ -65,7 +73,7 @@ function route(given) {
   const { method, path, operation, id } = given;
   const made = Object.assign(element("details", "route"), { id });
   const summary = element("summary");
-  summary.append(element("span", `method ${method}`, method.toUpperCase()), element("span", "path", path),
+  summary.append(element("span", `method ${method}`, method.toUpperCase()), pathText("path", path),
     rich("span", "summary", inBrief(operation)));
   made.append(summary);
   made.addEventListener("toggle", () => { if (made.open && made.children.length === 1) made.append(body(given)); });
@@ -75,7 +83,7 @@ function route(given) {
 /** FastAPI makes a summary from a function's name where there is none; the description's first sentence says more. */
 function inBrief({ summary = "", description = "", operationId = "" }) {
   const made = operationId.startsWith(summary.toLowerCase().replaceAll(" ", "_"));
-  return made && description ? description.split(/(?<=[.:;])\s|\n/)[0].replace(/[.:;]$/, "") : summary;
+  return made && description ? description.split(/(?<=\.)\s|\n\n/)[0].replaceAll("\n", " ").replace(/\.$/, "") : summary;
 }
 
 function body(given) {
@@ -83,20 +91,21 @@ function body(given) {
   const made = element("div", "body");
   const content = resolve(spec, operation.requestBody ?? {}).content ?? {};
   const needsKey = (operation.security ?? spec.security ?? []).some((entry) => Object.keys(entry).length > 0);
-  if (operation.description) made.append(rich("p", "text", operation.description));
+  made.append(...paragraphs(operation.description));
   if (needsKey) made.append(element("p", "note key-note", "Needs the API key where the server has one."));
   if (parameters.length > 0) made.append(element("h3", "", "Parameters"), parameterList(parameters));
   if (Object.keys(content).length > 0) {
     made.append(element("h3", "", "Request body"));
-    for (const [type, media] of Object.entries(content)) made.append(...mediaType(type, media));
+    for (const [types, media] of alike(content)) made.append(...mediaType(types, media));
   }
   made.append(element("h3", "", "Answers"));
   for (const [status, answer] of Object.entries(operation.responses ?? {})) made.append(answerRow(status, resolve(spec, answer)));
+  if (JSON.stringify(operation.responses ?? {}).includes(PROBLEM)) made.append(rich("p", "note", PROBLEMS_NOTE));
   made.append(element("h3", "", "From a shell"));
-  const types = Object.keys(content);
-  for (const type of types.length > 0 ? types : [null]) {
-    if (types.length > 1) made.append(element("h4", "", type));
-    made.append(code(curl(given, type, content[type], needsKey), true));
+  const bodies = alike(content);
+  for (const [types, media] of bodies.length > 0 ? bodies : [[[null], null]]) {
+    if (bodies.length > 1) made.append(element("h4", "", types.join(", ")));
+    made.append(code(curl(given, types[0], media, needsKey), true));
   }
   return made;
 }
@@ -110,13 +119,23 @@ function parameterList(parameters) {
   return list;
 }
 
-function mediaType(type, media) {
+/** Content types with the same description, together. */
+function alike(content) {
+  const found = new Map();
+  for (const [type, media] of Object.entries(content)) {
+    const key = JSON.stringify(media);
+    found.set(key, [[...(found.get(key)?.[0] ?? []), type], media]);
+  }
+  return [...found.values()];
+}
+
+function mediaType(types, media) {
   const schema = resolve(spec, media.schema ?? {});
   const title = element("h4");
-  title.append(element("code", "", type));
+  title.append(element("code", "", types.join(", ")));
   const parts = [title, ...fields(schema, 0)];
   if (parts.length === 1) parts.push(element("p", "note", typeName(spec, schema)));
-  if (type.endsWith("json")) parts.push(code(JSON.stringify(jsonExample(spec, media), null, 2), false));
+  if (types[0].endsWith("json")) parts.push(code(JSON.stringify(jsonExample(spec, media), null, 2), false));
   return parts;
 }
 
@@ -125,7 +144,8 @@ function answerRow(status, answer) {
   const detail = element("div");
   detail.append(rich("span", "", answer.description ?? ""));
   for (const [type, media] of Object.entries(answer.content ?? {})) {
-    const parts = type === PROBLEM ? [] : fields(resolve(spec, media.schema ?? {}), 0); // problems are all alike
+    if (type === PROBLEM) continue; // they are all alike
+    const parts = fields(resolve(spec, media.schema ?? {}), 0);
     if (parts.length === 0) { detail.append(element("span", "note", type)); continue; }
     const fold = element("details", "fold");
     fold.append(element("summary", "", `${type}: fields and an example`), ...parts);
@@ -156,7 +176,7 @@ function field(name, schema, required, description, place = "") {
   const term = element("dt");
   term.append(element("code", "", name));
   if (required) term.append(element("span", "must", " required"));
-  const kind = [typeName(spec, schema), place, schema.default === undefined || schema.default === null ? "" : `default ${JSON.stringify(schema.default)}`];
+  const kind = [typeName(spec, schema), place, [undefined, null].includes(schema.default) || schema.default.length === 0 ? "" : `default ${JSON.stringify(schema.default)}`];
   const detail = element("dd");
   detail.append(element("span", "type", kind.filter(Boolean).join(", ")));
   if (description ?? schema.description) detail.append(element("br"), rich("span", "", description ?? schema.description));
@@ -165,6 +185,11 @@ function field(name, schema, required, description, place = "") {
 }
 
 // -------------------------------------------------------------------------------------------------------- small parts
+
+/** Blank lines part paragraphs; other line breaks are where the source was full. */
+function paragraphs(text = "") {
+  return text.split(/\n{2,}/).filter((part) => part.trim() !== "").map((part) => rich("p", "text", part));
+}
 
 /** Text in which `code` between backticks is set as such. */
 function rich(tag, className, text) {

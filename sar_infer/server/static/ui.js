@@ -8,6 +8,8 @@ const LONGEST_QUERY = 4000; // more names than that travel in the body
 const LONGEST_RANKING = 1000; // how far down one's own names are looked for
 const MOST_PHOTOS = 60;
 const MOST_NAMES = 6; // in a sentence
+const BLANK = "data:image/svg+xml,%3Csvg%20xmlns='http://www.w3.org/2000/svg'/%3E";
+const MOST_LOWER = 10; // bars below the ranking
 
 const $ = (id) => document.getElementById(id);
 const percent = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -208,7 +210,8 @@ function drawStrip() {
     const item = strip.children[position] ?? strip.appendChild(thumbnail(position));
     const [button] = item.children;
     const [image, caption] = button.children;
-    if (image.src !== photo.url) image.src = photo.url;
+    const source = photo.unseen ? BLANK : photo.url;
+    if (image.src !== source) image.src = source;
     const best = photo.answer?.results[0].predictions[0]?.label;
     caption.textContent = photo.error ? "not classified" : best ?? "…";
     caption.classList.toggle("failed", photo.error !== null);
@@ -218,11 +221,18 @@ function drawStrip() {
   });
 }
 
+function cannotShow(photo) {
+  if (photo === undefined || photo === null || photo.unseen) return;
+  photo.unseen = true;
+  draw();
+}
+
 function thumbnail(position) {
   const button = element("button");
   button.type = "button";
   button.append(Object.assign(element("img"), { alt: "", loading: "lazy", decoding: "async" }), element("span"));
   button.addEventListener("click", () => choosePhoto(state.photos[position]));
+  button.firstChild.addEventListener("error", (event) => { if (event.target.src !== BLANK) cannotShow(state.photos[position]); });
   const item = element("li");
   item.append(button);
   return item;
@@ -256,14 +266,15 @@ function drawRanking() {
   const all = (answer?.results[0].predictions ?? []).map((prediction, position) => ({ rank: position + 1, ...prediction }));
   const top = all.slice(0, state.topK);
   const own = new Set(state.names.map(spelling));
-  const lower = all.slice(state.topK).filter((prediction) => own.has(spelling(prediction.label)));
+  const lower = all.slice(state.topK).filter((prediction) => own.has(spelling(prediction.label))).slice(0, MOST_LOWER);
   drawBars($("bars"), top);
   drawBars($("lower-bars"), lower);
-  const named = new Set(all.map((prediction) => spelling(prediction.label)));
-  const unseen = answer === null || photo.asked !== question() ? [] : state.names.filter((name) => !named.has(spelling(name)));
-  show("beyond", unseen.length === 0 ? "" : `Below rank ${number.format(all.length)}: ${brief(unseen)}`);
+  const shown = new Set([...top, ...lower].map((prediction) => spelling(prediction.label)));
+  const unseen = answer === null || photo.asked !== question() ? [] : state.names.filter((name) => !shown.has(spelling(name)));
+  show("beyond", unseen.length === 0 ? "" : `Lower still: ${brief(unseen)}`);
   $("lower").hidden = lower.length === 0 && unseen.length === 0;
   $("legend").hidden = ![...top, ...lower].some((prediction) => prediction.source === "extended");
+  $("locked").hidden = photo?.error?.status !== 401;
   $("empty").hidden = photo !== null;
   $("known").textContent = state.model?.classes ? `The server knows ${number.format(state.model.classes)}.` : "";
   $("among").textContent = answer === null ? "" : `of ${number.format(answer.classes)} ${answer.classes === 1 ? "class" : "classes"}`;
@@ -357,7 +368,7 @@ $("again").addEventListener("click", () => { state.revision += 1; loadModel(); c
 for (const input of [$("files"), $("camera")]) {
   input.addEventListener("change", () => { addPhotos(input.files); input.value = ""; });
 }
-$("preview").addEventListener("error", () => { if (state.current) { state.current.unseen = true; drawStage(); } });
+$("preview").addEventListener("error", () => cannotShow(state.current));
 
 const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
 addEventListener("dragover", (event) => { if (carriesFiles(event)) { event.preventDefault(); document.body.classList.add("dragging"); } });

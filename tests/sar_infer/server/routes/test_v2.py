@@ -17,6 +17,7 @@ from support.servers import Local, local_server
 from sar_infer import Classifier, __version__
 from sar_infer.images import load_rgb
 from sar_infer.preprocess import to_input
+from sar_infer.server import inference
 from sar_infer.server.service import Readiness
 from sar_infer.server.settings import Limits, Settings
 
@@ -97,7 +98,10 @@ def test_health_and_metadata(client: Any, classifier: Classifier) -> None:
 def test_unknown_models_and_versions(client: Any) -> None:
     assert not client.is_model_ready("other")
     assert not client.is_model_ready("tiny", "1")
-    for model, version, message in (("other", "", "expected tiny or sar-clip"), ("tiny", "1", "no version '1' of tiny")):
+    for model, version, message in (
+        ("other", "", "expected tiny or sar-clip"),
+        ("tiny", "1", "no version '1' of tiny"),
+    ):
         with pytest.raises(triton.InferenceServerException, match=message) as caught:
             client.infer(model, [pictures(RED)], model_version=version)
         assert caught.value.status() == "404"
@@ -178,7 +182,11 @@ def test_a_bad_picture_fails_the_call_and_is_named(client: Any) -> None:
 
 def test_floats_that_are_none(client: Any, classifier: Classifier) -> None:
     pixels = preprocessed(classifier, RED, BLUE)
-    for value, message in ((np.nan, "finite numbers"), (np.inf, "finite numbers"), (3e38, "pixels\\[1\\] gives no finite")):
+    for value, message in (
+        (np.nan, "finite numbers"),
+        (np.inf, "finite numbers"),
+        (3e38, "pixels\\[1\\] gives no finite"),
+    ):
         spoilt = pixels.copy()
         spoilt[1] = value
         for binary in (True, False) if np.isfinite(value) else (True,):
@@ -304,6 +312,17 @@ def test_broken_binary_bodies(server: Local, sent: dict[str, Any], status: int, 
     assert message in answer.json()["error"]
 
 
+def test_answers_of_any_size_are_not_made(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_MOST_SCORES", 7)
+    with pytest.raises(
+        triton.InferenceServerException, match="2 × 4 scores are too many for one answer; ask for top_k"
+    ):
+        client.infer("tiny", [pictures(RED, BLUE)])
+    assert client.infer("tiny", [pictures(RED, BLUE)], parameters={"top_k": 3}).as_numpy("SCORES").shape == (2, 3)
+    few = [asked("SCORES", count=2), asked("EMBEDDING")]
+    assert client.infer("tiny", [pictures(RED, BLUE)], outputs=few).as_numpy("SCORES").shape == (2, 2)
+
+
 def test_class_names_have_to_be_utf8(client: Any) -> None:
     with pytest.raises(triton.InferenceServerException, match="'CLASSES': expected UTF-8"):
         client.infer("tiny", [pictures(RED), tensor("CLASSES", "BYTES", [b"\xff\xfe"])])
@@ -324,10 +343,10 @@ def test_not_ready(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_key_is_asked_for_but_not_for_health(bundle_path: Path) -> None:
-    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, key="secret")) as local:
-        with triton.InferenceServerClient(local.url.removeprefix("http://")) as client:
-            assert client.is_server_ready()
-            with pytest.raises(triton.InferenceServerException, match="Authorization"):
-                client.infer("tiny", [pictures(RED)])
-            headers = {"Authorization": "Bearer secret"}
-            assert client.infer("tiny", [pictures(RED)], headers=headers).as_numpy("SCORES").shape == (1, 4)
+    settings = Settings(bundle=bundle_path, device="cpu", threads=1, key="secret")
+    with local_server(settings) as local, triton.InferenceServerClient(local.url.removeprefix("http://")) as client:
+        assert client.is_server_ready()
+        with pytest.raises(triton.InferenceServerException, match="Authorization"):
+            client.infer("tiny", [pictures(RED)])
+        headers = {"Authorization": "Bearer secret"}
+        assert client.infer("tiny", [pictures(RED)], headers=headers).as_numpy("SCORES").shape == (1, 4)

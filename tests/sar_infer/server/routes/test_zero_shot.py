@@ -27,7 +27,7 @@ def server(bundle_path: Path) -> Iterator[Local]:
 
 @pytest.fixture(scope="module")
 def client(server: Local) -> Any:
-    return huggingface_hub.InferenceClient(model=server.url + PATH, token="none")
+    return huggingface_hub.InferenceClient(server.url + PATH, api_key="of no use")
 
 
 def post(server: Local, inputs: Any = None, **parameters: Any) -> httpx2.Response:

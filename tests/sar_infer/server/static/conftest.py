@@ -22,6 +22,7 @@ def browser() -> Iterator[Any]:
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("needs the program chromium")
+    driver.expect.set_options(timeout=15_000)  # other tests may run beside
     with driver.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(QUIET))
         yield browser

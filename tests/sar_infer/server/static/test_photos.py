@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 
@@ -28,6 +29,7 @@ def test_photos_have_rankings_of_their_own_and_a_bad_one_stops_nobody(open_page,
     thumbnails.nth(1).click()
     expect(page.get_by_role("alert")).to_have_text(re.compile(r"^[A-Z].+\. [A-Z].+\.Try again$"))
     expect(page.locator("#unseen")).to_be_visible()
+    assert thumbnails.nth(1).locator("img").get_attribute("src").startswith("data:")
     expect(page.locator("#bars li")).to_have_count(0)
     thumbnails.nth(2).click()
     expect(page.get_by_role("alert")).to_be_hidden()
@@ -46,16 +48,17 @@ def test_photos_have_rankings_of_their_own_and_a_bad_one_stops_nobody(open_page,
 )
 def test_a_photo_is_dropped_or_pasted(open_page, mini_server, kind, carrier, target) -> None:
     page, _ = open_page(mini_server.url)
-    hand_over = """async (node, [kind, carrier, bytes]) => {
+    hand_over = """(node, [kind, carrier, content]) => {
         const data = new DataTransfer();
-        data.items.add(new File([new Uint8Array(bytes)], 'given.png', { type: 'image/png' }));
+        const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+        data.items.add(new File([bytes], 'given.png', { type: 'image/png' }));
         const details = { [carrier]: data, bubbles: true, cancelable: true };
         const send = (name) => node.dispatchEvent(new globalThis[kind](name, details));
         if (kind === 'ClipboardEvent') return !send('paste');
         const lit = !send('dragover') && document.body.classList.contains('dragging');
         return lit && !send('drop') && !document.body.classList.contains('dragging');
     }"""
-    assert page.locator(target).evaluate(hand_over, [kind, carrier, list(COFFEE.read_bytes())])
+    assert page.locator(target).evaluate(hand_over, [kind, carrier, base64.b64encode(COFFEE.read_bytes()).decode()])
     expect(page.locator("#bars .name").first).to_have_text("espresso")
 
 
@@ -66,7 +69,7 @@ def png(pixels: np.ndarray, level: int) -> bytes:
 
 
 @pytest.mark.parametrize("excess", ["bytes", "pixels"])
-def test_what_is_beyond_the_limits_is_scaled_down_first(open_page, mini_server, excess) -> None:
+def test_what_is_beyond_the_limits_is_scaled_down_first(open_page, mini_server, tmp_path, excess) -> None:
     page, _ = open_page(mini_server.url)
     if excess == "bytes":
         photo = png(np.random.default_rng(0).integers(0, 256, (2100, 2000, 3), dtype=np.uint8), 0)
@@ -74,8 +77,9 @@ def test_what_is_beyond_the_limits_is_scaled_down_first(open_page, mini_server, 
     else:
         photo = png(np.zeros((7000, 8000), dtype=np.uint8), 6)
         told = "2048 × 1792 before sending: this photo has 56 megapixels, and the server takes 50 megapixels."
+    (tmp_path / "big.png").write_bytes(photo)
     with page.expect_request("**/v1/classify*") as sent:
-        page.set_input_files("#files", {"name": "big.png", "mimeType": "image/png", "buffer": photo})
+        page.set_input_files("#files", tmp_path / "big.png")
     settled(page)
     assert sent.value.headers["content-type"] == "image/jpeg"
     expect(page.locator("#photo-note")).to_have_text(f"Scaled down to {told}")

@@ -18,6 +18,7 @@ def test_the_key_is_asked_for_once_and_forgotten_with_the_tab(open_page, keyed_s
     field = page.get_by_label("This server asks for its API key")
     expect(field).to_be_focused()
     page.set_input_files("#files", COFFEE)
+    expect(page.locator("#locked")).to_be_visible()
     field.fill("wrong")
     field.press("Enter")
     expect(page.locator("#key-note")).to_have_text("The server did not accept that key.")

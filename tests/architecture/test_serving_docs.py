@@ -1,0 +1,190 @@
+"""docs/serving.md shows what the server does: its examples are run, its tables compared with the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from PIL import Image
+from support.servers import Server, serving
+
+from sar_infer import images
+from sar_infer.client import exchange
+from sar_infer.server import class_names, cli, connection, run
+from sar_infer.server.metrics import Metrics
+from sar_infer.server.problems import CODES, Problem
+from sar_infer.server.settings import Limits
+from scripts import readme_commands
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "serving.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+BLOCKS = readme_commands.read(PAGE)
+SHOWN = re.compile(r"\n```(json|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+KEY = "a key for tests"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, Server]]:
+    """One without a key, and one with a key and state."""
+    state = str(tmp_path_factory.mktemp("state"))
+    with serving() as open_to_all, serving("--state", state, key=KEY) as keyed:
+        yield {False: open_to_all, True: keyed}
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the photo."""
+    data = pytest.importorskip("skimage").__path__[0]
+    folder = tmp_path_factory.mktemp("docs")
+    Image.open(Path(data) / "data" / "coffee.png").convert("RGB").save(folder / "photo.jpg", quality=90)
+    return folder
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its head."""
+    section = TEXT.partition(f"\n{heading}\n")[2]
+    table = re.search(r"^\|.*\n\|[-|]+\n((?:\|.*\n)+)", section, re.MULTILINE)
+    assert table is not None
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table[1].splitlines()]
+
+
+def shown_after(block: readme_commands.Block) -> tuple[str, str] | None:
+    """Language and content of the answer that stands right behind a block."""
+    lines = TEXT.split("\n")
+    rest = "\n" + "\n".join(lines[block.line + block.body.count("\n") + 1 :]).lstrip("\n")
+    found = SHOWN.match(rest)
+    return None if found is None else (found[1], found[2])
+
+
+def differences(shown: Any, given: Any, where: str = "answer") -> list[str]:
+    """What is not as shown: keys, types, whole numbers, text; "…" is anything, and fractions are not compared."""
+    if shown == "…" or (isinstance(shown, float) and isinstance(given, float | int)):
+        return []
+    if isinstance(shown, str) and shown.endswith("…") and isinstance(given, str):
+        return [] if given.startswith(shown[:-1]) else [f"{where}: {given!r}, not {shown!r}"]
+    if isinstance(shown, dict) and isinstance(given, dict):
+        if "…" not in shown and shown.keys() != given.keys():
+            return [f"{where}: has {sorted(given)}, not {sorted(shown)}"]
+        return [d for key in shown if key != "…" for d in differences(shown[key], given.get(key), f"{where}.{key}")]
+    if isinstance(shown, list) and isinstance(given, list):
+        pairs = shown[:-1] if shown[-1:] == ["…"] else shown
+        if pairs is shown and len(shown) != len(given):
+            return [f"{where}: {len(given)} items, not {len(shown)}"]
+        return [d for i, item in enumerate(pairs) for d in differences(item, given[i], f"{where}[{i}]")]
+    return [] if shown == given else [f"{where}: {given!r}, not {shown!r}"]
+
+
+def test_every_command_shown_is_marked() -> None:
+    assert [f"line {block.line}" for block in BLOCKS if block.mark is None] == []
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in BLOCKS if b.mark and b.mark["run"]], ids=lambda block: f"line {block.line}"
+)
+def test_what_is_shown_is_what_happens(
+    block: readme_commands.Block, servers: dict[bool, Server], scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks run in order; those that read ``$SAR_API_KEY`` talk to the server with a key."""
+    assert block.language in ("python", "sh")
+    keyed = "SAR_API_KEY" in block.body
+    if keyed:
+        monkeypatch.setenv("SAR_API_KEY", KEY)
+    body = block.body.replace("localhost:8000", f"127.0.0.1:{servers[keyed].port}")
+    assert body != block.body
+    output = scratch / "output"
+    if block.language == "sh":
+        body = f"{{\n{body}}} > {output}"
+    else:
+        body = f"import sys\nsys.stdout = open({str(output)!r}, 'w')\n{body}\nsys.stdout.close()"
+    assert readme_commands.execute(dataclasses.replace(block, body=body), body, "", scratch) is None
+    given, shown = output.read_text("utf-8"), shown_after(block)
+    if shown is None:
+        assert '"code":' not in given
+    elif shown[0] == "json":
+        assert differences(json.loads(shown[1]), json.loads(given)) == []
+    else:
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        assert doctest.OutputChecker().check_output(shown[1], given, flags), given
+
+
+def test_differences_are_found() -> None:
+    shown = {"a": [{"b": "x…", "c": 1, "d": 0.5}, "…"], "e": "…", "f": {"…": 0}}
+    given = {"a": [{"b": "xy", "c": 1, "d": 0.7}, {}, {}], "e": None, "f": {"g": 2}}
+    assert differences(shown, given) == []
+    for change in (
+        {"e": 1, "h": 2},
+        {"a": [{"b": "y", "c": 1, "d": 1}]},
+        {"a": [{"b": "x", "c": 2, "d": 1}]},
+        {"a": 1},
+    ):
+        assert differences(shown, {**given, **change})
+    assert differences({"x": [1]}, {"x": [1, 2]})
+    assert differences({"x": 0.5}, {"x": "0.5"})
+
+
+def test_every_option_is_in_the_table_with_its_default() -> None:
+    table = {flags.strip("`"): default for flags, default, _ in rows("## Options")}
+    options = [o for o in cli.main.params if isinstance(o, click.Option) and o.name != "version"]
+    assert list(table) == ["/".join([*o.opts, *o.secondary_opts]) for o in options]
+    for option in options:
+        shown = table["/".join([*option.opts, *option.secondary_opts])]
+        if isinstance(option.default, bool):
+            assert shown == ("on" if option.default else "off")
+        elif option.show_default:
+            assert shown == str(option.default)
+
+
+def test_every_code_is_in_the_table_with_its_status() -> None:
+    table = sorted((int(status), code.strip("`")) for status, code, _ in rows("## Status codes"))
+    assert table == sorted((Problem(code, "").status, code) for code in CODES)
+    assert [int(status) for status, _, _ in rows("## Status codes")] == [status for status, _ in table]
+
+
+def test_every_metric_is_in_the_table_with_its_labels() -> None:
+    endings = {"counter": "_total", "info": "_info"}
+    found = {}
+    for metric in (value for value in vars(Metrics()).values() if hasattr(value, "_labelnames")):
+        labels = f"{{{','.join(metric._labelnames)}}}" if metric._labelnames else ""
+        found[metric._name + endings.get(metric._type, "") + labels] = metric._type
+    assert {name.strip("`"): kind for name, kind, _ in rows("### Metrics")} == found
+
+
+def test_fixed_limits_are_the_codes() -> None:
+    limits = Limits()
+    sentence = (
+        f"Fixed: a side of {images.MAX_SIDE:,} pixels and a ratio of 1:{images.MAX_RATIO} for a picture; "
+        f"{class_names.LONGEST_TEXT} characters for a class name or phrase and {class_names.MOST_PHRASES} phrases "
+        f"for a class; {limits.body_seconds:g} seconds for a body to arrive and for headers, which may have "
+        f"{connection.HEADER_BYTES // 1024} KiB; {run._KEEP_ALIVE_SECONDS} seconds of silence before an idle "
+        "connection is closed."
+    )
+    assert sentence in " ".join(TEXT.split())
+    assert limits.body_seconds == connection.HEADER_SECONDS
+    assert f"at most {exchange.LONGEST_PAUSE:g} seconds" in " ".join(TEXT.split())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed")
+@pytest.mark.parametrize("key", [None, KEY])
+def test_the_locust_file_runs(servers: dict[bool, Server], key: str | None, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "benchmarks" / "locustfile.py"), "--headless"]
+    command += ["--users", "4", "--spawn-rate", "4", "--run-time", "3s", "--host", servers[key is not None].url]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SAR_")}
+    environment |= {} if key is None else {"SAR_API_KEY": key}
+    done = subprocess.run(
+        [*command, "--csv", "load"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "load_stats.csv").read_text()
+    assert all(name in table for name in ("bank", "names", "/healthz", "/readyz"))
