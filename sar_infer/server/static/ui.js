@@ -8,7 +8,7 @@ const LONGEST_QUERY = 4000; // more names than that travel in the body
 const LONGEST_RANKING = 1000; // how far down one's own names are looked for
 const MOST_PHOTOS = 60;
 const MOST_NAMES = 6; // in a sentence
-const BLANK = "data:image/svg+xml,%3Csvg%20xmlns='http://www.w3.org/2000/svg'/%3E";
+const BLANK = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
 const MOST_LOWER = 10; // bars below the ranking
 
 const $ = (id) => document.getElementById(id);

@@ -171,6 +171,17 @@ def test_an_embedding_alone_needs_no_class(client: Any, server: Local) -> None:
     assert server.service.metrics.sets.labels("miss")._value.get() == before
 
 
+def test_what_an_output_says_of_binary_data_goes_before_what_the_call_says(server: Local) -> None:
+    outputs = [{"name": "SCORES", "parameters": {"binary_data": False}}, {"name": "EMBEDDING"}]
+    body = {"inputs": [item()], "outputs": outputs, "parameters": {"binary_data_output": True}}
+    answer = httpx2.post(server.url + INFER, json=body, timeout=30)
+    told = json.loads(answer.content[: int(answer.headers["Inference-Header-Content-Length"])])["outputs"]
+    assert [("data" in output, output.get("parameters")) for output in told] == [
+        (True, None),
+        (False, {"binary_data_size": 4 * 8}),
+    ]
+
+
 def test_a_bad_picture_fails_the_call_and_is_named(client: Any) -> None:
     cases = [(b"no picture", "415", "IMAGE\\[1\\]: not an image"), (RED[:300], "422", "IMAGE\\[1\\]: cannot be read")]
     cases.append((jpeg((2000, 1000)), "413", "IMAGE\\[1\\]: too large"))
