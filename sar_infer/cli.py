@@ -62,7 +62,7 @@ class Options:
 @click.option("--info", is_flag=True, help="Describe the bundle and exit.")
 @click.version_option(__version__, prog_name="sar-classify")
 def main(**values: Any) -> None:
-    r"""Classify photos by class names, those of a bundle's bank and any that you write down.
+    """Classify photos by class names, those of a bundle's bank and any that you write down.
 
     IMAGE is a file, a folder, a glob pattern, or - for an image on standard input.
 
@@ -75,7 +75,7 @@ def main(**values: Any) -> None:
 
     Exit code: 0 if all images were classified, 1 if one or more could not be read, 2 if nothing was done because
     something in the call is wrong.
-    """
+    """  # noqa: D301 - \b is for click
     options = Options(**values)
     try:
         if options.info:

@@ -45,7 +45,7 @@ def build_app(service: Service) -> ASGIApp:
 def _problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         raise error
-    return answer(error, request.url.path, request.state.request_id)
+    return answer(error, request.scope)
 
 
 def _input_error(request: Request, error: Exception) -> Response:

@@ -16,7 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from sar_infer.errors import ImageError
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.engine import Phrases, Picture
-from sar_infer.server.models import ClassifyRequest, Mode
+from sar_infer.server.models import ClassifyOptions, ClassifyRequest, Mode
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
@@ -44,12 +44,12 @@ class Call:
     single: bool
 
 
-async def read_call(request: Request, query: ClassifyRequest, limits: Limits) -> Call:
+async def read_call(request: Request, query: ClassifyOptions, limits: Limits) -> Call:
     """Read a call; what the body says goes before what the query says.
 
     Args:
         request: Its body has been read and counted already.
-        query: The options of the query, without pictures.
+        query: The options of the query.
         limits: What the call may hold.
 
     Raises:
@@ -57,6 +57,7 @@ async def read_call(request: Request, query: ClassifyRequest, limits: Limits) ->
     """
     kind = request.headers.get("content-type", _RAW).partition(";")[0].strip().lower()
     pictures: Sequence[Picture]
+    given: ClassifyOptions | ClassifyRequest
     if kind.startswith("image/") or kind == _RAW:
         body = await request.body()
         if not body:
@@ -65,8 +66,8 @@ async def read_call(request: Request, query: ClassifyRequest, limits: Limits) ->
     elif kind == "multipart/form-data":
         pictures, given = await _multipart(request, limits)
     elif kind == "application/json":
-        given = parse(ClassifyRequest, await request.body())
-        pictures = [decoded(text) for text in given.images]
+        given = call = parse(ClassifyRequest, await request.body())
+        pictures = [decoded(text) for text in call.images]
     else:
         raise Problem(
             "unsupported-media-type",
@@ -110,12 +111,13 @@ def parse(kind: type[Model], body: bytes) -> Model:
 
 def invalid(errors: Sequence[Any]) -> Problem:
     """The problem that pydantic's errors amount to: the first, and how many there are."""
-    first = errors[0]
+    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")  # a misspelt field explains a missing one
     if first["type"] == "json_invalid":
         return Problem("bad-request", f"the body is not JSON: {first['msg']}")
     where = ".".join(str(part) for part in first["loc"]) or "body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return Problem("invalid-request", f"{where}: {first['msg']}{more}")
+    what = "unknown field" if first["type"] == "extra_forbidden" else first["msg"]
+    return Problem("invalid-request", f"{where}: {what}{more}")
 
 
 def decoded(text: str) -> Picture:
@@ -135,7 +137,11 @@ def decoded(text: str) -> Picture:
 def check_count(count: int, limits: Limits) -> None:
     """Raise ``too-many-images`` where there are more than the limit."""
     if count > limits.images:
-        raise Problem("too-many-images", f"expected at most {limits.images} images in a request, got {count}")
+        raise _too_many(str(count), limits)
+
+
+def _too_many(count: str, limits: Limits) -> Problem:
+    return Problem("too-many-images", f"expected at most {limits.images} images in a request, got {count}")
 
 
 class _Parser(MultiPartParser):
@@ -155,6 +161,8 @@ async def _multipart(request: Request, limits: Limits) -> tuple[list[Picture], C
     try:
         form = await parser.parse()
     except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise _too_many(f"more than {limits.images}", limits) from None
         raise Problem("bad-request", f"not multipart/form-data: {error.message}") from None
     try:
         pictures, options = await _parts(form)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -50,7 +51,7 @@ MIB = 2**20
 @click.option("--check", is_flag=True, help="Open and verify the bundle, say what it is, and exit.")
 @click.version_option(__version__, prog_name="sar-serve")
 def main(**values: Any) -> None:
-    r"""Serve a bundle over HTTP.
+    """Serve a bundle over HTTP.
 
     \b
     sar-serve --bundle exports/mine
@@ -61,7 +62,7 @@ def main(**values: Any) -> None:
 
     SIGTERM drains and stops, SIGHUP opens the bundle's path again. Exit code: 0 after a stop, 2 if nothing was served
     because something in the call is wrong.
-    """
+    """  # noqa: D301 - \b is for click
     try:
         _serve(values)
     except ModuleNotFoundError as error:
@@ -87,12 +88,10 @@ def _serve(values: dict[str, Any]) -> None:
         click.echo(describe(service.engine.bundle), nl=False)
         service.close()
         return
-    listener.listen(2048)
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    names = len(service.store.bank.names)
-    what = f"{service.engine.bundle.path.name} ({names} classes, {service.engine.provider})"
-    click.echo(f"Serving {what} on http://{shown}:{port} - try /ui, read /docs", err=True)
+    if settings.state and not settings.key:
+        logging.getLogger("sar_infer.server").warning(
+            "--state without a key: nobody can change classes; set SAR_API_KEY"
+        )
     serve(service, listener, values["drain"], values["notice"])
 
 
@@ -134,10 +133,15 @@ def _key(path: str | None) -> str | None:
             key = Path(path).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--api-key-file: {path} cannot be read ({error})") from None
-    elif (key := os.environ.get("SAR_API_KEY", "unset").strip()) == "unset":
+    elif (given := os.environ.get("SAR_API_KEY")) is None:
         return None
-    if not key:
-        raise InputError("the key is empty: set SAR_API_KEY or --api-key-file to a key, or neither to ask for none")
+    else:
+        key = given.strip()
+    if not key or not key.isascii() or not key.isprintable():
+        what = "has characters that no header carries" if key else "is empty"
+        raise InputError(
+            f"the key {what}: set SAR_API_KEY or --api-key-file to one in ASCII, or neither to ask for none"
+        )
     return key
 
 

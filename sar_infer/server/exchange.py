@@ -73,7 +73,6 @@ class _Exchange:
             await self._refuse(problem)
         except TimeoutError:
             if deadline.expired():
-                self._service.metrics.rejected.labels("deadline").inc()
                 seconds = self._service.settings.limits.seconds
                 await self._refuse(Problem("deadline", f"no answer within {seconds:g} s"))
             else:
@@ -93,8 +92,9 @@ class _Exchange:
         """Refuse what needs no look at the body."""
         path, service = self._scope["path"], self._service
         if service.settings.key is not None and path not in _OPEN and not path.startswith(_OPEN_BELOW):
-            given = self._headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(_digest(given), _digest(service.settings.key)):
+            scheme, _, given = self._headers.get("authorization", "").partition(" ")
+            right = hmac.compare_digest(_digest(given.strip()), _digest(service.settings.key))
+            if not right or scheme.lower() != "bearer":
                 raise Problem("unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key")
         limit = service.settings.limits.body_bytes
         length = self._headers.get("content-length", "0")
@@ -118,7 +118,6 @@ class _Exchange:
         except TimeoutError:
             if not allowed.expired():
                 raise
-            self._service.metrics.rejected.labels("slow-body").inc()
             raise Problem("body-timeout", f"the body did not arrive within {limits.body_seconds:g} s") from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -138,7 +137,6 @@ class _Exchange:
             pass
         if task is not None and not self._status:
             self._gone = True
-            self._service.metrics.rejected.labels("cancelled").inc()
             task.cancel()
 
     async def _receive(self) -> Message:
@@ -175,7 +173,7 @@ class _Exchange:
         length = self._headers.get("content-length", "")
         if not self._arrived and length.isdecimal() and int(length) <= self._service.settings.limits.body_bytes:
             await self._linger()  # so that the connection can be kept
-        response = answer(problem, self._scope["path"], self._id)
+        response = answer(problem, self._scope)
         await response(self._scope, self._receive, self._send)
 
     async def _fail(self) -> None:
@@ -189,7 +187,9 @@ class _Exchange:
         metrics = self._service.metrics
         metrics.requests.labels(route, code).inc()
         metrics.seconds.labels(route).observe(seconds)
-        method, path = self._scope["method"], self._scope["path"]
+        if reason := self._scope["state"].get("problem") or ("cancelled" if self._gone else None):
+            metrics.rejected.labels(reason).inc()
+        method, path = self._scope["method"], self._scope.get("raw_path", b"").decode("ascii", "backslashreplace")
         fields = {
             "method": method,
             "path": path,
@@ -206,4 +206,4 @@ def _digest(text: str) -> bytes:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem("body-too-large", f"expected a body of at most {limit} bytes; scale the picture down or send fewer")
+    return Problem("body-too-large", f"at most {limit / 2**20:.3g} MiB a request; scale the picture down or send fewer")

@@ -83,7 +83,7 @@ async def infer(service: Service, engine: Engine, asked: InferRequest, tensors: 
             chosen = await engine.class_set(classes, only, service.store.bank)
             _check_size(len(pictures), len(chosen.names), wanted, top_k)
         places = [f"{source.name}[{i}]" for i in range(len(pictures))]
-        rows = await all_of(service, engine, pictures, _Finish(engine, chosen, wanted, top_k), places)
+        rows = await all_of(engine, pictures, _Finish(engine, chosen, wanted, top_k), places)
     for row, place in zip(rows, places, strict=True):
         if not np.isfinite(row.embedding).all():
             raise source.wrong(f"{place} gives no finite embedding, its values are too large")

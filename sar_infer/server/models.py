@@ -11,6 +11,16 @@ Mode = Literal["bank", "extend", "only"]
 MAX_TOP_K = 1000
 
 
+class ClassifyOptions(BaseModel):
+    """What a call of any form may say in its query."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    classes: list[str] = Field([], description="names to add to the bank's; may stand several times")
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = Field(None, description="classes to answer; 5 by default")
+    mode: Mode | None = Field(None, description="default: extend where classes are given, else bank")
+
+
 class ClassifyRequest(BaseModel):
     """The JSON form of a call."""
 

@@ -9,19 +9,15 @@ from sar_infer.errors import ImageError
 from sar_infer.server.batcher import Finish
 from sar_infer.server.engine import Engine, Picture
 from sar_infer.server.problems import IMAGE_CODES, Problem
-from sar_infer.server.service import Service
 
 T = TypeVar("T")
 
 
-async def all_of(
-    service: Service, engine: Engine, pictures: Sequence[Picture], finish: Finish[T], places: Sequence[str]
-) -> list[T]:
+async def all_of(engine: Engine, pictures: Sequence[Picture], finish: Finish[T], places: Sequence[str]) -> list[T]:
     """What ``finish`` makes of the unit row (1, D) of each picture, in order.
 
     Args:
-        service: Has let the pictures in.
-        engine: Leased from it.
+        engine: Leased.
         pictures: As in ``Engine.each``.
         finish: As in ``Engine.each``; gives something else than None.
         places: What the client calls each picture.
@@ -31,16 +27,15 @@ async def all_of(
     """
     for picture, place in zip(pictures, places, strict=True):
         if isinstance(picture, ImageError):
-            raise _bad(service, picture, place)
+            raise _bad(picture, place)
     values = []
     for outcome, place in zip(await engine.each(pictures, finish), places, strict=True):
         if outcome.error is not None:
-            raise _bad(service, outcome.error, place)
+            raise _bad(outcome.error, place)
         assert outcome.value is not None  # noqa: S101 - one of both is there
         values.append(outcome.value)
     return values
 
 
-def _bad(service: Service, error: ImageError, place: str) -> Problem:
-    service.metrics.rejected.labels(error.kind).inc()
+def _bad(error: ImageError, place: str) -> Problem:
     return Problem(IMAGE_CODES[error.kind], f"{place}: {error}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import Response
+from starlette.types import Scope
 
 _KNOWN = {
     "bad-request": (400, "Bad request"),
@@ -28,11 +29,8 @@ _KNOWN = {
     "too-many-classes": (422, "Too many class names"),
     "invalid-request": (422, "Invalid request"),
     "bad-bundle": (422, "The bundle is refused"),
-    "headers-too-large": (431, "Headers too large"),
     "overloaded": (429, "Too busy"),
     "internal": (500, "Internal error"),
-    "not-ready": (503, "Not ready"),
-    "draining": (503, "Shutting down"),
     "deadline": (504, "Took too long"),
     "not-stored": (507, "The change cannot be written"),
 }
@@ -93,8 +91,10 @@ _DIALECTS: Mapping[str, Callable[[Problem, str], dict[str, Any]]] = {
 }
 
 
-def answer(problem: Problem, path: str, request_id: str) -> Response:
-    """The response that tells a problem to a client of the protocol that a path belongs to."""
+def answer(problem: Problem, scope: Scope) -> Response:
+    """The response that tells a problem to a client of the protocol that a request came by; ``exchange`` counts it."""
+    path, request_id = scope["path"], scope["state"]["request_id"]
+    scope["state"]["problem"] = problem.code
     dialect = next((d for prefix, d in _DIALECTS.items() if path == prefix or path.startswith(prefix + "/")), None)
     content = (dialect or _problem_json)(problem, request_id)
     kind = "application/json" if dialect else "application/problem+json"

@@ -39,10 +39,15 @@ class Server(uvicorn.Server):
         self._notice = notice
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, say so, and mind SIGHUP from now on."""
+        """Listen, mind SIGHUP from now on, and say so."""
         await super().startup(sockets)
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        host, port = (sockets or [])[0].getsockname()[:2]
+        engine, names = self._service.engine, len(self._service.store.bank.names)
+        what = f"{engine.bundle.path.name} ({names} classes, {engine.provider})"
+        shown = f"[{host}]" if ":" in host else host
+        _log.info("Serving %s on http://%s:%d - try /ui, read /docs", what, shown, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Drain and end with exit code 0; a second signal cuts short what is left."""

@@ -95,7 +95,6 @@ class Service:
 
     def overloaded(self) -> Problem:
         """The answer to those who are not let in."""
-        self.metrics.rejected.labels("overload").inc()
         return Problem("overloaded", "too many pictures are waiting; try again", self._inside * self._seconds_each)
 
     @contextlib.contextmanager
@@ -182,6 +181,7 @@ class Service:
 
     def _publish(self) -> None:
         manifest = self.engine.bundle.manifest
+        self.metrics.ready.set(1)  # ``Engine.open`` has run the probe
         self.metrics.provider.clear()
         self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
         self.metrics.model.info({"digest": manifest.digest, "backbone": manifest.backbone, "method": manifest.method})

@@ -12,7 +12,7 @@ from sar_infer.results import Prediction
 from sar_infer.server.body import read_call
 from sar_infer.server.dependencies import Serving
 from sar_infer.server.engine import Outcome, milliseconds
-from sar_infer.server.models import MAX_TOP_K, ClassifyAnswer, ClassifyRequest, Mode
+from sar_infer.server.models import MAX_TOP_K, ClassifyAnswer, ClassifyOptions, ClassifyRequest
 from sar_infer.server.openapi import BINARY, problems, reference
 from sar_infer.server.problems import IMAGE_CODES, Problem
 
@@ -46,19 +46,12 @@ _MULTIPART = {
         }
     },
 )
-async def classify(
-    request: Request,
-    service: Serving,
-    classes: Annotated[list[str], Query(description="names to add to the bank's; may stand several times")] = [],  # noqa: B006
-    top_k: Annotated[int | None, Query(ge=1, le=MAX_TOP_K, description="classes to answer; 5 by default")] = None,
-    mode: Annotated[Mode | None, Query(description="default: extend where classes are given, else bank")] = None,
-) -> Response:
+async def classify(request: Request, service: Serving, query: Annotated[ClassifyOptions, Query()]) -> Response:
     """Classify one picture or several.
 
     A raw body is one picture, and a bad one is a problem. In multipart and JSON a bad picture fails alone: its result
     has ``error`` set. Options stand in the query, or in the multipart or JSON body.
     """
-    query = ClassifyRequest.model_construct(images=[], classes=classes, top_k=top_k, mode=mode)
     call = await read_call(request, query, service.settings.limits)
     with service.lease() as engine, service.admit(len(call.pictures)):
         bank = service.store.bank
@@ -66,11 +59,12 @@ async def classify(
         rank = engine.classifier.rank
         outcomes = await engine.each(call.pictures, lambda row: next(rank(row, chosen, call.top_k)))
     if call.single and (error := outcomes[0].error):
-        service.metrics.rejected.labels(error.kind).inc()
         raise Problem(IMAGE_CODES[error.kind], str(error))
     for outcome in outcomes:
         if outcome.value:
             service.metrics.top_score.observe(outcome.value[0].score)
+        elif outcome.error:
+            service.metrics.rejected.labels(IMAGE_CODES[outcome.error.kind]).inc()
     answer = {
         "results": [_result(i, outcome, chosen.branch) for i, outcome in enumerate(outcomes)],
         "classes": len(chosen.names),

@@ -129,7 +129,7 @@ async def embeddings(request: Request, service: Serving) -> Response:
         if pictures:
             places = [f"input[{i}]" for i in pictures]
             with service.admit(len(pictures)):
-                images = await all_of(service, engine, list(pictures.values()), lambda row: row[0], places)
+                images = await all_of(engine, list(pictures.values()), lambda row: row[0], places)
             found.update(zip(pictures, images, strict=True))
     answer = {
         "object": "list",

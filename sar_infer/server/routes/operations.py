@@ -21,6 +21,7 @@ _SHOWN = (
 )  # fmt: skip
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 @router.get("/livez", include_in_schema=False)
 async def alive() -> dict[str, str]:
@@ -28,6 +29,7 @@ async def alive() -> dict[str, str]:
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"description": "Not ready."}})
 async def ready(service: Serving) -> JSONResponse:
     """A probe picture went through the model, and its vector is that of the export; asked at most every two seconds."""

@@ -75,7 +75,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
         chosen = await engine.class_set(classes, True, service.store.bank)
         rank, count = engine.classifier.rank, len(chosen.names)
         picture = decoded(asked.inputs)
-        (ranked,) = await all_of(service, engine, [picture], lambda row: next(rank(row, chosen, count)), ["inputs"])
+        (ranked,) = await all_of(engine, [picture], lambda row: next(rank(row, chosen, count)), ["inputs"])
     service.metrics.top_score.observe(ranked[0].score)
     answer = [{"label": spellings[p.label], "score": p.score} for p in ranked]
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")

@@ -30,6 +30,12 @@ def test_help_shows_every_option_with_its_environment_twin() -> None:
             assert f"SAR_{(option.name or '').upper()}" in text, option.name
 
 
+def test_help_keeps_the_lines_of_its_examples() -> None:
+    lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
+    assert "  sar-serve --bundle exports/mine" in lines
+    assert not any("\\b" in line or "\b" in line for line in lines)
+
+
 def test_check_verifies_a_bundle_and_exits(bundle_path: Path, bundle_copy: Path) -> None:
     good = run("--check", "--bundle", str(bundle_path))
     assert (good.returncode, good.stderr) == (0, "")
@@ -50,6 +56,7 @@ def test_check_verifies_a_bundle_and_exits(bundle_path: Path, bundle_copy: Path)
         (["--host", "999.1.1.1"], {}, "cannot listen on 999.1.1.1"),
         (["--api-key-file", "/nowhere"], {}, "--api-key-file: /nowhere cannot be read"),
         ([], {"SAR_API_KEY": " "}, "the key is empty"),
+        ([], {"SAR_API_KEY": "schlüssel"}, "the key has characters that no header carries"),
         (["--state", "/dev/null/x"], {}, "/dev/null/x"),
     ],
 )

@@ -242,7 +242,10 @@ def test_a_key_is_asked_for_where_it_matters(settings: Settings) -> None:
                 answer = client.get(path, headers=header)
                 assert answer.status_code == 401, (path, header)
                 assert answer.headers["www-authenticate"] == "Bearer"
-        assert client.get("/v1/model", headers={"Authorization": "Bearer open sesame"}).status_code == 200
+        for scheme in ("Bearer", "bearer", "BEARER "):
+            assert client.get("/v1/model", headers={"Authorization": f"{scheme} open sesame"}).status_code == 200
+        for other in ("open sesame", "Basic open sesame"):
+            assert client.get("/v1/model", headers={"Authorization": other}).status_code == 401
 
 
 def test_requests_are_counted_by_route_not_by_path(server: Local) -> None:
@@ -253,3 +256,25 @@ def test_requests_are_counted_by_route_not_by_path(server: Local) -> None:
     assert server.metric("sar_requests_total", route=route, code="404") == 1
     httpx2.get(f"{server.url}/some/where")
     assert server.metric("sar_requests_total", route="unmatched", code="404") == 1
+
+
+def test_refusals_are_counted_by_their_code(server: Local) -> None:
+    before = {code: server.metric("sar_rejected_total", reason=code) for code in ("unsupported-format", "not-found")}
+    httpx2.post(f"{server.url}/v1/classify", content=b"no picture", headers=IMAGE)
+    httpx2.get(f"{server.url}/nowhere")
+    for code, count in before.items():
+        wait_for(lambda code=code, count=count: server.metric("sar_rejected_total", reason=code) == count + 1)
+
+
+def test_a_path_cannot_forge_a_log_line(server: Local, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sar_infer.access")
+    httpx2.get(f"{server.url}/a%0Ab%1b[31m")
+    wait_for(lambda: "%0Ab" in caplog.text)
+    (line,) = [record.getMessage() for record in caplog.records if "%0Ab" in record.getMessage()]
+    assert line.isprintable()
+
+
+def test_balancers_may_ask_with_head(server: Local) -> None:
+    for path in ("/healthz", "/readyz"):
+        answer = httpx2.head(server.url + path)
+        assert (answer.status_code, answer.content) == (200, b"")

@@ -184,9 +184,18 @@ def test_a_body_of_another_form_than_it_says(
 
 def test_multipart_fields_are_checked(client: httpx2.Client) -> None:
     image = ("image", ("a.jpg", RED, "image/jpeg"))
-    assert problem(client.post("/v1/classify", files=[image] * 4)) == (413, "too-many-images")
+    for count in (4, 40):
+        assert problem(client.post("/v1/classify", files=[image] * count)) == (413, "too-many-images")
     for data in ({"top_k": "many"}, {"mode": "all"}, {"colour": "red"}, {"image": "text"}):
         assert problem(client.post("/v1/classify", files=[image], data=data)) == (422, "invalid-request"), data
+
+
+def test_a_misspelt_option_is_named(client: httpx2.Client) -> None:
+    answer = raw(client, top=3)
+    assert problem(answer) == (422, "invalid-request")
+    assert "top: unknown field" in answer.json()["detail"]
+    answer = client.post("/v1/classify", json={"image": ["aa"]})
+    assert "image: unknown field (and 1 more)" in answer.json()["detail"]
 
 
 def test_decomposed_letters_and_odd_spaces_are_the_same_name(client: httpx2.Client) -> None:
