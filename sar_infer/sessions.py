@@ -70,12 +70,16 @@ def _session(path: Path, providers: list[Any], threads: int | None, spin: bool) 
     return session
 
 
+def usable_cores() -> int:
+    """Cores that this process may use; a container may have only part of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _threads(asked: int | None) -> int:
     """0 = onnxruntime's own choice, which knows the machine but not that a container may use only part of it."""
     if asked is not None:
         return asked
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    return usable if usable < (os.cpu_count() or 1) else 0
+    return usable_cores() if usable_cores() < (os.cpu_count() or 1) else 0
 
 
 def _cuda_obstacle() -> str | None:

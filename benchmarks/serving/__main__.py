@@ -42,7 +42,7 @@ class Bench:
     def model(self, bundle: Path, extras: bool) -> dict[str, Any]:
         """Everything about one bundle."""
         labels = expected(bundle, self.folder)
-        trials, chosen = self._try_peers(bundle, labels)
+        trials, chosen = self._try_peers(bundle, labels) if self.given.rounds else ([], [])
         result: dict[str, Any] = {"trials": trials, "rounds": []}
         for number in range(self.given.rounds):
             say(f"{bundle.name}: round {number + 1} of {self.given.rounds}")
@@ -143,7 +143,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--mix", choices=photos.MIXES, default="mixed")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=16.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0: only memory and overload")
     parser.add_argument("--requests", type=int, default=0, help="watch memory over so many, with the first bundle")
     parser.add_argument("--overload", type=float, default=0.0, help="seconds of 10 times the capacity")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "serving.json")

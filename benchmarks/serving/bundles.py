@@ -13,6 +13,7 @@ MINI = ROOT / "exports" / "mini"
 
 def vit(folder: Path) -> Path:
     """The bundle ``folder/vit-b-32``; made when it is not there, which needs torch and takes two minutes."""
+    folder = folder.resolve()
     bundle = folder / "vit-b-32"
     if bundle.is_dir():
         return bundle
@@ -24,7 +25,8 @@ def vit(folder: Path) -> Path:
     torch.manual_seed(0)
     torch.save(open_clip.create_model("ViT-B-32").state_dict(), weights)
     names.write_text("\n".join(dict.fromkeys(open_clip.IMAGENET_CLASSNAMES)), "utf-8")
-    command = [sys.executable, "-m", "sar_train.cli.export", "--handcrafted", "a photo of a {}."]
+    command = [sys.executable, "-c", "from sar_train.cli.export import main; main()"]
+    command += ["--handcrafted", "a photo of a {}."]
     command += ["--backbone", "ViT-B-32", "--pretrained", str(weights), "--classes", str(names), "--out", str(bundle)]
     subprocess.run([*command, "--quiet"], check=True, cwd=ROOT)
     weights.unlink()

@@ -10,7 +10,9 @@ def markdown(results: dict[str, Any]) -> str:
     """The whole page."""
     parts = [f"Photos: {results['photos']}. {results['cores']} cores, onnxruntime {results['onnxruntime']}."]
     for name, model in results["models"].items():
-        parts += [f"### {name}", _raw(model["rounds"]), _servers(model["rounds"])]
+        parts.append(f"### {name}")
+        if model["rounds"]:
+            parts += [_raw(model["rounds"]), _servers(model["rounds"])]
         if model["trials"]:
             parts += [
                 "Peers' settings, tried once each; the best at 8 and 32 clients together went on:",
@@ -65,15 +67,15 @@ def _row(name: str, setting: str, clients: str, runs: list[tuple[dict[str, Any],
     loads = [load for _, load in runs]
     cells = [name, setting, clients, f"{_median(load['rate'] for load in loads):.1f}"]
     cells.append(f"{_median(load['rate_without_client'] for load in loads):.1f}")
-    cells.append(f"{_median(load['rate_without_client'] / best_plain(raw) for raw, load in runs):.0%}")
-    bound = [load["rate_without_client"] / best(raw, "parallel") for raw, load in runs]
+    cells.append(f"{_median(load['rate'] / best_plain(raw) for raw, load in runs):.0%}")
+    bound = [load["rate"] / best(raw, "parallel") for raw, load in runs]
     cells.append(f"{_median(bound):.0%}")
     cells += [f"{_median(load['latency_ms'][share] for load in loads):.0f}" for share in ("p50", "p95", "p99")]
     cells.append(str(sum(load["errors"] for load in loads)))
     cells.append(f"{sum(load['astray'] for load in loads)} of {sum(load['checked'] for load in loads)}")
     cells.append(f"{_median(cpu_ms(load) for load in loads):.1f}")
     cells.append(f"{_median(load['memory']['pss'] for load in loads):.0f}")
-    cells.append(f"{_median(load['others_cpu'] / load['wall'] for load in loads):.0%}")
+    cells.append(f"{max(0.0, _median(load['others_cpu'] / load['wall'] for load in loads)):.0%}")
     return "| " + " | ".join(cells) + " |"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +79,7 @@ def _serve(values: dict[str, Any]) -> None:
     from sar_infer.server.run import bind, serve, set_up_logging
     from sar_infer.server.service import Service
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until uvicorn minds it; the kernel does not for process 1
     settings = _settings(values)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about a picture becomes its error
     set_up_logging(values["log_format"], values["access_log"])
@@ -98,6 +101,7 @@ def _serve(values: dict[str, Any]) -> None:
 def _settings(values: dict[str, Any]) -> Settings:
     from sar_infer.images import FORMATS
     from sar_infer.server.settings import Limits, Settings
+    from sar_infer.sessions import usable_cores
 
     formats = tuple(part.strip().upper() for part in values["formats"].split(",") if part.strip())
     if not formats or not set(formats) <= set(FORMATS):
@@ -119,7 +123,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         threads=values["threads"],
         workers=values["workers"],
         max_batch=values["max_batch"],
-        decoders=values["decoders"] or os.cpu_count() or 1,
+        decoders=values["decoders"] or usable_cores(),
         metrics=values["metrics"],
         pages=values["pages"],
         limits=limits,

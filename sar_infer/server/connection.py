@@ -1,6 +1,7 @@
 """uvicorn's HTTP connection, with limits on the time and size of what comes before a body.
 
-uvicorn itself waits for headers as long as a client likes, and httptools takes headers of any size.
+uvicorn itself waits for headers as long as a client likes, httptools takes headers of any size, and both keep the
+trailers that may follow a chunked body as if they were headers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 HEADER_SECONDS = 10.0
 HEADER_BYTES = 64 * 2**10
+_FRAMING = 8
+"""Bytes that may come with each byte of a body: chunks of one byte need five."""
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -23,6 +26,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._patience: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+        self._trailing = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first request."""
@@ -35,23 +39,39 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to headers, and refuse too much of it."""
+        """Count what belongs to no body, and refuse too much of it."""
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
         if self._patience is None and (cycle is None or cycle.response_complete):
             self._wait_for_headers()
+        self._header_bytes += len(data)
         super().data_received(data)
-        if self._patience is not None:
-            self._header_bytes += len(data)
-            if self._header_bytes > HEADER_BYTES:
-                self._give_up(_TOO_LARGE)
+        self._header_bytes = max(0, self._header_bytes)
+        if self._header_bytes > HEADER_BYTES:
+            self._give_up(_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """Count anew."""
+        self._header_bytes = 0
+        self._trailing = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; what follows a body is none."""
+        if not self._trailing:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The request has begun; from here on the application counts and waits."""
+        """The request has begun; from here on the application waits, and counts the body."""
         self._headers_ended()
+        self._trailing = True
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Part of a body, whose framing is not held against it."""
+        self._header_bytes -= _FRAMING * len(body)
+        super().on_body(body)
+
     def _wait_for_headers(self) -> None:
-        self._header_bytes = 0
         self._patience = self.loop.call_later(HEADER_SECONDS, self._give_up, _TIMEOUT)
 
     def _headers_ended(self) -> None:
@@ -61,6 +81,9 @@ class Connection(HttpToolsProtocol):
 
     def _give_up(self, answer: bytes) -> None:
         self._headers_ended()
-        if not self.transport.is_closing():
+        cycle: RequestResponseCycle | None = self.cycle
+        if self.transport.is_closing():
+            return
+        if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(answer)
-            self.transport.close()
+        self.transport.close()

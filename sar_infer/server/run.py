@@ -22,6 +22,8 @@ from sar_infer.server.service import Service
 
 _log = logging.getLogger("sar_infer.server")
 _KEEP_ALIVE_SECONDS = 30
+_UNREAD_SECONDS = 30
+"""A client that takes in nothing of its answer for so long is cut off; its connection would stay for ever."""
 
 
 class Server(uvicorn.Server):
@@ -87,6 +89,8 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # its connections inherit it
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
     try:
         found.bind((host, port))
     except OSError as error:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sar_infer.images import MAX_PIXELS
-from sar_infer.sessions import Device
+from sar_infer.sessions import Device, usable_cores
 
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP")
 """Decoders with a small and much tested surface; more of ``images.FORMATS`` on request."""
@@ -63,7 +62,7 @@ class Settings:
     threads: int | None = None
     workers: int = 2
     max_batch: int = 8
-    decoders: int = os.cpu_count() or 1
+    decoders: int = field(default_factory=usable_cores)
     metrics: bool = True
     pages: bool = True
     limits: Limits = Limits()

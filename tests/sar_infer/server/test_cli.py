@@ -123,3 +123,14 @@ def test_logs_are_json_on_request(bundle_path: Path) -> None:
 def test_nothing_but_the_loopback_is_listened_on_by_default() -> None:
     (host,) = [option.default for option in main.params if option.name == "host"]
     assert host == "127.0.0.1"
+
+
+def test_sigterm_while_it_starts_ends_it_quietly(bundle_path: Path) -> None:
+    """As process 1 of a container it would otherwise ignore the signal."""
+    code = (
+        "import os, signal, sar_infer.server.service as s, sar_infer.server.cli as c\n"
+        "s.Service.open = lambda settings: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "c.main()"
+    )
+    command = [sys.executable, "-c", code, "--bundle", str(bundle_path), "--port", "0"]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
