@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -153,6 +154,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, write, print the table."""
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no server is left behind
     start = time.time()
     paths = [path.resolve() for path in given.bundle or [bundles.MINI]] + (
         [bundles.vit(given.cache)] if given.vit else []

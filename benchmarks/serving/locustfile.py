@@ -2,7 +2,7 @@
 
 ::
 
-    locust -f benchmarks/serving/locustfile.py --host http://localhost:8000 --headless --users 8 --spawn-rate 8 --run-time 30s
+    locust -f benchmarks/serving/locustfile.py --host http://localhost:8000 --headless --users 8 --run-time 30s
 
 ``SAR_API_KEY`` is the server's key, ``SAR_PHOTOS`` a folder of photos; without it noise of three sizes is sent.
 Whatever is not answered with predictions counts as a failure; refusals because of load (429) have a name of their own.

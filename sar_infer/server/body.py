@@ -23,6 +23,7 @@ from sar_infer.server.settings import Limits
 Model = TypeVar("Model", bound=BaseModel)
 _RAW = "application/octet-stream"
 _FIELDS = ("image", "classes", "top_k", "mode")
+_MOST_ERRORS = 1000
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ async def read_call(request: Request, query: ClassifyOptions, limits: Limits) ->
         pictures, given = await _multipart(request, limits)
     elif kind == "application/json":
         given = call = parse(ClassifyRequest, await request.body())
+        check_count(len(call.images), limits)
         pictures = [decoded(text) for text in call.images]
     else:
         raise Problem(
@@ -106,7 +108,13 @@ def parse(kind: type[Model], body: bytes) -> Model:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> Problem:
+    if error.error_count() > _MOST_ERRORS:  # to list them all would take seconds
+        return Problem("invalid-request", f"{error.error_count()} fields are wrong or unknown")
+    return invalid(error.errors(include_url=False, include_context=False, include_input=False))
 
 
 def invalid(errors: Sequence[Any]) -> Problem:
@@ -117,7 +125,7 @@ def invalid(errors: Sequence[Any]) -> Problem:
     where = ".".join(str(part) for part in first["loc"]) or "body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     what = "unknown field" if first["type"] == "extra_forbidden" else first["msg"]
-    return Problem("invalid-request", f"{where}: {what}{more}")
+    return Problem("invalid-request", f"{where:.80}: {what}{more}")
 
 
 def decoded(text: str) -> Picture:
@@ -145,9 +153,18 @@ def _too_many(count: str, limits: Limits) -> Problem:
 
 
 class _Parser(MultiPartParser):
-    """Keeps files in memory, where the body is already."""
+    """Keeps files in memory, where the body is already, and reads text as UTF-8."""
 
     spool_max_size = 2**31
+
+    @property
+    def _charset(self) -> str:
+        """Not the one that the client names: some of Python's codecs raise what nobody expects, or take hours."""
+        return "utf-8"
+
+    @_charset.setter
+    def _charset(self, given: str) -> None:
+        pass
 
 
 async def _multipart(request: Request, limits: Limits) -> tuple[list[Picture], ClassifyRequest]:
@@ -173,7 +190,7 @@ async def _multipart(request: Request, limits: Limits) -> tuple[list[Picture], C
     try:
         return pictures, ClassifyRequest.model_validate(options)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+        raise _invalid(error) from None
 
 
 async def _parts(form: FormData) -> tuple[list[Picture], dict[str, Any]]:

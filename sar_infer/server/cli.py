@@ -32,7 +32,7 @@ MIB = 2**20
 @option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run.")
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: chosen by onnxruntime]")
 @option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Batches that run at once.")
-@option("--max-batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images of a batch at most.")
+@option("--max-batch", type=click.IntRange(min=1), default=4, show_default=True, help="Images of a batch at most.")
 @option("--decoders", type=click.IntRange(min=1), help="Threads that decode images.  [default: one a core]")
 @option("--queue", type=click.IntRange(min=1), default=128, show_default=True, help="Images inside at most; then 429.")
 @option("--max-body", type=click.IntRange(min=1), default=10, show_default=True, help="MiB of a request.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 Mode = Literal["bank", "extend", "only"]
 """Choose from the bank, from the bank and the names given, or from the names given alone."""
 MAX_TOP_K = 1000
+MOST_ITEMS = 20_000
+"""Of any list of a body, so that its check is short; what a server takes is in its ``Limits``."""
 
 
 class ClassifyOptions(BaseModel):
@@ -21,6 +23,9 @@ class ClassifyOptions(BaseModel):
     mode: Mode | None = Field(None, description="default: extend where classes are given, else bank")
 
 
+Names = Annotated[list[str], Field(max_length=MOST_ITEMS), FailFast()]
+
+
 class ClassifyRequest(BaseModel):
     """The JSON form of a call."""
 
@@ -29,8 +34,12 @@ class ClassifyRequest(BaseModel):
         json_schema_extra={"examples": [{"images": ["iVBORw0KGgo…"], "classes": ["red mug", "tea pot"], "top_k": 3}]},
     )
 
-    images: Annotated[list[str], Field(min_length=1, description="base64, or data:image/…;base64,… URIs")]
-    classes: list[str] | dict[str, list[str]] | None = Field(
+    images: Annotated[
+        list[str],
+        Field(min_length=1, max_length=MOST_ITEMS, description="base64, or data:image/…;base64,… URIs"),
+        FailFast(),
+    ]
+    classes: Names | dict[str, Names] | None = Field(
         None, description="names to add to the bank's, or phrases by name, which are averaged"
     )
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = None
@@ -108,4 +117,4 @@ class ClassChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    phrases: Annotated[list[str], Field(min_length=1)] | None = None
+    phrases: Annotated[list[str], Field(min_length=1, max_length=MOST_ITEMS), FailFast()] | None = None

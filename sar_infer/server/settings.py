@@ -61,7 +61,7 @@ class Settings:
     device: Device = "auto"
     threads: int | None = None
     workers: int = 2
-    max_batch: int = 8
+    max_batch: int = 4
     decoders: int = field(default_factory=usable_cores)
     metrics: bool = True
     pages: bool = True

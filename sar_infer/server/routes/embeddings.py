@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from pydantic_core import PydanticCustomError
 
 from sar_infer.errors import ClassNameError
@@ -17,6 +17,7 @@ from sar_infer.server.body import check_count, decoded, parse
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.dependencies import Serving
 from sar_infer.server.engine import Floats
+from sar_infer.server.models import MOST_ITEMS
 from sar_infer.server.openapi import problems, reference
 from sar_infer.server.pictures import all_of
 from sar_infer.server.problems import Problem
@@ -45,12 +46,15 @@ def _no_tokens(value: Any) -> Any:
     return value
 
 
+Items = Annotated[list[str | EmbeddingItem], Field(max_length=MOST_ITEMS), FailFast()]
+
+
 class EmbeddingsRequest(BaseModel):
     """OpenAI's request; what is not named here is ignored."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["red mug", "tea pot"], "model": "sar-clip"}]})
 
-    input: Annotated[str | list[str | EmbeddingItem], BeforeValidator(_no_tokens)] = Field(
+    input: Annotated[str | Items, BeforeValidator(_no_tokens)] = Field(
         description="one or several: class names, pictures (with modality image), or objects that say which"
     )
     model: str = Field("sar-clip", description="any; it is repeated in the answer")
@@ -115,8 +119,8 @@ async def embeddings(request: Request, service: Serving) -> Response:
     limits = service.settings.limits
     given = [_item(value, asked.modality, i) for i, value in enumerate(_several(asked.input))]
     names = _names(given, limits)
+    check_count(len(given) - len(names), limits)
     pictures = {i: decoded(value) for i, (kind, value) in enumerate(given) if kind == "image"}
-    check_count(len(pictures), limits)
     found: dict[int, Floats] = {}
     tokens = 0
     with service.lease() as engine:
