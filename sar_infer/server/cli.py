@@ -30,11 +30,14 @@ MIB = 2**20
 @option("--state", type=click.Path(), help="Folder for classes that are added at run time.  [default: none]")
 @option("--api-key-file", type=click.Path(), help="File with the key that requests must carry.")
 @option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run.")
-@option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: chosen by onnxruntime]")
-@option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Batches that run at once.")
-@option("--max-batch", type=click.IntRange(min=1), default=4, show_default=True, help="Images of a batch at most.")
-@option("--decoders", type=click.IntRange(min=1), help="Threads that decode images.  [default: one a core]")
-@option("--queue", type=click.IntRange(min=1), default=128, show_default=True, help="Images inside at most; then 429.")
+@option(
+    "--workers", type=click.IntRange(min=1), help="Batches that run at once.  [default: 2, or a quarter of the cores]"
+)
+@option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
+@option("--max-batch", type=click.IntRange(min=1), help="Images of a batch at most.  [default: measured at the start]")
+@option("--decoders", type=click.IntRange(min=0),
+        help="Threads that decode ahead; 0: workers do it.  [default: 0, one a core with a GPU]")  # fmt: skip
+@option("--queue", type=click.IntRange(min=1), default=64, show_default=True, help="Images inside at most; then 429.")
 @option("--max-body", type=click.IntRange(min=1), default=10, show_default=True, help="MiB of a request.")
 @option("--max-images", type=click.IntRange(min=1), default=32, show_default=True, help="Images of a request.")
 @option(
@@ -101,7 +104,6 @@ def _serve(values: dict[str, Any]) -> None:
 def _settings(values: dict[str, Any]) -> Settings:
     from sar_infer.images import FORMATS
     from sar_infer.server.settings import Limits, Settings
-    from sar_infer.sessions import usable_cores
 
     formats = tuple(part.strip().upper() for part in values["formats"].split(",") if part.strip())
     if not formats or not set(formats) <= set(FORMATS):
@@ -123,7 +125,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         threads=values["threads"],
         workers=values["workers"],
         max_batch=values["max_batch"],
-        decoders=values["decoders"] or usable_cores(),
+        decoders=values["decoders"],
         metrics=values["metrics"],
         pages=values["pages"],
         limits=limits,

@@ -1,4 +1,4 @@
-"""One open bundle, ready to answer: pictures are decoded in a bounded pool, batched, and ranked against class sets."""
+"""One open bundle, ready to answer: pictures are decoded, batched, and ranked against class sets in bounded pools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank
-from sar_infer.bundle import default_bundle, open_bundle
+from sar_infer.bundle import Bundle, default_bundle, open_bundle
 from sar_infer.class_set import ClassSet
 from sar_infer.classifier import Classifier
 from sar_infer.errors import BundleError, ImageError
@@ -28,13 +28,14 @@ from sar_infer.probe import MIN_COSINE, probe_cosine, probe_picture
 from sar_infer.server.batcher import Batcher, Finish
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.problems import Problem
-from sar_infer.server.settings import Settings
+from sar_infer.server.settings import Limits, Settings
+from sar_infer.server.sizing import Sizes, measured, workers_and_threads
 from sar_infer.tokenizer import encode_name
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
-Picture = bytes | Floats | ImageError
-"""Encoded bytes; the encoder's own input (3, size, size); or why there is neither."""
+Picture = bytes | npt.NDArray[np.uint8] | Floats | ImageError
+"""Encoded bytes; colours (H, W, 3); the encoder's own input (3, size, size), float32; or why there is none of them."""
 Phrases = Mapping[str, tuple[str, ...]]
 _SetKey = tuple[str, tuple[tuple[str, tuple[str, ...]], ...], bool]
 """Digest of the bank, phrases by name, and whether they are all."""
@@ -57,18 +58,20 @@ class Engine:
 
     Args:
         classifier: Its sessions must be open, names included.
-        settings: Sizes of pools and batches, and limits.
+        sizes: Of pools and batches.
+        limits: What a picture may be.
         metrics: Where phases are timed.
     """
 
-    def __init__(self, classifier: Classifier, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, classifier: Classifier, sizes: Sizes, limits: Limits, metrics: Metrics) -> None:
         self.classifier = classifier
         self.bundle = classifier.bundle
         self.provider = classifier.start(names=True)
-        self._limits = settings.limits
+        self.sizes = sizes
+        self._limits = limits
         self._metrics = metrics
-        self._batcher = Batcher(classifier.encode, settings.workers, settings.max_batch, metrics)
-        self._decoders = ThreadPoolExecutor(settings.decoders, "decode")
+        self._batcher = Batcher(self._decode, classifier.encode, sizes.workers, sizes.max_batch, metrics)
+        self._decoders = ThreadPoolExecutor(sizes.decoders, "decode") if sizes.decoders else None
         self._namer = ThreadPoolExecutor(1, "names")
         self._names_waiting = 0
         self._sets: OrderedDict[_SetKey, ClassSet] = OrderedDict()
@@ -83,23 +86,25 @@ class Engine:
         """
         path = default_bundle() if settings.bundle is None else Path(settings.bundle)
         bundle = open_bundle(path.resolve())
-        engine = cls(
-            Classifier(bundle, device=settings.device, threads=settings.threads, spin=False), settings, metrics
-        )
-        pixels = engine._probe_pixels()
-        (row,) = engine.classifier.encode([pixels])
-        if not (cosine := engine._cosine(row)) >= MIN_COSINE:
+        _, threads = workers_and_threads(settings)
+        classifier = Classifier(bundle, device=settings.device, threads=threads, spin=False)
+        provider = classifier.start(names=True)
+        spec = bundle.manifest.preprocess
+        pixels = to_input(load_rgb(_probe_picture(bundle), spec.fill), spec)
+        (row,) = classifier.encode([pixels])
+        if not (cosine := _probe_cosine(bundle, row)) >= MIN_COSINE:
             raise BundleError(
                 f"{path}: the probe picture gives another vector than at export (cosine {cosine:.4f}): "
                 "the graph or what runs it is broken"
             )
-        engine.classifier.encode([pixels] * settings.max_batch)
-        return engine
+        return cls(classifier, measured(settings, provider, classifier.encode, pixels), settings.limits, metrics)
 
     def close(self) -> None:
         """Give the threads back; requests that still run must have ended."""
-        for pool in (self._batcher, self._decoders, self._namer):
-            pool.close() if isinstance(pool, Batcher) else pool.shutdown(wait=False)
+        self._batcher.close()
+        for pool in (self._decoders, self._namer):
+            if pool is not None:
+                pool.shutdown(wait=False)
 
     async def each(self, pictures: Sequence[Picture], finish: Finish[T]) -> list[Outcome[T]]:
         """What ``finish`` makes of the unit row (1, D) of each picture, in order; a bad picture fails alone."""
@@ -140,43 +145,43 @@ class Engine:
 
         A bundle without a probe is asked for a finite vector of length 1.
         """
-        pixels = await self._in(self._decoders, self._probe_pixels)
-        return (await self._batcher.run(pixels, lambda row: self._cosine(row[0]))).value
+        return (
+            await self._batcher.run(_probe_picture(self.bundle), lambda row: _probe_cosine(self.bundle, row[0]))
+        ).value
 
     async def _one(self, picture: Picture, finish: Finish[T]) -> Outcome[T]:
         if isinstance(picture, ImageError):
             return Outcome(None, picture, {})
-        if isinstance(picture, np.ndarray):
-            pixels, decoding = picture, 0.0
-        else:
-            try:
-                pixels, decoding = await self._in(self._decoders, functools.partial(self._decode, picture))
-            except ImageError as error:
-                return Outcome(None, error, {})
-        timed = await self._batcher.run(pixels, finish)
-        seconds = {"decode": decoding, "queue": timed.queue, "infer": timed.infer, "score": timed.score}
+        ahead = 0.0
+        try:
+            if self._decoders is not None and isinstance(picture, bytes):
+                start = time.perf_counter()
+                picture = await self._in(self._decoders, functools.partial(self._decode, picture))
+                ahead = time.perf_counter() - start
+            timed = await self._batcher.run(picture, finish)
+        except ImageError as error:
+            return Outcome(None, error, {})
+        seconds = {
+            "decode": ahead + timed.decode,
+            "queue": timed.queue,
+            "infer": timed.infer,
+            "score": timed.score,
+        }
         for phase, value in seconds.items():
             self._metrics.phases.labels(phase).observe(value)
         self._metrics.images.inc()
         return Outcome(timed.value, None, seconds)
 
+    def _decode(self, picture: bytes | npt.NDArray[np.uint8] | Floats) -> Floats:
+        if isinstance(picture, np.ndarray) and picture.dtype == np.float32:
+            return picture.astype(np.float32, copy=False)
+        spec = self.bundle.manifest.preprocess
+        image = load_rgb(picture, spec.fill, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
+        return to_input(image, spec)
+
     def _tokens(self, names: Sequence[str]) -> int:
         tokenizer, spec = self.bundle.tokenizer, self.bundle.manifest.tokenizer
         return sum(len(encode_name(tokenizer, spec, name)) for name in names)
-
-    def _decode(self, data: bytes) -> tuple[Floats, float]:
-        start = time.perf_counter()
-        spec = self.bundle.manifest.preprocess
-        pixels = to_input(load_rgb(data, spec.fill, self._limits.formats, self._limits.pixels), spec)
-        return pixels, time.perf_counter() - start
-
-    def _probe_pixels(self) -> Floats:
-        spec, probe = self.bundle.manifest.preprocess, self.bundle.manifest.probe
-        return to_input(load_rgb(probe_picture(spec.size, probe.seed if probe else _PROBE_SEED), spec.fill), spec)
-
-    def _cosine(self, row: Floats) -> float:
-        probe = self.bundle.manifest.probe
-        return probe_cosine(probe, row) if probe else 1 - abs(1 - float(np.linalg.norm(row)))
 
     def _keep(self, key: _SetKey, classes: ClassSet) -> None:
         """Remember a class set while the bank is the same, in place of those not used for longest."""
@@ -199,6 +204,17 @@ class Engine:
     @staticmethod
     async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _probe_picture(bundle: Bundle) -> npt.NDArray[np.uint8]:
+    probe = bundle.manifest.probe
+    return probe_picture(bundle.manifest.preprocess.size, probe.seed if probe else _PROBE_SEED)
+
+
+def _probe_cosine(bundle: Bundle, row: Floats) -> float:
+    """Of a bundle without a probe, how near the vector's length is to 1."""
+    probe = bundle.manifest.probe
+    return probe_cosine(probe, row) if probe else 1 - abs(1 - float(np.linalg.norm(row)))
 
 
 def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:

@@ -47,7 +47,8 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         host, port = (sockets or [])[0].getsockname()[:2]
         engine, names = self._service.engine, len(self._service.store.bank.names)
-        what = f"{engine.bundle.path.name} ({names} classes, {engine.provider})"
+        sizes = f"{engine.sizes.workers} workers, batches of {engine.sizes.max_batch}"
+        what = f"{engine.bundle.path.name} ({names} classes, {engine.provider}, {sizes})"
         shown = f"[{host}]" if ":" in host else host
         _log.info("Serving %s on http://%s:%d - try /ui, read /docs", what, shown, port)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sar_infer.images import MAX_PIXELS
-from sar_infer.sessions import Device, usable_cores
+from sar_infer.sessions import Device
 
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP")
 """Decoders with a small and much tested surface; more of ``images.FORMATS`` on request."""
@@ -34,7 +34,7 @@ class Limits:
     pixels: int = MAX_PIXELS
     formats: tuple[str, ...] = SAFE_FORMATS
     classes: int = 1000
-    queue: int = 128
+    queue: int = 64
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Settings:
         state: Folder of the bank file that holds classes added at run time; None serves the bundle's bank as it is.
         key: What ``Authorization: Bearer`` must carry; None asks for nothing and allows no change.
         device: Where the encoders run.
-        threads: Threads inside an operator; None leaves it to onnxruntime.
+        threads: Threads of one batch. Of this and the next three, None is chosen by ``sizing``.
         workers: Batches that run at once.
         max_batch: Pictures that run together at most.
-        decoders: Threads that decode pictures.
+        decoders: Threads that decode pictures ahead of the workers; 0 leaves it to them.
         metrics: Serve ``/metrics``.
         pages: Serve ``/ui`` and ``/docs``.
         limits: What a request may cost.
@@ -60,9 +60,9 @@ class Settings:
     key: str | None = field(default=None, repr=False)
     device: Device = "auto"
     threads: int | None = None
-    workers: int = 2
-    max_batch: int = 4
-    decoders: int = field(default_factory=usable_cores)
+    workers: int | None = None
+    max_batch: int | None = None
+    decoders: int | None = None
     metrics: bool = True
     pages: bool = True
     limits: Limits = Limits()

@@ -56,6 +56,7 @@ async def model(service: Serving) -> dict[str, Any]:
         "bank": service.store.etag,
         "head": None if service.engine.bundle.head is None else len(service.engine.bundle.head.names),
         "provider": service.engine.provider,
+        "sizes": dataclasses.asdict(service.engine.sizes),
         "writes": service.settings.writable,
         "limits": dataclasses.asdict(service.settings.limits),
         "version": __version__,

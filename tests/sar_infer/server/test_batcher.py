@@ -34,15 +34,22 @@ def picture(number: float) -> Floats:
     return np.full((3, 1, 1), number, dtype=np.float32)
 
 
+def same(pixels: Floats) -> Floats:
+    """Decoding, which refuses the number 99."""
+    if pixels[0, 0, 0] == 99:
+        raise ValueError("ninety-nine")
+    return pixels
+
+
 def value(row: Floats) -> float:
     return float(row[0, 0])
 
 
-def run(test: Callable[[Batcher, Encoder], object], workers: int = 1, max_batch: int = 4) -> Metrics:
+def run(test: Callable[[Batcher[Floats], Encoder], object], workers: int = 1, max_batch: int = 4) -> Metrics:
     metrics, encoder = Metrics(), Encoder()
 
     async def go() -> None:
-        batcher = Batcher(encoder, workers, max_batch, metrics)
+        batcher = Batcher(same, encoder, workers, max_batch, metrics)
         try:
             async with asyncio.timeout(20):
                 await test(batcher, encoder)  # type: ignore[misc]
@@ -54,7 +61,9 @@ def run(test: Callable[[Batcher, Encoder], object], workers: int = 1, max_batch:
     return metrics
 
 
-async def started(batcher: Batcher, encoder: Encoder, numbers: Sequence[float]) -> list[asyncio.Task[Timed[float]]]:
+async def started(
+    batcher: Batcher[Floats], encoder: Encoder, numbers: Sequence[float]
+) -> list[asyncio.Task[Timed[float]]]:
     """Pictures given to the batcher one after the other, the first of which runs already."""
     tasks = [asyncio.create_task(batcher.run(picture(number), value)) for number in numbers]
     while not encoder.batches:
@@ -63,7 +72,7 @@ async def started(batcher: Batcher, encoder: Encoder, numbers: Sequence[float]) 
 
 
 def test_a_lone_picture_runs_at_once_and_alone() -> None:
-    async def test(batcher: Batcher, encoder: Encoder) -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         encoder.gate.set()
         for number in (1.0, 2.0):
             timed = await batcher.run(picture(number), value)
@@ -75,7 +84,7 @@ def test_a_lone_picture_runs_at_once_and_alone() -> None:
 
 
 def test_what_queued_while_busy_runs_together_in_order_and_each_gets_its_own() -> None:
-    async def test(batcher: Batcher, encoder: Encoder) -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         tasks = await started(batcher, encoder, [5, 3, 9, 1, 7, 8, 2])
         encoder.gate.set()
         assert [(await task).value for task in tasks] == [5, 3, 9, 1, 7, 8, 2]
@@ -87,7 +96,7 @@ def test_what_queued_while_busy_runs_together_in_order_and_each_gets_its_own() -
 
 
 def test_workers_run_side_by_side() -> None:
-    async def test(batcher: Batcher, encoder: Encoder) -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         tasks = await started(batcher, encoder, [1, 2, 3])
         while len(encoder.batches) < 2:
             await asyncio.sleep(0.001)
@@ -99,7 +108,7 @@ def test_workers_run_side_by_side() -> None:
 
 
 def test_one_that_fails_takes_no_other_with_it() -> None:
-    async def test(batcher: Batcher, encoder: Encoder) -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         tasks = await started(batcher, encoder, [0, 11, 12, 13, 14])
         encoder.gate.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -110,8 +119,22 @@ def test_one_that_fails_takes_no_other_with_it() -> None:
     run(test)
 
 
+def test_one_that_cannot_be_decoded_takes_no_other_with_it() -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
+        tasks = await started(batcher, encoder, [0, 11, 99, 12])
+        encoder.gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [getattr(result, "value", None) for result in results] == [0, 11, None, 12]
+        assert isinstance(results[2], ValueError)
+        assert encoder.batches == [[0], [11, 12]]
+        with pytest.raises(ValueError, match="ninety-nine"):
+            await batcher.run(picture(99), value)
+
+    run(test)
+
+
 def test_a_batch_that_is_too_much_is_halved() -> None:
-    async def test(batcher: Batcher, encoder: Encoder) -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         encoder.fails_above = 1
         tasks = await started(batcher, encoder, [0, 1, 2, 3, 4])
         encoder.gate.set()
@@ -121,7 +144,7 @@ def test_a_batch_that_is_too_much_is_halved() -> None:
 
 
 def test_a_failure_to_finish_is_its_callers_alone() -> None:
-    async def test(batcher: Batcher, encoder: Encoder) -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         encoder.gate.set()
         good, bad = await asyncio.gather(
             batcher.run(picture(1), value), batcher.run(picture(2), lambda row: 1 / 0), return_exceptions=True
@@ -133,7 +156,7 @@ def test_a_failure_to_finish_is_its_callers_alone() -> None:
 
 
 def test_whoever_gave_up_is_dropped() -> None:
-    async def test(batcher: Batcher, encoder: Encoder) -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         tasks = await started(batcher, encoder, [1, 2, 3, 4])
         tasks[0].cancel()
         tasks[2].cancel()
@@ -147,7 +170,7 @@ def test_whoever_gave_up_is_dropped() -> None:
 
 def test_an_encoder_that_loses_a_row_is_noticed() -> None:
     async def go() -> None:
-        batcher = Batcher(lambda pixels: np.zeros((0, 1), dtype=np.float32), 1, 4, Metrics())
+        batcher = Batcher(same, lambda pixels: np.zeros((0, 1), dtype=np.float32), 1, 4, Metrics())
         with pytest.raises(RuntimeError, match="1 pictures gave 0 rows"):
             await batcher.run(picture(1), value)
         batcher.close()

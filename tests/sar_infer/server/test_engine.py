@@ -17,10 +17,11 @@ from sar_infer.errors import BundleError
 from sar_infer.probe import probe_picture
 from sar_infer.server.engine import Engine, Floats
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.settings import Settings
+from sar_infer.server.settings import Limits, Settings
+from sar_infer.server.sizing import Sizes
 
 BOUND = 2e-6
-"""Between a picture's unit row alone and in any company: the last digits of fp32 sums, whose order a batch may change."""
+"""Between a picture's unit row alone and in company: the last digits of fp32 sums, whose order a batch may change."""
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +46,19 @@ def alone(mini: Classifier, pictures: Sequence[Floats]) -> Floats:
     order=st.lists(st.integers(0, 9), min_size=1, max_size=16),
     workers=st.integers(1, 3),
     max_batch=st.sampled_from([1, 2, 3, 8]),
+    decoders=st.integers(0, 2),
 )
 def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
-    mini: Classifier, pictures: Sequence[Floats], alone: Floats, order: list[int], workers: int, max_batch: int
+    mini: Classifier,
+    pictures: Sequence[Floats],
+    alone: Floats,
+    order: list[int],
+    workers: int,
+    max_batch: int,
+    decoders: int,
 ) -> None:
     async def go() -> Floats:
-        engine = Engine(mini, Settings(device="cpu", workers=workers, max_batch=max_batch), Metrics())
+        engine = Engine(mini, Sizes(workers, max_batch, decoders), Limits(), Metrics())
         outcomes = await engine.each([pictures[i] for i in order], lambda row: row[0])
         engine.close()
         return np.array([outcome.value for outcome in outcomes])
@@ -66,7 +74,7 @@ def test_the_bound_tells_pictures_apart(alone: Floats) -> None:
 
 def test_class_sets_are_kept_while_the_bank_is_the_same(bundle_path: Path) -> None:
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Settings(bundle=bundle_path), Metrics())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), Metrics())
         bank = engine.bundle.bank
         first = await engine.class_set({"violet": ("violet",)}, False, bank)
         assert await engine.class_set({"violet": ("violet",)}, False, bank) is first
@@ -83,7 +91,7 @@ def test_class_sets_that_are_kept_are_limited_by_their_rows(bundle_path: Path, m
     monkeypatch.setattr("sar_infer.server.engine._SET_ROWS", 20)
 
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Settings(bundle=bundle_path), Metrics())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), Metrics())
         for number in range(12):
             await engine.class_set({f"name {number}": (f"name {number}",)}, False, engine.bundle.bank)
         kept = [given[0][0] for _, given, _ in engine._sets]

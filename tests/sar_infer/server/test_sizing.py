@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from sar_infer.server import sizing
+from sar_infer.server.settings import Settings
+from sar_infer.server.sizing import Floats, Sizes, measured, workers_and_threads
+
+CPU = "CPUExecutionProvider"
+PIXELS = np.zeros((3, 2, 2), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("cores", "wanted"), [(1, (1, 1)), (2, (2, 1)), (3, (2, 1)), (4, (2, 2)), (8, (2, 4)), (16, (4, 4)), (64, (16, 4))]
+)
+def test_workers_and_threads_fill_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, wanted: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(sizing, "usable_cores", lambda: cores)
+    assert workers_and_threads(Settings()) == wanted
+    assert workers_and_threads(Settings(workers=1)) == (1, cores)
+    assert workers_and_threads(Settings(threads=3)) == (wanted[0], 3)
+
+
+@pytest.fixture
+def clocked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[Callable[[int], float]], Callable[[Sequence[Floats]], Floats]]:
+    """An encoder that takes so many seconds for a batch of n, by a clock of its own."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def make(seconds: Callable[[int], float]) -> Callable[[Sequence[Floats]], Floats]:
+        def encode(batch: Sequence[Floats]) -> Floats:
+            now[0] += seconds(len(batch))
+            return np.zeros((len(batch), 4), dtype=np.float32)
+
+        return encode
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("provider", "seconds", "batch"),
+    [
+        (CPU, lambda n: n, 1),
+        (CPU, lambda n: 1.1 * n if n > 1 else 1, 1),
+        (CPU, lambda n: 0.5 + 0.5 * n, 8),
+        (CPU, lambda n: n * {1: 1.0, 2: 0.8, 4: 0.75, 8: 0.74}[n], 4),
+        ("CUDAExecutionProvider", lambda n: 1 + 0.01 * n, 32),
+    ],
+    ids=["linear", "worse", "overhead", "levels off", "gpu"],
+)
+def test_a_batch_grows_while_that_pays(
+    clocked: Callable[..., object], provider: str, seconds: object, batch: int
+) -> None:
+    sizes = measured(Settings(workers=2, decoders=0), provider, clocked(seconds), PIXELS)  # type: ignore[arg-type]
+    assert sizes == Sizes(2, batch, 0)
+
+
+def test_what_was_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizing, "usable_cores", lambda: 6)
+    unused = pytest.fail
+    assert measured(Settings(workers=3, max_batch=5), CPU, unused, PIXELS) == Sizes(3, 5, 0)
+    assert measured(Settings(max_batch=5), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 6)
+    assert measured(Settings(max_batch=5, decoders=1), CPU, unused, PIXELS) == Sizes(2, 5, 1)
