@@ -1,0 +1,183 @@
+"""Requests that no sound client sends, through real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+from support.hostile_requests import METHODS, PATHS, chunked, request, talk, wire
+from support.pictures import jpeg
+from support.servers import Local, Server, local_server, serving
+
+from sar_infer.server import connection, exchange, run
+from sar_infer.server.problems import CODES
+from sar_infer.server.settings import Limits, Settings
+
+_MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that takes changes, watched from its first request to its last."""
+    with serving("--state", str(tmp_path_factory.mktemp("state")), key="k") as server:
+        process = psutil.Process(server.process.pid)
+        for _ in range(20):
+            talk(server.port, request(body=jpeg()))
+        files = process.num_fds()
+        yield server
+        time.sleep(0.5)
+        assert process.num_fds() <= files + 5
+        assert "Traceback" not in server.log.read_text()
+
+
+def is_sound(status: int, headers: dict[str, str], body: bytes) -> bool:
+    """Whether an error is told in a form that is documented."""
+    kind = headers.get("content-type", "")
+    if not body or status < 400 or kind.startswith("text/plain"):  # what is no HTTP has no problem
+        return status in (400, 431, 408) or status < 400
+    content = json.loads(body)
+    if kind == "application/problem+json":
+        return content["code"] in CODES and content["status"] == status
+    if isinstance(content["error"], dict):
+        return content["error"]["code"] in CODES
+    return isinstance(content["error"], str)
+
+
+@pytest.mark.parametrize("name", list(wire()))
+def test_a_hostile_request_gets_the_right_answer(server: Server, name: str) -> None:
+    data, statuses = wire()[name]
+    answer = talk(server.port, data)
+    assert (answer.status if answer else 0) in statuses, answer and answer.body[:500]
+    if answer is not None:
+        assert answer.seconds < 10
+        assert is_sound(answer.status, answer.headers, answer.body)
+        assert len(answer.body) < 200_000 or answer.status == 200
+        assert "set-cookie" not in answer.headers
+    assert httpx2.get(f"{server.url}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_method_on_every_path_is_answered(server: Server, path: str) -> None:
+    for method, body in itertools.product(METHODS, (None, b"", b"x")):
+        answer = talk(server.port, request(path.encode(), body, method=method.encode()))
+        assert answer is not None, method
+        assert answer.status < 500, (method, answer.body)
+        assert method == "HEAD" or is_sound(answer.status, answer.headers, answer.body), (method, answer.body)
+
+
+def test_trailers_are_no_headers(server: Server) -> None:
+    picture = jpeg()
+    data = chunked(b"%x\r\n%b\r\n0\r\nX-Request-ID: trailer\r\n\r\n" % (len(picture), picture))
+    answer = talk(server.port, data)
+    assert answer is not None
+    assert answer.headers["x-request-id"] != "trailer"
+
+
+def test_one_log_line_a_request(server: Server) -> None:
+    talk(server.port, request(b"/nowhere%0a2026-01-01 INFO forged".replace(b" ", b"%20"), method=b"GET"))
+    time.sleep(0.1)
+    assert not any(line.startswith("2026-01-01 INFO forged") for line in server.log.read_text().splitlines())
+
+
+def test_half_closed_connections(server: Server) -> None:
+    whole = request(body=jpeg())
+    assert talk(server.port, whole[:-20], end=True) is None
+    answer = talk(server.port, whole)
+    assert answer is not None
+    assert answer.status == 200
+
+
+def test_a_client_that_goes_amid_many_requests_leaves_no_trace(server: Server) -> None:
+    for seconds in (0.0, 0.05, 0.5):
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", server.port))
+            deaf.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+            time.sleep(seconds)
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    time.sleep(0.2)
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def impatient(bundle_path: Path) -> Iterator[Local]:
+    """Gives up soon."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(connection, "HEADER_SECONDS", 2)
+    patch.setattr(run, "_UNREAD_SECONDS", 1)
+    limits = Limits(body_bytes=10 * _MIB, body_seconds=2, seconds=4)
+    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as server:
+        yield server
+    patch.undo()
+
+
+def test_others_are_served_while_hundreds_dawdle(impatient: Local) -> None:
+    with contextlib.ExitStack() as stack:
+        head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 5000\r\n"
+        for number in range(300):
+            dawdler = stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=10))
+            dawdler.sendall((b"", head, head + b"\r\n" + b"x" * 1000)[number % 3])
+        slowest = 0.0
+        for _ in range(20):
+            start = time.perf_counter()
+            answer = talk(impatient.port, request(body=jpeg()))
+            slowest = max(slowest, time.perf_counter() - start)
+            assert answer is not None
+            assert answer.status == 200
+        assert slowest < 1
+        assert _left(impatient, 8) == 0
+
+
+def test_clients_that_never_read_are_cut_off(impatient: Local) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(10):
+            deaf = stack.enter_context(socket.socket())
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", impatient.port))
+            deaf.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        assert talk(impatient.port, request(b"/healthz", method=b"GET")) is not None
+        assert _left(impatient, 12) == 0
+
+
+def _left(server: Local, seconds: float) -> int:
+    """Connections that the server's side still has after some time, or 0 as soon as there is none."""
+    end = time.monotonic() + seconds
+    while True:
+        open_ones = psutil.Process().net_connections("tcp4")
+        left = sum(found.laddr.port == server.port and found.status == "ESTABLISHED" for found in open_ones)
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.1)
+
+
+def test_bodies_in_memory_are_limited_together(impatient: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_MOST_BODIES", 3)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            waiting = stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=10))
+            waiting.sendall(request(more=[b"Content-Length: 10000000"]) + bytes(9_900_000))
+        while impatient.service.held_bytes < 29 * 10**6:
+            time.sleep(0.01)
+        answer = talk(impatient.port, request(body=bytes(3_000_000)))
+        assert answer is not None
+        assert (answer.status, json.loads(answer.body)["code"]) == (429, "overloaded")
+        small = talk(impatient.port, request(body=jpeg()))
+        assert small is not None
+        assert small.status == 200
+    end = time.monotonic() + 5
+    while impatient.service.held_bytes and time.monotonic() < end:
+        time.sleep(0.01)
+    assert impatient.service.held_bytes == 0

@@ -1,0 +1,77 @@
+"""Pictures that nobody means well with."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import httpx2
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support.hostile import corpus, mutated, scans, sound
+from support.servers import Server
+
+from sar_infer.errors import ImageError
+from sar_infer.images import load_rgb
+from sar_infer.server.settings import SAFE_FORMATS
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+
+
+@pytest.mark.parametrize("name", list(corpus()))
+def test_a_hostile_picture_gets_the_right_answer(mini_server: Server, name: str) -> None:
+    picture, wanted = corpus()[name]
+    start = time.monotonic()
+    answer = httpx2.post(
+        f"{mini_server.url}/v1/classify", content=picture, headers={"Content-Type": "image/jpeg"}, timeout=30
+    )
+    assert answer.status_code == wanted, answer.text
+    assert time.monotonic() - start < 10
+    kind = "application/json" if wanted == 200 else "application/problem+json"
+    assert answer.headers["content-type"] == kind
+    assert "Traceback" not in answer.text
+
+
+def test_hostile_pictures_among_a_sound_one_fail_alone(mini_server: Server) -> None:
+    names = random.Random(0).sample(list(corpus()), 25)
+    files = [("image", (name, corpus()[name][0], "image/png")) for name in names]
+    answer = httpx2.post(f"{mini_server.url}/v1/classify", files=files, timeout=60)
+    assert answer.status_code == 200
+    for name, result in zip(names, answer.json()["results"], strict=True):
+        assert (result["error"] is None) == (corpus()[name][1] == 200), name
+
+
+def loads(data: bytes) -> bool:
+    """Whether it is a picture; anything but a picture or an ``ImageError`` fails the test."""
+    try:
+        image = load_rgb(data, 0, SAFE_FORMATS)
+    except ImageError as error:
+        assert "\n" not in str(error)
+        return False
+    assert image.mode == "RGB"
+    assert isinstance(image, Image.Image)
+    return True
+
+
+@settings(max_examples=1500, deadline=None, database=None, derandomize=True)
+@given(st.integers(0, 2**32), st.integers(0, len(sound()) - 1))
+def test_damage_gives_a_picture_or_an_image_error(seed: int, which: int) -> None:
+    loads(mutated(sound()[which], random.Random(seed)))
+
+
+@pytest.mark.parametrize("which", range(len(sound())))
+def test_truncation_at_every_offset_gives_a_picture_or_an_image_error(which: int) -> None:
+    picture = sound()[which]
+    assert loads(picture)
+    step = max(1, len(picture) // 500)
+    for length in range(0, len(picture), step):
+        loads(picture[:length])
+
+
+def test_many_scans_are_refused_before_they_are_decoded() -> None:
+    start = time.monotonic()
+    with pytest.raises(ImageError, match="more than 64 scans"):
+        load_rgb(scans(20_000))
+    assert time.monotonic() - start < 2

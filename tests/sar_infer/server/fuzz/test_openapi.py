@@ -1,0 +1,72 @@
+"""The OpenAPI document is true: requests made from it, right and wrong ones, get answers that are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import load_all_checks
+from schemathesis.specs.openapi.checks import missing_required_header, positive_data_acceptance
+from support.pictures import jpeg
+from support.servers import Server, serving
+
+load_all_checks()
+_PICTURES = st.sampled_from([jpeg(), jpeg()[:300], b"x"])
+for _kind in ("image/jpeg", "image/png", "image/webp"):
+    schemathesis.openapi.media_type(_kind, _PICTURES)
+schemathesis.openapi.media_type("application/octet-stream", st.binary(max_size=300))
+_HEADERS = {"Authorization": "Bearer k"}
+_EXCLUDED = [
+    positive_data_acceptance,  # no schema says what is base64 of a picture, or a class name
+    missing_required_header,
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving("--state", str(tmp_path_factory.mktemp("state")), key="k") as server:
+        yield server
+
+
+def operations(server: Server) -> list[schemathesis.openapi.APIOperation]:  # type: ignore[name-defined]
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    return [found.ok() for found in schema.get_all_operations()]
+
+
+@pytest.mark.slow
+def test_answers_are_as_documented(server: Server) -> None:
+    labels = set()
+    for operation in operations(server):
+        labels.add(operation.label)
+        right = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        wrong = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+
+        @hypothesis.seed(0)
+        @settings(
+            max_examples=20,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @hypothesis.given(case=right | wrong)
+        def answered(case: schemathesis.Case) -> None:
+            answer = case.call(headers=_HEADERS)
+            case.validate_response(answer, headers=_HEADERS, excluded_checks=_EXCLUDED)
+
+        answered()
+    assert {"POST /v1/classify", "PUT /v1/classes/{name}", "POST /v1/embeddings"} <= labels
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_what_may_happen_before_a_route_is_reached_is_documented_everywhere(server: Server) -> None:
+    for operation in operations(server):
+        documented = set(operation.definition.raw["responses"])
+        assert {"400", "408", "413", "415", "429", "500", "504"} <= documented, operation.label
+        if operation.path.startswith("/v1"):
+            assert "401" in documented, operation.label
