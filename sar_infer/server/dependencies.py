@@ -1,4 +1,4 @@
-"""What routes ask FastAPI for."""
+"""What routes ask FastAPI for; coroutines, because FastAPI would run plain functions in a thread of their own."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _keyed(request: Request) -> Service:
+async def _keyed(request: Request) -> Service:
     """The service, where a key is configured; ``exchange`` has checked that this request carries it."""
-    service = _service(request)
+    service = await _service(request)
     if service.settings.key is None:
         raise Problem("writes-disabled", "this server was started without a key; set SAR_API_KEY to allow changes")
     return service
 
 
-def _writable(request: Request) -> Service:
-    service = _keyed(request)
+async def _writable(request: Request) -> Service:
+    service = await _keyed(request)
     if not service.settings.writable:
         raise Problem("writes-disabled", "this server keeps no bank of its own; start it with --state DIR")
     return service
