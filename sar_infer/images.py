@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 MAX_RATIO = 100
+MAX_SCANS = 64
+"""Of a JPEG: each costs a pass over the whole picture, however few bytes it has. Progressive ones have about ten."""
+_SCAN = b"\xff\xda"
+_END = b"\xd9"
+_MARK = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
+"""Begins a segment, whose length follows; what is left out has none and may stand in the coded data."""
 
 
 def load_rgb(
@@ -60,6 +67,7 @@ def load_rgb(
     try:
         with _opened(source, formats) as image:
             _check_size(*image.size, max_pixels)
+            _check_scans(image)
             image.load()
             return normalise(image, fill)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -102,6 +110,27 @@ def _from_array(array: Any) -> Image.Image:
         )
     _check_size(shape[1], shape[0])
     return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
+
+
+def _check_scans(image: Image.Image) -> None:
+    """Refuse a JPEG that would decode for minutes or hours."""
+    stream = getattr(image, "fp", None)
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and stream is not None:
+        here = stream.tell()
+        stream.seek(0)
+        data = stream.read()
+        stream.seek(here)
+        if data.count(_SCAN) > MAX_SCANS and _scans(data) > MAX_SCANS:  # metadata, or a film behind it, may have _SCAN
+            raise ImageError(f"a JPEG of more than {MAX_SCANS} scans; save it anew")
+
+
+def _scans(data: bytes) -> int:
+    """Scans of the first picture in a JPEG, as libjpeg comes across them; counts no further than needed."""
+    count, at = 0, 2
+    while count <= MAX_SCANS and (mark := _MARK.search(data, at)) and mark[1] != _END:
+        count += mark[1] == _SCAN[1:]
+        at = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2])
+    return count
 
 
 def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:

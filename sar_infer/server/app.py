@@ -27,6 +27,7 @@ def build_app(service: Service) -> ASGIApp:
         description="Classifies photos by class names: those of a bundle's bank, and any that you write down.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.service = service
     for module in (classify, classes, embeddings, zero_shot, v2, operations):

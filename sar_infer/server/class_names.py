@@ -21,7 +21,8 @@ def clean_name(text: str) -> str:
     Raises:
         ClassNameError: empty, longer than ``LONGEST_TEXT``, or with characters that no name has.
     """
-    text = unicodedata.normalize("NFC", text)
+    if len(text) <= 4 * LONGEST_TEXT:  # what is longer stays too long, and could take hours
+        text = unicodedata.normalize("NFC", text)
     shown = repr(text if len(text) <= 40 else text[:40] + "…")
     if len(text) > LONGEST_TEXT:
         raise ClassNameError(f"class name {shown} has {len(text)} characters, {LONGEST_TEXT} are allowed; shorten it")

@@ -26,6 +26,8 @@ _OPEN_BELOW = ("/static/", "/v2/health/")
 _IMAGE_ROUTES = ("/v1/classify", "/v1/embeddings", "/v1/zero-shot", "/v2/models")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _LINGER_SECONDS = 2.0
+_MOST_BODIES = 32
+"""Bodies of the largest size that are in memory at once; then no more is taken in."""
 _log = logging.getLogger("sar_infer.server")
 _access = logging.getLogger("sar_infer.access")
 
@@ -56,6 +58,7 @@ class _Exchange:
         self._has_body = "content-length" in self._headers or "transfer-encoding" in self._headers
         self._arrived = not self._has_body
         self._body: bytes | None = b""
+        self._held = 0
         self._status = 0
         self._gone = False
 
@@ -86,6 +89,7 @@ class _Exchange:
         finally:
             if watcher is not None:
                 watcher.cancel()
+            self._service.held_bytes -= self._held
             self._account(time.perf_counter() - start)
 
     def _check(self) -> None:
@@ -96,6 +100,8 @@ class _Exchange:
             right = hmac.compare_digest(_digest(given.strip()), _digest(service.settings.key))
             if not right or scheme.lower() != "bearer":
                 raise Problem("unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key")
+        if self._has_body:
+            self._check_form()
         limit = service.settings.limits.body_bytes
         length = self._headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limit:
@@ -103,23 +109,35 @@ class _Exchange:
         if service.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
             raise service.overloaded()
 
+    def _check_form(self) -> None:
+        """Refuse a body that could not be read."""
+        encoding = self._headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", ""):
+            raise Problem("unsupported-media-type", f"expected a body that is not compressed, got {encoding!r:.40}")
+        if "upgrade" in self._headers and "upgrade" in self._headers.get("connection", "").lower():
+            problem = Problem("bad-request", "this is HTTP/1.1; send the body without the header Upgrade")
+            problem.headers["Connection"] = "close"  # no body is read behind that header
+            raise problem
+
     async def _read(self) -> bytes:
-        limits = self._service.settings.limits
-        parts: list[bytes] = []
-        size = 0
+        service, limits = self._service, self._service.settings.limits
+        body = bytearray()
         try:
             async with asyncio.timeout(limits.body_seconds) as allowed:
                 while not self._arrived:
                     part = await self._next()
-                    parts.append(part)
-                    size += len(part)
-                    if size > limits.body_bytes:
+                    body += part
+                    self._held += len(part)
+                    service.held_bytes += len(part)
+                    if len(body) > limits.body_bytes:
                         raise _too_large(limits.body_bytes)
+                    if service.held_bytes > _MOST_BODIES * limits.body_bytes:
+                        raise service.overloaded()
         except TimeoutError:
             if not allowed.expired():
                 raise
             raise Problem("body-timeout", f"the body did not arrive within {limits.body_seconds:g} s") from None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return bytes(body)
 
     async def _next(self) -> bytes:
         """The next part of the body."""

@@ -19,6 +19,8 @@ from sar_infer.server.problems import Problem
 from sar_infer.server.tensors import Input, Output
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_FEW: Any = Field(max_length=16, fail_fast=True)
+"""Inputs, outputs and dimensions; more is refused before it is read. The model has three or four of each."""
 
 
 class InputParameters(BaseModel):
@@ -32,7 +34,7 @@ class InferInput(BaseModel):
     """One input tensor; ``data`` is flat or nested, row by row."""
 
     name: str
-    shape: list[Annotated[int, Field(ge=0)]]
+    shape: Annotated[list[Annotated[int, Field(ge=0)]], _FEW]
     datatype: str
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = None
@@ -76,8 +78,8 @@ class InferRequest(BaseModel):
 
     id: str | None = None
     parameters: InferParameters = InferParameters()
-    inputs: Annotated[list[InferInput], Field(min_length=1)]
-    outputs: list[InferOutput] = []
+    inputs: Annotated[list[InferInput], Field(min_length=1), _FEW]
+    outputs: Annotated[list[InferOutput], _FEW] = []
 
 
 class ResponseOutput(BaseModel):

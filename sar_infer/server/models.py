@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 Mode = Literal["bank", "extend", "only"]
 """Choose from the bank, from the bank and the names given, or from the names given alone."""
@@ -23,7 +23,7 @@ class ClassifyOptions(BaseModel):
     mode: Mode | None = Field(None, description="default: extend where classes are given, else bank")
 
 
-Names = Annotated[list[str], Field(max_length=MOST_ITEMS), FailFast()]
+Texts = Annotated[list[str], Field(max_length=MOST_ITEMS, fail_fast=True)]
 
 
 class ClassifyRequest(BaseModel):
@@ -34,12 +34,8 @@ class ClassifyRequest(BaseModel):
         json_schema_extra={"examples": [{"images": ["iVBORw0KGgo…"], "classes": ["red mug", "tea pot"], "top_k": 3}]},
     )
 
-    images: Annotated[
-        list[str],
-        Field(min_length=1, max_length=MOST_ITEMS, description="base64, or data:image/…;base64,… URIs"),
-        FailFast(),
-    ]
-    classes: Names | dict[str, Names] | None = Field(
+    images: Texts = Field(min_length=1, description="base64, or data:image/…;base64,… URIs")
+    classes: Texts | dict[str, Texts] | None = Field(
         None, description="names to add to the bank's, or phrases by name, which are averaged"
     )
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = None
@@ -117,4 +113,4 @@ class ClassChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    phrases: Annotated[list[str], Field(min_length=1, max_length=MOST_ITEMS), FailFast()] | None = None
+    phrases: Annotated[Texts, Field(min_length=1)] | None = None

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from sar_infer.server.models import ProblemAnswer
+from sar_infer.server.models import ErrorAnswer, ProblemAnswer
 
 BINARY = {"type": "string", "format": "binary"}
 _REFERENCE = "#/components/schemas/{model}"
@@ -30,6 +30,7 @@ _DESCRIPTIONS = {
     504: "Took too long.",
     507: "The change cannot be written.",
 }
+_FRAME = (400, 408, 413, 415, 429, 500, 504)
 _referenced: dict[str, type[BaseModel]] = {"ProblemAnswer": ProblemAnswer}
 
 
@@ -46,6 +47,17 @@ def problems(*statuses: int, model: type[BaseModel] = ProblemAnswer) -> dict[int
     return {s: {"description": _DESCRIPTIONS[s], "content": content} for s in sorted({*statuses, 401, 500})}
 
 
+def _frame(document: dict[str, Any]) -> None:
+    """Add the answers that ``exchange`` may give before any route is reached, in the dialect of the route."""
+    for path, operations in document["paths"].items():
+        model = ErrorAnswer if path.startswith("/v2") else ProblemAnswer
+        for operation in operations.values():
+            answers = operation["responses"]
+            content = answers.get("500", problems(model=model)[500])["content"]
+            for status in _FRAME:
+                answers.setdefault(str(status), {"description": _DESCRIPTIONS[status], "content": content})
+
+
 def complete(app: FastAPI) -> None:
     """Add referenced models and the bearer key to the app's document."""
     make = app.openapi
@@ -57,6 +69,7 @@ def complete(app: FastAPI) -> None:
             _, definitions = models_json_schema(models, ref_template=_REFERENCE)  # type: ignore[arg-type]
             components = document.setdefault("components", {})
             components.setdefault("schemas", {}).update(definitions["$defs"])
+            _frame(document)
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{}, {"key": []}]
         return app.openapi_schema or {}

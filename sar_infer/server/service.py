@@ -40,6 +40,7 @@ class Service:
         store: The bank, with what was added at run time.
         writing: Held while the bank or the bundle is exchanged.
         draining: Set when the server is told to stop.
+        held_bytes: Of all request bodies that are in memory; ``exchange`` counts them.
     """
 
     def __init__(self, settings: Settings, engine: Engine, store: BankStore, metrics: Metrics) -> None:
@@ -49,6 +50,7 @@ class Service:
         self.store = store
         self.writing = asyncio.Lock()
         self.draining = False
+        self.held_bytes = 0
         self.started = time.time()
         self._inside = 0
         self._seconds_each = 0.05

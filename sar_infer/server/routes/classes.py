@@ -54,7 +54,7 @@ async def get_class(service: Serving, name: Name) -> Response:
 @router.put(
     "/v1/classes/{name:path}",
     response_model=ClassEntry,
-    responses={201: {"model": ClassEntry, "description": "Added."}, **problems(400, 403, 412, 422, 429, 507)},
+    responses={201: {"model": ClassEntry, "description": "Added."}, **problems(400, 403, 404, 412, 422, 429, 507)},
     openapi_extra={"requestBody": {"content": {"application/json": {"schema": reference(ClassChange)}}}},
 )
 async def put_class(request: Request, service: Writable, name: Name, if_match: IfMatch = None) -> Response:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from sar_infer.errors import ClassNameError
@@ -46,7 +46,7 @@ def _no_tokens(value: Any) -> Any:
     return value
 
 
-Items = Annotated[list[str | EmbeddingItem], Field(max_length=MOST_ITEMS), FailFast()]
+Items = Annotated[list[str | EmbeddingItem], Field(max_length=MOST_ITEMS, fail_fast=True)]
 
 
 class EmbeddingsRequest(BaseModel):

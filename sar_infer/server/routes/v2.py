@@ -14,7 +14,6 @@ from sar_infer.server.dependencies import Serving
 from sar_infer.server.inference_protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer, read_request
 from sar_infer.server.models import ErrorAnswer
 from sar_infer.server.openapi import BINARY, problems, reference
-from sar_infer.server.problems import Problem
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]
@@ -158,9 +157,6 @@ def _metadata(service: Serving, model: str, version: str | None = None) -> Model
 
 
 async def _infer(request: Request, service: Serving, model: str, version: str | None = None) -> Response:
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise Problem("unsupported-media-type", f"expected a body that is not compressed, got {encoding!r:.40}")
     body = await request.body()
     with service.lease() as engine:
         current = inference.check_model(service, engine, model, version)

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sar_infer.server.body import decoded, parse
-from sar_infer.server.class_names import clean_name, cleaned
+from sar_infer.server.class_names import LONGEST_TEXT, clean_name, cleaned
 from sar_infer.server.dependencies import Serving
-from sar_infer.server.models import ErrorAnswer
+from sar_infer.server.models import ErrorAnswer, Texts
 from sar_infer.server.openapi import problems, reference
 from sar_infer.server.pictures import all_of
 from sar_infer.server.problems import Problem
@@ -23,8 +23,10 @@ _PLACE = "{}"
 class ZeroShotParameters(BaseModel):
     """The labels, and how they are phrased; what is not named here is ignored."""
 
-    candidate_labels: Annotated[list[str], Field(min_length=1)] | str = Field(description="a list, or text with commas")
-    hypothesis_template: str | None = Field(None, description="phrase with {} where the label goes")
+    candidate_labels: Annotated[Texts, Field(min_length=1)] | str = Field(description="a list, or text with commas")
+    hypothesis_template: str | None = Field(
+        None, max_length=LONGEST_TEXT, description="phrase with {} where the label goes"
+    )
     multi_label: bool | None = Field(None, description="true is refused: scores are a softmax over the labels")
 
 
@@ -69,6 +71,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
             "invalid-request", "parameters.multi_label: scores are a softmax over the labels, not independent"
         )
     labels = _labels(options.candidate_labels)
+    cleaned(labels, limits)
     classes = cleaned(_phrases(labels, options.hypothesis_template), limits)
     spellings = {clean_name(label): label for label in reversed(labels)}
     with service.lease() as engine, service.admit(1):
