@@ -31,8 +31,8 @@ import numpy.typing as npt
 from sar_infer.artefact import Manifest, Passport, Preprocess, Provenance, TokenizerSpec
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle
-from sar_infer.server.state_folder import BANK_FILE
-from sar_infer.server.store import BankStore
+from sar_infer.server.bank.folder import BANK_FILE
+from sar_infer.server.bank.store import BankStore
 
 Floats = npt.NDArray[np.float32]
 

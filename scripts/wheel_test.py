@@ -154,10 +154,9 @@ def serve(wheel: Path, tools: Path, home: Path, label: str) -> None:
             found = re.search(r"on (http://\S+)", first)
             expect(found is not None, f"sar-serve does not start: {first}")
             picture = (home / "picture.png").read_bytes()
-            call = urllib.request.Request(
-                f"{found[1] if found else ''}/v1/classify?classes=lunar+eclipse", picture, {"Content-Type": "image/png"}
-            )
-            with urllib.request.urlopen(call, timeout=60) as response:  # noqa: S310 - our own, on the loopback
+            url = f"{found[1] if found else ''}/v1/classify?classes=lunar+eclipse"  # our own, on the loopback
+            call = urllib.request.Request(url, picture, {"Content-Type": "image/png"})  # noqa: S310
+            with urllib.request.urlopen(call, timeout=60) as response:  # noqa: S310
                 result = json.load(response)["results"][0]
             expect(result["predictions"][0]["label"] == label, f"sar-serve and sar-classify differ: {result}")
             server.terminate()

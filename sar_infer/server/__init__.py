@@ -1,5 +1,6 @@
 """An HTTP server for one bundle: ``sar-serve``; needs the extra ``serve``, never torch.
 
-One process owns the sessions. A request goes through ``exchange`` (limits, deadline, request id), a file of ``routes``
-(one a protocol), ``engine`` (decode pool, batcher, class sets) and back; ``engines`` holds the engine that answers now.
+One process owns the sessions. A request goes through ``http.exchange`` (key, limits, deadline, request id), a file of
+``routes`` (one a protocol), ``model.engine`` (class sets, queue, workers) and back. ``service`` holds what all requests
+share: the engine that answers now, and the ``bank`` with the classes that were added.
 """

@@ -9,9 +9,9 @@ from starlette.types import ASGIApp
 
 from sar_infer import __version__
 from sar_infer.errors import ClassNameError, InputError
-from sar_infer.server import openapi
-from sar_infer.server.body import invalid
-from sar_infer.server.exchange import Exchanges
+from sar_infer.server.http import openapi
+from sar_infer.server.http.body import invalid
+from sar_infer.server.http.exchange import Exchanges
 from sar_infer.server.problems import Problem, answer
 from sar_infer.server.routes import classes, classify, embeddings, operations, pages, v2, zero_shot
 from sar_infer.server.service import Service

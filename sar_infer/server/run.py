@@ -17,7 +17,7 @@ import uvicorn
 
 from sar_infer.errors import InputError, SarInferError
 from sar_infer.server.app import build_app
-from sar_infer.server.connection import Connection
+from sar_infer.server.http.connection import Connection
 from sar_infer.server.service import Service
 
 _log = logging.getLogger("sar_infer.server")

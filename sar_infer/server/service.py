@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from sar_infer.errors import SarInferError
 from sar_infer.probe import MIN_COSINE
-from sar_infer.server.engine import Engine
+from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.engine import Engine
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
-from sar_infer.server.store import BankStore
 
 _PROBE_EVERY = 2.0
 _PROBE_SECONDS = 10.0

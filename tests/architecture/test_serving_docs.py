@@ -21,7 +21,8 @@ from support.servers import Server, serving
 
 from sar_infer import images
 from sar_infer.client import exchange
-from sar_infer.server import class_names, cli, connection, run
+from sar_infer.server import class_names, cli, run
+from sar_infer.server.http import connection
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.problems import CODES, Problem
 from sar_infer.server.settings import Limits
@@ -178,7 +179,14 @@ def test_fixed_limits_are_the_codes() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed")
 @pytest.mark.parametrize("key", [None, KEY])
 def test_the_locust_file_runs(servers: dict[bool, Server], key: str | None, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "benchmarks" / "serving" / "locustfile.py"), "--headless"]
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        str(ROOT / "benchmarks" / "serving" / "locustfile.py"),
+        "--headless",
+    ]
     command += ["--users", "4", "--spawn-rate", "4", "--run-time", "3s", "--host", servers[key is not None].url]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SAR_")}
     environment |= {} if key is None else {"SAR_API_KEY": key}

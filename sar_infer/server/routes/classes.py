@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from sar_infer.server.body import parse
-from sar_infer.server.dependencies import Serving, Writable
-from sar_infer.server.models import ClassChange, ClassEntry, ClassList
-from sar_infer.server.openapi import problems, reference
+from sar_infer.server.bank.store import ChangeRefusedError
+from sar_infer.server.http.body import parse
+from sar_infer.server.http.dependencies import Serving, Writable
+from sar_infer.server.http.models import ClassChange, ClassEntry, ClassList
+from sar_infer.server.http.openapi import problems, reference
 from sar_infer.server.problems import Problem
-from sar_infer.server.store import ChangeRefusedError
 
 router = APIRouter(tags=["classes"])
 Name = Annotated[str, Path(description="the class name, percent-encoded", min_length=1)]

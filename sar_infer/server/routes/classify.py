@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from sar_infer.results import Prediction
-from sar_infer.server.body import read_call
-from sar_infer.server.dependencies import Serving
-from sar_infer.server.engine import Outcome, milliseconds
-from sar_infer.server.models import MAX_TOP_K, ClassifyAnswer, ClassifyOptions, ClassifyRequest
-from sar_infer.server.openapi import BINARY, problems, reference
+from sar_infer.server.http.body import read_call
+from sar_infer.server.http.dependencies import Serving
+from sar_infer.server.http.models import MAX_TOP_K, ClassifyAnswer, ClassifyOptions, ClassifyRequest
+from sar_infer.server.http.openapi import BINARY, problems, reference
+from sar_infer.server.model.engine import Outcome, milliseconds
 from sar_infer.server.problems import IMAGE_CODES, Problem
 
 router = APIRouter(tags=["classify"])

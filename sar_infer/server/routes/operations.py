@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 
 from sar_infer import __version__
 from sar_infer.errors import SarInferError
-from sar_infer.server.dependencies import Keyed, Serving
-from sar_infer.server.openapi import problems
+from sar_infer.server.http.dependencies import Keyed, Serving
+from sar_infer.server.http.openapi import problems
 from sar_infer.server.problems import Problem
 
 router = APIRouter(tags=["operations"])

@@ -9,11 +9,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from sar_infer import __version__
-from sar_infer.server import inference
-from sar_infer.server.dependencies import Serving
-from sar_infer.server.inference_protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer, read_request
-from sar_infer.server.models import ErrorAnswer
-from sar_infer.server.openapi import BINARY, problems, reference
+from sar_infer.server.http.dependencies import Serving
+from sar_infer.server.http.models import ErrorAnswer
+from sar_infer.server.http.openapi import BINARY, problems, reference
+from sar_infer.server.oip import inference
+from sar_infer.server.oip.protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer, read_request
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]

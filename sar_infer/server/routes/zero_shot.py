@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from sar_infer.server.body import decoded, parse
 from sar_infer.server.class_names import LONGEST_TEXT, clean_name, cleaned
-from sar_infer.server.dependencies import Serving
-from sar_infer.server.models import ErrorAnswer, Texts
-from sar_infer.server.openapi import problems, reference
-from sar_infer.server.pictures import all_of
+from sar_infer.server.http.body import decoded, parse
+from sar_infer.server.http.dependencies import Serving
+from sar_infer.server.http.models import ErrorAnswer, Texts
+from sar_infer.server.http.openapi import problems, reference
+from sar_infer.server.model.pictures import all_of
 from sar_infer.server.problems import Problem
 
 router = APIRouter(tags=["zero-shot-image-classification"])

@@ -18,7 +18,8 @@ from support.hostile_requests import METHODS, PATHS, chunked, request, talk, wir
 from support.pictures import jpeg
 from support.servers import Local, Server, local_server, serving
 
-from sar_infer.server import connection, exchange, run
+from sar_infer.server import run
+from sar_infer.server.http import connection, exchange
 from sar_infer.server.problems import CODES
 from sar_infer.server.settings import Limits, Settings
 

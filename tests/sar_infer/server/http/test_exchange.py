@@ -17,7 +17,7 @@ import pytest
 from support.pictures import jpeg
 from support.servers import Local, local_server
 
-from sar_infer.server import connection
+from sar_infer.server.http import connection
 from sar_infer.server.settings import Limits, Settings
 
 IMAGE = {"Content-Type": "image/jpeg"}

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from sar_infer.server import sizing
+from sar_infer.server.model import sizing
+from sar_infer.server.model.sizing import Floats, Sizes, measured, workers_and_threads
 from sar_infer.server.settings import Settings
-from sar_infer.server.sizing import Floats, Sizes, measured, workers_and_threads
 
 CPU = "CPUExecutionProvider"
 PIXELS = np.zeros((3, 2, 2), dtype=np.float32)

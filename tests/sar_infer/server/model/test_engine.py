@@ -15,10 +15,10 @@ from sar_infer.artefact import Probe
 from sar_infer.bundle import default_bundle, open_bundle
 from sar_infer.errors import BundleError
 from sar_infer.probe import probe_picture
-from sar_infer.server.engine import Engine, Floats
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.engine import Engine, Floats
+from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
-from sar_infer.server.sizing import Sizes
 
 BOUND = 2e-6
 """Between a picture's unit row alone and in company: the last digits of fp32 sums, whose order a batch may change."""
@@ -88,7 +88,7 @@ def test_class_sets_are_kept_while_the_bank_is_the_same(bundle_path: Path) -> No
 
 
 def test_class_sets_that_are_kept_are_limited_by_their_rows(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.server.engine._SET_ROWS", 20)
+    monkeypatch.setattr("sar_infer.server.model.engine._SET_ROWS", 20)
 
     async def go() -> None:
         engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), Metrics())

@@ -25,11 +25,11 @@ from sar_infer.errors import BundleError, ImageError
 from sar_infer.images import load_rgb
 from sar_infer.preprocess import to_input
 from sar_infer.probe import MIN_COSINE, probe_cosine, probe_picture
-from sar_infer.server.batcher import Batcher, Finish
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.batcher import Batcher, Finish
+from sar_infer.server.model.sizing import Sizes, measured, workers_and_threads
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits, Settings
-from sar_infer.server.sizing import Sizes, measured, workers_and_threads
 from sar_infer.tokenizer import encode_name
 
 T = TypeVar("T")

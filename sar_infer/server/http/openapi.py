@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from sar_infer.server.models import ErrorAnswer, ProblemAnswer
+from sar_infer.server.http.models import ErrorAnswer, ProblemAnswer
 
 BINARY = {"type": "string", "format": "binary"}
 _REFERENCE = "#/components/schemas/{model}"

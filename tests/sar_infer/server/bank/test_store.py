@@ -27,8 +27,8 @@ from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.errors import BankError, ClassNameError, InputError
-from sar_infer.server.state_folder import BANK_FILE
-from sar_infer.server.store import BankStore, Change, ChangeRefusedError
+from sar_infer.server.bank.folder import BANK_FILE
+from sar_infer.server.bank.store import BankStore, Change, ChangeRefusedError
 
 DIM = 8
 ROOT = Path(__file__).parents[3]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from sar_infer.server.batcher import Batcher, Floats, Timed
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.batcher import Batcher, Floats, Timed
 
 
 class Encoder:

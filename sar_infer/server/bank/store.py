@@ -17,7 +17,7 @@ import numpy as np
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle
 from sar_infer.errors import BankError, ClassNameError
-from sar_infer.server.bank_changes import (
+from sar_infer.server.bank.changes import (
     Added,
     Base,
     Changes,
@@ -28,8 +28,8 @@ from sar_infer.server.bank_changes import (
     key_of,
     names_after,
 )
+from sar_infer.server.bank.folder import StateFolder
 from sar_infer.server.class_names import clean_name, clean_phrases
-from sar_infer.server.state_folder import StateFolder
 
 Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
 """Unit rows (N, D) for the phrases of each of N classes, as ``Classifier.embed_phrases`` makes them."""

@@ -15,8 +15,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sar_infer.errors import ImageError
 from sar_infer.server.class_names import cleaned
-from sar_infer.server.engine import Phrases, Picture
-from sar_infer.server.models import ClassifyOptions, ClassifyRequest, Mode
+from sar_infer.server.http.models import ClassifyOptions, ClassifyRequest, Mode
+from sar_infer.server.model.engine import Phrases, Picture
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from sar_infer.errors import ImageError
-from sar_infer.server.batcher import Finish
-from sar_infer.server.engine import Engine, Picture
+from sar_infer.server.model.batcher import Finish
+from sar_infer.server.model.engine import Engine, Picture
 from sar_infer.server.problems import IMAGE_CODES, Problem
 
 T = TypeVar("T")

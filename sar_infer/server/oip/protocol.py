@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from sar_infer.server.body import parse
-from sar_infer.server.models import MAX_TOP_K, Mode
+from sar_infer.server.http.body import parse
+from sar_infer.server.http.models import MAX_TOP_K, Mode
+from sar_infer.server.oip.tensors import Input, Output
 from sar_infer.server.problems import Problem
-from sar_infer.server.tensors import Input, Output
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _FEW: Any = Field(max_length=16, fail_fast=True)

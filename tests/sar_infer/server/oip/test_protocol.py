@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-from sar_infer.server.inference_protocol import HEADER_LENGTH, answer, read_request
+from sar_infer.server.oip.protocol import HEADER_LENGTH, answer, read_request
+from sar_infer.server.oip.tensors import Input, Output
 from sar_infer.server.problems import Problem
-from sar_infer.server.tensors import Input, Output
 
 FLOATS = np.array([[0.25, 1e-12, 3], [4, 5, 1 / 3]], dtype=np.float32)
 TEXTS = [[b"a", "gr\u00fcn".encode()], [b"", b"tea pot"]]

@@ -16,15 +16,15 @@ import numpy.typing as npt
 from sar_infer import scoring
 from sar_infer.bundle import default_bundle
 from sar_infer.class_set import ClassSet
-from sar_infer.server.body import alone, check_count, decoded
 from sar_infer.server.class_names import cleaned
-from sar_infer.server.engine import Engine, Floats, Phrases, Picture
-from sar_infer.server.inference_protocol import InferOutput, InferRequest
-from sar_infer.server.pictures import all_of
+from sar_infer.server.http.body import alone, check_count, decoded
+from sar_infer.server.model.engine import Engine, Floats, Phrases, Picture
+from sar_infer.server.model.pictures import all_of
+from sar_infer.server.oip.protocol import InferOutput, InferRequest
+from sar_infer.server.oip.tensors import Input, Output
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
-from sar_infer.server.tensors import Input, Output
 
 ALIAS = "sar-clip"
 """A name that the model has whatever its bundle is called."""

@@ -10,7 +10,7 @@ import pytest
 
 from sar_infer.bank import ClassBank
 from sar_infer.errors import BankError, InputError
-from sar_infer.server.state_folder import BANK_FILE, StateFolder
+from sar_infer.server.bank.folder import BANK_FILE, StateFolder
 
 BANK = ClassBank(("a", "b"), np.eye(2, dtype=np.float32), "e" * 64)
 
@@ -45,7 +45,7 @@ def test_a_second_owner_waits_until_the_first_lets_go(tmp_path: Path) -> None:
 
 def test_a_process_of_its_own_is_kept_out_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from sar_infer.server.state_folder import StateFolder; "
+        "import sys, time; from pathlib import Path; from sar_infer.server.bank.folder import StateFolder; "
         "folder = StateFolder(Path(sys.argv[1])); print('mine', flush=True); time.sleep(60)"
     )
     root = Path(__file__).parents[3]

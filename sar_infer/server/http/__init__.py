@@ -1,0 +1,1 @@
+"""What HTTP asks for: the frame around requests, bodies, the OpenAPI document."""

@@ -1,0 +1,1 @@
+"""What answers: one open bundle, its queue and its workers."""
