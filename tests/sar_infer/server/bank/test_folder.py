@@ -48,7 +48,7 @@ def test_a_process_of_its_own_is_kept_out_and_a_killed_one_lets_go(tmp_path: Pat
         "import sys, time; from pathlib import Path; from sar_infer.server.bank.folder import StateFolder; "
         "folder = StateFolder(Path(sys.argv[1])); print('mine', flush=True); time.sleep(60)"
     )
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=root, stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"mine\n"

@@ -31,7 +31,7 @@ from sar_infer.server.bank.folder import BANK_FILE
 from sar_infer.server.bank.store import BankStore, Change, ChangeRefusedError
 
 DIM = 8
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def unit(*seed: str) -> np.ndarray:
