@@ -46,6 +46,9 @@ MIB = 2**20
 @option("--max-classes", type=click.IntRange(min=1), default=1000, show_default=True, help="Class names of a request.")
 @option("--formats", default="JPEG,PNG,WEBP", show_default=True, help="Image formats taken; also GIF, BMP, TIFF.")
 @option("--deadline", type=click.FloatRange(min=0.01), default=30, show_default=True, help="Seconds of a request.")
+@option(
+    "--body-timeout", type=click.FloatRange(min=0.01), default=10, show_default=True, help="Seconds for a body to come."
+)
 @option("--drain", type=click.IntRange(min=0), default=20, show_default=True, help="Seconds to end on SIGTERM.")
 @option("--notice", type=click.FloatRange(min=0), default=0, show_default=True,
         help="Seconds between not being ready and closing the port on SIGTERM.")  # fmt: skip
@@ -110,6 +113,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         raise InputError(f"--formats: expected some of {', '.join(FORMATS)}, got {values['formats']!r}")
     limits = Limits(
         body_bytes=values["max_body"] * MIB,
+        body_seconds=values["body_timeout"],
         seconds=values["deadline"],
         images=values["max_images"],
         pixels=int(values["max_megapixels"] * 1e6),

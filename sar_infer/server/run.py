@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
         except SarInferError:
             pass  # has been logged
         except Exception:
-            _log.exception("reload failed, the old bundle stays")
+            _log.exception("reload failed")
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -7,10 +7,10 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from sar_infer.errors import SarInferError
 from sar_infer.probe import MIN_COSINE
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
@@ -20,6 +20,8 @@ from sar_infer.server.settings import Settings
 
 _PROBE_EVERY = 2.0
 _PROBE_SECONDS = 10.0
+_MOST_WRITERS = 64
+T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
 
 
@@ -51,10 +53,11 @@ class Service:
         self.writing = asyncio.Lock()
         self.draining = False
         self.held_bytes = 0
-        self.started = time.time()
         self._inside = 0
         self._seconds_each = 0.05
         self._leases: dict[Engine, int] = {}
+        self._unfinished: set[asyncio.Task[Any]] = set()
+        self._writers = 0
         self._readiness = (float("-inf"), Readiness(False, None, "not asked yet"))
         self._probing = asyncio.Lock()
         self._publish()
@@ -120,7 +123,7 @@ class Service:
             self.metrics.inside.set(self._inside)
 
     async def readiness(self) -> Readiness:
-        """Run the probe picture through the model, at most every two seconds, behind what is queued already."""
+        """Run the probe picture through the model, at most every two seconds, before what is queued already."""
         async with self._probing:
             at, known = self._readiness
             if time.monotonic() - at > _PROBE_EVERY:
@@ -135,14 +138,46 @@ class Service:
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
         """
+        return await self._to_its_end(self._reload())
+
+    async def change(self, change: Callable[[], T]) -> T:
+        """Make a change of the bank in a thread, when its turn comes; once begun it ends, whoever has gone meanwhile.
+
+        Raises:
+            Problem: ``overloaded``, where too many wait for their turn.
+            ChangeRefusedError: what ``change`` raises.
+        """
+        if self._writers >= _MOST_WRITERS:
+            raise Problem("overloaded", "too many changes are waiting; try again", 1)
+        self._writers += 1
+        try:
+            await self.writing.acquire()
+        finally:
+            self._writers -= 1
+        return await self._to_its_end(self._changed(change))
+
+    async def _changed(self, change: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(change)
+        finally:
+            self.writing.release()
+            self.bank_changed()
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await something that goes on if whoever asked for it goes away."""
+        task = asyncio.ensure_future(work)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
+
+    async def _reload(self) -> Engine:
         async with self.writing:
-            loop = asyncio.get_running_loop()
             engine = None
             try:
-                engine = await loop.run_in_executor(None, Engine.open, self.settings, self.metrics)
-                embed = engine.classifier.embed_phrases
-                store = await loop.run_in_executor(None, self.store.rebased, engine.bundle, embed)
-            except SarInferError as error:
+                engine = await asyncio.to_thread(Engine.open, self.settings, self.metrics, self.engine)
+                store = await asyncio.to_thread(self.store.rebased, engine.bundle, engine.classifier.embed_phrases)
+            except BaseException as error:
                 if engine is not None:
                     engine.close()
                 self.metrics.reloads.labels("refused").inc()

@@ -180,6 +180,8 @@ async def _multipart(request: Request, limits: Limits) -> tuple[list[Picture], C
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise _too_many(f"more than {limits.images}", limits) from None
+        if error.message.startswith("Too many fields"):
+            raise Problem("too-many-classes", f"expected at most {limits.classes} class names and phrases") from None
         raise Problem("bad-request", f"not multipart/form-data: {error.message}") from None
     try:
         pictures, options = await _parts(form)

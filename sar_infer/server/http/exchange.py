@@ -23,7 +23,9 @@ from sar_infer.server.service import Service
 
 _OPEN = frozenset({"/", "/healthz", "/livez", "/readyz", "/metrics", "/ui", "/docs", "/openapi.json"})
 _OPEN_BELOW = ("/static/", "/v2/health/")
-_IMAGE_ROUTES = ("/v1/classify", "/v1/embeddings", "/v1/zero-shot", "/v2/models")
+_IMAGE_ROUTES = ("/v1/classify", "/v1/zero-shot", "/v2/models")
+_PLAIN_ROUTES = frozenset({"/v1/classify", "/v1/embeddings", "/v1/zero-shot-image-classification", "/v1/classes"})
+"""Whose refusals are told apart in the metrics though they come before any routing."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _LINGER_SECONDS = 2.0
 _MOST_BODIES = 32
@@ -66,7 +68,8 @@ class _Exchange:
         start = time.perf_counter()
         watcher: asyncio.Task[None] | None = None
         try:
-            async with asyncio.timeout(self._service.settings.limits.seconds) as deadline:
+            seconds = None if self._scope["path"] == "/v1/reload" else self._service.settings.limits.seconds
+            async with asyncio.timeout(seconds) as deadline:
                 self._check()
                 if self._has_body:
                     self._body = await self._read()
@@ -76,14 +79,13 @@ class _Exchange:
             await self._refuse(problem)
         except TimeoutError:
             if deadline.expired():
-                seconds = self._service.settings.limits.seconds
                 await self._refuse(Problem("deadline", f"no answer within {seconds:g} s"))
             else:
                 await self._fail()
         except asyncio.CancelledError:
-            if not self._gone:
-                raise
             (task := asyncio.current_task()) and task.uncancel()
+            if not self._gone:  # uvicorn's patience with a server that is to stop has ended
+                await self._refuse(Problem("draining", "the server is shutting down", 1))
         except Exception:
             await self._fail()
         finally:
@@ -200,7 +202,8 @@ class _Exchange:
             await self._refuse(Problem("internal", f"a fault of the server; its log has request {self._id}"))
 
     def _account(self, seconds: float) -> None:
-        route = getattr(self._scope.get("route"), "path", "unmatched")
+        path = self._scope["path"]
+        route = getattr(self._scope.get("route"), "path", path if path in _PLAIN_ROUTES else "unmatched")
         code = str(self._status or 499)
         metrics = self._service.metrics
         metrics.requests.labels(route, code).inc()

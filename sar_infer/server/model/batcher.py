@@ -8,6 +8,7 @@ meanwhile is dropped; each caller gets its own result, and one that fails takes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -73,20 +74,27 @@ class Batcher(Generic[P]):
         self._busy = 0
         self._pool = ThreadPoolExecutor(workers, "worker")
 
-    async def run(self, picture: P, finish: Finish[T]) -> Timed[T]:
+    async def run(self, picture: P, finish: Finish[T], first: bool = False) -> Timed[T]:
         """What ``finish`` makes of a picture's row (1, D), in the worker's thread.
 
         A caller that is cancelled while its picture waits takes it out of the queue. What decoding, encoding or
-        finishing raises for this picture is raised here.
+        finishing raises for this picture is raised here. ``first`` goes before whatever waits.
         """
         future: asyncio.Future[Timed[T]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Item(picture, finish, future, time.perf_counter()))  # type: ignore[arg-type]
+        item = _Item(picture, finish, future, time.perf_counter())
+        (self._waiting.appendleft if first else self._waiting.append)(item)  # type: ignore[arg-type]
         self._dispatch()
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(item)  # type: ignore[arg-type]
+            raise
 
     def close(self) -> None:
-        """Let the running batches end; nothing may be waiting."""
+        """Give the threads back, and what it runs; nothing may be waiting or running."""
         self._pool.shutdown(wait=False)
+        del self._decode, self._encode  # an owner that these lead back to is then free at once
 
     def _dispatch(self) -> None:
         """Give waiting pictures to idle workers."""
@@ -99,9 +107,7 @@ class Batcher(Generic[P]):
     def _take(self) -> list[_Item[P, object]]:
         batch: list[_Item[P, object]] = []
         while self._waiting and len(batch) < self._max_batch:
-            item = self._waiting.popleft()
-            if not item.future.done():
-                batch.append(item)
+            batch.append(self._waiting.popleft())
         return batch
 
     def _run(self, batch: Sequence[_Item[P, object]]) -> list[Timed[object] | Exception]:

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer.artefact import IMAGE_ENCODER
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle, default_bundle, open_bundle
 from sar_infer.class_set import ClassSet
@@ -75,10 +76,16 @@ class Engine:
         self._namer = ThreadPoolExecutor(1, "names")
         self._names_waiting = 0
         self._sets: OrderedDict[_SetKey, ClassSet] = OrderedDict()
+        self._making: dict[_SetKey, asyncio.Future[ClassSet]] = {}
 
     @classmethod
-    def open(cls, settings: Settings, metrics: Metrics) -> Engine:
+    def open(cls, settings: Settings, metrics: Metrics, before: Engine | None = None) -> Engine:
         """Open the bundle that the settings name, check what it computes, and warm it.
+
+        Args:
+            settings: What to open, and how.
+            metrics: Where phases are timed.
+            before: The engine that it will replace; with the same encoder its sizes are taken over.
 
         Raises:
             BundleError: missing, damaged, or it computes otherwise than at export.
@@ -97,7 +104,11 @@ class Engine:
                 f"{path}: the probe picture gives another vector than at export (cosine {cosine:.4f}): "
                 "the graph or what runs it is broken"
             )
-        return cls(classifier, measured(settings, provider, classifier.encode, pixels), settings.limits, metrics)
+        if before is not None and before.bundle.manifest.files[IMAGE_ENCODER] == bundle.manifest.files[IMAGE_ENCODER]:
+            sizes = before.sizes
+        else:
+            sizes = measured(settings, provider, classifier.encode, pixels)
+        return cls(classifier, sizes, settings.limits, metrics)
 
     def close(self) -> None:
         """Give the threads back; requests that still run must have ended."""
@@ -110,7 +121,13 @@ class Engine:
         """What ``finish`` makes of the unit row (1, D) of each picture, in order; a bad picture fails alone."""
         if len(pictures) == 1:
             return [await self._one(pictures[0], finish)]
-        return list(await asyncio.gather(*(self._one(picture, finish) for picture in pictures)))
+        ended = await asyncio.gather(*(self._one(picture, finish) for picture in pictures), return_exceptions=True)
+        outcomes = []
+        for outcome in ended:  # when all have ended, so that none runs on after the answer
+            if isinstance(outcome, BaseException):
+                raise outcome
+            outcomes.append(outcome)
+        return outcomes
 
     async def class_set(self, classes: Phrases, only: bool, bank: ClassBank) -> ClassSet:
         """The classes of a call; names are encoded one request after the other, and sets kept for the next call.
@@ -120,16 +137,19 @@ class Engine:
             InputError: there is no class to choose from.
             Problem: ``overloaded``, where too many names wait already.
         """
+        if not classes and not only:
+            return self.classifier.class_set(bank=bank)
         key = (bank.content_digest, tuple(classes.items()), only)
         found = self._sets.get(key)
         self._metrics.sets.labels("miss" if found is None else "hit").inc()
-        if found is None:
-            count = sum(map(len, classes.values()))
-            found = await self._name(count, lambda: self.classifier.class_set(dict(classes), only, bank))
-            self._keep(key, found)
-        else:
+        if found is not None:
             self._sets.move_to_end(key)
-        return found
+            return found
+        making = self._making.get(key)
+        if making is None:
+            making = self._making[key] = asyncio.ensure_future(self._make(key, bank))
+            making.add_done_callback(lambda done: (self._making.pop(key), done.cancelled() or done.exception()))
+        return await asyncio.shield(making)  # others may wait for the same
 
     async def embed_names(self, names: Sequence[str]) -> tuple[Floats, int]:
         """Unit rows (N, D) from the name encoder, and how many tokens the names have.
@@ -145,9 +165,9 @@ class Engine:
 
         A bundle without a probe is asked for a finite vector of length 1.
         """
-        return (
-            await self._batcher.run(_probe_picture(self.bundle), lambda row: _probe_cosine(self.bundle, row[0]))
-        ).value
+        bundle = self.bundle
+        timed = await self._batcher.run(_probe_picture(bundle), lambda row: _probe_cosine(bundle, row[0]), first=True)
+        return timed.value
 
     async def _one(self, picture: Picture, finish: Finish[T]) -> Outcome[T]:
         if isinstance(picture, ImageError):
@@ -176,12 +196,22 @@ class Engine:
         if isinstance(picture, np.ndarray) and picture.dtype == np.float32:
             return picture.astype(np.float32, copy=False)
         spec = self.bundle.manifest.preprocess
-        image = load_rgb(picture, spec.fill, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
-        return to_input(image, spec)
+        try:
+            image = load_rgb(picture, spec.fill, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
+            return to_input(image, spec)
+        except MemoryError:
+            raise ImageError("needs more memory than there is; scale it down first", "size") from None
 
     def _tokens(self, names: Sequence[str]) -> int:
         tokenizer, spec = self.bundle.tokenizer, self.bundle.manifest.tokenizer
         return sum(len(encode_name(tokenizer, spec, name)) for name in names)
+
+    async def _make(self, key: _SetKey, bank: ClassBank) -> ClassSet:
+        _, items, only = key
+        count = sum(len(phrases) for _, phrases in items)
+        made = await self._name(count, lambda: self.classifier.class_set(dict(items), only, bank))
+        self._keep(key, made)
+        return made
 
     def _keep(self, key: _SetKey, classes: ClassSet) -> None:
         """Remember a class set while the bank is the same, in place of those not used for longest."""

@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float32]
 _LARGEST = {"CPUExecutionProvider": 8}
 _LARGEST_ELSEWHERE = 32
 _WORTH = 0.95
+_MOST_DECODERS = 8
+"""A picture may take 400 MB while it is decoded."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def workers_and_threads(settings: Settings) -> tuple[int, int]:
 def measured(settings: Settings, provider: str, encode: Callable[[Sequence[Floats]], Floats], pixels: Floats) -> Sizes:
     """Sizes for an encoder that is open: the batch is doubled as long as that makes a picture 5 % cheaper.
 
-    On a CPU workers decode for themselves; elsewhere a core each decodes ahead, so that the device has no pause.
+    On a CPU workers decode for themselves; elsewhere threads decode ahead, so that the device has no pause.
 
     Args:
         settings: What was asked for.
@@ -54,15 +56,17 @@ def measured(settings: Settings, provider: str, encode: Callable[[Sequence[Float
         encode: The encoder.
         pixels: A picture's input (3, size, size).
     """
-    on_cpu = provider == "CPUExecutionProvider"
-    decoders = settings.decoders if settings.decoders is not None else 0 if on_cpu else usable_cores()
+    if provider == "CPUExecutionProvider":
+        workers, decoders = workers_and_threads(settings)[0], 0
+    else:  # two workers, so that one batch is made ready while another runs
+        workers, decoders = settings.workers or 2, min(usable_cores(), _MOST_DECODERS)
     batch = settings.max_batch
     if batch is None:
         batch, largest = 1, _LARGEST.get(provider, _LARGEST_ELSEWHERE)
         each = _seconds(encode, [pixels])
         while batch < largest and (doubled := _seconds(encode, [pixels] * (2 * batch))) < _WORTH * each:
             batch, each = 2 * batch, doubled
-    return Sizes(workers_and_threads(settings)[0], batch, decoders)
+    return Sizes(workers, batch, decoders if settings.decoders is None else settings.decoders)
 
 
 def _seconds(encode: Callable[[Sequence[Floats]], Floats], batch: Sequence[Floats]) -> float:

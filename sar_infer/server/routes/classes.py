@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from sar_infer.server.bank.changes import Entry
 from sar_infer.server.bank.store import ChangeRefusedError
 from sar_infer.server.http.body import parse
 from sar_infer.server.http.dependencies import Serving, Writable
 from sar_infer.server.http.models import ClassChange, ClassEntry, ClassList
 from sar_infer.server.http.openapi import problems, reference
 from sar_infer.server.problems import Problem
+from sar_infer.server.service import Service
 
 router = APIRouter(tags=["classes"])
 Name = Annotated[str, Path(description="the class name, percent-encoded", min_length=1)]
 IfMatch = Annotated[str | None, Header(description="the bank's ETag, as last seen: 412 where it has changed since")]
+T = TypeVar("T")
 _MOST = 1000
 
 
@@ -79,21 +82,12 @@ async def delete_class(service: Writable, name: Name, if_match: IfMatch = None) 
     return Response(status_code=204, headers={"ETag": f'"{etag}"'})
 
 
-async def _change(service: Serving, change: Any) -> Any:
-    """Make a change in a thread; it is finished and told to the metrics even if its client goes away."""
-
-    async def made() -> Any:
-        async with service.writing:
-            try:
-                return await asyncio.to_thread(change)
-            finally:
-                service.bank_changed()
-
+async def _change(service: Service, change: Callable[[], T]) -> T:
     try:
-        return await asyncio.shield(asyncio.ensure_future(made()))
+        return await service.change(change)
     except ChangeRefusedError as error:
         raise Problem(error.code, str(error)) from None
 
 
-def _shown(entry: Any) -> dict[str, Any]:
+def _shown(entry: Entry) -> dict[str, Any]:
     return {"name": entry.name, "origin": entry.origin, "phrases": list(entry.phrases)}

@@ -18,6 +18,7 @@ from support.pictures import jpeg
 from support.servers import Local, local_server, serving
 
 from sar_infer import Classifier
+from sar_infer.server.bank.store import BankStore
 from sar_infer.server.settings import Settings
 
 IMAGE = {"Content-Type": "image/jpeg"}
@@ -183,3 +184,74 @@ def test_a_request_in_flight_is_answered_before_the_server_ends(path: Path) -> N
 def test_the_classifier_answers_alike(server: Local, path: Path) -> None:
     (result,) = Classifier.open(path, "cpu").classify(jpeg(), top_k=50)
     assert {p.label for p in result.predictions} == labels(server.url)
+
+
+def test_a_reload_that_nobody_waits_for_any_more_is_finished(
+    server: Local, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client gives up while the bank is carried over; nothing may be left half exchanged."""
+    reached, gate = threading.Event(), threading.Event()
+    rebased = BankStore.rebased
+
+    def slow(self: BankStore, *arguments: Any) -> BankStore:
+        reached.set()
+        gate.wait(10)
+        return rebased(self, *arguments)
+
+    monkeypatch.setattr(BankStore, "rebased", slow)
+    replace(path, "one", "two")
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=1)
+    assert reached.wait(5)
+    gate.set()
+    end = time.monotonic() + 10
+    while labels(server.url) != {"one", "two"}:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY).status_code == 201
+    assert labels(server.url) == {"one", "two", "violet"}
+
+
+def test_readiness_does_not_wait_in_the_queue(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    batcher = server.service.engine._batcher
+    encode = batcher._encode
+    monkeypatch.setattr(batcher, "_encode", lambda pixels: (time.sleep(0.2), encode(pixels))[1])
+    waiting = [threading.Thread(target=labels, args=(server.url,)) for _ in range(20)]
+    for thread in waiting:
+        thread.start()
+    while server.metric("sar_queue_depth") < 15:
+        time.sleep(0.01)
+    start = time.monotonic()
+    assert httpx2.get(f"{server.url}/readyz").status_code == 200
+    assert time.monotonic() - start < 1.2
+    assert server.metric("sar_queue_depth") > 0
+    for thread in waiting:
+        thread.join(20)
+
+
+def test_changes_wait_their_turn_and_those_given_up_are_not_made(server: Local) -> None:
+    loop_free = threading.Event()
+
+    def hold() -> None:
+        with httpx2.Client(base_url=server.url, headers=KEY) as client:
+            client.put("/v1/classes/slow")
+
+    put = server.service.store.put
+
+    def slow(name: str, *arguments: Any) -> Any:
+        if name == "slow":
+            loop_free.wait(5)
+        return put(name, *arguments)
+
+    server.service.store.put = slow  # type: ignore[method-assign]
+    thread = threading.Thread(target=hold)
+    thread.start()
+    while not server.service.writing.locked():
+        time.sleep(0.01)
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.put(f"{server.url}/v1/classes/given up", headers=KEY, timeout=0.3)
+    time.sleep(0.1)
+    loop_free.set()
+    thread.join(10)
+    assert httpx2.put(f"{server.url}/v1/classes/last", headers=KEY).status_code == 201
+    assert labels(server.url) == {"red", "green", "blue", "grey thing", "slow", "last"}

@@ -333,13 +333,13 @@ def test_after_closing_there_are_no_changes(store: BankStore) -> None:
 
 
 def test_kills_lose_and_break_nothing() -> None:
-    """200 of them, or as many as ten seconds of a busy machine allow; the command does any number."""
-    limits = ["--kills", "200", "--seconds", "10", "--rows", "40", "--dim", "8"]
+    """200 of them, or as many as a minute of a busy machine allows; the command does any number."""
+    limits = ["--kills", "200", "--seconds", "60", "--rows", "40", "--dim", "8"]
     command = [sys.executable, "-W", "error", "benchmarks/bank_kill.py", *limits]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["kills"] >= 5
+    assert result["kills"] == 200 or result["seconds"] >= 60
     assert (result["broken or lost"], result["faults"]) == (0, [])
 
 

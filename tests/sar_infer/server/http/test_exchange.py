@@ -186,6 +186,7 @@ def test_a_full_queue_answers_429_at_once_and_says_when_to_come_again(server: Lo
     assert time.monotonic() - start < 1
     assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
     assert int(answer.headers["retry-after"]) >= 1
+    assert server.metric("sar_requests_total", route="/v1/classify", code="429") == 1
     assert httpx2.get(f"{server.url}/healthz").status_code == 200
     gate.set()
     for thread in waiting:

@@ -176,3 +176,27 @@ def test_an_encoder_that_loses_a_row_is_noticed() -> None:
         batcher.close()
 
     asyncio.run(go())
+
+
+def test_whoever_gave_up_takes_the_picture_along() -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
+        tasks = await started(batcher, encoder, [1, 2, 3])
+        tasks[1].cancel()
+        await asyncio.sleep(0.01)
+        assert [float(item.picture[0, 0, 0]) for item in batcher._waiting] == [3]
+        encoder.gate.set()
+        assert (await tasks[2]).value == 3
+
+    run(test)
+
+
+def test_some_may_go_first() -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
+        tasks = await started(batcher, encoder, [1, 2, 3, 4, 5, 6])
+        probe = asyncio.create_task(batcher.run(picture(9), value, first=True))
+        await asyncio.sleep(0)
+        encoder.gate.set()
+        await asyncio.gather(probe, *tasks)
+        assert encoder.batches[1][0] == 9
+
+    run(test)

@@ -80,8 +80,9 @@ def test_class_sets_are_kept_while_the_bank_is_the_same(bundle_path: Path) -> No
         assert await engine.class_set({"violet": ("violet",)}, False, bank) is first
         assert await engine.class_set({"violet": ("violet",)}, True, bank) is not first
         other = type(bank)(bank.names[:2], bank.embeddings[:2], bank.encoder_digest)
-        assert (await engine.class_set({}, False, other)).names == bank.names[:2]
-        assert list(engine._sets) == [(other.content_digest, (), False)]
+        assert (await engine.class_set({}, False, other)).embeddings is other.embeddings
+        await engine.class_set({"teal": ("teal",)}, False, other)
+        assert [digest for digest, _, _ in engine._sets] == [other.content_digest]
         engine.close()
 
     asyncio.run(go())
@@ -117,3 +118,58 @@ def test_an_encoder_that_computes_something_else_is_refused(
     for bundle in (path, bundle_path):
         with pytest.raises(BundleError, match="cosine nan"):
             Engine.open(Settings(bundle=bundle, device="cpu"), Metrics())
+
+
+def test_callers_who_ask_for_the_same_new_names_wait_for_one_encoding(bundle_path: Path) -> None:
+    async def go() -> None:
+        metrics = Metrics()
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), metrics)
+        names = {f"new {number}": (f"new {number}",) for number in range(20)}
+        gone = asyncio.ensure_future(engine.class_set(names, True, engine.bundle.bank))
+        await asyncio.sleep(0)
+        gone.cancel()
+        sets = await asyncio.gather(*(engine.class_set(names, True, engine.bundle.bank) for _ in range(5)))
+        assert all(found is sets[0] for found in sets)
+        assert metrics.registry.get_sample_value("sar_names_embedded_total") == 20
+        engine.close()
+
+    asyncio.run(go())
+
+
+def test_an_error_waits_for_the_other_pictures_of_its_call(bundle_path: Path) -> None:
+    """Else they would run on uncounted, in an engine that may be closed by then."""
+
+    async def go() -> None:
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(2, 1, 0), Limits(), Metrics())
+        size = engine.bundle.manifest.preprocess.size
+        ended = []
+
+        def finish(row: Floats) -> bool:
+            if not ended:
+                ended.append("first")
+                raise ZeroDivisionError
+            ended.append("other")
+            return True
+
+        with pytest.raises(ZeroDivisionError):
+            await engine.each([np.zeros((3, size, size), np.float32)] * 6, finish)
+        assert len(ended) == 6
+        engine.close()
+
+    asyncio.run(go())
+
+
+def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:
+    import gc
+    import weakref
+
+    gc.collect()
+    gc.disable()
+    try:
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), Metrics())
+        classifier = weakref.ref(engine.classifier)
+        engine.close()
+        del engine
+        assert classifier() is None
+    finally:
+        gc.enable()

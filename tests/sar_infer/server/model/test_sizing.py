@@ -67,4 +67,7 @@ def test_what_was_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> 
     unused = pytest.fail
     assert measured(Settings(workers=3, max_batch=5), CPU, unused, PIXELS) == Sizes(3, 5, 0)
     assert measured(Settings(max_batch=5), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 6)
+    monkeypatch.setattr(sizing, "usable_cores", lambda: 64)
+    assert measured(Settings(max_batch=5), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 8)
+    monkeypatch.setattr(sizing, "usable_cores", lambda: 6)
     assert measured(Settings(max_batch=5, decoders=1), CPU, unused, PIXELS) == Sizes(2, 5, 1)

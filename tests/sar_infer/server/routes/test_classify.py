@@ -186,6 +186,8 @@ def test_multipart_fields_are_checked(client: httpx2.Client) -> None:
     image = ("image", ("a.jpg", RED, "image/jpeg"))
     for count in (4, 40):
         assert problem(client.post("/v1/classify", files=[image] * count)) == (413, "too-many-images")
+    answer = client.post("/v1/classify", files=[image], data={"classes": ["x"] * 20})
+    assert problem(answer) == (422, "too-many-classes")
     for data in ({"top_k": "many"}, {"mode": "all"}, {"colour": "red"}, {"image": "text"}):
         assert problem(client.post("/v1/classify", files=[image], data=data)) == (422, "invalid-request"), data
 
