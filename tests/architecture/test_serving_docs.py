@@ -25,7 +25,6 @@ from sar_infer.server import class_names, cli, run
 from sar_infer.server.http import connection
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.problems import CODES, Problem
-from sar_infer.server.settings import Limits
 from scripts import readme_commands
 
 ROOT = Path(__file__).parents[2]
@@ -163,16 +162,14 @@ def test_every_metric_is_in_the_table_with_its_labels() -> None:
 
 
 def test_fixed_limits_are_the_codes() -> None:
-    limits = Limits()
     sentence = (
         f"Fixed: a side of {images.MAX_SIDE:,} pixels and a ratio of 1:{images.MAX_RATIO} for a picture; "
         f"{class_names.LONGEST_TEXT} characters for a class name or phrase and {class_names.MOST_PHRASES} phrases "
-        f"for a class; {limits.body_seconds:g} seconds for a body to arrive and for headers, which may have "
+        f"for a class; {connection.HEADER_SECONDS:g} seconds for headers, which may have "
         f"{connection.HEADER_BYTES // 1024} KiB; {run._KEEP_ALIVE_SECONDS} seconds of silence before an idle "
         "connection is closed."
     )
     assert sentence in " ".join(TEXT.split())
-    assert limits.body_seconds == connection.HEADER_SECONDS
     assert f"at most {exchange.LONGEST_PAUSE:g} seconds" in " ".join(TEXT.split())
 
 
