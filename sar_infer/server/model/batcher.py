@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -72,6 +73,7 @@ class Batcher(Generic[P]):
         self._metrics = metrics
         self._waiting: deque[_Item[P, object]] = deque()
         self._busy = 0
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, "worker")
 
     async def run(self, picture: P, finish: Finish[T], first: bool = False) -> Timed[T]:
@@ -80,14 +82,19 @@ class Batcher(Generic[P]):
         A caller that is cancelled while its picture waits takes it out of the queue. What decoding, encoding or
         finishing raises for this picture is raised here. ``first`` goes before whatever waits.
         """
-        future: asyncio.Future[Timed[T]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Timed[T]] = loop.create_future()
         item = _Item(picture, finish, future, time.perf_counter())
-        (self._waiting.appendleft if first else self._waiting.append)(item)  # type: ignore[arg-type]
-        self._dispatch()
+        with self._lock:
+            (self._waiting.appendleft if first else self._waiting.append)(item)  # type: ignore[arg-type]
+            batch = self._take() if self._busy < self._workers else []
+            self._busy += bool(batch)
+        if batch:
+            self._pool.submit(self._work, batch, loop)
         try:
             return await future
         except asyncio.CancelledError:
-            with contextlib.suppress(ValueError):
+            with self._lock, contextlib.suppress(ValueError):
                 self._waiting.remove(item)  # type: ignore[arg-type]
             raise
 
@@ -96,13 +103,14 @@ class Batcher(Generic[P]):
         self._pool.shutdown(wait=False)
         del self._decode, self._encode  # an owner that these lead back to is then free at once
 
-    def _dispatch(self) -> None:
-        """Give waiting pictures to idle workers."""
-        while self._busy < self._workers and (batch := self._take()):
-            self._busy += 1
+    def _work(self, batch: list[_Item[P, object]], loop: asyncio.AbstractEventLoop) -> None:
+        """In a worker's thread: one batch after another, as long as any waits, without a way through the event loop."""
+        while batch:
             self._metrics.batches.observe(len(batch))
-            running = asyncio.get_running_loop().run_in_executor(self._pool, self._run, batch)
-            running.add_done_callback(lambda done, batch=batch: self._deliver(batch, done))  # type: ignore[misc]
+            loop.call_soon_threadsafe(_deliver, batch, self._run(batch))
+            with self._lock:
+                batch = self._take()
+                self._busy -= not batch
 
     def _take(self) -> list[_Item[P, object]]:
         batch: list[_Item[P, object]] = []
@@ -111,7 +119,7 @@ class Batcher(Generic[P]):
         return batch
 
     def _run(self, batch: Sequence[_Item[P, object]]) -> list[Timed[object] | Exception]:
-        """In a worker's thread: a result or an error for each picture."""
+        """A result or an error for each picture."""
         start = time.perf_counter()
         decoded = [_timed(self._decode, item.picture) for item in batch]
         inputs = [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]
@@ -141,18 +149,16 @@ class Batcher(Generic[P]):
             return [*self._rows(inputs[:half]), *self._rows(inputs[half:])]
         return [rows[i : i + 1] for i in range(len(rows))]
 
-    def _deliver(
-        self, batch: Sequence[_Item[P, object]], done: asyncio.Future[list[Timed[object] | Exception]]
-    ) -> None:
-        self._busy -= 1
-        for item, result in zip(batch, done.result(), strict=True):
-            if item.future.done():
-                continue
-            if isinstance(result, Exception):
-                item.future.set_exception(result)
-            else:
-                item.future.set_result(result)
-        self._dispatch()
+
+def _deliver(batch: Sequence[_Item[P, object]], results: Sequence[Timed[object] | Exception]) -> None:
+    """On the event loop: to each caller who is still there its own."""
+    for item, result in zip(batch, results, strict=True):
+        if item.future.done():
+            continue
+        if isinstance(result, Exception):
+            item.future.set_exception(result)
+        else:
+            item.future.set_result(result)
 
 
 def _timed(function: Callable[[P], T], argument: P) -> tuple[T | Exception, float]:
