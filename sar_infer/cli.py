@@ -16,7 +16,7 @@ import click
 from sar_infer import __version__
 from sar_infer.errors import SarInferError
 from sar_infer.inputs import STDIN, expand
-from sar_infer.options import Refusal, option
+from sar_infer.options import Refusal, one_blas_thread, option
 from sar_infer.output import FORMATS
 from sar_infer.profile import Profile
 
@@ -77,6 +77,7 @@ def main(**values: Any) -> None:
     something in the call is wrong.
     """  # noqa: D301 - \b is for click
     options = Options(**values)
+    one_blas_thread()
     try:
         if options.info:
             _print_info(options)

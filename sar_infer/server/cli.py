@@ -14,7 +14,7 @@ import click
 
 from sar_infer import __version__
 from sar_infer.errors import InputError, SarInferError
-from sar_infer.options import Refusal, option
+from sar_infer.options import Refusal, one_blas_thread, option
 
 if TYPE_CHECKING:
     from sar_infer.server.settings import Settings
@@ -71,6 +71,7 @@ def main(**values: Any) -> None:
     SIGTERM drains and stops, SIGHUP opens the bundle's path again. Exit code: 0 after a stop, 2 if nothing was served
     because something in the call is wrong.
     """  # noqa: D301 - \b is for click
+    one_blas_thread()
     try:
         _serve(values)
     except ModuleNotFoundError as error:
