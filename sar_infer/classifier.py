@@ -32,7 +32,8 @@ class Classifier:
     """Classifies pictures against a bank of class names and any further names; safe to share between threads.
 
     Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others
-    once, as long as ``cache`` remembers them. Where the bundle has a class head, it takes part when the classes are
+    once, as long as ``cache`` remembers them. Ranking multiplies with numpy, whose idle BLAS threads wait busily beside
+    onnxruntime's: set ``OPENBLAS_NUM_THREADS=1`` before numpy is imported, as the commands do. Where the bundle has a class head, it takes part when the classes are
     exactly its own, with the bundle's rows; for any other classes the text branch answers alone.
 
     Args:
@@ -208,6 +209,8 @@ class Classifier:
 
     def encode(self, pixels: Sequence[Floats]) -> Floats:
         """Unit rows (N, D) for N pictures that ``preprocess.to_input`` has made (3, size, size)."""
+        if len(pixels) == 1:
+            return self._images.encode(pixels[0][np.newaxis])  # without a copy
         return self._images.encode(np.stack(pixels) if len(pixels) else np.empty((0, 3, 0, 0), dtype=np.float32))
 
     def embed_names(self, names: Sequence[str]) -> Floats:
