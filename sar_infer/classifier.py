@@ -32,9 +32,11 @@ class Classifier:
     """Classifies pictures against a bank of class names and any further names; safe to share between threads.
 
     Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others
-    once, as long as ``cache`` remembers them. Ranking multiplies with numpy, whose idle BLAS threads wait busily beside
-    onnxruntime's: set ``OPENBLAS_NUM_THREADS=1`` before numpy is imported, as the commands do. Where the bundle has a class head, it takes part when the classes are
+    once, as long as ``cache`` remembers them. Where the bundle has a class head, it takes part when the classes are
     exactly its own, with the bundle's rows; for any other classes the text branch answers alone.
+
+    Ranking multiplies with numpy, whose idle BLAS threads wait busily beside onnxruntime's: set
+    ``OPENBLAS_NUM_THREADS=1`` before numpy is imported, as the commands do.
 
     Args:
         bundle: An open bundle.
