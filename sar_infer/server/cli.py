@@ -140,6 +140,8 @@ def _settings(values: dict[str, Any]) -> Settings:
 def _key(path: str | None) -> str | None:
     """From the file, else the environment; an empty one is a mistake, not the absence of a key."""
     if path is not None:
+        if "SAR_API_KEY" in os.environ:
+            raise InputError("two keys, SAR_API_KEY and --api-key-file: give one")
         try:
             key = Path(path).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:

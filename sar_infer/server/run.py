@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
         host, port = (sockets or [])[0].getsockname()[:2]
         engine, names = self._service.engine, len(self._service.store.bank.names)
         sizes = f"{engine.sizes.workers} workers, batches of {engine.sizes.max_batch}"
-        what = f"{engine.bundle.path.name} ({names} classes, {engine.provider}, {sizes})"
+        what = f"{engine.bundle.path} ({names} classes, {engine.provider}, {sizes})"
         shown = f"[{host}]" if ":" in host else host
         _log.info("Serving %s on http://%s:%d - try /ui, read /docs", what, shown, port)
 
@@ -58,6 +58,7 @@ class Server(uvicorn.Server):
             self.should_exit, self.force_exit = True, sig == signal.SIGINT
             return
         self._service.draining = True
+        _log.info("stopping; requests that have begun are answered")
         if self._notice and sig == signal.SIGTERM:
             _log.info("shutting down: not ready any more, listening for another %g s", self._notice)
             loop = asyncio.get_running_loop()

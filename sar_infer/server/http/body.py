@@ -74,7 +74,8 @@ async def read_call(request: Request, query: ClassifyOptions, limits: Limits) ->
         raise Problem(
             "unsupported-media-type",
             f"expected image/*, multipart/form-data or application/json, got {kind!r:.80}; "
-            "with curl: -H 'Content-Type: image/jpeg' --data-binary @photo.jpg",
+            "with curl: -H 'Content-Type: image/jpeg' --data-binary @photo.jpg, "
+            "or -H 'Content-Type: application/json' -d …",
         )
     check_count(len(pictures), limits)
     classes = cleaned(given.classes or query.classes, limits)

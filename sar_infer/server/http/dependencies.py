@@ -19,7 +19,10 @@ async def _keyed(request: Request) -> Service:
     """The service, where a key is configured; ``exchange`` has checked that this request carries it."""
     service = await _service(request)
     if service.settings.key is None:
-        raise Problem("writes-disabled", "this server was started without a key; set SAR_API_KEY to allow changes")
+        raise Problem(
+            "writes-disabled",
+            "this server was started without a key; start it with SAR_API_KEY, to change classes also with --state DIR",
+        )
     return service
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 Mode = Literal["bank", "extend", "only"]
 """Choose from the bank, from the bank and the names given, or from the names given alone."""
@@ -40,6 +41,14 @@ class ClassifyRequest(BaseModel):
     )
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = None
     mode: Mode | None = Field(None, description="default: extend where classes are given, else bank")
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        """Say it plainly, where the union of types would say it twice and in its own words."""
+        if value is not None and not isinstance(value, list | dict):
+            raise PydanticCustomError("classes", "expected a list of names, or phrases by name")
+        return value
 
 
 class Prediction(BaseModel):

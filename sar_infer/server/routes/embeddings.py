@@ -171,6 +171,8 @@ def _names(given: Sequence[tuple[Modality, str]], limits: Limits) -> dict[int, s
     if len(texts) > limits.classes:
         raise Problem("too-many-classes", f"expected at most {limits.classes} texts in a request, got {len(texts)}")
     for i, text in texts.items():
+        if text.startswith("data:image/"):
+            raise Problem("invalid-request", f'input[{i}]: a picture; add "modality": "image", or send {{"image": …}}')
         try:
             texts[i] = clean_name(text)
         except ClassNameError as error:

@@ -55,24 +55,24 @@ def test_names_are_those_of_the_classifier(client: openai.OpenAI, classifier: Cl
 @pytest.mark.parametrize("form", [None, "float", "base64"])
 def test_pictures_are_those_of_the_classifier(client: openai.OpenAI, classifier: Classifier, form: str | None) -> None:
     found = rows(client, [text(RED), text(BLUE, uri=True)], form, **IMAGE)
-    np.testing.assert_allclose(found, classifier.embed_images([RED, BLUE]), atol=1e-6)
+    np.testing.assert_allclose(found, classifier.embed_images([RED, BLUE]), atol=1e-5)
 
 
 def test_both_encodings_have_the_same_bits(client: openai.OpenAI) -> None:
     floats, encoded = rows(client, ["violet", "teal"], "float"), rows(client, ["violet", "teal"], "base64")
     np.testing.assert_array_equal(floats.astype(np.float32), encoded)
-    np.testing.assert_allclose(np.linalg.norm(encoded, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(encoded, axis=1), 1, atol=1e-5)
 
 
 def test_a_single_input_needs_no_list(client: openai.OpenAI, classifier: Classifier) -> None:
     np.testing.assert_allclose(rows(client, "violet"), classifier.embed_names(["violet"]), atol=1e-7)
-    np.testing.assert_allclose(rows(client, text(RED), **IMAGE), classifier.embed_images(RED), atol=1e-6)
+    np.testing.assert_allclose(rows(client, text(RED), **IMAGE), classifier.embed_images(RED), atol=1e-5)
 
 
 def test_objects_say_what_they_are_and_keep_their_place(client: openai.OpenAI, classifier: Classifier) -> None:
     found = rows(client, [{"image": text(RED)}, {"text": "violet"}, {"image": text(BLUE)}, "teal"])
     names, images = classifier.embed_names(["violet", "teal"]), classifier.embed_images([RED, BLUE])
-    np.testing.assert_allclose(found, [images[0], names[0], images[1], names[1]], atol=1e-6)
+    np.testing.assert_allclose(found, [images[0], names[0], images[1], names[1]], atol=1e-5)
 
 
 def test_the_answer_repeats_the_model_and_counts_tokens(client: openai.OpenAI, classifier: Classifier) -> None:
