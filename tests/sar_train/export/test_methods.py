@@ -12,7 +12,8 @@ from support.tiny import RESNET, VIT
 from torch import Tensor
 
 from sar_infer import Classifier
-from sar_train.export.verify import generated_picture, generated_pixels
+from sar_infer.probe import probe_picture
+from sar_train.export.verify import generated_pixels
 from sar_train.prompt_method import methods
 from sar_train.prompted import Prompted
 
@@ -33,7 +34,7 @@ class Exported:
         self.prompted = prompted
         self.classifier = Classifier.open(export_run(prompted, BANK, folder), device="cpu")
         spec = prompted.backbone.preprocess
-        self.pictures = [generated_picture(spec.size, seed) for seed in range(5)]
+        self.pictures = [probe_picture(spec.size, seed) for seed in range(5)]
         self.pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in range(5)]))
 
     def answers(self, names: tuple[str, ...], **given: object) -> tuple[Tensor, str]:

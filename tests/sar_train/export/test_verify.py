@@ -9,8 +9,9 @@ import pytest
 from sar_infer.artefact import BANK, IMAGE_ENCODER, MANIFEST, Manifest, Probe, file_entry
 from sar_infer.bank import ClassBank
 from sar_infer.errors import BundleError
+from sar_infer.probe import probe_picture
 from sar_train.errors import ExportError
-from sar_train.export.verify import generated_picture, verify_bundle
+from sar_train.export.verify import verify_bundle
 
 
 def reseal(bundle: Path, **changes: object) -> None:
@@ -27,7 +28,7 @@ def test_a_bundle_as_exported_passes(exported: Path) -> None:
 
 
 def test_the_generated_picture_is_what_its_seed_says() -> None:
-    picture = generated_picture(2, 7)
+    picture = probe_picture(2, 7)
     assert picture.tolist() == np.random.default_rng(7).integers(0, 256, (2, 2, 3), dtype=np.uint8).tolist()
 
 
