@@ -124,7 +124,7 @@ def faults(folder: Path, bundle: Bundle, at_least: int) -> Iterator[str]:
     if not np.array_equal(bank.embeddings, expected):
         yield "rows are not the encoder's"
     store = BankStore.open(folder, bundle, encoder)
-    if store.etag != bank.content_digest or [e.origin for e in store.entries()].count("added") != count:
+    if store.etag != bank.content_digest or [e.origin for e in store.snapshot.entries()].count("added") != count:
         yield "opens as something else"
     store.close()
     if left := [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]:

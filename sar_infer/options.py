@@ -27,6 +27,6 @@ def one_blas_thread() -> None:
     """Keep numpy's OpenBLAS to one thread, unless the user says otherwise; call it before numpy is imported.
 
     Its threads wait busily for the next product and take the cores from decoding and encoding, which are most of the
-    work: with two cores a third of ``sar-classify``'s time went there, and two fifths of ``sar-serve``'s.
+    work; ``benchmarks/blas_threads.py`` measures it.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))

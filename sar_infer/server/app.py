@@ -11,7 +11,7 @@ from sar_infer import __version__
 from sar_infer.errors import ClassNameError, InputError
 from sar_infer.server.http import openapi
 from sar_infer.server.http.body import invalid
-from sar_infer.server.http.exchange import Exchanges
+from sar_infer.server.http.middleware import Middleware
 from sar_infer.server.problems import Problem, answer
 from sar_infer.server.routes import classes, classify, embeddings, operations, pages, v2, zero_shot
 from sar_infer.server.service import Service
@@ -40,7 +40,7 @@ def build_app(service: Service) -> ASGIApp:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _fault)
     openapi.complete(app)
-    return Exchanges(app, service)
+    return Middleware(app, service)
 
 
 def _problem(request: Request, error: Exception) -> Response:
@@ -59,7 +59,7 @@ def _validation(request: Request, error: Exception) -> Response:
     return _problem(request, invalid(errors))
 
 
-def _fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - ``exchange`` logs it
+def _fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - ``middleware`` logs it
     return _problem(
         request, Problem("internal", f"a fault of the server; its log has request {request.state.request_id}")
     )

@@ -93,7 +93,7 @@ _DIALECTS: Mapping[str, Callable[[Problem, str], dict[str, Any]]] = {
 
 
 def answer(problem: Problem, scope: Scope) -> Response:
-    """The response that tells a problem to a client of the protocol that a request came by; ``exchange`` counts it."""
+    """The response that tells a problem to a client of a request's protocol; ``middleware`` counts it."""
     path, request_id = scope["path"], scope["state"]["request_id"]
     scope["state"]["problem"] = problem.code
     dialect = next((d for prefix, d in _DIALECTS.items() if path == prefix or path.startswith(prefix + "/")), None)

@@ -58,11 +58,11 @@ class Server(uvicorn.Server):
             self.should_exit, self.force_exit = True, sig == signal.SIGINT
             return
         self._service.draining = True
-        _log.info("stopping; requests that have begun are answered")
-        if self._notice and sig == signal.SIGTERM:
-            _log.info("shutting down: not ready any more, listening for another %g s", self._notice)
+        notice = self._notice if sig == signal.SIGTERM else 0
+        _log.info("stopping: not ready any more, listening for another %g s; what has begun is answered", notice)
+        if notice:
             loop = asyncio.get_running_loop()
-            loop.call_soon_threadsafe(loop.call_later, self._notice, self._stop)
+            loop.call_soon_threadsafe(loop.call_later, notice, self._stop)
         else:
             self._stop()
 

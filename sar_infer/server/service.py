@@ -42,7 +42,7 @@ class Service:
         store: The bank, with what was added at run time.
         writing: Held while the bank or the bundle is exchanged.
         draining: Set when the server is told to stop.
-        held_bytes: Of all request bodies that are in memory; ``exchange`` counts them.
+        held_bytes: Of all request bodies that are in memory; ``middleware`` counts them.
     """
 
     def __init__(self, settings: Settings, engine: Engine, store: BankStore, metrics: Metrics) -> None:

@@ -6,7 +6,7 @@ Readers take ``snapshot`` and never wait. Writers take turns; a change is on dis
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle
-from sar_infer.errors import BankError, ClassNameError
+from sar_infer.errors import BankError
 from sar_infer.server.bank.changes import (
     Added,
     Base,
@@ -29,10 +29,9 @@ from sar_infer.server.bank.changes import (
     names_after,
 )
 from sar_infer.server.bank.folder import StateFolder
+from sar_infer.server.bank.resume import Embed, carried, resumed
 from sar_infer.server.class_names import clean_name, clean_phrases
 
-Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
-"""Unit rows (N, D) for the phrases of each of N classes, as ``Classifier.embed_phrases`` makes them."""
 Refusal = Literal["not-found", "precondition-failed", "writes-disabled", "conflict", "not-stored"]
 
 
@@ -90,7 +89,7 @@ class BankStore:
             return cls(None, Snapshot(base, Changes(), base.bank), embed)
         folder = StateFolder(directory)
         try:
-            return cls(folder, _resumed(folder, base, embed), embed)
+            return cls(folder, resumed(folder, base, embed), embed)
         except BaseException:
             folder.close()
             raise
@@ -104,23 +103,6 @@ class BankStore:
     def etag(self) -> str:
         """Digest of the names and rows of the bank now."""
         return self.snapshot.etag
-
-    @property
-    def writable(self) -> bool:
-        """Whether ``put`` and ``remove`` may do anything."""
-        return self._folder is not None
-
-    def entries(self) -> tuple[Entry, ...]:
-        """All classes, in the bank's order."""
-        return self.snapshot.entries()
-
-    def entry(self, name: str) -> Entry:
-        """One class; case, space and Unicode form of the name do not count.
-
-        Raises:
-            ChangeRefusedError: there is none (``not-found``).
-        """
-        return _known(self.snapshot, name)
 
     def put(self, name: str, phrases: Sequence[str] | None = None, if_match: str | None = None) -> Change:
         """Add a class, or give one other phrases; it keeps its place and spelling.
@@ -172,7 +154,7 @@ class BankStore:
                 folder, now = self._folder, self.snapshot
                 snapshot = Snapshot(base, Changes(), base.bank)
                 if folder is not None and now.bank is not now.base.bank:
-                    snapshot = _carried(folder, now.bank, now.changes, base, embed)
+                    snapshot = carried(folder, now.bank, now.changes, base, embed)
                 self._successor = BankStore(folder, snapshot, embed)
                 return self._successor
         return self._successor.rebased(bundle, embed)
@@ -245,46 +227,3 @@ def _check_match(if_match: str | None, etag: str, exists: bool) -> None:
     tags = {tag.strip() for tag in if_match.split(",")}
     if not (exists if tags == {"*"} else etag in {tag.strip('"') for tag in tags}):
         raise ChangeRefusedError("precondition-failed", f"classes were changed in the meantime; they are now {etag}")
-
-
-def _resumed(folder: StateFolder, base: Base, embed: Embed) -> Snapshot:
-    found = folder.load()
-    if found is None:
-        return Snapshot(base, Changes(), base.bank)
-    try:
-        changes = Changes.of(found)
-        if base.gave(found):
-            _check_record(found, changes, base)
-    except BankError as error:
-        raise BankError(f"{folder.file}: {error}; move it away to begin again with the bundle's own classes") from None
-    return _carried(folder, found, changes, base, embed)
-
-
-def _check_record(bank: ClassBank, changes: Changes, base: Base) -> None:
-    """The digest of a bank file covers names and rows, not what is written beside them."""
-    fits = bank.embeddings.shape[1] == base.bank.embeddings.shape[1]
-    if not fits or bank.names != names_after(base, changes):
-        raise BankError("its classes are not those that its record of changes gives")
-
-
-def _carried(folder: StateFolder, old: ClassBank, changes: Changes, base: Base, embed: Embed) -> Snapshot:
-    """Changes to one bundle's bank, made to another's; nothing is written where both have the same bank."""
-    if base.gave(old):
-        return Snapshot(base, changes, old)
-    own = changes.own(base)
-    try:
-        rows = embed([added.phrases for added in own.values()]) if own else ()
-    except ClassNameError as error:
-        raise BankError(
-            f"{folder.file}: a class that was added does not suit this bundle: {error}; "
-            "serve the bundle it was added to and remove it, or move the file away"
-        ) from None
-    bank = compose(base, changes, dict(zip(own, rows, strict=True)), base.bank)
-    if not bank.names:
-        raise BankError(f"{folder.file}: all classes of this bundle were removed; move the file away to have them back")
-    try:
-        folder.keep(old)
-        folder.save(bank)
-    except OSError as error:
-        raise BankError(f"{folder.file}: cannot be written for this bundle ({error})") from None
-    return Snapshot(base, changes, bank)

@@ -16,7 +16,7 @@ async def _service(request: Request) -> Service:
 
 
 async def _keyed(request: Request) -> Service:
-    """The service, where a key is configured; ``exchange`` has checked that this request carries it."""
+    """The service, where a key is configured; ``middleware`` has checked that this request carries it."""
     service = await _service(request)
     if service.settings.key is None:
         raise Problem(

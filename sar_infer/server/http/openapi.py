@@ -48,7 +48,7 @@ def problems(*statuses: int, model: type[BaseModel] = ProblemAnswer) -> dict[int
 
 
 def _frame(document: dict[str, Any]) -> None:
-    """Add the answers that ``exchange`` may give before any route is reached, in the dialect of the route."""
+    """Add the answers that ``middleware`` may give before any route is reached, in the dialect of the route."""
     for path, operations in document["paths"].items():
         model = ErrorAnswer if path.startswith("/v2") else ProblemAnswer
         for operation in operations.values():

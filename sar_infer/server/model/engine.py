@@ -76,6 +76,7 @@ class Engine:
         self._namer = ThreadPoolExecutor(1, "names")
         self._names_waiting = 0
         self._sets: OrderedDict[_SetKey, ClassSet] = OrderedDict()
+        self._whole: tuple[ClassBank, ClassSet] | None = None
         self._making: dict[_SetKey, asyncio.Future[ClassSet]] = {}
 
     @classmethod
@@ -138,7 +139,9 @@ class Engine:
             Problem: ``overloaded``, where too many names wait already.
         """
         if not classes and not only:
-            return self.classifier.class_set(bank=bank)
+            if self._whole is None or self._whole[0] is not bank:
+                self._whole = bank, self.classifier.class_set(bank=bank)
+            return self._whole[1]
         key = (bank.content_digest, tuple(classes.items()), only)
         found = self._sets.get(key)
         self._metrics.sets.labels("miss" if found is None else "hit").inc()

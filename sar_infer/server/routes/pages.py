@@ -93,4 +93,4 @@ async def _static(request: Request) -> Response:
 
 router = APIRouter(include_in_schema=False)
 for _path, _endpoint in {"/": _start, "/ui": _ui, "/docs": _docs, "/static/{name}": _static}.items():
-    router.add_route(_path, _endpoint, methods=["GET"], include_in_schema=False)  # HEAD comes with it
+    router.add_api_route(_path, _endpoint, methods=["GET", "HEAD"], include_in_schema=False)

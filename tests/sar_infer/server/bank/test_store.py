@@ -65,7 +65,7 @@ def rows_of(store: BankStore) -> dict[str, bytes]:
 
 
 def listed(store: BankStore) -> list[tuple]:
-    return [(entry.name, entry.origin, entry.phrases) for entry in store.entries()]
+    return [(entry.name, entry.origin, entry.phrases) for entry in store.snapshot.entries()]
 
 
 def refused(code: str, match: str | None = None) -> pytest.RaisesExc:
@@ -95,7 +95,7 @@ def test_nothing_is_written_before_the_first_change(store: BankStore, tmp_path: 
 def test_put_adds_at_the_end_and_survives(store: BankStore, tmp_path: Path) -> None:
     before = store.etag
     change = store.put("  espresso   cup ")
-    assert change == Change(True, True, store.etag, store.entry("espresso cup"))
+    assert change == Change(True, True, store.etag, store.snapshot.find("espresso cup"))
     assert store.etag != before
     assert store.bank.names == (*bundle().bank.names, "espresso cup")
     np.testing.assert_array_equal(store.bank.embeddings[-1], unit("e", "espresso cup"))
@@ -116,14 +116,16 @@ def test_phrases_that_mean_the_same_to_the_encoder_write_nothing(tmp_path: Path)
     store = BankStore.open(tmp_path, bundle(), lambda groups: lower([tuple(map(str.lower, group)) for group in groups]))
     first = store.put("mug", ["a mug"])
     assert store.put("mug", ["A MUG"]) == Change(False, False, first.etag, first.entry)
-    assert store.entry("mug").phrases == ("a mug",)
+    assert store.snapshot.find("mug").phrases == ("a mug",)
     store.close()
 
 
 def test_other_phrases_replace_in_place_and_keep_the_spelling(store: BankStore) -> None:
     store.put("mug")
     store.put("cup")
-    assert store.put("grey  THING", ["fog", "mist"]) == Change(False, True, store.etag, store.entry("grey thing"))
+    assert store.put("grey  THING", ["fog", "mist"]) == Change(
+        False, True, store.etag, store.snapshot.find("grey thing")
+    )
     assert store.put("Mug", ["a mug"]).created is False
     assert listed(store) == [
         ("red", "bundle", ("red",)),
@@ -144,7 +146,7 @@ def test_a_name_of_the_bundle_gets_the_bundles_row_back(store: BankStore) -> Non
     store.remove("green")
     assert store.put("GREEN").created is True
     assert (rows_of(store), store.etag) == (at_first, bundle().bank.content_digest)
-    assert store.entry("green").origin == "bundle"
+    assert store.snapshot.find("green").origin == "bundle"
 
 
 def test_removed_names_stay_away(store: BankStore, tmp_path: Path) -> None:
@@ -153,9 +155,8 @@ def test_removed_names_stay_away(store: BankStore, tmp_path: Path) -> None:
     store.remove("MUG")
     again = reopened(store, tmp_path)
     assert again.bank.names == ("green", "Grey thing")
-    with refused("not-found", "no class 'red'"):
-        again.entry("red")
-    with refused("not-found"):
+    assert again.snapshot.find("red") is None
+    with refused("not-found", "no class 'mug'"):
         again.remove("mug")
     again.close()
 
@@ -207,7 +208,6 @@ def test_names_that_cannot_be_used(store: BankStore, name: str, phrases: list[st
 
 def test_without_a_folder_it_is_read_only() -> None:
     store = BankStore.open(None, bundle(), encoder())
-    assert not store.writable
     for change in (lambda: store.put("mug"), lambda: store.remove("red")):
         with refused("writes-disabled", "--state"):
             change()
@@ -534,7 +534,9 @@ class Model(RuleBasedStateMachine):
             self.added[key] = phrases or ()
         elif self.added.get(key):
             del self.added[key]
-        assert change == Change(key not in known, self.store.etag != before, self.store.etag, self.store.entry(name))
+        assert change == Change(
+            key not in known, self.store.etag != before, self.store.etag, self.store.snapshot.find(name)
+        )
         assert (known == self.expected()) == (not change.changed)
 
     @rule(name=NAMES)
@@ -576,8 +578,8 @@ class Model(RuleBasedStateMachine):
     def same(self) -> None:
         assert {name.lower(): row for name, row in rows_of(self.store).items()} == self.expected()
         assert len(self.store.bank.names) == len(self.expected_names())
-        assert self.store.entries() == tuple(map(self.store.entry, self.store.bank.names))
-        assert self.store.snapshot.added == sum(entry.origin == "added" for entry in self.store.entries())
+        assert self.store.snapshot.entries() == tuple(map(self.store.snapshot.find, self.store.bank.names))
+        assert self.store.snapshot.added == sum(entry.origin == "added" for entry in self.store.snapshot.entries())
 
     def teardown(self) -> None:
         self.store.close()

@@ -80,7 +80,10 @@ def test_class_sets_are_kept_while_the_bank_is_the_same(bundle_path: Path) -> No
         assert await engine.class_set({"violet": ("violet",)}, False, bank) is first
         assert await engine.class_set({"violet": ("violet",)}, True, bank) is not first
         other = type(bank)(bank.names[:2], bank.embeddings[:2], bank.encoder_digest)
-        assert (await engine.class_set({}, False, other)).embeddings is other.embeddings
+        whole = await engine.class_set({}, False, other)
+        assert whole.embeddings is other.embeddings
+        assert await engine.class_set({}, False, other) is whole
+        assert await engine.class_set({}, False, bank) is not whole
         await engine.class_set({"teal": ("teal",)}, False, other)
         assert [digest for digest, _, _ in engine._sets] == [other.content_digest]
         engine.close()

@@ -34,7 +34,7 @@ _log = logging.getLogger("sar_infer.server")
 _access = logging.getLogger("sar_infer.access")
 
 
-class Exchanges:
+class Middleware:
     """ASGI middleware, the outermost; there is one for the life of the server."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -42,14 +42,14 @@ class Exchanges:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One exchange for an HTTP request; anything else is passed on."""
+        """The frame of an HTTP request; anything else is passed on."""
         if scope["type"] == "http":
-            await _Exchange(self._app, self._service, scope, receive, send).run()
+            await _Frame(self._app, self._service, scope, receive, send).run()
         else:
             await self._app(scope, receive, send)
 
 
-class _Exchange:
+class _Frame:
     def __init__(self, app: ASGIApp, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
         self._app, self._service, self._scope = app, service, scope
         self._client_receive, self._client_send = receive, send
