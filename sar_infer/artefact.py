@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from sar_infer.errors import BundleError, SchemaError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of the format."""
-READER_VERSION = 1
+READER_VERSION = 2
 """What this code can read; a bundle states the oldest reader that understands it as ``min_reader``."""
 
 MANIFEST = "manifest.json"
@@ -28,6 +28,12 @@ NAME_ENCODER = "name_encoder.onnx"
 BANK = "bank.safetensors"
 HEAD = "head.safetensors"
 TOKENIZER = "tokenizer.bpe.gz"
+REFERENCE_ENCODER = "reference_encoder.onnx"
+"""Optional: the name encoder of the hand-crafted prompt, which new names are compared with (``sar-bank``'s lint)."""
+CARD = "model_card.md"
+
+PRECISIONS = ("fp16", "int8")
+"""Smaller forms that a bundle may have beside fp32: keys of ``Manifest.precisions``."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,9 @@ class Preprocess:
 
     EXIF orientation is applied first and transparency laid on ``fill``; then ``resize_mode`` brings the picture to
     ``size`` x ``size`` pixels, values are scaled to 0..1 and normalised by ``mean`` and ``std`` (RGB).
+
+    ``jpeg_margin`` is the policy for large JPEGs: None decodes them in full; a number allows the smallest DCT scale
+    whose short side is still at least that many times ``size``.
     """
 
     size: int
@@ -45,6 +54,7 @@ class Preprocess:
     std: tuple[float, float, float]
     fill: int = 0
     exif: Literal["transpose"] = "transpose"
+    jpeg_margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,73 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A smaller graph of one encoder, kept because it passed its gate against the fp32 graph.
+
+    Attributes:
+        file: Its name in the bundle.
+        method: How it was made: weights and activations cast, INT8 with scales found at run time or by calibration.
+        samples: Real photos, or names, that both graphs were compared on, none of them used for calibration.
+        min_cosine: The smallest between both graphs' rows.
+        mean_cosine: Their mean.
+        top1_agreement: Share of samples, 0..1, with the same best class of the bundle's bank; of names, the same
+            nearest row.
+        speedup: Time of the fp32 graph over its own, one at a time, one thread, where the bundle was made.
+        notes: What was needed, such as the layers that stayed in fp32.
+    """
+
+    file: str
+    method: Literal["cast", "dynamic", "static"]
+    samples: int
+    min_cosine: float
+    mean_cosine: float
+    top1_agreement: float
+    speedup: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The graphs of one precision; an encoder without one runs in fp32."""
+
+    image: Variant | None = None
+    name: Variant | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far scores can be trusted, measured on photos that nothing was fitted on.
+
+    Attributes:
+        dataset: Whose photos.
+        fitted_on: Held-out photos that temperature, thresholds and conformal quantiles come from.
+        measured_on: Photos that the figures below come from; where there are no others, a cross-fitted estimate on
+            the same photos (``cross_fitted``).
+        cross_fitted: See ``measured_on``.
+        error_before: Expected calibration error, 15 bins of equal width, 0..1, without the temperature.
+        error_after: The same with it.
+        nll_before: Mean negative log-likelihood in nats, without the temperature.
+        nll_after: The same with it.
+        coverage: Share of photos whose conformal set holds the true class, by the coverage asked for (``0.9``).
+        set_size: Mean classes in a set, by the same keys.
+        unknown_auroc: How well known and new classes are told apart, by ``score`` and ``energy``; empty where there
+            are no photos of new classes.
+    """
+
+    dataset: str
+    fitted_on: int
+    measured_on: int
+    cross_fitted: bool
+    error_before: float
+    error_after: float
+    nll_before: float
+    nll_after: float
+    coverage: Mapping[str, float] = field(default_factory=dict)
+    set_size: Mapping[str, float] = field(default_factory=dict)
+    unknown_auroc: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Passport:
     """How good the bundle is, and on what that was measured; ``tables`` holds further named results."""
 
@@ -103,6 +180,7 @@ class Passport:
     metrics: Scores = Scores()
     zero_shot: Scores = Scores()
     parity: Parity | None = None
+    calibration: Calibration | None = None
     notes: tuple[str, ...] = ()
     tables: Mapping[str, Any] = field(default_factory=dict)
 
@@ -132,6 +210,11 @@ class Manifest:
     ``logit_scale`` is the multiplier of the cosine (about 100 for CLIP), not its logarithm. ``encoder_digest`` binds
     banks and heads: it covers weights, method and tokenizer, never a graph file. ``head`` is ``HEAD`` or None.
     ``digest`` is the bundle's identity.
+
+    Confidence: logits are divided by ``temperature`` before the softmax. An answer is *unknown* where its score is
+    below ``thresholds["score"]``, or its energy (``-T logsumexp(logits / T)``) above ``thresholds["energy"]``.
+    ``conformal`` gives, by coverage (``"0.9"``), the least score that a class needs to be in the set. All of it holds
+    for ``calibrated`` alone, the classes it was fitted on, with the rows that they have in the bundle's bank.
     """
 
     schema_version: int
@@ -151,9 +234,11 @@ class Manifest:
     provenance: Provenance
     logit_bias: float | None = None
     probe: Probe | None = None
-    precisions: Mapping[str, Any] = field(default_factory=dict)
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
     temperature: float | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    conformal: Mapping[str, float] = field(default_factory=dict)
+    calibrated: tuple[str, ...] = ()
     head: str | None = None
     digest: str = ""
 
@@ -197,7 +282,7 @@ class Manifest:
                 f"this is {READER_VERSION}: upgrade sar-clip"
             )
         manifest: Manifest = _build(cls, data, source, "")
-        if manifest.digest != manifest.content_digest():
+        if manifest.digest != canonical_digest({key: value for key, value in data.items() if key != "digest"}):
             raise BundleError(f"{source}: content does not match its digest; the file was changed after export")
         return manifest
 

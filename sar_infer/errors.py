@@ -10,6 +10,7 @@
     ├── BundleError            a bundle: missing, damaged, inconsistent
     │   └── SchemaError        written by a version that this reader does not know
     ├── BankError              a bank file: damaged, or of another encoder
+    ├── WriteError             something could not be written; what was there before still is
     ├── DeviceError            the device asked for cannot be had
     └── ServerError            a server that a client asks: it refused, or cannot be reached
 """
@@ -57,6 +58,10 @@ class SchemaError(BundleError):
 
 class BankError(SarInferError):
     """A bank file is damaged or belongs to another encoder."""
+
+
+class WriteError(SarInferError):
+    """Something could not be written; what was there before is still there."""
 
 
 class DeviceError(SarInferError):

@@ -7,11 +7,8 @@ last one ends. Metadata of every kind: ``format``, ``schema_version``, ``min_rea
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ import numpy.typing as npt
 
 from sar_infer.artefact import READER_VERSION
 from sar_infer.errors import SarInferError, SchemaError
+from sar_infer.files import write_atomically
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 _METADATA = ("schema_version", "min_reader", "encoder_digest", "content_digest")
@@ -118,7 +116,7 @@ class Kind:
             content = save({**arrays, "names": packed, "offsets": offsets}, header)
         except SafetensorError as error:
             raise self.error(f"{path}: cannot be written ({error})") from None
-        _write_atomically(path, content)
+        write_atomically(path, [content])
 
     def load(self, path: Path, encoder_digest: str | None) -> Stored:
         """Read and check a file; None accepts one of any encoder.
@@ -204,31 +202,3 @@ def _unpack_names(names: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) 
         raise ValueError(f"name offsets do not fit the {len(data)} bytes of names")
     bounds = offsets.tolist()
     return tuple(data[start:end].decode("utf-8") for start, end in itertools.pairwise(bounds))
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename in a folder last; only POSIX can, and not on every file system."""
-    if os.name != "posix":
-        return
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(folder)

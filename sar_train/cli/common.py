@@ -28,7 +28,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        from sar_infer.errors import SarInferError
+        from sar_infer.errors import SarInferError, WriteError
         from sar_train.errors import ExportError, SarTrainError
 
         try:
@@ -38,7 +38,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             if extra is None:
                 raise
             _stop(f"this command needs {error.name}: pip install 'sar-clip[{extra}]'", 2)
-        except ExportError as error:
+        except (ExportError, WriteError) as error:
             _stop(str(error), 1)
         except (SarTrainError, SarInferError) as error:
             _stop(str(error), 2)

@@ -101,8 +101,8 @@ def main(
 
 def _target(run: Path | None, out: Path | None, template: str | None, *, overwrite: bool) -> Path:
     """Refuse what cannot succeed before anything heavy is loaded."""
+    from sar_infer.staging import check_target
     from sar_train.errors import ConfigError
-    from sar_train.export.staging import check_target
 
     if (run is None) == (template is None):
         raise ConfigError("expected a RUN folder, or --handcrafted TEMPLATE in its place")

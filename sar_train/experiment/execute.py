@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from sar_infer.files import locked
 from sar_train import backbone as backbones
 from sar_train import checkpoint, trainer
 from sar_train.checkpoint import Run
 from sar_train.config import ELSEWHERE
-from sar_train.data.files import locked
 from sar_train.errors import RunError
 from sar_train.experiment import code
 from sar_train.experiment.job import Job

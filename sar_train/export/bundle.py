@@ -29,6 +29,8 @@ from sar_infer.artefact import (
     file_entry,
 )
 from sar_infer.bank import ClassBank
+from sar_infer.files import write_file
+from sar_infer.staging import staged
 from sar_train.export import tokenizer
 from sar_train.export.compact import compact
 from sar_train.export.digest import encoder_digest
@@ -38,7 +40,6 @@ from sar_train.export.layout import Layout, layout, tokenizer_spec
 from sar_train.export.name_encoder import export_name_encoder
 from sar_train.export.parity import compare, compare_answers
 from sar_train.export.source import Source
-from sar_train.export.staging import staged, write_file
 from sar_train.export.verify import Rows, generated_pixels, verify_bundle
 from sar_train.record import versions
 

@@ -59,8 +59,8 @@ def test_sealing_refuses_a_wrong_type() -> None:
 
 
 def test_a_later_schema_says_what_reads_it() -> None:
-    with pytest.raises(SchemaError, match="schema 7 needs a reader of version 2 or later, this is 1: upgrade sar-clip"):
-        Manifest.parse(changed(schema_version=7, min_reader=2, anything="new"))
+    with pytest.raises(SchemaError, match="schema 7 needs a reader of version 3 or later, this is 2: upgrade sar-clip"):
+        Manifest.parse(changed(schema_version=7, min_reader=3, anything="new"))
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_another_encoder_is_refused_with_both_digests(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"metadata": {"min_reader": "2"}}, SchemaError, "needs a reader of version 2, this is 1: upgrade"),
+        ({"metadata": {"min_reader": "3"}}, SchemaError, "needs a reader of version 3, this is 2: upgrade"),
         ({"metadata": {"format": "other"}}, BankError, "not a class bank"),
         ({"metadata": {"format": None}}, BankError, "not a class bank"),
         ({"metadata": {"provenance": None}}, BankError, "no 'provenance'"),

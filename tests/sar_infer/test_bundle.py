@@ -110,8 +110,8 @@ def test_a_folder_in_place_of_a_file(bundle_copy: Path) -> None:
 
 
 def test_a_later_schema(bundle_copy: Path) -> None:
-    reseal(bundle_copy, schema_version=2, min_reader=2)
-    refused(bundle_copy, "needs a reader of version 2 or later, this is 1", SchemaError)
+    reseal(bundle_copy, schema_version=3, min_reader=3)
+    refused(bundle_copy, "needs a reader of version 3 or later, this is 2", SchemaError)
 
 
 def test_a_bank_of_another_encoder(bundle_copy: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_bundle_with_a_head_opens(headed_path: Path, bundle_path: Path) -> Non
     bundle = open_bundle(headed_path)
     assert bundle.head is not None
     assert bundle.head.names == ("Grey  thing", "red", "blue", "green")
-    assert (bundle.manifest.head, bundle.manifest.min_reader) == (HEAD, 1)
+    assert (bundle.manifest.head, bundle.manifest.min_reader) == (HEAD, 2)
     assert open_bundle(bundle_path).head is None
 
 

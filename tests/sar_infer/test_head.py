@@ -125,7 +125,7 @@ def test_unsound_content(changes: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"min_reader": "2"}, SchemaError, "needs a reader of version 2, this is 1: upgrade"),
+        ({"min_reader": "3"}, SchemaError, "needs a reader of version 3, this is 2: upgrade"),
         ({"format": "sar-bank"}, BundleError, "not a class head .*'sar-bank', not 'sar-head'"),
         ({"format": None}, BundleError, "not a class head"),
         ({"encoder_digest": None}, BundleError, "metadata has no 'encoder_digest'"),

@@ -15,7 +15,7 @@ except Exception as error:
     print(os.environ["OPENBLAS_NUM_THREADS"], type(error).__name__)
 """
 _COMMANDS = {
-    "sar_infer.cli": ["--bundle", "/nowhere", "/dev/null"],
+    "sar_infer.cli.classify": ["--bundle", "/nowhere", "/dev/null"],
     "sar_infer.server.cli": ["--bundle", "/nowhere", "--check"],
 }
 

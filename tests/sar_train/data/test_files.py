@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sar_train.data.files import locked, write_atomic
+from sar_train.data.files import write_atomic
 from sar_train.errors import DataError
 
 
@@ -25,13 +25,6 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match="cannot be written"):
         write_atomic(tmp_path / "file" / "x", b"content")
-
-
-def test_a_place_has_one_holder_at_a_time(tmp_path: Path) -> None:
-    with locked(tmp_path / "run"), locked(tmp_path / "other"), pytest.raises(BlockingIOError), locked(tmp_path / "run"):
-        pass
-    with locked(tmp_path / "run"):
-        pass
 
 
 def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

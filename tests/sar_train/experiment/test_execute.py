@@ -84,7 +84,7 @@ def test_a_half_trained_run_is_taken_up_although_data_lie_elsewhere_now(
 
 def test_two_sweeps_do_not_share_a_run(config: RunConfig, tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from sar_train.data.files import locked\n"
+        "import sys, time; from pathlib import Path; from sar_infer.files import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, tmp_path / "run"], stdout=subprocess.PIPE, text=True)

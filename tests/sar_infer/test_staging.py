@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from support.folders import listing
 
-from sar_train.errors import ConfigError, ExportError
-from sar_train.export import staging
-from sar_train.export.staging import check_target, staged, write_file
+from sar_infer import staging
+from sar_infer.errors import InputError, WriteError
+from sar_infer.files import write_file
+from sar_infer.staging import check_target, staged
 
 HOLDING = """
 import sys, time
 from pathlib import Path
-from sar_train.export.staging import staged, write_file
+from sar_infer.files import write_file
+from sar_infer.staging import staged
 with staged(Path(sys.argv[1]), overwrite=True) as folder:
     write_file(folder / "half", b"written")
     print("writing", flush=True)
@@ -58,17 +60,17 @@ def test_an_error_leaves_nothing(out: Path) -> None:
 
 def test_refuses_what_is_there(out: Path) -> None:
     write(out, "old")
-    with pytest.raises(ConfigError, match="--overwrite"):
+    with pytest.raises(InputError, match="--overwrite"):
         write(out, "new")
     assert content(out) == {"manifest.json": "old"}
 
 
 def test_never_replaces_what_is_not_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(ConfigError, match="not a bundle"):
+    with pytest.raises(InputError, match="not a bundle"):
         check_target(tmp_path / "photos", overwrite=True)
     (tmp_path / "file").write_text("precious")
-    with pytest.raises(ConfigError, match="not a bundle"):
+    with pytest.raises(InputError, match="not a bundle"):
         check_target(tmp_path / "file", overwrite=True)
 
 
@@ -83,7 +85,7 @@ def test_replaces_on_request(out: Path) -> None:
 @pytest.mark.usefixtures("either_way")
 def test_the_old_one_stays_where_the_new_one_fails(out: Path) -> None:
     write(out, "old")
-    with pytest.raises(ExportError, match="nothing was changed"), staged(out, overwrite=True):
+    with pytest.raises(WriteError, match="nothing was changed"), staged(out, overwrite=True):
         raise OSError(28, "No space left on device")
     assert content(out) == {"manifest.json": "old"}
     assert listing(out.parent) == ["name"]
@@ -92,7 +94,7 @@ def test_the_old_one_stays_where_the_new_one_fails(out: Path) -> None:
 def test_a_kill_between_the_two_renames_is_mended(out: Path) -> None:
     write(out, "old")
     out.rename(out.parent / ".name.old")
-    with pytest.raises(ConfigError, match="--overwrite"):
+    with pytest.raises(InputError, match="--overwrite"):
         write(out, "new")
     assert content(out) == {"manifest.json": "old"}
 
@@ -117,7 +119,7 @@ def another(out: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_two_at_a_time_are_kept_apart(out: Path, another: subprocess.Popen[str]) -> None:
-    with pytest.raises(ExportError, match="another export"):
+    with pytest.raises(WriteError, match="another export"):
         write(out, "new")
     assert not out.exists()
 
@@ -145,7 +147,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_gives_one_line_and_keeps_the_old_bundle(small_disk: Path) -> None:
     out = small_disk / "name"
     write(out, "old")
-    with pytest.raises(ExportError, match="No space left on device") as caught:
+    with pytest.raises(WriteError, match="No space left on device") as caught:
         write(out, "new" * 100_000, overwrite=True)
     assert "\n" not in str(caught.value)
     assert content(out) == {"manifest.json": "old"}

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sar_infer.artefact import MANIFEST
-from sar_train.data.files import locked
-from sar_train.errors import ConfigError, ExportError
+from sar_infer.errors import InputError, WriteError
+from sar_infer.files import locked, sync_folder
 
 _EXCHANGE = 2
 _HERE = -100
@@ -27,14 +27,14 @@ def check_target(out: Path, *, overwrite: bool) -> None:
     """See that a bundle may be written to ``out``.
 
     Raises:
-        ConfigError: something is there; with ``overwrite``, something that is not a bundle.
+        InputError: something is there; with ``overwrite``, something that is not a bundle.
     """
     if not os.path.lexists(out):
         return
     if not overwrite:
-        raise ConfigError(f"{out}: exists; choose another --out, or replace it with --overwrite")
+        raise InputError(f"{out}: exists; choose another --out, or replace it with --overwrite")
     if not (out / MANIFEST).is_file():
-        raise ConfigError(f"{out}: is not a bundle, so it is not replaced; choose another --out")
+        raise InputError(f"{out}: is not a bundle, so it is not replaced; choose another --out")
 
 
 @contextlib.contextmanager
@@ -42,8 +42,8 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """An empty folder to write to, which becomes ``out`` when the block ends without an error.
 
     Raises:
-        ConfigError: see ``check_target``.
-        ExportError: another export to ``out`` is running, or the disk is full or not writable. Nothing has changed.
+        InputError: see ``check_target``.
+        WriteError: another export to ``out`` is running, or the disk is full or not writable. Nothing has changed.
     """
     final = out.resolve()
     partial, old = (final.with_name(f".{final.name}.{kind}") for kind in ("partial", "old"))
@@ -57,34 +57,17 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
             partial.mkdir()
             try:
                 yield partial
-                _sync(partial)
+                sync_folder(partial)
                 _move(partial, final, old)
-                _sync(final.parent)
+                sync_folder(final.parent)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
                 if final.exists():
                     shutil.rmtree(old, ignore_errors=True)
     except BlockingIOError:
-        raise ExportError(f"{final}: another export to this place is running") from None
+        raise WriteError(f"{final}: another export to this place is running") from None
     except OSError as error:
-        raise ExportError(f"{out}: not written ({error.strerror or error}); nothing was changed") from error
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write and flush to the disk, so that the rename that follows never shows a file without its content."""
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        raise WriteError(f"{out}: not written ({error.strerror or error}); nothing was changed") from error
 
 
 def _move(partial: Path, final: Path, old: Path) -> None:

@@ -17,7 +17,7 @@ from support.pictures import encoded, huge_png
 
 from sar_infer import __version__, sessions
 from sar_infer.bank import ClassBank
-from sar_infer.cli import main
+from sar_infer.cli.classify import main
 
 ROOT = Path(__file__).parents[2]
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
@@ -48,7 +48,7 @@ def run(*arguments: str, **settings) -> Result:
 def process(*arguments: str, **settings) -> subprocess.CompletedProcess[str]:
     """In a process of its own, as from a shell, in the working folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings.pop("env", {})}
-    command = [sys.executable, "-m", "sar_infer.cli", *arguments]
+    command = [sys.executable, "-m", "sar_infer.cli.classify", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, **settings)
 
 
@@ -322,7 +322,7 @@ def test_unknown_options_are_clicks_own_affair(folder: Path) -> None:
 def test_a_closed_pipe_is_no_accident(folder: Path) -> None:
     for index in range(200):
         (folder / "photos" / f"{index}.png").write_bytes(Path("photos/b.png").read_bytes())
-    command = f"'{sys.executable}' -m sar_infer.cli photos --format jsonl --batch-size 1 | head -n 1"
+    command = f"'{sys.executable}' -m sar_infer.cli.classify photos --format jsonl --batch-size 1 | head -n 1"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, env=environment)
     assert len(done.stdout.splitlines()) == 1
@@ -337,7 +337,7 @@ def test_progress_shows_on_a_terminal_when_there_is_much_to_do(folder: Path, cou
     for index in range(count - 2):
         (folder / "photos" / f"{index}.png").write_bytes(Path("photos/b.png").read_bytes())
     reader, terminal = pty.openpty()
-    command = [sys.executable, "-m", "sar_infer.cli", "photos", "--format", "jsonl"]
+    command = [sys.executable, "-m", "sar_infer.cli.classify", "photos", "--format", "jsonl"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, timeout=60, env=environment)
     os.write(terminal, b"end")
@@ -370,12 +370,13 @@ def test_a_file_name_that_is_not_text(folder: Path) -> None:
 
 def test_help_and_version_load_nothing_heavy(folder: Path) -> None:
     program = (
-        "import sys; from sar_infer.cli import main; main(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+        "import sys; from sar_infer.cli.classify import main\n"
+        "main(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
     )
     for option in ("--help", "--version"):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", program, option]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
         loaded = set(done.stdout.split())
-        assert "sar_infer.cli" in loaded
+        assert "sar_infer.cli.classify" in loaded
         assert loaded.isdisjoint({"numpy", "PIL", "onnxruntime", "safetensors", "torch", "sar_train"})

@@ -1,0 +1,95 @@
+"""Writing files so that a kill or a full disk never leaves half of one behind, nor two processes disturb each other."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sar_infer.errors import WriteError
+
+Content = bytes | bytearray | memoryview
+
+
+def write_file(path: Path, content: Content) -> None:
+    """Write and flush to the disk, so that a rename that follows never shows a file without its content."""
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def write_atomically(path: Path, pieces: Iterable[Content]) -> None:
+    """Write to a temporary sibling, then rename it into place; the rename outlives a power cut.
+
+    Args:
+        path: The file; its folder must exist.
+        pieces: The content, end to end.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind and an older file stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as stream:
+            for piece in pieces:
+                stream.write(piece)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename in a folder last; only POSIX can, and not on every file system."""
+    if os.name != "posix":
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def locked(place: Path) -> Iterator[None]:
+    """Keep other processes of this machine and user from a place; the lock ends with the process, however that ends.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes at one place are not kept apart there
+        yield
+        return
+    name = hashlib.sha256(os.fsencode(place.absolute())).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"sar-clip-{os.getuid()}-{name}.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+@contextlib.contextmanager
+def owned(path: Path) -> Iterator[None]:
+    """As ``locked``, with a message for the user.
+
+    Raises:
+        WriteError: another process is changing it.
+    """
+    try:
+        with locked(path.resolve()):
+            yield
+    except BlockingIOError:
+        raise WriteError(f"{path}: another process is changing it; try again when it is done") from None
