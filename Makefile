@@ -15,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast check format format-check lint types imports readme wheel wheel-test image bench clean
+.PHONY: help install demo test test-fast check docs docs-serve schema format format-check lint types imports readme wheel wheel-test image bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -46,14 +46,25 @@ types: $(DEV) ## mypy, strict
 imports: $(DEV) ## who may import whom
 	$(VENV)/bin/lint-imports --no-logo
 
-readme: $(DEV) ## every command that README and CONTRIBUTING show
-	$(PY) scripts/readme_commands.py README.md CONTRIBUTING.md
+readme: $(DEV) ## every command that README, CONTRIBUTING, the tutorial and the how-tos show
+	$(PY) scripts/readme_commands.py README.md CONTRIBUTING.md docs/tutorial.md docs/banks.md docs/bulk.md docs/handover.md docs/how-to/*.md
 
 test: $(DEV) ## all tests
 	$(PY) -m pytest
 
 test-fast: $(DEV) ## the tests that take seconds
 	$(PY) -m pytest -m "not slow"
+
+# ------------------------------------------------------------------------------------------------------ documentation
+# Material says on every run that a version 2 of MkDocs will not have it.
+docs: $(DEV) ## the documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+
+docs-serve: $(DEV) ## the same on localhost:8000, renewed with every change
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
+
+schema: $(DEV) ## docs/manifest.schema.json, after a change of the manifest
+	$(PY) -m scripts.manifest_schema
 
 # ---------------------------------------------------------------------------------------------- packages, measurements
 wheel: $(DEV) ## source archive and wheel, into dist/
@@ -69,7 +80,7 @@ bench: $(DEV) ## the measurements behind README's figures (needs an idle machine
 	for script in benchmarks/*.py; do $(PY) "$$script" || exit 1; done
 
 clean: ## remove what was built, not the environment
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # -------------------------------------------------------------------------------------------------------- environment
 $(PY):

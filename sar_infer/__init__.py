@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         SchemaError,
         ServerError,
     )
-    from sar_infer.results import ImageResult, Prediction
+    from sar_infer.results import Explanation, ImageResult, Judging, Prediction
 
 __version__ = "0.1.0"
 
@@ -48,9 +48,11 @@ __all__ = [
     "Classifier",
     "Client",
     "DeviceError",
+    "Explanation",
     "ImageError",
     "ImageResult",
     "InputError",
+    "Judging",
     "Prediction",
     "SarInferError",
     "SchemaError",
@@ -66,7 +68,9 @@ _HOMES = {
     "ClassBank": "bank",
     "Classifier": "classifier",
     "Client": "client",
+    "Explanation": "results",
     "ImageResult": "results",
+    "Judging": "results",
     "Prediction": "results",
     "default_bundle": "bundle",
     "open_bundle": "bundle",

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -40,11 +42,16 @@ PRECISIONS = ("fp16", "int8")
 class Preprocess:
     """How a decoded picture becomes the encoder's input; the vocabulary is open_clip's ``PreprocessCfg``.
 
-    EXIF orientation is applied first and transparency laid on ``fill``; then ``resize_mode`` brings the picture to
-    ``size`` x ``size`` pixels, values are scaled to 0..1 and normalised by ``mean`` and ``std`` (RGB).
-
-    ``jpeg_margin`` is the policy for large JPEGs: None decodes them in full; a number allows the smallest DCT scale
-    whose short side is still at least that many times ``size``.
+    Attributes:
+        size: Side of the input in pixels.
+        resize_mode: How the picture is brought to ``size`` x ``size``.
+        interpolation: Of the resize, as Pillow does it.
+        mean: Of R, G and B, taken off the values after these are scaled to 0..1.
+        std: By which they are then divided.
+        fill: Grey, 0..255, below transparency and beside a picture that does not fill the square.
+        exif: What happens to a picture's orientation: it is applied before all else.
+        jpeg_margin: Policy for large JPEGs: None decodes them in full; a number allows the smallest DCT scale whose
+            short side is still at least that many times ``size``.
     """
 
     size: int
@@ -59,11 +66,15 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """How a class name becomes the name encoder's input.
+    """How a class name becomes the name encoder's input: tokens of ``name + suffix``, the end token, 0 as padding.
 
-    The encoder takes the tokens of ``name + suffix`` and the end token, padded with 0; the start token and the context
-    (``n_prefix`` positions) are inside the graph. A name may hold ``max_name_tokens`` tokens, suffix included, end
-    token excluded, so that ``n_prefix + max_name_tokens + 1 == context_length``.
+    Attributes:
+        kind: CLIP's byte pair encoding, whose merges are in the bundle.
+        context_length: Positions of the text tower: ``n_prefix + max_name_tokens + 1``.
+        n_prefix: Positions inside the graph: start token and context, also what stands behind the name.
+        suffix: Text behind the name.
+        end_token: Id of the token that ends the input.
+        max_name_tokens: Most tokens of a name, suffix included, end token excluded.
     """
 
     kind: Literal["clip-bpe"]
@@ -72,6 +83,19 @@ class TokenizerSpec:
     suffix: str
     end_token: int
     max_name_tokens: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The name encoder of the hand-crafted prompt on the same backbone, in ``REFERENCE_ENCODER``.
+
+    Attributes:
+        template: The hand-crafted prompt, such as ``a photo of a {}.``
+        tokenizer: How a name becomes its input; the vocabulary is the bundle's, prefix and suffix are the template's.
+    """
+
+    template: str
+    tokenizer: TokenizerSpec
 
 
 @dataclass(frozen=True)
@@ -115,6 +139,8 @@ class Variant:
         top1_agreement: Share of samples, 0..1, with the same best class of the bundle's bank; of names, the same
             nearest row.
         speedup: Time of the fp32 graph over its own, one at a time, one thread, where the bundle was made.
+        probe_cosine: Between the manifest's probe vector and the one that this graph gave where it was made; None for
+            names, and where there is no probe.
         notes: What was needed, such as the layers that stayed in fp32.
     """
 
@@ -125,6 +151,7 @@ class Variant:
     mean_cosine: float
     top1_agreement: float
     speedup: float
+    probe_cosine: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -205,16 +232,36 @@ class Probe:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that the run time needs to know; see ``docs/artefact.md`` field by field.
+    """Everything that the run time needs to know.
 
-    ``logit_scale`` is the multiplier of the cosine (about 100 for CLIP), not its logarithm. ``encoder_digest`` binds
-    banks and heads: it covers weights, method and tokenizer, never a graph file. ``head`` is ``HEAD`` or None.
-    ``digest`` is the bundle's identity.
-
-    Confidence: logits are divided by ``temperature`` before the softmax. An answer is *unknown* where its score is
-    below ``thresholds["score"]``, or its energy (``-T logsumexp(logits / T)``) above ``thresholds["energy"]``.
-    ``conformal`` gives, by coverage (``"0.9"``), the least score that a class needs to be in the set. All of it holds
-    for ``calibrated`` alone, the classes it was fitted on, with the rows that they have in the bundle's bank.
+    Attributes:
+        schema_version: Version of the format.
+        min_reader: The oldest reader that understands this bundle.
+        backbone: open_clip's name of the model.
+        weights_digest: SHA-256 over its weights.
+        method: Who made the prompt: ``handcrafted``, or a method.
+        template: The hand-crafted prompt where it takes part in embedding a name.
+        regularisers: Weights by name.
+        embed_dim: D, the length of an embedding.
+        logit_scale: Multiplier of the cosine (about 100 for CLIP), not its logarithm.
+        preprocess: How a picture becomes input.
+        tokenizer: How a name becomes input.
+        encoder_digest: Binds banks and heads: over weights, method and tokenizer, never a graph file.
+        files: Every other file of the folder.
+        passport: How good the bundle is.
+        provenance: Where it comes from.
+        logit_bias: Added to the scaled cosine where the model has a bias.
+        probe: A self-test.
+        precisions: Smaller graphs, by ``fp16`` and ``int8``.
+        temperature: Divides the logits before the softmax.
+        thresholds: An answer is *unknown* where its score is below ``score``, or its energy,
+            ``-T logsumexp(logits / T)``, above ``energy``.
+        conformal: By coverage (``0.9``), the least score that a class needs to be in the set.
+        calibrated: The classes that temperature, thresholds and conformal scores were fitted on; they hold for these
+            alone, with the rows of the bundle's bank.
+        head: ``head.safetensors`` where the bundle has that file.
+        reference: What is in ``reference_encoder.onnx`` where the bundle has that file.
+        digest: SHA-256 of the canonical JSON of all other fields: the bundle's identity.
     """
 
     schema_version: int
@@ -240,15 +287,16 @@ class Manifest:
     conformal: Mapping[str, float] = field(default_factory=dict)
     calibrated: tuple[str, ...] = ()
     head: str | None = None
+    reference: Reference | None = None
     digest: str = ""
 
     def sealed(self) -> Manifest:
         """The same manifest, as ``parse`` would read it, with ``digest`` set to the digest of its canonical content.
 
         Raises:
-            BundleError: a field has the wrong type.
+            BundleError: a field has the wrong type, or is not a finite number.
         """
-        manifest: Manifest = _build(type(self), json.loads(self.dump()), MANIFEST, "")
+        manifest: Manifest = _build(type(self), _read_json(self.dump(), MANIFEST)[0], MANIFEST, "")
         return dataclasses.replace(manifest, digest=manifest.content_digest())
 
     def content_digest(self) -> str:
@@ -269,12 +317,7 @@ class Manifest:
             SchemaError: the bundle needs a newer reader.
             BundleError: not JSON, a missing, unknown or mistyped field, or a digest that does not match.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{source}: not valid JSON ({error})") from None
-        if not isinstance(data, dict):
-            raise BundleError(f"{source}: expected a JSON object, got {type(data).__name__}")
+        data, digest = _read_json(text, source)
         needed = data.get("min_reader")
         if isinstance(needed, int) and needed > READER_VERSION:
             raise SchemaError(
@@ -282,7 +325,7 @@ class Manifest:
                 f"this is {READER_VERSION}: upgrade sar-clip"
             )
         manifest: Manifest = _build(cls, data, source, "")
-        if manifest.digest != canonical_digest({key: value for key, value in data.items() if key != "digest"}):
+        if manifest.digest != digest:
             raise BundleError(f"{source}: content does not match its digest; the file was changed after export")
         return manifest
 
@@ -298,6 +341,30 @@ def file_entry(path: Path) -> FileEntry:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return FileEntry(digest, path.stat().st_size)
+
+
+def build(kind: Any, value: Any, source: str) -> Any:
+    """Parsed JSON as the annotated type: dataclasses, tuples, mappings and plain values.
+
+    Raises:
+        BundleError: a field is missing, unknown or of another type; names the source and the field.
+    """
+    return _build(kind, value, source, "")
+
+
+def _read_json(text: str, source: str) -> tuple[dict[str, Any], str]:
+    """A JSON object, and the digest of all of it but its ``digest``."""
+    try:
+        data = json.loads(text, parse_constant=_refuse)
+        if isinstance(data, dict):
+            return data, canonical_digest({key: value for key, value in data.items() if key != "digest"})
+    except (ValueError, RecursionError) as error:  # a lone surrogate, which has no UTF-8, is a ValueError too
+        raise BundleError(f"{source}: not valid JSON ({error})") from None
+    raise BundleError(f"{source}: expected a JSON object, got {type(data).__name__}")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number of JSON")
 
 
 def _build(kind: Any, value: Any, source: str, where: str) -> Any:
@@ -320,20 +387,25 @@ def _build(kind: Any, value: Any, source: str, where: str) -> Any:
             )
     if origin is Mapping and isinstance(value, dict):
         return {key: _build(arguments[1], item, source, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
-    if kind in (int, str) and type(value) is kind:
+    if kind in (bool, int, str) and type(value) is kind:
         return value
     expected = (
         f"one of {', '.join(map(repr, arguments))}" if origin is Literal else getattr(kind, "__name__", str(kind))
     )
-    raise BundleError(f"{source}: field {where.lstrip('.') or 'manifest'}: expected {expected}, got {value!r:.80}")
+    raise BundleError(f"{source}: field {where.lstrip('.') or 'at the top'}: expected {expected}, got {value!r:.80}")
+
+
+@functools.cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _build_dataclass(kind: Any, value: Any, source: str, where: str) -> Any:
     if not isinstance(value, dict):
         raise BundleError(f"{source}: field {where.lstrip('.')}: expected an object, got {value!r:.80}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(value.keys() - fields.keys())
     required = {

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import functools
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sar_infer.artefact import BANK, HEAD, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, Manifest, file_entry
+from sar_infer.artefact import (
+    BANK,
+    HEAD,
+    IMAGE_ENCODER,
+    MANIFEST,
+    NAME_ENCODER,
+    REFERENCE_ENCODER,
+    TOKENIZER,
+    Manifest,
+    TokenizerSpec,
+    file_entry,
+)
 from sar_infer.bank import ClassBank
 from sar_infer.errors import BankError, BundleError
 from sar_infer.graph import FLOAT, INT64, Port, read_signature
 from sar_infer.head import ClassHead
+from sar_infer.limits import check_numbers
 from sar_infer.names import name_key
 from sar_infer.tokenizer import Tokenizer
 
@@ -74,6 +87,7 @@ def default_bundle() -> Path:
 
 def _open(path: Path) -> Bundle:
     manifest = _read_manifest(path)
+    check_numbers(manifest, str(path / MANIFEST))
     _check_listing(path, manifest)
     _check_contents(path, manifest)
     _check_shapes(path, manifest)
@@ -120,6 +134,7 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
         if name not in listed:
             raise BundleError(f"{path / MANIFEST}: does not list {name}, which every bundle has")
     _check_head_listing(path, manifest)
+    _check_reference_listing(path, manifest)
     for name in sorted(listed - present):
         raise BundleError(f"{path / name}: missing, but listed in {MANIFEST}; copy or export the bundle again")
     for name in sorted(present - listed):
@@ -128,7 +143,7 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
         )
     root = path.resolve()
     for name in sorted(listed | {MANIFEST}):
-        if (path / name).resolve().parent != root:
+        if Path(os.path.realpath(path / name)).parent != root:  # resolve() raises where a link leads to itself
             raise BundleError(f"{path / name}: leads out of the bundle folder")
         if not (path / name).is_file():
             raise BundleError(f"{path / name}: not a file")
@@ -142,6 +157,12 @@ def _check_head_listing(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path / MANIFEST}: does not list {HEAD}, which its field head names")
     if HEAD in manifest.files and not manifest.head:
         raise BundleError(f"{path / HEAD}: listed in {MANIFEST}, whose field head does not name it")
+
+
+def _check_reference_listing(path: Path, manifest: Manifest) -> None:
+    """A reference encoder is both described and listed, or neither."""
+    if (manifest.reference is None) == (REFERENCE_ENCODER in manifest.files):
+        raise BundleError(f"{path / MANIFEST}: field reference and the listing of {REFERENCE_ENCODER} contradict")
 
 
 def _check_contents(path: Path, manifest: Manifest) -> None:
@@ -160,12 +181,25 @@ def _check_contents(path: Path, manifest: Manifest) -> None:
 
 def _check_shapes(path: Path, manifest: Manifest) -> None:
     size, dim = manifest.preprocess.size, manifest.embed_dim
-    _check_graph(path / IMAGE_ENCODER, PIXELS, Port(FLOAT, (None, 3, size, size)), dim)
-    _check_graph(path / NAME_ENCODER, TOKENS, Port(INT64, (None, None)), dim)
-    spec = manifest.tokenizer
+    images, names = Port(FLOAT, (None, 3, size, size)), Port(INT64, (None, None))
+    _check_graph(path / IMAGE_ENCODER, PIXELS, images, dim)
+    _check_graph(path / NAME_ENCODER, TOKENS, names, dim)
+    for precision, graphs in manifest.precisions.items():
+        for variant, key, port in ((graphs.image, PIXELS, images), (graphs.name, TOKENS, names)):
+            if variant and variant.file not in manifest.files:
+                raise BundleError(f"{path / MANIFEST}: does not list {variant.file!r:.80}, its graph in {precision}")
+            if variant:
+                _check_graph(path / variant.file, key, port, dim)
+    _check_room(path, "tokenizer", manifest.tokenizer)
+    if manifest.reference:
+        _check_graph(path / REFERENCE_ENCODER, TOKENS, Port(INT64, (None, None)), dim)
+        _check_room(path, "reference.tokenizer", manifest.reference.tokenizer)
+
+
+def _check_room(path: Path, field: str, spec: TokenizerSpec) -> None:
     if spec.n_prefix + spec.max_name_tokens + 1 != spec.context_length:
         raise BundleError(
-            f"{path / MANIFEST}: tokenizer: n_prefix {spec.n_prefix} + max_name_tokens {spec.max_name_tokens} + 1 "
+            f"{path / MANIFEST}: {field}: n_prefix {spec.n_prefix} + max_name_tokens {spec.max_name_tokens} + 1 "
             f"is not context_length {spec.context_length}"
         )
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 Row = npt.NDArray[np.float32]
 Key = tuple[str, str]
-"""(encoder digest, phrase)"""
+"""(what the row depends on beside the phrase, such as the encoder's digest; phrase)"""
 
 
 class EmbeddingCache:
-    """Least recently used (D,) rows by encoder digest and phrase; safe to share between threads and classifiers."""
+    """Least recently used (D,) rows by encoder and phrase; safe to share between threads and classifiers."""
 
     def __init__(self, capacity: int = 16_384) -> None:
         self._capacity = capacity

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,26 +16,59 @@ from sar_infer.bank import ClassBank
 from sar_infer.errors import ClassNameError, InputError
 from sar_infer.head import ClassHead
 from sar_infer.names import name_key
+from sar_infer.packed_names import PackedNames
 from sar_infer.results import Branch, Source
+from sar_infer.sources import Sources
 
 Classes = Sequence[str] | Mapping[str, str | list[str] | tuple[str, ...]]
 """Class names, or phrases by class name."""
 Phrases = dict[str, tuple[str, ...]]
+Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+_COPIED = 16_384
+"""Rows of a bank up to which a changed set is one block; of a larger bank it has views, and nothing is copied."""
+Value = TypeVar("Value", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
 class ClassSet:
-    """Class names, where each comes from, unit rows (C, D), and a head for exactly these classes, in this order."""
+    """The classes of a call, C columns.
 
-    names: tuple[str, ...]
-    sources: tuple[Source, ...]
-    embeddings: npt.NDArray[np.float32]
+    Attributes:
+        names: C names.
+        sources: Where each comes from.
+        blocks: Unit rows of the classes in order, (C, D) when they are laid end to end.
+        head: One for exactly these classes, in this order.
+        background: (C,) classes that take part and are never an answer; None where there are none.
+        thresholds: (C,) least score of each class to be believed, NaN where it has none; None where no class has one.
+        calibrated: (C,) whether scores were calibrated on photos of the class; None where no class is.
+    """
+
+    names: Sequence[str]
+    sources: Sequence[Source]
+    blocks: tuple[Floats, ...]
     head: ClassHead | None = None
+    background: Flags | None = None
+    thresholds: Floats | None = None
+    calibrated: Flags | None = None
 
     @property
     def branch(self) -> Branch:
         """What answers for these classes."""
         return "text" if self.head is None else "head+text"
+
+    @functools.cached_property
+    def embeddings(self) -> Floats:
+        """All rows (C, D) in one piece; of more than one block a copy is made, once."""
+        return self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
+
+    def rows(self, columns: Sequence[int]) -> Floats:
+        """The rows (N, D) of some classes."""
+        ends = np.cumsum([len(block) for block in self.blocks])
+        places = np.searchsorted(ends, columns, side="right").tolist()
+        starts = (ends - [len(block) for block in self.blocks]).tolist()
+        found = [self.blocks[place][column - starts[place]] for place, column in zip(places, columns, strict=True)]
+        return np.array(found, dtype=np.float32).reshape(-1, self.blocks[0].shape[1])
 
 
 def phrases_by_name(classes: Classes | None) -> Phrases:
@@ -64,38 +100,47 @@ def build_class_set(
     bank: ClassBank,
     given: Phrases,
     only: bool,
-    embed: Callable[[Sequence[tuple[str, ...]]], npt.NDArray[np.float32]],
+    embed: Callable[[Sequence[tuple[str, ...]]], Floats],
 ) -> ClassSet:
     """The bank's classes, then the given ones; with ``only``, the given ones.
 
-    A given name that the bank has takes the bank's row and leaves its place to it, so that no class stands twice. Only
-    where it comes with phrases of its own is it encoded, and replaces the bank's.
+    A given name that the bank has, as a name or an alias, takes the bank's row and leaves its place to it, so that no
+    class stands twice. Only where it comes with phrases of its own is it encoded, and replaces the bank's.
 
     Args:
         bank: Classes with known rows.
         given: Phrases by name.
-        only: Leave out the bank's other classes.
+        only: Leave out the bank's other classes, background classes too.
         embed: Gives the row of each tuple of phrases.
 
     Raises:
         InputError: no class is left.
     """
-    if not given and not only and bank.names:
-        return ClassSet(bank.names, tuple("bank" for _ in bank.names), bank.embeddings)
-    known = {name_key(name): row for row, name in enumerate(bank.names)} if given else {}
-    from_bank = {n: known[name_key(n)] for n, phrases in given.items() if phrases == (n,) and name_key(n) in known}
-    extended = [name for name in given if name not in from_bank]
-    new_rows = dict(zip(extended, embed([given[name] for name in extended]), strict=True)) if extended else {}
-    shadowed = {known.get(name_key(name)) for name in given}
-    kept = [] if only else [row for row in range(len(bank.names)) if row not in shadowed]
-    names = [bank.names[row] for row in kept] + list(given)
-    if not names:
+    if not given and not only and len(bank.names):
+        return ClassSet(
+            bank.names,
+            Sources(len(bank.names)),
+            (bank.embeddings,),
+            background=bank.background,
+            thresholds=bank.thresholds,
+        )
+    known = {name: bank.lookup.get(name) for name in given}
+    taken = [row if given[name] == (name,) else None for name, row in known.items()]
+    extended = [phrases for phrases, row in zip(given.values(), taken, strict=True) if row is None]
+    new_rows = iter(embed(extended)) if extended else iter(())
+    kept = [] if only else _runs(len(bank.names), {row for row in known.values() if row is not None})
+    count = sum(run.stop - run.start for run in kept)
+    if not count + len(given):
         raise InputError("no class to choose from: give class names, or a bank that has some")
-    sources: list[Source] = ["bank" for _ in kept]
-    sources += ["bank" if name in from_bank else "extended" for name in given]
-    rows = [bank.embeddings[kept]]
-    rows += [(bank.embeddings[from_bank[n]] if n in from_bank else new_rows[n])[np.newaxis] for n in given]
-    return ClassSet(tuple(names), tuple(sources), np.concatenate(rows))
+    rows = [next(new_rows) if row is None else bank.embeddings[row] for row in taken]
+    blocks = [bank.embeddings[run] for run in kept] + ([np.array(rows, dtype=np.float32)] if rows else [])
+    return ClassSet(
+        PackedNames.chain([*(bank.names[run] for run in kept), given]),
+        Sources(count, tuple("extended" if row is None else "bank" for row in taken)),
+        (np.concatenate(blocks),) if len(bank.names) <= _COPIED else tuple(blocks),
+        background=_gathered(bank.background, kept, taken, False),
+        thresholds=_gathered(bank.thresholds, kept, taken, np.nan),
+    )
 
 
 def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank) -> ClassSet:
@@ -112,7 +157,47 @@ def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank) -> Cla
     keys = [name_key(name) for name in classes.names]
     if set(keys) != set(columns):
         return classes
-    known = {name_key(name): row for row, name in enumerate(bank.names)}
-    if not np.array_equal(classes.embeddings, bank.embeddings[[known[key] for key in keys]]):
+    rows = [row for name in head.names if (row := bank.lookup.name(name)) is not None]
+    if not np.array_equal(classes.embeddings, bank.embeddings[[rows[columns[key]] for key in keys]]):
         return classes
     return dataclasses.replace(classes, head=head.reordered([columns[key] for key in keys]))
+
+
+def with_calibration(classes: ClassSet, calibrated: Collection[str], bank: ClassBank) -> ClassSet:
+    """The classes with ``calibrated`` set: of the bank, named in the manifest, with the row of the bundle's own bank.
+
+    Args:
+        classes: The classes of a call, from any bank.
+        calibrated: ``Manifest.calibrated``.
+        bank: The bundle's.
+    """
+    if not calibrated:
+        return classes
+    own = {name_key(name): row for name in calibrated if (row := bank.lookup.name(name)) is not None}
+    found = [
+        (column, row)
+        for column, name in enumerate(classes.names)
+        if (row := own.get(name_key(name))) is not None and classes.sources[column] == "bank"
+    ]
+    flags = np.zeros(len(classes.names), dtype=np.bool_)
+    if found:
+        columns, rows = (list(side) for side in zip(*found, strict=True))
+        flags[columns] = (classes.rows(columns) == bank.embeddings[rows]).all(axis=1)
+    return dataclasses.replace(classes, calibrated=flags)
+
+
+def _runs(count: int, without: Collection[int]) -> list[slice]:
+    """The rows 0..count without some, as slices."""
+    edges = [-1, *sorted(without), count]
+    pairs = ((before + 1, after) for before, after in itertools.pairwise(edges))
+    return [slice(start, stop) for start, stop in pairs if start < stop]
+
+
+def _gathered(
+    values: npt.NDArray[Value] | None, kept: Sequence[slice], taken: Sequence[int | None], default: Any
+) -> npt.NDArray[Value] | None:
+    """A value of each class of a set, from those of the bank's classes."""
+    if values is None:
+        return None
+    given = np.array([default if row is None else values[row] for row in taken], dtype=values.dtype)
+    return np.concatenate([*(values[run] for run in kept), given])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,18 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sar_infer import scoring
-from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer import ranking, scoring
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.cache import EmbeddingCache, shared_cache
-from sar_infer.class_set import Classes, ClassSet, build_class_set, phrases_by_name, with_head
+from sar_infer.class_set import Classes, ClassSet, build_class_set, phrases_by_name, with_calibration, with_head
 from sar_infer.decoding import Decoded, decode_batches
 from sar_infer.encoders import ImageEncoder, NameEncoder
 from sar_infer.errors import BankError, ImageError, InputError
 from sar_infer.images import ImageSource
+from sar_infer.judging import Judge, calibration_holds, scale
+from sar_infer.precision import Asked, choose
 from sar_infer.profile import Profile
-from sar_infer.results import ImageResult, Prediction
+from sar_infer.results import PLAIN, ImageResult, Judging, Prediction, Unknown
 from sar_infer.sessions import Device
 from sar_infer.tokenizer import encode_name
 
@@ -45,9 +47,15 @@ class Classifier:
         threads: Threads inside an operator; None leaves it to onnxruntime.
         spin: See ``sessions.open_session``.
         cache: Where embeddings of further names are kept; by default one for the whole process.
+        precision: ``fp32``, or smaller graphs that the bundle has: ``fp16``, ``int8``, or ``auto`` for what suits the
+            device.
+
+    Attributes:
+        choice: The graphs that run.
 
     Raises:
         BankError: the bank belongs to another encoder or has rows of another length.
+        InputError: the bundle has nothing in this precision.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class Classifier:
         threads: int | None = None,
         spin: bool = True,
         cache: EmbeddingCache = shared_cache,
+        precision: Asked = "fp32",
     ) -> None:
         manifest = bundle.manifest
         self.bundle = bundle
@@ -70,9 +79,10 @@ class Classifier:
         if self.bank.embeddings.shape[1] != manifest.embed_dim:
             raise BankError(f"bank with rows of {self.bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
         self._cache = cache
-        self._images = ImageEncoder(bundle.path / IMAGE_ENCODER, manifest.embed_dim, device, threads, spin)
+        self.choice = choose(manifest, precision, device)
+        self._images = ImageEncoder(bundle.path / self.choice.image, manifest.embed_dim, device, threads, spin)
         self._names = NameEncoder(
-            bundle.path / NAME_ENCODER, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
+            bundle.path / self.choice.name, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
         )
 
     @classmethod
@@ -82,6 +92,7 @@ class Classifier:
         device: Device = "auto",
         bank: str | os.PathLike[str] | ClassBank | None = None,
         threads: int | None = None,
+        precision: Asked = "fp32",
     ) -> Classifier:
         """Open a bundle folder, by default the one that ships with the package, and perhaps another bank file.
 
@@ -89,11 +100,12 @@ class Classifier:
             BundleError: the bundle is missing, damaged or inconsistent; SchemaError where it needs a newer reader.
             BankError: the bank is damaged or of another encoder.
             DeviceError: ``device`` is ``cuda`` and cannot be had.
+            InputError: the bundle has nothing in this precision.
         """
         bundle = open_bundle(None if path is None else Path(path))
         if isinstance(bank, str | os.PathLike):
             bank = ClassBank.load(Path(bank), bundle.manifest.encoder_digest)
-        classifier = cls(bundle, bank=bank, device=device, threads=threads)
+        classifier = cls(bundle, bank=bank, device=device, threads=threads, precision=precision)
         if device == "cuda":
             classifier.start()
         return classifier
@@ -119,6 +131,10 @@ class Classifier:
         classes: Classes | None = None,
         only: bool = False,
         top_k: int = 5,
+        *,
+        unknown: Unknown | None = None,
+        explain: bool = False,
+        coverage: float | None = None,
     ) -> list[ImageResult]:
         """Classify pictures; one that cannot be read gets a result with ``error`` set and does not stop the others.
 
@@ -128,15 +144,20 @@ class Classifier:
                 keeps the bank's embedding, unless it comes with phrases of its own.
             only: Choose from ``classes`` alone.
             top_k: How many classes to return for each picture, at most.
+            unknown: Say whether the best class is to be believed, by its ``score`` or by the ``energy``.
+            explain: Give the reasons for the best class.
+            coverage: Give the set of classes that holds the true one with this probability.
 
         Returns:
             One result a picture, in order; also for a single picture.
 
         Raises:
             ClassNameError: a name is empty or too long.
-            InputError: there is no class to choose from, or ``top_k`` is below 1.
+            InputError: there is no class to choose from, ``top_k`` is below 1, or the bundle was not calibrated for
+                what is asked.
         """
-        return list(self.stream(_several(images), self.class_set(classes, only), top_k))
+        judging = Judging(unknown, coverage=coverage, explain=explain)
+        return list(self.stream(_several(images), self.class_set(classes, only), top_k, judging=judging))
 
     def class_set(self, classes: Classes | None = None, only: bool = False, bank: ClassBank | None = None) -> ClassSet:
         """The classes to choose from, as in ``classify``; make it once for many calls of ``stream`` or ``rank``.
@@ -150,7 +171,10 @@ class Classifier:
         """
         bank = self.bank if bank is None else bank
         chosen = build_class_set(bank, phrases_by_name(classes), only, self.embed_phrases)
-        return with_head(chosen, self.bundle.head, self.bundle.bank)
+        chosen = with_head(chosen, self.bundle.head, self.bundle.bank)
+        if not calibration_holds(self.bundle.manifest, chosen):
+            return chosen
+        return with_calibration(chosen, self.bundle.manifest.calibrated, self.bundle.bank)
 
     def stream(
         self,
@@ -159,6 +183,7 @@ class Classifier:
         top_k: int = 5,
         batch_size: int = 16,
         profile: Profile | None = None,
+        judging: Judging = PLAIN,
     ) -> Iterator[ImageResult]:
         """Classify any number of pictures in constant memory, decoding the next batch while one is encoded.
 
@@ -168,25 +193,27 @@ class Classifier:
             top_k: How many classes to return for each picture, at most.
             batch_size: Pictures that run through the encoder together.
             profile: Where to count the time of the phases ``decode``, ``encode`` and ``score``.
+            judging: What to tell beside the classes.
 
         Yields:
             One result a picture, in order.
 
         Raises:
-            InputError: ``top_k`` or ``batch_size`` is below 1.
+            InputError: ``top_k`` or ``batch_size`` is below 1, or ``judging`` asks for what cannot be had.
         """
         if min(top_k, batch_size) < 1:
             raise InputError(f"expected top_k and batch_size of 1 or more, got {top_k} and {batch_size}")
         profile = profile or Profile()
+        judge = self.judge(classes, top_k, judging)
         for batch in decode_batches(images, self.bundle.manifest.preprocess, batch_size, profile):
             with profile.phase("encode"):
                 rows = self.encode(_pixels(batch))
             with profile.phase("score"):
-                ranked = iter(self.rank(rows, classes, top_k))
+                judged = judge(rows)
                 results = [
                     ImageResult(name, error=str(item), branch=classes.branch)
                     if isinstance(item, ImageError)
-                    else ImageResult(name, next(ranked), branch=classes.branch)
+                    else dataclasses.replace(next(judged), image=name)
                     for name, item in batch
                 ]
             yield from results
@@ -222,13 +249,13 @@ class Classifier:
             ClassNameError: a name is empty or too long.
         """
         manifest = self.bundle.manifest
-        rows = {name: self._cache.get((manifest.encoder_digest, name)) for name in names}
+        rows = {name: self._cache.get((self.choice.names_by, name)) for name in names}
         missing = [name for name, row in rows.items() if row is None]
         if missing:
             tokens = [encode_name(self.bundle.tokenizer, manifest.tokenizer, name) for name in missing]
             for name, row in zip(missing, self._names.encode(tokens), strict=True):
                 rows[name] = row
-                self._cache.put((manifest.encoder_digest, name), row)
+                self._cache.put((self.choice.names_by, name), row)
         return np.array([rows[name] for name in names], dtype=np.float32).reshape(-1, manifest.embed_dim)
 
     def embed_phrases(self, groups: Sequence[tuple[str, ...]]) -> Floats:
@@ -241,31 +268,25 @@ class Classifier:
         means = [np.mean([next(rows) for _ in group], axis=0) for group in groups]
         return scoring.unit_rows(np.array(means, dtype=np.float32).reshape(-1, self.bundle.manifest.embed_dim))
 
+    def judge(self, classes: ClassSet, top_k: int = 5, judging: Judging = PLAIN) -> Judge:
+        """What makes a result of each unit row (N, D), for many calls.
+
+        Raises:
+            InputError: ``top_k`` is below 1, or the bundle and these classes do not have what ``judging`` asks for.
+        """
+        return Judge(self.bundle.manifest, classes, top_k, judging)
+
     def rank(self, rows: Floats, classes: ClassSet, top_k: int) -> Iterator[tuple[Prediction, ...]]:
         """The best ``top_k`` classes for each of N unit rows (N, D), the best first."""
-        similarities = rows @ classes.embeddings.T
-        logits = self._logits(similarities, rows, classes)
-        scores = scoring.softmax(logits)
-        for row, columns in enumerate(scoring.top_k(logits, top_k)):
-            yield tuple(
-                Prediction(
-                    label=classes.names[column],
-                    score=float(scores[row, column]),
-                    logit=float(logits[row, column]),
-                    similarity=float(similarities[row, column]),
-                    source=classes.sources[column],
-                )
-                for column in columns
-            )
+        return (result.predictions for result in self.judge(classes, top_k)(rows))
 
     def logits(self, rows: Floats, classes: ClassSet) -> Floats:
-        """Logits (N, C), columns in the order of the classes, for N unit rows (N, D); their softmax are the scores."""
-        return self._logits(rows @ classes.embeddings.T, rows, classes)
+        """Logits (N, C), columns in the order of the classes, for N unit rows (N, D); ``scores`` takes them."""
+        return ranking.logits(rows, classes, scale(self.bundle.manifest, classes))
 
-    def _logits(self, similarities: Floats, rows: Floats, classes: ClassSet) -> Floats:
-        logits = similarities * np.float32(self.bundle.manifest.logit_scale)
-        logits += np.float32(self.bundle.manifest.logit_bias or 0)
-        return logits if classes.head is None else classes.head.combined(logits, rows)
+    def scores(self, logits: Floats, classes: ClassSet) -> Floats:
+        """Scores (N, C) of ``logits``: the softmax over the bundle's temperature."""
+        return ranking.scores(logits, scale(self.bundle.manifest, classes))
 
 
 def _several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:

@@ -12,13 +12,30 @@ import numpy.typing as npt
 
 from sar_infer.artefact import Preprocess
 from sar_infer.errors import ImageError
-from sar_infer.images import ImageSource, load_rgb, source_name
-from sar_infer.preprocess import to_input
+from sar_infer.images import FORMATS, MAX_PIXELS, ImageSource, load_rgb, source_name
+from sar_infer.preprocess import least_side, to_input
 from sar_infer.profile import Profile
 
 Decoded = tuple[str, npt.NDArray[np.float32] | ImageError]
 """An input's name, and its (3, H, W) pixels or why there are none."""
 _MOST_THREADS = 8
+
+
+def decode_picture(
+    source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> npt.NDArray[np.float32]:
+    """The encoder's input (3, size, size) for one picture, decoded as the bundle's policy for large JPEGs says.
+
+    Args:
+        source: The picture.
+        spec: How to prepare it.
+        formats: See ``images.load_rgb``.
+        max_pixels: See ``images.load_rgb``.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    return to_input(load_rgb(source, spec.fill, formats, max_pixels, least_side(spec)), spec)
 
 
 def decode_batches(
@@ -31,7 +48,7 @@ def decode_batches(
         index, source = item
         with profile.phase("decode"):
             try:
-                return source_name(source, index), to_input(load_rgb(source, spec.fill), spec)
+                return source_name(source, index), decode_picture(source, spec)
             except ImageError as error:
                 return source_name(source, index), error
 

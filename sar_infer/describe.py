@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from sar_infer.artefact import Passport, Scores
+from sar_infer.artefact import Manifest, Passport, Scores, Variant
 from sar_infer.bundle import Bundle
+from sar_infer.errors import one_line
 
 
 def describe(bundle: Bundle) -> str:
     """Text that ends with a line break."""
-    return "".join(f"{label:<14}{value}\n" for label, value in _lines(bundle))
+    return "".join(f"{label:<14}{one_line(value)}\n" for label, value in _lines(bundle))
 
 
 def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -30,8 +31,12 @@ def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
         )
     yield "embedding", f"{manifest.embed_dim} numbers, logit scale {manifest.logit_scale:g}"
     yield "image", f"{manifest.preprocess.size} pixels, {manifest.preprocess.resize_mode}"
+    if manifest.preprocess.jpeg_margin is not None:
+        yield "large JPEGs", f"may be decoded down to {manifest.preprocess.jpeg_margin:g} times that"
     yield "class name", f"at most {manifest.tokenizer.max_name_tokens} tokens"
     yield from _quality(manifest.passport)
+    yield from _confidence(manifest)
+    yield from _precisions(manifest)
     yield "digest", manifest.digest
     yield "encoder", manifest.encoder_digest
     yield "created", manifest.provenance.created
@@ -47,6 +52,43 @@ def _quality(passport: Passport) -> Iterator[tuple[str, str]]:
             yield label, _scores(scores)
     for note in passport.notes:
         yield "note", note
+
+
+def _precisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    for precision, graphs in manifest.precisions.items():
+        for kind, samples, variant in (("images", "photos", graphs.image), ("names", "names", graphs.name)):
+            if variant:
+                yield f"{precision} {kind}", _variant(variant, samples)
+
+
+def _variant(variant: Variant, samples: str) -> str:
+    return (
+        f"{variant.method}; {variant.samples:,} {samples}: cosine {variant.mean_cosine:.4f}, at least "
+        f"{variant.min_cosine:.4f}, same class {variant.top1_agreement:.1%}; {variant.speedup:.2f} times as fast"
+    )
+
+
+def _confidence(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    if manifest.temperature is None:
+        return
+    yield "temperature", f"{manifest.temperature:.3f}, for {len(manifest.calibrated)} classes"
+    limits = {"score": "score below {:.3f}", "energy": "energy above {:.2f}"}
+    known = [limits[kind].format(value) for kind, value in manifest.thresholds.items() if kind in limits]
+    if known:
+        yield "unknown", ", or ".join(known)
+    measured = manifest.passport.calibration
+    if measured is None:
+        return
+    how = ", cross-fitted" if measured.cross_fitted else ""
+    yield (
+        "calibration",
+        f"error {measured.error_before:.1%} before, {measured.error_after:.1%} after, on {measured.measured_on} photos"
+        + how,
+    )
+    for coverage, share in measured.coverage.items():
+        yield "sets", f"coverage {coverage}: {share:.1%} measured, {measured.set_size[coverage]:.2f} classes each"
+    for kind, value in measured.unknown_auroc.items():
+        yield "unknown by", f"{kind}: AUROC {value:.3f} on classes that were new"
 
 
 def _scores(scores: Scores) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer.errors import BundleError
 from sar_infer.sessions import Device, open_session, provider
 
 _NAMES_AT_ONCE = 256
@@ -53,6 +54,9 @@ class Encoder:
     def _run(self, name: str, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         self.open()
         result: npt.NDArray[np.float32] = self._session.run(None, {name: batch})[0]
+        wanted = (len(batch), self._embed_dim)
+        if result.shape != wanted or not np.isfinite(result).all():
+            raise BundleError(f"{self._path}: expected finite rows {wanted}, the graph gave {result.shape}")
         return result
 
     def _empty(self, rows: int) -> npt.NDArray[np.float32]:

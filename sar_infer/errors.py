@@ -19,9 +19,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+_LONGEST = 1000
+
 
 class SarInferError(Exception):
     """Base of all errors below; catch it to handle whatever this package refuses."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class InputError(SarInferError):
@@ -89,3 +94,12 @@ class ServerError(SarInferError):
     def __str__(self) -> str:
         known = (self.status, self.code, self.request_id and f"request {self.request_id}")
         return f"{self.detail} ({', '.join(str(part) for part in known if part)})"
+
+
+def one_line(text: str, longest: int = _LONGEST) -> str:
+    """Text from anywhere, made fit for a line of a terminal: what does not print is escaped, and it has an end."""
+    if len(text) > longest:
+        text = f"{text[: longest - 1]}…"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

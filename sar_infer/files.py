@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -83,13 +84,25 @@ def locked(place: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def owned(path: Path) -> Iterator[None]:
-    """As ``locked``, with a message for the user.
+    """As ``locked``, with a message for the user; clears what writes of the file left behind when they were cut off.
+
+    Everyone who writes the file must own it.
 
     Raises:
         WriteError: another process is changing it.
     """
     try:
         with locked(path.resolve()):
+            _clear_cut_off(path)
             yield
     except BlockingIOError:
         raise WriteError(f"{path}: another process is changing it; try again when it is done") from None
+
+
+def _clear_cut_off(path: Path) -> None:
+    """Remove temporary siblings of ``write_atomically``."""
+    name = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}")
+    with contextlib.suppress(OSError):
+        for entry in path.parent.iterdir():
+            if name.fullmatch(entry.name):
+                entry.unlink()

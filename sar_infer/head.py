@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.errors import BundleError
-from sar_infer.named_tensors import Kind, Tensors, locked
+from sar_infer.named_tensors import Kind, locked
+from sar_infer.tensor_file import Tensors
 
 Floats = npt.NDArray[np.float32]
 _KIND = Kind(
@@ -43,7 +44,7 @@ class ClassHead:
         BundleError: any of this does not hold.
     """
 
-    names: tuple[str, ...]
+    names: Sequence[str]
     weight: Floats
     bias: Floats
     mix: float

@@ -51,7 +51,11 @@ _MARK = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
 
 
 def load_rgb(
-    source: ImageSource, fill: int = 0, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+    source: ImageSource,
+    fill: int = 0,
+    formats: tuple[str, ...] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    least: int | None = None,
 ) -> Image.Image:
     """Decode one picture.
 
@@ -60,6 +64,8 @@ def load_rgb(
         fill: Grey level 0..255 laid under transparent parts.
         formats: Those of ``FORMATS`` that files and encoded bytes may have.
         max_pixels: Largest width times height.
+        least: A JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its short side keeps so
+            many pixels (see ``preprocess.least_side``); None decodes every pixel.
 
     Raises:
         ImageError: not a picture, not one of ``formats``, truncated, too large, too thin, or unreadable.
@@ -68,6 +74,8 @@ def load_rgb(
         with _opened(source, formats) as image:
             _check_size(*image.size, max_pixels)
             _check_scans(image)
+            if least is not None:
+                _reduce(image, least)
             image.load()
             return normalise(image, fill)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -110,6 +118,13 @@ def _from_array(array: Any) -> Image.Image:
         )
     _check_size(shape[1], shape[0])
     return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
+
+
+def _reduce(image: Image.Image, least: int) -> None:
+    """Have the decoder of a JPEG leave out fine detail: it takes the smallest scale that gives what is asked for."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        short = min(image.size)
+        image.draft(None, (-(-image.width * least // short), -(-image.height * least // short)))
 
 
 def _check_scans(image: Image.Image) -> None:

@@ -8,9 +8,9 @@ last one ends. Metadata of every kind: ``format``, ``schema_version``, ``min_rea
 from __future__ import annotations
 
 import hashlib
-import itertools
+import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,27 @@ import numpy.typing as npt
 from sar_infer.artefact import READER_VERSION
 from sar_infer.errors import SarInferError, SchemaError
 from sar_infer.files import write_atomically
+from sar_infer.packed_names import PackedNames
+from sar_infer.tensor_file import TensorFile, Tensors, file_pieces, tensor_bytes
 
-Tensors = Mapping[str, npt.NDArray[Any]]
 _METADATA = ("schema_version", "min_reader", "encoder_digest", "content_digest")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What such a file holds, checked against its digest.
+    """What such a file holds.
 
     Attributes:
         names: C class names.
         tensors: Those of the kind, without names and offsets.
         metadata: All of it.
+        checked: Content and digest agree; False where a tensor of the digest was mapped, whose bytes were not read.
     """
 
-    names: tuple[str, ...]
+    names: PackedNames
     tensors: Tensors
     metadata: Mapping[str, str]
+    checked: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,12 @@ class Kind:
     Attributes:
         format: The value of ``format`` in its metadata.
         noun: What messages call it.
-        version: Its ``schema_version``, which is also its ``min_reader``.
+        version: Its ``schema_version``.
         tensors: Type of each tensor beside the names; the content digest takes them in this order.
         error: What is raised where a file or its content is unsound.
         remedy: What to do about one of another encoder.
         metadata: Keys beside those of every kind.
+        optional: Type of each tensor that a file may have as well, outside the content digest.
     """
 
     format: str
@@ -61,13 +65,16 @@ class Kind:
     error: type[SarInferError]
     remedy: str
     metadata: tuple[str, ...] = ()
+    optional: Mapping[str, str] = field(default_factory=dict)
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Raise ``error`` where a name is empty or stands more than once."""
+        """Raise ``error`` where a name is empty, has control characters, or stands more than once."""
         seen: set[str] = set()
         for number, name in enumerate(names):
             if not name.strip():
                 raise self.error(f"class {number} has an empty name")
+            if not name.isprintable() and any(unicodedata.category(character) == "Cc" for character in name):
+                raise self.error(f"class name {name!r} has a control character")
             if name in seen:
                 raise self.error(f"class name {name!r} stands more than once")
             seen.add(name)
@@ -84,48 +91,51 @@ class Kind:
         encoder_digest: str,
         metadata: Mapping[str, str] | None = None,
         digest: str | None = None,
+        min_reader: int | None = None,
     ) -> None:
         """Write a file so that a reader sees the old content or the new, never a part, and it outlives a power cut.
 
         Args:
             path: The file.
             names: C class names.
-            tensors: Those of the kind.
+            tensors: Those of the kind, and any optional ones.
             encoder_digest: Whose they are.
             metadata: What the kind has beside.
             digest: Their ``content_digest`` where it is known already.
+            min_reader: The oldest reader that understands this content; None is ``version``.
 
         Raises:
-            SarInferError: more metadata than the format takes; it is the kind's ``error``.
+            SarInferError: more metadata than the format takes; it is the kind's ``error``. The old file is still there.
             OSError: the file cannot be written; the old one is still there.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import save
-
         header = {
             "format": self.format,
             "schema_version": str(self.version),
-            "min_reader": str(self.version),
+            "min_reader": str(min_reader or self.version),
             "encoder_digest": encoder_digest,
             "content_digest": digest or self.content_digest(names, tensors),
             **(metadata or {}),
         }
         packed, offsets = pack_names(names)
-        arrays = {name: np.asarray(tensors[name], order="C") for name in self.tensors}
         try:
-            content = save({**arrays, "names": packed, "offsets": offsets}, header)
-        except SafetensorError as error:
+            write_atomically(path, file_pieces({**tensors, "names": packed, "offsets": offsets}, header))
+        except ValueError as error:
             raise self.error(f"{path}: cannot be written ({error})") from None
-        write_atomically(path, [content])
 
-    def load(self, path: Path, encoder_digest: str | None) -> Stored:
-        """Read and check a file; None accepts one of any encoder.
+    def load(self, path: Path, encoder_digest: str | None, map_above: int | None = None) -> Stored:
+        """Read and check a file.
+
+        Args:
+            path: The file.
+            encoder_digest: The encoder that it must belong to; None accepts any.
+            map_above: Tensors with more bytes stay in the file until they are used, and the digest unchecked; None
+                reads all.
 
         Raises:
             SchemaError: written for a newer reader.
             SarInferError: missing, damaged, of another kind, or of another encoder; it is the kind's ``error``.
         """
-        metadata, tensors = self._read(path)
+        metadata, tensors, mapped = self._read(path, map_above)
         found = metadata["encoder_digest"]
         if encoder_digest is not None and found != encoder_digest:
             raise self.error(
@@ -133,28 +143,33 @@ class Kind:
                 f"the {self.noun} has {found}; {self.remedy}"
             )
         packed, offsets = tensors.pop("names"), tensors.pop("offsets")
-        if digest_of(packed, offsets, *(tensors[name] for name in self.tensors)) != metadata["content_digest"]:
+        digest = metadata["content_digest"]
+        checked = mapped.isdisjoint(self.tensors)
+        if checked and digest_of(packed, offsets, *(tensors[name] for name in self.tensors)) != digest:
             raise self.error(f"{path}: content does not match its digest; the file was damaged or changed")
         try:
-            return Stored(_unpack_names(packed, offsets), tensors, metadata)
+            return Stored(PackedNames(packed, offsets), tensors, metadata, checked)
         except ValueError as error:
             raise self.error(f"{path}: {error}") from None
 
-    def _read(self, path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
-        from safetensors import SafetensorError, safe_open
-
+    def _read(
+        self, path: Path, map_above: int | None
+    ) -> tuple[Mapping[str, str], dict[str, npt.NDArray[Any]], set[str]]:
+        """Metadata, tensors, and the names of those that were mapped."""
         expected = {**self.tensors, "names": "U8", "offsets": "I64"}
         if not path.is_file():
             raise self.error(f"{path}: no such {self.noun} file")
         try:
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata() or {}
-                self._check_metadata(path, metadata)
-                kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
-                if kinds != expected:
+            with path.open("rb") as stream:
+                file = TensorFile(stream)
+                self._check_metadata(path, file.metadata)
+                kinds = {name: place.kind for name, place in file.places.items()}
+                if {**expected, **{name: self.optional[name] for name in kinds.keys() & self.optional}} != kinds:
                     raise self.error(f"{path}: expected tensors {expected}, found {kinds}")
-                return metadata, {name: file.get_tensor(name) for name in expected}
-        except (SafetensorError, OSError) as error:
+                large = {n for n, p in file.places.items() if map_above is not None and p.end - p.start > map_above}
+                mapped = large - {"names", "offsets"}
+                return file.metadata, {name: file.tensor(name, name in mapped) for name in kinds}, mapped
+        except (ValueError, OSError) as error:
             raise self.error(f"{path}: not a readable safetensors file ({error})") from None
 
     def _check_metadata(self, path: Path, metadata: Mapping[str, str]) -> None:
@@ -170,16 +185,16 @@ class Kind:
 
 def pack_names(names: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Names end to end in UTF-8, and the offsets (C+1) into them."""
-    encoded = [name.encode("utf-8") for name in names]
-    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-    return np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets
+    packed = PackedNames.of(names)
+    return packed.data, packed.offsets
 
 
 def digest_of(*tensors: npt.NDArray[Any]) -> str:
-    """SHA-256 (hex) over the tensors' bytes, little-endian."""
+    """SHA-256 (hex) over the tensors' bytes, little-endian, read in pieces."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(np.ascontiguousarray(tensor).astype(tensor.dtype.newbyteorder("<"), copy=False).data)
+        for piece in tensor_bytes(tensor):
+            digest.update(piece)
     return digest.hexdigest()
 
 
@@ -188,17 +203,3 @@ def locked(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _unpack_names(names: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tuple[str, ...]:
-    data = names.tobytes()
-    if (
-        offsets.ndim != 1
-        or not offsets.size
-        or offsets[0] != 0
-        or offsets[-1] != len(data)
-        or (np.diff(offsets) < 0).any()
-    ):
-        raise ValueError(f"name offsets do not fit the {len(data)} bytes of names")
-    bounds = offsets.tolist()
-    return tuple(data[start:end].decode("utf-8") for start, end in itertools.pairwise(bounds))

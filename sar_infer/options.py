@@ -17,10 +17,10 @@ class Refusal(click.ClickException):
     exit_code = 2
 
 
-def option(flag: str, **settings: Any) -> Callable[[Decorated], Decorated]:
-    """An option with its environment twin: ``--top-k`` is also ``SAR_TOP_K``."""
+def option(flag: str, *others: str, **settings: Any) -> Callable[[Decorated], Decorated]:
+    """An option with its environment twin: ``--top-k`` is also ``SAR_TOP_K``; ``others`` as for ``click.option``."""
     name = flag.partition("/")[0][2:].upper().replace("-", "_")
-    return click.option(flag, envvar="SAR_" + name, show_envvar=True, **settings)
+    return click.option(flag, *others, envvar="SAR_" + name, show_envvar=True, **settings)
 
 
 def one_blas_thread() -> None:

@@ -7,24 +7,38 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from typing import Any
 
-from sar_infer.results import ImageResult
+from sar_infer.results import Explanation, ImageResult
 
 _BAR = 24
 _COLUMNS = ("image", "rank", "label", "score", "logit", "similarity", "source", "error")
+_JUDGED = ("calibrated", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest")
+_BETWEEN = " | "
+"""Between the names of one cell, as between the phrases of a class file."""
 
 
 def text(results: Iterable[ImageResult]) -> Iterator[str]:
-    """A picture's name, then a line a class: share of 1, bar, label; ``+`` marks names that are not from the bank."""
+    """A picture's name, then a line a class: share of 1, bar, label; ``+`` marks names that are not from the bank.
+
+    An unknown says so before its classes, which are guesses then; a set and an explanation stand behind them.
+    """
     for number, result in enumerate(results):
         gap = "\n" if number else ""
         yield f"{gap}{result.image}\n"
         if result.error is not None:
             yield f"  error: {result.error}\n"
+        if result.unknown:
+            guess = "best guess" if len(result.predictions) == 1 else "best guesses"
+            yield f"  unknown: {result.reason}; {guess}:\n"
         for prediction in result.predictions:
             bar = ("█" * round(prediction.score * _BAR)).ljust(_BAR, "·")
             mark = "+" if prediction.source == "extended" else " "
             yield f"  {prediction.score:6.1%} {bar} {mark} {prediction.label}\n"
+        if result.label_set is not None:
+            yield f"  one of: {', '.join(result.label_set) or 'none of the classes'}\n"
+        if result.explanation is not None:
+            yield from _reasons(result, result.explanation)
 
 
 def jsonl(results: Iterable[ImageResult]) -> Iterator[str]:
@@ -44,12 +58,14 @@ def json_array(results: Iterable[ImageResult]) -> Iterator[str]:
 
 def csv_table(results: Iterable[ImageResult]) -> Iterator[str]:
     """A header, then a row for each picture and class; a picture that could not be read has one row with its error."""
-    yield _row(_COLUMNS)
+    yield _row(_COLUMNS + _JUDGED)
     for result in results:
         if result.error is not None:
-            yield _row((result.image, "", "", "", "", "", "", result.error))
+            yield _row((result.image, "", "", "", "", "", "", result.error, *[""] * len(_JUDGED)))
+        judged = _cells(result)
         for rank, p in enumerate(result.predictions, start=1):
-            yield _row((result.image, rank, p.label, p.score, p.logit, p.similarity, p.source, ""))
+            known = (result.image, rank, p.label, p.score, p.logit, p.similarity, p.source, "")
+            yield _row((*known, str(p.calibrated).lower(), *judged))
 
 
 FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
@@ -60,8 +76,44 @@ FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
 }
 
 
+def judged(result: ImageResult) -> dict[str, Any]:
+    """What was asked for beside the classes, as JSON has it; keys of what was not asked for are left out."""
+    found: dict[str, Any] = {}
+    if result.unknown is not None:
+        found |= {"unknown": result.unknown, "reason": result.reason}
+    if result.label_set is not None:
+        found["label_set"] = list(result.label_set)
+    if result.explanation is not None:
+        found["explanation"] = asdict(result.explanation)
+    return found
+
+
 def _object(result: ImageResult) -> str:
-    return json.dumps(asdict(result), ensure_ascii=False)
+    fields = asdict(result)
+    always = {key: fields[key] for key in ("image", "predictions", "error", "branch")}
+    return json.dumps(always | judged(result), ensure_ascii=False)
+
+
+def _reasons(result: ImageResult, why: Explanation) -> Iterator[str]:
+    """Lines for people."""
+    if why.runner_up is not None:
+        yield f"  ahead of {why.runner_up} by {why.margin:.1%}\n"
+    yield f"  energy {why.energy:.3f}\n"
+    if why.nearest:
+        yield f"  nearest to the best: {', '.join(f'{name} ({cosine:.2f})' for name, cosine in why.nearest)}\n"
+    if doubtful := [p.label for p in result.predictions if not p.calibrated]:
+        yield f"  not calibrated: {', '.join(doubtful)}\n"
+
+
+def _cells(result: ImageResult) -> tuple[object, ...]:
+    """What was asked for beside the classes, the same in each row of a picture; empty where it was not."""
+    why = result.explanation
+    return (
+        "" if result.unknown is None else str(result.unknown).lower(),
+        result.reason or "",
+        _BETWEEN.join(result.label_set or ()),
+        *((why.margin, why.runner_up, why.energy, _BETWEEN.join(n for n, _ in why.nearest)) if why else [""] * 4),
+    )
 
 
 def _row(values: Iterable[object]) -> str:

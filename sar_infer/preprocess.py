@@ -7,6 +7,7 @@ transform does to such a picture: resize, crop or pad, scale to 0..1, normalise.
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,11 @@ def normalise(image: Image.Image, fill: int = 0) -> Image.Image:
         canvas.paste(image, mask=image)
         return canvas
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def least_side(spec: Preprocess) -> int | None:
+    """Short side in pixels that decoding a large JPEG must leave; None where it is decoded in full."""
+    return None if spec.jpeg_margin is None else math.ceil(spec.jpeg_margin * spec.size)
 
 
 def to_input(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.float32]:

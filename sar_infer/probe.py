@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact import Probe
+from sar_infer.artefact import Probe, Variant
 
 MIN_COSINE = 0.999
 """What a healthy encoder reaches by far: full precision differs in the seventh digit, a broken kernel in the first."""
+
+_VARIANT_TOLERANCE = 0.01
+"""Of a smaller graph, whose own cosine at export is known: kernels of other CPUs round otherwise."""
+
+
+def least_cosine(variant: Variant | None = None) -> float:
+    """The least cosine to the probe's vector that a healthy encoder gives; ``variant`` is None for the fp32 graph."""
+    expected = None if variant is None else variant.probe_cosine
+    return MIN_COSINE if expected is None else min(MIN_COSINE, expected - _VARIANT_TOLERANCE)
 
 
 def probe_picture(size: int, seed: int) -> npt.NDArray[np.uint8]:

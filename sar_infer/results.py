@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from sar_infer.errors import InputError
 
 Source = Literal["bank", "extended"]
 """Where a class comes from: the bank, or a name given with the call."""
 Branch = Literal["text", "head+text"]
 """What answers for the classes of a call: the text branch alone, or the bundle's class head with it."""
+
+Unknown = Literal["score", "energy"]
+"""What tells an unknown thing from a known one: a low score of the best class, or a high energy of all."""
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What a call wants to be told beside the best classes.
+
+    Attributes:
+        unknown: Say whether the best class is to be believed, by its score or by the energy.
+        threshold: In place of the bundle's; a class that has its own in the bank keeps that.
+        coverage: Give the set of classes that holds the true one with this probability, 0..1.
+        explain: Give the reasons for the best class.
+
+    Raises:
+        InputError: ``threshold`` without ``unknown``, or a number that cannot be meant.
+    """
+
+    unknown: Unknown | None = None
+    threshold: float | None = None
+    coverage: float | None = None
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.unknown not in (None, "score", "energy"):
+            raise InputError(f"unknown: expected score or energy, got {self.unknown!r}")
+        if self.threshold is not None and self.unknown is None:
+            raise InputError("a threshold is for unknown: ask for that too")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise InputError(f"threshold: expected a finite number, got {self.threshold}")
+        if self.coverage is not None and not 0 < self.coverage < 1:
+            raise InputError(f"coverage: expected a number between 0 and 1, got {self.coverage}")
+
+
+PLAIN = Judging()
+"""The best classes and no more."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +57,9 @@ class Prediction:
 
     Attributes:
         label: The class name.
-        score: Softmax probability over all classes of the call, 0..1.
+        score: Softmax probability over all classes of the call, 0..1, of the logits over the bundle's temperature.
         logit: ``logit_scale * similarity`` (plus the bias, where the bundle has one); with a head, this and the
-            head's logit, mixed.
+            head's logit, mixed. Not divided by the temperature.
         similarity: Cosine between image and class embedding, -1..1.
         source: Where the class comes from.
         calibrated: Whether ``score`` was calibrated on held-out photos of this class; never so for a class that was
@@ -60,7 +100,8 @@ class ImageResult:
     ``branch`` is the same for all images of a call, since it is the call's classes that decide it.
 
     What follows is None where it was not asked for: ``unknown`` says that the best class is not to be believed, and
-    ``reason`` why; ``label_set`` holds the classes of a conformal set; ``explanation`` more about the best class.
+    ``reason`` why; ``label_set`` holds the classes of a conformal set, perhaps none; ``explanation`` more about the
+    best class. Where a background class of the bank beats every other, ``unknown`` says so unasked.
     """
 
     image: str

@@ -50,6 +50,11 @@ def open_session(path: Path, device: Device, threads: int | None = None, spin: b
     return _session(path, [_CPU], threads, spin)
 
 
+def expects_cuda(device: Device) -> bool:
+    """Whether ``open_session`` would try CUDA first: it was built in and a driver is present, or it was asked for."""
+    return device == "cuda" or (device == "auto" and _cuda_obstacle() is None)
+
+
 def provider(session: Any) -> str:
     """The execution provider that the session gives its nodes to first."""
     return str(session.get_providers()[0])

@@ -23,6 +23,8 @@ _WORD_END = "</w>"
 _START, _END = "<start_of_text>", "<end_of_text>"
 _WORDS = rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
 _LONGEST_TEXT = 4096
+_LARGEST_FILE = 2**23
+"""CLIP's merges are 0.5 MB, the whole list that they are taken from 3 MB."""
 
 
 class Tokenizer:
@@ -50,7 +52,11 @@ class Tokenizer:
             BundleError: the file is missing or damaged.
         """
         try:
-            lines = gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()[1:]
+            with gzip.open(path) as stream:
+                text = stream.read(_LARGEST_FILE + 1)
+            if len(text) > _LARGEST_FILE:
+                raise BundleError(f"{path}: not a tokenizer file (more than {_LARGEST_FILE:,} bytes unpacked)")
+            lines = text.decode("utf-8").splitlines()[1:]
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise BundleError(f"{path}: not a tokenizer file ({error})") from None
         if not lines or any(line.count(" ") != 1 for line in lines):

@@ -1,20 +1,25 @@
-"""What a run is measured by: its answers, a linear probe on the same shots, and the relations that it keeps."""
+"""What a run is measured by: its answers, how far they can be trusted, a linear probe, the relations that it keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from sar_train.calibration import Doubles
+from sar_train.confidence import LEAST_PHOTOS, Fitted, Photos, calibrate
 from sar_train.data.photos import Split
 from sar_train.data.source import FeatureSource, PhotoSource
 from sar_train.evaluate import Judged
 from sar_train.probe import linear_probe
 from sar_train.prompted import Prompted
-from sar_train.record import Parts
+from sar_train.record import MEAN_IMAGE, TEXT_BRANCH, Parts
 from sar_train.relations import held_out_names, spearman_of_relations
 from sar_train.setting import Setting
+
+Images = Callable[[Split, Judged], Tensor]
+"""(N, D) unit features of judged photos of a split."""
 
 
 def probe_accuracy(setting: Setting) -> float | None:
@@ -38,22 +43,56 @@ def image_features(prompted: Prompted, source: FeatureSource | PhotoSource, spli
     return source.map_pixels(split, part.rows, prompted.encode_images)[:, 0]
 
 
-def answers(setting: Setting, prompted: Prompted) -> tuple[Parts, dict[str, Parts]]:
-    """What the method answers, and what it would answer in the other ways that a bundle may need."""
+def images_once(setting: Setting, prompted: Prompted) -> Images:
+    """Features as in ``image_features``, each photo encoded once; the prompts must not change any more."""
     encoded: dict[int, Tensor] = {}
 
-    def images(part: Judged) -> Tensor:
+    def images(split: Split, part: Judged) -> Tensor:
         if id(part) not in encoded:
-            encoded[id(part)] = image_features(prompted, setting.source, setting.plan.split, part)
+            encoded[id(part)] = image_features(prompted, setting.source, split, part)
         return encoded[id(part)]
 
-    result = setting.judge(lambda part: prompted.logits(images(part), part.names))
+    return images
+
+
+def answers(setting: Setting, prompted: Prompted, images: Images) -> tuple[Parts, dict[str, Parts]]:
+    """What the method answers, and what it would answer in the other ways that a bundle may need."""
+
+    def judged(**way: bool) -> Parts:
+        return setting.judge(lambda part: prompted.logits(images(setting.plan.split, part), part.names, **way))
+
     others: dict[str, Parts] = {}
     if prompted.method.head() is not None:
-        others["text-branch"] = setting.judge(lambda part: prompted.logits(images(part), part.names, text_only=True))
+        others[TEXT_BRANCH] = judged(text_only=True)
     if prompted.method.per_image:
-        others["mean-image"] = setting.judge(lambda part: prompted.logits(images(part), part.names, frozen=True))
-    return result, others
+        others[MEAN_IMAGE] = judged(frozen=True)
+    return judged(), others
+
+
+def confidence(setting: Setting, prompted: Prompted, images: Images) -> Fitted | None:
+    """How far a bundle's answers for the base classes can be trusted; None where photos do not suffice.
+
+    Fitted on validation photos of the base classes and measured on the judged ones. Without enough validation photos
+    the judged ones are cross-fitted. New classes' photos are the unknown ones. A prompt that depends on the photo is
+    that for the mean photo, since a bundle has no other.
+    """
+    base, new, held, split = setting.judge.base, setting.judge.new, setting.held, setting.plan.split
+    if base is None:
+        return None
+    head, bias = prompted.method.head(), float(getattr(setting.backbone.model, "logit_bias", None) or 0)
+    shift = bias if head is None else bias * (1 - head.mix)
+
+    def logits(split: Split, part: Judged) -> Doubles:
+        found = prompted.logits(images(split, part), base.names, frozen=True)
+        return (found + shift).double().cpu().numpy()
+
+    def photos(split: Split, part: Judged) -> Photos:
+        return Photos(logits(split, part), part.labels.numpy())
+
+    unknown = None if new is None else logits(split, new)
+    if held is None or len(held.labels) < LEAST_PHOTOS:
+        return calibrate(setting.source.name, photos(split, base), unknown=unknown)
+    return calibrate(setting.source.name, photos("val", held), photos(split, base), unknown)
 
 
 def held_out(setting: Setting) -> tuple[str, ...]:

@@ -24,7 +24,9 @@ class Schedule:
     """How a method is trained unless the user says otherwise (`loop.learning_rate`).
 
     Attributes:
-        epochs, learning_rate, batch_size: as published for 16 shots and ViT-B/16.
+        epochs: as published for 16 shots and ViT-B/16.
+        learning_rate: likewise.
+        batch_size: likewise.
         optimiser: SGD with ``momentum``, or Adam with ``eps``.
         momentum: of SGD.
         weight_decay: of both.

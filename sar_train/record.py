@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from sar_train.confidence import Fitted
 from sar_train.evaluate import Evaluation, harmonic_mean
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 Parts = dict[str, Evaluation | None]
 """Evaluations of base and new classes."""
+TEXT_BRANCH, MEAN_IMAGE = "text-branch", "mean-image"
+"""Ways to answer other than the run's own: without the head, and with the prompt for the mean training photo."""
 PACKAGES = ("sar-clip", "torch", "open_clip_torch", "timm", "numpy", "safetensors")
 
 
@@ -56,6 +59,7 @@ class Results:
         result: what the method answers.
         others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
             ``mean-image`` with the prompt for the mean training photo.
+        confidence: what a bundle's answers can be judged by; None where photos did not suffice.
         zero_shot: what the hand-crafted prompt answers.
         probe_accuracy: a linear probe on the same shots, percent; None where nothing is judged.
         relations: `sar_train.relations`: how many held-out names, and Spearman's correlation before and after, None
@@ -66,6 +70,7 @@ class Results:
 
     result: Parts
     others: dict[str, Parts]
+    confidence: Fitted | None
     zero_shot: Parts
     probe_accuracy: float | None
     relations: dict[str, float | None]
@@ -98,6 +103,7 @@ def make_record(setting: Setting, results: Results) -> dict[str, Any]:
         "dataset": dataset_entry(setting),
         "metrics": scores(results.result),
         "other_metrics": {name: scores(parts) for name, parts in results.others.items()},
+        "calibration": results.confidence and dataclasses.asdict(results.confidence),
         "zero_shot": scores(results.zero_shot),
         "linear_probe": {"base_accuracy": results.probe_accuracy},
         "relations": results.relations,

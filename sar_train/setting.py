@@ -29,11 +29,17 @@ from sar_train.protocol import Plan, plan
 from sar_train.regulariser import regularisers
 
 Tell = Callable[[str], None]
+_MOST_HELD = 1000
+"""Validation photos that confidence is fitted on; a quantile of as many is known to a point."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What does not change while a run trains."""
+    """What does not change while a run trains.
+
+    ``held`` are validation photos of the base classes, which confidence is fitted on; None where there are none, or the
+    run is judged on them.
+    """
 
     config: RunConfig
     backbone: Backbone
@@ -42,6 +48,7 @@ class Setting:
     template: str
     problem: Problem
     judge: Judge
+    held: Judged | None
     novel: NovelNames | None
     schedule: Schedule
 
@@ -97,6 +104,7 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     problem = _problem(source, chosen, config, backbone, template)
     tell(f"{source.name}: {len(base)} classes, {len(problem.labels)} photos to learn from, judged on {chosen.split}")
     judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
+    held = None if chosen.split == "val" else _judged(source, chosen.base, "val", most=_MOST_HELD)
     with torch.no_grad():
         prompts = sketch.prompts(Classes(tuple(base), problem.handcrafted))
     novel = None
@@ -112,7 +120,7 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
             template=template,
         )
         _tell_of_novel(novel, tell, excluded=config.exclude_eval_names)
-    return Setting(config, backbone, source, chosen, template, problem, judge, novel, schedule)
+    return Setting(config, backbone, source, chosen, template, problem, judge, held, novel, schedule)
 
 
 def _make(
@@ -226,12 +234,17 @@ def _problem(
     )
 
 
-def _judged(source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split) -> Judged | None:
+def _judged(
+    source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split, *, most: int | None = None
+) -> Judged | None:
+    """Photos of some classes, of more than ``most`` as many at random, the same ones in every run."""
     place = {label: i for i, label in enumerate(classes)}
     labels = source.labels(split)
     rows = torch.tensor([i for i, label in enumerate(labels.tolist()) if label in place], dtype=torch.long)
     if not len(rows):
         return None
+    if most is not None and len(rows) > most:
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].sort().values]
     names = [source.class_names[label] for label in classes]
     truth = torch.tensor([place[int(label)] for label in labels[rows]])
     return Judged(names, source.plain(split, rows), truth, rows)

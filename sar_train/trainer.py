@@ -64,8 +64,10 @@ def run(
     state, spent = _start(setting, method, out, resume=resume, tell=tell)
     _train(setting, state, _after_epoch(setting, out, tell, spent))
     trained = time.monotonic()
+    images = measures.images_once(setting, prompted)
     results = Results(
-        *measures.answers(setting, prompted),
+        *measures.answers(setting, prompted, images),
+        confidence=measures.confidence(setting, prompted, images),
         zero_shot=zero_shot,
         probe_accuracy=probe,
         relations={

@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer import __version__
+from sar_infer.cli.bulk import BulkOptions, bulk_options, classify_in_bulk
 from sar_infer.errors import SarInferError
 from sar_infer.inputs import STDIN, expand
 from sar_infer.options import Refusal, one_blas_thread, option
 from sar_infer.output import FORMATS
 from sar_infer.profile import Profile
+from sar_infer.results import Judging, Unknown
 
 if TYPE_CHECKING:
     from sar_infer.class_set import ClassSet
     from sar_infer.classifier import Classifier
+    from sar_infer.precision import Asked
     from sar_infer.results import ImageResult
     from sar_infer.sessions import Device
 
 _PROGRESS_FROM = 32
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,24 @@ class Options:
     top_k: int
     format: str
     device: Device
+    precision: Asked
     threads: int | None
-    batch_size: int
+    batch_size: int | None
     profile: bool
     info: bool
+    unknown: Unknown | None
+    threshold: float | None
+    coverage: float | None
+    explain: bool
+
+    @property
+    def judging(self) -> Judging:
+        """What is asked for beside the classes.
+
+        Raises:
+            InputError: it cannot be meant.
+        """
+        return Judging(self.unknown, self.threshold, self.coverage, self.explain)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -54,52 +72,86 @@ class Options:
 @option("--bundle", type=click.Path(), help="Bundle folder.  [default: the one that ships with sar-clip]")
 @option("--bank", type=click.Path(), help="Bank file to use in place of the bundle's.")
 @option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to print for each image.")
-@option("--format", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="Form of the output.")
+@option(
+    "--format",
+    type=click.Choice([*FORMATS, "parquet"]),
+    default="text",
+    show_default=True,
+    help="Form of the output; of parts, parquet (the default) or jsonl.",
+)
 @option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run.")
+@option("--precision", type=click.Choice(["fp32", "fp16", "int8", "auto"]), default="fp32", show_default=True,
+        help="Smaller graphs that the bundle has; auto: int8 on a CPU, fp16 on a GPU, where it has them.")  # fmt: skip
 @option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: chosen by onnxruntime]")
-@option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Images encoded together.")
+@option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Images encoded together.  [default: 16; with --out 4, on a GPU 64]",
+)
+@option(
+    "--unknown",
+    type=click.Choice(["score", "energy"]),
+    is_flag=False,
+    flag_value="score",
+    help="Say of a photo that it is none of the classes, by the best score, or by the energy of all. Write it behind "
+    "IMAGE, or as --unknown=score.",
+)
+@option("--threshold", type=float, metavar="X", help="With --unknown: least score or largest energy of a known photo.")
+@option("--coverage", type=float, metavar="P", help="Give the set of classes that holds the true one so often, as 0.9.")
+@option("--explain", is_flag=True, help="Say how sure the best class is, and what it is nearest to.")
 @option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on.")
+@bulk_options
 @click.option("--info", is_flag=True, help="Describe the bundle and exit.")
 @click.version_option(__version__, prog_name="sar-classify")
 def main(**values: Any) -> None:
     """Classify photos by class names, those of a bundle's bank and any that you write down.
 
-    IMAGE is a file, a folder, a glob pattern, or - for an image on standard input.
+    IMAGE is a file, a folder, a glob pattern, or - for an image on standard input. With --out it may also be a tar
+    shard (webdataset), a Parquet file with the bytes of images, a list (.txt, .lst) of paths or URLs, or a URL (s3://,
+    gs://, az://); a run that was interrupted goes on with --resume, and every input has one row.
 
     \b
     sar-classify cat.jpg
     sar-classify photos/ --classes new.txt --top-k 3 --format jsonl
     sar-classify 'photos/**/*.png' --classes new.txt --only
+    sar-classify 's3://bucket/shard-{0000..0999}.tar' --out answers/ --resume
 
     A line of new.txt is a class name, or a name and the phrases to look for: "name = phrase | phrase".
 
     Exit code: 0 if all images were classified, 1 if one or more could not be read, 2 if nothing was done because
     something in the call is wrong.
     """  # noqa: D301 - \b is for click
+    bulk = BulkOptions.taken(values)
     options = Options(**values)
     one_blas_thread()
     try:
         if options.info:
             _print_info(options)
             return
-        failed = _classify(options)
+        _check(options, bulk)
+        code = classify_in_bulk(options, bulk) if bulk.out else min(1, _classify(options))
     except SarInferError as error:
         raise Refusal(str(error)) from None
-    sys.exit(1 if failed else 0)
+    sys.exit(code)
 
 
-def _classify(options: Options) -> int:
-    """Do the work and return how many images could not be read."""
+def _check(options: Options, bulk: BulkOptions) -> None:
     if not options.images:
         raise Refusal("no image given; see sar-classify --help")
     if options.only and not options.classes:
         raise Refusal("--only needs --classes")
+    if options.format == "parquet" and not bulk.out:
+        raise Refusal("--format parquet needs --out")
+
+
+def _classify(options: Options) -> int:
+    """Do the work and return how many images could not be read."""
     paths = expand(options.images)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about a picture becomes its error
     profile = Profile()
     classifier, classes = _prepare(options, profile)
     sources = (sys.stdin.buffer.read() if path == STDIN else path for path in paths)
-    results = classifier.stream(sources, classes, options.top_k, options.batch_size, profile)
+    results = classifier.stream(sources, classes, options.top_k, options.batch_size or _BATCH, profile, options.judging)
     failed = _print(_named(results, paths), options.format, len(paths))
     if options.profile:
         _print_profile(profile, classifier.start())
@@ -112,7 +164,9 @@ def _prepare(options: Options, profile: Profile) -> tuple[Classifier, ClassSet]:
     from sar_infer.names import read_class_file
 
     with profile.phase("open"):
-        classifier = Classifier.open(options.bundle, options.device, options.bank, options.threads)
+        classifier = Classifier.open(
+            options.bundle, options.device, options.bank, options.threads, options.precision
+        )
         classifier.start()
     with profile.phase("names"):
         given = None
@@ -121,7 +175,9 @@ def _prepare(options: Options, profile: Profile) -> tuple[Classifier, ClassSet]:
             given = file.classes
             for warning in file.warnings:
                 click.echo(f"Warning: {warning}", err=True)
-        return classifier, classifier.class_set(given, options.only)
+        classes = classifier.class_set(given, options.only)
+        classifier.judge(classes, options.top_k, options.judging)
+        return classifier, classes
 
 
 def _named(results: Iterator[ImageResult], paths: list[str]) -> Iterator[ImageResult]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from sar_infer.errors import ServerError
-from sar_infer.results import ImageResult, Prediction
+from sar_infer.results import Explanation, ImageResult, Prediction
 
 T = TypeVar("T")
 _SHOWN = 200
@@ -68,10 +68,27 @@ def read(reply: Reply, parse: Callable[[Any], T]) -> T:
 def image_result(name: str, found: Any) -> ImageResult:
     """One of ``results`` of ``/v1/classify``, under the name that the caller knows the picture by."""
     predictions = tuple(
-        Prediction(p["label"], float(p["score"]), float(p["logit"]), float(p["similarity"]), p["source"])
+        Prediction(
+            p["label"],
+            float(p["score"]),
+            float(p["logit"]),
+            float(p["similarity"]),
+            p["source"],
+            p.get("calibrated", False),  # which a server of version 0.1 does not tell
+        )
         for p in found["predictions"]
     )
-    return ImageResult(name, predictions, found["error"], found["branch"])
+    label_set, why = found.get("label_set"), found.get("explanation")
+    return ImageResult(
+        name,
+        predictions,
+        found["error"],
+        found["branch"],
+        found.get("unknown"),
+        found.get("reason"),
+        None if label_set is None else tuple(label_set),
+        None if why is None else Explanation(**{**why, "nearest": tuple((n, float(c)) for n, c in why["nearest"])}),
+    )
 
 
 def class_entry(found: Any) -> ClassEntry:

@@ -15,7 +15,7 @@ from sar_infer.client.exchange import Call, Pause, Steps
 from sar_infer.client.options import Mode, Options
 from sar_infer.client.pictures import Picture, Portions, load, several
 from sar_infer.errors import InputError
-from sar_infer.results import ImageResult
+from sar_infer.results import PLAIN, ImageResult, Judging, Unknown
 
 if TYPE_CHECKING:
     from sar_infer.class_set import Classes
@@ -52,10 +52,14 @@ class AsyncClient:
         only: bool = False,
         top_k: int = 5,
         *,
+        unknown: Unknown | None = None,
+        explain: bool = False,
+        coverage: float | None = None,
         mode: Mode | None = None,
     ) -> list[ImageResult]:
         """Classify pictures, as ``Client.classify`` does."""
-        return [result async for result in self.stream(images, classes, only, top_k, mode=mode)]
+        judging = Judging(unknown, coverage=coverage, explain=explain)
+        return [result async for result in self.stream(images, classes, only, top_k, mode=mode, judging=judging)]
 
     async def stream(
         self,
@@ -66,6 +70,7 @@ class AsyncClient:
         *,
         mode: Mode | None = None,
         batch_size: int = 8,
+        judging: Judging = PLAIN,
         in_flight: int = 4,
     ) -> AsyncIterator[ImageResult]:
         """Classify any number of pictures in constant memory.
@@ -77,6 +82,7 @@ class AsyncClient:
             top_k: As in ``classify``.
             mode: As in ``classify``.
             batch_size: Pictures of a request at most.
+            judging: What to tell beside the classes.
             in_flight: Requests that are under way at once, at most.
 
         Yields:
@@ -87,7 +93,7 @@ class AsyncClient:
         """
         if in_flight < 1:
             raise InputError(f"expected in_flight of 1 or more, got {in_flight}")
-        options = Options.of(classes, only, top_k, mode)
+        options = Options.of(classes, only, top_k, mode, judging)
         under_way: deque[asyncio.Task[list[ImageResult]]] = deque()
         try:
             async for pictures in self._portions(images, batch_size):

@@ -13,7 +13,7 @@ from sar_infer.client.calls import Calls, rows
 from sar_infer.client.exchange import Call, Pause, Steps
 from sar_infer.client.options import Mode, Options
 from sar_infer.client.pictures import Picture, Portions, load, several
-from sar_infer.results import ImageResult
+from sar_infer.results import PLAIN, ImageResult, Judging, Unknown
 
 if TYPE_CHECKING:
     from sar_infer.class_set import Classes
@@ -63,6 +63,9 @@ class Client:
         only: bool = False,
         top_k: int = 5,
         *,
+        unknown: Unknown | None = None,
+        explain: bool = False,
+        coverage: float | None = None,
         mode: Mode | None = None,
     ) -> list[ImageResult]:
         """Classify pictures, as ``Classifier.classify`` does; many pictures are sent in several requests.
@@ -72,6 +75,9 @@ class Client:
             classes: Names to add to the bank's, or phrases by name.
             only: Choose from ``classes`` alone.
             top_k: How many classes to return for each picture, at most.
+            unknown: Say whether the best class is to be believed, by its ``score`` or by the ``energy``.
+            explain: Give the reasons for the best class.
+            coverage: Give the set of classes that holds the true one with this probability.
             mode: ``bank``, ``extend`` or ``only``, the server's own word for what to choose from.
 
         Returns:
@@ -80,7 +86,8 @@ class Client:
         Raises:
             InputError: ``classes`` is a string, or ``only`` and ``mode`` disagree.
         """
-        return list(self.stream(images, classes, only, top_k, mode=mode))
+        judging = Judging(unknown, coverage=coverage, explain=explain)
+        return list(self.stream(images, classes, only, top_k, mode=mode, judging=judging))
 
     def stream(
         self,
@@ -91,9 +98,10 @@ class Client:
         *,
         mode: Mode | None = None,
         batch_size: int = 16,
+        judging: Judging = PLAIN,
     ) -> Iterator[ImageResult]:
         """Classify any number of pictures in constant memory, at most ``batch_size`` a request, one after the other."""
-        options = Options.of(classes, only, top_k, mode)
+        options = Options.of(classes, only, top_k, mode, judging)
         for pictures in self._portions(images, batch_size):
             yield from self._run(self._calls.classify(pictures, options))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sar_infer.client.exchange import Call
 from sar_infer.client.pictures import Picture
 from sar_infer.errors import InputError
+from sar_infer.results import PLAIN, Judging
 
 if TYPE_CHECKING:
     from sar_infer.class_set import Classes
@@ -24,15 +25,20 @@ class Options:
     classes: Mapping[str, tuple[str, ...]]
     mode: Mode | None
     top_k: int
+    judging: Judging = PLAIN
 
     @classmethod
-    def of(cls, classes: Classes | None, only: bool, top_k: int, mode: Mode | None) -> Options:
+    def of(
+        cls, classes: Classes | None, only: bool, top_k: int, mode: Mode | None, judging: Judging = PLAIN
+    ) -> Options:
         """The options of a call.
 
         Raises:
             ClassNameError: a name has no phrases, or something is not text.
-            InputError: ``classes`` is a single string, or ``only`` and ``mode`` disagree.
+            InputError: ``classes`` is a single string, ``only`` and ``mode`` disagree, or a threshold is asked for.
         """
+        if judging.threshold is not None:
+            raise InputError("a server has its bundle's threshold; leave it out")
         if only and mode not in (None, "only"):
             raise InputError(f"only and mode {mode!r} disagree; give one of them")
         phrases = {}
@@ -40,11 +46,14 @@ class Options:
             from sar_infer.class_set import phrases_by_name
 
             phrases = phrases_by_name(classes)
-        return cls(phrases, "only" if only else mode, top_k)
+        return cls(phrases, "only" if only else mode, top_k, judging)
 
     def call(self, pictures: Sequence[Picture]) -> Call:
         """A form; JSON where a class has phrases of its own, which a form cannot say."""
-        fields: dict[str, Any] = {"top_k": self.top_k} | ({} if self.mode is None else {"mode": self.mode})
+        asked = {"mode": self.mode, "unknown": self.judging.unknown, "coverage": self.judging.coverage}
+        fields: dict[str, Any] = {"top_k": self.top_k} | {k: v for k, v in asked.items() if v is not None}
+        if self.judging.explain:
+            fields["explain"] = "true"
         if all(phrases == (name,) for name, phrases in self.classes.items()):
             fields |= {"classes": list(self.classes)}
             return Call("POST", "/v1/classify", fields=fields, files=[picture.data for picture in pictures])

@@ -30,6 +30,8 @@ MIB = 2**20
 @option("--state", type=click.Path(), help="Folder for classes that are added at run time.  [default: none]")
 @option("--api-key-file", type=click.Path(), help="File with the key that requests must carry.")
 @option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run.")
+@option("--precision", type=click.Choice(["fp32", "fp16", "int8", "auto"]), default="fp32", show_default=True,
+        help="Smaller graphs that the bundle has; auto: int8 on a CPU, fp16 on a GPU, where it has them.")  # fmt: skip
 @option(
     "--workers", type=click.IntRange(min=1), help="Batches that run at once.  [default: 2, or a quarter of the cores]"
 )
@@ -127,6 +129,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         state=Path(values["state"]) if values["state"] else None,
         key=_key(values["api_key_file"]),
         device=values["device"],
+        precision=values["precision"],
         threads=values["threads"],
         workers=values["workers"],
         max_batch=values["max_batch"],

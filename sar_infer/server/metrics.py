@@ -39,6 +39,7 @@ class Metrics:
         self.top_score = Histogram(
             "sar_top_score", "Score of the best class of each picture.", buckets=_SCORES, registry=registry
         )
+        self.unknown = Counter("sar_unknown", "Pictures that are none of the classes, as asked for.", registry=registry)
         self.names = Counter("sar_names_embedded", "Class names given to the name encoder.", registry=registry)
         self.sets = Counter("sar_class_sets", "Class sets asked for.", ["cache"], registry=registry)
         self.classes = Gauge("sar_bank_classes", "Classes in the bank.", ["origin"], registry=registry)

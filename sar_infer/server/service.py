@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sar_infer.probe import MIN_COSINE
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
@@ -208,7 +207,7 @@ class Service:
             except Exception as error:  # whatever it is, the model does not answer
                 _log.exception("the probe failed")
                 return Readiness(False, None, f"the probe failed: {error}")
-        if not cosine >= MIN_COSINE:
+        if not cosine >= engine.least_cosine:
             return Readiness(
                 False,
                 cosine if math.isfinite(cosine) else None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sar_infer.images import MAX_PIXELS
+from sar_infer.precision import Asked
 from sar_infer.sessions import Device
 
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP")
@@ -46,6 +47,7 @@ class Settings:
         state: Folder of the bank file that holds classes added at run time; None serves the bundle's bank as it is.
         key: What ``Authorization: Bearer`` must carry; None asks for nothing and allows no change.
         device: Where the encoders run.
+        precision: ``fp32``, or smaller graphs of the bundle.
         threads: Threads of one batch. Of this and the next three, None is chosen by ``sizing``.
         workers: Batches that run at once.
         max_batch: Pictures that run together at most.
@@ -59,6 +61,7 @@ class Settings:
     state: Path | None = None
     key: str | None = field(default=None, repr=False)
     device: Device = "auto"
+    precision: Asked = "fp32"
     threads: int | None = None
     workers: int | None = None
     max_batch: int | None = None

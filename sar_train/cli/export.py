@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sar_train.cli import handover
 from sar_train.cli.common import guarded, option
+from sar_train.cli.smaller import Smaller, smaller_options
 
 if TYPE_CHECKING:
     from sar_infer.artefact import Manifest
@@ -27,7 +29,9 @@ Examples:
   sar-export runs/cocoop --approximate mean-image --out exports/cocoop
   sar-export --handcrafted "a photo of a {}." --backbone ViT-B-16-quickgelu --pretrained openai \\
              --classes names.txt --out exports/untuned
-  sar-export --verify exports/demo
+  sar-export exports/demo --precision int8 --photos photos/ --out exports/fast
+  sar-export exports/demo --triton triton/
+  sar-export --verify exports/demo --photos photos/
 """
 
 
@@ -56,12 +60,25 @@ Examples:
     type=click.Choice(["mean-image"]),
     help="For a method whose prompt depends on the photo (cocoop): export the prompt for the mean training photo.",
 )
+@option(
+    "--with-reference",
+    is_flag=True,
+    help="Add the name encoder of the hand-crafted prompt, which `sar-bank lint` compares new names with.",
+)
+@option(
+    "--triton",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="RUN is a bundle: write a Triton model repository that answers for its bank, in a new folder.",
+)
+@smaller_options
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @option(
     "--verify",
     type=click.Path(path_type=Path),
     metavar="BUNDLE",
-    help="Check a bundle again, without torch: its files, its probe, its bank.",
+    help="Measure a bundle again with what is installed now, without torch: what moved, and how far. With --photos, a "
+    "folder for each class, accuracy too. Exit code 1 if something moved beyond its bound.",
 )
 @option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -75,15 +92,25 @@ def main(
     The bundle is compared with torch and opened before it gets its name; a bundle that fails a check is not written.
     """
     as_json = form == "json"
+    others = {"out": out, "overwrite": overwrite, **given}
     if verify is not None:
-        click.echo(_verified(verify, as_json=as_json))
+        handover.verify(verify, {"run": run, **others}, as_json=as_json, quiet=quiet)
+    if given.pop("triton") is not None:
+        handover.triton(run, others, as_json=as_json)
         return
-    out = _target(run, out, given["handcrafted"], overwrite=overwrite)
+    smaller = Smaller.taken(given)
+    is_bundle = smaller.check(run, given)
+    with_reference = given.pop("with_reference")
+    out = _target(run, out, given["handcrafted"], overwrite=overwrite, with_reference=with_reference)
 
     def tell(line: str) -> None:
         if not quiet:
             click.echo(line, err=True)
 
+    if run is not None and is_bundle:
+        changed, lines = smaller.write(run, out, given["photos"], overwrite=overwrite, tell=tell)
+        click.echo(_as_json(out, changed) if as_json else "\n".join(lines))
+        return
     source = _source(run, tell, **{key: value for key, value in given.items() if key != "photos"})
     from sar_train.export.bundle import export_bundle
     from sar_train.export.report import report
@@ -94,18 +121,28 @@ def main(
         command=shlex.join(["sar-export", *sys.argv[1:]]),
         photos=_photos(given["photos"]),
         overwrite=overwrite,
+        with_reference=with_reference,
         tell=tell,
     )
-    click.echo(_as_json(out, manifest) if as_json else report(out, manifest, len(source.phrases)))
+    lines = [report(out, manifest, len(source.phrases))]
+    if smaller:
+        if not as_json:
+            click.echo(lines.pop())  # which stands whatever becomes of the rest
+        manifest, lines = smaller.write(out, out, given["photos"], overwrite=True, tell=tell)
+    click.echo(_as_json(out, manifest) if as_json else "\n".join(lines))
 
 
-def _target(run: Path | None, out: Path | None, template: str | None, *, overwrite: bool) -> Path:
+def _target(
+    run: Path | None, out: Path | None, template: str | None, *, overwrite: bool, with_reference: bool
+) -> Path:
     """Refuse what cannot succeed before anything heavy is loaded."""
     from sar_infer.staging import check_target
     from sar_train.errors import ConfigError
 
     if (run is None) == (template is None):
         raise ConfigError("expected a RUN folder, or --handcrafted TEMPLATE in its place")
+    if template is not None and with_reference:
+        raise ConfigError("--handcrafted: its name encoder is the hand-crafted one; leave --with-reference out")
     if out is None:
         raise ConfigError("expected --out DIR, the folder of the new bundle")
     check_target(out, overwrite=overwrite)
@@ -153,18 +190,6 @@ def _photos(folder: Path | None) -> list[Path]:
     return found[:: -(-len(found) // MOST_PHOTOS) or 1]
 
 
-def _verified(path: Path, *, as_json: bool) -> str:
-    from sar_train.export.verify import verify_bundle
-
-    found = verify_bundle(path)
-    if as_json:
-        return json.dumps({"bundle": str(path)} | dataclasses.asdict(found))
-    return (
-        f"{path}: intact; probe at cosine {found.probe_cosine:.7f}; {found.names:,} bank rows made again differ by at "
-        f"most {found.name_max_difference:.1e}; batches agree to {found.batch_max_difference:.1e}"
-    )
-
-
 def _as_json(out: Path, manifest: Manifest) -> str:
     from sar_train.export.report import size
 
@@ -173,6 +198,7 @@ def _as_json(out: Path, manifest: Manifest) -> str:
         "digest": manifest.digest,
         "encoder_digest": manifest.encoder_digest,
         "bytes": size(manifest),
+        "precisions": {name: dataclasses.asdict(graphs) for name, graphs in manifest.precisions.items()},
         "passport": dataclasses.asdict(manifest.passport),
     }
     return json.dumps(content, ensure_ascii=False)

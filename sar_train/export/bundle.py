@@ -17,7 +17,6 @@ from sar_infer.artefact import (
     BANK,
     HEAD,
     IMAGE_ENCODER,
-    MANIFEST,
     NAME_ENCODER,
     SCHEMA_VERSION,
     TOKENIZER,
@@ -26,19 +25,20 @@ from sar_infer.artefact import (
     Probe,
     Provenance,
     TokenizerSpec,
-    file_entry,
 )
 from sar_infer.bank import ClassBank
 from sar_infer.files import write_file
+from sar_infer.sealing import seal
 from sar_infer.staging import staged
 from sar_train.export import tokenizer
-from sar_train.export.compact import compact
+from sar_train.export.compact import write_graph
 from sar_train.export.digest import encoder_digest
 from sar_train.export.head import class_head
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.layout import Layout, layout, tokenizer_spec
 from sar_train.export.name_encoder import export_name_encoder
 from sar_train.export.parity import compare, compare_answers
+from sar_train.export.reference import write_reference
 from sar_train.export.source import Source
 from sar_train.export.verify import Rows, generated_pixels, verify_bundle
 from sar_train.record import versions
@@ -55,6 +55,7 @@ def export_bundle(
     command: str,
     photos: Sequence[Path] = (),
     overwrite: bool = False,
+    with_reference: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Build, check and move into place.
@@ -65,6 +66,7 @@ def export_bundle(
         command: how this export was asked for, for the manifest.
         photos: pictures for the comparison with torch; without them, generated ones.
         overwrite: replace a bundle that is there.
+        with_reference: add the name encoder of the hand-crafted prompt, which new names are compared with.
         tell: is called with a line of progress now and then.
 
     Raises:
@@ -85,13 +87,15 @@ def export_bundle(
             head.save(folder / HEAD)
         write_file(folder / TOKENIZER, tokenizer.compress(merges))
         tell("writing the graphs")
-        _write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
-        _write_graph(folder / NAME_ENCODER, export_name_encoder(source.prompted, placed))
+        write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
+        write_graph(folder / NAME_ENCODER, export_name_encoder(source.prompted, placed))
         tell("comparing with torch")
         names = _some([phrase for phrases in source.phrases.values() for phrase in phrases])
         parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
-        manifest = _manifest(source, placed, spec, digest, folder, parity, command)
-        write_file(folder / MANIFEST, manifest.dump().encode())
+        reference = write_reference(folder, source, names) if with_reference else None
+        manifest = _manifest(source, placed, spec, digest, parity, command)
+        manifest = dataclasses.replace(manifest, reference=reference, head=HEAD if head else None)
+        manifest = seal(folder, manifest, bank)
         tell("opening the bundle")
         verify_bundle(folder)
         if head:
@@ -110,9 +114,10 @@ def make_bank(source: Source, digest: str) -> ClassBank:
 
 
 def _manifest(
-    source: Source, placed: Layout, spec: TokenizerSpec, digest: str, folder: Path, parity: Parity, command: str
+    source: Source, placed: Layout, spec: TokenizerSpec, digest: str, parity: Parity, command: str
 ) -> Manifest:
-    backbone, files = source.backbone, {path.name: file_entry(path) for path in sorted(folder.iterdir())}
+    """All that is known before the folder is sealed."""
+    backbone = source.backbone
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -128,22 +133,29 @@ def _manifest(
         preprocess=backbone.preprocess,
         tokenizer=spec,
         encoder_digest=digest,
-        files=files,
+        files={},
         passport=dataclasses.replace(source.passport, parity=parity),
         provenance=Provenance(created, command, _versions(), source.licences),
         probe=_probe(source),
-        head=HEAD if HEAD in files else None,
-    ).sealed()
+        **_confidence(source),
+    )
+
+
+def _confidence(source: Source) -> dict[str, Any]:
+    """The fields of the manifest that answers are judged by."""
+    known = source.confidence
+    if known is None:
+        return {}
+    return {
+        "temperature": known.temperature,
+        "thresholds": known.thresholds,
+        "conformal": known.conformal,
+        "calibrated": source.calibrated,
+    }
 
 
 def _some(names: Sequence[str]) -> Sequence[str]:
     return names[:: -(-len(names) // MOST_NAMES)]
-
-
-def _write_graph(path: Path, model: onnx.ModelProto) -> None:
-    small = compact(model)
-    onnx.checker.check_model(small, full_check=True)
-    write_file(path, small.SerializeToString(deterministic=True))
 
 
 def _probe(source: Source) -> Probe:
@@ -159,4 +171,4 @@ def _logit_bias(source: Source) -> float | None:
 
 def _versions() -> dict[str, str]:
     exporter = {"onnx": onnx.__version__, "onnxscript": version("onnxscript"), "onnxruntime": onnxruntime.__version__}
-    return versions() | exporter
+    return versions() | exporter | {"Pillow": version("Pillow")}  # which decodes and resizes at run time

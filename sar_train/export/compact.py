@@ -9,16 +9,26 @@ opens the model, so that a running session is the same as before.
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from sar_infer.files import write_file
+
 SMALLEST = 4096
 """Elements from which a tensor is worth a node."""
 
 Array = npt.NDArray[np.float32]
+
+
+def write_graph(path: Path, model: onnx.ModelProto) -> None:
+    """Write a model as a file of a bundle: compact, checked, the same bytes every time."""
+    small = compact(model)
+    onnx.checker.check_model(small, full_check=True)
+    write_file(path, small.SerializeToString(deterministic=True))
 
 
 def compact(model: onnx.ModelProto) -> onnx.ModelProto:

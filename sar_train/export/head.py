@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sar_infer.head import ClassHead
 from sar_infer.names import name_key
-from sar_train.prompted import Prompted
+
+if TYPE_CHECKING:
+    from sar_train.prompted import Prompted
 
 
 def spoken(text: str) -> str:
@@ -24,8 +27,11 @@ def head_names(prompted: Prompted, phrases: Mapping[str, Sequence[str]]) -> tupl
         prompted: whose head.
         phrases: what stands for each class of the bank.
     """
-    if prompted.method.head() is None:
-        return ()
+    return () if prompted.method.head() is None else trained_names(prompted, phrases)
+
+
+def trained_names(prompted: Prompted, phrases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The trained classes as the bank spells them, if each stands there for itself, once; else nothing."""
     themselves = {
         name_key(name): name for name, several in phrases.items() if [*map(name_key, several)] == [name_key(name)]
     }

@@ -62,7 +62,7 @@ def compare(
     tokenizer = Tokenizer.open(folder / TOKENIZER)
     tried = [*dict.fromkeys([*names, *names_of_every_length(tokenizer, spec)])]
     tokens = [[*encode_name(tokenizer, spec, name), spec.end_token] for name in tried]
-    difference = _names(folder, prompted, tried, tokens)
+    difference = name_difference(folder / NAME_ENCODER, prompted, tried, tokens)
     parity = Parity(images, min_cosine, agreement, len(tried), difference)
     _gate(parity)
     return parity
@@ -127,8 +127,18 @@ def _pixels(picture: Path | int, spec: Preprocess) -> Rows:
         raise ImageError(f"{picture}: {error}") from None
 
 
-def _names(folder: Path, prompted: Prompted, names: Sequence[str], tokens: Sequence[Sequence[int]]) -> float:
-    graph, found = open_graph(folder / NAME_ENCODER), []
+def name_difference(
+    encoder: Path, prompted: Prompted, names: Sequence[str], tokens: Sequence[Sequence[int]]
+) -> float:
+    """The largest difference between a name encoder's rows and torch's.
+
+    Args:
+        encoder: the graph.
+        prompted: the reference.
+        names: class names.
+        tokens: what the graph is fed for each, the end token included.
+    """
+    graph, found = open_graph(encoder), []
     for batch in in_batches(range(len(names)), MOST_NAMES_AT_ONCE):
         padded = np.zeros((len(batch), max(len(tokens[i]) for i in batch)), dtype=np.int64)
         for row, i in zip(padded, batch, strict=True):

@@ -8,10 +8,12 @@ from typing import Any
 
 from sar_infer.artefact import Passport, Scores
 from sar_train.checkpoint import Run
+from sar_train.confidence import Fitted
 from sar_train.errors import RunError
+from sar_train.record import MEAN_IMAGE
 
-TEXT_BRANCH, MEAN_IMAGE, PER_IMAGE = "text-branch", "mean-image", "per-image"
-"""Ways to answer other than the bundle's own: the first two are keys of a record's ``other_metrics`` too."""
+PER_IMAGE = "per-image"
+"""How a run answers whose prompt depends on the photo; a bundle cannot."""
 APPROXIMATION = (
     "an approximation: this method makes a prompt for each photo, the bundle has the prompt for the mean training photo"
 )
@@ -48,6 +50,19 @@ def passport(run: Run, *, alone: str | None = None, beside: str | None = None) -
         )
     except KeyError as error:
         raise RunError(f"record.json of the run lacks {error}") from None
+
+
+def confidence(run: Run) -> Fitted | None:
+    """What the record has to judge a bundle's answers by; None where it has nothing.
+
+    Raises:
+        RunError: the record is incomplete.
+    """
+    found = run.record.get("calibration")
+    try:
+        return None if found is None else Fitted.read(found)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"record.json of the run: calibration cannot be used ({error})") from None
 
 
 def _scores(values: Mapping[str, Any] | None) -> Scores:

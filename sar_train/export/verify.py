@@ -1,6 +1,6 @@
 """Checks of a bundle that need no torch: its files, what its graphs compute, and its own probe and bank.
 
-``sar-export`` runs them before a bundle is moved into place, and ``sar-export --verify`` at any time later.
+``sar-export`` runs them before a bundle is moved into place, and ``sar-export --verify`` (`recheck`) at any time later.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, Preprocess
+from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, Preprocess, TokenizerSpec
+from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.cache import EmbeddingCache
 from sar_infer.classifier import Classifier
 from sar_infer.preprocess import to_input
 from sar_infer.probe import probe_cosine, probe_picture
-from sar_infer.scoring import unit_rows
 from sar_infer.sessions import open_session
+from sar_infer.tokenizer import Tokenizer
 from sar_train.errors import ExportError
 
 MIN_COSINE = 0.99999
@@ -75,13 +76,39 @@ def verify_bundle(path: Path) -> Verification:
         BundleError: it is damaged or of another version.
         ExportError: the probe, a bank row or a batch comes out otherwise than it should.
     """
-    bundle = open_bundle(path)
-    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
-    result = Verification(_probe(bundle, classifier), *_names(bundle, classifier), _batches(bundle))
+    result = measure(open_bundle(path))
     _gate(path, "probe: cosine", result.probe_cosine, at_least=MIN_COSINE)
     _gate(path, "bank against name encoder: difference", result.name_max_difference, at_most=MAX_DIFFERENCE)
     _gate(path, "batches of different sizes: difference", result.batch_max_difference, at_most=MAX_DIFFERENCE)
     return result
+
+
+def measure(bundle: Bundle) -> Verification:
+    """Probe, bank and batches of an open bundle, whatever comes out.
+
+    Raises:
+        ExportError: it has no probe.
+    """
+    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
+    return Verification(_probe(bundle, classifier), *_names(bundle, classifier), _batches(bundle))
+
+
+def some_rows(bank: ClassBank) -> npt.NDArray[np.intp]:
+    """All rows of a bank, or `MOST_NAMES` of them at even steps."""
+    return np.unique(np.linspace(0, len(bank.names) - 1, min(len(bank.names), MOST_NAMES)).astype(np.intp))
+
+
+def name_batches(graph: Graph, spec: TokenizerSpec, tokenizer: Tokenizer) -> float:
+    """The largest difference between 33 names at once and fewer of them, cut to the longest of each batch."""
+    most = max(BATCHES)
+    suffix = [*tokenizer.encode(spec.suffix), spec.end_token]
+    room = spec.max_name_tokens + 1 - len(suffix)
+    tokens = np.zeros((most, min(most, room) + len(suffix)), dtype=np.int64)
+    for row, padded in enumerate(tokens):
+        length = 1 + row % room
+        padded[: length + len(suffix)] = [*range(300, 300 + length), *suffix]
+    whole = graph(tokens)
+    return float(np.max([np.abs(graph(tokens[:n, : n + len(suffix)]) - whole[:n]).max() for n in BATCHES]))
 
 
 def classified(path: Path, pictures: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]) -> Rows:
@@ -101,31 +128,25 @@ def _probe(bundle: Bundle, classifier: Classifier) -> float:
 
 
 def _names(bundle: Bundle, classifier: Classifier) -> tuple[int, float]:
-    bank = bundle.bank
-    phrases = bank.provenance.get("phrases", {})
-    chosen = np.unique(np.linspace(0, len(bank.names) - 1, min(len(bank.names), MOST_NAMES)).astype(int))
-    groups = [phrases.get(bank.names[row], [bank.names[row]]) for row in chosen]
-    rows = iter(classifier.embed_names([phrase for group in groups for phrase in group]))
-    means = [np.mean([next(rows) for _ in group], axis=0) for group in groups]
-    return len(chosen), float(np.abs(unit_rows(np.array(means)) - bank.embeddings[chosen]).max())
+    chosen = some_rows(bundle.bank)
+    found = classifier.embed_phrases([phrases(bundle.bank, bundle.bank.names[row]) for row in chosen])
+    return len(chosen), float(np.abs(found - bundle.bank.embeddings[chosen]).max(initial=0))
+
+
+def phrases(bank: ClassBank, name: str) -> tuple[str, ...]:
+    """What was embedded for a class; files of version 1 have it in their provenance."""
+    known = bank.info[name].phrases if name in bank.info else ()
+    return known or tuple(bank.provenance.get("phrases", {}).get(name, ())) or (name,)
 
 
 def _batches(bundle: Bundle) -> float:
-    """Both graphs with 33 inputs at once against fewer of them, name tokens cut to the longest of each batch."""
-    spec, tokenizer = bundle.manifest.preprocess, bundle.manifest.tokenizer
-    most = max(BATCHES)
-    pixels = np.stack([generated_pixels(spec, seed) for seed in range(most)])
-    suffix = [*bundle.tokenizer.encode(tokenizer.suffix), tokenizer.end_token]
-    room = tokenizer.max_name_tokens + 1 - len(suffix)
-    tokens = np.zeros((most, min(most, room) + len(suffix)), dtype=np.int64)
-    for row, padded in enumerate(tokens):
-        length = 1 + row % room
-        padded[: length + len(suffix)] = [*range(300, 300 + length), *suffix]
-    images, names = open_graph(bundle.path / IMAGE_ENCODER), open_graph(bundle.path / NAME_ENCODER)
-    whole, whole_names = images(pixels), names(tokens)
-    differences = [images(pixels[:n]) - whole[:n] for n in BATCHES]
-    differences += [names(tokens[:n, : n + len(suffix)]) - whole_names[:n] for n in BATCHES]
-    return float(np.max([np.abs(difference).max() for difference in differences]))
+    """Both graphs with 33 inputs at once against fewer of them."""
+    spec, images = bundle.manifest.preprocess, open_graph(bundle.path / IMAGE_ENCODER)
+    pixels = np.stack([generated_pixels(spec, seed) for seed in range(max(BATCHES))])
+    whole = images(pixels)
+    differences = [np.abs(images(pixels[:n]) - whole[:n]).max() for n in BATCHES]
+    names = name_batches(open_graph(bundle.path / NAME_ENCODER), bundle.manifest.tokenizer, bundle.tokenizer)
+    return float(np.max([*differences, names]))
 
 
 def _gate(path: Path, what: str, value: float, *, at_least: float = -np.inf, at_most: float = np.inf) -> None:

@@ -46,7 +46,8 @@ class TextTower:
         ln_final: the last LayerNorm.
         projection: (W, D).
         encode: tokenizer without start and end token.
-        start_token, end_token: their ids; the end token is the largest id of the vocabulary.
+        start_token: its id.
+        end_token: its id, the largest of the vocabulary.
     """
 
     token_embedding: nn.Embedding

@@ -16,6 +16,8 @@ from scripts import readme_commands
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "exports").rglob("*.md")])
+_README = re.search(r"readme_commands.py (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+RUN = [page for pattern in (_README[1] if _README else "").split() for page in sorted(ROOT.glob(pattern))]
 
 
 def test_one_version_everywhere() -> None:
@@ -43,11 +45,22 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_every_command_shown_is_marked(page: Path) -> None:
-    blocks = readme_commands.read(page)
-    assert blocks
-    assert [f"line {block.line}" for block in blocks if block.mark is None] == []
+    assert [f"line {block.line}" for block in readme_commands.read(page) if block.mark is None] == []
+
+
+def test_what_is_marked_to_be_run_is_run() -> None:
+    """By `make readme`; the server's page has a test of its own."""
+    marked = {page for page in PAGES if any(b.mark and b.mark["run"] for b in readme_commands.read(page))}
+    assert ROOT / "README.md" in marked
+    assert marked - {*RUN} == {ROOT / "docs" / "serving.md"}
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "adr"
+    decisions = sorted(path.name for path in folder.glob("0*.md"))
+    assert re.findall(r"\]\((0[^)]*)\)", (folder / "index.md").read_text(encoding="utf-8")) == decisions
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

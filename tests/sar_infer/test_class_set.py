@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from sar_infer.bank import ClassBank
-from sar_infer.class_set import ClassSet, build_class_set, phrases_by_name, with_head
+from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.class_set import ClassSet, build_class_set, phrases_by_name, with_calibration, with_head
 from sar_infer.errors import ClassNameError, InputError
 from sar_infer.head import ClassHead
 
@@ -143,3 +143,90 @@ def test_phrases_get_no_head_even_where_they_give_the_banks_row() -> None:
     classes = build_class_set(BANK, given, True, lambda groups: BANK.embeddings[[2]])
     np.testing.assert_array_equal(classes.embeddings, BANK.embeddings[[2, 0]])
     assert with_head(classes, HEAD, BANK).branch == "text"
+
+
+# ------------------------------------------------------------------------------------------ what is known of a class
+KNOWN = ClassBank(
+    ("Cat", "dog", "wall"),
+    np.eye(3, dtype=np.float32),
+    "e",
+    info={
+        "Cat": ClassInfo(aliases=("puss in  boots",), threshold=0.5),
+        "wall": ClassInfo(background=True),
+    },
+)
+
+
+def of_known(classes, only: bool = False) -> ClassSet:
+    return build_class_set(KNOWN, phrases_by_name(classes), only, Embed())
+
+
+def test_an_alias_takes_the_row_of_its_class_and_its_place() -> None:
+    classes = of_known(["Puss in Boots", "owl"])
+    assert classes.names == ("dog", "wall", "Puss in Boots", "owl")
+    assert list(classes.sources) == ["bank", "bank", "bank", "extended"]
+    np.testing.assert_array_equal(classes.embeddings[2], KNOWN.embeddings[0])
+
+
+def test_what_is_known_follows_the_columns() -> None:
+    whole = of_known(None)
+    assert whole.background.tolist() == [False, False, True]
+    assert whole.embeddings is KNOWN.embeddings
+    np.testing.assert_array_equal(whole.thresholds, np.float32([0.5, np.nan, np.nan]))
+    mixed = of_known({"cat": "cat", "owl": "owl", "dog": ["dog", "hound"]})
+    assert mixed.names == ("wall", "cat", "owl", "dog")
+    assert mixed.background.tolist() == [True, False, False, False]
+    np.testing.assert_array_equal(mixed.thresholds, np.float32([np.nan, 0.5, np.nan, np.nan]))
+    assert (built(["owl"])[0][0][0], build_class_set(BANK, {}, False, Embed()).background) == ("Cat", None)
+    assert build_class_set(BANK, phrases_by_name(["owl"]), False, Embed()).thresholds is None
+
+
+def test_background_classes_take_part_in_only_where_they_are_given() -> None:
+    assert of_known(["dog"], only=True).background.tolist() == [False]
+    assert of_known(["dog", "wall"], only=True).background.tolist() == [False, True]
+
+
+def test_rows_given_with_the_call_have_nothing_of_the_banks_class() -> None:
+    classes = of_known({"wall": ["brick wall"], "cat": ["a cat"]})
+    assert (classes.background.tolist(), np.isnan(classes.thresholds).all()) == ([False, False, False], True)
+
+
+@pytest.mark.parametrize("given", [["dog"], ["Cat", "wall"], ["owl"], ["owl", "dog", "emu"], ["Cat", "dog", "wall"]])
+@pytest.mark.parametrize("only", [False, True])
+def test_a_large_bank_gives_the_same_in_views(monkeypatch, given: list[str], only: bool) -> None:
+    small = of_known(given, only)
+    monkeypatch.setattr("sar_infer.class_set._COPIED", 0)
+    large = of_known(given, only)
+    assert (large.names, list(large.sources)) == (small.names, list(small.sources))
+    assert len(small.blocks) == 1
+    np.testing.assert_array_equal(large.embeddings, small.embeddings)
+    np.testing.assert_array_equal(large.background, small.background)
+    np.testing.assert_array_equal(large.thresholds, small.thresholds)
+    assert all(len(block) for block in large.blocks)
+    if not only:
+        shared = [block for block in large.blocks if np.shares_memory(block, KNOWN.embeddings)]
+        assert sum(map(len, shared)) == 3 - len(set(given) & set(KNOWN.names))
+    columns = list(range(len(large.names)))[::-1]
+    np.testing.assert_array_equal(large.rows(columns), small.embeddings[::-1])
+    assert large.rows([]).shape == (0, 3)
+
+
+# ------------------------------------------------------------------------------------------------------ calibration
+def calibrated(classes, only: bool = False, bank: ClassBank = BANK, names=("Cat", "fox")) -> list[bool] | None:
+    built_ = build_class_set(bank, phrases_by_name(classes), only, Embed())
+    flags = with_calibration(built_, names, BANK).calibrated
+    return None if flags is None else flags.tolist()
+
+
+def test_a_class_is_calibrated_with_the_bundles_row_alone() -> None:
+    assert calibrated(None) == [True, False, True]
+    assert calibrated(["owl", " CAT"]) == [False, True, False, True]
+    assert calibrated(["owl"], only=True) == [False]
+    assert calibrated({"fox": ["red fox"]}) == [True, False, False]
+    assert calibrated(None, names=()) is None
+    assert calibrated(None, names=("gone",)) == [False, False, False]
+
+
+def test_another_bank_is_calibrated_where_it_has_the_same_rows() -> None:
+    rows = np.eye(3, dtype=np.float32)
+    assert calibrated(None, bank=ClassBank(("fox", "Cat"), rows[[2, 1]], "e")) == [True, False]

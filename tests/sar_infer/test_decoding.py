@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
+import io
 import threading
 
 import numpy as np
-from support.bundles import PREPROCESS
+from PIL import Image
+from support.bundles import PREPROCESS, SIZE
 
-from sar_infer.decoding import decode_batches
+from sar_infer.decoding import decode_batches, decode_picture
 from sar_infer.errors import ImageError
+from sar_infer.images import load_rgb
+from sar_infer.preprocess import least_side, to_input
 from sar_infer.profile import Profile
 
 
@@ -51,3 +56,18 @@ def test_time_is_counted_and_threads_end() -> None:
     list(decode_batches([picture(1)] * 9, PREPROCESS, 4, profile))
     assert profile.seconds["decode"] > 0
     assert threading.active_count() == before
+
+
+def test_large_jpegs_follow_the_policy_of_the_bundle() -> None:
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (512, 640, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, "JPEG", quality=95)
+    data = stream.getvalue()
+    full = to_input(load_rgb(data), PREPROCESS)
+    np.testing.assert_array_equal(decode_picture(data, PREPROCESS), full)
+    reduced = dataclasses.replace(PREPROCESS, jpeg_margin=2.0)
+    assert least_side(reduced) == 2 * SIZE
+    np.testing.assert_array_equal(decode_picture(data, reduced), to_input(load_rgb(data, least=2 * SIZE), reduced))
+    assert not np.array_equal(decode_picture(data, reduced), full)
+    (batch,) = decode_batches([data], reduced, 1, Profile())
+    np.testing.assert_array_equal(batch[0][1], decode_picture(data, reduced))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from support.bundles import reseal
 
-from sar_infer.artefact import Passport, Scores
+from sar_infer.artefact import Calibration, Passport, Scores
 from sar_infer.bundle import open_bundle
 from sar_infer.describe import describe
 
@@ -31,6 +31,25 @@ def test_what_it_is_and_how_good(bundle_copy: Path) -> None:
 def test_a_head_is_told(headed_path: Path, bundle_path: Path) -> None:
     assert lines(headed_path)["head"] == "for 4 of them, with a share of 0.7 beside the text branch"
     assert "head" not in lines(bundle_path)
+
+
+def test_how_far_it_can_be_trusted(bundle_copy: Path) -> None:
+    measured = Calibration(
+        "caltech101", 800, 1549, False, 0.123, 0.021, 1.5, 1.25, {"0.9": 0.905}, {"0.9": 1.234}, {"energy": 0.8765}
+    )
+    reseal(
+        bundle_copy,
+        passport=Passport(calibration=measured),
+        temperature=1.5,
+        thresholds={"score": 0.25, "energy": -4.5},
+        calibrated=("red", "green"),
+    )
+    found = lines(bundle_copy)
+    assert found["temperature"] == "1.500, for 2 classes"
+    assert found["unknown"] == "score below 0.250, or energy above -4.50"
+    assert found["calibration"] == "error 12.3% before, 2.1% after, on 1549 photos"
+    assert found["sets"] == "coverage 0.9: 90.5% measured, 1.23 classes each"
+    assert found["unknown by"] == "energy: AUROC 0.876 on classes that were new"
 
 
 def test_what_is_not_known_is_left_out(bundle_copy: Path) -> None:

@@ -11,6 +11,7 @@ from support.bundles import DIM, SIZE, image_weight
 from sar_infer import encoders
 from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.encoders import ImageEncoder, NameEncoder
+from sar_infer.errors import BundleError
 
 END = 49_407
 
@@ -23,6 +24,14 @@ def images(bundle_path: Path) -> ImageEncoder:
 @pytest.fixture
 def names(bundle_path: Path) -> NameEncoder:
     return NameEncoder(bundle_path / NAME_ENCODER, DIM, END, "cpu")
+
+
+def test_rows_that_are_no_rows_are_refused(images: ImageEncoder, bundle_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"image_encoder.onnx: expected finite rows \(1, \d+\), the graph gave"):
+        images.encode(np.full((1, 3, SIZE, SIZE), np.nan, dtype=np.float32))
+    wider = ImageEncoder(bundle_path / IMAGE_ENCODER, DIM + 1, "cpu")
+    with pytest.raises(BundleError, match="the graph gave"):
+        wider.encode(np.ones((1, 3, SIZE, SIZE), dtype=np.float32))
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 33])

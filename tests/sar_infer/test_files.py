@@ -21,6 +21,14 @@ def test_a_second_owner_is_told_to_wait(tmp_path: Path) -> None:
         pass
 
 
+def test_an_owner_clears_what_a_cut_off_write_left(tmp_path: Path) -> None:
+    for name in (".bank.0a1b2c3d", ".bank.0a1b2c3", ".other.0a1b2c3d", "bank.0a1b2c3d", ".bankx0a1b2c3d"):
+        (tmp_path / name).touch()
+    with owned(tmp_path / "bank"):
+        left = {path.name for path in tmp_path.iterdir()}
+    assert left == {".bank.0a1b2c3", ".other.0a1b2c3d", "bank.0a1b2c3d", ".bankx0a1b2c3d"}
+
+
 def test_pieces_are_written_end_to_end_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, [b"one", memoryview(b"two")])

@@ -174,3 +174,56 @@ def test_source_names() -> None:
     assert source_name(Path("a/b.jpg"), 3) == str(Path("a/b.jpg"))
     assert source_name("./c.jpg", 3) == "./c.jpg"
     assert source_name(b"", 3) == source_name(PICTURE, 3) == "image[3]"
+
+
+def jpeg(size: tuple[int, int], **settings) -> bytes:
+    """A smooth picture, so that all scales of it look alike."""
+    coarse = Image.fromarray(PIXELS[:6, :6]).resize(size, Image.Resampling.BICUBIC)
+    return encoded(coarse.convert(settings.pop("mode", "RGB")), "JPEG", **settings)
+
+
+@pytest.mark.parametrize(
+    ("least", "size"),
+    [(None, (800, 600)), (301, (800, 600)), (300, (400, 300)), (150, (200, 150)), (75, (100, 75)), (10, (100, 75))],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_is_allowed(least: int | None, size: tuple[int, int]) -> None:
+    assert load_rgb(jpeg((800, 600)), least=least).size == size
+    assert load_rgb(jpeg((600, 800)), least=least).size == size[::-1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"progressive": True}, {"mode": "CMYK"}, {"mode": "L"}, {"subsampling": 0}])
+def test_a_reduced_jpeg_looks_like_the_whole(settings: dict) -> None:
+    data = jpeg((800, 600), quality=95, **settings)
+    whole, small = load_rgb(data), load_rgb(data, least=150)
+    assert small.size == (200, 150)
+    assert small.mode == "RGB"
+    reduced = np.asarray(whole.resize((200, 150), Image.Resampling.BOX), dtype=float)
+    assert np.abs(np.asarray(small, dtype=float) - reduced).mean() < 2
+
+
+def test_a_reduced_jpeg_is_still_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert load_rgb(jpeg((800, 600), exif=exif), least=300).size == (300, 400)
+
+
+def test_of_several_frames_the_first_is_reduced() -> None:
+    first, second = (Image.new("RGB", (800, 600), colour) for colour in ("red", "blue"))
+    found = load_rgb(encoded(first, "MPO", save_all=True, append_images=[second]), least=150)
+    assert found.size == (200, 150)
+    assert found.getpixel((9, 9))[0] > 200
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "JPEG"])
+def test_other_formats_are_never_reduced(form: str) -> None:
+    assert load_rgb(encoded(PICTURE, form), least=1).size == (30, 20)
+
+
+def test_small_jpegs_and_open_pictures_stay_as_they_are() -> None:
+    for source in (encoded(PICTURE, "JPEG"), PICTURE, PIXELS):
+        np.testing.assert_array_equal(np.asarray(load_rgb(source, least=20)), np.asarray(load_rgb(source)))
+
+
+def test_a_truncated_jpeg_fails_at_any_scale() -> None:
+    with pytest.raises(ImageError, match="truncated"):
+        load_rgb(jpeg((800, 600))[:-400], least=75)

@@ -65,7 +65,11 @@ def test_packed_names() -> None:
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(("a", " "), "class 1 has an empty name"), (("a", "b", "a"), "class name 'a' stands more than once")],
+    [
+        (("a", " "), "class 1 has an empty name"),
+        (("a", "b", "a"), "class name 'a' stands more than once"),
+        (("a", "red\x1b[2J"), r"class name 'red\\x1b\[2J' has a control character"),
+    ],
 )
 def test_names_that_are_refused(names: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):

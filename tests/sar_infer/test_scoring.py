@@ -32,6 +32,16 @@ def test_top_k_is_the_sorted_row(scores, k: int) -> None:
     np.testing.assert_array_equal(np.take_along_axis(scores, columns, axis=1), expected)
 
 
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 400), spread=st.sampled_from([1, 3, 1000]))
+def test_top_k_of_many_columns_is_that_of_a_stable_sort(seed: int, k: int, spread: int) -> None:
+    scores = np.random.default_rng(seed).integers(0, spread, (2, 2000)).astype(np.float32)
+    np.testing.assert_array_equal(top_k(scores, k), np.argsort(-scores, axis=1, kind="stable")[:, :k])
+
+
+def test_top_k_of_a_row_that_is_no_number_is_its_first_columns() -> None:
+    assert top_k(np.full((1, 5000), np.nan, np.float32), 3).tolist() == [[0, 1, 2]]
+
+
 def test_top_k_breaks_ties_in_column_order() -> None:
     assert top_k(np.array([[1, 2, 2, 1]], np.float32), 4).tolist() == [[1, 2, 0, 3]]
 

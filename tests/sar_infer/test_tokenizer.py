@@ -76,6 +76,7 @@ def test_reads_what_the_writer_writes(tmp_path: Path) -> None:
         gzip.compress(b"#version\n"),
         gzip.compress(b"#version\na b c\n"),
         gzip.compress(b"\xff"),
+        gzip.compress(b"a b\n" * 2**22),
     ],
 )
 def test_damaged_file(tmp_path: Path, content: bytes) -> None:

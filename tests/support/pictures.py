@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 from PIL import Image
 
 
-def encoded(image: Image.Image, form: str) -> bytes:
+def encoded(image: Image.Image, form: str, **settings: Any) -> bytes:
     """The bytes of a picture in one of Pillow's formats."""
     stream = io.BytesIO()
-    image.save(stream, form)
+    image.save(stream, form, **settings)
     return stream.getvalue()
 
 

@@ -7,6 +7,7 @@ that is just a name, without phrases of its own, then has the bundle's row, as a
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import unicodedata
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bundle import Bundle
 from sar_infer.errors import BankError
 from sar_infer.names import name_key
@@ -117,7 +118,10 @@ class Changes:
             ]
             removed = [_text(name) for name in found["removed"]]
         except (AttributeError, KeyError, TypeError) as error:
-            raise BankError(f"no record of what was changed, as sar-serve keeps it ({error!r})") from None
+            raise BankError(
+                f"no record of what was changed, as sar-serve keeps it ({error!r}); to serve a bank of sar-bank, "
+                "make it a bundle (sar-bank freeze)"
+            ) from None
         changes = cls({key_of(item.name): item for item in added}, {key_of(name): name for name in removed})
         if set(changes.added) & set(changes.removed):
             raise BankError("its record has a class both added and removed")
@@ -193,7 +197,17 @@ def compose(base: Base, changes: Changes, encoded: Mapping[str, Floats], old: Cl
         rows[known] = old.embeddings[[old.index[names[place]] for place in known]]
     for key, row in encoded.items():
         rows[places[key]] = row
-    return ClassBank(tuple(names), rows, base.bank.encoder_digest, changes.record(base))
+    return ClassBank(names, rows, base.bank.encoder_digest, changes.record(base), info_after(base, changes))
+
+
+def info_after(base: Base, changes: Changes) -> dict[str, ClassInfo]:
+    """What is known of the classes that the changes give; a class keeps what the bundle says beside its phrases."""
+    info = {name: item for name, item in base.bank.info.items() if key_of(name) not in changes.removed}
+    for key, added in changes.own(base).items():
+        name = base.bank.names[base.rows[key]] if key in base.rows else added.name
+        phrases = () if added.phrases == (name,) else added.phrases
+        info[name] = dataclasses.replace(info.get(name, ClassInfo()), phrases=phrases, added=added.at)
+    return info
 
 
 def names_after(base: Base, changes: Changes) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ class StateFolder:
         if not os.path.lexists(self.file):
             return None
         try:
-            return ClassBank.load(self.file)
+            return ClassBank.verify(self.file)
         except BankError as error:
             raise BankError(
                 f"{error}; put a copy of it back, or move it away to begin again with the bundle's own classes"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from sar_infer.bank import ClassBank
 from sar_infer.errors import BankError, ClassNameError
-from sar_infer.server.bank.changes import Base, Changes, Floats, Snapshot, compose, names_after
+from sar_infer.server.bank.changes import Base, Changes, Floats, Snapshot, compose, info_after, names_after
 from sar_infer.server.bank.folder import StateFolder
 
 Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
@@ -45,17 +46,17 @@ def carried(folder: StateFolder, old: ClassBank, changes: Changes, base: Base, e
     Raises:
         BankError: a class cannot be carried over, or the new bank cannot be written.
     """
-    if base.gave(old):
-        return Snapshot(base, changes, old)
-    own = changes.own(base)
+    own, info = changes.own(base), info_after(base, changes)
+    if base.gave(old):  # what the bundle knows of its classes may differ all the same
+        return Snapshot(base, changes, old if old.info == info else dataclasses.replace(old, info=info))
     try:
         rows = embed([added.phrases for added in own.values()]) if own else ()
-    except ClassNameError as error:
+        bank = compose(base, changes, dict(zip(own, rows, strict=True)), base.bank)
+    except (BankError, ClassNameError) as error:
         raise BankError(
             f"{folder.file}: a class that was added does not suit this bundle: {error}; "
             "serve the bundle it was added to and remove it, or move the file away"
         ) from None
-    bank = compose(base, changes, dict(zip(own, rows, strict=True)), base.bank)
     if not bank.names:
         raise BankError(f"{folder.file}: all classes of this bundle were removed; move the file away to have them back")
     try:

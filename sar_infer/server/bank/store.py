@@ -118,7 +118,8 @@ class BankStore:
 
         Raises:
             ClassNameError: the name or a phrase cannot be used.
-            ChangeRefusedError: ``precondition-failed``, ``writes-disabled`` or ``not-stored``; nothing was changed.
+            ChangeRefusedError: ``conflict`` (another name of a class), ``precondition-failed``, ``writes-disabled`` or
+                ``not-stored``; nothing was changed.
         """
         name = clean_name(name)
         wanted = (name,) if phrases is None else clean_phrases(name, phrases)
@@ -174,6 +175,8 @@ class BankStore:
         wanted = (spelling,) if wanted == (name,) else wanted
         if known and known.phrases == wanted:
             return Change(False, False, now.etag, known)
+        if known is None and (owner := now.bank.lookup.alias(name)) is not None:
+            raise ChangeRefusedError("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
         entry = Entry(spelling, "added", wanted)
         if wanted == (spelling,) and row is not None:
             entry = Entry(spelling, "bundle", wanted)

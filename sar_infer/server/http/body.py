@@ -14,6 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sar_infer.errors import ImageError
+from sar_infer.results import Judging
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.models import ClassifyOptions, ClassifyRequest, Mode
 from sar_infer.server.model.engine import Phrases, Picture
@@ -22,7 +23,7 @@ from sar_infer.server.settings import Limits
 
 Model = TypeVar("Model", bound=BaseModel)
 _RAW = "application/octet-stream"
-_FIELDS = ("image", "classes", "top_k", "mode")
+_FIELDS = ("image", "classes", "top_k", "mode", "unknown", "coverage", "explain")
 _MOST_ERRORS = 1000
 
 
@@ -35,6 +36,7 @@ class Call:
         classes: Phrases by class name.
         only: Choose from ``classes`` alone.
         top_k: How many classes to answer.
+        judging: What to tell beside them.
         single: A raw body: a bad picture is a bad request.
     """
 
@@ -42,6 +44,7 @@ class Call:
     classes: Phrases
     only: bool
     top_k: int
+    judging: Judging
     single: bool
 
 
@@ -80,7 +83,15 @@ async def read_call(request: Request, query: ClassifyOptions, limits: Limits) ->
     check_count(len(pictures), limits)
     classes = cleaned(given.classes or query.classes, limits)
     only = alone(given.mode or query.mode, bool(classes))
-    return Call(pictures, classes, only, given.top_k or query.top_k or 5, single=given is query)
+    return Call(pictures, classes, only, given.top_k or query.top_k or 5, _judging(given, query), single=given is query)
+
+
+def _judging(given: ClassifyOptions | ClassifyRequest, query: ClassifyOptions) -> Judging:
+    return Judging(
+        given.unknown or query.unknown,
+        coverage=given.coverage or query.coverage,
+        explain=bool(query.explain if given.explain is None else given.explain),
+    )
 
 
 def alone(mode: Mode | None, given: bool) -> bool:
@@ -173,7 +184,7 @@ async def _multipart(request: Request, limits: Limits) -> tuple[list[Picture], C
         request.headers,
         request.stream(),
         max_files=limits.images + 1,
-        max_fields=limits.classes + 2,
+        max_fields=limits.classes + len(_FIELDS) - 2,
         max_part_size=limits.body_bytes,
     )
     try:

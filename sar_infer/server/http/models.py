@@ -7,8 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from sar_infer.results import Unknown
+
 Mode = Literal["bank", "extend", "only"]
 """Choose from the bank, from the bank and the names given, or from the names given alone."""
+Coverage = Annotated[float, Field(gt=0, lt=1)]
+UNKNOWN = "say whether the best class is to be believed, by its score or by the energy of all"
+COVERAGE = "give the set of classes that holds the true one with this probability, as 0.9"
+EXPLAIN = "give the reasons for the best class"
 MAX_TOP_K = 1000
 MOST_ITEMS = 20_000
 """Of any list of a body, so that its check is short; what a server takes is in its ``Limits``."""
@@ -22,6 +28,9 @@ class ClassifyOptions(BaseModel):
     classes: list[str] = Field([], description="names to add to the bank's; may stand several times")
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = Field(None, description="classes to answer; 5 by default")
     mode: Mode | None = Field(None, description="default: extend where classes are given, else bank")
+    unknown: Unknown | None = Field(None, description=UNKNOWN)
+    coverage: Coverage | None = Field(None, description=COVERAGE)
+    explain: bool | None = Field(None, description=EXPLAIN)
 
 
 Texts = Annotated[list[str], Field(max_length=MOST_ITEMS, fail_fast=True)]
@@ -41,6 +50,9 @@ class ClassifyRequest(BaseModel):
     )
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = None
     mode: Mode | None = Field(None, description="default: extend where classes are given, else bank")
+    unknown: Unknown | None = Field(None, description=UNKNOWN)
+    coverage: Coverage | None = Field(None, description=COVERAGE)
+    explain: bool | None = Field(None, description=EXPLAIN)
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -60,6 +72,17 @@ class Prediction(BaseModel):
     logit: float
     similarity: float = Field(description="cosine between picture and class")
     source: Literal["bank", "extended"] = Field(description="extended: the name came with the call")
+    calibrated: bool = Field(description="whether the score was calibrated on photos of this class")
+
+
+class Explanation(BaseModel):
+    """Why the best class was chosen."""
+
+    margin: float | None = Field(description="its score less the runner-up's")
+    runner_up: str | None
+    energy: float = Field(description="over all classes of the call; the lower, the more familiar the picture")
+    nearest: list[tuple[str, float]] = Field(description="classes nearest to the best one, with their cosines")
+    background: str | None = Field(description="the background class that beats every other")
 
 
 class Result(BaseModel):
@@ -70,6 +93,10 @@ class Result(BaseModel):
     error: str | None = Field(description="why this picture has no predictions")
     error_code: str | None
     branch: Literal["text", "head+text"]
+    unknown: bool | None = Field(None, description="there where it was asked for, or a background class won")
+    reason: str | None = Field(None, description="there with unknown: why")
+    label_set: list[str] | None = Field(None, description="there where coverage was asked for")
+    explanation: Explanation | None = Field(None, description="there where it was asked for")
 
 
 class ClassifyAnswer(BaseModel):

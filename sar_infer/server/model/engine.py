@@ -17,15 +17,14 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact import IMAGE_ENCODER
+from sar_infer.artefact import FileEntry
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle, default_bundle, open_bundle
 from sar_infer.class_set import ClassSet
 from sar_infer.classifier import Classifier
+from sar_infer.decoding import decode_picture
 from sar_infer.errors import BundleError, ImageError
-from sar_infer.images import load_rgb
-from sar_infer.preprocess import to_input
-from sar_infer.probe import MIN_COSINE, probe_cosine, probe_picture
+from sar_infer.probe import least_cosine, probe_cosine, probe_picture
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.batcher import Batcher, Finish
 from sar_infer.server.model.sizing import Sizes, measured, workers_and_threads
@@ -91,21 +90,23 @@ class Engine:
         Raises:
             BundleError: missing, damaged, or it computes otherwise than at export.
             DeviceError: the device cannot be had.
+            InputError: the bundle has nothing in the precision of the settings.
         """
         path = default_bundle() if settings.bundle is None else Path(settings.bundle)
         bundle = open_bundle(path.resolve())
         _, threads = workers_and_threads(settings)
-        classifier = Classifier(bundle, device=settings.device, threads=threads, spin=False)
+        classifier = Classifier(
+            bundle, device=settings.device, threads=threads, spin=False, precision=settings.precision
+        )
         provider = classifier.start(names=True)
-        spec = bundle.manifest.preprocess
-        pixels = to_input(load_rgb(_probe_picture(bundle), spec.fill), spec)
+        pixels = decode_picture(_probe_picture(bundle), bundle.manifest.preprocess)
         (row,) = classifier.encode([pixels])
-        if not (cosine := _probe_cosine(bundle, row)) >= MIN_COSINE:
+        if not (cosine := _probe_cosine(bundle, row)) >= least_cosine(classifier.choice.variant):
             raise BundleError(
                 f"{path}: the probe picture gives another vector than at export (cosine {cosine:.4f}): "
                 "the graph or what runs it is broken"
             )
-        if before is not None and before.bundle.manifest.files[IMAGE_ENCODER] == bundle.manifest.files[IMAGE_ENCODER]:
+        if before is not None and _image_file(before.classifier) == _image_file(classifier):
             sizes = before.sizes
         else:
             sizes = measured(settings, provider, classifier.encode, pixels)
@@ -172,6 +173,11 @@ class Engine:
         timed = await self._batcher.run(_probe_picture(bundle), lambda row: _probe_cosine(bundle, row[0]), first=True)
         return timed.value
 
+    @property
+    def least_cosine(self) -> float:
+        """Below which ``probe`` says that something is broken."""
+        return least_cosine(self.classifier.choice.variant)
+
     async def _one(self, picture: Picture, finish: Finish[T]) -> Outcome[T]:
         if isinstance(picture, ImageError):
             return Outcome(None, picture, {})
@@ -200,8 +206,7 @@ class Engine:
             return picture.astype(np.float32, copy=False)
         spec = self.bundle.manifest.preprocess
         try:
-            image = load_rgb(picture, spec.fill, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
-            return to_input(image, spec)
+            return decode_picture(picture, spec, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
         except MemoryError:
             raise ImageError("needs more memory than there is; scale it down first", "size") from None
 
@@ -237,6 +242,10 @@ class Engine:
     @staticmethod
     async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _image_file(classifier: Classifier) -> FileEntry:
+    return classifier.bundle.manifest.files[classifier.choice.image]
 
 
 def _probe_picture(bundle: Bundle) -> npt.NDArray[np.uint8]:

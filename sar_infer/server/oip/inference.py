@@ -109,7 +109,7 @@ class _Finish:
     def __init__(
         self, engine: Engine, classes: ClassSet | None, wanted: Sequence[InferOutput], top_k: int | None
     ) -> None:
-        self._logits = engine.classifier.logits
+        self._classifier = engine.classifier
         self._classes = classes
         self._names = () if classes is None else tuple(name.encode() for name in classes.names)
         self._wanted = wanted
@@ -118,8 +118,8 @@ class _Finish:
     def __call__(self, row: Floats) -> _Row:
         if self._classes is None:
             return _Row(row[0], None, [row[0] for _ in self._wanted])
-        logits = self._logits(row, self._classes)
-        scores = scoring.softmax(logits)[0]
+        logits = self._classifier.logits(row, self._classes)
+        scores = self._classifier.scores(logits, self._classes)[0]
         shown = slice(None) if self._top_k is None else scoring.top_k(logits, self._top_k)[0]
         values: list[Floats | Sequence[bytes]] = []
         for output in self._wanted:

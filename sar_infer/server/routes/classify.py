@@ -8,12 +8,24 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from sar_infer.results import Prediction
-from sar_infer.server.http.body import read_call
+from sar_infer.class_set import ClassSet
+from sar_infer.errors import InputError
+from sar_infer.judging import Judge
+from sar_infer.output import judged
+from sar_infer.results import ImageResult, Prediction
+from sar_infer.server.http.body import Call, read_call
 from sar_infer.server.http.dependencies import Serving
-from sar_infer.server.http.models import MAX_TOP_K, ClassifyAnswer, ClassifyOptions, ClassifyRequest
+from sar_infer.server.http.models import (
+    COVERAGE,
+    EXPLAIN,
+    MAX_TOP_K,
+    UNKNOWN,
+    ClassifyAnswer,
+    ClassifyOptions,
+    ClassifyRequest,
+)
 from sar_infer.server.http.openapi import BINARY, problems, reference
-from sar_infer.server.model.engine import Outcome, milliseconds
+from sar_infer.server.model.engine import Engine, Outcome, milliseconds
 from sar_infer.server.problems import IMAGE_CODES, Problem
 
 router = APIRouter(tags=["classify"])
@@ -25,6 +37,9 @@ _MULTIPART = {
         "classes": {"type": "array", "items": {"type": "string"}},
         "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
         "mode": {"type": "string", "enum": ["bank", "extend", "only"]},
+        "unknown": {"type": "string", "enum": ["score", "energy"], "description": UNKNOWN},
+        "coverage": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "description": COVERAGE},
+        "explain": {"type": "boolean", "description": EXPLAIN},
     },
 }
 
@@ -56,13 +71,14 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     with service.lease() as engine, service.admit(len(call.pictures)):
         bank = service.store.bank
         chosen = await engine.class_set(call.classes, call.only, bank)
-        rank = engine.classifier.rank
-        outcomes = await engine.each(call.pictures, lambda row: next(rank(row, chosen, call.top_k)))
+        judge = _judge(engine, chosen, call)
+        outcomes = await engine.each(call.pictures, lambda row: next(judge(row)))
     if call.single and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
     for outcome in outcomes:
         if outcome.value:
-            service.metrics.top_score.observe(outcome.value[0].score)
+            service.metrics.top_score.observe(outcome.value.predictions[0].score)
+            service.metrics.unknown.inc(bool(outcome.value.unknown))
         elif outcome.error:
             service.metrics.rejected.labels(IMAGE_CODES[outcome.error.kind]).inc()
     answer = {
@@ -77,14 +93,22 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
 
 
-def _result(index: int, outcome: Outcome[tuple[Prediction, ...]], branch: str) -> dict[str, Any]:
-    error = outcome.error
+def _judge(engine: Engine, classes: ClassSet, call: Call) -> Judge:
+    try:
+        return engine.classifier.judge(classes, call.top_k, call.judging)
+    except InputError as error:
+        raise Problem("invalid-request", str(error)) from None
+
+
+def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str, Any]:
+    error, result = outcome.error, outcome.value
     return {
         "image": f"image[{index}]",
-        "predictions": _predictions(outcome.value or ()),
+        "predictions": [] if result is None else _predictions(result.predictions),
         "error": None if error is None else str(error),
         "error_code": None if error is None else IMAGE_CODES[error.kind],
         "branch": branch,
+        **({} if result is None else judged(result)),
     }
 
 
@@ -97,6 +121,7 @@ def _predictions(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "logit": p.logit,
             "similarity": p.similarity,
             "source": p.source,
+            "calibrated": p.calibrated,
         }
         for rank, p in enumerate(predictions, start=1)
     ]

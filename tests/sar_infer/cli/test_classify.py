@@ -14,8 +14,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, name_rows, reseal
 from support.pictures import encoded, huge_png
+from support.precisions import add_precision
 
 from sar_infer import __version__, sessions
+from sar_infer.artefact import READER_VERSION
 from sar_infer.bank import ClassBank
 from sar_infer.cli.classify import main
 
@@ -78,8 +80,60 @@ def test_jsonl_in_input_order(folder: Path) -> None:
         assert {p["label"]: p["source"] for p in line["predictions"]} == {
             **dict.fromkeys(BANK_NAMES, "bank"), "owl": "extended", "zebra": "extended"
         }  # fmt: skip
-        assert set(line["predictions"][0]) == {"label", "score", "logit", "similarity", "source"}
+        assert set(line["predictions"][0]) == {"label", "score", "logit", "similarity", "source", "calibrated"}
         assert sum(p["score"] for p in line["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.fixture
+def calibrated(folder: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundle of the folder, with a temperature and all that goes with it."""
+    reseal(
+        bundle_copy,
+        temperature=2.0,
+        thresholds={"score": 0.999, "energy": 1000.0},
+        conformal={"0.9": 0.0},
+        calibrated=BANK_NAMES,
+    )
+    monkeypatch.setenv("SAR_BUNDLE", str(bundle_copy))
+    return folder
+
+
+def test_unknown_sets_and_reasons(calibrated: Path) -> None:
+    (plain,) = objects(run("photos/a.jpg", "--format", "jsonl"))
+    assert plain.keys() == {"image", "predictions", "error", "branch"}
+    assert all(p["calibrated"] for p in plain["predictions"])
+    (found,) = objects(
+        run("photos/a.jpg", "--unknown", "--coverage", "0.9", "--explain", "--format", "jsonl", "--top-k", "1")
+    )
+    assert found["unknown"] is True
+    assert re.fullmatch(r"score 0\.\d{3} is below 0\.999", found["reason"])
+    assert set(found["label_set"]) == set(BANK_NAMES)
+    assert found["explanation"]["runner_up"] == plain["predictions"][1]["label"]
+    assert found["predictions"] == plain["predictions"][:1]
+    for option in ("--unknown=energy", "--unknown=score --threshold=0"):
+        (known,) = objects(run("photos/a.jpg", *option.split(), "--format", "jsonl"))
+        assert (known["unknown"], known["reason"]) == (False, None)
+    shown = run("photos/a.jpg", "--unknown").stdout.splitlines()
+    assert re.fullmatch(r"  unknown: score .* is below 0\.999; best guesses:", shown[1])
+
+
+def test_added_names_are_not_calibrated_and_have_no_coverage(calibrated: Path) -> None:
+    Path("new.txt").write_text("owl\nRED\ngreen = green | lime\n")
+    (found,) = objects(run("photos/a.jpg", "--classes", "new.txt", "--format", "jsonl", "--top-k", "9"))
+    flags = {p["label"]: p["calibrated"] for p in found["predictions"]}
+    assert flags == {"RED": True, "blue": True, "grey thing": True, "owl": False, "green": False}
+    refused(run("photos/a.jpg", "--classes", "new.txt", "--coverage", "0.9"), "holds for exactly the 4 classes")
+
+
+def test_confidence_that_cannot_be_had_is_refused_before_anything_is_printed(folder: Path) -> None:
+    for form in ("csv", "json"):
+        refused(run("photos", "--unknown", "--format", form), "this bundle was not calibrated; give a threshold")
+    refused(run("photos", "--coverage", "0.9"), "was not calibrated")
+    refused(run("photos", "--coverage", "1.5"), "between 0 and 1, got 1.5")
+    refused(run("photos", "--threshold", "0.5"), "a threshold is for unknown")
+    refused(run("photos", "--unknown", "energy", "--threshold", "nan"), "expected a finite number")
+    (found,) = objects(run("photos/a.jpg", "--unknown", "--threshold", "2", "--format", "jsonl"))
+    assert found["unknown"] is True
 
 
 def test_only(folder: Path) -> None:
@@ -277,7 +331,10 @@ def test_other_bad_bundles(folder: Path, bundle_copy: Path) -> None:
     refused(run("photos/a.jpg", "--bundle", bundle), "extra: not listed in manifest.json")
     (bundle_copy / "extra").unlink()
     reseal(bundle_copy, schema_version=9, min_reader=9)
-    refused(run("photos/a.jpg", "--bundle", bundle), "schema 9 needs a reader of version 9 or later, this is 1")
+    refused(
+        run("photos/a.jpg", "--bundle", bundle),
+        f"schema 9 needs a reader of version 9 or later, this is {READER_VERSION}",
+    )
     (bundle_copy / "bank.safetensors").unlink()
     reseal(bundle_copy)
     refused(run("photos/a.jpg", "--bundle", bundle), "does not list bank.safetensors")
@@ -380,3 +437,21 @@ def test_help_and_version_load_nothing_heavy(folder: Path) -> None:
         loaded = set(done.stdout.split())
         assert "sar_infer.cli.classify" in loaded
         assert loaded.isdisjoint({"numpy", "PIL", "onnxruntime", "safetensors", "torch", "sar_train"})
+
+
+def test_a_precision_is_chosen_by_option_or_environment(folder: Path, bundle_copy: Path) -> None:
+    add_precision(bundle_copy)
+    arguments = ("photos/a.jpg", "--bundle", str(bundle_copy), "--format", "json")
+
+    def similarities(*more: str, **settings) -> list[float]:
+        (result,) = json.loads(run(*arguments, *more, **settings).stdout)
+        return sorted(prediction["similarity"] for prediction in result["predictions"])
+
+    full, small = similarities(), similarities("--precision", "int8")
+    assert full == similarities("--precision", "fp32") != small
+    assert small == similarities(env={"SAR_PRECISION": "int8"})
+
+
+def test_a_precision_that_the_bundle_lacks(folder: Path) -> None:
+    refused(run("photos/a.jpg", "--precision", "int8"), r"precision int8: this bundle has fp32; sar-export BUNDLE")
+    assert run("photos/a.jpg", "--precision", "auto").exit_code == 0

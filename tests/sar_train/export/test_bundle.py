@@ -15,9 +15,10 @@ from support.folders import listing
 from support.tiny import tiny_backbone
 
 from sar_infer import Classifier
-from sar_infer.artefact import BANK, MANIFEST
+from sar_infer.artefact import BANK, CARD, MANIFEST
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import open_bundle
+from sar_infer.card import card
 from sar_infer.preprocess import normalise, to_input
 from sar_train.errors import ClassNameError, ExportError
 from sar_train.export import bundle
@@ -88,7 +89,8 @@ def test_two_exports_differ_only_in_their_date_and_command(exported: Path, sourc
     export_bundle(source, tmp_path / "new", command="tests")
     old, new = open_bundle(exported), open_bundle(tmp_path / "new")
     assert new.bank.content_digest == old.bank.content_digest
-    files = dict(new.manifest.files) | {BANK: old.manifest.files[BANK]}  # safetensors gives its metadata any order
+    # safetensors gives its metadata any order, and the card says the date
+    files = dict(new.manifest.files) | {name: old.manifest.files[name] for name in (BANK, CARD)}
     same = {"provenance": old.manifest.provenance, "digest": old.manifest.digest, "files": files}
     assert dataclasses.replace(new.manifest, **same) == old.manifest
 
@@ -139,3 +141,9 @@ def test_a_kill_in_the_middle_leaves_nothing_at_the_place(tmp_path: Path) -> Non
         "name_encoder.onnx",
         "tokenizer.bpe.gz",
     ]
+
+
+def test_the_card_is_one_of_its_files(exported: Path) -> None:
+    found = open_bundle(exported)
+    assert (exported / CARD).read_text(encoding="utf-8") == card(found.manifest, found.bank)
+    assert "Pillow" in found.manifest.provenance.versions

@@ -7,13 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from support.exported import moved
 from support.folders import listing
+from support.photos import write_folder
+from support.sound import change
 from support.tiny import VIT, register, tiny_backbone
 
+from sar_infer.artefact import Probe
 from sar_infer.bundle import open_bundle
 from sar_train.backbone import RANDOM
 from sar_train.checkpoint import Run, save_run
@@ -206,13 +210,29 @@ def one_line_after_warnings(result: Result) -> str:
 def test_verify_needs_no_torch(exported: Path) -> None:
     done = without_extra("--verify", exported)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"{exported}: intact; probe at cosine" in done.stdout
-    assert "5 bank rows" in done.stdout
+    assert f"{exported}: intact, and within all bounds" in done.stdout
+    assert "5 bank rows made again" in done.stdout
 
 
-def test_verify_as_json_and_its_refusal(copy: Path) -> None:
-    result = export("--verify", copy, "--format", "json")
-    assert json.loads(result.stdout)["names"] == 5
+def test_verify_on_photos_as_json(exported: Path, tmp_path: Path) -> None:
+    photos = write_folder(tmp_path / "photos", {"red_fox": 2, "kitchen": 2})
+    result = export("--verify", exported, "--photos", photos, "--format", "json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr, found["moved"]) == (0, "", False)
+    by_what = {line["what"]: line for line in found["findings"]}
+    assert by_what["probe picture, cosine"]["verdict"] == "ok"
+    assert by_what["accuracy, 4 photos of 2 classes of the bank"]["now"] in (0, 25, 50, 75, 100)
+
+
+def test_verify_ends_with_1_where_something_moved(copy: Path) -> None:
+    change(copy, probe=Probe(1, tuple(np.eye(32)[0].tolist())))
+    result = export("--verify", copy)
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert "moved (at least 0.99999)" in result.stdout
+    assert result.stdout.endswith(f"{copy}: moved beyond a bound\n")
+
+
+def test_verify_refuses_what_is_damaged(copy: Path) -> None:
     (copy / "extra").write_text("")
     assert "not listed" in one_line(export("--verify", copy), 2)
 
@@ -227,5 +247,6 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 def test_help_shows_environment_twins() -> None:
     result = export("--help")
     assert result.exit_code == 0
-    for name in ("SAR_OUT", "SAR_CLASSES", "SAR_HANDCRAFTED", "SAR_PHOTOS", "SAR_APPROXIMATE", "SAR_VERIFY"):
+    options = ("OUT", "CLASSES", "HANDCRAFTED", "PHOTOS", "APPROXIMATE", "VERIFY", "TRITON")
+    for name in (f"SAR_{option}" for option in options):
         assert name in result.stdout

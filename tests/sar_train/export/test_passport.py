@@ -7,7 +7,8 @@ import pytest
 from sar_infer.artefact import Passport, Scores
 from sar_train.checkpoint import Run
 from sar_train.errors import RunError
-from sar_train.export.passport import APPROXIMATION, MEAN_IMAGE, PER_IMAGE, TEXT_BRANCH, passport
+from sar_train.export.passport import APPROXIMATION, PER_IMAGE, passport
+from sar_train.record import MEAN_IMAGE, TEXT_BRANCH
 
 OTHER = {"base_accuracy": 70.0, "new_accuracy": 62.0, "harmonic_mean": 65.8}
 RECORD: dict[str, Any] = {

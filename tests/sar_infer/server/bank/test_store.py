@@ -24,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.bundles import BANK_NAMES, example_manifest
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, ClassInfo, add
 from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.server.bank.folder import BANK_FILE
@@ -305,12 +305,7 @@ def test_a_full_disk_changes_nothing(store: BankStore, tmp_path: Path) -> None:
 
 
 def test_a_record_beyond_what_the_format_takes_changes_nothing(store: BankStore, monkeypatch) -> None:
-    from safetensors import SafetensorError
-
-    def too_large(*_):
-        raise SafetensorError("header too large")
-
-    monkeypatch.setattr("safetensors.numpy.save", too_large)
+    monkeypatch.setattr("sar_infer.tensor_file.LONGEST_HEADER", 100)
     with refused("not-stored", "header too large"):
         store.put("cup")
     assert store.bank is bundle().bank
@@ -435,6 +430,68 @@ def test_a_bundle_of_removed_classes_alone_is_refused(store: BankStore, tmp_path
     store.remove("red")
     with pytest.raises(BankError, match="all classes of this bundle were removed"):
         reopened(store, tmp_path, bundle(("red",)))
+
+
+# ------------------------------------------------------------------------------- what is known of the bundle's classes
+INFO = {
+    "red": ClassInfo(aliases=("crimson",), threshold=0.5),
+    "green": ClassInfo(phrases=("leaf", "grass"), background=True),
+}
+
+
+def informed(which: str = "e", **changes: ClassInfo) -> Bundle:
+    plain = bundle(which=which)
+    return dataclasses.replace(plain, bank=dataclasses.replace(plain.bank, info={**INFO, **changes}))
+
+
+def test_it_survives_changes_and_restarts(tmp_path: Path) -> None:
+    store = BankStore.open(tmp_path, informed(), encoder())
+    assert store.bank.info == INFO
+    store.put("mug", ["a mug"])
+    store.put("green", ["moss"])
+    at = {name: store.bank.info[name].added for name in ("mug", "green")}
+    assert dict(store.bank.info) == {
+        "red": INFO["red"],
+        "green": ClassInfo(phrases=("moss",), background=True, added=at["green"]),
+        "mug": ClassInfo(phrases=("a mug",), added=at["mug"]),
+    }
+    store.remove("red")
+    expected = dict(store.bank.info)
+    assert set(expected) == {"green", "mug"}
+    store = reopened(store, tmp_path, informed())
+    assert store.bank.info == expected
+    store.put("green")
+    store.put("red")
+    assert {name: store.bank.info[name] for name in INFO} == INFO
+    store.close()
+
+
+@pytest.mark.parametrize("which", ["e", "f"])
+def test_a_bundle_that_knows_other_things_has_its_say(store: BankStore, tmp_path: Path, which: str) -> None:
+    store.put("mug")
+    added = ClassInfo(added=store.bank.info["mug"].added)
+    after = reopened(store, tmp_path, informed(which), which)
+    assert after.bank.info == {**INFO, "mug": added}
+    after.close()
+
+
+def test_an_alias_of_a_class_is_no_name_for_another(tmp_path: Path) -> None:
+    store = BankStore.open(tmp_path, informed(), encoder())
+    with refused("conflict", "'CRIMSON' is another name of class 'red'"):
+        store.put("CRIMSON")
+    assert not (tmp_path / BANK_FILE).exists()
+    store.remove("red")
+    assert store.put("crimson").created
+    with pytest.raises(BankError, match=r"bank\.safetensors: a class that was added does not suit .*alias 'crimson'"):
+        reopened(
+            store, tmp_path, informed("f", red=ClassInfo(), **{"Grey thing": ClassInfo(aliases=("crimson",))}), "f"
+        )
+
+
+def test_a_bank_file_of_another_kind_says_what_to_do(tmp_path: Path) -> None:
+    add(bundle().bank, ["mug"], unit("e", "mug")[np.newaxis]).save(tmp_path / BANK_FILE)
+    with pytest.raises(BankError, match=r"to serve a bank of sar-bank, make it a bundle \(sar-bank freeze\)"):
+        BankStore.open(tmp_path, bundle(), encoder())
 
 
 # ------------------------------------------------------------------------------------------------------ broken files

@@ -176,3 +176,30 @@ def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:
         assert classifier() is None
     finally:
         gc.enable()
+
+
+def test_a_smaller_graph_is_probed_against_what_it_gave_at_export(bundle_copy: Path) -> None:
+    bundle = open_bundle(add_precision(bundle_copy))
+    row, small = (
+        Classifier(bundle, device="cpu", precision=asked).embed_images([probe_picture(SIZE, 5)])[0]
+        for asked in ("fp32", "int8")
+    )
+    cosine = float(row @ small)
+    assert 0.9 < cosine < MIN_COSINE - 0.002
+    settings = Settings(bundle=bundle_copy, device="cpu", precision="int8", workers=1, max_batch=2)
+    for expected, good in ((cosine, True), (cosine + 0.02, False), (None, False)):
+        graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=expected))
+        reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, tuple(row.tolist())))
+        if good:
+            engine = Engine.open(settings, Metrics())
+            assert engine.classifier.choice.precision == "int8"
+            assert engine.least_cosine == pytest.approx(cosine - 0.01)
+            engine.close()
+        else:
+            with pytest.raises(BundleError, match="another vector than at export"):
+                Engine.open(settings, Metrics())
+
+
+def test_a_precision_that_the_bundle_lacks_is_refused(bundle_path: Path) -> None:
+    with pytest.raises(InputError, match="precision int8: this bundle has fp32; sar-export"):
+        Engine.open(Settings(bundle=bundle_path, device="cpu", precision="int8"), Metrics())

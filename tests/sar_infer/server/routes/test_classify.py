@@ -9,10 +9,11 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
+from support.bundles import BANK_NAMES, write_bundle
 from support.pictures import encoded, huge_png, jpeg
 from support.servers import Local, local_server
 
-from sar_infer import Classifier
+from sar_infer import Classifier, Client, InputError, Judging
 from sar_infer.server.settings import Limits, Settings
 
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
@@ -66,6 +67,94 @@ def test_all_three_forms_of_a_call_answer_alike(client: httpx2.Client, classifie
             wanted = expected(classifier, picture, classes=["violet", "teal"], top_k=3)
             assert predictions(answer, index) == wanted
     assert predictions(raw(client, BLUE, classes=["violet", "teal"], top_k=3)) == wanted
+
+
+FITTED: dict[str, Any] = {
+    "temperature": 2.0,
+    "thresholds": {"score": 0.999, "energy": 1000.0},
+    "conformal": {"0.9": 0.1},
+    "calibrated": BANK_NAMES,
+}
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    bundle = write_bundle(tmp_path_factory.mktemp("calibrated") / "bundle", **FITTED)
+    with local_server(Settings(bundle=bundle, device="cpu", threads=1, limits=Limits(images=3))) as local:
+        yield local
+
+
+def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
+    bundle = calibrated.service.settings.bundle
+    (wanted,) = Classifier.open(bundle).classify(RED, unknown="score", explain=True, coverage=0.9)
+    asked = {"unknown": "score", "explain": "true", "coverage": "0.9"}
+    call = {"images": [base64.b64encode(RED).decode()], "unknown": "score", "explain": True, "coverage": 0.9}
+    before = calibrated.metric("sar_unknown_total")
+    with httpx2.Client(base_url=calibrated.url, timeout=30) as client:
+        for answer in (
+            raw(client, **asked),
+            client.post("/v1/classify", files={"image": RED}, data=asked),
+            client.post("/v1/classify", files={"image": RED}, params=asked),
+            client.post("/v1/classify", json=call),
+        ):
+            (found,) = answer.json()["results"]
+            assert (found["unknown"], found["reason"]) == (True, wanted.reason)
+            assert found["label_set"] == list(wanted.label_set or ())
+            assert found["explanation"]["energy"] == pytest.approx(wanted.explanation.energy, abs=1e-4)
+            assert [p["calibrated"] for p in found["predictions"]] == [True] * 4
+        assert calibrated.metric("sar_unknown_total") == before + 4
+        (known,) = raw(client, unknown="energy").json()["results"]
+        assert (known["unknown"], known["reason"]) == (False, None)
+        (plain,) = raw(client).json()["results"]
+        assert plain.keys().isdisjoint({"unknown", "reason", "label_set", "explanation"})
+    with Client(calibrated.url) as asking:
+        (result,) = asking.classify(RED, unknown="score", explain=True, coverage=0.9)
+        assert result.explanation is not None
+        assert wanted.explanation is not None
+        assert result.explanation.energy == pytest.approx(wanted.explanation.energy, abs=1e-4)
+        assert [name for name, _ in result.explanation.nearest] == [name for name, _ in wanted.explanation.nearest]
+        assert (result.unknown, result.reason, result.label_set) == (True, wanted.reason, wanted.label_set)
+        (plain,) = asking.classify(RED)
+        assert (plain.unknown, plain.label_set, plain.explanation) == (None, None, None)
+        (phrased,) = asking.classify(RED, {"warm": ["red", "orange"]}, unknown="energy", explain=True)
+        assert (phrased.unknown, phrased.explanation is None) == (False, False)
+        assert {p.label: p.calibrated for p in phrased.predictions} == {
+            **dict.fromkeys(BANK_NAMES, True),
+            "warm": False,
+        }
+        with pytest.raises(InputError, match="a server has its bundle's threshold"):
+            list(asking.stream(RED, judging=Judging("score", threshold=0.5)))
+
+
+def test_other_protocols_answer_with_the_temperature(calibrated: Local) -> None:
+    classifier = Classifier.open(calibrated.service.settings.bundle)
+    (wanted,) = classifier.classify(RED)
+    picture = base64.b64encode(RED).decode()
+    call = {"inputs": [{"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": [picture]}]}
+    answer = httpx2.post(f"{calibrated.url}/v2/models/sar-clip/infer", json=call).json()
+    found = {output["name"]: output["data"] for output in answer["outputs"]}
+    by_label = dict(zip(found["LABELS"], found["SCORES"], strict=True))
+    assert by_label == pytest.approx({p.label: p.score for p in wanted.predictions}, abs=1e-5)
+    call = {"inputs": picture, "parameters": {"candidate_labels": list(BANK_NAMES)}}
+    told = httpx2.post(f"{calibrated.url}/v1/zero-shot-image-classification", json=call).json()
+    assert {one["label"]: one["score"] for one in told} == pytest.approx(by_label, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"unknown": "score"}, "was not calibrated"),
+        ({"coverage": "0.9"}, "was not calibrated"),
+        ({"coverage": "nan"}, "coverage"),
+        ({"coverage": "1"}, "coverage"),
+        ({"unknown": "maybe"}, "unknown"),
+        ({"explain": "perhaps"}, "explain"),
+    ],
+)
+def test_confidence_that_cannot_be_had_is_refused(client: httpx2.Client, query: dict[str, str], message: str) -> None:
+    answer = raw(client, **query)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
+    assert message in answer.json()["detail"]
 
 
 def test_phrases_by_name_are_averaged(client: httpx2.Client, classifier: Classifier) -> None:

@@ -1,4 +1,4 @@
-"""A real browser, headless Chromium, for tests of the pages against the real server."""
+"""A real browser, headless Chromium, for tests of pages: the server's, and those of the documentation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., tuple[Any, Watch]]]:
-    """Opens a page of a server in a context of its own; it is watched until the test ends."""
+    """Opens a page in a context of its own; it is watched until the test ends."""
     opened: list[tuple[Any, Watch]] = []
 
     def open_page(url: str, path: str = "/ui", script: str = "", **settings: Any) -> tuple[Any, Watch]:

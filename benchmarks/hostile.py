@@ -1,0 +1,202 @@
+"""Thousands of mutated bundles and banks, each opened and used in a process of its own kind: refused, or a fault.
+
+    python benchmarks/hostile.py [--cases 1000] [--seed 1] [--kinds WORD] [--only NUMBER]
+
+Every case copies a sound bundle (a tiny one that has all parts, or the shipped one), changes it (``tests/support/
+mutations.py``), and uses it in a worker with limited memory: ``Classifier.classify`` in every precision, ``ClassBank.
+load`` and ``verify``, ``sar-classify --info``, ``sar-bank verify``, ``list`` and ``history``. Sound outcomes: refused
+in one line; the same answers as before; where digests were made to fit, other answers that are scores. A fault is
+anything else: another exception, a crash, more seconds or memory than given. Ends with status 1 and what repeats each
+fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+GIB = 2**30
+SHIPPED_EVERY = 8
+"""So many cases are about the shipped bundle, which takes longer to copy."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Sound bundles: the first is changed, the second lends files."""
+
+    tiny: Path
+    shipped: Path
+    other: Path
+
+    def of(self, number: int) -> Path:
+        """What a case starts from."""
+        return self.shipped if number % SHIPPED_EVERY == 0 else self.tiny
+
+
+def kinds(word: str) -> list[str]:
+    """Names of the mutations with this word in them."""
+    from support import hostile_graphs, hostile_records, mutations  # noqa: F401 - registers them
+
+    found = [name for name in mutations.MUTATIONS if word in name]
+    return found or sys.exit(f"no kind of mutation has {word!r} in its name: {', '.join(mutations.MUTATIONS)}")
+
+
+def case(number: int, seed: int, word: str, sources: Sources, folder: Path) -> tuple[str, str, bool]:
+    """Make the mutated bundle of a case; its kind, what was done, and whether digests fit."""
+    from support.mutations import MUTATIONS
+
+    names = kinds(word)
+    kind = names[number % len(names)]
+    shutil.copytree(sources.of(number), folder)
+    chance = random.Random(f"{seed} {number}")
+    return kind, MUTATIONS[kind].change(folder, sources.other, chance), MUTATIONS[kind].sealed
+
+
+def worker(pipe: Connection, seed: int, word: str, sources: Sources, memory: float) -> None:
+    """Serve case numbers from a pipe until it is closed: first what is tried, then what came of it."""
+    from support.verdicts import answers, bank_verdict, command_verdict, verdict
+
+    from sar_infer.artefact import BANK
+    from sar_infer.bank import ClassBank
+
+    limit = int(memory * GIB)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    expected = {path: answers(path) for path in (sources.tiny, sources.shipped)}
+    banks = [ClassBank.load(path / BANK) for path in (sources.tiny, sources.shipped, sources.other)]
+    pipe.send("ready")
+    while (number := pipe.recv()) is not None:
+        source = sources.of(number)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "bundle"
+            kind, what, sealed = case(number, seed, word, sources, folder)
+            pipe.send((kind, what))
+            found = []
+            try:
+                found.append(verdict(folder, expected[source], sealed))
+                found.append(bank_verdict(folder / BANK, banks, sealed))
+                command_verdict(folder, source)
+            except BaseException as error:  # whatever it is, it is a fault
+                found = [f"FAULT {type(error).__name__}: {error!s:.600}", traceback.format_exc()]
+        pipe.send(found)
+
+
+@dataclass
+class Record:
+    """What came of all cases."""
+
+    outcomes: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    slowest: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    faults: list[str] = field(default_factory=list)
+
+    def show(self) -> None:
+        """A line for each kind."""
+        for kind in sorted(self.outcomes):
+            shown = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes[kind].items()))
+            print(f"{kind:<30} {shown}; slowest {self.slowest[kind]:.2f} s")
+
+
+class Tester:
+    """A worker process, started anew whenever it dies or has to be ended."""
+
+    def __init__(self, options: argparse.Namespace, sources: Sources, record: Record) -> None:
+        self.options = options
+        self.sources = sources
+        self.record = record
+        self._start()
+
+    def run(self, number: int) -> None:
+        """One case."""
+        start = time.monotonic()
+        self.pipe.send(number)
+        kind, what, outcome = "?", "?", ""
+        try:
+            kind, what = self._answer(self.options.seconds)
+            found = self._answer(self.options.seconds)
+            outcome = found[0]
+            if outcome.startswith("FAULT") and self.options.only is not None:
+                print(found[1])
+        except TimeoutError:
+            outcome = f"FAULT no end within {self.options.seconds:.0f} s"
+        except EOFError:
+            self.process.join()
+            outcome = f"FAULT the process died with {self.process.exitcode}"
+        self.record.slowest[kind] = max(self.record.slowest[kind], time.monotonic() - start)
+        self.record.outcomes[kind][outcome.split()[0]] += 1
+        if outcome.startswith("FAULT"):
+            self.record.faults.append(f"--seed {self.options.seed} --only {number}: {kind}: {what}: {outcome[6:]}")
+            self.close()
+            self._start()
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, far = context.Pipe()
+        given = (far, self.options.seed, self.options.kinds, self.sources, self.options.gib)
+        self.process = context.Process(target=worker, args=given)
+        self.process.start()
+        far.close()
+        self._answer(120)
+
+    def _answer(self, seconds: float) -> tuple[str, ...]:
+        if not self.pipe.poll(seconds):
+            raise TimeoutError
+        answer: tuple[str, ...] = self.pipe.recv()
+        return answer
+
+
+def main() -> None:
+    """Try all, and tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", default="", metavar="WORD", help="only those with the word in their name")
+    parser.add_argument("--only", type=int, metavar="NUMBER", help="one case, with the traceback of its fault")
+    parser.add_argument("--seconds", type=float, default=20, help="that a case may take")
+    parser.add_argument("--gib", type=float, default=4, help="of address space for a worker")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    from support.rich_bundle import write_rich_bundle
+
+    start, record = time.monotonic(), Record()
+    numbers = range(options.cases) if options.only is None else [options.only]
+    count = min(options.workers, len(numbers))
+    with tempfile.TemporaryDirectory() as scratch:
+        tiny = write_rich_bundle(Path(scratch) / "tiny")
+        other = write_rich_bundle(Path(scratch) / "other", ["cat", "dog", "a horse"])
+        sources = Sources(tiny, ROOT / "exports" / "mini", other)
+        testers = [Tester(options, sources, record) for _ in range(count)]
+        with ThreadPoolExecutor(count) as pool:
+            for index, tester in enumerate(testers):
+                pool.submit(lambda tester, own: [tester.run(number) for number in own], tester, numbers[index::count])
+        for tester in testers:
+            tester.close()
+    record.show()
+    done = sum(counts.total() for counts in record.outcomes.values())
+    print(f"{done} cases in {time.monotonic() - start:.0f} s, {len(record.faults)} faults")
+    for fault in record.faults[:100]:
+        print("FAULT", fault)
+    sys.exit(bool(record.faults) or done < len(numbers))
+
+
+if __name__ == "__main__":
+    main()

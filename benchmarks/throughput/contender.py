@@ -1,0 +1,130 @@
+"""One contender in a process of its own: photos from file to answer, pixels to embeddings, and what it answered.
+
+Started by ``python -m benchmarks.throughput`` with the cores and threads that it may use. Prints ``ready`` when it has
+warmed up, waits for a line, measures, and prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CORES = "SAR_BENCH_CORES"
+_WARM_BATCHES = 2
+
+
+def main() -> None:
+    """Open, warm up, wait, measure, print."""
+    os.sched_setaffinity(0, [int(core) for core in os.environ[CORES].split(",")])  # before any library counts them
+    given = arguments()
+    logging.disable(logging.WARNING)  # open_clip says that random weights are random
+    from benchmarks.throughput.settings import Setting
+
+    setting = Setting(given.mode, given.batch, given.processes, given.workers, bool(given.channels_last))
+    side = opened(given, setting.channels_last)
+    paths = sorted(given.photos.glob("*.jpg"))
+    endless = paths if setting.mode == "loader" else itertools.cycle(paths[given.offset :] + paths[: given.offset])
+    labels = side.labels(endless, setting)
+    for _ in range(_WARM_BATCHES * setting.batch):
+        next(labels)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    found: dict[str, Any] = {"answers": measured(lambda: next(labels), 1, given.seconds)}
+    found["mib"] = memory()
+    labels.close()
+    pixels = [side.decode(path) for path in paths[: setting.batch]]
+    side.encode(pixels)
+    found["encode"] = measured(lambda: side.encode(pixels), setting.batch, given.seconds / 2)
+    start = time.perf_counter()
+    for path in paths:
+        side.decode(path)
+    found["decode_ms"] = 1000 * (time.perf_counter() - start) / len(paths)
+    if given.save:
+        save(side, paths, given.save)
+    print(json.dumps(found), flush=True)
+
+
+def opened(given: argparse.Namespace, channels_last: bool) -> Any:
+    """The side that is asked for; torch is imported for its own side alone."""
+    if given.side == "ours":
+        from benchmarks.throughput.ours import Ours
+
+        return Ours(given.bundle, given.precision, given.threads)
+    from benchmarks.throughput.with_open_clip import OpenClip
+
+    return OpenClip(given.bundle, given.backbone, given.pretrained, given.threads, channels_last)
+
+
+def measured(step: Callable[[], object], images: int, seconds: float) -> dict[str, float]:
+    """Images a second while a step is repeated, and CPU seconds of this process and of all others in that time."""
+    import psutil
+
+    done, start = 0, time.perf_counter()
+    own, everyone = _cpu(), _busy(psutil.cpu_times())
+    while (now := time.perf_counter()) < start + seconds:
+        step()
+        done += images
+    wall = now - start
+    return {"rate": done / wall, "images": done, "cpu": _cpu() - own, "busy": _busy(psutil.cpu_times()) - everyone,
+            "wall": wall}  # fmt: skip
+
+
+def memory() -> float:
+    """MiB of this process and its children, pages that they share counted once."""
+    import psutil
+
+    me = psutil.Process()
+    return sum(float(process.memory_full_info().pss) for process in (me, *me.children(recursive=True))) / 2**20
+
+
+def save(side: Any, paths: list[Path], target: Path) -> None:
+    """Labels and embeddings of all photos, one at a time, so that a batch has no part in them."""
+    import numpy as np
+
+    rows = [side.encode([side.decode(path)]) for path in paths]
+    labels = [side.rank(row)[0] for row in rows]
+    np.savez(target, rows=np.concatenate([np.asarray(row) for row in rows]), labels=np.array(labels))
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and its children that live."""
+    import psutil
+
+    me = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (me, *me.children(recursive=True)))
+
+
+def _busy(times: Any) -> float:
+    """CPU seconds that the whole machine has spent."""
+    return float(sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", choices=("ours", "open_clip"), required=True)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--precision", default="fp32", help="of our side")
+    parser.add_argument("--backbone", help="of the other side")
+    parser.add_argument("--pretrained", help="its weights")
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--offset", type=int, default=0, help="photo to begin with")
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--save", type=Path, help="file for labels and embeddings")
+    parser.add_argument("--mode", required=True)
+    for name in ("batch", "processes", "workers", "channels-last"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

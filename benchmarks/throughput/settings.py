@@ -1,0 +1,70 @@
+"""How a contender is run: what is tried, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+BATCHES = (8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to run.
+
+    Attributes:
+        mode: ``loop`` decodes a batch, then encodes it, in one thread; ``stream`` is `sar_infer.Classifier.stream`,
+            which decodes ahead in threads; ``loader`` is torch's DataLoader with processes that decode ahead.
+        batch: Photos that are encoded together.
+        processes: Copies of the whole contender, each with its share of the threads.
+        workers: Of the DataLoader.
+        channels_last: torch's memory format for convolutions.
+    """
+
+    mode: str
+    batch: int
+    processes: int = 1
+    workers: int = 0
+    channels_last: bool = False
+
+    def arguments(self) -> list[str]:
+        """For a contender's command line."""
+        numbers = {key: int(value) for key, value in asdict(self).items() if key != "mode"}
+        options = [f"--{key.replace('_', '-')}={value}" for key, value in numbers.items()]
+        return ["--mode", self.mode, *options]
+
+    def words(self) -> str:
+        """For the table."""
+        words = f"{self.mode}, batch {self.batch}"
+        words += f", {self.workers} decoding processes" if self.workers else ""
+        words += f", {self.processes} processes" if self.processes > 1 else ""
+        return words + (", channels last" if self.channels_last else "")
+
+
+def of_open_clip(cores: int, convolutional: bool) -> list[Setting]:
+    """Everything that may be best for torch."""
+    formats = (False, True) if convolutional else (False,)
+    found = []
+    for channels_last in formats:
+        for batch in BATCHES:
+            found.append(Setting("loop", batch, channels_last=channels_last))
+            found += [Setting("loop", batch, cores, 0, channels_last)] if cores > 1 else []
+        found += [Setting("loader", 16, 1, workers, channels_last) for workers in range(1, cores + 1)]
+    return found
+
+
+def of_ours(cores: int) -> list[Setting]:
+    """What `sar-classify` does for some images, and what its bulk engine does: a worker on each core."""
+    streams = [Setting("stream", batch) for batch in BATCHES[:2]]
+    return streams + [Setting("loop", batch, cores) for batch in (1, *BATCHES[:2])]
+
+
+def batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+    """Lists of ``size`` values, the last one perhaps shorter."""
+    rest = iter(values)
+    while batch := list(islice(rest, size)):
+        yield batch

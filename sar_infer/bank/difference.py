@@ -1,0 +1,71 @@
+"""What changed from one bank to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.errors import BankError
+
+
+@dataclass(frozen=True)
+class Difference:
+    """From bank a to bank b; order does not count.
+
+    Attributes:
+        added: Names that only b has.
+        removed: Names that only a has.
+        renamed: New name by old one, where one row left a under one name and came to b under another.
+        reembedded: Cosine between the rows of each class whose row is another.
+        changed: What is known of a class in a and in b, where that differs; a renamed class is none of them.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    renamed: Mapping[str, str]
+    reembedded: Mapping[str, float]
+    changed: Mapping[str, tuple[ClassInfo, ClassInfo]]
+
+    def __bool__(self) -> bool:
+        return any((self.added, self.removed, self.renamed, self.reembedded, self.changed))
+
+
+def diff(a: ClassBank, b: ClassBank) -> Difference:
+    """What changed from a to b, two banks of one encoder.
+
+    Raises:
+        BankError: they belong to different encoders, so that their rows cannot be compared.
+    """
+    if a.encoder_digest != b.encoder_digest:
+        raise BankError(f"banks of different encoders: {a.encoder_digest} and {b.encoder_digest}")
+    shared = [(name, row, b.index[name]) for name, row in a.index.items() if name in b.index]
+    reembedded = {}
+    for name, first, second in shared:
+        one, two = a.embeddings[first], b.embeddings[second]
+        if not np.array_equal(one, two):
+            reembedded[name] = float(one @ two)
+    known = [(name, a.info.get(name, PLAIN), b.info.get(name, PLAIN)) for name, _, _ in shared]
+    added = [name for name in b.names if name not in a.index]
+    removed = [name for name in a.names if name not in b.index]
+    renamed = _renamed(a, b, removed, added)
+    return Difference(
+        tuple(name for name in added if name not in set(renamed.values())),
+        tuple(name for name in removed if name not in renamed),
+        renamed,
+        reembedded,
+        {name: (one, two) for name, one, two in known if one != two},
+    )
+
+
+def _renamed(a: ClassBank, b: ClassBank, removed: list[str], added: list[str]) -> dict[str, str]:
+    """Pairs with the same row, to the bit; where several have it, none is taken."""
+    left: dict[bytes, list[str]] = {}
+    came: dict[bytes, list[str]] = {}
+    for bank, names, rows in ((a, removed, left), (b, added, came)):
+        for name in names:
+            rows.setdefault(bank.embeddings[bank.index[name]].tobytes(), []).append(name)
+    return {old[0]: new[0] for row, old in left.items() if len(old) == 1 and len(new := came.get(row, [])) == 1}

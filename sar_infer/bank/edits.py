@@ -1,0 +1,93 @@
+"""Changes of a bank's classes as pure functions: each gives a new bank with one more step of history.
+
+``by`` says who or what makes the change, such as a command line. Where nothing would change, the same bank comes back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.history import Stack, Undo, recorded
+from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.steps import listed, next_step, set_info, with_step
+from sar_infer.errors import ClassNameError
+from sar_infer.names import name_key
+from sar_infer.packed_names import PackedNames
+
+
+def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
+    """Remove classes, by name or alias.
+
+    Raises:
+        ClassNameError: the bank does not have one.
+    """
+    rows = np.unique(np.array([bank.lookup.find(name) for name in names], dtype=np.int64))
+    if not rows.size:
+        return bank
+    kept = np.ones(len(bank.names), dtype=np.bool_)
+    kept[rows] = False
+    gone = Stack(PackedNames.of(bank.names[row] for row in rows.tolist()), bank.embeddings[rows], rows)
+    info = dict(bank.info)
+    before = {name: info.pop(name) for name in gone.names if name in info}
+    undo = Undo(removed=len(rows), info=before)
+    step = next_step(bank, "remove", f"removed {listed(gone.names)}", by, undo)
+    history, stack = recorded(bank.history, bank.retired.pushed(gone), step)
+    names_kept = [name for name, keep in zip(bank.names, kept.tolist(), strict=True) if keep]
+    return dataclasses.replace(
+        bank, names=names_kept, embeddings=bank.embeddings[kept], info=info, history=history, stack=stack
+    )
+
+
+def rename(bank: ClassBank, old: str, new: str, *, by: str = "") -> ClassBank:
+    """Give a class another name; it keeps its place, its row, and the phrases that this was made from.
+
+    Args:
+        bank: Which bank.
+        old: Name or alias of the class.
+        new: Its name from now on; an alias of its own stops being one.
+        by: See above.
+
+    Raises:
+        ClassNameError: there is no such class, or another one has the new name.
+    """
+    row = bank.lookup.find(old)
+    name, owner = bank.names[row], bank.lookup.get(new)
+    if name == new:
+        return bank
+    if owner not in (None, row):
+        raise ClassNameError(f"{new!r} already stands for class {bank.names[owner]!r}")
+    was = bank.info.get(name, PLAIN)
+    phrases = was.phrases or (name,)
+    aliases = tuple(alias for alias in was.aliases if name_key(alias) != name_key(new))
+    renamed = dataclasses.replace(was, phrases=() if phrases == (new,) else phrases, aliases=aliases)
+    info = dict(bank.info)
+    undo = Undo(renamed={new: name}, info={name: info.pop(name, None)})
+    set_info(info, new, renamed)
+    names = list(bank.names)
+    names[row] = new
+    return with_step(bank, "rename", f"renamed {name!r} to {new!r}", by, undo, names=names, info=info)
+
+
+def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") -> ClassBank:
+    """Set aliases, background and threshold of classes, by name or alias; phrases and ``added`` stay what they are.
+
+    Raises:
+        ClassNameError: the bank does not have a class.
+        BankError: an alias is also the name or an alias of another class.
+    """
+    info = dict(bank.info)
+    before: dict[str, ClassInfo | None] = {}
+    for text, wanted in changes.items():
+        name = bank.names[bank.lookup.find(text)]
+        was = info.get(name, PLAIN)
+        now = dataclasses.replace(wanted, phrases=was.phrases, added=was.added)
+        if now != was:
+            before.setdefault(name, info.get(name))
+            set_info(info, name, now)
+    if not before:
+        return bank
+    return with_step(bank, "amend", f"changed {listed(tuple(before))}", by, Undo(info=before), info=info)

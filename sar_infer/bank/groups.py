@@ -1,0 +1,61 @@
+"""Class info as it is stored: classes that are alike stand together, as ranges of rows.
+
+A hundred thousand classes that came in one step, and differ from plain ones in nothing else, are one short entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sar_infer.artefact import build
+from sar_infer.bank.info import ClassInfo, sparse
+from sar_infer.errors import BankError
+from sar_infer.packed_names import PackedNames
+
+_ROWS = "rows"
+
+
+def write(info: Mapping[str, ClassInfo], rows: Mapping[str, int]) -> list[dict[str, Any]]:
+    """A JSON object for each kind of class, in the order of their first rows."""
+    alike: dict[ClassInfo, list[int]] = {}
+    for name, item in info.items():
+        alike.setdefault(item, []).append(rows[name])
+    found = [{_ROWS: _ranges(places), **sparse(item)} for item, places in alike.items()]
+    return sorted(found, key=lambda group: group[_ROWS][0])
+
+
+def read(content: Any, names: PackedNames) -> dict[str, ClassInfo]:
+    """Class info by name.
+
+    Args:
+        content: Parsed JSON.
+        names: Of the bank.
+
+    Raises:
+        BankError: not what ``write`` gives, or a row that the bank does not have or that stands twice.
+        BundleError: a field is missing, unknown or of another type.
+    """
+    if not isinstance(content, list) or not all(isinstance(group, dict) for group in content):
+        raise BankError("field info: expected a list of objects")
+    seen = np.zeros(len(names), dtype=np.bool_)
+    info: dict[str, ClassInfo] = {}
+    for number, group in enumerate(content):
+        source = f"info[{number}]"
+        ranges = build(tuple[tuple[int, int], ...], group.get(_ROWS), f"{source}.{_ROWS}")
+        item = build(ClassInfo, {key: value for key, value in group.items() if key != _ROWS}, source)
+        for start, stop in ranges:
+            if not 0 <= start < stop <= len(names) or seen[start:stop].any():
+                raise BankError(f"{source}: rows {start} to {stop} are not in the bank of {len(names)}, or stand twice")
+            seen[start:stop] = True
+            info.update(dict.fromkeys(names[start:stop], item))
+    return info
+
+
+def _ranges(rows: list[int]) -> list[list[int]]:
+    """Ascending rows as ranges, each with the row behind its last one."""
+    places = np.sort(np.array(rows, dtype=np.int64))
+    breaks = np.flatnonzero(np.diff(places) != 1) + 1
+    return [[int(part[0]), int(part[-1]) + 1] for part in np.split(places, breaks)]

@@ -1,0 +1,126 @@
+"""What a bank file holds beside names and rows: provenance, class info, history, and the rows that undo needs.
+
+The first three are JSON in the metadata, ``record_digest`` covers all of it. Files of version 1 have provenance alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sar_infer.artefact import build
+from sar_infer.bank import groups
+from sar_infer.bank.history import Stack, Step, step_to_json
+from sar_infer.bank.info import ClassInfo
+from sar_infer.errors import BankError, BundleError
+from sar_infer.named_tensors import Stored
+from sar_infer.packed_names import PackedNames
+from sar_infer.tensor_file import Tensors, tensor_bytes
+
+_ROWS, _NAMES, _OFFSETS, _POSITIONS = "retired", "retired_names", "retired_offsets", "retired_positions"
+TENSORS = {_ROWS: "F32", _NAMES: "U8", _OFFSETS: "I64", _POSITIONS: "I64"}
+"""Type of each tensor of the stack; a file has all or none."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a file holds beside names and rows."""
+
+    provenance: Mapping[str, Any]
+    info: Mapping[str, ClassInfo]
+    history: tuple[Step, ...]
+    stack: Stack | None
+
+
+def metadata(record: Record, rows: Mapping[str, int], encoder: str) -> dict[str, str]:
+    """The metadata of a record.
+
+    Args:
+        record: What to write.
+        rows: Of the classes that it knows something of.
+        encoder: The digest of the bank's encoder.
+    """
+    texts = {
+        "provenance": json.dumps(dict(record.provenance), ensure_ascii=False, sort_keys=True),
+        "info": json.dumps(groups.write(record.info, rows), ensure_ascii=False),
+        "history": json.dumps([step_to_json(step) for step in record.history], ensure_ascii=False),
+    }
+    kept = {} if record.stack is None else tensors(record.stack)
+    return {**texts, "record_digest": _digest(encoder, texts, kept)}
+
+
+def tensors(stack: Stack) -> Tensors:
+    """The tensors of a stack; none of an empty one."""
+    if not len(stack):
+        return {}
+    names = stack.names
+    return {_ROWS: stack.rows, _NAMES: names.data, _OFFSETS: names.offsets, _POSITIONS: stack.positions}
+
+
+def read(stored: Stored, whole: bool) -> Record:
+    """Read and check a record; ``whole`` checks the digest where rows were mapped, too.
+
+    Raises:
+        BankError: damaged.
+        ValueError: text that is not JSON.
+    """
+    found = stored.metadata
+    provenance = json.loads(found["provenance"])
+    if not isinstance(provenance, dict):
+        raise BankError("field provenance: expected an object")
+    if found["schema_version"] == "1":
+        return Record(provenance, {}, (), None)
+    for key in ("info", "history", "record_digest"):
+        if key not in found:
+            raise BankError(f"metadata has no {key!r}")
+    kept = {name: stored.tensors[name] for name in TENSORS if name in stored.tensors}
+    texts = {key: found[key] for key in ("provenance", "info", "history")}
+    if (stored.checked or whole) and _digest(found["encoder_digest"], texts, kept) != found["record_digest"]:
+        raise BankError("info or history do not match their digest; the file was damaged or changed")
+    try:
+        info = groups.read(json.loads(found["info"]), stored.names)
+        history = build(tuple[Step, ...], json.loads(found["history"]), "history")
+    except BundleError as error:
+        raise BankError(str(error)) from None
+    return Record(provenance, info, history, _stack(kept))
+
+
+def check_stack(history: tuple[Step, ...], stack: Stack, dim: int) -> None:
+    """See that a history and its stack fit each other and the bank.
+
+    Raises:
+        BankError: they do not.
+    """
+    if [step.n for step in history] != list(range(1, len(history) + 1)):
+        raise BankError("the steps of its history are not numbered from 1 on")
+    undos = [step.undo for step in history if step.undo is not None]
+    counts = [count for undo in undos for count in (undo.appended, undo.removed, undo.replaced)]
+    if min(counts, default=0) < 0 or sum(undo.rows for undo in undos) != len(stack):
+        raise BankError(f"the history does not account for the {len(stack)} rows that are kept to undo it")
+    if stack.rows.shape != (len(stack), dim) or stack.positions.shape != (len(stack),):
+        raise BankError(f"rows kept to undo the history: expected ({len(stack)}, {dim}), got {stack.rows.shape}")
+
+
+def _stack(kept: Tensors) -> Stack | None:
+    if not kept:
+        return None
+    if kept.keys() != TENSORS.keys():
+        raise BankError(f"expected the tensors {', '.join(TENSORS)} together, found {', '.join(kept)}")
+    return Stack(PackedNames(kept[_NAMES], kept[_OFFSETS]), kept[_ROWS], kept[_POSITIONS])
+
+
+def _digest(encoder: str, texts: Mapping[str, str], kept: Tensors) -> str:
+    """SHA-256 (hex) over the encoder's digest, the texts, each with its length in front, and the stack's tensors."""
+    digest = hashlib.sha256()
+    for text in (encoder, *texts.values()):
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    for name in TENSORS:
+        for piece in tensor_bytes(kept.get(name, np.empty(0, np.uint8))):
+            digest.update(piece)
+    return digest.hexdigest()

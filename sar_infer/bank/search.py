@@ -1,0 +1,57 @@
+"""Finding classes: by what people write, and by rows; exact, in memory that a large bank does not change."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.bank.class_bank import ClassBank
+
+Floats = npt.NDArray[np.float32]
+_CLASSES, _ROWS = 32_768, 256
+"""Sides of the largest block of similarities: 32 MiB."""
+
+
+def find(bank: ClassBank, text: str) -> int:
+    """The row of the class with this name or alias, in any case and spacing.
+
+    Raises:
+        ClassNameError: there is none, with near spellings; or several that differ in case or space alone.
+    """
+    return bank.lookup.find(text)
+
+
+def nearest(bank: ClassBank, rows: Floats, k: int) -> tuple[npt.NDArray[np.intp], Floats]:
+    """The ``k`` classes with the largest cosines, by brute force over blocks of the bank.
+
+    Args:
+        bank: C classes.
+        rows: (N, D) float32, unit rows.
+        k: How many, at most C.
+
+    Returns:
+        Rows of the bank (N, k) and their cosines (N, k), the largest first, ties in the bank's order.
+    """
+    count = max(0, min(k, len(bank.names)))
+    found = np.empty((len(rows), count), dtype=np.intp)
+    best = np.empty((len(rows), count), dtype=np.float32)
+    for start in range(0, len(rows), _ROWS):
+        part = slice(start, start + _ROWS)
+        found[part], best[part] = _nearest(bank, rows[part], count)
+    return found, best
+
+
+def _nearest(bank: ClassBank, rows: Floats, count: int) -> tuple[npt.NDArray[np.intp], Floats]:
+    found = np.empty((len(rows), 0), dtype=np.intp)
+    best = np.empty((len(rows), 0), dtype=np.float32)
+    for start in range(0, len(bank.names), _CLASSES):
+        similar = rows @ bank.embeddings[start : start + _CLASSES].T
+        columns = np.arange(similar.shape[1])
+        if 0 < count < len(columns):  # what no row has among its best is left out before anything is sorted
+            edge = np.partition(similar, -count, axis=1)[:, -count, np.newaxis]
+            columns = np.flatnonzero((similar >= edge).any(axis=0))
+        places = np.broadcast_to(start + columns, (len(rows), len(columns)))
+        best, found = np.hstack([best, similar[:, columns]]), np.hstack([found, places])
+        order = np.argsort(-best, axis=1, kind="stable")[:, :count]
+        best, found = np.take_along_axis(best, order, axis=1), np.take_along_axis(found, order, axis=1)
+    return found, best

@@ -1,0 +1,39 @@
+"""What all edits of a bank share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.history import Action, Step, Undo, recorded
+from sar_infer.bank.info import PLAIN, ClassInfo
+
+
+def with_step(bank: ClassBank, action: Action, summary: str, by: str, undo: Undo, **changes: object) -> ClassBank:
+    """The bank with changes that retire no row."""
+    history, stack = recorded(bank.history, bank.retired, next_step(bank, action, summary, by, undo))
+    return dataclasses.replace(bank, **changes, history=history, stack=stack)  # type: ignore[arg-type]
+
+
+def next_step(bank: ClassBank, action: Action, summary: str, by: str, undo: Undo, at: str | None = None) -> Step:
+    """The step of history after the bank's last one."""
+    return Step(len(bank.history) + 1, at or utc_now(), action, summary, by, undo=undo)
+
+
+def set_info(info: dict[str, ClassInfo], name: str, item: ClassInfo) -> None:
+    """Sparse: what is plain is left out."""
+    info.pop(name, None)
+    if item != PLAIN:
+        info[name] = item
+
+
+def listed(names: Sequence[str]) -> str:
+    """Few names in words, many as a number."""
+    return ", ".join(map(repr, names)) if len(names) <= 3 else f"{len(names):,} classes"
+
+
+def utc_now() -> str:
+    """UTC in ISO form."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

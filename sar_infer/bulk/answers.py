@@ -1,0 +1,174 @@
+"""What a worker does: some inputs in, their rows out, everything in one thread; a process or a Ray actor holds one."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.artefact import canonical_digest
+from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
+from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Form, Packed, answered, flawed
+from sar_infer.bulk.places import filesystem, is_url, one_line
+from sar_infer.classifier import Classifier
+from sar_infer.decoding import decode_picture
+from sar_infer.errors import BundleError, DeviceError, ImageError, InputError
+from sar_infer.precision import Asked
+from sar_infer.results import PLAIN, Judging
+from sar_infer.sessions import Device
+
+_TRANSFERS = 16
+"""Objects that one worker fetches from storage at a time."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every worker answers; plain values, since workers are elsewhere.
+
+    Attributes:
+        bundle: Folder, the same path for all workers; None = the one that ships.
+        bank: Bank file in place of the bundle's.
+        classes: Phrases by name, beside the bank's.
+        only: Choose from ``classes`` alone.
+        top_k: Classes of a row.
+        judging: What to tell beside them.
+        embedding: Give the image's unit row in this type.
+        device: Where to encode.
+        threads: Of the encoder.
+        precision: ``fp32``, or smaller graphs of the bundle.
+    """
+
+    bundle: str | None = None
+    bank: str | None = None
+    classes: Mapping[str, tuple[str, ...]] | None = None
+    only: bool = False
+    top_k: int = 5
+    judging: Judging = PLAIN
+    embedding: EmbeddingType | None = None
+    device: Device = "auto"
+    threads: int | None = 1
+    precision: Asked = "fp32"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Rows of some inputs, in order, ready to be written; how many, and how many of them have no answer."""
+
+    packed: Packed
+    inputs: int
+    rejected: int
+
+
+class Answerer:
+    """An open bundle with its classes.
+
+    Raises:
+        SarInferError: the bundle, the bank, a name, or what is asked for does not do.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        warnings.filterwarnings("ignore", module="PIL")  # what matters about a picture becomes its flaw
+        self._classifier = Classifier.open(recipe.bundle, recipe.device, recipe.bank, recipe.threads, recipe.precision)
+        self._manifest = self._classifier.bundle.manifest
+        chosen = cast("Asked", self._classifier.choice.precision)
+        self.recipe = dataclasses.replace(recipe, precision=chosen)  # the same for all workers, wherever they are
+        classes = self._classifier.class_set(recipe.classes, recipe.only)
+        self._judge = self._classifier.judge(classes, recipe.top_k, recipe.judging)
+        judging = recipe.judging
+        self.columns = Columns(
+            judging.coverage is not None, judging.explain, recipe.embedding, self._manifest.embed_dim
+        )
+
+    def start(self) -> str:
+        """Open the encoder; returns what it runs on."""
+        return self._classifier.start()
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that rows depend on, as plain values, digests in place of contents."""
+        recipe = self.recipe
+        phrases = {name: list(phrases) for name, phrases in (recipe.classes or {}).items()}
+        return {
+            "bundle": self._manifest.digest,
+            "bank": self._classifier.bank.content_digest,
+            "classes": canonical_digest(phrases) if phrases else None,
+            "only": recipe.only,
+            "precision": recipe.precision,
+            "top_k": recipe.top_k,
+            "unknown": recipe.judging.unknown,
+            "threshold": recipe.judging.threshold,
+            "coverage": recipe.judging.coverage,
+            "explain": recipe.judging.explain,
+            "embeddings": recipe.embedding,
+        }
+
+    def answer(self, items: Sequence[Item], form: Form) -> Answers:
+        """The rows of some inputs.
+
+        Raises:
+            DeviceError: the encoder failed, for lack of memory perhaps.
+        """
+        decoded = [self._decode(content) for content in _fetched(items)]
+        pixels = [content for content in decoded if not isinstance(content, Flaw)]
+        embeddings = self._encode(pixels)
+        results = zip(self._judge(embeddings), embeddings, strict=True)
+        rows = [
+            flawed(item.key, content, self.columns)
+            if isinstance(content, Flaw)
+            else answered(item.key, *next(results), self.columns)
+            for item, content in zip(items, decoded, strict=True)
+        ]
+        return Answers(form.pack(rows), len(rows), len(rows) - len(pixels))
+
+    def _decode(self, content: str | bytes | Flaw) -> npt.NDArray[np.float32] | Flaw:
+        if isinstance(content, Flaw):
+            return content
+        try:
+            return decode_picture(content, self._manifest.preprocess)
+        except ImageError as error:
+            return Flaw(error.kind, str(error))
+
+    def _encode(self, pixels: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        try:
+            return self._classifier.encode(pixels)
+        except BundleError:
+            raise
+        except Exception as error:  # what onnxruntime raises shares no base class
+            raise DeviceError(
+                f"the encoder failed: {one_line(error)}; fewer --workers or a smaller --batch-size take less memory"
+            ) from None
+
+
+def _fetched(items: Sequence[Item]) -> list[str | bytes | Flaw]:
+    """Local paths and bytes as they are; what is in storage is fetched, several objects at a time."""
+    sources = [item.source for item in items]
+    if not any(isinstance(source, str) and is_url(source) for source in sources):
+        return [_checked(source) for source in sources]
+    with ThreadPoolExecutor(_TRANSFERS) as pool:
+        return list(pool.map(_checked, sources))
+
+
+def _checked(source: str | bytes | Flaw) -> str | bytes | Flaw:
+    if not isinstance(source, str):
+        return source
+    try:
+        if not is_url(source):
+            file = Path(source)
+            return _too_large() if file.is_file() and file.stat().st_size > MOST_BYTES else source
+        system, path = filesystem(source)
+        content: bytes = system.cat_file(path, start=0, end=MOST_BYTES + 1)
+        return content if len(content) <= MOST_BYTES else _too_large()
+    except InputError as error:
+        return Flaw("unreadable", str(error).removeprefix(f"{source}: "))
+    except Exception as error:  # every storage has errors of its own
+        return Flaw("unreadable", f"cannot be read: {one_line(error)}")
+
+
+def _too_large() -> Flaw:
+    return Flaw("size", f"too large: more than {MOST_BYTES} bytes")

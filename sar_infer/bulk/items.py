@@ -1,0 +1,89 @@
+"""What a bulk run reads: numbered pieces, each of which yields its inputs in an order that never changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from sar_infer.artefact import canonical_digest
+
+MOST_BYTES = 100 * 2**20
+"""Of an encoded image; what is larger is set aside unread."""
+FlawKind = Literal["format", "size", "unreadable", "source", "crash"]
+"""Those of ``ImageError``; ``source`` = what holds the images is damaged or gone; ``crash`` = a process died of it."""
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """Why there is no answer for an input."""
+
+    kind: FlawKind
+    reason: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input: the key of its row, and a path, a URL, encoded bytes, or why there is nothing to decode."""
+
+    key: str
+    source: str | bytes | Flaw
+
+
+class Unit(Protocol):
+    """The inputs of one piece; a frozen dataclass of plain values, which say all there is to know of them."""
+
+    @property
+    def count(self) -> int | None:
+        """How many inputs, where that is known before they are read."""
+
+    def items(self) -> Iterator[Item]:
+        """The inputs; what cannot be read is an item with its flaw, never an exception."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A container that cannot be listed: one input, whose row says why."""
+
+    place: str
+    reason: str
+
+    @property
+    def count(self) -> int:
+        """One row."""
+        return 1
+
+    def items(self) -> Iterator[Item]:
+        """The row."""
+        yield Item(printable(self.place), Flaw("source", self.reason))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A unit with its place among all of the run's, from 0."""
+
+    number: int
+    unit: Unit
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what the piece reads; another for other inputs."""
+        fields: dict[str, Any] = dataclasses.asdict(self.unit)  # type: ignore[call-overload]
+        return canonical_digest({"kind": type(self.unit).__name__, "number": self.number, **_escaped(fields)})
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    """A name as a key: file names that are no UTF-8 get backslashes, so that any program can read the row."""
+    return os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _escaped(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: _text(value) for name, value in fields.items()}
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    return [_text(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,141 @@
+"""A flat folder of files, local or in storage, each of which appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from sar_infer.bulk.places import filesystem, is_url, one_line
+from sar_infer.errors import WriteError
+from sar_infer.files import sync_folder
+
+_PARTIAL = ".partial"
+
+
+class Store(Protocol):
+    """Where parts are kept. Two writers of one file do not disturb each other: the later one's stays, whole."""
+
+    place: str
+
+    def names(self) -> set[str]:
+        """Of all complete files; empty where there is no such folder."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """A seekable stream of a file."""
+
+    def stage(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """A local path to write to; the file appears when the block ends without an error."""
+
+    def clear(self, mine: Callable[[str], bool]) -> None:
+        """Remove what kills have left of files whose names are ``mine``."""
+
+
+def open_store(out: str) -> Store:
+    """The folder of a path or URL.
+
+    Raises:
+        InputError: a URL that cannot be had.
+    """
+    if not is_url(out):
+        return LocalFolder(Path(out))
+    system, path = filesystem(out)
+    return LocalFolder(Path(path)) if "file" in system.protocol else _Stored(out.rstrip("/"), system, path)
+
+
+def write_text(store: Store, name: str, text: str) -> None:
+    """One small file."""
+    with store.stage(name) as path:
+        path.write_text(text, "utf-8")
+
+
+def read_text(store: Store, name: str) -> str:
+    """One small file."""
+    with store.open(name) as stream:
+        return stream.read().decode("utf-8")
+
+
+class LocalFolder:
+    """A folder of this machine, or one that several machines share; it is made when something is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.place = str(folder)
+
+    def names(self) -> set[str]:
+        """See ``Store``."""
+        if not self.folder.is_dir():
+            return set()
+        return {entry.name for entry in os.scandir(self.folder) if not entry.name.startswith(".")}
+
+    def open(self, name: str) -> IO[bytes]:
+        """See ``Store``."""
+        return (self.folder / name).open("rb")
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Path]:
+        """Under a hidden name beside it, then renamed, so that a power cut leaves either too."""
+        temporary = self.folder / f".{name}.{secrets.token_hex(4)}{_PARTIAL}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(self.folder / name)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise WriteError(f"{self.folder / name}: cannot be written: {one_line(error)}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def clear(self, mine: Callable[[str], bool]) -> None:
+        """See ``Store``."""
+        for entry in self.folder.glob(f".*{_PARTIAL}"):
+            if mine(entry.name[1:]):
+                entry.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """The folder and all that is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _Stored:
+    """A prefix in storage; a file is made here and put there in one step."""
+
+    def __init__(self, place: str, system: Any, path: str) -> None:
+        self.place = place
+        self._system, self._path = system, path.rstrip("/")
+
+    def names(self) -> set[str]:
+        """See ``Store``."""
+        try:
+            return {posixpath.basename(name.rstrip("/")) for name in self._system.ls(self._path, detail=False)}
+        except FileNotFoundError:
+            return set()
+
+    def open(self, name: str) -> IO[bytes]:
+        """See ``Store``."""
+        stream: IO[bytes] = self._system.open(f"{self._path}/{name}", "rb")
+        return stream
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Path]:
+        """See ``Store``."""
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / name
+            yield local
+            try:
+                self._system.makedirs(self._path, exist_ok=True)
+                self._system.put_file(str(local), f"{self._path}/{name}")
+            except Exception as error:  # every storage has errors of its own
+                raise WriteError(f"{self.place}/{name}: cannot be written: {one_line(error)}") from None
+
+    def clear(self, mine: Callable[[str], bool]) -> None:
+        """Nothing is left: an object that was not put whole is not there."""

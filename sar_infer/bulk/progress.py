@@ -1,0 +1,94 @@
+"""How far a long run is, on stderr: done, set aside, rate, time left."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from sar_infer.bulk.items import Piece
+from sar_infer.errors import SarInferError
+
+_EVERY_TTY, _EVERY_LINE = 0.5, 10.0
+
+
+class Progress:
+    """A line that is renewed on a terminal; elsewhere, where it is asked for, a line every ten seconds.
+
+    Args:
+        asked: Show it even where stderr is no terminal.
+    """
+
+    def __init__(self, asked: bool = False) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = asked or self._terminal
+        self._every = _EVERY_TTY if self._terminal else _EVERY_LINE
+        self._start = self._last = time.monotonic()
+        self._expected: list[_Total] = []
+        self.inputs = self.rejected = self.pieces = 0
+
+    def count(self, inputs: int, rejected: int) -> None:
+        """Some inputs are done."""
+        self.inputs += inputs
+        self.rejected += rejected
+        now = time.monotonic()
+        if self._shown and now - self._last >= self._every:
+            self._last = now
+            self._print(self.text())
+
+    def finished(self) -> None:
+        """A piece is committed."""
+        self.pieces += 1
+
+    def expect(self, pieces: Callable[[], Iterable[Piece]]) -> None:
+        """Find out meanwhile how much there is to do."""
+        if self._shown:
+            threading.Thread(target=_add_up, args=(pieces, self._expected), daemon=True).start()
+
+    def close(self) -> None:
+        """Leave the last line behind."""
+        if self._shown and self.inputs:
+            self._print(self.text())
+            sys.stderr.write("\n" if self._terminal else "")
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._start
+
+    def text(self) -> str:
+        """``1,234 of 10,000 done, 2 set aside, 56.7/s, 0:02:35 left``."""
+        rate = self.inputs / max(self.seconds, 1e-9)
+        total = self._expected[0] if self._expected else _Total(None, 0)
+        of = "" if total.inputs is None else f" of {total.inputs:,}"
+        text = f"{self.inputs:,}{of} done, {self.rejected:,} set aside, {rate:,.1f}/s"
+        counts = (self.inputs, total.inputs) if total.inputs is not None else (self.pieces, total.pieces)
+        if share := counts[0] / max(counts[1], 1):  # by pieces where nobody knows how many images a tar has
+            left = round(max(0.0, self.seconds * (1 / share - 1)))
+            text += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        return text
+
+    def _print(self, text: str) -> None:
+        sys.stderr.write(f"\r{text}\x1b[K" if self._terminal else f"{text}\n")
+        sys.stderr.flush()
+
+
+@dataclass(frozen=True)
+class _Total:
+    inputs: int | None
+    pieces: int
+
+
+def _add_up(pieces: Callable[[], Iterable[Piece]], expected: list[_Total]) -> None:
+    """In a thread of its own; what is wrong with the inputs is the run's to tell."""
+    inputs: int | None = 0
+    number = 0
+    try:
+        for piece in pieces():
+            number += 1
+            inputs = None if inputs is None or piece.unit.count is None else inputs + piece.unit.count
+    except SarInferError:
+        return
+    expected.append(_Total(inputs, number))

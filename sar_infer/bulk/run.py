@@ -1,0 +1,185 @@
+"""A bulk run from start to end, on one machine or on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sar_infer import __version__
+from sar_infer.bulk.answers import Answerer, Recipe
+from sar_infer.bulk.items import printable
+from sar_infer.bulk.local import run_local
+from sar_infer.bulk.outputs.finish import Ended, Summary, finish_file, finish_folder, finished, summary_file
+from sar_infer.bulk.outputs.job import WHOLE, Job, Shard
+from sar_infer.bulk.outputs.jsonl import JsonLines
+from sar_infer.bulk.outputs.parquet import Parquet, check_parquet
+from sar_infer.bulk.outputs.rows import Form
+from sar_infer.bulk.outputs.store import LocalFolder, Store, open_store
+from sar_infer.bulk.places import is_url
+from sar_infer.bulk.progress import Progress
+from sar_infer.bulk.sources.listing import Sources
+from sar_infer.bulk.work import Work
+from sar_infer.errors import InputError
+from sar_infer.files import owned
+
+SUFFIXES = (".parquet", ".jsonl")
+"""Of an output that is a file; anything else is a folder."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Who does the work.
+
+    Attributes:
+        kind: Processes of this machine, or Ray.
+        workers: Processes, or tasks at a time; with Ray None takes the cluster's CPUs.
+        batch_size: Images encoded together.
+        address: Of the Ray cluster.
+    """
+
+    kind: Literal["local", "ray"] = "local"
+    workers: int | None = None
+    batch_size: int = 16
+    address: str = "auto"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to read, how to answer, and where to write.
+
+    Attributes:
+        sources: Inputs.
+        recipe: Answers.
+        out: A file (``SUFFIXES``), or the path or URL of a folder.
+        form: Of a folder's parts.
+        shard: Which share of the pieces.
+        resume: Go on where an earlier run was.
+    """
+
+    sources: Sources
+    recipe: Recipe
+    out: str
+    form: Literal["parquet", "jsonl"] = "parquet"
+    shard: Shard = WHOLE
+    resume: bool = False
+
+    @property
+    def file(self) -> Path | None:
+        """The output, where it is a single file."""
+        return Path(self.out) if self.out.endswith(SUFFIXES) else None
+
+
+def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
+    """Classify everything that has no answer yet, then finish the output.
+
+    Raises:
+        InputError: what was asked for does not fit together, or is not there; nothing was changed.
+        WriteError: the output cannot be written; finished pieces stay.
+        SarInferError: see ``Answerer`` and ``run_local``.
+    """
+    parquet = plan.out.endswith(".parquet") if plan.file else plan.form == "parquet"
+    if parquet:
+        check_parquet()
+    plan.sources.check()
+    answerer = Answerer(plan.recipe)
+    job, form = _job(plan, answerer, parquet)
+    with _alone(plan):
+        if plan.file and (summary := _finished(plan.file, job, plan.resume)):
+            return summary
+        with _ready(engine):
+            work = Work(plan.sources, job, job.begin(plan.sources.pieces(), resume=plan.resume))
+            job.clear()
+            if plan.file:
+                summary_file(plan.file).unlink(missing_ok=True)
+            progress.expect(work.left)
+            try:
+                _work_off(work, answerer.recipe, form, engine, progress)
+            finally:
+                progress.close()
+        return _finish(plan, work, form, progress)
+
+
+def _job(plan: Plan, answerer: Answerer, parquet: bool) -> tuple[Job, Form]:
+    sources, arguments = plan.sources, [printable(argument) for argument in plan.sources.arguments]
+    settings = answerer.settings() | {
+        "column": sources.column,
+        "key_column": sources.key_column,
+        "piece_size": sources.piece_size,
+        "format": "parquet" if parquet else "jsonl",
+    }
+    if plan.file:  # parts know their inputs by themselves, and those of a folder are of the whole
+        settings |= {"sources": arguments, "shard": f"{plan.shard.index}/{plan.shard.of}"}
+    settings = json.loads(json.dumps(settings))
+    form: Form = (
+        Parquet(answerer.columns, settings | {"version": __version__, "sources": arguments}) if parquet else JsonLines()
+    )
+    return Job(settings, _store(plan), plan.shard, form.suffix), form
+
+
+def _store(plan: Plan) -> Store:
+    if plan.file is None:
+        return open_store(plan.out)
+    if is_url(plan.out):
+        raise InputError(f"{plan.out}: in storage the output is a folder of parts; leave out {plan.file.suffix}")
+    if plan.file.is_dir():
+        raise InputError(f"{plan.out}: is a folder; choose another --out")
+    return LocalFolder(plan.file.with_name(f".{plan.file.name}.parts"))
+
+
+@contextlib.contextmanager
+def _alone(plan: Plan) -> Iterator[None]:
+    """One process for each shard of an output on this machine; in storage two would only do the same twice."""
+    if is_url(plan.out):
+        yield
+        return
+    with owned(Path(plan.shard.named(plan.out))):
+        yield
+
+
+def _finished(file: Path, job: Job, resume: bool) -> Summary | None:
+    """The summary, if a run that is resumed was complete; what it left is cleared away."""
+    summary = finished(file, job.settings)
+    if summary is not None and resume:
+        _remove_parts(job)
+        return summary
+    if file.exists() and not job.store.names():
+        raise InputError(f"{file}: exists; choose another --out")
+    return None
+
+
+def _ready(engine: Engine) -> contextlib.AbstractContextManager[None]:
+    """Whatever can be refused of the engine, before the output is touched."""
+    if engine.kind == "local":
+        return contextlib.nullcontext()
+    from sar_infer.bulk.ray import cluster
+
+    return cluster(engine.address)
+
+
+def _work_off(work: Work, recipe: Recipe, form: Form, engine: Engine, progress: Progress) -> None:
+    if engine.kind == "ray":
+        from sar_infer.bulk.ray import run_ray
+
+        run_ray(work, recipe, form, engine.workers, engine.batch_size, progress)
+    else:
+        run_local(work, recipe, form, engine.workers or 1, engine.batch_size, progress)
+
+
+def _finish(plan: Plan, work: Work, form: Form, progress: Progress) -> Summary:
+    job = work.job
+    parts = job.parts(plan.sources.pieces())
+    ended = Ended(progress.inputs, progress.seconds, len(work.done))
+    if plan.file is None:
+        return finish_folder(job, form, parts, ended)
+    summary = finish_file(plan.file, job, form, parts, ended)
+    _remove_parts(job)
+    return summary
+
+
+def _remove_parts(job: Job) -> None:
+    if isinstance(job.store, LocalFolder):
+        job.store.remove()

@@ -1,0 +1,42 @@
+"""``sar-bank``: look at bank files and change them. Everything heavy is imported after the command line is known."""
+
+from __future__ import annotations
+
+import click
+
+from sar_infer import __version__
+from sar_infer.cli.bank.adding import add
+from sar_infer.cli.bank.editing import alias, merge, remove, rename, rollback, set_class
+from sar_infer.cli.bank.freezing import freeze
+from sar_infer.cli.bank.linting import lint
+from sar_infer.cli.bank.reading import diff, history, list_classes, nearest, verify
+
+EPILOG = """\b
+Examples:
+  sar-bank add mine.safetensors "latte art" "zebra = zebra | striped horse"
+  sar-bank add mine.safetensors --classes names.txt --strict
+  sar-bank lint mine.safetensors "SKU-12345"
+  sar-bank rollback mine.safetensors --to 0
+  sar-classify photos/ --bank mine.safetensors
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG)
+@click.version_option(__version__, prog_name="sar-bank")
+def main() -> None:
+    """Look at the classes of a bank file and change them.
+
+    A bank file holds class names with their embeddings. It belongs to the encoder of one bundle (--bundle), starts as
+    a copy of that bundle's own bank when a command first writes it, and is what `sar-classify --bank` reads. A change
+    is one step of its history, written whole or not at all, and can be rolled back.
+
+    Exit code: 0 if all went well; 1 if something was found or could not be written, as each command says; 2 if nothing
+    was done because something in the call is wrong.
+    """
+
+
+for command in (
+    *(add, alias, diff, freeze, history, lint, list_classes),
+    *(merge, nearest, remove, rename, rollback, set_class, verify),
+):
+    main.add_command(command)

@@ -1,0 +1,184 @@
+"""What all of ``sar-bank`` shares: arguments, opening bundle and bank, one way to write a change, one way to print."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+
+from sar_infer.errors import InputError, SarInferError, WriteError
+from sar_infer.options import Decorated, Refusal, one_blas_thread, option
+
+if TYPE_CHECKING:
+    from sar_infer.bank import ClassBank
+    from sar_infer.bundle import Bundle
+    from sar_infer.classifier import Classifier
+
+P = ParamSpec("P")
+
+INTERRUPTED = 130
+_SERVED = "bundle_bank"
+"""Key of the provenance of a bank that `sar-serve --state` keeps, beside its lock."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which bank, of which bundle, and how to print what is found; the arguments that every command has."""
+
+    file: Path
+    bundle: str | None
+    form: str
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checked bundle and a bank of its encoder."""
+
+    bundle: Bundle
+    bank: ClassBank
+
+    @functools.cached_property
+    def classifier(self) -> Classifier:
+        """What embeds names and photos; sessions open when they are first needed."""
+        from sar_infer.classifier import Classifier
+
+        return Classifier(self.bundle, bank=self.bank)
+
+
+def on_bank(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command BANK_FILE, --bundle and --format as a ``Place``, and turn errors into one line on stderr.
+
+    Exit code 2 for what cannot be used, 1 for what could not be written, 130 for an interrupt.
+    """
+
+    @click.argument("bank_file", type=click.Path(path_type=Path))
+    @functools.wraps(command)
+    def run(bank_file: Path, bundle: str | None, form: str, **values: Any) -> None:
+        one_blas_thread()
+        try:
+            command(Place(bank_file, bundle, form), **values)
+        except WriteError as error:
+            raise click.ClickException(str(error)) from None
+        except SarInferError as error:
+            raise Refusal(str(error)) from None
+        except BrokenPipeError:  # who read the output has seen enough; click ends quietly
+            raise
+        except OSError as error:
+            raise Refusal(f"{error.filename or bank_file}: {error.strerror or error}") from None
+        except KeyboardInterrupt:
+            click.echo("Error: interrupted; nothing is half-written", err=True)
+            sys.exit(INTERRUPTED)
+
+    return run
+
+
+def shared_options(command: Decorated) -> Decorated:
+    """The options that every command has; they stand last in its help."""
+    bundle = option(
+        "--bundle", type=click.Path(), help="Bundle whose encoder it belongs to.  [default: the one that ships]"
+    )
+    form = option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+    return bundle(form(command))
+
+
+def opened(place: Place, *, may_be_missing: bool = False, whole: bool = False) -> Opened:
+    """Open the bundle, and the bank if it belongs to it.
+
+    Args:
+        place: Where they are.
+        may_be_missing: A bank file that is not there is a copy of the bundle's bank.
+        whole: Check every byte of the bank.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        BankError: the bank is missing, damaged, or of another encoder.
+    """
+    from sar_infer.bank import ClassBank
+    from sar_infer.bundle import open_bundle
+
+    bundle = open_bundle(Path(place.bundle) if place.bundle else None)
+    if may_be_missing and not place.file.exists():
+        count = len(bundle.bank.names)
+        click.echo(f"{place.file}: does not exist; starting with the {count:,} classes of {bundle.path.name}", err=True)
+        return Opened(bundle, bundle.bank)
+    load = ClassBank.verify if whole else ClassBank.load
+    return Opened(bundle, load(place.file, bundle.manifest.encoder_digest))
+
+
+@contextmanager
+def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
+    """Own the bank file, so that no other process changes it meanwhile, and open it.
+
+    Raises:
+        InputError: it is the bank inside a bundle, or the state of a server.
+        WriteError: another process is changing it.
+    """
+    from sar_infer.artefact import MANIFEST
+    from sar_infer.files import owned
+
+    if (place.file.resolve().parent / MANIFEST).is_file():
+        raise InputError(f"{place.file}: is part of a bundle, which never changes; name a file outside of it")
+    if not place.file.resolve().parent.is_dir():
+        raise InputError(f"{place.file}: no such folder; make it first")
+    with owned(place.file):
+        found = opened(place, may_be_missing=may_be_missing, whole=True)
+        if _SERVED in found.bank.provenance and (place.file.parent / "lock").exists():
+            raise InputError(
+                f"{place.file}: is the state of a server, which changes it by its API; to go on from it, "
+                f"merge it into another file: sar-bank merge NEW {shlex.quote(str(place.file))} --conflict take"
+            )
+        yield found
+
+
+def write(place: Place, before: Opened, after: ClassBank, **more: Any) -> None:
+    """Save a changed bank and say what changed and how it is undone.
+
+    Args:
+        place: Where.
+        before: What was opened.
+        after: The result of an edit; the bank that was opened where the edit changed nothing.
+        more: Further content of the JSON form.
+
+    Raises:
+        BankError: a bank file cannot hold it.
+        WriteError: it could not be written.
+    """
+    changed = after is not before.bank
+    if changed:
+        try:
+            after.save(place.file)
+        except OSError as error:
+            raise WriteError(f"{place.file}: not written ({error.strerror or error}); nothing was changed") from None
+    step, undo_to = after.history[-1] if changed else None, len(before.bank.history)
+    undo = undo_to if step and step.undo else None
+    content = {
+        "bank": str(place.file),
+        "changed": changed,
+        "summary": step.summary if step else "nothing to change",
+        "classes": len(after.names),
+        "step": len(after.history),
+        "undo_to": undo,
+    }
+    how = "" if undo is None else f"; undo: sar-bank rollback {shlex.quote(str(place.file))} --to {undo}"
+    emit(place.form, content | more, [f"{content['summary']}; {len(after.names):,} classes{how}"])
+
+
+def emit(form: str, content: Any, lines: Iterable[str]) -> None:
+    """Print JSON for programs, in UTF-8 whatever the locale, or lines for people; odd names break neither."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding = "utf-8" if form == "json" else sys.stdout.encoding
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+    if form == "json":
+        click.echo(json.dumps(content, ensure_ascii=False))
+        return
+    for line in lines:
+        click.echo(line)

@@ -1,0 +1,30 @@
+"""``sar-bank freeze``: a bundle of its own for a bank."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from sar_infer.cli.bank.common import Place, emit, on_bank, opened, shared_options
+from sar_infer.options import option
+
+
+@click.command()
+@on_bank
+@option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
+@shared_options
+def freeze(place: Place, out: Path, *, overwrite: bool) -> None:
+    """Write a bundle like the one of --bundle, with BANK_FILE as its own bank."""
+    from sar_infer.freeze import freeze as write
+    from sar_infer.staging import check_target
+
+    check_target(out, overwrite=overwrite)
+    found = opened(place, whole=True)
+    command = shlex.join(["sar-bank", *sys.argv[1:]])
+    manifest = write(found.bundle, found.bank, out, overwrite=overwrite, command=command)
+    content = {"bundle": str(out), "digest": manifest.digest, "classes": len(found.bank.names)}
+    emit(place.form, content, [f"{out}: {len(found.bank.names):,} classes; next: sar-classify PHOTO --bundle {out}"])

@@ -1,0 +1,151 @@
+"""Safetensors files, mapped where they are large and written in pieces; the library copies whole files for numpy.
+
+The format (https://github.com/huggingface/safetensors#format): 8 bytes, the length of a header, little-endian; the
+header, JSON: type, shape and place of each tensor, and metadata as text; the tensors' bytes end to end, little-endian.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+LONGEST_HEADER = 100_000_000
+"""Bytes; the format's own limit."""
+_METADATA = "__metadata__"
+_TYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "U8": "|u1"}
+_LARGEST_SIDE = 2**40
+_PIECE = 8 << 20
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Type of a tensor, its shape, and where in the file its bytes begin and end."""
+
+    kind: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class TensorFile:
+    """An open file whose header is sound: every tensor lies inside the file, next to the one before, without overlap.
+
+    Args:
+        stream: The file; to be kept open while tensors are read. What was mapped outlives it.
+
+    Raises:
+        ValueError: it is not sound.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        header, begin, size = _read_header(stream)
+        metadata = header.pop(_METADATA, {})
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("metadata: expected an object of text")
+        self.metadata: Mapping[str, str] = metadata
+        self.places = {name: _place(name, item, begin) for name, item in header.items()}
+        end = begin
+        for name, place in sorted(self.places.items(), key=lambda pair: (pair[1].start, pair[1].end)):
+            if place.start != end or place.end < end:
+                raise ValueError(f"tensor {name!r:.40} begins at byte {place.start}, expected {end}")
+            end = place.end
+        if end != size:
+            raise ValueError(f"the tensors end at byte {end}, the file at {size}")
+
+    def tensor(self, name: str, mapped: bool = False) -> npt.NDArray[Any]:
+        """One tensor; ``mapped`` leaves its bytes in the file until they are used.
+
+        Raises:
+            ValueError: its bytes do not fit its shape, or the file ends before.
+        """
+        place = self.places[name]
+        kind, count = np.dtype(_TYPES[place.kind]), math.prod(place.shape)
+        if count * kind.itemsize != place.end - place.start:
+            raise ValueError(f"tensor {name!r:.40}: {place.end - place.start} bytes do not fit {place.shape}")
+        if mapped and count:
+            return np.asarray(np.memmap(self._stream, kind, "r", place.start, place.shape))
+        array = np.empty(count, dtype=kind)
+        self._stream.seek(place.start)
+        if self._stream.readinto(array.view(np.uint8).data) != array.nbytes:  # type: ignore[attr-defined]
+            raise ValueError(f"tensor {name!r:.40}: the file ends too early")
+        return array.reshape(place.shape)
+
+
+def tensor_bytes(array: npt.NDArray[Any]) -> Iterator[memoryview]:
+    """The bytes of an array in C order, little-endian, in pieces, without a copy of the whole."""
+    flat = array if array.ndim else array[np.newaxis]
+    rows = max(1, _PIECE * len(flat) // max(1, flat.nbytes))
+    for start in range(0, len(flat), rows):
+        piece = np.ascontiguousarray(flat[start : start + rows])
+        yield piece.astype(piece.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
+
+
+def file_pieces(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """The content of a file, wide types first, so that every tensor is aligned.
+
+    Raises:
+        ValueError: more metadata than the format takes; before anything is yielded.
+    """
+    kinds = {np.dtype(kind): name for name, kind in _TYPES.items()}
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    end = 0
+    for name in order:
+        array = tensors[name]
+        kind = kinds[array.dtype.newbyteorder("<")]
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    if len(text) > LONGEST_HEADER:
+        raise ValueError(f"header too large: {len(text):,} bytes, the format takes {LONGEST_HEADER:,}")
+    yield len(text).to_bytes(8, "little") + text
+    for name in order:
+        yield from tensor_bytes(tensors[name])
+
+
+def _read_header(stream: BinaryIO) -> tuple[dict[str, Any], int, int]:
+    """The header, where the tensors begin, and the size of the file."""
+    size = os.fstat(stream.fileno()).st_size
+    length = int.from_bytes(stream.read(8), "little")
+    if size < 8 or length > min(size - 8, LONGEST_HEADER):
+        raise ValueError(f"a header of {length} bytes does not fit a file of {size}")
+    try:
+        header = json.loads(stream.read(length).decode("utf-8"), object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("header: nested too deep") from None
+    if not isinstance(header, dict):
+        raise ValueError("header: expected an object")
+    return header, 8 + length, size
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("header: a key stands twice")
+    return result
+
+
+def _place(name: str, item: Any, begin: int) -> Place:
+    """One tensor's entry of the header."""
+    if not isinstance(item, dict) or item.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"tensor {name!r:.40}: expected dtype, shape and data_offsets")
+    kind, shape, bounds = item["dtype"], item["shape"], item["data_offsets"]
+    sound = (
+        isinstance(kind, str)
+        and all(isinstance(part, list) and all(type(number) is int for number in part) for part in (shape, bounds))
+        and (len(shape) <= 8 and len(bounds) == 2)
+        and all(0 <= number < _LARGEST_SIDE for number in (*shape, *bounds))
+    )
+    if not sound:
+        raise ValueError(f"tensor {name!r:.40}: expected a type, sizes and two offsets, got {item!r:.80}")
+    return Place(kind, tuple(shape), begin + bounds[0], begin + bounds[1])

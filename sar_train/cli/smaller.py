@@ -1,0 +1,130 @@
+"""``sar-export … --precision`` and ``--jpeg-margin``: options, refusals and the last lines."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sar_train.cli.common import option
+
+if TYPE_CHECKING:
+    from sar_infer.artefact import Manifest
+    from sar_train.export.precision.derive import Wanted
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_OPTIONS = (
+    option(
+        "--precision",
+        envvar="SAR_EXPORT_PRECISION",  # SAR_PRECISION is what the run time uses
+        type=click.Choice(["fp16", "int8"]),
+        multiple=True,
+        help="Add smaller graphs, each if it passes its gate on --photos; several times. RUN may be a bundle.",
+    ),
+    option(
+        "--jpeg-margin",
+        type=click.FloatRange(min=1, max=16),
+        metavar="X",
+        help="Let large JPEGs be decoded at a reduced scale that leaves X times the encoder's size, if --photos pass.",
+    ),
+    option(
+        "--min-cosine",
+        type=click.FloatRange(0, 1),
+        help="With --precision: least cosine of the worst photo or name.  [default: 0.9999 for fp16, 0.97 for int8]",
+    ),
+    option(
+        "--min-agreement",
+        type=click.FloatRange(0, 1),
+        help="With --precision: least share with the same answer.  [default: 0.995 for fp16, 0.98 for int8]",
+    ),
+)
+
+
+def smaller_options(command: Decorated) -> Decorated:
+    """Add the options to a command."""
+    done: Any = command
+    for add in reversed(_OPTIONS):
+        done = add(done)
+    return done  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """What the command line says; every field is the option of that name."""
+
+    precision: tuple[str, ...]
+    jpeg_margin: float | None
+    min_cosine: float | None
+    min_agreement: float | None
+
+    @classmethod
+    def taken(cls, given: dict[str, Any]) -> Smaller:
+        """Take the options out of all that were given."""
+        return cls(**{name: given.pop(name) for name in cls.__dataclass_fields__})
+
+    def __bool__(self) -> bool:
+        return bool(self.precision) or self.jpeg_margin is not None
+
+    def check(self, run: Path | None, given: Mapping[str, Any]) -> bool:
+        """Whether RUN is a bundle that only gets what is asked for here.
+
+        Raises:
+            ConfigError: options that contradict each other.
+        """
+        from sar_infer.artefact import MANIFEST
+        from sar_train.errors import ConfigError
+
+        if self and given["photos"] is None:
+            raise ConfigError("--precision and --jpeg-margin are judged on real photos: add --photos FOLDER")
+        if not self.precision and (self.min_cosine is not None or self.min_agreement is not None):
+            raise ConfigError("--min-cosine and --min-agreement are bounds of --precision, which was not given")
+        if run is None or not (run / MANIFEST).is_file():
+            return False
+        if not self:
+            raise ConfigError(f"{run}: a bundle, not a run; say what it should get: --precision or --jpeg-margin")
+        unused = [name for name, value in given.items() if value and name != "photos"]
+        if unused:
+            option = unused[0].replace("_", "-")
+            raise ConfigError(f"{run}: a bundle, whose encoder and bank stay as they are; leave --{option} out")
+        return True
+
+    def write(
+        self, source: Path, out: Path, photos: Path, *, overwrite: bool, tell: Callable[[str], None]
+    ) -> tuple[Manifest, list[str]]:
+        """Write the bundle ``source`` with all that was asked for to ``out``; returns it and what to say about it.
+
+        Raises:
+            ConfigError: too few photos.
+            ExportError: nothing that was asked for passed.
+        """
+        from sar_infer.inputs import expand
+        from sar_train.export.precision.derive import derive
+        from sar_train.export.precision.samples import split
+
+        found = [Path(path) for path in expand([str(photos)])]
+        made = derive(
+            source,
+            out,
+            self._wanted(),
+            split(found, photos),
+            command=shlex.join(["sar-export", *sys.argv[1:]]),
+            overwrite=overwrite,
+            tell=tell,
+        )
+        use = "".join(
+            f"next       sar-classify PHOTO --bundle {out} --precision {p}\n" for p in made.manifest.precisions
+        )
+        return made.manifest, [*made.lines, *use.splitlines()]
+
+    def _wanted(self) -> Wanted:
+        from sar_train.export.precision.derive import Wanted
+        from sar_train.export.precision.gate import GATES
+
+        gates = {name: GATES[name].with_least(self.min_cosine, self.min_agreement) for name in self.precision}
+        return Wanted(gates, self.jpeg_margin)

@@ -1,0 +1,173 @@
+"""What a bundle needs to judge its own answers: fitted on some held-out photos, measured on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.artefact import Calibration
+from sar_train.calibration import (
+    Doubles,
+    Labels,
+    auroc,
+    conformal_threshold,
+    energy,
+    expected_calibration_error,
+    fit_temperature,
+    keeping,
+    negative_log_likelihood,
+    softmax,
+    true_scores,
+)
+
+COVERAGES = (0.8, 0.9, 0.95)
+KEPT = 0.95
+"""Share of held-out photos of known classes that the thresholds call known."""
+LEAST_PHOTOS = 20
+"""Of fewer, nothing is fitted."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Held-out photos: logits (N, C) as a bundle computes them, and labels (N,) 0 to C - 1."""
+
+    logits: Doubles
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, rows: npt.NDArray[np.intp]) -> Photos:
+        """Some of the photos."""
+        return Photos(self.logits[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a bundle needs to judge its own answers.
+
+    Attributes:
+        temperature: logits are divided by it.
+        thresholds: least ``score`` and largest ``energy`` of a known photo.
+        conformal: by coverage (``"0.9"``), the least score of a class in the set.
+        measured: how well all of it holds on photos that it was not fitted on.
+    """
+
+    temperature: float
+    thresholds: Mapping[str, float]
+    conformal: Mapping[str, float]
+    measured: Calibration
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Fitted:
+        """From a record.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        return cls(**{**stored, "measured": Calibration(**stored["measured"])})
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What is fitted; applied to the logits of any photos."""
+
+    temperature: float
+    thresholds: Mapping[str, float]
+    conformal: Mapping[str, float]
+
+    @classmethod
+    def fit(cls, photos: Photos) -> _Rule | None:
+        temperature = fit_temperature(photos.logits, photos.labels)
+        if temperature is None:
+            return None
+        probabilities = softmax(photos.logits / temperature)
+        return cls(
+            temperature,
+            {
+                "score": keeping(probabilities.max(axis=1), KEPT),
+                "energy": -keeping(-energy(photos.logits, temperature), KEPT),
+            },
+            {f"{c:g}": conformal_threshold(true_scores(probabilities, photos.labels), c) for c in COVERAGES},
+        )
+
+    def probabilities(self, photos: Photos) -> Doubles:
+        return softmax(photos.logits / self.temperature)
+
+    def set_sizes(self, photos: Photos) -> dict[str, Doubles]:
+        """(N,) classes in the set of each photo, by coverage."""
+        found = self.probabilities(photos)
+        return {key: (found >= least).sum(axis=1).astype(np.float64) for key, least in self.conformal.items()}
+
+    def covered(self, photos: Photos) -> dict[str, Doubles]:
+        """(N,) 1 where the set of a photo holds its class, by coverage."""
+        found = true_scores(self.probabilities(photos), photos.labels)
+        return {key: (found >= least).astype(np.float64) for key, least in self.conformal.items()}
+
+    def familiarity(self, logits: Doubles) -> dict[str, Doubles]:
+        """(N,) what tells known from unknown photos, the larger the more known."""
+        return {
+            "score": softmax(logits / self.temperature).max(axis=1),
+            "energy": -energy(logits, self.temperature),
+        }
+
+
+def calibrate(
+    dataset: str, photos: Photos, others: Photos | None = None, unknown: Doubles | None = None
+) -> Fitted | None:
+    """Fit on some photos and measure on others; None where there are too few, or they do not say a temperature.
+
+    Args:
+        dataset: whose photos.
+        photos: to fit on.
+        others: to measure on. None cross-fits: each half of ``photos`` is measured with what the other half gives, and
+            what is returned is fitted on all of them.
+        unknown: (M, C) logits of photos of other classes, against the same C classes.
+    """
+    if len(photos) < LEAST_PHOTOS or (others is not None and not len(others)):
+        return None
+    rule = _Rule.fit(photos)
+    folds = [(rule, others)] if others is not None else _crossed(photos)
+    sound = [(rule, part) for rule, part in folds if rule is not None]
+    if rule is None or len(sound) < len(folds):
+        return None
+    measured = _measure(dataset, len(photos), sound, unknown, cross_fitted=others is None)
+    return Fitted(rule.temperature, rule.thresholds, rule.conformal, measured)
+
+
+def _crossed(photos: Photos) -> list[tuple[_Rule | None, Photos]]:
+    """Every second photo of each class with the rule of the others, and the other way round."""
+    order = np.argsort(photos.labels, kind="stable")
+    even, odd = photos.part(order[::2]), photos.part(order[1::2])
+    return [(_Rule.fit(even), odd), (_Rule.fit(odd), even)]
+
+
+def _measure(
+    dataset: str, fitted_on: int, folds: list[tuple[_Rule, Photos]], unknown: Doubles | None, *, cross_fitted: bool
+) -> Calibration:
+    """The figures over the photos of all folds, each judged by its own rule."""
+    labels = np.concatenate([photos.labels for _, photos in folds])
+    before = np.concatenate([softmax(photos.logits) for _, photos in folds])
+    after = np.concatenate([rule.probabilities(photos) for rule, photos in folds])
+    covered, sizes = [r.covered(p) for r, p in folds], [r.set_sizes(p) for r, p in folds]
+    aurocs: dict[str, float] = {}
+    if unknown is not None and len(unknown):
+        pairs = [(rule.familiarity(photos.logits), rule.familiarity(unknown)) for rule, photos in folds]
+        aurocs = {kind: float(np.mean([auroc(a[kind], b[kind]) for a, b in pairs])) for kind in ("score", "energy")}
+    return Calibration(
+        dataset=dataset,
+        fitted_on=fitted_on,
+        measured_on=len(labels),
+        cross_fitted=cross_fitted,
+        error_before=expected_calibration_error(before, labels),
+        error_after=expected_calibration_error(after, labels),
+        nll_before=negative_log_likelihood(before, labels),
+        nll_after=negative_log_likelihood(after, labels),
+        coverage={key: float(np.concatenate([fold[key] for fold in covered]).mean()) for key in covered[0]},
+        set_size={key: float(np.concatenate([fold[key] for fold in sizes]).mean()) for key in sizes[0]},
+        unknown_auroc=aurocs,
+    )

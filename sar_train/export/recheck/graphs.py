@@ -1,0 +1,107 @@
+"""What a bundle's graphs compute now, without any photo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sar_infer.artefact import NAME_ENCODER, REFERENCE_ENCODER, Manifest, TokenizerSpec, Variant
+from sar_infer.bundle import Bundle
+from sar_infer.cache import EmbeddingCache
+from sar_infer.classifier import Classifier
+from sar_infer.encoders import NameEncoder
+from sar_infer.probe import probe_cosine
+from sar_infer.tokenizer import encode_name
+from sar_train.export.recheck.finding import Finding, at_least, at_most, same
+from sar_train.export.verify import (
+    BATCHES,
+    MAX_DIFFERENCE,
+    MIN_COSINE,
+    Rows,
+    generated_pixels,
+    measure,
+    name_batches,
+    open_graph,
+    phrases,
+    some_rows,
+)
+
+LOST_COSINE = 0.005
+"""Of a smaller graph's cosine to the fp32 graph: on the probe picture, and in the mean over other samples than then."""
+LOST_AGREEMENT = 0.02
+"""Of its share of equal answers, the same."""
+
+
+def checks(bundle: Bundle) -> Iterator[Finding]:
+    """Probe, bank, batches, reference encoder, head, and the smaller graphs."""
+    found = measure(bundle)
+    yield at_least("probe picture, cosine", found.probe_cosine, MIN_COSINE, 1.0)
+    yield at_most(f"{found.names:,} bank rows made again, difference", found.name_max_difference, MAX_DIFFERENCE)
+    yield at_most(f"batches of {_listed(BATCHES)}, difference", found.batch_max_difference, MAX_DIFFERENCE)
+    if bundle.manifest.reference is not None:
+        graph = open_graph(bundle.path / REFERENCE_ENCODER)
+        difference = name_batches(graph, bundle.manifest.reference.tokenizer, bundle.tokenizer)
+        yield at_most("reference encoder, batches, difference", difference, MAX_DIFFERENCE)
+    if bundle.head is not None:
+        classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
+        branch = classifier.class_set(bundle.head.names, only=True).branch
+        yield same("what answers for the head's classes", branch, "head+text")
+    yield from _on_the_probe(bundle)
+    yield from _name_variants(bundle)
+
+
+def image_variants(manifest: Manifest) -> dict[str, Variant]:
+    """The smaller image encoders by precision."""
+    return {name: kept.image for name, kept in manifest.precisions.items() if kept.image is not None}
+
+
+def agreement(bundle: Bundle, what: str, variant: Variant, rows: Rows, exact: Rows) -> Iterator[Finding]:
+    """A smaller graph's rows (N, D) against the fp32 graph's for the same inputs, beside what its export found.
+
+    Other samples than then give other figures, so that each may lose a little.
+    """
+    bank = bundle.bank.embeddings[some_rows(bundle.bank)]
+    cosine = float((rows * exact).sum(axis=1).mean())
+    yield at_least(f"{what}, mean cosine", cosine, variant.mean_cosine - LOST_COSINE, variant.mean_cosine)
+    if not len(bank):
+        return
+    share = float(((rows @ bank.T).argmax(axis=1) == (exact @ bank.T).argmax(axis=1)).mean())
+    lost = max(LOST_AGREEMENT, 2 * float(np.sqrt(variant.top1_agreement * (1 - variant.top1_agreement) / len(rows))))
+    yield at_least(f"{what}, same class", share, variant.top1_agreement - lost, variant.top1_agreement)
+
+
+def _on_the_probe(bundle: Bundle) -> Iterator[Finding]:
+    """The smaller image encoders, each on the picture whose cosine was noted when it was made."""
+    probe = bundle.manifest.probe
+    for precision, variant in image_variants(bundle.manifest).items():
+        if probe is not None and variant.probe_cosine is not None:
+            pixels = generated_pixels(bundle.manifest.preprocess, probe.seed)[np.newaxis]
+            now, then = probe_cosine(probe, open_graph(bundle.path / variant.file)(pixels)[0]), variant.probe_cosine
+            yield at_least(f"{precision} image encoder, probe picture, cosine", now, then - LOST_COSINE, then)
+
+
+def _name_variants(bundle: Bundle) -> Iterator[Finding]:
+    """On classes of the bank, each by its first phrase."""
+    kept = {name: found.name for name, found in bundle.manifest.precisions.items() if found.name is not None}
+    if not kept or not bundle.bank.names:
+        return
+    names = [phrases(bundle.bank, bundle.bank.names[row])[0] for row in some_rows(bundle.bank)]
+    exact = encoded(bundle, NAME_ENCODER, bundle.manifest.tokenizer, names)
+    for precision, variant in kept.items():
+        rows = encoded(bundle, variant.file, bundle.manifest.tokenizer, names)
+        yield from agreement(bundle, f"{precision} name encoder, {len(names):,} names", variant, rows, exact)
+
+
+def encoded(bundle: Bundle, file: str, spec: TokenizerSpec, names: Sequence[str]) -> Rows:
+    """Rows (N, D) that one of the bundle's name encoders gives.
+
+    Raises:
+        ClassNameError: a name does not fit.
+    """
+    encoder = NameEncoder(bundle.path / file, bundle.manifest.embed_dim, spec.end_token, "cpu")
+    return encoder.encode([encode_name(bundle.tokenizer, spec, name) for name in names])
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"

@@ -1,0 +1,185 @@
+"""What a bundle answers now for photos in a folder for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.artefact import IMAGE_ENCODER, REFERENCE_ENCODER, Passport
+from sar_infer.bundle import Bundle
+from sar_infer.cache import EmbeddingCache
+from sar_infer.class_set import ClassSet
+from sar_infer.classifier import Classifier
+from sar_infer.decoding import decode_batches
+from sar_infer.errors import ImageError, InputError
+from sar_infer.inputs import expand
+from sar_infer.judging import scale
+from sar_infer.names import name_key
+from sar_infer.profile import Profile
+from sar_train.calibration import expected_calibration_error, softmax
+from sar_train.export.head import spoken
+from sar_train.export.recheck.finding import Finding, at_least, at_most
+from sar_train.export.recheck.graphs import agreement, encoded, image_variants
+from sar_train.export.verify import Rows, open_graph
+
+BATCH = 16
+LOST_POINTS = 1.0
+"""Percentage points of accuracy; where there are few photos, two standard errors of them."""
+GAINED_ERROR = 0.02
+"""Of the calibration error."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos with the class of each, an index into ``names``; -1 for a photo outside of every folder."""
+
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of the classes, and the rows (N, D) and labels (N,) of their photos."""
+
+    names: tuple[str, ...]
+    rows: Rows
+    labels: npt.NDArray[np.int64]
+
+
+def find_photos(folder: Path) -> Photos:
+    """All photos below a folder; the first folder on the way to a photo names its class.
+
+    Raises:
+        InputError: there are none, or it is not a folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder with a folder of photos for each class")
+    paths = expand([str(folder)])
+    places: dict[str, int] = {}
+    names: list[str] = []
+    labels: list[int] = []
+    for path in paths:
+        first, *rest = Path(path).relative_to(folder).parts
+        key = name_key(spoken(first))
+        if rest and key not in places:
+            places[key] = len(names)
+            names.append(spoken(first))
+        labels.append(places[key] if rest else -1)
+    return Photos(tuple(names), tuple(paths), np.array(labels, dtype=np.int64))
+
+
+def checks(bundle: Bundle, photos: Photos, advance: Callable[[int], None]) -> Iterator[Finding]:
+    """Smaller image encoders, accuracy, zero-shot accuracy and calibration error, as far as photos can tell.
+
+    Folders that are called like classes of the bank are judged among themselves, and so are the others, which are new
+    classes. Accuracy has a bound where the folders are all the classes of the bank, which the passport speaks of; what
+    its new classes were is not known, so that theirs has none.
+
+    Raises:
+        ImageError: a photo cannot be read.
+    """
+    variants = image_variants(bundle.manifest)
+    files = {"fp32": IMAGE_ENCODER} | {precision: variant.file for precision, variant in variants.items()}
+    rows = _encode(bundle, photos.paths, files, advance)
+    for precision, variant in variants.items():
+        what = f"{precision} image encoder, {len(photos.paths):,} photos"
+        yield from agreement(bundle, what, variant, rows[precision], rows["fp32"])
+    known: dict[int, list[str]] = {}
+    new: list[list[str]] = []
+    for name in photos.names:
+        row = bundle.bank.lookup.get(name)
+        if row is None:
+            new.append([name])
+        else:
+            known.setdefault(row, []).append(name)  # a name and an alias are one class
+    complete = len(known) == len(bundle.bank.names)
+    yield from _known(bundle, _group(photos, rows["fp32"], [*known.values()]), complete=complete)
+    yield from _new(bundle, _group(photos, rows["fp32"], new), complete=complete)
+
+
+def _encode(
+    bundle: Bundle, paths: Sequence[str], files: Mapping[str, str], advance: Callable[[int], None]
+) -> dict[str, Rows]:
+    """Rows (N, D) of every image encoder; each photo is decoded once."""
+    graphs = {precision: open_graph(bundle.path / file) for precision, file in files.items()}
+    parts: dict[str, list[Rows]] = {precision: [] for precision in files}
+    for batch in decode_batches(paths, bundle.manifest.preprocess, BATCH, Profile()):
+        for name, item in batch:
+            if isinstance(item, ImageError):
+                raise ImageError(f"{name}: {item}")
+        pixels = np.stack([item for _, item in batch if isinstance(item, np.ndarray)])
+        for precision, graph in graphs.items():
+            parts[precision].append(graph(pixels))
+        advance(len(batch))
+    return {precision: np.concatenate(found) for precision, found in parts.items()}
+
+
+def _group(photos: Photos, rows: Rows, classes: Sequence[Sequence[str]]) -> Group:
+    """Classes that have these folders, each by the name of its first."""
+    folders = {name: label for label, name in enumerate(photos.names)}
+    places = {folders[name]: place for place, names in enumerate(classes) for name in names}
+    chosen = np.isin(photos.labels, list(places))
+    labels = np.array([places[label] for label in photos.labels[chosen].tolist()], dtype=np.int64)
+    return Group(tuple(names[0] for names in classes), rows[chosen], labels)
+
+
+def _known(bundle: Bundle, group: Group, *, complete: bool) -> Iterator[Finding]:
+    if len(group.names) < 2:
+        return
+    passport = bundle.manifest.passport if complete else Passport()
+    what = f"{len(group.labels):,} photos of {len(group.names):,} classes of the bank"
+    classes, logits = _answers(bundle, group)
+    yield _accuracy(f"accuracy, {what}", logits, group.labels, passport.metrics.base_accuracy)
+    if (zero_shot := _zero_shot(bundle, group)) is not None:
+        yield _accuracy(f"zero-shot accuracy, {what}", zero_shot, group.labels, passport.zero_shot.base_accuracy)
+    calibrated = {name_key(name) for name in bundle.manifest.calibrated}
+    found = bundle.manifest.passport.calibration
+    if found is not None and {name_key(name) for name in group.names} == calibrated:
+        scores = softmax(logits.astype(np.float64) / scale(bundle.manifest, classes).temperature)
+        now, then = expected_calibration_error(scores, group.labels), found.error_after
+        yield at_most(f"calibration error, {what}", now, then + GAINED_ERROR, then)
+
+
+def _new(bundle: Bundle, group: Group, *, complete: bool) -> Iterator[Finding]:
+    if len(group.names) < 2:
+        return
+    passport = bundle.manifest.passport if complete else Passport()
+    what = f"{len(group.labels):,} photos of {len(group.names):,} new classes"
+    _, logits = _answers(bundle, group)
+    yield Finding(f"accuracy, {what}", passport.metrics.new_accuracy, _percent(logits, group.labels), "noted")
+    if (zero_shot := _zero_shot(bundle, group)) is not None:
+        now = _percent(zero_shot, group.labels)
+        yield Finding(f"zero-shot accuracy, {what}", passport.zero_shot.new_accuracy, now, "noted")
+
+
+def _answers(bundle: Bundle, group: Group) -> tuple[ClassSet, Rows]:
+    """The group's classes, and the logits (N, C) of its photos among them."""
+    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
+    classes = classifier.class_set(group.names, only=True)
+    return classes, classifier.logits(group.rows, classes)
+
+
+def _zero_shot(bundle: Bundle, group: Group) -> Rows | None:
+    """Cosines (N, C) to the names behind the hand-crafted prompt; None where the bundle has no reference encoder."""
+    reference = bundle.manifest.reference
+    if reference is None:
+        return None
+    return group.rows @ encoded(bundle, REFERENCE_ENCODER, reference.tokenizer, group.names).T
+
+
+def _accuracy(what: str, logits: Rows, labels: npt.NDArray[np.int64], then: float | None) -> Finding:
+    """With a bound where the passport says what it was."""
+    now = _percent(logits, labels)
+    if then is None:
+        return Finding(what, None, now, "noted")
+    lost = max(LOST_POINTS, 2 * float(np.sqrt(now * (100 - now) / len(labels))))
+    return at_least(what, now, then - lost, then)
+
+
+def _percent(logits: Rows, labels: npt.NDArray[np.int64]) -> float:
+    return 100 * float((logits.argmax(axis=1) == labels).mean())

@@ -1,0 +1,91 @@
+"""A bundle as a Triton model repository: image encoder, bank product, and both as one ensemble.
+
+Nothing of torch takes part. The repository answers for the classes of the bundle's bank, as the run time does when it
+is given no others; a new bank is a new repository.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from sar_infer.artefact import IMAGE_ENCODER, Manifest
+from sar_infer.bundle import open_bundle
+from sar_infer.cache import EmbeddingCache
+from sar_infer.classifier import Classifier
+from sar_infer.errors import InputError
+from sar_infer.files import sync_folder, write_file
+from sar_infer.staging import staged
+from sar_train.errors import ConfigError
+from sar_train.export.triton import config
+from sar_train.export.triton.check import check_answers
+from sar_train.export.triton.product import bank_product
+from sar_train.export.triton.readme import readme
+
+
+def write_repository(path: Path, out: Path, precision: str = "fp32") -> tuple[str, ...]:
+    """Write the repository and compare its answers with the run time's before the folder gets its name.
+
+    Args:
+        path: The bundle.
+        out: The new folder.
+        precision: Of the image encoder.
+
+    Returns:
+        The class of each column of ``scores``.
+
+    Raises:
+        BundleError: the bundle is damaged or of another version.
+        InputError: ``out`` exists.
+        ConfigError: the bundle has no image encoder of this precision.
+        ExportError: the bank does not fit, or scores differ.
+        WriteError: the folder cannot be written; nothing is left behind.
+    """
+    if os.path.lexists(out):
+        raise InputError(f"{out}: exists; --triton writes a new folder")
+    bundle = open_bundle(path)
+    encoder = bundle.path / encoder_file(bundle.manifest, precision)
+    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
+    product = bank_product(bundle.manifest, classifier.class_set())
+    with staged(out, overwrite=False) as folder:
+        for name, text in _configs(bundle.manifest, len(product.labels), precision).items():
+            (folder / name / "1").mkdir(parents=True)
+            write_file(folder / name / "config.pbtxt", text.encode())
+        shutil.copyfile(encoder, folder / config.ENCODER / "1" / "model.onnx")
+        write_file(folder / config.PRODUCT / "1" / "model.onnx", product.model.SerializeToString(deterministic=True))
+        write_file(folder / config.CLASSIFIER / "1" / ".keep", b"")  # object stores keep no empty folder
+        labels = "".join(" ".join(label.split()) + "\n" for label in product.labels).encode()
+        for name in (config.PRODUCT, config.CLASSIFIER):
+            write_file(folder / name / config.LABELS, labels)
+        write_file(folder / "README.md", readme(bundle.manifest, product.labels, precision).encode())
+        check_answers(folder, classifier)
+        for inner in folder.rglob("*/"):
+            sync_folder(inner)
+    return product.labels
+
+
+def encoder_file(manifest: Manifest, precision: str) -> str:
+    """The image encoder of a precision.
+
+    Raises:
+        ConfigError: the bundle has none.
+    """
+    if precision == "fp32":
+        return IMAGE_ENCODER
+    ready = [name for name, kept in manifest.precisions.items() if kept.image is not None]
+    variant = manifest.precisions[precision].image if precision in ready else None
+    if variant is None:
+        raise ConfigError(f"--precision {precision}: this bundle has {', '.join(['fp32', *ready])}")
+    return variant.file
+
+
+def _configs(manifest: Manifest, classes: int, precision: str) -> dict[str, str]:
+    pixels, dim = [3, manifest.preprocess.size, manifest.preprocess.size], manifest.embed_dim
+    kind = "KIND_CPU" if precision == "int8" else "KIND_AUTO"  # its kernels are the CPU's
+    scores = {config.LOGITS: [classes], config.SCORES: [classes]}
+    return {
+        config.ENCODER: config.model(config.ENCODER, {config.PIXELS: pixels}, {config.EMBEDDING: [dim]}, kind),
+        config.PRODUCT: config.model(config.PRODUCT, {config.EMBEDDING: [dim]}, scores),
+        config.CLASSIFIER: config.ensemble(pixels, dim, classes),
+    }

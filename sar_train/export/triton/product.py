@@ -1,0 +1,91 @@
+"""The bank as an ONNX graph: (N, D) unit rows ``embedding`` to (N, C) ``logits`` and ``scores``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sar_infer.artefact import Manifest
+from sar_infer.class_set import ClassSet
+from sar_infer.judging import scale
+from sar_train.errors import ExportError
+from sar_train.export.triton.config import EMBEDDING, LOGITS, SCORES
+
+OPSET, IR = 13, 8
+"""Old on purpose: every Triton of the last years reads them."""
+LIMIT = 2**31 - 1
+"""Bytes that one ONNX file can hold."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """The graph, and the class of each column."""
+
+    model: onnx.ModelProto
+    labels: tuple[str, ...]
+
+
+def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
+    """The graph that answers as the run time does for these classes.
+
+    ``logits`` are the run time's, before the temperature; ``scores`` are the softmax of the logits over it. A head is
+    mixed in where the classes have one. Background classes take part in the softmax and have no column.
+
+    Raises:
+        ExportError: the bank is above 2 GiB, or has background classes alone.
+    """
+    if (cells := len(classes.names) * manifest.embed_dim) > LIMIT // 4:
+        raise ExportError(
+            f"the bank has {4 * cells:,} bytes, above the {LIMIT:,} that one ONNX file can hold; freeze a smaller bank"
+        )
+    how, head = scale(manifest, classes), classes.head
+    weight = classes.embeddings.T * np.float32(how.factor)
+    bias = np.full(len(classes.names), how.bias, dtype=np.float32)
+    if head is not None:
+        mix = np.float32(head.mix)
+        weight = (1 - mix) * weight + mix * head.weight.T
+        bias = (1 - mix) * bias + mix * head.bias
+    hidden = np.zeros(len(classes.names), dtype=bool) if classes.background is None else classes.background
+    shown = np.flatnonzero(~hidden)
+    if not shown.size:
+        raise ExportError("every class of the bank is background: there is nothing to answer")
+    labels = tuple(classes.names[column] for column in shown.tolist())
+    return Product(_model(weight, bias, how.temperature, shown), labels)
+
+
+def _model(
+    weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], temperature: float, shown: npt.NDArray[np.intp]
+) -> onnx.ModelProto:
+    constants = {
+        "weight": weight,
+        "bias": bias,
+        "temperature": np.float32(temperature),
+        "shown": shown.astype(np.int64),
+    }
+    whole = len(shown) == len(bias)
+    all_logits, all_scores = (LOGITS, SCORES) if whole else ("all_logits", "all_scores")
+    nodes = [
+        helper.make_node("Gemm", [EMBEDDING, "weight", "bias"], [all_logits]),
+        helper.make_node("Div", [all_logits, "temperature"], ["divided"]),
+        helper.make_node("Softmax", ["divided"], [all_scores], axis=-1),
+    ]
+    if whole:
+        del constants["shown"]
+    else:
+        nodes += [
+            helper.make_node("Gather", [all_logits, "shown"], [LOGITS], axis=1),
+            helper.make_node("Gather", [all_scores, "shown"], [SCORES], axis=1),
+        ]
+    dim, count = weight.shape[0], len(shown)
+    graph = helper.make_graph(
+        nodes,
+        "bank_product",
+        [helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", dim])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count]) for name in (LOGITS, SCORES)],
+        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)

@@ -1,0 +1,90 @@
+"""The repository's ``README.md``: how to start Triton with it, and how to ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sar_infer.artefact import Manifest
+from sar_infer.card.markdown import escaped
+from sar_train.export.triton.config import CLASSIFIER, EMBEDDING, ENCODER, LOGITS, MAX_BATCH, PIXELS, PRODUCT, SCORES
+
+TEMPLATE = """\
+# Triton model repository
+
+Made by `sar-export BUNDLE --triton DIR` from the bundle `{digest}`
+({backbone}, {classes:,} classes, image encoder in {precision}).
+
+| model | takes | gives |
+|---|---|---|
+| `{encoder}` | `{pixels}` FP32 [N, 3, {size}, {size}] | `{embedding}` FP32 [N, {dim}], unit rows |
+| `{product}` | `{embedding}` | `{scores}` and `{logits}` FP32 [N, {classes}] |
+| `{classifier}` | `{pixels}` | all three; this is the one to ask |
+
+Column i of `{scores}` is line i of `{product}/labels.txt`. A request holds at most {batch} pictures; what waits while
+another runs is run together. Change `dynamic_batching`, `instance_group` and `max_batch_size` to suit.
+
+## Start
+
+    docker run --rm -p 8000:8000 -v "$PWD":/models:ro IMAGE tritonserver --model-repository=/models
+
+`IMAGE` is one of NVIDIA's images of Triton Inference Server that has the onnxruntime backend. Or, with `tritonserver`
+on this machine: `tritonserver --model-repository=.`
+
+## Ask
+
+Triton decodes no pictures. The client does, and has to preprocess as the encoder expects; `sar_infer` does so exactly
+(`pip install sar-clip 'tritonclient[http]'`):
+
+```python
+{snippet}```
+
+## What is not here
+
+Names that come with a call, thresholds for *unknown*, and the name encoder stay with `sar-classify` and `sar-serve`.
+Other classes: freeze a bank into a bundle (`sar-bank freeze`) and write a repository from that.
+"""
+SNIPPET = """\
+import sys
+
+import numpy as np
+import tritonclient.http as triton
+from sar_infer.artefact import Preprocess
+from sar_infer.decoding import decode_picture
+
+SPEC = {spec!r}
+
+picture = decode_picture(sys.argv[1], SPEC)[np.newaxis]
+pixels = triton.InferInput("{pixels}", picture.shape, "FP32")
+pixels.set_data_from_numpy(picture)
+best = triton.InferRequestedOutput("{scores}", class_count=5)
+client = triton.InferenceServerClient("localhost:8000")
+for answer in client.infer("{classifier}", [pixels], outputs=[best]).as_numpy("{scores}")[0]:
+    score, column, label = answer.decode().split(":", 2)
+    print(f"{{float(score):.3f}} {{label}}")
+"""
+
+
+def readme(manifest: Manifest, labels: Sequence[str], precision: str) -> str:
+    """The page for one repository."""
+    return TEMPLATE.format(
+        digest=manifest.digest,
+        backbone=escaped(manifest.backbone),
+        precision=precision,
+        classes=len(labels),
+        size=manifest.preprocess.size,
+        dim=manifest.embed_dim,
+        batch=MAX_BATCH,
+        snippet=snippet(manifest),
+        encoder=ENCODER,
+        product=PRODUCT,
+        classifier=CLASSIFIER,
+        pixels=PIXELS,
+        embedding=EMBEDDING,
+        logits=LOGITS,
+        scores=SCORES,
+    )
+
+
+def snippet(manifest: Manifest) -> str:
+    """A client in Python that classifies the photo it is given."""
+    return SNIPPET.format(spec=manifest.preprocess, pixels=PIXELS, scores=SCORES, classifier=CLASSIFIER)

@@ -1,0 +1,85 @@
+"""The reference pages of the commands, made from what ``--help`` says."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import inspect
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+_PARAGRAPHS = re.compile(r"\n\s*\n")
+_MARKUP = re.compile(r"(?P<code>`[^`]+`)|[\\`*_<\[\]]")
+_EXTRA = re.compile(r"(.*?)\s*(\[(?:env var|default).*\])?", re.DOTALL)
+
+
+def page(name: str) -> str:
+    """Markdown for a command of ``pyproject.toml`` and for all that is below it."""
+    return "\n\n".join(part for command, context in commands(name) for part in _described(command, context))
+
+
+def commands(name: str) -> Iterator[tuple[click.Command, click.Context]]:
+    """A command of ``pyproject.toml``, then its subcommands at every depth, each with a context to format it in."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, attribute = project["scripts"][name].partition(":")
+    yield from _below(getattr(importlib.import_module(module), attribute), name, None)
+
+
+def _below(
+    command: click.Command, name: str, parent: click.Context | None
+) -> Iterator[tuple[click.Command, click.Context]]:
+    context = command.context_class(command, info_name=name, parent=parent, **command.context_settings)
+    yield command, context
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            subcommand = command.get_command(context, below)
+            if subcommand is not None and not subcommand.hidden:
+                yield from _below(subcommand, below, context)
+
+
+def _described(command: click.Command, context: click.Context) -> list[str]:
+    """Heading, usage, help, options and examples of one command: the parts of its section."""
+    level = context.command_path.count(" ") + 1
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    records = (parameter.get_help_record(context) for parameter in command.get_params(context))
+    return [
+        f"{'#' * level} {context.command_path}",
+        f"```text\n{usage}\n```",
+        *_prose(command.help),
+        _table([record for record in records if record and record[1]]),
+        *_prose(command.epilog),
+    ]
+
+
+def _prose(text: str | None) -> list[str]:
+    """Paragraphs of a help text; those that click keeps as they are, behind a backspace, become blocks."""
+    paragraphs = _PARAGRAPHS.split(inspect.cleandoc(text or ""))
+    return [_block(p[2:]) if p.startswith("\b\n") else _MARKUP.sub(_escaped, p) for p in paragraphs if p]
+
+
+def _escaped(markup: re.Match[str]) -> str:
+    """Code stays code; other characters that mean something to Markdown are only themselves."""
+    return markup["code"] or f"\\{markup[0]}"
+
+
+def _block(lines: str) -> str:
+    """Lines as they are, below their title where they have one."""
+    first, _, others = lines.partition("\n")
+    title, kept = (first, others) if first.endswith(":") else ("", lines)
+    return f"{title}\n\n```text\n{inspect.cleandoc(chr(10) + kept)}\n```".lstrip()
+
+
+def _table(records: list[tuple[str, str]]) -> str:
+    """Options with their help; environment twin and default on a line of their own."""
+    rows = []
+    for flags, text in records:
+        found = _EXTRA.fullmatch(text)
+        assert found is not None  # noqa: S101 - both groups may be empty
+        what, extra = (html.escape(part or "") for part in found.groups())
+        rows.append(f"<tr><td><code>{html.escape(flags)}</code></td><td>{what} <small>{extra}</small></td></tr>")
+    return f'<div class="options"><table>\n{chr(10).join(rows)}\n</table></div>'

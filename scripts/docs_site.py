@@ -1,0 +1,72 @@
+"""What the documentation site needs beyond the pages in ``docs/``; MkDocs calls it as a hook.
+
+- Documents elsewhere in the repository become pages below ``project/``, and links to and from them lead there.
+- ``<!-- generated: KIND NAME -->`` gives way to what the code itself says: ``command NAME`` to the help of a command,
+  ``manifest`` to the manifest's schema. In the repository the mark is invisible.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from scripts import docs_commands, manifest_schema
+
+ROOT = Path(__file__).resolve().parent.parent
+ELSEWHERE = "project/"
+DOCUMENTS = (
+    "*.md",
+    "NOTICE",
+    "benchmarks/**/*.md",
+    "experiments/README.md",
+    "exports/README.md",
+    "sar_train/mini/MODEL_CARD.md",
+)
+_LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[)\s#])")
+_MARK = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->$", re.MULTILINE)
+_GENERATORS: dict[str, Callable[[str], str]] = {"command": docs_commands.page, "manifest": manifest_schema.page}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the documents that lie outside ``docs/``."""
+    for pattern in DOCUMENTS:
+        for path in sorted(ROOT.glob(pattern)):
+            name = ELSEWHERE + path.relative_to(ROOT).as_posix()
+            files.append(File.generated(config, name, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Fill in what is generated, and turn links of the repository into links of the site."""
+    where = page.file.src_uri
+
+    def relinked(found: re.Match[str]) -> str:
+        target = posixpath.join(posixpath.dirname(_in_repository(where)), found[2])
+        in_site = _in_site(posixpath.normpath(target))
+        return (
+            found[1] + posixpath.relpath(in_site, posixpath.dirname(where)) if in_site in files.src_uris else found[0]
+        )
+
+    filled = _MARK.sub(lambda mark: _GENERATORS[mark[1]](mark[2]), markdown)
+    return _LINK.sub(relinked, filled)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Docstrings announce an example with two colons; a page needs one, or none on a line of its own."""
+    return html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
+
+
+def _in_repository(uri: str) -> str:
+    """The path in the repository of a file of the site."""
+    return uri.removeprefix(ELSEWHERE) if uri.startswith(ELSEWHERE) else f"docs/{uri}"
+
+
+def _in_site(path: str) -> str:
+    """The inverse of `_in_repository`."""
+    return path.removeprefix("docs/") if path.startswith("docs/") else ELSEWHERE + path

@@ -1,0 +1,131 @@
+"""The schema of ``manifest.json`` is the one committed, and says what the reader says."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from sar_infer import artefact
+from sar_infer.errors import BundleError
+from scripts import manifest_schema
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = json.loads((ROOT / "exports" / "mini" / "manifest.json").read_text("utf-8"))
+VALIDATOR = Draft202012Validator(manifest_schema.schema())
+WRONG: tuple[Any, ...] = (None, True, 7, -0.5, "text", [], {})
+
+
+def filled(kind: Any) -> Any:
+    """A JSON value for an annotation, with every optional field there; maps and lists have one entry."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return {field.name: filled(hints[field.name]) for field in dataclasses.fields(kind)}
+    if origin is typing.Literal:
+        return arguments[-1]
+    if origin is tuple:
+        return [filled(argument) for argument in arguments if argument is not ...]
+    if arguments and type(None) in arguments:
+        return filled(arguments[0])
+    if arguments:
+        return {"key": filled(arguments[1])}
+    return {bool: True, int: 1, float: 0.5, str: "word", Any: {"any": [1, None]}}[kind]
+
+
+FULL = filled(artefact.Manifest)
+
+
+def read(content: dict[str, Any]) -> bool:
+    """Does the reader take it, once its digest is right?"""
+    if isinstance(content.get("digest"), str):
+        content = content | {"digest": artefact.canonical_digest({k: v for k, v in content.items() if k != "digest"})}
+    try:
+        artefact.Manifest.parse(json.dumps(content))
+    except BundleError:
+        return False
+    return True
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of everything inside a JSON value; of long lists only the ends."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inside:
+        if isinstance(value, list) and 1 < key < len(value) - 1:
+            continue
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+def changed(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Copies in which one thing is another, gone, or too much."""
+    for path in places(content):
+        for wrong in WRONG:
+            yield (
+                f"{path} = {wrong!r}",
+                edited(content, path, lambda parent, key, new=wrong: parent.__setitem__(key, new)),
+            )
+        yield f"{path} removed", edited(content, path, lambda parent, key: parent.__delitem__(key))
+        yield f"beside {path}", edited(content, path, add_beside)
+
+
+def edited(content: dict[str, Any], path: tuple[Any, ...], change: Any) -> dict[str, Any]:
+    copied = copy.deepcopy(content)
+    parent: Any = copied
+    for key in path[:-1]:
+        parent = parent[key]
+    change(parent, path[-1])
+    return copied
+
+
+def add_beside(parent: Any, key: Any) -> None:
+    if isinstance(parent, dict):
+        parent["stranger"] = parent[key]
+    else:
+        parent.append(parent[key])
+
+
+def test_the_committed_schema_is_the_generated_one() -> None:
+    assert manifest_schema.TARGET.read_text("utf-8") == manifest_schema.text(), "run: make schema"
+    Draft202012Validator.check_schema(manifest_schema.schema())
+
+
+@pytest.mark.parametrize("manifest", [SHIPPED, FULL], ids=["shipped", "every field"])
+def test_good_manifests_are_valid(manifest: dict[str, Any]) -> None:
+    assert [error.message for error in VALIDATOR.iter_errors(manifest)] == []
+    assert read(manifest)
+
+
+@pytest.mark.parametrize("manifest", [SHIPPED, FULL], ids=["shipped", "every field"])
+def test_schema_and_reader_refuse_the_same(manifest: dict[str, Any]) -> None:
+    """``min_reader`` aside, of which the reader only asks that it is no later version than its own."""
+    verdicts = {what: (VALIDATOR.is_valid(copied), read(copied)) for what, copied in changed(manifest)}
+    assert {what for what, (schema, reader) in verdicts.items() if schema != reader} == set()
+    refused = sum(not schema for schema, _ in verdicts.values())
+    assert refused > len(verdicts) / 2
+
+
+def test_a_manifest_of_the_future_is_not_valid() -> None:
+    assert not VALIDATOR.is_valid(SHIPPED | {"min_reader": artefact.READER_VERSION + 1})
+
+
+def test_the_page_of_the_bundle_names_every_field() -> None:
+    page = (ROOT / "docs" / "artefact.md").read_text("utf-8")
+    assert [field.name for field in dataclasses.fields(artefact.Manifest) if f"`{field.name}`" not in page] == []
+
+
+def test_the_generated_page_has_a_row_for_every_field() -> None:
+    page = manifest_schema.page()
+    for name, part in [("Manifest", manifest_schema.schema()), *manifest_schema.schema()["$defs"].items()]:
+        section = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        assert [field for field in part["properties"] if f"| `{field}` |" not in section] == []
+    assert all("description" in part for part in manifest_schema.schema()["properties"].values())
+    assert "| `cross_fitted` | boolean | required | See `measured_on`. |" in page
+    assert "| `mean` | 3 of number | required |" in page

@@ -1,0 +1,169 @@
+"""The documentation site: built without a warning, whole, reachable, and of nobody else's pieces."""
+
+from __future__ import annotations
+
+import html.parser
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from support.browser import PHONE, WIDTHS
+
+import sar_infer
+from scripts import docs_commands
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+LOADED = {"audio", "embed", "iframe", "img", "link", "script", "source", "video"}
+
+
+class Parsed(html.parser.HTMLParser):
+    """What a page links to, what it loads, its anchors, and the text of its paragraphs."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attributes}
+        self.anchors |= {given[key] for key in ("id", "name") if key in given}
+        for key in ("href", "src", "srcset"):
+            if key in given:
+                (self.loaded if tag in LOADED else self.links).append(given[key])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make docs` does."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--site-dir",
+        str(folder),
+    ]  # --quiet would hide warnings from it
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[str, Parsed]:
+    """All pages by their path in the site."""
+    return {
+        path.relative_to(site).as_posix(): Parsed(path.read_text("utf-8"))
+        for path in sorted(site.rglob("*.html"))
+        if path.name != "404.html"
+    }
+
+
+def local(links: list[str]) -> list[tuple[str, str]]:
+    """Path and anchor of the links that stay in the site."""
+    parts = [urllib.parse.urlsplit(link) for link in links]
+    return [(urllib.parse.unquote(part.path), part.fragment) for part in parts if not part.scheme and not part.netloc]
+
+
+def test_every_page_can_be_reached(pages: dict[str, Parsed]) -> None:
+    seen, ahead = set(), ["index.html"]
+    while ahead:
+        name = ahead.pop()
+        seen.add(name)
+        targets = {os.path.normpath(Path(name).parent / path) for path, _ in local(pages[name].links) if path}
+        ahead += sorted(targets & pages.keys() - seen - {*ahead})
+    assert len(seen) > 40
+    assert pages.keys() - seen == set()
+
+
+def test_links_lead_to_files_and_anchors(site: Path, pages: dict[str, Parsed]) -> None:
+    broken = []
+    for name, page in pages.items():
+        for path, anchor in local(page.links + page.loaded):
+            target = os.path.normpath(Path(name).parent / path) if path else name
+            if target in pages:
+                broken += [f"{name}: {path}#{anchor}"] * (anchor not in pages[target].anchors | {""})
+            elif not (site / target).is_file():
+                broken.append(f"{name}: {path}")
+    assert broken == []
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path, pages: dict[str, Parsed]) -> None:
+    loaded = {address for page in pages.values() for address in page.loaded}
+    assert any(address.endswith(".css") for address in loaded)
+    assert [address for address in loaded if re.match(r"\w+:|//", address) and not address.startswith("data:")] == []
+    styles = "".join(path.read_text("utf-8") for path in site.rglob("*.css"))
+    assert re.findall(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//[^)]*", styles) == []
+
+
+def test_markup_that_was_not_understood(site: Path, pages: dict[str, Parsed]) -> None:
+    """Marks that nobody filled in, lists that have run into their paragraph, colons that announce code elsewhere."""
+    for name in pages:
+        text = (site / name).read_text("utf-8")
+        assert re.findall(r"<!-- generated:.*|::</p>|<p>[^<]*\n- .*|<p>[^<]*\n\|.*", text) == [], name
+
+
+def test_every_public_name_is_described(pages: dict[str, Parsed]) -> None:
+    anchors = set().union(*(page.anchors for page in pages.values()))
+    names = [name for name in sar_infer.__all__ if name != "__version__"]
+    assert [n for n in names if not anchors & {f"sar_infer.{n}", f"sar_infer.errors.{n}"}] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_page_of_a_command_has_every_option_and_twin(site: Path, name: str) -> None:
+    text = html.unescape((site / "reference" / f"{name}.html").read_text("utf-8"))
+    text = re.sub("<[^>]*>", "", text)
+    missing = [
+        flag
+        for command, context in docs_commands.commands(name)
+        for option in command.get_params(context)
+        if isinstance(option, click.Option) and not option.hidden
+        for flag in (*option.opts, *([option.envvar] if isinstance(option.envvar, str) else []))
+        if flag not in text
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_texts_keep_their_blocks(site: Path, name: str) -> None:
+    text = (site / "reference" / f"{name}.html").read_text("utf-8")
+    blocks = html.unescape("".join(re.findall("<pre>.*?</pre>", text, re.DOTALL)))
+    texts = [part or "" for command, _ in docs_commands.commands(name) for part in (command.help, command.epilog)]
+    kept = [
+        line.strip()
+        for part in texts
+        for block in part.split("\b\n")[1:]
+        for line in block.split("\n\n")[0].split("\n")
+    ]
+    assert [line for line in kept if line not in blocks and not line.endswith(":")] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["index", "design", "tutorial", "reference/sar-train", "reference/manifest", "serving"]
+)
+def test_pages_fit_a_phone(site: Path, open_page: Callable[..., tuple[Any, Any]], name: str) -> None:
+    page, _ = open_page(site.as_uri(), f"/{name}.html", **PHONE)
+    content, window = page.evaluate(WIDTHS)
+    assert content == window == 390
+
+
+def test_search_works_where_pages_are_opened_as_files(site: Path, open_page: Callable[..., tuple[Any, Any]]) -> None:
+    page, _ = open_page(site.as_uri(), "/index.html")
+    page.click("[data-md-component=search-query]")
+    page.keyboard.type("jpeg_margin")
+    found = page.locator(".md-search-result__link[href*='reference/manifest.html']").first
+    found.wait_for(state="attached")

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from sar_infer.bank import ClassBank, ClassInfo, edits
+from sar_infer.bank.history import Undo
+from sar_infer.errors import BankError, SchemaError
+from sar_infer.named_tensors import digest_of
+
+NAMES = ("cat", "日本 spitz", "é")
+
+
+def unit(rows: int, dim: int = 4) -> np.ndarray:
+    values = np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def bank(names=NAMES) -> ClassBank:
+    return ClassBank(tuple(names), unit(len(names)), "a" * 64, {"list": "mine"})
+
+
+def contents(path: Path) -> tuple[dict, dict]:
+    with safe_open(path, "np") as file:
+        return file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def rewritten(path: Path, metadata: dict | None = None, **tensors) -> Path:
+    """The file with parts replaced (None removes one)."""
+    old_metadata, old_tensors = contents(path)
+    new = {key: value for key, value in {**old_tensors, **tensors}.items() if value is not None}
+    meta = {key: value for key, value in {**old_metadata, **(metadata or {})}.items() if value is not None}
+    path.write_bytes(save(new, meta))
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    bank().save(tmp_path / "b.safetensors")
+    return tmp_path / "b.safetensors"
+
+
+def test_round_trip(path: Path) -> None:
+    loaded = ClassBank.load(path, "a" * 64)
+    assert loaded.names == NAMES
+    np.testing.assert_array_equal(loaded.embeddings, unit(3))
+    assert (loaded.encoder_digest, loaded.provenance) == ("a" * 64, {"list": "mine"})
+    assert loaded.content_digest == bank().content_digest
+
+
+def test_the_format_is_as_documented(path: Path) -> None:
+    metadata, tensors = contents(path)
+    every_kind = {"format", "schema_version", "min_reader", "encoder_digest", "content_digest"}
+    assert set(metadata) == every_kind | {"provenance", "info", "history", "record_digest"}
+    assert [metadata[key] for key in ("format", "schema_version", "min_reader")] == ["sar-bank", "2", "1"]
+    assert bytes(tensors["names"]).decode() == "".join(NAMES)
+    assert tensors["offsets"].tolist() == [0, 3, 15, 17]
+    assert (tensors["embeddings"].dtype, tensors["offsets"].dtype) == (np.float32, np.int64)
+
+
+@given(names=st.lists(st.text(min_size=1).filter(lambda n: n.strip() and n.isprintable()), unique=True, max_size=5))
+def test_any_names_survive(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.safetensors"
+    bank(names).save(file)
+    assert ClassBank.load(file).names == tuple(names)
+
+
+def test_rows_are_read_only(path: Path) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        ClassBank.load(path).embeddings[0, 0] = 1
+    mine = unit(1)
+    ClassBank(("a",), mine, "a" * 64)
+    mine[0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "message"),
+    [
+        (("a", "a"), unit(2), "'a' stands more than once"),
+        (("a", " "), unit(2), "class 1 has an empty name"),
+        (("a", "b"), unit(3), r"expected float32 \(2, D\)"),
+        (("a",), unit(1).astype(np.float64), "expected float32"),
+        (("a", "b"), unit(2) * np.float32([[1], [1.01]]), "'b' has length 1.01, expected 1"),
+        (("a", "b"), unit(2) * np.float32([[1], [np.nan]]), "'b' has length nan, expected 1"),
+    ],
+)
+def test_unsound_content(names, rows, message: str) -> None:
+    with pytest.raises(BankError, match=message):
+        ClassBank(names, rows, "a" * 64)
+
+
+def test_another_encoder_is_refused_with_both_digests(path: Path) -> None:
+    with pytest.raises(BankError, match=f"expected encoder digest {'b' * 64}, the bank has {'a' * 64}"):
+        ClassBank.load(path, "b" * 64)
+    assert ClassBank.load(path).names == NAMES
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"metadata": {"min_reader": "3"}}, SchemaError, "needs a reader of version 3, this is 2: upgrade"),
+        ({"metadata": {"format": "other"}}, BankError, "not a class bank"),
+        ({"metadata": {"format": None}}, BankError, "not a class bank"),
+        ({"metadata": {"provenance": None}}, BankError, "no 'provenance'"),
+        ({"metadata": {"provenance": "{"}}, BankError, "b.safetensors: "),
+        ({"metadata": {"provenance": "[]"}}, BankError, "field provenance: expected an object"),
+        ({"metadata": {"provenance": "{}"}}, BankError, "info or history do not match their digest"),
+        ({"metadata": {"info": '[{"rows": [[0, 1]], "background": true}]'}}, BankError, "do not match their digest"),
+        ({"metadata": {"history": None}}, BankError, "metadata has no 'history'"),
+        ({"metadata": {"content_digest": "0"}}, BankError, "does not match its digest"),
+        ({"embeddings": unit(3)[::-1].copy()}, BankError, "does not match its digest"),
+        ({"embeddings": unit(3).astype(np.float16)}, BankError, "expected tensors"),
+        ({"offsets": None}, BankError, "expected tensors"),
+        ({"extra": unit(1)}, BankError, "expected tensors"),
+    ],
+)
+def test_changed_files(path: Path, changes: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ClassBank.load(rewritten(path, **changes))
+
+
+@pytest.mark.parametrize("offsets", [[0, 3, 15, 18], [1, 3, 15, 17], [0, 15, 3, 17], [], [0, 4, 15, 17]])
+def test_offsets_that_do_not_fit(path: Path, offsets: list[int]) -> None:
+    """With a digest made to match, so that the offsets themselves are what is refused."""
+    tensors = contents(path)[1]
+    tensors["offsets"] = np.array(offsets, dtype=np.int64)
+    digest = digest_of(tensors["names"], tensors["offsets"], tensors["embeddings"])
+    with pytest.raises(BankError, match=r"b\.safetensors: "):
+        ClassBank.load(rewritten(path, {"content_digest": digest}, **tensors))
+
+
+def test_every_single_changed_byte_is_noticed(path: Path) -> None:
+    data = path.read_bytes()
+    for position in range(len(data)):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        try:
+            changed = ClassBank.load(path, "a" * 64)
+        except BankError:
+            continue
+        assert (changed.names, changed.content_digest) == (NAMES, bank().content_digest), position
+        assert changed.provenance == {"list": "mine"}, position
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 100])
+def test_not_a_bank(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(BankError, match="not a readable safetensors file"):
+        ClassBank.load(path)
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(BankError, match="no such bank file"):
+        ClassBank.load(tmp_path / "b.safetensors")
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        bank(["other"]).save(path)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_provenance_is_json(path: Path) -> None:
+    assert json.loads(contents(path)[0]["provenance"]) == {"list": "mine"}
+
+
+# ------------------------------------------------------------------------------------------- what is known of classes
+INFO = {
+    "cat": ClassInfo(("a cat", "a tabby"), ("Felis catus",), True, 0.25, "2026-01-01T00:00:00Z"),
+    "é": ClassInfo(threshold=1.0),
+}
+
+
+def informed() -> ClassBank:
+    return ClassBank(NAMES, unit(3), "a" * 64, info=INFO)
+
+
+def test_info_and_history_survive(tmp_path: Path) -> None:
+    changed = edits.remove(edits.rename(informed(), "cat", "Tabby"), ["é"], by="a test")
+    changed.save(tmp_path / "b")
+    loaded = ClassBank.load(tmp_path / "b")
+    assert (loaded.info, loaded.history) == (changed.info, changed.history)
+    assert loaded.history[1].undo == Undo(removed=1, info={"é": ClassInfo(threshold=1.0)})
+    for name in ("names", "rows", "positions"):
+        np.testing.assert_array_equal(getattr(loaded.retired, name), getattr(changed.retired, name))
+    metadata, tensors = contents(tmp_path / "b")
+    assert metadata["min_reader"] == "2"
+    assert json.loads(metadata["info"]) == [
+        {
+            "rows": [[0, 1]],
+            "phrases": ["a cat", "a tabby"],
+            "aliases": ["Felis catus"],
+            "background": True,
+            "threshold": 0.25,
+            "added": "2026-01-01T00:00:00Z",
+        }
+    ]
+    assert {name: tensor.tolist() for name, tensor in tensors.items() if name.startswith("retired_")} == {
+        "retired_names": list("é".encode()),
+        "retired_offsets": [0, 2],
+        "retired_positions": [2],
+    }
+
+
+def test_classes_that_are_alike_are_stored_together(tmp_path: Path) -> None:
+    names = [f"n{number}" for number in range(1000)]
+    alike, other = ClassInfo(added="2026-01-01T00:00:00Z"), ClassInfo(background=True)
+    info = {name: other if name in ("n7", "n8", "n500") else alike for name in names[2:]}
+    ClassBank(tuple(names), unit(1000), "a" * 64, info=info).save(tmp_path / "b")
+    assert json.loads(contents(tmp_path / "b")[0]["info"]) == [
+        {"rows": [[2, 7], [9, 500], [501, 1000]], "added": "2026-01-01T00:00:00Z"},
+        {"rows": [[7, 9], [500, 501]], "background": True},
+    ]
+    assert ClassBank.load(tmp_path / "b").info == info
+
+
+def test_a_plain_bank_can_be_read_by_version_1_and_no_other(tmp_path: Path) -> None:
+    informed().save(tmp_path / "b")
+    assert contents(tmp_path / "b")[0]["min_reader"] == "2"
+    bank().save(tmp_path / "b")
+    assert contents(tmp_path / "b")[0]["min_reader"] == "1"
+
+
+def test_arrays_by_class() -> None:
+    known = informed()
+    assert known.background.tolist() == [True, False, False]
+    np.testing.assert_array_equal(known.thresholds, np.float32([0.25, np.nan, 1]))
+    assert (bank().background, bank().thresholds, known.own, bank().own) == (None, None, 2, 3)
+
+
+def test_info_of_no_class() -> None:
+    with pytest.raises(BankError, match="info of class 'owl', which the bank does not have"):
+        ClassBank(NAMES, unit(3), "a" * 64, info={"owl": ClassInfo()})
+
+
+def test_more_than_a_header_takes_is_refused_before_it_is_written(path: Path) -> None:
+    before = path.read_bytes()
+    large = ClassBank(NAMES, unit(3), "a" * 64, info={"cat": ClassInfo(phrases=("x" * 10**8,))})
+    with pytest.raises(BankError, match="b.safetensors: cannot be written .header too large: 100,000,"):
+        large.save(path)
+    assert path.read_bytes() == before
+
+
+def resealed(path: Path, **texts: str) -> Path:
+    """The file with other text in its metadata, and a digest made to match."""
+    metadata = contents(path)[0]
+    found = {key: texts.get(key, metadata[key]) for key in ("provenance", "info", "history")}
+    data = [text.encode() for text in (metadata["encoder_digest"], *found.values())]
+    digest = hashlib.sha256(b"".join(len(text).to_bytes(8, "little") + text for text in data))
+    return rewritten(path, {**found, "record_digest": digest.hexdigest()})
+
+
+STEP = {"n": 1, "at": "", "action": "add", "summary": ""}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"info": "{}"}, "field info: expected a list of objects"),
+        ({"info": "[5]"}, "field info: expected a list of objects"),
+        ({"info": "[{}]"}, r"info\[0\]\.rows: field at the top: expected tuple"),
+        ({"info": '[{"rows": [[0, 1]], "colour": "red"}]'}, r"info\[0\]: unknown field colour"),
+        ({"info": '[{"rows": [[0, 1, 2]]}]'}, r"info\[0\]\.rows: field \[0\]: expected"),
+        ({"info": '[{"rows": [[0, 1.5]]}]'}, r"info\[0\]\.rows: field \[0\]\[1\]: expected int, got 1\.5"),
+        ({"info": '[{"rows": [[0, 4]]}]'}, r"info\[0\]: rows 0 to 4 are not in the bank of 3"),
+        ({"info": '[{"rows": [[-1, 1]]}]'}, "rows -1 to 1 are not in the bank"),
+        ({"info": '[{"rows": [[1, 1]]}]'}, "rows 1 to 1"),
+        ({"info": '[{"rows": [[0, 2]]}, {"rows": [[1, 3]]}]'}, r"info\[1\]: rows 1 to 3 .* or stand twice"),
+        ({"info": '[{"rows": [[0, 1]], "threshold": "1"}]'}, r"info\[0\]: field threshold: expected float, got '1'"),
+        ({"info": '[{"rows": [[0, 1]], "threshold": 1e999}]'}, "threshold: expected float, got inf"),
+        ({"info": '[{"rows": [[0, 1]], "threshold": NaN}]'}, "threshold: expected float, got nan"),
+        ({"info": '[{"rows": [[0, 1]], "threshold": 2}]'}, r"expected a threshold of 0\.\.1, got 2"),
+        ({"info": '[{"rows": [[0, 1]], "background": 1}]'}, "field background: expected bool, got 1"),
+        ({"info": '[{"rows": [[0, 1]], "aliases": ["é"]}]'}, "alias 'é' of class 'cat' already stands for class 'é'"),
+        ({"info": "[" * 100_000}, "recursion"),
+        ({"info": '[{"rows": [[0, ' + "9" * 5000 + "]]}]"}, "integer string conversion"),
+        ({"history": "{}"}, "history: field at the top: expected"),
+        ({"history": "[{}]"}, r"history: missing field \[0\]\.action"),
+        ({"history": json.dumps([{**STEP, "action": "explode"}])}, "action: expected one of 'add'"),
+        ({"history": json.dumps([{**STEP, "n": 2}])}, "not numbered from 1 on"),
+        ({"history": json.dumps([{**STEP, "undo": {"removed": 1}}])}, "does not account for the 0 rows"),
+        ({"history": json.dumps([{**STEP, "undo": {"removed": -1, "replaced": 1}}])}, "does not account"),
+        ({"history": json.dumps([{**STEP, "undo": {"removed": 10**4000}}])}, "integer string conversion|account"),
+    ],
+)
+def test_records_that_are_wrong_in_themselves(path: Path, texts: dict[str, str], message: str) -> None:
+    with pytest.raises(BankError, match=rf"b\.safetensors: .*{message}"):
+        ClassBank.load(resealed(path, **texts))
+    ClassBank.load(resealed(path, info="[]", history="[]"))
+
+
+def test_a_stack_is_whole_or_not_there(path: Path) -> None:
+    with pytest.raises(BankError, match="do not match their digest|together"):
+        ClassBank.load(rewritten(path, retired=unit(1)))

@@ -1,0 +1,147 @@
+"""Banks that are mapped: the same behaviour, with a limit that small files exceed too."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from support.banks import content, example_bank, unit_rows
+
+from sar_infer.bank import ClassBank, ClassInfo, add, class_bank, remove, rollback
+from sar_infer.errors import BankError, SchemaError
+from sar_infer.tensor_file import TensorFile
+
+NAMES = [f"class {number}" for number in range(50)]
+
+
+@pytest.fixture(autouse=True)
+def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_bank, "MAPPED_BYTES", 0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    bank = example_bank(NAMES, {"class 3": ClassInfo(aliases=("three",), threshold=0.5, background=True)})
+    remove(bank, ["class 7"]).save(tmp_path / "b")
+    return tmp_path / "b"
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    while array.base is not None and isinstance(array.base, np.ndarray):
+        array = array.base
+    return isinstance(array.base, mmap.mmap)
+
+
+def test_rows_stay_in_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = ClassBank.load(path)
+    assert is_mapped(bank.embeddings)
+    assert is_mapped(bank.retired.rows)
+    whole = ClassBank.verify(path)
+    assert is_mapped(whole.embeddings)
+    monkeypatch.setattr(class_bank, "MAPPED_BYTES", 10**9)
+    read = ClassBank.load(path)
+    assert not is_mapped(read.embeddings)
+    assert content(bank) == content(whole) == content(read)
+    assert bank.content_digest == whole.content_digest == read.content_digest == remake(read).content_digest
+    assert (bank.lookup.get("three"), bank.background.tolist().index(True)) == (3, 3)
+    assert np.flatnonzero(~np.isnan(bank.thresholds)).tolist() == [3]
+
+
+def remake(bank: ClassBank) -> ClassBank:
+    return ClassBank(tuple(bank.names), bank.embeddings.copy(), bank.encoder_digest)
+
+
+def test_edits_and_rollbacks_of_a_mapped_bank(path: Path) -> None:
+    for number in range(3):
+        add(ClassBank.verify(path), [f"more {number}"], unit_rows([f"m{number}"])).save(path)
+    back = rollback(ClassBank.load(path), 0)
+    assert content(back) == content(example_bank(NAMES, {"class 3": back.info["class 3"]}))
+
+
+def test_a_replaced_file_does_not_disturb_who_has_the_old_one(path: Path) -> None:
+    bank = ClassBank.load(path)
+    before = content(bank)
+    example_bank("ab").save(path)
+    assert content(bank) == before
+
+
+def damaged(path: Path, tensor: str) -> None:
+    """One bit of a tensor turned."""
+    with path.open("rb") as stream:
+        place = TensorFile(stream).places[tensor]
+    data = bytearray(path.read_bytes())
+    data[place.start + 5] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        ("embeddings", "content does not match its digest"),
+        ("names", "content does not match its digest"),
+        ("retired", "info or history do not match"),
+    ],
+)
+def test_what_opening_leaves_out_verifying_finds(path: Path, tensor: str, message: str) -> None:
+    damaged(path, tensor)
+    ClassBank.load(path)
+    with pytest.raises(BankError, match=rf"b: {message}"):
+        ClassBank.verify(path)
+
+
+def test_verifying_finds_names_and_rows_that_are_unsound(path: Path) -> None:
+    tensors = load_file(path)
+    stored = ClassBank.load(path)
+    tensors["embeddings"][4] *= 2
+    names = ("class 0", "class 0", *NAMES[2:7], *NAMES[8:])
+    for changes, message in (
+        ({"embeddings": tensors["embeddings"]}, "'class 4' has length 2"),
+        ({"names": names}, "'class 0' stands more than once"),
+    ):
+        parts = {"names": stored.names, "embeddings": stored.embeddings, **changes}
+        ClassBank(**parts, encoder_digest="a" * 64, checked=True).save(path)
+        ClassBank.load(path)
+        with pytest.raises(BankError, match=message):
+            ClassBank.verify(path)
+
+
+def test_a_cut_or_stretched_file_is_refused_at_once(path: Path) -> None:
+    data = path.read_bytes()
+    for content_ in (data[:-1], data[: len(data) // 2], data + b"\0"):
+        path.write_bytes(content_)
+        with pytest.raises(BankError, match="not a readable safetensors file"):
+            ClassBank.load(path)
+
+
+def test_changed_bytes_are_noticed_at_the_latest_when_verified(path: Path) -> None:
+    example_bank("abc", {"a": ClassInfo(background=True)}).save(path)
+    data, sound = path.read_bytes(), content(ClassBank.load(path))
+    for position in range(0, len(data), 5):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        for read in (ClassBank.load, ClassBank.verify):
+            try:
+                bank = read(path, "a" * 64)
+                used = content(bank), bank.background, bank.history
+            except (BankError, SchemaError):
+                continue
+            assert read == ClassBank.load or used[0] == sound, position
+
+
+def test_info_of_a_class_that_is_not_there(path: Path) -> None:
+    bank = example_bank("ab")
+    stray = ClassBank(bank.names, bank.embeddings, "a" * 64, info={"c": ClassInfo(background=True)}, checked=True)
+    with pytest.raises(BankError, match="info of class 'c', which the bank does not have"):
+        _ = stray.background
+
+
+def test_a_file_of_version_1_is_mapped_too(tmp_path: Path) -> None:
+    bank = example_bank(NAMES)
+    digests = {"encoder_digest": "a" * 64, "content_digest": bank.content_digest}
+    metadata = {"format": "sar-bank", "schema_version": "1", "min_reader": "1", **digests, "provenance": "{}"}
+    tensors = {"embeddings": bank.embeddings, "names": bank.names.data, "offsets": bank.names.offsets}
+    save_file({name: np.array(array) for name, array in tensors.items()}, tmp_path / "old", metadata)
+    old = ClassBank.verify(tmp_path / "old", "a" * 64)
+    assert (old.names, old.info, old.history, is_mapped(old.embeddings)) == (tuple(NAMES), {}, (), True)

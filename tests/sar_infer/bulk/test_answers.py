@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from support.many import picture, write_pictures
+from support.pictures import huge_png
+
+from sar_infer import Classifier
+from sar_infer.bulk import answers as module
+from sar_infer.bulk.answers import Answerer, Recipe
+from sar_infer.bulk.items import Flaw, Item
+from sar_infer.bulk.outputs.rows import names
+from sar_infer.errors import ClassNameError, InputError
+from sar_infer.results import Judging
+
+BROKEN = Item("gone", Flaw("source", "it is gone"))
+
+
+class AsTheyAre:
+    """A form that leaves rows as they are."""
+
+    suffix = ".rows"
+
+    def pack(self, rows):
+        return rows
+
+
+def answer(bundle_path: Path, *items: Item, **settings) -> list[dict]:
+    answers = Answerer(Recipe(str(bundle_path), **settings)).answer(items, AsTheyAre())
+    assert answers.inputs == len(items)
+    assert answers.rejected == sum(row["error"] is not None for row in answers.packed)
+    return answers.packed
+
+
+def test_rows_are_what_the_classifier_says(bundle_path: Path, classifier: Classifier, tmp_path: Path) -> None:
+    paths = write_pictures(tmp_path, 5)
+    (tmp_path / "bad.png").write_bytes(b"no")
+    items = [Item(str(path), str(path)) for path in (*paths, tmp_path / "bad.png")]
+    items[2] = Item("from memory", picture(2))
+    given = {"owl": ("owl",), "zebra": ("zebra", "striped horse")}
+    rows = answer(bundle_path, *items, classes=given, top_k=3, embedding="float32")
+    expected = classifier.classify(map(str, [*paths, tmp_path / "bad.png"]), given, top_k=3)
+    for row, result in zip(rows[:5], expected[:5], strict=True):
+        assert [*zip(row["labels"], row["scores"], strict=True)] == [
+            (p.label, pytest.approx(p.score, rel=1e-5)) for p in result.predictions
+        ]
+        assert (row["label"], row["source"]) == (result.predictions[0].label, result.predictions[0].source)
+    assert np.allclose([row["embedding"] for row in rows[:5]], classifier.embed_images(map(str, paths)), atol=1e-6)
+    assert (rows[2]["key"], rows[5]["error_kind"], rows[5]["label"]) == ("from memory", "format", None)
+
+
+def test_flaws_keep_their_place(bundle_path: Path) -> None:
+    assert answer(bundle_path) == []
+    assert [row["error"] for row in answer(bundle_path, BROKEN, BROKEN)] == ["it is gone"] * 2
+    rows = answer(bundle_path, BROKEN, Item("a", picture(1)), BROKEN, Item("big", huge_png(20_000, 20_000)))
+    assert [row["error_kind"] for row in rows] == ["source", None, "source", "size"]
+
+
+def test_missing_and_large_files(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 100)
+    write_pictures(tmp_path, 1)
+    rows = answer(bundle_path, *(Item(name, str(tmp_path / name)) for name in ("000.png", "gone.png", ".")))
+    assert [row["error"] for row in rows] == ["too large: more than 100 bytes", "no such file", "not a file"]
+
+
+def test_storage(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/some/a.png", picture(1))
+    memory.pipe_file("/some/b.png", b"x" * 10_000)
+    monkeypatch.setattr(module, "MOST_BYTES", 9_999)
+    urls = ("memory://some/a.png", "memory://some/b.png", "memory://some/c.png", "http://x/y.png", "s3://x/y.png")
+    rows = answer(bundle_path, *(Item(url, url) for url in urls))
+    assert [row["error_kind"] for row in rows] == [None, "size", "unreadable", "unreadable", "unreadable"]
+    assert rows[3]["error"].startswith("web servers are not read")
+    assert rows[4]["error"].startswith("needs s3fs; pip install")
+
+
+def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
+    (row,) = answer(
+        bundle_path, Item("a", picture(1)), judging=Judging("score", 1.1, explain=True), embedding="float16"
+    )
+    assert row["unknown"] is True
+    assert row["reason"] == f"score {row['score']:.3f} is below 1.100"
+    assert row["runner_up"] == row["labels"][1]
+    assert row["margin"] == pytest.approx(row["scores"][0] - row["scores"][1])
+    assert row["embedding"].dtype == np.float16
+    columns = Answerer(Recipe(str(bundle_path), judging=Judging(explain=True), embedding="float16")).columns
+    assert list(row) == names(columns)
+
+
+def test_settings_tell_apart_what_answers_differently(bundle_path: Path, headed_path: Path) -> None:
+    recipes = [
+        Recipe(str(bundle_path)),
+        Recipe(str(headed_path)),
+        Recipe(str(bundle_path), classes={"owl": ("owl",)}),
+        Recipe(str(bundle_path), classes={"owl": ("an owl",)}),
+        Recipe(str(bundle_path), classes={"owl": ("owl",)}, only=True),
+        Recipe(str(bundle_path), top_k=1),
+        Recipe(str(bundle_path), judging=Judging("score", 0.5)),
+        Recipe(str(bundle_path), judging=Judging(explain=True)),
+        Recipe(str(bundle_path), embedding="float16"),
+    ]
+    settings = [Answerer(recipe).settings() for recipe in recipes]
+    assert all(settings.count(one) == 1 for one in settings)
+    assert Answerer(Recipe(str(bundle_path), threads=2)).settings() == settings[0]
+
+
+def test_refusals(bundle_path: Path) -> None:
+    with pytest.raises(ClassNameError):
+        Answerer(Recipe(str(bundle_path), classes={"x " * 50: ("x " * 50,)}))
+    with pytest.raises(InputError, match="coverage"):
+        Answerer(Recipe(str(bundle_path), judging=Judging(coverage=0.9)))

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import fsspec
+import pytest
+from support.many import picture, write_parquet, write_pictures, write_tar
+
+from sar_infer.bulk.items import Broken, Flaw, Piece
+from sar_infer.bulk.sources.listing import Sources
+from sar_infer.bulk.sources.paths import Paths
+from sar_infer.bulk.sources.row_groups import RowGroup
+from sar_infer.bulk.sources.tars import TarShard
+from sar_infer.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def keys(*arguments: str, **settings) -> list[str]:
+    return [item.key for piece in Sources(arguments, **settings).pieces() for item in piece.unit.items()]
+
+
+def refusal(*arguments: str, **settings) -> str:
+    with pytest.raises(InputError) as found:
+        Sources(arguments, **settings).check()
+    return str(found.value)
+
+
+def test_a_folder_is_listed_folder_by_folder_without_what_is_hidden() -> None:
+    write_pictures(Path("p/b"), 2)
+    write_pictures(Path("p/a/deep"), 1, first=7)
+    write_pictures(Path("p/.hidden"), 1)
+    for name in ("p/z.jpg", "p/A.JPG", "p/.x.png", "p/notes.md"):
+        Path(name).touch()
+    assert keys("p") == ["p/A.JPG", "p/z.jpg", "p/a/deep/007.png", "p/b/000.png", "p/b/001.png"]
+
+
+def test_pieces_are_filled_across_arguments_and_cut_at_shards() -> None:
+    write_pictures(Path("p"), 5)
+    write_tar(Path("s.tar"), {"x.png": picture(1)})
+    write_parquet(Path("t.parquet"), {"image": [picture(n) for n in range(6)]}, rows_of_group=4)
+    pieces = list(Sources(("p", "p/000.png", "s.tar", "t.parquet", "p"), piece_size=4).pieces())
+    assert [piece.number for piece in pieces] == list(range(7))
+    kinds = [(type(piece.unit), piece.unit.count) for piece in pieces]
+    assert kinds == [(Paths, 4), (Paths, 2), (TarShard, None), (RowGroup, 4), (RowGroup, 2), (Paths, 4), (Paths, 1)]
+    assert pieces[4].unit.first == 4
+
+
+def test_patterns() -> None:
+    for number in (8, 9, 10, 11):
+        write_tar(Path(f"s-{number:03}.tar"), {"x.png": b""})
+    assert keys("s-{009..011}.tar") == [f"s-{n:03}.tar/x.png" for n in (9, 10, 11)]
+    assert keys("s-{008,010}.tar") == ["s-008.tar/x.png", "s-010.tar/x.png"]
+    assert keys("s-01?.tar") == ["s-010.tar/x.png", "s-011.tar/x.png"]
+    assert keys("{s,s}-{008..008}.tar") == ["s-008.tar/x.png"] * 2
+
+
+def test_a_name_with_braces_or_brackets_is_itself() -> None:
+    for name in ("a{1,2}.png", "b[1].png"):
+        Path(name).write_bytes(picture(1))
+    assert keys("a{1,2}.png", "b[1].png") == ["a{1,2}.png", "b[1].png"]
+
+
+def test_a_list_is_taken_line_by_line() -> None:
+    Path("all.txt").write_bytes("a b.jpg\r\n\n#1.png\ns3://bucket/é.jpg\na b.jpg\nshard.tar\n".encode())
+    write_tar(Path("shard.tar"), {"x.png": b""})
+    assert keys("all.txt") == ["a b.jpg", "#1.png", "s3://bucket/é.jpg", "a b.jpg", "shard.tar/x.png"]
+
+
+def test_storage_is_listed_like_a_folder() -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("/photos/b/1.png", "/photos/a.jpg", "/photos/.c.png", "/photos/d.txt", "/photos/a/2.PNG"):
+        memory.pipe_file(name, b"x")
+    assert keys("memory://photos") == ["memory:///photos/a.jpg", "memory:///photos/a/2.PNG", "memory:///photos/b/1.png"]
+    assert keys("memory://photos/*/1.png") == ["memory:///photos/b/1.png"]
+    assert "no such object" in refusal("memory://nothing")
+
+
+def test_names_that_are_no_utf8_have_a_printable_key_and_open() -> None:
+    Path("p").mkdir()
+    Path(os.fsdecode(b"p/\xff.png")).write_bytes(picture(1))
+    (piece,) = Sources(("p",)).pieces()
+    (item,) = piece.unit.items()
+    assert item.key == "p/\\xff.png"
+    assert Path(str(item.source)).read_bytes() == picture(1)
+    assert len(piece.digest) == 64
+
+
+def test_nothing_is_listed_before_it_is_needed() -> None:
+    write_pictures(Path("p"), 3)
+    pieces = Sources(("p", "gone.png"), piece_size=2).pieces()
+    assert next(pieces).unit.count == 2
+    with pytest.raises(InputError, match="gone"):
+        list(pieces)
+
+
+def test_a_long_list_is_never_held() -> None:
+    Path("all.txt").write_text("".join(f"photos/{number:09}.jpg\n" for number in range(200_000)))
+    tracemalloc.start()
+    numbers = [piece.number for piece in Sources(("all.txt",), piece_size=1000).pieces() if piece.digest]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert numbers == list(range(200))
+    assert peak < 2 * 2**20  # all paths are 15 MiB
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("gone.png", "no such file or folder"),
+        ("*.png", "matches nothing"),
+        ("{5..3}.png", "stands for nothing"),
+        ("empty", "a folder without images"),
+        ("empty.txt", "an empty list"),
+        ("gone.lst", "the list cannot be read: No such file"),
+        ("x.tar.gz", "compressed tar"),
+        ("http://example.com/a.jpg", "web servers are not read"),
+        ("https://example.com/{1..3}.tar", "web servers are not read"),
+        ("ftp://example.com/a.jpg", "expected a local path or a URL of s3"),
+        ("simplecache::s3://bucket/a.jpg", "expected a local path or a URL of s3"),
+        ("t.parquet", "no column 'image'; it has photo"),
+    ],
+)
+def test_what_stands_for_nothing_is_refused(argument: str, message: str) -> None:
+    Path("empty").mkdir()
+    Path("empty.txt").write_text("\n")
+    write_parquet(Path("t.parquet"), {"photo": [b"x"]})
+    assert message in refusal(argument)
+
+
+def test_a_missing_package_is_named() -> None:
+    assert "pip install 'sar-clip[bulk]' s3fs" in refusal("s3://bucket/a.jpg")
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(Path("p/closed"), 1)
+    real = os.scandir
+
+    def scandir(path):  # the superuser may list everything
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert "closed: cannot be listed: Permission denied" in refusal("p")
+
+
+def test_containers_that_cannot_be_listed_are_one_row() -> None:
+    Path("bad.parquet").write_bytes(b"PAR1 no")
+    Path("all.txt").write_text("bad.parquet\ngone.tar\n")
+    units = [piece.unit for piece in Sources(("all.txt",)).pieces()]
+    assert [type(unit) for unit in units] == [Broken, Broken]
+    flaws = [item for unit in units for item in unit.items()]
+    assert [(item.key, item.source.kind) for item in flaws] == [("bad.parquet", "source"), ("gone.tar", "source")]
+    assert isinstance(flaws[1].source, Flaw)
+    assert flaws[1].source.reason == "cannot be read: No such file or directory"
+
+
+def test_a_digest_tells_inputs_apart() -> None:
+    units = [
+        Paths(("a", "b")),
+        Paths(("ab",)),
+        Paths(("b", "a")),
+        TarShard("a", 1),
+        TarShard("a", 2),
+        RowGroup("a", 1, 0, 0, 4, "image", None),
+        RowGroup("a", 1, 1, 4, 4, "image", None),
+        Broken("a", "b"),
+    ]
+    digests = {Piece(0, unit).digest for unit in units} | {Piece(1, units[0]).digest}
+    assert len(digests) == len(units) + 1
+    assert Piece(0, Paths(("a", "b"))).digest == Piece(0, Paths(("a", "b"))).digest

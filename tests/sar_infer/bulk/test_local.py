@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.many import picture, read_rows
+
+from sar_infer.bulk import local
+from sar_infer.bulk.answers import Recipe
+from sar_infer.bulk.items import Flaw, Item, Piece
+from sar_infer.bulk.local import run_local
+from sar_infer.bulk.outputs.job import WHOLE, Job
+from sar_infer.bulk.outputs.jsonl import JsonLines
+from sar_infer.bulk.outputs.store import LocalFolder
+from sar_infer.bulk.progress import Progress
+from sar_infer.errors import BundleError, DeviceError
+
+
+class Bomb(bytes):
+    """Kills the process that it is sent to."""
+
+    def __reduce__(self) -> object:
+        return os._exit, (9,)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A unit of given inputs that says how far it was read."""
+
+    number: int
+
+    @property
+    def count(self) -> int:
+        return len(INPUTS[self.number])
+
+    def items(self) -> Iterator[Item]:
+        for item in INPUTS[self.number]:
+            READ.append(item.key)
+            yield item
+
+
+READ: list[str] = []
+INPUTS: list[list[Item]] = []
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """As ``Work``, of ``INPUTS``."""
+
+    job: Job
+
+    def left(self) -> Iterator[Piece]:
+        return (Piece(number, Given(number)) for number in range(len(INPUTS)))
+
+
+def run(tmp_path: Path, bundle: Path, *units: list[Item], workers: int = 2, batch_size: int = 4) -> list[list[dict]]:
+    """The rows of each part."""
+    INPUTS[:] = units
+    work = Pieces(Job({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
+    progress = Progress()
+    run_local(work, Recipe(str(bundle)), JsonLines(), workers, batch_size, progress)  # type: ignore[arg-type]
+    parts = [read_rows(path) for path in sorted((tmp_path / "out").glob("part-*"))]
+    assert (progress.pieces, progress.inputs) == (len(units), sum(map(len, parts)))
+    return parts
+
+
+def good(*numbers: int) -> list[Item]:
+    return [Item(str(number), picture(number)) for number in numbers]
+
+
+def test_a_part_for_every_piece_in_order(tmp_path: Path, bundle_path: Path) -> None:
+    bad = Item("bad", Flaw("source", "gone"))
+    parts = run(tmp_path, bundle_path, good(*range(9)), [], [bad], [*good(9), bad])
+    assert [[row["key"] for row in part] for part in parts] == [[*map(str, range(9))], [], ["bad"], ["9", "bad"]]
+    assert {row["label"] is None for part in parts for row in part if row["key"] != "bad"} == {False}
+
+
+def test_what_kills_a_process_is_found_and_set_aside(tmp_path: Path, bundle_path: Path) -> None:
+    bombs = (Item("bomb", Bomb()), Item("boom", Bomb()))
+    inputs = [*good(0, 1), bombs[0], *good(2, 3, 4), bombs[1], *good(5)]
+    (part,) = run(tmp_path, bundle_path, inputs, workers=1, batch_size=2)
+    assert [row["key"] for row in part] == [item.key for item in inputs]
+    assert {row["key"]: row["error_kind"] for row in part if row["error"]} == {"bomb": "crash", "boom": "crash"}
+    (alone,) = run(tmp_path / "alone", bundle_path, good(*range(6)))
+    assert [row["label"] for row in part if not row["error"]] == [row["label"] for row in alone]
+
+
+def test_no_more_is_read_than_is_worked_on(tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = []
+    form = JsonLines()
+    real = JsonLines.write
+
+    def write(self, path, packed):
+        def watched():
+            for number, some in enumerate(packed, 1):
+                ahead.append(len(READ) - 2 * number)
+                yield some
+
+        real(self, path, watched())
+
+    READ.clear()
+    monkeypatch.setattr(JsonLines, "write", write)
+    run(tmp_path, bundle_path, good(*range(60)), workers=1, batch_size=2)
+    assert form.suffix == ".jsonl"
+    assert max(ahead) <= local._AHEAD * 2
+    monkeypatch.setattr(local, "_AHEAD_BYTES", len(picture(0)))
+    READ.clear()
+    ahead.clear()
+    run(tmp_path / "small", bundle_path, good(*range(10)), workers=2, batch_size=2)
+    assert max(ahead) <= 2
+
+
+def test_workers_that_cannot_start(tmp_path: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bundle_copy / "manifest.json").write_text("{}")
+    with pytest.raises(BundleError, match="missing field"):
+        run(tmp_path, bundle_copy, good(1))
+    monkeypatch.setattr(local, "_begin", os._exit)
+    with pytest.raises(DeviceError, match="no worker can start"):
+        run(tmp_path, bundle_copy, good(1))
+    assert not (tmp_path / "out").exists()

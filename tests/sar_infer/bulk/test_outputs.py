@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.folders import listing
+from support.many import read_rows
+
+from sar_infer.bulk.items import Flaw, Piece
+from sar_infer.bulk.outputs.job import JOB, WHOLE, Job, Shard
+from sar_infer.bulk.outputs.jsonl import JsonLines
+from sar_infer.bulk.outputs.parquet import METADATA, Parquet
+from sar_infer.bulk.outputs.parts import committed, part_name, part_number
+from sar_infer.bulk.outputs.rows import Columns, answered, flawed, names
+from sar_infer.bulk.outputs.store import LocalFolder, open_store, read_text, write_text
+from sar_infer.bulk.sources.paths import Paths
+from sar_infer.errors import InputError, WriteError
+from sar_infer.results import Explanation, ImageResult, Prediction
+
+RESULT = ImageResult(
+    "image[0]",
+    (Prediction("réd", 0.75, 3.5, 0.25, "bank", True), Prediction("owl", 0.25, 2.5, 0.125, "extended")),
+    unknown=True,
+    reason="score 0.750 is below 0.900",
+    label_set=("réd",),
+    explanation=Explanation(0.5, "owl", -4.5, (("owl", 0.5),)),
+)
+FLAW = Flaw("size", "too large")
+FULL = Columns(label_set=True, explained=True, embedding="float32", width=3)
+VECTOR = np.array([0.1, -0.2, 0.3], dtype=np.float32)
+
+
+def both(columns: Columns) -> list[dict]:
+    return [answered('a "b".png', RESULT, VECTOR, columns), flawed("c\n.png", FLAW, columns)]
+
+
+# ---------------------------------------------------------------------------------------------------------- the forms
+@pytest.mark.parametrize("columns", [Columns(), FULL], ids=["plain", "full"])
+def test_both_forms_hold_the_same(tmp_path: Path, columns: Columns) -> None:
+    found = []
+    for form in (JsonLines(), Parquet(columns)):
+        path = tmp_path / f"rows{form.suffix}"
+        form.write(path, [form.pack(both(columns)), form.pack([]), form.pack(both(columns))])
+        found.append(read_rows(path))
+        with path.open("rb") as stream:
+            flaw = {"key": "c\n.png", "error_kind": "size", "error": "too large"}
+            assert form.flaws(stream) == (4, [flaw, flaw])
+    assert found[0] == found[1]
+    good, bad = found[0][:2]
+    assert list(good) == list(bad) == names(columns)
+    assert (good["label"], good["labels"], good["scores"], good["calibrated"]) == (
+        "réd",
+        ["réd", "owl"],
+        [0.75, 0.25],
+        1,
+    )
+    assert {name for name, value in bad.items() if value is not None} == {"key", "error", "error_kind"}
+    if columns.embedding:
+        assert np.array_equal(np.float32(good["embedding"]), VECTOR)
+        assert (good["margin"], good["runner_up"], good["energy"], good["label_set"]) == (0.5, "owl", -4.5, ["réd"])
+
+
+def test_half_embeddings(tmp_path: Path) -> None:
+    columns = Columns(embedding="float16", width=3)
+    for form in (JsonLines(), Parquet(columns)):
+        path = tmp_path / f"rows{form.suffix}"
+        form.write(path, [form.pack(both(columns)[::-1])])
+        assert np.array_equal(read_rows(path)[1]["embedding"], VECTOR.astype(np.float16))
+    kind = pyarrow.parquet.read_schema(tmp_path / "rows.parquet").field("embedding").type
+    assert kind == pyarrow.list_(pyarrow.float16(), 3)
+
+
+def test_parquet_says_what_made_it(tmp_path: Path) -> None:
+    form = Parquet(Columns(), {"bundle": "abc"})
+    form.write(tmp_path / "p.parquet", [])
+    schema = pyarrow.parquet.read_schema(tmp_path / "p.parquet")
+    assert json.loads(schema.metadata[METADATA]) == {"bundle": "abc"}
+    assert schema.field("score").type == pyarrow.float32()
+    assert not schema.field("key").nullable
+
+
+def test_row_groups_are_of_a_useful_size(tmp_path: Path) -> None:
+    form = Parquet(Columns())
+    form.write(tmp_path / "p.parquet", (form.pack(both(Columns()) * 50) for _ in range(100)))
+    assert pyarrow.parquet.ParquetFile(tmp_path / "p.parquet").num_row_groups == 3
+
+
+def test_parts_become_one_file(tmp_path: Path) -> None:
+    for form in (JsonLines(), Parquet(FULL)):
+        parts = [tmp_path / f"{n}{form.suffix}" for n in range(3)]
+        for number, part in enumerate(parts):
+            form.write(part, [form.pack(both(FULL))] * number)
+        whole = tmp_path / f"whole{form.suffix}"
+        form.merge(whole, [lambda part=part: part.open("rb") for part in parts])
+        assert read_rows(whole) == [row for part in parts for row in read_rows(part)]
+        assert len(read_rows(whole)) == 6
+
+
+# ---------------------------------------------------------------------------------------------------------- the store
+def test_a_local_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = LocalFolder(tmp_path / "new" / "out")
+    assert store.names() == set()
+    with pytest.raises(ZeroDivisionError), store.stage("a") as path:
+        path.write_text("half")
+        assert store.names() == set()
+        _ = 1 / 0
+    assert listing(store.folder) == []
+    write_text(store, "a", "é")
+    assert (store.names(), read_text(store, "a")) == ({"a"}, "é")
+
+
+def test_what_kills_leave_is_cleared_where_it_is_mine(tmp_path: Path) -> None:
+    for name in (".a.1234.partial", ".b.1234.partial", ".a.other"):
+        (tmp_path / name).touch()
+    LocalFolder(tmp_path).clear(lambda name: name.startswith("a"))
+    assert listing(tmp_path) == [".a.other", ".b.1234.partial"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"file/x/a: cannot be written: Not a directory"):
+        write_text(LocalFolder(tmp_path / "file" / "x"), "a", "")
+
+
+def test_storage() -> None:
+    store = open_store("memory://out/here/")
+    assert store.names() == set()
+    with pytest.raises(ZeroDivisionError), store.stage("a") as path:
+        path.write_text("half")
+        _ = 1 / 0
+    assert store.names() == set()
+    write_text(store, "a", "é")
+    assert (store.names(), read_text(store, "a"), store.place) == ({"a"}, "é", "memory://out/here")
+    assert fsspec.filesystem("memory").cat("/out/here/a") == "é".encode()
+
+
+def test_a_file_url_is_a_local_folder(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/out")
+    assert isinstance(store, LocalFolder)
+    assert store.folder == tmp_path / "out"
+
+
+# ------------------------------------------------------------------------------------------------------------ the job
+def test_part_names() -> None:
+    piece, other = Piece(17, Paths(("a",))), Piece(17, Paths(("b",)))
+    name = part_name(piece, "d" * 64, ".jsonl")
+    assert name.startswith("part-000017-")
+    assert part_number(name) == 17
+    assert len({name, part_name(other, "d" * 64, ".jsonl"), part_name(piece, "e" * 64, ".jsonl")}) == 3
+    assert committed([name, "_job.json", "part-1-abc.parquet", "x" + name]) == {17: name}
+    assert part_number(part_name(Piece(1_234_567, Paths(())), "", ".parquet")) == 1_234_567
+
+
+@given(st.integers(1, 9), st.integers(0, 10**6))
+def test_every_piece_is_in_one_shard(of: int, number: int) -> None:
+    assert sum(Shard(index, of).has(number) for index in range(1, of + 1)) == 1
+
+
+def test_shards() -> None:
+    assert Shard.parse("2/8") == Shard(2, 8)
+    assert (Shard(2, 8).named("_SUCCESS.json"), WHOLE.named("_SUCCESS.json")) == (
+        "_SUCCESS.2-of-8.json",
+        "_SUCCESS.json",
+    )
+    for text in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3"):
+        with pytest.raises(InputError, match="expected I/N"):
+            Shard.parse(text)
+
+
+def job(folder: Path, shard: Shard = WHOLE, **settings) -> Job:
+    return Job({"top_k": 5, **settings}, LocalFolder(folder), shard, ".jsonl")
+
+
+def pieces(*inputs: str) -> list[Piece]:
+    return [Piece(number, Paths((name,))) for number, name in enumerate(inputs)]
+
+
+def finish(job: Job, *some: Piece) -> set[str]:
+    for piece in some:
+        write_text(job.store, job.part(piece), "")
+    return {job.part(piece) for piece in some}
+
+
+def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    all_pieces = pieces("a", "b", "c")
+    here = job(tmp_path / "out")
+    assert here.begin(all_pieces, resume=False) == set()
+    done = finish(here, all_pieces[1])
+    assert here.begin(all_pieces, resume=True) == done
+    with pytest.raises(WriteError, match="2 parts are missing, first part-000000-"):
+        here.parts(all_pieces)
+    finish(here, all_pieces[0], all_pieces[2])
+    assert [part_number(name) for name in here.parts(all_pieces)] == [0, 1, 2]
+    assert here.begin([*all_pieces, Piece(3, Paths(("d",)))], resume=True) == set(here.parts(all_pieces))
+
+
+def test_what_has_changed_is_said(tmp_path: Path) -> None:
+    job(tmp_path, only=True).begin(pieces("a"), resume=False)
+    here = job(tmp_path, only=False)  # nothing is finished yet, so anything may begin
+    here.begin(pieces("a", "b"), resume=False)
+    finish(here, *pieces("a", "b"))
+    for other, inputs, resume, message in (
+        (job(tmp_path), "ab", True, "of a run with other settings (only was false, now null)"),
+        (job(tmp_path, only=False, top_k=3), "ab", True, "(top_k was 5, now 3)"),
+        (here, "ab", False, "2 finished pieces are there; go on with --resume"),
+        (here, "ac", True, "has other inputs than when it was finished; restore them, remove the part"),
+        (here, "a", True, "part-000001-"),
+    ):
+        with pytest.raises(InputError) as found:
+            other.begin(pieces(*inputs), resume=resume)
+        assert message in str(found.value)
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").touch()
+    with pytest.raises(InputError, match="not empty, and not the output of such a run"):
+        job(tmp_path).begin(pieces("a"), resume=True)
+    assert listing(tmp_path) == ["thesis.doc"]
+    for damaged in ("", "[]", "{}", '{"settings": 3}', "\x00"):
+        (tmp_path / JOB).write_text(damaged)
+        finish(job(tmp_path), *pieces("a"))
+        with pytest.raises(InputError, match="_job.json: damaged"):
+            job(tmp_path).begin(pieces("a"), resume=True)
+
+
+def test_shards_share_a_folder(tmp_path: Path) -> None:
+    all_pieces = pieces("a", "b", "c")
+    first, second = job(tmp_path, Shard(1, 2)), job(tmp_path, Shard(2, 2))
+    assert first.begin(all_pieces, resume=False) == set()
+    done = finish(first, all_pieces[0], all_pieces[2])
+    assert second.begin(all_pieces, resume=False) == set()
+    assert first.begin(all_pieces, resume=True) == done
+    with pytest.raises(InputError, match="2 finished pieces are there"):
+        first.begin(all_pieces, resume=False)
+    assert set(first.parts(all_pieces)) == done
+
+
+def test_only_own_remains_are_cleared(tmp_path: Path) -> None:
+    here = job(tmp_path, Shard(1, 2))
+    names = [f".{here.part(piece)}.ab.partial" for piece in pieces("a", "b")]
+    for name in names:
+        (tmp_path / name).touch()
+    here.clear()
+    assert listing(tmp_path) == [names[1]]
+    assert os.listdir(tmp_path) == [names[1]]

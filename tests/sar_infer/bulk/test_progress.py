@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sar_infer.bulk.items import Broken, Piece
+from sar_infer.bulk.progress import Progress
+from sar_infer.bulk.sources.paths import Paths
+from sar_infer.bulk.sources.tars import TarShard
+from sar_infer.errors import InputError
+
+LISTED = [Piece(0, Paths(("a",) * 3000)), Piece(1, Paths(("b",) * 999)), Piece(2, Broken("c", "gone"))]
+SHARDS = [Piece(n, TarShard(str(n), 1)) for n in range(8)]
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+def shown(pieces: list[Piece]) -> Progress:
+    progress = Progress(asked=True)
+    progress.expect(lambda: pieces)
+    while not progress._expected:
+        time.sleep(0.001)
+    return progress
+
+
+def test_time_left_by_inputs(clock: Clock) -> None:
+    progress = shown(LISTED)
+    clock.now += 10
+    progress.count(500, 2)
+    assert progress.text() == "500 of 4,000 done, 2 set aside, 50.0/s, 0:01:10 left"
+
+
+def test_time_left_by_pieces_where_shards_hide_their_number(clock: Clock) -> None:
+    progress = shown([*LISTED, *SHARDS[:7]])
+    clock.now += 3600
+    progress.count(1234, 0)
+    progress.finished()
+    assert progress.text() == "1,234 done, 0 set aside, 0.3/s, 9:00:00 left"
+
+
+def test_no_guess_before_there_is_one(clock: Clock) -> None:
+    progress = Progress()
+    clock.now += 2
+    progress.count(4, 0)
+    assert progress.text() == "4 done, 0 set aside, 2.0/s"
+    broken = Progress(asked=True)
+
+    def gone() -> Iterator[Piece]:
+        yield from LISTED
+        raise InputError("the list is gone")
+
+    broken.expect(gone)
+    time.sleep(0.05)
+    assert broken.text() == "0 done, 0 set aside, 0.0/s"
+
+
+def test_a_line_now_and_then(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(asked=True)
+    for _ in range(25):
+        clock.now += 1
+        progress.count(1, 0)
+    assert capsys.readouterr().err.splitlines() == ["10 done, 0 set aside, 1.0/s", "20 done, 0 set aside, 1.0/s"]
+    progress.close()
+    assert capsys.readouterr().err == "25 done, 0 set aside, 1.0/s\n"
+
+
+def test_one_line_on_a_terminal(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = Progress()
+    for _ in range(2):
+        clock.now += 1
+        progress.count(1, 0)
+    progress.close()
+    line = "\r{} done, 0 set aside, 1.0/s\x1b[K"
+    assert capsys.readouterr().err == line.format(1) + line.format(2) * 2 + "\n"
+
+
+def test_silence_where_nobody_looks(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    clock.now += 100
+    progress.count(1, 0)
+    progress.close()
+    assert capsys.readouterr().err == ""

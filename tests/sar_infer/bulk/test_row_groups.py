@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pyarrow
+import pyarrow.parquet
+import pytest
+from support.many import picture, write_parquet
+
+from sar_infer.bulk.items import Broken, Flaw, Item
+from sar_infer.bulk.sources import row_groups
+from sar_infer.errors import InputError
+
+
+def found(path: Path, column: str = "image", key_column: str | None = None) -> list[Item]:
+    return [item for unit in row_groups.row_groups(str(path), column, key_column) for item in unit.items()]
+
+
+def test_bytes_by_row(tmp_path: Path) -> None:
+    pictures = [picture(n) for n in range(9)]
+    path = write_parquet(tmp_path / "t.parquet", {"other": list(range(9)), "image": pictures}, rows_of_group=4)
+    assert found(path) == [Item(f"{path}#{row}", data) for row, data in enumerate(pictures)]
+
+
+@pytest.mark.parametrize("order", [("image", "name"), ("name", "image")])
+def test_keys_of_a_column(tmp_path: Path, order: tuple[str, str]) -> None:
+    columns = {"image": [b"1", b"2", b"3"], "name": ["x", None, "é"]}
+    path = write_parquet(tmp_path / "t.parquet", {name: columns[name] for name in order})
+    assert found(path, key_column="name") == [Item("x", b"1"), Item(f"{path}#1", b"2"), Item("é", b"3")]
+    numbers = write_parquet(tmp_path / "n.parquet", {"image": [b"1"], "id": [7]})
+    assert found(numbers, key_column="id") == [Item("7", b"1")]
+
+
+def test_images_as_hugging_face_stores_them(tmp_path: Path) -> None:
+    rows = [{"bytes": b"1", "path": "a.jpg"}, {"bytes": None, "path": "/etc/passwd"}, None]
+    path = write_parquet(tmp_path / "t.parquet", {"label": [0, 1, 2], "image": rows})
+    first, *rest = found(path)
+    assert first == Item(f"{path}#0", b"1")
+    assert [item.source for item in rest] == [Flaw("unreadable", "cannot be read: the row has no bytes")] * 2
+
+
+def test_other_columns_and_sizes_are_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_groups, "MOST_BYTES", 3)
+    path = write_parquet(tmp_path / "t.parquet", {"image": [b"123", b"1234"], "text": ["x", "y"]})
+    assert [item.source for item in found(path)] == [b"123", Flaw("size", "too large: 4 bytes, at most 3")]
+    assert {item.source.reason for item in found(path, "text")} == {"cannot be read: the row has str"}
+
+
+def test_large_binary_and_empty_groups(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "t.parquet", {"image": pyarrow.array([b"1"], pyarrow.large_binary())})
+    assert [item.source for item in found(path)] == [b"1"]
+    assert found(write_parquet(tmp_path / "e.parquet", {"image": pyarrow.array([], pyarrow.binary())})) == []
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "t.parquet", {"image": [b"1"]})
+    with pytest.raises(InputError, match="no column 'jpg'; it has image"):
+        found(path, "jpg")
+    with pytest.raises(InputError, match="no column 'key'"):
+        found(path, key_column="key")
+
+
+def test_storage(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "t.parquet", {"image": [b"1"]})
+    fsspec.filesystem("memory").pipe_file("/rows/t.parquet", path.read_bytes())
+    units = row_groups.row_groups("memory://rows/t.parquet", "image", None)
+    assert [list(unit.items()) for unit in units] == [[Item("memory://rows/t.parquet#0", b"1")]]
+
+
+def test_a_damaged_group_is_one_more_item(tmp_path: Path) -> None:
+    pictures = [picture(n) for n in range(8)]
+    path = write_parquet(tmp_path / "t.parquet", {"image": pictures}, rows_of_group=4)
+    chunk = pyarrow.parquet.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    data[chunk.data_page_offset : chunk.data_page_offset + 30] = b"\xff" * 30
+    path.write_bytes(data)
+    items = found(path)
+    assert items[:4] == [Item(f"{path}#{row}", pictures[row]) for row in range(4)]
+    assert items[-1].key == str(path)
+    assert items[-1].source.kind == "source"
+
+
+def test_what_is_no_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    for data in (b"", b"PAR1", b"x" * 100, b"PAR1" + b"\xff" * 100 + b"PAR1"):
+        path.write_bytes(data)
+        (unit,) = row_groups.row_groups(str(path), "image", None)
+        assert isinstance(unit, Broken)

@@ -1,0 +1,492 @@
+"""``sar-bank`` as it is typed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, image_weight, name_rows
+
+from sar_infer import Classifier, default_bundle
+from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bundle import open_bundle
+from sar_infer.cli.bank import main
+from sar_infer.lint.linter import CHUNK
+from sar_infer.server.bank.folder import BANK_FILE
+from sar_infer.server.bank.store import BankStore
+
+ROOT = Path(__file__).parents[3]
+BANK = Path("mine.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle_path: Path) -> Path:
+    """An empty working folder; the bundle is named by the environment."""
+    monkeypatch.chdir(tmp_path)
+    for key in [key for key in os.environ if key.startswith("SAR_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("SAR_BUNDLE", str(bundle_path))
+    return tmp_path
+
+
+def run(*arguments: object, code: int = 0, **settings) -> Result:
+    """In this process; an exception that reaches the user as a traceback fails the test."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], **settings)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(*arguments: object, code: int = 2) -> str:
+    """The one line on stderr, with nothing on stdout."""
+    result = run(*arguments, code=code)
+    assert result.stdout == ""
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("Error: ")
+    return line
+
+
+def answer(*arguments: object, code: int = 0) -> object:
+    return json.loads(run(*arguments, "--format", "json", code=code).stdout)
+
+
+def names() -> list[str]:
+    return list(ClassBank.load(BANK).names)
+
+
+def content(path: Path = BANK) -> bytes:
+    return path.read_bytes()
+
+
+def on_a_terminal(*arguments: str, until: str) -> tuple[int, str]:
+    """Exit code and what stderr shows on a terminal, of a process that is interrupted when it shows ``until``."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "sar_infer.cli.bank", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    shown = ""
+    with subprocess.Popen(command, env=environment, stderr=theirs, stdout=subprocess.DEVNULL) as child:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # the other end was closed
+            while piece := os.read(ours, 4096):
+                shown += piece.decode()
+                if until and re.search(until, shown):
+                    child.send_signal(signal.SIGINT)
+                    until = ""
+    os.close(ours)
+    return child.returncode, shown
+
+
+# ------------------------------------------------------------------------------------------------------------------ add
+def test_a_missing_file_starts_as_the_bundles_bank() -> None:
+    result = run("add", BANK, "owl")
+    assert "mine.safetensors: does not exist; starting with the 4 classes" in result.stderr
+    assert result.stdout == "added 1; 5 classes; undo: sar-bank rollback mine.safetensors --to 0\n"
+    bank = ClassBank.load(BANK, ENCODER_DIGEST)
+    assert bank.names == (*BANK_NAMES, "owl")
+    np.testing.assert_allclose(bank.embeddings[4], name_rows(["owl"])[0], atol=1e-6)
+    assert bank.info["owl"].added is not None
+    assert bank.history[-1].by == "sar-bank add"
+
+
+def test_phrases_are_averaged_on_the_sphere(tmp_path: Path) -> None:
+    Path("new.txt").write_text("zebra = zebra | striped horse\nowl\n# a comment\nOwl\n")
+    result = run("add", BANK, "pet = cat | dog", "--classes", "new.txt")
+    assert "Warning: new.txt:4: class name 'Owl' stands already on line 2; used once" in result.stderr
+    bank = ClassBank.load(BANK)
+    assert bank.names[4:] == ("pet", "zebra", "owl")
+    mean = name_rows(["zebra", "striped horse"]).mean(axis=0)
+    np.testing.assert_allclose(bank.embeddings[5], mean / np.linalg.norm(mean), atol=1e-6)
+    assert bank.info["zebra"].phrases == ("zebra", "striped horse")
+    assert bank.info["owl"].phrases == ()
+
+
+def test_the_classifier_takes_what_was_written(bundle_path: Path) -> None:
+    run("add", BANK, "owl")
+    (result,) = Classifier.open(bundle_path, bank=BANK).classify(np.zeros((40, 40, 3), np.uint8), top_k=9)
+    assert {p.label: p.source for p in result.predictions}["owl"] == "bank"
+
+
+def test_background_and_threshold() -> None:
+    run("add", BANK, "sky", "--background")
+    run("add", BANK, "owl", "--threshold", "0.25")
+    info = ClassBank.load(BANK).info
+    assert (info["sky"].background, info["sky"].threshold) == (True, None)
+    assert (info["owl"].background, info["owl"].threshold) == (False, 0.25)
+
+
+def test_a_class_that_is_there_keeps_what_is_not_said_anew() -> None:
+    run("add", BANK, "owl", "--threshold", "0.25")
+    run("alias", BANK, "owl", "night bird")
+    said = answer("add", BANK, "owl = owl | bird of the night", "red")
+    assert said["summary"] == "replaced 1"
+    assert ClassBank.load(BANK).info["owl"].phrases == ("owl", "bird of the night")
+    assert ClassBank.load(BANK).info["owl"].aliases == ("night bird",)
+    assert ClassBank.load(BANK).info["owl"].threshold == 0.25
+    assert len(names()) == 5
+
+
+def test_adding_what_is_there_changes_nothing() -> None:
+    run("add", BANK, "owl")
+    before = content()
+    said = answer("add", BANK, "owl")
+    assert (said["changed"], said["summary"], said["undo_to"]) == (False, "nothing to change", None)
+    assert content() == before
+
+
+def test_many_names_are_embedded_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [f"{first} {second}" for first in range(100) for second in range(50)]
+    Path("many.txt").write_text("\n".join(many))
+    sizes: list[int] = []
+    embed = Classifier.embed_phrases
+
+    def watched(self: Classifier, groups: list[tuple[str, ...]]) -> object:
+        sizes.append(len(groups))
+        return embed(self, groups)
+
+    monkeypatch.setattr(Classifier, "embed_phrases", watched)
+    said = answer("add", BANK, "--classes", "many.txt")
+    assert said["classes"] == 5004
+    assert (max(sizes), sum(sizes)) == (CHUNK, 5000)
+    bank = ClassBank.load(BANK)
+    np.testing.assert_allclose(bank.embeddings[4:], name_rows(many), atol=1e-6)
+    assert bank.names[4:] == tuple(many)
+
+
+# ---------------------------------------------------------------------------------------------------- lint while adding
+def test_findings_are_shown_and_do_not_stop() -> None:
+    result = run("add", BANK, "Red ", "SKU-12345", "owl")
+    assert "warning: 'SKU-12345' looks like a code" in result.stderr
+    assert "warning: 'Red' is a name of 'red' already [duplicate] -> 'red'" in result.stderr
+    assert names() == [*BANK_NAMES, "SKU-12345", "owl"]
+    said = answer("add", BANK, "SKU-12346")
+    assert said["findings"][0]["kind"] == "wording"
+
+
+def test_strict_refuses_warnings_and_writes_nothing() -> None:
+    assert "nothing was added: --strict, and there are warnings" in refused("add", BANK, "owl", "SKU-12345", "--strict")
+    assert not BANK.exists()
+    run("add", BANK, "wet owl", "--strict", "--bundle", default_bundle())  # what is only good to know is no warning
+
+
+def test_what_cannot_be_embedded_stops_all() -> None:
+    long = " ".join(["cat"] * 30)
+    result = run("add", BANK, "owl", long, code=2)
+    assert "18 tokens fit, so this would be lost" in result.stderr
+    assert "nothing was added: not all of them can be embedded (1 finding)" in result.stderr
+    assert not BANK.exists()
+    assert "is too long: 31 tokens, 18 fit" in refused("add", BANK, long, "--no-lint")
+    Path("new.txt").write_text(f"owl\n{long}\n")
+    assert "new.txt:2: class name" in refused("add", BANK, "--classes", "new.txt", "--no-lint")
+
+
+def test_many_findings_are_counted() -> None:
+    result = run("add", BANK, *(f"SKU-{number}" for number in range(10_000, 10_030)))
+    assert result.stderr.count("looks like a code") <= 20
+    assert re.search(r"and \d+ more of severity warning", result.stderr)
+    assert len(names()) == 34
+
+
+def test_without_lint_nothing_is_said() -> None:
+    assert "code" not in run("add", BANK, "SKU-12345", "--no-lint").stderr
+    assert "contradict" in refused("add", BANK, "owl", "--no-lint", "--strict")
+
+
+# ----------------------------------------------------------------------------------------------------------- lint alone
+def test_lint_says_what_it_thinks_and_writes_nothing() -> None:
+    result = run("lint", BANK, "latte art", "the sea", "--bundle", default_bundle())
+    assert "info: 'the sea' the prompt brings the article [wording] -> 'sea'" in result.stdout
+    found = answer("lint", BANK, "goldenRetriever", code=1)
+    assert {finding["kind"] for finding in found} >= {"odd-tokens", "skipped"}
+    Path("new.txt").write_text("x" * 4000 + "\n")
+    assert "error: " in run("lint", BANK, "--classes", "new.txt", code=1).stdout
+    assert not BANK.exists()
+
+
+def test_lint_of_a_banks_own_classes() -> None:
+    run("add", BANK, "owl", "owls", "--no-lint")
+    (double,) = [finding for finding in answer("lint", BANK, code=1) if finding["kind"] == "duplicate"]
+    assert (double["name"], double["suggestion"]) == ("owls", "owl")
+
+
+# -------------------------------------------------------------------------------------------------------------- editing
+def test_remove_is_all_or_nothing() -> None:
+    run("add", BANK, "owl")
+    before = content()
+    assert "no class 'owk' in the bank; did you mean 'owl'?" in refused("remove", BANK, "red", "owk")
+    assert content() == before
+    said = answer("remove", BANK, "RED", "owl")
+    assert (said["changed"], said["classes"], said["undo_to"]) == (True, 3, 1)
+    assert names() == ["green", "blue", "grey thing"]
+
+
+def test_rename_keeps_the_row_unless_asked() -> None:
+    run("rename", BANK, "red", "scarlet")
+    bank = ClassBank.load(BANK)
+    np.testing.assert_allclose(bank.embeddings[0], name_rows(["red"])[0], atol=1e-6)
+    assert bank.info["scarlet"].phrases == ("red",)
+    run("rename", BANK, "green", "olive", "--embed")
+    bank = ClassBank.load(BANK)
+    np.testing.assert_allclose(bank.embeddings[1], name_rows(["olive"])[0], atol=1e-6)
+    assert bank.info["olive"].phrases == ()
+    assert "already stands for class 'blue'" in refused("rename", BANK, "olive", "Blue")
+
+
+def test_aliases() -> None:
+    run("alias", BANK, "red", "scarlet", "crimson")
+    run("alias", BANK, "red", "Scarlet", "ruby")
+    assert ClassBank.load(BANK).info["red"].aliases == ("scarlet", "crimson", "ruby")
+    assert "alias 'ruby' of class 'green' already stands for class 'red'" in refused("alias", BANK, "green", "ruby")
+    run("alias", BANK, "crimson", "ruby", "--remove")
+    assert ClassBank.load(BANK).info["red"].aliases == ("scarlet", "crimson")
+    assert "it has: scarlet, crimson" in refused("alias", BANK, "red", "ruby", "--remove")
+
+
+def test_set() -> None:
+    run("set", BANK, "red", "--threshold", "0.4", "--background")
+    assert ClassBank.load(BANK).info["red"] == ClassInfo(background=True, threshold=0.4)
+    run("set", BANK, "red", "--foreground")
+    assert ClassBank.load(BANK).info["red"] == ClassInfo(threshold=0.4)
+    run("set", BANK, "red", "--no-threshold")
+    assert "red" not in ClassBank.load(BANK).info
+    assert "contradict" in refused("set", BANK, "red", "--threshold", "0.4", "--no-threshold")
+    assert "nothing to set" in refused("set", BANK, "red")
+
+
+@pytest.mark.parametrize(("conflict", "row"), [("keep", "red"), ("take", "scarlet")])
+def test_merge(conflict: str, row: str) -> None:
+    run("add", "other.safetensors", "owl", "red = scarlet", "--threshold", "0.5")
+    run("add", BANK, "cat")
+    assert "both banks have class 'red'" in refused("merge", BANK, "other.safetensors")
+    run("merge", BANK, "other.safetensors", "--conflict", conflict)
+    bank = ClassBank.load(BANK)
+    assert bank.names == (*BANK_NAMES, "cat", "owl")
+    assert bank.info["owl"].threshold == 0.5
+    np.testing.assert_allclose(bank.embeddings[0], name_rows([row])[0], atol=1e-6)
+
+
+def test_every_change_can_be_taken_back() -> None:
+    run("add", BANK, "owl")
+    before = ClassBank.load(BANK)
+    for arguments in (
+        ("add", BANK, "cat", "red = scarlet"),
+        ("remove", BANK, "green", "cat"),
+        ("rename", BANK, "blue", "azure", "--embed"),
+        ("alias", BANK, "owl", "bird"),
+        ("set", BANK, "owl", "--background"),
+    ):
+        run(*arguments)
+    last = answer("set", BANK, "owl", "--threshold", "0.1")
+    said = answer("rollback", BANK, "--to", "1")
+    after = ClassBank.load(BANK)
+    assert (after.names, after.info) == (before.names, before.info)
+    assert after.content_digest == before.content_digest
+    assert (said["step"], said["undo_to"]) == (last["step"] + 1, None)
+    assert "expected either --to STEP or --steps COUNT" in refused("rollback", BANK)
+    assert "no step 99" in refused("rollback", BANK, "--to", "99")
+
+
+def test_rollback_by_a_number_of_steps_counts_what_still_stands() -> None:
+    for name in ("owl", "cat", "dog"):
+        run("add", BANK, name)
+    run("rollback", BANK, "--steps", "1")
+    assert names() == [*BANK_NAMES, "owl", "cat"]
+    run("rollback", BANK, "--steps", "1")
+    assert names() == [*BANK_NAMES, "owl"]
+    run("add", BANK, "ox")
+    run("rollback", BANK, "--steps", "2")
+    assert names() == [*BANK_NAMES]
+    assert "cannot go back 1 steps, there are 0" in refused("rollback", BANK, "--steps", "1")
+
+
+# -------------------------------------------------------------------------------------------------------------- looking
+def test_list() -> None:
+    assert run("list", BANK).stdout.split("\n")[:-1] == [*BANK_NAMES]
+    run("alias", BANK, "red", "scarlet")
+    run("add", BANK, "zebra = zebra | striped horse", "--threshold", "0.5")
+    assert run("list", BANK, "--like", "SCAR").stdout == "red\n"
+    (line,) = run("list", BANK, "--like", "zebra", "--long").stdout.splitlines()
+    assert re.fullmatch(r"zebra  phrases: zebra \| striped horse  threshold: 0.5  added: \d{4}-.*Z", line)
+    (found,) = answer("list", BANK, "--like", "red")
+    assert found == {
+        "name": "red", "phrases": [], "aliases": ["scarlet"], "background": False, "threshold": None, "added": None
+    }  # fmt: skip
+
+
+def test_nearest_to_texts_and_photos() -> None:
+    Image.new("RGB", (40, 50), (200, 20, 30)).save("photo.png")
+    (text, photo) = answer("nearest", BANK, "green", "--image", "photo.png", "-k", "2")
+    assert text["query"] == "green"
+    assert text["nearest"][0]["name"] == "green"
+    assert text["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-5)
+    expected = name_rows(BANK_NAMES) @ image_row((200, 20, 30))
+    best = np.argsort(-expected)[:2]
+    assert [found["name"] for found in photo["nearest"]] == [BANK_NAMES[row] for row in best]
+    assert [found["cosine"] for found in photo["nearest"]] == pytest.approx(expected[best].tolist(), abs=1e-5)
+    assert run("nearest", BANK, "green", "-k", "1").stdout == "green\n   1.0000  green\n"
+    assert "nothing to compare with" in refused("nearest", BANK)
+    assert "absent.png" in refused("nearest", BANK, "--image", "absent.png")
+
+
+def image_row(colour: tuple[int, int, int]) -> np.ndarray:
+    from support.bundles import PREPROCESS
+
+    values = (np.array(colour) / 255 - PREPROCESS.mean) / np.array(PREPROCESS.std)
+    row = values @ image_weight()
+    assert row.shape == (DIM,)
+    return row / np.linalg.norm(row)
+
+
+def test_diff() -> None:
+    run("add", BANK, "owl")
+    assert run("diff", BANK, BANK).stdout == ""
+    Path("other.safetensors").write_bytes(content())
+    run("add", "other.safetensors", "cat", "red = scarlet")
+    run("remove", "other.safetensors", "green")
+    run("rename", "other.safetensors", "blue", "azure")
+    run("set", "other.safetensors", "owl", "--background")
+    lines = run("diff", BANK, "other.safetensors", code=1).stdout.splitlines()
+    assert lines[:3] == ["+ cat", "- green", "> blue -> azure"]
+    assert any(line.startswith("~ red  cosine 0.") or line.startswith("~ red  cosine -0.") for line in lines)
+    assert any(line.startswith("> owl  background") for line in lines)
+    found = answer("diff", BANK, "other.safetensors", code=1)
+    assert (found["added"], found["removed"], found["renamed"]) == (["cat"], ["green"], {"blue": "azure"})
+
+
+def test_verify() -> None:
+    run("add", BANK, "owl")
+    said = answer("verify", BANK)
+    assert (said["sound"], said["classes"], said["own"], said["steps"]) == (True, 5, 4, 1)
+    data = bytearray(content())
+    data[-9] ^= 1
+    BANK.write_bytes(data)
+    assert "does not match its digest" in refused("verify", BANK, code=1)
+    broken = run("verify", BANK, "--format", "json", code=1)
+    assert json.loads(broken.stdout)["sound"] is False
+    assert "no such bank file" in refused("verify", "absent.safetensors")
+
+
+def test_history() -> None:
+    run("add", BANK, "owl")
+    run("remove", BANK, "red")
+    first, second = run("history", BANK).stdout.splitlines()
+    assert re.fullmatch(r" +1 \* \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  add       added 1", first)
+    assert second.endswith("removed 'red'")
+    assert [step["can_undo"] for step in answer("history", BANK)] == [True, True]
+
+
+def test_freeze(bundle_path: Path) -> None:
+    run("add", BANK, "owl")
+    said = answer("freeze", BANK, "--out", "frozen")
+    bundle = open_bundle(Path("frozen"))
+    assert (said["digest"], said["classes"]) == (bundle.manifest.digest, 5)
+    assert bundle.bank.names == (*BANK_NAMES, "owl")
+    assert open_bundle(bundle_path).bank.names == BANK_NAMES
+    assert "exists; choose another --out" in refused("freeze", BANK, "--out", "frozen")
+    run("freeze", BANK, "--out", "frozen", "--overwrite")
+
+
+# -------------------------------------------------------------------------------------------------------- what is wrong
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("add", BANK, "owl"), ("remove", BANK, "red"), ("merge", "new.safetensors", BANK), ("list", BANK),
+        ("nearest", BANK, "owl"), ("history", BANK), ("lint", BANK, "owl"), ("rollback", BANK, "--to", "0"),
+        ("diff", BANK, BANK), ("freeze", BANK, "--out", "frozen"),
+    ],
+    ids=lambda arguments: arguments[0],
+)  # fmt: skip
+def test_a_bank_of_another_encoder_is_refused_with_both_digests(arguments: tuple[object, ...]) -> None:
+    ClassBank(("a",), name_rows(["a"]), "f" * 64).save(BANK)
+    line = refused(*arguments)
+    assert ENCODER_DIGEST in line
+    assert "f" * 64 in line
+    assert sorted(path.name for path in Path().iterdir()) == [BANK.name]
+
+
+@pytest.mark.parametrize("command", ["history", "diff", "rollback", "freeze"])
+def test_what_needs_a_bank_file_says_that_there_is_none(command: str) -> None:
+    more = {"diff": [BANK], "rollback": ["--to", "0"], "freeze": ["--out", "frozen"]}.get(command, [])
+    assert "mine.safetensors: no such bank file" in refused(command, BANK, *more)
+
+
+def test_a_bank_inside_a_bundle_is_never_changed(bundle_copy: Path) -> None:
+    inside = bundle_copy / "bank.safetensors"
+    before = content(inside)
+    assert "is part of a bundle, which never changes" in refused("add", inside, "owl")
+    assert content(inside) == before
+
+
+def test_the_state_of_a_server_is_read_and_not_changed(bundle_path: Path) -> None:
+    served = Classifier.open(bundle_path)
+    with contextlib.closing(BankStore.open(Path("state"), served.bundle, served.embed_phrases)) as store:
+        store.put("owl")
+        inside = Path("state", BANK_FILE)
+        assert run("list", inside, "--like", "owl").stdout == "owl\n"
+        before = content(inside)
+        assert "is the state of a server" in refused("add", inside, "cat")
+        assert content(inside) == before
+        run("merge", BANK, inside, "--conflict", "take")
+        assert names() == [*BANK_NAMES, "owl"]
+
+
+def test_a_damaged_bank_is_refused_before_anything_is_embedded() -> None:
+    BANK.write_bytes(b"not a bank")
+    assert "not a readable safetensors file" in refused("add", BANK, "owl")
+    assert content() == b"not a bank"
+
+
+def test_a_path_that_cannot_be_one() -> None:
+    assert "File name too long" in refused("add", "x" * 300, "owl")
+    Path("folder").mkdir()
+    assert "folder: no such bank file" in refused("list", "folder")
+
+
+def test_no_class_given() -> None:
+    assert "no class given" in refused("add", BANK)
+    Path("new.txt").write_text("\n")
+    assert "new.txt: empty" in refused("add", BANK, "--classes", "new.txt")
+    assert "absent/mine.safetensors: no such folder" in refused("add", "absent/mine.safetensors", "owl")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_two_changes_at_a_time_are_refused() -> None:
+    from sar_infer.files import owned
+
+    with owned(BANK):
+        assert "another process is changing it" in refused("add", BANK, "owl", code=1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_an_interrupt_changes_nothing() -> None:
+    run("add", BANK, "owl")
+    before = content()
+    Path("many.txt").write_text("\n".join(f"{first} {second}" for first in range(400) for second in range(100)))
+    progress = r"Embedding .*[1-9]\d*/40000  \d\d:\d\d:\d\d  [1-9][\d,]*/s"  # done, time left, rate
+    code, shown = on_a_terminal("add", str(BANK), "--classes", "many.txt", until=progress)
+    assert code == 130, shown
+    assert "interrupted; nothing is half-written" in shown
+    assert content() == before
+    assert sorted(path.name for path in Path().iterdir()) == ["many.txt", BANK.name]
+
+
+def test_a_full_disk_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("add", BANK, "owl")
+    before = content()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sar_infer.files.os.fsync", full)
+    assert "not written (No space left on device); nothing was changed" in refused("add", BANK, "cat", code=1)
+    assert content() == before

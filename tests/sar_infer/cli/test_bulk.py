@@ -1,0 +1,380 @@
+"""``sar-classify … --out``, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+from click.testing import CliRunner, Result
+from support.folders import listing
+from support.many import picture, read_rows, write_parquet, write_pictures, write_tar
+
+from sar_infer import Classifier
+from sar_infer.cli.classify import main
+
+ROOT = Path(__file__).parents[3]
+COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle_path: Path) -> None:
+    """A working folder of its own; the bundle is named by the environment, and so is one worker."""
+    monkeypatch.chdir(tmp_path)
+    for key in [key for key in os.environ if key.startswith("SAR_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("SAR_BUNDLE", str(bundle_path))
+    monkeypatch.setenv("SAR_WORKERS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def run(*arguments: str) -> Result:
+    """In this process; an exception that reaches the user as a traceback fails the test."""
+    before = signal.getsignal(signal.SIGTERM)
+    result = CliRunner().invoke(main, arguments)
+    signal.signal(signal.SIGTERM, before)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def refused(message: str, *arguments: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr, nothing written."""
+    before = sorted(Path().rglob("*"))
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    (line,) = result.stderr.splitlines()
+    assert re.search(message, line), line
+    assert sorted(Path().rglob("*")) == before
+
+
+def summary(place: str) -> dict:
+    return json.loads(Path(place).read_text())["summary"]
+
+
+# ------------------------------------------------------------------------------------------------- what it is there for
+def test_everything_becomes_one_row(classifier: Classifier) -> None:
+    paths = write_pictures(Path("p"), 5)
+    Path("p/bad.jpg").write_bytes(b"no")
+    write_tar(Path("s.tar"), {f"{n}.png": picture(n) for n in (7, 8)})
+    write_parquet(Path("t.parquet"), {"image": [picture(9), b"no", picture(10)]}, rows_of_group=2)
+    url = f"file://{write_pictures(Path('more'), 1, first=11)[0].absolute()}"
+    Path("all.txt").write_text(f"p/000.png\n{url}\n")
+    result = run("p", "s.tar", "t.parquet", "all.txt", "--out", "out", "--piece-size", "3", "--top-k", "2")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.fullmatch(
+        r"classified 11 of 13 \([\d.]+ a second\); 2 set aside, see out/_rejected.jsonl\n", result.stderr
+    ), result.stderr
+    rows = read_rows(Path("out"))
+    keys = [*map(str, paths), "p/bad.jpg", "s.tar/7.png", "s.tar/8.png", *(f"t.parquet#{n}" for n in range(3))]
+    assert [row["key"] for row in rows] == [*keys, "p/000.png", url]
+    expected = classifier.classify([picture(n) for n in (0, 1, 2, 3, 4, 7, 8, 9, 10, 0, 11)], top_k=2)
+    good = [row for row in rows if row["error"] is None]
+    for row, found in zip(good, expected, strict=True):
+        assert row["labels"] == [p.label for p in found.predictions]
+        assert np.allclose(row["scores"], [p.score for p in found.predictions], rtol=1e-4)
+    told = read_rows(Path("out/_rejected.jsonl"))
+    assert [{name: row[name] for name in ("key", "error_kind", "error")} for row in told] == [
+        {name: row[name] for name in ("key", "error_kind", "error")} for row in rows if row["error"] is not None
+    ]
+    for flaw in told:
+        assert flaw["key"] in {row["key"] for row in read_rows(Path("out", flaw["part"]))}
+
+
+def test_a_folder_is_a_dataset_for_other_programs() -> None:
+    write_pictures(Path("p"), 5)
+    assert run("p", "--out", "out", "--piece-size", "2", "--embeddings", "float16").exit_code == 0
+    table = pyarrow.dataset.dataset("out", format="parquet").to_table()
+    assert (len(table), table.schema.field("embedding").type.list_size) == (5, 8)
+    names = [re.sub(r"[0-9a-f]{12}", "DIGEST", name) for name in listing(Path("out"))]
+    assert names == [
+        "_SUCCESS.json", "_job.json", "_rejected.jsonl", *(f"part-00000{n}-DIGEST.parquet" for n in range(3))
+    ]  # fmt: skip
+    assert {**summary("out/_SUCCESS.json"), "seconds": 0, "rate": 0} == {
+        "inputs": 5, "classified": 5, "rejected": 0, "pieces": 3, "resumed": 0, "seconds": 0, "rate": 0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_one_file(suffix: str) -> None:
+    write_pictures(Path("p"), 5)
+    Path("p/bad.jpg").write_bytes(b"no")
+    name = f"answers.{suffix}"
+    result = run("p", "--out", name, "--piece-size", "2", "--embeddings")
+    assert result.exit_code == 1
+    assert f"see {name}.rejected.jsonl" in result.stderr
+    assert listing(Path()) == [name, f"{name}.rejected.jsonl", f"{name}.summary.json", "p"]
+    assert [Path(row["key"]).name for row in read_rows(Path(name))] == [*(f"00{n}.png" for n in range(5)), "bad.jpg"]
+    assert len(read_rows(Path(name))[0]["embedding"]) == 8
+    before = Path(name).read_bytes()
+    again = run("p", "--out", name, "--piece-size", "2", "--embeddings", "--resume")
+    assert (again.exit_code, Path(name).read_bytes()) == (1, before)
+    refused(f"{name}: exists; choose another --out", "p", "--out", name)
+    refused(f"{name}: exists; choose another --out", "p", "--out", name, "--resume", "--top-k", "1")
+
+
+def test_jsonl_parts_and_classes() -> None:
+    write_pictures(Path("p"), 3)
+    Path("new.txt").write_text("owl\nowl\nzebra = zebra | striped horse\n")
+    result = run(
+        "p", "--out", "out", "--format", "jsonl", "--classes", "new.txt", "--only", "--unknown", "--threshold", "1"
+    )
+    assert result.stderr.startswith("Warning: new.txt:2: class name 'owl' stands already on line 1")
+    rows = read_rows(Path("out"))
+    assert {label for row in rows for label in row["labels"]} == {"owl", "zebra"}
+    assert {row["unknown"] for row in rows} == {True}
+
+
+def test_shards_are_the_whole() -> None:
+    write_pictures(Path("p"), 10)
+    assert run("p", "--out", "whole", "--piece-size", "2").exit_code == 0
+    for index in (2, 1, 3):
+        assert run("p", "--out", "out", "--piece-size", "2", "--shard", f"{index}/3").exit_code == 0
+    assert read_rows(Path("out")) == read_rows(Path("whole"))
+    assert [summary(f"out/_SUCCESS.{index}-of-3.json")["inputs"] for index in (1, 2, 3)] == [4, 4, 2]
+    assert run("p", "--out", "a.jsonl", "--piece-size", "2", "--shard", "2/3").exit_code == 0
+    assert [Path(row["key"]).stem for row in read_rows(Path("a.jsonl"))] == ["002", "003", "008", "009"]
+
+
+def test_a_finished_run_has_nothing_left_to_do() -> None:
+    write_pictures(Path("p"), 3)
+    run("p", "--out", "out")
+    parts = {path: path.stat().st_mtime_ns for path in Path("out").glob("part-*")}
+    assert run("p", "--out", "out", "--resume").exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("out").glob("part-*")} == parts
+    assert summary("out/_SUCCESS.json")["resumed"] == 1
+
+
+def test_what_was_set_aside_can_be_done_again() -> None:
+    write_pictures(Path("p"), 4)
+    Path("p/001.png").rename("moved.png")
+    Path("all.txt").write_text("".join(f"p/00{n}.png\n" for n in range(4)) + "s.tar\n")
+    assert run("all.txt", "--out", "out", "--piece-size", "2").exit_code == 1
+    Path("moved.png").rename("p/001.png")
+    write_tar(Path("s.tar"), {"x.png": picture(9)})
+    refused(r"part-000002-\w+.parquet has other inputs", "all.txt", "--out", "out", "--piece-size", "2", "--resume")
+    for flaw in read_rows(Path("out/_rejected.jsonl")):
+        Path("out", flaw["part"]).unlink()
+    assert run("all.txt", "--out", "out", "--piece-size", "2", "--resume").exit_code == 0
+    assert [row["key"] for row in read_rows(Path("out"))] == [*(f"p/00{n}.png" for n in range(4)), "s.tar/x.png"]
+    assert summary("out/_SUCCESS.json")["resumed"] == 1
+
+
+def test_further_shards_may_come_behind() -> None:
+    for number in range(3):
+        write_tar(Path(f"{number}.tar"), {"x.png": picture(number)})
+    assert run("{0..1}.tar", "--out", "out").exit_code == 0
+    assert run("{0..2}.tar", "--out", "out", "--resume").exit_code == 0
+    assert [row["key"] for row in read_rows(Path("out"))] == ["0.tar/x.png", "1.tar/x.png", "2.tar/x.png"]
+    assert summary("out/_SUCCESS.json")["resumed"] == 2
+    assert run("{0..1}.tar", "--out", "a.jsonl").exit_code == 0
+    refused("a.jsonl: exists", "{0..2}.tar", "--out", "a.jsonl", "--resume")
+
+
+@pytest.mark.parametrize("step", ["before the file", "before the summary", "before all parts are removed"])
+def test_the_last_steps_of_a_single_file_can_be_repeated(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    write_pictures(Path("p"), 4)
+    arguments = ("p", "--piece-size", "2", "--resume", "--out")
+    assert run(*arguments, "expected.jsonl").exit_code == 0
+
+    def stop(*_: object) -> None:
+        if step == "before all parts are removed":
+            Path(".answers.jsonl.parts/_job.json").unlink()
+        raise KeyboardInterrupt
+
+    where = {
+        "before the file": "sar_infer.bulk.outputs.jsonl.JsonLines.merge",
+        "before the summary": "sar_infer.bulk.outputs.finish.write_text",
+        "before all parts are removed": "sar_infer.bulk.outputs.store.LocalFolder.remove",
+    }[step]
+    with monkeypatch.context() as patched:
+        patched.setattr(where, stop)
+        assert run(*arguments, "answers.jsonl").exit_code == 130
+    assert Path("answers.jsonl").exists() == (step != "before the file")
+    assert run(*arguments, "answers.jsonl").exit_code == 0
+    assert Path("answers.jsonl").read_bytes() == Path("expected.jsonl").read_bytes()
+    assert [name for name in listing(Path()) if "answers" in name] == [
+        "answers.jsonl", "answers.jsonl.rejected.jsonl", "answers.jsonl.summary.json"
+    ]  # fmt: skip
+
+
+def test_a_run_into_storage() -> None:
+    write_pictures(Path("p"), 3)
+    assert run("p", "--out", "memory://answers/run", "--piece-size", "2").exit_code == 0
+    memory = fsspec.filesystem("memory")
+    parts = sorted(memory.glob("/answers/run/part-*.parquet"))
+    keys = [row["key"] for part in parts for row in pyarrow.parquet.read_table(memory.open(part)).to_pylist()]
+    assert keys == ["p/000.png", "p/001.png", "p/002.png"]
+    assert memory.exists("/answers/run/_SUCCESS.json")
+    assert run("p", "--out", "memory://answers/run", "--piece-size", "2", "--resume").exit_code == 0
+    refused("2 finished pieces are there", "p", "--out", "memory://answers/run", "--piece-size", "2")
+
+
+# -------------------------------------------------------------------------------------------------------- what is wrong
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--out", "out"), "no image given"),
+        (("gone.tar", "--out", "out"), "gone.tar: no such file or folder"),
+        (("p", "--only", "--out", "out"), "--only needs --classes"),
+        (("p", "--resume"), "--resume needs --out"),
+        (("p", "--shard", "1/2"), "--shard needs --out"),
+        (("p", "--format", "parquet"), "--format parquet needs --out"),
+        (("p", "--out", "out", "--profile"), "--profile is for runs without --out"),
+        (("p", "--out", "out", "--format", "csv"), "expected --format parquet or jsonl, got csv"),
+        (("p", "--out", "out", "--shard", "3/2"), "expected I/N with I of 1 to N, got 3/2"),
+        (("p", "--out", "s3://bucket/a.parquet"), "in storage the output is a folder of parts"),
+        (("p", "--out", "s3://bucket/a"), "needs s3fs; pip install"),
+        (("p", "--out", "http://x/a"), "web servers are not"),
+        (("p", "--out", "dir.jsonl"), "dir.jsonl: is a folder"),
+        (("p", "--out", "full"), "not empty, and not the output of such a run"),
+        (("p", "--out", "out", "--bundle", "gone"), "gone: no such folder"),
+        (("p", "--out", "out", "--coverage", "0.9"), "coverage 0.9"),
+        (("p", "--out", "out", "--classes", "gone.txt"), "no such class file"),
+    ],
+)
+def test_refusals(arguments: tuple[str, ...], message: str) -> None:
+    write_pictures(Path("p"), 1)
+    for name in ("full", "dir.jsonl"):
+        Path(name).mkdir()
+    Path("full/thesis.doc").touch()
+    refused(message, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "message"),
+    [
+        (
+            "pyarrow",
+            ("p", "--out", "a.parquet"),
+            r"Parquet needs pyarrow: pip install 'sar-clip\[bulk\]', or write .jsonl",
+        ),
+        ("pyarrow", ("t.parquet", "--out", "a.jsonl"), "reading Parquet needs pyarrow"),
+        ("fsspec", ("memory://x", "--out", "a.jsonl"), r"needs fsspec; pip install 'sar-clip\[bulk\]'$"),
+        ("ray", ("p", "--out", "a.jsonl", "--engine", "ray"), r"needs Ray: pip install 'sar-clip\[ray\]'"),
+    ],
+)
+def test_a_missing_package_is_named(
+    package: str, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(Path("p"), 1)
+    write_parquet(Path("t.parquet"), {"image": [b""]})
+    for name in [name for name in sys.modules if name.partition(".")[0] == package] + [package]:
+        monkeypatch.setitem(sys.modules, name, None)
+    refused(message, *arguments)
+
+
+def test_other_settings_and_inputs_are_refused() -> None:
+    write_pictures(Path("p"), 3)
+    run("p", "--out", "out", "--piece-size", "2")
+    refused("1 finished pieces|2 finished pieces", "p", "--out", "out", "--piece-size", "2")
+    refused(r"\(top_k was 5, now 1\)", "p", "--out", "out", "--piece-size", "2", "--resume", "--top-k", "1")
+    refused(r"\(piece_size was 2, now 3\)", "p", "--out", "out", "--piece-size", "3", "--resume")
+    Path("p/0005.png").write_bytes(picture(5))
+    refused(r"out: part-000000-\w+.parquet has other inputs", "p", "--out", "out", "--piece-size", "2", "--resume")
+
+
+def test_an_output_that_is_worked_on(tmp_path: Path) -> None:
+    from sar_infer.files import owned
+
+    write_pictures(Path("p"), 1)
+    with owned(Path("out")):
+        refused("out: another process is changing it", "p", "--out", "out")
+
+
+# --------------------------------------------------------------------------------------------------- stopped and killed
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(parts: int, process: subprocess.Popen[str], place: str = "out") -> None:
+    end = time.monotonic() + 60
+    while len([*Path(place).glob("part-*")]) < parts and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_what_is_finished(number: int, code: int) -> None:
+    write_pictures(Path("p"), 200)
+    process = start("p", "--out", "out", "--piece-size", "4")
+    wait_for(2, process)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
+    assert re.search(
+        r"^interrupted; what is finished stays: the same command with --resume goes on", told, re.MULTILINE
+    )
+    assert "Traceback" not in told
+    assert not [name for name in listing(Path("out")) if name.startswith(".")]
+    assert not Path("out/_SUCCESS.json").exists()
+    assert run("p", "--out", "out", "--piece-size", "4", "--resume").exit_code == 0
+    assert len(read_rows(Path("out"))) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("out", ["out", "answers.parquet"])
+def test_kills_lose_and_double_nothing(out: str) -> None:
+    """At random points, the start and the end among them; what comes of it is what an undisturbed run gives."""
+    write_pictures(Path("p"), 60)
+    Path("p/bad.jpg").write_bytes(b"no")
+    write_tar(Path("s.tar"), {f"{n}.png": picture(n) for n in range(100, 140)})
+    arguments = ("p", "s.tar", "--piece-size", "8", "--batch-size", "4", "--workers", "2")
+    assert run(*arguments, "--out", "undisturbed").exit_code == 1
+    chance = random.Random(6)
+    parts = "out" if out == "out" else f".{out}.parts"
+    for kill in range(8):
+        process = start(*arguments, "--out", out, "--resume")
+        wait_for(kill + 1, process, parts)
+        time.sleep(chance.random() * 0.1)
+        os.killpg(process.pid, signal.SIGKILL) if kill % 2 else process.kill()
+        process.communicate(timeout=60)
+    assert run(*arguments, "--out", out, "--resume").exit_code == 1
+    assert read_rows(Path(out)) == read_rows(Path("undisturbed"))
+    assert not [name for name in listing(Path()) if name.startswith(".")]
+    assert not [name for name in listing(Path("undisturbed")) if name.startswith(".")]
+
+
+def test_workers_end_when_the_run_is_killed() -> None:
+    write_pictures(Path("p"), 400)
+    process = start("p", "--out", "out", "--piece-size", "4", "--workers", "2")
+    wait_for(1, process)
+    assert group(process.pid)
+    process.kill()
+    process.communicate(timeout=60)
+    end = time.monotonic() + 30
+    while group(process.pid):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def group(leader: int) -> list[int]:
+    """Processes of a session that still run."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z" and int(status.parent.name) != leader:
+            found.append(int(status.parent.name))
+    return found
+
+
+def test_progress_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(Path("p"), 6)
+    monkeypatch.setattr("sar_infer.bulk.progress._EVERY_LINE", 0)
+    told = run("p", "--out", "out", "--batch-size", "2", "--progress").stderr.splitlines()
+    assert re.fullmatch(r"6( of 6)? done, 0 set aside, [\d.,]+/s, 0:00:00 left", told[-2]), told
+    assert len(told) == 5

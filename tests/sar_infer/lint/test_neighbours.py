@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sar_infer.bank import ClassBank
+from sar_infer.lint import neighbours
+from sar_infer.lint.neighbours import ABSOLUTE, HIGHEST, Neighbours, at_even_steps
+from sar_infer.scoring import unit_rows
+
+
+def bank(rows: np.ndarray) -> ClassBank:
+    return ClassBank(tuple(f"class {number}" for number in range(len(rows))), unit_rows(rows), "d")
+
+
+@pytest.fixture(scope="module")
+def large() -> ClassBank:
+    return bank(np.random.default_rng(1).normal(size=(300, 16)).astype(np.float32))
+
+
+def test_the_limit_is_the_banks_own(large: ClassBank) -> None:
+    cosines = large.embeddings.astype(np.float64) @ large.embeddings.T.astype(np.float64)
+    np.fill_diagonal(cosines, -1)
+    assert Neighbours(large).limit == pytest.approx(np.percentile(cosines.max(axis=1), 99.9), abs=1e-6)
+
+
+def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
+    found = Neighbours(large)
+    direction = unit_rows(np.random.default_rng(2).normal(size=(1, 16)).astype(np.float32))[0]
+    own = large.embeddings[7]
+    across = unit_rows((direction - (direction @ own) * own)[np.newaxis])[0]
+    near, far = (cosine * own + np.sqrt(1 - cosine**2) * across for cosine in (found.limit + 0.01, found.limit - 0.01))
+    (finding,) = found.check(["near", "far"], np.stack([near, far]).astype(np.float32))
+    assert (finding.kind, finding.name, finding.suggestion) == ("near-duplicate", "near", "class 7")
+
+
+def test_a_class_is_not_its_own_neighbour(large: ClassBank) -> None:
+    assert Neighbours(large).check(["class 3"], large.embeddings[3:4]) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 99])
+def test_a_small_bank_has_a_fixed_limit(large: ClassBank, count: int) -> None:
+    small = ClassBank(tuple(large.names[:count]), large.embeddings[:count], "d")
+    found = Neighbours(small)
+    assert found.limit == ABSOLUTE
+    assert [finding.name for finding in found.check(["x"], large.embeddings[:1])] == ["x"] * (count > 0)
+    assert found.check([], large.embeddings[:0]) == []
+
+
+def test_a_bank_that_doubles_classes_hides_none(large: ClassBank) -> None:
+    assert Neighbours(bank(np.concatenate([large.embeddings] * 2))).limit == HIGHEST
+
+
+def test_large_inputs_are_cut_into_pieces(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Neighbours(large)
+    monkeypatch.setattr(neighbours, "_AT_ONCE", 7)
+    pieces = Neighbours(large)
+    names = [f"new {number}" for number in range(300)]
+    assert pieces.limit == whole.limit
+    assert pieces.check(names, large.embeddings) == whole.check(names, large.embeddings)
+    assert len(whole.check(names, large.embeddings)) == 300
+
+
+def test_even_steps() -> None:
+    assert at_even_steps(5, 10).tolist() == [0, 1, 2, 3, 4]
+    assert at_even_steps(1_000_001, 3).tolist() == [0, 500_000, 1_000_000]

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from support.bundles import PREPROCESS, SPEC, example_manifest
+
+from sar_infer.artefact import Reference
+from sar_infer.errors import BundleError
+from sar_infer.limits import check_numbers
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embed_dim": 0}, "field embed_dim: expected 1 to 65536, got 0"),
+        ({"embed_dim": 10**400}, "field embed_dim: expected 1 to 65536, got 1000"),
+        ({"logit_scale": 1e308}, "field logit_scale: expected 1e-06 to 1e.06, got 1e.308"),
+        ({"logit_scale": 0.0}, "field logit_scale"),
+        ({"logit_bias": float("-inf")}, "field logit_bias"),
+        ({"temperature": float("nan")}, "field temperature: expected 1e-06 to 1e.06, got nan"),
+        ({"preprocess": dataclasses.replace(PREPROCESS, size=100_000)}, "field preprocess.size: expected 1 to 4096"),
+        ({"preprocess": dataclasses.replace(PREPROCESS, fill=256)}, "field preprocess.fill"),
+        ({"preprocess": dataclasses.replace(PREPROCESS, std=(1.0, 0.0, 1.0))}, "field preprocess.std"),
+        ({"preprocess": dataclasses.replace(PREPROCESS, jpeg_margin=0.5)}, "field preprocess.jpeg_margin"),
+        ({"tokenizer": dataclasses.replace(SPEC, max_name_tokens=-5)}, "field tokenizer.max_name_tokens"),
+        (
+            {"reference": Reference("a {}.", dataclasses.replace(SPEC, n_prefix=10**9))},
+            "field reference.tokenizer.n_prefix",
+        ),
+    ],
+)
+def test_a_number_out_of_its_limits_is_named(changes: dict, message: str) -> None:
+    with pytest.raises(BundleError, match=f"^here: {message}"):
+        check_numbers(dataclasses.replace(example_manifest(), **changes), "here")
+
+
+def test_what_bundles_have_is_within_them() -> None:
+    check_numbers(example_manifest(), "here")
+    check_numbers(dataclasses.replace(example_manifest(), temperature=1.0, logit_bias=-12.9), "here")

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import BANK_NAMES, example_manifest, reseal
+from support.precisions import add_precision, variant
+
+from sar_infer import Classifier, precision
+from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, FileEntry, Manifest, Precision
+from sar_infer.bundle import open_bundle
+from sar_infer.cache import EmbeddingCache
+from sar_infer.describe import describe
+from sar_infer.errors import BundleError, InputError
+from sar_infer.precision import Choice, choose
+
+IMAGE, NAME = variant("image.int8"), variant("name.int8")
+HALF = variant("image.fp16", speedup=0.6)
+PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+
+def manifest(**precisions: Precision) -> Manifest:
+    files = {"name.int8": FileEntry("d" * 64, 1)}
+    return dataclasses.replace(example_manifest(), files=files, precisions=precisions)
+
+
+@pytest.fixture
+def cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An x86 machine without a GPU; what its CPU says of itself is the test's to write."""
+    monkeypatch.setattr(precision, "expects_cuda", lambda device: device == "cuda")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(precision, "_CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags : avx2 avx512_vnni\n")
+    return tmp_path / "cpuinfo"
+
+
+def test_float32_is_what_runs_unless_asked() -> None:
+    digest = example_manifest().encoder_digest
+    assert choose(manifest(int8=Precision(IMAGE, NAME)), "fp32", "cpu") == Choice(
+        "fp32", IMAGE_ENCODER, NAME_ENCODER, digest
+    )
+
+
+def test_the_graphs_of_a_precision() -> None:
+    chosen = choose(manifest(int8=Precision(IMAGE, NAME)), "int8", "cpu")
+    assert (chosen.image, chosen.name, chosen.variant) == ("image.int8", "name.int8", IMAGE)
+    assert chosen.names_by == f"{example_manifest().encoder_digest} {'d' * 64}"
+
+
+def test_an_encoder_without_one_runs_in_float32() -> None:
+    images = choose(manifest(int8=Precision(image=IMAGE)), "int8", "cpu")
+    assert (images.image, images.name, images.names_by) == (
+        "image.int8",
+        NAME_ENCODER,
+        example_manifest().encoder_digest,
+    )
+    names = choose(manifest(int8=Precision(name=NAME)), "int8", "cpu")
+    assert (names.image, names.name, names.variant) == (IMAGE_ENCODER, "name.int8", None)
+
+
+def test_what_the_bundle_lacks_is_said_with_the_command_that_adds_it() -> None:
+    with pytest.raises(InputError) as caught:
+        choose(manifest(int8=Precision(IMAGE)), "fp16", "cpu")
+    assert str(caught.value) == (
+        "precision fp16: this bundle has fp32, int8; "
+        "sar-export BUNDLE --out NEW --precision fp16 --photos FOLDER adds it"
+    )
+
+
+def test_auto_on_a_cpu(cpu: Path) -> None:
+    both = manifest(int8=Precision(IMAGE), fp16=Precision(HALF))
+    assert choose(both, "auto", "auto").precision == "int8"
+    slow = manifest(int8=Precision(variant("image.int8", speedup=0.9)), fp16=Precision(HALF))
+    assert choose(slow, "auto", "auto").precision == "fp32"
+    assert choose(manifest(int8=Precision(name=NAME)), "auto", "cpu").precision == "fp32"
+    assert choose(manifest(fp16=Precision(HALF)), "auto", "cpu").precision == "fp32"
+    assert choose(manifest(), "auto", "cpu").precision == "fp32"
+
+
+def test_auto_leaves_int8_where_the_cpu_saturates(cpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = manifest(int8=Precision(IMAGE))
+    cpu.write_text("flags : sse4_2 avx2\n")
+    assert choose(both, "auto", "cpu").precision == "fp32"
+    cpu.unlink()
+    assert choose(both, "auto", "cpu").precision == "fp32"
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert choose(both, "auto", "cpu").precision == "int8"
+
+
+def test_auto_on_a_gpu(cpu: Path) -> None:
+    assert choose(manifest(int8=Precision(IMAGE), fp16=Precision(HALF)), "auto", "cuda").precision == "fp16"
+    assert choose(manifest(int8=Precision(IMAGE)), "auto", "cuda").precision == "fp32"
+
+
+def test_a_classifier_runs_the_graphs_that_it_chose(bundle_copy: Path) -> None:
+    add_precision(bundle_copy)
+    cache = EmbeddingCache()
+    full, small = (
+        Classifier(open_bundle(bundle_copy), device="cpu", cache=cache, precision=asked) for asked in ("fp32", "int8")
+    )
+    for rows in (lambda c: c.embed_images(PICTURE), lambda c: c.embed_names(BANK_NAMES)):
+        expected, found = rows(full), rows(small)
+        cosines = (expected * found).sum(1)
+        assert 0.95 < cosines.min() < 0.9999
+        np.testing.assert_array_equal(rows(full), expected)  # a cache that both share keeps them apart
+        np.testing.assert_array_equal(rows(small), found)
+    assert (full.choice.precision, small.choice.precision) == ("fp32", "int8")
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"), [("absent.onnx", "does not list 'absent.onnx', its graph in int8"), (NAME_ENCODER, "inputs")]
+)
+def test_a_variant_must_be_a_listed_graph_of_its_encoder(bundle_copy: Path, file: str, reason: str) -> None:
+    reseal(bundle_copy, precisions={"int8": Precision(variant(file))})
+    with pytest.raises(BundleError, match=reason):
+        open_bundle(bundle_copy)
+
+
+def test_a_bundle_tells_its_precisions(bundle_copy: Path) -> None:
+    told = describe(open_bundle(add_precision(bundle_copy))).splitlines()
+    figures = "dynamic; 100 {}: cosine 0.9950, at least 0.9800, same class 99.0%; 2.00 times as fast"
+    assert f"int8 images   {figures.format('photos')}" in told
+    assert f"int8 names    {figures.format('names')}" in told

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from sar_infer.artefact import NAME_ENCODER
+from sar_train.export.precision.candidates import is_convolutional, smaller
+from sar_train.export.precision.int8 import dynamic, kept_in_float, matrix_products, static
+from sar_train.export.precision.plain import plain
+
+SIZE = 12
+
+
+def convolutions(count: int = 4, width: int = 8) -> onnx.ModelProto:
+    """Convolutions with ReLU6 between them, the mean over positions, a matrix, unit rows."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "space": np.array([2, 3]),
+        "row": np.array([1]),
+        "p": rng.normal(size=(width, 4)).astype(np.float32),
+    }
+    nodes, value, channels = [], "pixels", 3
+    for i in range(count):
+        tensors[f"w{i}"] = (rng.normal(size=(width, channels, 3, 3)) / channels).astype(np.float32)
+        tensors[f"b{i}"] = rng.normal(size=width).astype(np.float32)
+        nodes += [
+            helper.make_node("Conv", [value, f"w{i}", f"b{i}"], [f"c{i}"], name=f"conv{i}", pads=[1, 1, 1, 1]),
+            helper.make_node("Clip", [f"c{i}", "low", "high"], [f"r{i}"], name=f"clip{i}"),
+        ]
+        value, channels = f"r{i}", width
+    nodes += [
+        helper.make_node("ReduceMean", [value, "space"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "p"], ["raw"], name="product"),
+        helper.make_node("ReduceL2", ["raw", "row"], ["length"], keepdims=1),
+        helper.make_node("Div", ["raw", "length"], ["embedding"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "convolutions",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def run(model: onnx.ModelProto, values: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: values})[0]
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(3).uniform(-1, 1, (20, 3, SIZE, SIZE)).astype(np.float32)
+
+
+def test_calibrated_convolutions(pixels: np.ndarray) -> None:
+    model = convolutions()
+    quantised = static(model, list(pixels[:12]), first=1)
+    onnx.checker.check_model(quantised, full_check=True)
+    weights = {tensor.name: tensor.data_type for tensor in quantised.graph.initializer}
+    assert weights["w0"] == TensorProto.FLOAT
+    assert [weights[f"w{i}_quantized"] for i in (1, 2, 3)] == [TensorProto.INT8] * 3
+    cosines = (run(quantised, pixels[12:]) * run(model, pixels[12:])).sum(1)
+    assert 0.999 < cosines.min() < 1
+
+
+def test_the_first_layers_and_their_bounds_stay() -> None:
+    names, others = kept_in_float(convolutions(), 2)
+    assert names == ["conv0", "conv1", "clip0", "clip1"]
+    assert [node.name for node in others] == ["conv2", "conv3"]
+
+
+def test_nothing_left_to_make_smaller(pixels: np.ndarray) -> None:
+    assert static(convolutions(2), list(pixels), first=2) is None
+    empty = convolutions(1)
+    del empty.graph.node[3]
+    assert dynamic(empty) is None
+
+
+def test_products_with_constant_matrices_alone_are_taken(exported: Path) -> None:
+    model = plain(exported / NAME_ENCODER)
+    products = {node.name for node in matrix_products(model)}
+    kinds = Counter(node.op_type for node in model.graph.node)
+    assert 0 < len(products) < kinds["MatMul"] + kinds["Gemm"]
+    quantised = dynamic(model)
+    onnx.checker.check_model(quantised, full_check=True)
+    assert Counter(node.op_type for node in quantised.graph.node)["MatMulInteger"] == len(products)
+    tokens = np.array([[300, 301, 49_407], [302, 303, 49_407]])
+    cosines = (run(quantised, tokens) * run(model, tokens)).sum(1)
+    assert 0.99 < cosines.min() < 1
+
+
+def test_the_form_follows_from_the_network(exported: Path, pixels: np.ndarray) -> None:
+    network, told = convolutions(), []
+    assert is_convolutional(network)
+    made = smaller(network, "int8", list(pixels), told.append)
+    assert made is not None and made.method == "static"
+    assert "20 calibration photos" in made.notes[0]
+    assert told and "mean cosine" in told[0]
+    names = plain(exported / NAME_ENCODER)
+    assert not is_convolutional(names)
+    assert [smaller(names, kind, (), told.append).method for kind in ("fp16", "int8")] == ["cast", "dynamic"]

@@ -1,0 +1,250 @@
+"""Repositories are read with Triton's protobuf and run step by step, beside what the run time answers."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from support.bundles import BANK_NAMES, SIZE, example_head, image_graph, name_rows, reseal, write_bundle
+from support.folders import listing
+from support.photos import write_photo
+from support.triton import KINDS, read_config, run_ensemble, session
+
+from sar_infer.artefact import BANK, Precision, Variant
+from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bundle import open_bundle
+from sar_infer.classifier import Classifier
+from sar_infer.images import load_rgb
+from sar_infer.preprocess import to_input
+from sar_infer.ranking import Scale
+from sar_train.cli.export import main
+from sar_train.errors import ConfigError
+from sar_train.export.triton import product, write_repository
+from sar_train.export.triton.readme import snippet
+
+MODELS = ("image_encoder", "bank_product", "classifier")
+
+
+def with_background(path: Path) -> Path:
+    bundle = write_bundle(path)
+    bank = ClassBank.load(bundle / BANK)
+    info = {BANK_NAMES[1]: ClassInfo(background=True)}
+    ClassBank(bank.names, bank.embeddings, bank.encoder_digest, info=info).save(bundle / BANK)
+    reseal(bundle)
+    return bundle
+
+
+BUNDLES: dict[str, Callable[[Path], Path]] = {
+    "plain": write_bundle,
+    "head": lambda path: write_bundle(path, head=example_head()),
+    "head for some": lambda path: write_bundle(path, head=example_head(BANK_NAMES[:2])),
+    "bias and temperature": lambda path: write_bundle(path, logit_bias=-3.5, temperature=1.7, calibrated=BANK_NAMES),
+    "background": with_background,
+}
+
+
+@pytest.fixture(params=BUNDLES)
+def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return BUNDLES[request.param](tmp_path / "bundle")
+
+
+def pixels_of(bundle: Path, photos: list[Path]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    spec = open_bundle(bundle).manifest.preprocess
+    return np.stack([to_input(load_rgb(photo, spec.fill), spec) for photo in photos])
+
+
+def test_the_ensemble_answers_as_the_run_time(bundle: Path, tmp_path: Path) -> None:
+    labels = write_repository(bundle, tmp_path / "triton")
+    photos = [write_photo(tmp_path / "photos" / f"{seed}.png", seed) for seed in range(5)]
+    found = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels_of(bundle, photos)})
+    classifier = Classifier.open(bundle, device="cpu")
+    for row, result in enumerate(classifier.classify(photos, top_k=99)):
+        scores = {prediction.label: prediction.score for prediction in result.predictions}
+        logits = {prediction.label: prediction.logit for prediction in result.predictions}
+        assert set(scores) == set(labels)
+        np.testing.assert_allclose(found["scores"][row], [scores[label] for label in labels], atol=1e-5)
+        np.testing.assert_allclose(found["logits"][row], [logits[label] for label in labels], atol=1e-4)
+    np.testing.assert_allclose(found["embedding"], classifier.embed_images(photos), atol=1e-6)
+
+
+def test_configurations_say_what_the_graphs_are(bundle: Path, tmp_path: Path) -> None:
+    write_repository(bundle, tmp_path / "triton")
+    for model in ("image_encoder", "bank_product"):
+        config, inner = read_config(tmp_path / "triton", model), session(tmp_path / "triton", model)
+        assert (config.name, config.platform) == (model, "onnxruntime_onnx")
+        assert config.HasField("dynamic_batching")
+        for ports, real in ((config.input, inner.get_inputs()), (config.output, inner.get_outputs())):
+            assert {port.name: [*port.dims] for port in ports} == {port.name: port.shape[1:] for port in real}
+            kinds = {port.name: config.DESCRIPTOR.file.enum_types_by_name["DataType"] for port in ports}
+            for port in ports:
+                (actual,) = [other for other in real if other.name == port.name]
+                assert kinds[port.name].values_by_number[port.data_type].name == KINDS[actual.type]
+                assert isinstance(actual.shape[0], str)  # free, so that requests can be batched
+
+
+def test_the_ensemble_is_wired_through(bundle: Path, tmp_path: Path) -> None:
+    write_repository(bundle, tmp_path / "triton")
+    configs = {model: read_config(tmp_path / "triton", model) for model in MODELS}
+    ensemble = configs["classifier"]
+    assert ensemble.platform == "ensemble"
+    ports = {port.name: (port.data_type, [*port.dims]) for port in ensemble.input}
+    for step in ensemble.ensemble_scheduling.step:
+        inner = configs[step.model_name]
+        assert inner.max_batch_size == ensemble.max_batch_size
+        assert {port.name for port in inner.input} == set(step.input_map)
+        for port in inner.input:
+            assert ports[step.input_map[port.name]] == (port.data_type, [*port.dims])
+        for port in inner.output:
+            ports[step.output_map[port.name]] = (port.data_type, [*port.dims])
+    for port in ensemble.output:
+        assert ports[port.name] == (port.data_type, [*port.dims])
+
+
+def test_labels_are_the_columns_of_scores(bundle: Path, tmp_path: Path) -> None:
+    labels = write_repository(bundle, tmp_path / "triton")
+    for model in ("bank_product", "classifier"):
+        (scores,) = [port for port in read_config(tmp_path / "triton", model).output if port.name == "scores"]
+        lines = (tmp_path / "triton" / model / scores.label_filename).read_text(encoding="utf-8").splitlines()
+        assert lines == [*labels]
+        assert [*scores.dims] == [len(lines)]
+
+
+def test_a_class_with_a_line_break_is_one_line(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", names=("red", "green\nthing"))
+    write_repository(bundle, tmp_path / "triton")
+    assert (tmp_path / "triton" / "bank_product" / "labels.txt").read_text() == "red\ngreen thing\n"
+
+
+def test_the_ensembles_version_folder_is_not_empty(tmp_path: Path) -> None:
+    """An empty folder would not survive a copy to an object store."""
+    write_repository(write_bundle(tmp_path / "bundle"), tmp_path / "triton")
+    assert all(any((tmp_path / "triton" / model / "1").iterdir()) for model in MODELS)
+
+
+def with_int8(path: Path) -> Path:
+    """An image encoder beside the other, told from it by a larger colour."""
+    bundle = write_bundle(path)
+    graph = image_graph()
+    weight = next(tensor for tensor in graph.graph.initializer if tensor.name == "weight")
+    changed = onnx.numpy_helper.to_array(weight) * np.float32([[3], [1], [1]])
+    weight.CopyFrom(onnx.numpy_helper.from_array(changed, "weight"))
+    onnx.save(graph, bundle / "image_encoder.int8.onnx")
+    variant = Variant("image_encoder.int8.onnx", "static", 10, 0.98, 0.99, 1.0, 2.0)
+    reseal(bundle, precisions={"int8": Precision(image=variant)})
+    return bundle
+
+
+def test_the_encoder_of_another_precision(tmp_path: Path) -> None:
+    bundle = with_int8(tmp_path / "bundle")
+    write_repository(bundle, tmp_path / "triton", "int8")
+    copied = (tmp_path / "triton" / "image_encoder" / "1" / "model.onnx").read_bytes()
+    assert copied == (bundle / "image_encoder.int8.onnx").read_bytes()
+    (group,) = read_config(tmp_path / "triton", "image_encoder").instance_group
+    assert group.kind == group.KIND_CPU
+    assert "image encoder in int8" in (tmp_path / "triton" / "README.md").read_text()
+
+
+def test_a_precision_that_the_bundle_lacks(tmp_path: Path) -> None:
+    for bundle, has in ((write_bundle(tmp_path / "plain"), "fp32"), (with_int8(tmp_path / "small"), "fp32, int8")):
+        with pytest.raises(ConfigError, match=f"--precision fp16: this bundle has {has}$"):
+            write_repository(bundle, tmp_path / "triton", "fp16")
+    assert listing(tmp_path) == ["plain", "small"]
+
+
+def test_the_readmes_client_prepares_as_the_run_time(tmp_path: Path) -> None:
+    """The part of the snippet that needs no server is run; a server of this repository cannot be started here."""
+    bundle = write_bundle(tmp_path / "bundle")
+    write_repository(bundle, tmp_path / "triton")
+    code = snippet(open_bundle(bundle).manifest)
+    assert f"```python\n{code}```" in (tmp_path / "triton" / "README.md").read_text()
+    photo = write_photo(tmp_path / "photo.png")
+    tree = ast.parse(code)
+    del tree.body[-2:]  # the client, and the loop over its answers
+    scope: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["client", str(photo)])
+        exec(compile(tree, "snippet", "exec"), scope)  # noqa: S102 - our own text
+    np.testing.assert_array_equal(scope["picture"], pixels_of(bundle, [photo]))
+    assert [*scope["pixels"].shape()] == [1, 3, SIZE, SIZE]
+
+
+def export(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    result = export(bundle, "--triton", tmp_path / "triton")
+    assert result.exit_code == 0, result.output
+    assert f"repository {tmp_path}/triton    4 classes, image encoder in fp32" in result.stdout
+    result = export(bundle, "--triton", tmp_path / "other", "--format", "json")
+    assert json.loads(result.stdout)["classes"] == 4
+    assert listing(tmp_path) == ["bundle", "other", "triton"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bundle", "--triton", "there"], "there: exists"),
+        (["nothing", "--triton", "new"], "nothing: no such folder"),
+        (["--triton", "new"], "expected a BUNDLE folder in place of RUN"),
+        (["bundle", "--triton", "new", "--out", "other"], "leave --out out"),
+        (["bundle", "--triton", "new", "--classes", "names.txt"], "leave --classes out"),
+        (["bundle", "--triton", "new", "--precision", "int8"], "--precision int8: this bundle has fp32"),
+        (["bundle", "--triton", "new", "--precision", "int8", "--precision", "fp16"], "expected one --precision"),
+        (["bundle", "--verify", "bundle"], "leave RUN out"),
+        (["--verify", "bundle", "--with-reference"], "leave --with-reference out"),
+        (["--verify", "bundle", "--triton", "new"], "leave --triton out"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "bundle")
+    (tmp_path / "there").mkdir()
+    result = export(*arguments)
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    (line,) = result.stderr.splitlines()
+    assert message in line
+    assert listing(tmp_path) == ["bundle", "there"]
+
+
+def test_a_product_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    monkeypatch.setattr(product, "scale", lambda *_: Scale(1.0, 0.0, 1.0))
+    result = export(bundle, "--triton", tmp_path / "triton")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "scores differ from the run time by" in result.stderr
+    assert listing(tmp_path) == ["bundle"]
+
+
+def test_a_bank_above_one_file_and_one_of_background_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = with_background(tmp_path / "bundle")
+    monkeypatch.setattr(product, "LIMIT", 4 * 4 * 8 - 1)
+    assert "freeze a smaller bank" in export(bundle, "--triton", tmp_path / "new").stderr
+    monkeypatch.undo()
+    info = {name: ClassInfo(background=True) for name in BANK_NAMES}
+    ClassBank(BANK_NAMES, name_rows(BANK_NAMES), "e" * 64, info=info).save(bundle / BANK)
+    reseal(bundle)
+    assert "nothing to answer" in export(bundle, "--triton", tmp_path / "new").stderr
+    assert listing(tmp_path) == ["bundle"]
+
+
+def test_one_picture_or_many(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    write_repository(bundle, tmp_path / "triton")
+    photos = [write_photo(tmp_path / f"{seed}.png", seed) for seed in range(3)]
+    many = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels_of(bundle, photos)})
+    one = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels_of(bundle, photos[:1])})
+    np.testing.assert_allclose(many["scores"][:1], one["scores"], atol=1e-6)
+    shutil.rmtree(bundle)  # the repository stands alone
+    run_ensemble(tmp_path / "triton", "classifier", {"pixels": np.zeros((1, 3, SIZE, SIZE), np.float32)})

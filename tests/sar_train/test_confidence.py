@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from sar_train.calibration import expected_calibration_error, softmax
+from sar_train.confidence import LEAST_PHOTOS, Fitted, Photos, calibrate
+
+
+def photos(count: int, seed: int = 0, temperature: float = 2.0) -> Photos:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=6, size=(count, 5))
+    return Photos(logits, np.array([rng.choice(5, p=row) for row in softmax(logits / temperature)]))
+
+
+def test_fitted_on_some_and_measured_on_others() -> None:
+    unknown = np.random.default_rng(9).normal(scale=1, size=(400, 5))
+    fitted = calibrate("shapes", photos(2000), photos(3000, seed=1), unknown)
+    assert fitted is not None
+    measured = fitted.measured
+    assert fitted.temperature == pytest.approx(2, rel=0.1)
+    assert (measured.dataset, measured.fitted_on, measured.measured_on) == ("shapes", 2000, 3000)
+    assert not measured.cross_fitted
+    assert measured.error_after < 0.03 < measured.error_before
+    assert measured.nll_after < measured.nll_before
+    for coverage, found in measured.coverage.items():
+        assert found == pytest.approx(float(coverage), abs=0.03)
+    assert 1 <= measured.set_size["0.8"] < measured.set_size["0.9"] < measured.set_size["0.95"] <= 5
+    assert measured.unknown_auroc.keys() == {"score", "energy"}
+    assert min(measured.unknown_auroc.values()) > 0.8
+    before = expected_calibration_error(softmax(photos(3000, seed=1).logits), photos(3000, seed=1).labels)
+    assert measured.error_before == before
+
+
+def test_thresholds_keep_what_they_were_fitted_on() -> None:
+    held = photos(1000)
+    fitted = calibrate("shapes", held, photos(50, seed=1))
+    assert fitted is not None
+    scaled = held.logits / fitted.temperature
+    assert np.mean(softmax(scaled).max(axis=1) >= fitted.thresholds["score"]) == pytest.approx(0.95, abs=0.001)
+    energy = -fitted.temperature * np.log(np.exp(scaled).sum(axis=1))
+    assert np.mean(energy <= fitted.thresholds["energy"]) == pytest.approx(0.95, abs=0.001)
+
+
+def test_without_other_photos_it_is_cross_fitted_and_each_photo_measured_once() -> None:
+    held = photos(401)
+    fitted = calibrate("shapes", held)
+    assert fitted is not None
+    assert fitted.measured.cross_fitted
+    assert (fitted.measured.fitted_on, fitted.measured.measured_on) == (401, 401)
+    assert fitted.measured.unknown_auroc == {}
+    whole = calibrate("shapes", held, photos(10, seed=1))
+    assert whole is not None
+    assert (fitted.temperature, fitted.thresholds, fitted.conformal) == (
+        whole.temperature, whole.thresholds, whole.conformal,
+    )  # fmt: skip
+    assert fitted.measured.nll_after > whole_nll(held, fitted.temperature)  # no photo was judged by its own fit
+
+
+def whole_nll(held: Photos, temperature: float) -> float:
+    true = softmax(held.logits / temperature)[np.arange(len(held)), held.labels]
+    return float(-np.log(true).mean())
+
+
+def test_too_few_photos_or_photos_that_say_nothing() -> None:
+    assert calibrate("shapes", photos(LEAST_PHOTOS - 1)) is None
+    assert calibrate("shapes", photos(LEAST_PHOTOS), photos(0)) is None
+    right = photos(100)
+    assert calibrate("shapes", Photos(right.logits, right.logits.argmax(axis=1))) is None
+
+
+def test_a_record_gives_it_back() -> None:
+    fitted = calibrate("shapes", photos(300), photos(300, seed=1))
+    assert fitted is not None
+    assert Fitted.read(json.loads(json.dumps(dataclasses.asdict(fitted)))) == fitted
+    with pytest.raises(TypeError):
+        Fitted.read({"temperature": 1.0, "measured": {}})

@@ -1,0 +1,37 @@
+"""Small banks with rows that depend on the text alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.bank import ClassBank, ClassInfo
+
+DIM = 4
+ENCODER = "a" * 64
+
+
+def unit_row(text: str, dim: int = DIM) -> npt.NDArray[np.float32]:
+    """(dim,) of length 1."""
+    row = np.random.default_rng(list(text.encode())).normal(size=dim)
+    result: npt.NDArray[np.float32] = (row / np.linalg.norm(row)).astype(np.float32)
+    return result
+
+
+def unit_rows(texts: Iterable[str], dim: int = DIM) -> npt.NDArray[np.float32]:
+    """(N, dim), a row a text."""
+    return np.array([unit_row(text, dim) for text in texts], dtype=np.float32).reshape(-1, dim)
+
+
+def example_bank(
+    names: Iterable[str] = ("cat", "dog", "fox"), info: Mapping[str, ClassInfo] | None = None
+) -> ClassBank:
+    names = tuple(names)
+    return ClassBank(names, unit_rows(names), ENCODER, {"list": "mine"}, info or {})
+
+
+def content(bank: ClassBank) -> tuple[object, ...]:
+    """All of a bank but its history, comparable."""
+    return (tuple(bank.names), bank.embeddings.tobytes(), dict(bank.info), bank.encoder_digest, dict(bank.provenance))

@@ -1,0 +1,88 @@
+"""Mutations of what a bank says beside names and rows, under the digest that fits; importing this registers them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from support.hostile_bundles import NUMBERS, OTHERS, TEXTS, place, seal
+from support.hostile_tensors import read, write
+from support.mutations import Chance, mutation
+
+from sar_infer.artefact import BANK
+
+_TEXTS = ("provenance", "info", "history")
+_STACK = ("retired", "retired_names", "retired_offsets", "retired_positions")
+
+
+def record_digest(metadata: dict[str, str], tensors: dict[str, Any]) -> str:
+    """As ``docs/artefact.md`` has it, from the bytes of a file."""
+    digest = hashlib.sha256()
+    for text in (metadata["encoder_digest"], *(metadata[key] for key in _TEXTS)):
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    for name in _STACK:
+        digest.update(np.ascontiguousarray(tensors.get(name, np.empty(0, np.uint8))).data)
+    return digest.hexdigest()
+
+
+def _save(folder: Path, metadata: dict[str, str], tensors: dict[str, Any]) -> None:
+    write(folder / BANK, {**metadata, "record_digest": record_digest(metadata, tensors)}, tensors)
+    seal(folder)
+
+
+@mutation(sealed=True)
+def hostile_record(folder: Path, other: Path, chance: Chance) -> str:
+    metadata, tensors = read(folder / BANK)
+    if "record_digest" not in metadata:
+        return "a bank without a record"
+    key = chance.choice(_TEXTS)
+    content = {"": json.loads(metadata[key])}
+    where, inner = place(content, chance)
+    old, new = where[inner], chance.choice(chance.choice((NUMBERS, TEXTS, OTHERS)))
+    if chance.random() < 0.2 and isinstance(where, dict):
+        del where[inner]
+    else:
+        where[inner] = new
+    metadata[key] = json.dumps(content.get(""))
+    _save(folder, metadata, tensors)
+    return f"{BANK}: {key}: {inner}: {str(old)[:60]} became {str(new)[:40]!r}"
+
+
+@mutation(sealed=True)
+def hostile_record_text(folder: Path, other: Path, chance: Chance) -> str:
+    metadata, tensors = read(folder / BANK)
+    if "record_digest" not in metadata:
+        return "a bank without a record"
+    key = chance.choice(_TEXTS)
+    texts = ("", "[" * 100_000, '{"a":' * 100_000, "null", "[]", "{}", "1", "NaN", "9" * 10_000, '{"a": "\\ud800"}')
+    metadata[key] = text = chance.choice((*texts, json.dumps([metadata[key]] * 1000), "[{}" + ",{}" * 100_000 + "]"))
+    _save(folder, metadata, tensors)
+    return f"{BANK}: {key}: {text[:40]}"
+
+
+@mutation(sealed=True)
+def hostile_stack(folder: Path, other: Path, chance: Chance) -> str:
+    metadata, tensors = read(folder / BANK)
+    if "retired" not in tensors:
+        return "a bank without a stack"
+    name = chance.choice(_STACK)
+    old = tensors[name]
+    options: dict[str, Any] = {
+        "empty": old[:0],
+        "twice": np.concatenate([old, old]),
+        "zeros": np.zeros_like(old),
+        "large": np.full_like(old, 2**62 if old.dtype.kind == "i" else 255),
+        "negative": -old,
+        "one axis more": old[np.newaxis],
+    }
+    kind = chance.choice([*options, "gone"])
+    if kind == "gone":
+        del tensors[name]
+    else:
+        tensors[name] = options[kind]
+    _save(folder, metadata, tensors)
+    return f"{BANK}: {name}: {kind}"

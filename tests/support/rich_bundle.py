@@ -1,0 +1,63 @@
+"""A tiny sound bundle that has everything a bundle may have: for tests of what befalls the parts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from support.bundles import BANK_NAMES, PREPROCESS, example_head, name_rows, reseal, write_bundle
+
+from sar_infer.artefact import (
+    BANK,
+    IMAGE_ENCODER,
+    NAME_ENCODER,
+    Calibration,
+    Passport,
+    Precision,
+    Preprocess,
+    Probe,
+    Scores,
+    Variant,
+)
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename
+
+_CALIBRATION = Calibration("nothing", 20, 20, True, 0.1, 0.05, 0.5, 0.4, {"0.9": 0.91}, {"0.9": 1.5}, {"score": 0.8})
+_PASSPORT = Passport(
+    "nothing",
+    "all",
+    16,
+    (1, 2),
+    Scores(50.0, 40.0, 44.4),
+    Scores(30.0),
+    None,
+    _CALIBRATION,
+    ("a test",),
+    {"t": {"x": 1}},
+)
+
+
+def write_rich_bundle(path: Path, names: Sequence[str] = BANK_NAMES) -> Path:
+    """With a head, smaller graphs, confidence, and a bank whose classes were edited."""
+    write_bundle(path, names, example_head(names))
+    bank = ClassBank.load(path / BANK)
+    bank = add(bank, ["teal", "pink"], name_rows(["teal", "pink"]), {"teal": ClassInfo(phrases=("teal",))}, by="tests")
+    bank = amend(bank, {"teal": ClassInfo(aliases=("blue green",), threshold=0.1), "pink": ClassInfo(background=True)})
+    remove(rename(bank, "pink", "rose"), ["teal"]).save(path / BANK)
+    smaller = {}
+    for kind, file in (("image", IMAGE_ENCODER), ("name", NAME_ENCODER)):
+        target = file.replace(".onnx", ".int8.onnx")
+        shutil.copy(path / file, path / target)
+        smaller[kind] = Variant(target, "dynamic", 10, 1.0, 1.0, 1.0, 2.0, notes=("everything",))
+    reseal(
+        path,
+        preprocess=Preprocess(**(vars(PREPROCESS) | {"jpeg_margin": 2.0})),
+        passport=_PASSPORT,
+        probe=Probe(1, (1.0, *[0.0] * 7)),
+        precisions={"int8": Precision(**smaller)},
+        temperature=1.5,
+        thresholds={"score": 0.1, "energy": 5.0},
+        conformal={"0.9": 0.05},
+        calibrated=tuple(names),
+    )
+    return path

@@ -1,0 +1,72 @@
+"""Bundles of rule-made graphs that pass every check, to be spoilt one part at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from support.bundles import SIZE, image_graph, name_graph, reseal, write_bundle
+
+from sar_infer.artefact import MANIFEST, Manifest, Precision, Probe, Variant
+from sar_infer.classifier import Classifier
+from sar_infer.head import ClassHead
+from sar_infer.probe import probe_picture
+
+NO_FILES: Mapping[str, onnx.ModelProto] = {}
+
+
+def write_sound(
+    path: Path, files: Mapping[str, onnx.ModelProto] = NO_FILES, head: ClassHead | None = None, **fields: Any
+) -> Path:
+    """A bundle with a probe that holds, further graphs under the names given, and fields of the manifest."""
+    write_bundle(path, head=head)
+    row = Classifier.open(path, "cpu").embed_images([probe_picture(SIZE, 1)])[0]
+    for name, graph in files.items():
+        onnx.save(graph, path / name)
+    reseal(path, **{"probe": Probe(1, tuple(row.tolist())), **fields})
+    return path
+
+
+def change(path: Path, **fields: Any) -> None:
+    """Seal a bundle again for the files that are there, with other fields in its manifest."""
+    manifest = Manifest.parse((path / MANIFEST).read_text(encoding="utf-8"))
+    kept = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(manifest)}
+    del kept["files"], kept["digest"]
+    reseal(path, **{**kept, **fields})
+
+
+def image_variant(**found: float) -> dict[str, Precision]:
+    """An int8 image encoder that agreed wholly with the other."""
+    found = {"probe_cosine": 1.0} | found
+    return {"int8": Precision(image=_variant("image_encoder.int8.onnx", found))}
+
+
+def name_variant(**found: float) -> dict[str, Precision]:
+    """An int8 name encoder that agreed wholly with the other."""
+    return {"int8": Precision(name=_variant("name_encoder.int8.onnx", found))}
+
+
+def _variant(file: str, found: dict[str, float]) -> Variant:
+    figures = {"min_cosine": 1.0, "mean_cosine": 1.0, "top1_agreement": 1.0, "speedup": 2.0} | found
+    return Variant(file=file, method="static", samples=100, **figures)
+
+
+def turned_image_graph() -> onnx.ModelProto:
+    """An image encoder that takes red for blue."""
+    return _with(image_graph(), "weight", lambda weight: weight[::-1])
+
+
+def turned_name_graph() -> onnx.ModelProto:
+    """A name encoder that takes each token for another."""
+    return _with(name_graph(), "table", lambda table: np.roll(table, 7, axis=0))
+
+
+def _with(model: onnx.ModelProto, name: str, change: Callable[[Any], Any]) -> onnx.ModelProto:
+    (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == name]
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(change(numpy_helper.to_array(tensor))), name))
+    return model
