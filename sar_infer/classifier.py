@@ -227,13 +227,14 @@ class Classifier:
 
         Raises:
             ImageError: a picture cannot be read; names it.
+            BundleError: the graph is broken.
         """
         rows = [np.empty((0, self.bundle.manifest.embed_dim), dtype=np.float32)]
         for batch in decode_batches(_several(images), self.bundle.manifest.preprocess, batch_size, Profile()):
             for name, item in batch:
                 if isinstance(item, ImageError):
                     raise ImageError(f"{name}: {item}")
-            rows.append(self.encode(_pixels(batch)))
+            rows.append(scoring.finite(self.encode(_pixels(batch)), self.choice.image))
         return np.concatenate(rows)
 
     def encode(self, pixels: Sequence[Floats]) -> Floats:

@@ -16,6 +16,7 @@ from sar_infer.class_set import ClassSet
 from sar_infer.errors import InputError
 from sar_infer.ranking import Floats, Ranking, Scale
 from sar_infer.results import PLAIN, Explanation, ImageResult, Judging, Prediction
+from sar_infer.scoring import finite
 
 _NEAREST = 3
 
@@ -45,8 +46,12 @@ class Judge:
         self._wanted = max(top_k, 2 if judging.explain else 1, self._set_size())
 
     def __call__(self, rows: Floats) -> Iterator[ImageResult]:
-        """One result, called ``image[i]``, for each of N unit rows (N, D)."""
-        found = ranking.rank(rows, self._classes, self._scale, self._wanted)
+        """One result, called ``image[i]``, for each of N unit rows (N, D).
+
+        Raises:
+            BundleError: a row is not finite.
+        """
+        found = ranking.rank(finite(rows, "image encoder"), self._classes, self._scale, self._wanted)
         near = ranking.nearest(self._classes, found.columns[:, 0].tolist(), _NEAREST) if self._judging.explain else None
         for row in range(len(rows)):
             predictions = self._predictions(found, row)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer.errors import BundleError
+
 Floats = npt.NDArray[np.float32]
 _SORTED = 256
 """Up to so many columns a whole sort is as fast as a selection."""
@@ -35,3 +37,14 @@ def unit_rows(rows: Floats) -> Floats:
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     result: Floats = (rows / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
     return result
+
+
+def finite(rows: Floats, source: str) -> Floats:
+    """The same rows.
+
+    Raises:
+        BundleError: one is not finite, so the graph that they come from, ``source``, is broken.
+    """
+    if not np.isfinite(rows).all():
+        raise BundleError(f"{source}: gives numbers that are not finite; export the bundle again")
+    return rows

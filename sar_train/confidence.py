@@ -45,6 +45,10 @@ class Photos:
         """Some of the photos."""
         return Photos(self.logits[rows], self.labels[rows])
 
+    def with_more(self, others: Photos) -> Photos:
+        """These photos and others."""
+        return Photos(np.concatenate([self.logits, others.logits]), np.concatenate([self.labels, others.labels]))
+
 
 @dataclass(frozen=True)
 class Fitted:

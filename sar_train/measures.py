@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sar_train.calibration import Doubles
-from sar_train.confidence import LEAST_PHOTOS, Fitted, Photos, calibrate
+from sar_train.confidence import Fitted, Photos, calibrate
 from sar_train.data.photos import Split
 from sar_train.data.source import FeatureSource, PhotoSource
 from sar_train.evaluate import Judged
@@ -18,6 +18,8 @@ from sar_train.record import MEAN_IMAGE, TEXT_BRANCH, Parts
 from sar_train.relations import held_out_names, spearman_of_relations
 from sar_train.setting import Setting
 
+_ENOUGH_HELD = 100
+"""Validation photos that confidence is fitted on alone; a user's folder often has a handful."""
 Images = Callable[[Split, Judged], Tensor]
 """(N, D) unit features of judged photos of a split."""
 
@@ -72,9 +74,9 @@ def answers(setting: Setting, prompted: Prompted, images: Images) -> tuple[Parts
 def confidence(setting: Setting, prompted: Prompted, images: Images) -> Fitted | None:
     """How far a bundle's answers for the base classes can be trusted; None where photos do not suffice.
 
-    Fitted on validation photos of the base classes and measured on the judged ones. Without enough validation photos
-    the judged ones are cross-fitted. New classes' photos are the unknown ones. A prompt that depends on the photo is
-    that for the mean photo, since a bundle has no other.
+    Fitted on validation photos of the base classes and measured on the judged ones. Of few validation photos and the
+    judged ones together each half is measured by the other. New classes' photos are the unknown ones. A prompt that
+    depends on the photo is that for the mean photo, since a bundle has no other.
     """
     base, new, held, split = setting.judge.base, setting.judge.new, setting.held, setting.plan.split
     if base is None:
@@ -90,9 +92,12 @@ def confidence(setting: Setting, prompted: Prompted, images: Images) -> Fitted |
         return Photos(logits(split, part), part.labels.numpy())
 
     unknown = None if new is None else logits(split, new)
-    if held is None or len(held.labels) < LEAST_PHOTOS:
-        return calibrate(setting.source.name, photos(split, base), unknown=unknown)
-    return calibrate(setting.source.name, photos("val", held), photos(split, base), unknown)
+    judged = photos(split, base)
+    if held is None:
+        return calibrate(setting.source.name, judged, unknown=unknown)
+    if len(held.labels) < _ENOUGH_HELD:
+        return calibrate(setting.source.name, judged.with_more(photos("val", held)), unknown=unknown)
+    return calibrate(setting.source.name, photos("val", held), judged, unknown)
 
 
 def held_out(setting: Setting) -> tuple[str, ...]:

@@ -164,9 +164,7 @@ def _prepare(options: Options, profile: Profile) -> tuple[Classifier, ClassSet]:
     from sar_infer.names import read_class_file
 
     with profile.phase("open"):
-        classifier = Classifier.open(
-            options.bundle, options.device, options.bank, options.threads, options.precision
-        )
+        classifier = Classifier.open(options.bundle, options.device, options.bank, options.threads, options.precision)
         classifier.start()
     with profile.phase("names"):
         given = None

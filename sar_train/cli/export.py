@@ -132,9 +132,7 @@ def main(
     click.echo(_as_json(out, manifest) if as_json else "\n".join(lines))
 
 
-def _target(
-    run: Path | None, out: Path | None, template: str | None, *, overwrite: bool, with_reference: bool
-) -> Path:
+def _target(run: Path | None, out: Path | None, template: str | None, *, overwrite: bool, with_reference: bool) -> Path:
     """Refuse what cannot succeed before anything heavy is loaded."""
     from sar_infer.staging import check_target
     from sar_train.errors import ConfigError

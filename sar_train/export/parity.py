@@ -127,9 +127,7 @@ def _pixels(picture: Path | int, spec: Preprocess) -> Rows:
         raise ImageError(f"{picture}: {error}") from None
 
 
-def name_difference(
-    encoder: Path, prompted: Prompted, names: Sequence[str], tokens: Sequence[Sequence[int]]
-) -> float:
+def name_difference(encoder: Path, prompted: Prompted, names: Sequence[str], tokens: Sequence[Sequence[int]]) -> float:
     """The largest difference between a name encoder's rows and torch's.
 
     Args:

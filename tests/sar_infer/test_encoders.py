@@ -26,11 +26,9 @@ def names(bundle_path: Path) -> NameEncoder:
     return NameEncoder(bundle_path / NAME_ENCODER, DIM, END, "cpu")
 
 
-def test_rows_that_are_no_rows_are_refused(images: ImageEncoder, bundle_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"image_encoder.onnx: expected finite rows \(1, \d+\), the graph gave"):
-        images.encode(np.full((1, 3, SIZE, SIZE), np.nan, dtype=np.float32))
+def test_rows_that_are_no_rows_are_refused(bundle_path: Path) -> None:
     wider = ImageEncoder(bundle_path / IMAGE_ENCODER, DIM + 1, "cpu")
-    with pytest.raises(BundleError, match="the graph gave"):
+    with pytest.raises(BundleError, match=r"image_encoder.onnx: expected rows \(1, \d+\), the graph gave"):
         wider.encode(np.ones((1, 3, SIZE, SIZE), dtype=np.float32))
 
 

@@ -12,7 +12,7 @@ from support.bundles import DIM, ENCODER_DIGEST, example_head, example_manifest
 
 from sar_infer.artefact import Manifest
 from sar_infer.class_set import ClassSet, Sources
-from sar_infer.errors import InputError
+from sar_infer.errors import BundleError, InputError
 from sar_infer.judging import Judge
 from sar_infer.results import ImageResult, Judging
 
@@ -179,3 +179,9 @@ def test_what_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, asked: 
 def test_what_cannot_be_meant_is_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Judging(**asked)
+
+
+def test_rows_of_a_broken_graph_are_refused() -> None:
+    row = np.full((1, DIM), np.nan, dtype=np.float32)
+    with pytest.raises(BundleError, match="image encoder: gives numbers that are not finite"):
+        next(Judge(manifest(), classes(), 1)(row))

@@ -103,7 +103,7 @@ def test_a_classifier_runs_the_graphs_that_it_chose(bundle_copy: Path) -> None:
     for rows in (lambda c: c.embed_images(PICTURE), lambda c: c.embed_names(BANK_NAMES)):
         expected, found = rows(full), rows(small)
         cosines = (expected * found).sum(1)
-        assert 0.95 < cosines.min() < 0.9999
+        assert 0.8 < cosines.min() < 0.999
         np.testing.assert_array_equal(rows(full), expected)  # a cache that both share keeps them apart
         np.testing.assert_array_equal(rows(small), found)
     assert (full.choice.precision, small.choice.precision) == ("fp32", "int8")

@@ -10,9 +10,7 @@ import onnx
 from onnx import numpy_helper
 from support.bundles import image_graph, name_graph, reseal
 
-from sar_infer.artefact import Precision, Probe, Variant
-
-PROBE = Probe(7, (1.0, *[0.0] * 7))
+from sar_infer.artefact import Precision, Variant
 
 
 def variant(file: str, **changes: Any) -> Variant:
@@ -32,12 +30,12 @@ def add_precision(path: Path, precision: str = "int8", name: bool = True, **chan
 
 
 def turned(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
-    """The graph with its rows (…, D) turned by a few degrees in their first two dimensions."""
+    """The graph with its rows (…, D) turned by a quarter of a right angle or so in their first two dimensions."""
     (weight,) = [t for t in model.graph.initializer if t.name == tensor]
     values = numpy_helper.to_array(weight).copy()
     values[..., 0], values[..., 1] = (
-        0.99 * values[..., 0] - 0.141 * values[..., 1],
-        0.141 * values[..., 0] + 0.99 * values[..., 1],
+        0.9 * values[..., 0] - 0.436 * values[..., 1],
+        0.436 * values[..., 0] + 0.9 * values[..., 1],
     )
     weight.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor))
     return model

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from sar_infer.encoders import ImageEncoder
 from sar_train.export.compact import write_graph
 from sar_train.export.precision.cast import cast
 from sar_train.export.precision.int8 import BATCH, dynamic, static
+from sar_train.export.verify import open_graph
 
 Rows = npt.NDArray[np.float32]
 
@@ -90,8 +90,8 @@ def _rows(model: onnx.ModelProto, pixels: Sequence[Rows]) -> Rows:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
         write_graph(path, model)
-        encoder = ImageEncoder(path, 0, "cpu")
-        return np.concatenate([encoder.encode(batch) for batch in batches(pixels)])
+        graph = open_graph(path)
+        return np.concatenate([graph(batch) for batch in batches(pixels)])
 
 
 def batches(pixels: Sequence[Rows]) -> Iterator[Rows]:

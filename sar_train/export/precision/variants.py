@@ -16,6 +16,7 @@ from sar_train.export.precision.plain import plain
 from sar_train.export.precision.samples import Photos
 from sar_train.export.precision.sides import Images, Names, Side
 from sar_train.export.precision.timing import speedup
+from sar_train.export.precision.trial import opens
 
 Tell = Callable[[str], None]
 
@@ -27,7 +28,7 @@ class Attempt:
     Attributes:
         precision: of ``artefact.PRECISIONS``.
         encoder: whose.
-        variant: its figures; None where the network has nothing to make smaller.
+        variant: its figures; None where there is no graph to judge.
         failures: why it may not stay; empty where it may.
     """
 
@@ -73,6 +74,9 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
     if made is None:
         return Attempt(precision, side.encoder, None, ("it has nothing that could be made smaller",))
     write_graph(path, made.model)
+    if not opens(path):
+        path.unlink()
+        return Attempt(precision, side.encoder, None, ("onnxruntime does not open it",))
     tell("  judging it")
     figures, notes, failures = side.judged(path, gate)
     faster = speedup(source, path, side.one)

@@ -13,12 +13,13 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from support.exported import moved
 from support.folders import listing
-from support.photos import write_folder
+from support.photos import write_folder, write_photo
 from support.sound import change
 from support.tiny import VIT, register, tiny_backbone
 
 from sar_infer.artefact import Probe
 from sar_infer.bundle import open_bundle
+from sar_infer.describe import describe
 from sar_train.backbone import RANDOM
 from sar_train.checkpoint import Run, save_run
 from sar_train.cli.export import main
@@ -250,3 +251,58 @@ def test_help_shows_environment_twins() -> None:
     options = ("OUT", "CLASSES", "HANDCRAFTED", "PHOTOS", "APPROXIMATE", "VERIFY", "TRITON")
     for name in (f"SAR_{option}" for option in options):
         assert name in result.stdout
+
+
+def photo_folder(root: Path, count: int = 40) -> Path:
+    for i in range(count):
+        write_photo(root / f"{i:02d}.png", i)
+    return root
+
+
+def test_a_bundle_gets_smaller_graphs(exported: Path, tmp_path: Path) -> None:
+    photos = photo_folder(tmp_path / "photos")
+    loose = ("--photos", photos, "--min-agreement", "0.3", "--min-cosine", "0.9")
+    result = export(exported, "--out", tmp_path / "new", "--precision", "fp16", *loose, "--format", "json", "--quiet")
+    assert (result.exit_code, result.stderr) == (0, "")
+    told = json.loads(result.stdout)
+    bundle = open_bundle(tmp_path / "new")
+    assert told["digest"] == bundle.manifest.digest
+    assert told["precisions"]["fp16"]["image"]["file"] == "image_encoder.fp16.onnx"
+    assert "fp16 images" in describe(bundle)
+    out_of_reach = ("--photos", photos, "--min-cosine", "1")
+    result = export(exported, "--out", tmp_path / "other", "--precision", "fp16", *out_of_reach, "--quiet")
+    assert "left out (cosine on the worst" in one_line(result, 1)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_a_run_becomes_a_bundle_with_smaller_graphs(run: Path, tmp_path: Path) -> None:
+    photos = photo_folder(tmp_path / "photos")
+    loose = ("--photos", photos, "--min-agreement", "0", "--min-cosine", "0.9")
+    result = export(run, "--out", tmp_path / "new", "--precision", "fp16", *loose)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("bundle ")
+    assert f"next       sar-classify PHOTO --bundle {tmp_path / 'new'} --precision fp16" in result.stdout
+    assert set(open_bundle(tmp_path / "new").manifest.precisions) == {"fp16"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--precision", "int8"), "judged on real photos: add --photos FOLDER"),
+        (("--jpeg-margin", "2"), "judged on real photos: add --photos FOLDER"),
+        (("--min-cosine", "0.9"), "are bounds of --precision, which was not given"),
+        ((), "a bundle, not a run; say what it should get: --precision or --jpeg-margin"),
+        (("--precision", "int8", "--photos", ".", "--backbone", "sar-mini"), "leave --backbone out"),
+        (("--precision", "int8", "--photos", ".", "--with-reference"), "leave --with-reference out"),
+    ],
+)
+def test_what_a_bundle_cannot_get(exported: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    assert message in one_line(export(exported, "--out", tmp_path / "new", *arguments), 2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_too_few_photos_to_judge_with(exported: Path, tmp_path: Path) -> None:
+    photos = photo_folder(tmp_path / "photos", 3)
+    result = export(exported, "--out", tmp_path / "new", "--precision", "int8", "--photos", photos)
+    assert "3 photos, expected at least 40" in one_line(result, 2)

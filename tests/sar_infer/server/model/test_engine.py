@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.bundles import write_bundle
+from support.bundles import SIZE, reseal, write_bundle
+from support.precisions import add_precision, variant
 
 from sar_infer import Classifier
-from sar_infer.artefact import Probe
+from sar_infer.artefact import Precision, Probe
 from sar_infer.bundle import default_bundle, open_bundle
-from sar_infer.errors import BundleError
-from sar_infer.probe import probe_picture
+from sar_infer.errors import BundleError, InputError
+from sar_infer.probe import MIN_COSINE, probe_picture
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine, Floats
 from sar_infer.server.model.sizing import Sizes
