@@ -102,7 +102,7 @@ def on_ray(address: str, threads: int) -> Pool:
     try:
         import ray
     except ModuleNotFoundError:
-        raise ConfigError("--ray needs Ray: pip install 'sar-clip[ray]'") from None
+        raise ConfigError("--ray needs Ray: pip install 'sar-clip[experiment,ray]'") from None
     host, colon, port = address.rpartition(":")
     try:
         if colon and port.isdigit():  # Ray itself would try for minutes
