@@ -94,6 +94,9 @@ def _open(path: Path) -> Bundle:
     bank = ClassBank.load(path / BANK, manifest.encoder_digest)
     if bank.embeddings.shape[1] != manifest.embed_dim:
         raise BundleError(f"{path / BANK}: rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
+    lost = [name for name in manifest.calibrated if bank.lookup.name(name) is None] if manifest.calibrated else []
+    if lost:
+        raise BundleError(f"{path / MANIFEST}: field calibrated: {lost[0]!r:.80} is not in the bank")
     return Bundle(path, manifest, bank, _open_head(path, manifest, bank))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,15 +17,16 @@ from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.cache import EmbeddingCache, shared_cache
 from sar_infer.class_set import Classes, ClassSet, build_class_set, phrases_by_name, with_calibration, with_head
-from sar_infer.decoding import Decoded, decode_batches
+from sar_infer.decoding import Decoded, decode_batches, decode_picture
 from sar_infer.encoders import ImageEncoder, NameEncoder
-from sar_infer.errors import BankError, ImageError, InputError
+from sar_infer.errors import BankError, BundleError, ImageError, InputError
 from sar_infer.images import ImageSource
 from sar_infer.judging import Judge, calibration_holds, scale
-from sar_infer.precision import Asked, choose
+from sar_infer.precision import Asked, Choice, choose
+from sar_infer.probe import least_cosine, probe_cosine, probe_picture
 from sar_infer.profile import Profile
 from sar_infer.results import PLAIN, ImageResult, Judging, Prediction, Unknown
-from sar_infer.sessions import Device
+from sar_infer.sessions import CUDA, Device, expects_cuda
 from sar_infer.tokenizer import encode_name
 
 Floats = npt.NDArray[np.float32]
@@ -56,6 +58,7 @@ class Classifier:
     Raises:
         BankError: the bank belongs to another encoder or has rows of another length.
         InputError: the bundle has nothing in this precision.
+        DeviceError: ``auto`` precision, which opens a session at once where there is a GPU, cannot have ``cuda``.
     """
 
     def __init__(
@@ -79,10 +82,17 @@ class Classifier:
         if self.bank.embeddings.shape[1] != manifest.embed_dim:
             raise BankError(f"bank with rows of {self.bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
         self._cache = cache
-        self.choice = choose(manifest, precision, device)
-        self._images = ImageEncoder(bundle.path / self.choice.image, manifest.embed_dim, device, threads, spin)
+        self._lock, self._is_sound = threading.Lock(), False
+        self._use(choose(manifest, precision, device), device, threads, spin)
+        if precision == "auto" and manifest.precisions and expects_cuda(device) and self._images.open() != CUDA:
+            self._use(choose(manifest, precision, "cpu"), "cpu", threads, spin)  # there is no usable GPU after all
+
+    def _use(self, choice: Choice, device: Device, threads: int | None, spin: bool) -> None:
+        path, manifest = self.bundle.path, self.bundle.manifest
+        self.choice = choice
+        self._images = ImageEncoder(path / choice.image, manifest.embed_dim, device, threads, spin)
         self._names = NameEncoder(
-            bundle.path / self.choice.name, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
+            path / choice.name, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
         )
 
     @classmethod
@@ -118,12 +128,14 @@ class Classifier:
 
         Raises:
             DeviceError: the device cannot be had.
-            BundleError: onnxruntime does not accept the graph.
+            BundleError: onnxruntime does not accept the graph, or a smaller graph computes otherwise than at export.
         """
         if names:
             self._names.open()
             self.check_name("name")
-        return self._images.open()
+        provider = self._images.open()
+        self._check_smaller()
+        return provider
 
     def classify(
         self,
@@ -238,10 +250,35 @@ class Classifier:
         return np.concatenate(rows)
 
     def encode(self, pixels: Sequence[Floats]) -> Floats:
-        """Unit rows (N, D) for N pictures that ``preprocess.to_input`` has made (3, size, size)."""
+        """Unit rows (N, D) for N pictures that ``preprocess.to_input`` has made (3, size, size).
+
+        Raises:
+            BundleError: a smaller graph computes otherwise than at export; found out before its first picture.
+        """
+        self._check_smaller()
         if len(pixels) == 1:
             return self._images.encode(pixels[0][np.newaxis])  # without a copy
         return self._images.encode(np.stack(pixels) if len(pixels) else np.empty((0, 3, 0, 0), dtype=np.float32))
+
+    def _check_smaller(self) -> None:
+        """Compare a smaller graph, once, with what it gave for the probe picture where it was made.
+
+        INT8 saturates on x86 CPUs without VNNI, and nothing else would tell.
+        """
+        manifest, variant = self.bundle.manifest, self.choice.variant
+        if self._is_sound or manifest.probe is None or variant is None or variant.probe_cosine is None:
+            return
+        with self._lock:
+            picture = probe_picture(manifest.preprocess.size, manifest.probe.seed)
+            (row,) = self._images.encode(decode_picture(picture, manifest.preprocess)[np.newaxis])
+            found, least = probe_cosine(manifest.probe, row), least_cosine(variant)
+            if not found >= least:
+                raise BundleError(
+                    f"{self.bundle.path / variant.file}: the probe picture gives another vector than at export (cosine "
+                    f"{found:.4f}, expected at least {least:.4f}): this machine computes {self.choice.precision} "
+                    "otherwise; use --precision fp32"
+                )
+            self._is_sound = True
 
     def embed_names(self, names: Sequence[str]) -> Floats:
         """Unit rows (N, D), one a name, from the name encoder or the cache, never from the bank.

@@ -71,7 +71,8 @@ def _variant(variant: Variant, samples: str) -> str:
 def _confidence(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if manifest.temperature is None:
         return
-    yield "temperature", f"{manifest.temperature:.3f}, for {len(manifest.calibrated)} classes"
+    kept = "; what was fitted did not help" if manifest.temperature == 1 else ""
+    yield "temperature", f"{manifest.temperature:.3f}, for {len(manifest.calibrated)} classes{kept}"
     limits = {"score": "score below {:.3f}", "energy": "energy above {:.2f}"}
     known = [limits[kind].format(value) for kind, value in manifest.thresholds.items() if kind in limits]
     if known:
@@ -82,11 +83,13 @@ def _confidence(manifest: Manifest) -> Iterator[tuple[str, str]]:
     how = ", cross-fitted" if measured.cross_fitted else ""
     yield (
         "calibration",
-        f"error {measured.error_before:.1%} before, {measured.error_after:.1%} after, on {measured.measured_on} photos"
-        + how,
+        f"error (ECE) {measured.error_before:.1%} before, {measured.error_after:.1%} after, on {measured.measured_on} "
+        f"photos{how}; in float32, photos decoded in full",
     )
     for coverage, share in measured.coverage.items():
-        yield "sets", f"coverage {coverage}: {share:.1%} measured, {measured.set_size[coverage]:.2f} classes each"
+        if coverage in manifest.conformal:
+            size = f", {measured.set_size[coverage]:.2f} classes each" if coverage in measured.set_size else ""
+            yield "sets", f"coverage {coverage}: {share:.1%} measured{size}"
     for kind, value in measured.unknown_auroc.items():
         yield "unknown by", f"{kind}: AUROC {value:.3f} on classes that were new"
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ def write_file(path: Path, content: Content) -> None:
 def write_atomically(path: Path, pieces: Iterable[Content]) -> None:
     """Write to a temporary sibling, then rename it into place; the rename outlives a power cut.
 
+    A link stays a link to the file that is replaced, and the new file has the mode of the old one.
+
     Args:
         path: The file; its folder must exist.
         pieces: The content, end to end.
@@ -35,6 +38,7 @@ def write_atomically(path: Path, pieces: Iterable[Content]) -> None:
     Raises:
         OSError: it cannot be written; nothing is left behind and an older file stays as it was.
     """
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as stream:
@@ -42,6 +46,8 @@ def write_atomically(path: Path, pieces: Iterable[Content]) -> None:
                 stream.write(piece)
             stream.flush()
             os.fsync(stream.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -65,8 +71,12 @@ def sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(place: Path) -> Iterator[None]:
+def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
     """Keep other processes of this machine and user from a place; the lock ends with the process, however that ends.
+
+    Args:
+        place: Of whatever kind; it need not exist.
+        shared: Let others in who share it too.
 
     Raises:
         BlockingIOError: another process has it.
@@ -78,25 +88,68 @@ def locked(place: Path) -> Iterator[None]:
         return
     name = hashlib.sha256(os.fsencode(place.absolute())).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"sar-clip-{os.getuid()}-{name}.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         yield
 
 
 @contextlib.contextmanager
 def owned(path: Path) -> Iterator[None]:
-    """As ``locked``, with a message for the user; clears what writes of the file left behind when they were cut off.
+    """Keep every other process from a file, and clear what writes of it left behind when they were cut off.
 
-    Everyone who writes the file must own it.
+    The lock is its hidden sibling ``.NAME.lock``, so that containers and users who share the folder share it; where
+    none can be made, it is ``locked``. Everyone who writes the file must own it.
 
     Raises:
         WriteError: another process is changing it.
     """
+    real = Path(os.path.realpath(path))
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = _sibling(real)
+            stack.enter_context(locked(real) if lock is None else lock)
+        except BlockingIOError:
+            raise WriteError(f"{path}: another process is changing it; try again when it is done") from None
+        _clear_cut_off(real)
+        yield
+
+
+def _sibling(path: Path) -> contextlib.AbstractContextManager[object] | None:
+    """The lock beside a file, held until it is left, then removed; None where there can be none.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
     try:
-        with locked(path.resolve()):
-            _clear_cut_off(path)
-            yield
-    except BlockingIOError:
-        raise WriteError(f"{path}: another process is changing it; try again when it is done") from None
+        import fcntl
+    except ImportError:
+        return None
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        try:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.lexists(lock) and os.path.samestat(os.fstat(handle), lock.stat())
+        except OSError as error:
+            os.close(handle)
+            if isinstance(error, BlockingIOError):
+                raise
+            return None
+        if mine:  # else its last holder removed it meanwhile
+            return _held(lock, handle)
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _held(lock: Path, handle: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        os.close(handle)
 
 
 def _clear_cut_off(path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from sar_infer.errors import InputError
 
@@ -23,21 +25,45 @@ def expand(arguments: Iterable[str]) -> list[str]:
     return [path for argument in arguments for path in _expand(argument)]
 
 
-def _expand(argument: str) -> Iterator[str]:
-    path = Path(argument)
-    if argument == STDIN or path.is_file():
-        yield argument
-    elif path.is_dir():
-        yield from _images_below(path)
-    elif path.exists():
-        raise InputError(f"{argument}: neither a file nor a folder")
-    elif glob.has_magic(argument):
-        found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        if not found:
-            raise InputError(f"{argument}: matches nothing")
-        yield from expand(found)
-    else:
+def kind_of(argument: str) -> Literal["file", "folder"] | None:
+    """What is there under a name; None = nothing.
+
+    Raises:
+        InputError: something else, a pipe perhaps.
+    """
+    try:
+        mode = Path(argument).stat().st_mode
+    except (OSError, ValueError):  # not there, or no name that a file can have
+        return None
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    raise InputError(f"{argument}: neither a file nor a folder")
+
+
+def matches(argument: str) -> list[str]:
+    """What a glob pattern matches, sorted.
+
+    Raises:
+        InputError: it is no pattern, or matches nothing.
+    """
+    if not glob.has_magic(argument):
         raise InputError(f"{argument}: no such file or folder")
+    found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    if not found:
+        raise InputError(f"{argument}: matches nothing")
+    return found
+
+
+def _expand(argument: str) -> Iterator[str]:
+    kind = "file" if argument == STDIN else kind_of(argument)
+    if kind == "file":
+        yield argument
+    elif kind == "folder":
+        yield from _images_below(Path(argument))
+    else:
+        yield from expand(matches(argument))
 
 
 def _images_below(folder: Path) -> list[str]:

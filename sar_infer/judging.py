@@ -19,6 +19,7 @@ from sar_infer.results import PLAIN, Explanation, ImageResult, Judging, Predicti
 from sar_infer.scoring import finite
 
 _NEAREST = 3
+_NO_LIMIT = "cannot be told: no threshold for this class"
 
 
 class Judge:
@@ -88,7 +89,7 @@ class Judge:
         )
 
     def _unknown(self, found: Ranking, row: int) -> tuple[bool | None, str | None]:
-        """Whether the best class is not to be believed, and why; None where nobody asked and no background won."""
+        """Whether the best class is not to be believed, and why; None where nobody asked or nothing can judge it."""
         rival = self._rival(found, row)
         if rival is not None:
             return True, f"background {rival!r} scores {found.rival_scores[row, 0]:.3f}, more than any class"
@@ -100,7 +101,7 @@ class Judge:
             below = score < own
             return below, f"score {score:.3f} is below {own:.3f}, the threshold of this class" if below else None
         if self._limit is None:
-            return False, None
+            return None, _NO_LIMIT
         if self._judging.unknown == "score":
             below = score < self._limit
             return below, f"score {score:.3f} is below {self._limit:.3f}" if below else None
@@ -143,7 +144,7 @@ def scale(manifest: Manifest, classes: ClassSet) -> Scale:
 
 
 def _limit(manifest: Manifest, classes: ClassSet, judging: Judging) -> float | None:
-    """The threshold for all classes, None where only those of single classes and background classes can say it."""
+    """The threshold for all classes; None where there is none, and single classes or background can still tell."""
     if judging.unknown is None or judging.threshold is not None:
         return judging.threshold
     if calibration_holds(manifest, classes) and judging.unknown in manifest.thresholds:
@@ -173,4 +174,6 @@ def _least(manifest: Manifest, classes: ClassSet, coverage: float) -> float:
             f"coverage {coverage:g}: holds for exactly the {len(manifest.calibrated)} classes that the bundle was "
             "calibrated on, with its own rows; ask for those alone"
         )
+    if _has_background(classes):
+        raise InputError(f"coverage {coverage:g}: a class is background, and those were calibrated as answers")
     return known

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,8 @@ class ClassFile:
 
 
 def name_key(name: str) -> str:
-    """What two spellings of the same class name have in common."""
-    return " ".join(name.split()).lower()
+    """What two spellings of the same class name have in common; composed and decomposed letters are the same."""
+    return " ".join(unicodedata.normalize("NFC", name).split()).lower()
 
 
 def read_class_file(path: Path, check: Callable[[str], object] = len) -> ClassFile:

@@ -28,6 +28,8 @@ def text(results: Iterable[ImageResult]) -> Iterator[str]:
         yield f"{gap}{result.image}\n"
         if result.error is not None:
             yield f"  error: {result.error}\n"
+        if result.unknown is None and result.reason is not None:
+            yield f"  unknown or not {result.reason}\n"
         if result.unknown:
             guess = "best guess" if len(result.predictions) == 1 else "best guesses"
             yield f"  unknown: {result.reason}; {guess}:\n"
@@ -79,7 +81,7 @@ FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
 def judged(result: ImageResult) -> dict[str, Any]:
     """What was asked for beside the classes, as JSON has it; keys of what was not asked for are left out."""
     found: dict[str, Any] = {}
-    if result.unknown is not None:
+    if result.unknown is not None or result.reason is not None:
         found |= {"unknown": result.unknown, "reason": result.reason}
     if result.label_set is not None:
         found["label_set"] = list(result.label_set)

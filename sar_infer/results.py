@@ -23,7 +23,7 @@ class Judging:
 
     Attributes:
         unknown: Say whether the best class is to be believed, by its score or by the energy.
-        threshold: In place of the bundle's; a class that has its own in the bank keeps that.
+        threshold: In place of the bundle's, 0..1 for a score; a class that has its own in the bank keeps that.
         coverage: Give the set of classes that holds the true one with this probability, 0..1.
         explain: Give the reasons for the best class.
 
@@ -43,6 +43,8 @@ class Judging:
             raise InputError("a threshold is for unknown: ask for that too")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise InputError(f"threshold: expected a finite number, got {self.threshold}")
+        if self.threshold is not None and self.unknown == "score" and not 0 <= self.threshold <= 1:
+            raise InputError(f"threshold: a score is between 0 and 1, got {self.threshold:g}")
         if self.coverage is not None and not 0 < self.coverage < 1:
             raise InputError(f"coverage: expected a number between 0 and 1, got {self.coverage}")
 
@@ -99,8 +101,9 @@ class ImageResult:
 
     ``branch`` is the same for all images of a call, since it is the call's classes that decide it.
 
-    What follows is None where it was not asked for: ``unknown`` says that the best class is not to be believed, and
-    ``reason`` why; ``label_set`` holds the classes of a conformal set, perhaps none; ``explanation`` more about the
+    What follows is None where it was not asked for: ``unknown`` says whether the best class is not to be believed, and
+    ``reason`` why; where it was asked for and nothing can judge this class, ``unknown`` is None and ``reason`` says
+    so. ``label_set`` holds the classes of a conformal set, perhaps none; ``explanation`` more about the
     best class. Where a background class of the bank beats every other, ``unknown`` says so unasked.
     """
 

@@ -15,7 +15,7 @@ from sar_infer.errors import BundleError, DeviceError
 
 Device = Literal["auto", "cpu", "cuda"]
 
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 """Full fp32, as on the CPU; no search for the best convolution anew with every size of batch."""
 _WARNING, _FATAL = 2, 4
@@ -41,8 +41,8 @@ def open_session(path: Path, device: Device, threads: int | None = None, spin: b
     if obstacle is None:
         obstacle = _preload_cuda()
         with _quiet():
-            session = _session(path, [(_CUDA, _CUDA_OPTIONS), _CPU], threads, spin)
-        if provider(session) == _CUDA:
+            session = _session(path, [(CUDA, _CUDA_OPTIONS), _CPU], threads, spin)
+        if provider(session) == CUDA:
             return session
         obstacle = obstacle or "onnxruntime found no usable GPU"
     if device == "cuda":
@@ -91,7 +91,7 @@ def _threads(asked: int | None) -> int:
 def _cuda_obstacle() -> str | None:
     import onnxruntime
 
-    if _CUDA not in onnxruntime.get_available_providers():
+    if CUDA not in onnxruntime.get_available_providers():
         return f"onnxruntime {onnxruntime.__version__} was built without it (install onnxruntime-gpu)"
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

@@ -89,9 +89,12 @@ def encode_name(tokenizer: Tokenizer, spec: TokenizerSpec, name: str) -> list[in
     Underscores read as spaces, as in training.
 
     Raises:
-        ClassNameError: nothing is left of the name after cleaning, it does not fit, or it spells a control token.
+        ClassNameError: it is not text, nothing is left of it after cleaning, it does not fit, or it spells a control
+            token.
     """
     shown = repr(name if len(name) <= 40 else name[:40] + "…")
+    if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
+        raise ClassNameError(f"class name {shown} is not text in UTF-8")
     if len(name) > _LONGEST_TEXT:
         raise ClassNameError(f"class name {shown} has {len(name)} characters; shorten it")
     name = name.replace("_", " ")

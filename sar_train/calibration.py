@@ -19,23 +19,28 @@ _HALVINGS = 45
 
 
 def fit_temperature(logits: Doubles, labels: Labels) -> float | None:
-    """The T that makes the labels most likely under ``softmax(logits / T)``, 0.02 to 50.
+    """The T that makes the labels most likely under ``softmax(logits / T)``, between 0.02 and 50.
 
     The mean negative log-likelihood is convex in 1/T; the root of its derivative is found by bisection. None where
-    there is none: every photo is right, so that no score is sure enough, or the true classes are below the average.
+    there is none between these bounds: every photo is right, so that no score is sure enough, or the true classes are
+    hardly above the average.
 
     Args:
         logits: (N, C).
         labels: (N,).
     """
     true = true_scores(logits, labels)
-    if not (logits.max(axis=1) - true).mean() > 0 or not (true - logits.mean(axis=1)).mean() > 0:
-        return None
+
+    def excess(beta: float) -> float:
+        """Derivative by beta, 1/T."""
+        return float(((softmax(beta * logits) * logits).sum(axis=1) - true).mean())
+
     low, high = 1 / _HOTTEST, 1 / _COLDEST
+    if not excess(low) < 0 < excess(high):
+        return None
     for _ in range(_HALVINGS):
         beta = (low * high) ** 0.5
-        expected = (softmax(beta * logits) * logits).sum(axis=1)
-        low, high = (low, beta) if (expected - true).mean() > 0 else (beta, high)
+        low, high = (low, beta) if excess(beta) > 0 else (beta, high)
     return float((low * high) ** -0.5)
 
 

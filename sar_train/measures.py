@@ -75,7 +75,7 @@ def confidence(setting: Setting, prompted: Prompted, images: Images) -> Fitted |
     """How far a bundle's answers for the base classes can be trusted; None where photos do not suffice.
 
     Fitted on validation photos of the base classes and measured on the judged ones. Of few validation photos and the
-    judged ones together each half is measured by the other. New classes' photos are the unknown ones. A prompt that
+    judged ones together each tenth is measured by the rest. New classes' photos are the unknown ones. A prompt that
     depends on the photo is that for the mean photo, since a bundle has no other.
     """
     base, new, held, split = setting.judge.base, setting.judge.new, setting.held, setting.plan.split

@@ -102,7 +102,7 @@ class Bench:
         for name in contenders:
             target = self.folder / f"{model.name}-{name}.npz"
             command = [*self._command(model, name, 1, 0.0), "--save", str(target), *Setting("loop", 1).arguments()]
-            _finished([_started(command, os.environ | {"SAR_BENCH_CORES": "0"})])
+            _finished([_started(command, os.environ | {"SAR_BENCH_CORES": str(min(os.sched_getaffinity(0)))})])
             answers[name] = np.load(target)
         result = {}
         for name in contenders[1:]:
@@ -179,14 +179,20 @@ def main() -> None:
             "photos": bench.words,
             "peaks": peaks(given.cores),
             "large_jpeg_ms": jpeg.decoding_ms(large, jpeg.SPEC),
-            "models": {model.name: bench.model(model) for model in prepared},
+            "models": {},
         }
-    results["minutes"] = (time.time() - start) / 60
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    page = table.markdown(results)
-    given.out.with_suffix(".md").write_text(page, "utf-8")
-    print(page)
+        for model in prepared:
+            results["models"][model.name] = bench.model(model)
+            results["minutes"] = (time.time() - start) / 60
+            write(given.out, results)
+    print(table.markdown(results))
+
+
+def write(out: Path, results: dict[str, Any]) -> None:
+    """What there is so far, so that a run that is broken off was not for nothing."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    out.with_suffix(".md").write_text(table.markdown(results), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Classes come into a bank: new names with their rows, or the classes of another bank."""
+"""Classes come into a bank: new names with their rows."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.groups import before
 from sar_infer.bank.history import Action, Stack, Undo, recorded
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.steps import next_step, set_info, utc_now
@@ -18,7 +18,6 @@ from sar_infer.names import name_key
 from sar_infer.packed_names import PackedNames
 
 Floats = npt.NDArray[np.float32]
-Conflict = Literal["keep", "take", "refuse"]
 _SAME_ROW = 1e-5
 """Largest difference between two rows of the same text; runs of an encoder differ by less."""
 
@@ -49,53 +48,21 @@ def add(
     if stray is not None:
         raise ClassNameError(f"info is given for {stray!r:.80}, which is not among the names to add")
     places = _places(bank, names)
-    return _put(bank, "add", dict(zip(names, places, strict=True)), rows, info, by)
+    return put(bank, "add", dict(zip(names, places, strict=True)), rows, info, by)
 
 
-def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, by: str = "") -> ClassBank:
-    """Add the classes of another bank of the same encoder, with what is known of them.
-
-    Args:
-        bank: Where to.
-        other: Where from.
-        conflict: What becomes of a class that both have with different rows: ``keep`` the bank's, ``take`` the other's
-            with what is known of it, or ``refuse``.
-        by: Who or what adds them, such as a command line.
-
-    Raises:
-        ClassNameError: a conflict is refused, or a name is another name of a class.
-        BankError: the other bank belongs to another encoder, or an alias clashes.
-    """
-    if other.encoder_digest != bank.encoder_digest:
-        raise BankError(
-            f"bank of another encoder: expected {bank.encoder_digest}, the other has {other.encoder_digest}"
-        )
-    chosen: dict[str, int | None] = {}
-    taken: list[int] = []
-    for number, (name, place) in enumerate(zip(other.names, _places(bank, other.names), strict=True)):
-        if place is not None:
-            same = bool(np.abs(bank.embeddings[place] - other.embeddings[number]).max(initial=0) <= _SAME_ROW)
-            if conflict == "refuse" and not same:
-                raise ClassNameError(f"both banks have class {name!r}, with different rows; keep one or take the other")
-            if same or conflict == "keep":
-                continue
-        chosen[name] = place
-        taken.append(number)
-    info = {name: other.info.get(name, PLAIN) for name in chosen}
-    return _put(bank, "merge", chosen, other.embeddings[taken], info, by)
-
-
-def _put(
+def put(
     bank: ClassBank,
     action: Action,
     places: Mapping[str, int | None],
     rows: Floats,
     info: Mapping[str, ClassInfo],
     by: str,
+    note: str = "",
 ) -> ClassBank:
-    """Rows (N, D) to their places by name; None is the end."""
+    """Rows (N, D) to their places by name; None is the end. ``note`` stands behind the summary."""
     at, known = utc_now(), dict(bank.info)
-    before: dict[str, ClassInfo | None] = {}
+    had: dict[int, ClassInfo | None] = {}
     fresh: list[int] = []
     replaced: dict[int, int] = {}
     changed = 0
@@ -108,12 +75,12 @@ def _put(
         has = bank.names[place]
         was = bank.info.get(has, PLAIN)
         wanted = _plainer(given or dataclasses.replace(was, phrases=()), has)
-        differs = bool(np.abs(bank.embeddings[place] - rows[number]).max(initial=0) > _SAME_ROW)
+        differs = not same_row(bank.embeddings[place], rows[number])
         now = dataclasses.replace(wanted, added=at if differs or wanted.phrases != was.phrases else was.added)
         if differs:
             replaced[place] = number
         if now != was:
-            before[has] = bank.info.get(has)
+            had[place] = bank.info.get(has)
             set_info(known, has, now)
             changed += not differs
     if not (fresh or replaced or changed):
@@ -124,8 +91,8 @@ def _put(
     embeddings[where] = rows[list(replaced.values())]
     names = list(places)
     counts = {"added": len(fresh), "replaced": len(replaced), "changed": changed}
-    summary = ", ".join(f"{what} {count:,}" for what, count in counts.items() if count)
-    step = next_step(bank, action, summary, by, Undo(len(fresh), 0, len(replaced), info=before), at)
+    summary = ", ".join(f"{what} {count:,}" for what, count in counts.items() if count) + note
+    step = next_step(bank, action, summary, by, Undo(len(fresh), 0, len(replaced), info=before(had)), at)
     history, stack = recorded(bank.history, bank.retired.pushed(old), step)
     return dataclasses.replace(
         bank,
@@ -135,6 +102,11 @@ def _put(
         history=history,
         stack=stack,
     )
+
+
+def same_row(one: Floats, two: Floats) -> bool:
+    """Whether two rows (D,) are of the same text; a row that holds no number is like none."""
+    return bool(np.abs(one - two).max(initial=0) <= _SAME_ROW)
 
 
 def _places(bank: ClassBank, names: Sequence[str]) -> list[int | None]:

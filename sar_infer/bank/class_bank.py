@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from sar_infer.bank import record
 from sar_infer.bank.history import Stack, Step
-from sar_infer.bank.info import ClassInfo
+from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.lookup import Lookup
 from sar_infer.errors import BankError
-from sar_infer.named_tensors import Kind, locked
+from sar_infer.named_tensors import Kind, Stored, locked
 from sar_infer.packed_names import PackedNames
 
 MAPPED_BYTES = 64 << 20
@@ -41,7 +41,7 @@ _UNIT_TOLERANCE = 1e-3
 class ClassBank:
     """Class names with their embeddings; checked when built, so that one that exists is sound.
 
-    Only ``load`` of a large file leaves names and rows unchecked, until ``check`` or ``verify``.
+    Only ``load`` of a large file leaves names and rows unchecked, until ``check`` or ``verified``.
 
     Attributes:
         names: C different, non-empty class names; equal to the tuple of them.
@@ -91,7 +91,10 @@ class ClassBank:
         if wrong.size:
             row = int(wrong[0])
             raise BankError(f"embedding of {self.names[row]!r} has length {lengths[row]:.4g}, expected 1")
-        if self.info:
+        stray = next((name for name in self.info if name not in self.index), None) if self.info else None
+        if stray is not None:
+            raise BankError(f"info of class {stray!r:.80}, which the bank does not have")
+        if any(item.aliases for item in self.info.values()):
             _ = self.lookup  # it checks them
 
     @property
@@ -103,6 +106,25 @@ class ClassBank:
     def own(self) -> int:
         """How many classes are the bundle's own: neither added nor embedded anew at run time."""
         return len(self.names) - sum(item.added is not None for item in self.info.values())
+
+    def phrases(self, name: str) -> tuple[str, ...]:
+        """What was embedded for a class, by its exact name; the name itself where nothing else is known."""
+        return self.info.get(name, PLAIN).phrases or (name,)
+
+    def verified(self) -> ClassBank:
+        """This bank, after a look at every byte that ``load`` left in the file; every edit takes it first.
+
+        Raises:
+            BankError: the file was damaged or changed.
+        """
+        stored: Stored | None = self.__dict__.get("_unread")
+        if stored is not None:
+            record.read(stored, whole=True)
+            if _KIND.content_digest(self.names, {"embeddings": self.embeddings}) != self.content_digest:
+                raise BankError("content does not match its digest; the file was damaged or changed")
+            self.check()
+            del self.__dict__["_unread"]
+        return self
 
     @functools.cached_property
     def index(self) -> Mapping[str, int]:
@@ -117,7 +139,7 @@ class ClassBank:
     @functools.cached_property
     def background(self) -> npt.NDArray[np.bool_] | None:
         """(C,) which classes are background; None where none is."""
-        rows = [self.lookup.row(name) for name, item in self.info.items() if item.background]
+        rows = [self.index[name] for name, item in self.info.items() if item.background]
         if not rows:
             return None
         result = np.zeros(len(self.names), dtype=np.bool_)
@@ -127,9 +149,7 @@ class ClassBank:
     @functools.cached_property
     def thresholds(self) -> npt.NDArray[np.float32] | None:
         """(C,) least score of each class, NaN where it has none; None where no class has one."""
-        known = {
-            self.lookup.row(name): item.threshold for name, item in self.info.items() if item.threshold is not None
-        }
+        known = {self.index[name]: item.threshold for name, item in self.info.items() if item.threshold is not None}
         if not known:
             return None
         result = np.full(len(self.names), np.nan, dtype=np.float32)
@@ -190,7 +210,7 @@ class ClassBank:
         stored = _KIND.load(path, encoder_digest, MAPPED_BYTES)
         metadata = stored.metadata
         try:
-            read = record.read(stored, whole)
+            read = record.read(stored)
             bank = cls(
                 names=stored.names,
                 embeddings=stored.tensors["embeddings"],
@@ -199,11 +219,11 @@ class ClassBank:
                 info=read.info,
                 history=read.history,
                 stack=read.stack,
-                checked=not stored.checked and not whole,
+                checked=not stored.checked,
             )
+            bank.__dict__["content_digest"] = metadata["content_digest"]  # where the cached property keeps it
+            if not stored.checked:
+                bank.__dict__["_unread"] = stored
+            return bank.verified() if whole else bank
         except (BankError, ValueError, RecursionError) as error:
             raise BankError(f"{path}: {error}") from None
-        if whole and not stored.checked and bank.content_digest != metadata["content_digest"]:
-            raise BankError(f"{path}: content does not match its digest; the file was damaged or changed")
-        bank.__dict__["content_digest"] = metadata["content_digest"]  # where the cached property keeps it
-        return bank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -51,9 +52,10 @@ def diff(a: ClassBank, b: ClassBank) -> Difference:
     known = [(name, a.info.get(name, PLAIN), b.info.get(name, PLAIN)) for name, _, _ in shared]
     added = [name for name in b.names if name not in a.index]
     removed = [name for name in a.names if name not in b.index]
-    renamed = _renamed(a, b, removed, added)
+    renamed = _renamed(a, b, removed, added) if removed and added else {}
+    came = set(renamed.values())
     return Difference(
-        tuple(name for name in added if name not in set(renamed.values())),
+        tuple(name for name in added if name not in came),
         tuple(name for name in removed if name not in renamed),
         renamed,
         reembedded,
@@ -62,10 +64,11 @@ def diff(a: ClassBank, b: ClassBank) -> Difference:
 
 
 def _renamed(a: ClassBank, b: ClassBank, removed: list[str], added: list[str]) -> dict[str, str]:
-    """Pairs with the same row, to the bit; where several have it, none is taken."""
+    """Pairs with the same row, to the bit of its 16-byte digest; where several have it, none is taken."""
     left: dict[bytes, list[str]] = {}
     came: dict[bytes, list[str]] = {}
     for bank, names, rows in ((a, removed, left), (b, added, came)):
         for name in names:
-            rows.setdefault(bank.embeddings[bank.index[name]].tobytes(), []).append(name)
+            row = np.ascontiguousarray(bank.embeddings[bank.index[name]])
+            rows.setdefault(hashlib.blake2b(row.data, digest_size=16).digest(), []).append(name)
     return {old[0]: new[0] for row, old in left.items() if len(old) == 1 and len(new := came.get(row, [])) == 1}

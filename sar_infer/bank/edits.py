@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.groups import before
 from sar_infer.bank.history import Stack, Undo, recorded
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.steps import listed, next_step, set_info, with_step
@@ -23,8 +24,10 @@ def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
     """Remove classes, by name or alias.
 
     Raises:
-        ClassNameError: the bank does not have one.
+        ClassNameError: the bank does not have one, or ``names`` is a single string.
     """
+    if isinstance(names, str):
+        raise ClassNameError(f"expected a list of names to remove, got the string {names!r:.80}")
     rows = np.unique(np.array([bank.lookup.find(name) for name in names], dtype=np.int64))
     if not rows.size:
         return bank
@@ -32,8 +35,8 @@ def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
     kept[rows] = False
     gone = Stack(PackedNames.of(bank.names[row] for row in rows.tolist()), bank.embeddings[rows], rows)
     info = dict(bank.info)
-    before = {name: info.pop(name) for name in gone.names if name in info}
-    undo = Undo(removed=len(rows), info=before)
+    had = {row: info.pop(name) for row, name in zip(rows.tolist(), gone.names, strict=True) if name in info}
+    undo = Undo(removed=len(rows), info=before(had))
     step = next_step(bank, "remove", f"removed {listed(gone.names)}", by, undo)
     history, stack = recorded(bank.history, bank.retired.pushed(gone), step)
     names_kept = [name for name, keep in zip(bank.names, kept.tolist(), strict=True) if keep]
@@ -65,7 +68,7 @@ def rename(bank: ClassBank, old: str, new: str, *, by: str = "") -> ClassBank:
     aliases = tuple(alias for alias in was.aliases if name_key(alias) != name_key(new))
     renamed = dataclasses.replace(was, phrases=() if phrases == (new,) else phrases, aliases=aliases)
     info = dict(bank.info)
-    undo = Undo(renamed={new: name}, info={name: info.pop(name, None)})
+    undo = Undo(renamed={new: name}, info=before({row: info.pop(name, None)}))
     set_info(info, new, renamed)
     names = list(bank.names)
     names[row] = new
@@ -80,14 +83,16 @@ def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") ->
         BankError: an alias is also the name or an alias of another class.
     """
     info = dict(bank.info)
-    before: dict[str, ClassInfo | None] = {}
+    had: dict[int, ClassInfo | None] = {}
     for text, wanted in changes.items():
-        name = bank.names[bank.lookup.find(text)]
+        row = bank.lookup.find(text)
+        name = bank.names[row]
         was = info.get(name, PLAIN)
         now = dataclasses.replace(wanted, phrases=was.phrases, added=was.added)
         if now != was:
-            before.setdefault(name, info.get(name))
+            had.setdefault(row, info.get(name))
             set_info(info, name, now)
-    if not before:
+    if not had:
         return bank
-    return with_step(bank, "amend", f"changed {listed(tuple(before))}", by, Undo(info=before), info=info)
+    summary = f"changed {listed([bank.names[row] for row in had])}"
+    return with_step(bank, "amend", summary, by, Undo(info=before(had)), info=info)

@@ -6,7 +6,8 @@ A hundred thousand classes that came in one step, and differ from plain ones in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,14 +17,28 @@ from sar_infer.errors import BankError
 from sar_infer.packed_names import PackedNames
 
 _ROWS = "rows"
+Item = TypeVar("Item", ClassInfo, ClassInfo | None)
+Ranges = tuple[tuple[int, int], ...]
+"""Pairs of a first row and the one behind the last."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """What classes had before a step, by their rows then; None is nothing."""
+
+    rows: Ranges
+    info: ClassInfo | None = None
+
+
+def before(found: Mapping[int, ClassInfo | None]) -> tuple[Before, ...]:
+    """The same, by row, put together."""
+    return tuple(Before(rows, item) for item, rows in _alike(found).items())
 
 
 def write(info: Mapping[str, ClassInfo], rows: Mapping[str, int]) -> list[dict[str, Any]]:
     """A JSON object for each kind of class, in the order of their first rows."""
-    alike: dict[ClassInfo, list[int]] = {}
-    for name, item in info.items():
-        alike.setdefault(item, []).append(rows[name])
-    found = [{_ROWS: _ranges(places), **sparse(item)} for item, places in alike.items()]
+    alike = _alike({rows[name]: item for name, item in info.items()})
+    found = [{_ROWS: places, **sparse(item)} for item, places in alike.items()]
     return sorted(found, key=lambda group: group[_ROWS][0])
 
 
@@ -54,8 +69,16 @@ def read(content: Any, names: PackedNames) -> dict[str, ClassInfo]:
     return info
 
 
-def _ranges(rows: list[int]) -> list[list[int]]:
-    """Ascending rows as ranges, each with the row behind its last one."""
+def _alike(found: Mapping[int, Item]) -> dict[Item, Ranges]:
+    """The rows of each item."""
+    alike: dict[Item, list[int]] = {}
+    for row, item in found.items():
+        alike.setdefault(item, []).append(row)
+    return {item: _ranges(rows) for item, rows in alike.items()}
+
+
+def _ranges(rows: list[int]) -> Ranges:
     places = np.sort(np.array(rows, dtype=np.int64))
     breaks = np.flatnonzero(np.diff(places) != 1) + 1
-    return [[int(part[0]), int(part[-1]) + 1] for part in np.split(places, breaks)]
+    starts, ends = places[[0, *breaks]], places[[*(breaks - 1), -1]] + 1
+    return tuple(zip(starts.tolist(), ends.tolist(), strict=True))

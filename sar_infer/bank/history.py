@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank.info import ClassInfo, sparse
+from sar_infer.bank.groups import Before
+from sar_infer.bank.info import sparse
 from sar_infer.packed_names import PackedNames
 
 UNDO_STEPS = 64
@@ -32,15 +33,14 @@ class Undo:
         removed: Rows on the stack, on top, that go back to their positions.
         replaced: Rows on the stack, below, that take the place of those at their positions.
         renamed: Old name by new name.
-        info: What classes had before, by their names then; None where that was nothing. It takes the place of what
-            they have.
+        info: What classes had before, which takes the place of what they have.
     """
 
     appended: int = 0
     removed: int = 0
     replaced: int = 0
     renamed: Mapping[str, str] = field(default_factory=dict)
-    info: Mapping[str, ClassInfo | None] = field(default_factory=dict)
+    info: tuple[Before, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -126,6 +126,9 @@ def step_to_json(step: Step) -> dict[str, Any]:
     if step.undo is not None:
         undo = sparse(step.undo)
         if step.undo.info:
-            undo["info"] = {name: None if info is None else sparse(info) for name, info in step.undo.info.items()}
+            undo["info"] = [
+                {"rows": group.rows} | ({} if group.info is None else {"info": sparse(group.info)})
+                for group in step.undo.info
+            ]
         content["undo"] = undo
     return content

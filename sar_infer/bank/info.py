@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ class ClassInfo:
         added: UTC time in ISO form when it came, or got its present row, at run time; None for the bundle's own.
 
     Raises:
-        BankError: a phrase or an alias is empty, or the threshold is out of range.
+        BankError: a phrase or an alias is empty, no text, or has a control character, or the threshold is out of range.
     """
 
     phrases: tuple[str, ...] = ()
@@ -33,10 +34,20 @@ class ClassInfo:
     def __post_init__(self) -> None:
         for what, texts in (("phrase", self.phrases), ("alias", self.aliases)):
             for text in texts:
-                if not text.strip():
-                    raise BankError(f"a class has an empty {what}")
+                _check(what, text)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BankError(f"expected a threshold of 0..1, got {self.threshold}")
+
+
+def _check(what: str, text: str) -> None:
+    """As class names are checked: control characters, and halves of surrogate pairs, which no file can hold."""
+    if not text.strip():
+        raise BankError(f"a class has an empty {what}")
+    kinds = () if text.isprintable() else {unicodedata.category(character) for character in text}
+    if "Cc" in kinds:
+        raise BankError(f"{what} {text!r:.80} has a control character")
+    if "Cs" in kinds:
+        raise BankError(f"{what} {text!r:.80} is not text in UTF-8")
 
 
 PLAIN = ClassInfo()

@@ -21,7 +21,7 @@ class Lookup:
         info: Sparse.
 
     Raises:
-        BankError: ``info`` knows a class that there is not, or an alias stands for another class already.
+        BankError: an alias stands for another class already.
     """
 
     def __init__(self, names: Sequence[str], info: Mapping[str, ClassInfo]) -> None:
@@ -35,9 +35,10 @@ class Lookup:
             self._rows[key] = row
         self._aliases: dict[str, int] = {}
         for name, item in info.items():
-            row = self.row(name)
-            for alias in item.aliases:
-                self._add_alias(alias, row)
+            owner = self.name(name) if item.aliases else None
+            if owner is not None:
+                for alias in item.aliases:
+                    self._add_alias(alias, owner)
 
     def name(self, text: str) -> int | None:
         """The row of the class with this name; among names that differ in case or space alone, the last."""
@@ -45,16 +46,9 @@ class Lookup:
         alike = (row for row in self._alike.get(key, ()) if self._names[row] == text)
         return next(alike, self._rows.get(key))
 
-    def row(self, name: str) -> int:
-        """The row of the class with exactly this name.
-
-        Raises:
-            BankError: there is none.
-        """
-        row = self.name(name)
-        if row is None or self._names[row] != name:
-            raise BankError(f"info of class {name!r:.80}, which the bank does not have")
-        return row
+    def is_ambiguous(self, text: str) -> bool:
+        """Whether several names are this one but for case and space."""
+        return name_key(text) in self._alike
 
     def alias(self, text: str) -> int | None:
         """The row of the class that has this among its other names."""

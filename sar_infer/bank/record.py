@@ -62,8 +62,10 @@ def tensors(stack: Stack) -> Tensors:
     return {_ROWS: stack.rows, _NAMES: names.data, _OFFSETS: names.offsets, _POSITIONS: stack.positions}
 
 
-def read(stored: Stored, whole: bool) -> Record:
+def read(stored: Stored, whole: bool = False) -> Record:
     """Read and check a record; ``whole`` checks the digest where rows were mapped, too.
+
+    Version 1 had phrases in ``provenance``; they come as info.
 
     Raises:
         BankError: damaged.
@@ -74,7 +76,7 @@ def read(stored: Stored, whole: bool) -> Record:
     if not isinstance(provenance, dict):
         raise BankError("field provenance: expected an object")
     if found["schema_version"] == "1":
-        return Record(provenance, {}, (), None)
+        return _first_version(provenance, stored.names)
     for key in ("info", "history", "record_digest"):
         if key not in found:
             raise BankError(f"metadata has no {key!r}")
@@ -98,12 +100,26 @@ def check_stack(history: tuple[Step, ...], stack: Stack, dim: int) -> None:
     """
     if [step.n for step in history] != list(range(1, len(history) + 1)):
         raise BankError("the steps of its history are not numbered from 1 on")
+    for step in history:
+        leads_back = step.to is not None and 0 <= step.to < step.n and step.undo is None
+        if not (leads_back if step.action == "rollback" else step.to is None):
+            raise BankError(f"step {step.n} of its history is no sound {step.action}")
     undos = [step.undo for step in history if step.undo is not None]
     counts = [count for undo in undos for count in (undo.appended, undo.removed, undo.replaced)]
     if min(counts, default=0) < 0 or sum(undo.rows for undo in undos) != len(stack):
         raise BankError(f"the history does not account for the {len(stack)} rows that are kept to undo it")
     if stack.rows.shape != (len(stack), dim) or stack.positions.shape != (len(stack),):
         raise BankError(f"rows kept to undo the history: expected ({len(stack)}, {dim}), got {stack.rows.shape}")
+
+
+def _first_version(provenance: dict[str, Any], names: PackedNames) -> Record:
+    try:
+        phrases = build(Mapping[str, tuple[str, ...]], provenance.pop("phrases", {}), "provenance.phrases")
+    except BundleError as error:
+        raise BankError(str(error)) from None
+    known = {name: texts for name, texts in phrases.items() if texts not in ((), (name,))}
+    there = known.keys() & set(names) if known else ()
+    return Record(provenance, {name: ClassInfo(phrases=known[name]) for name in known if name in there}, (), None)
 
 
 def _stack(kept: Tensors) -> Stack | None:

@@ -32,20 +32,30 @@ def nearest(bank: ClassBank, rows: Floats, k: int) -> tuple[npt.NDArray[np.intp]
     Returns:
         Rows of the bank (N, k) and their cosines (N, k), the largest first, ties in the bank's order.
     """
-    count = max(0, min(k, len(bank.names)))
+    return nearest_rows(bank.embeddings, rows, k)
+
+
+def nearest_rows(embeddings: Floats, rows: Floats, k: int) -> tuple[npt.NDArray[np.intp], Floats]:
+    """As ``nearest``, among unit rows (C, D)."""
+    count = max(0, min(k, len(embeddings)))
     found = np.empty((len(rows), count), dtype=np.intp)
     best = np.empty((len(rows), count), dtype=np.float32)
     for start in range(0, len(rows), _ROWS):
         part = slice(start, start + _ROWS)
-        found[part], best[part] = _nearest(bank, rows[part], count)
+        found[part], best[part] = _nearest(embeddings, rows[part], count)
     return found, best
 
 
-def _nearest(bank: ClassBank, rows: Floats, count: int) -> tuple[npt.NDArray[np.intp], Floats]:
+def at_even_steps(count: int, most: int) -> npt.NDArray[np.intp]:
+    """Up to ``most`` different places of ``count``, from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))
+
+
+def _nearest(embeddings: Floats, rows: Floats, count: int) -> tuple[npt.NDArray[np.intp], Floats]:
     found = np.empty((len(rows), 0), dtype=np.intp)
     best = np.empty((len(rows), 0), dtype=np.float32)
-    for start in range(0, len(bank.names), _CLASSES):
-        similar = rows @ bank.embeddings[start : start + _CLASSES].T
+    for start in range(0, len(embeddings), _CLASSES):
+        similar = rows @ embeddings[start : start + _CLASSES].T
         columns = np.arange(similar.shape[1])
         if 0 < count < len(columns):  # what no row has among its best is left out before anything is sorted
             edge = np.partition(similar, -count, axis=1)[:, -count, np.newaxis]

@@ -18,7 +18,12 @@ def with_step(bank: ClassBank, action: Action, summary: str, by: str, undo: Undo
 
 
 def next_step(bank: ClassBank, action: Action, summary: str, by: str, undo: Undo, at: str | None = None) -> Step:
-    """The step of history after the bank's last one."""
+    """The step of history after the bank's last one; only a bank that was checked to the last byte gets one.
+
+    Raises:
+        BankError: the file that it was loaded from was damaged or changed.
+    """
+    bank.verified()
     return Step(len(bank.history) + 1, at or utc_now(), action, summary, by, undo=undo)
 
 

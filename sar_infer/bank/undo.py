@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.groups import Before
 from sar_infer.bank.history import UNDO_STEPS, Stack, Step, Undo
-from sar_infer.bank.info import ClassInfo
-from sar_infer.bank.steps import utc_now
+from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.steps import set_info, utc_now
 from sar_infer.errors import BankError, InputError
 
 _UNFIT = "its history does not fit its classes; the file was damaged or changed"
@@ -40,7 +41,7 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
         InputError: there is no such step, another rollback took it back, or what undoing takes is not kept any more.
         BankError: the history does not fit the bank.
     """
-    plan = _plan(bank.history, to)
+    plan = _plan(bank.verified().history, to)
     if not plan:
         return bank
     state = _State(list(bank.names), bank.embeddings, bank.info, bank.retired)
@@ -53,6 +54,12 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
     return dataclasses.replace(
         bank, names=state.names, embeddings=state.rows, info=state.info, history=tuple(history), stack=state.stack
     )
+
+
+def settled(bank: ClassBank) -> ClassBank:
+    """The bank with its history as text alone: nothing can be undone, and no row is kept for it."""
+    history = tuple(dataclasses.replace(step, undo=None) for step in bank.verified().history)
+    return dataclasses.replace(bank, history=history, stack=None)
 
 
 def _plan(history: tuple[Step, ...], to: int) -> dict[int, Undo]:
@@ -72,8 +79,8 @@ def _plan(history: tuple[Step, ...], to: int) -> dict[int, Undo]:
                 raise InputError(f"step {to} was taken back by step {step.n}; it cannot be brought back")
         else:
             raise InputError(
-                f"step {step.n} cannot be taken back any more (undoing is kept for {UNDO_STEPS} steps); "
-                f"the earliest to go back to is {step.n}"
+                f"step {step.n} cannot be undone any more (undoing is kept for {UNDO_STEPS} steps, and not in a frozen "
+                f"bundle); the earliest to go back to is {step.n}"
             )
     return plan
 
@@ -93,7 +100,8 @@ def _undone(state: _State, undo: Undo) -> _State:
     if undo.renamed:
         names = [undo.renamed.get(name, name) for name in names]
     present = set(names)
-    info = {name: item for name, item in {**state.info, **undo.info}.items() if item is not None and name in present}
+    info = {name: item for name, item in state.info.items() if name in present}
+    _give_back(info, undo.info, names)
     return _State(names, rows, info, stack[:base])
 
 
@@ -111,6 +119,18 @@ def _put_back(
     result[back], result[~back] = gone.rows, rows
     returning, staying = iter(gone.names), iter(names)
     return [next(returning if here else staying) for here in back.tolist()], result
+
+
+def _give_back(info: dict[str, ClassInfo], had: tuple[Before, ...], names: list[str]) -> None:
+    """What the classes of a step had, into what is known now; a class is in one group at most."""
+    ranges = [(start, stop, group.info) for group in had for start, stop in group.rows]
+    if any(not 0 <= start < stop <= len(names) for start, stop, _ in ranges) or (
+        sum(stop - start for start, stop, _ in ranges) > len(names)
+    ):
+        raise BankError(_UNFIT)
+    for start, stop, item in ranges:
+        for name in names[start:stop]:
+            set_info(info, name, item or PLAIN)
 
 
 def _check_positions(stack: Stack, count: int) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sar_infer.artefact import canonical_digest
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Form, Packed, answered, flawed
-from sar_infer.bulk.places import filesystem, is_url, one_line
+from sar_infer.bulk.places import filesystem, is_url, one_line, patiently
 from sar_infer.classifier import Classifier
 from sar_infer.decoding import decode_picture
 from sar_infer.errors import BundleError, DeviceError, ImageError, InputError
@@ -133,6 +133,8 @@ class Answerer:
             return decode_picture(content, self._manifest.preprocess)
         except ImageError as error:
             return Flaw(error.kind, str(error))
+        except MemoryError:
+            return Flaw("size", "too large: there is too little memory to decode it")
 
     def _encode(self, pixels: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         try:
@@ -162,7 +164,7 @@ def _checked(source: str | bytes | Flaw) -> str | bytes | Flaw:
             file = Path(source)
             return _too_large() if file.is_file() and file.stat().st_size > MOST_BYTES else source
         system, path = filesystem(source)
-        content: bytes = system.cat_file(path, start=0, end=MOST_BYTES + 1)
+        content: bytes = patiently(lambda: system.cat_file(path, start=0, end=MOST_BYTES + 1))
         return content if len(content) <= MOST_BYTES else _too_large()
     except InputError as error:
         return Flaw("unreadable", str(error).removeprefix(f"{source}: "))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from sar_infer.artefact import canonical_digest
@@ -39,16 +39,16 @@ class Unit(Protocol):
     def count(self) -> int | None:
         """How many inputs, where that is known before they are read."""
 
-    def items(self) -> Iterator[Item]:
-        """The inputs; what cannot be read is an item with its flaw, never an exception."""
+    def items(self) -> Iterator[Item | None]:
+        """The inputs; what cannot be read is an item with its flaw, never an exception; None = passed over."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A container that cannot be listed: one input, whose row says why."""
+    """A container that cannot be listed: one input, whose row says why; it is the same one for whatever reason."""
 
     place: str
-    reason: str
+    reason: str = field(compare=False)
 
     @property
     def count(self) -> int:
@@ -70,17 +70,14 @@ class Piece:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of what the piece reads; another for other inputs."""
-        fields: dict[str, Any] = dataclasses.asdict(self.unit)  # type: ignore[call-overload]
-        return canonical_digest({"kind": type(self.unit).__name__, "number": self.number, **_escaped(fields)})
+        known = [field.name for field in dataclasses.fields(self.unit) if field.compare]  # type: ignore[arg-type]
+        fields = {name: _text(getattr(self.unit, name)) for name in known}
+        return canonical_digest({"kind": type(self.unit).__name__, "number": self.number, **fields})
 
 
 def printable(name: str | os.PathLike[str]) -> str:
     """A name as a key: file names that are no UTF-8 get backslashes, so that any program can read the row."""
     return os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _escaped(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: _text(value) for name, value in fields.items()}
 
 
 def _text(value: Any) -> Any:

@@ -2,51 +2,57 @@
 
 A process decodes, encodes and ranks in one thread. A piece is cut into batches, so that one large shard keeps all of
 them busy; batches come back in order and a bounded number is on the way. If a process dies, a picture that crashes its
-decoder say, what was on the way is tried again alone, in halves, until the culprit is found and set aside.
+decoder say, what was on the way is tried again in one process alone, in halves, until the culprit is found and set
+aside.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import signal
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
-from typing import Any
+from multiprocessing import get_context
+from typing import TypeVar
 
-from sar_infer.bulk.answers import Answerer, Answers, Recipe
+from sar_infer.bulk.answers import Answers, Recipe
 from sar_infer.bulk.items import Flaw, Item, Piece
 from sar_infer.bulk.outputs.rows import Form, Packed
+from sar_infer.bulk.places import one_line
 from sar_infer.bulk.progress import Progress
+from sar_infer.bulk.signals import waiting
 from sar_infer.bulk.work import Work, batches
+from sar_infer.bulk.worker import answer, begin, ready
 from sar_infer.errors import DeviceError, SarInferError
 
+Value = TypeVar("Value")
 Batch = tuple[Item, ...]
 _AHEAD = 4
 """Batches on the way for each process."""
 _AHEAD_BYTES = 256 * 2**20
 """Of images that this process has read for them."""
-_worker: list[Any] = []
-"""In a process of the pool: the answerer and the form, or why there is none."""
 
 
-def run_local(work: Work, recipe: Recipe, form: Form, workers: int, batch_size: int, progress: Progress) -> None:
-    """Write the parts of all pieces that are left, one after the other.
+def run_local(
+    work: Work, recipe: Recipe, form: Form, workers: int, batch_size: int, progress: Progress
+) -> dict[int, str]:
+    """Write the parts of all pieces that are left, one after the other; their names by piece.
 
     Raises:
         SarInferError: a worker cannot start, the encoder fails, or a part cannot be written.
     """
+    written: dict[int, str] = {}
     with _Pool(recipe, form, workers) as pool:
-        cut = ((piece, batch) for piece in work.left() for batch in batches(piece, batch_size))
+        left = work.left(progress.warn)
+        cut = ((piece, batch) for piece in left for batch in batches(piece, batch_size, progress.pass_over))
         for piece, group in itertools.groupby(pool.in_order(cut), key=lambda pair: pair[0]):
             with work.job.store.stage(work.job.part(piece)) as path:
                 form.write(path, _packed(group, progress))
+            written[piece.number] = work.job.part(piece)
             progress.finished()
+    return written
 
 
 def _packed(answered: Iterable[tuple[Piece, Answers]], progress: Progress) -> Iterator[Packed]:
@@ -65,11 +71,13 @@ class _Pool:
     def __init__(self, recipe: Recipe, form: Form, workers: int) -> None:
         self._recipe, self._form, self._workers = recipe, form, workers
         self._pool = self._opened(workers)
+        self._lone: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> _Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close_lone()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def in_order(self, work: Iterable[tuple[Piece, Batch]]) -> Iterator[tuple[Piece, Answers]]:
@@ -85,37 +93,67 @@ class _Pool:
     def _first(self, waiting: deque[tuple[Piece, Batch, Future[Answers]]]) -> Iterator[tuple[Piece, Answers]]:
         piece, batch, future = waiting.popleft()
         try:
-            yield piece, future.result()
-        except BrokenProcessPool:
+            answers = future.result()
+        except SarInferError:
+            raise
+        except Exception:  # a process died, or raised what nobody has thought of
             yield from ((piece, answers) for answers in self._alone(batch))
+        else:
+            self._close_lone()
+            yield piece, answers
 
     def _submit(self, batch: Batch) -> Future[Answers]:
         try:
-            return self._pool.submit(_answer, batch)
+            return _submitted(self._pool, answer, batch)
         except BrokenProcessPool:
             self._pool.shutdown(wait=False)
             self._pool = self._opened(self._workers)
-            return self._pool.submit(_answer, batch)
+            return _submitted(self._pool, answer, batch)
 
     def _alone(self, batch: Batch) -> Iterator[Answers]:
         """Answers of a batch that was on the way when a process died: of all inputs but those that kill one again."""
         try:
-            with self._opened(1) as pool:
-                answers = pool.submit(_answer, batch).result()
+            found = [self._in_lone(batch)]
+        except SarInferError:
+            raise
+        except Exception as error:
+            half = len(batch) // 2
+            if half:
+                yield from self._alone(batch[:half])
+                yield from self._alone(batch[half:])
+                return
+            found = [self._without(item, error) for item in batch]
+        yield from found
+
+    def _without(self, item: Item, error: Exception) -> Answers:
+        died = isinstance(error, BrokenProcessPool)
+        reason = "died: memory, or its decoder" if died else f"failed: {one_line(error)}"
+        try:
+            return self._in_lone((Item(item.key, Flaw("crash", f"the process that read it {reason}")),))
+        except SarInferError:
+            raise
+        except Exception as again:
+            raise DeviceError(f"a worker fails, whatever it is given: {one_line(again)}") from None
+
+    def _in_lone(self, batch: Batch) -> Answers:
+        """In one process beside the others, which is kept as long as it lives and there is something for it."""
+        if self._lone is None:
+            self._lone = self._opened(1)
+        try:
+            return _submitted(self._lone, answer, batch).result()
         except BrokenProcessPool:
-            if len(batch) == 1:
-                batch = (Item(batch[0].key, Flaw("crash", "the process that read it died: memory, or its decoder")),)
-                yield from self._alone(batch)
-            else:
-                yield from self._alone(batch[: len(batch) // 2])
-                yield from self._alone(batch[len(batch) // 2 :])
-        else:
-            yield answers
+            self._close_lone()
+            raise
+
+    def _close_lone(self) -> None:
+        if self._lone is not None:
+            self._lone.shutdown(wait=False, cancel_futures=True)
+            self._lone = None
 
     def _opened(self, workers: int) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (self._recipe, self._form))
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), begin, (self._recipe, self._form))
         try:
-            pool.submit(_ready).result()
+            _submitted(pool, ready).result()
         except BrokenProcessPool:
             raise DeviceError(
                 "no worker can start: a process died while it opened the bundle; too little memory?"
@@ -123,37 +161,11 @@ class _Pool:
         return pool
 
 
+def _submitted(pool: ProcessPoolExecutor, task: Callable[..., Value], *given: object) -> Future[Value]:
+    """A task for a pool. Processes that this starts never hear of Ctrl-C, not even while Python starts in them."""
+    with waiting(signal.SIGINT):
+        return pool.submit(task, *given)
+
+
 def _size(batch: Batch) -> int:
     return sum(len(item.source) for item in batch if isinstance(item.source, bytes))
-
-
-def _begin(recipe: Recipe, form: Form) -> None:
-    """In a new process: open the bundle; the parent decides when it ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        answerer = Answerer(recipe)
-        answerer.start()
-        _worker.append((answerer, form))
-    except SarInferError as error:
-        _worker.append(error)
-
-
-def _end_with_parent() -> None:
-    """Killed parents leave their processes waiting for ever."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _ready() -> None:
-    if isinstance(_worker[0], SarInferError):
-        raise _worker[0]
-
-
-def _answer(batch: Batch) -> Answers:
-    _ready()
-    answerer: Answerer = _worker[0][0]
-    return answerer.answer(batch, _worker[0][1])

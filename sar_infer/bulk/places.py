@@ -6,11 +6,20 @@ server that a stranger chose, no archive inside an archive, no cache.
 
 from __future__ import annotations
 
+import io
 import re
-from typing import IO, Any
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from sar_infer.errors import InputError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Value = TypeVar("Value")
 PROTOCOLS = {
     "s3": "s3fs",
     "gs": "gcsfs",
@@ -21,7 +30,11 @@ PROTOCOLS = {
     "memory": "fsspec",
 }
 """URL schemes, and the package that each needs."""
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::.*://)")
+_WAITS = (0.5, 1.0, 2.0)
+"""Seconds before a call to storage that failed is made again."""
+_FINAL = (InputError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Failures that waiting does not mend."""
 
 
 def is_url(place: str) -> bool:
@@ -76,8 +89,7 @@ def open_binary(place: str) -> IO[bytes]:
     if not is_url(place):
         return open(place, "rb")  # noqa: PTH123 - the caller closes it
     system, path = filesystem(place)
-    stream: IO[bytes] = system.open(path, "rb")
-    return stream
+    return io.BufferedReader(_Patient(patiently(lambda: system.open(path, "rb"))), 2**20)
 
 
 def size_of(place: str) -> int:
@@ -87,8 +99,54 @@ def size_of(place: str) -> int:
         InputError: see ``filesystem``.
         OSError: it cannot be read; storage may raise errors of its own.
     """
-    with open_binary(place) as stream:
-        return stream.seek(0, 2)
+    if not is_url(place):
+        found = Path(place).stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise OSError("not a file")
+        return found.st_size
+    system, path = filesystem(place)
+    return int(patiently(lambda: system.size(path)))
+
+
+def patiently(call: Callable[[], Value]) -> Value:
+    """What a call to storage gives; a failure that may pass is waited out, for some seconds."""
+    for seconds in _WAITS:
+        try:
+            return call()
+        except _FINAL:
+            raise
+        except Exception:  # every storage has errors of its own
+            time.sleep(seconds)
+    return call()
+
+
+class _Patient(io.RawIOBase):
+    """A stream from storage whose reads are repeated when they fail; its position moves only when one has succeeded."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        content = patiently(lambda: self._stream.read(len(view)))
+        view[: len(content)] = content
+        return len(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def one_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sar_infer.bulk.items import Piece
 from sar_infer.errors import SarInferError
 
+_CLEAR = "\x1b[K"
 _EVERY_TTY, _EVERY_LINE = 0.5, 10.0
 
 
@@ -27,7 +28,7 @@ class Progress:
         self._every = _EVERY_TTY if self._terminal else _EVERY_LINE
         self._start = self._last = time.monotonic()
         self._expected: list[_Total] = []
-        self.inputs = self.rejected = self.pieces = 0
+        self.inputs = self.rejected = self.pieces = self.passed_over = 0
 
     def count(self, inputs: int, rejected: int) -> None:
         """Some inputs are done."""
@@ -37,6 +38,14 @@ class Progress:
         if self._shown and now - self._last >= self._every:
             self._last = now
             self._print(self.text())
+
+    def pass_over(self, members: int = 1) -> None:
+        """Something in a shard is no image."""
+        self.passed_over += members
+
+    def warn(self, text: str) -> None:
+        """A line of its own."""
+        sys.stderr.write(("\r" + _CLEAR if self._terminal else "") + f"Warning: {text}\n")
 
     def finished(self) -> None:
         """A piece is committed."""
@@ -61,17 +70,22 @@ class Progress:
     def text(self) -> str:
         """``1,234 of 10,000 done, 2 set aside, 56.7/s, 0:02:35 left``."""
         rate = self.inputs / max(self.seconds, 1e-9)
-        total = self._expected[0] if self._expected else _Total(None, 0)
-        of = "" if total.inputs is None else f" of {total.inputs:,}"
+        total = self._expected[0] if self._expected else None
+        of = "" if total is None or total.inputs is None else f" of {total.inputs:,}"
         text = f"{self.inputs:,}{of} done, {self.rejected:,} set aside, {rate:,.1f}/s"
-        counts = (self.inputs, total.inputs) if total.inputs is not None else (self.pieces, total.pieces)
-        if share := counts[0] / max(counts[1], 1):  # by pieces where nobody knows how many images a tar has
+        if total is not None and (share := self._share(total)):
             left = round(max(0.0, self.seconds * (1 / share - 1)))
             text += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         return text
 
+    def _share(self, total: _Total) -> float:
+        """What of all is done; by pieces where nobody knows how many images a tar has."""
+        if total.inputs is None:
+            return self.pieces / max(total.pieces, 1)
+        return self.inputs / max(total.inputs, 1)
+
     def _print(self, text: str) -> None:
-        sys.stderr.write(f"\r{text}\x1b[K" if self._terminal else f"{text}\n")
+        sys.stderr.write(f"\r{text}{_CLEAR}" if self._terminal else f"{text}\n")
         sys.stderr.flush()
 
 

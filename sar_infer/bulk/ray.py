@@ -21,7 +21,7 @@ from sar_infer.bulk.items import Piece
 from sar_infer.bulk.outputs.rows import Form, Packed
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.work import Work, batches
-from sar_infer.errors import DeviceError, InputError
+from sar_infer.errors import DeviceError, InputError, SarInferError
 
 _LISTING = 0.01
 """Of a CPU: another share than a piece takes, so that Ray does not make one task of listing and work."""
@@ -29,8 +29,10 @@ _open: list[tuple[Recipe, Answerer]] = []
 """In a process of the cluster: what the last piece was answered with."""
 
 
-def run_ray(work: Work, recipe: Recipe, form: Form, tasks: int | None, batch_size: int, progress: Progress) -> None:
-    """Write the parts of all pieces that are left, in any order; inside ``cluster``.
+def run_ray(
+    work: Work, recipe: Recipe, form: Form, tasks: int | None, batch_size: int, progress: Progress
+) -> dict[int, str]:
+    """Write the parts of all pieces that are left, in any order; inside ``cluster``. Returns their names by piece.
 
     Args:
         work: What is left to do.
@@ -41,7 +43,7 @@ def run_ray(work: Work, recipe: Recipe, form: Form, tasks: int | None, batch_siz
         progress: Told of every piece.
 
     Raises:
-        DeviceError: a piece failed, not for the loss of a node.
+        SarInferError: a piece failed, not for the loss of a node.
     """
     import ray.data
 
@@ -50,13 +52,25 @@ def run_ray(work: Work, recipe: Recipe, form: Form, tasks: int | None, batch_siz
     here = str(Path.cwd())
     pieces = ray.data.read_datasource(PieceSource(work, here), num_cpus=_LISTING)
     commit = functools.partial(_commit, here, work, recipe, form, batch_size)
+    written: dict[int, str] = {}
     try:
         for row in pieces.map_batches(commit, batch_size=1, concurrency=tasks, **_resources(recipe)).iter_rows():
             progress.count(int(row["inputs"]), int(row["rejected"]))
+            progress.pass_over(int(row["passed_over"]))
             progress.finished()
+            written[int(row["number"])] = str(row["part"])
     except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[-1][:300]
-        raise DeviceError(f"--engine ray: a piece failed: {reason}") from None
+        if (reason := _reason(error)) is not None:
+            raise reason from None
+        raise DeviceError(f"--engine ray: a piece failed: {str(error).strip().splitlines()[-1][:300]}") from None
+    return written
+
+
+def _reason(error: BaseException | None) -> SarInferError | None:
+    """What a node refused, under all that Ray has wrapped around it."""
+    while error is not None and not isinstance(error, SarInferError):
+        error = getattr(error, "cause", None) or error.__cause__
+    return error
 
 
 @contextlib.contextmanager
@@ -79,8 +93,10 @@ def cluster(address: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"--address {address}: no cluster there ({reason}); start one: ray start --head") from None
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # for _reason
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters is told in one line
     try:
         yield
     finally:
@@ -89,23 +105,24 @@ def cluster(address: str) -> Iterator[None]:
 
 def _commit(
     folder: str, work: Work, recipe: Recipe, form: Form, batch_size: int, block: dict[str, Any]
-) -> dict[str, list[int]]:
+) -> dict[str, list[int | str]]:
     """On a node: answer one piece, and write its part."""
     os.chdir(folder)  # relative paths are the driver's
     piece: Piece = pickle.loads(block["piece"][0])  # noqa: S301 - of this run's own lister
     answerer = _opened(recipe)
-    done = {"inputs": 0, "rejected": 0}
+    progress = Progress()
 
     def packed() -> Iterator[Packed]:
-        for batch in batches(piece, batch_size):
+        for batch in batches(piece, batch_size, progress.pass_over):
             answers = answerer.answer(batch, form)
-            done["inputs"] += answers.inputs
-            done["rejected"] += answers.rejected
+            progress.count(answers.inputs, answers.rejected)
             yield answers.packed
 
-    with work.job.store.stage(work.job.part(piece)) as path:
+    part = work.job.part(piece)
+    with work.job.store.stage(part) as path:
         form.write(path, packed())
-    return {name: [count] for name, count in done.items()}
+    counts = {name: [getattr(progress, name)] for name in ("inputs", "rejected", "passed_over")}
+    return {"number": [piece.number], "part": [part], **counts}
 
 
 def _opened(recipe: Recipe) -> Answerer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,17 @@ from sar_infer import __version__
 from sar_infer.bulk.answers import Answerer, Recipe
 from sar_infer.bulk.items import printable
 from sar_infer.bulk.local import run_local
-from sar_infer.bulk.outputs.finish import Ended, Summary, finish_file, finish_folder, finished, summary_file
+from sar_infer.bulk.outputs.alone import alone
+from sar_infer.bulk.outputs.finish import (
+    Ended,
+    Summary,
+    clear_file,
+    digest_of,
+    finish_file,
+    finish_folder,
+    finished,
+    summary_file,
+)
 from sar_infer.bulk.outputs.job import WHOLE, Job, Shard
 from sar_infer.bulk.outputs.jsonl import JsonLines
 from sar_infer.bulk.outputs.parquet import Parquet, check_parquet
@@ -23,8 +33,7 @@ from sar_infer.bulk.places import is_url
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.sources.listing import Sources
 from sar_infer.bulk.work import Work
-from sar_infer.errors import InputError
-from sar_infer.files import owned
+from sar_infer.errors import InputError, SarInferError
 
 SUFFIXES = (".parquet", ".jsonl")
 """Of an output that is a file; anything else is a folder."""
@@ -87,20 +96,25 @@ def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
     plan.sources.check()
     answerer = Answerer(plan.recipe)
     job, form = _job(plan, answerer, parquet)
-    with _alone(plan):
-        if plan.file and (summary := _finished(plan.file, job, plan.resume)):
+    with alone(job, plan.out, whole=plan.file is not None):
+        if plan.file and (summary := _finished(plan, plan.file, job)):
             return summary
         with _ready(engine):
-            work = Work(plan.sources, job, job.begin(plan.sources.pieces(), resume=plan.resume))
+            work = Work(plan.sources, job, job.begin(plan.sources.pieces, resume=plan.resume))
             job.clear()
             if plan.file:
+                clear_file(plan.file)
                 summary_file(plan.file).unlink(missing_ok=True)
             progress.expect(work.left)
             try:
-                _work_off(work, answerer.recipe, form, engine, progress)
+                written = _work_off(work, answerer.recipe, form, engine, progress)
+            except SarInferError:
+                if not progress.inputs:
+                    job.abandon()
+                raise
             finally:
                 progress.close()
-        return _finish(plan, work, form, progress)
+        return _finish(plan, work, written, form, progress)
 
 
 def _job(plan: Plan, answerer: Answerer, parquet: bool) -> tuple[Job, Form]:
@@ -130,22 +144,15 @@ def _store(plan: Plan) -> Store:
     return LocalFolder(plan.file.with_name(f".{plan.file.name}.parts"))
 
 
-@contextlib.contextmanager
-def _alone(plan: Plan) -> Iterator[None]:
-    """One process for each shard of an output on this machine; in storage two would only do the same twice."""
-    if is_url(plan.out):
-        yield
-        return
-    with owned(Path(plan.shard.named(plan.out))):
-        yield
-
-
-def _finished(file: Path, job: Job, resume: bool) -> Summary | None:
+def _finished(plan: Plan, file: Path, job: Job) -> Summary | None:
     """The summary, if a run that is resumed was complete; what it left is cleared away."""
-    summary = finished(file, job.settings)
-    if summary is not None and resume:
+    found = finished(file, job.settings)
+    if found is not None and plan.resume:
+        if digest_of(job.part(piece) for piece in plan.sources.pieces(job.shard.has)) != found[1]:
+            raise InputError(f"{file}: its inputs have changed since it was finished; choose another --out")
+        clear_file(file)
         _remove_parts(job)
-        return summary
+        return found[0]
     if file.exists() and not job.store.names():
         raise InputError(f"{file}: exists; choose another --out")
     return None
@@ -160,19 +167,19 @@ def _ready(engine: Engine) -> contextlib.AbstractContextManager[None]:
     return cluster(engine.address)
 
 
-def _work_off(work: Work, recipe: Recipe, form: Form, engine: Engine, progress: Progress) -> None:
+def _work_off(work: Work, recipe: Recipe, form: Form, engine: Engine, progress: Progress) -> dict[int, str]:
+    """The parts that were written, by piece."""
     if engine.kind == "ray":
         from sar_infer.bulk.ray import run_ray
 
-        run_ray(work, recipe, form, engine.workers, engine.batch_size, progress)
-    else:
-        run_local(work, recipe, form, engine.workers or 1, engine.batch_size, progress)
+        return run_ray(work, recipe, form, engine.workers, engine.batch_size, progress)
+    return run_local(work, recipe, form, engine.workers or 1, engine.batch_size, progress)
 
 
-def _finish(plan: Plan, work: Work, form: Form, progress: Progress) -> Summary:
+def _finish(plan: Plan, work: Work, written: Mapping[int, str], form: Form, progress: Progress) -> Summary:
     job = work.job
-    parts = job.parts(plan.sources.pieces())
-    ended = Ended(progress.inputs, progress.seconds, len(work.done))
+    parts = job.parts({**work.done, **written})  # not listed again: what was out of reach then may be there now
+    ended = Ended(progress.inputs, progress.seconds, len(work.done), progress.passed_over)
     if plan.file is None:
         return finish_folder(job, form, parts, ended)
     summary = finish_file(plan.file, job, form, parts, ended)

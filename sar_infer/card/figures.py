@@ -56,18 +56,22 @@ def confidence(manifest: Manifest) -> Iterator[str]:
     )
     found = manifest.passport.calibration
     if found is not None:
-        yield "\n".join(f"- {line}" for line in _calibration(found))
+        yield "\n".join(f"- {line}" for line in _calibration(found, manifest))
 
 
-def _calibration(found: Calibration) -> Iterator[str]:
+def _calibration(found: Calibration, manifest: Manifest) -> Iterator[str]:
+    """Of sets and thresholds only what the bundle still has."""
     way = "cross-fitted" if found.cross_fitted else f"measured on {found.measured_on:,} others"
     yield f"Fitted on {found.fitted_on:,} held-out photos of {escaped(found.dataset)}, {way}."
     yield f"Expected calibration error {found.error_before:.2%} before, {found.error_after:.2%} after."
     for wanted, reached in found.coverage.items():
+        if wanted not in manifest.conformal:
+            continue
         size = f", {found.set_size[wanted]:.1f} classes a set" if wanted in found.set_size else ""
         yield f"Conformal sets for a coverage of {escaped(wanted)}: {reached:.3f} reached{size}."
     for way, area in found.unknown_auroc.items():
-        yield f"Photos of unknown classes told apart by {escaped(way)}: AUROC {area:.3f}."
+        if way in manifest.thresholds:
+            yield f"Photos of unknown classes told apart by {escaped(way)}: AUROC {area:.3f}."
 
 
 def precisions(manifest: Manifest) -> Iterator[str]:

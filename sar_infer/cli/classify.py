@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer import __version__
-from sar_infer.cli.bulk import BulkOptions, bulk_options, classify_in_bulk
+from sar_infer.cli.bulk import check_without_out, classify_in_bulk
+from sar_infer.cli.bulk_options import BulkOptions, bulk_options
 from sar_infer.errors import SarInferError
 from sar_infer.inputs import STDIN, expand
 from sar_infer.options import Refusal, one_blas_thread, option
@@ -50,7 +51,8 @@ class Options:
     batch_size: int | None
     profile: bool
     info: bool
-    unknown: Unknown | None
+    unknown: bool
+    unknown_by: Unknown | None
     threshold: float | None
     coverage: float | None
     explain: bool
@@ -62,11 +64,12 @@ class Options:
         Raises:
             InputError: it cannot be meant.
         """
-        return Judging(self.unknown, self.threshold, self.coverage, self.explain)
+        by: Unknown | None = self.unknown_by or ("score" if self.unknown else None)
+        return Judging(by, self.threshold, self.coverage, self.explain)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("images", nargs=-1, metavar="IMAGE...")
+@click.argument("images", nargs=-1, metavar="IMAGE... | SOURCE...")
 @option("--classes", type=click.Path(), help="Text file with further class names, one a line.")
 @option("--only", is_flag=True, help="Choose from the names of --classes alone.")
 @option("--bundle", type=click.Path(), help="Bundle folder.  [default: the one that ships with sar-clip]")
@@ -88,16 +91,12 @@ class Options:
     type=click.IntRange(min=1),
     help="Images encoded together.  [default: 16; with --out 4, on a GPU 64]",
 )
-@option(
-    "--unknown",
-    type=click.Choice(["score", "energy"]),
-    is_flag=False,
-    flag_value="score",
-    help="Say of a photo that it is none of the classes, by the best score, or by the energy of all. Write it behind "
-    "IMAGE, or as --unknown=score.",
-)
+@option("--unknown", is_flag=True, help="Say of a photo whether it is none of the classes.")
+@option("--unknown-by", type=click.Choice(["score", "energy"]),
+        help="The same, by the best score or by the energy of all classes.  [default: score]")  # fmt: skip
 @option("--threshold", type=float, metavar="X", help="With --unknown: least score or largest energy of a known photo.")
-@option("--coverage", type=float, metavar="P", help="Give the set of classes that holds the true one so often, as 0.9.")
+@option("--coverage", type=float, metavar="P",
+        help="Give the prediction set: the classes among which the true one is so often, as 0.9.")  # fmt: skip
 @option("--explain", is_flag=True, help="Say how sure the best class is, and what it is nearest to.")
 @option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on.")
 @bulk_options
@@ -106,9 +105,10 @@ class Options:
 def main(**values: Any) -> None:
     """Classify photos by class names, those of a bundle's bank and any that you write down.
 
-    IMAGE is a file, a folder, a glob pattern, or - for an image on standard input. With --out it may also be a tar
-    shard (webdataset), a Parquet file with the bytes of images, a list (.txt, .lst) of paths or URLs, or a URL (s3://,
-    gs://, az://); a run that was interrupted goes on with --resume, and every input has one row.
+    IMAGE is a file, a folder, a glob pattern, or - for an image on standard input. SOURCE, with --out, is a file, a
+    folder, a glob pattern, a tar shard (webdataset), a Parquet file with the bytes of images, a list (.txt, .lst) of
+    paths or URLs, or a URL (s3://, gs://, az://); a run that was interrupted goes on with --resume, and every input has
+    one row.
 
     \b
     sar-classify cat.jpg
@@ -132,6 +132,8 @@ def main(**values: Any) -> None:
         code = classify_in_bulk(options, bulk) if bulk.out else min(1, _classify(options))
     except SarInferError as error:
         raise Refusal(str(error)) from None
+    except KeyboardInterrupt:
+        code = 130
     sys.exit(code)
 
 
@@ -142,6 +144,8 @@ def _check(options: Options, bulk: BulkOptions) -> None:
         raise Refusal("--only needs --classes")
     if options.format == "parquet" and not bulk.out:
         raise Refusal("--format parquet needs --out")
+    if not bulk.out:
+        check_without_out(options.images)
 
 
 def _classify(options: Options) -> int:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank
+from sar_infer.bank.search import at_even_steps
 from sar_infer.bundle import Bundle
 from sar_infer.lint.duplicates import KnownNames
 from sar_infer.lint.finding import Finding
-from sar_infer.lint.neighbours import Neighbours, at_even_steps
+from sar_infer.lint.neighbours import Neighbours
 from sar_infer.lint.reference import Embed
 from sar_infer.lint.relations import LEAST_ANCHORS, MOST_ANCHORS, Relations
 from sar_infer.lint.tokens import odd_tokens, unusable
@@ -101,7 +102,7 @@ class Linter:
         if self._reference is None or len(bank.names) < LEAST_ANCHORS:
             return None
         places = at_even_steps(len(bank.names), MOST_ANCHORS)
-        phrases = class_phrases(bank, [bank.names[place] for place in places])
+        phrases = {name: bank.phrases(name) for name in (bank.names[place] for place in places)}
         anchors = {
             name: int(place) for (name, texts), place in zip(phrases.items(), places, strict=True) if self._fits(texts)
         }
@@ -138,13 +139,6 @@ def chunked(classes: Phrases, size: int = CHUNK) -> Iterator[dict[str, tuple[str
     pairs = iter(classes.items())
     while chunk := dict(itertools.islice(pairs, size)):
         yield chunk
-
-
-def class_phrases(bank: ClassBank, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """What was embedded for classes of a bank; a bundle's own bank has it in its provenance."""
-    several = bank.provenance.get("phrases", {})
-    own = {name: bank.info[name].phrases for name in names if name in bank.info}
-    return {name: own.get(name) or tuple(several.get(name, (name,))) for name in names}
 
 
 def _spellings(bank: ClassBank) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank, nearest
+from sar_infer.bank.search import at_even_steps, nearest_rows
 from sar_infer.lint.finding import Finding
 
 Floats = npt.NDArray[np.float32]
@@ -15,12 +16,13 @@ Floats = npt.NDArray[np.float32]
 PERCENTILE = 99.9
 MOST_SAMPLES = 2000
 """Bank classes whose own nearest neighbour is looked up; of a larger bank, as many at even steps."""
+MOST_COMPARED = 50_000
+"""Classes that these are compared with, likewise: a neighbour that is left out makes the limit lower, never higher."""
 LEAST_CLASSES = 100
 """Fewer have no percentile worth the name; then ``ABSOLUTE`` is the limit."""
 ABSOLUTE = 0.95
 HIGHEST = 0.99
 """A bank that doubles classes itself does not hide doubles: the limit is never above this."""
-_AT_ONCE = 256
 
 
 class Neighbours:
@@ -34,8 +36,9 @@ class Neighbours:
         self._bank = bank
         self.limit = ABSOLUTE
         if len(bank.names) >= LEAST_CLASSES:
-            sample = at_even_steps(len(bank.names), MOST_SAMPLES)
-            _, cosines = _two_nearest(bank, bank.embeddings[sample])
+            sample, among = (at_even_steps(len(bank.names), most) for most in (MOST_SAMPLES, MOST_COMPARED))
+            rows = bank.embeddings if len(among) == len(bank.names) else bank.embeddings[np.union1d(among, sample)]
+            _, cosines = nearest_rows(rows, bank.embeddings[sample], 2)
             self.limit = min(float(np.percentile(cosines[:, 1], PERCENTILE)), HIGHEST)
 
     def check(self, names: Sequence[str], rows: Floats) -> list[Finding]:
@@ -43,7 +46,7 @@ class Neighbours:
         if not len(self._bank.names) or not names:
             return []
         findings = []
-        for name, places, cosines in zip(names, *_two_nearest(self._bank, rows), strict=True):
+        for name, places, cosines in zip(names, *nearest(self._bank, rows, 2), strict=True):
             others = [(self._bank.names[p], c) for p, c in zip(places.tolist(), cosines.tolist(), strict=True)]
             other, cosine = next(((n, c) for n, c in others if n != name), (name, -1.0))
             if cosine > self.limit:
@@ -53,15 +56,3 @@ class Neighbours:
                 )
                 findings.append(Finding("near-duplicate", "warning", name, message, other))
         return findings
-
-
-def _two_nearest(bank: ClassBank, rows: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Places and cosines (N, 2) of the two nearest classes, some rows at a time, so that a large bank fits."""
-    pieces = [nearest(bank, rows[start : start + _AT_ONCE], 2) for start in range(0, len(rows), _AT_ONCE)]
-    places, cosines = zip(*pieces, strict=True)
-    return np.concatenate(places), np.concatenate(cosines)
-
-
-def at_even_steps(count: int, most: int) -> npt.NDArray[np.intp]:
-    """Up to ``most`` different places of ``count``, from the first to the last."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))

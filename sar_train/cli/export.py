@@ -18,6 +18,8 @@ from sar_train.cli.smaller import Smaller, smaller_options
 
 if TYPE_CHECKING:
     from sar_infer.artefact import Manifest
+    from sar_train.export.precision.outcome import Outcome
+    from sar_train.export.precision.samples import Photos
     from sar_train.export.source import Source
 
 MOST_PHOTOS = 200
@@ -107,9 +109,10 @@ def main(
         if not quiet:
             click.echo(line, err=True)
 
-    if run is not None and is_bundle:
-        changed, lines = smaller.write(run, out, given["photos"], overwrite=overwrite, tell=tell)
-        click.echo(_as_json(out, changed) if as_json else "\n".join(lines))
+    samples = smaller.photos(given["photos"])
+    if run is not None and is_bundle and samples:
+        made = smaller.write(run, out, samples, overwrite=overwrite, tell=tell)
+        _finish(out, made.manifest, made.outcome, as_json=as_json)
         return
     source = _source(run, tell, **{key: value for key, value in given.items() if key != "photos"})
     from sar_train.export.bundle import export_bundle
@@ -124,12 +127,44 @@ def main(
         with_reference=with_reference,
         tell=tell,
     )
-    lines = [report(out, manifest, len(source.phrases))]
-    if smaller:
-        if not as_json:
-            click.echo(lines.pop())  # which stands whatever becomes of the rest
-        manifest, lines = smaller.write(out, out, given["photos"], overwrite=True, tell=tell)
-    click.echo(_as_json(out, manifest) if as_json else "\n".join(lines))
+    if not as_json:
+        click.echo(report(out, manifest, len(source.phrases)))  # which stands whatever becomes of the rest
+    if samples:
+        _add(smaller, out, manifest, samples, as_json=as_json, tell=tell)
+    elif as_json:
+        click.echo(_as_json(out, manifest))
+
+
+def _add(
+    smaller: Smaller, out: Path, manifest: Manifest, photos: Photos, *, as_json: bool, tell: Callable[[str], None]
+) -> None:
+    """Add what was asked for to a bundle that has just been written, and print what came of it."""
+    from sar_train.export.precision.outcome import NothingPassedError
+
+    try:
+        made = smaller.write(out, out, photos, overwrite=True, tell=tell)
+    except NothingPassedError as error:
+        if as_json:
+            click.echo(_as_json(out, manifest, error.outcome))
+        raise
+    _finish(out, made.manifest, made.outcome, as_json=as_json)
+
+
+def _finish(out: Path, manifest: Manifest, outcome: Outcome, *, as_json: bool) -> None:
+    """Print what was written.
+
+    Raises:
+        ExportError: a part that was asked for is not in it.
+    """
+    from sar_train.errors import ExportError
+
+    if as_json:
+        click.echo(_as_json(out, manifest, outcome))
+    else:
+        use = [f"next       sar-classify PHOTO --bundle {out} --precision {p}" for p in outcome.runs]
+        click.echo("\n".join([*outcome.lines, f"bundle     {out}", *use]))
+    if outcome.missing:
+        raise ExportError(f"left out: {'; '.join(outcome.missing)}; {out} was written without")
 
 
 def _target(run: Path | None, out: Path | None, template: str | None, *, overwrite: bool, with_reference: bool) -> Path:
@@ -188,7 +223,8 @@ def _photos(folder: Path | None) -> list[Path]:
     return found[:: -(-len(found) // MOST_PHOTOS) or 1]
 
 
-def _as_json(out: Path, manifest: Manifest) -> str:
+def _as_json(out: Path, manifest: Manifest, outcome: Outcome | None = None) -> str:
+    """The bundle, and under ``asked`` what came of each part that was to be added."""
     from sar_train.export.report import size
 
     content = {
@@ -199,4 +235,6 @@ def _as_json(out: Path, manifest: Manifest) -> str:
         "precisions": {name: dataclasses.asdict(graphs) for name, graphs in manifest.precisions.items()},
         "passport": dataclasses.asdict(manifest.passport),
     }
+    if outcome is not None:
+        content["asked"] = outcome.plain()
     return json.dumps(content, ensure_ascii=False)

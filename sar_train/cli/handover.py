@@ -50,7 +50,7 @@ def triton(bundle: Path | None, given: Mapping[str, Any], *, as_json: bool) -> N
 
     Args:
         bundle: The folder, as RUN.
-        given: All options; of them ``triton``, the new folder, and ``precision`` of the image encoder.
+        given: All options; of them ``triton``, the new folder, and ``export_precision`` of the image encoder.
         as_json: In place of text.
 
     Raises:
@@ -60,10 +60,10 @@ def triton(bundle: Path | None, given: Mapping[str, Any], *, as_json: bool) -> N
     """
     from sar_train.errors import ConfigError
 
-    _refuse_others("--triton", given, "triton", "precision")
+    _refuse_others("--triton", given, "triton", "export_precision")
     if bundle is None:
         raise ConfigError("--triton: expected a BUNDLE folder in place of RUN")
-    repository, precisions = given["triton"], given["precision"]
+    repository, precisions = given["triton"], given["export_precision"]
     if len(precisions) > 1:
         raise ConfigError(f"--triton: expected one --precision, got {', '.join(precisions)}")
     from sar_train.export.triton import write_repository
@@ -83,5 +83,5 @@ def _refuse_others(flag: str, given: Mapping[str, Any], *allowed: str) -> None:
 
     unused = [name for name, value in given.items() if value and name not in allowed]
     if unused:
-        option = "RUN" if unused[0] == "run" else "--" + unused[0].replace("_", "-")
+        option = "RUN" if unused[0] == "run" else "--" + unused[0].removeprefix("export_").replace("_", "-")
         raise ConfigError(f"{flag}: works on a bundle as it is; leave {option} out")

@@ -14,15 +14,15 @@ import click
 from sar_train.cli.common import option
 
 if TYPE_CHECKING:
-    from sar_infer.artefact import Manifest
-    from sar_train.export.precision.derive import Wanted
+    from sar_train.export.precision.derive import Derived, Wanted
+    from sar_train.export.precision.samples import Photos
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 _OPTIONS = (
     option(
         "--precision",
-        envvar="SAR_EXPORT_PRECISION",  # SAR_PRECISION is what the run time uses
+        "export_precision",  # so that its environment twin is not SAR_PRECISION, which the run time uses
         type=click.Choice(["fp16", "int8"]),
         multiple=True,
         help="Add smaller graphs, each if it passes its gate on --photos; several times. RUN may be a bundle.",
@@ -31,7 +31,8 @@ _OPTIONS = (
         "--jpeg-margin",
         type=click.FloatRange(min=1, max=16),
         metavar="X",
-        help="Let large JPEGs be decoded at a reduced scale that leaves X times the encoder's size, if --photos pass.",
+        help="Let large JPEGs be decoded at a reduced scale that leaves X times the encoder's size, if those of "
+        "--photos pass.",
     ),
     option(
         "--min-cosine",
@@ -56,9 +57,9 @@ def smaller_options(command: Decorated) -> Decorated:
 
 @dataclass(frozen=True)
 class Smaller:
-    """What the command line says; every field is the option of that name."""
+    """What the command line says; every field is the parameter of that name."""
 
-    precision: tuple[str, ...]
+    export_precision: tuple[str, ...]
     jpeg_margin: float | None
     min_cosine: float | None
     min_agreement: float | None
@@ -69,7 +70,7 @@ class Smaller:
         return cls(**{name: given.pop(name) for name in cls.__dataclass_fields__})
 
     def __bool__(self) -> bool:
-        return bool(self.precision) or self.jpeg_margin is not None
+        return bool(self.export_precision) or self.jpeg_margin is not None
 
     def check(self, run: Path | None, given: Mapping[str, Any]) -> bool:
         """Whether RUN is a bundle that only gets what is asked for here.
@@ -82,7 +83,7 @@ class Smaller:
 
         if self and given["photos"] is None:
             raise ConfigError("--precision and --jpeg-margin are judged on real photos: add --photos FOLDER")
-        if not self.precision and (self.min_cosine is not None or self.min_agreement is not None):
+        if not self.export_precision and (self.min_cosine is not None or self.min_agreement is not None):
             raise ConfigError("--min-cosine and --min-agreement are bounds of --precision, which was not given")
         if run is None or not (run / MANIFEST).is_file():
             return False
@@ -94,37 +95,43 @@ class Smaller:
             raise ConfigError(f"{run}: a bundle, whose encoder and bank stay as they are; leave --{option} out")
         return True
 
-    def write(
-        self, source: Path, out: Path, photos: Path, *, overwrite: bool, tell: Callable[[str], None]
-    ) -> tuple[Manifest, list[str]]:
-        """Write the bundle ``source`` with all that was asked for to ``out``; returns it and what to say about it.
+    def photos(self, folder: Path) -> Photos | None:
+        """Photos to calibrate and to judge with; None where nothing is to be added.
 
         Raises:
-            ConfigError: too few photos.
-            ExportError: nothing that was asked for passed.
+            ConfigError: too few.
+            InputError: there are none.
         """
+        if not self:
+            return None
         from sar_infer.inputs import expand
-        from sar_train.export.precision.derive import derive
         from sar_train.export.precision.samples import split
 
-        found = [Path(path) for path in expand([str(photos)])]
-        made = derive(
+        return split([Path(path) for path in expand([str(folder)])], folder)
+
+    def write(
+        self, source: Path, out: Path, photos: Photos, *, overwrite: bool, tell: Callable[[str], None]
+    ) -> Derived:
+        """Write the bundle ``source`` with all that was asked for and passed to ``out``.
+
+        Raises:
+            NothingPassedError: nothing that was asked for passed.
+        """
+        from sar_train.export.precision.derive import derive
+
+        return derive(
             source,
             out,
             self._wanted(),
-            split(found, photos),
+            photos,
             command=shlex.join(["sar-export", *sys.argv[1:]]),
             overwrite=overwrite,
             tell=tell,
         )
-        use = "".join(
-            f"next       sar-classify PHOTO --bundle {out} --precision {p}\n" for p in made.manifest.precisions
-        )
-        return made.manifest, [*made.lines, *use.splitlines()]
 
     def _wanted(self) -> Wanted:
         from sar_train.export.precision.derive import Wanted
         from sar_train.export.precision.gate import GATES
 
-        gates = {name: GATES[name].with_least(self.min_cosine, self.min_agreement) for name in self.precision}
+        gates = {name: GATES[name].with_least(self.min_cosine, self.min_agreement) for name in self.export_precision}
         return Wanted(gates, self.jpeg_margin)

@@ -26,7 +26,7 @@ from sar_infer.artefact import (
     Provenance,
     TokenizerSpec,
 )
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.files import write_file
 from sar_infer.sealing import seal
 from sar_infer.staging import staged
@@ -108,9 +108,10 @@ def make_bank(source: Source, digest: str) -> ClassBank:
     flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
     rows = source.prompted.embed(flat).cpu().split([len(p) for p in source.phrases.values()])
     means = torch.nn.functional.normalize(torch.stack([part.mean(0) for part in rows]), dim=-1)
-    several = {name: list(phrases) for name, phrases in source.phrases.items() if tuple(phrases) != (name,)}
-    provenance: dict[str, Any] = {"origin": "sar-export"} | ({"phrases": several} if several else {})
-    return ClassBank(tuple(source.phrases), means.numpy(), digest, provenance)
+    info = {
+        name: ClassInfo(phrases=tuple(phrases)) for name, phrases in source.phrases.items() if tuple(phrases) != (name,)
+    }
+    return ClassBank(tuple(source.phrases), means.numpy(), digest, {"origin": "sar-export"}, info)
 
 
 def _manifest(

@@ -51,14 +51,15 @@ def _confidence(manifest: Manifest) -> list[str]:
     photos = f"fitted on {measured.fitted_on} photos, " + (
         "cross-fitted" if measured.cross_fitted else f"measured on {measured.measured_on} others"
     )
+    kept = "; what was fitted did not help" if manifest.temperature == 1 else ""
     lines = [
-        f"confidence temperature {manifest.temperature:.3f}, {photos}",
-        f"  calibration error {measured.error_before:.2%} before, {measured.error_after:.2%} after",
+        f"confidence temperature {manifest.temperature:.3f}{kept}, {photos}",
+        f"  calibration error (ECE) {measured.error_before:.2%} before, {measured.error_after:.2%} after",
         "  unknown below score {score:.3f}, or above energy {energy:.2f}".format(**manifest.thresholds)
         + "".join(f"; AUROC by {kind} {value:.3f}" for kind, value in measured.unknown_auroc.items()),
     ]
     sets = [f"{c}: {measured.coverage[c]:.1%} with {measured.set_size[c]:.2f} classes" for c in measured.coverage]
-    return [*lines, "  sets for coverage " + ", ".join(sets)]
+    return [*lines, "  prediction sets for coverage " + ", ".join(sets)]
 
 
 def _scores(title: str, scores: Scores) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, Preprocess, TokenizerSpec
-from sar_infer.bank import ClassBank
+from sar_infer.bank.search import at_even_steps
 from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.cache import EmbeddingCache
 from sar_infer.classifier import Classifier
@@ -93,11 +93,6 @@ def measure(bundle: Bundle) -> Verification:
     return Verification(_probe(bundle, classifier), *_names(bundle, classifier), _batches(bundle))
 
 
-def some_rows(bank: ClassBank) -> npt.NDArray[np.intp]:
-    """All rows of a bank, or `MOST_NAMES` of them at even steps."""
-    return np.unique(np.linspace(0, len(bank.names) - 1, min(len(bank.names), MOST_NAMES)).astype(np.intp))
-
-
 def name_batches(graph: Graph, spec: TokenizerSpec, tokenizer: Tokenizer) -> float:
     """The largest difference between 33 names at once and fewer of them, cut to the longest of each batch."""
     most = max(BATCHES)
@@ -128,15 +123,9 @@ def _probe(bundle: Bundle, classifier: Classifier) -> float:
 
 
 def _names(bundle: Bundle, classifier: Classifier) -> tuple[int, float]:
-    chosen = some_rows(bundle.bank)
-    found = classifier.embed_phrases([phrases(bundle.bank, bundle.bank.names[row]) for row in chosen])
+    chosen = at_even_steps(len(bundle.bank.names), MOST_NAMES)
+    found = classifier.embed_phrases([bundle.bank.phrases(bundle.bank.names[row]) for row in chosen])
     return len(chosen), float(np.abs(found - bundle.bank.embeddings[chosen]).max(initial=0))
-
-
-def phrases(bank: ClassBank, name: str) -> tuple[str, ...]:
-    """What was embedded for a class; files of version 1 have it in their provenance."""
-    known = bank.info[name].phrases if name in bank.info else ()
-    return known or tuple(bank.provenance.get("phrases", {}).get(name, ())) or (name,)
 
 
 def _batches(bundle: Bundle) -> float:

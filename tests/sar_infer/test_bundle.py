@@ -132,6 +132,11 @@ def test_a_manifest_that_does_not_fit(bundle_copy: Path, changes: dict, message:
     refused(bundle_copy, message)
 
 
+def test_a_calibrated_class_that_the_bank_does_not_have(bundle_copy: Path) -> None:
+    reseal(bundle_copy, calibrated=("red", "owl"))
+    refused(bundle_copy, "field calibrated: 'owl' is not in the bank")
+
+
 def test_a_bank_of_another_width(bundle_copy: Path) -> None:
     rows = np.eye(2, DIM + 1, dtype=np.float32)
     ClassBank(("a", "b"), rows, ENCODER_DIGEST).save(bundle_copy / BANK)

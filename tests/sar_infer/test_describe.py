@@ -42,12 +42,15 @@ def test_how_far_it_can_be_trusted(bundle_copy: Path) -> None:
         passport=Passport(calibration=measured),
         temperature=1.5,
         thresholds={"score": 0.25, "energy": -4.5},
+        conformal={"0.9": 0.125},
         calibrated=("red", "green"),
     )
     found = lines(bundle_copy)
     assert found["temperature"] == "1.500, for 2 classes"
     assert found["unknown"] == "score below 0.250, or energy above -4.50"
-    assert found["calibration"] == "error 12.3% before, 2.1% after, on 1549 photos"
+    assert found["calibration"] == (
+        "error (ECE) 12.3% before, 2.1% after, on 1549 photos; in float32, photos decoded in full"
+    )
     assert found["sets"] == "coverage 0.9: 90.5% measured, 1.23 classes each"
     assert found["unknown by"] == "energy: AUROC 0.876 on classes that were new"
 

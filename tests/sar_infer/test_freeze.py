@@ -8,11 +8,11 @@ import pytest
 from support.bundles import BANK_NAMES, ENCODER_DIGEST, example_head, name_rows, write_bundle
 
 from sar_infer import Classifier, __version__
-from sar_infer.artefact import BANK, CARD, HEAD, MANIFEST
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename
+from sar_infer.artefact import BANK, CARD, HEAD, MANIFEST, Calibration, Passport
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback
 from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.errors import BankError, InputError, WriteError
-from sar_infer.freeze import freeze
+from sar_infer.freeze import MEASURED, freeze
 
 CALIBRATION = {
     "temperature": 2.0,
@@ -38,7 +38,10 @@ def test_it_opens_and_classifies(bundle: Bundle, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before
     opened = open_bundle(tmp_path / "new")
     assert opened.manifest == manifest
-    assert (opened.bank.names, opened.bank.info, opened.bank.history) == (bank.names, bank.info, bank.history)
+    assert (opened.bank.names, opened.bank.info) == (bank.names, bank.info)
+    assert [(step.summary, step.undo) for step in opened.bank.history] == [("added 1", None)]
+    with pytest.raises(InputError, match="step 1 cannot be undone any more .* not in a frozen bundle"):
+        rollback(opened.bank, 0)
     assert (opened.bank.names, manifest.passport.notes[0]) == ((*BANK_NAMES, "owl"), "a test")
     assert manifest.passport.metrics == bundle.manifest.passport.metrics
     assert manifest.digest != bundle.manifest.digest
@@ -84,11 +87,38 @@ def test_head_and_calibration_go_with_a_class(bundle: Bundle, tmp_path: Path, ed
     manifest = freeze(bundle, edit(bundle.bank), tmp_path / "new")
     opened = open_bundle(tmp_path / "new")
     assert (opened.head, manifest.head, HEAD in manifest.files) == (None, None, False)
+    assert (manifest.temperature, manifest.thresholds, manifest.conformal) == (None, {}, {})
+    assert (manifest.calibrated, manifest.passport.calibration) == ((), None)
+    assert manifest.passport.notes[-1].startswith("the class head was left out")
+    answers = Classifier(opened).classify(np.zeros((40, 40, 3), np.uint8))
+    assert not any(prediction.calibrated for prediction in answers[0].predictions)
+    assert "Scores are not calibrated" in (tmp_path / "new" / CARD).read_text()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [lambda bank: remove(bank, ["green"]), lambda bank: amend(bank, {"green": ClassInfo(background=True)})],
+    ids=["removed", "background"],
+)
+def test_without_a_head_the_temperature_stays(tmp_path: Path, edit) -> None:
+    measured = Calibration("photos", 10, 10, False, 0.2, 0.1, 1.0, 1.0, {"0.9": 0.91}, {"0.9": 1.2}, {"score": 0.875})
+    old = open_bundle(write_bundle(tmp_path / "old", passport=Passport(calibration=measured), **CALIBRATION))
+    manifest = freeze(old, edit(old.bank), tmp_path / "new")
     assert (manifest.temperature, manifest.thresholds, manifest.conformal) == (2.0, {}, {})
     assert manifest.calibrated == ("red",)
-    head, calibration = manifest.passport.notes[2:]
-    assert head.startswith("the class head was left out")
-    assert calibration.endswith("1 of the 2 calibrated classes were removed or changed")
+    assert manifest.passport.notes[-1].endswith("1 of the 2 calibrated classes were removed or changed")
+    card = (tmp_path / "new" / CARD).read_text()
+    assert "Expected calibration error" in card
+    assert "0.910 reached" not in card
+    assert "AUROC" not in card
+
+
+def test_the_passport_says_which_bank_was_measured(bundle: Bundle, tmp_path: Path) -> None:
+    first = freeze(bundle, with_owl(bundle.bank), tmp_path / "new")
+    opened = open_bundle(tmp_path / "new")
+    second = freeze(opened, remove(opened.bank, ["red"]), tmp_path / "newer")
+    expected = {"content_digest": bundle.bank.content_digest, "calibrated": 2}
+    assert first.passport.tables[MEASURED] == second.passport.tables[MEASURED] == expected
 
 
 def test_settings_alone_change_nothing_of_that(bundle: Bundle, tmp_path: Path) -> None:
@@ -105,7 +135,7 @@ def test_the_frozen_bundle_can_be_frozen_again_and_replaced(bundle: Bundle, tmp_
         freeze(bundle, bundle.bank, out)
     opened = open_bundle(out)
     second = freeze(opened, remove(opened.bank, ["red"]), out, overwrite=True)
-    assert second.passport.notes[-3].startswith(f"made from bundle {first.digest}")
+    assert second.passport.notes[-2].startswith(f"made from bundle {first.digest}")
     assert open_bundle(out).bank.names == ("green", "blue", "grey thing", "owl")
     assert (out / CARD).is_file()
     assert set(second.files) | {MANIFEST} == {path.name for path in out.iterdir()}
@@ -133,6 +163,8 @@ def test_banks_that_do_not_fit(bundle: Bundle, tmp_path: Path) -> None:
         freeze(bundle, ClassBank(("a",), np.eye(1, 2, dtype=np.float32), ENCODER_DIGEST), tmp_path / "new")
     with pytest.raises(BankError, match="has no class"):
         freeze(bundle, remove(bundle.bank, list(bundle.bank.names)), tmp_path / "new")
+    with pytest.raises(BankError, match="has no class but background"):
+        freeze(bundle, amend(bundle.bank, dict.fromkeys(BANK_NAMES, ClassInfo(background=True))), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -82,8 +82,17 @@ def test_the_threshold_of_a_class_goes_before_that_of_all() -> None:
     assert (result.unknown, result.reason) == (True, "score 0.721 is below 0.800, the threshold of this class")
     own = np.array([0.5, np.nan, np.nan, np.nan], np.float32)
     assert judged(manifest(**FITTED), classes(thresholds=own), unknown="score", threshold=0.9).unknown is False
+
+
+@pytest.mark.parametrize("kind", ["score", "energy"])
+def test_what_nothing_can_judge_is_neither_known_nor_unknown(kind: str) -> None:
     other = np.array([np.nan, 0.1, np.nan, np.nan], np.float32)
-    assert judged(manifest(), classes(thresholds=other), unknown="score").unknown is False
+    last = np.array([False, False, False, True])
+    for chosen in (classes(thresholds=other), classes(background=last)):
+        result = judged(manifest(), chosen, unknown=kind)
+        assert (result.unknown, result.reason) == (None, "cannot be told: no threshold for this class")
+    own = np.array([0.1, np.nan, np.nan, np.nan], np.float32)
+    assert judged(manifest(), classes(thresholds=own), unknown=kind).unknown is False
 
 
 def test_a_background_class_is_never_listed_and_may_win() -> None:
@@ -95,7 +104,6 @@ def test_a_background_class_is_never_listed_and_may_win() -> None:
     assert (result.unknown, result.reason) == (True, f"background 'cup' scores {scores[0]:.3f}, more than any class")
     lost = judged(manifest(), classes(background=last))
     assert (lost.unknown, [p.label for p in lost.predictions]) == (None, ["cup", "mug", "fog"])
-    assert judged(manifest(), classes(background=last), unknown="score").unknown is False
     with pytest.raises(InputError, match="only background"):
         judged(manifest(), classes(background=first | ~first))
 
@@ -159,6 +167,12 @@ def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
         (manifest(**FITTED), classes(calibrated=None), {"coverage": 0.9}, "exactly the 4 classes"),
         (manifest(**FITTED), classes(calibrated=np.array([1, 1, 0, 1], bool)), {"coverage": 0.9}, "exactly the 4"),
         (manifest(**FITTED | {"calibrated": (*NAMES, "emu")}), classes(), {"coverage": 0.9}, "exactly the 5"),
+        (
+            manifest(**FITTED),
+            classes(background=np.array([0, 1, 0, 0], bool)),
+            {"coverage": 0.9},
+            "class is background",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, asked: dict[str, Any], message: str) -> None:
@@ -171,6 +185,8 @@ def test_what_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, asked: 
     [
         {"threshold": 0.5},
         {"unknown": "score", "threshold": math.nan},
+        {"unknown": "score", "threshold": 1.01},
+        {"unknown": "score", "threshold": -0.01},
         {"unknown": "maybe"},
         {"coverage": 1.0},
         {"coverage": math.nan},

@@ -5,9 +5,13 @@ import dataclasses
 import pytest
 from support.bundles import PREPROCESS, SPEC, example_manifest
 
-from sar_infer.artefact import Reference
+from sar_infer.artefact import Calibration, Passport, Reference
 from sar_infer.errors import BundleError
 from sar_infer.limits import check_numbers
+
+
+def measured(coverage: dict[str, float], set_size: dict[str, float]) -> Passport:
+    return Passport(calibration=Calibration("x", 1, 1, False, 0, 0, 0, 0, coverage, set_size))
 
 
 @pytest.mark.parametrize(
@@ -19,6 +23,13 @@ from sar_infer.limits import check_numbers
         ({"logit_scale": 0.0}, "field logit_scale"),
         ({"logit_bias": float("-inf")}, "field logit_bias"),
         ({"temperature": float("nan")}, "field temperature: expected 1e-06 to 1e.06, got nan"),
+        ({"thresholds": {"score": 1.5}}, "field thresholds.score: expected 0 to 1, got 1.5"),
+        ({"thresholds": {"luck": 0.5}}, "field thresholds: expected score and energy, got 'luck'"),
+        ({"conformal": {"0.9": -0.1}}, "field conformal.0.9: expected 0 to 1"),
+        ({"conformal": {"most": 0.1}}, "a coverage is a number between 0 and 1, got 'most'"),
+        ({"passport": measured({"1.5": 0.9}, {"1.5": 2.0})}, "a coverage is a number between 0 and 1, got '1.5'"),
+        ({"passport": measured({"0.9": 0.9}, {})}, "field passport.calibration: coverage and set_size"),
+        ({"calibrated": ("cup", "mug", "cup")}, "field calibrated: a class stands there twice"),
         ({"preprocess": dataclasses.replace(PREPROCESS, size=100_000)}, "field preprocess.size: expected 1 to 4096"),
         ({"preprocess": dataclasses.replace(PREPROCESS, fill=256)}, "field preprocess.fill"),
         ({"preprocess": dataclasses.replace(PREPROCESS, std=(1.0, 0.0, 1.0))}, "field preprocess.std"),

@@ -69,6 +69,13 @@ def test_what_was_asked_for_has_keys_of_its_own_and_only_then() -> None:
     assert (found["unknown"], found["reason"], found["label_set"], "explanation" in found) == (False, None, [], False)
 
 
+def test_what_cannot_be_told_is_null_with_its_reason() -> None:
+    result = dataclasses.replace(GOOD, reason="cannot be told: no threshold for this class")
+    found = json.loads("".join(FORMATS["jsonl"]([result])))
+    assert (found["unknown"], found["reason"]) == (None, result.reason)
+    assert "  unknown or not cannot be told: no threshold for this class\n" in "".join(FORMATS["text"]([result]))
+
+
 def test_csv_has_it_in_its_last_columns() -> None:
     rows = list(csv.reader(io.StringIO("".join(FORMATS["csv"]([GOOD, JUDGED, BAD])))))
     assert rows[0][8:] == ["calibrated", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest"]

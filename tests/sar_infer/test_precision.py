@@ -9,12 +9,14 @@ from support.bundles import BANK_NAMES, example_manifest, reseal
 from support.precisions import add_precision, variant
 
 from sar_infer import Classifier, precision
-from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, FileEntry, Manifest, Precision
+from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, FileEntry, Manifest, Precision, Probe
 from sar_infer.bundle import open_bundle
 from sar_infer.cache import EmbeddingCache
 from sar_infer.describe import describe
 from sar_infer.errors import BundleError, InputError
 from sar_infer.precision import Choice, choose
+from sar_infer.probe import probe_picture
+from sar_infer.sessions import expects_cuda
 
 IMAGE, NAME = variant("image.int8"), variant("name.int8")
 HALF = variant("image.fp16", speedup=0.6)
@@ -79,19 +81,70 @@ def test_auto_on_a_cpu(cpu: Path) -> None:
     assert choose(manifest(), "auto", "cpu").precision == "fp32"
 
 
-def test_auto_leaves_int8_where_the_cpu_saturates(cpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_leaves_int8_where_the_cpu_saturates(cpu: Path) -> None:
     both = manifest(int8=Precision(IMAGE))
     cpu.write_text("flags : sse4_2 avx2\n")
     assert choose(both, "auto", "cpu").precision == "fp32"
     cpu.unlink()
     assert choose(both, "auto", "cpu").precision == "fp32"
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert choose(both, "auto", "cpu").precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("machine", "system", "flags", "expected"),
+    [
+        ("aarch64", "linux", "Features : fp asimd asimddp", "int8"),
+        ("aarch64", "linux", "Features : fp asimd", "fp32"),
+        ("arm64", "darwin", "", "int8"),
+        ("arm64", "win32", "", "fp32"),
+        ("riscv64", "linux", "vnni asimddp", "fp32"),
+    ],
+)
+def test_auto_takes_int8_on_cpus_that_are_known_to_be_fit(
+    cpu: Path, monkeypatch: pytest.MonkeyPatch, machine: str, system: str, flags: str, expected: str
+) -> None:
+    cpu.write_text(flags)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("sys.platform", system)
+    assert choose(manifest(int8=Precision(IMAGE)), "auto", "cpu").precision == expected
 
 
 def test_auto_on_a_gpu(cpu: Path) -> None:
     assert choose(manifest(int8=Precision(IMAGE), fp16=Precision(HALF)), "auto", "cuda").precision == "fp16"
     assert choose(manifest(int8=Precision(IMAGE)), "auto", "cuda").precision == "fp32"
+
+
+def test_auto_chooses_anew_where_the_gpu_cannot_be_had(
+    bundle_copy: Path, cpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_precision(bundle_copy, "fp16", name=False)
+    bundle = open_bundle(bundle_copy)
+    if expects_cuda("auto"):
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr("sar_infer.precision.expects_cuda", lambda device: device == "auto")
+    monkeypatch.setattr("sar_infer.classifier.expects_cuda", lambda device: device == "auto")
+    found = Classifier(bundle, precision="auto")
+    assert (found.choice.precision, found.start()) == ("fp32", "CPUExecutionProvider")
+    assert Classifier(bundle, precision="fp16").choice.precision == "fp16"
+
+
+def test_a_smaller_graph_that_computes_otherwise_than_at_export_is_refused(bundle_copy: Path) -> None:
+    add_precision(bundle_copy)
+    bundle = open_bundle(bundle_copy)
+    picture = probe_picture(bundle.manifest.preprocess.size, 5)
+    row, small = (Classifier(bundle, device="cpu", precision=p).embed_images([picture])[0] for p in ("fp32", "int8"))
+    cosine = float(row @ small)
+    for expected, good in ((cosine, True), (cosine + 0.02, False), (None, True)):
+        graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=expected))
+        reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, tuple(row.tolist())))
+        bundle = open_bundle(bundle_copy)
+        calls = (Classifier.start, lambda c: c.classify(PICTURE), lambda c: c.embed_images([PICTURE]))
+        for call in calls:
+            if good:
+                call(Classifier(bundle, device="cpu", precision="int8"))
+                continue
+            with pytest.raises(BundleError, match=r"int8\.onnx: .*another vector than at export .*--precision fp32"):
+                call(Classifier(bundle, device="cpu", precision="int8"))
+        Classifier(bundle, device="cpu").start()
 
 
 def test_a_classifier_runs_the_graphs_that_it_chose(bundle_copy: Path) -> None:

@@ -64,6 +64,14 @@ def test_where_every_photo_is_right_or_all_are_hopeless_there_is_no_temperature(
     assert fit_temperature(np.repeat(logits, 3, axis=0), np.array([0, 0, 2, 1, 1, 1])) is not None
 
 
+def test_a_temperature_at_the_bounds_is_none() -> None:
+    """Of 40 photos one is wrong, by a hair: the likelihood wants a T below any that means something."""
+    logits = np.tile([0.05, 0, 0], (40, 1))
+    logits[0] = [0.05, 0.0501, 0]
+    assert fit_temperature(logits, np.zeros(40, dtype=np.int64)) is None
+    assert fit_temperature(np.tile([1e-4, 0.0], (40, 1)), np.arange(40) % 3 // 2) is None
+
+
 def test_calibration_error_by_hand() -> None:
     """Two bins are filled: (0.9, 0.9, right and wrong) and (0.6, right)."""
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4]])

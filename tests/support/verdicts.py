@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from click.testing import CliRunner
 
@@ -91,13 +94,31 @@ def command_verdict(folder: Path, sound: Path) -> None:
         folder: The mutated bundle.
         sound: What it was made from.
     """
-    bank = [str(folder / BANK), "--bundle", str(sound)]
-    calls = [(classify.main, ["--info", "--bundle", str(folder)])]
-    calls += [(sar_bank.main, [command, *bank]) for command in ("verify", "list", "history")]
-    for command, arguments in calls:
-        outcome = CliRunner().invoke(command, arguments)
-        if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
-            raise outcome.exception
-        assert outcome.exit_code in (0, 1, 2), f"{arguments[0]} ended with {outcome.exit_code}"
-        shown = outcome.output.replace("\n", "").replace("\t", "")
-        assert shown.isprintable(), f"{arguments[0]} printed control characters: {shown[:1000]!r}"
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        for command, arguments in _calls(folder, sound, Path(place)):
+            outcome = CliRunner().invoke(command, arguments)
+            if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+                raise outcome.exception
+            assert outcome.exit_code in (0, 1, 2), f"{arguments[0]} ended with {outcome.exit_code}"
+            shown = outcome.output.replace("\n", "").replace("\t", "")
+            assert shown.isprintable(), f"{arguments[0]} printed control characters: {shown[:1000]!r}"
+
+
+def _calls(folder: Path, sound: Path, place: Path) -> list[tuple[click.Command, list[str]]]:
+    """Commands on the mutated bundle, its bank, and a copy of that which may be changed."""
+    copy = place / "copy.safetensors"
+    if (folder / BANK).is_file():
+        shutil.copyfile(folder / BANK, copy)
+    bank, edited = ([str(path), "--bundle", str(sound)] for path in (folder / BANK, copy))
+    calls = (
+        ["verify", *bank],
+        ["list", "--long", *bank],
+        ["history", *bank],
+        ["nearest", *bank, NEW_NAME],
+        ["diff", *bank, str(sound / BANK)],
+        ["freeze", *bank, "--out", str(place / "frozen")],
+        ["merge", str(place / "ours"), "--bundle", str(sound), str(copy), "--conflict", "take"],
+        ["rollback", *edited, "--steps", "1"],
+        ["rollback", *edited, "--to", "0"],
+    )
+    return [(classify.main, ["--info", "--bundle", str(folder)]), *((sar_bank.main, call) for call in calls)]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sar_infer.bulk.outputs.job import Job
+from sar_infer.bulk.outputs.job import REJECTED, SUCCESS, Job
 from sar_infer.bulk.outputs.rows import Form
 from sar_infer.bulk.outputs.store import LocalFolder, Store, write_text
-
-REJECTED = "_rejected.jsonl"
-SUCCESS = "_SUCCESS.json"
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Summary:
         resumed: Parts that an earlier, interrupted run had finished.
         seconds: Of the last run.
         rate: Inputs a second of the last run.
+        passed_over: Members of tars that are no images, of the last run.
     """
 
     inputs: int
@@ -38,31 +37,33 @@ class Summary:
     resumed: int
     seconds: float
     rate: float
+    passed_over: int = 0
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What the last run itself did: inputs, seconds, and parts that it found."""
+    """What the last run itself did: inputs, seconds, parts that it found, and what it passed over."""
 
     inputs: int
     seconds: float
     resumed: int
+    passed_over: int = 0
 
 
 def finish_folder(job: Job, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
     """Write ``_rejected.jsonl`` and ``_SUCCESS.json`` beside the parts; with shards, each its own."""
     summary = _collect(job.store, job.shard.named(REJECTED), job.store, form, parts, ended)
-    write_text(job.store, job.shard.named(SUCCESS), _dumped(summary, job.settings))
+    write_text(job.store, job.shard.named(SUCCESS), _dumped(summary, parts, job.settings))
     return summary
 
 
 def finish_file(file: Path, job: Job, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
     """Write ``FILE.rejected.jsonl``, FILE and ``FILE.summary.json``; with the last the run is over."""
     folder = LocalFolder(file.parent)
-    summary = _collect(folder, f"{file.name}.rejected.jsonl", job.store, form, parts, ended)
+    summary = _collect(folder, _rejected_file(file), job.store, form, parts, ended)
     with folder.stage(file.name) as path:
         form.merge(path, (partial(job.store.open, name) for name in parts))
-    write_text(folder, summary_file(file).name, _dumped(summary, job.settings))
+    write_text(folder, summary_file(file).name, _dumped(summary, parts, job.settings))
     return summary
 
 
@@ -71,13 +72,32 @@ def summary_file(file: Path) -> Path:
     return file.with_name(f"{file.name}.summary.json")
 
 
-def finished(file: Path, settings: Mapping[str, Any]) -> Summary | None:
-    """The summary of a file that is complete and of these settings."""
+def clear_file(file: Path) -> None:
+    """Remove what earlier kills have left half done of a single file and those beside it."""
+    names = {file.name, _rejected_file(file), summary_file(file).name}
+    LocalFolder(file.parent).clear(names.__contains__)
+
+
+def finished(file: Path, settings: Mapping[str, Any]) -> tuple[Summary, str] | None:
+    """The summary of a file that is complete and of these settings, and ``digest_of`` its parts."""
     try:
         found = json.loads(summary_file(file).read_text("utf-8"))
-        return Summary(**found["summary"]) if file.is_file() and found["settings"] == settings else None
+        same = file.is_file() and found["settings"] == settings
+        return (Summary(**found["summary"]), str(found["parts"])) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def digest_of(parts: Iterable[str]) -> str:
+    """SHA-256 (hex) over the names of all parts, and so over all inputs and settings."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{part}\n".encode())
+    return digest.hexdigest()
+
+
+def _rejected_file(file: Path) -> str:
+    return f"{file.name}.rejected.jsonl"
 
 
 def _collect(target: Store, name: str, store: Store, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
@@ -92,8 +112,9 @@ def _collect(target: Store, name: str, store: Store, form: Form, parts: Sequence
             lines.writelines(json.dumps(flaw | where, ensure_ascii=False) + "\n" for flaw in flaws)
     seconds = round(ended.seconds, 3)
     rate = round(ended.inputs / max(ended.seconds, 1e-9), 2)
-    return Summary(inputs, inputs - rejected, rejected, len(parts), ended.resumed, seconds, rate)
+    return Summary(inputs, inputs - rejected, rejected, len(parts), ended.resumed, seconds, rate, ended.passed_over)
 
 
-def _dumped(summary: Summary, settings: Mapping[str, Any]) -> str:
-    return json.dumps({"summary": asdict(summary), "settings": settings}, indent=2, ensure_ascii=False) + "\n"
+def _dumped(summary: Summary, parts: Sequence[str], settings: Mapping[str, Any]) -> str:
+    told = {"summary": asdict(summary), "parts": digest_of(parts), "settings": settings}
+    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"

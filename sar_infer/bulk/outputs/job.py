@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sar_infer.artefact import canonical_digest
-from sar_infer.bulk.items import Piece
+from sar_infer.bulk.items import Broken, Piece
 from sar_infer.bulk.outputs.parts import committed, part_name, part_number
-from sar_infer.bulk.outputs.store import Store, read_text, write_text
+from sar_infer.bulk.outputs.store import LocalFolder, Store, read_text, write_text
 from sar_infer.errors import InputError, WriteError
 
-JOB = "_job.json"
+JOB, REJECTED, SUCCESS = "_job.json", "_rejected.jsonl", "_SUCCESS.json"
+Listing = Callable[[Callable[[int], bool]], Iterable[Piece]]
+"""The pieces of a run whose numbers are wanted."""
 
 
 @dataclass(frozen=True)
@@ -71,30 +73,27 @@ class Job:
         """The file of a piece's answers."""
         return part_name(piece, self.digest, self.suffix)
 
-    def own(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """The pieces of the shard."""
-        return (piece for piece in pieces if self.shard.has(piece.number))
-
-    def begin(self, pieces: Iterable[Piece], *, resume: bool) -> frozenset[str]:
+    def begin(self, pieces: Listing, *, resume: bool) -> dict[int, str]:
         """Claim the output, and see that what is there already is of the same settings and inputs.
 
         Args:
-            pieces: All of the run, from the first.
+            pieces: Of the run.
             resume: Whether anything may be there.
 
         Returns:
-            The parts of the shard that are finished.
+            The parts of the shard that are finished, by piece. Those that say that a shard was out of reach, which is
+            there now, are removed.
 
         Raises:
             InputError: something else is there, or settings or inputs have changed.
             WriteError: the folder cannot be written.
         """
         place, present = self.store.place, self.store.names()
-        parts = committed(present)
+        parts = self._committed(present)
         if not present or (JOB in present and not parts and self.shard.of == 1):  # whoever began has done nothing
             text = json.dumps({"format": 1, "settings": self.settings}, indent=2, ensure_ascii=False)
             write_text(self.store, JOB, text + "\n")
-            return frozenset()
+            return {}
         if JOB not in present:
             raise InputError(f"{place}: not empty, and not the output of such a run; choose another --out")
         self._check_settings()
@@ -102,17 +101,20 @@ class Job:
         if not resume and (done or self.shard.of == 1):
             what = f"{len(done)} finished pieces are there"
             raise InputError(f"{place}: {what}; go on with --resume, or choose another --out")
-        self._check_inputs(pieces, done)
-        return frozenset(done.values())
+        return self._same_inputs(pieces, done)
 
-    def parts(self, pieces: Iterable[Piece]) -> list[str]:
+    def parts(self, expected: Mapping[int, str]) -> list[str]:
         """All parts of the shard, in the order of the pieces.
 
+        Args:
+            expected: By piece: those that were there, and those that have been written.
+
         Raises:
+            InputError: a piece has two.
             WriteError: one is missing.
         """
-        present = self.store.names()
-        parts = [self.part(piece) for piece in self.own(pieces)]
+        present = set(self._committed(self.store.names()).values())
+        parts = [expected[number] for number in sorted(expected)]
         if missing := [part for part in parts if part not in present]:
             place = self.store.place
             raise WriteError(
@@ -121,8 +123,26 @@ class Job:
         return parts
 
     def clear(self) -> None:
-        """Remove what earlier kills have left half done of this shard."""
-        self.store.clear(lambda name: (number := part_number(name)) is not None and self.shard.has(number))
+        """Remove what earlier kills have left half done of this shard, and the word that all is done."""
+        own = {self.shard.named(name) for name in (REJECTED, SUCCESS)} | ({JOB} if self.shard.of == 1 else set())
+        self.store.clear(
+            lambda name: name in own or ((number := part_number(name)) is not None and self.shard.has(number))
+        )
+        for name in {SUCCESS, self.shard.named(SUCCESS)}:
+            self.store.discard(name)
+
+    def abandon(self) -> None:
+        """Leave nothing behind of a run that has done nothing; shards may have others beside them."""
+        if self.shard.of == 1 and self.store.names() == {JOB}:
+            self.store.discard(JOB)
+            if isinstance(self.store, LocalFolder):
+                self.store.remove_if_empty()
+
+    def _committed(self, names: Iterable[str]) -> dict[int, str]:
+        try:
+            return committed(names)
+        except InputError as error:
+            raise InputError(f"{self.store.place}: {error}") from None
 
     def _check_settings(self) -> None:
         place = self.store.place
@@ -135,17 +155,25 @@ class Job:
             told = "; ".join(f"{n} was {_short(before.get(n))}, now {_short(self.settings.get(n))}" for n in changed)
             raise InputError(f"{place}: of a run with other settings ({told}); give the same, or choose another --out")
 
-    def _check_inputs(self, pieces: Iterable[Piece], done: Mapping[int, str]) -> None:
-        """The listing is followed as far as finished pieces go."""
-        left = dict(done)
-        for piece in self.own(pieces):
+    def _same_inputs(self, pieces: Listing, done: Mapping[int, str]) -> dict[int, str]:
+        """Those that stay done; the listing is followed as far as finished pieces go."""
+        left, stay = dict(done), dict(done)
+        for piece in pieces(done.__contains__) if done else ():
+            found, now = left.pop(piece.number), self.part(piece)
+            if found != now and found == self._while_away(piece):
+                self.store.discard(stay.pop(piece.number))
+            elif found != now:
+                why = f" ({piece.unit.place}: {piece.unit.reason})" if isinstance(piece.unit, Broken) else ""
+                self._changed(found, f"has other inputs than when it was finished{why}")
             if not left:
-                return
-            found = left.pop(piece.number, self.part(piece))
-            if found != self.part(piece):
-                self._changed(found, "has other inputs than when it was finished")
+                break
         if left:
             self._changed(left[min(left)], "is of inputs that are gone")
+        return stay
+
+    def _while_away(self, piece: Piece) -> str:
+        """The part of a piece whose shard or file is out of reach."""
+        return self.part(Piece(piece.number, Broken(getattr(piece.unit, "place", ""), "")))
 
     def _changed(self, part: str, what: str) -> None:
         advice = "restore them, remove the part to do it again, or choose another --out"

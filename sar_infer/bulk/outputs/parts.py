@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 from sar_infer.bulk.items import Piece
+from sar_infer.errors import InputError
 
 _PART = re.compile(r"part-(\d{6,})-[0-9a-f]{12}\.(?:jsonl|parquet)")
 
@@ -28,5 +29,16 @@ def part_number(name: str) -> int | None:
 
 
 def committed(names: Iterable[str]) -> dict[int, str]:
-    """Names of parts by piece."""
-    return {number: name for name in names if (number := part_number(name)) is not None}
+    """Names of parts by piece.
+
+    Raises:
+        InputError: a piece has two.
+    """
+    found: dict[int, str] = {}
+    for name in sorted(names):
+        number = part_number(name)
+        if number is not None and _PART.fullmatch(name):
+            if number in found:
+                raise InputError(f"{found[number]} and {name} are of one piece; remove one, or both, and use --resume")
+            found[number] = name
+    return found

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from sar_infer.bulk.places import filesystem, is_url, one_line
+from sar_infer.bulk.places import filesystem, is_url, one_line, open_binary, patiently
 from sar_infer.errors import WriteError
 from sar_infer.files import sync_folder
 
@@ -32,6 +32,9 @@ class Store(Protocol):
 
     def stage(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """A local path to write to; the file appears when the block ends without an error."""
+
+    def discard(self, name: str) -> None:
+        """Remove a file, if it is there."""
 
     def clear(self, mine: Callable[[str], bool]) -> None:
         """Remove what kills have left of files whose names are ``mine``."""
@@ -98,8 +101,18 @@ class LocalFolder:
     def clear(self, mine: Callable[[str], bool]) -> None:
         """See ``Store``."""
         for entry in self.folder.glob(f".*{_PARTIAL}"):
-            if mine(entry.name[1:]):
+            name = entry.name.removesuffix(_PARTIAL)[1:].rpartition(".")[0]
+            if mine(name):
                 entry.unlink(missing_ok=True)
+
+    def discard(self, name: str) -> None:
+        """See ``Store``."""
+        (self.folder / name).unlink(missing_ok=True)
+
+    def remove_if_empty(self) -> None:
+        """The folder, unless something is in it."""
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def remove(self) -> None:
         """The folder and all that is in it."""
@@ -116,14 +129,14 @@ class _Stored:
     def names(self) -> set[str]:
         """See ``Store``."""
         try:
-            return {posixpath.basename(name.rstrip("/")) for name in self._system.ls(self._path, detail=False)}
+            found = patiently(lambda: self._system.ls(self._path, detail=False))
+            return {posixpath.basename(name.rstrip("/")) for name in found}
         except FileNotFoundError:
             return set()
 
     def open(self, name: str) -> IO[bytes]:
         """See ``Store``."""
-        stream: IO[bytes] = self._system.open(f"{self._path}/{name}", "rb")
-        return stream
+        return open_binary(f"{self.place}/{name}")
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Path]:
@@ -132,10 +145,14 @@ class _Stored:
             local = Path(folder) / name
             yield local
             try:
-                self._system.makedirs(self._path, exist_ok=True)
-                self._system.put_file(str(local), f"{self._path}/{name}")
+                patiently(lambda: self._system.put_file(str(local), f"{self._path}/{name}"))
             except Exception as error:  # every storage has errors of its own
                 raise WriteError(f"{self.place}/{name}: cannot be written: {one_line(error)}") from None
+
+    def discard(self, name: str) -> None:
+        """See ``Store``."""
+        with contextlib.suppress(FileNotFoundError):
+            self._system.rm_file(f"{self._path}/{name}")
 
     def clear(self, mine: Callable[[str], bool]) -> None:
         """Nothing is left: an object that was not put whole is not there."""

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import glob
 import io
+import itertools
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sar_infer.bulk.places import check_url, filesystem, is_url, one_line, open_binary
+from sar_infer.bulk.places import check_url, filesystem, is_url, one_line, open_binary, patiently
 from sar_infer.errors import InputError
-from sar_infer.inputs import SUFFIXES
+from sar_infer.inputs import SUFFIXES, kind_of, matches
 
 LISTS = (".txt", ".lst")
+CONTAINERS = (".tar", ".parquet")
+Warn = Callable[[str], object]
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
-def places(argument: str) -> Iterator[str]:
+def places(argument: str, warn: Warn = lambda _: None) -> Iterator[str]:
     """At least one path or URL, always in the same order.
+
+    Args:
+        argument: A file, folder, glob, brace pattern, URL or list.
+        warn: Told of what is passed over in a folder.
 
     Raises:
         InputError: there is none.
@@ -30,36 +38,34 @@ def places(argument: str) -> Iterator[str]:
         raise InputError(f"{argument}: a compressed tar, which saves nothing on images; unpack it to .tar first")
     if argument.lower().endswith(LISTS):
         return _lines(argument)
-    if (braces := _BRACES.search(argument)) and not Path(argument).exists():
-        return _each(argument[: braces.start()] + choice + argument[braces.end() :] for choice in _choices(braces))
-    return _stored(argument) if is_url(argument) else _local(argument)
+    if (braces := _BRACES.search(argument)) and (is_url(argument) or kind_of(argument) is None):
+        head, tail = argument[: braces.start()], argument[braces.end() :]
+        return itertools.chain.from_iterable(places(head + choice + tail, warn) for choice in _choices(braces))
+    return _stored(argument, warn) if is_url(argument) else _local(argument, warn)
 
 
-def _local(argument: str) -> Iterator[str]:
-    if Path(argument).is_dir():
-        return _some(argument, _images_below(argument))
-    if Path(argument).is_file():
-        return iter([argument])
-    if Path(argument).exists():
-        raise InputError(f"{argument}: neither a file nor a folder")
-    if glob.has_magic(argument):
-        found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        if not found:
-            raise InputError(f"{argument}: matches nothing")
-        return _each(found)
-    raise InputError(f"{argument}: no such file or folder")
+def _local(argument: str, warn: Warn) -> Iterator[str]:
+    kind = kind_of(argument)
+    if kind == "file":
+        yield argument
+    elif kind == "folder":
+        yield from _some(argument, _images_below(argument), warn)
+    else:
+        for found in matches(argument):  # a text file among them is no list: only what is named is
+            yield from _local(found, warn)
 
 
-def _stored(url: str) -> Iterator[str]:
+def _stored(url: str, warn: Warn) -> Iterator[str]:
     """As ``_local``, in storage."""
     check_url(url)
     system, path = filesystem(url)
     try:
-        if system.isfile(path):
+        kind = _stored_kind(system, path)
+        if kind == "file":
             yield url
-        elif system.isdir(path):
-            yield from _some(url, _images_stored(system, path))
-        elif glob.has_magic(path) and (found := sorted(system.glob(path))):
+        elif kind == "directory":
+            yield from _some(url, _images_stored(system, path), warn)
+        elif glob.has_magic(path) and (found := sorted(patiently(lambda: system.glob(path)))):
             yield from (system.unstrip_protocol(name) for name in found)
         else:
             raise InputError(f"{url}: no such object or folder")
@@ -69,9 +75,11 @@ def _stored(url: str) -> Iterator[str]:
         raise InputError(f"{url}: cannot be listed: {one_line(error)}") from None
 
 
-def _each(arguments: Iterable[str]) -> Iterator[str]:
-    for argument in arguments:
-        yield from places(argument)
+def _stored_kind(system: Any, path: str) -> str | None:
+    try:
+        return str(patiently(lambda: system.info(path))["type"])
+    except FileNotFoundError:
+        return None
 
 
 def _choices(braces: re.Match[str]) -> Iterator[str]:
@@ -86,7 +94,7 @@ def _lines(place: str) -> Iterator[str]:
     """Lines of a list that are not blank, as they stand; a relative path is taken from where the command runs."""
     empty = True
     try:
-        with open_binary(place) as stream, io.TextIOWrapper(stream, "utf-8", "surrogateescape") as lines:
+        with open_binary(place) as stream, io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape") as lines:
             for line in lines:
                 if line := line.rstrip("\r\n"):
                     empty = False
@@ -99,16 +107,31 @@ def _lines(place: str) -> Iterator[str]:
         raise InputError(f"{place}: an empty list; write one path or URL a line")
 
 
-def _some(folder: str, found: Iterator[str]) -> Iterator[str]:
-    first = next(found, None)
-    if first is None:
-        raise InputError(f"{folder}: a folder without images; shards are named by a pattern, {Path(folder).name}/*.tar")
-    yield first
-    yield from found
+def _some(folder: str, found: Iterator[str], warn: Warn) -> Iterator[str]:
+    """The images among what is in a folder; there has to be one."""
+    images = 0
+    passed: Counter[str] = Counter()
+    for place in found:
+        suffix = posixpath.splitext(place)[1].lower()
+        if suffix in CONTAINERS:
+            passed[suffix] += 1
+        else:
+            images += 1
+            yield place
+    if not images:
+        raise InputError(
+            f"{folder}: a folder without images; shards are named by a pattern, {_pattern(folder, '.tar')}"
+        )
+    for suffix, count in sorted(passed.items()):
+        warn(f"{folder}: {count:,} {suffix} in it passed over; name them as {_pattern(folder, suffix)}")
+
+
+def _pattern(folder: str, suffix: str) -> str:
+    return f"'{folder.rstrip('/')}/**/*{suffix}'"
 
 
 def _images_below(folder: str) -> Iterator[str]:
-    """Visible images, sorted folder by folder; one folder's names are held at a time."""
+    """Visible images and shards, sorted folder by folder; one folder's names are held at a time."""
 
     def failed(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be listed: {one_line(error)}")
@@ -119,7 +142,7 @@ def _images_below(folder: str) -> Iterator[str]:
 
 
 def _images_stored(system: Any, path: str) -> Iterator[str]:
-    entries = {posixpath.basename(entry["name"].rstrip("/")): entry for entry in system.ls(path, detail=True)}
+    entries = {posixpath.basename(entry["name"].rstrip("/")): entry for entry in _ls(system, path)}
     folders = [name for name, entry in entries.items() if entry["type"] == "directory"]
     for name in _images(entries.keys() - set(folders)):
         yield system.unstrip_protocol(entries[name]["name"])
@@ -128,8 +151,14 @@ def _images_stored(system: Any, path: str) -> Iterator[str]:
             yield from _images_stored(system, entries[name]["name"])
 
 
+def _ls(system: Any, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = patiently(lambda: system.ls(path, detail=True))
+    return found
+
+
 def _images(names: Iterable[str]) -> list[str]:
-    return [name for name in _visible(names) if posixpath.splitext(name)[1].lower() in SUFFIXES]
+    wanted = SUFFIXES.union(CONTAINERS)
+    return [name for name in _visible(names) if posixpath.splitext(name)[1].lower() in wanted]
 
 
 def _visible(names: Iterable[str]) -> list[str]:

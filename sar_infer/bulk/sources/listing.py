@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from sar_infer.bulk.items import Broken, Piece, Unit
 from sar_infer.bulk.sources import row_groups, tars
-from sar_infer.bulk.sources.expand import places
+from sar_infer.bulk.sources.expand import Warn, places
 from sar_infer.bulk.sources.paths import Paths
 from sar_infer.errors import InputError
+
+Wanted = Callable[[int], bool]
 
 
 @dataclass(frozen=True)
@@ -37,30 +40,43 @@ class Sources:
             InputError: one does not.
         """
         for argument in self.arguments:
-            if next(places(argument), None) is None:
+            first = next(places(argument), None)
+            if first is None:
                 raise InputError(f"{argument}: stands for nothing")
-        next(self.pieces())
+            if _kind(first) == row_groups.SUFFIX:
+                row_groups.check(first, self.column, self.key_column)
+        if not any(piece.unit.count != 0 for piece in self.pieces()):
+            raise InputError(f"{', '.join(self.arguments)}: no image in it")
 
-    def pieces(self) -> Iterator[Piece]:
-        """All pieces, in the order of the arguments.
+    def pieces(self, wanted: Wanted = lambda _: True, warn: Warn = lambda _: None) -> Iterator[Piece]:
+        """Pieces, in the order of the arguments.
+
+        Args:
+            wanted: Whether a number is; shards of others are not even opened.
+            warn: Told of what is passed over.
 
         Raises:
-            InputError: a list, a folder or a column is not there.
+            InputError: a list or a folder is not there.
         """
-        for number, unit in enumerate(self._units()):
-            yield Piece(number, unit)
+        for number, opened in enumerate(self._units(warn)):
+            if wanted(number):
+                yield Piece(number, opened())
 
-    def _units(self) -> Iterator[Unit]:
-        found = itertools.chain.from_iterable(places(argument) for argument in self.arguments)
+    def _units(self, warn: Warn) -> Iterator[Callable[[], Unit]]:
+        found = itertools.chain.from_iterable(places(argument, warn) for argument in self.arguments)
         for kind, group in itertools.groupby(found, _kind):
             if kind == tars.SUFFIX:
-                yield from (_shard(place) for place in group)
+                yield from (partial(_shard, place) for place in group)
             elif kind == row_groups.SUFFIX:
                 for place in group:
-                    yield from row_groups.row_groups(place, self.column, self.key_column)
+                    yield from map(_itself, row_groups.row_groups(place, self.column, self.key_column))
             else:
                 while paths := tuple(itertools.islice(group, self.piece_size)):
-                    yield Paths(paths)
+                    yield _itself(Paths(paths))
+
+
+def _itself(unit: Unit) -> Callable[[], Unit]:
+    return lambda: unit
 
 
 def _kind(place: str) -> str:

@@ -64,36 +64,74 @@ class RowGroup:
 
 
 def row_groups(place: str, column: str, key_column: str | None) -> Iterator[Unit]:
-    """The row groups of a file, or that it is broken.
+    """The row groups of a file, or that it is broken or has no such column.
 
     Raises:
-        InputError: it has no such column, or pyarrow is missing.
+        InputError: pyarrow is missing.
     """
+    _check_pyarrow(place)
     try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise InputError(f"{place}: reading Parquet needs pyarrow; pip install 'sar-clip[bulk]'") from None
-    try:
-        with open_binary(place) as stream:
-            size = stream.seek(0, 2)
-            stream.seek(0)
-            file = _opened(stream)
-            names, counts = (
-                file.schema_arrow.names,
-                [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)],
-            )
-    except InputError:
-        raise
+        size, counts = _looked_at(place, column, key_column)
+    except InputError as error:
+        yield Broken(place, str(error).removeprefix(f"{place}: "))
+        return
     except Exception as error:  # pyarrow and storage raise almost anything
         yield Broken(place, f"cannot be read: {one_line(error)}")
         return
-    for needed in (column, key_column):
-        if needed is not None and needed not in names:
-            raise InputError(f"{place}: no column {needed!r}; it has {', '.join(names)} (--column, --key-column)")
     first = 0
     for group, rows in enumerate(counts):
         yield RowGroup(place, size, group, first, rows, column, key_column)
         first += rows
+
+
+def check(place: str, column: str, key_column: str | None) -> None:
+    """See that a file, if it can be read, has the columns.
+
+    Raises:
+        InputError: it has not, or pyarrow is missing.
+    """
+    _check_pyarrow(place)
+    try:
+        _looked_at(place, column, key_column)
+    except InputError:
+        raise
+    except Exception:  # what is damaged is a row of its own, later
+        return
+
+
+def _check_pyarrow(place: str) -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise InputError(f"{place}: reading Parquet needs pyarrow; pip install 'sar-clip[bulk]'") from None
+
+
+def _looked_at(place: str, column: str, key_column: str | None) -> tuple[int, list[int]]:
+    """Bytes of a file, and rows of each group."""
+    with open_binary(place) as stream:
+        size = stream.seek(0, 2)
+        stream.seek(0)
+        file = _opened(stream)
+        schema = file.schema_arrow
+        for needed in (column, key_column):
+            if needed is not None and needed not in schema.names:
+                has = ", ".join(schema.names)
+                raise InputError(f"{place}: no column {needed!r}; it has {has} (--column, --key-column)")
+        if not _holds_bytes(kind := schema.field(column).type):
+            raise InputError(f"{place}: column {column!r} is {kind}; expected the bytes of images (--column)")
+        return size, [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Whether a column of this type may; one of nothing but nulls has no type."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+    if types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    known = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view, types.is_null)
+    return any(is_it(kind) for is_it in known)
 
 
 def _opened(stream: Any) -> Any:

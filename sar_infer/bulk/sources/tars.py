@@ -43,7 +43,7 @@ class TarShard:
         """Known when it has been read."""
         return
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[Item | None]:
         """Members with an image suffix, keys ``SHARD/MEMBER``; a damaged rest is one more, under the shard's key."""
         key = printable(self.place)
         try:
@@ -53,14 +53,20 @@ class TarShard:
             yield Item(key, Flaw("source", f"the rest cannot be read: {one_line(error)}"))
 
 
-def _members(stream: IO[bytes], key: str) -> Iterator[Item]:
+def _members(stream: IO[bytes], key: str) -> Iterator[Item | None]:
+    empty = True
     with tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar:  # type: ignore[call-overload] # all that is called
         while (member := tar.next()) is not None:
             tar.members.clear()  # it would keep every header it has seen
+            empty = False
             name = PurePosixPath(member.name)
-            if member.isreg() and name.suffix.lower() in SUFFIXES and not name.name.startswith("."):
-                yield Item(f"{key}/{printable(member.name)}", _content(tar, member))
+            if member.isdir():
+                continue
+            image = name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
+            yield Item(f"{key}/{printable(member.name)}", _content(tar, member)) if image else None
         _check_end(stream, tar.offset)
+    if empty:
+        raise tarfile.ReadError("an archive of nothing")
 
 
 class _Bounded:
@@ -77,6 +83,8 @@ class _Bounded:
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Flaw:
+    if not member.isreg():
+        return Flaw("unreadable", "cannot be read: a link or a device in the shard, not a file")
     if member.size > MOST_BYTES:
         return Flaw("size", f"too large: {member.size} bytes, at most {MOST_BYTES}")
     data = tar.extractfile(member)
@@ -96,3 +104,6 @@ def _check_end(stream: IO[bytes], offset: int) -> None:
         raise tarfile.ReadError("it ends without the mark of an end, so something may be missing")
     if any(block):
         raise tarfile.ReadError(f"damaged at byte {offset}")
+    while block := stream.read(2**20):
+        if block.count(0) < len(block):
+            raise tarfile.ReadError(f"more follows the mark of an end at byte {offset}: a hole, or a second archive")

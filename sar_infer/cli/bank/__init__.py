@@ -6,6 +6,7 @@ import click
 
 from sar_infer import __version__
 from sar_infer.cli.bank.adding import add
+from sar_infer.cli.bank.common import ENVIRONMENT
 from sar_infer.cli.bank.editing import alias, merge, remove, rename, rollback, set_class
 from sar_infer.cli.bank.freezing import freeze
 from sar_infer.cli.bank.linting import lint
@@ -21,7 +22,14 @@ Examples:
 """
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG)
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "auto_envvar_prefix": ENVIRONMENT,
+    },
+    epilog=EPILOG,
+)
 @click.version_option(__version__, prog_name="sar-bank")
 def main() -> None:
     """Look at the classes of a bank file and change them.

@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sar_infer.cli.bank.common import Opened, Place, changing, on_bank, shared_options, write
+from sar_infer.cli.bank.common import (
+    Opened,
+    Place,
+    changing,
+    on_bank,
+    own_option,
+    shared_options,
+    warn_of_background,
+    write,
+)
 from sar_infer.cli.bank.given import given_classes
 from sar_infer.cli.bank.linting import linter_for, shown
 from sar_infer.cli.bank.progress import counted
-from sar_infer.options import Refusal, option
+from sar_infer.errors import one_line
+from sar_infer.options import Refusal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,11 +41,13 @@ _MOST_SHOWN = 20
 @click.command()
 @on_bank
 @click.argument("names", nargs=-1)
-@option("--classes", type=click.Path(path_type=Path), help="Text file with names, one a line.")
-@option("--background", is_flag=True, help="They take their share of the score, and are no answers.")
-@option("--threshold", type=click.FloatRange(0, 1), help="Least score for them to be believed.")
-@option("--lint/--no-lint", default=True, help="Look for names that are odd, too long or double.  [default: --lint]")
-@option("--strict", is_flag=True, help="Add nothing if there is a warning.")
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one a line.")
+@own_option("--background", is_flag=True, help="They take their share of the score, and are no answers.")
+@own_option("--threshold", type=click.FloatRange(0, 1), help="Least score for them to be believed.")
+@own_option(
+    "--lint/--no-lint", default=True, help="Look for names that are odd, too long or double.  [default: --lint]"
+)
+@own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
 @shared_options
 def add(
     place: Place,
@@ -67,6 +79,7 @@ def add(
         _show(findings)
         info = _info(found.bank, given, background=background, threshold=threshold)
         after = edit(found.bank, [*given], rows, info, by="sar-bank add")
+        warn_of_background(after)
         write(place, found, after, findings=[asdict(finding) for finding in findings])
 
 
@@ -111,7 +124,7 @@ def _refuse(findings: Sequence[Finding], *, strict: bool) -> None:
 
 def _show(findings: Sequence[Finding]) -> None:
     for line in shown(findings, _MOST_SHOWN):
-        click.echo(line, err=True)
+        click.echo(one_line(line), err=True)
 
 
 def _info(bank: ClassBank, given: Phrases, *, background: bool, threshold: float | None) -> dict[str, ClassInfo]:

@@ -1,13 +1,13 @@
-"""What all of ``sar-bank`` shares: arguments, opening bundle and bank, one way to write a change, one way to print."""
+"""What all of ``sar-bank`` shares: arguments, opening bundle and bank, one way to write a change."""
 
 from __future__ import annotations
 
 import functools
-import io
 import json
+import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
+from sar_infer.cli.bank.printing import emit
 from sar_infer.errors import InputError, SarInferError, WriteError
 from sar_infer.options import Decorated, Refusal, one_blas_thread, option
 
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 INTERRUPTED = 130
-_SERVED = "bundle_bank"
-"""Key of the provenance of a bank that `sar-serve --state` keeps, beside its lock."""
+ENVIRONMENT = "SAR_BANK"
+"""Of options that mean something else elsewhere: ``SAR_BANK_ADD_CLASSES`` is the twin of ``sar-bank add --classes``."""
+_SERVED = ("bank.safetensors", "lock")
+"""What `sar-serve --state` keeps in a folder: its bank, and the lock beside it, which stays when the server ends."""
+own_option = functools.partial(click.option, show_envvar=True)
+"""An option whose twin has the name of the command in it; ``options.option`` is for those that all commands share."""
 
 
 @dataclass(frozen=True)
@@ -122,21 +127,32 @@ def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
         InputError: it is the bank inside a bundle, or the state of a server.
         WriteError: another process is changing it.
     """
-    from sar_infer.artefact import MANIFEST
     from sar_infer.files import owned
 
-    if (place.file.resolve().parent / MANIFEST).is_file():
-        raise InputError(f"{place.file}: is part of a bundle, which never changes; name a file outside of it")
-    if not place.file.resolve().parent.is_dir():
+    file = Path(os.path.realpath(place.file))
+    if not file.parent.is_dir():
         raise InputError(f"{place.file}: no such folder; make it first")
-    with owned(place.file):
-        found = opened(place, may_be_missing=may_be_missing, whole=True)
-        if _SERVED in found.bank.provenance and (place.file.parent / "lock").exists():
-            raise InputError(
-                f"{place.file}: is the state of a server, which changes it by its API; to go on from it, "
-                f"merge it into another file: sar-bank merge NEW {shlex.quote(str(place.file))} --conflict take"
-            )
-        yield found
+    if _in_bundle(file):
+        raise InputError(f"{place.file}: is part of a bundle, which never changes; name a file outside of it")
+    if file.name == _SERVED[0] and (file.parent / _SERVED[1]).exists():
+        raise InputError(
+            f"{place.file}: is the state of a server, which changes it by its API; to go on from it, change a copy: "
+            f"cp {shlex.quote(str(place.file))} mine.safetensors"
+        )
+    with owned(file):
+        yield opened(place, may_be_missing=may_be_missing, whole=True)
+
+
+def _in_bundle(file: Path) -> bool:
+    """Whether a manifest beside it lists it."""
+    from sar_infer.artefact import MANIFEST
+
+    try:
+        manifest = json.loads((file.parent / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    listed = manifest.get("files") if isinstance(manifest, dict) else None
+    return isinstance(listed, dict) and file.name in listed
 
 
 def write(place: Place, before: Opened, after: ClassBank, **more: Any) -> None:
@@ -169,16 +185,10 @@ def write(place: Place, before: Opened, after: ClassBank, **more: Any) -> None:
         "undo_to": undo,
     }
     how = "" if undo is None else f"; undo: sar-bank rollback {shlex.quote(str(place.file))} --to {undo}"
-    emit(place.form, content | more, [f"{content['summary']}; {len(after.names):,} classes{how}"])
+    emit(place.form, lambda: content | more, [f"{content['summary']}; {len(after.names):,} classes{how}"])
 
 
-def emit(form: str, content: Any, lines: Iterable[str]) -> None:
-    """Print JSON for programs, in UTF-8 whatever the locale, or lines for people; odd names break neither."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        encoding = "utf-8" if form == "json" else sys.stdout.encoding
-        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
-    if form == "json":
-        click.echo(json.dumps(content, ensure_ascii=False))
-        return
-    for line in lines:
-        click.echo(line)
+def warn_of_background(bank: ClassBank) -> None:
+    """Say where a bank has no class left to answer with."""
+    if bank.background is not None and bank.background.all():
+        click.echo("Warning: all classes are background now, so that nothing can be answered", err=True)

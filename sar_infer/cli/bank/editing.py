@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from sar_infer.cli.bank.common import Place, changing, on_bank, shared_options, write
-from sar_infer.options import Refusal, option
+from sar_infer.cli.bank.common import Place, changing, on_bank, own_option, shared_options, warn_of_background, write
+from sar_infer.errors import one_line
+from sar_infer.options import Refusal
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank, ClassInfo, Step
@@ -18,21 +19,26 @@ if TYPE_CHECKING:
 
 @click.command()
 @on_bank
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1)
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to remove, one a line.")
 @shared_options
-def remove(place: Place, names: Sequence[str]) -> None:
+def remove(place: Place, names: Sequence[str], classes: Path | None) -> None:
     """Remove classes, by name or alias; if one is not there, none is removed."""
     from sar_infer.bank import remove as edit
+    from sar_infer.names import read_class_file
 
+    if not names and classes is None:
+        raise Refusal("no class given; name one, or a file of them (--classes)")
+    listed = [] if classes is None else read_class_file(classes).classes
     with changing(place) as found:
-        write(place, found, edit(found.bank, names, by="sar-bank remove"))
+        write(place, found, edit(found.bank, [*names, *listed], by="sar-bank remove"))
 
 
 @click.command()
 @on_bank
 @click.argument("old")
 @click.argument("new")
-@option("--embed", is_flag=True, help="Give it the embedding of the new name. Else it keeps the one that it has.")
+@own_option("--embed", is_flag=True, help="Give it the embedding of the new name. Else it keeps the one that it has.")
 @shared_options
 def rename(place: Place, old: str, new: str, *, embed: bool) -> None:
     """Give a class another name. It keeps its place and its embedding, which was made from its old name."""
@@ -51,20 +57,25 @@ def rename(place: Place, old: str, new: str, *, embed: bool) -> None:
 @on_bank
 @click.argument("name", metavar="CLASS")
 @click.argument("aliases", nargs=-1, required=True, metavar="ALIAS...")
-@option("--remove", "taken", is_flag=True, help="Take these aliases away.")
+@own_option("--remove", is_flag=True, help="Take these aliases away.")
 @shared_options
-def alias(place: Place, name: str, aliases: Sequence[str], *, taken: bool) -> None:
+def alias(place: Place, name: str, aliases: Sequence[str], *, remove: bool) -> None:
     """Give a class other names, which find it and take its embedding."""
     from sar_infer.bank import amend
     from sar_infer.names import name_key
 
     with changing(place) as found:
-        info, keys = _info(found.bank, name), {name_key(text) for text in aliases}
-        kept = [text for text in info.aliases if name_key(text) not in keys]
-        if taken and len(kept) + len(keys) != len(info.aliases):
-            raise Refusal(f"{name!r} has not all of these aliases; it has: {', '.join(info.aliases) or 'none'}")
-        if not taken:
-            kept = [*info.aliases, *(t for t in aliases if name_key(t) not in {name_key(has) for has in info.aliases})]
+        info = _info(found.bank, name)
+        known = {name_key(text): text for text in info.aliases}
+        given = {name_key(text): text for text in aliases}
+        if remove and not given.keys() <= known.keys():
+            raise Refusal(
+                f"{name!r} has not all of these aliases; it has: {one_line(', '.join(info.aliases)) or 'none'}"
+            )
+        if remove:
+            kept = [text for key, text in known.items() if key not in given]
+        else:
+            kept = [*known.values(), *(text for key, text in given.items() if key not in known)]
         after = amend(found.bank, {name: dataclasses.replace(info, aliases=tuple(kept))}, by="sar-bank alias")
         write(place, found, after)
 
@@ -72,9 +83,11 @@ def alias(place: Place, name: str, aliases: Sequence[str], *, taken: bool) -> No
 @click.command("set")
 @on_bank
 @click.argument("name", metavar="CLASS")
-@option("--threshold", type=click.FloatRange(0, 1), help="Least score for the class to be believed.")
-@option("--no-threshold", is_flag=True, help="Believe it at any score.")
-@option("--background/--foreground", default=None, help="Background takes its share of the score, and is no answer.")
+@own_option("--threshold", type=click.FloatRange(0, 1), help="Least score for the class to be believed.")
+@own_option("--no-threshold", is_flag=True, help="Believe it at any score.")
+@own_option(
+    "--background/--foreground", default=None, help="Background takes its share of the score, and is no answer."
+)
 @shared_options
 def set_class(place: Place, name: str, threshold: float | None, *, no_threshold: bool, background: bool | None) -> None:
     """Say when a class is to be believed, and whether it is an answer at all."""
@@ -90,13 +103,15 @@ def set_class(place: Place, name: str, threshold: float | None, *, no_threshold:
             info = dataclasses.replace(info, threshold=threshold)
         if background is not None:
             info = dataclasses.replace(info, background=background)
-        write(place, found, amend(found.bank, {name: info}, by="sar-bank set"))
+        after = amend(found.bank, {name: info}, by="sar-bank set")
+        warn_of_background(after)
+        write(place, found, after)
 
 
 @click.command()
 @on_bank
 @click.argument("other", type=click.Path(path_type=Path))
-@option(
+@own_option(
     "--conflict",
     type=click.Choice(["keep", "take", "refuse"]),
     default="refuse",
@@ -116,8 +131,8 @@ def merge(place: Place, other: Path, conflict: Literal["keep", "take", "refuse"]
 
 @click.command()
 @on_bank
-@option("--to", type=click.IntRange(min=0), help="The step to go back to; 0 is the beginning.")
-@option("--steps", type=click.IntRange(min=1), help="How many steps to take back.")
+@own_option("--to", type=click.IntRange(min=0), help="The step to go back to; 0 is the beginning.")
+@own_option("--steps", type=click.IntRange(min=1), help="How many steps to take back.")
 @shared_options
 def rollback(place: Place, to: int | None, steps: int | None) -> None:
     """Go back to an earlier step of the history (`sar-bank history`); this is a step too, and is final."""

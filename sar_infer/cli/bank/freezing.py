@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from sar_infer.cli.bank.common import Place, emit, on_bank, opened, shared_options
-from sar_infer.options import option
+from sar_infer.cli.bank.common import Place, on_bank, opened, own_option, shared_options
+from sar_infer.cli.bank.printing import emit
 
 
 @click.command()
 @on_bank
-@option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
-@option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
+@own_option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@own_option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @shared_options
 def freeze(place: Place, out: Path, *, overwrite: bool) -> None:
     """Write a bundle like the one of --bundle, with BANK_FILE as its own bank."""
@@ -24,7 +24,11 @@ def freeze(place: Place, out: Path, *, overwrite: bool) -> None:
 
     check_target(out, overwrite=overwrite)
     found = opened(place, whole=True)
-    command = shlex.join(["sar-bank", *sys.argv[1:]])
+    command = shlex.join(["sar-bank", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
     manifest = write(found.bundle, found.bank, out, overwrite=overwrite, command=command)
     content = {"bundle": str(out), "digest": manifest.digest, "classes": len(found.bank.names)}
-    emit(place.form, content, [f"{out}: {len(found.bank.names):,} classes; next: sar-classify PHOTO --bundle {out}"])
+    emit(
+        place.form,
+        lambda: content,
+        [f"{out}: {len(found.bank.names):,} classes; next: sar-classify PHOTO --bundle {out}"],
+    )

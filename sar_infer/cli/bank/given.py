@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from sar_infer.errors import one_line
+
 
 def given_classes(
     names: Iterable[str], file: Path | None, check: Callable[[str], object] = len
@@ -28,7 +30,7 @@ def given_classes(
     if file is not None:
         found = read_class_file(file, check)
         for warning in found.warnings:
-            click.echo(f"Warning: {warning}", err=True)
+            click.echo(f"Warning: {one_line(warning)}", err=True)
         seen = {name_key(name) for name in classes}
         classes |= {name: phrases for name, phrases in found.classes.items() if name_key(name) not in seen}
     return classes

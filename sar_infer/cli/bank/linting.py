@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sar_infer.cli.bank.common import Opened, Place, emit, on_bank, opened, shared_options
+from sar_infer.cli.bank.common import Opened, Place, on_bank, opened, own_option, shared_options
 from sar_infer.cli.bank.given import given_classes
+from sar_infer.cli.bank.printing import emit
 from sar_infer.cli.bank.progress import counted
-from sar_infer.options import option
 
 if TYPE_CHECKING:
     from sar_infer.lint import Finding, Linter
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @on_bank
 @click.argument("names", nargs=-1)
-@option("--classes", type=click.Path(path_type=Path), help="Text file with names to look at, one a line.")
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to look at, one a line.")
 @shared_options
 def lint(place: Place, names: Sequence[str], classes: Path | None) -> None:
     """Look at names before BANK_FILE gets them, or at its own classes where none are given.
@@ -32,17 +32,18 @@ def lint(place: Place, names: Sequence[str], classes: Path | None) -> None:
     reference encoder (sar-export --with-reference), whose relations to other classes the learned prompt has moved.
     Exit code 0 if there is no warning, 1 if there is one.
     """
-    from sar_infer.lint.linter import CHUNK, chunked, class_phrases
+    from sar_infer.lint.linter import CHUNK, chunked
 
     found = opened(place, may_be_missing=True)
     within = not names and classes is None
-    given = class_phrases(found.bank, found.bank.names) if within else given_classes(names, classes)
+    bank = found.bank
+    given = {name: bank.phrases(name) for name in bank.names} if within else given_classes(names, classes)
     linter = linter_for(found, within=within)
     findings: list[Finding] = []
     for chunk in counted(chunked(given), len(given), "Checking", CHUNK):
         findings += linter.check(chunk, found.classifier.embed_phrases)
     findings += linter.skipped()
-    emit(place.form, [asdict(finding) for finding in findings], shown(findings))
+    emit(place.form, lambda: [asdict(finding) for finding in findings], shown(findings))
     sys.exit(1 if any(finding.severity in ("warning", "error") for finding in findings) else 0)
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_infer.cli.bank.common import Place, emit, on_bank, opened, shared_options
+from sar_infer.cli.bank.common import Place, on_bank, opened, own_option, shared_options
+from sar_infer.cli.bank.printing import emit
 from sar_infer.errors import BankError, SchemaError
-from sar_infer.options import Refusal, option
+from sar_infer.options import Refusal
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank, ClassInfo, Difference
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @on_bank
-@option("--long", is_flag=True, help="All that is known of each class.")
-@option("--like", metavar="TEXT", help="Only classes with this in their name or an alias.")
+@own_option("--long", is_flag=True, help="All that is known of each class.")
+@own_option("--like", metavar="TEXT", help="Only classes with this in their name or an alias.")
 @shared_options
 def list_classes(place: Place, *, long: bool, like: str | None) -> None:
     """Print the classes of BANK_FILE, one a line."""
@@ -34,7 +35,7 @@ def list_classes(place: Place, *, long: bool, like: str | None) -> None:
     chosen = [(name, info) for name, info in known if any(key in name_key(text) for text in (name, *info.aliases))]
     emit(
         place.form,
-        [{"name": name} | asdict(info) for name, info in chosen],
+        lambda: [{"name": name} | asdict(info) for name, info in chosen],
         (_described(name, info) if long else name for name, info in chosen),
     )
 
@@ -42,7 +43,7 @@ def list_classes(place: Place, *, long: bool, like: str | None) -> None:
 @click.command()
 @on_bank
 @click.argument("texts", nargs=-1)
-@option("--image", "images", type=click.Path(), multiple=True, help="A photo in place of a text; may be repeated.")
+@own_option("--image", "images", type=click.Path(), multiple=True, help="A photo in place of a text; may be repeated.")
 @click.option(
     "-k", "--top-k", envvar="SAR_TOP_K", show_envvar=True, type=click.IntRange(min=1), default=5, show_default=True
 )
@@ -67,7 +68,7 @@ def nearest(place: Place, texts: Sequence[str], images: Sequence[str], top_k: in
         }
         for query, places, cosines in zip((*texts, *images), *search(found.bank, rows, top_k), strict=True)
     ]
-    emit(place.form, content, _neighbours(content))
+    emit(place.form, lambda: content, _neighbours(content))
 
 
 @click.command()
@@ -81,7 +82,7 @@ def diff(place: Place, other: Path) -> None:
 
     bank = opened(place).bank
     difference = compare(bank, ClassBank.load(other, bank.encoder_digest))
-    emit(place.form, asdict(difference), _changes(difference))
+    emit(place.form, lambda: asdict(difference), _changes(difference))
     sys.exit(1 if difference else 0)
 
 
@@ -98,10 +99,10 @@ def verify(place: Place) -> None:
         bank, problem = None, str(error)
     content = {"bank": str(place.file), "sound": bank is not None, "problem": problem} | _summary(bank)
     if problem is not None:
-        emit(place.form, content, ())
+        emit(place.form, lambda: content, ())
         raise click.ClickException(problem)
     line = "{bank}: sound; {classes:,} classes, {own:,} of them the bundle's own; {steps} steps of history"
-    emit(place.form, content, [line.format(**content)])
+    emit(place.form, lambda: content, [line.format(**content)])
 
 
 @click.command()
@@ -115,7 +116,7 @@ def history(place: Place) -> None:
         for step in steps
     ]
     lines = (f"{step.n:5} {'*' if step.undo else ' '} {step.at}  {step.action:<8}  {step.summary}" for step in steps)
-    emit(place.form, content, lines)
+    emit(place.form, lambda: content, lines)
 
 
 def _summary(bank: ClassBank | None) -> dict[str, Any]:
@@ -146,8 +147,7 @@ def _neighbours(content: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _changes(difference: Difference) -> Iterator[str]:
     yield from (f"+ {name}" for name in difference.added)
     yield from (f"- {name}" for name in difference.removed)
-    yield from (f"> {old} -> {new}" for old, new in difference.renamed.items())
+    yield from (f"> {old}  ->  {new}" for old, new in difference.renamed.items())
     yield from (f"~ {name}  cosine {cosine:.4f}" for name, cosine in difference.reembedded.items())
     for name, (before, after) in difference.changed.items():
-        yield f"< {_described(name, before)}"
-        yield f"> {_described(name, after)}"
+        yield f"~ {_described(name, before)}  ->  {_described(name, after)}"

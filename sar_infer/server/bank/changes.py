@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -60,7 +59,7 @@ class Base:
     @classmethod
     def of(cls, bundle: Bundle) -> Base:
         """The bank that a bundle comes with."""
-        keys = tuple(map(key_of, bundle.bank.names))
+        keys = tuple(map(name_key, bundle.bank.names))
         return cls(bundle.manifest.digest, bundle.bank, keys, {key: row for row, key in enumerate(keys)})
 
     def gave(self, bank: ClassBank) -> bool:
@@ -122,7 +121,7 @@ class Changes:
                 f"no record of what was changed, as sar-serve keeps it ({error!r}); to serve a bank of sar-bank, "
                 "make it a bundle (sar-bank freeze)"
             ) from None
-        changes = cls({key_of(item.name): item for item in added}, {key_of(name): name for name in removed})
+        changes = cls({name_key(item.name): item for item in added}, {name_key(name): name for name in removed})
         if set(changes.added) & set(changes.removed):
             raise BankError("its record has a class both added and removed")
         return changes
@@ -143,7 +142,7 @@ class Snapshot:
 
     def find(self, name: str) -> Entry | None:
         """The class of a name in any spelling."""
-        key, base = key_of(name), self.base
+        key, base = name_key(name), self.base
         added, row = self.changes.added.get(key), base.rows.get(key)
         if added is not None and not (added.plain and row is not None):
             spelling = added.name if row is None else base.bank.names[row]
@@ -184,7 +183,7 @@ def compose(base: Base, changes: Changes, encoded: Mapping[str, Floats], old: Cl
     """
     own = changes.own(base)
     kept = [row for row, key in enumerate(base.keys) if key not in changes.removed]
-    names = [base.bank.names[row] for row in kept]
+    names = [base.bank.verified().names[row] for row in kept]
     further = [key for key in own if key not in base.rows]
     places = dict(zip(further, range(len(kept), len(kept) + len(further)), strict=True))
     if len(further) < len(own):
@@ -202,7 +201,7 @@ def compose(base: Base, changes: Changes, encoded: Mapping[str, Floats], old: Cl
 
 def info_after(base: Base, changes: Changes) -> dict[str, ClassInfo]:
     """What is known of the classes that the changes give; a class keeps what the bundle says beside its phrases."""
-    info = {name: item for name, item in base.bank.info.items() if key_of(name) not in changes.removed}
+    info = {name: item for name, item in base.bank.info.items() if name_key(name) not in changes.removed}
     for key, added in changes.own(base).items():
         name = base.bank.names[base.rows[key]] if key in base.rows else added.name
         phrases = () if added.phrases == (name,) else added.phrases
@@ -214,11 +213,6 @@ def names_after(base: Base, changes: Changes) -> tuple[str, ...]:
     """The names of the bank that the changes give."""
     kept = (name for name, key in zip(base.bank.names, base.keys, strict=True) if key not in changes.removed)
     return (*kept, *(added.name for key, added in changes.own(base).items() if key not in base.rows))
-
-
-def key_of(name: str) -> str:
-    """What the spellings of a class name have in common; composed and decomposed letters are the same."""
-    return name_key(unicodedata.normalize("NFC", name))
 
 
 def _text(value: Any) -> str:

@@ -47,9 +47,9 @@ def carried(folder: StateFolder, old: ClassBank, changes: Changes, base: Base, e
         BankError: a class cannot be carried over, or the new bank cannot be written.
     """
     own, info = changes.own(base), info_after(base, changes)
-    if base.gave(old):  # what the bundle knows of its classes may differ all the same
-        return Snapshot(base, changes, old if old.info == info else dataclasses.replace(old, info=info))
     try:
+        if base.gave(old):  # what the bundle knows of its classes may differ all the same
+            return Snapshot(base, changes, old if old.info == info else dataclasses.replace(old, info=info))
         rows = embed([added.phrases for added in own.values()]) if own else ()
         bank = compose(base, changes, dict(zip(own, rows, strict=True)), base.bank)
     except (BankError, ClassNameError) as error:

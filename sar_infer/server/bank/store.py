@@ -14,9 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bundle import Bundle
 from sar_infer.errors import BankError
+from sar_infer.names import name_key
 from sar_infer.server.bank.changes import (
     Added,
     Base,
@@ -25,7 +26,6 @@ from sar_infer.server.bank.changes import (
     Floats,
     Snapshot,
     compose,
-    key_of,
     names_after,
 )
 from sar_infer.server.bank.folder import StateFolder
@@ -168,7 +168,7 @@ class BankStore:
             self._folder = None
 
     def _put(self, name: str, wanted: tuple[str, ...], if_match: str | None) -> Change:
-        folder, now, key = self._owned(), self.snapshot, key_of(name)
+        folder, now, key = self._owned(), self.snapshot, name_key(name)
         known, row = now.find(name), now.base.rows.get(key)
         _check_match(if_match, now.etag, known is not None)
         spelling = known.name if known else name if row is None else now.base.bank.names[row]
@@ -177,6 +177,8 @@ class BankStore:
             return Change(False, False, now.etag, known)
         if known is None and (owner := now.bank.lookup.alias(name)) is not None:
             raise ChangeRefusedError("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
+        if known is None and row is not None:
+            _check_aliases(now, spelling)
         entry = Entry(spelling, "added", wanted)
         if wanted == (spelling,) and row is not None:
             entry = Entry(spelling, "bundle", wanted)
@@ -193,7 +195,7 @@ class BankStore:
         folder, now = self._owned(), self.snapshot
         _known(now, name)
         _check_match(if_match, now.etag, True)
-        changes = now.changes.removing(key_of(name), now.base)
+        changes = now.changes.removing(name_key(name), now.base)
         if not names_after(now.base, changes):
             raise ChangeRefusedError("conflict", f"class {name!r} is the last one; add another before you remove it")
         return self._commit(folder, changes, {})
@@ -221,6 +223,16 @@ def _known(snapshot: Snapshot, name: str) -> Entry:
     if entry is None:
         raise ChangeRefusedError("not-found", f"no class {name if len(name) <= 40 else name[:40] + '…'!r}")
     return entry
+
+
+def _check_aliases(snapshot: Snapshot, name: str) -> None:
+    """See that no other class took a name of a class of the bundle while it was away."""
+    for alias in snapshot.base.bank.info.get(name, ClassInfo()).aliases:
+        if (owner := snapshot.bank.lookup.get(alias)) is not None:
+            taken = snapshot.bank.names[owner]
+            raise ChangeRefusedError(
+                "conflict", f"{name!r} is also called {alias!r}, which is class {taken!r} now; remove that class first"
+            )
 
 
 def _check_match(if_match: str | None, etag: str, exists: bool) -> None:

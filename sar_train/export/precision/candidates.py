@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from sar_train.export.compact import write_graph
+from sar_train.export.precision.batches import Rows, batches
 from sar_train.export.precision.cast import cast
-from sar_train.export.precision.int8 import BATCH, dynamic, static
+from sar_train.export.precision.int8 import dynamic, static
 from sar_train.export.verify import open_graph
-
-Rows = npt.NDArray[np.float32]
 
 FIRST = (1, 2, 4)
 """How many of the first convolutions stay in float32: tried in turn."""
@@ -92,9 +90,3 @@ def _rows(model: onnx.ModelProto, pixels: Sequence[Rows]) -> Rows:
         write_graph(path, model)
         graph = open_graph(path)
         return np.concatenate([graph(batch) for batch in batches(pixels)])
-
-
-def batches(pixels: Sequence[Rows]) -> Iterator[Rows]:
-    """Stacked pieces (N, 3, size, size)."""
-    for start in range(0, len(pixels), BATCH):
-        yield np.stack(pixels[start : start + BATCH])

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-Rows = npt.NDArray[np.float32]
-BATCH = 8
+from sar_train.export.precision.batches import Rows, batches
+
 STEPS = 127
 """Of a weight's scale, on either side of zero."""
 
@@ -73,9 +72,6 @@ def _means(model: onnx.ModelProto, pixels: Sequence[Rows], names: Sequence[str])
         probed.graph.output.append(helper.make_tensor_value_info(f"{name}:mean", TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(probed.SerializeToString(), providers=["CPUExecutionProvider"])
     wanted = [f"{name}:mean" for name in names]
-    totals = [np.zeros(0, np.float32)] * len(names)
-    for start in range(0, len(pixels), BATCH):
-        found = session.run(wanted, {source: np.stack(pixels[start : start + BATCH])})
-        sums = [value.sum((0, 2, 3)) for value in found]
-        totals = [a + b for a, b in zip(totals, sums, strict=True)] if start else sums
+    runs = (session.run(wanted, {source: batch}) for batch in batches(pixels))
+    totals = [sum(values) for values in zip(*([v.sum((0, 2, 3)) for v in found] for found in runs), strict=True)]
     return {name: (total / len(pixels)).astype(np.float32) for name, total in zip(names, totals, strict=True)}

@@ -10,17 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from sar_infer.artefact import CARD, Manifest, Provenance
 from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.sealing import seal
 from sar_infer.staging import staged
-from sar_train.errors import ExportError
 from sar_train.export.precision import jpeg, variants
 from sar_train.export.precision.gate import Gate
+from sar_train.export.precision.jpeg import Policy
+from sar_train.export.precision.outcome import NothingPassedError, Outcome
 from sar_train.export.precision.samples import Photos
-from sar_train.export.precision.variants import Attempt
 from sar_train.record import versions
 
 JPEG_TABLE, PRECISION_TABLE = "jpeg_margin", "precision"
@@ -42,11 +41,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Derived:
-    """What was written, and what came of each part that was asked for, in words for the user."""
+    """What was written, and what came of each part that was asked for."""
 
     manifest: Manifest
-    attempts: tuple[Attempt, ...]
-    lines: tuple[str, ...]
+    outcome: Outcome
 
 
 def derive(
@@ -73,7 +71,7 @@ def derive(
         tell: is called with a line of progress now and then.
 
     Raises:
-        ExportError: nothing that was asked for passed; nothing was changed.
+        NothingPassedError: nothing that was asked for passed; nothing was changed.
         BundleError: the source is damaged.
         ImageError: a photo cannot be read.
         WriteError: the folder cannot be written.
@@ -83,14 +81,13 @@ def derive(
         for name in bundle.manifest.files:
             if name != CARD:
                 _link(bundle.path / name, folder / name)
-        made = variants.make(bundle, folder, wanted.gates, photos, tell) if wanted.gates else []
-        policy, lines = _policy(bundle, wanted, photos, tell)
-        lines = [*map(_line, made), *lines]
-        if policy is None and not variants.kept(made):
-            raise ExportError(f"nothing that was asked for passed: {'; '.join(lines)}; nothing was changed")
-        manifest = seal(folder, _manifest(bundle, made, policy, photos, command), bundle.bank)
+        outcome = _outcome(bundle, folder, wanted, photos, tell)
+        if _kept(outcome.policy) is None and not variants.kept(outcome.attempts):
+            stays = f"{source} stays as it is" + ("" if out == source else f", and {out} was not written")
+            raise NothingPassedError(f"nothing that was asked for passed: {'; '.join(outcome.lines)}; {stays}", outcome)
+        manifest = seal(folder, _manifest(bundle, outcome, photos, command), bundle.bank)
         open_bundle(folder)
-    return Derived(manifest, tuple(made), tuple(lines))
+    return Derived(manifest, outcome)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -100,55 +97,36 @@ def _link(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _policy(
-    bundle: Bundle, wanted: Wanted, photos: Photos, tell: Callable[[str], None]
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """Figures of the JPEG policy, None where it is not wanted or fails, and what to say about it."""
-    if wanted.jpeg_margin is None:
-        return None, []
-    tell("decoding large JPEGs at reduced scale")
-    found, own = jpeg.judged(bundle, wanted.jpeg_margin, photos.judging)
-    failures = jpeg.JPEG_GATE.failures(found)
-    line = (
-        f"jpeg margin {wanted.jpeg_margin:g}: {found.samples} photos ({own} as they are, the others enlarged), "
-        f"cosine {found.mean_cosine:.5f} on average, {found.min_cosine:.5f} on the worst, same class "
-        f"{found.top1_agreement:.1%}: " + (f"left out ({'; '.join(failures)})" if failures else "kept")
-    )
-    figures = dataclasses.asdict(found) | {"margin": wanted.jpeg_margin, "as_they_are": own}
-    return (None if failures else figures), [line]
+def _outcome(bundle: Bundle, folder: Path, wanted: Wanted, photos: Photos, tell: Callable[[str], None]) -> Outcome:
+    """What passes, in the folder."""
+    policy = None
+    if wanted.jpeg_margin is not None:
+        tell("decoding large JPEGs at reduced scale")
+        policy = jpeg.judged(bundle, wanted.jpeg_margin, photos.judging)
+    made = variants.make(bundle, folder, wanted.gates, photos, tell) if wanted.gates else []
+    return Outcome(tuple(made), policy)
 
 
-def _manifest(
-    bundle: Bundle, made: list[Attempt], policy: dict[str, Any] | None, photos: Photos, command: str
-) -> Manifest:
-    before = bundle.manifest
+def _kept(policy: Policy | None) -> Policy | None:
+    return None if policy is None or policy.failures else policy
+
+
+def _manifest(bundle: Bundle, outcome: Outcome, photos: Photos, command: str) -> Manifest:
+    before, policy = bundle.manifest, _kept(outcome.policy)
     tables = dict(before.passport.tables)
-    kept = variants.kept(made)
+    kept = variants.kept(outcome.attempts)
     if kept:
         tables[PRECISION_TABLE] = {"calibration": len(photos.calibration), "judging": len(photos.judging)}
-    if policy:
-        tables[JPEG_TABLE] = policy
+    if policy and policy.figures:
+        tables[JPEG_TABLE] = dataclasses.asdict(policy.figures) | {"margin": policy.margin}
     precisions = dict(before.precisions)
-    for precision in {attempt.precision for attempt in made}:
+    for precision in {attempt.precision for attempt in outcome.attempts}:
         precisions.pop(precision, None)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return dataclasses.replace(
         before,
         precisions=precisions | kept,
-        preprocess=jpeg.reduced(before.preprocess, policy["margin"]) if policy else before.preprocess,
+        preprocess=jpeg.reduced(before.preprocess, policy.margin) if policy else before.preprocess,
         passport=dataclasses.replace(before.passport, tables=tables),
         provenance=Provenance(now, command, {**before.provenance.versions, **versions()}, before.provenance.licences),
-    )
-
-
-def _line(attempt: Attempt) -> str:
-    what, variant = f"{attempt.precision} {attempt.encoder} encoder", attempt.variant
-    if variant is None:
-        return f"{what}: left out ({'; '.join(attempt.failures)})"
-    verdict = f"left out ({'; '.join(attempt.failures)})" if attempt.failures else "kept"
-    kind = "photos" if attempt.encoder == "image" else "names"
-    return (
-        f"{what}: {variant.method}, {variant.samples:,} {kind}, cosine {variant.mean_cosine:.5f} on average, "
-        f"{variant.min_cosine:.5f} on the worst, same class {variant.top1_agreement:.1%}, {variant.speedup:.2f} times "
-        f"as fast: {verdict}"
     )

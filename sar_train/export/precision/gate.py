@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Rows = npt.NDArray[np.float32]
+from sar_train.export.precision.answers import Logits
+from sar_train.export.precision.batches import Rows
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Figures:
         samples: how many.
         min_cosine: the smallest between both graphs' rows.
         mean_cosine: their mean.
-        top1_agreement: share of samples, 0..1, whose best row of the bank is the same.
+        top1_agreement: share of samples, 0..1, whose best class is the same.
     """
 
     samples: int
@@ -71,8 +71,8 @@ GATES = {
 """By precision, for both encoders. float16 is kept for its size and for GPUs, INT8 only where it is no slower."""
 
 
-def beside(rows: Rows, reference: Rows, bank: Rows) -> Figures:
-    """Compare unit rows (N, D) with those of the float32 graph; ``bank`` (C, D) is what both choose from."""
+def beside(rows: Rows, reference: Rows, logits: Logits) -> Figures:
+    """Compare unit rows (N, D) with those of the float32 graph; ``logits`` is what both choose by."""
     cosines = (rows * reference).sum(1)
-    same = (rows @ bank.T).argmax(1) == (reference @ bank.T).argmax(1)
+    same = logits(rows).argmax(1) == logits(reference).argmax(1)
     return Figures(len(rows), float(cosines.min()), float(cosines.mean()), float(same.mean()))

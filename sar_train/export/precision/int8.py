@@ -8,16 +8,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 from onnxruntime import quantization
 
+from sar_train.export.precision.batches import Rows, batches
 from sar_train.export.precision.correction import corrected
 from sar_train.export.precision.plain import tidied
 
-Rows = npt.NDArray[np.float32]
-BATCH = 8
 PRODUCTS = ("MatMul", "Gemm")
 
 
@@ -94,7 +91,7 @@ class _Photos(quantization.CalibrationDataReader):  # type: ignore[misc]
     """Calibration photos in batches, as onnxruntime wants them."""
 
     def __init__(self, name: str, pixels: Sequence[Rows]) -> None:
-        self._batches = ({name: np.stack(pixels[i : i + BATCH])} for i in range(0, len(pixels), BATCH))
+        self._batches = ({name: batch} for batch in batches(pixels))
 
     def get_next(self) -> dict[str, Rows] | None:
         return next(self._batches, None)

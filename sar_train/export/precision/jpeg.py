@@ -3,60 +3,73 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from sar_infer.artefact import IMAGE_ENCODER, Preprocess
 from sar_infer.bundle import Bundle
 from sar_infer.encoders import ImageEncoder
-from sar_infer.images import MAX_SIDE, load_rgb
-from sar_infer.preprocess import least_side, to_input
+from sar_infer.preprocess import least_side
+from sar_train.export.precision.answers import image_logits
+from sar_train.export.precision.batches import Rows
 from sar_train.export.precision.gate import Figures, Gate, beside
-
-Rows = npt.NDArray[np.float32]
+from sar_train.export.precision.samples import pixels
 
 JPEG_GATE = Gate(min_cosine=0.99, mean_cosine=0.998, top1_agreement=0.99)
 MOST_PHOTOS = 200
-QUALITY = 92
-_ENLARGED = 4
-"""Short side of an enlarged photo, in units of the least that decoding may leave, so that scales down to 1/4 occur."""
+LEAST_PHOTOS = 20
+"""Large JPEGs without which the gate would test nothing; enlarged photos have no fine detail to lose."""
+_FORMATS = ("JPEG", "MPO")
 
 
-def judged(bundle: Bundle, margin: float, photos: Sequence[Path]) -> tuple[Figures, int]:
-    """Compare reduced with full decoding.
+@dataclass(frozen=True)
+class Policy:
+    """What came of a margin.
 
-    A JPEG that is large enough to be reduced is taken as it is; any other photo is enlarged to four times the least
-    that decoding must leave (Lanczos) and saved as a JPEG of quality 92.
+    Attributes:
+        margin: short side that decoding must leave, in units of the encoder's size.
+        figures: reduced beside full decoding; None where too few photos could tell.
+        failures: why it may not stay; empty where it may.
+    """
+
+    margin: float
+    figures: Figures | None
+    failures: tuple[str, ...]
+
+
+def judged(bundle: Bundle, margin: float, photos: Sequence[Path]) -> Policy:
+    """Compare reduced with full decoding, on the JPEGs that are large enough to be reduced.
 
     Args:
-        bundle: whose preprocessing and image encoder.
-        margin: short side that decoding must leave, in units of the encoder's size.
-        photos: at most ``MOST_PHOTOS`` are used.
-
-    Returns:
-        The figures, and how many photos were large enough as they are.
+        bundle: whose preprocessing, image encoder and bank.
+        margin: of ``Policy``.
+        photos: at most ``MOST_PHOTOS`` large JPEGs of them are used.
 
     Raises:
-        ImageError: a photo cannot be read.
+        ImageError: a photo cannot be read; names it.
     """
     spec = reduced(bundle.manifest.preprocess, margin)
     least = least_side(spec)
     assert least is not None  # noqa: S101 - the margin is a number
+    large = [photo for photo in photos if _is_large(photo, 2 * least)]
+    if len(large) < LEAST_PHOTOS:
+        why = (
+            f"{len(large)} of the {len(photos)} photos to judge with are JPEGs with a short side of {2 * least:,} "
+            f"pixels or more, which it would change; expected at least {LEAST_PHOTOS}: give photos as the camera made "
+            "them, or a smaller margin"
+        )
+        return Policy(margin, None, (why,))
     encoder = ImageEncoder(bundle.path / IMAGE_ENCODER, bundle.manifest.embed_dim, "cpu")
-    rows: tuple[list[Rows], list[Rows]] = ([], [])
-    own = 0
-    for photo in photos[:MOST_PHOTOS]:
-        data, as_it_is = _large(photo, least)
-        own += as_it_is
-        for found, limit in zip(rows, (least, None), strict=True):
-            found.append(encoder.encode(to_input(load_rgb(data, spec.fill, least=limit), spec)[np.newaxis]))
-    fast, full = map(np.concatenate, rows)
-    return beside(fast, full, bundle.bank.embeddings), own
+
+    def rows(limit: int | None) -> Rows:
+        return np.concatenate([encoder.encode(pixels(p, spec, limit)[np.newaxis]) for p in large[:MOST_PHOTOS]])
+
+    figures = beside(rows(least), rows(None), image_logits(bundle))
+    return Policy(margin, figures, tuple(JPEG_GATE.failures(figures)))
 
 
 def reduced(spec: Preprocess, margin: float) -> Preprocess:
@@ -64,14 +77,10 @@ def reduced(spec: Preprocess, margin: float) -> Preprocess:
     return dataclasses.replace(spec, jpeg_margin=margin)
 
 
-def _large(photo: Path, least: int) -> tuple[bytes, bool]:
-    """Bytes of a JPEG that can be reduced, and whether the photo was one."""
-    with Image.open(photo) as opened:
-        if opened.format == "JPEG" and min(opened.size) >= 2 * least:
-            return photo.read_bytes(), True
-    image = load_rgb(photo)
-    scale = min(_ENLARGED * least / min(image.size), MAX_SIDE / max(image.size))
-    large = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    large.save(stream, "JPEG", quality=QUALITY)
-    return stream.getvalue(), False
+def _is_large(photo: Path, side: int) -> bool:
+    """Whether a file is a JPEG with a short side of so many pixels."""
+    try:
+        with Image.open(photo, formats=_FORMATS) as opened:
+            return min(opened.size) >= side
+    except Exception:  # another format, or damaged: hostile data makes Pillow raise almost anything
+        return False

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from sar_infer.artefact import Preprocess
 from sar_infer.bank import ClassInfo
 from sar_infer.bundle import Bundle
@@ -20,15 +17,16 @@ from sar_infer.images import load_rgb
 from sar_infer.preprocess import to_input
 from sar_infer.tokenizer import encode_name
 from sar_train.errors import ConfigError
+from sar_train.export.precision.batches import Rows
 from sar_train.nouns import random_words
 from sar_train.wordnet import load
 
-Rows = npt.NDArray[np.float32]
-
 CALIBRATION, JUDGING = 128, 1000
 """Photos used for each, at most."""
-LEAST = 40
-"""Photos without which nothing can be said: 20 in each half."""
+MOST_READ = 5000
+"""Photos that are looked at, chosen by their names."""
+LEAST, LEAST_EACH = 40, 15
+"""Photos without which nothing can be said: all, and in each half."""
 MOST_NAMES = 1000
 """Of the bank, and as many nouns."""
 
@@ -41,29 +39,41 @@ class Photos:
     judging: tuple[Path, ...]
 
 
-def split(paths: Sequence[Path], root: Path) -> Photos:
-    """Photos by a digest of their names below a folder: the same for every run, whatever is added.
+def split(paths: Sequence[Path], root: object) -> Photos:
+    """Two halves by one bit of a digest of each photo's content.
+
+    So copies of a photo, of which one is taken, never stand on both sides, and adding photos moves none to the other.
+
+    Args:
+        paths: the photos; at most ``MOST_READ`` of them are looked at.
+        root: how they are called in messages.
 
     Raises:
-        ConfigError: there are fewer than ``LEAST``.
+        ConfigError: too few that differ, in all or in a half.
+        OSError: one cannot be read.
     """
-    if len(paths) < LEAST:
+    chosen = sorted(sorted(paths), key=lambda path: hashlib.sha256(path.name.encode()).digest())[:MOST_READ]
+    drawn: dict[bytes, Path] = {}
+    for path in chosen:
+        with path.open("rb") as stream:
+            drawn.setdefault(hashlib.file_digest(stream, "sha256").digest(), path)
+    halves = [[drawn[key] for key in sorted(drawn) if key[0] & 1 == side] for side in (0, 1)]
+    if len(drawn) < LEAST or min(map(len, halves)) < LEAST_EACH:
         raise ConfigError(
-            f"--photos {root}: {len(paths)} photos, expected at least {LEAST} to calibrate and judge with"
+            f"--photos {root}: {len(drawn)} photos that differ, {len(halves[0])} to calibrate and {len(halves[1])} to "
+            f"judge with; expected at least {LEAST}, and {LEAST_EACH} for each: add photos"
         )
-    drawn = sorted(paths, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
-    half = len(drawn) // 2
-    return Photos(tuple(drawn[: min(half, CALIBRATION)]), tuple(drawn[half : half + JUDGING]))
+    return Photos(tuple(halves[0][:CALIBRATION]), tuple(halves[1][:JUDGING]))
 
 
-def pixels(path: Path, spec: Preprocess) -> Rows:
-    """The encoder's input (3, size, size) for a photo.
+def pixels(path: Path, spec: Preprocess, least: int | None = None) -> Rows:
+    """The encoder's input (3, size, size) for a photo; without ``least``, of ``load_rgb``, decoded in full.
 
     Raises:
         ImageError: it cannot be read; names it.
     """
     try:
-        return to_input(load_rgb(path, spec.fill), spec)
+        return to_input(load_rgb(path, spec.fill, least=least), spec)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
 

@@ -13,12 +13,12 @@ from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.bundle import Bundle
 from sar_infer.encoders import ImageEncoder, NameEncoder
 from sar_infer.probe import probe_cosine
+from sar_infer.scoring import finite
+from sar_train.export.precision.answers import NEAR_TIE, image_logits, near_ties
+from sar_train.export.precision.batches import BATCH, Rows
 from sar_train.export.precision.gate import Figures, Gate, beside
 from sar_train.export.precision.samples import Photos, name_tokens, pixels
 from sar_train.export.verify import generated_pixels
-
-Rows = npt.NDArray[np.float32]
-_AT_ONCE = 8
 
 
 class Side(Protocol):
@@ -41,10 +41,18 @@ class Side(Protocol):
         """A single typical input, for timing."""
 
     def judged(self, path: Path, gate: Gate) -> tuple[Figures, list[str], list[str]]:
-        """Figures of a graph beside the float32 one, notes, and which bounds it misses beyond those of the figures."""
+        """Figures of a graph beside the float32 one, notes, and which bounds it misses beyond those of the figures.
+
+        Raises:
+            BundleError: the graph gives numbers that are not finite.
+        """
 
     def probe_cosine(self, path: Path) -> float | None:
-        """Cosine between the probe's vector in the manifest and a graph's; None where there is no probe."""
+        """Cosine between the probe's vector in the manifest and a graph's; None where there is no probe.
+
+        Raises:
+            BundleError: the graph gives numbers that are not finite.
+        """
 
 
 class Images:
@@ -62,14 +70,17 @@ class Images:
 
     def judged(self, path: Path, gate: Gate) -> tuple[Figures, list[str], list[str]]:  # noqa: ARG002
         """See ``Side``."""
-        return beside(self._rows(path), self.reference, self._bundle.bank.embeddings), [], []
+        rows = self._rows(path)
+        other, level = near_ties(self._bundle, rows, self.reference)
+        what = f"of {other} photos with another answer, {level} have two classes within {NEAR_TIE:g} in float32"
+        return beside(rows, self.reference, image_logits(self._bundle)), [what] if other else [], []
 
     def probe_cosine(self, path: Path) -> float | None:
         """See ``Side``."""
         probe = self._bundle.manifest.probe
         if probe is None:
             return None
-        (row,) = self._encoder(path).encode(generated_pixels(self._spec, probe.seed)[np.newaxis])
+        (row,) = finite(self._encoder(path).encode(generated_pixels(self._spec, probe.seed)[np.newaxis]), str(path))
         return probe_cosine(probe, row)
 
     def _encoder(self, path: Path) -> ImageEncoder:
@@ -78,8 +89,9 @@ class Images:
     def _rows(self, path: Path) -> Rows:
         """Photos are read again for each graph, so that memory does not grow with their number."""
         encoder, count = self._encoder(path), len(self._photos)
-        pieces = [self._photos[start : start + _AT_ONCE] for start in range(0, count, _AT_ONCE)]
-        return np.concatenate([encoder.encode(np.stack([pixels(p, self._spec) for p in piece])) for piece in pieces])
+        pieces = [self._photos[start : start + BATCH] for start in range(0, count, BATCH)]
+        rows = [encoder.encode(np.stack([pixels(p, self._spec) for p in piece])) for piece in pieces]
+        return finite(np.concatenate(rows), str(path))
 
 
 class Names:
@@ -107,7 +119,8 @@ class Names:
         same = float((chosen == expected).mean())
         what = f"{len(chosen)} photos choose the same of these {len(rows):,} names in {same:.2%}"
         failures = [] if same >= gate.top1_agreement else [f"{what}, expected at least {gate.top1_agreement:.2%}"]
-        return beside(rows, self._reference, self._bundle.bank.embeddings), [what], failures
+        bank = self._bundle.bank.embeddings
+        return beside(rows, self._reference, lambda names: names @ bank.T), [what], failures
 
     def probe_cosine(self, path: Path) -> float | None:  # noqa: ARG002
         """See ``Side``: names have no probe."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 from sar_infer.artefact import Precision, Variant
 from sar_infer.bundle import Bundle
+from sar_infer.errors import BundleError
 from sar_train.export.compact import write_graph
 from sar_train.export.precision.candidates import smaller
 from sar_train.export.precision.gate import Gate
@@ -78,7 +79,11 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
         path.unlink()
         return Attempt(precision, side.encoder, None, ("onnxruntime does not open it",))
     tell("  judging it")
-    figures, notes, failures = side.judged(path, gate)
+    try:
+        (figures, notes, failures), probe = side.judged(path, gate), side.probe_cosine(path)
+    except BundleError:
+        path.unlink()
+        return Attempt(precision, side.encoder, None, ("it gives numbers that are not finite",))
     faster = speedup(source, path, side.one)
     failures = [*gate.failures(figures, faster), *failures]
     variant = Variant(
@@ -89,7 +94,7 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
         mean_cosine=figures.mean_cosine,
         top1_agreement=figures.top1_agreement,
         speedup=round(faster, 2),
-        probe_cosine=side.probe_cosine(path),
+        probe_cosine=probe,
         notes=(*made.notes, *notes),
     )
     if failures:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sar_infer.artefact import NAME_ENCODER, REFERENCE_ENCODER, Manifest, TokenizerSpec, Variant
+from sar_infer.bank.search import at_even_steps
 from sar_infer.bundle import Bundle
 from sar_infer.cache import EmbeddingCache
 from sar_infer.classifier import Classifier
@@ -18,13 +19,12 @@ from sar_train.export.verify import (
     BATCHES,
     MAX_DIFFERENCE,
     MIN_COSINE,
+    MOST_NAMES,
     Rows,
     generated_pixels,
     measure,
     name_batches,
     open_graph,
-    phrases,
-    some_rows,
 )
 
 LOST_COSINE = 0.005
@@ -61,7 +61,7 @@ def agreement(bundle: Bundle, what: str, variant: Variant, rows: Rows, exact: Ro
 
     Other samples than then give other figures, so that each may lose a little.
     """
-    bank = bundle.bank.embeddings[some_rows(bundle.bank)]
+    bank = bundle.bank.embeddings[at_even_steps(len(bundle.bank.names), MOST_NAMES)]
     cosine = float((rows * exact).sum(axis=1).mean())
     yield at_least(f"{what}, mean cosine", cosine, variant.mean_cosine - LOST_COSINE, variant.mean_cosine)
     if not len(bank):
@@ -86,7 +86,8 @@ def _name_variants(bundle: Bundle) -> Iterator[Finding]:
     kept = {name: found.name for name, found in bundle.manifest.precisions.items() if found.name is not None}
     if not kept or not bundle.bank.names:
         return
-    names = [phrases(bundle.bank, bundle.bank.names[row])[0] for row in some_rows(bundle.bank)]
+    places = at_even_steps(len(bundle.bank.names), MOST_NAMES)
+    names = [bundle.bank.phrases(bundle.bank.names[place])[0] for place in places]
     exact = encoded(bundle, NAME_ENCODER, bundle.manifest.tokenizer, names)
     for precision, variant in kept.items():
         rows = encoded(bundle, variant.file, bundle.manifest.tokenizer, names)

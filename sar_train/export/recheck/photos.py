@@ -16,6 +16,7 @@ from sar_infer.class_set import ClassSet
 from sar_infer.classifier import Classifier
 from sar_infer.decoding import decode_batches
 from sar_infer.errors import ImageError, InputError
+from sar_infer.freeze import MEASURED
 from sar_infer.inputs import expand
 from sar_infer.judging import scale
 from sar_infer.names import name_key
@@ -77,8 +78,8 @@ def checks(bundle: Bundle, photos: Photos, advance: Callable[[int], None]) -> It
     """Smaller image encoders, accuracy, zero-shot accuracy and calibration error, as far as photos can tell.
 
     Folders that are called like classes of the bank are judged among themselves, and so are the others, which are new
-    classes. Accuracy has a bound where the folders are all the classes of the bank, which the passport speaks of; what
-    its new classes were is not known, so that theirs has none.
+    classes. Accuracy has a bound where the folders are all the classes of the bank, and the passport speaks of these;
+    what its new classes were is not known, so that theirs has none.
 
     Raises:
         ImageError: a photo cannot be read.
@@ -97,9 +98,16 @@ def checks(bundle: Bundle, photos: Photos, advance: Callable[[int], None]) -> It
             new.append([name])
         else:
             known.setdefault(row, []).append(name)  # a name and an alias are one class
-    complete = len(known) == len(bundle.bank.names)
+    complete = len(known) == len(bundle.bank.names) and _is_measured(bundle)
     yield from _known(bundle, _group(photos, rows["fp32"], [*known.values()]), complete=complete)
     yield from _new(bundle, _group(photos, rows["fp32"], new), complete=complete)
+
+
+def _is_measured(bundle: Bundle) -> bool:
+    """Whether its accuracies are about its bank, all of it; those of a frozen bundle may be about an older one."""
+    frozen = bundle.manifest.passport.tables.get(MEASURED)
+    same = frozen is None or frozen["content_digest"] == bundle.bank.content_digest
+    return same and bundle.bank.background is None
 
 
 def _encode(
@@ -139,7 +147,9 @@ def _known(bundle: Bundle, group: Group, *, complete: bool) -> Iterator[Finding]
         yield _accuracy(f"zero-shot accuracy, {what}", zero_shot, group.labels, passport.zero_shot.base_accuracy)
     calibrated = {name_key(name) for name in bundle.manifest.calibrated}
     found = bundle.manifest.passport.calibration
-    if found is not None and {name_key(name) for name in group.names} == calibrated:
+    frozen = bundle.manifest.passport.tables.get(MEASURED)
+    whole = frozen is None or frozen["calibrated"] == len(calibrated)  # else the figure is about more classes
+    if found is not None and whole and {name_key(name) for name in group.names} == calibrated:
         scores = softmax(logits.astype(np.float64) / scale(bundle.manifest, classes).temperature)
         now, then = expected_calibration_error(scores, group.labels), found.error_after
         yield at_most(f"calibration error, {what}", now, then + GAINED_ERROR, then)

@@ -38,9 +38,11 @@ def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
     Raises:
         ExportError: the bank is above 2 GiB, or has background classes alone.
     """
-    if (cells := len(classes.names) * manifest.embed_dim) > LIMIT // 4:
+    size = len(classes.names) * (4 * manifest.embed_dim + 4 + 8)  # a row, its bias, its place among those shown
+    if size > LIMIT:
         raise ExportError(
-            f"the bank has {4 * cells:,} bytes, above the {LIMIT:,} that one ONNX file can hold; freeze a smaller bank"
+            f"the bank's graph has {size:,} bytes, above the {LIMIT:,} that one ONNX file can hold; freeze a smaller "
+            "bank"
         )
     how, head = scale(manifest, classes), classes.head
     weight = classes.embeddings.T * np.float32(how.factor)

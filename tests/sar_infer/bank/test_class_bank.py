@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from sar_infer.bank import ClassBank, ClassInfo, edits
+from sar_infer.bank import ClassBank, ClassInfo, add, edits
+from sar_infer.bank.groups import Before
 from sar_infer.bank.history import Undo
 from sar_infer.errors import BankError, SchemaError
 from sar_infer.named_tensors import digest_of
@@ -194,7 +195,7 @@ def test_info_and_history_survive(tmp_path: Path) -> None:
     changed.save(tmp_path / "b")
     loaded = ClassBank.load(tmp_path / "b")
     assert (loaded.info, loaded.history) == (changed.info, changed.history)
-    assert loaded.history[1].undo == Undo(removed=1, info={"é": ClassInfo(threshold=1.0)})
+    assert loaded.history[1].undo == Undo(removed=1, info=(Before(((2, 3),), ClassInfo(threshold=1.0)),))
     for name in ("names", "rows", "positions"):
         np.testing.assert_array_equal(getattr(loaded.retired, name), getattr(changed.retired, name))
     metadata, tensors = contents(tmp_path / "b")
@@ -291,6 +292,17 @@ STEP = {"n": 1, "at": "", "action": "add", "summary": ""}
         ({"history": "{}"}, "history: field at the top: expected"),
         ({"history": "[{}]"}, r"history: missing field \[0\]\.action"),
         ({"history": json.dumps([{**STEP, "action": "explode"}])}, "action: expected one of 'add'"),
+        *(
+            ({"history": json.dumps([{**STEP, **more}])}, "step 1 of its history is no sound")
+            for more in (
+                {"action": "rollback"},
+                {"action": "rollback", "to": 1},
+                {"action": "rollback", "to": -1},
+                {"action": "rollback", "to": 0, "undo": {}},
+                {"to": 0},
+            )
+        ),
+        ({"info": '[{"rows": [[0, 1]], "aliases": ["a\\u0007"]}]'}, "has a control character"),
         ({"history": json.dumps([{**STEP, "n": 2}])}, "not numbered from 1 on"),
         ({"history": json.dumps([{**STEP, "undo": {"removed": 1}}])}, "does not account for the 0 rows"),
         ({"history": json.dumps([{**STEP, "undo": {"removed": -1, "replaced": 1}}])}, "does not account"),
@@ -301,6 +313,29 @@ def test_records_that_are_wrong_in_themselves(path: Path, texts: dict[str, str],
     with pytest.raises(BankError, match=rf"b\.safetensors: .*{message}"):
         ClassBank.load(resealed(path, **texts))
     ClassBank.load(resealed(path, info="[]", history="[]"))
+
+
+def first_version(path: Path, provenance: str) -> Path:
+    bank().save(path)
+    later = {"info": None, "history": None, "record_digest": None}
+    return rewritten(path, {**later, "schema_version": "1", "provenance": provenance})
+
+
+def test_phrases_that_version_1_had_in_its_provenance(tmp_path: Path) -> None:
+    several = {"cat": ["a cat", "a tabby"], "é": ["é"], "gone": ["away"]}
+    loaded = ClassBank.load(first_version(tmp_path / "b", json.dumps({"list": "mine", "phrases": several})))
+    assert (dict(loaded.info), loaded.own) == ({"cat": ClassInfo(phrases=("a cat", "a tabby"))}, 3)
+    assert (loaded.phrases("cat"), loaded.phrases("é")) == (("a cat", "a tabby"), ("é",))
+    assert loaded.provenance == {"list": "mine"}
+    changed = add(loaded, ["cat"], unit(3)[2:])
+    changed.save(tmp_path / "b")
+    assert ClassBank.load(tmp_path / "b").phrases("cat") == ("cat",)
+
+
+@pytest.mark.parametrize("phrases", ["5", '{"cat": "a cat"}', '{"cat": [""]}', '{"cat": [5]}'])
+def test_phrases_of_version_1_that_are_none(tmp_path: Path, phrases: str) -> None:
+    with pytest.raises(BankError, match=r"b: (provenance\.phrases|a class has an empty phrase)"):
+        ClassBank.load(first_version(tmp_path / "b", f'{{"phrases": {phrases}}}'))
 
 
 def test_a_stack_is_whole_or_not_there(path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.banks import example_bank, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, merge, remove, rename
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, find, merge, remove, rename, rollback
 from sar_infer.errors import BankError, ClassNameError
 
 BANK = example_bank(info={"dog": ClassInfo(phrases=("dog", "hound"), aliases=("mutt",), threshold=0.5)})
@@ -126,16 +126,94 @@ def test_merging() -> None:
     assert kept.info["owl"] == ClassInfo(aliases=("hooter",), added=kept.history[0].at)
     taken = merge(BANK, other_bank(), "take")
     assert (taken.names, rows_by_name(taken)["dog"]) == (kept.names, unit_row("other").tolist())
-    assert taken.info["dog"] == ClassInfo(added=taken.history[0].at)
+    assert taken.info["dog"] == ClassInfo(aliases=("mutt",), added=taken.history[0].at)
     assert taken.history[0].summary == "added 1, replaced 1"
     foreign = ClassBank(("owl",), unit_rows(["owl"]), "b" * 64)
     with pytest.raises(BankError, match=f"expected {'a' * 64}, the other has {'b' * 64}"):
         merge(BANK, foreign)
 
 
+def bank_of(*names: str, rows: str = "", **info: ClassInfo) -> ClassBank:
+    """Rows by the names, or by the words of ``rows``."""
+    return ClassBank(names, unit_rows(rows.split() or names), BANK.encoder_digest, info=info)
+
+
+def test_merging_unites_what_does_not_clash() -> None:
+    ours = bank_of("cat", "dog", cat=ClassInfo(aliases=("kitty",), threshold=0.3, background=True))
+    theirs = bank_of("cat", "Dog", rows="cat dog", cat=ClassInfo(aliases=("Puss", "KITTY"), background=True))
+    both = merge(ours, theirs)
+    assert dict(both.info) == {"cat": ClassInfo(aliases=("kitty", "Puss"), threshold=0.3, background=True)}
+    assert (both.history[0].summary, len(both.retired)) == ("changed 1", 0)
+    assert merge(both, theirs) is both
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (ClassInfo(threshold=0.4, background=True), "with different thresholds"),
+        (ClassInfo(threshold=0.3), "with different background flags"),
+    ],
+)
+def test_settings_that_clash_are_decided(other: ClassInfo, message: str) -> None:
+    ours, theirs = bank_of("cat", cat=ClassInfo(threshold=0.3, background=True)), bank_of("cat", cat=other)
+    with pytest.raises(ClassNameError, match=message):
+        merge(ours, theirs)
+    assert merge(ours, theirs, "keep") is ours
+    assert merge(ours, theirs, "take").info["cat"] == other
+
+
+def test_names_that_differ_in_case_alone_merge_by_their_letters() -> None:
+    ours, theirs = bank_of("crane", "ox"), bank_of("Crane", "crane", "OX", rows="bird crane ox")
+    both = merge(ours, theirs)
+    assert both.names == ("crane", "ox", "Crane")
+    assert rows_by_name(both)["Crane"] == unit_row("bird").tolist()
+    assert merge(theirs, ours, "keep") is theirs
+    assert merge(theirs, bank_of("CRANE", rows="third")).names == ("Crane", "crane", "OX", "CRANE")
+
+
+@pytest.mark.parametrize("conflict", ["keep", "take"])
+def test_an_alias_that_is_a_class_elsewhere_goes(conflict: str) -> None:
+    machine = bank_of("lift", lift=ClassInfo(aliases=("crane", "hoist")))
+    bird = bank_of("Crane", "hoist", **{"Crane": ClassInfo(aliases=("Lift",))})
+    with pytest.raises(ClassNameError, match="alias 'crane' stands for different classes"):
+        merge(machine, bird)
+    for one, two in ((machine, bird), (bird, machine)):
+        both = merge(one, two, conflict)  # type: ignore[arg-type]
+        assert set(both.names) == {"lift", "Crane", "hoist"}
+        assert [item.aliases for item in both.info.values() if item.aliases] == []
+        assert "dropped aliases 3 classes" not in both.history[0].summary
+        assert both.history[0].summary.startswith("added ")
+        assert all(alias in both.history[0].summary for alias in ("'crane'", "'hoist'", "'Lift'"))
+
+
+@pytest.mark.parametrize(("conflict", "owner"), [("keep", "rook"), ("take", "tower")])
+def test_an_alias_of_two_classes_is_decided(conflict: str, owner: str) -> None:
+    ours = bank_of("rook", rook=ClassInfo(aliases=("castle",), threshold=0.2))
+    theirs = bank_of("tower", tower=ClassInfo(aliases=("Castle", "turret")))
+    with pytest.raises(ClassNameError, match="stands for different classes"):
+        merge(ours, theirs)
+    both = merge(ours, theirs, conflict)  # type: ignore[arg-type]
+    assert both.names[find(both, "castle")] == owner
+    assert (both.names[find(both, "turret")], both.info["rook"].threshold) == ("tower", 0.2)
+    assert find(rollback(both, 0), "castle") == 0
+
+
+def test_one_name_is_no_list_of_names() -> None:
+    with pytest.raises(ClassNameError, match="expected a list of names to remove, got the string 'cat'"):
+        remove(BANK, "cat")
+
+
+def test_a_row_that_holds_no_number_is_refused() -> None:
+    with pytest.raises(BankError, match="embedding of 'cat' has length nan"):
+        add(BANK, ["cat"], np.full((1, 4), np.nan, dtype=np.float32))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"phrases": ("a", " ")}, "empty phrase"), ({"aliases": ("",)}, "empty alias")]
+    + [({"aliases": ("a\x1b[2J",)}, "alias .* has a control character")]
+    + [({"phrases": ("a\nb",)}, "phrase .* has a control character")]
+    + [({"aliases": ("\udcff",)}, "alias .* is not text in UTF-8")]
     + [({"threshold": value}, r"threshold of 0\.\.1") for value in (-0.1, 1.1, float("nan"))],
 )
 def test_unsound_info(changes: dict, message: str) -> None:

@@ -15,5 +15,5 @@ def test_kills_lose_and_break_nothing() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["kills"] == 40 or result["seconds"] >= 8
+    assert result["kills"] == 40 or (result["kills"] >= 5 and result["seconds"] >= 8)
     assert (result["broken or lost"], result["faults"]) == (0, [])

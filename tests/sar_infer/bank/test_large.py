@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from support.banks import content, example_bank, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, class_bank, remove, rollback
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, class_bank, merge, remove, rename, rollback, settled
 from sar_infer.errors import BankError, SchemaError
 from sar_infer.tensor_file import TensorFile
 
@@ -92,6 +92,29 @@ def test_what_opening_leaves_out_verifying_finds(path: Path, tensor: str, messag
         ClassBank.verify(path)
 
 
+@pytest.mark.parametrize("tensor", ["embeddings", "names", "retired"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda bank: add(bank, ["more"], unit_rows(["more"])),
+        lambda bank: remove(bank, ["class 1"]),
+        lambda bank: rename(bank, "class 1", "other"),
+        lambda bank: amend(bank, {"class 1": ClassInfo(threshold=0.5)}),
+        lambda bank: merge(example_bank(["more"]), bank),
+        lambda bank: merge(bank, example_bank(["more"])),
+        lambda bank: rollback(bank, 0),
+        settled,
+    ],
+    ids=["add", "remove", "rename", "amend", "merge from", "merge", "rollback", "settled"],
+)
+def test_what_was_only_loaded_is_verified_before_it_is_edited(path: Path, tensor: str, edit) -> None:
+    bank = ClassBank.load(path)
+    assert edit(bank) is not bank
+    damaged(path, tensor)
+    with pytest.raises(BankError, match="do not match their digest|does not match its digest"):
+        edit(ClassBank.load(path))
+
+
 def test_verifying_finds_names_and_rows_that_are_unsound(path: Path) -> None:
     tensors = load_file(path)
     stored = ClassBank.load(path)
@@ -134,7 +157,7 @@ def test_info_of_a_class_that_is_not_there(path: Path) -> None:
     bank = example_bank("ab")
     stray = ClassBank(bank.names, bank.embeddings, "a" * 64, info={"c": ClassInfo(background=True)}, checked=True)
     with pytest.raises(BankError, match="info of class 'c', which the bank does not have"):
-        _ = stray.background
+        stray.check()
 
 
 def test_a_file_of_version_1_is_mapped_too(tmp_path: Path) -> None:

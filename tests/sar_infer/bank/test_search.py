@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from support.banks import example_bank
 
 from sar_infer.bank import ClassBank, ClassInfo, find, nearest, search
+from sar_infer.bank.search import at_even_steps
 from sar_infer.errors import BankError, ClassNameError
 
 AXES = np.concatenate([np.eye(4, dtype=np.float32), -np.eye(4, dtype=np.float32)])
@@ -64,3 +65,8 @@ def test_an_alias_stands_for_one_class() -> None:
     for aliases in ({"a": ("b",)}, {"a": ("x",), "b": ("X ",)}, {"a": ("A",)}, {"a": ("x", "x")}):
         with pytest.raises(BankError, match="already stands for class"):
             example_bank("ab", {name: ClassInfo(aliases=texts) for name, texts in aliases.items()})
+
+
+def test_even_steps() -> None:
+    assert at_even_steps(5, 10).tolist() == [0, 1, 2, 3, 4]
+    assert at_even_steps(1_000_001, 3).tolist() == [0, 500_000, 1_000_000]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support.banks import content, example_bank, unit_rows
 
 from sar_infer.bank import ClassBank, ClassInfo, add, amend, merge, remove, rename, rollback
-from sar_infer.bank.history import UNDO_STEPS
+from sar_infer.bank.groups import Before
+from sar_infer.bank.history import UNDO_STEPS, Undo
 from sar_infer.errors import BankError, ClassNameError, InputError
 
 NAMES = st.sampled_from([*"abcdefghij", "A", "B c", "b  C", "日本"])
@@ -88,7 +89,7 @@ def test_undoing_is_kept_for_the_latest_steps() -> None:
     assert len(bank.retired) == UNDO_STEPS
     assert [step.n for step in bank.history if step.undo is None] == [1, 2, 3]
     np.testing.assert_array_equal(rollback(bank, 3).embeddings, unit_rows(["2"]))
-    with pytest.raises(InputError, match=r"step 3 cannot be taken back any more .*the earliest to go back to is 3"):
+    with pytest.raises(InputError, match=r"step 3 cannot be undone any more .*the earliest to go back to is 3"):
         rollback(bank, 2)
 
 
@@ -120,3 +121,19 @@ def test_a_history_that_does_not_account_for_its_rows(tmp_path: Path) -> None:
     for changes in ({"stack": None}, {"history": ()}, {"history": bank.history * 2}):
         with pytest.raises(BankError, match="history"):
             dataclasses.replace(bank, **changes)
+
+
+@pytest.mark.parametrize("rows", [((0, 4),), ((-1, 1),), ((1, 1),), ((0, 2), (0, 2))])
+def test_info_of_rows_that_never_were(rows: tuple[tuple[int, int], ...]) -> None:
+    bank = amend(example_bank("abc"), {"a": ClassInfo(threshold=0.5)})
+    broken = dataclasses.replace(bank.history[0], undo=Undo(info=(Before(rows, ClassInfo()),)))
+    with pytest.raises(BankError, match="history does not fit its classes"):
+        rollback(dataclasses.replace(bank, history=(broken,)), 0)
+
+
+def test_what_undoing_a_large_step_takes_is_short(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(5000)]
+    bank = add(example_bank("abc"), names, unit_rows(names))
+    remove(bank, names).save(tmp_path / "b")
+    assert int.from_bytes((tmp_path / "b").read_bytes()[:8], "little") < 5000
+    assert rollback(ClassBank.load(tmp_path / "b"), 1).info == bank.info

@@ -9,6 +9,7 @@ from support.many import picture, write_pictures
 from support.pictures import huge_png
 
 from sar_infer import Classifier
+from sar_infer.artefact import Preprocess
 from sar_infer.bulk import answers as module
 from sar_infer.bulk.answers import Answerer, Recipe
 from sar_infer.bulk.items import Flaw, Item
@@ -71,19 +72,32 @@ def test_storage(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.pipe_file("/some/a.png", picture(1))
     memory.pipe_file("/some/b.png", b"x" * 10_000)
     monkeypatch.setattr(module, "MOST_BYTES", 9_999)
-    urls = ("memory://some/a.png", "memory://some/b.png", "memory://some/c.png", "http://x/y.png", "s3://x/y.png")
+    urls = ("memory://some/a.png", "memory://some/b.png", "memory://some/c.png", "http://x/y.png", "gs://x/y.png")
     rows = answer(bundle_path, *(Item(url, url) for url in urls))
     assert [row["error_kind"] for row in rows] == [None, "size", "unreadable", "unreadable", "unreadable"]
     assert rows[3]["error"].startswith("web servers are not read")
-    assert rows[4]["error"].startswith("needs s3fs; pip install")
+    assert rows[4]["error"].startswith("needs gcsfs; pip install")
+
+
+def test_a_picture_for_which_there_is_no_memory(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.decode_picture
+
+    def decode(content: bytes, spec: Preprocess) -> object:
+        if content == picture(2):
+            raise MemoryError
+        return real(content, spec)
+
+    monkeypatch.setattr(module, "decode_picture", decode)
+    rows = answer(bundle_path, *(Item(str(number), picture(number)) for number in (1, 2, 3)))
+    assert [row["error_kind"] for row in rows] == [None, "size", None]
 
 
 def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
     (row,) = answer(
-        bundle_path, Item("a", picture(1)), judging=Judging("score", 1.1, explain=True), embedding="float16"
+        bundle_path, Item("a", picture(1)), judging=Judging("score", 1.0, explain=True), embedding="float16"
     )
     assert row["unknown"] is True
-    assert row["reason"] == f"score {row['score']:.3f} is below 1.100"
+    assert row["reason"] == f"score {row['score']:.3f} is below 1.000"
     assert row["runner_up"] == row["labels"][1]
     assert row["margin"] == pytest.approx(row["scores"][0] - row["scores"][1])
     assert row["embedding"].dtype == np.float16

@@ -5,6 +5,7 @@ import tracemalloc
 from pathlib import Path
 
 import fsspec
+import pyarrow
 import pytest
 from support.many import picture, write_parquet, write_pictures, write_tar
 
@@ -67,7 +68,9 @@ def test_a_name_with_braces_or_brackets_is_itself() -> None:
 
 
 def test_a_list_is_taken_line_by_line() -> None:
-    Path("all.txt").write_bytes("a b.jpg\r\n\n#1.png\ns3://bucket/é.jpg\na b.jpg\nshard.tar\n".encode())
+    Path("all.txt").write_bytes(
+        b"\xef\xbb\xbf" + "a b.jpg\r\n\n#1.png\ns3://bucket/é.jpg\na b.jpg\nshard.tar\n".encode()
+    )
     write_tar(Path("shard.tar"), {"x.png": b""})
     assert keys("all.txt") == ["a b.jpg", "#1.png", "s3://bucket/é.jpg", "a b.jpg", "shard.tar/x.png"]
 
@@ -124,17 +127,20 @@ def test_a_long_list_is_never_held() -> None:
         ("ftp://example.com/a.jpg", "expected a local path or a URL of s3"),
         ("simplecache::s3://bucket/a.jpg", "expected a local path or a URL of s3"),
         ("t.parquet", "no column 'image'; it has photo"),
+        ("none.parquet", "none.parquet: no image in it"),
+        ("x" * 5000, "…"),
     ],
 )
 def test_what_stands_for_nothing_is_refused(argument: str, message: str) -> None:
     Path("empty").mkdir()
     Path("empty.txt").write_text("\n")
     write_parquet(Path("t.parquet"), {"photo": [b"x"]})
+    write_parquet(Path("none.parquet"), {"image": pyarrow.array([], pyarrow.binary())})
     assert message in refusal(argument)
 
 
 def test_a_missing_package_is_named() -> None:
-    assert "pip install 'sar-clip[bulk]' s3fs" in refusal("s3://bucket/a.jpg")
+    assert "pip install 'sar-clip[bulk]' gcsfs" in refusal("gs://bucket/a.jpg")
 
 
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +167,51 @@ def test_containers_that_cannot_be_listed_are_one_row() -> None:
     assert flaws[1].source.reason == "cannot be read: No such file or directory"
 
 
+def test_a_parquet_file_of_a_list_without_the_column_is_one_row() -> None:
+    write_parquet(Path("other.parquet"), {"jpg": [b"x"]})
+    write_parquet(Path("good.parquet"), {"image": [b"x"]})
+    Path("all.txt").write_text("good.parquet\nother.parquet\ngood.parquet\n")
+    Sources(("all.txt",)).check()
+    items = [item for piece in Sources(("all.txt",)).pieces() for item in piece.unit.items()]
+    assert [item.key for item in items] == ["good.parquet#0", "other.parquet", "good.parquet#0"]
+    assert items[1].source == Flaw("source", "no column 'image'; it has jpg (--column, --key-column)")
+
+
+def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
+    write_pictures(Path("p/deep"), 2)
+    for name in ("a.tar", "deep/b.tar", "deep/c.parquet", ".hidden.tar"):
+        Path("p", name).touch()
+    memory = fsspec.filesystem("memory")
+    for name in ("/mixed/a.png", "/mixed/b.tar"):
+        memory.pipe_file(name, b"x")
+    told: list[str] = []
+    pieces = list(Sources(("p", "memory://mixed")).pieces(warn=told.append))
+    assert [len(piece.unit.paths) for piece in pieces] == [3]
+    assert told == [
+        "p: 1 .parquet in it passed over; name them as 'p/**/*.parquet'",
+        "p: 2 .tar in it passed over; name them as 'p/**/*.tar'",
+        "memory://mixed: 1 .tar in it passed over; name them as 'memory://mixed/**/*.tar'",
+    ]
+
+
+def test_only_what_is_named_is_a_list() -> None:
+    Path("p").mkdir()
+    Path("p/a.txt").write_text("gone.png\n")
+    Path("a::b.png").write_bytes(picture(1))
+    assert keys("p/*", "p/a.txt", "a::b.png") == ["p/a.txt", "gone.png", "a::b.png"]
+
+
+def test_shards_that_are_not_wanted_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        write_tar(Path(f"{number}.tar"), {"x.png": b""})
+    opened: list[str] = []
+    real = TarShard.open
+    monkeypatch.setattr(TarShard, "open", lambda place: opened.append(place) or real(place))
+    found = list(Sources(("{0..5}.tar",)).pieces(lambda number: number % 3 == 1))
+    assert [(piece.number, piece.unit.place) for piece in found] == [(1, "1.tar"), (4, "4.tar")]
+    assert opened == ["1.tar", "4.tar"]
+
+
 def test_a_digest_tells_inputs_apart() -> None:
     units = [
         Paths(("a", "b")),
@@ -174,4 +225,5 @@ def test_a_digest_tells_inputs_apart() -> None:
     ]
     digests = {Piece(0, unit).digest for unit in units} | {Piece(1, units[0]).digest}
     assert len(digests) == len(units) + 1
+    assert Piece(0, Broken("a", "another reason")).digest in digests
     assert Piece(0, Paths(("a", "b"))).digest == Piece(0, Paths(("a", "b"))).digest

@@ -52,7 +52,7 @@ class Pieces:
 
     job: Job
 
-    def left(self) -> Iterator[Piece]:
+    def left(self, warn: object) -> Iterator[Piece]:
         return (Piece(number, Given(number)) for number in range(len(INPUTS)))
 
 
@@ -61,7 +61,9 @@ def run(tmp_path: Path, bundle: Path, *units: list[Item], workers: int = 2, batc
     INPUTS[:] = units
     work = Pieces(Job({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
     progress = Progress()
-    run_local(work, Recipe(str(bundle)), JsonLines(), workers, batch_size, progress)  # type: ignore[arg-type]
+    form = JsonLines()
+    written = run_local(work, Recipe(str(bundle)), form, workers, batch_size, progress)  # type: ignore[arg-type]
+    assert sorted(written.values()) == sorted(path.name for path in (tmp_path / "out").glob("part-*"))
     parts = [read_rows(path) for path in sorted((tmp_path / "out").glob("part-*"))]
     assert (progress.pieces, progress.inputs) == (len(units), sum(map(len, parts)))
     return parts
@@ -86,6 +88,43 @@ def test_what_kills_a_process_is_found_and_set_aside(tmp_path: Path, bundle_path
     assert {row["key"]: row["error_kind"] for row in part if row["error"]} == {"bomb": "crash", "boom": "crash"}
     (alone,) = run(tmp_path / "alone", bundle_path, good(*range(6)))
     assert [row["label"] for row in part if not row["error"]] == [row["label"] for row in alone]
+
+
+class Unreadable(bytes):
+    """Raises in the process that it is sent to, which lives on."""
+
+    def __reduce__(self) -> object:
+        return _out_of_memory, ()
+
+
+def _out_of_memory() -> None:
+    raise MemoryError("there is none")
+
+
+def test_one_that_kills_does_not_cost_a_process_for_every_batch(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    real = local._Pool._opened
+    monkeypatch.setattr(local._Pool, "_opened", lambda pool, workers: opened.append(workers) or real(pool, workers))
+    (part,) = run(tmp_path, bundle_path, [*good(0, 1), Item("bomb", Bomb()), *good(*range(2, 60))], workers=3)
+    assert [row["key"] for row in part if row["error"]] == ["bomb"]
+    assert opened.count(3) == 2  # all of them once, and once again
+    assert opened.count(1) <= 4  # of a batch of four: whole, its half, itself, and then the rest in one
+
+
+def test_what_a_process_does_not_survive_for_other_reasons_is_set_aside(tmp_path: Path, bundle_path: Path) -> None:
+    (part,) = run(tmp_path, bundle_path, [*good(0, 1), Item("bad", Unreadable()), *good(*range(2, 9))])
+    assert [row["key"] for row in part if row["error"]] == ["bad"]
+    assert len(part) == 10
+
+
+def test_workers_that_fail_at_everything_end_the_run(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local._Pool, "_in_lone", lambda *_: (_ for _ in ()).throw(RuntimeError("no rows today")))
+    with pytest.raises(DeviceError, match="a worker fails, whatever it is given: no rows today"):
+        run(tmp_path, bundle_path, [Item("bad", Bomb())], workers=1)
 
 
 def test_no_more_is_read_than_is_worked_on(tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +156,7 @@ def test_workers_that_cannot_start(tmp_path: Path, bundle_copy: Path, monkeypatc
     (bundle_copy / "manifest.json").write_text("{}")
     with pytest.raises(BundleError, match="missing field"):
         run(tmp_path, bundle_copy, good(1))
-    monkeypatch.setattr(local, "_begin", os._exit)
+    monkeypatch.setattr(local, "begin", os._exit)
     with pytest.raises(DeviceError, match="no worker can start"):
         run(tmp_path, bundle_copy, good(1))
     assert not (tmp_path / "out").exists()

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from support.folders import listing
 from support.many import read_rows
 
-from sar_infer.bulk.items import Flaw, Piece
-from sar_infer.bulk.outputs.job import JOB, WHOLE, Job, Shard
+from sar_infer.bulk.items import Broken, Flaw, Piece
+from sar_infer.bulk.outputs.job import JOB, REJECTED, SUCCESS, WHOLE, Job, Listing, Shard
 from sar_infer.bulk.outputs.jsonl import JsonLines
 from sar_infer.bulk.outputs.parquet import METADATA, Parquet
 from sar_infer.bulk.outputs.parts import committed, part_name, part_number
 from sar_infer.bulk.outputs.rows import Columns, answered, flawed, names
 from sar_infer.bulk.outputs.store import LocalFolder, open_store, read_text, write_text
 from sar_infer.bulk.sources.paths import Paths
+from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError, WriteError
 from sar_infer.results import Explanation, ImageResult, Prediction
 
@@ -119,7 +120,7 @@ def test_a_local_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_what_kills_leave_is_cleared_where_it_is_mine(tmp_path: Path) -> None:
     for name in (".a.1234.partial", ".b.1234.partial", ".a.other"):
         (tmp_path / name).touch()
-    LocalFolder(tmp_path).clear(lambda name: name.startswith("a"))
+    LocalFolder(tmp_path).clear(lambda name: name == "a")
     assert listing(tmp_path) == [".a.other", ".b.1234.partial"]
 
 
@@ -182,6 +183,10 @@ def pieces(*inputs: str) -> list[Piece]:
     return [Piece(number, Paths((name,))) for number, name in enumerate(inputs)]
 
 
+def listed(pieces: list[Piece]) -> Listing:
+    return lambda wanted: (piece for piece in pieces if wanted(piece.number))
+
+
 def finish(job: Job, *some: Piece) -> set[str]:
     for piece in some:
         write_text(job.store, job.part(piece), "")
@@ -191,20 +196,55 @@ def finish(job: Job, *some: Piece) -> set[str]:
 def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
     all_pieces = pieces("a", "b", "c")
     here = job(tmp_path / "out")
-    assert here.begin(all_pieces, resume=False) == set()
-    done = finish(here, all_pieces[1])
-    assert here.begin(all_pieces, resume=True) == done
+    assert here.begin(listed(all_pieces), resume=False) == {}
+    (done,) = finish(here, all_pieces[1])
+    assert here.begin(listed(all_pieces), resume=True) == {1: done}
+    expected = {piece.number: here.part(piece) for piece in all_pieces}
     with pytest.raises(WriteError, match="2 parts are missing, first part-000000-"):
-        here.parts(all_pieces)
+        here.parts(expected)
     finish(here, all_pieces[0], all_pieces[2])
-    assert [part_number(name) for name in here.parts(all_pieces)] == [0, 1, 2]
-    assert here.begin([*all_pieces, Piece(3, Paths(("d",)))], resume=True) == set(here.parts(all_pieces))
+    assert [part_number(name) for name in here.parts(expected)] == [0, 1, 2]
+    assert here.begin(listed([*all_pieces, Piece(3, Paths(("d",)))]), resume=True) == expected
+
+
+def test_two_parts_of_a_piece_are_not_chosen_from(tmp_path: Path) -> None:
+    here = job(tmp_path)
+    here.begin(listed(pieces("a")), resume=False)
+    names = sorted(finish(here, *pieces("a")) | finish(here, *pieces("b")))
+    for call in (lambda: here.begin(listed(pieces("a")), resume=True), lambda: here.parts({0: names[0]})):
+        with pytest.raises(InputError, match=f"{names[0]} and {names[1]} are of one piece; remove one"):
+            call()
+
+
+def test_a_shard_that_is_back_is_done_again(tmp_path: Path) -> None:
+    here = job(tmp_path)
+    away, back = Piece(0, Broken("s.tar", "no route to host")), Piece(0, TarShard("s.tar", 7))
+    other = Piece(1, TarShard("t.tar", 9))
+    here.begin(listed([away, other]), resume=False)
+    finish(here, away, other)
+    still = Piece(0, Broken("s.tar", "time is out"))
+    assert set(here.begin(listed([still, other]), resume=True)) == {0, 1}
+    assert here.begin(listed([back, other]), resume=True) == {1: here.part(other)}
+    assert here.part(away) not in here.store.names()
+    with pytest.raises(InputError, match=r"has other inputs than when it was finished \(t.tar: gone\); restore them"):
+        here.begin(listed([back, Piece(1, Broken("t.tar", "gone"))]), resume=True)
+
+
+def test_a_run_that_did_nothing_leaves_nothing(tmp_path: Path) -> None:
+    here = job(tmp_path / "out")
+    here.begin(listed(pieces("a")), resume=False)
+    here.abandon()
+    assert not here.store.folder.exists()
+    here.begin(listed(pieces("a")), resume=False)
+    finish(here, *pieces("a"))
+    here.abandon()
+    assert JOB in here.store.names()
 
 
 def test_what_has_changed_is_said(tmp_path: Path) -> None:
-    job(tmp_path, only=True).begin(pieces("a"), resume=False)
+    job(tmp_path, only=True).begin(listed(pieces("a")), resume=False)
     here = job(tmp_path, only=False)  # nothing is finished yet, so anything may begin
-    here.begin(pieces("a", "b"), resume=False)
+    here.begin(listed(pieces("a", "b")), resume=False)
     finish(here, *pieces("a", "b"))
     for other, inputs, resume, message in (
         (job(tmp_path), "ab", True, "of a run with other settings (only was false, now null)"),
@@ -214,39 +254,42 @@ def test_what_has_changed_is_said(tmp_path: Path) -> None:
         (here, "a", True, "part-000001-"),
     ):
         with pytest.raises(InputError) as found:
-            other.begin(pieces(*inputs), resume=resume)
+            other.begin(listed(pieces(*inputs)), resume=resume)
         assert message in str(found.value)
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(InputError, match="not empty, and not the output of such a run"):
-        job(tmp_path).begin(pieces("a"), resume=True)
+        job(tmp_path).begin(listed(pieces("a")), resume=True)
     assert listing(tmp_path) == ["thesis.doc"]
     for damaged in ("", "[]", "{}", '{"settings": 3}', "\x00"):
         (tmp_path / JOB).write_text(damaged)
         finish(job(tmp_path), *pieces("a"))
         with pytest.raises(InputError, match="_job.json: damaged"):
-            job(tmp_path).begin(pieces("a"), resume=True)
+            job(tmp_path).begin(listed(pieces("a")), resume=True)
 
 
 def test_shards_share_a_folder(tmp_path: Path) -> None:
     all_pieces = pieces("a", "b", "c")
     first, second = job(tmp_path, Shard(1, 2)), job(tmp_path, Shard(2, 2))
-    assert first.begin(all_pieces, resume=False) == set()
-    done = finish(first, all_pieces[0], all_pieces[2])
-    assert second.begin(all_pieces, resume=False) == set()
-    assert first.begin(all_pieces, resume=True) == done
+    assert first.begin(listed(all_pieces), resume=False) == {}
+    finish(first, all_pieces[0], all_pieces[2])
+    assert second.begin(listed(all_pieces), resume=False) == {}
+    done = first.begin(listed(all_pieces), resume=True)
+    assert done == {number: first.part(all_pieces[number]) for number in (0, 2)}
     with pytest.raises(InputError, match="2 finished pieces are there"):
-        first.begin(all_pieces, resume=False)
-    assert set(first.parts(all_pieces)) == done
+        first.begin(listed(all_pieces), resume=False)
+    assert first.parts(done) == [done[0], done[2]]
 
 
 def test_only_own_remains_are_cleared(tmp_path: Path) -> None:
     here = job(tmp_path, Shard(1, 2))
-    names = [f".{here.part(piece)}.ab.partial" for piece in pieces("a", "b")]
-    for name in names:
+    own = [here.part(pieces("a")[0]), here.shard.named(REJECTED), here.shard.named(SUCCESS)]
+    others = [here.part(pieces("a", "b")[1]), Shard(2, 2).named(REJECTED), JOB]
+    for name in (*own, *others):
+        (tmp_path / f".{name}.ab.partial").touch()
+    for name in (SUCCESS, here.shard.named(SUCCESS), Shard(2, 2).named(SUCCESS)):
         (tmp_path / name).touch()
     here.clear()
-    assert listing(tmp_path) == [names[1]]
-    assert os.listdir(tmp_path) == [names[1]]
+    assert set(os.listdir(tmp_path)) == {*(f".{name}.ab.partial" for name in others), Shard(2, 2).named(SUCCESS)}

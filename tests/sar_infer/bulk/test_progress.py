@@ -57,7 +57,8 @@ def test_no_guess_before_there_is_one(clock: Clock) -> None:
     progress = Progress()
     clock.now += 2
     progress.count(4, 0)
-    assert progress.text() == "4 done, 0 set aside, 2.0/s"
+    progress.finished()
+    assert progress.text() == "4 done, 0 set aside, 2.0/s"  # one piece is done, but of how many?
     broken = Progress(asked=True)
 
     def gone() -> Iterator[Piece]:

@@ -105,6 +105,20 @@ def test_a_cluster_of_its_own_goes_on_where_one_machine_was(here: Path, environm
     assert read_rows(Path("answers.jsonl")) == expected
 
 
+@pytest.mark.slow
+def test_what_a_node_refuses_is_one_clear_line(here: Path, bundle_copy: Path, environment: dict[str, str]) -> None:
+    write_pictures(Path("p"), 1)
+    graph = bundle_copy / "image_encoder.onnx"
+    graph.write_bytes(bytes(len(graph.read_bytes())))
+    command = [*COMMAND, "p", "--bundle", str(bundle_copy), "--out", "out", "--engine", "ray", "--address", "local"]
+    done = subprocess.run(command, env=environment, timeout=300, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert "image_encoder.onnx" in line
+    assert not Path("out").exists()
+
+
 def test_no_cluster_is_one_clear_line(here: Path, environment: dict[str, str]) -> None:
     write_pictures(Path("p"), 1)
     command = [*COMMAND, "p", "--out", "out", "--engine", "ray", "--address", "127.0.0.1:1"]

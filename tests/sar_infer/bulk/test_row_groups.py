@@ -42,23 +42,30 @@ def test_images_as_hugging_face_stores_them(tmp_path: Path) -> None:
 
 def test_other_columns_and_sizes_are_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_groups, "MOST_BYTES", 3)
-    path = write_parquet(tmp_path / "t.parquet", {"image": [b"123", b"1234"], "text": ["x", "y"]})
+    path = write_parquet(tmp_path / "t.parquet", {"image": [b"123", b"1234"], "text": ["x", "y"], "none": [None, None]})
     assert [item.source for item in found(path)] == [b"123", Flaw("size", "too large: 4 bytes, at most 3")]
-    assert {item.source.reason for item in found(path, "text")} == {"cannot be read: the row has str"}
+    (item,) = found(path, "text")
+    assert item == Item(str(path), Flaw("source", "column 'text' is string; expected the bytes of images (--column)"))
+    assert {item.source.reason for item in found(path, "none")} == {"cannot be read: the row has no bytes"}
 
 
 def test_large_binary_and_empty_groups(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "t.parquet", {"image": pyarrow.array([b"1"], pyarrow.large_binary())})
-    assert [item.source for item in found(path)] == [b"1"]
+    one = pyarrow.array([b"1"], pyarrow.binary())
+    for array in (one.cast(pyarrow.large_binary()), one.cast(pyarrow.binary(1)), one.dictionary_encode()):
+        path = write_parquet(tmp_path / "t.parquet", {"image": array})
+        assert [item.source for item in found(path)] == [b"1"]
     assert found(write_parquet(tmp_path / "e.parquet", {"image": pyarrow.array([], pyarrow.binary())})) == []
 
 
 def test_columns_that_are_not_there(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "t.parquet", {"image": [b"1"]})
     with pytest.raises(InputError, match="no column 'jpg'; it has image"):
-        found(path, "jpg")
+        row_groups.check(str(path), "jpg", None)
     with pytest.raises(InputError, match="no column 'key'"):
-        found(path, key_column="key")
+        row_groups.check(str(path), "image", "key")
+    row_groups.check(str(path), "image", None)
+    (item,) = found(path, "jpg")
+    assert item == Item(str(path), Flaw("source", "no column 'jpg'; it has image (--column, --key-column)"))
 
 
 def test_storage(tmp_path: Path) -> None:

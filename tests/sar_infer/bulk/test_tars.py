@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from sar_infer.bulk import items
 from sar_infer.bulk.items import Flaw, Item
 from sar_infer.bulk.sources import tars
 from sar_infer.bulk.sources.tars import TarShard
+from sar_infer.errors import InputError
 
 
 def contents(path: Path) -> dict[str, bytes | str | Flaw]:
     """By key without the shard's own part; the shard itself is ``""``."""
     found = list(TarShard.open(str(path)).items())
-    assert len({item.key for item in found}) == len(found)
-    return {item.key.removeprefix(str(path))[1:]: item.source for item in found}
+    assert len({item.key for item in found if item}) == sum(item is not None for item in found)
+    return {item.key.removeprefix(str(path))[1:]: item.source for item in found if item is not None}
 
 
 def test_images_come_in_order_and_other_members_do_not(tmp_path: Path) -> None:
@@ -28,6 +30,7 @@ def test_images_come_in_order_and_other_members_do_not(tmp_path: Path) -> None:
         {"b.png": picture(1), "b.json": b"{}", "b.cls": b"1", "a/a.JPG": b"x", "a/.b.png": b"", "c.seg.png": b"y"},
     )
     assert contents(path) == {"b.png": picture(1), "a/a.JPG": b"x", "c.seg.png": b"y"}
+    assert [item is None for item in TarShard.open(str(path)).items()] == [False, True, True, False, True, False]
 
 
 def test_storage(tmp_path: Path) -> None:
@@ -47,7 +50,12 @@ def test_odd_members_are_names_and_nothing_more(tmp_path: Path) -> None:
             else:
                 member.size = 1
             tar.addfile(member, io.BytesIO(b"x"))
-    assert set(contents(path)) == {"/etc/passwd.png", "../../up.png", "C:\\x.png", "x\n.png"}
+    found = contents(path)
+    flaw = Flaw("unreadable", "cannot be read: a link or a device in the shard, not a file")
+    assert {name for name, content in found.items() if content == flaw} == {"dev.png", "link.png", "hard.png"}
+    assert {name for name, content in found.items() if content == b"x"} == {
+        "/etc/passwd.png", "../../up.png", "C:\\x.png", "x\n.png"
+    }  # fmt: skip
     assert listing(tmp_path) == ["s.tar"]
 
 
@@ -116,16 +124,32 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no tar", b"\xff" * 2000, b"\0" * 10240], ids=["empty", "text", "noise", "none"]
+    "data", [b"", b"no tar", b"\xff" * 2000, b"\0" * 10240], ids=["empty", "text", "noise", "zeros"]
 )
 def test_what_is_no_tar(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "s.tar"
     path.write_bytes(data)
-    found = contents(path)
-    if data.startswith(b"\0"):
-        assert found == {}  # an archive of nothing
+    assert [flaw.kind for flaw in contents(path).values()] == ["source"]
+
+
+@pytest.mark.parametrize("second", ["a hole", "another archive"])
+def test_what_follows_the_end_is_not_passed_over(tmp_path: Path, second: str) -> None:
+    path = write_tar(tmp_path / "s.tar", {"a.png": b"1", "b.png": b"2"})
+    if second == "a hole":
+        data = bytearray(path.read_bytes())
+        data[1024:1536] = bytes(512)
+        path.write_bytes(data)
     else:
-        assert [flaw.kind for flaw in found.values()] == ["source"]
+        path.write_bytes(path.read_bytes() + write_tar(tmp_path / "t.tar", {"c.png": b"3"}).read_bytes())
+    found = contents(path)
+    assert set(found) == ({"a.png", ""} if second == "a hole" else {"a.png", "b.png", ""})
+    assert "more follows the mark of an end" in found[""].reason
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s.tar")
+    with pytest.raises(InputError, match="cannot be read: not a file"):
+        TarShard.open(str(tmp_path / "s.tar"))
 
 
 def test_every_single_flipped_byte_of_a_header_is_survived(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -244,8 +245,8 @@ def test_rename_keeps_the_row_unless_asked() -> None:
 
 def test_aliases() -> None:
     run("alias", BANK, "red", "scarlet", "crimson")
-    run("alias", BANK, "red", "Scarlet", "ruby")
-    assert ClassBank.load(BANK).info["red"].aliases == ("scarlet", "crimson", "ruby")
+    run("alias", BANK, "red", "Scarlet", "ruby", "Ruby")
+    assert ClassBank.load(BANK).info["red"].aliases == ("scarlet", "crimson", "Ruby")
     assert "alias 'ruby' of class 'green' already stands for class 'red'" in refused("alias", BANK, "green", "ruby")
     run("alias", BANK, "crimson", "ruby", "--remove")
     assert ClassBank.load(BANK).info["red"].aliases == ("scarlet", "crimson")
@@ -261,6 +262,22 @@ def test_set() -> None:
     assert "red" not in ClassBank.load(BANK).info
     assert "contradict" in refused("set", BANK, "red", "--threshold", "0.4", "--no-threshold")
     assert "nothing to set" in refused("set", BANK, "red")
+
+
+def test_remove_what_a_file_lists() -> None:
+    Path("gone.txt").write_text("red\n# a comment\nGreen = verdant\n")
+    said = answer("remove", BANK, "blue", "--classes", "gone.txt")
+    assert (said["classes"], said["changed"], names()) == (1, True, ["grey thing"])
+    assert "no class given" in refused("remove", BANK)
+
+
+def test_background_alone_is_warned_of_and_not_frozen() -> None:
+    run("remove", BANK, "red", "green", "blue")
+    result = run("set", BANK, "grey thing", "--background")
+    assert "Warning: all classes are background now" in result.stderr
+    assert "the bank has no class but background" in refused("freeze", BANK, "--out", "frozen")
+    assert "Warning" not in run("add", BANK, "owl").stderr
+    assert "all classes are background now" in run("add", BANK, "owl", "--background").stderr
 
 
 @pytest.mark.parametrize(("conflict", "row"), [("keep", "red"), ("take", "scarlet")])
@@ -356,9 +373,9 @@ def test_diff() -> None:
     run("rename", "other.safetensors", "blue", "azure")
     run("set", "other.safetensors", "owl", "--background")
     lines = run("diff", BANK, "other.safetensors", code=1).stdout.splitlines()
-    assert lines[:3] == ["+ cat", "- green", "> blue -> azure"]
+    assert lines[:3] == ["+ cat", "- green", "> blue  ->  azure"]
     assert any(line.startswith("~ red  cosine 0.") or line.startswith("~ red  cosine -0.") for line in lines)
-    assert any(line.startswith("> owl  background") for line in lines)
+    assert any(line.startswith("~ owl  added: ") and "  ->  owl  background" in line for line in lines)
     found = answer("diff", BANK, "other.safetensors", code=1)
     assert (found["added"], found["removed"], found["renamed"]) == (["cat"], ["green"], {"blue": "azure"})
 
@@ -434,10 +451,33 @@ def test_the_state_of_a_server_is_read_and_not_changed(bundle_path: Path) -> Non
         inside = Path("state", BANK_FILE)
         assert run("list", inside, "--like", "owl").stdout == "owl\n"
         before = content(inside)
-        assert "is the state of a server" in refused("add", inside, "cat")
+        assert "change a copy: cp state/bank.safetensors" in refused("add", inside, "cat")
         assert content(inside) == before
         run("merge", BANK, inside, "--conflict", "take")
         assert names() == [*BANK_NAMES, "owl"]
+
+
+def test_a_server_that_has_written_nothing_yet_keeps_its_place(bundle_path: Path) -> None:
+    served = Classifier.open(bundle_path)
+    inside = Path("state", BANK_FILE)
+    with contextlib.closing(BankStore.open(Path("state"), served.bundle, served.embed_phrases)) as store:
+        Path("link.safetensors").symlink_to(inside)
+        for name in (inside, "link.safetensors"):
+            assert "is the state of a server" in refused("add", name, "cat")
+        store.put("owl")
+    assert "is the state of a server" in refused("add", inside, "cat")
+    Path("copy.safetensors").write_bytes(content(inside))
+    run("add", "copy.safetensors", "cat")
+    assert ClassBank.load(inside).names == (*BANK_NAMES, "owl")
+
+
+def test_a_manifest_of_something_else_makes_no_bundle() -> None:
+    for text in ("{}", '{"files": ["mine.safetensors"]}', '{"files": {"other": {}}}', "[]", "{", "[" * 100_000):
+        Path("manifest.json").write_text(text)
+        run("add", BANK, "owl")
+        run("rollback", BANK, "--steps", "1")
+    Path("manifest.json").write_text('{"files": {"mine.safetensors": {}}}')
+    assert "is part of a bundle" in refused("add", BANK, "owl")
 
 
 def test_a_damaged_bank_is_refused_before_anything_is_embedded() -> None:
@@ -471,8 +511,8 @@ def test_two_changes_at_a_time_are_refused() -> None:
 def test_an_interrupt_changes_nothing() -> None:
     run("add", BANK, "owl")
     before = content()
-    Path("many.txt").write_text("\n".join(f"{first} {second}" for first in range(400) for second in range(100)))
-    progress = r"Embedding .*[1-9]\d*/40000  \d\d:\d\d:\d\d  [1-9][\d,]*/s"  # done, time left, rate
+    Path("many.txt").write_text("\n".join(f"{first} {second}" for first in range(400) for second in range(300)))
+    progress = r"Embedding .*[1-9]\d*/120000  \d\d:\d\d:\d\d  [1-9][\d,]*/s"  # done, time left, rate
     code, shown = on_a_terminal("add", str(BANK), "--classes", "many.txt", until=progress)
     assert code == 130, shown
     assert "interrupted; nothing is half-written" in shown
@@ -490,3 +530,73 @@ def test_a_full_disk_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sar_infer.files.os.fsync", full)
     assert "not written (No space left on device); nothing was changed" in refused("add", BANK, "cat", code=1)
     assert content() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_what_cannot_be_printed_is_done_all_the_same(bundle_path: Path) -> None:
+    command = [sys.executable, "-m", "sar_infer.cli.bank", "add", BANK, "owl", "--bundle", bundle_path]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+    assert done.returncode == 1
+    assert (
+        done.stderr.splitlines()[-1] == "Error: stdout: cannot be written (No space left on device); all else is done"
+    )
+    assert names() == [*BANK_NAMES, "owl"]
+
+
+def test_what_is_set_for_other_commands_changes_nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("new.txt").write_text("owl\n")
+    for name, value in {"CLASSES": "new.txt", "THRESHOLD": "0.5", "BACKGROUND": "1", "STRICT": "1"}.items():
+        monkeypatch.setenv(f"SAR_{name}", value)
+    run("add", BANK, "SKU-12345")
+    assert ClassBank.load(BANK).info["SKU-12345"].threshold is None
+    assert names() == [*BANK_NAMES, "SKU-12345"]
+    monkeypatch.setenv("SAR_BANK_ADD_CLASSES", "new.txt")
+    monkeypatch.setenv("SAR_BANK_ADD_THRESHOLD", "0.25")
+    run("add", BANK)
+    assert ClassBank.load(BANK).info["owl"].threshold == 0.25
+
+
+def test_every_option_has_a_twin_that_help_shows() -> None:
+    for name, command in main.commands.items():
+        shown = re.sub(r"\s", "", run(name, "--help").stdout)
+        for option in (found for found in command.params if isinstance(found, click.Option) and found.name != "help"):
+            shared = {"bundle": "SAR_BUNDLE", "form": "SAR_FORMAT", "top_k": "SAR_TOP_K"}
+            assert f"[envvar:{shared.get(option.name, f'SAR_BANK_{name}_{option.name}'.upper())}" in shown
+
+
+@pytest.mark.parametrize("command", ["add", "lint", "remove", "nearest", "rename", "alias"])
+def test_arguments_that_are_no_text(command: str) -> None:
+    bad = os.fsdecode(b"\xff\xfe")
+    more = {"rename": ["red", bad], "alias": ["red", bad]}.get(command, [bad])
+    result = run(command, BANK, *more, code=1 if command == "lint" else 2)
+    shown = result.stdout if command == "lint" else result.stderr
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert re.search(r"is not text|no class '\\udcff", shown), shown
+    assert not BANK.exists()
+    assert "is not text" in refused("add", BANK, bad, "--no-lint")
+
+
+def test_text_of_a_bank_cannot_steer_the_terminal() -> None:
+    row = name_rows(["a"])
+    odd = "a\u202eb"
+    ClassBank((odd,), row, ENCODER_DIGEST, info={odd: ClassInfo(aliases=("c\u2028d",))}).save(BANK)
+    run("remove", BANK, odd)
+    run("rollback", BANK, "--to", "0")
+    for arguments in (["list", BANK, "--long"], ["history", BANK], ["nearest", BANK, "red"]):
+        assert all(line.isprintable() for line in run(*arguments).stdout.split("\n"))
+    assert answer("list", BANK)[0]["name"] == odd
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX links and modes")
+def test_a_link_stays_a_link_and_a_mode_stays() -> None:
+    Path("real").mkdir()
+    real = Path("real", "bank")
+    run("add", real, "owl")
+    real.chmod(0o640)
+    BANK.symlink_to(real)
+    run("add", BANK, "cat")
+    assert BANK.is_symlink()
+    assert (real.stat().st_mode & 0o777, ClassBank.load(real).names[-1]) == (0o640, "cat")

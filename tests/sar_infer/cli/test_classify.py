@@ -110,10 +110,17 @@ def test_unknown_sets_and_reasons(calibrated: Path) -> None:
     assert set(found["label_set"]) == set(BANK_NAMES)
     assert found["explanation"]["runner_up"] == plain["predictions"][1]["label"]
     assert found["predictions"] == plain["predictions"][:1]
-    for option in ("--unknown=energy", "--unknown=score --threshold=0"):
-        (known,) = objects(run("photos/a.jpg", *option.split(), "--format", "jsonl"))
+    for option in ("--unknown --unknown-by energy", "--unknown-by energy", "--unknown --threshold=0"):
+        (known,) = objects(run(*option.split(), "photos/a.jpg", "--format", "jsonl"))
         assert (known["unknown"], known["reason"]) == (False, None)
-    shown = run("photos/a.jpg", "--unknown").stdout.splitlines()
+    for name, value in (("SAR_UNKNOWN", "1"), ("SAR_UNKNOWN_BY", "score")):
+        assert (
+            CliRunner()
+            .invoke(main, ["photos/a.jpg"], env={name: value})
+            .stdout.splitlines()[1]
+            .startswith("  unknown: score ")
+        )
+    shown = run("--unknown", "photos/a.jpg").stdout.splitlines()
     assert re.fullmatch(r"  unknown: score .* is below 0\.999; best guesses:", shown[1])
 
 
@@ -131,8 +138,9 @@ def test_confidence_that_cannot_be_had_is_refused_before_anything_is_printed(fol
     refused(run("photos", "--coverage", "0.9"), "was not calibrated")
     refused(run("photos", "--coverage", "1.5"), "between 0 and 1, got 1.5")
     refused(run("photos", "--threshold", "0.5"), "a threshold is for unknown")
-    refused(run("photos", "--unknown", "energy", "--threshold", "nan"), "expected a finite number")
-    (found,) = objects(run("photos/a.jpg", "--unknown", "--threshold", "2", "--format", "jsonl"))
+    refused(run("photos", "--unknown-by", "energy", "--threshold", "nan"), "expected a finite number")
+    refused(run("photos", "--unknown", "--threshold", "2"), "a score is between 0 and 1, got 2")
+    (found,) = objects(run("photos/a.jpg", "--unknown", "--threshold", "1", "--format", "jsonl"))
     assert found["unknown"] is True
 
 

@@ -14,7 +14,7 @@ from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bundle import Bundle
 from sar_infer.lint import Finding, Linter, lint, reference_embedder, worst_first
 from sar_infer.lint import linter as module
-from sar_infer.lint.linter import chunked, class_phrases
+from sar_infer.lint.linter import chunked
 
 WORDS = ("red", "green", "blue", "grey", "small", "large", "old", "new", "round", "flat")
 NAMES = tuple(f"{first} {second}" for first in WORDS for second in ("cat", "dog", "cup", "hat", "car", "tree"))
@@ -116,7 +116,7 @@ def test_real_names_on_the_shipped_bundle(mini: Classifier) -> None:
 def test_the_banks_own_names_double_none(mini: Classifier) -> None:
     bank = mini.bundle.bank
     linter = Linter(mini.bundle, bank, within=True)
-    findings = linter.texts(class_phrases(bank, bank.names))
+    findings = linter.texts({name: bank.phrases(name) for name in bank.names})
     assert [finding for finding in findings if finding.kind == "duplicate"] == []
     assert {finding.severity for finding in findings} <= {"info", "warning"}
 
@@ -141,12 +141,6 @@ def test_chunks_change_nothing(referenced: Bundle, monkeypatch: pytest.MonkeyPat
     whole = run(referenced, *names)
     monkeypatch.setattr(module, "chunked", lambda classes: chunked(classes, 3))
     assert sorted(map(str, run(referenced, *names))) == sorted(map(str, whole))
-
-
-def test_what_was_embedded_for_a_class() -> None:
-    info = {"b": ClassInfo(phrases=("bee", "wasp")), "c": ClassInfo(aliases=("sea",))}
-    bank = ClassBank(("a", "b", "c"), name_rows("abc"), "d", {"phrases": {"a": ["ay", "eh"]}}, info)
-    assert class_phrases(bank, bank.names) == {"a": ("ay", "eh"), "b": ("bee", "wasp"), "c": ("c",)}
 
 
 def test_worst_first() -> None:

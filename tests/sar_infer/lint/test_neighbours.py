@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, search
+from sar_infer.bank.search import at_even_steps
 from sar_infer.lint import neighbours
-from sar_infer.lint.neighbours import ABSOLUTE, HIGHEST, Neighbours, at_even_steps
+from sar_infer.lint.neighbours import ABSOLUTE, HIGHEST, Neighbours
 from sar_infer.scoring import unit_rows
 
 
@@ -53,7 +54,7 @@ def test_a_bank_that_doubles_classes_hides_none(large: ClassBank) -> None:
 
 def test_large_inputs_are_cut_into_pieces(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Neighbours(large)
-    monkeypatch.setattr(neighbours, "_AT_ONCE", 7)
+    monkeypatch.setattr(search, "_ROWS", 7)
     pieces = Neighbours(large)
     names = [f"new {number}" for number in range(300)]
     assert pieces.limit == whole.limit
@@ -61,6 +62,12 @@ def test_large_inputs_are_cut_into_pieces(large: ClassBank, monkeypatch: pytest.
     assert len(whole.check(names, large.embeddings)) == 300
 
 
-def test_even_steps() -> None:
-    assert at_even_steps(5, 10).tolist() == [0, 1, 2, 3, 4]
-    assert at_even_steps(1_000_001, 3).tolist() == [0, 500_000, 1_000_000]
+def test_a_large_bank_is_sampled_on_both_sides(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "MOST_SAMPLES", 20)
+    whole = Neighbours(large).limit
+    monkeypatch.setattr(neighbours, "MOST_COMPARED", 50)
+    places = sorted({*at_even_steps(300, 50).tolist(), *at_even_steps(300, 20).tolist()})
+    cosines = large.embeddings[at_even_steps(300, 20)] @ large.embeddings[places].T
+    expected = np.percentile(np.sort(cosines, axis=1)[:, -2], 99.9)
+    assert Neighbours(large).limit == pytest.approx(min(expected, HIGHEST), abs=1e-6)
+    assert Neighbours(large).limit <= whole

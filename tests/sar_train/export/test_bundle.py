@@ -16,7 +16,7 @@ from support.tiny import tiny_backbone
 
 from sar_infer import Classifier
 from sar_infer.artefact import BANK, CARD, MANIFEST
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bundle import open_bundle
 from sar_infer.card import card
 from sar_infer.preprocess import normalise, to_input
@@ -74,7 +74,8 @@ def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, s
     bank = ClassBank.load(exported / BANK)
     mean = source.prompted.embed(["tabby cat", "small dog"]).mean(0)
     np.testing.assert_allclose(bank.embeddings[bank.index["pet"]], mean / mean.norm(), atol=1e-6)
-    assert bank.provenance["phrases"] == {"pet": ["tabby cat", "small dog"]}
+    assert dict(bank.info) == {"pet": ClassInfo(phrases=("tabby cat", "small dog"))}
+    assert (bank.own, bank.provenance) == (len(bank.names), {"origin": "sar-export"})
 
 
 @pytest.mark.usefixtures("ready_graphs")

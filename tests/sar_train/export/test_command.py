@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -253,7 +254,7 @@ def test_help_shows_environment_twins() -> None:
         assert name in result.stdout
 
 
-def photo_folder(root: Path, count: int = 40) -> Path:
+def photo_folder(root: Path, count: int = 44) -> Path:
     for i in range(count):
         write_photo(root / f"{i:02d}.png", i)
     return root
@@ -305,4 +306,56 @@ def test_what_a_bundle_cannot_get(exported: Path, tmp_path: Path, arguments: tup
 def test_too_few_photos_to_judge_with(exported: Path, tmp_path: Path) -> None:
     photos = photo_folder(tmp_path / "photos", 3)
     result = export(exported, "--out", tmp_path / "new", "--precision", "int8", "--photos", photos)
-    assert "3 photos, expected at least 40" in one_line(result, 2)
+    assert "3 photos that differ" in one_line(result, 2)
+
+
+def test_the_photos_may_be_a_glob(exported: Path, tmp_path: Path) -> None:
+    photos = photo_folder(tmp_path / "photos")
+    loose = ("--photos", photos / "*.png", "--min-agreement", "0", "--min-cosine", "0.9", "--quiet")
+    result = export(exported, "--out", tmp_path / "new", "--precision", "fp16", *loose)
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_the_precision_of_the_run_time_does_not_leak_in(exported: Path, tmp_path: Path) -> None:
+    result = export(exported, "--out", tmp_path / "new", SAR_PRECISION="int8")
+    assert "say what it should get: --precision or --jpeg-margin" in one_line(result, 2)
+    photos = photo_folder(tmp_path / "photos", 3)
+    result = export(exported, "--out", tmp_path / "new", "--photos", photos, SAR_EXPORT_PRECISION="int8")
+    assert "3 photos that differ" in one_line(result, 2)
+
+
+def test_a_part_that_is_left_out_is_told_and_fails(exported: Path, tmp_path: Path) -> None:
+    photos = photo_folder(tmp_path / "photos")
+    for i in range(50):
+        write_photo(tmp_path / "photos" / f"large{i}.jpg", 100 + i, (200, 160))
+    asked = ("--precision", "fp16", "--min-cosine", "1", "--jpeg-margin", "2", "--photos", photos, "--quiet")
+    result = export(exported, "--out", tmp_path / "text", *asked)
+    assert result.exit_code == 1
+    assert "jpeg margin 2: " in result.stdout and "--precision fp16" not in result.stdout
+    assert "fp16 image encoder: cast" in result.stdout
+    assert re.search(r"^Error: left out: fp16 image encoder \(.*\); .*/text was written without$", result.stderr)
+    assert open_bundle(tmp_path / "text").manifest.preprocess.jpeg_margin == 2
+    result = export(exported, "--out", tmp_path / "json", *asked, "--format", "json")
+    asked = json.loads(result.stdout)["asked"]
+    assert (result.exit_code, [part["kept"] for part in asked]) == (1, [False, False, True])
+    assert asked[0]["figures"]["samples"] > 30 and "cosine on the worst" in asked[0]["reasons"][0]
+
+
+def test_too_few_photos_are_told_before_a_run_is_exported(run: Path, tmp_path: Path) -> None:
+    photos = photo_folder(tmp_path / "photos", 3)
+    result = export(run, "--out", tmp_path / "new", "--jpeg-margin", "2", "--photos", photos)
+    assert "3 photos that differ" in one_line(result, 2)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_a_run_whose_parts_all_fail_is_a_bundle_all_the_same(run: Path, tmp_path: Path) -> None:
+    photos = photo_folder(tmp_path / "photos")
+    asked = ("--precision", "fp16", "--min-cosine", "1", "--jpeg-margin", "2", "--photos", photos)
+    result = export(run, "--out", tmp_path / "new", *asked, "--quiet", "--format", "json")
+    assert result.exit_code == 1
+    assert result.stderr.rstrip().endswith(f"{tmp_path / 'new'} stays as it is")
+    told, manifest = json.loads(result.stdout), open_bundle(tmp_path / "new").manifest
+    assert (told["digest"], told["precisions"], manifest.precisions) == (manifest.digest, {}, {})
+    assert [part["kept"] for part in told["asked"]] == [False, False, False]
+    assert told["asked"][2]["figures"] is None

@@ -482,6 +482,14 @@ def test_an_alias_of_a_class_is_no_name_for_another(tmp_path: Path) -> None:
     assert not (tmp_path / BANK_FILE).exists()
     store.remove("red")
     assert store.put("crimson").created
+    before = (tmp_path / BANK_FILE).read_bytes()
+    with refused("conflict", "'red' is also called 'crimson', which is class 'crimson' now; remove that class first"):
+        store.put("RED")
+    assert (tmp_path / BANK_FILE).read_bytes() == before
+    with pytest.raises(BankError, match=r"bank\.safetensors: a class that was added does not suit .*alias 'crimson'"):
+        other = informed(red=ClassInfo(), **{"Grey thing": ClassInfo(aliases=("crimson",))})
+        reopened(store, tmp_path, other)
+    store = BankStore.open(tmp_path, informed(), encoder())
     with pytest.raises(BankError, match=r"bank\.safetensors: a class that was added does not suit .*alias 'crimson'"):
         reopened(
             store, tmp_path, informed("f", red=ClassInfo(), **{"Grey thing": ClassInfo(aliases=("crimson",))}), "f"

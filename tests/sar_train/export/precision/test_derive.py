@@ -5,19 +5,25 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from PIL import Image
+from support.bundles import DIM, example_head, write_bundle
 from support.folders import listing
 from support.photos import SHARED, needs_shared, write_photo
+from support.sound import change
 
 from sar_infer import Classifier
-from sar_infer.artefact import BANK, IMAGE_ENCODER
+from sar_infer.artefact import BANK, IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.bundle import default_bundle, open_bundle
-from sar_train.errors import ExportError
+from sar_infer.errors import ImageError
 from sar_train.export.precision import jpeg, variants
+from sar_train.export.precision.answers import NEAR_TIE, image_logits, near_ties
 from sar_train.export.precision.derive import Wanted, derive
 from sar_train.export.precision.gate import GATES, Gate
+from sar_train.export.precision.outcome import NothingPassedError
 from sar_train.export.precision.samples import Photos, split
 from sar_train.export.precision.sides import Images
 
@@ -28,7 +34,14 @@ OUT_OF_REACH = Gate(min_cosine=1.1, mean_cosine=0.9, top1_agreement=0.5)
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
     root = tmp_path_factory.mktemp("photos")
-    return split([write_photo(root / f"{i:02d}.png", i) for i in range(40)], root)
+    return split([write_photo(root / f"{i:02d}.png", i) for i in range(44)], root)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Photos:
+    """JPEGs that a margin of 2 halves at the tiny backbone's 32 pixels."""
+    root = tmp_path_factory.mktemp("large")
+    return split([write_photo(root / f"{i:02d}.jpg", i, (200, 160)) for i in range(50)], root)
 
 
 def test_smaller_graphs_beside_the_same_encoder(exported: Path, photos: Photos, tmp_path: Path) -> None:
@@ -37,13 +50,18 @@ def test_smaller_graphs_beside_the_same_encoder(exported: Path, photos: Photos, 
     before, bundle = open_bundle(exported), open_bundle(tmp_path / "new")
     assert set(bundle.manifest.precisions) == {"fp16", "int8"}
     assert bundle.manifest.encoder_digest == before.manifest.encoder_digest
-    assert bundle.manifest.passport.tables["precision"] == {"calibration": 20, "judging": 20}
+    assert bundle.manifest.passport.tables["precision"] == {
+        "calibration": len(photos.calibration),
+        "judging": len(photos.judging),
+    }
     assert (tmp_path / "new" / BANK).samefile(exported / BANK)
     for graphs in bundle.manifest.precisions.values():
-        assert graphs.image and graphs.image.samples == 20
+        assert graphs.image and graphs.image.samples == len(photos.judging)
         assert graphs.image.probe_cosine == pytest.approx(1, abs=0.02)
-        assert graphs.name and "20 photos choose the same" in graphs.name.notes[-1]
-    assert len(made.lines) == 4 and all(line.endswith(": kept") for line in made.lines)
+        assert graphs.name and f"{len(photos.judging)} photos choose the same" in graphs.name.notes[-1]
+    lines = made.outcome.lines
+    assert len(lines) == 4 and all(line.endswith(": kept") for line in lines)
+    assert (made.outcome.runs, made.outcome.missing) == (["fp16", "int8"], [])
     pictures = list(photos.judging)
     full, small = (Classifier(bundle, device="cpu", precision=p).embed_images(pictures) for p in ("fp32", "int8"))
     figures = bundle.manifest.precisions["int8"].image
@@ -54,13 +72,19 @@ def test_what_misses_its_gate_is_left_out(exported: Path, photos: Photos, tmp_pa
     wanted = Wanted({"fp16": LOOSE, "int8": OUT_OF_REACH})
     made = derive(exported, tmp_path / "new", wanted, photos, command="tests")
     assert set(made.manifest.precisions) == {"fp16"}
-    assert "int8 image encoder" in made.lines[2]
-    assert "left out (cosine on the worst" in made.lines[2]
+    assert made.outcome.runs == ["fp16"]
+    (missing,) = made.outcome.missing
+    assert missing.startswith("int8 image encoder (cosine on the worst")
+    told = made.outcome.plain()
+    assert [(part["precision"], part["encoder"], part["kept"]) for part in told] == [
+        ("fp16", "image", True), ("fp16", "name", True), ("int8", "image", False), ("int8", "name", False),
+    ]  # fmt: skip
+    assert told[2]["figures"]["min_cosine"] < 1 and "expected at least 1.1" in told[2]["reasons"][0]
     assert not list((tmp_path / "new").glob("*.int8.onnx"))
 
 
 def test_nothing_is_written_where_nothing_passes(exported: Path, photos: Photos, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"nothing that was asked for passed: fp16 image encoder.*nothing was chang"):
+    with pytest.raises(NothingPassedError, match=r"passed: fp16 image encoder.*stays as it is, and .*new was not writ"):
         derive(exported, tmp_path / "new", Wanted({"fp16": OUT_OF_REACH}), photos, command="tests")
     assert list(tmp_path.iterdir()) == []
 
@@ -88,15 +112,84 @@ def test_a_broken_graph_does_not_pass(exported: Path, photos: Photos, tmp_path: 
         assert gate.failures(whole) == [], name
 
 
-def test_a_policy_for_large_jpegs(exported: Path, photos: Photos, tmp_path: Path, monkeypatch) -> None:
-    made = derive(exported, tmp_path / "new", Wanted(jpeg_margin=2.0), photos, command="tests")
+def test_a_name_encoder_that_overflows_float16_is_left_out(copy: Path, photos: Photos, tmp_path: Path) -> None:
+    """Its last product is a million times as large, which unit rows do not show in float32."""
+    model = onnx.load(copy / NAME_ENCODER)
+    product = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")][-1]
+    (weight,) = [t for t in model.graph.initializer if t.name == product.input[1]]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e6), weight.name))
+    onnx.save(model, copy / NAME_ENCODER)
+    change(copy)
+    made = derive(copy, tmp_path / "new", Wanted({"fp16": LOOSE}), photos, command="tests")
+    image, name = made.outcome.attempts
+    assert image.failures == ()
+    assert name.failures == ("it gives numbers that are not finite",)
+    assert made.outcome.missing == []  # the name encoder of float32 runs beside
+    assert not (tmp_path / "new" / "name_encoder.fp16.onnx").exists()
+
+
+def test_another_answer_is_told_with_near_ties(exported: Path, photos: Photos) -> None:
+    bundle = open_bundle(exported)
+    reference = Images(bundle, photos).reference
+    assert near_ties(bundle, reference, reference) == (0, 0)
+    classifier = Classifier(bundle, device="cpu")
+    scores = classifier.scores(classifier.logits(reference, classifier.class_set()), classifier.class_set())
+    ordered = np.sort(scores, axis=1)
+    level = ordered[:, -1] - ordered[:, -2] < NEAR_TIE
+    best = scores.argmax(1)
+    opposite = -reference
+    other = classifier.logits(opposite, classifier.class_set()).argmax(1) != best
+    assert near_ties(bundle, opposite, reference) == (other.sum(), (other & level).sum())
+
+
+def test_a_head_takes_part_in_the_answers(tmp_path: Path) -> None:
+    head = example_head()
+    bundle = open_bundle(write_bundle(tmp_path / "bundle", head=head))
+    rows = np.eye(4, DIM, dtype=np.float32)
+    text = 20 * rows @ bundle.bank.embeddings.T
+    np.testing.assert_allclose(image_logits(bundle)(rows), head.combined(text, rows), rtol=1e-5)
+
+
+def test_a_policy_for_large_jpegs(exported: Path, large: Photos, tmp_path: Path, monkeypatch) -> None:
+    made = derive(exported, tmp_path / "new", Wanted(jpeg_margin=2.0), large, command="tests")
     spec = made.manifest.preprocess
     assert spec == dataclasses.replace(open_bundle(exported).manifest.preprocess, jpeg_margin=2.0)
-    assert made.manifest.passport.tables["jpeg_margin"]["margin"] == 2.0
-    assert made.manifest.passport.tables["jpeg_margin"]["as_they_are"] == 0
+    table = made.manifest.passport.tables["jpeg_margin"]
+    assert (table["margin"], table["samples"]) == (2.0, len(large.judging))
+    assert 0.99 < table["min_cosine"] < 1  # so something was decoded at half its size
+    assert made.outcome.plain()[0]["kept"] is True
     monkeypatch.setattr(jpeg, "JPEG_GATE", OUT_OF_REACH)
-    with pytest.raises(ExportError, match=r"jpeg margin 2: 20 photos \(0 as they are, the others enlarged\)"):
-        derive(exported, tmp_path / "other", Wanted(jpeg_margin=2.0), photos, command="tests")
+    with pytest.raises(NothingPassedError, match=r"jpeg margin 2: \d\d large photos, .*: left out \(cosine on the wor"):
+        derive(exported, tmp_path / "other", Wanted(jpeg_margin=2.0), large, command="tests")
+
+
+@pytest.mark.parametrize("margin", [1.0, 16.0])
+def test_a_policy_that_too_few_photos_can_test_is_left_out(
+    exported: Path, photos: Photos, large: Photos, tmp_path: Path, margin: float
+) -> None:
+    with pytest.raises(NothingPassedError, match=r"jpeg margin \d+: left out \(0 of the \d\d photos to judge with"):
+        derive(exported, tmp_path / "new", Wanted(jpeg_margin=margin), photos if margin == 1 else large, command="t")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_photo_of_two_frames_is_a_jpeg_too(exported: Path, large: Photos, tmp_path: Path) -> None:
+    photos = []
+    for i in range(20):
+        with Image.open(large.judging[0]) as opened:
+            frames = [opened.rotate(i), opened.copy()]
+        photos.append(tmp_path / f"{i}.jpg")
+        frames[0].save(photos[-1], "MPO", save_all=True, append_images=frames[1:])
+    found = jpeg.judged(open_bundle(exported), 2.0, photos).figures
+    assert found is not None and found.samples == 20
+    assert found.min_cosine < 1
+
+
+def test_a_large_jpeg_that_is_damaged_is_named(exported: Path, large: Photos, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(large.judging[0].read_bytes()[:800])
+    (tmp_path / "none.jpg").write_bytes(b"none")
+    with pytest.raises(ImageError, match=r"broken\.jpg: cannot be read"):
+        jpeg.judged(open_bundle(exported), 2.0, [tmp_path / "none.jpg", broken, *large.judging])
 
 
 @needs_shared

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,31 +10,62 @@ from sar_infer.errors import ImageError
 from sar_train.errors import ConfigError
 from sar_train.export.precision.samples import CALIBRATION, JUDGING, name_tokens, pixels, split
 
-ROOT = Path("photos")
-PATHS = [ROOT / f"{i % 3}" / f"{i}.jpg" for i in range(60)]
+
+def write(root: Path, numbers: range) -> list[Path]:
+    """Files that differ, in folders."""
+    paths = [root / f"{i % 3}" / f"{i}.jpg" for i in numbers]
+    for i, path in zip(numbers, paths, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"photo {i}")
+    return paths
 
 
-def test_both_sets_are_disjoint_and_the_same_every_time() -> None:
-    drawn = split(PATHS, ROOT)
-    assert (len(drawn.calibration), len(drawn.judging)) == (30, 30)
+def names(paths: Iterable[Path]) -> set[str]:
+    return {path.name for path in paths}
+
+
+def test_both_sets_are_disjoint_and_the_same_every_time(tmp_path: Path) -> None:
+    paths = write(tmp_path, range(60))
+    drawn = split(paths, tmp_path)
+    assert len(drawn.calibration) + len(drawn.judging) == 60
+    assert min(len(drawn.calibration), len(drawn.judging)) > 20
     assert not set(drawn.calibration) & set(drawn.judging)
-    assert split(PATHS[::-1], ROOT) == drawn
+    assert split(paths[::-1], tmp_path) == drawn
     assert {path.parent.name for path in drawn.calibration} == {"0", "1", "2"}
 
 
-def test_where_the_folder_lies_does_not_matter() -> None:
-    moved = split([Path("/elsewhere") / path for path in PATHS], Path("/elsewhere/photos"))
-    assert [Path("/elsewhere") / path for path in split(PATHS, ROOT).judging] == list(moved.judging)
+def test_a_photo_stays_on_its_side_wherever_it_lies_and_whatever_is_added(tmp_path: Path) -> None:
+    before = split(write(tmp_path / "a", range(60)), "a")
+    after = split([*write(tmp_path / "b", range(60)), *write(tmp_path / "c", range(60, 120))], "b and c")
+    assert names(before.calibration) < names(after.calibration)
+    assert names(before.judging) < names(after.judging)
 
 
-def test_many_photos_are_cut_to_what_is_needed() -> None:
-    drawn = split([ROOT / f"{i}.jpg" for i in range(4000)], ROOT)
+def test_copies_count_once(tmp_path: Path) -> None:
+    paths = write(tmp_path, range(60))
+    copies = [path.with_name(f"copy-{path.name}") for path in paths]
+    for path, copy in zip(paths, copies, strict=True):
+        copy.write_bytes(path.read_bytes())
+    drawn = split([*paths, *copies], tmp_path)
+    assert len(drawn.calibration) + len(drawn.judging) == 60
+    contents = [path.read_text() for path in (*drawn.calibration, *drawn.judging)]
+    assert len(set(contents)) == 60
+
+
+def test_many_photos_are_cut_to_what_is_needed(tmp_path: Path) -> None:
+    drawn = split(write(tmp_path, range(2600)), tmp_path)
     assert (len(drawn.calibration), len(drawn.judging)) == (CALIBRATION, JUDGING)
 
 
-def test_too_few() -> None:
-    with pytest.raises(ConfigError, match="--photos photos: 39 photos, expected at least 40"):
-        split(PATHS[:39], ROOT)
+def test_too_few(tmp_path: Path) -> None:
+    paths = write(tmp_path, range(39))
+    with pytest.raises(
+        ConfigError, match=r"--photos x: 39 photos that differ, \d+ to calibrate .* at least 40, and 15 "
+    ):
+        split(paths, "x")
+    one_sided = split(write(tmp_path, range(100)), "x").judging  # whose digests all say the same side
+    with pytest.raises(ConfigError, match=r"photos that differ, 0 to calibrate and \d\d to judge with"):
+        split(one_sided, "x")
 
 
 def test_a_photo_that_cannot_be_read_is_named(exported: Path, tmp_path: Path) -> None:

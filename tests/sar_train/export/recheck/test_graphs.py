@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -85,18 +84,12 @@ def test_rows_that_the_name_encoder_does_not_give(tmp_path: Path) -> None:
     assert beyond(bundle) == ["4 bank rows made again, difference"]
 
 
-@pytest.mark.parametrize("where", ["info", "provenance"])
-def test_rows_of_several_phrases(tmp_path: Path, where: str) -> None:
-    """As banks say it now, and as files of version 1 did."""
+def test_rows_of_several_phrases(tmp_path: Path) -> None:
     bundle = write_sound(tmp_path / "bundle")
     phrases = ("red", "blue")
     row = name_rows(phrases).mean(axis=0, keepdims=True)
-    extra: dict[str, Any] = (
-        {"info": {"pet": ClassInfo(phrases=phrases)}}
-        if where == "info"
-        else {"provenance": {"phrases": {"pet": phrases}}}
-    )
-    ClassBank(("pet",), (row / np.linalg.norm(row)).astype(np.float32), ENCODER_DIGEST, **extra).save(bundle / BANK)
+    info = {"pet": ClassInfo(phrases=phrases)}
+    ClassBank(("pet",), (row / np.linalg.norm(row)).astype(np.float32), ENCODER_DIGEST, info=info).save(bundle / BANK)
     change(bundle)
     assert beyond(bundle) == []
 

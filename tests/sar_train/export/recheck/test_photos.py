@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from support.photos import write_folder, write_photo
 from support.sound import change, image_variant, name_variant, turned_image_graph, write_sound
 
 from sar_infer.artefact import BANK, REFERENCE_ENCODER, Calibration, Passport, Reference, Scores
-from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank import ClassBank, ClassInfo, amend, remove
+from sar_infer.bundle import open_bundle
 from sar_infer.classifier import Classifier
 from sar_infer.errors import ImageError, InputError
+from sar_infer.freeze import freeze
 from sar_train.export.recheck import recheck
 from sar_train.export.recheck.finding import Finding
 from sar_train.export.recheck.photos import find_photos
@@ -180,3 +183,18 @@ def test_a_photo_that_cannot_be_read_and_a_folder_without(photos: Path, tmp_path
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="without images"):
         find_photos(tmp_path / "empty")
+
+
+def test_a_frozen_bundle_of_other_classes_is_not_held_against_old_figures(photos: Path, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"temperature": 3.0, "calibrated": BANK_NAMES}
+    passport = Passport(metrics=Scores(base_accuracy=100.0), calibration=CALIBRATION)
+    old = open_bundle(write_sound(tmp_path / "old", passport=passport, **fields))
+    same, fewer = tmp_path / "same", tmp_path / "fewer"
+    freeze(old, amend(old.bank, {"red": ClassInfo(threshold=0.1)}), same)
+    freeze(old, remove(old.bank, ["red"]), fewer)
+    found = lines(same, photos)
+    assert [found[what].verdict for what in ("accuracy", "calibration error")] == ["moved", "moved"]
+    shutil.rmtree(photos / "red")
+    found = lines(fewer, photos)
+    assert (found["accuracy"].then, found["accuracy"].verdict) == (None, "noted")
+    assert "calibration error" not in found

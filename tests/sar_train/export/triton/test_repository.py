@@ -118,7 +118,7 @@ def test_labels_are_the_columns_of_scores(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_class_with_a_line_break_is_one_line(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle", names=("red", "green\nthing"))
+    bundle = write_bundle(tmp_path / "bundle", names=("red", "green\u2028thing"))
     write_repository(bundle, tmp_path / "triton")
     assert (tmp_path / "triton" / "bank_product" / "labels.txt").read_text() == "red\ngreen thing\n"
 
@@ -229,7 +229,7 @@ def test_a_product_that_answers_otherwise_is_not_written(tmp_path: Path, monkeyp
 
 def test_a_bank_above_one_file_and_one_of_background_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = with_background(tmp_path / "bundle")
-    monkeypatch.setattr(product, "LIMIT", 4 * 4 * 8 - 1)
+    monkeypatch.setattr(product, "LIMIT", 4 * (4 * 8 + 4 + 8) - 1)
     assert "freeze a smaller bank" in export(bundle, "--triton", tmp_path / "new").stderr
     monkeypatch.undo()
     info = {name: ClassInfo(background=True) for name in BANK_NAMES}

@@ -1,0 +1,142 @@
+"""The classes of another bank come into a bank, with all that is known of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+
+from sar_infer.bank.adding import put, same_row
+from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.steps import listed
+from sar_infer.errors import BankError, ClassNameError
+from sar_infer.names import name_key
+
+Conflict = Literal["keep", "take", "refuse"]
+
+
+def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, by: str = "") -> ClassBank:
+    """Add the classes of another bank of the same encoder; a class that both have gets the aliases of both.
+
+    Classes are the same where their names are, to the letter; else in any case and spacing, where that is clear. An
+    alias that is a class of the merged bank goes; the summary of the step says so.
+
+    Args:
+        bank: Where to.
+        other: Where from.
+        conflict: What becomes of a class that both have with different rows, thresholds or background, and of an alias
+            that stands for two: ``keep`` the bank's, ``take`` the other's, or ``refuse``. A threshold that only one of
+            them has is no conflict.
+        by: Who or what adds them, such as a command line.
+
+    Raises:
+        ClassNameError: a conflict is refused.
+        BankError: the other bank belongs to another encoder, or is damaged.
+    """
+    if other.verified().encoder_digest != bank.encoder_digest:
+        raise BankError(
+            f"bank of another encoder: expected {bank.encoder_digest}, the other has {other.encoder_digest}"
+        )
+    places = _matches(bank, other)
+    rows: dict[str, int] = {}  # of the other bank, by the name in the merged one
+    info: dict[str, ClassInfo] = {}
+    spelled = {name: name if (place := places[name]) is None else bank.names[place] for name in other.names}
+    for number, (name, place) in enumerate(places.items()):
+        theirs, ours = other.info.get(name, PLAIN), bank.info.get(spelled[name], PLAIN)
+        if place is None:
+            rows[name], info[name] = number, theirs
+            continue
+        same = same_row(bank.embeddings[place], other.embeddings[number])
+        if conflict == "refuse":
+            _check(name, ours, theirs, same=same)
+        if not same and conflict == "take":
+            rows[spelled[name]] = number
+        both = _united(ours, theirs, same=same, take=conflict == "take")
+        if both != ours:
+            info[spelled[name]] = both
+    gone = _settle(bank, other, info, spelled.__getitem__, take=conflict == "take")
+    if gone and conflict == "refuse":
+        raise ClassNameError(f"alias {gone[0]!r} stands for different classes; keep the bank's or take the other's")
+    return _put(bank, other, rows, info, by, f", dropped aliases {listed(gone)}" if gone else "")
+
+
+def _matches(bank: ClassBank, other: ClassBank) -> dict[str, int | None]:
+    """The bank's row of each class of the other one; no row twice."""
+    exact = {name: row for name in other.names if (row := bank.index.get(name)) is not None}
+    taken = set(exact.values())
+    places: dict[str, int | None] = {}
+    for name in other.names:
+        row = exact.get(name)
+        if row is None and not bank.lookup.is_ambiguous(name):
+            alike = bank.lookup.name(name)
+            row = None if alike in taken else alike
+        if row is not None:
+            taken.add(row)
+        places[name] = row
+    return places
+
+
+def _check(name: str, ours: ClassInfo, theirs: ClassInfo, *, same: bool) -> None:
+    """Refuse what only a choice can settle."""
+    thresholds = {ours.threshold, theirs.threshold} - {None}
+    what = "rows" if not same else "thresholds" if len(thresholds) > 1 else "background flags"
+    if not same or len(thresholds) > 1 or ours.background != theirs.background:
+        raise ClassNameError(f"both banks have class {name!r}, with different {what}; keep one or take the other")
+
+
+def _united(ours: ClassInfo, theirs: ClassInfo, *, same: bool, take: bool) -> ClassInfo:
+    """What is known of a class that both have; phrases and threshold belong to the row."""
+    first, second = (theirs, ours) if take else (ours, theirs)
+    aliases = {name_key(alias): alias for alias in (*second.aliases, *first.aliases)}
+    order = dict.fromkeys(map(name_key, (*first.aliases, *second.aliases)))
+    thresholds = (first.threshold, second.threshold if same else None)
+    return dataclasses.replace(
+        ours,
+        phrases=theirs.phrases if take and not same else ours.phrases,
+        aliases=tuple(aliases[key] for key in order),
+        background=first.background,
+        threshold=next((found for found in thresholds if found is not None), None),
+    )
+
+
+def _settle(
+    bank: ClassBank, other: ClassBank, info: dict[str, ClassInfo], spelled: Callable[[str], str], *, take: bool
+) -> list[str]:
+    """Leave each alias to one class, in ``info``, by names in the merged bank; returns those that a class lost."""
+    sides: list[tuple[Mapping[str, ClassInfo], Callable[[str], str]]] = [(bank.info, str), (other.info, spelled)]
+    owners: dict[str, str] = {}
+    for side, name_in_both in reversed(sides) if take else sides:
+        for name, item in side.items():
+            for alias in item.aliases:
+                owners.setdefault(name_key(alias), name_in_both(name))
+    fresh = {name_key(name) for name in info if bank.index.get(name) is None}
+    gone: list[str] = []
+    for name, item in {**bank.info, **info}.items():
+        kept = []
+        for alias in item.aliases:
+            key = name_key(alias)
+            if owners[key] == name and key not in fresh and bank.lookup.name(alias) is None:
+                kept.append(alias)
+            elif key != name_key(name):
+                gone.append(alias)
+        if len(kept) < len(item.aliases):
+            info[name] = dataclasses.replace(item, aliases=tuple(kept))
+    return gone
+
+
+def _put(
+    bank: ClassBank, other: ClassBank, rows: Mapping[str, int], info: Mapping[str, ClassInfo], by: str, note: str
+) -> ClassBank:
+    """The other's ``rows`` by name; a class of which only the info changes keeps its own."""
+    names = list(dict.fromkeys([*rows, *info]))
+    places = {name: bank.index.get(name) for name in names}
+    staying = [place for name, place in places.items() if name not in rows and place is not None]
+    new = np.empty((len(names), bank.embeddings.shape[1]), dtype=np.float32)
+    new[: len(rows)] = other.embeddings[list(rows.values())]
+    new[len(rows) :] = bank.embeddings[staying]
+    return put(
+        bank, "merge", places, new, {name: info.get(name, bank.info.get(name, PLAIN)) for name in names}, by, note
+    )

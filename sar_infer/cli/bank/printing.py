@@ -1,0 +1,45 @@
+"""The one way in which ``sar-bank`` prints."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from sar_infer.errors import WriteError, one_line
+
+
+def emit(form: str, content: Callable[[], Any], lines: Iterable[str]) -> None:
+    """Print JSON for programs, in UTF-8 whatever the locale, or lines for people; odd names break neither.
+
+    Args:
+        form: ``text`` or ``json``.
+        content: Makes what is printed as JSON.
+        lines: What is printed as text; what is in them is escaped where a terminal could take it for a command.
+
+    Raises:
+        WriteError: stdout takes no more; what the command did is done.
+    """
+    try:
+        _print(form, content, lines)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = io.StringIO()  # else Python tries once more when it ends
+        raise WriteError(f"stdout: cannot be written ({error.strerror or error}); all else is done") from None
+
+
+def _print(form: str, content: Callable[[], Any], lines: Iterable[str]) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding = "utf-8" if form == "json" else sys.stdout.encoding
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+    if form == "json":
+        click.echo(json.dumps(content(), ensure_ascii=False))
+        return
+    for line in lines:
+        click.echo(one_line(line, len(line)))
