@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +12,9 @@ import click
 
 from sar_train.cli import handover
 from sar_train.cli.common import guarded, option
-from sar_train.cli.smaller import Smaller, smaller_options
+from sar_train.cli.smaller import Smaller, add, finish, smaller_options
 
 if TYPE_CHECKING:
-    from sar_infer.artefact import Manifest
-    from sar_train.export.precision.outcome import Outcome
-    from sar_train.export.precision.samples import Photos
     from sar_train.export.source import Source
 
 MOST_PHOTOS = 200
@@ -112,11 +107,11 @@ def main(
     samples = smaller.photos(given["photos"])
     if run is not None and is_bundle and samples:
         made = smaller.write(run, out, samples, overwrite=overwrite, tell=tell)
-        _finish(out, made.manifest, made.outcome, as_json=as_json)
+        finish(out, made.manifest, made.outcome, as_json=as_json)
         return
     source = _source(run, tell, **{key: value for key, value in given.items() if key != "photos"})
     from sar_train.export.bundle import export_bundle
-    from sar_train.export.report import report
+    from sar_train.export.report import plain, report
 
     manifest = export_bundle(
         source,
@@ -130,41 +125,9 @@ def main(
     if not as_json:
         click.echo(report(out, manifest, len(source.phrases)))  # which stands whatever becomes of the rest
     if samples:
-        _add(smaller, out, manifest, samples, as_json=as_json, tell=tell)
+        add(smaller, out, manifest, samples, as_json=as_json, tell=tell)
     elif as_json:
-        click.echo(_as_json(out, manifest))
-
-
-def _add(
-    smaller: Smaller, out: Path, manifest: Manifest, photos: Photos, *, as_json: bool, tell: Callable[[str], None]
-) -> None:
-    """Add what was asked for to a bundle that has just been written, and print what came of it."""
-    from sar_train.export.precision.outcome import NothingPassedError
-
-    try:
-        made = smaller.write(out, out, photos, overwrite=True, tell=tell)
-    except NothingPassedError as error:
-        if as_json:
-            click.echo(_as_json(out, manifest, error.outcome))
-        raise
-    _finish(out, made.manifest, made.outcome, as_json=as_json)
-
-
-def _finish(out: Path, manifest: Manifest, outcome: Outcome, *, as_json: bool) -> None:
-    """Print what was written.
-
-    Raises:
-        ExportError: a part that was asked for is not in it.
-    """
-    from sar_train.errors import ExportError
-
-    if as_json:
-        click.echo(_as_json(out, manifest, outcome))
-    else:
-        use = [f"next       sar-classify PHOTO --bundle {out} --precision {p}" for p in outcome.runs]
-        click.echo("\n".join([*outcome.lines, f"bundle     {out}", *use]))
-    if outcome.missing:
-        raise ExportError(f"left out: {'; '.join(outcome.missing)}; {out} was written without")
+        click.echo(plain(out, manifest))
 
 
 def _target(run: Path | None, out: Path | None, template: str | None, *, overwrite: bool, with_reference: bool) -> Path:
@@ -221,20 +184,3 @@ def _photos(folder: Path | None) -> list[Path]:
 
     found = [] if folder is None else [Path(path) for path in expand([str(folder)])]
     return found[:: -(-len(found) // MOST_PHOTOS) or 1]
-
-
-def _as_json(out: Path, manifest: Manifest, outcome: Outcome | None = None) -> str:
-    """The bundle, and under ``asked`` what came of each part that was to be added."""
-    from sar_train.export.report import size
-
-    content = {
-        "bundle": str(out),
-        "digest": manifest.digest,
-        "encoder_digest": manifest.encoder_digest,
-        "bytes": size(manifest),
-        "precisions": {name: dataclasses.asdict(graphs) for name, graphs in manifest.precisions.items()},
-        "passport": dataclasses.asdict(manifest.passport),
-    }
-    if outcome is not None:
-        content["asked"] = outcome.plain()
-    return json.dumps(content, ensure_ascii=False)

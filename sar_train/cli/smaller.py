@@ -14,7 +14,9 @@ import click
 from sar_train.cli.common import option
 
 if TYPE_CHECKING:
+    from sar_infer.artefact import Manifest
     from sar_train.export.precision.derive import Derived, Wanted
+    from sar_train.export.precision.outcome import Outcome
     from sar_train.export.precision.samples import Photos
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -135,3 +137,37 @@ class Smaller:
 
         gates = {name: GATES[name].with_least(self.min_cosine, self.min_agreement) for name in self.export_precision}
         return Wanted(gates, self.jpeg_margin)
+
+
+def add(
+    smaller: Smaller, out: Path, manifest: Manifest, photos: Photos, *, as_json: bool, tell: Callable[[str], None]
+) -> None:
+    """Add what was asked for to a bundle that has just been written, and print what came of it."""
+    from sar_train.export.precision.outcome import NothingPassedError
+    from sar_train.export.report import plain
+
+    try:
+        made = smaller.write(out, out, photos, overwrite=True, tell=tell)
+    except NothingPassedError as error:
+        if as_json:
+            click.echo(plain(out, manifest, error.outcome))
+        raise
+    finish(out, made.manifest, made.outcome, as_json=as_json)
+
+
+def finish(out: Path, manifest: Manifest, outcome: Outcome, *, as_json: bool) -> None:
+    """Print what was written.
+
+    Raises:
+        ExportError: a part that was asked for is not in it.
+    """
+    from sar_train.errors import ExportError
+    from sar_train.export.report import plain
+
+    if as_json:
+        click.echo(plain(out, manifest, outcome))
+    else:
+        use = [f"next       sar-classify PHOTO --bundle {out} --precision {p}" for p in outcome.runs]
+        click.echo("\n".join([*outcome.lines, f"bundle     {out}", *use]))
+    if outcome.missing:
+        raise ExportError(f"left out: {'; '.join(outcome.missing)}; {out} was written without")

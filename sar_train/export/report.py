@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 from sar_infer.artefact import Manifest, Passport, Scores
 from sar_train.export.passport import PER_IMAGE
+from sar_train.export.precision.outcome import Outcome
 from sar_train.record import TEXT_BRANCH
 
 TITLES = {TEXT_BRANCH: "text branch", PER_IMAGE: "per image"}
@@ -26,6 +29,21 @@ def report(out: Path, manifest: Manifest, classes: int) -> str:
         )
     lines += [*_passport(passport), *_confidence(manifest), *(f"note       {note}" for note in passport.notes)]
     return "\n".join([*lines, f"next       sar-classify PHOTO --bundle {out}"])
+
+
+def plain(out: Path, manifest: Manifest, outcome: Outcome | None = None) -> str:
+    """JSON for programs: the bundle, and under ``asked`` what came of each part that was to be added."""
+    content = {
+        "bundle": str(out),
+        "digest": manifest.digest,
+        "encoder_digest": manifest.encoder_digest,
+        "bytes": size(manifest),
+        "precisions": {name: dataclasses.asdict(graphs) for name, graphs in manifest.precisions.items()},
+        "passport": dataclasses.asdict(manifest.passport),
+    }
+    if outcome is not None:
+        content["asked"] = outcome.plain()
+    return json.dumps(content, ensure_ascii=False)
 
 
 def size(manifest: Manifest) -> int:
