@@ -92,7 +92,7 @@ $(PY):
 
 $(VENV)/.installed-train: pyproject.toml | $(PY)
 	@echo "Installing into $(VENV): torch and what goes with it, some minutes on a first run."
-	$(PY) -m pip install --editable '.[experiment,serve,client]' 'scikit-image>=0.26'
+	$(PY) -m pip install --editable '.[bulk,client,experiment,serve]' 'scikit-image>=0.26'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(PY)

@@ -70,6 +70,7 @@ def _variant(variant: Variant, samples: str) -> str:
 
 def _confidence(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if manifest.temperature is None:
+        yield "calibration", "none: scores rank, and no threshold for unknown is known"
         return
     kept = "; what was fitted did not help" if manifest.temperature == 1 else ""
     yield "temperature", f"{manifest.temperature:.3f}, for {len(manifest.calibrated)} classes{kept}"

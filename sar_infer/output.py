@@ -38,7 +38,7 @@ def text(results: Iterable[ImageResult]) -> Iterator[str]:
             mark = "+" if prediction.source == "extended" else " "
             yield f"  {prediction.score:6.1%} {bar} {mark} {prediction.label}\n"
         if result.label_set is not None:
-            yield f"  one of: {', '.join(result.label_set) or 'none of the classes'}\n"
+            yield f"  one of: {', '.join(result.label_set) or 'no class is likely enough'}\n"
         if result.explanation is not None:
             yield from _reasons(result, result.explanation)
 

@@ -40,7 +40,7 @@ class Judging:
         if self.unknown not in (None, "score", "energy"):
             raise InputError(f"unknown: expected score or energy, got {self.unknown!r}")
         if self.threshold is not None and self.unknown is None:
-            raise InputError("a threshold is for unknown: ask for that too")
+            raise InputError("a threshold is for unknown: ask for that too (--unknown)")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise InputError(f"threshold: expected a finite number, got {self.threshold}")
         if self.threshold is not None and self.unknown == "score" and not 0 <= self.threshold <= 1:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-BATCHES = (8, 16, 32)
+BATCHES = (1, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,18 @@ class Setting:
 
 
 def of_open_clip(cores: int, convolutional: bool) -> list[Setting]:
-    """Everything that may be best for torch."""
-    formats = (False, True) if convolutional else (False,)
+    """What may be best for torch: small batches for networks of many small steps, larger ones for products."""
     found = []
-    for channels_last in formats:
-        for batch in BATCHES:
+    for channels_last in (False, True) if convolutional else (False,):
+        for batch in BATCHES[:2] if convolutional else BATCHES[1:]:
             found.append(Setting("loop", batch, channels_last=channels_last))
             found += [Setting("loop", batch, cores, 0, channels_last)] if cores > 1 else []
-        found += [Setting("loader", 16, 1, workers, channels_last) for workers in range(1, cores + 1)]
-    return found
+    return [*found, Setting("loader", 8, 1, cores, convolutional)]
 
 
 def of_ours(cores: int) -> list[Setting]:
     """What `sar-classify` does for some images, and what its bulk engine does: a worker on each core."""
-    streams = [Setting("stream", batch) for batch in BATCHES[:2]]
-    return streams + [Setting("loop", batch, cores) for batch in (1, *BATCHES[:2])]
+    return [Setting("stream", 8), *(Setting("loop", batch, cores) for batch in BATCHES[:2])]
 
 
 def batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:

@@ -30,7 +30,7 @@ _KIND = Kind(
     version=2,
     tensors={"embeddings": "F32"},
     error=BankError,
-    remedy="make a bank with this bundle",
+    remedy="name the bundle that it was made with (--bundle), or embed its classes anew (sar-bank add NEW --from IT)",
     metadata=("provenance",),
     optional=record.TENSORS,
 )

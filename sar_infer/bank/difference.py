@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def diff(a: ClassBank, b: ClassBank) -> Difference:
         one, two = a.embeddings[first], b.embeddings[second]
         if not np.array_equal(one, two):
             reembedded[name] = float(one @ two)
-    known = [(name, a.info.get(name, PLAIN), b.info.get(name, PLAIN)) for name, _, _ in shared]
+    known = [(name, *_same_day(a.info.get(name, PLAIN), b.info.get(name, PLAIN))) for name, _, _ in shared]
     added = [name for name in b.names if name not in a.index]
     removed = [name for name in a.names if name not in b.index]
     renamed = _renamed(a, b, removed, added) if removed and added else {}
@@ -61,6 +62,11 @@ def diff(a: ClassBank, b: ClassBank) -> Difference:
         reembedded,
         {name: (one, two) for name, one, two in known if one != two},
     )
+
+
+def _same_day(one: ClassInfo, two: ClassInfo) -> tuple[ClassInfo, ClassInfo]:
+    """What is known of a class in both; when it was added does not count, where it was in both."""
+    return (one, dataclasses.replace(two, added=one.added)) if one.added and two.added else (one, two)
 
 
 def _renamed(a: ClassBank, b: ClassBank, removed: list[str], added: list[str]) -> dict[str, str]:

@@ -98,7 +98,7 @@ def test_text_says_it_around_the_classes() -> None:
     single = dataclasses.replace(JUDGED, predictions=GOOD.predictions[:1], label_set=(), explanation=None)
     assert "".join(FORMATS["text"]([single])).splitlines()[1::2] == [
         "  unknown: score 0.750 is below 0.800; best guess:",
-        "  one of: none of the classes",
+        "  one of: no class is likely enough",
     ]
 
 

@@ -42,6 +42,12 @@ _MOST_SHOWN = 20
 @on_bank
 @click.argument("names", nargs=-1)
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one a line.")
+@own_option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="Bank of another bundle: the classes added to it, embedded anew, and what is known of all.",
+)
 @own_option("--background", is_flag=True, help="They take their share of the score, and are no answers.")
 @own_option("--threshold", type=click.FloatRange(0, 1), help="Least score for them to be believed.")
 @own_option(
@@ -54,6 +60,7 @@ def add(
     names: Sequence[str],
     classes: Path | None,
     *,
+    source: Path | None,
     lint: bool,
     strict: bool,
     background: bool,
@@ -63,22 +70,28 @@ def add(
 
     A class that the bank has already gets the new phrases, and keeps its place.
     """
-    if not names and classes is None:
-        raise Refusal("no class given; name one, or a file of them (--classes)")
+    if not names and classes is None and source is None:
+        raise Refusal("no class given; name one, a file of them (--classes), or another bank (--from)")
     if strict and not lint:
         raise Refusal("--strict and --no-lint contradict")
+    from sar_infer.bank import ClassBank, amend
     from sar_infer.bank import add as edit
 
     with changing(place) as found:
         given = given_classes(names, classes, len if lint else found.classifier.check_name)
+        other = ClassBank.verify(source) if source else None
+        if other is not None:
+            given = {**{name: other.phrases(name) for name, info in other.info.items() if info.added}, **given}
         linter = linter_for(found) if lint else None
         findings = _checked_texts(given, linter)
         _refuse(findings, strict=strict)
         rows = _embedded(found, given, linter, findings)
         _refuse(findings, strict=strict)
         _show(findings)
-        info = _info(found.bank, given, background=background, threshold=threshold)
+        info = _info(found.bank, given, other, background=background, threshold=threshold)
         after = edit(found.bank, [*given], rows, info, by="sar-bank add")
+        if other is not None:
+            after = amend(after, _known_of_others(after, other), by="sar-bank add --from")
         warn_of_background(after)
         write(place, found, after, findings=[asdict(finding) for finding in findings])
 
@@ -127,14 +140,22 @@ def _show(findings: Sequence[Finding]) -> None:
         click.echo(one_line(line), err=True)
 
 
-def _info(bank: ClassBank, given: Phrases, *, background: bool, threshold: float | None) -> dict[str, ClassInfo]:
-    """What the bank is told of each class; one that it has keeps what is not said anew."""
+def _known_of_others(bank: ClassBank, other: ClassBank) -> dict[str, ClassInfo]:
+    """What the other bank knows of classes that came with its bundle, as far as this bank has them too."""
+    return {name: info for name, info in other.info.items() if not info.added and bank.lookup.name(name) is not None}
+
+
+def _info(
+    bank: ClassBank, given: Phrases, other: ClassBank | None, *, background: bool, threshold: float | None
+) -> dict[str, ClassInfo]:
+    """What the bank is told of each class; one that it, or the other bank, has keeps what is not said anew."""
     from sar_infer.bank import ClassInfo
 
     plain, result = ClassInfo(), {}
     for name, phrases in given.items():
         row = bank.lookup.name(name)
         was = plain if row is None else bank.info.get(bank.names[row], plain)
+        was = was if other is None else other.info.get(name, was)
         result[name] = dataclasses.replace(
             was,
             phrases=() if phrases == (name,) else phrases,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+SUFFIX = ".safetensors"
 INTERRUPTED = 130
 ENVIRONMENT = "SAR_BANK"
 """Of options that mean something else elsewhere: ``SAR_BANK_ADD_CLASSES`` is the twin of ``sar-bank add --classes``."""
@@ -124,7 +125,7 @@ def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
     """Own the bank file, so that no other process changes it meanwhile, and open it.
 
     Raises:
-        InputError: it is the bank inside a bundle, or the state of a server.
+        InputError: it is the bank inside a bundle, the state of a server, or no name for a bank file.
         WriteError: another process is changing it.
     """
     from sar_infer.files import owned
@@ -139,6 +140,8 @@ def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
             f"{place.file}: is the state of a server, which changes it by its API; to go on from it, change a copy: "
             f"cp {shlex.quote(str(place.file))} mine.safetensors"
         )
+    if not file.exists() and file.suffix != SUFFIX:
+        raise InputError(f"{place.file}: no such bank file; the name of a new one ends in {SUFFIX}")
     with owned(file):
         yield opened(place, may_be_missing=may_be_missing, whole=True)
 

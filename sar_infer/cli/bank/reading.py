@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 @on_bank
 @own_option("--long", is_flag=True, help="All that is known of each class.")
 @own_option("--like", metavar="TEXT", help="Only classes with this in their name or an alias.")
+@own_option("--added", is_flag=True, help="Only classes that did not come with the bundle.")
 @shared_options
-def list_classes(place: Place, *, long: bool, like: str | None) -> None:
+def list_classes(place: Place, *, long: bool, like: str | None, added: bool) -> None:
     """Print the classes of BANK_FILE, one a line."""
     from sar_infer.bank import ClassInfo
     from sar_infer.names import name_key
@@ -32,6 +33,7 @@ def list_classes(place: Place, *, long: bool, like: str | None) -> None:
     bank = opened(place, may_be_missing=True).bank
     plain, key = ClassInfo(), name_key(like or "")
     known = ((name, bank.info.get(name, plain)) for name in bank.names)
+    known = ((name, info) for name, info in known if info.added or not added)
     chosen = [(name, info) for name, info in known if any(key in name_key(text) for text in (name, *info.aliases))]
     emit(
         place.form,

@@ -83,8 +83,14 @@ def checks(bundle: Bundle, photos: Photos, advance: Callable[[int], None]) -> It
 
     Raises:
         ImageError: a photo cannot be read.
+        InputError: the photos can tell nothing.
     """
     variants = image_variants(bundle.manifest)
+    if not photos.names and not variants:
+        raise InputError(
+            f"none of the {len(photos.paths):,} photos is in a folder of its class, and there is no smaller encoder to "
+            "compare; expected CLASS/photo.jpg"
+        )
     files = {"fp32": IMAGE_ENCODER} | {precision: variant.file for precision, variant in variants.items()}
     rows = _encode(bundle, photos.paths, files, advance)
     for precision, variant in variants.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pty
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, image_weight, name_rows
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, image_weight, name_rows, write_bundle
 
 from sar_infer import Classifier, default_bundle
 from sar_infer.bank import ClassBank, ClassInfo
@@ -593,10 +594,46 @@ def test_text_of_a_bank_cannot_steer_the_terminal() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX links and modes")
 def test_a_link_stays_a_link_and_a_mode_stays() -> None:
     Path("real").mkdir()
-    real = Path("real", "bank")
+    real = Path("real", "bank.safetensors")
     run("add", real, "owl")
     real.chmod(0o640)
     BANK.symlink_to(real)
     run("add", BANK, "cat")
     assert BANK.is_symlink()
     assert (real.stat().st_mode & 0o777, ClassBank.load(real).names[-1]) == (0o640, "cat")
+
+
+def test_classes_of_another_bundles_bank_are_embedded_anew(tmp_path: Path) -> None:
+    run("add", "old.safetensors", "owl", "cup = mug | tea cup", "--threshold", "0.4", "--no-lint")
+    run("alias", "old.safetensors", "owl", "night bird")
+    run("alias", "old.safetensors", BANK_NAMES[0], "first of all")
+    run("remove", "old.safetensors", BANK_NAMES[1])
+    newer = write_bundle(tmp_path / "newer", encoder_digest="f" * 64)
+    line = refused("list", "old.safetensors", "--bundle", newer)
+    assert "belongs to another encoder" in line
+    assert "sar-bank add NEW --from IT" in line
+    run("add", "new.safetensors", "--from", "old.safetensors", "--bundle", newer, "--no-lint")
+    found = ClassBank.load(Path("new.safetensors"), "f" * 64)
+    assert found.names == (*BANK_NAMES, "owl", "cup")
+    assert (found.info["owl"].aliases, found.info["owl"].threshold) == (("night bird",), 0.4)
+    assert found.phrases("cup") == ("mug", "tea cup")
+    assert found.info[BANK_NAMES[0]].aliases == ("first of all",)
+    np.testing.assert_allclose(found.embeddings[found.index["owl"]], name_rows(["owl"])[0], atol=1e-5)
+
+
+def test_a_new_bank_file_is_called_like_one() -> None:
+    assert "no such bank file; the name of a new one ends in .safetensors" in refused("add", "tram", "mine.safetensors")
+    assert not Path("tram").exists()
+
+
+def test_list_what_was_added() -> None:
+    run("add", BANK, "owl", "--no-lint")
+    assert run("list", BANK, "--added").stdout == "owl\n"
+
+
+def test_when_a_class_was_added_is_no_difference() -> None:
+    run("add", "one.safetensors", "owl", "--no-lint")
+    bank = ClassBank.load(Path("one.safetensors"))
+    later = dataclasses.replace(bank.info["owl"], added="2030-01-01T00:00:00Z")
+    dataclasses.replace(bank, info={**bank.info, "owl": later}).save(Path("two.safetensors"))
+    run("diff", "one.safetensors", "two.safetensors")
