@@ -7,8 +7,9 @@ Every fenced ``console``, ``sh``, ``bash`` or ``python`` block carries a mark on
     <!-- not run: REASON -->   it is not
 
 A block without a mark is an error. In a console block the commands are the lines after ``$ `` (a trailing backslash
-continues one). Blocks run in order, in one scratch folder that holds links to everything in the checkout and, as
-``.venv``, the environment that runs this script; so they read like commands typed in the checkout, and leave nothing.
+continues one). The blocks of a file run in order, in a scratch folder of its own that holds links to everything in the
+checkout and, as ``.venv``, the environment that runs this script; so they read like commands typed in the checkout,
+leave nothing, and no page needs what another one made.
 """
 
 from __future__ import annotations
@@ -55,12 +56,10 @@ class Block:
 
 def main(files: list[str]) -> int:
     """Run the marked blocks of each file; the exit code is 1 if one failed or is unmarked."""
-    blocks = [block for file in files for block in read(Path(file))]
-    problems = [f"{b.file}:{b.line}: {b.language} block without a mark" for b in blocks if b.mark is None]
+    pages = [read(Path(file)) for file in files]
+    problems = [f"{b.file}:{b.line}: {b.language} block without a mark" for p in pages for b in p if b.mark is None]
     if not problems:
-        with tempfile.TemporaryDirectory(prefix="sar-readme-") as scratch:
-            furnish(Path(scratch))
-            problems = [problem for block in blocks for problem in check(block, Path(scratch))]
+        problems = [problem for page in pages for problem in run(page)]
     for problem in problems:
         print(problem, file=sys.stderr)
     return int(bool(problems))
@@ -80,6 +79,13 @@ def read(file: Path) -> list[Block]:
         for found in BLOCK.finditer(text)
         if found["language"] in CHECKED
     ]
+
+
+def run(page: list[Block]) -> list[str]:
+    """Run the blocks of one file; what went wrong."""
+    with tempfile.TemporaryDirectory(prefix="sar-readme-") as scratch:
+        furnish(Path(scratch))
+        return [problem for block in page for problem in check(block, Path(scratch))]
 
 
 def furnish(scratch: Path) -> None:

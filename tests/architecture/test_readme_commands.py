@@ -9,9 +9,9 @@ import pytest
 from scripts.readme_commands import main, read
 
 
-def page(tmp_path: Path, *blocks: tuple[str, str, str]) -> str:
+def page(tmp_path: Path, *blocks: tuple[str, str, str], name: str = "PAGE.md") -> str:
     """A Markdown file of (mark, language, body) blocks."""
-    file = tmp_path / "PAGE.md"
+    file = tmp_path / name
     file.write_text("\n\n".join(f"Text.\n\n{mark}\n```{language}\n{body}```" for mark, language, body in blocks) + "\n")
     return str(file)
 
@@ -25,6 +25,11 @@ def test_blocks_run_in_order_in_one_folder_beside_the_checkout(tmp_path: Path) -
     ]
     assert main([page(tmp_path, *blocks)]) == 0
     assert not Path("names.txt").exists()
+
+
+def test_each_page_starts_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    block = ("<!-- run -->", "sh", "mkdir photos\n")
+    assert main([page(tmp_path, block), page(tmp_path, block, name="OTHER.md")]) == 0
 
 
 @pytest.mark.parametrize(
