@@ -1,6 +1,6 @@
 """``kill -9`` at random moments of a process that adds classes: the bank file is always the old one or the new one.
 
-    python benchmarks/bank_kill.py [--kills 200] [--seconds 600] [--rows 1000] [--dim 512] [--seed 0]
+    python -m benchmarks.bank_kill [--kills 200] [--seconds 600] [--rows 1000] [--dim 512] [--seed 0]
 
 A child adds numbered names to a bank, one after another, and reports each that ``put`` has confirmed; it is killed
 after a random time, from its first instruction on. Then the file must load, hold exactly the first k names with the
@@ -10,17 +10,12 @@ what was cut off. The next child goes on from there. Ends with status 1 where an
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import os
-import random
-import signal
-import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a process with threads should not fork
@@ -28,6 +23,7 @@ os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a process
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.kills import Kills, added, killed_child, not_the_first, stored_bank
 from sar_infer.artefact import Manifest, Passport, Preprocess, Provenance, TokenizerSpec
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle
@@ -76,55 +72,26 @@ def example_bundle(rows: int, dim: int) -> Bundle:
     return Bundle(Path(), dataclasses.replace(manifest, digest="d" * 64), bank)
 
 
-def added_name(number: int) -> str:
-    """What the child adds, in turn."""
-    return f"added {number:06}"
-
-
 def add_for_ever(folder: Path, bundle: Bundle, confirmed: int) -> None:
     """The child: one byte down the pipe for each name that is safe."""
     store = BankStore.open(folder, bundle, Encoder(bundle.manifest.embed_dim))
     os.write(confirmed, b"o")
     for number in range(len(store.bank.names) - len(bundle.bank.names), 10**6):
-        store.put(added_name(number))
+        store.put(added(number))
         os.write(confirmed, b".")
 
 
-def killed_child(folder: Path, bundle: Bundle, seconds: float) -> bytes:
-    """What a child reported before it was killed; the time counts from its birth."""
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            add_for_ever(folder, bundle, theirs)
-        finally:
-            os._exit(1)
-    os.close(theirs)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(ours, "rb") as pipe:
-        reported = pipe.read()
-    if not os.WIFSIGNALED(status):
-        sys.exit("the child ended by itself; its message stands above")
-    return reported
-
-
-def faults(folder: Path, bundle: Bundle, at_least: int) -> Iterator[str]:
-    """What is wrong with the folder, where at least so many names were confirmed."""
-    file, encoder = folder / BANK_FILE, Encoder(bundle.manifest.embed_dim)
-    bank = ClassBank.load(file, bundle.manifest.encoder_digest) if file.exists() else bundle.bank
-    count = len(bank.names) - len(bundle.bank.names)
-    if bank.names != (*bundle.bank.names, *map(added_name, range(count))):
-        yield f"names are not the first {count}"
-    if not at_least <= count <= at_least + 1:
-        yield f"{at_least} names were confirmed, {count} are there"
+def faults(folder: Path, bundle: Bundle, confirmed: int) -> Iterator[str]:
+    """What is wrong with the folder, where so many names were confirmed."""
+    encoder, bank = Encoder(bundle.manifest.embed_dim), stored_bank(folder / BANK_FILE, bundle.bank)
+    yield from not_the_first(bank, bundle.bank, confirmed)
     new = [(name,) for name in bank.names[len(bundle.bank.names) :]]
     expected = np.concatenate([bundle.bank.embeddings, encoder(new)])
     if not np.array_equal(bank.embeddings, expected):
         yield "rows are not the encoder's"
     store = BankStore.open(folder, bundle, encoder)
-    if store.etag != bank.content_digest or [e.origin for e in store.snapshot.entries()].count("added") != count:
+    entries = [entry.origin for entry in store.snapshot.entries()]
+    if store.etag != bank.content_digest or entries.count("added") != len(new):
         yield "opens as something else"
     store.close()
     if left := [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]:
@@ -133,42 +100,24 @@ def faults(folder: Path, bundle: Bundle, at_least: int) -> Iterator[str]:
 
 def main() -> None:
     """Print a table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=600, help="stop after that, with fewer kills")
-    parser.add_argument("--rows", type=int, default=1000, help="classes of the bundle")
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    chance = random.Random(given.seed)
-    bundle = example_bundle(given.rows, given.dim)
-    counts: Counter[str] = Counter()
-    broken: list[str] = []
+    rows = {"type": int, "default": 1000, "help": "classes of the bundle"}
+    kills = Kills(__doc__, rows=rows, dim={"type": int, "default": 512})
+    bundle = example_bundle(kills.given.rows, kills.given.dim)
     with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent)
-        started, puts, stored = time.perf_counter(), 0, 0
-        span = timed_put(folder / "trial", bundle)
-        while counts["kills"] < given.kills and time.perf_counter() - started < given.seconds and not broken:
-            counts["kills"] += 1
-            reported = killed_child(folder / "state", bundle, chance.uniform(0, 5 * span))
-            puts += reported.count(b".")
+        folder, stored = Path(parent) / "state", 0
+        span = timed_put(Path(parent) / "trial", bundle)
+        for seconds in kills.moments(0, 5 * span):
+            reported = killed_child(partial(add_for_ever, folder, bundle), seconds)
             confirmed = stored + reported.count(b".")
-            counts["killed before the folder was open"] += not reported
-            counts["killed before the new file took its place"] += any((folder / "state").glob(".bank*"))
-            try:
-                broken += faults(folder / "state", bundle, confirmed) if (folder / "state").exists() else ()
-            except Exception as error:
-                broken.append(f"{type(error).__name__}: {error}")
-            else:
-                now = count_added(folder / "state", bundle)
-                counts["stored, killed before it was confirmed"] += now == confirmed + 1
-                stored = now
-        seconds = time.perf_counter() - started
-    table = {**counts, "puts confirmed": puts, "broken or lost": len(broken)}
-    for what, count in table.items():
-        print(f"{what:<42} {count:>6}")
-    print(json.dumps({**vars(given), **table, "faults": broken, "seconds": round(seconds, 1)}))
-    sys.exit(bool(broken))
+            kills.counts["puts confirmed"] += reported.count(b".")
+            kills.counts["killed before the folder was open"] += not reported
+            kills.counts["killed before the new file took its place"] += any(folder.glob(".bank*"))
+            with kills.looking():
+                if folder.exists():
+                    kills.faults += faults(folder, bundle, confirmed)
+                stored = len(stored_bank(folder / BANK_FILE, bundle.bank).names) - len(bundle.bank.names)
+                kills.counts["stored, killed before it was confirmed"] += stored == confirmed + 1
+    kills.tell()
 
 
 def timed_put(folder: Path, bundle: Bundle) -> float:
@@ -178,12 +127,6 @@ def timed_put(folder: Path, bundle: Bundle) -> float:
     store.put("trial")
     store.close()
     return time.perf_counter() - start
-
-
-def count_added(folder: Path, bundle: Bundle) -> int:
-    """How many names are in the file beyond the bundle's."""
-    file = folder / BANK_FILE
-    return len(ClassBank.load(file).names) - len(bundle.bank.names) if file.exists() else 0
 
 
 if __name__ == "__main__":

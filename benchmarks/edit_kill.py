@@ -1,6 +1,6 @@
 """``kill -9`` at random moments of a process that edits a bank file: the file is always the old bank or the new one.
 
-    python benchmarks/edit_kill.py [--kills 200] [--seconds 600] [--rows 1000] [--dim 512] [--seed 0]
+    python -m benchmarks.edit_kill [--kills 200] [--seconds 600] [--rows 1000] [--dim 512] [--seed 0]
 
 A child opens a bank file as ``sar-bank`` does, makes the next edit (classes added, renamed, given a threshold, removed,
 a rollback, in turn), saves it, and reports that; it is killed after a random time. Then the whole file must verify,
@@ -11,17 +11,12 @@ what was cut off. The next child goes on from there. Ends with status 1 where an
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import os
-import random
-import signal
-import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a process with threads should not fork
@@ -29,6 +24,7 @@ os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a process
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.kills import Kills, killed_child
 from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback
 from sar_infer.files import owned
 
@@ -77,26 +73,6 @@ def edit_for_ever(file: Path, confirmed: int) -> None:
         os.write(confirmed, b".")
 
 
-def killed_child(file: Path, seconds: float) -> int:
-    """How many edits a child reported before it was killed; the time counts from its birth."""
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            edit_for_ever(file, theirs)
-        finally:
-            os._exit(1)
-    os.close(theirs)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(ours, "rb") as pipe:
-        reported = len(pipe.read())
-    if not os.WIFSIGNALED(status):
-        sys.exit("the child ended by itself; its message stands above")
-    return reported
-
-
 def faults(bank: ClassBank, expected: ClassBank, first: ClassBank) -> Iterator[str]:
     """What is wrong with a bank that was read back."""
     if [step.action for step in bank.history] != [step.action for step in expected.history]:
@@ -109,45 +85,35 @@ def faults(bank: ClassBank, expected: ClassBank, first: ClassBank) -> Iterator[s
 
 def main() -> None:
     """Print a table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=600, help="stop after that, with fewer kills")
-    parser.add_argument("--rows", type=int, default=1000, help="classes at the beginning")
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    chance, first = random.Random(given.seed), beginning(given.rows, given.dim)
-    counts: Counter[str] = Counter()
-    broken: list[str] = []
+    rows = {"type": int, "default": 1000, "help": "classes at the beginning"}
+    kills = Kills(__doc__, rows=rows, dim={"type": int, "default": 512})
+    first = beginning(kills.given.rows, kills.given.dim)
     with tempfile.TemporaryDirectory() as folder:
         file, expected = Path(folder) / "bank.safetensors", first
         first.save(file)
-        started = time.perf_counter()
-        edited(ClassBank.verify(file)).save(Path(folder) / "trial")
-        span = time.perf_counter() - started
-        while counts["kills"] < given.kills and time.perf_counter() - started < given.seconds and not broken:
-            counts["kills"] += 1
-            reported = killed_child(file, chance.uniform(0, 4 * span))
-            counts["edits confirmed"] += reported
-            counts["killed before the new file took its place"] += any(Path(folder).glob(".bank*"))
+        span = timed_edit(file)
+        for seconds in kills.moments(0, 4 * span):
+            reported = len(killed_child(partial(edit_for_ever, file), seconds))
+            kills.counts["edits confirmed"] += reported
+            kills.counts["killed before the new file took its place"] += any(file.parent.glob(".bank*.????????"))
             for _ in range(reported):
                 expected = edited(expected)
-            try:
+            with kills.looking():
                 with owned(file):
                     bank = ClassBank.verify(file)
                 if len(bank.history) == len(expected.history) + 1:
-                    counts["stored, killed before it was confirmed"] += 1
+                    kills.counts["stored, killed before it was confirmed"] += 1
                     expected = edited(expected)
-                broken += faults(bank, expected, first)
-                broken += [f"left behind: {entry.name}" for entry in Path(folder).glob(".bank*")]
-            except Exception as error:
-                broken.append(f"{type(error).__name__}: {error}")
-        seconds = time.perf_counter() - started
-    table = {**counts, "broken or lost": len(broken)}
-    for what, count in table.items():
-        print(f"{what:<42} {count:>6}")
-    print(json.dumps({**vars(given), **table, "faults": broken, "seconds": round(seconds, 1)}))
-    sys.exit(bool(broken))
+                kills.faults += faults(bank, expected, first)
+                kills.faults += [f"left behind: {entry.name}" for entry in file.parent.glob(".bank*")]
+    kills.tell()
+
+
+def timed_edit(file: Path) -> float:
+    """Seconds that one edit takes here."""
+    start = time.perf_counter()
+    edited(ClassBank.verify(file)).save(file.with_name("trial"))
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """``kill -9`` at random moments of a server that adds classes while it is read: its bank is the old one or the new one.
 
-    python benchmarks/serve_kill.py [--kills 200] [--bundle DIR] [--seed 0]
+    python -m benchmarks.serve_kill [--kills 200] [--seconds 600] [--bundle DIR] [--seed 0]
 
 Each round starts ``sar-serve`` on the same state folder, adds numbered names one after another while two readers list
 and classify, and kills it after a random time, its start included. Then the bank file must load, hold exactly the
@@ -10,33 +10,27 @@ Ends with status 1 where any of this does not hold.
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import os
-import random
 import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import httpx2
 from PIL import Image
 
+from benchmarks.kills import Kills, added, not_the_first, stored_bank
+from sar_infer.artefact import BANK
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import default_bundle
+from sar_infer.server.bank.folder import BANK_FILE
 
 KEY = "a key"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-
-
-def added(number: int) -> str:
-    """What is added, in turn."""
-    return f"added {number:06}"
 
 
 def picture() -> bytes:
@@ -55,7 +49,7 @@ class Round:
         self.reads = 0
         self._bundle, self._state = bundle, state
         self._picture = picture()
-        self._base = len(ClassBank.load(bundle / "bank.safetensors").names)
+        self._base = len(ClassBank.load(bundle / BANK).names)
 
     def live(self, seconds: float) -> None:
         """Start, read and write, and be killed after some seconds, from the start on."""
@@ -104,59 +98,24 @@ class Round:
                 return
 
 
-def check(bundle: Path, state: Path, confirmed: int) -> tuple[int, list[str]]:
-    """How many names are stored, and what is wrong."""
-    base = ClassBank.load(bundle / "bank.safetensors")
-    file = state / "bank.safetensors"
-    try:
-        bank = ClassBank.load(file, base.encoder_digest) if file.exists() else base
-    except Exception as error:
-        return 0, [f"{type(error).__name__}: {error}"]
-    count = len(bank.names) - len(base.names)
-    faults = []
-    if bank.names != (*base.names, *map(added, range(count))):
-        faults.append(f"names are not the first {count}")
-    if not confirmed <= count <= confirmed + 1:
-        faults.append(f"{confirmed} were confirmed, {count} are stored")
-    return count, faults
-
-
 def main() -> None:
     """Print a table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--bundle", type=Path, default=default_bundle())
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    chance = random.Random(given.seed)
-    stored = reads = unconfirmed = before = 0
-    faults: list[str] = []
-    started = time.perf_counter()
+    kills = Kills(__doc__, bundle={"type": Path, "default": default_bundle()})
+    base, stored = ClassBank.load(kills.given.bundle / BANK), 0
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(given.kills):
-            life = Round(given.bundle, Path(folder), stored)
-            life.live(chance.uniform(0.2, 2.0))
-            count, wrong = check(given.bundle, Path(folder), life.confirmed)
-            before += not life.reads
-            unconfirmed += count == life.confirmed + 1
-            reads += life.reads
-            faults += [f"round {number}: {text}" for text in [*life.faults, *wrong]]
-            stored = count
-            if faults:
-                break
-    table = {
-        "kills": number + 1,
-        "killed before it answered": before,
-        "stored, killed before it was confirmed": unconfirmed,
-        "puts confirmed": stored - unconfirmed,
-        "reads meanwhile": reads,
-        "broken or lost": len(faults),
-    }
-    for what, value in table.items():
-        print(f"{what:<42} {value:>6}")
-    seconds = round(time.perf_counter() - started, 1)
-    print(json.dumps({"kills": given.kills, "seed": given.seed, **table, "faults": faults, "seconds": seconds}))
-    sys.exit(bool(faults))
+        for seconds in kills.moments(0.2, 2.0):
+            life = Round(kills.given.bundle, Path(folder), stored)
+            life.live(seconds)
+            kills.counts["killed before it answered"] += not life.reads
+            kills.counts["puts confirmed"] += life.confirmed - stored
+            kills.counts["reads meanwhile"] += life.reads
+            kills.faults += life.faults
+            with kills.looking():
+                bank = stored_bank(Path(folder) / BANK_FILE, base)
+                kills.faults += not_the_first(bank, base, life.confirmed)
+                stored = len(bank.names) - len(base.names)
+                kills.counts["stored, killed before it was confirmed"] += stored == life.confirmed + 1
+    kills.tell()
 
 
 if __name__ == "__main__":

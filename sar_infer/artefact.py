@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
-import sys
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from sar_infer.errors import BundleError, SchemaError
+from sar_infer.strict_json import build, canonical_digest, read_sealed
 
 SCHEMA_VERSION = 2
 """Raised with every change of the format."""
@@ -296,7 +293,7 @@ class Manifest:
         Raises:
             BundleError: a field has the wrong type, or is not a finite number.
         """
-        manifest: Manifest = _build(type(self), _read_json(self.dump(), MANIFEST)[0], MANIFEST, "")
+        manifest: Manifest = build(type(self), read_sealed(self.dump(), MANIFEST)[0], MANIFEST)
         return dataclasses.replace(manifest, digest=manifest.content_digest())
 
     def content_digest(self) -> str:
@@ -317,23 +314,17 @@ class Manifest:
             SchemaError: the bundle needs a newer reader.
             BundleError: not JSON, a missing, unknown or mistyped field, or a digest that does not match.
         """
-        data, digest = _read_json(text, source)
+        data, digest = read_sealed(text, source)
         needed = data.get("min_reader")
         if isinstance(needed, int) and needed > READER_VERSION:
             raise SchemaError(
                 f"{source}: schema {data.get('schema_version')} needs a reader of version {needed} or later, "
                 f"this is {READER_VERSION}: upgrade sar-clip"
             )
-        manifest: Manifest = _build(cls, data, source, "")
+        manifest: Manifest = build(cls, data, source)
         if manifest.digest != digest:
             raise BundleError(f"{source}: content does not match its digest; the file was changed after export")
         return manifest
-
-
-def canonical_digest(content: Any) -> str:
-    """SHA-256 (hex) of a value's JSON with sorted keys and no white space."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_entry(path: Path) -> FileEntry:
@@ -341,78 +332,3 @@ def file_entry(path: Path) -> FileEntry:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return FileEntry(digest, path.stat().st_size)
-
-
-def build(kind: Any, value: Any, source: str) -> Any:
-    """Parsed JSON as the annotated type: dataclasses, tuples, mappings and plain values.
-
-    Raises:
-        BundleError: a field is missing, unknown or of another type; names the source and the field.
-    """
-    return _build(kind, value, source, "")
-
-
-def _read_json(text: str, source: str) -> tuple[dict[str, Any], str]:
-    """A JSON object, and the digest of all of it but its ``digest``."""
-    try:
-        data = json.loads(text, parse_constant=_refuse)
-        if isinstance(data, dict):
-            return data, canonical_digest({key: value for key, value in data.items() if key != "digest"})
-    except (ValueError, RecursionError) as error:  # a lone surrogate, which has no UTF-8, is a ValueError too
-        raise BundleError(f"{source}: not valid JSON ({error})") from None
-    raise BundleError(f"{source}: expected a JSON object, got {type(data).__name__}")
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number of JSON")
-
-
-def _build(kind: Any, value: Any, source: str, where: str) -> Any:
-    """Turn parsed JSON into the annotated type, or raise BundleError naming the field."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, source, where)
-    if origin in (types.UnionType, typing.Union):
-        options = [a for a in arguments if a is not type(None)]
-        return None if value is None else _build(options[0], value, source, where)
-    if origin is Literal and value in arguments:
-        return value
-    if origin is tuple and isinstance(value, list):
-        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
-        if len(kinds) == len(value):
-            return tuple(
-                _build(k, v, source, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
-            )
-    if origin is Mapping and isinstance(value, dict):
-        return {key: _build(arguments[1], item, source, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
-        return float(value)
-    if kind in (bool, int, str) and type(value) is kind:
-        return value
-    expected = (
-        f"one of {', '.join(map(repr, arguments))}" if origin is Literal else getattr(kind, "__name__", str(kind))
-    )
-    raise BundleError(f"{source}: field {where.lstrip('.') or 'at the top'}: expected {expected}, got {value!r:.80}")
-
-
-@functools.cache
-def _hints(kind: Any) -> Mapping[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _build_dataclass(kind: Any, value: Any, source: str, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise BundleError(f"{source}: field {where.lstrip('.')}: expected an object, got {value!r:.80}")
-    hints = _hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = sorted(value.keys() - fields.keys())
-    required = {
-        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - value.keys())
-    if missing or unknown:
-        what = "missing" if missing else "unknown"
-        raise BundleError(f"{source}: {what} field {where.lstrip('.') + '.' if where else ''}{(missing or unknown)[0]}")
-    return kind(**{name: _build(hints[name], item, source, f"{where}.{name}") for name, item in value.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,16 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank
-from sar_infer.errors import ClassNameError, InputError
+from sar_infer.errors import InputError
 from sar_infer.head import ClassHead
-from sar_infer.names import name_key
+from sar_infer.names import Phrases, name_key
 from sar_infer.packed_names import PackedNames
 from sar_infer.results import Branch, Source
 from sar_infer.sources import Sources
 
-Classes = Sequence[str] | Mapping[str, str | list[str] | tuple[str, ...]]
-"""Class names, or phrases by class name."""
-Phrases = dict[str, tuple[str, ...]]
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 _COPIED = 16_384
@@ -69,31 +66,6 @@ class ClassSet:
         starts = (ends - [len(block) for block in self.blocks]).tolist()
         found = [self.blocks[place][column - starts[place]] for place, column in zip(places, columns, strict=True)]
         return np.array(found, dtype=np.float32).reshape(-1, self.blocks[0].shape[1])
-
-
-def phrases_by_name(classes: Classes | None) -> Phrases:
-    """The phrases that stand for each name, a name standing for itself; a repeated name counts once.
-
-    Raises:
-        ClassNameError: a name has no phrases, or something is not text.
-        InputError: ``classes`` is a single string.
-    """
-    if isinstance(classes, str):
-        raise InputError(f"classes: expected a list of names or phrases by name, got the string {classes!r}")
-    pairs = classes.items() if isinstance(classes, Mapping) else ((name, name) for name in classes or ())
-    result: Phrases = {}
-    seen: set[str] = set()
-    for name, value in pairs:
-        phrases = tuple(value) if isinstance(value, list | tuple) else (value,)
-        if not phrases:
-            raise ClassNameError(f"class name {name!r} has no phrases")
-        for text in (name, *phrases):
-            if not isinstance(text, str):
-                raise ClassNameError(f"class name: expected text, got {text!r}")
-        if name_key(name) not in seen:
-            seen.add(name_key(name))
-            result[name] = phrases
-    return result
 
 
 def build_class_set(

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from sar_infer import ranking, scoring
+from sar_infer import ranking
+from sar_infer.artefact import Manifest
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.cache import EmbeddingCache, shared_cache
-from sar_infer.class_set import Classes, ClassSet, build_class_set, phrases_by_name, with_calibration, with_head
-from sar_infer.decoding import Decoded, decode_batches, decode_picture
-from sar_infer.encoders import ImageEncoder, NameEncoder
-from sar_infer.errors import BankError, BundleError, ImageError, InputError
+from sar_infer.class_set import ClassSet, build_class_set, with_calibration, with_head
+from sar_infer.decoding import decode_batches, readable, several
+from sar_infer.embedder import Embedder
+from sar_infer.errors import BankError, ImageError, InputError
 from sar_infer.images import ImageSource
 from sar_infer.judging import Judge, calibration_holds, scale
-from sar_infer.precision import Asked, Choice, choose
-from sar_infer.probe import least_cosine, probe_cosine, probe_picture
+from sar_infer.names import Classes, phrases_by_name
+from sar_infer.precision import Asked
 from sar_infer.profile import Profile
 from sar_infer.results import PLAIN, ImageResult, Judging, Prediction, Unknown
-from sar_infer.sessions import CUDA, Device, expects_cuda
-from sar_infer.tokenizer import encode_name
+from sar_infer.sessions import Device
 
 Floats = npt.NDArray[np.float32]
 
 
-class Classifier:
+class Classifier(Embedder):
     """Classifies pictures against a bank of class names and any further names; safe to share between threads.
 
     Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others
@@ -72,28 +70,9 @@ class Classifier:
         cache: EmbeddingCache = shared_cache,
         precision: Asked = "fp32",
     ) -> None:
-        manifest = bundle.manifest
-        self.bundle = bundle
         self.bank = bundle.bank if bank is None else bank
-        if self.bank.encoder_digest != manifest.encoder_digest:
-            raise BankError(
-                f"bank of another encoder: expected {manifest.encoder_digest}, the bank has {self.bank.encoder_digest}"
-            )
-        if self.bank.embeddings.shape[1] != manifest.embed_dim:
-            raise BankError(f"bank with rows of {self.bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
-        self._cache = cache
-        self._lock, self._is_sound = threading.Lock(), False
-        self._use(choose(manifest, precision, device), device, threads, spin)
-        if precision == "auto" and manifest.precisions and expects_cuda(device) and self._images.open() != CUDA:
-            self._use(choose(manifest, precision, "cpu"), "cpu", threads, spin)  # there is no usable GPU after all
-
-    def _use(self, choice: Choice, device: Device, threads: int | None, spin: bool) -> None:
-        path, manifest = self.bundle.path, self.bundle.manifest
-        self.choice = choice
-        self._images = ImageEncoder(path / choice.image, manifest.embed_dim, device, threads, spin)
-        self._names = NameEncoder(
-            path / choice.name, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
-        )
+        _check_bank(self.bank, bundle.manifest)
+        super().__init__(bundle, device=device, threads=threads, spin=spin, cache=cache, precision=precision)
 
     @classmethod
     def open(
@@ -119,23 +98,6 @@ class Classifier:
         if device == "cuda":
             classifier.start()
         return classifier
-
-    def start(self, names: bool = False) -> str:
-        """Open the image session now rather than at the first picture; returns the execution provider in use.
-
-        Args:
-            names: Open the name session and the tokenizer too, so that the folder is not needed any more.
-
-        Raises:
-            DeviceError: the device cannot be had.
-            BundleError: onnxruntime does not accept the graph, or a smaller graph computes otherwise than at export.
-        """
-        if names:
-            self._names.open()
-            self.check_name("name")
-        provider = self._images.open()
-        self._check_smaller()
-        return provider
 
     def classify(
         self,
@@ -169,7 +131,7 @@ class Classifier:
                 what is asked.
         """
         judging = Judging(unknown, coverage=coverage, explain=explain)
-        return list(self.stream(_several(images), self.class_set(classes, only), top_k, judging=judging))
+        return list(self.stream(several(images), self.class_set(classes, only), top_k, judging=judging))
 
     def class_set(self, classes: Classes | None = None, only: bool = False, bank: ClassBank | None = None) -> ClassSet:
         """The classes to choose from, as in ``classify``; make it once for many calls of ``stream`` or ``rank``.
@@ -219,7 +181,7 @@ class Classifier:
         judge = self.judge(classes, top_k, judging)
         for batch in decode_batches(images, self.bundle.manifest.preprocess, batch_size, profile):
             with profile.phase("encode"):
-                rows = self.encode(_pixels(batch))
+                rows = self.encode(readable(batch))
             with profile.phase("score"):
                 judged = judge(rows)
                 results = [
@@ -229,82 +191,6 @@ class Classifier:
                     for name, item in batch
                 ]
             yield from results
-
-    def check_name(self, name: str) -> None:
-        """Raise ClassNameError where the name encoder cannot take a name or phrase."""
-        encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, name)
-
-    def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
-        """Unit rows (N, D), one a picture.
-
-        Raises:
-            ImageError: a picture cannot be read; names it.
-            BundleError: the graph is broken.
-        """
-        rows = [np.empty((0, self.bundle.manifest.embed_dim), dtype=np.float32)]
-        for batch in decode_batches(_several(images), self.bundle.manifest.preprocess, batch_size, Profile()):
-            for name, item in batch:
-                if isinstance(item, ImageError):
-                    raise ImageError(f"{name}: {item}")
-            rows.append(scoring.finite(self.encode(_pixels(batch)), self.choice.image))
-        return np.concatenate(rows)
-
-    def encode(self, pixels: Sequence[Floats]) -> Floats:
-        """Unit rows (N, D) for N pictures that ``preprocess.to_input`` has made (3, size, size).
-
-        Raises:
-            BundleError: a smaller graph computes otherwise than at export; found out before its first picture.
-        """
-        self._check_smaller()
-        if len(pixels) == 1:
-            return self._images.encode(pixels[0][np.newaxis])  # without a copy
-        return self._images.encode(np.stack(pixels) if len(pixels) else np.empty((0, 3, 0, 0), dtype=np.float32))
-
-    def _check_smaller(self) -> None:
-        """Compare a smaller graph, once, with what it gave for the probe picture where it was made.
-
-        INT8 saturates on x86 CPUs without VNNI, and nothing else would tell.
-        """
-        manifest, variant = self.bundle.manifest, self.choice.variant
-        if self._is_sound or manifest.probe is None or variant is None or variant.probe_cosine is None:
-            return
-        with self._lock:
-            picture = probe_picture(manifest.preprocess.size, manifest.probe.seed)
-            (row,) = self._images.encode(decode_picture(picture, manifest.preprocess)[np.newaxis])
-            found, least = probe_cosine(manifest.probe, row), least_cosine(variant)
-            if not found >= least:
-                raise BundleError(
-                    f"{self.bundle.path / variant.file}: the probe picture gives another vector than at export (cosine "
-                    f"{found:.4f}, expected at least {least:.4f}): this machine computes {self.choice.precision} "
-                    "otherwise; use --precision fp32"
-                )
-            self._is_sound = True
-
-    def embed_names(self, names: Sequence[str]) -> Floats:
-        """Unit rows (N, D), one a name, from the name encoder or the cache, never from the bank.
-
-        Raises:
-            ClassNameError: a name is empty or too long.
-        """
-        manifest = self.bundle.manifest
-        rows = {name: self._cache.get((self.choice.names_by, name)) for name in names}
-        missing = [name for name, row in rows.items() if row is None]
-        if missing:
-            tokens = [encode_name(self.bundle.tokenizer, manifest.tokenizer, name) for name in missing]
-            for name, row in zip(missing, self._names.encode(tokens), strict=True):
-                rows[name] = row
-                self._cache.put((self.choice.names_by, name), row)
-        return np.array([rows[name] for name in names], dtype=np.float32).reshape(-1, manifest.embed_dim)
-
-    def embed_phrases(self, groups: Sequence[tuple[str, ...]]) -> Floats:
-        """Unit rows (N, D), one a class: the phrases of each, embedded and averaged on the sphere.
-
-        Raises:
-            ClassNameError: a phrase is empty or too long.
-        """
-        rows = iter(self.embed_names([phrase for group in groups for phrase in group]))
-        means = [np.mean([next(rows) for _ in group], axis=0) for group in groups]
-        return scoring.unit_rows(np.array(means, dtype=np.float32).reshape(-1, self.bundle.manifest.embed_dim))
 
     def judge(self, classes: ClassSet, top_k: int = 5, judging: Judging = PLAIN) -> Judge:
         """What makes a result of each unit row (N, D), for many calls.
@@ -327,11 +213,10 @@ class Classifier:
         return ranking.scores(logits, scale(self.bundle.manifest, classes))
 
 
-def _several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
-    single = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
-    return [images] if single else images  # type: ignore[list-item, return-value]
-
-
-def _pixels(batch: Sequence[Decoded]) -> list[Floats]:
-    """The pixels of those that could be read."""
-    return [item for _, item in batch if isinstance(item, np.ndarray)]
+def _check_bank(bank: ClassBank, manifest: Manifest) -> None:
+    if bank.encoder_digest != manifest.encoder_digest:
+        raise BankError(
+            f"bank of another encoder: expected {manifest.encoder_digest}, the bank has {bank.encoder_digest}"
+        )
+    if bank.embeddings.shape[1] != manifest.embed_dim:
+        raise BankError(f"bank with rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from sar_infer.artefact import Preprocess
 from sar_infer.errors import ImageError
@@ -57,3 +58,14 @@ def decode_batches(
         while ahead:
             current, ahead = ahead, [pool.submit(decode, item) for item in islice(numbered, batch_size)]
             yield [future.result() for future in current]
+
+
+def several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
+    """Pictures, where a single one may stand for itself."""
+    single = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
+    return [images] if single else images  # type: ignore[list-item, return-value]
+
+
+def readable(batch: Sequence[Decoded]) -> list[npt.NDArray[np.float32]]:
+    """The pixels of those that could be read."""
+    return [item for _, item in batch if isinstance(item, np.ndarray)]

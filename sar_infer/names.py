@@ -1,4 +1,4 @@
-"""Class names from a text file: one a line, ``name`` or ``name = phrase | phrase``.
+"""Class names as they are given: with a call, or in a text file, one a line, ``name`` or ``name = phrase | phrase``.
 
 Blank lines and lines that start with ``#`` are skipped. A name stands for itself; with phrases, these are encoded in
 its place and averaged. Space around names and phrases does not count, and neither does case when names are compared.
@@ -9,12 +9,15 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sar_infer.errors import ClassFileError, ClassNameError
+from sar_infer.errors import ClassFileError, ClassNameError, InputError
 
+Classes = Sequence[str] | Mapping[str, str | list[str] | tuple[str, ...]]
+"""Class names, or phrases by class name."""
+Phrases = dict[str, tuple[str, ...]]
 _EQUALS = re.compile(r"(?:^|\s)=(?:\s|$)")
 _WIDE_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -30,6 +33,31 @@ class ClassFile:
 def name_key(name: str) -> str:
     """What two spellings of the same class name have in common; composed and decomposed letters are the same."""
     return " ".join(unicodedata.normalize("NFC", name).split()).lower()
+
+
+def phrases_by_name(classes: Classes | None) -> Phrases:
+    """The phrases that stand for each name, a name standing for itself; a repeated name counts once.
+
+    Raises:
+        ClassNameError: a name has no phrases, or something is not text.
+        InputError: ``classes`` is a single string.
+    """
+    if isinstance(classes, str):
+        raise InputError(f"classes: expected a list of names or phrases by name, got the string {classes!r}")
+    pairs = classes.items() if isinstance(classes, Mapping) else ((name, name) for name in classes or ())
+    result: Phrases = {}
+    seen: set[str] = set()
+    for name, value in pairs:
+        phrases = tuple(value) if isinstance(value, list | tuple) else (value,)
+        if not phrases:
+            raise ClassNameError(f"class name {name!r} has no phrases")
+        for text in (name, *phrases):
+            if not isinstance(text, str):
+                raise ClassNameError(f"class name: expected text, got {text!r}")
+        if name_key(name) not in seen:
+            seen.add(name_key(name))
+            result[name] = phrases
+    return result
 
 
 def read_class_file(path: Path, check: Callable[[str], object] = len) -> ClassFile:

@@ -23,6 +23,17 @@ def option(flag: str, *others: str, **settings: Any) -> Callable[[Decorated], De
     return click.option(flag, *others, envvar="SAR_" + name, show_envvar=True, **settings)
 
 
+def together(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]:
+    """Several options as one decorator; help shows them in this order."""
+
+    def add_all(command: Decorated) -> Decorated:
+        for add in reversed(options):
+            command = add(command)
+        return command
+
+    return add_all
+
+
 def one_blas_thread() -> None:
     """Keep numpy's OpenBLAS to one thread, unless the user says otherwise; call it before numpy is imported.
 

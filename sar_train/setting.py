@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from sar_train import backbone as backbones
 from sar_train import mini
 from sar_train.backbone import Backbone
 from sar_train.config import RunConfig
+from sar_train.data.counted import Tell
 from sar_train.data.patches import Patches
 from sar_train.data.photos import Split
 from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source
@@ -28,7 +29,6 @@ from sar_train.prompt_method import Classes, PromptMethod, Schedule, Setup, meth
 from sar_train.protocol import Plan, plan
 from sar_train.regulariser import regularisers
 
-Tell = Callable[[str], None]
 _MOST_HELD = 1000
 """Validation photos that confidence is fitted on; a quantile of as many is known to a point."""
 
@@ -90,7 +90,7 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     if "image" in method.towers:
         backbone.image_tower(config.method)
-    source = open_data(config, backbone)
+    source = open_data(config, backbone, tell)
     for warning in source.warnings:
         tell(f"warning: {warning}")
     chosen = plan(config.protocol, len(source.class_names), published_split=source.published_split)
@@ -178,18 +178,20 @@ def _tell_of_novel(novel: NovelNames, tell: Tell, *, excluded: bool) -> None:
     tell(f"{len(novel.names)} novel names from {novel.source}; {novel.overlap} of the evaluated new names {what}")
 
 
-def open_data(config: RunConfig, backbone: Backbone) -> FeatureSource | PhotoSource:
-    """The photos or features that the settings name."""
-    return _open(config, config.data, backbone, config.views)
+def open_data(config: RunConfig, backbone: Backbone, tell: Tell = lambda text: None) -> FeatureSource | PhotoSource:
+    """The photos or features that the settings name; photos tell how far they are while they are encoded."""
+    return _open(config, config.data, backbone, tell, config.views)
 
 
-def open_target(config: RunConfig, target: str, backbone: Backbone) -> FeatureSource | PhotoSource:
+def open_target(
+    config: RunConfig, target: str, backbone: Backbone, tell: Tell = lambda text: None
+) -> FeatureSource | PhotoSource:
     """Another dataset to judge on: its own test split, or all its photos where it has none."""
-    return _open(config, target, backbone, views=1, whole=True)
+    return _open(config, target, backbone, tell, views=1, whole=True)
 
 
 def _open(
-    config: RunConfig, data: str, backbone: Backbone, views: int, *, whole: bool = False
+    config: RunConfig, data: str, backbone: Backbone, tell: Tell, views: int, *, whole: bool = False
 ) -> FeatureSource | PhotoSource:
     return open_source(
         data,
@@ -200,7 +202,7 @@ def _open(
         views,
         PhotoOptions(
             cache_dir=Path(config.cache_dir) if config.cache_dir else None,
-            progress=True,
+            tell=tell,
             allow_missing=config.allow_missing,
             skip_unreadable=config.skip_unreadable,
         ),

@@ -14,6 +14,7 @@ from sar_train import backbone as backbones
 from sar_train import checkpoint, loop, measures
 from sar_train.backbone import TEMPLATES
 from sar_train.config import RunConfig
+from sar_train.data.counted import Tell
 from sar_train.data.features import save_features
 from sar_train.data.source import to_feature_set
 from sar_train.errors import RunError
@@ -24,7 +25,7 @@ from sar_train.prompt_method import PromptMethod
 from sar_train.prompted import Prompted
 from sar_train.record import Results, make_record
 from sar_train.regulariser import regularisers
-from sar_train.setting import Setting, Tell, open_data, prepare
+from sar_train.setting import Setting, open_data, prepare
 from sar_train.state import State, start
 
 _SAVE_EVERY = 5.0
@@ -99,10 +100,11 @@ def run(
     return finished
 
 
-def write_features(config: RunConfig, path: Path, *, command: str = "") -> None:
+def write_features(config: RunConfig, path: Path, *, tell: Tell = lambda text: None, command: str = "") -> None:
     """Write the features of all photos (plain views) to a file that ``sar-train`` reads in place of them."""
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
-    save_features(to_feature_set(open_data(config, backbone), {"command": command} if command else None), path)
+    source = open_data(config, backbone, tell)
+    save_features(to_feature_set(source, {"command": command} if command else None), path)
 
 
 def _regularisation(setting: Setting) -> Regularisation | None:

@@ -160,7 +160,7 @@ class ClassBank:
     def content_digest(self) -> str:
         """SHA-256 (hex) over the bytes of names, offsets and embeddings, in this order, little-endian.
 
-        Of a large file it is what the file says, until ``verify``.
+        Of a large file it is what the file says, until ``verified``.
         """
         return _KIND.content_digest(self.names, {"embeddings": self.embeddings})
 

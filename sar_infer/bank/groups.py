@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sar_infer.artefact import build
 from sar_infer.bank.info import ClassInfo, sparse
 from sar_infer.errors import BankError
 from sar_infer.packed_names import PackedNames
+from sar_infer.strict_json import build
 
 _ROWS = "rows"
 Item = TypeVar("Item", ClassInfo, ClassInfo | None)

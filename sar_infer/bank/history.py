@@ -121,7 +121,7 @@ def recorded(history: tuple[Step, ...], stack: Stack, step: Step) -> tuple[tuple
 
 
 def step_to_json(step: Step) -> dict[str, Any]:
-    """A step as ``artefact.build`` reads it back."""
+    """A step as ``strict_json.build`` reads it back."""
     content = sparse(step)
     if step.undo is not None:
         undo = sparse(step.undo)

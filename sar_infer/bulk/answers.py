@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact import canonical_digest
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Form, Packed, answered, flawed
 from sar_infer.bulk.places import filesystem, is_url, one_line, patiently
@@ -23,6 +22,7 @@ from sar_infer.errors import BundleError, DeviceError, ImageError, InputError
 from sar_infer.precision import Asked
 from sar_infer.results import PLAIN, Judging
 from sar_infer.sessions import Device
+from sar_infer.strict_json import canonical_digest
 
 _TRANSFERS = 16
 """Objects that one worker fetches from storage at a time."""

@@ -18,7 +18,7 @@ from sar_infer.options import Refusal
 if TYPE_CHECKING:
     from sar_infer.bulk.outputs.finish import Summary
     from sar_infer.bulk.run import Engine, Plan
-    from sar_infer.cli.classify import Options
+    from sar_infer.cli.classify_options import Options
 
 _ON_GPU = 2
 """Sessions that share a GPU: one encodes while the other decodes."""

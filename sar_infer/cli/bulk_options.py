@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import click
 
-from sar_infer.options import Refusal, option
+from sar_infer.options import Refusal, option, together
 
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-_OPTIONS = (
+bulk_options = together(
     option("--out", help="Write rows to FILE.parquet, FILE.jsonl, or a folder of parts, local or s3://, gs://, az://."),
     option(
         "--engine",
@@ -40,13 +37,6 @@ _OPTIONS = (
     ),
     option("--progress", is_flag=True, help="Progress on stderr even where that is no terminal."),
 )
-
-
-def bulk_options(command: Decorated) -> Decorated:
-    """Add the options of a bulk run to a command."""
-    for add in reversed(_OPTIONS):
-        command = add(command)
-    return command
 
 
 @dataclass(frozen=True)

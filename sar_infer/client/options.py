@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from sar_infer.client.exchange import Call
 from sar_infer.client.pictures import Picture
 from sar_infer.errors import InputError
+from sar_infer.names import Classes, phrases_by_name
 from sar_infer.results import PLAIN, Judging
-
-if TYPE_CHECKING:
-    from sar_infer.class_set import Classes
 
 Mode = Literal["bank", "extend", "only"]
 
@@ -41,12 +39,7 @@ class Options:
             raise InputError("a server has its bundle's threshold; leave it out")
         if only and mode not in (None, "only"):
             raise InputError(f"only and mode {mode!r} disagree; give one of them")
-        phrases = {}
-        if classes is not None:
-            from sar_infer.class_set import phrases_by_name
-
-            phrases = phrases_by_name(classes)
-        return cls(phrases, "only" if only else mode, top_k, judging)
+        return cls(phrases_by_name(classes), "only" if only else mode, top_k, judging)
 
     def call(self, pictures: Sequence[Picture]) -> Call:
         """A form; JSON where a class has phrases of its own, which a form cannot say."""

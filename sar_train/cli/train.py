@@ -113,10 +113,10 @@ def main(**given: Any) -> None:
     show = Progress(quiet=quiet)
     try:
         run = trainer.run(config, out, tell=show, resume=resume, overwrite=overwrite)
+        if save_features:
+            trainer.write_features(config, save_features, tell=show, command=" ".join(sys.argv))
     finally:
         show.close()
-    if save_features:
-        trainer.write_features(config, save_features, command=" ".join(sys.argv))
     record = dict(run.record)
     click.echo(json.dumps(record | {"run": str(out)}, ensure_ascii=False) if form == "json" else table(record, out))
     warn_below_zero_shot(run)

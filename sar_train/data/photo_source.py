@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from sar_train.backbone import Backbone
 from sar_train.data.cache import FeatureCache, row_key, set_folder
+from sar_train.data.counted import Tell, counter
 from sar_train.data.photos import Photo, PhotoDataset, Split, SplitOrigin
 from sar_train.data.shots import Shots
 from sar_train.data.split_cache import draw_shots
@@ -50,7 +50,7 @@ class PhotoSource:
         seed: int = 1,
         cache_dir: Path | None = None,
         *,
-        progress: bool = False,
+        tell: Tell = lambda text: None,
     ) -> None:
         """Nothing is decoded yet.
 
@@ -60,10 +60,10 @@ class PhotoSource:
             views: V, for training photos: the plain one and V - 1 random ones. Others have the plain one.
             seed: of the random views.
             cache_dir: where features and draws are kept between runs; None keeps them in memory.
-            progress: show a bar on stderr where that is a terminal.
+            tell: gets a line now and then while photos are encoded.
         """
         self.dataset, self.backbone, self.views, self.seed = dataset, backbone, views, seed
-        self._progress, self._cache_dir = progress, cache_dir
+        self._tell, self._cache_dir = tell, cache_dir
         self._batch = BATCH_CPU if backbone.device.type == "cpu" else BATCH
         self._draws: dict[tuple[int, int], Shots] = {}
         folder = set_folder(cache_dir, dataset.name, backbone) if cache_dir else None
@@ -152,23 +152,22 @@ class PhotoSource:
         jobs = [_Job(photos[int(i)], numbers, ()) for i in indices]
         made, done = torch.empty(0), 0
         waiting: list[npt.NDArray[np.float32]] = []
-        with self._bar(len(jobs), split) as bar:
-            for place, (_, decoded) in enumerate(self._decoded(jobs), 1):
-                waiting.append(decoded)
-                bar.update()
-                if len(waiting) * len(numbers) >= self._batch or place == len(jobs):
-                    rows = encode(torch.from_numpy(np.concatenate(waiting)))
-                    if not done:
-                        made = torch.empty(len(jobs) * len(numbers), *rows.shape[1:], dtype=rows.dtype)
-                    made[done : done + len(rows)] = rows
-                    done += len(rows)
-                    waiting.clear()
+        count = self._counter(split, len(jobs))
+        for place, (_, decoded) in enumerate(self._decoded(jobs), 1):
+            waiting.append(decoded)
+            if len(waiting) * len(numbers) >= self._batch or place == len(jobs):
+                rows = encode(torch.from_numpy(np.concatenate(waiting)))
+                if not done:
+                    made = torch.empty(len(jobs) * len(numbers), *rows.shape[1:], dtype=rows.dtype)
+                made[done : done + len(rows)] = rows
+                done += len(rows)
+                waiting.clear()
+                count(place)
         by_photo: Tensor = made.unflatten(0, (len(jobs), len(numbers)))
         return by_photo
 
-    def _bar(self, total: int, split: Split) -> tqdm:
-        hidden = None if self._progress and total > AHEAD else True  # None: hidden unless stderr is a terminal
-        return tqdm(total=total, desc=f"encoding {split} photos", unit="photo", disable=hidden, leave=False)
+    def _counter(self, split: Split, photos: int) -> Callable[[int], None]:
+        return counter(self._tell, f"encoding {{}} {split} photos", photos)
 
     def _rows(self, split: Split, indices: Sequence[int] | Tensor | None, views: int) -> Tensor:
         photos = self.dataset.photos(split)
@@ -194,27 +193,24 @@ class PhotoSource:
         return [row_key(self.dataset.relative(photo), stat, view, self.seed) for view in range(views)]
 
     def _encode(self, jobs: Sequence[_Job], split: Split) -> None:
-        bar = self._bar(len(jobs), split)
+        count = self._counter(split, len(jobs))
         keys: list[bytes] = []
         waiting: list[npt.NDArray[np.float32]] = []
         try:
-            for job, decoded in self._decoded(jobs):
+            for place, (job, decoded) in enumerate(self._decoded(jobs), 1):
                 keys += job.keys
                 waiting.append(decoded)
-                bar.update()
-                if len(keys) >= self._batch:
+                if len(keys) >= self._batch or place == len(jobs):
                     self._encode_batch(keys, waiting)
-            self._encode_batch(keys, waiting)
+                    count(place)
         finally:
             self._cache.flush()
-            bar.close()
 
     def _encode_batch(self, keys: list[bytes], waiting: list[npt.NDArray[np.float32]]) -> None:
         """Encode what waits, and empty both lists."""
-        if keys:
-            self._cache.put(keys.copy(), self.backbone.encode_images(torch.from_numpy(np.concatenate(waiting))))
-            keys.clear()
-            waiting.clear()
+        self._cache.put(keys.copy(), self.backbone.encode_images(torch.from_numpy(np.concatenate(waiting))))
+        keys.clear()
+        waiting.clear()
 
     def _decoded(self, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, npt.NDArray[np.float32]]]:
         """Jobs in order with their pixels (V, 3, size, size), a bounded number decoded ahead."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from sar_train.backbone import Backbone
+from sar_train.data.counted import Tell
 from sar_train.data.feature_set import FeatureSet, Rows
 from sar_train.data.feature_source import OUR_SPLIT, FeatureSource
 from sar_train.data.features import load_features
@@ -83,13 +84,13 @@ class PhotoOptions:
     Attributes:
         cache_dir: where image features, draws and splits that are ours are kept between runs; None keeps them in
             memory.
-        progress: show a bar on stderr where that is a terminal.
+        tell: gets a line now and then while photos are encoded.
         allow_missing: go on without the photos that a published split names but that are not there.
         skip_unreadable: decode everything once and leave out what fails, in place of stopping at it.
     """
 
     cache_dir: Path | None = None
-    progress: bool = False
+    tell: Tell = lambda text: None
     allow_missing: bool = False
     skip_unreadable: bool = False
 
@@ -139,7 +140,7 @@ def open_source(
     )
     if options.skip_unreadable:
         dataset = without_unreadable(dataset, backbone.preprocess)
-    return PhotoSource(dataset, backbone, views, seed, options.cache_dir, progress=options.progress)
+    return PhotoSource(dataset, backbone, views, seed, options.cache_dir, tell=options.tell)
 
 
 def to_feature_set(source: FeatureSource | PhotoSource, provenance: Mapping[str, str] | None = None) -> FeatureSet:

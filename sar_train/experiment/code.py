@@ -10,7 +10,7 @@ from pathlib import Path
 
 APART = ("cli", "export", "report", "__pycache__")
 """Parts of ``sar_train`` that no accuracy depends on."""
-SHARED = ("artefact.py", "files.py", "images.py", "preprocess.py", "tokenizer.py")
+SHARED = ("artefact.py", "files.py", "images.py", "preprocess.py", "strict_json.py", "tokenizer.py")
 """Parts of ``sar_infer`` that training uses."""
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sar_train.backbone import Backbone
+from sar_train.data.counted import Tell
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
 from sar_train.experiment.known import TOLERANCE, check_zero_shot
 from sar_train.record import dataset_entry, scores
 from sar_train.report.published import known_zero_shot
 from sar_train.setting import Setting, open_names, open_target, prepare
-
-Tell = Callable[[str], None]
 
 
 def survey(jobs: Sequence[Job], tell: Tell, *, strict: bool = True) -> list[dict[str, Any]]:
@@ -35,6 +34,7 @@ def survey(jobs: Sequence[Job], tell: Tell, *, strict: bool = True) -> list[dict
     found: dict[tuple[object, ...], dict[str, Any]] = {}
     seen: set[tuple[object, ...]] = set()
     backbone: Backbone | None = None
+    tell_once = _once(tell)
     for job in jobs:
         if job.config.sar:
             open_names(job.config)
@@ -44,18 +44,18 @@ def survey(jobs: Sequence[Job], tell: Tell, *, strict: bool = True) -> list[dict
         draw = (*world, plain.seed, plain.shots)
         if draw not in seen:
             tell(f"{plain.data}, seed {plain.seed}, {plain.shots or 'all'} shots: opening, encoding what is not cached")
-            setting = prepare(plain, _shown_before if world in found else tell)
+            setting = prepare(plain, tell_once)
             backbone = setting.backbone
             if world not in found:
                 found[world] = _measured(setting, tell, strict=strict)
         for target in job.targets:
             if (*world, target) not in seen and backbone is not None:
-                source = open_target(plain, target, backbone)
+                source = open_target(plain, target, backbone, tell)
                 tell(f"target {target}: {len(source.class_names)} classes, {len(source.labels('test'))} photos")
                 source.plain("test")  # into the cache, once for all runs
                 seen.add((*world, target))
         if job.config.sar and job.config.novel == "llm" and (*draw, "llm") not in seen:
-            prepare(job.config, _shown_before)  # asks once for all runs, which then find the answer in the cache
+            prepare(job.config, tell_once)  # asks once for all runs, which then find the answer in the cache
             seen.add((*draw, "llm"))
         seen.add(draw)
     return list(found.values())
@@ -91,8 +91,16 @@ def _check_on_halves(setting: Setting) -> dict[str, Any] | None:
     return check_zero_shot(halves.config, entry)
 
 
-def _shown_before(text: str) -> None:
-    """Warnings were shown with the first seed."""
+def _once(tell: Tell) -> Tell:
+    """Leaves out what was told before: warnings are the same for every seed."""
+    told: set[str] = set()
+
+    def tell_once(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            tell(text)
+
+    return tell_once
 
 
 def _percent(values: dict[str, Any]) -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sar_train.data.counted import Tell
 from sar_train.data.files import write_atomic
 from sar_train.experiment import code
 from sar_train.experiment.execute import keep_or_remove, run_folder
 from sar_train.experiment.job import Job
 from sar_train.experiment.pools import Pool
 
-Tell = Callable[[str], None]
 NUMBERS = re.compile(r"\[\n\s+-?\d[\d.e+-]*(,\n\s+-?\d[\d.e+-]*)*\n\s+\]")
 """A list of numbers in indented JSON."""
 

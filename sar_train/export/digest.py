@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sar_infer.artefact import TokenizerSpec, canonical_digest
+from sar_infer.artefact import TokenizerSpec
+from sar_infer.strict_json import canonical_digest
 from sar_train.export.layout import Layout
 
 if TYPE_CHECKING:

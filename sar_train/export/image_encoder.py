@@ -16,7 +16,7 @@ from sar_train.prompts import Prompts
 from sar_train.towers.image import ImageTower
 
 
-class ImageEncoder(nn.Module):
+class OpenClipImageEncoder(nn.Module):
     """Whatever image tower open_clip gives the backbone, with unit rows at the end."""
 
     def __init__(self, backbone: Backbone) -> None:
@@ -28,12 +28,18 @@ class ImageEncoder(nn.Module):
         return normalize(self.visual(pixels), dim=-1)  # type: ignore[operator]
 
 
-class PromptedImageEncoder(nn.Module):
-    """A vision transformer whose image prompts are constants."""
+class VisionTransformerEncoder(nn.Module):
+    """CLIP's vision transformer by our own tower, which carries the class token alone through the last layer.
 
-    def __init__(self, tower: ImageTower, prompts: Prompts) -> None:
+    Args:
+        tower: the frozen tower.
+        prompts: constants of the graph; None where the image side has none.
+    """
+
+    def __init__(self, tower: ImageTower, prompts: Prompts | None) -> None:
         super().__init__()
         self.tower, self.visual = tower, tower.visual
+        prompts = prompts or Prompts(torch.empty(0, 0))
         image = {at: dataclasses.replace(item, vectors=item.vectors.detach()) for at, item in prompts.image.items()}
         self.prompts = dataclasses.replace(prompts, image=image)
 
@@ -44,10 +50,12 @@ class PromptedImageEncoder(nn.Module):
 
 def export_image_encoder(prompted: Prompted) -> onnx.ModelProto:
     """The graph, for any number of pictures of the backbone's own size."""
-    backbone, prompts = prompted.backbone, prompted.image_prompts()
-    encoder: nn.Module = ImageEncoder(backbone)
-    if prompts is not None and backbone.image is not None:
-        encoder = PromptedImageEncoder(backbone.image, prompts)
+    backbone, tower = prompted.backbone, prompted.backbone.image
+    encoder: nn.Module
+    if tower is None:
+        encoder = OpenClipImageEncoder(backbone)
+    else:
+        encoder = VisionTransformerEncoder(tower, prompted.image_prompts())
     size = backbone.preprocess.size
     example = torch.zeros(2, 3, size, size, device=backbone.device)
     return trace(encoder.eval(), example, input_name="pixels", dynamic={0: "batch"})

@@ -71,7 +71,14 @@ def finish_block(block: nn.Module, x: Tensor, mixed: Tensor) -> Tensor:
 
 
 def full_block(block: nn.Module, x: Tensor, queries: int) -> Tensor:
-    """One block without a mask on (N, T, W); only the first ``queries`` positions are carried on, (N, Q, W)."""
-    query, key, value = project_heads(block, x)
-    mixed = scaled_dot_product_attention(query[:, :, :queries], key, value)
-    return finish_block(block, x[:, :queries], mixed.transpose(1, 2).flatten(2))
+    """One block without a mask on (N, T, W); only the first ``queries`` positions are carried on, (N, Q, W).
+
+    Products are of matrices: in a graph, a product of two matrices and a bias is one operator, of more dimensions two.
+    """
+    attention: nn.MultiheadAttention = block.attn  # type: ignore[assignment]
+    qkv = project(block, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    query, key, value = split_heads(qkv, attention.num_heads)
+    mixed = scaled_dot_product_attention(query[:, :, :queries], key, value).transpose(1, 2)
+    kept = x[:, :queries]
+    finished = finish_block(block, kept.flatten(0, 1), mixed.flatten(2).flatten(0, 1))
+    return finished.unflatten(0, kept.shape[:2])

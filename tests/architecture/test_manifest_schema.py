@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from sar_infer import artefact
 from sar_infer.errors import BundleError
+from sar_infer.strict_json import canonical_digest
 from scripts import manifest_schema
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ FULL = filled(artefact.Manifest)
 def read(content: dict[str, Any]) -> bool:
     """Does the reader take it, once its digest is right?"""
     if isinstance(content.get("digest"), str):
-        content = content | {"digest": artefact.canonical_digest({k: v for k, v in content.items() if k != "digest"})}
+        content = content | {"digest": canonical_digest({k: v for k, v in content.items() if k != "digest"})}
     try:
         artefact.Manifest.parse(json.dumps(content))
     except BundleError:

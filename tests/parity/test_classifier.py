@@ -10,6 +10,7 @@ import skimage
 import torch
 from PIL import Image
 from support.tiny import RESNET, VIT, register, tiny_backbone
+from support.transform import open_clip_transform
 
 from sar_infer import Classifier
 from sar_train.export.bundle import export_bundle
@@ -44,15 +45,7 @@ def classifier(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Clas
 def reference_logits(source: Source) -> torch.Tensor:
     """(photos, names) by open_clip's transform and image tower, and CoOp's own 77 positions through its text tower."""
     model, spec = source.backbone.model, source.backbone.preprocess
-    transform = open_clip.image_transform(
-        spec.size,
-        is_train=False,
-        mean=spec.mean,
-        std=spec.std,
-        resize_mode=spec.resize_mode,
-        interpolation=spec.interpolation,
-    )
-    pixels = torch.stack([transform(Image.open(path)) for path in PHOTOS])
+    pixels = torch.stack([open_clip_transform(spec)(Image.open(path)) for path in PHOTOS])
     context = source.prompted.method.get_buffer("context")
     texts = [" ".join(["X"] * len(context) + [name + "."]) for name in (*BANK, *NEW)]
     tokens = open_clip.get_tokenizer("ViT-B-32")(texts)

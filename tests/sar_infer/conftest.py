@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def classifier(bundle_path: Path) -> Classifier:
 @pytest.fixture
 def bundle_copy(bundle_path: Path, tmp_path: Path) -> Path:
     return shutil.copytree(bundle_path, tmp_path / "copy")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle_path: Path) -> Path:
+    """An empty working folder; the environment names the tiny bundle, and nothing else of ours."""
+    monkeypatch.chdir(tmp_path)
+    for key in [key for key in os.environ if key.startswith("SAR_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("SAR_BUNDLE", str(bundle_path))
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

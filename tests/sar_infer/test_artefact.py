@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.bundles import example_manifest
 
-from sar_infer.artefact import FileEntry, Manifest, Parity, Passport, Probe, Provenance, Scores, canonical_digest
+from sar_infer.artefact import FileEntry, Manifest, Parity, Passport, Probe, Provenance, Scores
 from sar_infer.errors import BundleError, SchemaError
 
 SEALED = example_manifest().sealed()
@@ -67,25 +67,16 @@ def test_a_later_schema_says_what_reads_it() -> None:
     ("text", "message"),
     [
         ("", "not valid JSON"),
-        ("[" * 100_000, "not valid JSON"),
-        ("[]", "expected a JSON object, got list"),
         (changed(backbone=...), "missing field backbone"),
         (changed(colour="red"), "unknown field colour"),
         (changed(embed_dim="8"), "field embed_dim: expected int, got '8'"),
-        (changed(embed_dim=True), "field embed_dim: expected int"),
-        (changed(logit_scale=None), "field logit_scale: expected float"),
         (changed(files={"a": {"sha256": 1, "size": 1}}), "field files.a.sha256: expected str"),
-        (changed(files=[]), "field files: expected "),
-        (changed(passport=3), "field passport: expected an object"),
         (
             changed(preprocess={**dataclasses.asdict(SEALED.preprocess), "resize_mode": "x"}),
             "expected one of 'shortest'",
         ),
         (changed(preprocess={**dataclasses.asdict(SEALED.preprocess), "mean": [1, 2]}), "field preprocess.mean"),
-        (changed(logit_scale=float("nan")), "not valid JSON .NaN is not a number of JSON"),
         (changed(logit_scale=20.0).replace("20.0", "1e999"), "field logit_scale: expected float, got inf"),
-        (changed(logit_scale=10**400), "field logit_scale: expected float, got 1000"),
-        (changed(backbone="\ud800"), "not valid JSON .'utf-8' codec can't encode"),
         (changed(backbone="other"), "does not match its digest"),
         (changed(digest="0" * 64), "does not match its digest"),
         (changed(digest=...), "does not match its digest"),
@@ -96,8 +87,3 @@ def test_bad_manifests(text: str, message: str) -> None:
         Manifest.parse(text, "m.json")
     assert str(caught.value).startswith("m.json: ")
     assert "\n" not in str(caught.value)
-
-
-def test_canonical_digest_knows_neither_order_nor_layout() -> None:
-    assert canonical_digest({"a": 1, "b": [2]}) == canonical_digest(json.loads('{"b": [2],\n "a": 1}'))
-    assert canonical_digest({"a": 1}) != canonical_digest({"a": 2})

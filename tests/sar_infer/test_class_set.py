@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.class_set import ClassSet, build_class_set, phrases_by_name, with_calibration, with_head
-from sar_infer.errors import ClassNameError, InputError
+from sar_infer.class_set import ClassSet, build_class_set, with_calibration, with_head
+from sar_infer.errors import InputError
 from sar_infer.head import ClassHead
+from sar_infer.names import phrases_by_name
 
 BANK = ClassBank(("Cat", "dog", "fox"), np.eye(3, dtype=np.float32), "e")
 
@@ -60,24 +61,6 @@ def test_phrases_of_its_own_replace_the_banks_row() -> None:
     classes, asked = built({"dog": ["dog", "hound"], "fox": "fox"})
     assert classes == [("Cat", "bank", 1), ("dog", "extended", -1), ("fox", "bank", 3)]
     assert asked == [("dog", "hound")]
-
-
-def test_repeated_names_count_once() -> None:
-    assert phrases_by_name(["owl", "Owl ", "emu"]) == {"owl": ("owl",), "emu": ("emu",)}
-
-
-@pytest.mark.parametrize(
-    ("classes", "error", "message"),
-    [
-        ("owl", InputError, "got the string 'owl'"),
-        ({"owl": []}, ClassNameError, "'owl' has no phrases"),
-        ([5], ClassNameError, "expected text, got 5"),
-        ({"owl": [5]}, ClassNameError, "expected text, got 5"),
-    ],
-)
-def test_wrong_classes(classes, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        phrases_by_name(classes)
 
 
 def test_no_class_at_all() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, example_head, image_weight, name_rows
+from support.bundles import BANK_NAMES, ENCODER_DIGEST, PREPROCESS, example_head, image_weight, name_rows
 from support.pictures import encoded
 
-from sar_infer import BankError, Classifier, ClassNameError, DeviceError, ImageError, InputError
+from sar_infer import BankError, Classifier, ClassNameError, DeviceError, InputError
 from sar_infer.bank import ClassBank
 from sar_infer.bundle import open_bundle
 from sar_infer.cache import EmbeddingCache
@@ -103,18 +103,6 @@ def test_logits_are_those_of_the_ranking_in_the_order_of_the_classes(
     assert logits.tolist() == [[best[name] for name in classes.names] for best in ranked]
 
 
-def test_embeddings(classifier: Classifier) -> None:
-    rows = classifier.embed_images([picture(seed) for seed in range(3)], batch_size=2)
-    assert rows.shape == (3, DIM)
-    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(
-        classifier.embed_names(["owl", "cat", "owl"]), name_rows(["owl", "cat", "owl"]), atol=1e-6
-    )
-    assert classifier.embed_names([]).shape == classifier.embed_images([]).shape == (0, DIM)
-    with pytest.raises(ImageError, match=r"image\[1\]: not an image"):
-        classifier.embed_images([picture(), b"bad"])
-
-
 def test_names_are_encoded_once_and_those_of_the_bank_never(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = EmbeddingCache()
     classifier = Classifier(open_bundle(bundle_path), cache=cache)
@@ -154,9 +142,6 @@ def test_what_cannot_be_asked(classifier: Classifier) -> None:
         classifier.classify(picture(), only=True)
     with pytest.raises(InputError, match="top_k"):
         classifier.classify(picture(), top_k=0)
-    with pytest.raises(ClassNameError, match="too long"):
-        classifier.check_name("x" * 500)
-    classifier.check_name("owl")
 
 
 def test_cuda_is_refused_when_opening(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.bundles import BANK_NAMES, ENCODER_DIGEST, example_head, name_rows, write_bundle
+from support.disk import fill_disk
 
 from sar_infer import Classifier, __version__
 from sar_infer.artefact import BANK, CARD, HEAD, MANIFEST, Calibration, Passport
@@ -169,10 +170,7 @@ def test_banks_that_do_not_fit(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    fill_disk(monkeypatch)
     with pytest.raises(WriteError, match="new: not written .No space left"):
         freeze(bundle, bundle.bank, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -8,6 +8,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save
 from support.bundles import ENCODER_DIGEST, example_head
+from support.disk import fill_disk
 
 from sar_infer.bank import ClassBank
 from sar_infer.errors import BundleError, SchemaError
@@ -170,11 +171,7 @@ def test_not_a_head(path: Path) -> None:
 
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    fill_disk(monkeypatch)
     with pytest.raises(OSError, match="No space"):
         example_head(("other",)).save(path)
     assert path.read_bytes() == before

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sar_infer.errors import ClassFileError, ClassNameError
-from sar_infer.names import name_key, parse_line, read_class_file
+from sar_infer.errors import ClassFileError, ClassNameError, InputError
+from sar_infer.names import name_key, parse_line, phrases_by_name, read_class_file
 
 
 def written(tmp_path: Path, content: str | bytes) -> Path:
@@ -83,3 +83,21 @@ def test_a_line_without_marks_is_its_own_phrase(name: str) -> None:
 
 def test_name_key() -> None:
     assert name_key(" Red\t Panda") == name_key("red panda") != name_key("redpanda")
+
+
+def test_repeated_names_count_once() -> None:
+    assert phrases_by_name(["owl", "Owl ", "emu"]) == {"owl": ("owl",), "emu": ("emu",)}
+
+
+@pytest.mark.parametrize(
+    ("classes", "error", "message"),
+    [
+        ("owl", InputError, "got the string 'owl'"),
+        ({"owl": []}, ClassNameError, "'owl' has no phrases"),
+        ([5], ClassNameError, "expected text, got 5"),
+        ({"owl": [5]}, ClassNameError, "expected text, got 5"),
+    ],
+)
+def test_wrong_classes(classes, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        phrases_by_name(classes)

@@ -121,7 +121,7 @@ def test_auto_chooses_anew_where_the_gpu_cannot_be_had(
     if expects_cuda("auto"):
         pytest.skip("this machine has a GPU")
     monkeypatch.setattr("sar_infer.precision.expects_cuda", lambda device: device == "auto")
-    monkeypatch.setattr("sar_infer.classifier.expects_cuda", lambda device: device == "auto")
+    monkeypatch.setattr("sar_infer.embedder.expects_cuda", lambda device: device == "auto")
     found = Classifier(bundle, precision="auto")
     assert (found.choice.precision, found.start()) == ("fp32", "CPUExecutionProvider")
     assert Classifier(bundle, precision="fp16").choice.precision == "fp16"

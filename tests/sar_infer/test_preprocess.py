@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support.bundles import PREPROCESS
+from support.transform import open_clip_transform
 
-from sar_infer.artefact import Preprocess
 from sar_infer.preprocess import normalise, to_input
 
 RNG = np.random.default_rng(0)
@@ -19,19 +19,6 @@ RNG = np.random.default_rng(0)
 
 def picture(width: int, height: int) -> Image.Image:
     return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def reference(image: Image.Image, spec: Preprocess) -> np.ndarray:
-    transform = pytest.importorskip("open_clip.transform").image_transform(
-        spec.size,
-        is_train=False,
-        mean=spec.mean,
-        std=spec.std,
-        resize_mode=spec.resize_mode,
-        interpolation=spec.interpolation,
-        fill_color=spec.fill,
-    )
-    return transform(image).numpy()
 
 
 @settings(max_examples=150, deadline=None)
@@ -48,7 +35,7 @@ def test_equals_open_clip_on_any_size(width, height, size, mode, interpolation, 
         return  # open_clip fails where a side is rounded to nothing
     spec = dataclasses.replace(PREPROCESS, size=size, resize_mode=mode, interpolation=interpolation, fill=fill)
     image = picture(width, height)
-    np.testing.assert_array_equal(to_input(image, spec), reference(image, spec))
+    np.testing.assert_array_equal(to_input(image, spec), open_clip_transform(spec)(image).numpy())
 
 
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
@@ -57,7 +44,7 @@ def test_equals_open_clip_on_photos(photos: list[Path], mode) -> None:
     for path in photos:
         with Image.open(path) as image:
             ours = to_input(normalise(image), spec)
-            np.testing.assert_array_equal(ours, reference(image, spec))
+            np.testing.assert_array_equal(ours, open_clip_transform(spec)(image).numpy())
 
 
 def test_shape_and_type() -> None:

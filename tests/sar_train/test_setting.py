@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.blobs import write_blobs
 from support.photos import write_folder
-from support.problems import CLASSES, feature_set
-from support.tiny import RESNET, VIT, register
+from support.problems import CLASSES
+from support.tiny import RESNET, register
 
 from sar_train import backbone, trainer
 from sar_train.config import RunConfig
-from sar_train.data.features import save_features
 from sar_train.errors import BackboneError, ConfigError
 from sar_train.prompt_method import methods
 from sar_train.setting import prepare
@@ -24,19 +24,8 @@ OWN = {"coop": {"class_specific": True}}
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """Published split, so base-to-new unless something else is asked for."""
-    register()
-    folder = tmp_path_factory.mktemp("features")
-    save_features(feature_set(), folder / "blobs.safetensors")
-    (folder / "novel.txt").write_text("fox\nboat\nlamp\ngrey stone\nbird\n")
-    return RunConfig(
-        data=str(folder / "blobs.safetensors"),
-        backbone=VIT,
-        pretrained=backbone.RANDOM,
-        novel=str(folder / "novel.txt"),
-        shots=2,
-        epochs=1,
-        batch_size=4,
-    )
+    blobs = write_blobs(tmp_path_factory.mktemp("blobs"))
+    return dataclasses.replace(blobs, protocol="auto", sections={})
 
 
 @pytest.mark.parametrize(
@@ -96,10 +85,11 @@ def test_the_other_methods_run_on_a_resnet(method: str, tmp_path: Path) -> None:
 
 
 def test_published_schedules_hold_until_the_user_says_otherwise(config: RunConfig) -> None:
-    given = prepare(dataclasses.replace(config, method="tcp", epochs=None, batch_size=None)).schedule
+    free = dataclasses.replace(config, method="tcp", learning_rate=None)
+    given = prepare(dataclasses.replace(free, epochs=None, batch_size=None)).schedule
     assert given == methods.get("tcp").schedule
-    given = prepare(dataclasses.replace(config, method="tcp", learning_rate=0.5)).schedule
-    assert (given.learning_rate, given.epochs, given.batch_size) == (0.5, 1, 4)
+    given = prepare(dataclasses.replace(free, learning_rate=0.5)).schedule
+    assert (given.learning_rate, given.epochs, given.batch_size) == (0.5, config.epochs, config.batch_size)
     assert (given.optimiser, given.eps) == ("adam", 1e-3)
 
 

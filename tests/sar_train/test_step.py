@@ -34,6 +34,18 @@ from sar_train.state import start
 from sar_train.step import Step
 
 
+class Watched(SAR):
+    """Keeps what it is given."""
+
+    def __init__(self, config: SARConfig) -> None:
+        super().__init__(config)
+        self.seen: list[RegulariserInputs] = []
+
+    def __call__(self, inputs: RegulariserInputs) -> Tensor:
+        self.seen.append(inputs)
+        return super().__call__(inputs)
+
+
 def one_step(
     method: PromptMethod,
     data: Problem,
@@ -65,26 +77,20 @@ def test_it_is_what_sgd_would_do() -> None:
 
 
 def test_the_regulariser_is_added_at_its_weight_and_sees_base_and_novel_names() -> None:
-    seen: list[RegulariserInputs] = []
-
-    class Watched(SAR):
-        def __call__(self, inputs: RegulariserInputs) -> Tensor:
-            seen.append(inputs)
-            return super().__call__(inputs)
-
     given = regularisation(weight=2.0, subset=0)
     teacher = given.teacher.roll(1, 1)  # other than the single template
-    extra = Regularisation(Watched(given.regulariser.config), NOVEL, teacher, given.novel_handcrafted)
+    watched = Watched(given.regulariser.config)
+    extra = Regularisation(watched, NOVEL, teacher, given.novel_handcrafted)
     method, data = make("coop", context_init="", n_ctx=3), problem(1)
     start_value = method.context.detach().clone()
     terms, moved = one_step(method, data, torch.arange(24), extra=extra, rate=0.01)
     context = start_value.clone().requires_grad_()
     rows = full_length.text_rows(tiny_backbone(), [*BASE, *NOVEL], context)
-    torch.testing.assert_close(seen[0].prompted, rows, atol=2e-6, rtol=0)
-    torch.testing.assert_close(seen[0].handcrafted, teacher)
-    assert seen[0].is_base.tolist() == [True] * 4 + [False] * 5
+    torch.testing.assert_close(watched.seen[0].prompted, rows, atol=2e-6, rtol=0)
+    torch.testing.assert_close(watched.seen[0].handcrafted, teacher)
+    assert watched.seen[0].is_base.tolist() == [True] * 4 + [False] * 5
     logits = tiny_backbone().logit_scale * data.features[:, 0] @ rows[:4].T
-    penalty = SAR(SARConfig())(RegulariserInputs(rows, teacher, seen[0].is_base))
+    penalty = SAR(SARConfig())(RegulariserInputs(rows, teacher, watched.seen[0].is_base))
     (torch.nn.functional.cross_entropy(logits, data.labels) + 2.0 * penalty).backward()
     assert terms["regulariser"] == pytest.approx(penalty.item(), rel=1e-4)
     torch.testing.assert_close(moved["context"], -0.01 * context.grad, atol=1e-6, rtol=1e-3)
@@ -92,44 +98,32 @@ def test_the_regulariser_is_added_at_its_weight_and_sees_base_and_novel_names() 
 
 @pytest.mark.parametrize("rule", ["mixed", "union"])
 def test_the_regulariser_sees_a_name_that_two_classes_share_once(rule: str) -> None:
-    seen: list[RegulariserInputs] = []
-
-    class Watched(SAR):
-        def __call__(self, inputs: RegulariserInputs) -> Tensor:
-            seen.append(inputs)
-            return super().__call__(inputs)
-
     names = (*BASE[:3], BASE[1])
     data = dataclasses.replace(problem(1), class_names=names, handcrafted=classes(names).handcrafted)
     teacher = classes([*names, *NOVEL]).handcrafted
-    extra = Regularisation(Watched(regularisation(rule=rule, subset=0).regulariser.config), NOVEL, teacher)
+    watched = Watched(regularisation(rule=rule, subset=0).regulariser.config)
+    extra = Regularisation(watched, NOVEL, teacher)
     one_step(make("coop"), data, torch.arange(4), extra=extra, rate=1e-12)
-    torch.testing.assert_close(seen[0].handcrafted, teacher[[0, 1, 2, 4, 5, 6, 7, 8]])
-    torch.testing.assert_close(seen[0].prompted, seen[0].handcrafted, atol=2e-6, rtol=0)
-    assert seen[0].is_base.tolist() == [True] * 3 + [False] * 5
+    torch.testing.assert_close(watched.seen[0].handcrafted, teacher[[0, 1, 2, 4, 5, 6, 7, 8]])
+    torch.testing.assert_close(watched.seen[0].prompted, watched.seen[0].handcrafted, atol=2e-6, rtol=0)
+    assert watched.seen[0].is_base.tolist() == [True] * 3 + [False] * 5
 
 
 def test_a_draw_from_the_union_keeps_rows_and_teacher_together() -> None:
     """Each prompted row must sit beside its own name's teacher: at the start of coop they are equal."""
-    seen: list[RegulariserInputs] = []
-
-    class Watched(SAR):
-        def __call__(self, inputs: RegulariserInputs) -> Tensor:
-            seen.append(inputs)
-            return super().__call__(inputs)
-
     given = regularisation(rule="union", subset=5)
-    extra = Regularisation(Watched(given.regulariser.config), NOVEL, given.teacher)
+    watched = Watched(given.regulariser.config)
+    extra = Regularisation(watched, NOVEL, given.teacher)
     plan = schedule("coop", learning_rate=1e-12)
     state = start(make("coop"), plan, 1)
     step = Step(tiny_backbone(), problem(), state, extra)
     for _ in range(6):
         step(torch.arange(4), 0.0)
-    for inputs in seen:
+    for inputs in watched.seen:
         torch.testing.assert_close(inputs.prompted, inputs.handcrafted, atol=2e-6, rtol=0)
         own = (inputs.handcrafted @ given.teacher.T).argmax(1)
         assert torch.equal(inputs.is_base, own < 4)
-    assert len({tuple(inputs.is_base.tolist()) for inputs in seen}) > 1
+    assert len({tuple(inputs.is_base.tolist()) for inputs in watched.seen}) > 1
 
 
 @pytest.mark.parametrize("name", ["coop", "kgcoop", "prograd", "tcp", "dept", "maple", "promptsrc", "cocoop"])

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support import hostile_tensors  # noqa: F401 - its mutations first, so that cases keep their numbers
 from support.hostile_bundles import NUMBERS, OTHERS, TEXTS, place, seal
-from support.hostile_tensors import read, write
 from support.mutations import Chance, mutation
+from support.tensor_bytes import Tensors, read, write
 
 from sar_infer.artefact import BANK
 
+Metadata = dict[str, str]
+RecordChange = Callable[[Metadata, Tensors, Chance], str]
+"""Changes metadata and tensors in place and says what it did."""
 _TEXTS = ("provenance", "info", "history")
 _STACK = ("retired", "retired_names", "retired_offsets", "retired_positions")
 
 
-def record_digest(metadata: dict[str, str], tensors: dict[str, Any]) -> str:
+def record_digest(metadata: Metadata, tensors: Tensors) -> str:
     """As ``docs/artefact.md`` has it, from the bytes of a file."""
     digest = hashlib.sha256()
     for text in (metadata["encoder_digest"], *(metadata[key] for key in _TEXTS)):
@@ -29,16 +35,25 @@ def record_digest(metadata: dict[str, str], tensors: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _save(folder: Path, metadata: dict[str, str], tensors: dict[str, Any]) -> None:
-    write(folder / BANK, {**metadata, "record_digest": record_digest(metadata, tensors)}, tensors)
-    seal(folder)
+def of_record(change: RecordChange) -> RecordChange:
+    """Register a change of the bank beside names and rows, which is written with the digests that fit."""
+
+    @mutation(sealed=True)
+    @functools.wraps(change)
+    def mutate(folder: Path, other: Path, chance: Chance) -> str:
+        metadata, tensors = read(folder / BANK)
+        if "record_digest" not in metadata:
+            return "a bank without a record"
+        done = change(metadata, tensors, chance)
+        write(folder / BANK, {**metadata, "record_digest": record_digest(metadata, tensors)}, tensors)
+        seal(folder)
+        return f"{BANK}: {done}"
+
+    return change
 
 
-@mutation(sealed=True)
-def hostile_record(folder: Path, other: Path, chance: Chance) -> str:
-    metadata, tensors = read(folder / BANK)
-    if "record_digest" not in metadata:
-        return "a bank without a record"
+@of_record
+def hostile_record(metadata: Metadata, tensors: Tensors, chance: Chance) -> str:
     key = chance.choice(_TEXTS)
     content = {"": json.loads(metadata[key])}
     where, inner = place(content, chance)
@@ -48,27 +63,21 @@ def hostile_record(folder: Path, other: Path, chance: Chance) -> str:
     else:
         where[inner] = new
     metadata[key] = json.dumps(content.get(""))
-    _save(folder, metadata, tensors)
-    return f"{BANK}: {key}: {inner}: {str(old)[:60]} became {str(new)[:40]!r}"
+    return f"{key}: {inner}: {str(old)[:60]} became {str(new)[:40]!r}"
 
 
-@mutation(sealed=True)
-def hostile_record_text(folder: Path, other: Path, chance: Chance) -> str:
-    metadata, tensors = read(folder / BANK)
-    if "record_digest" not in metadata:
-        return "a bank without a record"
+@of_record
+def hostile_record_text(metadata: Metadata, tensors: Tensors, chance: Chance) -> str:
     key = chance.choice(_TEXTS)
     texts = ("", "[" * 100_000, '{"a":' * 100_000, "null", "[]", "{}", "1", "NaN", "9" * 10_000, '{"a": "\\ud800"}')
     metadata[key] = text = chance.choice((*texts, json.dumps([metadata[key]] * 1000), "[{}" + ",{}" * 100_000 + "]"))
-    _save(folder, metadata, tensors)
-    return f"{BANK}: {key}: {text[:40]}"
+    return f"{key}: {text[:40]}"
 
 
-@mutation(sealed=True)
-def hostile_stack(folder: Path, other: Path, chance: Chance) -> str:
-    metadata, tensors = read(folder / BANK)
+@of_record
+def hostile_stack(metadata: Metadata, tensors: Tensors, chance: Chance) -> str:
     if "retired" not in tensors:
-        return "a bank without a stack"
+        return "it has no stack"
     name = chance.choice(_STACK)
     old = tensors[name]
     options: dict[str, Any] = {
@@ -84,5 +93,4 @@ def hostile_stack(folder: Path, other: Path, chance: Chance) -> str:
         del tensors[name]
     else:
         tensors[name] = options[kind]
-    _save(folder, metadata, tensors)
-    return f"{BANK}: {name}: {kind}"
+    return f"{name}: {kind}"

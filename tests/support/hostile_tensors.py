@@ -5,10 +5,9 @@ Importing this file registers them.
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import itertools
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,63 +16,54 @@ import numpy as np
 import numpy.typing as npt
 from support.hostile_bundles import TEXTS, seal
 from support.mutations import Chance, mutation
+from support.tensor_bytes import Header, Tensors, join, read, split, write
 
 from sar_infer.artefact import BANK, HEAD
 
-Header = dict[str, Any]
-_TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
-_CODES = {np.dtype(kind): name for name, kind in _TYPES.items()}
-_DIGESTED = {BANK: ("names", "offsets", "embeddings"), HEAD: ("names", "offsets", "weight", "bias", "mix")}
-
-
-def split(data: bytes) -> tuple[Header, bytes]:
-    """Header and data of a safetensors file."""
-    length = struct.unpack("<Q", data[:8])[0]
-    return json.loads(data[8 : 8 + length]), data[8 + length :]
-
-
-def join(header: bytes, data: bytes, length: int | None = None) -> bytes:
-    """A safetensors file, which may lie about the length of its header."""
-    return struct.pack("<Q", len(header) if length is None else length) + header + data
-
-
-def read(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
-    """Metadata and tensors of a sound file."""
-    header, data = split(path.read_bytes())
-    metadata = header.pop("__metadata__")
-    tensors = {
-        name: np.frombuffer(data[entry["data_offsets"][0] : entry["data_offsets"][1]], _TYPES[entry["dtype"]])
-        .reshape(entry["shape"])
-        .copy()
-        for name, entry in header.items()
-    }
-    return metadata, tensors
-
-
-def write(path: Path, metadata: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> None:
-    """A file with the content digest that fits."""
-    digest = hashlib.sha256()
-    for name in _DIGESTED[path.name]:
-        digest.update(np.ascontiguousarray(tensors[name]).data if name in tensors else b"")
-    header: Header = {"__metadata__": {**metadata, "content_digest": digest.hexdigest()}}
-    data = b""
-    for name, tensor in tensors.items():
-        raw = np.ascontiguousarray(tensor).tobytes()
-        ends = [len(data), len(data) + len(raw)]
-        header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": ends}
-        data += raw
-    path.write_bytes(join(json.dumps(header).encode(), data))
+HeaderChange = Callable[[Header, bytes, Chance], tuple[bytes, str]]
+"""The new file, given the header and data of the old one, and what was done."""
+ContentChange = Callable[[Tensors, Chance], str]
+"""Changes tensors in place and says what it did."""
 
 
 def _target(folder: Path, chance: Chance) -> Path:
     return folder / (HEAD if (folder / HEAD).exists() and chance.random() < 0.3 else BANK)
 
 
+def of_header(change: HeaderChange) -> HeaderChange:
+    """Register a change of one of the files."""
+
+    @mutation(sealed=True)
+    @functools.wraps(change)
+    def mutate(folder: Path, other: Path, chance: Chance) -> str:
+        path = _target(folder, chance)
+        data, done = change(*split(path.read_bytes()), chance)
+        path.write_bytes(data)
+        seal(folder)
+        return f"{path.name}: {done}"
+
+    return change
+
+
+def of_content(change: ContentChange) -> ContentChange:
+    """Register a change of the tensors of one of the files, which is written with the digest that fits."""
+
+    @mutation(sealed=True)
+    @functools.wraps(change)
+    def mutate(folder: Path, other: Path, chance: Chance) -> str:
+        path = _target(folder, chance)
+        metadata, tensors = read(path)
+        done = change(tensors, chance)
+        write(path, metadata, tensors)
+        seal(folder)
+        return f"{path.name}: {done}"
+
+    return change
+
+
 # -------------------------------------------------------------------------------------------------------------- header
-@mutation(sealed=True)
-def hostile_header(folder: Path, other: Path, chance: Chance) -> str:
-    path = _target(folder, chance)
-    header, data = split(path.read_bytes())
+@of_header
+def hostile_header(header: Header, data: bytes, chance: Chance) -> tuple[bytes, str]:
     raw = json.dumps(header).encode()
     files: dict[str, Callable[[], bytes]] = {
         "length of 2**63": lambda: join(raw, data, 2**63),
@@ -95,15 +85,11 @@ def hostile_header(folder: Path, other: Path, chance: Chance) -> str:
         "no data": lambda: join(raw, b""),
     }
     kind = chance.choice(sorted(files))
-    path.write_bytes(files[kind]())
-    seal(folder)
-    return f"{path.name}: header: {kind}"
+    return files[kind](), f"header: {kind}"
 
 
-@mutation(sealed=True)
-def hostile_tensor_entries(folder: Path, other: Path, chance: Chance) -> str:
-    path = _target(folder, chance)
-    header, data = split(path.read_bytes())
+@of_header
+def hostile_tensor_entries(header: Header, data: bytes, chance: Chance) -> tuple[bytes, str]:
     name = chance.choice(sorted(set(header) - {"__metadata__"}))
     entry = header[name]
     start, end = entry["data_offsets"]
@@ -119,15 +105,11 @@ def hostile_tensor_entries(folder: Path, other: Path, chance: Chance) -> str:
     entry[field] = value
     if chance.random() < 0.2:
         header["more"] = dict(entry)
-    path.write_bytes(join(json.dumps(header).encode(), data))
-    seal(folder)
-    return f"{path.name}: {name}: {field} {str(value)[:40]}"
+    return join(json.dumps(header).encode(), data), f"{name}: {field} {str(value)[:40]}"
 
 
-@mutation(sealed=True)
-def hostile_metadata(folder: Path, other: Path, chance: Chance) -> str:
-    path = _target(folder, chance)
-    header, data = split(path.read_bytes())
+@of_header
+def hostile_metadata(header: Header, data: bytes, chance: Chance) -> tuple[bytes, str]:
     metadata = header["__metadata__"]
     key = chance.choice(sorted(metadata))
     if chance.random() < 0.15:
@@ -138,16 +120,12 @@ def hostile_metadata(folder: Path, other: Path, chance: Chance) -> str:
         value = chance.choice((value, value, value, None, 1, [], {}, "[" + "{}," * 300_000 + "{}]"))
         metadata[key] = value
         done = str(value)[:40]
-    path.write_bytes(join(json.dumps(header).encode(), data))
-    seal(folder)
-    return f"{path.name}: metadata: {key}: {done!r}"
+    return join(json.dumps(header).encode(), data), f"metadata: {key}: {done!r}"
 
 
 # ------------------------------------------------------------------------------------------------------------- content
-@mutation(sealed=True)
-def unsound_rows(folder: Path, other: Path, chance: Chance) -> str:
-    path = _target(folder, chance)
-    metadata, tensors = read(path)
+@of_content
+def unsound_rows(tensors: Tensors, chance: Chance) -> str:
     name = chance.choice([key for key in tensors if tensors[key].dtype.kind == "f"])
     rows = tensors[name]
     value = chance.choice((float("nan"), float("inf"), 0.0, 1e30, -1e30, 1e-40, 0.5, -1.0))
@@ -155,15 +133,11 @@ def unsound_rows(folder: Path, other: Path, chance: Chance) -> str:
         rows.reshape(-1)[chance.randrange(rows.size)] = value
     else:
         rows[...] = value
-    write(path, metadata, tensors)
-    seal(folder)
-    return f"{path.name}: {name}: {value}"
+    return f"{name}: {value}"
 
 
-@mutation(sealed=True)
-def unsound_shapes(folder: Path, other: Path, chance: Chance) -> str:
-    path = _target(folder, chance)
-    metadata, tensors = read(path)
+@of_content
+def unsound_shapes(tensors: Tensors, chance: Chance) -> str:
     name = chance.choice(sorted(tensors))
     old = tensors[name]
     forms: dict[str, Callable[[], npt.NDArray[Any]]] = {
@@ -179,15 +153,11 @@ def unsound_shapes(folder: Path, other: Path, chance: Chance) -> str:
     }
     kind = chance.choice(sorted(forms))
     tensors[name] = forms[kind]()
-    write(path, metadata, tensors)
-    seal(folder)
-    return f"{path.name}: {name}: {kind}"
+    return f"{name}: {kind}"
 
 
-@mutation(sealed=True)
-def unsound_names(folder: Path, other: Path, chance: Chance) -> str:
-    path = _target(folder, chance)
-    metadata, tensors = read(path)
+@of_content
+def unsound_names(tensors: Tensors, chance: Chance) -> str:
     packed, offsets = tensors["names"].tobytes(), tensors["offsets"].tolist()
     names = [packed[start:end] for start, end in itertools.pairwise(offsets)]
     place = chance.randrange(len(names))
@@ -205,6 +175,4 @@ def unsound_names(folder: Path, other: Path, chance: Chance) -> str:
         packed = chance.choice((b"", packed[:-1], packed + b"x", chance.randbytes(len(packed))))
     tensors["names"] = np.frombuffer(packed, np.uint8)
     tensors["offsets"] = np.array(offsets, np.int64)
-    write(path, metadata, tensors)
-    seal(folder)
-    return f"{path.name}: {kind} at {place}"
+    return f"{kind} at {place}"

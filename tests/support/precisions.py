@@ -39,3 +39,10 @@ def turned(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
     )
     weight.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor))
     return model
+
+
+def broken(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
+    """The graph with a tensor of NaN."""
+    (weight,) = [t for t in model.graph.initializer if t.name == tensor]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32("nan"), tensor))
+    return model

@@ -10,37 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank import ClassBank
 from sar_infer.bundle import Bundle
 from sar_infer.errors import BankError
 from sar_infer.names import name_key
-from sar_infer.server.bank.changes import (
-    Added,
-    Base,
-    Changes,
-    Entry,
-    Floats,
-    Snapshot,
-    compose,
-    names_after,
-)
+from sar_infer.server.bank.changes import Added, Base, Changes
 from sar_infer.server.bank.folder import StateFolder
+from sar_infer.server.bank.refusals import ChangeRefusedError, check_aliases, check_known, check_match
 from sar_infer.server.bank.resume import Embed, carried, resumed
+from sar_infer.server.bank.snapshot import Entry, Floats, Snapshot, compose, names_after
 from sar_infer.server.class_names import clean_name, clean_phrases
-
-Refusal = Literal["not-found", "precondition-failed", "writes-disabled", "conflict", "not-stored"]
-
-
-class ChangeRefusedError(Exception):
-    """A change was not made; ``code`` says why in the words of ``problems``; ``not-stored``: disk full or broken."""
-
-    def __init__(self, code: Refusal, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -170,7 +152,7 @@ class BankStore:
     def _put(self, name: str, wanted: tuple[str, ...], if_match: str | None) -> Change:
         folder, now, key = self._owned(), self.snapshot, name_key(name)
         known, row = now.find(name), now.base.rows.get(key)
-        _check_match(if_match, now.etag, known is not None)
+        check_match(if_match, now.etag, known is not None)
         spelling = known.name if known else name if row is None else now.base.bank.names[row]
         wanted = (spelling,) if wanted == (name,) else wanted
         if known and known.phrases == wanted:
@@ -178,7 +160,7 @@ class BankStore:
         if known is None and (owner := now.bank.lookup.alias(name)) is not None:
             raise ChangeRefusedError("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
         if known is None and row is not None:
-            _check_aliases(now, spelling)
+            check_aliases(now, spelling)
         entry = Entry(spelling, "added", wanted)
         if wanted == (spelling,) and row is not None:
             entry = Entry(spelling, "bundle", wanted)
@@ -193,8 +175,8 @@ class BankStore:
 
     def _remove(self, name: str, if_match: str | None) -> str:
         folder, now = self._owned(), self.snapshot
-        _known(now, name)
-        _check_match(if_match, now.etag, True)
+        check_known(now, name)
+        check_match(if_match, now.etag, True)
         changes = now.changes.removing(name_key(name), now.base)
         if not names_after(now.base, changes):
             raise ChangeRefusedError("conflict", f"class {name!r} is the last one; add another before you remove it")
@@ -216,29 +198,3 @@ class BankStore:
             raise ChangeRefusedError("not-stored", message) from error
         self.snapshot = Snapshot(base, changes, bank)
         return bank.content_digest
-
-
-def _known(snapshot: Snapshot, name: str) -> Entry:
-    entry = snapshot.find(name)
-    if entry is None:
-        raise ChangeRefusedError("not-found", f"no class {name if len(name) <= 40 else name[:40] + '…'!r}")
-    return entry
-
-
-def _check_aliases(snapshot: Snapshot, name: str) -> None:
-    """See that no other class took a name of a class of the bundle while it was away."""
-    for alias in snapshot.base.bank.info.get(name, ClassInfo()).aliases:
-        if (owner := snapshot.bank.lookup.get(alias)) is not None:
-            taken = snapshot.bank.names[owner]
-            raise ChangeRefusedError(
-                "conflict", f"{name!r} is also called {alias!r}, which is class {taken!r} now; remove that class first"
-            )
-
-
-def _check_match(if_match: str | None, etag: str, exists: bool) -> None:
-    """RFC 9110, 13.1.1; a weak tag never matches."""
-    if if_match is None:
-        return
-    tags = {tag.strip() for tag in if_match.split(",")}
-    if not (exists if tags == {"*"} else etag in {tag.strip('"') for tag in tags}):
-        raise ChangeRefusedError("precondition-failed", f"classes were changed in the meantime; they are now {etag}")

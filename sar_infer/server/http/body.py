@@ -17,7 +17,8 @@ from sar_infer.errors import ImageError
 from sar_infer.results import Judging
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.models import ClassifyOptions, ClassifyRequest, Mode
-from sar_infer.server.model.engine import Phrases, Picture
+from sar_infer.server.model.engine import Picture
+from sar_infer.server.model.names import Phrases
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 

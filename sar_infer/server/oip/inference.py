@@ -18,7 +18,8 @@ from sar_infer.bundle import default_bundle
 from sar_infer.class_set import ClassSet
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.body import alone, check_count, decoded
-from sar_infer.server.model.engine import Engine, Floats, Phrases, Picture
+from sar_infer.server.model.engine import Engine, Floats, Picture
+from sar_infer.server.model.names import Phrases
 from sar_infer.server.model.pictures import all_of
 from sar_infer.server.oip.protocol import InferOutput, InferRequest
 from sar_infer.server.oip.tensors import Input, Output
@@ -80,7 +81,7 @@ async def infer(service: Service, engine: Engine, asked: InferRequest, tensors: 
     chosen: ClassSet | None = None
     with service.admit(len(pictures)):
         if any(output.name != "EMBEDDING" for output in wanted):
-            chosen = await engine.class_set(classes, only, service.store.bank)
+            chosen = await engine.names.class_set(classes, only, service.store.bank)
             _check_size(len(pictures), len(chosen.names), wanted, top_k)
         places = [f"{source.name}[{i}]" for i in range(len(pictures))]
         rows = await all_of(engine, pictures, _Finish(engine, chosen, wanted, top_k), places)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from sar_infer.server.bank.changes import Entry
-from sar_infer.server.bank.store import ChangeRefusedError
+from sar_infer.server.bank.refusals import ChangeRefusedError
+from sar_infer.server.bank.snapshot import Entry
 from sar_infer.server.http.body import parse
 from sar_infer.server.http.dependencies import Serving, Writable
 from sar_infer.server.http.models import ClassChange, ClassEntry, ClassList

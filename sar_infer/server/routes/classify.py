@@ -70,7 +70,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     call = await read_call(request, query, service.settings.limits)
     with service.lease() as engine, service.admit(len(call.pictures)):
         bank = service.store.bank
-        chosen = await engine.class_set(call.classes, call.only, bank)
+        chosen = await engine.names.class_set(call.classes, call.only, bank)
         judge = _judge(engine, chosen, call)
         outcomes = await engine.each(call.pictures, lambda row: next(judge(row)))
     if call.single and (error := outcomes[0].error):

@@ -131,7 +131,7 @@ async def embeddings(request: Request, service: Serving) -> Response:
             raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {asked.dimensions}")
         with service.admit(len(pictures)) if pictures else contextlib.nullcontext():
             if names:
-                rows, tokens = await engine.embed_names(list(names.values()))
+                rows, tokens = await engine.names.embed(list(names.values()))
                 found.update(zip(names, rows, strict=True))
             if pictures:
                 places = [f"input[{i}]" for i in pictures]

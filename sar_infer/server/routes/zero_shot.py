@@ -75,7 +75,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     classes = cleaned(_phrases(labels, options.hypothesis_template), limits)
     spellings = {clean_name(label): label for label in reversed(labels)}
     with service.lease() as engine, service.admit(1):
-        chosen = await engine.class_set(classes, True, service.store.bank)
+        chosen = await engine.names.class_set(classes, True, service.store.bank)
         rank, count = engine.classifier.rank, len(chosen.names)
         picture = decoded(asked.inputs)
         (ranked,) = await all_of(engine, [picture], lambda row: next(rank(row, chosen, count)), ["inputs"])

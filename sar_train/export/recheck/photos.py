@@ -9,29 +9,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact import IMAGE_ENCODER, REFERENCE_ENCODER, Passport
+from sar_infer.artefact import IMAGE_ENCODER
 from sar_infer.bundle import Bundle
-from sar_infer.cache import EmbeddingCache
-from sar_infer.class_set import ClassSet
-from sar_infer.classifier import Classifier
 from sar_infer.decoding import decode_batches
 from sar_infer.errors import ImageError, InputError
-from sar_infer.freeze import MEASURED
 from sar_infer.inputs import expand
-from sar_infer.judging import scale
 from sar_infer.names import name_key
 from sar_infer.profile import Profile
-from sar_train.calibration import expected_calibration_error, softmax
 from sar_train.export.head import spoken
-from sar_train.export.recheck.finding import Finding, at_least, at_most
-from sar_train.export.recheck.graphs import agreement, encoded, image_variants
+from sar_train.export.recheck.accuracy import Group, is_measured, of_known, of_new
+from sar_train.export.recheck.finding import Finding
+from sar_train.export.recheck.graphs import agreement, image_variants
 from sar_train.export.verify import Rows, open_graph
 
 BATCH = 16
-LOST_POINTS = 1.0
-"""Percentage points of accuracy; where there are few photos, two standard errors of them."""
-GAINED_ERROR = 0.02
-"""Of the calibration error."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +31,6 @@ class Photos:
 
     names: tuple[str, ...]
     paths: tuple[str, ...]
-    labels: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Some of the classes, and the rows (N, D) and labels (N,) of their photos."""
-
-    names: tuple[str, ...]
-    rows: Rows
     labels: npt.NDArray[np.int64]
 
 
@@ -104,16 +86,9 @@ def checks(bundle: Bundle, photos: Photos, advance: Callable[[int], None]) -> It
             new.append([name])
         else:
             known.setdefault(row, []).append(name)  # a name and an alias are one class
-    complete = len(known) == len(bundle.bank.names) and _is_measured(bundle)
-    yield from _known(bundle, _group(photos, rows["fp32"], [*known.values()]), complete=complete)
-    yield from _new(bundle, _group(photos, rows["fp32"], new), complete=complete)
-
-
-def _is_measured(bundle: Bundle) -> bool:
-    """Whether its accuracies are about its bank, all of it; those of a frozen bundle may be about an older one."""
-    frozen = bundle.manifest.passport.tables.get(MEASURED)
-    same = frozen is None or frozen["content_digest"] == bundle.bank.content_digest
-    return same and bundle.bank.background is None
+    complete = len(known) == len(bundle.bank.names) and is_measured(bundle)
+    yield from of_known(bundle, _group(photos, rows["fp32"], [*known.values()]), complete=complete)
+    yield from of_new(bundle, _group(photos, rows["fp32"], new), complete=complete)
 
 
 def _encode(
@@ -140,62 +115,3 @@ def _group(photos: Photos, rows: Rows, classes: Sequence[Sequence[str]]) -> Grou
     chosen = np.isin(photos.labels, list(places))
     labels = np.array([places[label] for label in photos.labels[chosen].tolist()], dtype=np.int64)
     return Group(tuple(names[0] for names in classes), rows[chosen], labels)
-
-
-def _known(bundle: Bundle, group: Group, *, complete: bool) -> Iterator[Finding]:
-    if len(group.names) < 2:
-        return
-    passport = bundle.manifest.passport if complete else Passport()
-    what = f"{len(group.labels):,} photos of {len(group.names):,} classes of the bank"
-    classes, logits = _answers(bundle, group)
-    yield _accuracy(f"accuracy, {what}", logits, group.labels, passport.metrics.base_accuracy)
-    if (zero_shot := _zero_shot(bundle, group)) is not None:
-        yield _accuracy(f"zero-shot accuracy, {what}", zero_shot, group.labels, passport.zero_shot.base_accuracy)
-    calibrated = {name_key(name) for name in bundle.manifest.calibrated}
-    found = bundle.manifest.passport.calibration
-    frozen = bundle.manifest.passport.tables.get(MEASURED)
-    whole = frozen is None or frozen["calibrated"] == len(calibrated)  # else the figure is about more classes
-    if found is not None and whole and {name_key(name) for name in group.names} == calibrated:
-        scores = softmax(logits.astype(np.float64) / scale(bundle.manifest, classes).temperature)
-        now, then = expected_calibration_error(scores, group.labels), found.error_after
-        yield at_most(f"calibration error, {what}", now, then + GAINED_ERROR, then)
-
-
-def _new(bundle: Bundle, group: Group, *, complete: bool) -> Iterator[Finding]:
-    if len(group.names) < 2:
-        return
-    passport = bundle.manifest.passport if complete else Passport()
-    what = f"{len(group.labels):,} photos of {len(group.names):,} new classes"
-    _, logits = _answers(bundle, group)
-    yield Finding(f"accuracy, {what}", passport.metrics.new_accuracy, _percent(logits, group.labels), "noted")
-    if (zero_shot := _zero_shot(bundle, group)) is not None:
-        now = _percent(zero_shot, group.labels)
-        yield Finding(f"zero-shot accuracy, {what}", passport.zero_shot.new_accuracy, now, "noted")
-
-
-def _answers(bundle: Bundle, group: Group) -> tuple[ClassSet, Rows]:
-    """The group's classes, and the logits (N, C) of its photos among them."""
-    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
-    classes = classifier.class_set(group.names, only=True)
-    return classes, classifier.logits(group.rows, classes)
-
-
-def _zero_shot(bundle: Bundle, group: Group) -> Rows | None:
-    """Cosines (N, C) to the names behind the hand-crafted prompt; None where the bundle has no reference encoder."""
-    reference = bundle.manifest.reference
-    if reference is None:
-        return None
-    return group.rows @ encoded(bundle, REFERENCE_ENCODER, reference.tokenizer, group.names).T
-
-
-def _accuracy(what: str, logits: Rows, labels: npt.NDArray[np.int64], then: float | None) -> Finding:
-    """With a bound where the passport says what it was."""
-    now = _percent(logits, labels)
-    if then is None:
-        return Finding(what, None, now, "noted")
-    lost = max(LOST_POINTS, 2 * float(np.sqrt(now * (100 - now) / len(labels))))
-    return at_least(what, now, then - lost, then)
-
-
-def _percent(logits: Rows, labels: npt.NDArray[np.int64]) -> float:
-    return 100 * float((logits.argmax(axis=1) == labels).mean())

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
+from support.disk import fill_disk
 
 from sar_infer.bank import ClassBank, ClassInfo, add, edits
 from sar_infer.bank.groups import Before
@@ -164,11 +165,7 @@ def test_missing(tmp_path: Path) -> None:
 
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    fill_disk(monkeypatch)
     with pytest.raises(OSError, match="No space"):
         bank(["other"]).save(path)
     assert path.read_bytes() == before

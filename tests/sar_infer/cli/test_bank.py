@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, image_weight, name_rows, write_bundle
+from support.disk import fill_disk
 
 from sar_infer import Classifier, default_bundle
 from sar_infer.bank import ClassBank, ClassInfo
@@ -31,15 +32,7 @@ from sar_infer.server.bank.store import BankStore
 ROOT = Path(__file__).parents[3]
 BANK = Path("mine.safetensors")
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle_path: Path) -> Path:
-    """An empty working folder; the bundle is named by the environment."""
-    monkeypatch.chdir(tmp_path)
-    for key in [key for key in os.environ if key.startswith("SAR_")]:
-        monkeypatch.delenv(key)
-    monkeypatch.setenv("SAR_BUNDLE", str(bundle_path))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def run(*arguments: object, code: int = 0, **settings) -> Result:
@@ -524,11 +517,7 @@ def test_an_interrupt_changes_nothing() -> None:
 def test_a_full_disk_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch) -> None:
     run("add", BANK, "owl")
     before = content()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("sar_infer.files.os.fsync", full)
+    fill_disk(monkeypatch)
     assert "not written (No space left on device); nothing was changed" in refused("add", BANK, "cat", code=1)
     assert content() == before
 

@@ -34,12 +34,8 @@ COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle_path: Path) -> None:
-    """A working folder of its own; the bundle is named by the environment, and so is one worker."""
-    monkeypatch.chdir(tmp_path)
-    for key in [key for key in os.environ if key.startswith("SAR_")]:
-        monkeypatch.delenv(key)
-    monkeypatch.setenv("SAR_BUNDLE", str(bundle_path))
+def _here(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names one worker too."""
     monkeypatch.setenv("SAR_WORKERS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 

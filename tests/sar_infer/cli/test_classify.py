@@ -26,17 +26,13 @@ PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3),
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle_path: Path) -> Path:
-    """A working folder with two good photos and a bad one; the bundle is named by the environment."""
-    monkeypatch.chdir(tmp_path)
-    for key in [key for key in os.environ if key.startswith("SAR_")]:
-        monkeypatch.delenv(key)
-    monkeypatch.setenv("SAR_BUNDLE", str(bundle_path))
-    (tmp_path / "photos").mkdir()
+def folder(here: Path) -> Path:
+    """A working folder with two good photos and a bad one."""
+    Path("photos").mkdir()
     PICTURE.save("photos/a.jpg")
     PICTURE.rotate(90).save("photos/b.png")
     Path("bad.jpg").write_bytes(b"not an image")
-    return tmp_path
+    return here
 
 
 def run(*arguments: str, **settings) -> Result:

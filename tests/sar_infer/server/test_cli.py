@@ -11,9 +11,12 @@ from pathlib import Path
 import httpx2
 import pytest
 from click.testing import CliRunner
+from support.bundles import DIM, reseal
 from support.pictures import jpeg
+from support.precisions import add_precision, variant
 from support.servers import serving
 
+from sar_infer.artefact import Precision, Probe
 from sar_infer.server.cli import main
 
 
@@ -67,6 +70,18 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(
     assert result.returncode == 2, result.stderr
     assert says in result.stderr
     assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_bundle_that_computes_otherwise_than_at_export_is_not_served(bundle_copy: Path, precision: str) -> None:
+    add_precision(bundle_copy, name=False)
+    graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=1.0))
+    reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, (1.0,) + (0.0,) * (DIM - 1)))
+    result = run("--port", "0", "--bundle", str(bundle_copy), "--precision", precision)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert "another vector than at export" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

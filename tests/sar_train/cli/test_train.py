@@ -13,6 +13,7 @@ from support.problems import feature_set
 from support.tiny import VIT, register
 
 from sar_train.cli.train import default_name, main, read_config
+from sar_train.data import counted
 from sar_train.data.features import load_features, save_features
 
 TINY = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
@@ -73,6 +74,16 @@ def test_json_for_machines_and_quiet(photos: Path, novel: str, tmp_path: Path) -
     result = sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run", "--format", "json", "--quiet")
     assert json.loads(result.stdout)["run"] == str(tmp_path / "run")
     assert "epoch" not in result.stderr
+
+
+def test_encoding_photos_shows_how_far_it_is(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counted, "EVERY", 0.0)
+    command = (photos, *TINY, "--no-sar", "--shots", "3", "--save-features", tmp_path / "all.safetensors")
+    result = sar_train(*command, "--out", tmp_path / "run")
+    assert "encoding 9/9 train photos, about 0 s left" in result.stderr
+    assert result.stderr.index("encoding") < result.stderr.index("zero-shot")
+    again = sar_train(*command, "--out", tmp_path / "other" / "run", "--quiet")
+    assert (again.exit_code, "encoding" in again.stderr) == (0, False)
 
 
 def test_features_are_saved_and_read_in_place_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from support.disk import fill_disk
 
 from sar_train.data.files import write_atomic
 from sar_train.errors import DataError
@@ -30,11 +31,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_atomic(path, b"old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    fill_disk(monkeypatch)
     with pytest.raises(DataError, match="No space left on device"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"

@@ -10,6 +10,7 @@ from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
 from sar_train.backbone import Backbone
+from sar_train.data import counted
 from sar_train.data import photo_source as module
 from sar_train.data.coop_layout import load_dataset
 from sar_train.data.folder import load_folder
@@ -121,9 +122,17 @@ def test_a_photo_that_is_gone(dataset: PhotoDataset) -> None:
         PhotoSource(dataset, tiny_backbone()).features("train", [0])
 
 
-def test_no_bar_where_there_is_no_terminal(dataset: PhotoDataset, capsys: pytest.CaptureFixture[str]) -> None:
-    PhotoSource(dataset, tiny_backbone(), progress=True).features("train")
-    assert capsys.readouterr() == ("", "")
+def test_how_many_photos_are_encoded_is_told(dataset: PhotoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counted, "EVERY", 0.0)
+    told: list[str] = []
+    source = PhotoSource(dataset, tiny_backbone(), views=3, tell=told.append)
+    source.features("train")
+    expected = [f"encoding {photos}/10 train photos" for photos in (3, 6, 9, 10)]
+    assert [line.partition(",")[0] for line in told] == expected
+    source.features("train")
+    assert len(told) == len(expected)
+    source.map_pixels("test", range(2), lambda pixels: pixels)
+    assert told[-1].startswith("encoding 2/2 test photos, about 0 s left")
 
 
 @needs_shared

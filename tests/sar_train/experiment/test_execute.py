@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.jobs import job, write_blobs
+from support.blobs import write_blobs
+from support.jobs import job
 
 from sar_train import checkpoint, trainer
 from sar_train.config import RunConfig

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.jobs import job, write_blobs
+from support.blobs import write_blobs
+from support.jobs import job
 
 from sar_train.config import RunConfig
 from sar_train.errors import ConfigError
@@ -167,5 +168,5 @@ def test_no_cluster_is_one_clear_line() -> None:
 
 def test_without_ray_the_install_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'sar-clip\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'sar-clip\[experiment,ray\]'"):
         pools.on_ray("auto", 1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.jobs import job, write_blobs
+from support.blobs import write_blobs
+from support.jobs import job
 from support.photos import write_folder
 
 from sar_train.config import RunConfig
@@ -27,6 +28,8 @@ def test_each_dataset_is_measured_once(config: RunConfig) -> None:
     assert entry["dataset"]["name"] == "blobs"
     assert entry["zero_shot"]["harmonic_mean"] is not None
     assert sum("zero-shot on" in text for text in told) == 1
+    assert sum("photos to learn from" in text for text in told) == 1  # the same for every seed
+    assert sum("opening" in text for text in told) == 2
 
 
 def test_a_known_figure_that_is_missed_stops_before_training(

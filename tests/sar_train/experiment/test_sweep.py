@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.blobs import write_blobs
 from support.folders import listing
-from support.jobs import here, job, write_blobs
+from support.jobs import here, job
 
 from sar_train.config import RunConfig
 from sar_train.experiment import code, sweep

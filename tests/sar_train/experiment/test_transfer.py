@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.jobs import job, write_blobs
+from support.blobs import write_blobs
+from support.jobs import job
 from support.photos import needs_shared, write_folder
 from support.tiny import tiny_backbone
 

@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.bundles import SIZE, reseal, write_bundle
-from support.precisions import add_precision, variant
+from support.bundles import SIZE, image_graph, reseal
+from support.precisions import add_precision, broken, turned, variant
 
 from sar_infer import Classifier
-from sar_infer.artefact import Precision, Probe
+from sar_infer.artefact import IMAGE_ENCODER, Precision, Probe
 from sar_infer.bundle import default_bundle, open_bundle
+from sar_infer.encoders import ImageEncoder
 from sar_infer.errors import BundleError, InputError
+from sar_infer.precision import Asked
 from sar_infer.probe import MIN_COSINE, probe_picture
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine, Floats
@@ -73,71 +76,36 @@ def test_the_bound_tells_pictures_apart(alone: Floats) -> None:
     assert distances.min() > 1000 * BOUND
 
 
-def test_class_sets_are_kept_while_the_bank_is_the_same(bundle_path: Path) -> None:
-    async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), Metrics())
-        bank = engine.bundle.bank
-        first = await engine.class_set({"violet": ("violet",)}, False, bank)
-        assert await engine.class_set({"violet": ("violet",)}, False, bank) is first
-        assert await engine.class_set({"violet": ("violet",)}, True, bank) is not first
-        other = type(bank)(bank.names[:2], bank.embeddings[:2], bank.encoder_digest)
-        whole = await engine.class_set({}, False, other)
-        assert whole.embeddings is other.embeddings
-        assert await engine.class_set({}, False, other) is whole
-        assert await engine.class_set({}, False, bank) is not whole
-        await engine.class_set({"teal": ("teal",)}, False, other)
-        assert [digest for digest, _, _ in engine._sets] == [other.content_digest]
-        engine.close()
-
-    asyncio.run(go())
-
-
-def test_class_sets_that_are_kept_are_limited_by_their_rows(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.server.model.engine._SET_ROWS", 20)
-
-    async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), Metrics())
-        for number in range(12):
-            await engine.class_set({f"name {number}": (f"name {number}",)}, False, engine.bundle.bank)
-        kept = [given[0][0] for _, given, _ in engine._sets]
-        assert kept == [f"name {number}" for number in range(12 - len(kept), 12)]
-        assert sum(len(s.names) for s in engine._sets.values()) <= 20
-        engine.close()
-
-    asyncio.run(go())
-
-
-def test_an_encoder_that_computes_something_else_is_refused(
-    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    picture = probe_picture(Classifier.open(bundle_path).bundle.manifest.preprocess.size, 5)
-    vector = Classifier.open(bundle_path, "cpu").embed_images([picture])[0]
-    path = write_bundle(tmp_path / "probed", probe=Probe(5, tuple(vector.tolist())))
-    Engine.open(Settings(bundle=path, device="cpu"), Metrics()).close()
-    honest = Classifier.encode
-    monkeypatch.setattr(Classifier, "encode", lambda self, pixels: honest(self, pixels)[:, ::-1])
-    with pytest.raises(BundleError, match="another vector than at export"):
-        Engine.open(Settings(bundle=path, device="cpu"), Metrics())
-    monkeypatch.setattr(Classifier, "encode", lambda self, pixels: honest(self, pixels) * np.float32(np.nan))
-    for bundle in (path, bundle_path):
+def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -> None:
+    vector = Classifier.open(bundle_copy, "cpu").embed_images([probe_picture(SIZE, 5)])[0]
+    probe = Probe(5, tuple(vector.tolist()))
+    reseal(bundle_copy, probe=probe)
+    Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics()).close()
+    onnx.save(turned(image_graph(), "weight"), bundle_copy / IMAGE_ENCODER)
+    reseal(bundle_copy, probe=probe)
+    with pytest.raises(BundleError, match=r"image_encoder\.onnx: .*another vector than at export .*is broken"):
+        Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics())
+    onnx.save(broken(image_graph(), "weight"), bundle_copy / IMAGE_ENCODER)
+    for known in (probe, None):
+        reseal(bundle_copy, probe=known)
         with pytest.raises(BundleError, match="cosine nan"):
-            Engine.open(Settings(bundle=bundle, device="cpu"), Metrics())
+            Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics())
 
 
-def test_callers_who_ask_for_the_same_new_names_wait_for_one_encoding(bundle_path: Path) -> None:
-    async def go() -> None:
-        metrics = Metrics()
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), metrics)
-        names = {f"new {number}": (f"new {number}",) for number in range(20)}
-        gone = asyncio.ensure_future(engine.class_set(names, True, engine.bundle.bank))
-        await asyncio.sleep(0)
-        gone.cancel()
-        sets = await asyncio.gather(*(engine.class_set(names, True, engine.bundle.bank) for _ in range(5)))
-        assert all(found is sets[0] for found in sets)
-        assert metrics.registry.get_sample_value("sar_names_embedded_total") == 20
-        engine.close()
-
-    asyncio.run(go())
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_opening_runs_the_probe_once(bundle_copy: Path, precision: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_precision(bundle_copy)
+    vector = Classifier.open(bundle_copy, "cpu", precision=precision).embed_images([probe_picture(SIZE, 5)])[0]
+    graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=1.0))
+    reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, tuple(vector.tolist())))
+    encode, seen = ImageEncoder.encode, []
+    monkeypatch.setattr(ImageEncoder, "encode", lambda self, pixels: seen.append(len(pixels)) or encode(self, pixels))
+    settings = Settings(bundle=bundle_copy, device="cpu", precision=precision, workers=1, max_batch=2)
+    engine = Engine.open(settings, Metrics())
+    assert seen == [1]
+    assert asyncio.run(engine.probe()) == pytest.approx(1)
+    assert seen == [1, 1]
+    engine.close()
 
 
 def test_an_error_waits_for_the_other_pictures_of_its_call(bundle_path: Path) -> None:

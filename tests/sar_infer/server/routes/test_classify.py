@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,13 +16,6 @@ from sar_infer import Classifier, Client, InputError, Judging
 from sar_infer.server.settings import Limits, Settings
 
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
-
-
-@pytest.fixture(scope="module")
-def server(bundle_path: Path) -> Iterator[Local]:
-    limits = Limits(images=3, classes=5, pixels=1_000_000)
-    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as local:
-        yield local
 
 
 @pytest.fixture(scope="module")

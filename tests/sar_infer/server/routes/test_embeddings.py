@@ -13,7 +13,7 @@ from support.pictures import jpeg
 from support.servers import Local, local_server
 
 from sar_infer import Classifier
-from sar_infer.server.settings import Limits, Settings
+from sar_infer.server.settings import Settings
 from sar_infer.tokenizer import encode_name
 
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
@@ -22,13 +22,6 @@ IMAGE = {"modality": "image"}
 
 def text(picture: bytes, uri: bool = False) -> str:
     return "data:image/jpeg;base64," * uri + base64.b64encode(picture).decode()
-
-
-@pytest.fixture(scope="module")
-def server(bundle_path: Path) -> Iterator[Local]:
-    limits = Limits(images=3, classes=5, pixels=1_000_000)
-    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as local:
-        yield local
 
 
 @pytest.fixture(scope="module")

@@ -19,18 +19,11 @@ from sar_infer.images import load_rgb
 from sar_infer.preprocess import to_input
 from sar_infer.server.oip import inference
 from sar_infer.server.service import Readiness
-from sar_infer.server.settings import Limits, Settings
+from sar_infer.server.settings import Settings
 
 triton = pytest.importorskip("tritonclient.http")
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
 INFER = "/v2/models/tiny/infer"
-
-
-@pytest.fixture(scope="module")
-def server(bundle_path: Path) -> Iterator[Local]:
-    limits = Limits(images=3, classes=5, pixels=1_000_000)
-    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as local:
-        yield local
 
 
 @pytest.fixture(scope="module")

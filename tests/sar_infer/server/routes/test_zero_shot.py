@@ -1,28 +1,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from support.pictures import jpeg
-from support.servers import Local, local_server
+from support.servers import Local
 
 from sar_infer import Classifier
-from sar_infer.server.settings import Limits, Settings
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 PATH = "/v1/zero-shot-image-classification"
 RED = jpeg(colour=(220, 20, 20))
 LABELS = ["violet", "red", "grey thing"]
-
-
-@pytest.fixture(scope="module")
-def server(bundle_path: Path) -> Iterator[Local]:
-    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=Limits(classes=5))) as local:
-        yield local
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from support.jobs import here, write_blobs
+from support.blobs import write_blobs
+from support.jobs import here
 from support.photos import needs_shared, write_folder
 from support.tiny import VIT
 

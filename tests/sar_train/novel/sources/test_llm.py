@@ -7,13 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+from support.blobs import write_blobs
 from support.llm import KEY, MODEL, Reply, serve
-from support.problems import feature_set
-from support.tiny import VIT, register
 
-from sar_train import backbone, trainer
-from sar_train.config import RunConfig
-from sar_train.data.features import save_features
+from sar_train import trainer
 from sar_train.errors import ConfigError, DataError
 from sar_train.novel import NovelNames, Options, novel_names, open_source
 
@@ -114,20 +111,8 @@ def test_what_is_missing_is_said_before_anything_is_asked(options: Options, word
 
 
 def test_a_run_keeps_the_model_and_its_names_and_no_key(tmp_path: Path) -> None:
-    register()
-    save_features(feature_set(), tmp_path / "blobs.safetensors")
-    config = RunConfig(
-        data=str(tmp_path / "blobs.safetensors"),
-        backbone=VIT,
-        pretrained=backbone.RANDOM,
-        novel="llm",
-        novel_count=3,
-        llm_model=MODEL,
-        shots=2,
-        epochs=1,
-        batch_size=4,
-        cache_dir=str(tmp_path / "cache"),
-    )
+    asked = {"novel": "llm", "novel_count": 3, "llm_model": MODEL}
+    config = dataclasses.replace(write_blobs(tmp_path), cache_dir=str(tmp_path / "cache"), **asked)
     with serve(Reply("zebra\nmoose\nlynx")) as stub:
         record = trainer.run(dataclasses.replace(config, llm_url=stub.url), tmp_path / "first").record
     expected = {"source": "llm", "count": 3, "overlap": 0, "model": f"{MODEL}-2026-11-25"}

@@ -1,0 +1,108 @@
+"""JSON taken strictly: read into the types that dataclasses state, with nothing converted and nothing left over.
+
+``canonical_digest`` is what a value's JSON is known by, whatever its layout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sar_infer.errors import BundleError
+
+
+def read_sealed(text: str, source: str) -> tuple[dict[str, Any], str]:
+    """A JSON object, and the digest of all of it but its ``digest``.
+
+    Raises:
+        BundleError: the text is not JSON, or no object.
+    """
+    try:
+        data = json.loads(text, parse_constant=_refuse)
+        if isinstance(data, dict):
+            return data, canonical_digest({key: value for key, value in data.items() if key != "digest"})
+    except (ValueError, RecursionError) as error:  # a lone surrogate, which has no UTF-8, is a ValueError too
+        raise BundleError(f"{source}: not valid JSON ({error})") from None
+    raise BundleError(f"{source}: expected a JSON object, got {type(data).__name__}")
+
+
+def build(kind: Any, value: Any, source: str) -> Any:
+    """Parsed JSON as the annotated type: dataclasses, tuples, mappings and plain values.
+
+    Raises:
+        BundleError: a field is missing, unknown or of another type; names the source and the field.
+    """
+    return _build(kind, value, source, "")
+
+
+def canonical_digest(content: Any) -> str:
+    """SHA-256 (hex) of a value's JSON with sorted keys and no white space."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number of JSON")
+
+
+def _build(kind: Any, value: Any, source: str, where: str) -> Any:
+    """Turn parsed JSON into the annotated type, or raise BundleError naming the field."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, source, where)
+    if origin in (types.UnionType, typing.Union):
+        options = [a for a in arguments if a is not type(None)]
+        return None if value is None else _build(options[0], value, source, where)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(kinds) == len(value):
+            return tuple(
+                _build(k, v, source, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
+            )
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _build(arguments[1], item, source, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        return float(value)
+    if kind in (bool, int, str) and type(value) is kind:
+        return value
+    expected = (
+        f"one of {', '.join(map(repr, arguments))}" if origin is Literal else getattr(kind, "__name__", str(kind))
+    )
+    raise _mismatch(source, where, expected, value)
+
+
+def _mismatch(source: str, where: str, expected: str, value: Any) -> BundleError:
+    place = where.lstrip(".") or "at the top"
+    return BundleError(f"{source}: field {place}: expected {expected}, got {value!r:.80}")
+
+
+@functools.cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _build_dataclass(kind: Any, value: Any, source: str, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise _mismatch(source, where, "an object", value)
+    hints = _hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(value.keys() - fields.keys())
+    required = {
+        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - value.keys())
+    if missing or unknown:
+        what = "missing" if missing else "unknown"
+        raise BundleError(f"{source}: {what} field {where.lstrip('.') + '.' if where else ''}{(missing or unknown)[0]}")
+    return kind(**{name: _build(hints[name], item, source, f"{where}.{name}") for name, item in value.items()})

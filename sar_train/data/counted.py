@@ -1,0 +1,31 @@
+"""How far long work is: a line now and then, to whoever asked to be told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+Tell = Callable[[str], None]
+EVERY = 1.0
+"""Seconds between two lines; what takes less says nothing."""
+
+
+def counter(tell: Tell, what: str, total: int) -> Callable[[int], None]:
+    """A function to be called with the number that is done by now, at the end with ``total``.
+
+    Args:
+        tell: gets lines such as ``encoding 640/5,640 train photos, about 34 s left``.
+        what: the line with ``{}`` for the numbers, such as ``encoding {} train photos``.
+        total: how many there are.
+    """
+    began = told = time.monotonic()
+
+    def count(done: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= EVERY or (done == total and told > began):
+            told = now
+            left = (now - began) / done * (total - done)
+            tell(f"{what.format(f'{done:,}/{total:,}')}, about {left:.0f} s left")
+
+    return count

@@ -1,0 +1,18 @@
+"""A server in this process, with limits that tests can reach; a test that needs another starts its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.servers import Local, local_server
+
+from sar_infer.server.settings import Limits, Settings
+
+
+@pytest.fixture(scope="module")
+def server(bundle_path: Path) -> Iterator[Local]:
+    limits = Limits(images=3, classes=5, pixels=1_000_000)
+    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as local:
+        yield local

@@ -1,0 +1,50 @@
+"""What a long command shows, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from sar_train.cli.progress import Progress
+
+
+def shown(lines: list[str], capsys: pytest.CaptureFixture[str], *, quiet: bool = False) -> str:
+    show = Progress(quiet=quiet)
+    for line in lines:
+        show(line)
+    show.close()
+    return capsys.readouterr().err
+
+
+def encoding(total: int, step: int) -> list[str]:
+    return [f"encoding {done:,}/{total:,} train photos" for done in range(step, total + 1, step)]
+
+
+def test_a_log_gets_a_line_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    found = shown([*encoding(5000, 8), *encoding(50, 1), "zero-shot: 60 %"], capsys).splitlines()
+    assert found[:3] == [f"encoding {done}/5,000 train photos" for done in ("8", "504", "1,000")]
+    assert found[10] == "encoding 5,000/5,000 train photos"
+    assert found[11:] == [
+        *[f"encoding {done}/50 train photos" for done in (1, *range(5, 51, 5))],
+        "zero-shot: 60 %",
+    ]
+
+
+def test_a_log_gets_every_epoch_of_a_few(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"epoch {epoch}/3  loss 1.0" for epoch in (1, 2, 3)]
+    assert shown(lines, capsys).splitlines() == lines
+
+
+def test_a_terminal_has_one_line_that_is_rewritten(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    found = shown([*encoding(4, 1), "zero-shot: 60 %", "epoch 1/1  loss 1.0"], capsys)
+    passing, line, last, end = found.split("\n")
+    assert [part.rstrip() for part in passing.split("\r")] == ["", *encoding(4, 1)]
+    assert (line, last.strip(), end) == ("zero-shot: 60 %", "epoch 1/1  loss 1.0", "")
+
+
+def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown([*encoding(4, 1), "zero-shot: 60 %"], capsys, quiet=True) == ""
