@@ -1,8 +1,9 @@
-"""Floating point operations of one image, counted from the ONNX graph: two for each multiply-add of the products.
+"""Floating point operations of one image: two for each multiply-add of the products, of an ONNX graph or of open_clip.
 
-MatMul, Gemm and Conv are counted, which hold all but a few in a hundred; the rest is left out, so shares of the peak
-that are made with this number are, if anything, too low. Shapes are those that occur: the graph runs once with one
-image, since shape inference gives up at the first Reshape whose target is computed.
+In a graph MatMul, Gemm and Conv are counted, which hold all but a few in a hundred; the rest is left out, so shares of
+the peak that are made with this number are, if anything, too low. Shapes are those that occur: the graph runs once with
+one image, since shape inference gives up at the first Reshape whose target is computed. The two numbers differ where a
+graph leaves out what nobody reads, as the last layer of a vision transformer but for its class token.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sar_train import backbone
 
 Shape = tuple[int, ...]
 PRODUCTS = ("MatMul", "Gemm", "Conv")
@@ -25,6 +30,16 @@ def flops_per_image(path: Path) -> int:
     products = [node for node in model.graph.node if node.op_type in PRODUCTS]
     shapes = _shapes(model, {name for node in products for name in (*node.input[:2], node.output[0])})
     return sum(_node(node, shapes) for node in products)
+
+
+def flops_of_open_clip(name: str, pretrained: str | None) -> int:
+    """Of the image side of a model, as torch counts them."""
+    held = backbone.load(name, pretrained)
+    for weight in held.model.parameters():
+        weight.requires_grad_(True)  # without gradients torch takes an attention in one piece that it does not count
+    with FlopCounterMode(display=False) as counter:
+        held.model.encode_image(torch.zeros(1, 3, held.preprocess.size, held.preprocess.size))
+    return int(counter.get_total_flops())
 
 
 def _shapes(model: onnx.ModelProto, names: set[str]) -> Mapping[str, Shape]:

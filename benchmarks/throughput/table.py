@@ -34,7 +34,7 @@ def _rows(results: dict[str, Any]) -> Iterator[str]:
         for cores, found in model["cores"].items():
             peak = max(results["peaks"][cores][kind] for kind in ("numpy", "torch", "onnxruntime"))
             for contender, setting in found["chosen"].items():
-                yield _row([name, cores, contender, setting], found["rounds"], model["flops"], peak)
+                yield _row([name, cores, contender, setting], found["rounds"], model["flops"][contender], peak)
 
 
 def _row(words: list[str], rounds: list[dict[str, Any]], flops: float, peak: float) -> str:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.throughput.flops import flops_per_image
+from benchmarks.throughput.flops import flops_of_open_clip, flops_per_image
 
 
 def graph(path: Path, nodes: list[onnx.NodeProto], shape: list[int], weights: dict[str, tuple[int, ...]]) -> Path:
@@ -51,3 +51,8 @@ def test_computed_shapes_are_followed_and_other_nodes_cost_nothing(tmp_path: Pat
         helper.make_node("Relu", ["c"], ["y"]),
     ]
     assert flops_per_image(graph(tmp_path / "g.onnx", nodes, [6, 4], {})) == 2 * 6 * 6 * 4
+
+
+def test_torch_and_the_graph_agree_on_the_shipped_model() -> None:
+    bundle = Path(__file__).parents[2] / "exports" / "mini"
+    assert flops_of_open_clip("sar-mini", None) == flops_per_image(bundle / "image_encoder.onnx")

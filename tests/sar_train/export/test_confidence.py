@@ -125,7 +125,9 @@ def test_known_and_new_photos_are_told_apart_as_the_passport_says(bundle: Path) 
 def test_what_a_user_is_shown(bundle: Path) -> None:
     opened = open_bundle(bundle)
     shown = report(bundle, opened.manifest, len(BASE))
-    assert f"confidence temperature {opened.manifest.temperature:.3f}, fitted on 160 photos, measured on 160" in shown
+    assert f"confidence temperature {opened.manifest.temperature:.3f}" in shown
+    assert "fitted on 160 photos, measured on 160 others" in shown
+    assert ("did not help" in shown) == (opened.manifest.temperature == 1)
     assert "calibration error" in shown
     assert "temperature" in describe(opened)
 

@@ -65,7 +65,7 @@ def test_smaller_graphs_beside_the_same_encoder(exported: Path, photos: Photos, 
     pictures = list(photos.judging)
     full, small = (Classifier(bundle, device="cpu", precision=p).embed_images(pictures) for p in ("fp32", "int8"))
     figures = bundle.manifest.precisions["int8"].image
-    assert (full * small).sum(1).min() == pytest.approx(figures.min_cosine, abs=1e-5)
+    assert (full * small).sum(1).min() == pytest.approx(figures.min_cosine, abs=1e-4)  # scales are those of a batch
 
 
 def test_what_misses_its_gate_is_left_out(exported: Path, photos: Photos, tmp_path: Path) -> None:
