@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sar_train import backbone
@@ -37,7 +38,7 @@ def flops_of_open_clip(name: str, pretrained: str | None) -> int:
     held = backbone.load(name, pretrained)
     for weight in held.model.parameters():
         weight.requires_grad_(True)  # without gradients torch takes an attention in one piece that it does not count
-    with FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         held.model.encode_image(torch.zeros(1, 3, held.preprocess.size, held.preprocess.size))
     return int(counter.get_total_flops())
 

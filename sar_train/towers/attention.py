@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of shared positions in one layer, each (heads, P, W / heads)."""
@@ -26,7 +26,7 @@ def project(block: nn.Module, x: Tensor) -> Tensor:
 
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """(B, T, 3 W) to three (B, heads, T, W / heads)."""
-    query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))
     return query, key, value
 
 
@@ -73,12 +73,14 @@ def finish_block(block: nn.Module, x: Tensor, mixed: Tensor) -> Tensor:
 def full_block(block: nn.Module, x: Tensor, queries: int) -> Tensor:
     """One block without a mask on (N, T, W); only the first ``queries`` positions are carried on, (N, Q, W).
 
-    Products are of matrices: in a graph, a product of two matrices and a bias is one operator, of more dimensions two.
+    Written for the graph that it becomes: a product of two matrices and a bias is one operator, with more dimensions it
+    is two, and torch's own attention becomes a dozen.
     """
     attention: nn.MultiheadAttention = block.attn  # type: ignore[assignment]
     qkv = project(block, x.flatten(0, 1)).unflatten(0, x.shape[:2])
     query, key, value = split_heads(qkv, attention.num_heads)
-    mixed = scaled_dot_product_attention(query[:, :, :queries], key, value).transpose(1, 2)
+    scores = query[:, :, :queries] / math.sqrt(query.shape[-1]) @ key.transpose(-2, -1)
+    mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
     kept = x[:, :queries]
-    finished = finish_block(block, kept.flatten(0, 1), mixed.flatten(2).flatten(0, 1))
+    finished = finish_block(block, kept.flatten(0, 1), mixed.flatten(0, 1))
     return finished.unflatten(0, kept.shape[:2])

@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from support.exported import moved, reference_images
 from support.tiny import RESNET, VIT, tiny_backbone
 
+from benchmarks.throughput.flops import flops_of_open_clip, flops_per_image
 from sar_train import backbone as backbones
 from sar_train.export.compact import compact
 from sar_train.export.fixed import handcrafted
@@ -36,6 +38,16 @@ def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
 
 def test_image_prompts_are_inside(tmp_path: Path) -> None:
     check(moved("promptsrc", n_ctx_image=3), tmp_path, (1, 2, 7, 33))
+
+
+def test_the_last_layer_of_a_vision_transformer_computes_the_class_token_alone(tmp_path: Path) -> None:
+    backbone, path = tiny_backbone(VIT), tmp_path / "image_encoder.onnx"
+    onnx.save(export_image_encoder(handcrafted(backbone, "a {}.")), path)
+    visual = backbone.model.visual
+    tokens, width = visual.positional_embedding.shape
+    spared = 2 * (tokens - 1) * width * (width + 8 * width)  # projection behind attention, and the MLP
+    mixing = 2 * 2 * (tokens - 1) * tokens * width  # scores, and sums of values
+    assert flops_of_open_clip(VIT, backbones.RANDOM) - flops_per_image(path) == spared + mixing
 
 
 @pytest.mark.slow
