@@ -63,12 +63,12 @@ def run(*arguments: str | Path) -> dict[str, Any]:
         return summary
 
 
-def milliseconds(bundle: Path, some: list[Path]) -> dict[str, float]:
+def milliseconds(bundle: Path, precision: Any, some: list[Path]) -> dict[str, float]:
     """CPU time of one thread an image: from a file to the encoder's input, through the encoder, to the ranking."""
     from sar_infer import Classifier
     from sar_infer.decoding import decode_picture
 
-    classifier = Classifier.open(bundle, threads=1)
+    classifier = Classifier.open(bundle, threads=1, precision=precision)
     classifier.start()
     judge, found = classifier.judge(classifier.class_set(), 5), {}
     start = time.process_time()
@@ -85,8 +85,8 @@ def milliseconds(bundle: Path, some: list[Path]) -> dict[str, float]:
 
 
 def measure(bundles: list[Path], some: list[Path], images: int, target: Path | None) -> None:
-    """Print, and perhaps keep, rates of every bundle with one process and with one a core."""
-    found: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "images": images, "bundles": {}}
+    """Print, and perhaps keep, rates of every form of every bundle with one process and with one a core."""
+    found: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "images": images, "encoders": {}}
     with tempfile.TemporaryDirectory() as scratch:
         names, tars = Path(scratch) / "all.txt", Path(scratch)
         names.write_text("\n".join(str(path) for path in islice(cycle(some), images)))
@@ -95,14 +95,17 @@ def measure(bundles: list[Path], some: list[Path], images: int, target: Path | N
                 for index, path in enumerate(islice(cycle(some), number, images, 4)):
                     tar.add(path, f"{index:06}{path.suffix}")
         for bundle in bundles:
-            backbone = json.loads((bundle / "manifest.json").read_text())["backbone"]
-            result = found["bundles"][backbone] = {"milliseconds": milliseconds(bundle, some[:200]), "rates": {}}
-            for workers in sorted({1, found["cores"]}):
-                for kind, source in (("list", names), ("tars", tars / "{0..3}.tar")):
-                    rate = run(source, "--bundle", bundle, "--workers", str(workers))["rate"]
-                    result["rates"][f"{kind}, {workers}"] = rate
-                    print(f"{backbone:<12} {kind}, {workers} processes: {rate:8.1f} images a second", flush=True)
-            print(f"{backbone:<12} {result['milliseconds']}")
+            manifest = json.loads((bundle / "manifest.json").read_text())
+            for precision in ("fp32", *manifest["precisions"]):
+                encoder = f"{manifest['backbone']} {precision}"
+                result = found["encoders"][encoder] = {"milliseconds": milliseconds(bundle, precision, some[:200])}
+                result["rates"] = {}
+                for workers in sorted({1, found["cores"]}):
+                    for kind, source in (("list", names), ("tars", tars / "{0..3}.tar")):
+                        options = ("--bundle", bundle, "--precision", precision, "--workers", str(workers))
+                        rate = result["rates"][f"{kind}, {workers}"] = run(source, *options)["rate"]
+                        print(f"{encoder:<14} {kind}, {workers} processes: {rate:8.1f} images a second", flush=True)
+                print(f"{encoder:<14} {result['milliseconds']}")
     if target is not None:
         target.write_text(json.dumps(found, indent=2) + "\n")
 
@@ -142,20 +145,21 @@ def cost(given: argparse.Namespace) -> None:
     price = given.core_hour_price
     print(f"| encoder | images a second, {cores} cores | a core | core hours | at {price} each | on 64 cores |")
     print("|---|---|---|---|---|---|")
-    for backbone, result in found["bundles"].items():
+    for encoder, result in found["encoders"].items():
         rate = result["rates"][f"list, {cores}"]
         hours = count / (rate / cores) / 3600
         days = hours / 64 / 24
         print(
-            f"| {backbone} | {rate:.1f} | {rate / cores:.1f} | {hours:,.0f} | {hours * price:,.0f} | {days:.1f} days |"
+            f"| {encoder} | {rate:.1f} | {rate / cores:.1f} | {hours:,.0f} | {hours * price:,.0f} | {days:.1f} days |"
         )
     share, of_gpu = given.utilisation, given.gpu_hour_price
     print(
         f"\n| encoder | an H100 at {share:.0%} of its peak (reckoned) | cores that decode for it | hours | together |"
     )
     print("|---|---|---|---|---|")
-    for backbone, result in found["bundles"].items():
-        if backbone in OPERATIONS:
+    for encoder, result in found["encoders"].items():
+        backbone, precision = encoder.split()
+        if backbone in OPERATIONS and precision == "fp32":
             rate = H100_PEAK * share / OPERATIONS[backbone]
             feeding = math.ceil(rate * (result["milliseconds"]["decode"] + result["milliseconds"]["rank"]) / 1000)
             hours = count / rate / 3600

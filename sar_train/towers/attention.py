@@ -82,5 +82,4 @@ def full_block(block: nn.Module, x: Tensor, queries: int) -> Tensor:
     scores = query[:, :, :queries] / math.sqrt(query.shape[-1]) @ key.transpose(-2, -1)
     mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
     kept = x[:, :queries]
-    finished: Tensor = finish_block(block, kept.flatten(0, 1), mixed.flatten(0, 1))
-    return finished.unflatten(0, kept.shape[:2])
+    return finish_block(block, kept.flatten(0, 1), mixed.flatten(0, 1)).view(kept.shape)
