@@ -19,6 +19,8 @@ from sar_infer.results import PLAIN, Explanation, ImageResult, Judging, Predicti
 from sar_infer.scoring import finite
 
 _NEAREST = 3
+_GIVE_ONE = "give a threshold (--threshold X), or leave unknown out"
+_CALIBRATE = "train with 50 or more held-out photos (docs/confidence.md), or leave coverage out"
 _NO_LIMIT = "cannot be told: no threshold for this class"
 
 
@@ -151,7 +153,7 @@ def _limit(manifest: Manifest, classes: ClassSet, judging: Judging) -> float | N
         return manifest.thresholds[judging.unknown]
     if classes.thresholds is None and not _has_background(classes):
         why = "is calibrated for its head's classes alone" if manifest.thresholds else "was not calibrated"
-        raise InputError(f"unknown by {judging.unknown}: this bundle {why}; give a threshold, or leave unknown out")
+        raise InputError(f"unknown by {judging.unknown}: this bundle {why}; {_GIVE_ONE}")
     return None
 
 
@@ -166,7 +168,7 @@ def _least(manifest: Manifest, classes: ClassSet, coverage: float) -> float:
         offered = ", ".join(manifest.conformal)
         raise InputError(
             f"coverage {coverage:g}: "
-            + (f"this bundle has {offered}" if offered else "this bundle was not calibrated, so it has none")
+            + (f"this bundle has {offered}" if offered else f"this bundle was not calibrated; {_CALIBRATE}")
         )
     flags = classes.calibrated
     if flags is None or not flags.all() or len(classes.names) != len(manifest.calibrated):

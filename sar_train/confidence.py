@@ -78,6 +78,20 @@ class Fitted:
         return cls(**{**stored, "measured": Calibration(**stored["measured"])})
 
 
+def not_calibrated(held_out: int | None) -> str:
+    """Why there is nothing to judge answers by, in one line.
+
+    Args:
+        held_out: photos that it could be fitted on; None where an older record does not say.
+    """
+    said = "scores are not calibrated"
+    if held_out is None:
+        return said
+    if held_out < LEAST_PHOTOS:
+        return f"{said}: {held_out} held-out photos of the trained classes, {LEAST_PHOTOS} are needed"
+    return f"{said}: no temperature can be told from {held_out} held-out photos of the trained classes"
+
+
 @dataclass(frozen=True)
 class _Rule:
     """What is fitted; applied to the logits of any photos."""

@@ -80,10 +80,12 @@ class Results:
 
 def dataset_entry(setting: Setting) -> dict[str, Any]:
     """What a run learned from and was judged on."""
+    held_out = [part for part in (setting.judge.base, setting.held) if part is not None]
     return {
         "name": setting.source.name,
         "classes": list(setting.problem.class_names),
         "photos": len(setting.problem.labels),
+        "held_out": sum(len(part.labels) for part in held_out),
         "judged_on": setting.plan.split,
         "new_classes": [setting.source.class_names[label] for label in setting.plan.new],
         "split_origin": setting.source.split_origin,

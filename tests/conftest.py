@@ -1,8 +1,9 @@
-"""A real browser, headless Chromium, for tests of pages: the server's, and those of the documentation."""
+"""What tests of several folders need: a real browser for pages, and Ctrl-C for the processes that they start."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,12 @@ QUIET = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-quic", "--disable-dev-shm-usage",
 )  # fmt: skip
+
+
+def pytest_configure() -> None:
+    """A shell gives its background processes an ignored SIGINT, which those that tests interrupt would inherit."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
+from sar_infer.bank.adding import add
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.groups import before
 from sar_infer.bank.history import Stack, Undo, recorded
 from sar_infer.bank.info import PLAIN, ClassInfo
-from sar_infer.bank.steps import listed, next_step, set_info, with_step
+from sar_infer.bank.steps import listed, next_step, set_info, utc_now, with_step
 from sar_infer.errors import ClassNameError
 from sar_infer.names import name_key
 from sar_infer.packed_names import PackedNames
@@ -45,34 +47,50 @@ def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
     )
 
 
-def rename(bank: ClassBank, old: str, new: str, *, by: str = "") -> ClassBank:
-    """Give a class another name; it keeps its place, its row, and the phrases that this was made from.
+def rename(
+    bank: ClassBank, old: str, new: str, row: npt.NDArray[np.float32] | None = None, *, by: str = ""
+) -> ClassBank:
+    """Give a class another name; it keeps its place, and its row with the phrases that this was made from, or gets one.
 
     Args:
         bank: Which bank.
         old: Name or alias of the class.
         new: Its name from now on; an alias of its own stops being one.
+        row: (D,) float32, the unit row of the new name, to take the place of the one that the class has.
         by: See above.
 
     Raises:
-        ClassNameError: there is no such class, or another one has the new name.
+        ClassNameError: there is no such class, another one has the new name, or this is empty.
+        BankError: the row is unsound.
     """
-    row = bank.lookup.find(old)
-    name, owner = bank.names[row], bank.lookup.get(new)
-    if name == new:
-        return bank
-    if owner not in (None, row):
-        raise ClassNameError(f"{new!r} already stands for class {bank.names[owner]!r}")
+    place = bank.lookup.find(old)
+    name, owner = bank.names[place], bank.lookup.get(new)
     was = bank.info.get(name, PLAIN)
+    if not new.strip():
+        raise ClassNameError("the new name is empty")
+    if name == new:
+        plain = {name: dataclasses.replace(was, phrases=())}
+        return bank if row is None else add(bank, [name], row[np.newaxis], plain, by=by)
+    if owner not in (None, place):
+        raise ClassNameError(f"{new!r} already stands for class {bank.names[owner]!r}")
     phrases = was.phrases or (name,)
     aliases = tuple(alias for alias in was.aliases if name_key(alias) != name_key(new))
     renamed = dataclasses.replace(was, phrases=() if phrases == (new,) else phrases, aliases=aliases)
+    if row is not None:
+        renamed = dataclasses.replace(renamed, phrases=(), added=utc_now())
     info = dict(bank.info)
-    undo = Undo(renamed={new: name}, info=before({row: info.pop(name, None)}))
+    undo = Undo(replaced=int(row is not None), renamed={new: name}, info=before({place: info.pop(name, None)}))
     set_info(info, new, renamed)
     names = list(bank.names)
-    names[row] = new
-    return with_step(bank, "rename", f"renamed {name!r} to {new!r}", by, undo, names=names, info=info)
+    names[place] = new
+    summary = f"renamed {name!r} to {new!r}"
+    if row is None:
+        return with_step(bank, "rename", summary, by, undo, names=names, info=info)
+    gone = Stack(PackedNames.of([name]), bank.embeddings[[place]], np.array([place], dtype=np.int64))
+    rows = bank.embeddings.copy()
+    rows[place] = row
+    summary += ", embedded anew"
+    return with_step(bank, "rename", summary, by, undo, gone, names=names, embeddings=rows, info=info)
 
 
 def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") -> ClassBank:

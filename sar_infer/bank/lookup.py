@@ -90,6 +90,10 @@ class Lookup:
     def _add_alias(self, alias: str, row: int) -> None:
         key = name_key(alias)
         owner = self._rows.get(key, self._aliases.get(key))
+        if owner == row:
+            raise BankError(
+                f"alias {alias!r} already stands for class {self._names[row]!r} itself; case and space do not count"
+            )
         if owner is not None:
             name, other = self._names[row], self._names[owner]
             raise BankError(f"alias {alias!r} of class {name!r} already stands for class {other!r}")

@@ -16,6 +16,7 @@ from sar_infer.errors import BankError, ClassNameError
 from sar_infer.names import name_key
 
 Conflict = Literal["keep", "take", "refuse"]
+_CHOOSE = "choose the bank's or the other's with --conflict keep|take"
 
 
 def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, by: str = "") -> ClassBank:
@@ -33,7 +34,7 @@ def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, b
         by: Who or what adds them, such as a command line.
 
     Raises:
-        ClassNameError: a conflict is refused.
+        ClassNameError: conflicts are refused; it says how many there are.
         BankError: the other bank belongs to another encoder, or is damaged.
     """
     if other.verified().encoder_digest != bank.encoder_digest:
@@ -43,6 +44,7 @@ def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, b
     places = _matches(bank, other)
     rows: dict[str, int] = {}  # of the other bank, by the name in the merged one
     info: dict[str, ClassInfo] = {}
+    clashes: dict[str, str] = {}  # what differs, by the other bank's name
     spelled = {name: name if (place := places[name]) is None else bank.names[place] for name in other.names}
     for number, (name, place) in enumerate(places.items()):
         theirs, ours = other.info.get(name, PLAIN), bank.info.get(spelled[name], PLAIN)
@@ -50,16 +52,17 @@ def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, b
             rows[name], info[name] = number, theirs
             continue
         same = same_row(bank.embeddings[place], other.embeddings[number])
-        if conflict == "refuse":
-            _check(name, ours, theirs, same=same)
+        if conflict == "refuse" and (what := _clash(ours, theirs, same=same)):
+            clashes[name] = what
         if not same and conflict == "take":
             rows[spelled[name]] = number
         both = _united(ours, theirs, same=same, take=conflict == "take")
         if both != ours:
             info[spelled[name]] = both
+    _refuse(clashes)
     gone = _settle(bank, other, info, spelled.__getitem__, take=conflict == "take")
     if gone and conflict == "refuse":
-        raise ClassNameError(f"alias {gone[0]!r} stands for different classes; keep the bank's or take the other's")
+        raise ClassNameError(f"alias {gone[0]!r} stands for different classes; {_CHOOSE}")
     return _put(bank, other, rows, info, by, f", dropped aliases {listed(gone)}" if gone else "")
 
 
@@ -79,12 +82,20 @@ def _matches(bank: ClassBank, other: ClassBank) -> dict[str, int | None]:
     return places
 
 
-def _check(name: str, ours: ClassInfo, theirs: ClassInfo, *, same: bool) -> None:
-    """Refuse what only a choice can settle."""
-    thresholds = {ours.threshold, theirs.threshold} - {None}
-    what = "rows" if not same else "thresholds" if len(thresholds) > 1 else "background flags"
-    if not same or len(thresholds) > 1 or ours.background != theirs.background:
-        raise ClassNameError(f"both banks have class {name!r}, with different {what}; keep one or take the other")
+def _clash(ours: ClassInfo, theirs: ClassInfo, *, same: bool) -> str | None:
+    """What differs that only a choice can settle."""
+    if not same:
+        return "rows"
+    if len({ours.threshold, theirs.threshold} - {None}) > 1:
+        return "thresholds"
+    return "background flags" if ours.background != theirs.background else None
+
+
+def _refuse(clashes: Mapping[str, str]) -> None:
+    """Stop where there are any."""
+    for name, what in clashes.items():
+        count = "1 class conflicts" if len(clashes) == 1 else f"{len(clashes):,} classes conflict"
+        raise ClassNameError(f"{count}: both banks have class {name!r}, with different {what}; {_CHOOSE}")
 
 
 def _united(ours: ClassInfo, theirs: ClassInfo, *, same: bool, take: bool) -> ClassInfo:

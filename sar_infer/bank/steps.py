@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.history import Action, Step, Undo, recorded
+from sar_infer.bank.history import Action, Stack, Step, Undo, recorded
 from sar_infer.bank.info import PLAIN, ClassInfo
 
 
-def with_step(bank: ClassBank, action: Action, summary: str, by: str, undo: Undo, **changes: object) -> ClassBank:
-    """The bank with changes that retire no row."""
-    history, stack = recorded(bank.history, bank.retired, next_step(bank, action, summary, by, undo))
+def with_step(
+    bank: ClassBank, action: Action, summary: str, by: str, undo: Undo, *gone: Stack, **changes: object
+) -> ClassBank:
+    """The bank with changes, and the rows that they retire on its stack."""
+    history, stack = recorded(bank.history, bank.retired.pushed(*gone), next_step(bank, action, summary, by, undo))
     return dataclasses.replace(bank, **changes, history=history, stack=stack)  # type: ignore[arg-type]
 
 

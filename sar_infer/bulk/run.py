@@ -22,9 +22,10 @@ from sar_infer.bulk.outputs.finish import (
     finish_file,
     finish_folder,
     finished,
+    finished_folder,
     summary_file,
 )
-from sar_infer.bulk.outputs.job import WHOLE, Job, Shard
+from sar_infer.bulk.outputs.job import WHOLE, Job, Shard, changes
 from sar_infer.bulk.outputs.jsonl import JsonLines
 from sar_infer.bulk.outputs.parquet import Parquet, check_parquet
 from sar_infer.bulk.outputs.rows import Form
@@ -102,6 +103,9 @@ def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
         with _ready(engine):
             work = Work(plan.sources, job, job.begin(plan.sources.pieces, resume=plan.resume))
             job.clear()
+            if plan.file is None and (summary := _nothing_left(work)):
+                return summary
+            job.reopen()
             if plan.file:
                 clear_file(plan.file)
                 summary_file(plan.file).unlink(missing_ok=True)
@@ -146,16 +150,25 @@ def _store(plan: Plan) -> Store:
 
 def _finished(plan: Plan, file: Path, job: Job) -> Summary | None:
     """The summary, if a run that is resumed was complete; what it left is cleared away."""
-    found = finished(file, job.settings)
-    if found is not None and plan.resume:
-        if digest_of(job.part(piece) for piece in plan.sources.pieces(job.shard.has)) != found[1]:
+    found = finished(file) if plan.resume else None
+    told = changes(found.settings, job.settings) if found is not None else ""
+    if found is not None and not told:
+        if digest_of(job.part(piece) for piece in plan.sources.pieces(job.shard.has)) != found.parts:
             raise InputError(f"{file}: its inputs have changed since it was finished; choose another --out")
         clear_file(file)
         _remove_parts(job)
-        return found[0]
+        return found.summary
     if file.exists() and not job.store.names():
+        if told:
+            raise InputError(f"{file}: of a run with other settings ({told}); give the same, or choose another --out")
         raise InputError(f"{file}: exists; choose another --out")
     return None
+
+
+def _nothing_left(work: Work) -> Summary | None:
+    """The summary of a folder that was complete and has got no further inputs; it stays as it is."""
+    found = finished_folder(work.job, [work.done[number] for number in sorted(work.done)])
+    return found if found is not None and next(work.left(), None) is None else None
 
 
 def _ready(engine: Engine) -> contextlib.AbstractContextManager[None]:

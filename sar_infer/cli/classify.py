@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import sys
 import warnings
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ _BATCH = 16
 @click.argument("images", nargs=-1, metavar="IMAGE... | SOURCE...")
 @classify_options
 @bulk_options
-@click.option("--info", is_flag=True, help="Describe the bundle and exit.")
+@click.option("--info", is_flag=True, help="Describe the bundle (--format text, json or jsonl) and exit.")
 @click.version_option(__version__, prog_name="sar-classify")
 def main(**values: Any) -> None:
     """Classify photos by class names, those of a bundle's bank and any that you write down.
@@ -156,10 +157,22 @@ def _print_profile(profile: Profile, provider: str) -> None:
 
 
 def _print_info(options: Options) -> None:
+    """For people in lines; for programs the manifest as it is stored, and the ``path`` of the bundle."""
+    if options.format not in ("text", "json", "jsonl"):
+        raise Refusal(f"--info: expected --format text, json or jsonl, got {options.format}")
+    from sar_infer.artefact import MANIFEST
     from sar_infer.bundle import open_bundle
-    from sar_infer.describe import describe
 
-    click.echo(describe(open_bundle(Path(options.bundle) if options.bundle else None)), nl=False)
+    bundle = open_bundle(Path(options.bundle) if options.bundle else None)
+    _set_encoding(options.format)
+    if options.format == "text":
+        from sar_infer.describe import describe
+
+        click.echo(describe(bundle), nl=False)
+        return
+    stored = json.loads((bundle.path / MANIFEST).read_text("utf-8"))
+    indent = 2 if options.format == "json" else None
+    click.echo(json.dumps({"path": str(bundle.path), **stored}, ensure_ascii=False, indent=indent))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,15 @@ class Finding:
     suggestion: str | None = None
 
 
+def told_apart(one: float, two: float) -> tuple[str, str]:
+    """Two numbers with the digits that it takes to see which is larger, three at least."""
+    for digits in range(3, 18):
+        texts = f"{one:#.{digits}g}", f"{two:#.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Errors, then warnings, then what is good to know, each in the order in which they came."""
     order: tuple[Severity, ...] = ("error", "warning", "info")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
@@ -49,14 +50,15 @@ class Linter:
         tokenizer, spec = self._bundle.tokenizer, self._bundle.manifest.tokenizer
         findings: list[Finding] = []
         for name, phrases in classes.items():
-            refused = [finding for text in phrases if (finding := unusable(name, text, tokenizer, spec))]
+            refused = [
+                _of_phrase(finding, text) for text in phrases if (finding := unusable(name, text, tokenizer, spec))
+            ]
             findings += refused
             if refused:
                 continue
             for text in phrases:
-                findings += odd_characters(name, text)
-                findings += wording(name, text)
-                findings += odd_tokens(name, text, tokenizer)
+                rules = (odd_characters(name, text), wording(name, text), odd_tokens(name, text, tokenizer))
+                findings += [_of_phrase(finding, text) for finding in itertools.chain(*rules)]
             if double := self._known.check(name):
                 findings.append(double)
                 self._doubles.add((name, double.suggestion))
@@ -139,6 +141,13 @@ def chunked(classes: Phrases, size: int = CHUNK) -> Iterator[dict[str, tuple[str
     pairs = iter(classes.items())
     while chunk := dict(itertools.islice(pairs, size)):
         yield chunk
+
+
+def _of_phrase(finding: Finding, text: str) -> Finding:
+    """A finding that says which phrase of the class it is about, where that is not the name itself."""
+    if text == finding.name:
+        return finding
+    return dataclasses.replace(finding, message=f"phrase {text!r:.80}: {finding.message}")
 
 
 def _spellings(bank: ClassBank) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sar_infer.bank import ClassBank, nearest
 from sar_infer.bank.search import at_even_steps, nearest_rows
-from sar_infer.lint.finding import Finding
+from sar_infer.lint.finding import Finding, told_apart
 
 Floats = npt.NDArray[np.float32]
 
@@ -50,8 +50,9 @@ class Neighbours:
             others = [(self._bank.names[p], c) for p, c in zip(places.tolist(), cosines.tolist(), strict=True)]
             other, cosine = next(((n, c) for n, c in others if n != name), (name, -1.0))
             if cosine > self.limit:
+                found, limit = told_apart(cosine, self.limit)
                 message = (
-                    f"has cosine {cosine:.3f} to {other!r}, above {self.limit:.3f}, and photos of the one may be "
+                    f"has cosine {found} to {other!r}, above {limit}, and photos of the one may be "
                     "taken for the other; word it otherwise, or make it an alias"
                 )
                 findings.append(Finding("near-duplicate", "warning", name, message, other))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.lint.finding import Finding
+from sar_infer.lint.finding import Finding, told_apart
 
 Floats = npt.NDArray[np.float32]
 
@@ -64,14 +64,13 @@ class Relations:
     def check(self, names: Sequence[str], learned: Floats, handcrafted: Floats) -> list[Finding]:
         """A finding for each of N names that the learned prompt has moved further than is usual."""
         found = self.distances(names, learned, handcrafted)
-        return [
-            Finding(
-                "moved",
-                "warning",
-                name,
-                f"the learned prompt changes its relations to the bank by {distance:.3g} nats, 99 % of the bank's "
-                f"classes stay below {self.limit:.3g}; try it on photos, or word it otherwise",
-            )
-            for name, distance in zip(names, found, strict=True)
-            if distance > self.limit
-        ]
+        findings = []
+        for name, distance in zip(names, found.tolist(), strict=True):
+            if distance > self.limit:
+                nats, limit = told_apart(distance, self.limit)
+                message = (
+                    f"the learned prompt changes its relations to the bank by {nats} nats, 99 % of the bank's classes "
+                    f"stay below {limit}; try it on photos, or word it otherwise"
+                )
+                findings.append(Finding("moved", "warning", name, message))
+        return findings

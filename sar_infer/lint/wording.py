@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from sar_infer.lint.finding import Finding
 
-_ARTICLE = re.compile(r"(?:an?|the)\s+(?=\S)", re.IGNORECASE)
-_PROMPT = re.compile(
-    r"(?:an?\s+|the\s+)?(?:photo|picture|image|photograph)\s+of\s+(?:an?\s+|the\s+)?(?=\S)", re.IGNORECASE
-)
+_THE = r"(?:an?|the)\s+(?!(?:and|or)\b)(?=\w)"
+"""An article, unlike the letter in ``a and b`` or ``a & b``."""
+_ARTICLE = re.compile(_THE, re.IGNORECASE)
+_PROMPT = re.compile(rf"(?:{_THE})?(?:photo|picture|image|photograph)\s+of\s+(?:{_THE})?(?=\S)", re.IGNORECASE)
 _FILE = re.compile(r"\.(?:jpe?g|png|gif|webp|bmp|tiff?|txt)$", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z]{3})(?=[A-Z][a-z]{2})")
 _KIND = re.compile(r"(.*\S)\s*\(([^()]+)\)\s*$")

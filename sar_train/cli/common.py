@@ -28,7 +28,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        from sar_infer.errors import SarInferError, WriteError
+        from sar_infer.errors import ImageError, SarInferError, WriteError
         from sar_train.errors import ExportError, SarTrainError
 
         try:
@@ -40,6 +40,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             _stop(f"this command needs {error.name}: pip install 'sar-clip[{extra}]'", 2)
         except (ExportError, WriteError) as error:
             _stop(str(error), 1)
+        except ImageError as error:
+            _stop(f"{error}; mend this photo or remove it, then give the command again", 2)
         except (SarTrainError, SarInferError) as error:
             _stop(str(error), 2)
         except OSError as error:

@@ -120,6 +120,7 @@ def main(**given: Any) -> None:
     record = dict(run.record)
     click.echo(json.dumps(record | {"run": str(out)}, ensure_ascii=False) if form == "json" else table(record, out))
     warn_below_zero_shot(run)
+    warn_not_calibrated(run)
 
 
 def method_list(*, as_json: bool) -> str:
@@ -195,3 +196,11 @@ def warn_below_zero_shot(run: Run) -> None:
                 "more epochs, more photos, or the hand-crafted prompt (sar-export --handcrafted) may serve better.",
                 err=True,
             )
+
+
+def warn_not_calibrated(run: Run) -> None:
+    """Say so when too few photos were held out to tell how far scores can be trusted."""
+    from sar_train.confidence import not_calibrated
+
+    if run.record["calibration"] is None:
+        click.echo(f"Warning: {not_calibrated(run.record['dataset']['held_out'])} (docs/confidence.md).", err=True)

@@ -55,8 +55,7 @@ def load_dataset(
     """
     key = find(name)
     if key is None:
-        near = difflib.get_close_matches(name.lower(), LAYOUTS, n=3, cutoff=0.4)
-        raise DataError(f"unknown dataset {name!r}; did you mean {' or '.join(near or LAYOUTS)}?")
+        raise DataError(f"unknown dataset {name!r}" + (nearest(name) or f"; the known ones: {', '.join(LAYOUTS)}"))
     layout, folder = LAYOUTS[key], folder_of(key, root)
     images = folder / layout.images
     if not is_there(key, root):
@@ -84,6 +83,12 @@ def load_dataset(
     if key in imagenet.KEYS:
         return dataset  # the folders themselves were listed
     return without_missing(dataset, allow_missing=allow_missing)
+
+
+def nearest(name: str) -> str:
+    """The end of a message on a name that is none: the datasets that may be meant, empty where none is like it."""
+    near = difflib.get_close_matches(name.lower(), LAYOUTS, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 @dataclass(frozen=True)

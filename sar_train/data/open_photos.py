@@ -57,9 +57,10 @@ def open_photos(
         raise DataError(f"dataset {known}: say with --data-root which folder holds {coop_layout.LAYOUTS[known].folder}")
     if path.is_file():
         raise DataError(f"{path}: expected a folder, or a .safetensors, .csv or .jsonl file")
+    nor = f", nor in {data_root}" if data_root else ""
     if len(path.parts) > 1 or path.suffix:
-        raise DataError(f"{path}: no such file or folder" + (f", nor in {data_root}" if data_root else ""))
-    return coop_layout.load_dataset(spec, data_root or Path())
+        raise DataError(f"{path}: no such file or folder{nor}")
+    raise DataError(f"{spec}: no such folder{nor}, and no such dataset{coop_layout.nearest(spec)}")
 
 
 def _open_folder(

@@ -14,7 +14,7 @@ from sar_train import backbone as backbones
 from sar_train import mini
 from sar_train.backbone import Backbone
 from sar_train.checkpoint import Run, load_run
-from sar_train.confidence import Fitted
+from sar_train.confidence import Fitted, not_calibrated
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import handcrafted
 from sar_train.export.head import head_names, spoken, trained_names
@@ -188,7 +188,9 @@ def _quality(
     quality = passport(run, alone=alone, beside=beside)
     judged_by = confidence(run)
     if judged_by is None:
-        return quality, None
+        known = "calibration" in run.record
+        why = (not_calibrated(run.record["dataset"].get("held_out")),) if known else ()
+        return dataclasses.replace(quality, notes=(*quality.notes, *why)), None
     if trained_names(prompted, phrases):
         return dataclasses.replace(quality, calibration=judged_by.measured), judged_by
     tell(NOT_CALIBRATED)

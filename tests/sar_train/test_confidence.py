@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sar_train.calibration import expected_calibration_error, softmax
-from sar_train.confidence import COVERAGES, FOLDS, LEAST_PHOTOS, Fitted, Photos, calibrate
+from sar_train.confidence import COVERAGES, FOLDS, LEAST_PHOTOS, Fitted, Photos, calibrate, not_calibrated
 
 
 def photos(count: int, seed: int = 0, temperature: float = 2.0) -> Photos:
@@ -111,3 +111,16 @@ def test_a_record_gives_it_back() -> None:
     assert Fitted.read(json.loads(json.dumps(dataclasses.asdict(fitted)))) == fitted
     with pytest.raises(TypeError):
         Fitted.read({"temperature": 1.0, "measured": {}})
+
+
+@pytest.mark.parametrize(
+    ("held_out", "why"),
+    [
+        (None, ""),
+        (0, ": 0 held-out photos of the trained classes, 50 are needed"),
+        (49, ": 49 held-out photos of the trained classes, 50 are needed"),
+        (50, ": no temperature can be told from 50 held-out photos of the trained classes"),
+    ],
+)
+def test_why_scores_are_not_calibrated(held_out: int | None, why: str) -> None:
+    assert not_calibrated(held_out) == f"scores are not calibrated{why}"

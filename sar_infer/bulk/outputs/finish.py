@@ -78,14 +78,42 @@ def clear_file(file: Path) -> None:
     LocalFolder(file.parent).clear(names.__contains__)
 
 
-def finished(file: Path, settings: Mapping[str, Any]) -> tuple[Summary, str] | None:
-    """The summary of a file that is complete and of these settings, and ``digest_of`` its parts."""
+@dataclass(frozen=True)
+class Finished:
+    """What a run that is over has left: its summary, ``digest_of`` its parts, and its settings."""
+
+    summary: Summary
+    parts: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, text: bytes) -> Finished | None:
+        """From what ``finish_file`` or ``finish_folder`` wrote; None where it is damaged."""
+        try:
+            found = json.loads(text)
+            return cls(Summary(**found["summary"]), str(found["parts"]), dict(found["settings"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+def finished(file: Path) -> Finished | None:
+    """Of a file that is complete; None where it is not."""
     try:
-        found = json.loads(summary_file(file).read_text("utf-8"))
-        same = file.is_file() and found["settings"] == settings
-        return (Summary(**found["summary"]), str(found["parts"])) if same else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return Finished.read(summary_file(file).read_bytes()) if file.is_file() else None
+    except OSError:
         return None
+
+
+def finished_folder(job: Job, parts: Iterable[str]) -> Summary | None:
+    """Of a folder, or a shard's share of it, that is complete with these parts; None where it is not."""
+    own = {job.shard.named(name) for name in (REJECTED, SUCCESS)}
+    if not own <= job.store.names():
+        return None
+    with job.store.open(job.shard.named(SUCCESS)) as stream:
+        found = Finished.read(stream.read())
+    if found is None or (found.parts, found.settings) != (digest_of(parts), job.settings):
+        return None
+    return found.summary
 
 
 def digest_of(parts: Iterable[str]) -> str:

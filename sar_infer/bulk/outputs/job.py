@@ -123,11 +123,14 @@ class Job:
         return parts
 
     def clear(self) -> None:
-        """Remove what earlier kills have left half done of this shard, and the word that all is done."""
+        """Remove what earlier kills have left half done of this shard."""
         own = {self.shard.named(name) for name in (REJECTED, SUCCESS)} | ({JOB} if self.shard.of == 1 else set())
         self.store.clear(
             lambda name: name in own or ((number := part_number(name)) is not None and self.shard.has(number))
         )
+
+    def reopen(self) -> None:
+        """Take back the word that all is done."""
         for name in {SUCCESS, self.shard.named(SUCCESS)}:
             self.store.discard(name)
 
@@ -148,11 +151,10 @@ class Job:
         place = self.store.place
         try:
             before = json.loads(read_text(self.store, JOB))["settings"]
-            changed = [name for name in {**before, **self.settings} if before.get(name) != self.settings.get(name)]
+            told = changes(before, self.settings)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{place}/{JOB}: damaged; choose another --out") from None
-        if changed:
-            told = "; ".join(f"{n} was {_short(before.get(n))}, now {_short(self.settings.get(n))}" for n in changed)
+        if told:
             raise InputError(f"{place}: of a run with other settings ({told}); give the same, or choose another --out")
 
     def _same_inputs(self, pieces: Listing, done: Mapping[int, str]) -> dict[int, str]:
@@ -178,6 +180,12 @@ class Job:
     def _changed(self, part: str, what: str) -> None:
         advice = "restore them, remove the part to do it again, or choose another --out"
         raise InputError(f"{self.store.place}: {part} {what}; {advice}")
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which settings differ, and how: ``top_k was 5, now 1``; empty where none does."""
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {_short(before.get(name))}, now {_short(now.get(name))}" for name in changed)
 
 
 def _short(value: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
+from click.core import ParameterSource
 
 from sar_infer.cli.bank.printing import emit
 from sar_infer.errors import InputError, SarInferError, WriteError
@@ -97,32 +98,50 @@ def shared_options(command: Decorated) -> Decorated:
 
 
 def opened(place: Place, *, may_be_missing: bool = False, whole: bool = False) -> Opened:
-    """Open the bundle, and the bank if it belongs to it.
+    """Open the bundle, and the bank if it belongs to it, to look at them.
 
     Args:
         place: Where they are.
-        may_be_missing: A bank file that is not there is a copy of the bundle's bank.
+        may_be_missing: In place of a bank file that is not there stands the bundle's bank; stderr says so.
         whole: Check every byte of the bank.
 
     Raises:
         BundleError: the bundle is damaged.
         BankError: the bank is missing, damaged, or of another encoder.
     """
+    missing = may_be_missing and not place.file.exists()
+    found = _opened(place, missing=missing, whole=whole)
+    if missing:
+        _say_missing(place, found)
+    return found
+
+
+def _opened(place: Place, *, missing: bool, whole: bool) -> Opened:
     from sar_infer.bank import ClassBank
     from sar_infer.bundle import open_bundle
 
     bundle = open_bundle(Path(place.bundle) if place.bundle else None)
-    if may_be_missing and not place.file.exists():
-        count = len(bundle.bank.names)
-        click.echo(f"{place.file}: does not exist; starting with the {count:,} classes of {bundle.path.name}", err=True)
+    if missing:
         return Opened(bundle, bundle.bank)
     load = ClassBank.verify if whole else ClassBank.load
     return Opened(bundle, load(place.file, bundle.manifest.encoder_digest))
 
 
+def _say_missing(place: Place, found: Opened) -> None:
+    """Whose classes stand in place of a file that was missing; one that is there now was made by this command."""
+    count, bundle = f"{len(found.bank.names):,}", found.bundle.path.name
+    if place.file.exists():
+        text = f"{place.file} did not exist: made as a copy of {bundle}'s {count} classes"
+    else:
+        text = f"{place.file} does not exist: these are the {count} classes of {bundle}"
+    click.echo(text, err=True)
+
+
 @contextmanager
 def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
     """Own the bank file, so that no other process changes it meanwhile, and open it.
+
+    A missing one starts as a copy of the bundle's bank; at the end stderr says so, and whether it was made.
 
     Raises:
         InputError: it is the bank inside a bundle, the state of a server, or no name for a bank file.
@@ -143,7 +162,13 @@ def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
     if not file.exists() and file.suffix != SUFFIX:
         raise InputError(f"{place.file}: no such bank file; the name of a new one ends in {SUFFIX}")
     with owned(file):
-        yield opened(place, may_be_missing=may_be_missing, whole=True)
+        missing = may_be_missing and not file.exists()
+        found = _opened(place, missing=missing, whole=True)
+        try:
+            yield found
+        finally:
+            if missing:
+                _say_missing(place, found)
 
 
 def _in_bundle(file: Path) -> bool:
@@ -187,8 +212,17 @@ def write(place: Place, before: Opened, after: ClassBank, **more: Any) -> None:
         "step": len(after.history),
         "undo_to": undo,
     }
-    how = "" if undo is None else f"; undo: sar-bank rollback {shlex.quote(str(place.file))} --to {undo}"
+    how = "" if undo is None else f"; undo: {_undo_command(place, undo)}"
     emit(place.form, lambda: content | more, [f"{content['summary']}; {len(after.names):,} classes{how}"])
+
+
+def _undo_command(place: Place, step: int) -> str:
+    """What goes back to a step; a bundle from the environment, or none, is found there by the next command too."""
+    words = ["sar-bank", "rollback", str(place.file), "--to", str(step)]
+    source = click.get_current_context().get_parameter_source("bundle")
+    if place.bundle and source is ParameterSource.COMMANDLINE:
+        words += ["--bundle", place.bundle]
+    return shlex.join(words)
 
 
 def warn_of_background(bank: ClassBank) -> None:

@@ -42,14 +42,13 @@ def remove(place: Place, names: Sequence[str], classes: Path | None) -> None:
 @shared_options
 def rename(place: Place, old: str, new: str, *, embed: bool) -> None:
     """Give a class another name. It keeps its place and its embedding, which was made from its old name."""
-    from sar_infer.bank import add
     from sar_infer.bank import rename as edit
 
     with changing(place) as found:
         after = edit(found.bank, old, new, by="sar-bank rename")
         if embed:
-            known = dataclasses.replace(_info(after, new), phrases=())
-            after = add(after, [new], found.classifier.embed_names([new]), {new: known}, by="sar-bank rename --embed")
+            row = found.classifier.embed_names([new])[0]
+            after = edit(found.bank, old, new, row, by="sar-bank rename --embed")
         write(place, found, after)
 
 

@@ -30,5 +30,5 @@ def freeze(place: Place, out: Path, *, overwrite: bool) -> None:
     emit(
         place.form,
         lambda: content,
-        [f"{out}: {len(found.bank.names):,} classes; next: sar-classify PHOTO --bundle {out}"],
+        [f"{out}: {len(found.bank.names):,} classes; next: sar-classify PHOTO --bundle {shlex.quote(str(out))}"],
     )

@@ -38,7 +38,7 @@ def list_classes(place: Place, *, long: bool, like: str | None, added: bool) -> 
     emit(
         place.form,
         lambda: [{"name": name} | asdict(info) for name, info in chosen],
-        (_described(name, info) if long else name for name, info in chosen),
+        ("  ".join([name, *_described(info)]) if long else name for name, info in chosen),
     )
 
 
@@ -128,7 +128,8 @@ def _summary(bank: ClassBank | None) -> dict[str, Any]:
     return {"classes": len(bank.names), "own": bank.own, "steps": len(bank.history)} | digests
 
 
-def _described(name: str, info: ClassInfo) -> str:
+def _described(info: ClassInfo) -> list[str]:
+    """All that is known beside the name."""
     known = {
         "also": ", ".join(info.aliases),
         "phrases": " | ".join(info.phrases),
@@ -136,7 +137,7 @@ def _described(name: str, info: ClassInfo) -> str:
         "added": info.added or "",
     }
     parts = [f"{key}: {value}" for key, value in known.items() if value]
-    return "  ".join([name, *(["background"] if info.background else []), *parts])
+    return [*(["background"] if info.background else []), *parts]
 
 
 def _neighbours(content: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -151,5 +152,6 @@ def _changes(difference: Difference) -> Iterator[str]:
     yield from (f"- {name}" for name in difference.removed)
     yield from (f"> {old}  ->  {new}" for old, new in difference.renamed.items())
     yield from (f"~ {name}  cosine {cosine:.4f}" for name, cosine in difference.reembedded.items())
-    for name, (before, after) in difference.changed.items():
-        yield f"~ {_described(name, before)}  ->  {_described(name, after)}"
+    for name, infos in difference.changed.items():
+        before, after = ("  ".join(_described(info)) or "its name alone" for info in infos)
+        yield f"~ {name}  {before}  ->  {after}"

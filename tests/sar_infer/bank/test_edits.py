@@ -102,6 +102,31 @@ def test_a_renamed_class_keeps_its_row_and_what_it_was_made_from() -> None:
             rename(BANK, "cat", taken)
 
 
+def test_a_new_name_with_a_new_row_is_one_step() -> None:
+    bank = rename(BANK, "mutt", "wolf", unit_row("wolf"))
+    (step,) = bank.history
+    assert (bank.names, step.summary) == (("cat", "wolf", "fox"), "renamed 'dog' to 'wolf', embedded anew")
+    assert rows_by_name(bank)["wolf"] == unit_row("wolf").tolist()
+    assert bank.info["wolf"] == ClassInfo(aliases=("mutt",), threshold=0.5, added=bank.info["wolf"].added)
+    assert bank.own == 2
+    back = rollback(bank, 0)
+    assert (back.names, dict(back.info), len(back.retired)) == (BANK.names, dict(BANK.info), 0)
+    np.testing.assert_array_equal(back.embeddings, BANK.embeddings)
+
+
+def test_the_same_name_may_get_a_new_row() -> None:
+    bank = rename(BANK, "mutt", "dog", unit_row("wolf"))
+    assert rows_by_name(bank)["dog"] == unit_row("wolf").tolist()
+    assert (bank.phrases("dog"), bank.info["dog"].aliases) == (("dog",), ("mutt",))
+    with pytest.raises(BankError, match="has length 2"):
+        rename(BANK, "cat", "wolf", 2 * unit_row("wolf"))
+
+
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(ClassNameError, match="the new name is empty"):
+        rename(BANK, "cat", "  ")
+
+
 def test_settings_change_and_facts_stay() -> None:
     bank = amend(BANK, {"MUTT": ClassInfo(background=True, added="never"), "fox": ClassInfo(aliases=("reynard",))})
     assert dict(bank.info) == {
@@ -111,6 +136,9 @@ def test_settings_change_and_facts_stay() -> None:
     assert bank.history[0].summary == "changed 'dog', 'fox'"
     with pytest.raises(BankError, match="alias 'cat' of class 'fox' already stands for class 'cat'"):
         amend(BANK, {"fox": ClassInfo(aliases=("cat",))})
+    for aliases in (("FOX",), ("reynard", "Reynard")):
+        with pytest.raises(BankError, match=f"alias '{aliases[-1]}' already stands for class 'fox' itself; case"):
+            amend(BANK, {"fox": ClassInfo(aliases=aliases)})
 
 
 def other_bank() -> ClassBank:
@@ -119,7 +147,7 @@ def other_bank() -> ClassBank:
 
 
 def test_merging() -> None:
-    with pytest.raises(ClassNameError, match="both banks have class 'Dog', with different rows"):
+    with pytest.raises(ClassNameError, match="1 class conflicts: both banks have class 'Dog', with different rows"):
         merge(BANK, other_bank())
     kept = merge(BANK, other_bank(), "keep")
     assert (kept.names, rows_by_name(kept)["dog"]) == (("cat", "dog", "fox", "owl"), unit_row("dog").tolist())
@@ -131,6 +159,13 @@ def test_merging() -> None:
     foreign = ClassBank(("owl",), unit_rows(["owl"]), "b" * 64)
     with pytest.raises(BankError, match=f"expected {'a' * 64}, the other has {'b' * 64}"):
         merge(BANK, foreign)
+
+
+def test_all_classes_that_conflict_are_counted() -> None:
+    theirs = ClassBank(BANK.names, BANK.embeddings[[1, 0, 2]], BANK.encoder_digest)
+    message = r"2 classes conflict: both banks have class 'cat', with different rows; .*--conflict keep\|take"
+    with pytest.raises(ClassNameError, match=message):
+        merge(BANK, theirs)
 
 
 def bank_of(*names: str, rows: str = "", **info: ClassInfo) -> ClassBank:

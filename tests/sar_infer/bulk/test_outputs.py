@@ -291,5 +291,8 @@ def test_only_own_remains_are_cleared(tmp_path: Path) -> None:
         (tmp_path / f".{name}.ab.partial").touch()
     for name in (SUCCESS, here.shard.named(SUCCESS), Shard(2, 2).named(SUCCESS)):
         (tmp_path / name).touch()
+    left = {*(f".{name}.ab.partial" for name in others), Shard(2, 2).named(SUCCESS)}
     here.clear()
-    assert set(os.listdir(tmp_path)) == {*(f".{name}.ab.partial" for name in others), Shard(2, 2).named(SUCCESS)}
+    assert set(os.listdir(tmp_path)) == {*left, SUCCESS, here.shard.named(SUCCESS)}
+    here.reopen()
+    assert set(os.listdir(tmp_path)) == left

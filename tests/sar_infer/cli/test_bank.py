@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -85,13 +86,42 @@ def on_a_terminal(*arguments: str, until: str) -> tuple[int, str]:
 # ------------------------------------------------------------------------------------------------------------------ add
 def test_a_missing_file_starts_as_the_bundles_bank() -> None:
     result = run("add", BANK, "owl")
-    assert "mine.safetensors: does not exist; starting with the 4 classes" in result.stderr
+    assert result.stderr.splitlines()[-1] == "mine.safetensors did not exist: made as a copy of tiny's 4 classes"
+    assert "did not exist" not in run("add", BANK, "cat", "--no-lint").stderr
+    BANK.unlink()
+    result = run("add", BANK, "owl")
     assert result.stdout == "added 1; 5 classes; undo: sar-bank rollback mine.safetensors --to 0\n"
     bank = ClassBank.load(BANK, ENCODER_DIGEST)
     assert bank.names == (*BANK_NAMES, "owl")
     np.testing.assert_allclose(bank.embeddings[4], name_rows(["owl"])[0], atol=1e-6)
     assert bank.info["owl"].added is not None
     assert bank.history[-1].by == "sar-bank add"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["list"], 0), (["nearest", "red"], 0), (["lint", "SKU-12345"], 1), (["remove", "owk"], 2), (["add", "red"], 0)],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_missing_file_that_nothing_is_written_to_is_named(arguments: list[str], code: int) -> None:
+    command, *rest = arguments
+    result = run(command, BANK, *rest, code=code)
+    assert "mine.safetensors does not exist: these are the 4 classes of tiny\n" in result.stderr
+    assert not BANK.exists()
+
+
+def test_the_way_back_names_the_bundle_where_it_was_named(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = write_bundle(tmp_path / "my bundle")
+    monkeypatch.delenv("SAR_BUNDLE")
+    stdout = run("add", "my bank.safetensors", "owl", "--bundle", bundle).stdout
+    words = shlex.split(stdout.partition("undo: ")[2])
+    assert words == ["sar-bank", "rollback", "my bank.safetensors", "--to", "0", "--bundle", str(bundle)]
+    run(*words[1:])
+    assert ClassBank.load(Path("my bank.safetensors")).names == BANK_NAMES
+    monkeypatch.setenv("SAR_BUNDLE", str(bundle_path))
+    assert run("add", BANK, "owl").stdout.endswith("undo: sar-bank rollback mine.safetensors --to 0\n")
 
 
 def test_phrases_are_averaged_on_the_sphere(tmp_path: Path) -> None:
@@ -234,6 +264,8 @@ def test_rename_keeps_the_row_unless_asked() -> None:
     bank = ClassBank.load(BANK)
     np.testing.assert_allclose(bank.embeddings[1], name_rows(["olive"])[0], atol=1e-6)
     assert bank.info["olive"].phrases == ()
+    assert [step.action for step in bank.history] == ["rename", "rename"]
+    assert "the new name is empty" in refused("rename", BANK, "olive", "  ")
     assert "already stands for class 'blue'" in refused("rename", BANK, "olive", "Blue")
 
 
@@ -278,7 +310,9 @@ def test_background_alone_is_warned_of_and_not_frozen() -> None:
 def test_merge(conflict: str, row: str) -> None:
     run("add", "other.safetensors", "owl", "red = scarlet", "--threshold", "0.5")
     run("add", BANK, "cat")
-    assert "both banks have class 'red'" in refused("merge", BANK, "other.safetensors")
+    line = refused("merge", BANK, "other.safetensors")
+    assert "1 class conflicts: both banks have class 'red'" in line
+    assert "--conflict keep|take" in line
     run("merge", BANK, "other.safetensors", "--conflict", conflict)
     bank = ClassBank.load(BANK)
     assert bank.names == (*BANK_NAMES, "cat", "owl")
@@ -369,7 +403,10 @@ def test_diff() -> None:
     lines = run("diff", BANK, "other.safetensors", code=1).stdout.splitlines()
     assert lines[:3] == ["+ cat", "- green", "> blue  ->  azure"]
     assert any(line.startswith("~ red  cosine 0.") or line.startswith("~ red  cosine -0.") for line in lines)
-    assert any(line.startswith("~ owl  added: ") and "  ->  owl  background" in line for line in lines)
+    assert any(line.startswith("~ owl  added: ") and "  ->  background  added: " in line for line in lines)
+    run("set", "other.safetensors", "grey thing", "--threshold", "0.5")
+    lines = run("diff", BANK, "other.safetensors", code=1).stdout.splitlines()
+    assert "~ grey thing  its name alone  ->  threshold: 0.5" in lines
     found = answer("diff", BANK, "other.safetensors", code=1)
     assert (found["added"], found["removed"], found["renamed"]) == (["cat"], ["green"], {"blue": "azure"})
 

@@ -123,7 +123,10 @@ def test_one_file(suffix: str) -> None:
     again = run("p", "--out", name, "--piece-size", "2", "--embeddings", "--resume")
     assert (again.exit_code, Path(name).read_bytes()) == (1, before)
     refused(f"{name}: exists; choose another --out", "p", "--out", name)
-    refused(f"{name}: exists; choose another --out", "p", "--out", name, "--resume", "--top-k", "1")
+    same = ("p", "--out", name, "--piece-size", "2", "--embeddings", "--resume")
+    refused(rf"{name}: of a run with other settings \(top_k was 5, now 1\); give", *same, "--top-k", "1")
+    Path(f"{name}.summary.json").unlink()
+    refused(f"{name}: exists; choose another --out", *same)
 
 
 def test_jsonl_parts_and_classes() -> None:
@@ -153,9 +156,14 @@ def test_a_finished_run_has_nothing_left_to_do() -> None:
     write_pictures(Path("p"), 3)
     run("p", "--out", "out")
     parts = {path: path.stat().st_mtime_ns for path in Path("out").glob("part-*")}
+    told = {name: Path("out", name).read_bytes() for name in ("_SUCCESS.json", "_rejected.jsonl")}
     assert run("p", "--out", "out", "--resume").exit_code == 0
+    assert {name: Path("out", name).read_bytes() for name in told} == told
+    for content in (b"\xff", b"{}", None):
+        Path("out/_SUCCESS.json").write_bytes(content) if content else Path("out/_SUCCESS.json").unlink()
+        assert run("p", "--out", "out", "--resume").exit_code == 0
+        assert (summary("out/_SUCCESS.json")["inputs"], summary("out/_SUCCESS.json")["resumed"]) == (3, 1)
     assert {path: path.stat().st_mtime_ns for path in Path("out").glob("part-*")} == parts
-    assert summary("out/_SUCCESS.json")["resumed"] == 1
 
 
 def test_what_was_set_aside_can_be_done_again() -> None:
@@ -180,7 +188,7 @@ def test_further_shards_may_come_behind() -> None:
     assert [row["key"] for row in read_rows(Path("out"))] == ["0.tar/x.png", "1.tar/x.png", "2.tar/x.png"]
     assert summary("out/_SUCCESS.json")["resumed"] == 2
     assert run("{0..1}.tar", "--out", "a.jsonl").exit_code == 0
-    refused("a.jsonl: exists", "{0..2}.tar", "--out", "a.jsonl", "--resume")
+    refused("a.jsonl: of a run with other settings .sources was", "{0..2}.tar", "--out", "a.jsonl", "--resume")
 
 
 @pytest.mark.parametrize("step", ["before the file", "before the summary", "before all parts are removed"])

@@ -130,8 +130,9 @@ def test_added_names_are_not_calibrated_and_have_no_coverage(calibrated: Path) -
 
 def test_confidence_that_cannot_be_had_is_refused_before_anything_is_printed(folder: Path) -> None:
     for form in ("csv", "json"):
-        refused(run("photos", "--unknown", "--format", form), "this bundle was not calibrated; give a threshold")
-    refused(run("photos", "--coverage", "0.9"), "was not calibrated")
+        told = r"this bundle was not calibrated; give a threshold \(--threshold X\), or leave unknown out"
+        refused(run("photos", "--unknown", "--format", form), told)
+    refused(run("photos", "--coverage", "0.9"), "was not calibrated; train with 50 or more held-out photos")
     refused(run("photos", "--coverage", "1.5"), "between 0 and 1, got 1.5")
     refused(run("photos", "--threshold", "0.5"), "a threshold is for unknown")
     refused(run("photos", "--unknown-by", "energy", "--threshold", "nan"), "expected a finite number")
@@ -195,6 +196,20 @@ def test_info(folder: Path) -> None:
     assert result.exit_code == 0
     assert "backbone      tiny\n" in result.stdout
     refused(run("--info", "--bundle", "nowhere"), "nowhere: no such folder")
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_info_for_programs_is_the_manifest(folder: Path, bundle_copy: Path, form: str) -> None:
+    result = run("--info", "--bundle", str(bundle_copy), "--format", form)
+    assert result.exit_code == 0
+    stored = json.loads((bundle_copy / "manifest.json").read_text("utf-8"))
+    assert json.loads(result.stdout) == {"path": str(bundle_copy), **stored}
+    assert (len(result.stdout.splitlines()) == 1) == (form == "jsonl")
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_info_has_no_columns(folder: Path, form: str) -> None:
+    refused(run("--info", "--format", form), f"--info: expected --format text, json or jsonl, got {form}")
 
 
 def test_profile_goes_to_stderr(folder: Path) -> None:

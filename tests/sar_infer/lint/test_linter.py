@@ -129,6 +129,15 @@ def test_an_unusable_name_is_not_embedded(referenced: Bundle) -> None:
     assert kinds(findings, "red  cat") == {("duplicate", "warning")}
 
 
+def test_a_finding_about_a_phrase_names_the_phrase(referenced: Bundle) -> None:
+    linter = Linter(referenced, referenced.bank)
+    (finding,) = linter.texts({"teapot": ("teapot", "a pot of tea")})
+    assert (finding.name, finding.suggestion) == ("teapot", "pot of tea")
+    assert finding.message == "phrase 'a pot of tea': the prompt brings the article"
+    (finding,) = linter.texts({"cup": ("red", " ".join(["cat"] * 40))})
+    assert finding.message.startswith("phrase 'cat cat ")
+
+
 def test_aliases_are_known(referenced: Bundle) -> None:
     info = {"red cat": ClassInfo(aliases=("garfield",))}
     bank = ClassBank(NAMES, name_rows(NAMES), ENCODER_DIGEST, info=info)

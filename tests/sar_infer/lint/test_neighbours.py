@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,18 @@ def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
     near, far = (cosine * own + np.sqrt(1 - cosine**2) * across for cosine in (found.limit + 0.01, found.limit - 0.01))
     (finding,) = found.check(["near", "far"], np.stack([near, far]).astype(np.float32))
     assert (finding.kind, finding.name, finding.suggestion) == ("near-duplicate", "near", "class 7")
+
+
+def test_the_message_has_the_digits_that_make_it_true(large: ClassBank) -> None:
+    found = Neighbours(large)
+    row = large.embeddings[7]
+    own = float(search.nearest(large, row[np.newaxis], 1)[1][0, 0])
+    for found.limit in (own - 2e-5, own - 0.2):
+        (finding,) = found.check(["near"], row[np.newaxis])
+        shown = re.search(r"cosine (\S+) to 'class 7', above (\S+), and", finding.message)
+        assert shown is not None
+        assert float(shown[1]) > float(shown[2])
+    assert shown.groups() == ("1.00", "0.800")
 
 
 def test_a_class_is_not_its_own_neighbour(large: ClassBank) -> None:

@@ -27,6 +27,8 @@ def found(rule, name: str, text: str | None = None) -> list[tuple[str, str | Non
         ("crane (bird)", "info", "crane, bird"),
         ("cardboard box / carton", "info", "cardboard box = cardboard box | carton"),
         ("traffic or street sign", "info", None),
+        ("A or B", "info", None),
+        ("a / b", "info", "a = a | b"),
     ],
 )
 def test_a_wording_that_can_be_bettered(name: str, severity: str, suggestion: str | None) -> None:
@@ -35,7 +37,19 @@ def test_a_wording_that_can_be_bettered(name: str, severity: str, suggestion: st
 
 @pytest.mark.parametrize(
     "name",
-    ["owl", "anthill", "theatre", "Boeing 747-400", "2012 Audi A5 Coupe", "A320", "9/11", "orange", "St. Bernard"],
+    [
+        "a and b",
+        "a & b",
+        "owl",
+        "anthill",
+        "theatre",
+        "Boeing 747-400",
+        "2012 Audi A5 Coupe",
+        "A320",
+        "9/11",
+        "orange",
+        "St. Bernard",
+    ],
 )
 def test_a_plain_name_is_left_alone(name: str) -> None:
     assert found(wording, name) == []

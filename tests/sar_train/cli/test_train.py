@@ -68,6 +68,9 @@ def test_a_folder_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
         assert words in result.stdout
     assert "epoch 2/2" in result.stderr
     assert "left" in result.stderr
+    assert record["dataset"]["held_out"] == 6
+    told = "scores are not calibrated: 6 held-out photos of the trained classes, 50 are needed"
+    assert result.stderr.splitlines()[-1] == f"Warning: {told} (docs/confidence.md)."
 
 
 def test_json_for_machines_and_quiet(photos: Path, novel: str, tmp_path: Path) -> None:

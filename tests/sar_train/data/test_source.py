@@ -81,7 +81,9 @@ def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     cases = {
         "caltech101": "say with --data-root which folder holds caltech-101",
-        "caltec": "unknown dataset 'caltec'; did you mean caltech101",
+        "caltec": "caltec: no such folder, and no such dataset; did you mean caltech101",
+        "photoz": "^photoz: no such folder, and no such dataset$",
+        "nosuch/": "^nosuch/: no such folder, and no such dataset$",
         "no/such": "no such file or folder",
         "photo.png": "expected a folder, or a .safetensors, .csv or .jsonl file",
         "none.csv": "cannot be read as UTF-8 text",

@@ -359,3 +359,21 @@ def test_a_run_whose_parts_all_fail_is_a_bundle_all_the_same(run: Path, tmp_path
     assert (told["digest"], told["precisions"], manifest.precisions) == (manifest.digest, {}, {})
     assert [part["kept"] for part in told["asked"]] == [False, False, False]
     assert told["asked"][2]["figures"] is None
+
+
+def test_a_run_without_calibration_is_said(run: Path, tmp_path: Path) -> None:
+    counted = RECORD | {"calibration": None, "dataset": {"name": "mine", "held_out": 20}}
+    (run / "record.json").write_text(json.dumps(counted), "utf-8")
+    result = export(run, "--out", tmp_path / "bundle", "--quiet")
+    assert result.exit_code == 0, result.output
+    said = "scores are not calibrated: 20 held-out photos of the trained classes, 50 are needed"
+    assert result.stdout.splitlines().count(f"note       {said}") == 1
+    assert said in describe(open_bundle(tmp_path / "bundle"))
+
+
+def test_a_broken_photo_is_named_with_what_to_do(run: Path, tmp_path: Path) -> None:
+    photos = write_folder(tmp_path / "photos", {"a": 3})
+    (photos / "a" / "broken.jpg").write_bytes(b"no picture")
+    line = one_line(export(run, "--out", tmp_path / "bundle", "--photos", photos, "--quiet"), 2)
+    assert re.search(r"broken\.jpg: not an image .*; mend this photo or remove it", line)
+    assert not (tmp_path / "bundle").exists()
