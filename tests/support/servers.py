@@ -41,6 +41,14 @@ class Server:
         """Where it listens on 127.0.0.1."""
         return int(self.url.rpartition(":")[2])
 
+    def logged(self, text: str) -> list[str]:
+        """The log's lines as soon as one has ``text``: that of a request may be written after its answer has come."""
+        end = time.monotonic() + _SECONDS
+        while text not in (log := self.log.read_text()):
+            assert time.monotonic() < end, f"no {text!r} in the log:\n{log}"
+            time.sleep(0.01)
+        return log.splitlines()
+
 
 @dataclass(frozen=True)
 class Local:

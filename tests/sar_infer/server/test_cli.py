@@ -130,7 +130,7 @@ def test_limits_come_from_options(bundle_path: Path, tmp_path: Path) -> None:
 def test_logs_are_json_on_request(bundle_path: Path) -> None:
     with serving("--bundle", str(bundle_path), "--log-format", "json") as server:
         httpx2.get(f"{server.url}/healthz", headers={"X-Request-ID": "mine"})
-        lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in server.logged('"mine"') if line.startswith("{")]
     (line,) = [line for line in lines if line["logger"] == "sar_infer.access"]
     assert (line["method"], line["path"], line["status"], line["request_id"]) == ("GET", "/healthz", 200, "mine")
 
