@@ -13,7 +13,6 @@ from sar_infer.errors import InputError
 from sar_infer.sessions import Device, expects_cuda
 
 Asked = Literal["fp32", "fp16", "int8", "auto"]
-ASKED: tuple[Asked, ...] = ("fp32", "fp16", "int8", "auto")
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
