@@ -1,8 +1,10 @@
 # Everything runs in an environment that is made on first use. Choose the interpreter with PYTHON=python3.12, the folder
-# with VENV=…; VENV_READY=1 says that the environment holds everything already, so nothing is installed.
+# with VENV=…; VENV_READY=1 says that the environment holds everything already, so nothing is installed. JOBS=… is how
+# many processes the tests run in, each of them with one thread.
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 PY := $(VENV)/bin/python
 
 ifdef VENV_READY
@@ -50,10 +52,10 @@ readme: $(DEV) ## every command that README, CONTRIBUTING, the tutorial and the 
 	$(PY) scripts/readme_commands.py README.md CONTRIBUTING.md docs/tutorial.md docs/banks.md docs/bulk.md docs/handover.md docs/how-to/*.md
 
 test: $(DEV) ## all tests
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile
 
 test-fast: $(DEV) ## the tests that take seconds
-	$(PY) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow"
 
 # ------------------------------------------------------------------------------------------------------ documentation
 # Material says on every run that a version 2 of MkDocs will not have it.

@@ -105,7 +105,7 @@ class _Pool:
     def _submit(self, batch: Batch) -> Future[Answers]:
         try:
             return _submitted(self._pool, answer, batch)
-        except BrokenProcessPool:
+        except (BrokenProcessPool, OSError):  # the latter where one more process was about to start
             self._pool.shutdown(wait=False)
             self._pool = self._opened(self._workers)
             return _submitted(self._pool, answer, batch)
@@ -151,13 +151,17 @@ class _Pool:
             self._lone = None
 
     def _opened(self, workers: int) -> ProcessPoolExecutor:
+        """All processes at once: Python 3.11 trips over a pool that breaks while another process is started for it."""
         pool = ProcessPoolExecutor(workers, get_context("spawn"), begin, (self._recipe, self._form))
         try:
-            _submitted(pool, ready).result()
+            for started in [_submitted(pool, ready) for _ in range(workers)]:
+                started.result()
         except BrokenProcessPool:
             raise DeviceError(
                 "no worker can start: a process died while it opened the bundle; too little memory?"
             ) from None
+        except OSError as error:
+            raise DeviceError(f"no worker can start: {one_line(error)}; fewer --workers?") from None
         return pool
 
 

@@ -160,3 +160,35 @@ def test_workers_that_cannot_start(tmp_path: Path, bundle_copy: Path, monkeypatc
     with pytest.raises(DeviceError, match="no worker can start"):
         run(tmp_path, bundle_copy, good(1))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_machine_that_starts_no_more_processes(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local.ProcessPoolExecutor, "submit", lambda *_: os.kill(2**22, 0))
+    with pytest.raises(DeviceError, match=r"no worker can start: .*No such process; fewer --workers\?"):
+        run(tmp_path, bundle_path, good(1))
+
+
+def test_a_pool_that_breaks_while_a_process_is_started_for_it(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = local.ProcessPoolExecutor.submit
+    calls = []
+
+    def submit(pool, task, *given):
+        calls.append(task)
+        if len(calls) == 4:
+            raise OSError("handle is closed")
+        return real(pool, task, *given)
+
+    monkeypatch.setattr(local.ProcessPoolExecutor, "submit", submit)
+    (part,) = run(tmp_path, bundle_path, good(*range(20)), workers=2)
+    assert [row["key"] for row in part] == [str(number) for number in range(20)]
+    assert not any(row["error"] for row in part)
+    assert calls.count(local.ready) == 4  # two processes, and two again
+
+
+def test_all_processes_start_at_once(tmp_path: Path, bundle_path: Path) -> None:
+    with local._Pool(Recipe(str(bundle_path)), JsonLines(), 3) as pool:  # type: ignore[arg-type]
+        assert len(pool._pool._processes) == 3
