@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -77,7 +77,8 @@ def build_class_set(
     """The bank's classes, then the given ones; with ``only``, the given ones.
 
     A given name that the bank has, as a name or an alias, takes the bank's row and leaves its place to it, so that no
-    class stands twice. Only where it comes with phrases of its own is it encoded, and replaces the bank's.
+    class stands twice; of several that the bank has for one class, the first stands. Only where it comes with phrases
+    of its own is it encoded, and replaces the bank's.
 
     Args:
         bank: Classes with known rows.
@@ -97,6 +98,8 @@ def build_class_set(
             thresholds=bank.thresholds,
         )
     known = {name: bank.lookup.get(name) for name in given}
+    given = _once(given, known)
+    known = {name: known[name] for name in given}
     taken = [row if given[name] == (name,) else None for name, row in known.items()]
     extended = [phrases for phrases, row in zip(given.values(), taken, strict=True) if row is None]
     new_rows = iter(embed(extended)) if extended else iter(())
@@ -156,6 +159,24 @@ def with_calibration(classes: ClassSet, calibrated: Collection[str], bank: Class
         columns, rows = (list(side) for side in zip(*found, strict=True))
         flags[columns] = (classes.rows(columns) == bank.embeddings[rows]).all(axis=1)
     return dataclasses.replace(classes, calibrated=flags)
+
+
+def _once(given: Phrases, known: Mapping[str, int | None]) -> Phrases:
+    """The given names but those that stand for themselves beside another one of the same class of the bank.
+
+    Args:
+        given: Phrases by name.
+        known: The row of each in the bank.
+    """
+    own = {name for name, phrases in given.items() if phrases != (name,)}
+    first: dict[int | None, str] = {}
+    for name in sorted(given, key=lambda name: name not in own):
+        first.setdefault(known[name], name)
+    return {
+        name: phrases
+        for name, phrases in given.items()
+        if name in own or known[name] is None or first[known[name]] == name
+    }
 
 
 def _runs(count: int, without: Collection[int]) -> list[slice]:

@@ -10,15 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from sar_infer import ranking
 from sar_infer.artefact import Manifest
 from sar_infer.class_set import ClassSet
-from sar_infer.errors import InputError
+from sar_infer.errors import BankError, InputError
 from sar_infer.ranking import Floats, Ranking, Scale
 from sar_infer.results import PLAIN, Explanation, ImageResult, Judging, Prediction
 from sar_infer.scoring import finite
 
 _NEAREST = 3
+_LARGEST_COSINE = 1.01
+"""No two unit rows have more, in any precision."""
 _GIVE_ONE = "give a threshold (--threshold X), or leave unknown out"
 _CALIBRATE = "train with 50 or more held-out photos (docs/confidence.md), or leave coverage out"
 _NO_LIMIT = "cannot be told: no threshold for this class"
@@ -53,8 +57,10 @@ class Judge:
 
         Raises:
             BundleError: a row is not finite.
+            BankError: an embedding of the classes is not, or is so long that it drowns all others.
         """
-        found = ranking.rank(finite(rows, "image encoder"), self._classes, self._scale, self._wanted)
+        with np.errstate(all="ignore"):  # what comes of it is looked at
+            found = _sound(ranking.rank(finite(rows, "image encoder"), self._classes, self._scale, self._wanted))
         near = ranking.nearest(self._classes, found.columns[:, 0].tolist(), _NEAREST) if self._judging.explain else None
         for row in range(len(rows)):
             predictions = self._predictions(found, row)
@@ -132,6 +138,13 @@ class Judge:
             nearest=tuple((self._classes.names[column], cosine) for column, cosine in near),
             background=self._rival(found, row),
         )
+
+
+def _sound(found: Ranking) -> Ranking:
+    """The same ranking, where it is one of unit rows: of a large bank that is mapped, nobody has looked at the rows."""
+    if not np.isfinite(found.evidence).all() or (found.similarities > _LARGEST_COSINE).any():
+        raise BankError("an embedding of the classes is no unit row; the bank is damaged: sar-bank verify BANK_FILE")
+    return found
 
 
 def calibration_holds(manifest: Manifest, classes: ClassSet) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,6 +16,17 @@ class Refusal(click.ClickException):
     """Something is wrong with what was asked for: one line on stderr, exit code 2."""
 
     exit_code = 2
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds; click lets NaN pass every bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"expected a finite number, got {value}", param, ctx)
+        return number
 
 
 def option(flag: str, *others: str, **settings: Any) -> Callable[[Decorated], Decorated]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from sar_infer.errors import one_line
 from sar_infer.results import Explanation, ImageResult
 
 _BAR = 24
@@ -21,26 +22,14 @@ _BETWEEN = " | "
 def text(results: Iterable[ImageResult]) -> Iterator[str]:
     """A picture's name, then a line a class: share of 1, bar, label; ``+`` marks names that are not from the bank.
 
-    An unknown says so before its classes, which are guesses then; a set and an explanation stand behind them.
+    An unknown says so before its classes, which are guesses then; a set and an explanation stand behind them. What a
+    terminal could take for a command, in the name of a file or of a class, is escaped.
     """
     for number, result in enumerate(results):
-        gap = "\n" if number else ""
-        yield f"{gap}{result.image}\n"
-        if result.error is not None:
-            yield f"  error: {result.error}\n"
-        if result.unknown is None and result.reason is not None:
-            yield f"  unknown or not {result.reason}\n"
-        if result.unknown:
-            guess = "best guess" if len(result.predictions) == 1 else "best guesses"
-            yield f"  unknown: {result.reason}; {guess}:\n"
-        for prediction in result.predictions:
-            bar = ("█" * round(prediction.score * _BAR)).ljust(_BAR, "·")
-            mark = "+" if prediction.source == "extended" else " "
-            yield f"  {prediction.score:6.1%} {bar} {mark} {prediction.label}\n"
-        if result.label_set is not None:
-            yield f"  one of: {', '.join(result.label_set) or 'no class is likely enough'}\n"
-        if result.explanation is not None:
-            yield from _reasons(result, result.explanation)
+        if number:
+            yield "\n"
+        for line in _lines(result):
+            yield f"{one_line(line, len(line))}\n"
 
 
 def jsonl(results: Iterable[ImageResult]) -> Iterator[str]:
@@ -96,15 +85,35 @@ def _object(result: ImageResult) -> str:
     return json.dumps(always | judged(result), ensure_ascii=False)
 
 
+def _lines(result: ImageResult) -> Iterator[str]:
+    """One result for people."""
+    yield result.image
+    if result.error is not None:
+        yield f"  error: {result.error}"
+    if result.unknown is None and result.reason is not None:
+        yield f"  unknown or not {result.reason}"
+    if result.unknown:
+        guess = "best guess" if len(result.predictions) == 1 else "best guesses"
+        yield f"  unknown: {result.reason}; {guess}:"
+    for prediction in result.predictions:
+        bar = ("█" * round(prediction.score * _BAR)).ljust(_BAR, "·")
+        mark = "+" if prediction.source == "extended" else " "
+        yield f"  {prediction.score:6.1%} {bar} {mark} {prediction.label}"
+    if result.label_set is not None:
+        yield f"  one of: {', '.join(result.label_set) or 'no class is likely enough'}"
+    if result.explanation is not None:
+        yield from _reasons(result, result.explanation)
+
+
 def _reasons(result: ImageResult, why: Explanation) -> Iterator[str]:
     """Lines for people."""
     if why.runner_up is not None:
-        yield f"  ahead of {why.runner_up} by {why.margin:.1%}\n"
-    yield f"  energy {why.energy:.3f}\n"
+        yield f"  ahead of {why.runner_up} by {why.margin:.1%}"
+    yield f"  energy {why.energy:.3f}"
     if why.nearest:
-        yield f"  nearest to the best: {', '.join(f'{name} ({cosine:.2f})' for name, cosine in why.nearest)}\n"
+        yield f"  nearest to the best: {', '.join(f'{name} ({cosine:.2f})' for name, cosine in why.nearest)}"
     if doubtful := [p.label for p in result.predictions if not p.calibrated]:
-        yield f"  not calibrated: {', '.join(doubtful)}\n"
+        yield f"  not calibrated: {', '.join(doubtful)}"
 
 
 def _cells(result: ImageResult) -> tuple[object, ...]:

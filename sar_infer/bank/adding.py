@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.groups import before
 from sar_infer.bank.history import Action, Stack, Undo, recorded
-from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.info import PLAIN, ClassInfo, check_text
 from sar_infer.bank.steps import next_step, set_info, utc_now
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.names import name_key
@@ -47,7 +47,7 @@ def add(
     stray = next(iter(info.keys() - set(names)), None)
     if stray is not None:
         raise ClassNameError(f"info is given for {stray!r:.80}, which is not among the names to add")
-    places = _places(bank, names)
+    places = places_of(bank, names)
     return put(bank, "add", dict(zip(names, places, strict=True)), rows, info, by)
 
 
@@ -109,11 +109,17 @@ def same_row(one: Floats, two: Floats) -> bool:
     return bool(np.abs(one - two).max(initial=0) <= _SAME_ROW)
 
 
-def _places(bank: ClassBank, names: Sequence[str]) -> list[int | None]:
-    """The row of each name that the bank has in any spelling."""
+def places_of(bank: ClassBank, names: Sequence[str]) -> list[int | None]:
+    """The row of each name that the bank has in any spelling, None of a new one; all that can be told without rows.
+
+    Raises:
+        ClassNameError: a name stands twice, or is another name of a class.
+        BankError: a name is unsound.
+    """
     seen: set[str] = set()
     places: list[int | None] = []
     for name in names:
+        check_text("name", name)
         if name_key(name) in seen:
             raise ClassNameError(f"class name {name!r:.80} stands more than once")
         seen.add(name_key(name))

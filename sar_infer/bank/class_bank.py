@@ -123,7 +123,7 @@ class ClassBank:
             if _KIND.content_digest(self.names, {"embeddings": self.embeddings}) != self.content_digest:
                 raise BankError("content does not match its digest; the file was damaged or changed")
             self.check()
-            del self.__dict__["_unread"]
+            self.__dict__.pop("_unread", None)  # another thread may have looked too
         return self
 
     @functools.cached_property

@@ -34,13 +34,17 @@ class ClassInfo:
     def __post_init__(self) -> None:
         for what, texts in (("phrase", self.phrases), ("alias", self.aliases)):
             for text in texts:
-                _check(what, text)
+                check_text(what, text)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BankError(f"expected a threshold of 0..1, got {self.threshold}")
 
 
-def _check(what: str, text: str) -> None:
-    """As class names are checked: control characters, and halves of surrogate pairs, which no file can hold."""
+def check_text(what: str, text: str) -> None:
+    """As class names are checked: control characters, and halves of surrogate pairs, which no file can hold.
+
+    Raises:
+        BankError: it is empty, or has one.
+    """
     if not text.strip():
         raise BankError(f"a class has an empty {what}")
     kinds = () if text.isprintable() else {unicodedata.category(character) for character in text}

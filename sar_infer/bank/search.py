@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank.class_bank import ClassBank
+from sar_infer.errors import BankError
 
 Floats = npt.NDArray[np.float32]
 _CLASSES, _ROWS = 32_768, 256
@@ -31,6 +32,9 @@ def nearest(bank: ClassBank, rows: Floats, k: int) -> tuple[npt.NDArray[np.intp]
 
     Returns:
         Rows of the bank (N, k) and their cosines (N, k), the largest first, ties in the bank's order.
+
+    Raises:
+        BankError: an embedding is not finite.
     """
     return nearest_rows(bank.embeddings, rows, k)
 
@@ -55,7 +59,10 @@ def _nearest(embeddings: Floats, rows: Floats, count: int) -> tuple[npt.NDArray[
     found = np.empty((len(rows), 0), dtype=np.intp)
     best = np.empty((len(rows), 0), dtype=np.float32)
     for start in range(0, len(embeddings), _CLASSES):
-        similar = rows @ embeddings[start : start + _CLASSES].T
+        with np.errstate(all="ignore"):
+            similar = rows @ embeddings[start : start + _CLASSES].T
+        if not np.isfinite(similar.max(initial=0)):  # of a large bank that is mapped, nobody has looked at the rows
+            raise BankError("an embedding is no unit row; the bank is damaged: sar-bank verify BANK_FILE")
         columns = np.arange(similar.shape[1])
         if 0 < count < len(columns):  # what no row has among its best is left out before anything is sorted
             edge = np.partition(similar, -count, axis=1)[:, -count, np.newaxis]

@@ -12,10 +12,10 @@ import itertools
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from typing import TypeVar
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, Generic, TypeVar
 
 from sar_infer.bulk.answers import Answers, Recipe
 from sar_infer.bulk.items import Flaw, Item, Piece
@@ -33,6 +33,8 @@ _AHEAD = 4
 """Batches on the way for each process."""
 _AHEAD_BYTES = 256 * 2**20
 """Of images that this process has read for them."""
+_PATIENCE = 5.0
+"""Seconds without an answer after which a pool is asked whether it is still there."""
 
 
 def run_local(
@@ -82,7 +84,7 @@ class _Pool:
 
     def in_order(self, work: Iterable[tuple[Piece, Batch]]) -> Iterator[tuple[Piece, Answers]]:
         """Answers of every batch, in order, a bounded number ahead; more than one where a batch had to be divided."""
-        waiting: deque[tuple[Piece, Batch, Future[Answers]]] = deque()
+        waiting: deque[tuple[Piece, Batch, _Task[Answers]]] = deque()
         for piece, batch in work:
             waiting.append((piece, batch, self._submit(batch)))
             while len(waiting) >= _AHEAD * self._workers or sum(_size(item[1]) for item in waiting) > _AHEAD_BYTES:
@@ -90,10 +92,10 @@ class _Pool:
         while waiting:
             yield from self._first(waiting)
 
-    def _first(self, waiting: deque[tuple[Piece, Batch, Future[Answers]]]) -> Iterator[tuple[Piece, Answers]]:
-        piece, batch, future = waiting.popleft()
+    def _first(self, waiting: deque[tuple[Piece, Batch, _Task[Answers]]]) -> Iterator[tuple[Piece, Answers]]:
+        piece, batch, task = waiting.popleft()
         try:
-            answers = future.result()
+            answers = task.result()
         except SarInferError:
             raise
         except Exception:  # a process died, or raised what nobody has thought of
@@ -102,13 +104,13 @@ class _Pool:
             self._close_lone()
             yield piece, answers
 
-    def _submit(self, batch: Batch) -> Future[Answers]:
+    def _submit(self, batch: Batch) -> _Task[Answers]:
         try:
-            return _submitted(self._pool, answer, batch)
+            return _Task(self._pool, answer, batch)
         except (BrokenProcessPool, OSError):  # the latter where one more process was about to start
             self._pool.shutdown(wait=False)
             self._pool = self._opened(self._workers)
-            return _submitted(self._pool, answer, batch)
+            return _Task(self._pool, answer, batch)
 
     def _alone(self, batch: Batch) -> Iterator[Answers]:
         """Answers of a batch that was on the way when a process died: of all inputs but those that kill one again."""
@@ -140,7 +142,7 @@ class _Pool:
         if self._lone is None:
             self._lone = self._opened(1)
         try:
-            return _submitted(self._lone, answer, batch).result()
+            return _Task(self._lone, answer, batch).result()
         except BrokenProcessPool:
             self._close_lone()
             raise
@@ -152,9 +154,9 @@ class _Pool:
 
     def _opened(self, workers: int) -> ProcessPoolExecutor:
         """All processes at once: Python 3.11 trips over a pool that breaks while another process is started for it."""
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), begin, (self._recipe, self._form))
+        pool = ProcessPoolExecutor(workers, _Context(), begin, (self._recipe, self._form))
         try:
-            for started in [_submitted(pool, ready) for _ in range(workers)]:
+            for started in [_Task(pool, ready) for _ in range(workers)]:
                 started.result()
         except BrokenProcessPool:
             raise DeviceError(
@@ -165,10 +167,31 @@ class _Pool:
         return pool
 
 
-def _submitted(pool: ProcessPoolExecutor, task: Callable[..., Value], *given: object) -> Future[Value]:
-    """A task for a pool. Processes that this starts never hear of Ctrl-C, not even while Python starts in them."""
-    with waiting(signal.SIGINT):
-        return pool.submit(task, *given)
+class _Context(SpawnContext):
+    """Python 3.11 may lose sight of a process whose pool breaks; a daemon does not keep this one from ending."""
+
+    @staticmethod
+    def Process(*given: Any, **named: Any) -> SpawnProcess:  # type: ignore[override] # noqa: N802 - a class there
+        return SpawnProcess(*given, **named, daemon=True)
+
+
+class _Task(Generic[Value]):
+    """Work for a pool. Processes that it starts never hear of Ctrl-C, not even while Python starts in them."""
+
+    def __init__(self, pool: ProcessPoolExecutor, task: Callable[..., Value], *given: object) -> None:
+        self._pool = pool
+        with waiting(signal.SIGINT):
+            self._future = pool.submit(task, *given)
+
+    def result(self) -> Value:
+        """What comes of it; Python 3.11 may forget a task that comes while its pool breaks.
+
+        Raises:
+            RuntimeError: the pool has broken, or is closed.
+        """
+        while not wait([self._future], _PATIENCE).done:
+            _Task(self._pool, ready)
+        return self._future.result()
 
 
 def _size(batch: Batch) -> int:

@@ -45,7 +45,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """A line of its own."""
-        sys.stderr.write(("\r" + _CLEAR if self._terminal else "") + f"Warning: {text}\n")
+        self._write(("\r" + _CLEAR if self._terminal else "") + f"Warning: {text}\n")
 
     def finished(self) -> None:
         """A piece is committed."""
@@ -60,7 +60,7 @@ class Progress:
         """Leave the last line behind."""
         if self._shown and self.inputs:
             self._print(self.text())
-            sys.stderr.write("\n" if self._terminal else "")
+            self._write("\n" if self._terminal else "")
 
     @property
     def seconds(self) -> float:
@@ -85,8 +85,15 @@ class Progress:
         return self.inputs / max(total.inputs, 1)
 
     def _print(self, text: str) -> None:
-        sys.stderr.write(f"\r{text}{_CLEAR}" if self._terminal else f"{text}\n")
-        sys.stderr.flush()
+        self._write(f"\r{text}{_CLEAR}" if self._terminal else f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        """A terminal or a pipe may be gone long before the run is done, which goes on without it."""
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            self._shown = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import signal
 from collections.abc import Iterable, Mapping
@@ -169,4 +170,5 @@ def _tell(summary: Summary, plan: Plan) -> None:
         text += f" ({summary.rate:,.1f} a second)"
     if summary.pieces and not summary.inputs:
         text += "; there is no image in what was named"
-    click.echo(text + (f"; {summary.rejected:,} set aside, see {rejected}" if summary.rejected else ""), err=True)
+    with contextlib.suppress(OSError):  # whoever started it may be gone
+        click.echo(text + (f"; {summary.rejected:,} set aside, see {rejected}" if summary.rejected else ""), err=True)

@@ -17,7 +17,8 @@ from sar_infer import __version__
 from sar_infer.cli.bulk import check_without_out, classify_in_bulk
 from sar_infer.cli.bulk_options import BulkOptions, bulk_options
 from sar_infer.cli.classify_options import Options, classify_options
-from sar_infer.errors import SarInferError
+from sar_infer.cli.stdout import printing
+from sar_infer.errors import SarInferError, one_line
 from sar_infer.inputs import STDIN, expand
 from sar_infer.options import Refusal, one_blas_thread
 from sar_infer.output import FORMATS
@@ -112,7 +113,7 @@ def _prepare(options: Options, profile: Profile) -> tuple[Classifier, ClassSet]:
             file = read_class_file(Path(options.classes), classifier.check_name)
             given = file.classes
             for warning in file.warnings:
-                click.echo(f"Warning: {warning}", err=True)
+                click.echo(f"Warning: {one_line(warning)}", err=True)
         classes = classifier.class_set(given, options.only)
         classifier.judge(classes, options.top_k, options.judging)
         return classifier, classes
@@ -139,7 +140,8 @@ def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
     hidden = count < _PROGRESS_FROM or not sys.stderr.isatty() or sys.stdout.isatty()
     with click.progressbar(length=count, label="Classifying", file=sys.stderr, hidden=hidden) as progress:
         for piece in FORMATS[form](counted()):
-            click.echo(piece, nl=False)
+            with printing():
+                click.echo(piece, nl=False)
     return failed
 
 
@@ -168,11 +170,13 @@ def _print_info(options: Options) -> None:
     if options.format == "text":
         from sar_infer.describe import describe
 
-        click.echo(describe(bundle), nl=False)
+        with printing():
+            click.echo(describe(bundle), nl=False)
         return
     stored = json.loads((bundle.path / MANIFEST).read_text("utf-8"))
     indent = 2 if options.format == "json" else None
-    click.echo(json.dumps({"path": str(bundle.path), **stored}, ensure_ascii=False, indent=indent))
+    with printing():
+        click.echo(json.dumps({"path": str(bundle.path), **stored}, ensure_ascii=False, indent=indent))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def wording(name: str, text: str) -> Iterator[Finding]:
     if _CODE.search(text):
         yield Finding("wording", "warning", name, "looks like a code; the encoder knows words: say what is to be seen")
     if _FILE.search(text):
-        yield Finding("wording", "warning", name, "looks like a file name", _words(_FILE.sub("", text)))
+        yield Finding("wording", "warning", name, "looks like a file name", _words(_FILE.sub("", text)) or None)
     elif text.rstrip().endswith((".", ",", ";", ":")):
         yield Finding("wording", "info", name, "the prompt ends the sentence itself", text.rstrip(" .,;:") or None)
     prompt = _PROMPT.match(text)

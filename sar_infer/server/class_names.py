@@ -13,6 +13,8 @@ LONGEST_TEXT = 256
 """Characters of a name or phrase."""
 MOST_PHRASES = 256
 """Phrases of a class."""
+_NOT_UTF_8 = "\ufffd"
+"""What servers make of bytes in a path that are no text."""
 
 
 def clean_name(text: str) -> str:
@@ -26,7 +28,7 @@ def clean_name(text: str) -> str:
     shown = repr(text if len(text) <= 40 else text[:40] + "…")
     if len(text) > LONGEST_TEXT:
         raise ClassNameError(f"class name {shown} has {len(text)} characters, {LONGEST_TEXT} are allowed; shorten it")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+    if any(unicodedata.category(character) in ("Cc", "Cs") or character == _NOT_UTF_8 for character in text):
         raise ClassNameError(f"class name {shown} contains a control character or half a character; leave it out")
     if not text.split():
         raise ClassNameError(f"class name {shown} is empty")

@@ -14,7 +14,7 @@ import click
 
 from sar_infer import __version__
 from sar_infer.errors import InputError, SarInferError
-from sar_infer.options import Refusal, one_blas_thread, option
+from sar_infer.options import Number, Refusal, one_blas_thread, option
 
 if TYPE_CHECKING:
     from sar_infer.server.settings import Settings
@@ -42,17 +42,13 @@ MIB = 2**20
 @option("--queue", type=click.IntRange(min=1), default=64, show_default=True, help="Images inside at most; then 429.")
 @option("--max-body", type=click.IntRange(min=1), default=10, show_default=True, help="MiB of a request.")
 @option("--max-images", type=click.IntRange(min=1), default=32, show_default=True, help="Images of a request.")
-@option(
-    "--max-megapixels", type=click.FloatRange(min=0.001, max=50), default=50, show_default=True, help="Of an image."
-)
+@option("--max-megapixels", type=Number(min=0.001, max=50), default=50, show_default=True, help="Of an image.")
 @option("--max-classes", type=click.IntRange(min=1), default=1000, show_default=True, help="Class names of a request.")
 @option("--formats", default="JPEG,PNG,WEBP", show_default=True, help="Image formats taken; also GIF, BMP, TIFF.")
-@option("--deadline", type=click.FloatRange(min=0.01), default=30, show_default=True, help="Seconds of a request.")
-@option(
-    "--body-timeout", type=click.FloatRange(min=0.01), default=10, show_default=True, help="Seconds for a body to come."
-)
+@option("--deadline", type=Number(min=0.01), default=30, show_default=True, help="Seconds of a request.")
+@option("--body-timeout", type=Number(min=0.01), default=10, show_default=True, help="Seconds for a body to come.")
 @option("--drain", type=click.IntRange(min=0), default=20, show_default=True, help="Seconds to end on SIGTERM.")
-@option("--notice", type=click.FloatRange(min=0), default=0, show_default=True,
+@option("--notice", type=Number(min=0), default=0, show_default=True,
         help="Seconds between not being ready and closing the port on SIGTERM.")  # fmt: skip
 @option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of stderr.")
 @option("--access-log/--no-access-log", default=True, show_default=True, help="A line for each request.")

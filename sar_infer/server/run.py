@@ -48,7 +48,8 @@ class Server(uvicorn.Server):
         host, port = (sockets or [])[0].getsockname()[:2]
         engine, names = self._service.engine, len(self._service.store.bank.names)
         sizes = f"{engine.sizes.workers} workers, batches of {engine.sizes.max_batch}"
-        what = f"{engine.bundle.path} ({names} classes, {engine.provider}, {sizes})"
+        runs = f"{engine.classifier.choice.precision}, {engine.provider}"
+        what = f"{engine.bundle.path} ({names} classes, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host
         _log.info("Serving %s on http://%s:%d - try /ui, read /docs", what, shown, port)
 

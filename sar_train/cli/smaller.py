@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sar_infer.options import Number
 from sar_train.cli.common import option
 
 if TYPE_CHECKING:
@@ -31,19 +32,19 @@ _OPTIONS = (
     ),
     option(
         "--jpeg-margin",
-        type=click.FloatRange(min=1, max=16),
+        type=Number(min=1, max=16),
         metavar="X",
         help="Let large JPEGs be decoded at a reduced scale that leaves X times the encoder's size, if those of "
         "--photos pass.",
     ),
     option(
         "--min-cosine",
-        type=click.FloatRange(0, 1),
+        type=Number(0, 1),
         help="With --precision: least cosine of the worst photo or name.  [default: 0.9999 for fp16, 0.97 for int8]",
     ),
     option(
         "--min-agreement",
-        type=click.FloatRange(0, 1),
+        type=Number(0, 1),
         help="With --precision: least share with the same answer.  [default: 0.995 for fp16, 0.98 for int8]",
     ),
 )

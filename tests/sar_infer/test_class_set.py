@@ -151,6 +151,19 @@ def test_an_alias_takes_the_row_of_its_class_and_its_place() -> None:
     np.testing.assert_array_equal(classes.embeddings[2], KNOWN.embeddings[0])
 
 
+@pytest.mark.parametrize("only", [False, True])
+def test_of_several_names_of_a_class_the_first_stands(only: bool) -> None:
+    classes = of_known(["Puss in Boots", "dog", "cat"], only)
+    assert classes.names == (*([] if only else ["wall"]), "Puss in Boots", "dog")
+    np.testing.assert_array_equal(classes.thresholds[-2:], np.float32([0.5, np.nan]))
+
+
+def test_a_name_of_a_class_that_is_given_with_phrases_stands_for_it_no_more() -> None:
+    assert of_known({"Puss in Boots": "Puss in Boots", "cat": ["a cat"]}).names == ("dog", "wall", "cat")
+    both = of_known({"cat": ["a cat"], "Puss in Boots": ["boots"]}, only=True)
+    assert (both.names, list(both.sources)) == (("cat", "Puss in Boots"), ["extended", "extended"])
+
+
 def test_what_is_known_follows_the_columns() -> None:
     whole = of_known(None)
     assert whole.background.tolist() == [False, False, True]

@@ -12,7 +12,7 @@ from support.bundles import DIM, ENCODER_DIGEST, example_head, example_manifest
 
 from sar_infer.artefact import Manifest
 from sar_infer.class_set import ClassSet, Sources
-from sar_infer.errors import BundleError, InputError
+from sar_infer.errors import BankError, BundleError, InputError
 from sar_infer.judging import Judge
 from sar_infer.results import ImageResult, Judging
 
@@ -201,3 +201,12 @@ def test_rows_of_a_broken_graph_are_refused() -> None:
     row = np.full((1, DIM), np.nan, dtype=np.float32)
     with pytest.raises(BundleError, match="image encoder: gives numbers that are not finite"):
         next(Judge(manifest(), classes(), 1)(row))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_rows_of_a_damaged_bank_are_refused(value: float) -> None:
+    """Of a large bank that is mapped, nobody has looked at the rows before."""
+    rows = np.array(classes().embeddings)
+    rows[1, 0] = value
+    with pytest.raises(BankError, match="the bank is damaged: sar-bank verify"):
+        judged(manifest(), classes(blocks=(rows,)))

@@ -127,13 +127,23 @@ def test_csv() -> None:
 
 
 def test_text() -> None:
-    assert "".join(FORMATS["text"]([GOOD, BAD])).splitlines()[2:] == [
+    assert "".join(FORMATS["text"]([GOOD, BAD])).splitlines() == [
+        r"a b,\n.jpg",
         "   75.0% ██████████████████······   cat",
         '   25.0% ██████·················· + the "日本" owl',
         "",
         "x.jpg",
         "  error: not an image",
     ]
+
+
+def test_text_cannot_steer_the_terminal() -> None:
+    odd = Prediction("cat\x1b[2J", 0.75, 15.0, 0.75, "extended")
+    result = dataclasses.replace(JUDGED, image="\x1b]0;a\x07.jpg", predictions=(odd,), label_set=("a\u202eb",))
+    lines = "".join(FORMATS["text"]([result, result])).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert lines[0] == r"\x1b]0;a\x07.jpg"
+    assert lines[2].endswith(r"+ cat\x1b[2J")
 
 
 @pytest.mark.parametrize("form", ["text", "jsonl", "csv"])

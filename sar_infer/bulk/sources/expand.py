@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import io
-import itertools
 import os
 import posixpath
 import re
@@ -40,8 +39,18 @@ def places(argument: str, warn: Warn = lambda _: None) -> Iterator[str]:
         return _lines(argument)
     if (braces := _BRACES.search(argument)) and (is_url(argument) or kind_of(argument) is None):
         head, tail = argument[: braces.start()], argument[braces.end() :]
-        return itertools.chain.from_iterable(places(head + choice + tail, warn) for choice in _choices(braces))
+        return _chosen((head + choice + tail for choice in _choices(braces)), warn)
     return _stored(argument, warn) if is_url(argument) else _local(argument, warn)
+
+
+def _chosen(choices: Iterator[str], warn: Warn) -> Iterator[str]:
+    """What a brace pattern stands for; shards behind the first may be gone, as in a list, and their rows say so."""
+    for number, place in enumerate(choices):
+        plain = not (glob.has_magic(place) or _BRACES.search(place))
+        if number and plain and place.lower().endswith(CONTAINERS):
+            yield place
+        else:
+            yield from places(place, warn)
 
 
 def _local(argument: str, warn: Warn) -> Iterator[str]:

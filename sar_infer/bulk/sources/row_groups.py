@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,9 @@ class RowGroup:
         return [self.column] + ([self.key_column] if self.key_column else [])
 
     def _key(self, row: int, value: Any) -> str:
-        return f"{printable(self.place)}#{self.first + row}" if value is None else printable(str(value))
+        if value is None:
+            return f"{printable(self.place)}#{self.first + row}"
+        return printable(os.fsdecode(value) if isinstance(value, bytes) else str(value))
 
 
 def row_groups(place: str, column: str, key_column: str | None) -> Iterator[Unit]:

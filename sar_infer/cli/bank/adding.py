@@ -76,6 +76,7 @@ def add(
         raise Refusal("--strict and --no-lint contradict")
     from sar_infer.bank import ClassBank, amend
     from sar_infer.bank import add as edit
+    from sar_infer.bank.adding import places_of
 
     with changing(place) as found:
         given = given_classes(names, classes, len if lint else found.classifier.check_name)
@@ -85,10 +86,11 @@ def add(
         linter = linter_for(found) if lint else None
         findings = _checked_texts(given, linter)
         _refuse(findings, strict=strict)
+        info = _info(found.bank, given, other, background=background, threshold=threshold)
+        places_of(found.bank, [*given])  # what is wrong with a name shows before minutes go into embedding
         rows = _embedded(found, given, linter, findings)
         _refuse(findings, strict=strict)
         _show(findings)
-        info = _info(found.bank, given, other, background=background, threshold=threshold)
         after = edit(found.bank, [*given], rows, info, by="sar-bank add")
         if other is not None:
             after = amend(after, _known_of_others(after, other), by="sar-bank add --from")
@@ -141,8 +143,15 @@ def _show(findings: Sequence[Finding]) -> None:
 
 
 def _known_of_others(bank: ClassBank, other: ClassBank) -> dict[str, ClassInfo]:
-    """What the other bank knows of classes that came with its bundle, as far as this bank has them too."""
-    return {name: info for name, info in other.info.items() if not info.added and bank.lookup.name(name) is not None}
+    """What the other bank knows of classes that came with its bundle; a warning where this one lacks them."""
+    from sar_infer.bank.steps import listed
+
+    known = {name: info for name, info in other.info.items() if not info.added}
+    lacking = [name for name in known if bank.lookup.name(name) is None]
+    if lacking:
+        text = f"Warning: left out what --from knows of {listed(lacking)}: renamed there, or in its bundle alone"
+        click.echo(one_line(text), err=True)
+    return {name: info for name, info in known.items() if bank.lookup.name(name) is not None}
 
 
 def _info(

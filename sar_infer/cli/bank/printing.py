@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from sar_infer.errors import WriteError, one_line
+from sar_infer.cli.stdout import printing
+from sar_infer.errors import one_line
 
 
 def emit(form: str, content: Callable[[], Any], lines: Iterable[str]) -> None:
@@ -22,16 +23,10 @@ def emit(form: str, content: Callable[[], Any], lines: Iterable[str]) -> None:
         lines: What is printed as text; what is in them is escaped where a terminal could take it for a command.
 
     Raises:
-        WriteError: stdout takes no more; what the command did is done.
+        click.ClickException: stdout takes no more; what the command did is done.
     """
-    try:
+    with printing("; all else is done"):
         _print(form, content, lines)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        sys.stdout = io.StringIO()  # else Python tries once more when it ends
-        raise WriteError(f"stdout: cannot be written ({error.strerror or error}); all else is done") from None
 
 
 def _print(form: str, content: Callable[[], Any], lines: Iterable[str]) -> None:

@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One class of a bank that can change; phrases of the bundle's classes are not known, their names stand there."""
+    """One class of a bank that can change, with what was embedded for it."""
 
     name: str
     origin: Literal["bundle", "added"]
@@ -54,7 +54,7 @@ class Snapshot:
             return Entry(spelling, "added", added.phrases)
         if row is None or key in self.changes.removed:
             return None
-        return Entry(base.bank.names[row], "bundle", (base.bank.names[row],))
+        return bundled(base, base.bank.names[row])
 
     @property
     def added(self) -> int:
@@ -69,12 +69,17 @@ class Snapshot:
             if (added := own.pop(key, None)) is not None:
                 found.append(Entry(name, "added", added.phrases))
             elif key not in self.changes.removed:
-                found.append(Entry(name, "bundle", (name,)))
+                found.append(bundled(base, name))
         return (*found, *(Entry(added.name, "added", added.phrases) for added in own.values()))
 
     def entries(self) -> tuple[Entry, ...]:
         """All classes, in the bank's order."""
         return self._entries
+
+
+def bundled(base: Base, name: str) -> Entry:
+    """A class as the bundle brought it, by the bundle's spelling."""
+    return Entry(name, "bundle", base.bank.phrases(name))
 
 
 def compose(base: Base, changes: Changes, encoded: Mapping[str, Floats], old: ClassBank) -> ClassBank:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bundle import Bundle
 from sar_infer.errors import BankError
 from sar_infer.names import name_key
@@ -21,7 +21,7 @@ from sar_infer.server.bank.changes import Added, Base, Changes
 from sar_infer.server.bank.folder import StateFolder
 from sar_infer.server.bank.refusals import ChangeRefusedError, check_aliases, check_known, check_match
 from sar_infer.server.bank.resume import Embed, carried, resumed
-from sar_infer.server.bank.snapshot import Entry, Floats, Snapshot, compose, names_after
+from sar_infer.server.bank.snapshot import Entry, Floats, Snapshot, bundled, compose, info_after, names_after
 from sar_infer.server.class_names import clean_name, clean_phrases
 
 
@@ -114,7 +114,7 @@ class BankStore:
         """Remove a class; returns the digest of the bank after it.
 
         Raises:
-            ChangeRefusedError: ``not-found``, ``conflict`` (the last class), ``precondition-failed``,
+            ChangeRefusedError: ``not-found``, ``conflict`` (the last class but background), ``precondition-failed``,
                 ``writes-disabled`` or ``not-stored``; nothing was changed.
         """
         with self._writing:
@@ -155,15 +155,16 @@ class BankStore:
         check_match(if_match, now.etag, known is not None)
         spelling = known.name if known else name if row is None else now.base.bank.names[row]
         wanted = (spelling,) if wanted == (name,) else wanted
-        if known and known.phrases == wanted:
+        plain = wanted == (spelling,)
+        if known and (known.phrases == wanted or (plain and known.origin == "bundle")):
             return Change(False, False, now.etag, known)
         if known is None and (owner := now.bank.lookup.alias(name)) is not None:
             raise ChangeRefusedError("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
         if known is None and row is not None:
             check_aliases(now, spelling)
         entry = Entry(spelling, "added", wanted)
-        if wanted == (spelling,) and row is not None:
-            entry = Entry(spelling, "bundle", wanted)
+        if plain and row is not None:
+            entry = bundled(now.base, spelling)
             changes, encoded = now.changes.forgetting(key), {}
         else:
             encoded = {key: self._embed([wanted])[0]}
@@ -178,7 +179,8 @@ class BankStore:
         check_known(now, name)
         check_match(if_match, now.etag, True)
         changes = now.changes.removing(name_key(name), now.base)
-        if not names_after(now.base, changes):
+        info = info_after(now.base, changes)
+        if all(info.get(left, ClassInfo()).background for left in names_after(now.base, changes)):
             raise ChangeRefusedError("conflict", f"class {name!r} is the last one; add another before you remove it")
         return self._commit(folder, changes, {})
 

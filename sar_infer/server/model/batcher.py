@@ -142,6 +142,8 @@ class Batcher(Generic[P]):
             rows = self._encode(inputs)
             if len(rows) != len(inputs):
                 raise RuntimeError(f"{len(inputs)} pictures gave {len(rows)} rows")
+            if len(inputs) > 1 and not np.isfinite(rows).all():  # INT8 graphs share ranges: one spoils all
+                raise ArithmeticError("a row is not finite")
         except Exception as error:  # what onnxruntime raises shares no base class
             if len(inputs) == 1:
                 return [error]

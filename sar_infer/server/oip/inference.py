@@ -2,6 +2,7 @@
 
 Inputs: IMAGE or pixels, and CLASSES where the call has class names of its own. Outputs: SCORES and LABELS (N, C) whose
 columns are the classes of the call, the bank's first, or (N, top_k) with the best first in each row; EMBEDDING (N, D).
+Background classes take their share of the scores and have no column.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ async def infer(service: Service, engine: Engine, asked: InferRequest, tensors: 
         if any(output.name != "EMBEDDING" for output in wanted):
             chosen = await engine.names.class_set(classes, only, service.store.bank)
             _check_size(len(pictures), len(chosen.names), wanted, top_k)
+            engine.classifier.judge(chosen)  # refuses a call with background classes alone
         places = [f"{source.name}[{i}]" for i in range(len(pictures))]
         rows = await all_of(engine, pictures, _Finish(engine, chosen, wanted, top_k), places)
     for row, place in zip(rows, places, strict=True):
@@ -112,7 +114,10 @@ class _Finish:
     ) -> None:
         self._classifier = engine.classifier
         self._classes = classes
-        self._names = () if classes is None else tuple(name.encode() for name in classes.names)
+        hidden = None if classes is None else classes.background
+        self._answers = slice(None) if hidden is None else ~hidden
+        names = () if classes is None else classes.names
+        self._names = tuple(n.encode() for i, n in enumerate(names) if hidden is None or not hidden[i])
         self._wanted = wanted
         self._top_k = top_k
 
@@ -120,7 +125,8 @@ class _Finish:
         if self._classes is None:
             return _Row(row[0], None, [row[0] for _ in self._wanted])
         logits = self._classifier.logits(row, self._classes)
-        scores = self._classifier.scores(logits, self._classes)[0]
+        scores = self._classifier.scores(logits, self._classes)[0][self._answers]
+        logits = logits[:, self._answers]
         shown = slice(None) if self._top_k is None else scoring.top_k(logits, self._top_k)[0]
         values: list[Floats | Sequence[bytes]] = []
         for output in self._wanted:

@@ -48,7 +48,7 @@ async def metrics(service: Serving) -> Response:
 
 @router.get("/v1/model", responses=problems())
 async def model(service: Serving) -> dict[str, Any]:
-    """What answers: the bundle and its quality passport, the device, the limits."""
+    """What answers: the bundle and its quality passport, the device, the precision, the limits."""
     manifest = dataclasses.asdict(service.engine.bundle.manifest)
     return {
         **{field: manifest[field] for field in _SHOWN},
@@ -56,6 +56,7 @@ async def model(service: Serving) -> dict[str, Any]:
         "bank": service.store.etag,
         "head": None if service.engine.bundle.head is None else len(service.engine.bundle.head.names),
         "provider": service.engine.provider,
+        "precision": service.engine.classifier.choice.precision,
         "sizes": dataclasses.asdict(service.engine.sizes),
         "writes": service.settings.writable,
         "limits": dataclasses.asdict(service.settings.limits),

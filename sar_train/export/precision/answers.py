@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from sar_infer.bundle import Bundle
 from sar_infer.classifier import Classifier
-from sar_train.export.precision.batches import Rows
+from sar_train.export.precision.batches import BATCH, Rows
 
 Logits = Callable[[Rows], Rows]
 """(N, C) for unit rows (N, D)."""
@@ -32,8 +33,16 @@ def near_ties(bundle: Bundle, rows: Rows, reference: Rows) -> tuple[int, int]:
         reference: (N, D) of the float32 graph.
     """
     classifier = Classifier(bundle, device="cpu")
-    classes = classifier.class_set()
-    expected, found = (classifier.logits(r, classes) for r in (reference, rows))
-    other = expected.argmax(1) != found.argmax(1)
-    best = np.sort(classifier.scores(expected[other], classes), axis=1)[:, -2:]
-    return int(other.sum()), int((best[:, -1] - best[:, 0] < NEAR_TIE).sum())
+    classes, logits = classifier.class_set(), image_logits(bundle)
+    other = reference[best(reference, logits) != best(rows, logits)]
+    scores = (np.sort(classifier.scores(logits(piece), classes), axis=1) for piece in _pieces(other))
+    return len(other), sum(int((piece[:, -1] - piece[:, -2] < NEAR_TIE).sum()) for piece in scores)
+
+
+def best(rows: Rows, logits: Logits) -> npt.NDArray[np.intp]:
+    """The column that each of N rows chooses (N,); a few rows at a time, for a bank may have a million."""
+    return np.concatenate([logits(piece).argmax(1) for piece in _pieces(rows)])
+
+
+def _pieces(rows: Rows) -> Iterator[Rows]:
+    return (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))

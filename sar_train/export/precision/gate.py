@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sar_train.export.precision.answers import Logits
+from sar_train.export.precision.answers import Logits, best
 from sar_train.export.precision.batches import Rows
 
 
@@ -74,5 +74,5 @@ GATES = {
 def beside(rows: Rows, reference: Rows, logits: Logits) -> Figures:
     """Compare unit rows (N, D) with those of the float32 graph; ``logits`` is what both choose by."""
     cosines = (rows * reference).sum(1)
-    same = logits(rows).argmax(1) == logits(reference).argmax(1)
+    same = best(rows, logits) == best(reference, logits)
     return Figures(len(rows), float(cosines.min()), float(cosines.mean()), float(same.mean()))

@@ -58,7 +58,7 @@ def test_other_phrases_with_the_same_row_are_noted() -> None:
         (["owl", "OWL "], ["a", "b"], {}, ClassNameError, "'OWL ' stands more than once"),
         (["Mutt"], ["a"], {}, ClassNameError, "'Mutt' is another name of class 'dog'"),
         (["owl"], ["a", "b"], {}, BankError, r"expected rows \(1, 4\), got \(2, 4\)"),
-        ([" "], ["a"], {}, BankError, "class 3 has an empty name"),
+        ([" "], ["a"], {}, BankError, "a class has an empty name"),
         (["owl"], ["a"], {"emu": ClassInfo()}, ClassNameError, "'emu', which is not among the names"),
         (
             ["owl"],

@@ -10,7 +10,19 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from support.banks import content, example_bank, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, class_bank, merge, remove, rename, rollback, settled
+from sar_infer.bank import (
+    ClassBank,
+    ClassInfo,
+    add,
+    amend,
+    class_bank,
+    merge,
+    nearest,
+    remove,
+    rename,
+    rollback,
+    settled,
+)
 from sar_infer.errors import BankError, SchemaError
 from sar_infer.tensor_file import TensorFile
 
@@ -113,6 +125,16 @@ def test_what_was_only_loaded_is_verified_before_it_is_edited(path: Path, tensor
     damaged(path, tensor)
     with pytest.raises(BankError, match="do not match their digest|does not match its digest"):
         edit(ClassBank.load(path))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_searching_finds_rows_that_are_no_numbers(path: Path, value: float) -> None:
+    bank = ClassBank.load(path)
+    rows = bank.embeddings.copy()
+    rows[4, 2] = value
+    ClassBank(bank.names, rows, bank.encoder_digest, checked=True).save(path)
+    with pytest.raises(BankError, match="the bank is damaged: sar-bank verify"):
+        nearest(ClassBank.load(path), bank.embeddings[:3], 2)
 
 
 def test_verifying_finds_names_and_rows_that_are_unsound(path: Path) -> None:

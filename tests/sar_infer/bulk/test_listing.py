@@ -61,6 +61,19 @@ def test_patterns() -> None:
     assert keys("{s,s}-{008..008}.tar") == ["s-008.tar/x.png"] * 2
 
 
+def test_shards_of_a_pattern_that_are_gone_have_a_row_as_in_a_list() -> None:
+    write_tar(Path("s-0.tar"), {"x.png": b""})
+    write_tar(Path("s-3.tar"), {"x.png": b""})
+    write_parquet(Path("t-a.parquet"), {"image": [b""]})
+    Path("all.txt").write_text("".join(f"s-{number}.tar\n" for number in range(4)) + "t-a.parquet\nt-b.parquet\n")
+    named = list(Sources(("s-{0..3}.tar", "t-{a,b}.parquet")).pieces())
+    assert named == list(Sources(("all.txt",)).pieces())
+    assert [type(piece.unit) for piece in named] == [TarShard, Broken, Broken, TarShard, RowGroup, Broken]
+    assert named[1].unit.reason == "cannot be read: No such file or directory"
+    assert refusal("s-{1..3}.tar") == "s-1.tar: no such file or folder"  # the first is looked at
+    assert refusal("s-{0,3}?.tar").startswith("s-0?.tar: ")
+
+
 def test_a_name_with_braces_or_brackets_is_itself() -> None:
     for name in ("a{1,2}.png", "b[1].png"):
         Path(name).write_bytes(picture(1))

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +21,8 @@ from sar_infer.bulk.outputs.jsonl import JsonLines
 from sar_infer.bulk.outputs.store import LocalFolder
 from sar_infer.bulk.progress import Progress
 from sar_infer.errors import BundleError, DeviceError
+
+ROOT = Path(__file__).parents[3]
 
 
 class Bomb(bytes):
@@ -110,7 +116,7 @@ def test_one_that_kills_does_not_cost_a_process_for_every_batch(
     (part,) = run(tmp_path, bundle_path, [*good(0, 1), Item("bomb", Bomb()), *good(*range(2, 60))], workers=3)
     assert [row["key"] for row in part if row["error"]] == ["bomb"]
     assert opened.count(3) == 2  # all of them once, and once again
-    assert opened.count(1) <= 4  # of a batch of four: whole, its half, itself, and then the rest in one
+    assert opened.count(1) <= 4 + 3  # the batch, its half, the bomb, the rest; again after each answer that had come
 
 
 def test_what_a_process_does_not_survive_for_other_reasons_is_set_aside(tmp_path: Path, bundle_path: Path) -> None:
@@ -187,6 +193,48 @@ def test_a_pool_that_breaks_while_a_process_is_started_for_it(
     assert [row["key"] for row in part] == [str(number) for number in range(20)]
     assert not any(row["error"] for row in part)
     assert calls.count(local.ready) == 4  # two processes, and two again
+
+
+def test_a_task_that_a_breaking_pool_forgets_is_not_waited_for(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = local.ProcessPoolExecutor.submit
+    calls = []
+
+    class Forgotten(Future):
+        def result(self, timeout: float | None = None) -> None:
+            pytest.fail("it would be waited for without end")
+
+    def submit(pool, task, *given):
+        calls.append(task)
+        if task is not local.answer or calls.count(local.answer) != 2:
+            return real(pool, task, *given)
+        os.kill(next(iter(pool._processes)), signal.SIGKILL)
+        return Forgotten()
+
+    monkeypatch.setattr(local, "_PATIENCE", 0.1)
+    monkeypatch.setattr(local.ProcessPoolExecutor, "submit", submit)
+    (part,) = run(tmp_path, bundle_path, good(*range(20)), workers=2)
+    assert [row["key"] for row in part] == [str(number) for number in range(20)]
+    assert not any(row["error"] for row in part)
+
+
+def test_a_process_that_a_breaking_pool_loses_sight_of_ends_with_the_run(tmp_path: Path, bundle_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import os, signal
+from sar_infer.bulk.answers import Recipe
+from sar_infer.bulk.local import _Pool
+from sar_infer.bulk.outputs.jsonl import JsonLines
+
+if __name__ == "__main__":
+    with _Pool(Recipe({str(bundle_path)!r}), JsonLines(), 2) as pool:
+        thread, known = pool._pool._executor_manager_thread, pool._pool._processes
+        known.popitem()
+        os.kill(*known, signal.SIGKILL)
+        thread.join()
+""")
+    subprocess.run([sys.executable, program], env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60, check=True)
 
 
 def test_all_processes_start_at_once(tmp_path: Path, bundle_path: Path) -> None:

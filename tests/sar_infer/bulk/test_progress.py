@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -99,3 +101,19 @@ def test_silence_where_nobody_looks(clock: Clock, capsys: pytest.CaptureFixture[
     progress.count(1, 0)
     progress.close()
     assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_run(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as gone:  # noqa: PTH123 - of a file descriptor
+        monkeypatch.setattr(sys, "stderr", gone)
+        progress = shown(LISTED)
+        clock.now += 60
+        progress.count(500, 2)
+        progress.warn("nobody reads this")
+        progress.close()
+        monkeypatch.undo()
+        with contextlib.suppress(BrokenPipeError):
+            gone.close()
+    assert (progress.inputs, progress.rejected) == (500, 2)

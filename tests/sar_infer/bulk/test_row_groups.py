@@ -30,6 +30,8 @@ def test_keys_of_a_column(tmp_path: Path, order: tuple[str, str]) -> None:
     assert found(path, key_column="name") == [Item("x", b"1"), Item(f"{path}#1", b"2"), Item("é", b"3")]
     numbers = write_parquet(tmp_path / "n.parquet", {"image": [b"1"], "id": [7]})
     assert found(numbers, key_column="id") == [Item("7", b"1")]
+    raw = write_parquet(tmp_path / "raw.parquet", {"image": [b"1", b"2"], "id": ["é".encode(), b"\xff"]})
+    assert found(raw, key_column="id") == [Item("é", b"1"), Item(r"\xff", b"2")]  # text of writers that do not say so
 
 
 def test_images_as_hugging_face_stores_them(tmp_path: Path) -> None:

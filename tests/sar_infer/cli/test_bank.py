@@ -517,6 +517,19 @@ def test_a_damaged_bank_is_refused_before_anything_is_embedded() -> None:
     assert content() == b"not a bank"
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("first of all", f"another name of class '{BANK_NAMES[0]}'"), ("a\tb", r"'a\tb' has a control character")],
+)
+@pytest.mark.parametrize("lint", ["--lint", "--no-lint"])
+def test_what_is_wrong_with_a_name_shows_before_any_is_embedded(
+    monkeypatch: pytest.MonkeyPatch, name: str, message: str, lint: str
+) -> None:
+    run("alias", BANK, BANK_NAMES[0], "first of all")
+    monkeypatch.setattr(Classifier, "embed_phrases", None)
+    assert message in refused("add", BANK, "owl", name, lint)
+
+
 def test_a_path_that_cannot_be_one() -> None:
     assert "File name too long" in refused("add", "x" * 300, "owl")
     Path("folder").mkdir()
@@ -570,6 +583,19 @@ def test_what_cannot_be_printed_is_done_all_the_same(bundle_path: Path) -> None:
     assert (
         done.stderr.splitlines()[-1] == "Error: stdout: cannot be written (No space left on device); all else is done"
     )
+    assert names() == [*BANK_NAMES, "owl"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_a_closed_stdout_is_left_alone(bundle_path: Path) -> None:
+    command = shlex.join([sys.executable, "-m", "sar_infer.cli.bank", "add", str(BANK), "owl"])
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{command} >&-"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SAR_BUNDLE": str(bundle_path)},
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert names() == [*BANK_NAMES, "owl"]
 
 
@@ -634,11 +660,13 @@ def test_classes_of_another_bundles_bank_are_embedded_anew(tmp_path: Path) -> No
     run("alias", "old.safetensors", "owl", "night bird")
     run("alias", "old.safetensors", BANK_NAMES[0], "first of all")
     run("remove", "old.safetensors", BANK_NAMES[1])
+    run("rename", "old.safetensors", BANK_NAMES[2], "azure")
     newer = write_bundle(tmp_path / "newer", encoder_digest="f" * 64)
     line = refused("list", "old.safetensors", "--bundle", newer)
     assert "belongs to another encoder" in line
     assert "sar-bank add NEW --from IT" in line
-    run("add", "new.safetensors", "--from", "old.safetensors", "--bundle", newer, "--no-lint")
+    added = run("add", "new.safetensors", "--from", "old.safetensors", "--bundle", newer, "--no-lint")
+    assert "Warning: left out what --from knows of 'azure': renamed there" in added.stderr
     found = ClassBank.load(Path("new.safetensors"), "f" * 64)
     assert found.names == (*BANK_NAMES, "owl", "cup")
     assert (found.info["owl"].aliases, found.info["owl"].threshold) == (("night bird",), 0.4)

@@ -508,6 +508,18 @@ def group(leader: int) -> list[int]:
     return found
 
 
+def test_a_run_whose_stderr_nobody_reads_any_more_is_finished() -> None:
+    write_pictures(Path("p"), 6)
+    read, write = os.pipe()
+    command = ("-c", "import sar_infer.bulk.progress as p, sar_infer.cli.classify as c; p._EVERY_LINE = 0; c.main()")
+    arguments = ("p", "--out", "a.jsonl", "--batch-size", "2", "--progress")
+    os.close(read)
+    done = subprocess.run([sys.executable, *command, *arguments], stderr=write, timeout=60)
+    os.close(write)
+    assert done.returncode == 0
+    assert len(read_rows(Path("a.jsonl"))) == 6
+
+
 def test_progress_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(Path("p"), 6)
     monkeypatch.setattr("sar_infer.bulk.progress._EVERY_LINE", 0)

@@ -395,6 +395,17 @@ def test_unknown_options_are_clicks_own_affair(folder: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- as a process
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", ["photos --format jsonl", "photos", "--info", "--info --format json"])
+def test_a_full_disk_is_one_line(folder: Path, arguments: str) -> None:
+    command = [sys.executable, "-m", "sar_infer.cli.classify", *arguments.split()]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: stdout: cannot be written (No space left on device)\n")
+
+
 def test_a_closed_pipe_is_no_accident(folder: Path) -> None:
     for index in range(200):
         (folder / "photos" / f"{index}.png").write_bytes(Path("photos/b.png").read_bytes())

@@ -19,6 +19,7 @@ def found(rule, name: str, text: str | None = None) -> list[tuple[str, str | Non
         ("AB-123", "warning", None),
         ("#42", "warning", None),
         ("tabby_cat.jpg", "warning", "tabby cat"),
+        (".jpg", "warning", None),
         ("a photo of a tabby cat", "warning", "tabby cat"),
         ("picture of the sea", "warning", "sea"),
         ("the sea", "info", "sea"),

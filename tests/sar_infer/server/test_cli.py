@@ -39,6 +39,13 @@ def test_help_keeps_the_lines_of_its_examples() -> None:
     assert not any("\\b" in line or "\b" in line for line in lines)
 
 
+@pytest.mark.parametrize("option", ["--max-megapixels", "--deadline", "--body-timeout", "--notice"])
+def test_a_number_that_is_none_is_refused(option: str) -> None:
+    result = CliRunner().invoke(main, ["--check", option, "nan"])
+    assert result.exit_code == 2
+    assert "expected a finite number, got nan" in result.stderr
+
+
 def test_check_verifies_a_bundle_and_exits(bundle_path: Path, bundle_copy: Path) -> None:
     good = run("--check", "--bundle", str(bundle_path))
     assert (good.returncode, good.stderr) == (0, "")
@@ -97,6 +104,13 @@ def test_two_servers_do_not_share_a_state_folder(bundle_path: Path, tmp_path: Pa
         result = run("--bundle", str(bundle_path), "--state", str(tmp_path), "--port", "0")
     assert result.returncode == 2
     assert str(tmp_path) in result.stderr
+
+
+def test_it_says_which_graphs_run(bundle_copy: Path) -> None:
+    add_precision(bundle_copy)
+    with serving("--bundle", str(bundle_copy), "--precision", "int8") as server:
+        assert httpx2.get(f"{server.url}/v1/model").json()["precision"] == "int8"
+        assert any(", int8, CPU" in line for line in server.logged("Serving"))
 
 
 def test_limits_come_from_options(bundle_path: Path, tmp_path: Path) -> None:

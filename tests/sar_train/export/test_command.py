@@ -276,6 +276,13 @@ def test_a_bundle_gets_smaller_graphs(exported: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("option", ["--jpeg-margin", "--min-cosine", "--min-agreement"])
+def test_a_number_that_is_none_is_refused(exported: Path, tmp_path: Path, option: str) -> None:
+    result = export(exported, "--out", tmp_path / "new", "--precision", "fp16", "--photos", tmp_path, option, "nan")
+    assert result.exit_code == 2
+    assert "expected a finite number, got nan" in result.stderr
+
+
 @pytest.mark.usefixtures("ready_graphs")
 def test_a_run_becomes_a_bundle_with_smaller_graphs(run: Path, tmp_path: Path) -> None:
     photos = photo_folder(tmp_path / "photos")

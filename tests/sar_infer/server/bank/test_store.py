@@ -26,6 +26,7 @@ from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.server.bank.folder import BANK_FILE
 from sar_infer.server.bank.refusals import ChangeRefusedError
+from sar_infer.server.bank.snapshot import Entry
 from sar_infer.server.bank.store import BankStore, Change
 
 DIM = 8
@@ -191,6 +192,7 @@ def test_composed_and_decomposed_letters_are_the_same_name(store: BankStore) -> 
         ("a\nb", None, "control character"),
         ("a\x7f", None, "control character"),
         ("\ud800", None, "half a character"),
+        ("caf\ufffd", None, "half a character"),
         ("a", [], "0 phrases; expected 1 to 256"),
         ("a", ["b"] * 257, "257 phrases"),
         ("a", ["b", "\0"], "control character"),
@@ -459,6 +461,32 @@ def test_a_bundle_that_knows_other_things_has_its_say(store: BankStore, tmp_path
     after = reopened(store, tmp_path, informed(which), which)
     assert after.bank.info == {**INFO, "mug": added}
     after.close()
+
+
+def test_a_class_of_the_bundle_shows_the_phrases_it_was_made_from(tmp_path: Path) -> None:
+    store = BankStore.open(tmp_path, informed(), encoder())
+    own = Entry("green", "bundle", ("leaf", "grass"))
+    assert (store.snapshot.find("GREEN"), store.snapshot.entries()[1]) == (own, own)
+    for phrases in (None, ["green"], ["leaf", "grass"]):
+        assert store.put("green", phrases) == Change(False, False, store.etag, own)
+    assert not (tmp_path / BANK_FILE).exists()
+    store.put("green", ["moss"])
+    assert store.put("green").entry == own
+    store.remove("green")
+    assert store.put("green") == Change(True, True, informed().bank.content_digest, own)
+    assert store.snapshot.find("green") == own
+    store.close()
+
+
+def test_the_last_class_that_can_be_an_answer_stays(tmp_path: Path) -> None:
+    store = BankStore.open(tmp_path, informed(), encoder())  # green is background
+    store.remove("Grey thing")
+    with refused("conflict", "class 'red' is the last one"):
+        store.remove("red")
+    store.remove("green")
+    with refused("conflict", "class 'red' is the last one"):
+        store.remove("red")
+    store.close()
 
 
 def test_an_alias_of_a_class_is_no_name_for_another(tmp_path: Path) -> None:

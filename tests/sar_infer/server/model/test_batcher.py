@@ -12,7 +12,7 @@ from sar_infer.server.model.batcher import Batcher, Floats, Timed
 
 
 class Encoder:
-    """Gives each picture its own number as its row; waits at ``gate``, and refuses the number 13."""
+    """Gives each picture its own number as its row; waits at ``gate``, refuses 13, and infinity makes all rows NaN."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -27,7 +27,8 @@ class Encoder:
             raise RuntimeError("thirteen")
         if len(numbers) > self.fails_above:
             raise MemoryError("too many at once")
-        return np.array([[number] for number in numbers], dtype=np.float32)
+        spoilt = np.nan if np.inf in numbers else 0
+        return np.array([[number + spoilt] for number in numbers], dtype=np.float32)
 
 
 def picture(number: float) -> Floats:
@@ -115,6 +116,18 @@ def test_one_that_fails_takes_no_other_with_it() -> None:
         assert [getattr(result, "value", None) for result in results] == [0, 11, 12, None, 14]
         assert isinstance(results[3], RuntimeError)
         assert (await batcher.run(picture(4), value)).value == 4
+
+    run(test)
+
+
+def test_one_that_spoils_the_rows_of_its_batch_keeps_that_to_itself() -> None:
+    """As INT8 graphs do, whose pictures share their ranges."""
+
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
+        tasks = await started(batcher, encoder, [1, 2, np.inf, 4, 5])
+        encoder.gate.set()
+        assert [(await task).value for task in (*tasks[:2], *tasks[3:])] == [1, 2, 4, 5]
+        assert np.isnan((await tasks[2]).value)
 
     run(test)
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,6 +15,9 @@ from support.pictures import encoded, huge_png, jpeg
 from support.servers import Local, local_server
 
 from sar_infer import Classifier, Client, InputError, Judging
+from sar_infer.bank import ClassInfo
+from sar_infer.bundle import open_bundle
+from sar_infer.freeze import freeze
 from sar_infer.server.settings import Limits, Settings
 
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
@@ -130,6 +135,34 @@ def test_other_protocols_answer_with_the_temperature(calibrated: Local) -> None:
     call = {"inputs": picture, "parameters": {"candidate_labels": list(BANK_NAMES)}}
     told = httpx2.post(f"{calibrated.url}/v1/zero-shot-image-classification", json=call).json()
     assert {one["label"]: one["score"] for one in told} == pytest.approx(by_label, abs=1e-5)
+
+
+def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
+    bundle = open_bundle(write_bundle(tmp_path / "plain"))
+    shown = [name for name in BANK_NAMES if name != "red"]
+    info = {"red": ClassInfo(background=True)}
+    freeze(bundle, dataclasses.replace(bundle.bank, info=info), tmp_path / "bundle", command="test")
+    picture = base64.b64encode(RED).decode()
+    inputs = [{"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": [picture]}]
+    (wanted,) = Classifier.open(tmp_path / "bundle").classify(RED)
+    scores = {p.label: p.score for p in wanted.predictions}
+    assert sum(scores.values()) < 0.999
+    with local_server(Settings(bundle=tmp_path / "bundle", device="cpu", threads=1)) as local:
+
+        def infer(**call: Any) -> httpx2.Response:
+            return httpx2.post(f"{local.url}/v2/models/sar-clip/infer", json={"inputs": inputs, **call})
+
+        for parameters in ({}, {"top_k": 4}):
+            told = {o["name"]: o["data"] for o in infer(parameters=parameters).json()["outputs"]}
+            assert dict(zip(told["LABELS"], told["SCORES"], strict=True)) == pytest.approx(scores, abs=1e-5)
+        best = infer(outputs=[{"name": "SCORES", "parameters": {"classification": 4}}]).json()["outputs"][0]["data"]
+        assert [text.split(":")[1:] for text in best] == [[str(shown.index(name)), name] for name in scores]
+        call = {"inputs": picture, "parameters": {"candidate_labels": list(BANK_NAMES)}}
+        one = httpx2.post(f"{local.url}/v1/zero-shot-image-classification", json=call).json()
+        assert {each["label"]: each["score"] for each in one} == pytest.approx(scores, abs=1e-5)
+        alone = {"name": "CLASSES", "datatype": "BYTES", "shape": [1], "data": ["red"]}
+        answer = infer(inputs=[*inputs, alone], parameters={"mode": "only"})
+        assert (answer.status_code, "only background" in answer.json()["error"]) == (422, True)
 
 
 @pytest.mark.parametrize(

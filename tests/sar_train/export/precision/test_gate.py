@@ -19,6 +19,20 @@ def test_figures_of_rows_side_by_side() -> None:
     assert found == Figures(4, pytest.approx(0.6), pytest.approx(0.9), 0.75)
 
 
+def test_logits_are_asked_for_a_few_rows_at_a_time() -> None:
+    """A bank may have a million classes, and a thousand rows of their logits 4 GB."""
+    rows = unit(np.random.default_rng(0).normal(size=(100, 5)))
+    asked: list[int] = []
+
+    def logits(piece: np.ndarray) -> np.ndarray:
+        asked.append(len(piece))
+        return piece
+
+    assert beside(rows, -rows, logits).top1_agreement == np.mean(rows.argmax(1) == rows.argmin(1))
+    assert sum(asked) == 200
+    assert max(asked) <= 16
+
+
 @pytest.mark.parametrize(
     ("figures", "speedup", "missed"),
     [
