@@ -24,7 +24,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(TRAIN) ## all commands, in $(VENV)
-	@echo "Installed: $(VENV)/bin/sar-train, sar-export, sar-classify, sar-serve, sar-experiment"
+	@echo "Installed: $(VENV)/bin/sar-train, sar-export, sar-classify, sar-bank, sar-serve, sar-experiment"
 
 demo: $(TRAIN) ## learn a prompt from shipped features, export a bundle, classify photos (about a minute)
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) scripts/demo.py
@@ -79,7 +79,9 @@ image: ## build the container image and test it (docker, podman or, as root, bui
 	.ci/image
 
 bench: $(DEV) ## the measurements behind README's figures (needs an idle machine)
-	for script in benchmarks/*.py; do $(PY) "$$script" || exit 1; done
+	for script in $$(grep -l __main__ benchmarks/*.py); do $(PY) "$$script" || exit 1; done
+	$(PY) -m benchmarks.throughput
+	$(PY) -m benchmarks.serving
 
 clean: ## remove what was built, not the environment
 	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

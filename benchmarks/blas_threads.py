@@ -24,7 +24,7 @@ COPIES = 300
 
 def seconds(folder: Path, threads: int) -> float:
     """Of one process."""
-    command = [sys.executable, "-m", "sar_infer.cli", str(folder), "--format", "jsonl"]
+    command = [sys.executable, "-m", "sar_infer.cli.classify", str(folder), "--format", "jsonl"]
     start = time.perf_counter()
     subprocess.run(
         command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OPENBLAS_NUM_THREADS": str(threads)}

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--classes", type=Path, help="also with new class names")
     parser.add_argument("--runs", type=int, default=9)
     given = parser.parse_args()
-    classify = [sys.executable, "-m", "sar_infer.cli", str(given.photo)]
+    classify = [sys.executable, "-m", "sar_infer.cli.classify", str(given.photo)]
     commands = {"import torch, open_clip": [sys.executable, "-c", "import torch, open_clip"], "sar-classify": classify}
     if given.classes:
         commands["sar-classify --classes"] = [*classify, "--classes", str(given.classes)]

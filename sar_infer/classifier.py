@@ -55,7 +55,7 @@ class Classifier(Embedder):
 
     Raises:
         BankError: the bank belongs to another encoder or has rows of another length.
-        InputError: the bundle has nothing in this precision.
+        InputError: the bundle has nothing in this precision, or there is no such device.
         DeviceError: ``auto`` precision, which opens a session at once where there is a GPU, cannot have ``cuda``.
     """
 
@@ -89,7 +89,7 @@ class Classifier(Embedder):
             BundleError: the bundle is missing, damaged or inconsistent; SchemaError where it needs a newer reader.
             BankError: the bank is damaged or of another encoder.
             DeviceError: ``device`` is ``cuda`` and cannot be had.
-            InputError: the bundle has nothing in this precision.
+            InputError: the bundle has nothing in this precision, or there is no such device.
         """
         bundle = open_bundle(None if path is None else Path(path))
         if isinstance(bank, str | os.PathLike):

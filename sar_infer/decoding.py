@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFile
 
 from sar_infer.artefact import Preprocess
 from sar_infer.errors import ImageError
@@ -42,8 +42,13 @@ def decode_picture(
 def decode_batches(
     images: Iterable[ImageSource], spec: Preprocess, batch_size: int, profile: Profile
 ) -> Iterator[list[Decoded]]:
-    """Batches of at most ``batch_size`` decoded pictures, in order; no more than two batches are held at a time."""
+    """Batches of at most ``batch_size`` decoded pictures, in order; no more than two batches are held at a time.
+
+    An open PIL file that comes from anything but a sequence is read before the next picture is asked for, which may
+    close it or move it on: the frames of a film are one object.
+    """
     numbered = enumerate(images)
+    lasting = isinstance(images, Sequence)
 
     def decode(item: tuple[int, ImageSource]) -> Decoded:
         index, source = item
@@ -54,9 +59,16 @@ def decode_batches(
                 return source_name(source, index), error
 
     with ThreadPoolExecutor(min(_MOST_THREADS, batch_size, os.cpu_count() or 1)) as pool:
-        ahead = [pool.submit(decode, item) for item in islice(numbered, batch_size)]
+
+        def start(item: tuple[int, ImageSource]) -> Future[Decoded]:
+            future = pool.submit(decode, item)
+            if not lasting and isinstance(item[1], ImageFile.ImageFile):
+                wait([future])
+            return future
+
+        ahead = [start(item) for item in islice(numbered, batch_size)]
         while ahead:
-            current, ahead = ahead, [pool.submit(decode, item) for item in islice(numbered, batch_size)]
+            current, ahead = ahead, [start(item) for item in islice(numbered, batch_size)]
             yield [future.result() for future in current]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from sar_infer.bundle import Bundle
 from sar_infer.cache import EmbeddingCache, shared_cache
 from sar_infer.decoding import decode_batches, readable, several
 from sar_infer.encoders import ImageEncoder, NameEncoder
-from sar_infer.errors import ImageError
+from sar_infer.errors import ImageError, InputError
 from sar_infer.images import ImageSource
 from sar_infer.precision import Asked, Choice, choose
 from sar_infer.probe import SelfTest
@@ -42,7 +43,7 @@ class Embedder:
         self_test: Whether the image encoder computes what it did at export.
 
     Raises:
-        InputError: the bundle has nothing in this precision.
+        InputError: the bundle has nothing in this precision, or there is no such device.
         DeviceError: ``auto`` precision, which opens a session at once where there is a GPU, cannot have ``cuda``.
     """
 
@@ -56,6 +57,8 @@ class Embedder:
         cache: EmbeddingCache = shared_cache,
         precision: Asked = "fp32",
     ) -> None:
+        if device not in get_args(Device):
+            raise InputError(f"device: expected {', '.join(get_args(Device))}, got {device!r}")
         manifest = bundle.manifest
         self.bundle = bundle
         self._cache = cache
@@ -100,8 +103,11 @@ class Embedder:
 
         Raises:
             ImageError: a picture cannot be read; names it.
+            InputError: ``batch_size`` is below 1.
             BundleError: the graph is broken.
         """
+        if batch_size < 1:
+            raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
         rows = [np.empty((0, self.bundle.manifest.embed_dim), dtype=np.float32)]
         for batch in decode_batches(several(images), self.bundle.manifest.preprocess, batch_size, Profile()):
             for name, item in batch:
@@ -127,8 +133,11 @@ class Embedder:
 
         Raises:
             ClassNameError: a name is empty or too long.
+            InputError: ``names`` is a single string.
         """
-        manifest = self.bundle.manifest
+        if isinstance(names, str):
+            raise InputError(f"names: expected a list of names, got the string {names!r}")
+        names, manifest = list(names), self.bundle.manifest
         rows = {name: self._cache.get((self.choice.names_by, name)) for name in names}
         missing = [name for name, row in rows.items() if row is None]
         if missing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ MAX_SIDE = 16_384
 MAX_RATIO = 100
 MAX_SCANS = 64
 """Of a JPEG: each costs a pass over the whole picture, however few bytes it has. Progressive ones have about ten."""
+_READING = tuple(threading.Lock() for _ in range(61))
+"""Of PIL images, by identity: one that was opened and not yet read must be read by one thread alone."""
 _SCAN = b"\xff\xda"
 _END = b"\xd9"
 _MARK = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
@@ -97,7 +100,8 @@ def source_name(source: ImageSource, index: int) -> str:
 def _opened(source: ImageSource, formats: tuple[str, ...]) -> Image.Image:
     if isinstance(source, Image.Image):
         _check_size(*source.size)
-        return source.copy()
+        with _READING[id(source) % len(_READING)]:
+            return source.copy()
     if isinstance(source, bytes):
         return Image.open(io.BytesIO(source), formats=formats)
     if isinstance(source, str | os.PathLike):

@@ -6,7 +6,7 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, Manifest, Precision, Variant
 from sar_infer.errors import InputError
@@ -43,8 +43,10 @@ def choose(manifest: Manifest, asked: Asked, device: Device) -> Choice:
     encoder that was faster or runs on a GPU, else float32.
 
     Raises:
-        InputError: the bundle has nothing in this precision.
+        InputError: there is no such precision, or the bundle has nothing in it.
     """
+    if asked not in get_args(Asked):
+        raise InputError(f"precision: expected {', '.join(get_args(Asked))}, got {asked!r}")
     precision = _automatic(manifest, device) if asked == "auto" else asked
     known = manifest.precisions.get(precision)
     if known is None and precision != "fp32":

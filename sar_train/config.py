@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -20,6 +21,7 @@ ELSEWHERE = ("data_root", "cache_dir", "device", "llm_url")
 """Settings that say where things are on this machine; no result depends on them."""
 OF_SAR = ("novel", "novel_count", "exclude_eval_names", "llm_model")
 """Settings that mean nothing without SAR."""
+_LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ class RunConfig:
         ]
         if self.learning_rate is not None and self.learning_rate <= 0:
             problems.append(f"learning_rate: expected more than 0, got {self.learning_rate}")
+        if self.seed > _LARGEST_SEED:
+            problems.append(f"seed: expected at most {_LARGEST_SEED}, got {self.seed}")
+        texts = {name: value for name, value in vars(self).items() if isinstance(value, str)}
+        problems += [f"{name}: {text!a} is not UTF-8 text; rename it" for name, text in texts.items() if _broken(text)]
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -99,6 +105,11 @@ class RunConfig:
             ConfigError: unknown or unusable settings, all of them in the message.
         """
         return build(kind, self.sections.get(name, {}), f"[{name}]")
+
+
+def _broken(text: str) -> bool:
+    """Whether it holds bytes of a file name that are not UTF-8, which no record can be written with."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -174,7 +185,14 @@ def coerce(kind: Any, value: Any) -> Any:
     elif kind is str or (kind in (int, float) and not isinstance(value, bool)):
         try:
             if kind is not int or not isinstance(value, float) or value.is_integer():
-                return kind(value)
-        except (TypeError, ValueError):
+                return _finite(value) if kind is float else kind(value)
+        except (TypeError, ValueError, OverflowError):
             pass
-    raise ValueError(f"expected {kind.__name__}, got {value!r}")
+    raise ValueError(f"expected {'a finite number' if kind is float else kind.__name__}, got {value!r}")
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number

@@ -11,6 +11,10 @@ if TYPE_CHECKING:  # reports take the harmonic mean from here without torch
     from torch import Tensor
 
 
+_SAME = 1 - 1e-6
+"""Cosine of two encodings of one picture, which differ by rounding; a picture that was saved again is below."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Accuracy in percent over N photos, by class name, and the pairs most often confused."""
@@ -67,6 +71,11 @@ class Judged:
     features: Tensor
     labels: Tensor
     rows: Tensor
+
+    def copies_of(self, learned: Tensor) -> int:
+        """How many of the photos are the same picture as one of others, given as (M, D) plain views."""
+        parts = self.features.split(64)  # the products with many others stay small
+        return sum(int(((part @ learned.T).amax(1) > _SAME).sum()) for part in parts)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,13 @@ class Setting:
             kinds["sar"] = regularisers.get("sar").Config
         return {name: dataclasses.asdict(self.config.section(name, kind)) for name, kind in kinds.items()}
 
+    @property
+    def learned_from(self) -> str:
+        """Digest of the classes and of the photos that were drawn, by which other ones of the same settings show."""
+        paths, drawn = self.source.paths("train") or (), self.source.draw(self.config.shots, self.config.seed)
+        content = [list(self.problem.class_names), [paths[row] for row in drawn.train] if paths else []]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
     def handcrafted(self, names: Sequence[str]) -> Tensor:
         """(C, D) embeddings under the hand-crafted template."""
         return self.backbone.embed_names(names, self.backbone.handcrafted(self.template))
@@ -105,6 +114,8 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     tell(f"{source.name}: {len(base)} classes, {len(problem.labels)} photos to learn from, judged on {chosen.split}")
     judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
     held = None if chosen.split == "val" else _judged(source, chosen.base, "val", most=_MOST_HELD)
+    if source.split_origin == "ours":
+        _warn_of_copies(problem, [part for part in (judge.base, held) if part], tell)
     with torch.no_grad():
         prompts = sketch.prompts(Classes(tuple(base), problem.handcrafted))
     novel = None
@@ -153,6 +164,16 @@ def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: Tell)
             f"warning: of {epochs} epochs the average takes {top:.0%} from epoch {weights.index(top) + 1} and nothing "
             f"after epoch {last}: its mean and width are for another number of epochs (--set {method}.mean=…, "
             f"--set {method}.sigma=…)"
+        )
+
+
+def _warn_of_copies(problem: Problem, parts: Sequence[Judged], tell: Tell) -> None:
+    """Say so where photos that were held out here are also learned from, as copies in a folder are."""
+    copies = sum(part.copies_of(problem.features[:, 0]) for part in parts)
+    if copies:
+        tell(
+            f"warning: {copies} of {sum(len(part.labels) for part in parts)} held-out photos are copies of photos that "
+            "are learned from, so this run will look better than it is; remove copies"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -50,6 +51,7 @@ def run(
     began = time.monotonic()
     if (out / checkpoint.RECORD).is_file() and not overwrite:
         raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
+    _check_place(out)
     setting = prepare(config, tell)
     zero_shot = setting.judge(setting.zero_shot)
     tell(f"zero-shot: {describe(zero_shot)}")
@@ -59,7 +61,7 @@ def run(
     names = measures.held_out(setting)
     before = measures.relations(setting, prompted, names)
     prepared = time.monotonic()
-    if overwrite:
+    if overwrite and (out / checkpoint.RECORD).is_file():  # else a killed run of this very command is in it
         remove(out)
     out.mkdir(parents=True, exist_ok=True)
     state, spent = _start(setting, method, out, resume=resume, tell=tell)
@@ -98,6 +100,15 @@ def run(
     checkpoint.save_run(out, finished)
     checkpoint.remove_state(out)
     return finished
+
+
+def _check_place(out: Path) -> None:
+    """Raise RunError where no run can be written, before minutes go into photos."""
+    there = next((path for path in (out, *out.parents) if path.exists()), Path())
+    if not there.is_dir():
+        raise RunError(f"{out}: expected a folder, but {there} is none; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{out}: {there} cannot be written to; choose another --out")
 
 
 def write_features(config: RunConfig, path: Path, *, tell: Tell = lambda text: None, command: str = "") -> None:
@@ -151,6 +162,11 @@ def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, t
         tensors, meta = stored
         if meta["config"] != outcome_settings(setting.config):
             raise RunError(f"{out} holds an unfinished run with other settings: choose another --out, or --no-resume")
+        if meta.get("learned_from", setting.learned_from) != setting.learned_from:  # older states do not say
+            raise RunError(
+                f"{out} holds an unfinished run that learns from other photos or classes, {setting.config.data} has "
+                "changed: choose another --out, or --no-resume"
+            )
         state.restore(tensors, meta["epoch"], meta["history"])
         tell(f"taking up the run after epoch {state.epoch}")
         return state, meta["seconds"]
@@ -172,6 +188,7 @@ def _after_epoch(setting: Setting, out: Path, tell: Tell, spent: float) -> Calla
         if now - saved > _SAVE_EVERY and state.epoch < setting.schedule.epochs:
             meta = {
                 "config": outcome_settings(setting.config),
+                "learned_from": setting.learned_from,
                 "epoch": state.epoch,
                 "history": state.history,
                 "seconds": spent + now - began,

@@ -145,10 +145,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=16.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="0: only memory and overload")
-    parser.add_argument("--requests", type=int, default=0, help="watch memory over so many, with the first bundle")
+    parser.add_argument("--requests", type=int, default=0, help="watch memory over so many, 2,000 at least")
     parser.add_argument("--overload", type=float, default=0.0, help="seconds of 10 times the capacity")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "serving.json")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if 0 < given.requests < 2000:
+        parser.error(
+            f"--requests: memory is read every 1,000 requests, so expected 2,000 or more, got {given.requests}"
+        )
+    return given
 
 
 def main() -> None:

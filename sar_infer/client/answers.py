@@ -65,11 +65,17 @@ def read(reply: Reply, parse: Callable[[Any], T]) -> T:
         raise ServerError(detail, reply.status, "unreadable-answer", reply.headers.get("x-request-id")) from None
 
 
-def image_result(name: str, found: Any) -> ImageResult:
-    """One of ``results`` of ``/v1/classify``, under the name that the caller knows the picture by."""
+def image_result(name: str, found: Any, given: Mapping[str, str]) -> ImageResult:
+    """One of ``results`` of ``/v1/classify``, with the picture and the classes under the caller's names.
+
+    Args:
+        name: Of the picture.
+        found: The result.
+        given: Class names as they were given, by the server's spelling.
+    """
     predictions = tuple(
         Prediction(
-            p["label"],
+            given.get(p["label"], p["label"]),
             float(p["score"]),
             float(p["logit"]),
             float(p["similarity"]),
@@ -86,9 +92,14 @@ def image_result(name: str, found: Any) -> ImageResult:
         found["branch"],
         found.get("unknown"),
         found.get("reason"),
-        None if label_set is None else tuple(label_set),
-        None if why is None else Explanation(**{**why, "nearest": tuple((n, float(c)) for n, c in why["nearest"])}),
+        None if label_set is None else tuple(given.get(n, n) for n in label_set),
+        None if why is None else _explanation(why, given),
     )
+
+
+def _explanation(why: Any, given: Mapping[str, str]) -> Explanation:
+    names = {kind: given.get(why[kind], why[kind]) for kind in ("runner_up", "background")}
+    return Explanation(**{**why, **names, "nearest": tuple((given.get(n, n), float(c)) for n, c in why["nearest"])})
 
 
 def class_entry(found: Any) -> ClassEntry:

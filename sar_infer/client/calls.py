@@ -139,7 +139,7 @@ class Calls:
                 return [ImageResult(pictures[0].name, error=error.detail)]
             self.sizes.refused(pictures, error.code)
         else:
-            return read(reply, lambda told: list(_results(pictures, told["results"])))
+            return read(reply, lambda told: list(_results(pictures, told["results"], options)))
         half = len(pictures) // 2
         first = yield from self._classified(pictures[:half], options)
         return first + (yield from self._classified(pictures[half:], options))
@@ -170,8 +170,9 @@ def rows(parts: Sequence[Floats]) -> Floats:
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
 
-def _results(pictures: Sequence[Picture], found: Any) -> Iterator[ImageResult]:
-    return (image_result(picture.name, one) for picture, one in zip(pictures, found, strict=True))
+def _results(pictures: Sequence[Picture], found: Any, options: Options) -> Iterator[ImageResult]:
+    given = options.spellings
+    return (image_result(picture.name, one, given) for picture, one in zip(pictures, found, strict=True))
 
 
 def _decoded(data: Any, count: int) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,6 +41,11 @@ class Options:
         if only and mode not in (None, "only"):
             raise InputError(f"only and mode {mode!r} disagree; give one of them")
         return cls(phrases_by_name(classes), "only" if only else mode, top_k, judging)
+
+    @property
+    def spellings(self) -> dict[str, str]:
+        """The names as they were given, by what a server makes of each: composed letters and single spaces."""
+        return {" ".join(unicodedata.normalize("NFC", name).split()): name for name in self.classes}
 
     def call(self, pictures: Sequence[Picture]) -> Call:
         """A form; JSON where a class has phrases of its own, which a form cannot say."""

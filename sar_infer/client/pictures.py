@@ -95,11 +95,11 @@ def load(source: ImageSource, index: int) -> Picture:
 
 def _file(path: Path) -> bytes:
     """In the words of ``images``, which is not imported for a file."""
-    if not path.exists():
-        raise ImageError("no such file")
-    if not path.is_file():
-        raise ImageError("not a file")
     try:
+        if not path.exists():
+            raise ImageError("no such file")
+        if not path.is_file():
+            raise ImageError("not a file")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from None

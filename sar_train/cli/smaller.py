@@ -168,7 +168,7 @@ def finish(out: Path, manifest: Manifest, outcome: Outcome, *, as_json: bool) ->
     if as_json:
         click.echo(plain(out, manifest, outcome))
     else:
-        use = [f"next       sar-classify PHOTO --bundle {out} --precision {p}" for p in outcome.runs]
+        use = [f"next       sar-classify PHOTO --bundle {shlex.quote(str(out))} --precision {p}" for p in outcome.runs]
         click.echo("\n".join([*outcome.lines, f"bundle     {out}", *use]))
     if outcome.missing:
         raise ExportError(f"left out: {'; '.join(outcome.missing)}; {out} was written without")

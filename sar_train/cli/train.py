@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,7 @@ def table(record: dict[str, Any], out: Path) -> str:
     for label, values in rows.items():
         cells = [values.get(key) for key in columns]
         lines.append(f"{label:<16}" + "".join(f"{'-' if v is None else format(v, '.2f'):>15}" for v in cells))
-    return "\n".join([*lines, "", f"run: {out}    next: sar-export {out} --out exports/NAME"])
+    return "\n".join([*lines, "", f"run: {out}    next: sar-export {shlex.quote(str(out))} --out exports/NAME"])
 
 
 def warn_below_zero_shot(run: Run) -> None:

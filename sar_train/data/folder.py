@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -133,7 +134,8 @@ def _check_names(class_names: Sequence[str], root: Path) -> None:
     for name in class_names:
         if not name.isprintable():
             raise DataError(f"{root}: class name {name!a} is not printable text; rename it")
-        other = seen.setdefault(" ".join(name.replace("_", " ").lower().split()), name)
+        read = unicodedata.normalize("NFC", name).replace("_", " ").lower()  # folders from a Mac may be NFD
+        other = seen.setdefault(" ".join(read.split()), name)
         if other != name:
             raise DataError(f"{root}: classes {other!r} and {name!r} read the same in a prompt; rename or merge them")
 

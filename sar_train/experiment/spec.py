@@ -46,6 +46,8 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Jo
     if unknown or not isinstance(spec.get("runs"), dict) or not spec["runs"]:
         what = f"unknown {', '.join(unknown)}" if unknown else "no [runs.NAME]"
         raise ConfigError(f"{path}: {what}; expected {', '.join(KEYS)} (sar-experiment run --help)")
+    if not isinstance(spec.get("common", {}), dict):
+        raise ConfigError(f"{path}: common: expected a table of settings")
     experiment, seeds, targets = spec.get("experiment", "custom"), spec.get("seeds", [1]), spec.get("targets", [])
     if experiment not in typing.get_args(Experiment):
         raise ConfigError(f"{path}: experiment: expected one of {', '.join(typing.get_args(Experiment))}")

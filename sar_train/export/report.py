@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 from sar_infer.artefact import Manifest, Passport, Scores
@@ -28,7 +29,7 @@ def report(out: Path, manifest: Manifest, classes: int) -> str:
             f"{parity.top1_agreement:.1%}; {parity.names:,} names: differ by at most {parity.name_max_difference:.1e}"
         )
     lines += [*_passport(passport), *_confidence(manifest), *(f"note       {note}" for note in passport.notes)]
-    return "\n".join([*lines, f"next       sar-classify PHOTO --bundle {out}"])
+    return "\n".join([*lines, f"next       sar-classify PHOTO --bundle {shlex.quote(str(out))}"])
 
 
 def plain(out: Path, manifest: Manifest, outcome: Outcome | None = None) -> str:

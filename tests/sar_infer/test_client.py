@@ -179,6 +179,9 @@ def same(ours: Any, theirs: Any) -> None:
     for one, other in zip(ours, theirs, strict=True):
         assert (one.error, one.branch) == (other.error, other.branch)
         assert [(p.label, p.source) for p in one.predictions] == [(p.label, p.source) for p in other.predictions]
+        if other.explanation is not None:
+            assert one.explanation.runner_up == other.explanation.runner_up
+            assert [name for name, _ in one.explanation.nearest] == [name for name, _ in other.explanation.nearest]
         for p, q in zip(one.predictions, other.predictions, strict=True):
             assert (p.score, p.logit, p.similarity) == pytest.approx((q.score, q.logit, q.similarity), abs=2e-4)
 
@@ -202,6 +205,7 @@ def test_every_form_of_a_picture_gets_the_classifiers_answer(
         {"classes": {"weather": ["fog", "heavy rain"], "sea": "sea"}, "only": True},
         {"classes": {"weather": ["fog", "heavy rain"]}, "top_k": 2},
         {"classes": [], "top_k": 7},
+        {"classes": [" sea  lion", "cafe\u0301", "Espresso"], "only": True, "explain": True},
     ],
 )
 def test_every_choice_of_classes_gets_the_classifiers_answer(
@@ -213,10 +217,11 @@ def test_every_choice_of_classes_gets_the_classifiers_answer(
 def test_a_bad_picture_fails_alone_in_the_classifiers_words(
     client: Any, classifier: Classifier, tmp_path: Path
 ) -> None:
-    pictures = [RGB, tmp_path / "none.jpg", tmp_path, RGB.astype(float), np.zeros((3, 900, 3), np.uint8), RGB]
+    files = [tmp_path / "none.jpg", tmp_path, tmp_path / ("x" * 300)]
+    pictures = [RGB, *files, RGB.astype(float), np.zeros((3, 900, 3), np.uint8), RGB]
     ours = client.classify(pictures)
     same(ours, classifier.classify(pictures))
-    assert [r.error is None for r in ours] == [True, False, False, False, False, True]
+    assert [r.error is None for r in ours] == [True, *[False] * 5, True]
     bad = client.classify([b"no picture", b"", RGB])
     assert [bool(r.error) for r in bad] == [True, True, False]
     assert client.classify(b"no picture")[0].error == bad[0].error

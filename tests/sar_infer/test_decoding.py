@@ -3,9 +3,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import threading
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import pytest
+from PIL import Image, ImageSequence
 from support.bundles import PREPROCESS, SIZE
 
 from sar_infer.decoding import decode_batches, decode_picture
@@ -48,6 +50,32 @@ def test_no_more_than_two_batches_are_held() -> None:
     next(batches)
     assert taken == 9
     batches.close()
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_frames_of_a_film_are_pictures_of_their_own(form: str) -> None:
+    frames = [Image.new("RGB", (64, 48), (shade, 255 - shade, 0)) for shade in range(0, 250, 50)]
+    stream = io.BytesIO()
+    frames[0].save(stream, form, save_all=True, append_images=frames[1:])
+    with Image.open(stream) as film:
+        ((*found,),) = decode_batches(ImageSequence.Iterator(film), PREPROCESS, 16, Profile())
+    with Image.open(stream) as film:
+        wanted = [decode_picture(frame.copy(), PREPROCESS) for frame in ImageSequence.Iterator(film)]
+    np.testing.assert_array_equal([pixels for _, pixels in found], wanted)
+
+
+def test_a_generator_may_close_each_file_behind_it(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{shade}.jpg" for shade in (10, 200)]
+    for path in paths:
+        Image.new("RGB", (1280, 960), (int(path.stem), 0, 0)).save(path)
+
+    def one_at_a_time():
+        for path in paths:
+            with Image.open(path) as image:
+                yield image
+
+    ((*found,),) = decode_batches(one_at_a_time(), PREPROCESS, 16, Profile())
+    np.testing.assert_array_equal([pixels for _, pixels in found], [decode_picture(path, PREPROCESS) for path in paths])
 
 
 def test_time_is_counted_and_threads_end() -> None:

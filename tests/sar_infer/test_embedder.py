@@ -10,7 +10,7 @@ from support.bundles import DIM, PREPROCESS, image_weight, name_rows
 from sar_infer.bundle import open_bundle
 from sar_infer.cache import EmbeddingCache
 from sar_infer.embedder import Embedder
-from sar_infer.errors import ClassNameError, ImageError
+from sar_infer.errors import ClassNameError, ImageError, InputError
 from sar_infer.preprocess import to_input
 
 
@@ -39,6 +39,24 @@ def test_names(embedder: Embedder) -> None:
     with pytest.raises(ClassNameError, match="too long"):
         embedder.check_name("x" * 500)
     embedder.check_name("owl")
+
+
+def test_names_of_any_iterable_and_never_the_letters_of_one(embedder: Embedder) -> None:
+    names = ["owl", "cat"]
+    np.testing.assert_array_equal(embedder.embed_names(name for name in names), embedder.embed_names(names))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected a list of names, got the string 'owl'"):
+        embedder.embed_names("owl")
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "gpu", "CPU"])
+def test_other_devices_are_not_taken_for_auto(bundle_path: Path, device: str) -> None:
+    with pytest.raises(InputError, match=f"device: expected auto, cpu, cuda, got '{device}'"):
+        Embedder(open_bundle(bundle_path), device=device)  # type: ignore[arg-type]
+
+
+def test_a_batch_of_nothing_is_refused(embedder: Embedder) -> None:
+    with pytest.raises(InputError, match="batch_size of 1 or more, got 0"):
+        embedder.embed_images(picture(0), batch_size=0)
 
 
 def test_phrases_are_averaged_on_the_sphere(embedder: Embedder) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,16 @@ def test_every_form_of_input_gives_the_same_picture(tmp_path: Path) -> None:
         for source in (path, str(path), path.read_bytes(), PICTURE, lazily_opened, PIXELS):
             np.testing.assert_array_equal(np.asarray(load_rgb(source)), PIXELS)
         assert lazily_opened.getpixel((0, 0)) == tuple(PIXELS[0, 0])
+
+
+def test_many_threads_read_one_open_file() -> None:
+    data = encoded(PICTURE.resize((1200, 800)), "JPEG")
+    wanted = np.asarray(load_rgb(data))
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            with Image.open(io.BytesIO(data)) as lazily_opened:
+                for found in pool.map(load_rgb, [lazily_opened] * 8):
+                    np.testing.assert_array_equal(np.asarray(found), wanted)
 
 
 def test_arrays_of_other_shapes() -> None:

@@ -69,6 +69,8 @@ def test_what_the_bundle_lacks_is_said_with_the_command_that_adds_it() -> None:
         "precision fp16: this bundle has fp32, int8; "
         "sar-export BUNDLE --out NEW --precision fp16 --photos FOLDER adds it"
     )
+    with pytest.raises(InputError, match="precision: expected fp32, fp16, int8, auto, got 'fp8'"):
+        choose(manifest(), "fp8", "cpu")  # type: ignore[arg-type]
 
 
 def test_auto_on_a_cpu(cpu: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,13 @@ def test_all_problems_come_at_once_with_the_nearest_name() -> None:
 def test_values_out_of_range_are_named() -> None:
     with pytest.raises(ConfigError, match="views: expected 1 or more, got 0; learning_rate"):
         build(RunConfig, {"data": "demo", "views": 0, "learning_rate": -1}, "settings")
+    with pytest.raises(ConfigError, match="seed: expected at most 4294967295, got 4294967296"):
+        build(RunConfig, {"data": "demo", "seed": 2**32}, "settings")
+
+
+def test_a_path_that_no_record_can_hold_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data: 'ph\\udcff' is not UTF-8 text"):
+        build(RunConfig, {"data": os.fsdecode(b"ph\xff")}, "settings")
 
 
 def test_later_layers_win_and_tables_merge(tmp_path: Path) -> None:
@@ -55,7 +63,10 @@ def test_text_is_read_as_its_type(kind: object, value: object, expected: object)
     assert coerce(kind, value) == expected
 
 
-@pytest.mark.parametrize(("kind", "value"), [(int, 3.5), (int, True), (float, "much"), (bool, "perhaps")])
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(int, 3.5), (int, True), (float, "much"), (float, "nan"), (float, "-inf"), (bool, "perhaps")],
+)
 def test_what_cannot_be_read(kind: object, value: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         coerce(kind, value)

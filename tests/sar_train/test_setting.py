@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from support.tiny import RESNET, register
 
 from sar_train import backbone, trainer
 from sar_train.config import RunConfig
+from sar_train.data.folder import load_folder
 from sar_train.errors import BackboneError, ConfigError
 from sar_train.prompt_method import methods
 from sar_train.setting import prepare
@@ -26,6 +28,21 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """Published split, so base-to-new unless something else is asked for."""
     blobs = write_blobs(tmp_path_factory.mktemp("blobs"))
     return dataclasses.replace(blobs, protocol="auto", sections={})
+
+
+def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunConfig, tmp_path: Path) -> None:
+    photos, lines = write_folder(tmp_path / "photos", {"apple": 5, "red ball": 5}), list[str]()
+    changed = dataclasses.replace(config, data=str(photos), protocol="all", shots=4)
+    prepare(changed, lines.append)
+    assert not any("are copies" in line for line in lines)
+    for number in range(5):
+        shutil.copy(photos / "apple" / "00.png", photos / "apple" / f"copy {number}.png")
+    split = load_folder(photos, shots=4, seed=1)
+    held_out, learned = (*split.val, *split.test), {photo.path.read_bytes() for photo in split.train}
+    copies = sum(photo.path.read_bytes() in learned for photo in held_out)
+    assert copies
+    prepare(changed, lines.append)
+    assert any(f"{copies} of {len(held_out)} held-out photos are copies of photos" in line for line in lines)
 
 
 @pytest.mark.parametrize(

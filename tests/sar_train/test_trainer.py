@@ -171,6 +171,40 @@ def test_settings_of_something_that_is_not_used(features: Path, names: Path) -> 
         prepare(settings(features, names, sections={"maple": {"depth": 9}}))
 
 
+def test_a_run_that_cannot_be_written_ends_before_photos_are_read(names: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"run: expected a folder, but .*file is none"):
+        trainer.run(settings(tmp_path / "no photos", names), tmp_path / "file" / "run")
+
+
+@pytest.mark.skipif(os.access("/", os.W_OK), reason="who may write everywhere is not stopped")
+def test_a_run_in_a_folder_of_others_ends_before_photos_are_read(names: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="/ cannot be written to"):
+        trainer.run(settings(tmp_path / "no photos", names), Path("/no such folder"))
+
+
+def test_an_unfinished_run_on_photos_that_changed_is_not_taken_up(
+    names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = write_folder(tmp_path / "photos", {"apple": 6, "red ball": 6})
+    config, out = settings(photos, names), tmp_path / "run"
+    monkeypatch.setattr(trainer, "_SAVE_EVERY", -1.0)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("epoch 2/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(config, out, tell=interrupt)
+    (photos / "apple" / "00.png").rename(photos / "apple" / "new.png")
+    with pytest.raises(RunError, match="learns from other photos or classes"):
+        trainer.run(config, out)
+    (photos / "apple" / "new.png").rename(photos / "apple" / "00.png")
+    lines: list[str] = []
+    trainer.run(config, out, tell=lines.append)
+    assert "taking up the run after epoch 1" in lines
+
+
 CHILD = """
 import sys
 from pathlib import Path
@@ -202,7 +236,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(features: Path, names: Path, tmp_
     with pytest.raises(RunError, match="other settings"):
         trainer.run(dataclasses.replace(config, seed=2), out)
     lines: list[str] = []
-    resumed = trainer.run(config, out, tell=lines.append)
+    resumed = trainer.run(config, out, tell=lines.append, overwrite=True)  # there is no finished run to replace
     assert any(line.startswith("taking up the run after epoch") for line in lines)
     whole = trainer.run(config, tmp_path / "whole")
     assert torch.equal(resumed.tensors["context"], whole.tensors["context"])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @on_bank
 @own_option("--long", is_flag=True, help="All that is known of each class.")
 @own_option("--like", metavar="TEXT", help="Only classes with this in their name or an alias.")
-@own_option("--added", is_flag=True, help="Only classes that did not come with the bundle.")
+@own_option("--added", is_flag=True, help="Only classes that did not come from training; a freeze keeps that.")
 @shared_options
 def list_classes(place: Place, *, long: bool, like: str | None, added: bool) -> None:
     """Print the classes of BANK_FILE, one a line."""
@@ -103,7 +103,7 @@ def verify(place: Place) -> None:
     if problem is not None:
         emit(place.form, lambda: content, ())
         raise click.ClickException(problem)
-    line = "{bank}: sound; {classes:,} classes, {own:,} of them the bundle's own; {steps} steps of history"
+    line = "{bank}: sound; {classes:,} classes, {own:,} of them from training; {steps} steps of history"
     emit(place.form, lambda: content, [line.format(**content)])
 
 

@@ -23,6 +23,8 @@ SETTINGS = (
     "precision", "allow_missing", "skip_unreadable", "llm_url", "llm_model",
 )  # fmt: skip
 """Options that are settings of every run."""
+MOST = 1000
+"""Numbers in a range."""
 
 
 def listed(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -38,6 +40,8 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple
         first, _, last = text.partition("-")
         if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
             raise click.BadParameter(f"expected whole numbers such as 1,2,3 or 1-3, got {text!r}")
+        if int(last or first) - int(first) >= MOST:
+            raise click.BadParameter(f"expected a range of at most {MOST:,} numbers, got {text!r}")
         found += range(int(first), int(last or first) + 1)
     if not found:
         raise click.BadParameter("expected whole numbers such as 1,2,3, got none")
@@ -236,4 +240,7 @@ def _read_config(path: Path | None) -> Mapping[str, Any]:
     file = read_toml(path) if path else {}
     if unknown := sorted(set(file) - {"common", "methods"}):
         raise ConfigError(f"{path}: unknown {', '.join(unknown)}; expected [common] and [methods.NAME]")
+    tables = [*file.values(), *(values.values() if isinstance(values := file.get("methods"), dict) else ())]
+    if not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path}: expected settings in tables, [common] and [methods.NAME]")
     return file

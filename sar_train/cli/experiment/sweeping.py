@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,6 @@ def report(
         from sar_train.report.tables import accuracy_tables
 
         click.echo("\n".join(map(to_markdown, accuracy_tables(read(out, tell=tell)))))
-        tell(f"{len(results)} results in {out}; next: sar-experiment report {out}")
+        tell(f"{len(results)} results in {out}; next: sar-experiment report {shlex.quote(str(out))}")
     for text in failed:
         click.echo(f"Failed: {text}", err=True)

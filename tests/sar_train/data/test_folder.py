@@ -117,6 +117,7 @@ def test_no_classes(tmp_path: Path) -> None:
     ("names", "message"),
     [
         (("red_fox", "Red fox"), "classes 'Red fox' and 'red_fox' read the same in a prompt"),
+        (("caf\u00e9", "cafe\u0301"), "read the same in a prompt"),  # one letter, or an e and an accent
         (("a", "b\udcff"), r"class name 'b\\udcff' is not printable text"),
         (("a", "b\n"), r"class name 'b\\n' is not printable text"),
     ],

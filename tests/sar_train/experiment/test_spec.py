@@ -47,6 +47,7 @@ def test_runs_come_seed_by_seed_with_common_settings(tmp_path: Path) -> None:
         ("experiment = 'b2n'\n[runs.a]\ndata = 'demo'", "experiment: expected one of base-to-new"),
         ("targets = 'x'\n[runs.a]\ndata = 'demo'", "targets: expected a list"),
         ("[runs]\na = 1", "runs.a: expected a table"),
+        ("common = 3\n[runs.a]\ndata = 'demo'", "common: expected a table"),
         ("[runs.a]\ndata = 'demo'\nshot = 3", "run a: unknown setting 'shot', did you mean 'shots'"),
         ("[runs.a", "cannot be read as TOML"),
     ],

@@ -116,6 +116,7 @@ def test_a_sweep_file_is_run(tmp_path: Path, blobs: tuple[str, ...]) -> None:
         (("base-to-new", "--datasets", "demo", "--methods", "copo"), "did you mean"),
         (("base-to-new", "--datasets", "demo", "--seeds", "one"), "expected whole numbers"),
         (("base-to-new", "--datasets", "demo", "--seeds", "3-1"), "expected whole numbers"),
+        (("base-to-new", "--datasets", "demo", "--seeds", "1-99999999999"), "a range of at most 1,000 numbers"),
         (("base-to-new", "--datasets", "demo", "--methods", "coop", "--novel", "nosuch"), "no file and no source"),
         (("base-to-new", "--datasets", "demo", "--methods", "maple"), "method maple prompts the image tower"),
         (("base-to-new", "--datasets", "demo", "--config", "missing.toml"), "missing.toml"),
@@ -132,6 +133,14 @@ def test_mistakes_are_one_line_and_exit_2(words: tuple[str, ...], said: str, tmp
     assert said in done.stderr
     assert "Traceback" not in done.output
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("text", ["common = 3", "methods = 3", "[methods]\ncoop = 3"])
+def test_a_config_file_holds_tables(text: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.toml").write_text(text)
+    done = call("base-to-new", "--datasets", "demo", "--config", tmp_path / "odd.toml", "--dry-run")
+    assert done.exit_code == 2, done.output
+    assert "odd.toml: expected settings in tables" in done.stderr
 
 
 def test_a_run_that_fails_is_named_and_exits_1(tmp_path: Path, blobs: tuple[str, ...]) -> None:
