@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from sar_infer.bulk.items import Piece
 from sar_infer.errors import SarInferError
 
 _CLEAR = "\x1b[K"
 _EVERY_TTY, _EVERY_LINE = 0.5, 10.0
+
+
+def say(text: str) -> None:
+    """Write to stderr. A terminal or a pipe may be gone long before a run is done, which goes on without it."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - else Python tries once more when it ends, and fails
 
 
 class Progress:
@@ -45,7 +56,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """A line of its own."""
-        self._write(("\r" + _CLEAR if self._terminal else "") + f"Warning: {text}\n")
+        say(("\r" + _CLEAR if self._terminal else "") + f"Warning: {text}\n")
 
     def finished(self) -> None:
         """A piece is committed."""
@@ -60,7 +71,7 @@ class Progress:
         """Leave the last line behind."""
         if self._shown and self.inputs:
             self._print(self.text())
-            self._write("\n" if self._terminal else "")
+            say("\n" if self._terminal else "")
 
     @property
     def seconds(self) -> float:
@@ -85,15 +96,7 @@ class Progress:
         return self.inputs / max(total.inputs, 1)
 
     def _print(self, text: str) -> None:
-        self._write(f"\r{text}{_CLEAR}" if self._terminal else f"{text}\n")
-
-    def _write(self, text: str) -> None:
-        """A terminal or a pipe may be gone long before the run is done, which goes on without it."""
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except OSError:
-            self._shown = False
+        say(f"\r{text}{_CLEAR}" if self._terminal else f"{text}\n")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 import signal
 from collections.abc import Iterable, Mapping
@@ -163,6 +162,8 @@ def _terminate(*_: object) -> None:
 
 
 def _tell(summary: Summary, plan: Plan) -> None:
+    from sar_infer.bulk.progress import say
+
     folder = f"{plan.out.rstrip('/')}/{plan.shard.named('_rejected.jsonl')}"
     rejected = f"{plan.out}.rejected.jsonl" if plan.file else folder
     text = f"classified {summary.classified:,} of {summary.inputs:,}"
@@ -170,5 +171,4 @@ def _tell(summary: Summary, plan: Plan) -> None:
         text += f" ({summary.rate:,.1f} a second)"
     if summary.pieces and not summary.inputs:
         text += "; there is no image in what was named"
-    with contextlib.suppress(OSError):  # whoever started it may be gone
-        click.echo(text + (f"; {summary.rejected:,} set aside, see {rejected}" if summary.rejected else ""), err=True)
+    say(text + (f"; {summary.rejected:,} set aside, see {rejected}" if summary.rejected else "") + "\n")

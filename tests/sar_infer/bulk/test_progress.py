@@ -113,6 +113,8 @@ def test_a_terminal_that_is_gone_does_not_end_the_run(clock: Clock, monkeypatch:
         progress.count(500, 2)
         progress.warn("nobody reads this")
         progress.close()
+        assert sys.stderr is not gone
+        sys.stderr.close()
         monkeypatch.undo()
         with contextlib.suppress(BrokenPipeError):
             gone.close()
