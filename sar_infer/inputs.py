@@ -67,7 +67,8 @@ def _expand(argument: str) -> Iterator[str]:
 
 
 def _images_below(folder: Path) -> list[str]:
-    found = sorted(str(path) for path in folder.rglob("*") if _is_visible_image(path.relative_to(folder)))
+    below = (path for path in folder.rglob("*") if _is_visible_image(path.relative_to(folder)))
+    found = sorted(str(path) for path in below if not path.is_dir())
     if not found:
         raise InputError(f"{folder}: a folder without images (looked for {', '.join(sorted(SUFFIXES))})")
     return found

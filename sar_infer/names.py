@@ -44,7 +44,8 @@ def phrases_by_name(classes: Classes | None) -> Phrases:
     """
     if isinstance(classes, str):
         raise InputError(f"classes: expected a list of names or phrases by name, got the string {classes!r}")
-    pairs = classes.items() if isinstance(classes, Mapping) else ((name, name) for name in classes or ())
+    given = () if classes is None else classes  # arrays have no truth
+    pairs = given.items() if isinstance(given, Mapping) else ((name, name) for name in given)
     result: Phrases = {}
     seen: set[str] = set()
     for name, value in pairs:

@@ -32,6 +32,7 @@ def slashed(paths: list[str]) -> list[str]:
 
 
 def test_folders_are_searched_through_in_order(folder: Path) -> None:
+    (folder / "photos" / "a folder.jpg").mkdir()
     assert slashed(expand(["photos"])) == ["photos/a.png", "photos/b.JPG", "photos/deep/c.webp"]
     assert expand([str(folder / "photos")])[0] == str(folder / "photos" / "a.png")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,6 +88,7 @@ def test_name_key() -> None:
 
 def test_repeated_names_count_once() -> None:
     assert phrases_by_name(["owl", "Owl ", "emu"]) == {"owl": ("owl",), "emu": ("emu",)}
+    assert phrases_by_name(np.array(["owl", "emu"])) == {"owl": ("owl",), "emu": ("emu",)}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ SETTINGS = (
 """Options that are settings of every run."""
 MOST = 1000
 """Numbers in a range."""
+_LONGEST = 40
+"""Characters of a range."""
 
 
 def listed(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -38,8 +40,9 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple
     found: list[int] = []
     for text in listed(ctx, parameter, value):
         first, _, last = text.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
-            raise click.BadParameter(f"expected whole numbers such as 1,2,3 or 1-3, got {text!r}")
+        sound = first.isdecimal() and (last or first).isdecimal() and len(text) <= _LONGEST
+        if not sound or int(last or first) < int(first):
+            raise click.BadParameter(f"expected whole numbers such as 1,2,3 or 1-3, got {text!r:.80}")
         if int(last or first) - int(first) >= MOST:
             raise click.BadParameter(f"expected a range of at most {MOST:,} numbers, got {text!r}")
         found += range(int(first), int(last or first) + 1)
