@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ class Setting:
             kinds["sar"] = regularisers.get("sar").Config
         return {name: dataclasses.asdict(self.config.section(name, kind)) for name, kind in kinds.items()}
 
-    @property
+    @functools.cached_property
     def learned_from(self) -> str:
         """Digest of the classes and of the photos that were drawn, by which other ones of the same settings show."""
         paths, drawn = self.source.paths("train") or (), self.source.draw(self.config.shots, self.config.seed)
