@@ -17,7 +17,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast check docs docs-serve schema format format-check lint types imports readme wheel wheel-test image bench clean
+.PHONY: help install demo test test-fast check docs docs-serve schema surface format format-check lint types imports readme wheel wheel-test image bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -67,6 +67,9 @@ docs-serve: $(DEV) ## the same on localhost:8000, renewed with every change
 
 schema: $(DEV) ## docs/manifest.schema.json, after a change of the manifest
 	$(PY) -m scripts.manifest_schema
+
+surface: $(DEV) ## docs/surface.txt, after a change of what users can hold on to
+	$(PY) -m scripts.surface
 
 # ---------------------------------------------------------------------------------------------- packages, measurements
 wheel: $(DEV) ## source archive and wheel, into dist/
