@@ -10,7 +10,7 @@ import io
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -116,10 +116,9 @@ def _from_bytes(data: bytes, formats: tuple[str, ...]) -> Image.Image:
 
 def _from_file(path: Path, formats: tuple[str, ...]) -> Image.Image:
     with path.open("rb") as stream:
-        start = stream.read(len(jpeg.START))
-        if start != jpeg.START:
-            return Image.open(path, formats=formats)
-        return _from_bytes(start + stream.read(), formats)
+        if stream.read(len(jpeg.START)) == jpeg.START:
+            return _from_bytes(_rest(stream, 0), formats)
+    return Image.open(path, formats=formats)
 
 
 def _from_array(array: Any) -> Image.Image:
@@ -140,15 +139,23 @@ def _reduce(image: Image.Image, least: int) -> None:
 
 
 def _check_scans(image: Image.Image) -> None:
-    """Refuse a JPEG that would decode for more than a few seconds."""
+    """Refuse a JPEG, or a TIFF with JPEGs in it, that would decode for more than a few seconds."""
     stream = getattr(image, "fp", None)
-    if not isinstance(image, JpegImagePlugin.JpegImageFile) or stream is None or not image.tile:
+    if stream is None or not getattr(image, "tile", None):
         return
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        jpeg.check_scans(_rest(stream, image.tile[0].offset), image.width, image.height)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile) and "jpeg" in image.info.get("compression", ""):
+        jpeg.check_tiff(_rest(stream, 0))
+
+
+def _rest(stream: IO[bytes], offset: int) -> bytes:
+    """Return what a stream holds from there on, and leave it where it is."""
     here = stream.tell()
-    stream.seek(image.tile[0].offset)
+    stream.seek(offset)
     data = stream.read()
     stream.seek(here)
-    jpeg.check_scans(data, image.width, image.height)
+    return data
 
 
 def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:

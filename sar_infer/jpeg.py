@@ -24,6 +24,8 @@ _FILL = b"\xff" * 32_768
 """Pillow hands libjpeg 64 KiB at a time, and libjpeg begins such a run anew each time."""
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 """The end of an image, and what is followed by a length."""
+_ARITHMETIC_FRAME = re.compile(rb"\xff[\xc9-\xcb]\0[\x0b\x0e\x11\x14]\x08")
+"""Start of a frame: marker, length of one to four components, 8 bits."""
 _SCAN, _END = 0xDA, 0xD9
 _UNSUPPORTED = frozenset((*range(0xC5, 0xCC), *range(0xCD, 0xD0), 0xDE, 0xDF, *range(0xF0, 0xFE)))
 """libjpeg gives up at them; or they have arithmetic coding, where a scan takes seconds without any data."""
@@ -45,6 +47,12 @@ def check_scans(data: bytes, width: int, height: int) -> None:
             f"too many scans: {scans} in a JPEG of {width} x {height} pixels, at most {most} at that size; "
             "save it as a baseline JPEG"
         )
+
+
+def check_tiff(data: bytes) -> None:
+    """Raise ImageError if a TIFF may hold a JPEG with arithmetic coding; libtiff itself stops at 100 scans."""
+    if _ARITHMETIC_FRAME.search(data):
+        raise ImageError("a TIFF that holds a JPEG with arithmetic coding, which is not supported; save it anew")
 
 
 def count_scans(data: bytes) -> int:

@@ -10,6 +10,7 @@ import zlib
 from functools import cache
 
 from PIL import Image
+from support.hostile_jpegs import hidden_scans
 from support.pictures import chunk, encoded, huge_png, jpeg
 
 OK, TOO_LARGE, OTHER_FORMAT, BROKEN = 200, 413, 415, 422
@@ -162,6 +163,8 @@ def corpus() -> dict[str, tuple[bytes, int]]:
         "jpeg of no height": (of_size(photo, 100, 0), OTHER_FORMAT),
         "jpeg scans": (scans(2000), BROKEN),
         "jpeg scans, allowed": (scans(40), OK),
+        "jpeg hidden scans": (hidden_scans(2000, 500), BROKEN),
+        "jpeg arithmetic": (photo.replace(b"\xff\xc0", b"\xff\xc9"), BROKEN),
         "jpeg then film": (photo + _SCAN * 5000, OK),
         "jpeg then zip": (photo + zipped(), OK),
         "jpeg in pdf": (b"%PDF-1.4\n" + photo, OTHER_FORMAT),

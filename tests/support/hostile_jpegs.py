@@ -105,7 +105,7 @@ def _change(parts: list[bytes], chance: random.Random) -> None:
             parts[which] = part[:cut] + new + part[cut:]
         case 1:
             parts[which] = part[: chance.randrange(len(part) + 1)]
-        case 2:
+        case 2 if part:
             at = chance.randrange(len(part))
             parts[which] = (
                 part[:at] + bytes([chance.choice((0, 0xFF, *_LIKELY, chance.randrange(256)))]) + part[at + 1 :]
