@@ -65,7 +65,8 @@ def load_rgb(
             many pixels (see ``preprocess.least_side``); None decodes every pixel.
 
     Raises:
-        ImageError: not a picture, not one of ``formats``, truncated, too large, too thin, or unreadable.
+        ImageError: not a picture, not one of ``formats``, truncated, too large, too thin, a JPEG of too many scans (see
+            ``jpeg.check_scans``), or unreadable.
     """
     try:
         with _opened(source, formats) as image:

@@ -19,7 +19,8 @@ _LIKELY = (0x01, 0x02, 0xBF, 0xC0, 0xC2, 0xC4, 0xCC, 0xD0, 0xD7, 0xDA, 0xDB, 0xD
 
 def segment(code: int, content: bytes, length: int | None = None) -> bytes:
     """Return a marker with what follows it, and the length that fits unless another is given."""
-    return struct.pack(">BBH", 0xFF, code, len(content) + 2 if length is None else length) + content
+    length = len(content) + 2 if length is None else length
+    return struct.pack(">BBH", 0xFF, code, min(length, 65535)) + content
 
 
 def hidden_scans(side: int, scans: int) -> bytes:
