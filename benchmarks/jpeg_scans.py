@@ -2,8 +2,8 @@
 
     python benchmarks/jpeg_scans.py [--cases 2000] [--seed 1]
 
-libjpeg's count comes from djpeg (Debian: libjpeg-turbo-progs). Ends with status 1 and the numbers of the files if a scan
-was missed; ``mutated(random.Random("SEED NUMBER"))`` of ``tests/support/hostile_jpegs.py`` makes such a file again.
+libjpeg's count comes from djpeg (Debian: libjpeg-turbo-progs). Ends with status 1 and the numbers of the files if a
+scan was missed; ``mutated(random.Random("SEED NUMBER"))`` of ``tests/support/hostile_jpegs.py`` makes one again.
 """
 
 from __future__ import annotations
