@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from sar_infer import jpeg
 from sar_infer.errors import ImageError
 from sar_infer.preprocess import normalise
 
@@ -43,14 +43,8 @@ FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 MAX_RATIO = 100
-MAX_SCANS = 64
-"""Of a JPEG: each costs a pass over the whole picture, however few bytes it has. Progressive ones have about ten."""
 _READING = tuple(threading.Lock() for _ in range(61))
 """Of PIL images, by identity: one that was opened and not yet read must be read by one thread alone."""
-_SCAN = b"\xff\xda"
-_END = b"\xd9"
-_MARK = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
-"""Begins a segment, whose length follows; what is left out has none and may stand in the coded data."""
 
 
 def load_rgb(
@@ -71,7 +65,8 @@ def load_rgb(
             many pixels (see ``preprocess.least_side``); None decodes every pixel.
 
     Raises:
-        ImageError: not a picture, not one of ``formats``, truncated, too large, too thin, or unreadable.
+        ImageError: not a picture, not one of ``formats``, truncated, too large, too thin, a JPEG of too many scans (see
+            ``jpeg.check_scans``), or unreadable.
     """
     try:
         with _opened(source, formats) as image:
@@ -101,17 +96,30 @@ def _opened(source: ImageSource, formats: tuple[str, ...]) -> Image.Image:
     if isinstance(source, Image.Image):
         _check_size(*source.size)
         with _READING[id(source) % len(_READING)]:
+            _check_scans(source)
             return source.copy()
     if isinstance(source, bytes):
-        return Image.open(io.BytesIO(source), formats=formats)
+        return _from_bytes(source, formats)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if not path.exists():
             raise ImageError("no such file")
         if not path.is_file():
             raise ImageError("not a file")
-        return Image.open(path, formats=formats)
+        return _from_file(path, formats)
     return _from_array(source)
+
+
+def _from_bytes(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    jpeg.check_header(data)
+    return Image.open(io.BytesIO(data), formats=formats)
+
+
+def _from_file(path: Path, formats: tuple[str, ...]) -> Image.Image:
+    with path.open("rb") as stream:
+        if stream.read(len(jpeg.START)) == jpeg.START:
+            return _from_bytes(_rest(stream, 0), formats)
+    return Image.open(path, formats=formats)
 
 
 def _from_array(array: Any) -> Image.Image:
@@ -132,24 +140,23 @@ def _reduce(image: Image.Image, least: int) -> None:
 
 
 def _check_scans(image: Image.Image) -> None:
-    """Refuse a JPEG that would decode for minutes or hours."""
+    """Refuse a JPEG, or a TIFF with JPEGs in it, that would decode for more than a few seconds."""
     stream = getattr(image, "fp", None)
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and stream is not None:
-        here = stream.tell()
-        stream.seek(0)
-        data = stream.read()
-        stream.seek(here)
-        if data.count(_SCAN) > MAX_SCANS and _scans(data) > MAX_SCANS:  # metadata, or a film behind it, may have _SCAN
-            raise ImageError(f"a JPEG of more than {MAX_SCANS} scans; save it anew")
+    if stream is None or not getattr(image, "tile", None):
+        return
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        jpeg.check_scans(_rest(stream, image.tile[0].offset), image.width, image.height)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile) and "jpeg" in image.info.get("compression", ""):
+        jpeg.check_tiff(_rest(stream, 0))
 
 
-def _scans(data: bytes) -> int:
-    """Scans of the first picture in a JPEG, as libjpeg comes across them; counts no further than needed."""
-    count, at = 0, 2
-    while count <= MAX_SCANS and (mark := _MARK.search(data, at)) and mark[1] != _END:
-        count += mark[1] == _SCAN[1:]
-        at = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2])
-    return count
+def _rest(stream: IO[bytes], offset: int) -> bytes:
+    """Return what a stream holds from there on, and leave it where it is."""
+    here = stream.tell()
+    stream.seek(offset)
+    data = stream.read()
+    stream.seek(here)
+    return data
 
 
 def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:

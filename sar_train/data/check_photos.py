@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-
 from sar_infer.errors import ImageError
 from sar_infer.images import load_rgb
 
@@ -48,14 +46,8 @@ def unreadable(paths: Sequence[str], advance: Advance = lambda done: None) -> li
 
     def problem(path: str) -> str:
         try:
-            with Image.open(path) as image:
-                ordinary = image.width * image.height < 20_000_000 and max(image.size) < 20 * min(image.size)
-                if image.format == "JPEG" and ordinary:
-                    image.draft("RGB", (image.width // 8, image.height // 8))
-                    image.load()
-                    return ""
-            load_rgb(path)
-        except (ImageError, OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+            load_rgb(path, least=1)
+        except (ImageError, MemoryError) as error:
             return " ".join(str(error).split()).replace(path, Path(path).name) or type(error).__name__
         return ""
 

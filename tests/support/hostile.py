@@ -10,6 +10,7 @@ import zlib
 from functools import cache
 
 from PIL import Image
+from support.hostile_jpegs import hidden_scans
 from support.pictures import chunk, encoded, huge_png, jpeg
 
 OK, TOO_LARGE, OTHER_FORMAT, BROKEN = 200, 413, 415, 422
@@ -162,11 +163,14 @@ def corpus() -> dict[str, tuple[bytes, int]]:
         "jpeg of no height": (of_size(photo, 100, 0), OTHER_FORMAT),
         "jpeg scans": (scans(2000), BROKEN),
         "jpeg scans, allowed": (scans(40), OK),
+        "jpeg hidden scans": (hidden_scans(2000, 500), BROKEN),
+        "jpeg arithmetic": (photo.replace(b"\xff\xc0", b"\xff\xc9"), BROKEN),
         "jpeg then film": (photo + _SCAN * 5000, OK),
         "jpeg then zip": (photo + zipped(), OK),
         "jpeg in pdf": (b"%PDF-1.4\n" + photo, OTHER_FORMAT),
         "jpeg with marks in its notes": (segments(photo, b"\xef" + _SCAN * 30_000), OK),
-        "jpeg many segments": (photo[:2] + b"\xff\xfe\0\2" * 200_000 + photo[2:], OK),
+        "jpeg many segments": (photo[:2] + b"\xff\xfe\0\2" * 50_000 + photo[2:], OK),
+        "jpeg too many segments": (photo[:2] + b"\xff\xfe\0\2" * 200_000 + photo[2:], BROKEN),
         "jpeg cmyk": (encoded(Image.new("CMYK", (20, 20)), "JPEG"), OK),
         "jpeg grey": (encoded(Image.new("L", (20, 20)), "JPEG"), OK),
         "jpeg odd adobe mark": (segments(photo, b"\xeeAdobe\0\x64\0\0\0\0\xff"), OK),

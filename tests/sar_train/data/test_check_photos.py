@@ -2,6 +2,7 @@ from pathlib import Path
 
 from PIL import Image
 from support.coop import link_photos
+from support.hostile_jpegs import hidden_scans
 from support.photos import write_photo
 
 from sar_train.data.check_photos import even_sample, sizes, unreadable
@@ -30,9 +31,12 @@ def test_unreadable(tmp_path: Path) -> None:
     paths[3].write_bytes(paths[3].read_bytes()[:400])
     paths[4].write_bytes(b"<html>not found</html>")
     Image.new("RGB", (4000, 2)).save(tmp_path / "thin.jpg")
+    (tmp_path / "scans.jpg").write_bytes(hidden_scans(4000, 500))
     steps: list[int] = []
-    found = unreadable([str(path) for path in (*paths, tmp_path / "thin.jpg", tmp_path / "none.jpg")], steps.append)
-    assert [Path(path).name for path, _ in found] == ["3.jpg", "4.png", "thin.jpg", "none.jpg"]
+    more = [tmp_path / name for name in ("thin.jpg", "none.jpg", "scans.jpg")]
+    found = unreadable([str(path) for path in (*paths, *more)], steps.append)
+    assert [Path(path).name for path, _ in found] == ["3.jpg", "4.png", "thin.jpg", "none.jpg", "scans.jpg"]
+    assert "too many scans" in found[-1][1]
     assert "truncated" in found[0][1].lower()
     assert all(reason and str(tmp_path) not in reason for _, reason in found)
-    assert sum(steps) == 7
+    assert sum(steps) == 8
