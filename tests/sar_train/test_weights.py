@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
-from support.tiny import RESNET, VIT, register, tiny_backbone
+from support.tiny import RESNET, VIT, register_quick, tiny_backbone
 from torch import nn
 
 from sar_train import backbone, torchscript, weights
@@ -41,11 +39,7 @@ def openai_archive(path: Path, name: str) -> Path:
 @pytest.fixture
 def quick(tmp_path: Path) -> str:
     """The tiny model with QuickGELU, registered under a name of its own."""
-    register()
-    config = open_clip.get_model_config(VIT) | {"quick_gelu": True}
-    (tmp_path / f"{VIT}-quickgelu.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path / f"{VIT}-quickgelu.json")
-    return f"{VIT}-quickgelu"
+    return register_quick(tmp_path)
 
 
 def test_an_archive_is_read(tmp_path: Path, quick: str) -> None:
