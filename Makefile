@@ -17,7 +17,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast check docs docs-serve schema surface format format-check lint types imports readme wheel wheel-test image bench clean
+.PHONY: help install demo test test-fast check docs docs-serve schema surface format format-check lint types imports readme wheel wheel-test image audit bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -80,6 +80,9 @@ wheel-test: $(DEV) ## the wheel alone, without torch, in a fresh environment of 
 
 image: ## build the container image and test it (docker, podman or, as root, buildah)
 	.ci/image
+
+audit: $(TRAIN) ## known vulnerabilities of the packages in $(VENV) (asks a database on the network)
+	@$(PY) scripts/audit.py
 
 bench: $(DEV) ## the measurements behind README's figures (needs an idle machine)
 	for script in $$(grep -l __main__ benchmarks/*.py); do $(PY) "$$script" || exit 1; done

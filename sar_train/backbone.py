@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sar_infer.artefact import Preprocess
-from sar_train import mini, weights
+from sar_train import mini, torchscript, weights
 from sar_train.errors import BackboneError
 from sar_train.prompts import Prompts, split_template
 from sar_train.towers.image import ImageTower, image_tower
@@ -159,7 +159,7 @@ def _refuse(name: str, pretrained: str | None, device: str) -> None:
 
 
 def _build(name: str, pretrained: str | None) -> nn.Module:
-    archive = Path(pretrained) if pretrained and weights.is_torchscript(Path(pretrained)) else None
+    archive = Path(pretrained) if pretrained and torchscript.is_torchscript(Path(pretrained)) else None
     if name in mini.NAMES:
         return _build_mini(name, pretrained)
     from_open_clip = None if archive or pretrained == RANDOM else pretrained

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sar_infer.files import write_atomically
 from sar_train.errors import RunError
 
 PROMPTS = "prompts.safetensors"
@@ -45,7 +45,11 @@ class Run:
 
 
 def save_run(folder: Path, run: Run) -> None:
-    """Write ``prompts.safetensors``, then ``record.json``; a folder with a record is a finished run."""
+    """Write ``prompts.safetensors``, then ``record.json``; a folder with a record is a finished run.
+
+    Raises:
+        RunError: one of them cannot be written.
+    """
     metadata = {
         "format": FORMAT,
         "schema_version": str(SCHEMA_VERSION),
@@ -60,7 +64,7 @@ def save_run(folder: Path, run: Run) -> None:
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in run.tensors.items()}
     save_tensors(folder / PROMPTS, tensors, metadata)
-    write_text(folder / RECORD, json.dumps(run.record, indent=2, ensure_ascii=False) + "\n")
+    _write(folder / RECORD, (json.dumps(run.record, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def load_run(path: Path) -> Run:
@@ -141,7 +145,11 @@ def _numpy_scalar() -> Any:
 
 
 def save_state(folder: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write the state of an unfinished run; ``meta`` holds config, epoch and history."""
+    """Write the state of an unfinished run; ``meta`` holds config, epoch and history.
+
+    Raises:
+        RunError: it cannot be written; the state before it stays.
+    """
     save_tensors(folder / STATE, tensors, {"meta": json.dumps(meta)})
 
 
@@ -160,28 +168,27 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 def remove_state(folder: Path) -> None:
     """Delete the state of a run, and what a killed process left of one."""
-    for path in (folder / STATE, *folder.glob(f".{STATE}.*.tmp")):
+    for path in (folder / STATE, *folder.glob(f".{STATE}.*")):
         path.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file under a temporary name and move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(save(tensors, metadata))  # save_file would make it unreadable for others
-        _move(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        RunError: it cannot be written; an older file stays as it was.
+    """
+    _write(path, save(tensors, metadata))  # save_file would make it unreadable for others
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _write(path: Path, content: bytes) -> None:
     try:
-        temporary.write_text(text, encoding="utf-8")
-        _move(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_atomically(path, [content])
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}); free space and give the same command again, or "
+            "choose another --out"
+        ) from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -195,9 +202,3 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: damaged or not a safetensors file ({error})") from None
-
-
-def _move(temporary: Path, path: Path) -> None:
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import open_clip
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from sar_train import torchscript
 from sar_train.errors import BackboneError
 
 OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
 """Entries that only OpenAI's checkpoints have; they are not weights."""
 
 
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, the form in which OpenAI publishes CLIP."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
-
-
 def load_openai(model: nn.Module, name: str, path: Path) -> None:
-    """Fill a model from OpenAI's TorchScript archive; none of the code in it is run.
+    """Fill a model from OpenAI's TorchScript archive; none of the code in it is run (see `sar_train.torchscript`).
 
     Raises:
-        BackboneError: the archive does not fit, or the model has GELU where these weights were trained with QuickGELU
-            (open_clip would take them and classify worse without a word).
+        BackboneError: the archive cannot be read or does not fit, or the model has GELU where these weights were
+            trained with QuickGELU (open_clip would take them and classify worse without a word).
     """
     if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
         raise BackboneError(
             f"{path} holds OpenAI's weights, which were trained with QuickGELU, but {name} has GELU: "
             f"use --backbone {name}-quickgelu"
         )
-    state: dict[str, Tensor] = torch.jit.load(path, map_location="cpu").state_dict()
-    weights = {key: tensor.float() for key, tensor in state.items() if key not in OPENAI_KEYS}
+    state = torchscript.load_tensors(path)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict({key: tensor for key, tensor in state.items() if key not in OPENAI_KEYS})
     except RuntimeError as error:
         raise BackboneError(explain(name, str(path), error)) from error
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # torch is behind them, and names alone do without it
     from sar_train.towers.text import TextTower
 
 COUNT = 400
+"""How many names to take where nobody asks for a number; that there are fewer is then no reason for a warning."""
 CONTEXT = 16
 """Context tokens to leave room for when the prompt is not known yet."""
 
@@ -123,7 +124,7 @@ def _warnings(source: NovelSource, got: int, count: int, too_long: int, *, left:
     found = []
     if too_long:
         found.append(f"{too_long} novel names are too long for the text tower and were left out")
-    if got < count and source.endless:
+    if got < count != COUNT and source.endless:
         found.append(f"{source.name} gave {got} novel names, fewer than the {count} asked for")
     if left and not source.endless:
         found.append(f"{source.name} holds more names than the {count} taken; a higher count takes more")

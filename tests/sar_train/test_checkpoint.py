@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.disk import fill_disk
 
 from sar_train.checkpoint import (
     PROMPTS,
@@ -71,11 +72,28 @@ def test_a_state_comes_back_to_the_bit(tmp_path: Path) -> None:
 
 def test_a_state_goes_with_what_a_killed_process_left_of_it(tmp_path: Path) -> None:
     save_state(tmp_path, {"a": CONTEXT}, {})
-    (tmp_path / ".state.safetensors.123.tmp").write_bytes(b"half")
+    (tmp_path / ".state.safetensors.0123abcd").write_bytes(b"half")
     (tmp_path / "other.tmp").write_bytes(b"")
     remove_state(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["other.tmp"]
     remove_state(tmp_path / "nowhere")
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_state_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_state(tmp_path, {"a": CONTEXT}, {"epoch": 1})
+    fill_disk(monkeypatch)
+    for save, name in (
+        (lambda: save_state(tmp_path, {"a": CONTEXT}, {"epoch": 2}), "state.safetensors"),
+        (lambda: save_run(tmp_path, run()), "prompts.safetensors"),
+    ):
+        with pytest.raises(RunError, match=rf"{name}: cannot be written \(No space left on device\); free space"):
+            save()
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+    stored = load_state(tmp_path)
+    assert stored is not None
+    assert stored[1] == {"epoch": 1}
 
 
 def dassl(path: Path, **extra: object) -> Path:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
-from support.tiny import RESNET, VIT, register, tiny_backbone
+from support.tiny import RESNET, VIT, register_quick, tiny_backbone
 from torch import nn
 
-from sar_train import backbone, weights
+from sar_train import backbone, torchscript, weights
 from sar_train.errors import BackboneError
 
 
@@ -41,16 +39,12 @@ def openai_archive(path: Path, name: str) -> Path:
 @pytest.fixture
 def quick(tmp_path: Path) -> str:
     """The tiny model with QuickGELU, registered under a name of its own."""
-    register()
-    config = open_clip.get_model_config(VIT) | {"quick_gelu": True}
-    (tmp_path / f"{VIT}-quickgelu.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path / f"{VIT}-quickgelu.json")
-    return f"{VIT}-quickgelu"
+    return register_quick(tmp_path)
 
 
 def test_an_archive_is_read(tmp_path: Path, quick: str) -> None:
     path = openai_archive(tmp_path / "ViT.pt", VIT)
-    assert weights.is_torchscript(path)
+    assert torchscript.is_torchscript(path)
     assert backbone.load(quick, str(path)).weights_digest == tiny_backbone().weights_digest
 
 
@@ -69,6 +63,6 @@ def test_an_archive_of_another_model_does_not_fit(tmp_path: Path, quick: str) ->
 def test_other_files_are_no_archives(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "state.pt")
     (tmp_path / "text.pt").write_text("text")
-    assert not weights.is_torchscript(tmp_path / "state.pt")
-    assert not weights.is_torchscript(tmp_path / "text.pt")
-    assert not weights.is_torchscript(tmp_path / "none.pt")
+    assert not torchscript.is_torchscript(tmp_path / "state.pt")
+    assert not torchscript.is_torchscript(tmp_path / "text.pt")
+    assert not torchscript.is_torchscript(tmp_path / "none.pt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,16 @@ def register() -> None:
     for name in (VIT, RESNET, DEEP):
         if name not in open_clip.list_models():
             open_clip.add_model_config(Path(__file__).with_name(f"{name}.json"))
+
+
+def register_quick(folder: Path) -> str:
+    """Make open_clip know the tiny vision transformer with QuickGELU, by a file in ``folder``; return its name."""
+    register()
+    name = f"{VIT}-quickgelu"
+    config = open_clip.get_model_config(VIT) | {"quick_gelu": True}
+    (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / f"{name}.json")
+    return name
 
 
 def tiny_backbone(name: str = VIT, seed: int = 0) -> Backbone:

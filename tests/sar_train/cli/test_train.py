@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from support.problems import feature_set
 from support.tiny import VIT, register
 
+from sar_train import checkpoint
 from sar_train.cli.train import default_name, main, read_config
 from sar_train.data import counted
 from sar_train.data.features import load_features, save_features
@@ -202,3 +204,31 @@ def test_a_class_without_a_photo_and_one_that_is_not_a_photo(photos: Path, novel
 def test_an_out_folder_that_cannot_be_written(photos: Path, novel: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     refused(sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "file" / "run"), "file")
+
+
+@pytest.mark.parametrize("name", ["prompts.safetensors", "record.json"])
+def test_a_disk_that_fills_up_is_one_line_with_the_file(
+    photos: Path, novel: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel refuses further bytes of a file, as it does on a full disk; what came before is still there."""
+    resource = pytest.importorskip("resource")
+    arguments = (photos, *TINY, "--shots", "3", "--views", "2", "--novel", novel, "--out", tmp_path / "run", "-q")
+    limits, signals = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    write = checkpoint.write_atomically
+
+    def filling(path: Path, pieces: list[bytes]) -> None:
+        if path.name == name:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        write(path, pieces)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", filling)
+    try:
+        result = sar_train(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, signals)
+    refused(result, f"{tmp_path / 'run' / name}: cannot be written (File too large); free space")
+    monkeypatch.undo()
+    register()
+    assert sar_train(*arguments).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["prompts.safetensors", "record.json"]

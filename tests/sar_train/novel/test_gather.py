@@ -11,7 +11,7 @@ from support.tiny import tiny_backbone
 
 from sar_train.data.coop_layout import load_dataset
 from sar_train.errors import DataError
-from sar_train.novel import novel_names, room_in
+from sar_train.novel import COUNT, novel_names, room_in
 from sar_train.prompts import Prompts
 
 
@@ -95,9 +95,15 @@ def test_names_for_caltech101(source: str) -> None:
 
 
 def test_fewer_than_asked_for() -> None:
+    found = novel_names("wordnet", ["golden retriever"], count=300)
+    assert 10 < len(found.names) < 300
+    assert found.warnings == (f"wordnet gave {len(found.names)} novel names, fewer than the 300 asked for",)
+
+
+def test_fewer_than_the_default_is_no_warning() -> None:
     found = novel_names("wordnet", ["golden retriever"])
-    assert 10 < len(found.names) < 400
-    assert found.warnings == (f"wordnet gave {len(found.names)} novel names, fewer than the 400 asked for",)
+    assert 10 < len(found.names) < COUNT
+    assert found.warnings == ()
 
 
 def test_nothing_left(tmp_path: Path) -> None:

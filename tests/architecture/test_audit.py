@@ -1,0 +1,84 @@
+"""``make audit`` says what a vulnerability database knows, and never that all is well where none was asked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from scripts import audit
+
+ROOT = Path(__file__).resolve().parents[2]
+FINE = {"name": "fine", "version": "1.0", "vulns": []}
+HOLED = {
+    "name": "holed",
+    "version": "0.9",
+    "vulns": [
+        {"id": "PYSEC-1", "fix_versions": ["1.0"], "aliases": [], "description": ""},
+        {"id": "PYSEC-2", "fix_versions": [], "aliases": [], "description": ""},
+    ],
+}
+UNKNOWN = {"name": "own", "skip_reason": "Dependency not found on PyPI and could not be audited: own (1.0)"}
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, by_service: dict[str, Any]) -> None:
+    """Have pip-audit print these packages for a service; a text is printed as it is."""
+    monkeypatch.setattr(audit, "install", lambda: Path("pip-audit"))
+
+    def run(command: list[Any], **_: Any) -> subprocess.CompletedProcess[str]:
+        packages = by_service[command[-1]]
+        output = packages if isinstance(packages, str) else json.dumps({"dependencies": packages, "fixes": []})
+        return subprocess.CompletedProcess(command, 0, output, "")
+
+    monkeypatch.setattr(audit.subprocess, "run", run)
+
+
+@pytest.mark.parametrize(
+    ("by_service", "code", "printed"),
+    [
+        ({"pypi": [FINE]}, 0, "1 packages audited, 0 known vulnerabilities\n"),
+        (
+            {"pypi": [FINE, HOLED, UNKNOWN]},
+            1,
+            "holed 0.9: PYSEC-1 (mended in 1.0)\nholed 0.9: PYSEC-2 (not mended yet)\n"
+            "2 packages audited, 2 known vulnerabilities; not in the database: own\n",
+        ),
+        ({"pypi": [UNKNOWN], "osv": [FINE]}, 0, "1 packages audited, 0 known vulnerabilities\n"),
+        ({"pypi": "", "osv": [HOLED]}, 1, "1 packages audited, 2 known vulnerabilities\n"),
+        ({"pypi": [UNKNOWN], "osv": "Traceback"}, 2, audit.NOT_AUDITED + "\n"),
+        ({"pypi": "", "osv": ""}, 2, audit.NOT_AUDITED + "\n"),
+    ],
+)
+def test_verdicts(
+    by_service: dict[str, Any],
+    code: int,
+    printed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer(monkeypatch, by_service)
+    assert audit.main() == code
+    assert "".join(capsys.readouterr()).endswith(printed)
+
+
+def test_without_the_client_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(audit, "install", lambda: None)
+    assert audit.main() == 2
+    assert capsys.readouterr().err == audit.NOT_AUDITED + "\n"
+
+
+def test_what_parses_what_strangers_send_has_an_upper_bound() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in ("serve", "bulk", "cuda", "train") for line in extras[extra]),
+    ]
+    assert [line for line in wanted if not any(part.operator == "<" for part in Requirement(line).specifier)] == []
