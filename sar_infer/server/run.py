@@ -67,6 +67,13 @@ class Server(uvicorn.Server):
         else:
             self._stop()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End requests, then changes that go on without one; both together get the time of the drain."""
+        end = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
+        await super().shutdown(sockets)
+        if not self.force_exit:
+            await self._service.unfinished(end - time.monotonic())
+
     def _stop(self) -> None:
         self.should_exit = True
 

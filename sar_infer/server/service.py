@@ -16,6 +16,7 @@ from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
+from sar_infer.waiting import in_background
 
 _PROBE_EVERY = 2.0
 _PROBE_SECONDS = 10.0
@@ -155,9 +156,14 @@ class Service:
             self._writers -= 1
         return await self._to_its_end(self._changed(change))
 
+    async def unfinished(self, seconds: float) -> None:
+        """Wait for changes and reloads that have begun, for so many seconds at most."""
+        if self._unfinished:
+            await asyncio.wait(self._unfinished, timeout=max(0, seconds))
+
     async def _changed(self, change: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(change)
+            return await asyncio.wrap_future(in_background(change))
         finally:
             self.writing.release()
             self.bank_changed()
@@ -172,13 +178,9 @@ class Service:
 
     async def _reload(self) -> Engine:
         async with self.writing:
-            engine = None
             try:
-                engine = await asyncio.to_thread(Engine.open, self.settings, self.metrics, self.engine)
-                store = await asyncio.to_thread(self.store.rebased, engine.bundle, engine.classifier.embed_phrases)
+                engine, store = await asyncio.wrap_future(in_background(self._successors))
             except BaseException as error:
-                if engine is not None:
-                    engine.close()
                 self.metrics.reloads.labels("refused").inc()
                 _log.error("reload refused, the old bundle stays: %s", error)
                 raise
@@ -190,6 +192,14 @@ class Service:
             self._publish()
             _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
             return engine
+
+    def _successors(self) -> tuple[Engine, BankStore]:
+        engine = Engine.open(self.settings, self.metrics, self.engine)
+        try:
+            return engine, self.store.rebased(engine.bundle, engine.classifier.embed_phrases)
+        except BaseException:
+            engine.close()
+            raise
 
     def bank_changed(self) -> None:
         """Tell the metrics."""
