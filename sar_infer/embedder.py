@@ -24,6 +24,8 @@ from sar_infer.tokenizer import encode_name
 from sar_infer.waiting import TRIAL_SECONDS
 
 Floats = npt.NDArray[np.float32]
+_FIRST_NAME = "café"
+"""Beyond ASCII, so that what repairs names is imported too."""
 
 
 class Embedder:
@@ -81,7 +83,7 @@ class Embedder:
         """Open the image session now rather than at the first picture; returns the execution provider in use.
 
         Args:
-            names: Open the name session and the tokenizer too, so that the folder is not needed any more.
+            names: Open the name session and the tokenizer too, so that no file is needed any more.
             probe: Run the self-test of any graph, and a name where ``names`` is set; otherwise only the self-test of a
                 smaller graph.
 
@@ -92,7 +94,7 @@ class Embedder:
         """
         if names:
             self._names.open()
-            tokens = encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, "name")
+            tokens = encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, _FIRST_NAME)
             if probe:
                 self._names.encode([tokens], TRIAL_SECONDS)
         provider = self._images.open()

@@ -68,10 +68,7 @@ class Encoder:
             return result
 
         try:
-            if seconds is None:
-                result = run()
-            else:
-                result = within(seconds, run, self.stop)
+            result = run() if seconds is None else within(seconds, run, self.stop)
         except TimeoutError:
             raise BundleError(f"{self._path}: the graph has given no answer within {seconds:g} s") from None
         except Exception as error:  # onnxruntime's own errors share no base class
