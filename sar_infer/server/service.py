@@ -21,6 +21,7 @@ from sar_infer.waiting import in_background
 _PROBE_EVERY = 2.0
 _PROBE_SECONDS = 10.0
 _MOST_WRITERS = 64
+_LARGE = 2**16
 T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
 
@@ -58,6 +59,7 @@ class Service:
         self._leases: dict[Engine, int] = {}
         self._unfinished: set[asyncio.Task[Any]] = set()
         self._writers = 0
+        self._turn = asyncio.Lock()
         self._readiness = (float("-inf"), Readiness(False, None, "not asked yet"))
         self._probing = asyncio.Lock()
         self._publish()
@@ -121,6 +123,25 @@ class Service:
             self._seconds_each += 0.1 * (each - self._seconds_each)
             self._inside -= count
             self.metrics.inside.set(self._inside)
+
+    async def in_turn(self, size: int, work: Callable[[], T]) -> T:
+        """Return what work on a body gives that holds the event loop, such as to parse its JSON.
+
+        Large bodies take turns, with a pause after each as long as it took: whatever else waits for the event loop
+        waits for one of them, and what is parsed is in memory once.
+
+        Args:
+            size: Bytes of the body.
+            work: Raises what this raises.
+        """
+        if size < _LARGE:
+            return work()
+        async with self._turn:
+            start = time.perf_counter()
+            try:
+                return work()
+            finally:
+                await asyncio.sleep(time.perf_counter() - start)
 
     async def readiness(self) -> Readiness:
         """Run the probe picture through the model, at most every two seconds, before what is queued already."""

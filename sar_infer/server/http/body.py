@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -20,12 +21,16 @@ from sar_infer.server.http.models import ClassifyOptions, ClassifyRequest, Mode
 from sar_infer.server.model.engine import Picture
 from sar_infer.server.model.names import Phrases
 from sar_infer.server.problems import Problem
+from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
 
 Model = TypeVar("Model", bound=BaseModel)
 _RAW = "application/octet-stream"
 _FIELDS = ("image", "classes", "top_k", "mode", "unknown", "coverage", "explain")
 _MOST_ERRORS = 1000
+_MOST_VALUES = 2**16
+_MOST_PARTS = 2**13
+"""Lists, objects and fields of a JSON body, beside those of class names."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +54,18 @@ class Call:
     single: bool
 
 
-async def read_call(request: Request, query: ClassifyOptions, limits: Limits) -> Call:
+async def read_call(request: Request, query: ClassifyOptions, service: Service) -> Call:
     """Read a call; what the body says goes before what the query says.
 
     Args:
         request: Its body has been read and counted already.
         query: The options of the query.
-        limits: What the call may hold.
+        service: Its limits say what the call may hold.
 
     Raises:
         Problem: the body is of no known form or malformed, or asks for too much.
     """
+    limits = service.settings.limits
     kind = request.headers.get("content-type", _RAW).partition(";")[0].strip().lower()
     pictures: Sequence[Picture]
     given: ClassifyOptions | ClassifyRequest
@@ -71,7 +77,8 @@ async def read_call(request: Request, query: ClassifyOptions, limits: Limits) ->
     elif kind == "multipart/form-data":
         pictures, given = await _multipart(request, limits)
     elif kind == "application/json":
-        given = call = parse(ClassifyRequest, await request.body())
+        body = await request.body()
+        given = call = await service.in_turn(len(body), lambda: parse(ClassifyRequest, body, limits))
         check_count(len(call.images), limits)
         pictures = [decoded(text) for text in call.images]
     else:
@@ -112,16 +119,41 @@ def alone(mode: Mode | None, given: bool) -> bool:
     return mode == "only"
 
 
-def parse(kind: type[Model], body: bytes) -> Model:
-    """A JSON body as a model.
+def parse(kind: type[Model], body: bytes, limits: Limits, values: int = _MOST_VALUES) -> Model:
+    """Return a JSON body as a model; where it may be large, call it through ``Service.in_turn``.
+
+    Args:
+        kind: The model.
+        body: The JSON.
+        limits: What the call may hold.
+        values: Values in lists and objects, at most.
 
     Raises:
-        Problem: ``bad-request`` where it is no JSON, ``invalid-request`` where a field is wrong; names the field.
+        Problem: ``bad-request`` where it is no JSON, ``invalid-request`` where a field is wrong, which it names, or
+            there is too much of them.
     """
+    _check_values(body, values, _MOST_PARTS + 4 * limits.classes)
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
         raise _invalid(error) from None
+
+
+def _check_values(body: bytes, values: int, parts: int) -> None:
+    """Refuse JSON of very many pieces before it is parsed, which would hold the event loop: 10 MiB take milliseconds.
+
+    Punctuation is counted, in strings too, where those of sound requests have little.
+    """
+    if len(body) <= min(values, parts):
+        return
+    signs = np.frombuffer(body, np.uint8)
+    commas, lists, objects, fields = (int(np.count_nonzero(signs == sign)) for sign in b",[{:")
+    if commas >= values or lists + objects + fields > parts:
+        raise Problem(
+            "invalid-request",
+            f"expected JSON of at most {values} values, and {parts} lists, objects and fields, "
+            f"got {commas + 1} and {lists + objects + fields}; tensors can be sent as binary data",
+        )
 
 
 def _invalid(error: ValidationError) -> Problem:

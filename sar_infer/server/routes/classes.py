@@ -66,7 +66,7 @@ async def put_class(request: Request, service: Writable, name: Name, if_match: I
     Needs a server with a key and ``--state``.
     """
     body = await request.body()
-    phrases = parse(ClassChange, body).phrases if body else None
+    phrases = parse(ClassChange, body, service.settings.limits).phrases if body else None
     change = await _change(service, lambda: service.store.put(name, phrases, if_match))
     return JSONResponse(_shown(change.entry), 201 if change.created else 200, {"ETag": f'"{change.etag}"'})
 
