@@ -16,6 +16,7 @@ from sar_infer.errors import ClassNameError, InputError
 from sar_infer.server.http import openapi
 from sar_infer.server.http.body import invalid
 from sar_infer.server.http.middleware import Middleware
+from sar_infer.server.http.models import ClassifyOptions
 from sar_infer.server.problems import Problem, answer
 from sar_infer.server.routes import classes, classify, embeddings, operations, pages, v2, zero_shot
 from sar_infer.server.service import Service
@@ -65,7 +66,7 @@ async def _input_error(request: Request, error: Exception) -> Response:
 
 async def _validation(request: Request, error: Exception) -> Response:
     errors = error.errors() if isinstance(error, RequestValidationError) else []
-    return answer(invalid(errors), request.scope)
+    return answer(invalid(errors, ClassifyOptions), request.scope)  # no other query refuses unknown fields
 
 
 async def _fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - ``middleware`` logs it

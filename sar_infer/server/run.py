@@ -44,9 +44,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, mind SIGHUP from now on, and say so."""
         (listener,) = sockets or []
-        await super().startup([])
         connections, backlog = self.server_state.connections, self.config.backlog
         self._listener = Listener(listener, self._connection, connections, backlog, most_connections())
+        await super().startup([])
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         host, port = listener.getsockname()[:2]

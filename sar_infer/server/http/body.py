@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -136,7 +137,7 @@ def parse(kind: type[Model], body: bytes, limits: Limits, values: int = _MOST_VA
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, kind) from None
 
 
 def _check_values(body: bytes, values: int, parts: int) -> None:
@@ -156,21 +157,31 @@ def _check_values(body: bytes, values: int, parts: int) -> None:
         )
 
 
-def _invalid(error: ValidationError) -> Problem:
+def _invalid(error: ValidationError, kind: type[BaseModel]) -> Problem:
     if error.error_count() > _MOST_ERRORS:  # to list them all would take seconds
         return Problem("invalid-request", f"{error.error_count()} fields are wrong or unknown")
-    return invalid(error.errors(include_url=False, include_context=False, include_input=False))
+    return invalid(error.errors(include_url=False, include_context=False, include_input=False), kind)
 
 
-def invalid(errors: Sequence[Any]) -> Problem:
-    """The problem that pydantic's errors amount to: the first, and how many there are."""
+def invalid(errors: Sequence[Any], kind: type[BaseModel]) -> Problem:
+    """Return the problem that pydantic's errors about a model amount to: the first, and how many there are."""
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")  # a misspelt field explains a missing one
     if first["type"] == "json_invalid":
         return Problem("bad-request", f"the body is not JSON: {first['msg']}")
     where = ".".join(str(part) for part in first["loc"]) or "body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    what = "unknown field" if first["type"] == "extra_forbidden" else first["msg"]
+    what = first["msg"]
+    if first["type"] == "extra_forbidden":
+        known = kind.model_fields if len(first["loc"]) - (first["loc"][0] == "query") == 1 else ()
+        what = _unknown(str(first["loc"][-1]), known)
     return Problem("invalid-request", f"{where:.80}: {what}{more}")
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    """Say that there is no such field, which there are, and which is spelt nearly so."""
+    near = difflib.get_close_matches(name[:80], known, 1)
+    hint = f", perhaps {near[0]}" if near else ""
+    return f"unknown field{hint}" + (f"; expected some of {', '.join(known)}" if known else "")
 
 
 def decoded(text: str) -> Picture:
@@ -237,7 +248,7 @@ async def _multipart(request: Request, limits: Limits) -> tuple[list[Picture], C
     try:
         return pictures, ClassifyRequest.model_validate(options)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, ClassifyRequest) from None
 
 
 async def _parts(form: FormData) -> tuple[list[Picture], dict[str, Any]]:
@@ -245,7 +256,7 @@ async def _parts(form: FormData) -> tuple[list[Picture], dict[str, Any]]:
     options: dict[str, Any] = {"images": [""], "classes": []}
     for name, value in form.multi_items():
         if name not in _FIELDS:
-            raise Problem("invalid-request", f"unknown field {name!r:.80}; expected {', '.join(_FIELDS)}")
+            raise Problem("invalid-request", f"{name:.80}: {_unknown(name, _FIELDS)}")
         if name == "image" and isinstance(value, UploadFile):
             pictures.append(await value.read())
         elif name == "image" or isinstance(value, UploadFile):
