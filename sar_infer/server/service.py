@@ -78,7 +78,7 @@ class Service:
 
     def close(self) -> None:
         """Let go of threads and of the state folder."""
-        self.engine.close()
+        _retire(self.engine)
         self.store.close()
 
     @contextlib.contextmanager
@@ -93,7 +93,7 @@ class Service:
             if not self._leases[engine]:
                 del self._leases[engine]
                 if engine is not self.engine:
-                    engine.close()
+                    _retire(engine)
 
     @property
     def full(self) -> bool:
@@ -207,7 +207,7 @@ class Service:
                 raise
             old, self.engine, self.store = self.engine, engine, store
             if old not in self._leases:
-                old.close()
+                _retire(old)
             self._readiness = (float("-inf"), Readiness(False, None))
             self.metrics.reloads.labels("done").inc()
             self._publish()
@@ -219,7 +219,7 @@ class Service:
         try:
             return engine, self.store.rebased(engine.bundle, engine.classifier.embed_phrases)
         except BaseException:
-            engine.close()
+            _retire(engine)
             raise
 
     def bank_changed(self) -> None:
@@ -253,3 +253,9 @@ class Service:
         self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
         self.metrics.model.info({"digest": manifest.digest, "backbone": manifest.backbone, "method": manifest.method})
         self.bank_changed()
+
+
+def _retire(engine: Engine) -> None:
+    """Close an engine whose requests have ended, and stop what they may have left running."""
+    engine.classifier.stop()
+    engine.close()

@@ -98,8 +98,7 @@ class Engine:
         return cls(classifier, sizes, settings.limits, metrics)
 
     def close(self) -> None:
-        """Give the threads back; requests must have ended, and what they may have left running is stopped."""
-        self.classifier.stop()
+        """Give the threads back; requests that still run must have ended."""
         self._batcher.close()
         self.names.close()
         if self._decoders is not None:
