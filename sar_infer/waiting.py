@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import contextlib
 import math
 import os
 import sys
@@ -84,6 +85,6 @@ def within(seconds: float, call: Callable[[], T], stop: Callable[[], object]) ->
 def leave(code: int) -> NoReturn:
     """End the process at once, whatever still runs in its threads."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):  # none there, or in use, or gone
             stream.flush()
     os._exit(code)

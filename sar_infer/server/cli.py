@@ -89,7 +89,11 @@ def _serve(values: dict[str, Any]) -> None:
     warnings.filterwarnings("ignore", module="PIL")  # what matters about a picture becomes its error
     set_up_logging(values["log_format"], values["access_log"])
     listener = None if values["check"] else bind(values["host"], values["port"])
-    service = waited(in_background(lambda: Service.open(settings)))  # a signal need not wait for it
+    try:
+        service = waited(in_background(lambda: Service.open(settings)))  # a signal need not wait for it
+    except KeyboardInterrupt:
+        click.echo("Aborted!", err=True)
+        leave(1)
     if listener is None:
         from sar_infer.describe import describe
 

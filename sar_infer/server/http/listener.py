@@ -30,7 +30,15 @@ def most_connections() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return _MOST
-    return min(_MOST, max(1, limit - len(list(Path("/dev/fd").iterdir())) - _RESERVE))
+    return min(_MOST, max(1, limit - _descriptors() - _RESERVE))
+
+
+def _descriptors() -> int:
+    """Return how many are in use now."""
+    try:
+        return len(list(Path("/dev/fd").iterdir()))
+    except OSError:  # a container without it
+        return _RESERVE
 
 
 class Listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -54,16 +55,25 @@ def test_a_graph_that_asks_for_terabytes_is_refused_in_one_line(bundle_copy: Pat
     assert ended.stderr.startswith(f"Error: {bundle_copy / IMAGE_ENCODER}: onnxruntime cannot run this graph: ")
 
 
-@pytest.mark.parametrize("arguments", [["--check"], ["--port", "0"]])
-def test_sigterm_ends_a_start_that_never_ends(bundle_copy: Path, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "sent", "code", "says"),
+    [
+        (["--check"], signal.SIGTERM, 0, ""),
+        (["--check"], signal.SIGINT, 1, "Aborted!\n"),
+        (["--port", "0"], signal.SIGTERM, 0, ""),
+    ],
+)
+def test_a_signal_ends_a_start_that_never_ends(
+    bundle_copy: Path, arguments: list[str], sent: signal.Signals, code: int, says: str
+) -> None:
     endless(bundle_copy)
     command = [sys.executable, "-c", TELLS, "--bundle", str(bundle_copy), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(2)]  # of the name encoder, and of the endless one
-        process.terminate()
+        process.send_signal(sent)
         rest = process.communicate(timeout=30)
-    assert (process.returncode, lines, rest) == (0, ["on trial\n"] * 2, ("", ""))
+    assert (process.returncode, lines, rest) == (code, ["on trial\n"] * 2, ("", says))
 
 
 def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(
