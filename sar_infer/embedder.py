@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
@@ -20,8 +21,11 @@ from sar_infer.probe import SelfTest
 from sar_infer.profile import Profile
 from sar_infer.sessions import CUDA, Device, expects_cuda
 from sar_infer.tokenizer import encode_name
+from sar_infer.waiting import TRIAL_SECONDS
 
 Floats = npt.NDArray[np.float32]
+_FIRST_NAME = "café"
+"""Beyond ASCII, so that what repairs names is imported too."""
 
 
 class Embedder:
@@ -73,26 +77,35 @@ class Embedder:
         self._names = NameEncoder(
             path / choice.name, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
         )
-        self.self_test = SelfTest(self.bundle, choice, self._images.encode)
+        self.self_test = SelfTest(self.bundle, choice, functools.partial(self._images.encode, seconds=TRIAL_SECONDS))
 
     def start(self, names: bool = False, probe: bool = False) -> str:
         """Open the image session now rather than at the first picture; returns the execution provider in use.
 
         Args:
-            names: Open the name session and the tokenizer too, so that the folder is not needed any more.
-            probe: Run the self-test of any graph; otherwise only that of a smaller graph.
+            names: Open the name session and the tokenizer too, so that no file is needed any more.
+            probe: Run the self-test of any graph, and a name where ``names`` is set; otherwise only the self-test of a
+                smaller graph.
 
         Raises:
             DeviceError: the device cannot be had.
-            BundleError: onnxruntime does not accept the graph, or it computes otherwise than at export.
+            BundleError: onnxruntime does not accept a graph, it computes otherwise than at export, or it takes more
+                than ``TRIAL_SECONDS`` to open or to run once.
         """
         if names:
             self._names.open()
-            self.check_name("name")
+            tokens = encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, _FIRST_NAME)
+            if probe:
+                self._names.encode([tokens], TRIAL_SECONDS)
         provider = self._images.open()
         if probe or self.self_test.due:
             self.self_test.run()
         return provider
+
+    def stop(self) -> None:
+        """End what the encoders run now, and everything that follows, with an error."""
+        self._images.stop()
+        self._names.stop()
 
     def check_name(self, name: str) -> None:
         """Raise ClassNameError where the name encoder cannot take a name or phrase."""
@@ -116,17 +129,23 @@ class Embedder:
             rows.append(scoring.finite(self.encode(readable(batch)), self.choice.image))
         return np.concatenate(rows)
 
-    def encode(self, pixels: Sequence[Floats]) -> Floats:
-        """Unit rows (N, D) for N pictures that ``preprocess.to_input`` has made (3, size, size).
+    def encode(self, pixels: Sequence[Floats], seconds: float | None = None) -> Floats:
+        """Return unit rows (N, D) for N images.
+
+        Args:
+            pixels: What ``preprocess.to_input`` has made of each (3, size, size).
+            seconds: After which the encoder is stopped for good; None waits as long as it takes.
 
         Raises:
-            BundleError: a smaller graph computes otherwise than at export; found out before its first picture.
+            BundleError: a smaller graph computes otherwise than at export, found out before its first image; the graph
+                fails, or took too long.
         """
         if self.self_test.due:
             self.self_test.run()
         if len(pixels) == 1:
-            return self._images.encode(pixels[0][np.newaxis])  # without a copy
-        return self._images.encode(np.stack(pixels) if len(pixels) else np.empty((0, 3, 0, 0), dtype=np.float32))
+            return self._images.encode(pixels[0][np.newaxis], seconds)  # without a copy
+        batch = np.stack(pixels) if len(pixels) else np.empty((0, 3, 0, 0), dtype=np.float32)
+        return self._images.encode(batch, seconds)
 
     def embed_names(self, names: Sequence[str]) -> Floats:
         """Unit rows (N, D), one a name, from the name encoder or the cache, never from the bank.

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from sar_infer.errors import BundleError
 from sar_infer.scoring import finite
-from sar_infer.sessions import Device, open_session, provider
+from sar_infer.sessions import Device, one_line, open_session, provider, run_options
+from sar_infer.waiting import within
 
 _NAMES_AT_ONCE = 256
 
@@ -39,6 +40,7 @@ class Encoder:
         self._spin = spin
         self._lock = threading.Lock()
         self._session: Any = None
+        self._options: Any = None
 
     def open(self) -> str:
         """Open the session, unless it is, and return the execution provider in use.
@@ -50,11 +52,27 @@ class Encoder:
         with self._lock:
             if self._session is None:
                 self._session = open_session(self._path, self._device, self._threads, self._spin)
+                self._options = run_options()
         return provider(self._session)
 
-    def _run(self, name: str, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def stop(self) -> None:
+        """End what runs now, and everything that follows, with an error: a graph may run without end."""
+        if self._options is not None:
+            self._options.terminate = True
+
+    def _run(self, name: str, batch: npt.NDArray[Any], seconds: float | None = None) -> npt.NDArray[np.float32]:
         self.open()
-        result: npt.NDArray[np.float32] = self._session.run(None, {name: batch})[0]
+
+        def run() -> npt.NDArray[np.float32]:
+            result: npt.NDArray[np.float32] = self._session.run(None, {name: batch}, self._options)[0]
+            return result
+
+        try:
+            result = run() if seconds is None else within(seconds, run, self.stop)
+        except TimeoutError:
+            raise BundleError(f"{self._path}: the graph has given no answer within {seconds:g} s") from None
+        except Exception as error:  # onnxruntime's own errors share no base class
+            raise BundleError(f"{self._path}: onnxruntime cannot run this graph: {one_line(error)}") from None
         wanted = (len(batch), self._embed_dim)
         if result.shape != wanted:
             raise BundleError(f"{self._path}: expected rows {wanted}, the graph gave {result.shape}")
@@ -67,9 +85,17 @@ class Encoder:
 class ImageEncoder(Encoder):
     """Pictures to embeddings."""
 
-    def encode(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Unit rows (N, D) for preprocessed pictures (N, 3, H, W)."""
-        return self._run("pixels", pixels) if len(pixels) else self._empty(0)
+    def encode(self, pixels: npt.NDArray[np.float32], seconds: float | None = None) -> npt.NDArray[np.float32]:
+        """Return unit rows (N, D) for preprocessed images (N, 3, H, W).
+
+        Args:
+            pixels: The images.
+            seconds: After which the encoder is stopped for good; None waits as long as it takes.
+
+        Raises:
+            BundleError: the graph fails, gives no such rows, or took too long.
+        """
+        return self._run("pixels", pixels, seconds) if len(pixels) else self._empty(0)
 
 
 class NameEncoder(Encoder):
@@ -96,10 +122,18 @@ class NameEncoder(Encoder):
         super().__init__(path, embed_dim, device, threads, spin)
         self._end_token = end_token
 
-    def encode(self, names: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-        """Unit rows (N, D) for N names, each the tokens of ``name + suffix`` without the end token.
+    def encode(self, names: Sequence[Sequence[int]], seconds: float | None = None) -> npt.NDArray[np.float32]:
+        """Return unit rows (N, D) for N names.
 
         Names of equal length run together, so that none pays for the longest.
+
+        Args:
+            names: The tokens of each ``name + suffix``, without the end token.
+            seconds: For each run of the graph, after which the encoder is stopped for good; None waits as long as it
+                takes.
+
+        Raises:
+            BundleError: the graph fails, gives no such rows, or took too long.
         """
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for row, tokens in enumerate(names):
@@ -109,5 +143,5 @@ class NameEncoder(Encoder):
             for start in range(0, len(rows), _NAMES_AT_ONCE):
                 chunk = rows[start : start + _NAMES_AT_ONCE]
                 batch = np.array([[*names[row], self._end_token] for row in chunk], dtype=np.int64)
-                result[chunk] = self._run("tokens", batch)
+                result[chunk] = self._run("tokens", batch, seconds)
         return finite(result, str(self._path))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sar_infer.errors import BundleError, DeviceError
+from sar_infer.waiting import TRIAL_SECONDS, within
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -33,7 +34,7 @@ def open_session(path: Path, device: Device, threads: int | None = None, spin: b
 
     Raises:
         DeviceError: ``cuda`` was asked for and cannot be had.
-        BundleError: onnxruntime does not accept the graph.
+        BundleError: onnxruntime does not accept the graph, or has not opened it within ``TRIAL_SECONDS``.
     """
     if device == "cpu":
         return _session(path, [_CPU], threads, spin)
@@ -70,10 +71,22 @@ def _session(path: Path, providers: list[Any], threads: int | None, spin: bool) 
     options.enable_mem_pattern = False  # it keeps a block of memory for every size of batch, and saves no time
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        return within(
+            TRIAL_SECONDS,
+            lambda: onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0),
+            lambda: options.set_load_cancellation_flag(True),
+        )
+    except TimeoutError:
+        raise BundleError(f"{path}: onnxruntime has not opened this graph within {TRIAL_SECONDS:g} s") from None
     except Exception as error:  # onnxruntime's own errors share no base class
-        raise BundleError(f"{path}: onnxruntime does not accept this graph: {_one_line(error)}") from None
-    return session
+        raise BundleError(f"{path}: onnxruntime does not accept this graph: {one_line(error)}") from None
+
+
+def run_options() -> Any:
+    """Return an ``onnxruntime.RunOptions``; its ``terminate`` ends whatever runs with it, between two operators."""
+    import onnxruntime
+
+    return onnxruntime.RunOptions()
 
 
 def usable_cores() -> int:
@@ -123,5 +136,6 @@ def _quiet() -> Iterator[None]:
         onnxruntime.set_default_logger_severity(_WARNING)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return the message of one of onnxruntime's errors as a line of at most 300 characters."""
     return " ".join(str(error).split())[:300]

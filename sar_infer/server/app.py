@@ -1,9 +1,13 @@
-"""The FastAPI application: routes, and what errors become."""
+"""The FastAPI application: routes, and what errors become.
+
+Handlers are coroutines, because plain functions would each run in a thread.
+"""
 
 from __future__ import annotations
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -12,6 +16,7 @@ from sar_infer.errors import ClassNameError, InputError
 from sar_infer.server.http import openapi
 from sar_infer.server.http.body import invalid
 from sar_infer.server.http.middleware import Middleware
+from sar_infer.server.http.models import ClassifyOptions
 from sar_infer.server.problems import Problem, answer
 from sar_infer.server.routes import classes, classify, embeddings, operations, pages, v2, zero_shot
 from sar_infer.server.service import Service
@@ -20,7 +25,11 @@ _BY_STATUS = {404: "not-found", 405: "method-not-allowed", 415: "unsupported-med
 
 
 def build_app(service: Service) -> ASGIApp:
-    """The application that serves one service, in its frame."""
+    """Return the application that serves one service, in its frame.
+
+    What a first request would import or read is fetched now: later all file descriptors may be in use.
+    """
+    Image.preinit()
     app = FastAPI(
         title="sar-clip",
         version=__version__,
@@ -34,6 +43,7 @@ def build_app(service: Service) -> ASGIApp:
         app.include_router(module.router)
     if service.settings.pages:
         app.include_router(pages.router)
+        pages.files()
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation)
@@ -43,31 +53,30 @@ def build_app(service: Service) -> ASGIApp:
     return Middleware(app, service)
 
 
-def _problem(request: Request, error: Exception) -> Response:
+async def _problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         raise error
     return answer(error, request.scope)
 
 
-def _input_error(request: Request, error: Exception) -> Response:
+async def _input_error(request: Request, error: Exception) -> Response:
     code = "bad-class-name" if isinstance(error, ClassNameError) else "invalid-request"
-    return _problem(request, Problem(code, str(error)))
+    return answer(Problem(code, str(error)), request.scope)
 
 
-def _validation(request: Request, error: Exception) -> Response:
+async def _validation(request: Request, error: Exception) -> Response:
     errors = error.errors() if isinstance(error, RequestValidationError) else []
-    return _problem(request, invalid(errors))
+    return answer(invalid(errors, ClassifyOptions), request.scope)  # no other query refuses unknown fields
 
 
-def _fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - ``middleware`` logs it
-    return _problem(
-        request, Problem("internal", f"a fault of the server; its log has request {request.state.request_id}")
-    )
+async def _fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - ``middleware`` logs it
+    problem = Problem("internal", f"a fault of the server; its log has request {request.state.request_id}")
+    return answer(problem, request.scope)
 
 
-def _http(request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     """Starlette's own: no such route, no such method."""
     status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
     problem = Problem(_BY_STATUS.get(status, "internal"), f"{request.method} {request.url.path}: {detail}")
     problem.headers.update(getattr(error, "headers", None) or {})
-    return _problem(request, problem)
+    return answer(problem, request.scope)

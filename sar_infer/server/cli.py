@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,13 +82,18 @@ def main(**values: Any) -> None:
 def _serve(values: dict[str, Any]) -> None:
     from sar_infer.server.run import bind, serve, set_up_logging
     from sar_infer.server.service import Service
+    from sar_infer.waiting import in_background, leave, waited
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until uvicorn minds it; the kernel does not for process 1
+    signal.signal(signal.SIGTERM, lambda *_: leave(0))  # until uvicorn minds it; the kernel does not for process 1
     settings = _settings(values)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about a picture becomes its error
     set_up_logging(values["log_format"], values["access_log"])
     listener = None if values["check"] else bind(values["host"], values["port"])
-    service = Service.open(settings)
+    try:
+        service = waited(in_background(lambda: Service.open(settings)))  # a signal need not wait for it
+    except KeyboardInterrupt:
+        click.echo("Aborted!", err=True)
+        leave(1)
     if listener is None:
         from sar_infer.describe import describe
 
@@ -101,6 +105,7 @@ def _serve(values: dict[str, Any]) -> None:
             "--state without a key: nobody can change classes; set SAR_API_KEY"
         )
     serve(service, listener, values["drain"], values["notice"])
+    leave(0)  # whatever a worker's graph still does
 
 
 def _settings(values: dict[str, Any]) -> Settings:

@@ -18,6 +18,7 @@ import uvicorn
 from sar_infer.errors import InputError, SarInferError
 from sar_infer.server.app import build_app
 from sar_infer.server.http.connection import Connection
+from sar_infer.server.http.listener import Listener, most_connections
 from sar_infer.server.service import Service
 
 _log = logging.getLogger("sar_infer.server")
@@ -42,10 +43,13 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, mind SIGHUP from now on, and say so."""
-        await super().startup(sockets)
+        (listener,) = sockets or []
+        connections, backlog = self.server_state.connections, self.config.backlog
+        self._listener = Listener(listener, self._connection, connections, backlog, most_connections())
+        await super().startup([])
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
-        host, port = (sockets or [])[0].getsockname()[:2]
+        host, port = listener.getsockname()[:2]
         engine, names = self._service.engine, len(self._service.store.bank.names)
         sizes = f"{engine.sizes.workers} workers, batches of {engine.sizes.max_batch}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
@@ -66,6 +70,17 @@ class Server(uvicorn.Server):
             loop.call_soon_threadsafe(loop.call_later, notice, self._stop)
         else:
             self._stop()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End requests, then changes that go on without one; both together get the time of the drain."""
+        self._listener.close()
+        end = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
+        await super().shutdown(sockets)
+        if not self.force_exit:
+            await self._service.unfinished(end - time.monotonic())
+
+    def _connection(self) -> Connection:
+        return Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     def _stop(self) -> None:
         self.should_exit = True

@@ -16,10 +16,12 @@ from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
+from sar_infer.waiting import in_background
 
 _PROBE_EVERY = 2.0
 _PROBE_SECONDS = 10.0
 _MOST_WRITERS = 64
+_LARGE = 2**16
 T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
 
@@ -57,6 +59,7 @@ class Service:
         self._leases: dict[Engine, int] = {}
         self._unfinished: set[asyncio.Task[Any]] = set()
         self._writers = 0
+        self._turn = asyncio.Lock()
         self._readiness = (float("-inf"), Readiness(False, None, "not asked yet"))
         self._probing = asyncio.Lock()
         self._publish()
@@ -75,7 +78,7 @@ class Service:
 
     def close(self) -> None:
         """Let go of threads and of the state folder."""
-        self.engine.close()
+        _retire(self.engine)
         self.store.close()
 
     @contextlib.contextmanager
@@ -90,7 +93,7 @@ class Service:
             if not self._leases[engine]:
                 del self._leases[engine]
                 if engine is not self.engine:
-                    engine.close()
+                    _retire(engine)
 
     @property
     def full(self) -> bool:
@@ -120,6 +123,25 @@ class Service:
             self._seconds_each += 0.1 * (each - self._seconds_each)
             self._inside -= count
             self.metrics.inside.set(self._inside)
+
+    async def in_turn(self, size: int, work: Callable[[], T]) -> T:
+        """Return what work on a body gives that holds the event loop, such as to parse its JSON.
+
+        Large bodies take turns, with a pause after each as long as it took: whatever else waits for the event loop
+        waits for one of them, and what is parsed is in memory once.
+
+        Args:
+            size: Bytes of the body.
+            work: Raises what this raises.
+        """
+        if size < _LARGE:
+            return work()
+        async with self._turn:
+            start = time.perf_counter()
+            try:
+                return work()
+            finally:
+                await asyncio.sleep(time.perf_counter() - start)
 
     async def readiness(self) -> Readiness:
         """Run the probe picture through the model, at most every two seconds, before what is queued already."""
@@ -155,9 +177,14 @@ class Service:
             self._writers -= 1
         return await self._to_its_end(self._changed(change))
 
+    async def unfinished(self, seconds: float) -> None:
+        """Wait for changes and reloads that have begun, for so many seconds at most."""
+        if self._unfinished:
+            await asyncio.wait(self._unfinished, timeout=max(0, seconds))
+
     async def _changed(self, change: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(change)
+            return await asyncio.wrap_future(in_background(change))
         finally:
             self.writing.release()
             self.bank_changed()
@@ -172,24 +199,28 @@ class Service:
 
     async def _reload(self) -> Engine:
         async with self.writing:
-            engine = None
             try:
-                engine = await asyncio.to_thread(Engine.open, self.settings, self.metrics, self.engine)
-                store = await asyncio.to_thread(self.store.rebased, engine.bundle, engine.classifier.embed_phrases)
+                engine, store = await asyncio.wrap_future(in_background(self._successors))
             except BaseException as error:
-                if engine is not None:
-                    engine.close()
                 self.metrics.reloads.labels("refused").inc()
                 _log.error("reload refused, the old bundle stays: %s", error)
                 raise
             old, self.engine, self.store = self.engine, engine, store
             if old not in self._leases:
-                old.close()
+                _retire(old)
             self._readiness = (float("-inf"), Readiness(False, None))
             self.metrics.reloads.labels("done").inc()
             self._publish()
             _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
             return engine
+
+    def _successors(self) -> tuple[Engine, BankStore]:
+        engine = Engine.open(self.settings, self.metrics, self.engine)
+        try:
+            return engine, self.store.rebased(engine.bundle, engine.classifier.embed_phrases)
+        except BaseException:
+            _retire(engine)
+            raise
 
     def bank_changed(self) -> None:
         """Tell the metrics."""
@@ -222,3 +253,9 @@ class Service:
         self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
         self.metrics.model.info({"digest": manifest.digest, "backbone": manifest.backbone, "method": manifest.method})
         self.bank_changed()
+
+
+def _retire(engine: Engine) -> None:
+    """Close an engine whose requests have ended, and stop what they may have left running."""
+    engine.classifier.stop()
+    engine.close()

@@ -22,9 +22,11 @@ from support.servers import Server, serving
 from sar_infer import images
 from sar_infer.client import exchange
 from sar_infer.server import class_names, cli, run
-from sar_infer.server.http import connection
+from sar_infer.server.http import body, connection, listener
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.oip import protocol
 from sar_infer.server.problems import CODES, Problem
+from sar_infer.waiting import TRIAL_SECONDS
 from scripts import readme_commands
 
 ROOT = Path(__file__).parents[2]
@@ -167,9 +169,12 @@ def test_fixed_limits_are_the_codes() -> None:
         f"{class_names.LONGEST_TEXT} characters for a class name or phrase and {class_names.MOST_PHRASES} phrases "
         f"for a class; {connection.HEADER_SECONDS:g} seconds for headers, which may have "
         f"{connection.HEADER_BYTES // 1024} KiB; {run._KEEP_ALIVE_SECONDS} seconds of silence before an idle "
-        "connection is closed."
+        f"connection is closed; {body._MOST_VALUES:,} values in a JSON body and {body._MOST_PARTS:,} lists, objects "
+        f"and fields, with four more for each of `--max-classes`; {protocol._MOST_NUMBERS:,} numbers in a JSON body of"
     )
     assert sentence in " ".join(TEXT.split())
+    assert f"less {listener._RESERVE} that are kept for files" in " ".join(TEXT.split())
+    assert f"more than {TRIAL_SECONDS:g} seconds to open or for a first run" in " ".join(TEXT.split())
     assert f"at most {exchange.LONGEST_PAUSE:g} seconds" in " ".join(TEXT.split())
 
 

@@ -59,11 +59,11 @@ def test_names_run_in_groups_without_padding(names: NameEncoder, monkeypatch: py
     shapes: list[tuple[int, ...]] = []
     run = NameEncoder._run
 
-    def spy(self: NameEncoder, name: str, batch: np.ndarray) -> np.ndarray:
+    def spy(self: NameEncoder, name: str, batch: np.ndarray, seconds: float | None = None) -> np.ndarray:
         shapes.append(batch.shape)
         assert (batch[:, -1] == END).all()
         assert batch.dtype == np.int64
-        return run(self, name, batch)
+        return run(self, name, batch, seconds)
 
     monkeypatch.setattr(NameEncoder, "_run", spy)
     names.encode([[1], [2, 3], [4], [5]])

@@ -99,3 +99,9 @@ def test_threads(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sessions.open_session(graph, "cpu").get_session_options().intra_op_num_threads == 3
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert sessions.open_session(graph, "cpu").get_session_options().intra_op_num_threads == 0
+
+
+def test_a_graph_that_takes_too_long_to_open_is_refused(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "TRIAL_SECONDS", 0.0)
+    with pytest.raises(BundleError, match="onnxruntime has not opened this graph within 0 s"):
+        sessions.open_session(graph, "cpu")

@@ -137,3 +137,52 @@ _GRAPHS: dict[str, Callable[[onnx.ModelProto, Chance], None]] = {
     "operator": _operator,
     "circle": _circle,
 }
+
+
+def endless(folder: Path, encoder: str = IMAGE_ENCODER, above: int = 0) -> None:
+    """Give a bundle an encoder that never ends for batches of more than ``above`` rows, under fitting digests."""
+    path = folder / encoder
+    model = onnx.load_from_string(path.read_bytes())
+    graph, info = model.graph, helper.make_tensor_value_info
+    for node in graph.node:
+        node.output[:] = ["embedding_before" if name == "embedding" else name for name in node.output]
+    constants = {"first": 0, "above": above, "trips": 2**62, "none": np.float32(0), "one": np.float32(1)}
+    graph.initializer.extend(numpy_helper.from_array(np.array(value), name) for name, value in constants.items())
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["v", "one"], ["v_next"])],
+        "body",
+        [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("v", TensorProto.FLOAT, [])],
+        [info("go_on", TensorProto.BOOL, []), info("v_next", TensorProto.FLOAT, [])],
+    )
+    graph.node.extend(
+        [
+            helper.make_node("Shape", [graph.input[0].name], ["sizes"]),
+            helper.make_node("Gather", ["sizes", "first"], ["row_count"]),
+            helper.make_node("Greater", ["row_count", "above"], ["start"]),
+            helper.make_node("Loop", ["trips", "start", "none"], ["turns"], body=body),
+            helper.make_node("Mul", ["turns", "none"], ["nothing"]),
+            helper.make_node("Add", ["embedding_before", "nothing"], ["embedding"]),
+        ]
+    )
+    path.write_bytes(model.SerializeToString())
+    seal(folder)
+
+
+def huge(folder: Path) -> None:
+    """Give a bundle an image encoder that asks for 4 TiB, under fitting digests."""
+    path = folder / IMAGE_ENCODER
+    model = onnx.load_from_string(path.read_bytes())
+    graph = model.graph
+    for node in graph.node:
+        node.output[:] = ["embedding_before" if name == "embedding" else name for name in node.output]
+    constants = {"shape": np.array([2**40]), "axis": np.array([0])}
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    graph.node.extend(
+        [
+            helper.make_node("ConstantOfShape", ["shape"], ["many"]),
+            helper.make_node("ReduceSum", ["many", "axis"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["embedding_before", "nothing"], ["embedding"]),
+        ]
+    )
+    path.write_bytes(model.SerializeToString())
+    seal(folder)

@@ -198,7 +198,8 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "json is no json": (as_json(b"\xff\xfe{"), {400}),
         "json, half a character": (as_json(b'{"images": ["\\ud800"]}'), {400}),
         "json, keys twice": (as_json(b'{"images": [""], "images": ["' + text.encode() + b'"]}'), {200}),
-        "json, deep": (as_json(b'{"images": ' + b"[" * 1_000_000), {400}),
+        "json, deep": (as_json(b'{"images": ' + b"[" * 1_000_000), {422}),
+        "json, rather deep": (as_json(b'{"images": ' + b"[" * 10_000), {400}),
         "json, NaN": (as_json(b'{"images": [NaN], "top_k": Infinity}'), {422}),
         "json, huge number": (as_json(b'{"images": [""], "top_k": ' + b"9" * 5000 + b"}"), {400}),
         "json, a million wrong pictures": (as_json(b'{"images": [' + b"1," * 10**6 + b"1]}"), {422}),
@@ -248,6 +249,24 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         ),
         "v2, a million inputs": (
             as_json(b'{"inputs": [' + b"1," * 10**6 + b"1]}", b"/v2/models/sar-clip/infer"),
+            {422},
+        ),
+        "v2, millions of lists of one": (
+            as_json(
+                b'{"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 3, 256, 256], "data": ['
+                + b"[1]," * 2_600_000
+                + b"[1]]}]}",
+                b"/v2/models/sar-clip/infer",
+            ),
+            {422},
+        ),
+        "v2, millions of numbers": (
+            as_json(
+                b'{"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 3, 256, 256], "data": ['
+                + b"1," * 5_200_000
+                + b"1]}]}",
+                b"/v2/models/sar-clip/infer",
+            ),
             {422},
         ),
         "v2, shape without end": (

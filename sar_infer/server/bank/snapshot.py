@@ -72,6 +72,14 @@ class Snapshot:
                 found.append(bundled(base, name))
         return (*found, *(Entry(added.name, "added", added.phrases) for added in own.values()))
 
+    @functools.cached_property
+    def removed(self) -> tuple[Entry, ...]:
+        """The bundle's classes that were removed, in its order."""
+        base, removed = self.base, self.changes.removed
+        return tuple(
+            bundled(base, name) for name, key in zip(base.bank.names, base.keys, strict=True) if key in removed
+        )
+
     def entries(self) -> tuple[Entry, ...]:
         """All classes, in the bank's order."""
         return self._entries

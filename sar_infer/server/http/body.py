@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -20,12 +22,16 @@ from sar_infer.server.http.models import ClassifyOptions, ClassifyRequest, Mode
 from sar_infer.server.model.engine import Picture
 from sar_infer.server.model.names import Phrases
 from sar_infer.server.problems import Problem
+from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
 
 Model = TypeVar("Model", bound=BaseModel)
 _RAW = "application/octet-stream"
 _FIELDS = ("image", "classes", "top_k", "mode", "unknown", "coverage", "explain")
 _MOST_ERRORS = 1000
+_MOST_VALUES = 2**16
+_MOST_PARTS = 2**13
+"""Lists, objects and fields of a JSON body, beside those of class names."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +55,18 @@ class Call:
     single: bool
 
 
-async def read_call(request: Request, query: ClassifyOptions, limits: Limits) -> Call:
+async def read_call(request: Request, query: ClassifyOptions, service: Service) -> Call:
     """Read a call; what the body says goes before what the query says.
 
     Args:
         request: Its body has been read and counted already.
         query: The options of the query.
-        limits: What the call may hold.
+        service: Its limits say what the call may hold.
 
     Raises:
         Problem: the body is of no known form or malformed, or asks for too much.
     """
+    limits = service.settings.limits
     kind = request.headers.get("content-type", _RAW).partition(";")[0].strip().lower()
     pictures: Sequence[Picture]
     given: ClassifyOptions | ClassifyRequest
@@ -71,7 +78,8 @@ async def read_call(request: Request, query: ClassifyOptions, limits: Limits) ->
     elif kind == "multipart/form-data":
         pictures, given = await _multipart(request, limits)
     elif kind == "application/json":
-        given = call = parse(ClassifyRequest, await request.body())
+        body = await request.body()
+        given = call = await service.in_turn(len(body), lambda: parse(ClassifyRequest, body, limits))
         check_count(len(call.images), limits)
         pictures = [decoded(text) for text in call.images]
     else:
@@ -112,33 +120,68 @@ def alone(mode: Mode | None, given: bool) -> bool:
     return mode == "only"
 
 
-def parse(kind: type[Model], body: bytes) -> Model:
-    """A JSON body as a model.
+def parse(kind: type[Model], body: bytes, limits: Limits, values: int = _MOST_VALUES) -> Model:
+    """Return a JSON body as a model; where it may be large, call it through ``Service.in_turn``.
+
+    Args:
+        kind: The model.
+        body: The JSON.
+        limits: What the call may hold.
+        values: Values in lists and objects, at most.
 
     Raises:
-        Problem: ``bad-request`` where it is no JSON, ``invalid-request`` where a field is wrong; names the field.
+        Problem: ``bad-request`` where it is no JSON, ``invalid-request`` where a field is wrong, which it names, or
+            there is too much of them.
     """
+    _check_values(body, values, _MOST_PARTS + 4 * limits.classes)
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, kind) from None
 
 
-def _invalid(error: ValidationError) -> Problem:
+def _check_values(body: bytes, values: int, parts: int) -> None:
+    """Refuse JSON of very many pieces before it is parsed, which would hold the event loop: 10 MiB take milliseconds.
+
+    Punctuation is counted, in strings too, where those of sound requests have little.
+    """
+    if len(body) <= min(values, parts):
+        return
+    signs = np.frombuffer(body, np.uint8)
+    commas, lists, objects, fields = (int(np.count_nonzero(signs == sign)) for sign in b",[{:")
+    if commas >= values or lists + objects + fields > parts:
+        raise Problem(
+            "invalid-request",
+            f"expected JSON of at most {values} values, and {parts} lists, objects and fields, "
+            f"got {commas + 1} and {lists + objects + fields}; tensors can be sent as binary data",
+        )
+
+
+def _invalid(error: ValidationError, kind: type[BaseModel]) -> Problem:
     if error.error_count() > _MOST_ERRORS:  # to list them all would take seconds
         return Problem("invalid-request", f"{error.error_count()} fields are wrong or unknown")
-    return invalid(error.errors(include_url=False, include_context=False, include_input=False))
+    return invalid(error.errors(include_url=False, include_context=False, include_input=False), kind)
 
 
-def invalid(errors: Sequence[Any]) -> Problem:
-    """The problem that pydantic's errors amount to: the first, and how many there are."""
+def invalid(errors: Sequence[Any], kind: type[BaseModel]) -> Problem:
+    """Return the problem that pydantic's errors about a model amount to: the first, and how many there are."""
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")  # a misspelt field explains a missing one
     if first["type"] == "json_invalid":
         return Problem("bad-request", f"the body is not JSON: {first['msg']}")
     where = ".".join(str(part) for part in first["loc"]) or "body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    what = "unknown field" if first["type"] == "extra_forbidden" else first["msg"]
+    what = first["msg"]
+    if first["type"] == "extra_forbidden":
+        known = kind.model_fields if len(first["loc"]) - (first["loc"][0] == "query") == 1 else ()
+        what = _unknown(str(first["loc"][-1]), known)
     return Problem("invalid-request", f"{where:.80}: {what}{more}")
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    """Say that there is no such field, which there are, and which is spelt nearly so."""
+    near = difflib.get_close_matches(name[:80], known, 1)
+    hint = f", perhaps {near[0]}" if near else ""
+    return f"unknown field{hint}" + (f"; expected some of {', '.join(known)}" if known else "")
 
 
 def decoded(text: str) -> Picture:
@@ -205,7 +248,7 @@ async def _multipart(request: Request, limits: Limits) -> tuple[list[Picture], C
     try:
         return pictures, ClassifyRequest.model_validate(options)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, ClassifyRequest) from None
 
 
 async def _parts(form: FormData) -> tuple[list[Picture], dict[str, Any]]:
@@ -213,7 +256,7 @@ async def _parts(form: FormData) -> tuple[list[Picture], dict[str, Any]]:
     options: dict[str, Any] = {"images": [""], "classes": []}
     for name, value in form.multi_items():
         if name not in _FIELDS:
-            raise Problem("invalid-request", f"unknown field {name!r:.80}; expected {', '.join(_FIELDS)}")
+            raise Problem("invalid-request", f"{name:.80}: {_unknown(name, _FIELDS)}")
         if name == "image" and isinstance(value, UploadFile):
             pictures.append(await value.read())
         elif name == "image" or isinstance(value, UploadFile):

@@ -20,7 +20,11 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close
 
 
 class Connection(HttpToolsProtocol):
-    """Closes a connection whose request does not begin, or whose headers do not end, in time or within a size."""
+    """Closes a connection whose request does not begin, or whose headers do not end, in time or within a size.
+
+    Attributes:
+        idle_since: When it was made, or its last answer ended, by the loop's clock.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -28,6 +32,7 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = 0
         self._trailing = False
         self._cycles: list[RequestResponseCycle] = []
+        self.idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first request."""
@@ -52,6 +57,21 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = max(0, self._header_bytes)
         if self._header_bytes > HEADER_BYTES:
             self._give_up(_TOO_LARGE)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is open with no request under way; one whose headers have not ended is not."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return (cycle is None or cycle.response_complete) and not self.transport.is_closing()
+
+    def make_way(self) -> None:
+        """Close it while it is idle, for another connection."""
+        self._give_up(_TIMEOUT if self._patience is not None else b"")
+
+    def on_response_complete(self) -> None:
+        """Note the time."""
+        self.idle_since = self.loop.time()
+        super().on_response_complete()
 
     def on_message_begin(self) -> None:
         """Count anew."""

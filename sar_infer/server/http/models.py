@@ -137,10 +137,11 @@ class ClassEntry(BaseModel):
 
 
 class ClassList(BaseModel):
-    """The bank, or a part of it."""
+    """The bank, or a part of it, or what was removed from it."""
 
     classes: list[ClassEntry]
-    count: int = Field(description="in the whole bank, or with this prefix")
+    count: int = Field(description="of all that were asked for, on whatever page")
+    removed: int = Field(description="classes of the bundle that were removed; removed=true lists them")
     bank: str
 
 

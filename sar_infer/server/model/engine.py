@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from sar_infer.server.model.batcher import Batcher, Finish
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.sizing import Sizes, measured, workers_and_threads
 from sar_infer.server.settings import Limits, Settings
+from sar_infer.waiting import TRIAL_SECONDS
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
@@ -91,7 +93,8 @@ class Engine:
         if before is not None and _image_file(before.classifier) == _image_file(classifier):
             sizes = before.sizes
         else:
-            sizes = measured(settings, provider, classifier.encode, classifier.self_test.pixels)
+            encode = functools.partial(classifier.encode, seconds=TRIAL_SECONDS)
+            sizes = measured(settings, provider, encode, classifier.self_test.pixels)
         return cls(classifier, sizes, settings.limits, metrics)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from sar_infer.server.http.body import alone, check_count, decoded
 from sar_infer.server.model.engine import Engine, Floats, Picture
 from sar_infer.server.model.names import Phrases
 from sar_infer.server.model.pictures import all_of
-from sar_infer.server.oip.protocol import InferOutput, InferRequest
+from sar_infer.server.oip.protocol import InferOutput, InferRequest, read_request
 from sar_infer.server.oip.tensors import Input, Output
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
@@ -62,22 +62,47 @@ def describe(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     return tensors[: len(_INPUTS)], tensors[len(_INPUTS) :]
 
 
-async def infer(service: Service, engine: Engine, asked: InferRequest, tensors: Mapping[str, Input]) -> list[Output]:
-    """The outputs that a call asks for.
+@dataclass(frozen=True)
+class Call:
+    """A call, checked: what it asks for, the input with its images, and its class names."""
+
+    asked: InferRequest
+    wanted: Sequence[InferOutput]
+    source: Input
+    pictures: Sequence[Picture]
+    classes: Phrases
+
+
+def read_call(body: bytes, header_length: str | None, size: int, limits: Limits) -> Call:
+    """Return the call that a body makes.
 
     Args:
-        service: Lets the pictures in.
-        engine: Leased from it.
-        asked: The call.
-        tensors: Its inputs by name.
+        body: JSON, perhaps with binary data behind it.
+        header_length: As in ``read_request``.
+        size: Side of the encoder's images.
+        limits: What the call may hold.
 
     Raises:
-        Problem: an input, output or parameter is wrong, a picture is bad, or the server is too busy.
+        Problem: malformed, or an input or output is wrong.
     """
-    limits = service.settings.limits
+    asked, tensors = read_request(body, header_length, limits)
     wanted = _wanted(asked)
-    source, pictures = _pictures(tensors, engine.bundle.manifest.preprocess.size, limits)
-    classes = _classes(tensors.get("CLASSES"), limits)
+    source, pictures = _pictures(tensors, size, limits)
+    return Call(asked, wanted, source, pictures, _classes(tensors.get("CLASSES"), limits))
+
+
+async def infer(service: Service, engine: Engine, call: Call) -> list[Output]:
+    """Return the outputs that a call asks for.
+
+    Args:
+        service: Lets the images in.
+        engine: Leased from it.
+        call: The call.
+
+    Raises:
+        Problem: a parameter is wrong, an image is bad, or the server is too busy.
+    """
+    asked, wanted, source, pictures, classes = call.asked, call.wanted, call.source, call.pictures, call.classes
     only, top_k = alone(asked.parameters.mode, bool(classes)), asked.parameters.top_k
     chosen: ClassSet | None = None
     with service.admit(len(pictures)):

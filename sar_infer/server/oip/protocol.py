@@ -17,8 +17,11 @@ from sar_infer.server.http.body import parse
 from sar_infer.server.http.models import MAX_TOP_K, Mode
 from sar_infer.server.oip.tensors import Input, Output
 from sar_infer.server.problems import Problem
+from sar_infer.server.settings import Limits
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_MOST_NUMBERS = 2**19
+"""Of tensors in JSON: three images of 224 pixels. They hold the event loop while they are read; binary ones do not."""
 _FEW: Any = Field(max_length=16, fail_fast=True)
 """Inputs, outputs and dimensions; more is refused before it is read. The model has three or four of each."""
 
@@ -101,12 +104,13 @@ class InferAnswer(BaseModel):
     outputs: list[ResponseOutput]
 
 
-def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Input]]:
+def read_request(body: bytes, header_length: str | None, limits: Limits) -> tuple[InferRequest, dict[str, Input]]:
     """A call and its input tensors by name.
 
     Args:
         body: JSON, perhaps with binary data behind it.
         header_length: Content of the header ``HEADER_LENGTH``; None says that there is no binary data.
+        limits: What the call may hold.
 
     Raises:
         Problem: malformed, or binary data is missing or left over.
@@ -119,7 +123,7 @@ def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, 
                 "bad-request",
                 f"{HEADER_LENGTH}: expected the length of the JSON, 1 to {len(body)}, got {header_length!r:.40}",
             )
-    asked = parse(InferRequest, body[:length])
+    asked = parse(InferRequest, body[:length], limits, _MOST_NUMBERS)
     tensors: dict[str, Input] = {}
     rest = memoryview(body)[length:]
     for given in asked.inputs:

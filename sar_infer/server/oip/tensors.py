@@ -46,7 +46,6 @@ class Input:
             values = np.frombuffer(self.data, "<f4")
         else:
             values = self._numbers(self._flat(self.data, {int, float}))
-            self._check_count(len(values))
         if not np.isfinite(values).all():
             raise self.wrong("expected finite numbers")
         return values.astype(np.float32, copy=False).reshape(self.shape)
@@ -60,7 +59,6 @@ class Input:
         if isinstance(self.data, memoryview):
             return list(self._prefixed(self.data))
         texts: list[str] = self._flat(self.data, {str})
-        self._check_count(len(texts))
         return texts
 
     def wrong(self, what: str) -> Problem:
@@ -72,10 +70,16 @@ class Input:
             raise self.wrong(f"expected {self.count} elements for shape {list(self.shape)!s:.80}, got {found:g}")
 
     def _flat(self, data: list[Any], kinds: set[type]) -> list[Any]:
-        while set(map(type, data)) == {list}:
-            data = list(itertools.chain.from_iterable(data))
+        """Return the elements of JSON data that is flat, or nested as the shape says; each level is held against it."""
+        if data and type(data[0]) is list and len(self.shape) > 1:
+            even = len(data) == self.shape[0]
+            for size in self.shape[1:]:
+                if not (even and all(type(item) is list and len(item) == size for item in data)):
+                    raise self.wrong(f"expected data that is flat, or nested as shape {list(self.shape)!s:.80}")
+                data = list(itertools.chain.from_iterable(data))
+        self._check_count(len(data))
         if not set(map(type, data)) <= kinds:
-            raise self.wrong(f"expected {'text' if str in kinds else 'numbers'} only, flat or nested evenly")
+            raise self.wrong(f"expected {'text' if str in kinds else 'numbers'} only, flat or nested as the shape")
         return data
 
     def _numbers(self, values: list[float]) -> Floats:

@@ -28,20 +28,23 @@ _MOST = 1000
 async def list_classes(
     service: Serving,
     prefix: Annotated[str, Query(description="only names that begin like this")] = "",
+    removed: Annotated[bool, Query(description="list the bundle's classes that were removed instead")] = False,
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
     if_none_match: Annotated[str | None, Header(description="an ETag that is known: 304 where nothing changed")] = None,
 ) -> Response:
-    """The bank's classes, in its order, at most 1,000 at a time."""
+    """List the bank's classes, in its order, or those removed from it, at most 1,000 at a time."""
     snapshot = service.store.snapshot
     headers = {"ETag": f'"{snapshot.etag}"'}
     known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
     if headers["ETag"] in known or "*" in known:
         return Response(status_code=304, headers=headers)
     start = prefix.casefold()
-    entries = [entry for entry in snapshot.entries() if entry.name.casefold().startswith(start)]
+    listed = snapshot.removed if removed else snapshot.entries()
+    entries = [entry for entry in listed if entry.name.casefold().startswith(start)]
     shown = [_shown(entry) for entry in entries[offset : offset + limit]]
-    return JSONResponse({"classes": shown, "count": len(entries), "bank": snapshot.etag}, headers=headers)
+    answer = {"classes": shown, "count": len(entries), "removed": len(snapshot.removed), "bank": snapshot.etag}
+    return JSONResponse(answer, headers=headers)
 
 
 @router.get("/v1/classes/{name:path}", response_model=ClassEntry, responses=problems(404))
@@ -66,7 +69,7 @@ async def put_class(request: Request, service: Writable, name: Name, if_match: I
     Needs a server with a key and ``--state``.
     """
     body = await request.body()
-    phrases = parse(ClassChange, body).phrases if body else None
+    phrases = parse(ClassChange, body, service.settings.limits).phrases if body else None
     change = await _change(service, lambda: service.store.put(name, phrases, if_match))
     return JSONResponse(_shown(change.entry), 201 if change.created else 200, {"ETag": f'"{change.etag}"'})
 

@@ -67,7 +67,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     A raw body is one picture, and a bad one is a problem. In multipart and JSON a bad picture fails alone: its result
     has ``error`` set. Options stand in the query, or in the multipart or JSON body.
     """
-    call = await read_call(request, query, service.settings.limits)
+    call = await read_call(request, query, service)
     with service.lease() as engine, service.admit(len(call.pictures)):
         bank = service.store.bank
         chosen = await engine.names.class_set(call.classes, call.only, bank)

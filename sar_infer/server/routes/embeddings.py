@@ -117,8 +117,8 @@ async def embeddings(request: Request, service: Serving) -> Response:
 
     A text is a class name and goes through the learned prompt. One bad input fails the call.
     """
-    asked = parse(EmbeddingsRequest, await request.body())
-    limits = service.settings.limits
+    body, limits = await request.body(), service.settings.limits
+    asked = await service.in_turn(len(body), lambda: parse(EmbeddingsRequest, body, limits))
     given = [_item(value, asked.modality, i) for i, value in enumerate(_several(asked.input))]
     names = _names(given, limits)
     check_count(len(given) - len(names), limits)

@@ -52,8 +52,8 @@ class _File:
 
 
 @functools.cache
-def _files() -> dict[str, _File]:
-    """All files of the pages by name; a name from outside is only ever looked up here."""
+def files() -> dict[str, _File]:
+    """Return all files of the pages by name; a name from outside is only ever looked up here."""
     files = {}
     for entry in (resources.files("sar_infer.server") / "static").iterdir():
         content_type = _CONTENT_TYPES.get(entry.name.rpartition(".")[2])
@@ -64,7 +64,7 @@ def _files() -> dict[str, _File]:
 
 
 def _answer(request: Request, name: str) -> Response:
-    file = _files().get(name)
+    file = files().get(name)
     if file is None:
         raise HTTPException(404)
     # Always asked again, so that nobody keeps the pages of an older server; mostly answered without a body.

@@ -13,7 +13,7 @@ from sar_infer.server.http.dependencies import Serving
 from sar_infer.server.http.models import ErrorAnswer
 from sar_infer.server.http.openapi import BINARY, problems, reference
 from sar_infer.server.oip import inference
-from sar_infer.server.oip.protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer, read_request
+from sar_infer.server.oip.protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]
@@ -160,6 +160,8 @@ async def _infer(request: Request, service: Serving, model: str, version: str | 
     body = await request.body()
     with service.lease() as engine:
         current = inference.check_model(service, engine, model, version)
-        asked, tensors = read_request(body, request.headers.get(HEADER_LENGTH))
-        outputs = await inference.infer(service, engine, asked, tensors)
-    return answer(outputs, model_name=model, model_version=current, id=asked.id)
+        size, limits = engine.bundle.manifest.preprocess.size, service.settings.limits
+        length = request.headers.get(HEADER_LENGTH)
+        call = await service.in_turn(len(body), lambda: inference.read_call(body, length, size, limits))
+        outputs = await inference.infer(service, engine, call)
+    return answer(outputs, model_name=model, model_version=current, id=call.asked.id)

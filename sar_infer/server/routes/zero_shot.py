@@ -64,8 +64,9 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     A label goes through the learned prompt, or takes its row in the bank. With a template, the filled template is the
     phrase that goes through the prompt in the label's place.
     """
-    asked = parse(ZeroShotRequest, await request.body())
-    options, limits = asked.parameters, service.settings.limits
+    body, limits = await request.body(), service.settings.limits
+    asked = await service.in_turn(len(body), lambda: parse(ZeroShotRequest, body, limits))
+    options = asked.parameters
     if options.multi_label:
         raise Problem(
             "invalid-request", "parameters.multi_label: scores are a softmax over the labels, not independent"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import threading
@@ -19,6 +20,7 @@ from support.servers import Local, local_server, serving
 
 from sar_infer import Classifier
 from sar_infer.server.bank.store import BankStore
+from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
 
 IMAGE = {"Content-Type": "image/jpeg"}
@@ -253,3 +255,27 @@ def test_changes_wait_their_turn_and_those_given_up_are_not_made(server: Local) 
     thread.join(10)
     assert httpx2.put(f"{server.url}/v1/classes/last", headers=KEY).status_code == 201
     assert labels(server.url) == {"red", "green", "blue", "grey thing", "slow", "last"}
+
+
+def test_large_bodies_take_turns_and_let_others_in_between(path: Path) -> None:
+    done: list[str] = []
+
+    def parse() -> None:
+        time.sleep(0.02)
+        done.append("parsed")
+
+    async def other() -> None:
+        for _ in range(6):
+            await asyncio.sleep(0)
+        done.append("answered")
+
+    async def all_at_once(service: Service) -> None:
+        large = [service.in_turn(10 * 2**20, parse) for _ in range(3)]
+        await asyncio.gather(*large, other(), service.in_turn(100, lambda: done.append("small")))
+
+    service = Service.open(Settings(bundle=path, device="cpu", threads=1))
+    try:
+        asyncio.run(all_at_once(service))
+    finally:
+        service.close()
+    assert done == ["parsed", "small", "answered", "parsed", "parsed"]

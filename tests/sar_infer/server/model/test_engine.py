@@ -99,7 +99,12 @@ def test_opening_runs_the_probe_once(bundle_copy: Path, precision: Asked, monkey
     graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=1.0))
     reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, tuple(vector.tolist())))
     encode, seen = ImageEncoder.encode, []
-    monkeypatch.setattr(ImageEncoder, "encode", lambda self, pixels: seen.append(len(pixels)) or encode(self, pixels))
+
+    def spy(self: ImageEncoder, pixels: Floats, seconds: float | None = None) -> Floats:
+        seen.append(len(pixels))
+        return encode(self, pixels, seconds)
+
+    monkeypatch.setattr(ImageEncoder, "encode", spy)
     settings = Settings(bundle=bundle_copy, device="cpu", precision=precision, workers=1, max_batch=2)
     engine = Engine.open(settings, Metrics())
     assert seen == [1]

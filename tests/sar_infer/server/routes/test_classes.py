@@ -56,6 +56,21 @@ def test_a_class_is_added_used_and_removed(client: httpx2.Client, tmp_path: Path
     assert client.get(path("violet")).json()["code"] == "not-found"
 
 
+def test_removed_classes_are_listed_until_they_are_back(client: httpx2.Client) -> None:
+    for name in ("green", "violet", "Red"):
+        client.put(path(name))
+        assert client.delete(path(name)).status_code == 204
+    assert client.get("/v1/classes").json()["removed"] == 2
+    found = client.get("/v1/classes", params={"removed": True}).json()
+    wanted = [{"name": name, "origin": "bundle", "phrases": [name]} for name in ("red", "green")]
+    assert (found["classes"], found["count"], found["removed"]) == (wanted, 2, 2)
+    assert listed(client, removed=True, prefix="r") == listed(client, removed=True, limit=1) == ["red"]
+    client.put(path("green"))
+    assert listed(client, removed=True) == ["red"]
+    client.put(path("red"))
+    assert client.get("/v1/classes").json()["removed"] == 0
+
+
 def test_putting_twice_is_doing_once(client: httpx2.Client) -> None:
     body = {"phrases": ["deep purple", "lilac"]}
     first = client.put(path("violet"), json=body)

@@ -306,12 +306,17 @@ def test_multipart_fields_are_checked(client: httpx2.Client) -> None:
         assert problem(client.post("/v1/classify", files=[image], data=data)) == (422, "invalid-request"), data
 
 
-def test_a_misspelt_option_is_named(client: httpx2.Client) -> None:
-    answer = raw(client, top=3)
+def test_a_misspelt_option_is_named_with_those_there_are(client: httpx2.Client) -> None:
+    answer = raw(client, topk=3)
     assert problem(answer) == (422, "invalid-request")
-    assert "top: unknown field" in answer.json()["detail"]
+    options = "classes, top_k, mode, unknown, coverage, explain"
+    assert answer.json()["detail"] == f"query.topk: unknown field, perhaps top_k; expected some of {options}"
     answer = client.post("/v1/classify", json={"image": ["aa"]})
-    assert "image: unknown field (and 1 more)" in answer.json()["detail"]
+    says = f"image: unknown field, perhaps images; expected some of images, {options} (and 1 more)"
+    assert answer.json()["detail"] == says
+    files = {"image": ("a.jpg", RED, "image/jpeg")}
+    answer = client.post("/v1/classify", files=files, data={"colour": "red"})
+    assert answer.json()["detail"] == f"colour: unknown field; expected some of image, {options}"
 
 
 def test_decomposed_letters_and_odd_spaces_are_the_same_name(client: httpx2.Client) -> None:

@@ -307,7 +307,12 @@ def prefixed(*data: bytes) -> bytes:
         (binary(prefixed(RED, RED)), 422, "bytes are left behind 1 elements"),
         (binary(prefixed(b"")), 415, "IMAGE[0]: not an image"),
         ({"content": b""}, 400, "not JSON"),
-        ({"content": b"[" * 100_000}, 400, "not JSON"),
+        ({"content": b"[" * 5000}, 400, "not JSON"),
+        (
+            {"content": b"[" * 100_000},
+            422,
+            "expected JSON of at most 524288 values, and",
+        ),
     ],
 )
 def test_broken_binary_bodies(server: Local, sent: dict[str, Any], status: int, message: str) -> None:

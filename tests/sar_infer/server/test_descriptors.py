@@ -1,0 +1,117 @@
+"""A server with few file descriptors: connections are limited, and nothing is imported once it serves."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx2
+import pytest
+from support.hostile_requests import talk
+from support.pictures import jpeg
+from support.servers import Server, serving
+
+pytest.importorskip("resource")
+FEW = """
+import resource
+from sar_infer.server.cli import main
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+main()
+"""
+IMPORTS = """
+import os, sys
+from sar_infer.server.cli import main
+from sar_infer.server.run import Server
+
+async def startup(self, sockets):
+    await start(self, sockets)
+    sys.addaudithook(lambda event, details: event == "import" and os.write(2, f"imports {details[0]}\\n".encode()))
+
+start, Server.startup = Server.startup, startup
+main()
+"""
+"""Tells what is imported after the start."""
+HALF = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nAuthorization: Bearer k\r\n"
+
+
+@pytest.fixture
+def server(bundle_path: Path, tmp_path: Path) -> Iterator[Server]:
+    options = ("--bundle", str(bundle_path), "--state", str(tmp_path), "--body-timeout", "60", "--deadline", "60")
+    with serving(*options, key="k", python=("-c", FEW)) as found:
+        yield found
+
+
+def connect(stack: ExitStack, server: Server, data: bytes) -> socket.socket:
+    connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+    connection.sendall(data)
+    return connection
+
+
+def test_connections_that_send_half_a_header_are_in_nobodys_way(server: Server) -> None:
+    with ExitStack() as stack:
+        for i in range(80):
+            connect(stack, server, HALF)
+            if i % 8 == 0:
+                image = {"Content-Type": "image/jpeg", **server.headers}
+                assert httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=image).status_code == 200
+        assert httpx2.put(f"{server.url}/v1/classes/violet", headers=server.headers).status_code == 201
+        assert httpx2.post(f"{server.url}/v1/reload", headers=server.headers).status_code == 200
+
+
+def test_a_request_under_way_never_makes_way(server: Server) -> None:
+    photo = jpeg()
+    with ExitStack() as stack:
+        under_way = connect(stack, server, HALF + b"Content-Length: %d\r\n\r\n" % len(photo))
+        kept = connect(stack, server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept.recv(15) == b"HTTP/1.1 200 OK"
+        for _ in range(80):
+            connect(stack, server, HALF)
+        assert httpx2.get(f"{server.url}/healthz").status_code == 200
+        while kept.recv(1000):  # closed: it was idle for longer than those
+            pass
+        under_way.sendall(photo)
+        assert under_way.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_where_all_are_busy_new_ones_wait_and_are_answered(server: Server) -> None:
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        busy = [connect(stack, server, HALF + b"Content-Length: 1000\r\n\r\n") for _ in range(50)]
+        answer = pool.submit(talk, server.port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 60)
+        time.sleep(0.2)
+        assert not answer.done()
+        for connection in busy:
+            connection.close()
+        found = answer.result()
+    assert found is not None
+    assert found.status == 200
+
+
+def test_nothing_is_imported_once_it_serves(tmp_path: Path) -> None:
+    text = base64.b64encode(jpeg()).decode()
+    posts = {
+        "/v1/classify": {"images": [text, "bad"], "classes": ["crème brûlée"]},
+        "/v1/embeddings": {"input": ["naïve"]},
+        "/v1/zero-shot-image-classification": {"inputs": text, "parameters": {"candidate_labels": "a, b"}},
+        "/v2/models/sar-clip/infer": {"inputs": [{"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": [text]}]},
+    }
+    gets = ("/ui", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/v1/classes", "/v1/model", "/v2")
+    with serving("--state", str(tmp_path), key="k", python=("-c", IMPORTS)) as server:
+        with httpx2.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
+            for path, body in posts.items():
+                assert client.post(path, json=body).status_code == 200
+                assert client.post(path, content=b"{").status_code in (400, 415)
+            for path in gets:
+                assert client.get(path).status_code == 200
+            image = {"Content-Type": "image/jpeg"}
+            assert client.post("/v1/classify", content=jpeg(), headers=image).status_code == 200
+            assert client.post("/v1/classify", files={"image": jpeg()}, data={"top_k": "2"}).status_code == 200
+            assert client.get("/nowhere").status_code == 404
+            assert client.put("/v1/classes/latte%20art").status_code == 201
+            assert client.delete("/v1/classes/latte%20art").status_code == 204
+            assert client.post("/v1/reload").status_code == 200
+        assert [line for line in server.log.read_text().splitlines() if line.startswith("imports ")] == []

@@ -1,0 +1,115 @@
+"""Graphs that never end, or ask for more memory than there is: refused in time, and SIGTERM ends the process."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+from support.bundles import write_bundle
+from support.hostile_graphs import endless, huge
+from support.pictures import jpeg
+from support.servers import local_server, serving
+
+from sar_infer import embedder
+from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.server.model import engine
+from sar_infer.server.settings import Settings
+
+KEY = {"Authorization": "Bearer k"}
+SHORT = "import sar_infer.waiting as w; w.TRIAL_SECONDS = 0.5; from sar_infer.server.cli import main; main()"
+TELLS = """
+import sar_infer.encoders as e
+from sar_infer.server.cli import main
+
+def tell(*arguments):
+    print("on trial", flush=True)
+    return within(*arguments)
+
+within, e.within = e.within, tell
+main()
+"""
+"""Says when a graph runs that is on trial."""
+
+
+@pytest.mark.parametrize(("encoder", "above"), [(IMAGE_ENCODER, 0), (NAME_ENCODER, 0), (IMAGE_ENCODER, 1)])
+def test_an_endless_graph_is_refused_in_time(bundle_copy: Path, encoder: str, above: int) -> None:
+    endless(bundle_copy, encoder, above)
+    command = [sys.executable, "-c", SHORT, "--check", "--bundle", str(bundle_copy)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    says = f"Error: {bundle_copy / encoder}: the graph has given no answer within 0.5 s\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", says)
+
+
+def test_a_graph_that_asks_for_terabytes_is_refused_in_one_line(bundle_copy: Path) -> None:
+    huge(bundle_copy)
+    command = [sys.executable, "-m", "sar_infer.server.cli", "--check", "--bundle", str(bundle_copy)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.startswith(f"Error: {bundle_copy / IMAGE_ENCODER}: onnxruntime cannot run this graph: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent", "code", "says"),
+    [
+        (["--check"], signal.SIGTERM, 0, ""),
+        (["--check"], signal.SIGINT, 1, "Aborted!\n"),
+        (["--port", "0"], signal.SIGTERM, 0, ""),
+    ],
+)
+def test_a_signal_ends_a_start_that_never_ends(
+    bundle_copy: Path, arguments: list[str], sent: signal.Signals, code: int, says: str
+) -> None:
+    endless(bundle_copy)
+    command = [sys.executable, "-c", TELLS, "--bundle", str(bundle_copy), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]  # of the name encoder, and of the endless one
+        process.send_signal(sent)
+        rest = process.communicate(timeout=30)
+    assert (process.returncode, lines, rest) == (code, ["on trial\n"] * 2, ("", says))
+
+
+def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_bundle(tmp_path / "bundle")
+    with local_server(Settings(bundle=path, key="k", device="cpu", threads=1)) as server:
+        for module in (embedder, engine):
+            monkeypatch.setattr(module, "TRIAL_SECONDS", 0.5)
+        for above in (0, 1):
+            shutil.rmtree(path)
+            endless(write_bundle(path), above=above)
+            refused = httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60)
+            assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
+            assert "no answer within 0.5 s" in refused.json()["detail"]
+        assert "background" not in {thread.name for thread in threading.enumerate()}
+        answer = httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers={"Content-Type": "image/jpeg", **KEY})
+        assert answer.status_code == 200
+
+
+def test_sigterm_ends_a_server_while_a_reload_never_ends(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "bundle")
+    with ThreadPoolExecutor(1) as pool:
+        with serving("--bundle", str(path), "--drain", "1", key="k", python=("-c", TELLS)) as server:
+            shutil.rmtree(path)
+            endless(write_bundle(path))
+            before = server.log.read_text().count("on trial")
+            asked = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
+            while server.log.read_text().count("on trial") < before + 2:
+                assert not asked.done()
+        assert asked.result().status_code == 503
+
+
+def test_sigterm_ends_a_server_whose_graph_hangs_in_a_request(bundle_copy: Path) -> None:
+    endless(bundle_copy, NAME_ENCODER, above=1)
+    with serving("--bundle", str(bundle_copy), "--deadline", "0.5", "--drain", "1") as server:
+        answer = httpx2.post(f"{server.url}/v1/embeddings", json={"input": ["one", "two"]}, timeout=60)
+        assert answer.status_code == 504
+        assert httpx2.get(f"{server.url}/healthz").status_code == 200
