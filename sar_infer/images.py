@@ -74,13 +74,7 @@ def load_rgb(
         ImageError: not a picture, not one of ``formats``, truncated, too large, too thin, or unreadable.
     """
     try:
-        with _opened(source, formats) as image:
-            _check_size(*image.size, max_pixels)
-            _check_scans(image)
-            if least is not None:
-                _reduce(image, least)
-            image.load()
-            return normalise(image, fill)
+        return normalise(_decoded(source, formats, max_pixels, least), fill)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"too large: more than {max_pixels / 1e6:.3g} million pixels", "size") from None
     except UnidentifiedImageError:
@@ -90,6 +84,17 @@ def load_rgb(
     except Exception as error:  # hostile data makes decoders raise almost anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageError(f"cannot be read: {reason}") from None
+
+
+def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, least: int | None) -> Image.Image:
+    """Decode an image; what is returned holds its pixels and nothing of the decoder, whose buffers may be larger."""
+    with _opened(source, formats) as image:
+        _check_size(*image.size, max_pixels)
+        _check_scans(image)
+        if least is not None:
+            _reduce(image, least)
+        image.load()
+        return image._new(image.im)  # copy() would hold all pixels twice
 
 
 def source_name(source: ImageSource, index: int) -> str:
