@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from sar_infer.errors import ImageError
+from sar_infer.image_price import read_header
 from sar_infer.preprocess import normalise
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -88,8 +89,13 @@ def load_rgb(
 
 def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, least: int | None) -> Image.Image:
     """Decode an image; what is returned holds its pixels and nothing of the decoder, whose buffers may be larger."""
+    header = read_header(source, formats) if isinstance(source, bytes) else None
+    if header and all(header.size):
+        _check_size(*header.size, max_pixels)
     with _opened(source, formats) as image:
         _check_size(*image.size, max_pixels)
+        if header and image.width * image.height > header.size[0] * header.size[1]:
+            raise ImageError("its header tells two sizes")
         _check_scans(image)
         if least is not None:
             _reduce(image, least)

@@ -47,7 +47,8 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         host, port = (sockets or [])[0].getsockname()[:2]
         engine, names = self._service.engine, len(self._service.store.bank.names)
-        sizes = f"{engine.sizes.workers} workers, batches of {engine.sizes.max_batch}"
+        memory = f"{engine.memory.total / 2**20:.0f} MiB for decoding"
+        sizes = f"{engine.sizes.workers} workers, batches of {engine.sizes.max_batch}, {memory}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
         what = f"{engine.bundle.path} ({names} classes, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.available import bodies_limit
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
@@ -42,6 +43,7 @@ class Service:
         writing: Held while the bank or the bundle is exchanged.
         draining: Set when the server is told to stop.
         held_bytes: Of all request bodies that are in memory; ``middleware`` counts them.
+        most_held: Bytes of bodies, above which no more is taken in.
     """
 
     def __init__(self, settings: Settings, engine: Engine, store: BankStore, metrics: Metrics) -> None:
@@ -52,6 +54,7 @@ class Service:
         self.writing = asyncio.Lock()
         self.draining = False
         self.held_bytes = 0
+        self.most_held = bodies_limit(settings.limits.body_bytes)
         self._inside = 0
         self._seconds_each = 0.05
         self._leases: dict[Engine, int] = {}

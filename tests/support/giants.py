@@ -70,18 +70,29 @@ def _animated_webp(size: Size) -> bytes:
     sides = b"".join(struct.pack("<I", side - 1)[:3] for side in size)
     frame = bytes(6) + sides + struct.pack("<I", 100)[:3] + b"\0" + still
     parts = ((b"VP8X", b"\x12\0\0\0" + sides), (b"ANIM", bytes(6)), (b"ANMF", frame), (b"ANMF", frame))
-    body = b"WEBP" + b"".join(
-        kind + struct.pack("<I", len(part)) + part + bytes(len(part) % 2) for kind, part in parts
-    )
+    body = b"WEBP" + b"".join(kind + struct.pack("<I", len(part)) + part + bytes(len(part) % 2) for kind, part in parts)
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _bmp(size: Size) -> bytes:
+    """A palette and runs of one colour."""
+    runs, rest = divmod(size[0], 255)
+    row = b"\xff\1" * runs + bytes((rest, 1)) * bool(rest) + b"\0\0"
+    palette, data = bytes(1024), row * size[1] + b"\0\1"
+    start = 14 + 40 + len(palette)
+    header = struct.pack("<IiiHHIIiiII", 40, *size, 1, 8, 1, len(data), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + palette + data
 
 
 def _tiff(mode: str, **settings: object) -> Callable[[Size], bytes]:
     return lambda size: _saved(Image.new(mode, size), "TIFF", compression="tiff_deflate", **settings)
 
 
-_TEXT = b"a\0\1\0\0\0" + zlib.compress("\U0001f600".encode() + bytes(2**20 - 100), 9)
-"""An iTXt chunk of a thousand bytes that becomes 4 MiB of text."""
+_TEXTS = tuple(
+    chunk(b"iTXt", b"%d\0\1\0\0\0" % i + zlib.compress("\U0001f600".encode() + bytes(2**20 - 100), 9))
+    for i in range(60)
+)
+"""A thousand bytes each, which become 4 MiB of text."""
 
 GIANTS: dict[str, Callable[[Size], bytes]] = {
     "JPEG baseline": _jpeg("RGB", False),
@@ -97,17 +108,15 @@ GIANTS: dict[str, Callable[[Size], bytes]] = {
     "PNG 16 bit grey": png(16, 0, 1),
     "PNG 16 bit RGB": png(16, 2, 3),
     "PNG 16 bit RGBA": png(16, 6, 4),
-    "PNG palette and alpha": png(
-        8, 3, 1, False, chunk(b"PLTE", bytes(768)), chunk(b"tRNS", bytes(range(256)))
-    ),
-    "PNG with texts": png(8, 6, 4, False, chunk(b"iTXt", _TEXT) * 60),
+    "PNG palette and alpha": png(8, 3, 1, False, chunk(b"PLTE", bytes(768)), chunk(b"tRNS", bytes(range(256)))),
+    "PNG with texts": png(8, 6, 4, False, *_TEXTS),
     "WebP lossy": _webp((9, 99, 50)),
     "WebP lossy and alpha": _webp((9, 99, 50, 100)),
     "WebP lossless": _webp((9, 99, 50), lossless=True),
     "WebP lossless and alpha": _webp((9, 99, 50, 100), lossless=True),
     "WebP animated": _animated_webp,
     "GIF": lambda size: _saved(Image.new("P", size), "GIF", transparency=0, disposal=2),
-    "BMP": lambda size: _saved(Image.new("RGB", size), "BMP"),
+    "BMP RLE": _bmp,
     "TIFF RGBA": _tiff("RGBA"),
     "TIFF float": _tiff("F"),
     "TIFF CMYK": _tiff("CMYK"),
