@@ -18,6 +18,7 @@ import uvicorn
 from sar_infer.errors import InputError, SarInferError
 from sar_infer.server.app import build_app
 from sar_infer.server.http.connection import Connection
+from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
 
 _log = logging.getLogger("sar_infer.server")
@@ -78,7 +79,7 @@ class Server(uvicorn.Server):
     async def _reloaded(self) -> None:
         try:
             await self._service.reload()
-        except SarInferError:
+        except (SarInferError, Problem):
             pass  # has been logged
         except Exception:
             _log.exception("reload failed")

@@ -139,6 +139,7 @@ class Service:
 
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
+            Problem: ``overloaded``, where images have had all memory for too long.
         """
         return await self._to_its_end(self._reload())
 
@@ -175,9 +176,11 @@ class Service:
 
     async def _reload(self) -> Engine:
         async with self.writing:
-            engine = None
+            old, engine = self.engine, None
+            needed = 2 * sum(file.size for file in old.bundle.manifest.files.values())
             try:
-                engine = await asyncio.to_thread(Engine.open, self.settings, self.metrics, self.engine)
+                async with old.memory.share(0, needed):  # for a moment both models are in memory
+                    engine = await asyncio.to_thread(Engine.open, self.settings, self.metrics, old)
                 store = await asyncio.to_thread(self.store.rebased, engine.bundle, engine.classifier.embed_phrases)
             except BaseException as error:
                 if engine is not None:
@@ -185,7 +188,7 @@ class Service:
                 self.metrics.reloads.labels("refused").inc()
                 _log.error("reload refused, the old bundle stays: %s", error)
                 raise
-            old, self.engine, self.store = self.engine, engine, store
+            self.engine, self.store = engine, store
             if old not in self._leases:
                 old.close()
             self._readiness = (float("-inf"), Readiness(False, None))

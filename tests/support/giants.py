@@ -7,6 +7,8 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from support.pictures import chunk
 
@@ -74,6 +76,29 @@ def _animated_webp(size: Size) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def many_codes(size: Size) -> bytes:
+    """A lossless WebP of one colour with prefix codes for each block of 4 x 4 pixels: 36 bits become 6 kB."""
+    blocks = np.arange(-(-size[0] // 4) * -(-size[1] // 4)) % 2**16
+    lengths = [int(i in (2, 11)) for i in range(12)]  # of the codes for the lengths 0 and 8, one bit each
+    one_symbol = _bits((1, 4))
+
+    def eight_bits(alphabet: int) -> npt.NDArray[np.uint8]:
+        return np.concatenate([_bits((0, 1), (8, 4), *((n, 3) for n in lengths), (0, 1)), np.arange(alphabet) < 256])
+
+    start = _bits((0x2F, 8), (size[0] - 1, 14), (size[1] - 1, 14), (0, 4), (0b1_0_0, 3), (0, 3), (0, 1))
+    index = np.unpackbits(np.stack([blocks & 255, blocks >> 8], axis=1).astype(np.uint8))
+    codes = [eight_bits(280), eight_bits(256), *[one_symbol] * 3]
+    parts = [start, *codes, index, np.tile(one_symbol, 5 * (int(blocks.max()) + 1))]
+    data = np.packbits(np.concatenate(parts).astype(np.uint8), bitorder="little").tobytes() + bytes(8)
+    body = b"WEBPVP8L" + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _bits(*fields: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Numbers in so many bits each, the lowest first."""
+    return np.array([value >> i & 1 for value, count in fields for i in range(count)], dtype=np.uint8)
+
+
 def _bmp(size: Size) -> bytes:
     """A palette and runs of one colour."""
     runs, rest = divmod(size[0], 255)
@@ -115,6 +140,7 @@ GIANTS: dict[str, Callable[[Size], bytes]] = {
     "WebP lossless": _webp((9, 99, 50), lossless=True),
     "WebP lossless and alpha": _webp((9, 99, 50, 100), lossless=True),
     "WebP animated": _animated_webp,
+    "WebP with many codes": many_codes,
     "GIF": lambda size: _saved(Image.new("P", size), "GIF", transparency=0, disposal=2),
     "BMP RLE": _bmp,
     "TIFF RGBA": _tiff("RGBA"),
