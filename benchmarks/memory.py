@@ -252,7 +252,8 @@ def main() -> None:
     with serving(limit, "--formats", FORMATS) as server:
         table.row(server, "all of these", everything * 2)
         table.row(server, "JSON of 9.3 MiB", [long_json(photo)] * 40, "application/json")
-        print(f"{server.line}; cgroup version {server.cgroup.version} of {options.limit} MiB")
+        what = server.line.partition(" (")[2].partition(")")[0]
+        print(f"{what}; cgroup version {server.cgroup.version}, {options.limit} MiB")
     for fault in table.faults:
         print("FAULT", fault)
     sys.exit(bool(table.faults))
