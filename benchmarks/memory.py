@@ -49,7 +49,7 @@ class Cgroup:
     @classmethod
     @contextlib.contextmanager
     def make(cls, limit: int) -> Iterator[Cgroup]:
-        """Make one with a limit in bytes, without swap, and remove it in the end; exits where that cannot be."""
+        """Make one with a limit in bytes, without swap, and remove it in the end; say so and exit where none can be."""
         name, tried = f"sar-memory-{os.getpid()}", []
         for version, top in ((1, Path("/sys/fs/cgroup/memory")), (2, Path("/sys/fs/cgroup"))):
             folder = top / name
@@ -70,9 +70,9 @@ class Cgroup:
                 _until(lambda folder=folder: not (folder / "cgroup.procs").read_text(), 10)
                 folder.rmdir()
             return
-        sys.exit(
-            f"no memory cgroup can be made here ({'; '.join(tried)}): run as root where /sys/fs/cgroup is writable"
-        )
+        print(f"Nothing was measured: no memory cgroup can be made here ({'; '.join(tried)}).")
+        print("Run it as root on a machine, or in a container, whose /sys/fs/cgroup can be written.")
+        sys.exit(0)
 
     def peak(self) -> int:
         """Bytes at most so far, page cache included; 0 where the kernel does not tell."""
