@@ -27,6 +27,7 @@ from PIL import (
 
 from sar_infer import jpeg
 from sar_infer.errors import ImageError
+from sar_infer.image_price import read_header
 from sar_infer.preprocess import normalise
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -69,13 +70,7 @@ def load_rgb(
             ``jpeg.check_scans``), or unreadable.
     """
     try:
-        with _opened(source, formats) as image:
-            _check_size(*image.size, max_pixels)
-            _check_scans(image)
-            if least is not None:
-                _reduce(image, least)
-            image.load()
-            return normalise(image, fill)
+        return normalise(_decoded(source, formats, max_pixels, least), fill)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"too large: more than {max_pixels / 1e6:.3g} million pixels", "size") from None
     except UnidentifiedImageError:
@@ -85,6 +80,22 @@ def load_rgb(
     except Exception as error:  # hostile data makes decoders raise almost anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageError(f"cannot be read: {reason}") from None
+
+
+def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, least: int | None) -> Image.Image:
+    """Decode an image; what is returned holds its pixels and nothing of the decoder, whose buffers may be larger."""
+    header = read_header(source, formats) if isinstance(source, bytes) else None
+    if header and all(header.size):
+        _check_size(*header.size, max_pixels)
+    with _opened(source, formats) as image:
+        _check_size(*image.size, max_pixels)
+        if header and image.width * image.height > header.size[0] * header.size[1]:
+            raise ImageError("its header tells two sizes")
+        _check_scans(image)
+        if least is not None:
+            _reduce(image, least)
+        image.load()
+        return image._new(image.im)  # copy() would hold all pixels twice
 
 
 def source_name(source: ImageSource, index: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LARGEST_EXIF = 2**20
+"""Bytes. Cameras write less than 64 KiB."""
+_BAND_PIXELS = 2**18
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -35,18 +39,19 @@ def normalise(image: Image.Image, fill: int = 0) -> Image.Image:
     16-bit grey is divided by 257; wider integers are clipped to 16 bits first. Floating point is read as 0..1 where
     nothing exceeds 1, else as 0..255. Everything else is what Pillow's conversion to RGB gives.
 
+    Takes at most 8 bytes a pixel, the given image included, if the caller keeps no reference to that.
+
     Raises:
         ValueError: Pillow knows no conversion from this mode.
     """
-    image = _upright(image)
+    turn = _turn(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_to_bytes(np.asarray(image)))
+        image = _grey(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        canvas = Image.new("RGB", image.size, (fill, fill, fill))
-        canvas.paste(image, mask=image)
-        return canvas
-    return image if image.mode == "RGB" else image.convert("RGB")
+        image = _opaque(image, fill)
+    elif image.mode != "RGB":
+        image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
 
 
 def least_side(spec: Preprocess) -> int | None:
@@ -72,22 +77,52 @@ def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.f
     return result
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    if len(image.info.get("exif") or b"") > _LARGEST_EXIF:  # hostile: a single tag may become 30 times its size
+        return None
     try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF data raises almost anything and says nothing about the pixels
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return None
 
 
-def _to_bytes(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    if values.dtype.kind == "f":
-        values = np.nan_to_num(values)
-        scaled = values * 255 if values.max(initial=0) <= 1 else values
-        result: npt.NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield the image in pieces of whole rows, each with its first row, for steps that need much memory a pixel."""
+    height = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, height):
+        yield top, image.crop((0, top, image.width, min(top + height, image.height)))
+
+
+def _opaque(image: Image.Image, fill: int) -> Image.Image:
+    """Lay transparency on a grey level."""
+    canvas = Image.new("RGB", image.size, (fill, fill, fill))
+    for top, band in _bands(image):
+        colours = band.convert("RGBA")
+        canvas.paste(colours, (0, top), colours)
+    return canvas
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Reduce wide grey to 8 bits."""
+    unit = image.mode == "F" and all(_finite(band).max() <= 1 for _, band in _bands(image))
+    result = np.empty((image.height, image.width), dtype=np.uint8)
+    for top, band in _bands(image):
+        result[top : top + band.height] = _to_bytes(band, unit)
+    return Image.fromarray(result)
+
+
+def _to_bytes(band: Image.Image, unit: bool) -> npt.NDArray[np.uint8]:
+    if band.mode == "F":
+        values = _finite(band)
+        result: npt.NDArray[np.uint8] = np.clip(np.rint(values * 255 if unit else values), 0, 255).astype(np.uint8)
     else:
-        whole = np.clip(values, 0, 65535).astype(np.uint32)
+        whole = np.clip(np.asarray(band), 0, 65535).astype(np.uint32)
         result = ((whole + 128) // 257).astype(np.uint8)  # rounds as rint(v / 257) does, which needs thrice the memory
+    return result
+
+
+def _finite(band: Image.Image) -> npt.NDArray[np.float32]:
+    result: npt.NDArray[np.float32] = np.nan_to_num(np.asarray(band))
     return result
 
 

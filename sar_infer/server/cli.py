@@ -38,6 +38,8 @@ MIB = 2**20
 @option("--max-batch", type=click.IntRange(min=1), help="Images of a batch at most.  [default: measured at the start]")
 @option("--decoders", type=click.IntRange(min=0),
         help="Threads that decode ahead; 0: workers do it.  [default: 0, one a core with a GPU]")  # fmt: skip
+@option("--decode-memory", type=click.IntRange(min=1),
+        help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
 @option("--queue", type=click.IntRange(min=1), default=64, show_default=True, help="Images inside at most; then 429.")
 @option("--max-body", type=click.IntRange(min=1), default=10, show_default=True, help="MiB of a request.")
 @option("--max-images", type=click.IntRange(min=1), default=32, show_default=True, help="Images of a request.")
@@ -135,6 +137,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         workers=values["workers"],
         max_batch=values["max_batch"],
         decoders=values["decoders"],
+        decode_memory=values["decode_memory"] and values["decode_memory"] * MIB,
         metrics=values["metrics"],
         pages=values["pages"],
         limits=limits,

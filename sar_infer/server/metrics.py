@@ -36,6 +36,15 @@ class Metrics:
         self.images = Counter("sar_images", "Pictures answered.", registry=registry)
         self.rejected = Counter("sar_rejected", "Refused or dropped, by reason.", ["reason"], registry=registry)
         self.inside = Gauge("sar_queue_depth", "Pictures being decoded, waiting or running.", registry=registry)
+        self.decode_memory = Gauge(
+            "sar_decode_memory_bytes", "Memory for images that are being decoded.", registry=registry
+        )
+        self.decode_held = Gauge(
+            "sar_decode_memory_held_bytes", "Of that, held by images that are or will be decoded.", registry=registry
+        )
+        self.decode_waiting = Gauge(
+            "sar_decode_memory_waiting", "Images that wait for memory to be decoded in.", registry=registry
+        )
         self.top_score = Histogram(
             "sar_top_score", "Score of the best class of each picture.", buckets=_SCORES, registry=registry
         )

@@ -19,6 +19,7 @@ from sar_infer.errors import InputError, SarInferError
 from sar_infer.server.app import build_app
 from sar_infer.server.http.connection import Connection
 from sar_infer.server.http.listener import Listener, most_connections
+from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
 
 _log = logging.getLogger("sar_infer.server")
@@ -51,7 +52,8 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         host, port = listener.getsockname()[:2]
         engine, names = self._service.engine, len(self._service.store.bank.names)
-        sizes = f"{engine.sizes.workers} workers, batches of {engine.sizes.max_batch}"
+        memory = f"{engine.memory.total / 2**20:.0f} MiB for decoding"
+        sizes = f"{engine.sizes.workers} workers, batches of {engine.sizes.max_batch}, {memory}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
         what = f"{engine.bundle.path} ({names} classes, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host
@@ -92,7 +94,7 @@ class Server(uvicorn.Server):
     async def _reloaded(self) -> None:
         try:
             await self._service.reload()
-        except SarInferError:
+        except (SarInferError, Problem):
             pass  # has been logged
         except Exception:
             _log.exception("reload failed")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.available import bodies_limit
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
@@ -44,6 +45,7 @@ class Service:
         writing: Held while the bank or the bundle is exchanged.
         draining: Set when the server is told to stop.
         held_bytes: Of all request bodies that are in memory; ``middleware`` counts them.
+        most_held: Bytes of bodies, above which no more is taken in.
     """
 
     def __init__(self, settings: Settings, engine: Engine, store: BankStore, metrics: Metrics) -> None:
@@ -54,6 +56,7 @@ class Service:
         self.writing = asyncio.Lock()
         self.draining = False
         self.held_bytes = 0
+        self.most_held = bodies_limit(settings.limits.body_bytes)
         self._inside = 0
         self._seconds_each = 0.05
         self._leases: dict[Engine, int] = {}
@@ -158,6 +161,7 @@ class Service:
 
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
+            Problem: ``overloaded``, where images have had all memory for too long.
         """
         return await self._to_its_end(self._reload())
 
@@ -199,13 +203,16 @@ class Service:
 
     async def _reload(self) -> Engine:
         async with self.writing:
+            old = self.engine
+            needed = 2 * sum(file.size for file in old.bundle.manifest.files.values())
             try:
-                engine, store = await asyncio.wrap_future(in_background(self._successors))
+                async with old.memory.share(0, needed):  # for a moment both models are in memory
+                    engine, store = await asyncio.wrap_future(in_background(self._successors))
             except BaseException as error:
                 self.metrics.reloads.labels("refused").inc()
                 _log.error("reload refused, the old bundle stays: %s", error)
                 raise
-            old, self.engine, self.store = self.engine, engine, store
+            self.engine, self.store = engine, store
             if old not in self._leases:
                 _retire(old)
             self._readiness = (float("-inf"), Readiness(False, None))

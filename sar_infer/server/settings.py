@@ -52,6 +52,8 @@ class Settings:
         workers: Batches that run at once.
         max_batch: Pictures that run together at most.
         decoders: Threads that decode pictures ahead of the workers; 0 leaves it to them.
+        decode_memory: Bytes that images may take while they are decoded; None is what the process may have and the
+            model leaves.
         metrics: Serve ``/metrics``.
         pages: Serve ``/ui`` and ``/docs``.
         limits: What a request may cost.
@@ -66,6 +68,7 @@ class Settings:
     workers: int | None = None
     max_batch: int | None = None
     decoders: int | None = None
+    decode_memory: int | None = None
     metrics: bool = True
     pages: bool = True
     limits: Limits = Limits()

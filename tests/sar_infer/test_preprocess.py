@@ -12,6 +12,7 @@ from PIL import Image
 from support.bundles import PREPROCESS
 from support.transform import open_clip_transform
 
+from sar_infer import preprocess
 from sar_infer.preprocess import normalise, to_input
 
 RNG = np.random.default_rng(0)
@@ -130,3 +131,45 @@ def test_one_bit() -> None:
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)
     assert np.asarray(normalise(image)).tolist() == [[[0] * 3, [255] * 3]]
+
+
+def in_mode(mode: str) -> Image.Image:
+    """Noise of 37 x 23 pixels."""
+    if mode in ("I", "I;16", "F"):
+        kind = {"I": np.int32, "I;16": np.uint16, "F": np.float32}[mode]
+        return Image.fromarray(RNG.integers(0, 65536, (23, 37)).astype(kind))
+    image = picture(37, 23)
+    if mode == "P and alpha":
+        image = image.quantize(200)
+        image.info["transparency"] = bytes(range(200))
+        return image
+    if mode == "RGB and alpha":
+        image.info["transparency"] = image.getpixel((3, 3))
+        return image
+    if mode in ("LA", "RGBA"):
+        image.putalpha(picture(37, 23).convert("L"))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P and alpha", "RGB and alpha", "I", "I;16", "F"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_bands_of_rows_change_no_pixel(mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = in_mode(mode)
+    image.getexif()[0x0112] = orientation
+    whole = np.asarray(normalise(image, 99))
+    assert whole.shape == ((23, 37, 3) if orientation == 1 else (37, 23, 3))
+    for pixels in (1, 100, 37 * 22):
+        monkeypatch.setattr(preprocess, "_BAND_PIXELS", pixels)
+        np.testing.assert_array_equal(np.asarray(normalise(image, 99)), whole)
+
+
+def test_exif_data_of_megabytes_is_not_read() -> None:
+    """A single tag of it may become 30 times its size in memory."""
+    image = picture(6, 4)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.info["exif"] = exif.tobytes() + bytes(2**19)
+    assert normalise(image).size == (4, 6)
+    image = picture(6, 4)
+    image.info["exif"] = exif.tobytes() + bytes(2**21)
+    assert normalise(image).size == (6, 4)

@@ -28,8 +28,6 @@ _PLAIN_ROUTES = frozenset({"/v1/classify", "/v1/embeddings", "/v1/zero-shot-imag
 """Whose refusals are told apart in the metrics though they come before any routing."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _LINGER_SECONDS = 2.0
-_MOST_BODIES = 32
-"""Bodies of the largest size that are in memory at once; then no more is taken in."""
 _log = logging.getLogger("sar_infer.server")
 _access = logging.getLogger("sar_infer.access")
 
@@ -133,7 +131,7 @@ class _Frame:
                     service.held_bytes += len(part)
                     if len(body) > limits.body_bytes:
                         raise _too_large(limits.body_bytes)
-                    if service.held_bytes > _MOST_BODIES * limits.body_bytes:
+                    if service.held_bytes > service.most_held:
                         raise service.overloaded()
         except TimeoutError:
             if not allowed.expired():

@@ -20,8 +20,11 @@ from sar_infer.bundle import default_bundle, open_bundle
 from sar_infer.classifier import Classifier
 from sar_infer.decoding import decode_picture
 from sar_infer.errors import ImageError
+from sar_infer.image_price import price
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.batcher import Batcher, Finish
+from sar_infer.server.model.available import decode_memory
+from sar_infer.server.model.batcher import Batcher, Finish, Timed
+from sar_infer.server.model.memory import DecodeMemory, Share
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.sizing import Sizes, measured, workers_and_threads
 from sar_infer.server.settings import Limits, Settings
@@ -31,6 +34,14 @@ T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
 Picture = bytes | npt.NDArray[np.uint8] | Floats | ImageError
 """Encoded bytes; colours (H, W, 3); the encoder's own input (3, size, size), float32; or why there is none of them."""
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The bytes of an image that has the memory to be decoded."""
+
+    data: bytes
+    share: Share
 
 
 @dataclass(frozen=True)
@@ -50,16 +61,20 @@ class Engine:
         sizes: Of pools and batches.
         limits: What a picture may be.
         metrics: Where phases are timed.
+        memory: Each image takes its share of it while it is decoded.
 
     Attributes:
         names: Makes the class sets that pictures are ranked against.
     """
 
-    def __init__(self, classifier: Classifier, sizes: Sizes, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, classifier: Classifier, sizes: Sizes, limits: Limits, metrics: Metrics, memory: DecodeMemory
+    ) -> None:
         self.classifier = classifier
         self.bundle = classifier.bundle
         self.provider = classifier.start(names=True)
         self.sizes = sizes
+        self.memory = memory
         self.names = Names(classifier, limits.classes, metrics)
         self._limits = limits
         self._metrics = metrics
@@ -73,7 +88,8 @@ class Engine:
         Args:
             settings: What to open, and how.
             metrics: Where phases are timed.
-            before: The engine that it will replace; with the same encoder its sizes are taken over.
+            before: The engine that it will replace; its memory for images is taken over, and with the same encoder
+                its sizes.
 
         Raises:
             BundleError: missing, damaged, or it computes otherwise than at export.
@@ -95,7 +111,11 @@ class Engine:
         else:
             encode = functools.partial(classifier.encode, seconds=TRIAL_SECONDS)
             sizes = measured(settings, provider, encode, classifier.self_test.pixels)
-        return cls(classifier, sizes, settings.limits, metrics)
+        if before is None:
+            memory = DecodeMemory(decode_memory(settings), settings.limits.seconds / 2, metrics)
+        else:
+            memory = before.memory
+        return cls(classifier, sizes, settings.limits, metrics, memory)
 
     def close(self) -> None:
         """Give the threads back; requests that still run must have ended."""
@@ -130,18 +150,28 @@ class Engine:
     async def _one(self, picture: Picture, finish: Finish[T]) -> Outcome[T]:
         if isinstance(picture, ImageError):
             return Outcome(None, picture, {})
-        ahead = 0.0
         try:
-            if self._decoders is not None and isinstance(picture, bytes):
-                start = time.perf_counter()
-                picture = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, picture)
-                ahead = time.perf_counter() - start
-            timed = await self._batcher.run(picture, finish)
+            if not isinstance(picture, bytes):
+                return self._answered(await self._batcher.run(picture, finish))
+            start = time.perf_counter()
+            async with self.memory.share(*price(picture, self._limits.formats, self._limits.pixels)) as share:
+                waited = time.perf_counter() - start
+                return await self._encoded(_Encoded(picture, share), finish, waited)
         except ImageError as error:
             return Outcome(None, error, {})
+
+    async def _encoded(self, picture: _Encoded, finish: Finish[T], waited: float) -> Outcome[T]:
+        if self._decoders is None:
+            return self._answered(await self._batcher.run(picture, finish), waited)
+        start = time.perf_counter()
+        pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, picture)
+        ahead = time.perf_counter() - start
+        return self._answered(await self._batcher.run(pixels, finish), waited, ahead)
+
+    def _answered(self, timed: Timed[T], waited: float = 0.0, ahead: float = 0.0) -> Outcome[T]:
         seconds = {
             "decode": ahead + timed.decode,
-            "queue": timed.queue,
+            "queue": waited + timed.queue,
             "infer": timed.infer,
             "score": timed.score,
         }
@@ -150,9 +180,15 @@ class Engine:
         self._metrics.images.inc()
         return Outcome(timed.value, None, seconds)
 
-    def _decode(self, picture: bytes | npt.NDArray[np.uint8] | Floats) -> Floats:
-        if isinstance(picture, np.ndarray) and picture.dtype == np.float32:
+    def _decode(self, picture: _Encoded | npt.NDArray[np.uint8] | Floats) -> Floats:
+        if isinstance(picture, _Encoded):
+            with picture.share.used():
+                return self._prepared(picture.data)
+        if picture.dtype == np.float32:
             return picture.astype(np.float32, copy=False)
+        return self._prepared(picture)
+
+    def _prepared(self, picture: bytes | npt.NDArray[np.generic]) -> Floats:
         spec = self.bundle.manifest.preprocess
         try:
             return decode_picture(picture, spec, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]

@@ -57,14 +57,14 @@ async def model(service: Serving) -> dict[str, Any]:
         "head": None if service.engine.bundle.head is None else len(service.engine.bundle.head.names),
         "provider": service.engine.provider,
         "precision": service.engine.classifier.choice.precision,
-        "sizes": dataclasses.asdict(service.engine.sizes),
+        "sizes": {**dataclasses.asdict(service.engine.sizes), "decode_memory": service.engine.memory.total},
         "writes": service.settings.writable,
         "limits": dataclasses.asdict(service.settings.limits),
         "version": __version__,
     }
 
 
-@router.post("/v1/reload", responses=problems(403, 422))
+@router.post("/v1/reload", responses=problems(403, 422, 429))
 async def reload(service: Keyed) -> dict[str, Any]:
     """Open the bundle's path again, verify and warm it beside the old one, and exchange them; a bad one is refused."""
     try:

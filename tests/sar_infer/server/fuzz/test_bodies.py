@@ -19,7 +19,7 @@ from support.pictures import jpeg
 from support.servers import Local, Server, local_server, serving
 
 from sar_infer.server import run
-from sar_infer.server.http import connection, middleware
+from sar_infer.server.http import connection
 from sar_infer.server.problems import CODES
 from sar_infer.server.settings import Limits, Settings
 
@@ -165,7 +165,7 @@ def _left(server: Local, seconds: float) -> int:
 
 
 def test_bodies_in_memory_are_limited_together(impatient: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "_MOST_BODIES", 3)
+    monkeypatch.setattr(impatient.service, "most_held", 3 * impatient.service.settings.limits.body_bytes)
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             waiting = stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=10))

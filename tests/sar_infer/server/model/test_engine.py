@@ -21,11 +21,17 @@ from sar_infer.precision import Asked
 from sar_infer.probe import MIN_COSINE, probe_picture
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine, Floats
+from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
 
 BOUND = 2e-6
 """Between a picture's unit row alone and in company: the last digits of fp32 sums, whose order a batch may change."""
+
+
+def measures() -> tuple[Metrics, DecodeMemory]:
+    metrics = Metrics()
+    return metrics, DecodeMemory(2**30, 60, metrics)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     decoders: int,
 ) -> None:
     async def go() -> Floats:
-        engine = Engine(mini, Sizes(workers, max_batch, decoders), Limits(), Metrics())
+        engine = Engine(mini, Sizes(workers, max_batch, decoders), Limits(), *measures())
         outcomes = await engine.each([pictures[i] for i in order], lambda row: row[0])
         engine.close()
         return np.array([outcome.value for outcome in outcomes])
@@ -117,7 +123,7 @@ def test_an_error_waits_for_the_other_pictures_of_its_call(bundle_path: Path) ->
     """Else they would run on uncounted, in an engine that may be closed by then."""
 
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(2, 1, 0), Limits(), Metrics())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(2, 1, 0), Limits(), *measures())
         size = engine.bundle.manifest.preprocess.size
         ended = []
 
@@ -143,7 +149,7 @@ def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:
     gc.collect()
     gc.disable()
     try:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), Metrics())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), *measures())
         classifier = weakref.ref(engine.classifier)
         engine.close()
         del engine

@@ -1,0 +1,160 @@
+"""Images that need much memory, sent to a server that has little: never two at once, and all are answered."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+from support.giants import GIANTS
+from support.pictures import jpeg
+from support.servers import Local, local_server, serving
+
+from sar_infer.server.model import engine
+from sar_infer.server.settings import Limits, Settings
+
+MIB = 2**20
+IMAGE = {"Content-Type": "image/jpeg"}
+
+
+class Decoding:
+    """How many giants are decoded now, and at most so far; small images are counted apart."""
+
+    def __init__(self, decode: Callable[..., Any]) -> None:
+        self.seconds = 0.2
+        self.giants = self.most = self.small_beside = 0
+        self._decode = decode
+        self._lock = threading.Lock()
+
+    def __call__(self, data: bytes, *rest: Any) -> Any:
+        giant = data[:4] == b"RIFF"
+        with self._lock:
+            self.giants += giant
+            self.most = max(self.most, self.giants)
+            self.small_beside += not giant and self.giants > 0
+        try:
+            if giant:
+                time.sleep(self.seconds)
+            return self._decode(data, *rest)
+        finally:
+            with self._lock:
+                self.giants -= giant
+
+
+@pytest.fixture
+def decoding(monkeypatch: pytest.MonkeyPatch) -> Decoding:
+    seen = Decoding(engine.decode_picture)
+    monkeypatch.setattr(engine, "decode_picture", seen)
+    return seen
+
+
+@pytest.fixture
+def server(decoding: Decoding) -> Iterator[Local]:
+    settings = Settings(device="cpu", threads=1, workers=4, decode_memory=160 * MIB, limits=Limits(queue=100))
+    with local_server(settings) as local:
+        yield local
+
+
+def giant() -> bytes:
+    """A WebP of 77 MiB when it is decoded, priced at 91: two of them are more than there is."""
+    return GIANTS["WebP lossless and alpha"]((2300, 2200))
+
+
+def calls(url: str) -> list[Callable[[bytes], httpx2.Response]]:
+    """Every way in which an image can come."""
+
+    def text(data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+    def binary(data: bytes) -> httpx2.Response:
+        part = len(data).to_bytes(4, "little") + data
+        tensor = {"name": "IMAGE", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(part)}}
+        head = json.dumps({"inputs": [tensor]}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        return httpx2.post(f"{url}/v2/models/sar-clip/infer", content=head + part, headers=headers, timeout=60)
+
+    def post(path: str, **given: Any) -> httpx2.Response:
+        return httpx2.post(url + path, timeout=60, **given)
+
+    return [
+        lambda data: post("/v1/classify", content=data, headers=IMAGE),
+        lambda data: post("/v1/classify", files=[("image", data)] * 2),
+        lambda data: post("/v1/classify", json={"images": [text(data)]}),
+        lambda data: post("/v1/embeddings", json={"input": [text(data)], "modality": "image"}),
+        lambda data: post(
+            "/v1/zero-shot-image-classification", json={"inputs": text(data), "parameters": {"candidate_labels": ["a"]}}
+        ),
+        lambda data: post(
+            "/v2/models/sar-clip/infer",
+            json={"inputs": [{"name": "IMAGE", "shape": [1], "datatype": "BYTES", "data": [text(data)]}]},
+        ),
+        binary,
+    ]
+
+
+def test_giants_are_decoded_one_at_a_time_whichever_way_they_come(server: Local, decoding: Decoding) -> None:
+    data = giant()
+    ways = calls(server.url)
+    with ThreadPoolExecutor(len(ways)) as pool:
+        sent = [pool.submit(way, data) for way in ways]
+        small = httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=IMAGE, timeout=60)
+        answers = [one.result() for one in sent]
+    assert [answer.status_code for answer in answers] == [200] * len(ways), [answer.text for answer in answers]
+    assert small.status_code == 200
+    assert decoding.most == 1
+    assert server.metric("sar_decode_memory_held_bytes") == server.metric("sar_decode_memory_waiting") == 0
+    assert server.metric("sar_decode_memory_bytes") == 160 * MIB
+
+
+def test_small_images_pass_while_giants_wait(server: Local, decoding: Decoding) -> None:
+    data = giant()
+    with ThreadPoolExecutor(6) as pool:
+        way = calls(server.url)[0]
+        sent = [pool.submit(way, data) for _ in range(6)]
+        end = time.monotonic() + 30
+        while server.metric("sar_decode_memory_waiting") < 2:
+            assert time.monotonic() < end, "nobody waits"
+            time.sleep(0.005)
+        for _ in range(3):
+            assert way(jpeg()).status_code == 200
+        assert decoding.small_beside
+        assert [one.result().status_code for one in sent] == [200] * 6
+    assert decoding.most == 1
+
+
+def test_memory_is_taken_until_decoding_ends_though_its_request_was_told_504(decoding: Decoding) -> None:
+    decoding.seconds = 4
+    settings = Settings(device="cpu", threads=1, workers=4, decode_memory=160 * MIB, limits=Limits(seconds=1))
+    with local_server(settings) as local:
+        statuses = [
+            httpx2.post(f"{local.url}/v1/classify", content=content, headers=IMAGE, timeout=60)
+            for content in (giant(), giant(), jpeg())
+        ]
+        assert [(one.status_code, one.headers.get("retry-after")) for one in statuses] == [
+            (504, None),
+            (429, "1"),
+            (200, None),
+        ]
+        assert local.metric("sar_decode_memory_held_bytes") > 77 * MIB
+        while local.metric("sar_decode_memory_held_bytes"):
+            time.sleep(0.01)
+    assert decoding.most == 1
+
+
+def test_the_option_and_what_it_says() -> None:
+    with serving("--decode-memory", "100") as server:
+        assert "100 MiB for decoding" in server.logged("Serving")[0]
+        assert httpx2.get(f"{server.url}/v1/model").json()["sizes"]["decode_memory"] == 100 * MIB
+        answer = httpx2.post(f"{server.url}/v1/classify", content=giant(), headers=IMAGE)
+        assert answer.status_code == 200
+        larger = httpx2.post(
+            f"{server.url}/v1/classify", content=GIANTS["WebP lossless"]((3000, 2900)), headers=IMAGE, timeout=60
+        )
+    assert (larger.status_code, larger.json()["code"]) == (413, "image-too-large")
+    assert "takes 133 MiB, more than the 88 MiB" in larger.json()["detail"]
