@@ -142,6 +142,8 @@ def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
         for piece in FORMATS[form](counted()):
             with printing():
                 click.echo(piece, nl=False)
+    if failed and form != "text":  # where people read, each stands among the answers
+        click.echo(f"{failed:,} of {count:,} images could not be read; each says why in its error", err=True)
     return failed
 
 
