@@ -318,9 +318,31 @@ def test_an_output_that_is_worked_on(tmp_path: Path) -> None:
             refused("another process is changing it", "p", "--out", place, "--shard", "1/2")
 
 
+@pytest.mark.parametrize("out", ["out", "a.jsonl"])
+def test_an_output_has_one_run_whatever_its_temporary_folder_is(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(Path("p"), 2)
+    with held(out, "1/1"):
+        monkeypatch.setenv("TMPDIR", str(Path("p").absolute()))
+        done = subprocess.run([*COMMAND, "p", "--out", out], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(rf"Error: {out}: another process is changing it; .*\n", done.stderr)
+    assert listing(Path()) == ["p"]
+
+
+def test_a_lock_that_is_a_link_is_not_followed() -> None:
+    write_pictures(Path("p"), 1)
+    Path("victim").write_text("precious")
+    Path("out").mkdir()
+    for out, lock in (("out", Path("out/.run.lock")), ("a.jsonl", Path(".a.jsonl.lock"))):
+        lock.symlink_to(Path("victim").absolute())
+        refused(r"lock: this lock cannot be taken \(it is a link\)", "p", "--out", out)
+    assert Path("victim").read_text() == "precious"
+
+
 def held(out: str, shard: str) -> contextlib.AbstractContextManager[None]:
-    store = open_store(out)
-    return alone(Job({}, store, Shard.parse(shard), ".parquet"), out, whole=False)
+    """As a run of one shard holds its output."""
+    file = Path(out) if out.endswith(".jsonl") else None
+    return alone(Job({}, open_store(out), Shard.parse(shard), ".parquet"), out, file)
 
 
 def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
