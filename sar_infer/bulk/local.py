@@ -1,9 +1,10 @@
 """All cores of this machine: one process each, fed with batches by this one, which writes the parts.
 
 A process decodes, encodes and ranks in one thread. A piece is cut into batches, so that one large shard keeps all of
-them busy; batches come back in order and a bounded number is on the way. If a process dies, a picture that crashes its
-decoder say, what was on the way is tried again in one process alone, in halves, until the culprit is found and set
-aside.
+them busy; batches come back in order and a bounded number is on the way. If a process dies, of an image that crashes
+its decoder say, what was on the way is tried again in one process alone, in halves, until the culprit is found and set
+aside. A process that takes too long to decode one image is ended (``signals.deadline``), and what was on the way is
+tried again one by one, since every further try with the culprit takes as long.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sar_infer.bulk.items import Flaw, Item, Piece
 from sar_infer.bulk.outputs.rows import Form, Packed
 from sar_infer.bulk.places import one_line
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.signals import waiting
+from sar_infer.bulk.signals import ended_by_deadline, waiting
 from sar_infer.bulk.work import Work, batches
 from sar_infer.bulk.worker import answer, begin, ready
 from sar_infer.errors import DeviceError, SarInferError
@@ -73,7 +74,7 @@ class _Pool:
     def __init__(self, recipe: Recipe, form: Form, workers: int) -> None:
         self._recipe, self._form, self._workers = recipe, form, workers
         self._pool = self._opened(workers)
-        self._lone: ProcessPoolExecutor | None = None
+        self._lone: _Processes | None = None
 
     def __enter__(self) -> _Pool:
         return self
@@ -98,8 +99,8 @@ class _Pool:
             answers = task.result()
         except SarInferError:
             raise
-        except Exception:  # a process died, or raised what nobody has thought of
-            yield from ((piece, answers) for answers in self._alone(batch))
+        except Exception as error:  # a process died, or raised what nobody has thought of
+            yield from ((piece, answers) for answers in self._again(batch, error))
         else:
             self._close_lone()
             yield piece, answers
@@ -112,8 +113,14 @@ class _Pool:
             self._pool = self._opened(self._workers)
             return _Task(self._pool, answer, batch)
 
+    def _again(self, batch: Batch, error: Exception) -> Iterator[Answers]:
+        """Answers of a batch of which ``error`` came: of all inputs but those that kill a process again."""
+        size = 1 if isinstance(error, _TimedOut) else len(batch)
+        for start in range(0, len(batch), size or 1):
+            yield from self._alone(batch[start : start + size])
+
     def _alone(self, batch: Batch) -> Iterator[Answers]:
-        """Answers of a batch that was on the way when a process died: of all inputs but those that kill one again."""
+        """Answers of a batch in one process alone, in smaller ones if that dies too."""
         try:
             found = [self._in_lone(batch)]
         except SarInferError:
@@ -121,21 +128,28 @@ class _Pool:
         except Exception as error:
             half = len(batch) // 2
             if half:
-                yield from self._alone(batch[:half])
-                yield from self._alone(batch[half:])
+                yield from self._again(batch[:half], error)
+                yield from self._again(batch[half:], error)
                 return
             found = [self._without(item, error) for item in batch]
         yield from found
 
     def _without(self, item: Item, error: Exception) -> Answers:
-        died = isinstance(error, BrokenProcessPool)
-        reason = "died: memory, or its decoder" if died else f"failed: {one_line(error)}"
         try:
-            return self._in_lone((Item(item.key, Flaw("crash", f"the process that read it {reason}")),))
+            return self._in_lone((Item(item.key, self._flaw(error)),))
         except SarInferError:
             raise
         except Exception as again:
             raise DeviceError(f"a worker fails, whatever it is given: {one_line(again)}") from None
+
+    def _flaw(self, error: Exception) -> Flaw:
+        if isinstance(error, _TimedOut):
+            return Flaw("timeout", f"took more than {self._recipe.image_timeout:g} s to decode (--image-timeout)")
+        died = isinstance(error, BrokenProcessPool)
+        return Flaw(
+            "crash",
+            f"the process that read it {'died: memory, or its decoder' if died else f'failed: {one_line(error)}'}",
+        )
 
     def _in_lone(self, batch: Batch) -> Answers:
         """In one process beside the others, which is kept as long as it lives and there is something for it."""
@@ -152,9 +166,9 @@ class _Pool:
             self._lone.shutdown(wait=False, cancel_futures=True)
             self._lone = None
 
-    def _opened(self, workers: int) -> ProcessPoolExecutor:
+    def _opened(self, workers: int) -> _Processes:
         """All processes at once: Python 3.11 trips over a pool that breaks while another process is started for it."""
-        pool = ProcessPoolExecutor(workers, _Context(), begin, (self._recipe, self._form))
+        pool = _Processes(workers, self._recipe, self._form)
         try:
             for started in [_Task(pool, ready) for _ in range(workers)]:
                 started.result()
@@ -167,18 +181,39 @@ class _Pool:
         return pool
 
 
+class _TimedOut(BrokenProcessPool):
+    """A process was ended because it took too long to decode one image."""
+
+
+class _Processes(ProcessPoolExecutor):
+    """A pool that remembers its processes when it has broken."""
+
+    def __init__(self, workers: int, recipe: Recipe, form: Form) -> None:
+        self._context = _Context()
+        super().__init__(workers, self._context, begin, (recipe, form))
+
+    def timed_out(self) -> bool:
+        """Return whether a pool that has broken did so for an image that took too long."""
+        self.shutdown(wait=True)  # until then an exit code may be on its way
+        return any(ended_by_deadline(process.exitcode) for process in self._context.started)
+
+
 class _Context(SpawnContext):
     """Python 3.11 may lose sight of a process whose pool breaks; a daemon does not keep this one from ending."""
 
-    @staticmethod
-    def Process(*given: Any, **named: Any) -> SpawnProcess:  # type: ignore[override] # noqa: N802 - a class there
-        return SpawnProcess(*given, **named, daemon=True)
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *given: Any, **named: Any) -> SpawnProcess:  # type: ignore[override] # noqa: N802 - a class there
+        self.started.append(SpawnProcess(*given, **named, daemon=True))
+        return self.started[-1]
 
 
 class _Task(Generic[Value]):
     """Work for a pool. Processes that it starts never hear of Ctrl-C, not even while Python starts in them."""
 
-    def __init__(self, pool: ProcessPoolExecutor, task: Callable[..., Value], *given: object) -> None:
+    def __init__(self, pool: _Processes, task: Callable[..., Value], *given: object) -> None:
         self._pool = pool
         with waiting(signal.SIGINT):
             self._future = pool.submit(task, *given)
@@ -187,11 +222,16 @@ class _Task(Generic[Value]):
         """What comes of it; Python 3.11 may forget a task that comes while its pool breaks.
 
         Raises:
-            RuntimeError: the pool has broken, or is closed.
+            RuntimeError: the pool has broken (``_TimedOut`` if for an image that took too long), or is closed.
         """
-        while not wait([self._future], _PATIENCE).done:
-            _Task(self._pool, ready)
-        return self._future.result()
+        try:
+            while not wait([self._future], _PATIENCE).done:
+                _Task(self._pool, ready)
+            return self._future.result()
+        except BrokenProcessPool:
+            if self._pool.timed_out():
+                raise _TimedOut("an image took too long") from None
+            raise
 
 
 def _size(batch: Batch) -> int:

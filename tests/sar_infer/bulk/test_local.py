@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support import hanging
 from support.many import picture, read_rows
 
 from sar_infer.bulk import local
@@ -62,13 +63,16 @@ class Pieces:
         return (Piece(number, Given(number)) for number in range(len(INPUTS)))
 
 
-def run(tmp_path: Path, bundle: Path, *units: list[Item], workers: int = 2, batch_size: int = 4) -> list[list[dict]]:
+def run(
+    tmp_path: Path, bundle: Path, *units: list[Item], workers: int = 2, batch_size: int = 4, image_timeout: float = 60
+) -> list[list[dict]]:
     """The rows of each part."""
     INPUTS[:] = units
     work = Pieces(Job({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
     progress = Progress()
     form = JsonLines()
-    written = run_local(work, Recipe(str(bundle)), form, workers, batch_size, progress)  # type: ignore[arg-type]
+    recipe = Recipe(str(bundle), image_timeout=image_timeout)
+    written = run_local(work, recipe, form, workers, batch_size, progress)  # type: ignore[arg-type]
     assert sorted(written.values()) == sorted(path.name for path in (tmp_path / "out").glob("part-*"))
     parts = [read_rows(path) for path in sorted((tmp_path / "out").glob("part-*"))]
     assert (progress.pieces, progress.inputs) == (len(units), sum(map(len, parts)))
@@ -117,6 +121,38 @@ def test_one_that_kills_does_not_cost_a_process_for_every_batch(
     assert [row["key"] for row in part if row["error"]] == ["bomb"]
     assert opened.count(3) == 2  # all of them once, and once again
     assert opened.count(1) <= 4 + 3  # the batch, its half, the bomb, the rest; again after each answer that had come
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_hangs_is_ended_and_set_aside(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(local, "begin", hanging.begin)
+    inputs = [*good(*range(9)), Item("hangs", hanging.HANGS), *good(9, 10), Item("bomb", Bomb()), *good(*range(11, 24))]
+    (part,) = run(tmp_path, bundle_path, inputs, workers=workers, image_timeout=2)
+    assert [row["key"] for row in part] == [item.key for item in inputs]
+    assert {row["key"]: (row["error_kind"], row["error"]) for row in part if row["error"]} == {
+        "hangs": ("timeout", "took more than 2 s to decode (--image-timeout)"),
+        "bomb": ("crash", "the process that read it died: memory, or its decoder"),
+    }
+    (alone,) = run(tmp_path / "alone", bundle_path, good(*range(24)))
+    assert [row["label"] for row in part if not row["error"]] == [row["label"] for row in alone]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
+def test_what_hangs_is_tried_twice_and_no_more(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With whatever was on the way beside it; each further try would take as long as the limit."""
+    ended = []
+    real = local._Processes.timed_out
+    monkeypatch.setattr(local._Processes, "timed_out", lambda pool: ended.append(pool) or real(pool))
+    monkeypatch.setattr(local, "begin", hanging.begin)
+    inputs = [*good(*range(5)), Item("hangs", hanging.HANGS), *good(*range(5, 16))]
+    (part,) = run(tmp_path, bundle_path, inputs, workers=1, batch_size=8, image_timeout=2)
+    assert [row["key"] for row in part if row["error"]] == ["hangs"]
+    assert len(set(ended)) == 2
 
 
 def test_what_a_process_does_not_survive_for_other_reasons_is_set_aside(tmp_path: Path, bundle_path: Path) -> None:

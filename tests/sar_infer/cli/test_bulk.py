@@ -19,6 +19,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
+from support import hanging
 from support.folders import listing
 from support.many import picture, read_rows, write_parquet, write_pictures, write_tar
 
@@ -350,6 +351,21 @@ def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.Mo
     monkeypatch.setattr("sar_infer.bulk.local.begin", os._exit)
     for out in ("out", "a.jsonl"):
         refused("no worker can start", "p", "--out", out)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
+def test_an_image_that_hangs_has_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sar_infer.bulk.local.begin", hanging.begin)
+    write_tar(Path("s.tar"), {"a.png": picture(1), "hangs.png": hanging.HANGS, "b.png": picture(2)})
+    result = run("s.tar", "--out", "out", "--image-timeout", "1")
+    assert result.exit_code == 1
+    assert "; 1 set aside, see out/_rejected.jsonl" in result.stderr
+    first, second, third = read_rows(Path("out"))
+    assert (second["key"], second["error_kind"]) == ("s.tar/hangs.png", "timeout")
+    assert second["error"] == "took more than 1 s to decode (--image-timeout)"
+    assert first["label"] and third["label"]
+    again = run("s.tar", "--out", "out", "--image-timeout", "2", "--resume")  # no answer depends on it
+    assert (again.exit_code, len(read_rows(Path("out")))) == (1, 3)
 
 
 def test_a_run_without_any_input_is_no_success() -> None:
