@@ -32,6 +32,11 @@ class Item:
     key: str
     source: str | bytes | Flaw
 
+    @property
+    def held(self) -> int:
+        """Bytes of an image that is held here."""
+        return len(self.source) if isinstance(self.source, bytes) else 0
+
 
 class Unit(Protocol):
     """The inputs of one piece; a frozen dataclass of plain values, which say all there is to know of them."""

@@ -235,4 +235,4 @@ class _Task(Generic[Value]):
 
 
 def _size(batch: Batch) -> int:
-    return sum(len(item.source) for item in batch if isinstance(item.source, bytes))
+    return sum(item.held for item in batch)
