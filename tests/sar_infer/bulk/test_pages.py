@@ -49,7 +49,7 @@ def with_groups_twice(path: Path) -> Path:
     return path
 
 
-# ------------------------------------------------------------------------------------------------ rows that are too many
+# -------------------------------------------------------------------------------------------- rows that are too many
 @pytest.mark.parametrize("kind", ["dictionary", "bytes", "struct"])
 def test_one_value_a_thousand_times_ends_with_a_row(tmp_path: Path, kind: str) -> None:
     column = repeated(bytes(20 * MIB), 1000)

@@ -10,11 +10,13 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
@@ -348,14 +350,14 @@ def held(out: str, shard: str) -> contextlib.AbstractContextManager[None]:
 
 def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(Path("p"), 1)
-    monkeypatch.setattr("sar_infer.bulk.local.begin", os._exit)
+    monkeypatch.setattr("sar_infer.bulk.processes.begin", os._exit)
     for out in ("out", "a.jsonl"):
         refused("no worker can start", "p", "--out", out)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
 def test_an_image_that_hangs_has_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.bulk.local.begin", hanging.begin)
+    monkeypatch.setattr("sar_infer.bulk.processes.begin", hanging.begin)
     write_tar(Path("s.tar"), {"a.png": picture(1), "hangs.png": hanging.HANGS, "b.png": picture(2)})
     result = run("s.tar", "--out", "out", "--image-timeout", "1")
     assert result.exit_code == 1
@@ -366,6 +368,21 @@ def test_an_image_that_hangs_has_its_row(monkeypatch: pytest.MonkeyPatch) -> Non
     assert first["label"] and third["label"]
     again = run("s.tar", "--out", "out", "--image-timeout", "2", "--resume")  # no answer depends on it
     assert (again.exit_code, len(read_rows(Path("out")))) == (1, 3)
+
+
+def test_containers_that_become_far_more_do_not_hold_the_others_up() -> None:
+    values = pyarrow.array([bytes(90 * 2**20)], pyarrow.binary())
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 3000, pyarrow.int32()), values)
+    pyarrow.parquet.write_table(pyarrow.table({"image": column}), "bomb.parquet", compression="zstd")
+    member = tarfile.TarInfo("loop.png")
+    member.size = -512
+    Path("bomb.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    write_tar(Path("s.tar"), {"a.png": picture(1)})
+    write_parquet(Path("t.parquet"), {"image": [picture(2)]})
+    assert run("bomb.parquet", "bomb.tar", "s.tar", "t.parquet", "--out", "a.jsonl").exit_code == 1
+    rows = read_rows(Path("a.jsonl"))
+    assert [row["key"] for row in rows] == ["bomb.parquet", "bomb.tar", "s.tar/a.png", "t.parquet#0"]
+    assert [row["error_kind"] for row in rows] == ["source", "source", None, None]
 
 
 def test_a_run_without_any_input_is_no_success() -> None:
@@ -396,7 +413,7 @@ def test_the_mark_of_success_goes_while_work_is_left(monkeypatch: pytest.MonkeyP
     assert run("p", "--out", "out", "--piece-size", "2").exit_code == 0
     write_pictures(Path("p"), 4)
     with monkeypatch.context() as patched:
-        patched.setattr("sar_infer.bulk.local._Pool.in_order", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("sar_infer.bulk.processes.Pool.in_order", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run("p", "--out", "out", "--piece-size", "2", "--resume").exit_code == 130
     assert not Path("out/_SUCCESS.json").exists()
     assert run("p", "--out", "out", "--piece-size", "2", "--resume").exit_code == 0

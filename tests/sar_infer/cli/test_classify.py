@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,32 @@ def test_images_that_cannot_be_read_are_counted_for_whoever_reads_only_the_end(f
         "2 of 4 images could not be read; each says why in its error",
     )
     assert run("photos", "--format", form).stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+def test_ctrl_c_ends_a_decoder_that_hangs(folder: Path) -> None:
+    """In a thread, in C, without letting go of Python's lock."""
+    program = """
+import ctypes
+from sar_infer import decoding
+from sar_infer.cli.classify import main
+
+def hangs(*_):
+    print("hangs", flush=True)
+    ctypes.PyDLL(None).pause()
+
+decoding.decode_picture = hangs
+main()
+"""
+    command = [sys.executable, "-c", program, "photos", "--format", "jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "hangs\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == -signal.SIGINT
+        finally:
+            process.kill()
 
 
 def test_standard_input(folder: Path) -> None:
