@@ -9,13 +9,21 @@ import os
 import re
 import secrets
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sar_infer.errors import WriteError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 Content = bytes | bytearray | memoryview
+_LONGEST_NAME = 200
+"""Bytes of a name that leaves room for what a lock adds to it."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+"""Of a file system without locks."""
 
 
 def write_file(path: Path, content: Content) -> None:
@@ -72,7 +80,12 @@ def sync_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
-    """Keep other processes of this machine and user from a place; the lock ends with the process, however that ends.
+    """Keep every other process from a place; the lock ends with the process, however that ends.
+
+    The lock is the hidden sibling ``.NAME.lock``, so that users, containers and machines that share the folder share
+    it. It is removed at the end, and so is its folder if it was made for it and nothing else came into it. Nobody is
+    kept out where the system or the file system has no locks (Windows, some network file systems), nor where the folder
+    cannot be written, since then nobody can change the place.
 
     Args:
         place: Of whatever kind; it need not exist.
@@ -80,76 +93,108 @@ def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process has it.
+        WriteError: a link, a folder or something else has the lock's name, or it cannot be made.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes at one place are not kept apart there
+    if fcntl is None:
         yield
         return
-    name = hashlib.sha256(os.fsencode(place.absolute())).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"sar-clip-{os.getuid()}-{name}.lock").open("a") as handle:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    name = os.fsencode(place.name)
+    short = place.name if len(name) <= _LONGEST_NAME else hashlib.sha256(name).hexdigest()[:16]
+    lock = place.with_name(f".{short}.lock")
+    missing = [folder for folder in lock.parents if not folder.exists()]
+    handle = _taken(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    try:
         yield
+    finally:
+        if handle is not None:
+            _release(lock, handle)
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 @contextlib.contextmanager
 def owned(path: Path) -> Iterator[None]:
     """Keep every other process from a file, and clear what writes of it left behind when they were cut off.
 
-    The lock is its hidden sibling ``.NAME.lock``, so that containers and users who share the folder share it; where
-    none can be made, it is ``locked``. Everyone who writes the file must own it.
+    Everyone who writes the file must own it. See ``locked``.
 
     Raises:
-        WriteError: another process is changing it.
+        WriteError: another process is changing it, or the lock cannot be made.
     """
     real = Path(os.path.realpath(path))
     with contextlib.ExitStack() as stack:
         try:
-            lock = _sibling(real)
-            stack.enter_context(locked(real) if lock is None else lock)
+            stack.enter_context(locked(real))
         except BlockingIOError:
             raise WriteError(f"{path}: another process is changing it; try again when it is done") from None
         _clear_cut_off(real)
         yield
 
 
-def _sibling(path: Path) -> contextlib.AbstractContextManager[object] | None:
-    """The lock beside a file, held until it is left, then removed; None where there can be none.
+def _taken(lock: Path, operation: int) -> int | None:
+    """Return the handle that holds a lock; None where there is none to be had and none is needed.
 
     Raises:
         BlockingIOError: another process has it.
+        WriteError: it cannot be made.
     """
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    lock = path.with_name(f".{path.name}.lock")
     while True:
+        handle = None
         try:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.lexists(lock) and os.path.samestat(os.fstat(handle), lock.stat())
+            handle = _opened(lock)
+            if handle is None:
+                return None
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EEXIST, "something else has its name")
+            fcntl.flock(handle, operation | fcntl.LOCK_NB)
+            if _is_at(lock, handle):
+                return handle
         except OSError as error:
-            os.close(handle)
+            if handle is not None:
+                os.close(handle)
             if isinstance(error, BlockingIOError):
                 raise
+            if handle is not None and error.errno in _NO_LOCKS:
+                return None
+            reason = "it is a link" if lock.is_symlink() else error.strerror
+            raise WriteError(f"{lock}: this lock cannot be taken ({reason}); remove what is there") from None
+        os.close(handle)  # its last holder removed it meanwhile
+
+
+def _opened(lock: Path) -> int | None:
+    """Return a handle of the file, which is made where it is missing; None where the folder cannot be written."""
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(lock, os.O_RDWR | os.O_CREAT | flags, 0o666)
+        except FileNotFoundError:  # another process has just removed the folder that was made for it
+            continue
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+        try:
+            return os.open(lock, os.O_RDONLY | flags)  # another user's
+        except FileNotFoundError:
             return None
-        if mine:  # else its last holder removed it meanwhile
-            return _held(lock, handle)
-        os.close(handle)
 
 
-@contextlib.contextmanager
-def _held(lock: Path, handle: int) -> Iterator[None]:
+def _is_at(lock: Path, handle: int) -> bool:
+    """Return whether an open file is still the one of this name."""
     try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(handle), os.lstat(lock))
+    except FileNotFoundError:
+        return False
+
+
+def _release(lock: Path, handle: int) -> None:
+    """Give a lock back; the last one who holds it removes it."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(lock, handle):
             lock.unlink()
-        os.close(handle)
+    os.close(handle)
 
 
 def _clear_cut_off(path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Form, Packed, answered, flawed
 from sar_infer.bulk.places import filesystem, is_url, one_line, patiently
+from sar_infer.bulk.signals import deadline
 from sar_infer.classifier import Classifier
 from sar_infer.decoding import decode_picture
 from sar_infer.errors import BundleError, DeviceError, ImageError, InputError
@@ -26,6 +27,8 @@ from sar_infer.strict_json import canonical_digest
 
 _TRANSFERS = 16
 """Objects that one worker fetches from storage at a time."""
+IMAGE_TIMEOUT = 60
+"""Seconds for decoding one image; the slowest that is accepted takes a few."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Recipe:
         device: Where to encode.
         threads: Of the encoder.
         precision: ``fp32``, or smaller graphs of the bundle.
+        image_timeout: Seconds after which a process that is still decoding one image is ended.
     """
 
     bundle: str | None = None
@@ -55,6 +59,7 @@ class Recipe:
     device: Device = "auto"
     threads: int | None = 1
     precision: Asked = "fp32"
+    image_timeout: float = IMAGE_TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Answerer:
         }
 
     def answer(self, items: Sequence[Item], form: Form) -> Answers:
-        """The rows of some inputs.
+        """Return the rows of some inputs. An image that takes too long to decode ends this process.
 
         Raises:
             DeviceError: the encoder failed, for lack of memory perhaps.
@@ -130,7 +135,8 @@ class Answerer:
         if isinstance(content, Flaw):
             return content
         try:
-            return decode_picture(content, self._manifest.preprocess)
+            with deadline(self.recipe.image_timeout):
+                return decode_picture(content, self._manifest.preprocess)
         except ImageError as error:
             return Flaw(error.kind, str(error))
         except MemoryError:

@@ -12,8 +12,9 @@ from sar_infer.strict_json import canonical_digest
 
 MOST_BYTES = 100 * 2**20
 """Of an encoded image; what is larger is set aside unread."""
-FlawKind = Literal["format", "size", "unreadable", "source", "crash"]
-"""Those of ``ImageError``; ``source`` = what holds the images is damaged or gone; ``crash`` = a process died of it."""
+FlawKind = Literal["format", "size", "unreadable", "source", "crash", "timeout"]
+"""Those of ``ImageError``; ``source`` = what holds the images is damaged or gone; ``crash`` = a process died of it;
+``timeout`` = a process was ended because of it."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Item:
 
     key: str
     source: str | bytes | Flaw
+
+    @property
+    def held(self) -> int:
+        """Bytes of an image that is held here."""
+        return len(self.source) if isinstance(self.source, bytes) else 0
 
 
 class Unit(Protocol):

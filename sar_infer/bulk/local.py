@@ -1,40 +1,19 @@
 """All cores of this machine: one process each, fed with batches by this one, which writes the parts.
 
-A process decodes, encodes and ranks in one thread. A piece is cut into batches, so that one large shard keeps all of
-them busy; batches come back in order and a bounded number is on the way. If a process dies, a picture that crashes its
-decoder say, what was on the way is tried again in one process alone, in halves, until the culprit is found and set
-aside.
+A piece is cut into batches, so that one large shard keeps all of them busy.
 """
 
 from __future__ import annotations
 
 import itertools
-import signal
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Iterator
 
 from sar_infer.bulk.answers import Answers, Recipe
-from sar_infer.bulk.items import Flaw, Item, Piece
+from sar_infer.bulk.items import Piece
 from sar_infer.bulk.outputs.rows import Form, Packed
-from sar_infer.bulk.places import one_line
+from sar_infer.bulk.processes import Pool
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.signals import waiting
 from sar_infer.bulk.work import Work, batches
-from sar_infer.bulk.worker import answer, begin, ready
-from sar_infer.errors import DeviceError, SarInferError
-
-Value = TypeVar("Value")
-Batch = tuple[Item, ...]
-_AHEAD = 4
-"""Batches on the way for each process."""
-_AHEAD_BYTES = 256 * 2**20
-"""Of images that this process has read for them."""
-_PATIENCE = 5.0
-"""Seconds without an answer after which a pool is asked whether it is still there."""
 
 
 def run_local(
@@ -46,7 +25,7 @@ def run_local(
         SarInferError: a worker cannot start, the encoder fails, or a part cannot be written.
     """
     written: dict[int, str] = {}
-    with _Pool(recipe, form, workers) as pool:
+    with Pool(recipe, form, workers) as pool:
         left = work.left(progress.warn)
         cut = ((piece, batch) for piece in left for batch in batches(piece, batch_size, progress.pass_over))
         for piece, group in itertools.groupby(pool.in_order(cut), key=lambda pair: pair[0]):
@@ -61,138 +40,3 @@ def _packed(answered: Iterable[tuple[Piece, Answers]], progress: Progress) -> It
     for _, answers in answered:
         progress.count(answers.inputs, answers.rejected)
         yield answers.packed
-
-
-class _Pool:
-    """Processes that answer batches.
-
-    Raises:
-        SarInferError: none of them can start.
-    """
-
-    def __init__(self, recipe: Recipe, form: Form, workers: int) -> None:
-        self._recipe, self._form, self._workers = recipe, form, workers
-        self._pool = self._opened(workers)
-        self._lone: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> _Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close_lone()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def in_order(self, work: Iterable[tuple[Piece, Batch]]) -> Iterator[tuple[Piece, Answers]]:
-        """Answers of every batch, in order, a bounded number ahead; more than one where a batch had to be divided."""
-        waiting: deque[tuple[Piece, Batch, _Task[Answers]]] = deque()
-        for piece, batch in work:
-            waiting.append((piece, batch, self._submit(batch)))
-            while len(waiting) >= _AHEAD * self._workers or sum(_size(item[1]) for item in waiting) > _AHEAD_BYTES:
-                yield from self._first(waiting)
-        while waiting:
-            yield from self._first(waiting)
-
-    def _first(self, waiting: deque[tuple[Piece, Batch, _Task[Answers]]]) -> Iterator[tuple[Piece, Answers]]:
-        piece, batch, task = waiting.popleft()
-        try:
-            answers = task.result()
-        except SarInferError:
-            raise
-        except Exception:  # a process died, or raised what nobody has thought of
-            yield from ((piece, answers) for answers in self._alone(batch))
-        else:
-            self._close_lone()
-            yield piece, answers
-
-    def _submit(self, batch: Batch) -> _Task[Answers]:
-        try:
-            return _Task(self._pool, answer, batch)
-        except (BrokenProcessPool, OSError):  # the latter where one more process was about to start
-            self._pool.shutdown(wait=False)
-            self._pool = self._opened(self._workers)
-            return _Task(self._pool, answer, batch)
-
-    def _alone(self, batch: Batch) -> Iterator[Answers]:
-        """Answers of a batch that was on the way when a process died: of all inputs but those that kill one again."""
-        try:
-            found = [self._in_lone(batch)]
-        except SarInferError:
-            raise
-        except Exception as error:
-            half = len(batch) // 2
-            if half:
-                yield from self._alone(batch[:half])
-                yield from self._alone(batch[half:])
-                return
-            found = [self._without(item, error) for item in batch]
-        yield from found
-
-    def _without(self, item: Item, error: Exception) -> Answers:
-        died = isinstance(error, BrokenProcessPool)
-        reason = "died: memory, or its decoder" if died else f"failed: {one_line(error)}"
-        try:
-            return self._in_lone((Item(item.key, Flaw("crash", f"the process that read it {reason}")),))
-        except SarInferError:
-            raise
-        except Exception as again:
-            raise DeviceError(f"a worker fails, whatever it is given: {one_line(again)}") from None
-
-    def _in_lone(self, batch: Batch) -> Answers:
-        """In one process beside the others, which is kept as long as it lives and there is something for it."""
-        if self._lone is None:
-            self._lone = self._opened(1)
-        try:
-            return _Task(self._lone, answer, batch).result()
-        except BrokenProcessPool:
-            self._close_lone()
-            raise
-
-    def _close_lone(self) -> None:
-        if self._lone is not None:
-            self._lone.shutdown(wait=False, cancel_futures=True)
-            self._lone = None
-
-    def _opened(self, workers: int) -> ProcessPoolExecutor:
-        """All processes at once: Python 3.11 trips over a pool that breaks while another process is started for it."""
-        pool = ProcessPoolExecutor(workers, _Context(), begin, (self._recipe, self._form))
-        try:
-            for started in [_Task(pool, ready) for _ in range(workers)]:
-                started.result()
-        except BrokenProcessPool:
-            raise DeviceError(
-                "no worker can start: a process died while it opened the bundle; too little memory?"
-            ) from None
-        except OSError as error:
-            raise DeviceError(f"no worker can start: {one_line(error)}; fewer --workers?") from None
-        return pool
-
-
-class _Context(SpawnContext):
-    """Python 3.11 may lose sight of a process whose pool breaks; a daemon does not keep this one from ending."""
-
-    @staticmethod
-    def Process(*given: Any, **named: Any) -> SpawnProcess:  # type: ignore[override] # noqa: N802 - a class there
-        return SpawnProcess(*given, **named, daemon=True)
-
-
-class _Task(Generic[Value]):
-    """Work for a pool. Processes that it starts never hear of Ctrl-C, not even while Python starts in them."""
-
-    def __init__(self, pool: ProcessPoolExecutor, task: Callable[..., Value], *given: object) -> None:
-        self._pool = pool
-        with waiting(signal.SIGINT):
-            self._future = pool.submit(task, *given)
-
-    def result(self) -> Value:
-        """What comes of it; Python 3.11 may forget a task that comes while its pool breaks.
-
-        Raises:
-            RuntimeError: the pool has broken, or is closed.
-        """
-        while not wait([self._future], _PATIENCE).done:
-            _Task(self._pool, ready)
-        return self._future.result()
-
-
-def _size(batch: Batch) -> int:
-    return sum(len(item.source) for item in batch if isinstance(item.source, bytes))

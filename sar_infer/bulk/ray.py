@@ -16,16 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sar_infer.bulk.answers import Answerer, Recipe
+from sar_infer.bulk.answers import Recipe
 from sar_infer.bulk.items import Piece
 from sar_infer.bulk.outputs.rows import Form, Packed
+from sar_infer.bulk.processes import Pool
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.work import Work, batches
 from sar_infer.errors import DeviceError, InputError, SarInferError
 
 _LISTING = 0.01
 """Of a CPU: another share than a piece takes, so that Ray does not make one task of listing and work."""
-_open: list[tuple[Recipe, Answerer]] = []
+_open: list[tuple[Recipe, Form, Pool]] = []
 """In a process of the cluster: what the last piece was answered with."""
 
 
@@ -109,12 +110,12 @@ def _commit(
     """On a node: answer one piece, and write its part."""
     os.chdir(folder)  # relative paths are the driver's
     piece: Piece = pickle.loads(block["piece"][0])  # noqa: S301 - of this run's own lister
-    answerer = _opened(recipe)
+    pool = _opened(recipe, form)
     progress = Progress()
 
     def packed() -> Iterator[Packed]:
-        for batch in batches(piece, batch_size, progress.pass_over):
-            answers = answerer.answer(batch, form)
+        cut = ((piece, batch) for batch in batches(piece, batch_size, progress.pass_over))
+        for _, answers in pool.in_order(cut):
             progress.count(answers.inputs, answers.rejected)
             yield answers.packed
 
@@ -125,11 +126,13 @@ def _commit(
     return {"number": [piece.number], "part": [part], **counts}
 
 
-def _opened(recipe: Recipe) -> Answerer:
-    """Once for all pieces that come to this process."""
-    if not _open or _open[0][0] != recipe:
-        _open[:] = [(recipe, Answerer(recipe))]
-    return _open[0][1]
+def _opened(recipe: Recipe, form: Form) -> Pool:
+    """Once for all pieces that come to this process; it feeds one more, which may die of an image or hang."""
+    if not _open or _open[0][:2] != (recipe, form):
+        while _open:
+            _open.pop()[2].close()
+        _open.append((recipe, form, Pool(recipe, form, 1)))
+    return _open[0][2]
 
 
 def _resources(recipe: Recipe) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
     plan.sources.check()
     answerer = Answerer(plan.recipe)
     job, form = _job(plan, answerer, parquet)
-    with alone(job, plan.out, whole=plan.file is not None):
+    with alone(job, plan.out, plan.file):
         if plan.file and (summary := _finished(plan, plan.file, job)):
             return summary
         with _ready(engine):

@@ -1,4 +1,4 @@
-"""Signals that come at a bad time."""
+"""Signals that come at a bad time, and one that comes in time."""
 
 from __future__ import annotations
 
@@ -18,3 +18,25 @@ def waiting(*numbers: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """End this process by SIGALRM if the block takes longer.
+
+    The kernel does it, so it works whatever the block hangs in, a decoder that never lets go of Python's lock included.
+    Windows has no such signal, and there no limit.
+    """
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def ended_by_deadline(exit_code: int | None) -> bool:
+    """Return whether a process with this exit code was ended by ``deadline``."""
+    return hasattr(signal, "SIGALRM") and exit_code == -signal.SIGALRM

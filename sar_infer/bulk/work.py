@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sar_infer.bulk.items import Item, Piece
 from sar_infer.bulk.outputs.job import Job
 from sar_infer.bulk.sources.listing import Sources
+
+_BATCH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,25 @@ class Work:
 
 
 def batches(piece: Piece, size: int, passed_over: Callable[[], object]) -> Iterator[tuple[Item, ...]]:
-    """The inputs of a piece, at most ``size`` at a time, in order; one empty batch where it has none.
+    """Cut the inputs of a piece into batches, in order; one empty batch where it has none.
 
-    The same ones every time, so that answers do not depend on who computes them. ``passed_over`` is called for
-    whatever in a piece is no input.
+    They are the same every time, so that answers do not depend on who computes them.
+
+    Args:
+        piece: The piece.
+        size: Inputs of a batch at most; fewer where they hold 64 MiB of encoded images.
+        passed_over: Called for whatever in the piece is no input.
     """
-    items = _inputs(piece, passed_over)
-    yield tuple(itertools.islice(items, size))
-    while batch := tuple(itertools.islice(items, size)):
-        yield batch
+    batch: list[Item] = []
+    held = number = 0
+    for item in _inputs(piece, passed_over):
+        batch.append(item)
+        held += item.held
+        if len(batch) == size or held >= _BATCH_BYTES:
+            yield tuple(batch)
+            batch, held, number = [], 0, number + 1
+    if batch or not number:
+        yield tuple(batch)
 
 
 def _inputs(piece: Piece, passed_over: Callable[[], object]) -> Iterator[Item]:

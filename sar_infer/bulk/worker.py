@@ -22,6 +22,8 @@ _worker: list[Any] = []
 def begin(recipe: Recipe, form: Form) -> None:
     """In a new process: open the bundle. The parent decides when it ends, by SIGTERM if need be, and not Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):  # which a parent may ignore; see ``signals.deadline``
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answerer = Answerer(recipe)

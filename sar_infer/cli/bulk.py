@@ -110,6 +110,7 @@ def _plan(options: Options, bulk: BulkOptions) -> Plan:
         device=options.device,
         threads=options.threads or 1,
         precision=options.precision,
+        image_timeout=bulk.image_timeout,
     )
     return Plan(
         sources=Sources(options.images, bulk.column, bulk.key_column, bulk.piece_size),

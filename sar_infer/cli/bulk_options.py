@@ -22,6 +22,14 @@ bulk_options = together(
     option("--address", default="auto", show_default=True, help="Of the Ray cluster; local starts one."),
     option("--workers", type=click.IntRange(min=1), help="Processes, or Ray tasks.  [default: one a core; on a GPU 2]"),
     option("--shard", metavar="I/N", help="Work off every N-th piece from the I-th on; I of 1 to N."),
+    option(
+        "--image-timeout",
+        type=click.IntRange(1, 86_400),
+        metavar="SECONDS",
+        default=60,
+        show_default=True,
+        help="Set an image aside that takes longer to decode.",
+    ),
     option("--resume", is_flag=True, help="Go on where an interrupted run was."),
     option(
         "--embeddings",
@@ -48,6 +56,7 @@ class BulkOptions:
     address: str
     workers: int | None
     shard: str | None
+    image_timeout: int
     resume: bool
     embeddings: Literal["float32", "float16"] | None
     column: str

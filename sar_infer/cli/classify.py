@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -66,12 +68,29 @@ def main(**values: Any) -> None:
             _print_info(options)
             return
         _check(options, bulk)
-        code = classify_in_bulk(options, bulk) if bulk.out else min(1, _classify(options))
+        if bulk.out:
+            code = classify_in_bulk(options, bulk)
+        else:
+            with _ended_by_ctrl_c():
+                code = min(1, _classify(options))
     except SarInferError as error:
         raise Refusal(str(error)) from None
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Let the system end this process at Ctrl-C: Python would wait for threads, of which one may hang in a decoder."""
+    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not so in the background of a script
+    if default:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if default:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _check(options: Options, bulk: BulkOptions) -> None:
@@ -142,6 +161,8 @@ def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
         for piece in FORMATS[form](counted()):
             with printing():
                 click.echo(piece, nl=False)
+    if failed and form != "text":  # where people read, each stands among the answers
+        click.echo(f"{failed:,} of {count:,} images could not be read; each says why in its error", err=True)
     return failed
 
 

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.folders import listing
 
+from sar_infer import files
 from sar_infer.errors import WriteError
 from sar_infer.files import locked, owned, write_atomically
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def test_a_place_has_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -64,10 +71,89 @@ def test_an_owner_is_one_for_processes_with_other_temporary_folders(tmp_path: Pa
     assert {path.name for path in tmp_path.iterdir()} == {"link"}
 
 
-def test_without_room_for_a_lock_beside_it_the_old_one_is_taken(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_a_name_without_room_for_a_lock_has_one_of_another_name(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 252)
     with owned(path), pytest.raises(WriteError, match="another process is changing it"), owned(path):
         pass
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_a_lock_is_shared_and_the_last_one_removes_it(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "folder" / "run"
+    with locked(place, shared=True):
+        with locked(place, shared=True), pytest.raises(BlockingIOError), locked(place):
+            pass
+        with pytest.raises(BlockingIOError), locked(place):
+            pass
+        assert listing(place.parent) == [".run.lock"]
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+def test_what_else_has_the_name_of_a_lock_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
+    lock, victim = tmp_path / ".run.lock", tmp_path / "victim"
+    if kind == "folder":
+        lock.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to(victim)
+    if kind == "link":
+        victim.write_text("precious")
+    before = listing(tmp_path)
+    reason = {"folder": "Is a directory", "pipe": "something else has its name"}.get(kind, "it is a link")
+    message = rf"\.run\.lock: this lock cannot be taken \({reason}\); remove what is there"
+    for take in (locked, owned):
+        with pytest.raises(WriteError, match=message), take(tmp_path / "run"):
+            pass
+    assert listing(tmp_path) == before
+    assert kind != "link" or victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_where_there_are_no_locks_or_nothing_can_be_written_nobody_is_kept_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(number: int) -> Callable[..., int]:
+        def call(*_: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", fails(errno.ENOSYS))
+        with locked(tmp_path / "run"), locked(tmp_path / "run"):
+            pass
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_opened", lambda _: None)
+        with locked(tmp_path / "run"), locked(tmp_path / "run"):
+            pass
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", fails(errno.EIO))
+        with pytest.raises(WriteError, match="Input/output error"), locked(tmp_path / "run"):
+            pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_a_lock_of_another_user_keeps_out_whoever_may_only_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def as_another_user(path: os.PathLike[str], flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, flags, mode)
+
+    with locked(tmp_path / "run"):
+        monkeypatch.setattr(os, "open", as_another_user)
+        with pytest.raises(BlockingIOError), locked(tmp_path / "run"):
+            pass
+    with locked(tmp_path / "run"):
+        assert listing(tmp_path) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")

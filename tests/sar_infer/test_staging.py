@@ -127,7 +127,7 @@ def test_two_at_a_time_are_kept_apart(out: Path, another: subprocess.Popen[str])
 def test_kill_leaves_nothing_half_written_and_the_next_one_clears_up(out: Path, another: subprocess.Popen[str]) -> None:
     another.kill()
     another.wait()
-    assert listing(out.parent) == [".name.partial"]
+    assert listing(out.parent) == [".name.lock", ".name.partial"]
     write(out, "new")
     assert content(out) == {"manifest.json": "new"}
     assert listing(out.parent) == ["name"]

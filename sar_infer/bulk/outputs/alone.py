@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from sar_infer.bulk.outputs.job import WHOLE, Job
 from sar_infer.bulk.outputs.store import LocalFolder
@@ -12,24 +13,26 @@ from sar_infer.files import locked
 
 
 @contextlib.contextmanager
-def alone(job: Job, out: str, *, whole: bool) -> Iterator[None]:
-    """Keep others out. In storage nobody is: two who do the same put the same parts.
+def alone(job: Job, out: str, file: Path | None = None) -> Iterator[None]:
+    """Keep others out, by a lock in the folder or beside the file. In storage nobody is: two may put the same parts.
 
     Args:
-        job: Whose output; its shard lets other shards in.
+        job: Whose output; its shard lets other shards of a folder in.
         out: The output as the user calls it.
-        whole: Let nobody in, whatever the shard.
+        file: The output, where it is a single file.
 
     Raises:
-        WriteError: another process is there.
+        WriteError: another process is there, or the lock cannot be taken.
     """
     with contextlib.ExitStack() as locks:
-        if isinstance(job.store, LocalFolder):
-            folder, shared = job.store.folder.resolve(), not whole and job.shard != WHOLE
-            try:
-                locks.enter_context(locked(folder, shared=shared))
-                if shared:
-                    locks.enter_context(locked(folder / job.shard.named("lock")))
-            except BlockingIOError:
-                raise WriteError(f"{out}: another process is changing it; try again when it is done") from None
+        try:
+            if file is not None:
+                locks.enter_context(locked(file.parent.resolve() / file.name))
+            elif isinstance(job.store, LocalFolder):
+                folder = job.store.folder.resolve()
+                locks.enter_context(locked(folder / "run", shared=job.shard != WHOLE))
+                if job.shard != WHOLE:
+                    locks.enter_context(locked(folder / job.shard.named("run")))
+        except BlockingIOError:
+            raise WriteError(f"{out}: another process is changing it; try again when it is done") from None
         yield

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sar_infer.bulk.items import MOST_BYTES, Broken, Flaw, Item, Unit, printable
-from sar_infer.bulk.places import one_line, open_binary
+from sar_infer.bulk.places import one_line, open_binary, size_of
+from sar_infer.bulk.sources.pages import Chunk, Judged, allowed
 from sar_infer.errors import InputError
 
 SUFFIX = ".parquet"
-_ROWS_AT_ONCE = 32
+_ROWS_AT_ONCE = 1024
+_LEAST = 1024
+"""Bytes that a row counts at least, one of null too."""
+_LONGEST_KEY = 2**16
 
 
 @dataclass(frozen=True)
@@ -46,24 +51,60 @@ class RowGroup:
         """One a row; if the file gives out, one more under its own key."""
         row = 0
         try:
-            with open_binary(self.place) as stream:
-                for batch in _opened(stream).iter_batches(_ROWS_AT_ONCE, [self.group], self._columns()):
-                    keys = batch[self.key_column].to_pylist() if self.key_column else [None] * len(batch)
-                    for content, key in zip(batch[self.column].to_pylist(), keys, strict=True):
-                        yield Item(self._key(row, key), _content(content))
-                        row += 1
+            images = _values(self.place, self.group, self.column)
+            keys = _values(self.place, self.group, self.key_column) if self.key_column else itertools.repeat(None)
+            for content, key in zip(images, keys, strict=False):
+                yield self._item(row, content, key)
+                row += 1
+            if row != self.rows:
+                raise ValueError(f"it has {self.rows - row} rows less than its footer says")
         except Exception as error:  # pyarrow and storage raise almost anything
             yield Item(
                 printable(self.place), Flaw("source", f"row {self.first + row} on cannot be read: {one_line(error)}")
             )
 
-    def _columns(self) -> list[str]:
-        return [self.column] + ([self.key_column] if self.key_column else [])
+    def _item(self, row: int, content: Any, key: Any) -> Item:
+        numbered = f"{printable(self.place)}#{self.first + row}"
+        if key is None or not key.is_valid:
+            return Item(numbered, _content(content))
+        if (size := _size(key)) > _LONGEST_KEY:
+            return Item(numbered, Flaw("source", f"its key has {size} bytes, at most {_LONGEST_KEY}"))
+        value = key.as_py()
+        return Item(printable(os.fsdecode(value) if isinstance(value, bytes) else str(value)), _content(content))
 
-    def _key(self, row: int, value: Any) -> str:
-        if value is None:
-            return f"{printable(self.place)}#{self.first + row}"
-        return printable(os.fsdecode(value) if isinstance(value, bytes) else str(value))
+
+def _values(place: str, group: int, column: str) -> Iterator[Any]:
+    """Yield the scalars of a column in one row group, a bounded number of bytes at a time.
+
+    pyarrow may make many rows of a few bytes: nulls, or one value of a dictionary again and again. So rows are counted
+    with their bytes, and there is a limit to what those in a file may become. Rows are taken one by one, since a few
+    hundred bytes may stand for any number of the largest; only where pyarrow itself leaves a dictionary as it is, which
+    it copies for every batch, are there more.
+
+    Raises:
+        ValueError: the column is damaged, or becomes more than is ``allowed``.
+    """
+    with open_binary(place) as raw:
+        stream = Judged(raw)
+        file = _opened(stream)
+        kind = file.schema_arrow.field(column).type
+        leaf, path = _leaf(file, column)
+        stream.chunk = chunk = _chunk(file, group, leaf)
+        left = most = allowed(chunk.end - chunk.start)
+        for batch in file.iter_batches(_ROWS_AT_ONCE if _is_dictionary(kind) else 1, [group], [path]):
+            values = batch.column(0).flatten()[0] if _is_struct(kind) else batch.column(0)
+            left -= values.dictionary.nbytes if _is_dictionary(values.type) else 0
+            for value in values:
+                left -= max(_size(value), _LEAST)
+                if left < 0:
+                    raise ValueError(f"its rows become more than {most} bytes, out of all proportion to the file")
+                yield value
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of a scalar that has any."""
+    value = getattr(value, "value", value) if _is_dictionary(value.type) else value
+    return value.as_buffer().size if value.is_valid and hasattr(value, "as_buffer") else 0
 
 
 def row_groups(place: str, column: str, key_column: str | None) -> Iterator[Unit]:
@@ -111,9 +152,8 @@ def _check_pyarrow(place: str) -> None:
 
 def _looked_at(place: str, column: str, key_column: str | None) -> tuple[int, list[int]]:
     """Bytes of a file, and rows of each group."""
+    size = size_of(place)  # a pipe would be waited for
     with open_binary(place) as stream:
-        size = stream.seek(0, 2)
-        stream.seek(0)
         file = _opened(stream)
         schema = file.schema_arrow
         for needed in (column, key_column):
@@ -122,19 +162,74 @@ def _looked_at(place: str, column: str, key_column: str | None) -> tuple[int, li
                 raise InputError(f"{place}: no column {needed!r}; it has {has} (--column, --key-column)")
         if not _holds_bytes(kind := schema.field(column).type):
             raise InputError(f"{place}: column {column!r} is {kind}; expected the bytes of images (--column)")
-        return size, [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        if key_column is not None and not _is_plain(kind := schema.field(key_column).type):
+            raise InputError(f"{place}: column {key_column!r} is {kind}; expected text or numbers (--key-column)")
+        groups = range(file.num_row_groups)
+        for needed in (column, key_column or column):
+            leaf, _ = _leaf(file, needed)
+            _check_apart([_chunk(file, group, leaf) for group in groups], size)
+        return size, [file.metadata.row_group(group).num_rows for group in groups]
+
+
+def _leaf(file: Any, column: str) -> tuple[int, str]:
+    """Return which of the file's columns holds the values of one, and its path."""
+    path = f"{column}.bytes" if _is_struct(file.schema_arrow.field(column).type) else column
+    return [file.schema.column(number).path for number in range(file.metadata.num_columns)].index(path), path
+
+
+def _chunk(file: Any, group: int, leaf: int) -> Chunk:
+    """Return where a column of one row group lies."""
+    column = file.metadata.row_group(group).column(leaf)
+    start = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
+    return Chunk(start, start + column.total_compressed_size)
+
+
+def _check_apart(chunks: list[Chunk], size: int) -> None:
+    """See that no byte of the file stands for more than one row group.
+
+    Raises:
+        ValueError: one does.
+    """
+    end = 0
+    for chunk in sorted(chunks, key=lambda chunk: (chunk.start, chunk.end)):
+        if chunk.start < end or chunk.end < chunk.start:
+            raise ValueError("its row groups overlap")
+        end = chunk.end
+    if end > size:
+        raise ValueError("its row groups are longer than the file")
+
+
+def _is_struct(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_struct(kind))
+
+
+def _is_dictionary(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_dictionary(kind))
+
+
+def _is_plain(kind: Any) -> bool:
+    """Return whether values of this type are small, or can be measured before they are copied."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return not types.is_nested(kind) and not (types.is_fixed_size_binary(kind) and kind.byte_width > MOST_BYTES)
 
 
 def _holds_bytes(kind: Any) -> bool:
-    """Whether a column of this type may; one of nothing but nulls has no type."""
+    """Return whether a column of this type may; one of nothing but nulls has no type."""
     from pyarrow import types
 
     if types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else kind
     if types.is_dictionary(kind):
-        return _holds_bytes(kind.value_type)
+        kind = kind.value_type
     known = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view, types.is_null)
-    return any(is_it(kind) for is_it in known)
+    return _is_plain(kind) and any(is_it(kind) for is_it in known)
 
 
 def _opened(stream: Any) -> Any:
@@ -144,12 +239,9 @@ def _opened(stream: Any) -> Any:
 
 
 def _content(value: Any) -> bytes | Flaw:
-    if isinstance(value, dict):
-        value = value.get("bytes")
-    if not isinstance(value, bytes):
-        return Flaw(
-            "unreadable", f"cannot be read: the row has {'no bytes' if value is None else type(value).__name__}"
-        )
-    if len(value) > MOST_BYTES:
-        return Flaw("size", f"too large: {len(value)} bytes, at most {MOST_BYTES}")
-    return value
+    if (size := _size(value)) > MOST_BYTES:
+        return Flaw("size", f"too large: {size} bytes, at most {MOST_BYTES}")
+    content = value.as_py()
+    if not isinstance(content, bytes):
+        return Flaw("unreadable", "cannot be read: the row has no bytes")
+    return content

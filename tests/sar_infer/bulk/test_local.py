@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support import hanging
 from support.many import picture, read_rows
 
-from sar_infer.bulk import local
+from sar_infer.bulk import processes, work
 from sar_infer.bulk.answers import Recipe
 from sar_infer.bulk.items import Flaw, Item, Piece
 from sar_infer.bulk.local import run_local
@@ -62,13 +63,16 @@ class Pieces:
         return (Piece(number, Given(number)) for number in range(len(INPUTS)))
 
 
-def run(tmp_path: Path, bundle: Path, *units: list[Item], workers: int = 2, batch_size: int = 4) -> list[list[dict]]:
+def run(
+    tmp_path: Path, bundle: Path, *units: list[Item], workers: int = 2, batch_size: int = 4, image_timeout: float = 60
+) -> list[list[dict]]:
     """The rows of each part."""
     INPUTS[:] = units
-    work = Pieces(Job({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
+    pieces = Pieces(Job({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
     progress = Progress()
     form = JsonLines()
-    written = run_local(work, Recipe(str(bundle)), form, workers, batch_size, progress)  # type: ignore[arg-type]
+    recipe = Recipe(str(bundle), image_timeout=image_timeout)
+    written = run_local(pieces, recipe, form, workers, batch_size, progress)  # type: ignore[arg-type]
     assert sorted(written.values()) == sorted(path.name for path in (tmp_path / "out").glob("part-*"))
     parts = [read_rows(path) for path in sorted((tmp_path / "out").glob("part-*"))]
     assert (progress.pieces, progress.inputs) == (len(units), sum(map(len, parts)))
@@ -111,12 +115,44 @@ def test_one_that_kills_does_not_cost_a_process_for_every_batch(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    real = local._Pool._opened
-    monkeypatch.setattr(local._Pool, "_opened", lambda pool, workers: opened.append(workers) or real(pool, workers))
+    real = processes.Pool._opened
+    monkeypatch.setattr(processes.Pool, "_opened", lambda pool, workers: opened.append(workers) or real(pool, workers))
     (part,) = run(tmp_path, bundle_path, [*good(0, 1), Item("bomb", Bomb()), *good(*range(2, 60))], workers=3)
     assert [row["key"] for row in part if row["error"]] == ["bomb"]
     assert opened.count(3) == 2  # all of them once, and once again
     assert opened.count(1) <= 4 + 3  # the batch, its half, the bomb, the rest; again after each answer that had come
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_hangs_is_ended_and_set_aside(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(processes, "begin", hanging.begin)
+    inputs = [*good(*range(9)), Item("hangs", hanging.HANGS), *good(9, 10), Item("bomb", Bomb()), *good(*range(11, 24))]
+    (part,) = run(tmp_path, bundle_path, inputs, workers=workers, image_timeout=2)
+    assert [row["key"] for row in part] == [item.key for item in inputs]
+    assert {row["key"]: (row["error_kind"], row["error"]) for row in part if row["error"]} == {
+        "hangs": ("timeout", "took more than 2 s to decode (--image-timeout)"),
+        "bomb": ("crash", "the process that read it died: memory, or its decoder"),
+    }
+    (alone,) = run(tmp_path / "alone", bundle_path, good(*range(24)))
+    assert [row["label"] for row in part if not row["error"]] == [row["label"] for row in alone]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
+def test_what_hangs_is_tried_twice_and_no_more(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With whatever was on the way beside it; each further try would take as long as the limit."""
+    ended = []
+    real = processes._Processes.timed_out
+    monkeypatch.setattr(processes._Processes, "timed_out", lambda pool: ended.append(pool) or real(pool))
+    monkeypatch.setattr(processes, "begin", hanging.begin)
+    inputs = [*good(*range(5)), Item("hangs", hanging.HANGS), *good(*range(5, 16))]
+    (part,) = run(tmp_path, bundle_path, inputs, workers=1, batch_size=8, image_timeout=2)
+    assert [row["key"] for row in part if row["error"]] == ["hangs"]
+    assert len(set(ended)) == 2
 
 
 def test_what_a_process_does_not_survive_for_other_reasons_is_set_aside(tmp_path: Path, bundle_path: Path) -> None:
@@ -128,7 +164,7 @@ def test_what_a_process_does_not_survive_for_other_reasons_is_set_aside(tmp_path
 def test_workers_that_fail_at_everything_end_the_run(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local._Pool, "_in_lone", lambda *_: (_ for _ in ()).throw(RuntimeError("no rows today")))
+    monkeypatch.setattr(processes.Pool, "_in_lone", lambda *_: (_ for _ in ()).throw(RuntimeError("no rows today")))
     with pytest.raises(DeviceError, match="a worker fails, whatever it is given: no rows today"):
         run(tmp_path, bundle_path, [Item("bad", Bomb())], workers=1)
 
@@ -150,19 +186,34 @@ def test_no_more_is_read_than_is_worked_on(tmp_path: Path, bundle_path: Path, mo
     monkeypatch.setattr(JsonLines, "write", write)
     run(tmp_path, bundle_path, good(*range(60)), workers=1, batch_size=2)
     assert form.suffix == ".jsonl"
-    assert max(ahead) <= local._AHEAD * 2
-    monkeypatch.setattr(local, "_AHEAD_BYTES", len(picture(0)))
+    assert max(ahead) <= processes._AHEAD * 2
+    monkeypatch.setattr(processes, "_AHEAD_BYTES", len(picture(0)))
     READ.clear()
     ahead.clear()
     run(tmp_path / "small", bundle_path, good(*range(10)), workers=2, batch_size=2)
     assert max(ahead) <= 2
 
 
+def test_a_batch_of_large_images_is_cut_short(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    real = processes.Pool._submit
+    monkeypatch.setattr(processes.Pool, "_submit", lambda pool, batch: sizes.append(len(batch)) or real(pool, batch))
+    monkeypatch.setattr(work, "_BATCH_BYTES", 2 * max(len(picture(number)) for number in range(9)))
+    (part,) = run(tmp_path, bundle_path, [*good(*range(5)), Item("flaw", Flaw("source", "gone")), *good(*range(5, 9))])
+    assert [row["key"] for row in part] == [*map(str, range(5)), "flaw", *map(str, range(5, 9))]
+    assert sum(sizes) == 10
+    assert max(sizes) <= 4
+    assert min(sizes[:-1]) >= 2
+    assert 3 in sizes
+
+
 def test_workers_that_cannot_start(tmp_path: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bundle_copy / "manifest.json").write_text("{}")
     with pytest.raises(BundleError, match="missing field"):
         run(tmp_path, bundle_copy, good(1))
-    monkeypatch.setattr(local, "begin", os._exit)
+    monkeypatch.setattr(processes, "begin", os._exit)
     with pytest.raises(DeviceError, match="no worker can start"):
         run(tmp_path, bundle_copy, good(1))
     assert not (tmp_path / "out").exists()
@@ -171,7 +222,7 @@ def test_workers_that_cannot_start(tmp_path: Path, bundle_copy: Path, monkeypatc
 def test_a_machine_that_starts_no_more_processes(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local.ProcessPoolExecutor, "submit", lambda *_: os.kill(2**22, 0))
+    monkeypatch.setattr(processes.ProcessPoolExecutor, "submit", lambda *_: os.kill(2**22, 0))
     with pytest.raises(DeviceError, match=r"no worker can start: .*No such process; fewer --workers\?"):
         run(tmp_path, bundle_path, good(1))
 
@@ -179,7 +230,7 @@ def test_a_machine_that_starts_no_more_processes(
 def test_a_pool_that_breaks_while_a_process_is_started_for_it(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = local.ProcessPoolExecutor.submit
+    real = processes.ProcessPoolExecutor.submit
     calls = []
 
     def submit(pool, task, *given):
@@ -188,17 +239,17 @@ def test_a_pool_that_breaks_while_a_process_is_started_for_it(
             raise OSError("handle is closed")
         return real(pool, task, *given)
 
-    monkeypatch.setattr(local.ProcessPoolExecutor, "submit", submit)
+    monkeypatch.setattr(processes.ProcessPoolExecutor, "submit", submit)
     (part,) = run(tmp_path, bundle_path, good(*range(20)), workers=2)
     assert [row["key"] for row in part] == [str(number) for number in range(20)]
     assert not any(row["error"] for row in part)
-    assert calls.count(local.ready) == 4  # two processes, and two again
+    assert calls.count(processes.ready) == 4  # two processes, and two again
 
 
 def test_a_task_that_a_breaking_pool_forgets_is_not_waited_for(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = local.ProcessPoolExecutor.submit
+    real = processes.ProcessPoolExecutor.submit
     calls = []
 
     class Forgotten(Future):
@@ -207,13 +258,13 @@ def test_a_task_that_a_breaking_pool_forgets_is_not_waited_for(
 
     def submit(pool, task, *given):
         calls.append(task)
-        if task is not local.answer or calls.count(local.answer) != 2:
+        if task is not processes.answer or calls.count(processes.answer) != 2:
             return real(pool, task, *given)
         os.kill(next(iter(pool._processes)), signal.SIGKILL)
         return Forgotten()
 
-    monkeypatch.setattr(local, "_PATIENCE", 0.1)
-    monkeypatch.setattr(local.ProcessPoolExecutor, "submit", submit)
+    monkeypatch.setattr(processes, "_PATIENCE", 0.1)
+    monkeypatch.setattr(processes.ProcessPoolExecutor, "submit", submit)
     (part,) = run(tmp_path, bundle_path, good(*range(20)), workers=2)
     assert [row["key"] for row in part] == [str(number) for number in range(20)]
     assert not any(row["error"] for row in part)
@@ -224,11 +275,11 @@ def test_a_process_that_a_breaking_pool_loses_sight_of_ends_with_the_run(tmp_pat
     program.write_text(f"""
 import os, signal
 from sar_infer.bulk.answers import Recipe
-from sar_infer.bulk.local import _Pool
+from sar_infer.bulk.processes import Pool
 from sar_infer.bulk.outputs.jsonl import JsonLines
 
 if __name__ == "__main__":
-    with _Pool(Recipe({str(bundle_path)!r}), JsonLines(), 2) as pool:
+    with Pool(Recipe({str(bundle_path)!r}), JsonLines(), 2) as pool:
         thread, known = pool._pool._executor_manager_thread, pool._pool._processes
         known.popitem()
         os.kill(*known, signal.SIGKILL)
@@ -238,5 +289,5 @@ if __name__ == "__main__":
 
 
 def test_all_processes_start_at_once(tmp_path: Path, bundle_path: Path) -> None:
-    with local._Pool(Recipe(str(bundle_path)), JsonLines(), 3) as pool:  # type: ignore[arg-type]
+    with processes.Pool(Recipe(str(bundle_path)), JsonLines(), 3) as pool:  # type: ignore[arg-type]
         assert len(pool._pool._processes) == 3

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.many import read_rows, write_pictures, write_tar
+from support import hanging
+from support.many import picture, read_rows, write_pictures, write_tar
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
@@ -103,6 +104,19 @@ def test_a_cluster_of_its_own_goes_on_where_one_machine_was(here: Path, environm
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert read_rows(Path("answers.jsonl")) == expected
+
+
+@pytest.mark.slow
+def test_an_image_that_hangs_costs_no_more_than_its_row(here: Path, environment: dict[str, str]) -> None:
+    Path("site").mkdir()
+    Path("site/sitecustomize.py").write_text(hanging.SITE)
+    path = os.pathsep.join([str(here / "site"), str(ROOT), str(ROOT / "tests")])
+    write_tar(Path("s.tar"), {"a.png": picture(1), "hangs.png": hanging.HANGS, "b.png": picture(2)})
+    arguments = ["s.tar", "--out", "out", "--engine", "ray", "--address", "local", "--image-timeout", "2"]
+    command = [*COMMAND, *arguments, "--format", "jsonl"]
+    done = subprocess.run(command, env=environment | {"PYTHONPATH": path}, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert [row["error_kind"] for row in read_rows(Path("out"))] == [None, "timeout", None]
 
 
 @pytest.mark.slow

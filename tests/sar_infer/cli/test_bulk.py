@@ -10,15 +10,18 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
+from support import hanging
 from support.folders import listing
 from support.many import picture, read_rows, write_parquet, write_pictures, write_tar
 
@@ -318,16 +321,68 @@ def test_an_output_that_is_worked_on(tmp_path: Path) -> None:
             refused("another process is changing it", "p", "--out", place, "--shard", "1/2")
 
 
+@pytest.mark.parametrize("out", ["out", "a.jsonl"])
+def test_an_output_has_one_run_whatever_its_temporary_folder_is(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(Path("p"), 2)
+    with held(out, "1/1"):
+        monkeypatch.setenv("TMPDIR", str(Path("p").absolute()))
+        done = subprocess.run([*COMMAND, "p", "--out", out], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(rf"Error: {out}: another process is changing it; .*\n", done.stderr)
+    assert listing(Path()) == ["p"]
+
+
+def test_a_lock_that_is_a_link_is_not_followed() -> None:
+    write_pictures(Path("p"), 1)
+    Path("victim").write_text("precious")
+    Path("out").mkdir()
+    for out, lock in (("out", Path("out/.run.lock")), ("a.jsonl", Path(".a.jsonl.lock"))):
+        lock.symlink_to(Path("victim").absolute())
+        refused(r"lock: this lock cannot be taken \(it is a link\)", "p", "--out", out)
+    assert Path("victim").read_text() == "precious"
+
+
 def held(out: str, shard: str) -> contextlib.AbstractContextManager[None]:
-    store = open_store(out)
-    return alone(Job({}, store, Shard.parse(shard), ".parquet"), out, whole=False)
+    """As a run of one shard holds its output."""
+    file = Path(out) if out.endswith(".jsonl") else None
+    return alone(Job({}, open_store(out), Shard.parse(shard), ".parquet"), out, file)
 
 
 def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(Path("p"), 1)
-    monkeypatch.setattr("sar_infer.bulk.local.begin", os._exit)
+    monkeypatch.setattr("sar_infer.bulk.processes.begin", os._exit)
     for out in ("out", "a.jsonl"):
         refused("no worker can start", "p", "--out", out)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
+def test_an_image_that_hangs_has_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sar_infer.bulk.processes.begin", hanging.begin)
+    write_tar(Path("s.tar"), {"a.png": picture(1), "hangs.png": hanging.HANGS, "b.png": picture(2)})
+    result = run("s.tar", "--out", "out", "--image-timeout", "1")
+    assert result.exit_code == 1
+    assert "; 1 set aside, see out/_rejected.jsonl" in result.stderr
+    first, second, third = read_rows(Path("out"))
+    assert (second["key"], second["error_kind"]) == ("s.tar/hangs.png", "timeout")
+    assert second["error"] == "took more than 1 s to decode (--image-timeout)"
+    assert first["label"] and third["label"]
+    again = run("s.tar", "--out", "out", "--image-timeout", "2", "--resume")  # no answer depends on it
+    assert (again.exit_code, len(read_rows(Path("out")))) == (1, 3)
+
+
+def test_containers_that_become_far_more_do_not_hold_the_others_up() -> None:
+    values = pyarrow.array([bytes(90 * 2**20)], pyarrow.binary())
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 3000, pyarrow.int32()), values)
+    pyarrow.parquet.write_table(pyarrow.table({"image": column}), "bomb.parquet", compression="zstd")
+    member = tarfile.TarInfo("loop.png")
+    member.size = -512
+    Path("bomb.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    write_tar(Path("s.tar"), {"a.png": picture(1)})
+    write_parquet(Path("t.parquet"), {"image": [picture(2)]})
+    assert run("bomb.parquet", "bomb.tar", "s.tar", "t.parquet", "--out", "a.jsonl").exit_code == 1
+    rows = read_rows(Path("a.jsonl"))
+    assert [row["key"] for row in rows] == ["bomb.parquet", "bomb.tar", "s.tar/a.png", "t.parquet#0"]
+    assert [row["error_kind"] for row in rows] == ["source", "source", None, None]
 
 
 def test_a_run_without_any_input_is_no_success() -> None:
@@ -358,7 +413,7 @@ def test_the_mark_of_success_goes_while_work_is_left(monkeypatch: pytest.MonkeyP
     assert run("p", "--out", "out", "--piece-size", "2").exit_code == 0
     write_pictures(Path("p"), 4)
     with monkeypatch.context() as patched:
-        patched.setattr("sar_infer.bulk.local._Pool.in_order", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("sar_infer.bulk.processes.Pool.in_order", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run("p", "--out", "out", "--piece-size", "2", "--resume").exit_code == 130
     assert not Path("out/_SUCCESS.json").exists()
     assert run("p", "--out", "out", "--piece-size", "2", "--resume").exit_code == 0

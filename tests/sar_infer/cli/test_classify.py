@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,7 @@ def objects(result: Result) -> list[dict]:
 def test_jsonl_in_input_order(folder: Path) -> None:
     Path("new.txt").write_text("owl\nred\nzebra = zebra | striped horse\n")
     result = run("photos/b.png", "bad.jpg", "photos", "--classes", "new.txt", "--format", "jsonl", "--top-k", "9")
-    assert (result.exit_code, result.stderr) == (1, "")
+    assert (result.exit_code, result.stderr) == (1, "1 of 4 images could not be read; each says why in its error\n")
     lines = objects(result)
     assert [Path(line["image"]).name for line in lines] == ["b.png", "bad.jpg", "a.jpg", "b.png"]
     assert lines[1]["predictions"] == []
@@ -160,6 +161,42 @@ def test_csv_and_json(folder: Path) -> None:
     found = json.loads(run("photos", "--format", "json").stdout)
     assert [row["label"] for row in rows] == [p["label"] for result in found for p in result["predictions"]]
     assert len(rows) == 8
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
+def test_images_that_cannot_be_read_are_counted_for_whoever_reads_only_the_end(folder: Path, form: str) -> None:
+    result = run("photos", "bad.jpg", "bad.jpg", "--format", form)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1,
+        "2 of 4 images could not be read; each says why in its error",
+    )
+    assert run("photos", "--format", form).stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+def test_ctrl_c_ends_a_decoder_that_hangs(folder: Path) -> None:
+    """In a thread, in C, without letting go of Python's lock."""
+    program = """
+import ctypes
+from sar_infer import decoding
+from sar_infer.cli.classify import main
+
+def hangs(*_):
+    print("hangs", flush=True)
+    ctypes.PyDLL(None).pause()
+
+decoding.decode_picture = hangs
+main()
+"""
+    command = [sys.executable, "-c", program, "photos", "--format", "jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "hangs\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == -signal.SIGINT
+        finally:
+            process.kill()
 
 
 def test_standard_input(folder: Path) -> None:
