@@ -7,6 +7,7 @@ file name, and only those in ``FORMATS`` are tried (MPO counts as JPEG); of seve
 from __future__ import annotations
 
 import io
+import math
 import os
 import threading
 from pathlib import Path
@@ -91,6 +92,10 @@ def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, lea
         _check_size(*image.size, max_pixels)
         if header and image.width * image.height > header.size[0] * header.size[1]:
             raise ImageError("its header tells two sizes")
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            tile = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+            if math.prod(tile) > max_pixels:  # each is decoded as a whole
+                raise ImageError("too large: its tiles have more pixels than an image may have", "size")
         _check_scans(image)
         if least is not None:
             _reduce(image, least)

@@ -215,6 +215,7 @@ def test_a_reload_that_nobody_waits_for_any_more_is_finished(
 def test_readiness_does_not_wait_in_the_queue(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     batcher = server.service.engine._batcher
     encode = batcher._encode
+    monkeypatch.setattr(batcher, "_max_batch", 2)  # so that the queue lasts
     monkeypatch.setattr(batcher, "_encode", lambda pixels: (time.sleep(0.2), encode(pixels))[1])
     waiting = [threading.Thread(target=labels, args=(server.url,)) for _ in range(20)]
     for thread in waiting:
