@@ -57,6 +57,17 @@ def test_what_is_marked_to_be_run_is_run() -> None:
     assert marked - {*RUN} == {ROOT / "docs" / "serving.md"}
 
 
+def test_every_test_that_security_names_is_there() -> None:
+    named = re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    defined = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 30
+    assert [name for name in named if name not in defined] == []
+
+
 def test_every_decision_is_listed() -> None:
     folder = ROOT / "docs" / "adr"
     decisions = sorted(path.name for path in folder.glob("0*.md"))
