@@ -1,4 +1,4 @@
-"""Pages of Parquet files, judged by their headers before pyarrow unpacks them.
+"""Pages and footers of Parquet files, judged before pyarrow unpacks them.
 
 pyarrow unpacks a page whole, up to the 2 GiB that its header may claim, and has no setting that limits this; the sizes
 in the file's footer need not be true. So its reads go through a stream that follows the headers of the pages.
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 _FREE = 64 * 2**20
 _RATIO = 32
 _BEYOND = (2**16, 2**24)
 """Bytes read beyond what pyarrow asked for, where that cuts a header; pyarrow accepts none longer than the last."""
 _DEEPEST = 32
-_DAMAGED = "the header of a page is damaged"
-_STOP, _BYTE, _DOUBLE, _BINARY, _STRUCT = 0, 3, 7, 8, 12
-_BOOLS, _INTEGERS = (1, 2), (4, 5, 6)
-Field = int | dict[int, "Field"]
+_LONGEST_FOOTER = 2**24
+_MOST_ENTRIES = 200_000
+_DAMAGED = "a header of its pages, or its footer, is damaged"
+_STOP, _BINARY, _LIST, _STRUCT = 0, 8, 9, 12
+_BOOLS, _INTEGERS, _WIDTHS = (1, 2), (4, 5, 6), {1: 1, 2: 1, 3: 1, 7: 8}
+"""Kinds of fields; a truth value takes a byte in a list and none in a struct."""
+_LONG_LIST = 15
+Field = int | bytes | list["Field"] | dict[int, "Field"]
 
 
 def allowed(packed: int) -> int:
@@ -29,40 +33,36 @@ def allowed(packed: int) -> int:
     return _FREE + _RATIO * packed
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chunk:
-    """The pages of a column in one row group.
-
-    Attributes:
-        start: Its first byte in the file.
-        end: The byte behind its last.
-        known: The end of the last page that was judged.
-    """
+    """The pages of a column in one row group: their first byte in the file, and the one behind their last."""
 
     start: int
     end: int
-    known: int = -1
-
-    def __post_init__(self) -> None:
-        self.known = max(self.known, self.start)
 
 
 class Judged(io.RawIOBase):
-    """A seekable stream that gives pages only if they are ``allowed``; ``chunk``, once set, is all that may be read.
+    """A seekable stream for pyarrow that gives pages only if they are ``allowed``.
 
-    A read raises ValueError for a page that unpacks to more, and where pages are not as headers and footer say.
+    ``watch`` says which may be read from then on. A read raises ValueError for a page that unpacks to more, and where
+    pages are not as headers and footer say.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self.chunk: Chunk | None = None
+        self._chunk: Chunk | None = None
+        self._known = 0
+
+    def watch(self, chunk: Chunk) -> None:
+        """Give the pages of a column in one row group from now on, and nothing else."""
+        self._chunk, self._known = chunk, chunk.start
 
     def read(self, size: int = -1) -> bytes:
         """Return so many bytes, fewer at the end."""
         at = self._stream.tell()
         data = self._stream.read(size)
-        if self.chunk is not None:
-            self._judge(self.chunk, at, data)
+        if self._chunk is not None:
+            self._judge(self._chunk, at, data)
         return data
 
     def readable(self) -> bool:
@@ -83,14 +83,14 @@ class Judged(io.RawIOBase):
 
     def _judge(self, chunk: Chunk, at: int, data: bytes) -> None:
         end = at + len(data)
-        if not chunk.start <= at <= chunk.known or end > chunk.end:
+        if not chunk.start <= at <= self._known or end > chunk.end:
             raise ValueError("its pages are not where its footer says")
-        while chunk.known < end:
-            length, unpacked, packed = self._header(data, chunk.known - at)
+        while self._known < end:
+            length, unpacked, packed = self._header(data, self._known - at)
             if unpacked > allowed(packed):
                 raise ValueError(f"a page of {packed} bytes unpacks to {unpacked}, more than {_RATIO} times as many")
-            chunk.known += length + packed
-            if chunk.known > chunk.end:
+            self._known += length + packed
+            if self._known > chunk.end:
                 raise ValueError("a page is longer than its column")
 
     def _header(self, data: bytes, at: int) -> tuple[int, int, int]:
@@ -117,63 +117,126 @@ def page_header(data: bytes, at: int = 0) -> tuple[int, int, int]:
         IndexError: ``data`` ends inside the header.
         ValueError: it is damaged.
     """
-    fields, end = _struct(data, at)
+    thrift = _Thrift(data, at)
+    fields = thrift.struct()
     unpacked, packed, dictionary = fields.get(2), fields.get(3), fields.get(7)
     values = dictionary.get(1) if isinstance(dictionary, dict) else 0
     if not (isinstance(unpacked, int) and isinstance(packed, int) and isinstance(values, int)):
         raise ValueError(_DAMAGED)
     if min(unpacked, packed) < 0 or not 0 <= values <= unpacked:  # pyarrow makes room for values before it reads them
         raise ValueError(_DAMAGED)
-    return end - at, unpacked, packed
+    return thrift.at - at, unpacked, packed
 
 
-def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[int, Field], int]:
-    """Return the fields of a struct by number, and its end; those that are neither integers nor structs are 0."""
-    if depth > _DEEPEST:
+def read_footer(stream: IO[bytes], size: int) -> list[list[Any]]:
+    """Return the columns of every row group, by the footer of a file of so many bytes; for ``chunks``.
+
+    pyarrow would tell too, but makes a kilobyte of an entry that may have three bytes, and ends the process where a
+    column is encrypted.
+
+    Raises:
+        ValueError: the footer is too long, has too many entries, or is damaged.
+    """
+    stream.seek(max(0, size - 8))
+    length = int.from_bytes(stream.read(4), "little")
+    if length > min(_LONGEST_FOOTER, size):
+        raise ValueError(f"its footer has {length} bytes, at most {_LONGEST_FOOTER}")
+    stream.seek(max(0, size - 8 - length))
+    try:
+        footer: Any = _Thrift(stream.read(length), 0, _MOST_ENTRIES).struct()
+        return [group[1] for group in footer.get(4, [])]
+    except (IndexError, KeyError, TypeError):
+        raise ValueError(_DAMAGED) from None
+    finally:
+        stream.seek(0)
+
+
+def chunks(footer: list[list[Any]], path: str) -> list[Chunk]:
+    """Return where a column lies in every row group.
+
+    Raises:
+        ValueError: one has no such column.
+    """
+    return [_chunk(columns, path.encode()) for columns in footer]
+
+
+def _chunk(columns: Any, path: bytes) -> Chunk:
+    """Return where a column lies, by the ``ColumnMetaData`` of a row group's ``ColumnChunk``s."""
+    try:
+        (found,) = [column[3] for column in columns if b".".join(column.get(3, {}).get(3, [])) == path]
+        start, dictionary, length = found[9], found.get(11, found[9]), found[7]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"a row group has no column {path.decode()!r}, or it is encrypted") from None
+    if 0 < dictionary < start:
+        start = dictionary
+    return Chunk(start, start + length)
+
+
+class _Thrift:
+    """A reader of Thrift's compact protocol, which counts what is in lists."""
+
+    def __init__(self, data: bytes, at: int, entries: int = 0) -> None:
+        self.data, self.at, self._entries = data, at, entries
+
+    def struct(self, depth: int = 0) -> dict[int, Field]:
+        """Return the fields of a struct by number; floating-point numbers and truth values are 0.
+
+        Raises:
+            IndexError: the data ends inside it.
+            ValueError: it is damaged, or lists have more entries than were allowed.
+        """
+        fields: dict[int, Field] = {}
+        field = 0
+        while (kind := self.data[self.at] & 15) != _STOP:
+            step = self.data[self.at] >> 4
+            self.at += 1
+            field = field + step if step else self._integer()
+            field = (field + 2**15) % 2**16 - 2**15  # of 16 bits, as in pyarrow
+            fields[field] = 0 if kind in _BOOLS else self._value(kind, depth)
+        self.at += 1
+        return fields
+
+    def _value(self, kind: int, depth: int) -> Field:
+        if depth > _DEEPEST:
+            raise ValueError(_DAMAGED)
+        if kind in _INTEGERS:
+            return self._integer()
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        if kind == _LIST:
+            return self._list(depth)
+        length = self._varint() if kind == _BINARY else _WIDTHS.get(kind)
+        if length is None:
+            raise ValueError(_DAMAGED)  # Parquet has no sets and maps
+        self.at += length
+        return self.data[self.at - length : self.at] if kind == _BINARY else 0
+
+    def _list(self, depth: int) -> list[Field]:
+        count, kind = self.data[self.at] >> 4, self.data[self.at] & 15
+        self.at += 1
+        if count == _LONG_LIST:
+            count = self._varint()
+        if kind in (_STRUCT, _BINARY, _LIST):  # which take far more memory than here
+            self._entries -= count
+            if self._entries < 0:
+                raise ValueError("its footer has too many entries")
+        values = []
+        for _ in range(count):
+            values.append(self._value(kind, depth + 1))
+            self.data[self.at - 1]  # so that a count without entries comes to the end
+        return values
+
+    def _integer(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while shift < 64:
+            byte = self.data[self.at]
+            self.at += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
         raise ValueError(_DAMAGED)
-    fields: dict[int, Field] = {}
-    field = 0
-    while (kind := data[at] & 15) != _STOP:
-        step = data[at] >> 4
-        at += 1
-        if step:
-            field += step
-        else:
-            field, at = _integer(data, at)
-        field = (field + 2**15) % 2**16 - 2**15  # of 16 bits, as in pyarrow
-        fields[field], at = _value(data, at, kind, depth)
-    return fields, at + 1
-
-
-def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Field, int]:
-    if kind in _BOOLS:
-        return 0, at
-    if kind == _BYTE:
-        return 0, at + 1
-    if kind in _INTEGERS:
-        return _integer(data, at)
-    if kind == _DOUBLE:
-        return 0, at + 8
-    if kind == _BINARY:
-        length, at = _varint(data, at)
-        return 0, at + length
-    if kind == _STRUCT:
-        return _struct(data, at, depth + 1)
-    raise ValueError(_DAMAGED)  # it has no lists
-
-
-def _integer(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return (value >> 1) ^ -(value & 1), at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 64:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-    raise ValueError(_DAMAGED)

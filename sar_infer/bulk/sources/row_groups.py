@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sar_infer.bulk.items import MOST_BYTES, Broken, Flaw, Item, Unit, printable
 from sar_infer.bulk.places import one_line, open_binary, size_of
-from sar_infer.bulk.sources.pages import Chunk, Judged, allowed
+from sar_infer.bulk.sources.pages import Chunk, Judged, allowed, chunks, read_footer
 from sar_infer.errors import InputError
 
 SUFFIX = ".parquet"
@@ -18,6 +18,8 @@ _ROWS_AT_ONCE = 1024
 _LEAST = 1024
 """Bytes that a row counts at least, one of null too."""
 _LONGEST_KEY = 2**16
+_MOST_GROUPS = 10_000
+"""Of a file, whose footer is read for each."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class RowGroup:
         rows: How many it has.
         column: Of the images.
         key_column: Of the keys; without one a key is ``FILE#ROW``.
+        images: Where the images are in the file.
+        keys: Where the keys are.
     """
 
     place: str
@@ -41,6 +45,8 @@ class RowGroup:
     rows: int
     column: str
     key_column: str | None
+    images: Chunk = field(compare=False)
+    keys: Chunk | None = field(compare=False)
 
     @property
     def count(self) -> int:
@@ -51,8 +57,10 @@ class RowGroup:
         """One a row; if the file gives out, one more under its own key."""
         row = 0
         try:
-            images = _values(self.place, self.group, self.column)
-            keys = _values(self.place, self.group, self.key_column) if self.key_column else itertools.repeat(None)
+            images = _values(self.place, self.group, self.column, self.images)
+            keys: Iterator[Any] = itertools.repeat(None)
+            if self.key_column is not None and self.keys is not None:
+                keys = _values(self.place, self.group, self.key_column, self.keys)
             for content, key in zip(images, keys, strict=False):
                 yield self._item(row, content, key)
                 row += 1
@@ -73,7 +81,7 @@ class RowGroup:
         return Item(printable(os.fsdecode(value) if isinstance(value, bytes) else str(value)), _content(content))
 
 
-def _values(place: str, group: int, column: str) -> Iterator[Any]:
+def _values(place: str, group: int, column: str, chunk: Chunk) -> Iterator[Any]:
     """Yield the scalars of a column in one row group, a bounded number of bytes at a time.
 
     pyarrow may make many rows of a few bytes: nulls, or one value of a dictionary again and again. So rows are counted
@@ -88,8 +96,8 @@ def _values(place: str, group: int, column: str) -> Iterator[Any]:
         stream = Judged(raw)
         file = _opened(stream)
         kind = file.schema_arrow.field(column).type
-        leaf, path = _leaf(file, column)
-        stream.chunk = chunk = _chunk(file, group, leaf)
+        path = _path(file.schema_arrow, column)
+        stream.watch(chunk)
         left = most = allowed(chunk.end - chunk.start)
         for batch in file.iter_batches(_ROWS_AT_ONCE if _is_dictionary(kind) else 1, [group], [path]):
             values = batch.column(0).flatten()[0] if _is_struct(kind) else batch.column(0)
@@ -115,17 +123,13 @@ def row_groups(place: str, column: str, key_column: str | None) -> Iterator[Unit
     """
     _check_pyarrow(place)
     try:
-        size, counts = _looked_at(place, column, key_column)
+        groups = _looked_at(place, column, key_column)
     except InputError as error:
         yield Broken(place, str(error).removeprefix(f"{place}: "))
-        return
     except Exception as error:  # pyarrow and storage raise almost anything
         yield Broken(place, f"cannot be read: {one_line(error)}")
-        return
-    first = 0
-    for group, rows in enumerate(counts):
-        yield RowGroup(place, size, group, first, rows, column, key_column)
-        first += rows
+    else:
+        yield from groups
 
 
 def check(place: str, column: str, key_column: str | None) -> None:
@@ -150,48 +154,53 @@ def _check_pyarrow(place: str) -> None:
         raise InputError(f"{place}: reading Parquet needs pyarrow; pip install 'sar-clip[bulk]'") from None
 
 
-def _looked_at(place: str, column: str, key_column: str | None) -> tuple[int, list[int]]:
-    """Bytes of a file, and rows of each group."""
+def _looked_at(place: str, column: str, key_column: str | None) -> list[RowGroup]:
+    """Return the row groups of a file."""
     size = size_of(place)  # a pipe would be waited for
     with open_binary(place) as stream:
+        footer = read_footer(stream, size)
+        if len(footer) > _MOST_GROUPS:
+            raise ValueError(f"it has {len(footer)} row groups, at most {_MOST_GROUPS}")
         file = _opened(stream)
         schema = file.schema_arrow
-        for needed in (column, key_column):
-            if needed is not None and needed not in schema.names:
-                has = ", ".join(schema.names)
-                raise InputError(f"{place}: no column {needed!r}; it has {has} (--column, --key-column)")
-        if not _holds_bytes(kind := schema.field(column).type):
-            raise InputError(f"{place}: column {column!r} is {kind}; expected the bytes of images (--column)")
-        if key_column is not None and not _is_plain(kind := schema.field(key_column).type):
-            raise InputError(f"{place}: column {key_column!r} is {kind}; expected text or numbers (--key-column)")
-        groups = range(file.num_row_groups)
-        for needed in (column, key_column or column):
-            leaf, _ = _leaf(file, needed)
-            _check_apart([_chunk(file, group, leaf) for group in groups], size)
-        return size, [file.metadata.row_group(group).num_rows for group in groups]
+        _check_columns(place, schema, column, key_column)
+        images = chunks(footer, _path(schema, column))
+        keys = chunks(footer, _path(schema, key_column)) if key_column is not None else [None] * len(images)
+        for where in (images, keys):
+            _check_apart([chunk for chunk in where if chunk is not None], size)
+        counts = [file.metadata.row_group(group).num_rows for group in range(len(images))]
+        firsts = itertools.accumulate(counts, initial=0)
+        numbered = enumerate(zip(firsts, counts, images, keys, strict=False))
+        return [
+            RowGroup(place, size, group, first, rows, column, key_column, chunk, key)
+            for group, (first, rows, chunk, key) in numbered
+        ]
 
 
-def _leaf(file: Any, column: str) -> tuple[int, str]:
-    """Return which of the file's columns holds the values of one, and its path."""
-    path = f"{column}.bytes" if _is_struct(file.schema_arrow.field(column).type) else column
-    return [file.schema.column(number).path for number in range(file.metadata.num_columns)].index(path), path
+def _check_columns(place: str, schema: Any, column: str, key_column: str | None) -> None:
+    for needed in (column, key_column):
+        if needed is not None and needed not in schema.names:
+            has = ", ".join(schema.names)
+            raise InputError(f"{place}: no column {needed!r}; it has {has} (--column, --key-column)")
+    if not _holds_bytes(kind := schema.field(column).type):
+        raise InputError(f"{place}: column {column!r} is {kind}; expected the bytes of images (--column)")
+    if key_column is not None and not _is_plain(kind := schema.field(key_column).type):
+        raise InputError(f"{place}: column {key_column!r} is {kind}; expected text or numbers (--key-column)")
 
 
-def _chunk(file: Any, group: int, leaf: int) -> Chunk:
-    """Return where a column of one row group lies."""
-    column = file.metadata.row_group(group).column(leaf)
-    start = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
-    return Chunk(start, start + column.total_compressed_size)
+def _path(schema: Any, column: str) -> str:
+    """Return the path of the column in the file that holds the values."""
+    return f"{column}.bytes" if _is_struct(schema.field(column).type) else column
 
 
-def _check_apart(chunks: list[Chunk], size: int) -> None:
+def _check_apart(found: list[Chunk], size: int) -> None:
     """See that no byte of the file stands for more than one row group.
 
     Raises:
         ValueError: one does.
     """
     end = 0
-    for chunk in sorted(chunks, key=lambda chunk: (chunk.start, chunk.end)):
+    for chunk in sorted(found, key=lambda chunk: (chunk.start, chunk.end)):
         if chunk.start < end or chunk.end < chunk.start:
             raise ValueError("its row groups overlap")
         end = chunk.end

@@ -12,6 +12,7 @@ from support.many import picture, write_parquet, write_pictures, write_tar
 from sar_infer.bulk.items import Broken, Flaw, Piece
 from sar_infer.bulk.sources.listing import Sources
 from sar_infer.bulk.sources.paths import Paths
+from sar_infer.bulk.sources.pages import Chunk
 from sar_infer.bulk.sources.row_groups import RowGroup
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError
@@ -232,8 +233,8 @@ def test_a_digest_tells_inputs_apart() -> None:
         Paths(("b", "a")),
         TarShard("a", 1),
         TarShard("a", 2),
-        RowGroup("a", 1, 0, 0, 4, "image", None),
-        RowGroup("a", 1, 1, 4, 4, "image", None),
+        RowGroup("a", 1, 0, 0, 4, "image", None, Chunk(0, 1), None),
+        RowGroup("a", 1, 1, 4, 4, "image", None, Chunk(0, 1), None),
         Broken("a", "b"),
     ]
     digests = {Piece(0, unit).digest for unit in units} | {Piece(1, units[0]).digest}

@@ -165,10 +165,9 @@ def test_a_header_is_followed_wherever_reads_cut_it(tmp_path: Path) -> None:
     whole = path.read_bytes()[slice(*chunk)]
     for size in (1, 2, 7, 31, 1000):
         stream = Judged(io.BytesIO(path.read_bytes()))
-        stream.chunk = Chunk(*chunk)
+        stream.watch(Chunk(*chunk))
         stream.seek(start)
         assert b"".join(iter(lambda: stream.read(min(size, chunk[1] - stream.tell())), b"")) == whole  # noqa: B023
-        assert stream.chunk.known == chunk[1]
 
 
 def test_nothing_is_read_that_was_not_judged(tmp_path: Path) -> None:
@@ -177,7 +176,7 @@ def test_nothing_is_read_that_was_not_judged(tmp_path: Path) -> None:
     start, end = column.dictionary_page_offset, column.dictionary_page_offset + column.total_compressed_size
     for at, size in ((start - 1, 10), (end - 10, 5), (start, end - start + 1)):
         stream = Judged(io.BytesIO(path.read_bytes()))
-        stream.chunk = Chunk(start, end)
+        stream.watch(Chunk(start, end))
         stream.seek(at)
         with pytest.raises(ValueError, match="its pages are not where its footer says"):
             stream.read(size)
@@ -197,7 +196,7 @@ def test_damaged_headers_are_refused_at_once() -> None:
         (b"\x15\x00\x15\x01\x15\x02\x00", "damaged"),  # a negative size
         (b"\x1c" * 100 + b"\x00" * 200, "damaged"),  # structs in structs
         (b"\x15" + b"\xff" * 20, "damaged"),  # a number without an end
-        (b"\x19\xf5\xff\xff\xff\xff\x0f", "damaged"),  # a list
+        (b"\x19\xfc\xff\xff\xff\xff\x0f", "too many entries"),  # structs in a list
         (b"\x15\x04\x15\x02\x15\x02\x4c\x15\xfe\xff\xff\xff\x0f\x00\x00", "damaged"),  # 2**31 values in a byte
     ):
         with pytest.raises(ValueError, match=message):
@@ -234,6 +233,69 @@ for path in sys.argv[1:]:
     (before, *_), (after, count, kind) = (line.split() for line in done.stdout.splitlines())
     assert (count, kind) == ("1", "Flaw")
     assert int(after) - int(before) < 64
+
+
+def varint(number: int) -> bytes:
+    low, rest = number & 127, number >> 7
+    return bytes([low | 128]) + varint(rest) if rest else bytes([low])
+
+
+def entries(kind: int, items: list[bytes]) -> bytes:
+    """A list of Thrift's compact protocol."""
+    return bytes([0xF0 | kind]) + varint(len(items)) + b"".join(items)
+
+
+SILENT = b"\x26\x00\x00"
+"""A column of a row group that says nothing of itself."""
+ENCRYPTED = b"\x26\x00\x6c\x2c\x19\x18\x01x\x00\x00\x00"
+"""One that is encrypted with a key of its own."""
+
+
+def with_footer(path: Path, groups: list[int], named: int = 0, column: bytes = SILENT) -> Path:
+    """A file of nothing but a footer: row groups with so many columns, and empty names and values."""
+    root = b"\x48\x04root\x15\x02\x00"
+    image = b"\x15\x0c\x25\x02\x18\x05image\x00"
+    parts = [b"\x19" + entries(12, [column] * columns) + b"\x16\x00\x16\x00\x00" for columns in groups]
+    names = b"\x19" + entries(12, [b"\x18\x00\x00"] * named) if named else b""
+    footer = b"\x15\x04\x19" + entries(12, [root, image]) + b"\x16\x00\x19" + entries(12, parts) + names + b"\x00"
+    path.write_bytes(b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1")
+    return path
+
+
+def test_a_footer_of_a_million_entries_is_not_unpacked(tmp_path: Path) -> None:
+    """Twelve megabytes of the first become more than ten gigabytes in pyarrow."""
+    for groups, named in (([300_000], 0), ([1] * 150_000, 0), ([1], 300_000)):
+        path = with_footer(tmp_path / "bomb.parquet", groups, named)
+        assert path.stat().st_size < 2 * MIB
+        assert found(path) == [Item(str(path), Flaw("source", "cannot be read: its footer has too many entries"))]
+    path = with_footer(tmp_path / "bomb.parquet", [1] * 10_001)
+    (item,) = found(path)
+    assert item.source == Flaw("source", "cannot be read: it has 10001 row groups, at most 10000")
+    path.write_bytes(b"PAR1" + bytes(2**24 + 1) + struct.pack("<I", 2**24 + 1) + b"PAR1")
+    (item,) = found(path)
+    assert item.source == Flaw("source", "cannot be read: its footer has 16777217 bytes, at most 16777216")
+    whole = with_footer(path, [1] * 9000).read_bytes()
+    path.write_bytes(b"PAR1" + whole[5000:])
+    assert [item.source.kind for item in found(path)] == ["source"]
+
+
+@pytest.mark.parametrize("column", [SILENT, ENCRYPTED])
+@pytest.mark.parametrize("groups", [[0], [1], [3], [1, 0]])
+def test_row_groups_at_which_pyarrow_aborts_are_refused(tmp_path: Path, groups: list[int], column: bytes) -> None:
+    """It ends the process when it is asked for a column without a schema, or for one that is encrypted."""
+    path = with_footer(tmp_path / "t.parquet", groups, column=column)
+    flaw = Flaw("source", "cannot be read: a row group has no column 'image', or it is encrypted")
+    assert found(path) == [Item(str(path), flaw)]
+
+
+def test_a_long_footer_of_an_honest_file_is_read(tmp_path: Path) -> None:
+    columns = {f"column {number}": list(range(400)) for number in range(20)}
+    rows = [picture(number) for number in range(400)]
+    table = pyarrow.table({"image": rows, **columns}).replace_schema_metadata({"long": "x" * 100_000})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet", row_group_size=2, write_page_index=True)
+    data = (tmp_path / "t.parquet").read_bytes()
+    assert struct.unpack("<I", data[-8:-4])[0] > 500_000
+    assert [item.source for item in found(tmp_path / "t.parquet")] == rows
 
 
 def test_limits_are_generous_to_images() -> None:

@@ -308,7 +308,7 @@ def test_a_bad_image_is_reported_and_the_rest_go_on(folder: Path, data: bytes, e
     assert bad["error"].startswith(error)
     assert first["predictions"]
     assert last["predictions"]
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (1, "1 of 3 images could not be read; each says why in its error\n")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "CMYK", "P", "L", "LA", "1", "I;16"])
@@ -489,7 +489,7 @@ def test_a_file_name_that_is_not_text(folder: Path) -> None:
     done = process(".", "--format", "jsonl")
     images = [json.loads(line)["image"] for line in done.stdout.splitlines()]
     assert name in images
-    assert done.stderr == ""
+    assert done.stderr == f"1 of {len(images)} images could not be read; each says why in its error\n"  # bad.jpg
 
 
 def test_help_and_version_load_nothing_heavy(folder: Path) -> None:
