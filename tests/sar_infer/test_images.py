@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from support.pictures import encoded, huge_png
 
 from sar_infer.errors import ImageError
@@ -118,7 +118,7 @@ def test_not_an_image(data: bytes) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(30_000, 30_000), (10_000, 9_500), (16_385, 200), (10_000, 5_001)])
 def test_too_large_is_seen_in_the_header(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
     with pytest.raises(ImageError, match="too large"):
         load_rgb(huge_png(width, height))
 
