@@ -85,11 +85,13 @@ def load_run(path: Path) -> Run:
         )
     if "settings" not in metadata:  # schema 1, which had CoOp alone
         metadata["settings"] = json.dumps(_coop_settings(tensors["context"]))
-    record = path / RECORD
+    record, settings = path / RECORD, json.loads(metadata["settings"])
+    if metadata["method"] == "prograd":
+        settings.setdefault("count", "tokens")  # before there was the setting
     return Run(
         tensors=tensors,
         method=metadata["method"],
-        settings=json.loads(metadata["settings"]),
+        settings=settings,
         backbone_name=metadata["backbone"],
         pretrained=metadata["pretrained"] or None,
         weights_digest=metadata["weights_digest"],

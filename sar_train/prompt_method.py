@@ -17,6 +17,9 @@ from sar_train.prompts import Prompts
 from sar_train.registry import Registry
 
 Tower = Literal["text", "image"]
+LATER = {"later": True}
+"""Metadata of a setting that came after results were kept: at its default it is left out of what they are known by
+(`sar_train.identity`)."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,24 @@ class PromptMethod(nn.Module, ABC):
             Settings in the vocabulary of ``sar-train --config``.
         """
         return {}
+
+    @classmethod
+    def settle(cls, config: Any, template: str, dataset: str | None) -> tuple[Any, str]:  # noqa: ARG003
+        """Return the settings and the hand-crafted template of a run, once it is known what it learns from.
+
+        By default both stay as they are. A method whose reference implementation has templates of its own puts them
+        here. Zero-shot is judged with the dataset's template in any case.
+
+        Args:
+            config: the method's settings as given.
+            template: the hand-crafted prompt with ``{}``, the user's or the dataset's.
+            dataset: a key of `sar_train.data.layouts.LAYOUTS`; None where the data is none of those or the template is
+                the user's.
+
+        Raises:
+            ConfigError: not a template.
+        """
+        return config, template
 
     @abstractmethod
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
