@@ -85,13 +85,11 @@ def load_run(path: Path) -> Run:
         )
     if "settings" not in metadata:  # schema 1, which had CoOp alone
         metadata["settings"] = json.dumps(_coop_settings(tensors["context"]))
-    record, settings = path / RECORD, json.loads(metadata["settings"])
-    if metadata["method"] == "prograd":
-        settings.setdefault("count", "tokens")  # before there was the setting
+    record = path / RECORD
     return Run(
         tensors=tensors,
         method=metadata["method"],
-        settings=settings,
+        settings=json.loads(metadata["settings"]),
         backbone_name=metadata["backbone"],
         pretrained=metadata["pretrained"] or None,
         weights_digest=metadata["weights_digest"],

@@ -38,9 +38,9 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def _counted(section: Any) -> dict[str, Any]:
-    """A section's settings, without those that came later and have their default (`prompt_method.LATER`)."""
-    later = {f.name for f in dataclasses.fields(section) if "later" in f.metadata and getattr(section, f.name) == f.default}
-    return {name: value for name, value in dataclasses.asdict(section).items() if name not in later}
+    """Return a section's settings, without those that came later and have their default (`prompt_method.later`)."""
+    late = {f.name: f.default for f in dataclasses.fields(section) if "before" in f.metadata}
+    return {name: value for name, value in dataclasses.asdict(section).items() if late.get(name, ...) != value}
 
 
 def check_sections(config: RunConfig) -> None:

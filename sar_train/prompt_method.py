@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -17,9 +17,6 @@ from sar_train.prompts import Prompts
 from sar_train.registry import Registry
 
 Tower = Literal["text", "image"]
-LATER = {"later": True}
-"""Metadata of a setting that came after results were kept: at its default it is left out of what they are known by
-(`sar_train.identity`)."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +210,18 @@ class PromptMethod(nn.Module, ABC):
     def head(self) -> Head | None:
         """The classifier of the trained classes, where the method has one."""
         return None
+
+
+def later(default: Any, before: Any) -> Any:
+    """Declare a setting that came after runs and results had been kept, in a method's ``Config``.
+
+    At its default it is left out of what a result is known by (`sar_train.identity`), so that keys stay as they are.
+
+    Args:
+        default: of new runs.
+        before: what a stored run without the setting had.
+    """
+    return field(default=default, metadata={"before": before})
 
 
 def start_context(setup: Setup, words: str, n_ctx: int) -> nn.Parameter:

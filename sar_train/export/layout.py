@@ -56,8 +56,8 @@ def layout(prompted: Prompted) -> Layout:
     behind = prompts.suffix, teacher.suffix
     if behind[0] != behind[1] and any(text and not text[0].isspace() for text in behind):
         raise ExportError(
-            f"the method puts {behind[0]!r} behind a name and its template {template!r} {behind[1]!r}; the name encoder "
-            "feeds both with the same tokens, so the two texts must be equal or have a space in front"
+            f"the method puts {behind[0]!r} behind a name and its template {template!r} {behind[1]!r}; both read the "
+            "same tokens of a name, so the two texts must be equal or have a space in front"
         )
     tower = prompted.backbone.text
     return Layout(prompts, teacher, template, tower.tail(teacher) - tower.tail(prompts))

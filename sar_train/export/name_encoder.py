@@ -28,8 +28,9 @@ class NameEncoder(nn.Module):
         self.method, self.placed = prompted.method, placed
         self.student = PaddedText(tower, placed.prompts)
         self.teacher = None if placed.teacher is None else PaddedText(tower, placed.teacher)
-        self.exchanged = placed.teacher is not None and placed.teacher.suffix != placed.prompts.suffix
-        if self.exchanged:
+        self.exchanged = False
+        if placed.teacher is not None and placed.teacher.suffix != placed.prompts.suffix:
+            self.exchanged = True
             tail = [*tower.encode(placed.teacher.suffix), tower.end_token, 0]
             self.register_buffer("tail", torch.tensor(tail, device=prompted.backbone.device))
 

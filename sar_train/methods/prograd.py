@@ -11,13 +11,13 @@ As in BeierZhu/Prompt-align. Both the zero-shot teacher and the start of the con
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sar_train.prompt_method import LATER, Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
+from sar_train.prompt_method import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, later, methods
 from sar_train.prompts import Prompts, split_template
 
 FIFTY_ON = "imagenet"
@@ -40,7 +40,7 @@ class ProGradConfig:
     """
 
     n_ctx: int = 16
-    count: Literal["words", "tokens"] = field(default="words", metadata=LATER)
+    count: Literal["words", "tokens"] = later("words", before="tokens")
     weight: float = 1.0
     temperature: float = 1.0
 

@@ -9,19 +9,19 @@ the student's may have words between the vectors and the name. As in htyao89/Tex
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sar_train.prompt_method import (
-    LATER,
     Classes,
     ForwardOutputs,
     PromptMethod,
     Schedule,
     Setup,
+    later,
     linear,
     methods,
     scale_depth,
@@ -62,7 +62,7 @@ class TCPConfig:
 
     context_init: str = ""
     n_ctx: int = 4
-    student: str = field(default="", metadata=LATER)
+    student: str = later("", before="")
     reduction: int = 4
     block: int = 8
     share: float = 1.0

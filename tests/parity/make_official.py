@@ -1,8 +1,8 @@
 """Make the golden numbers in ``official/`` with the official trainers; ``official/README.md`` says how to call it.
 
 The official code is imported from clones, unmodified, and run on the CPU in float64. What it needs beside itself is
-stood in for here: of Dassl the registry and the parts of the trainer that take a step (read from the copy that ProGrad's
-repository brings), its optimisers and schedulers from that same copy, and OpenAI's download, which gives our random CLIP.
+stood in for here: Dassl's registry; the methods of its trainer that take a step, its optimisers and its schedulers, all
+read from the copy in ProGrad's repository; and OpenAI's download, which gives our random CLIP.
 """
 
 from __future__ import annotations
@@ -26,7 +26,19 @@ from typing import Any
 
 import torch
 from support.official import (
-    BASE, CASES, EPOCHS, FOLDER, LABELS, NEW, Case, clip, images, labels, make, start_value, summary,
+    BASE,
+    CASES,
+    EPOCHS,
+    FOLDER,
+    LABELS,
+    NEW,
+    Case,
+    clip,
+    images,
+    labels,
+    make,
+    start_value,
+    summary,
 )  # fmt: skip
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -170,7 +182,7 @@ def import_trainer(official: Official) -> type[Any]:
         if isinstance(norm := getattr(module, "LayerNorm", None), type) and norm is not nn.LayerNorm:
             norm.forward = nn.LayerNorm.forward  # type: ignore[method-assign]
         if hasattr(module, "_download") and hasattr(module, "build_model"):
-            module._download = lambda *_: ""  # noqa: SLF001
+            module._download = lambda *_: ""
     return trainer
 
 
@@ -179,7 +191,7 @@ def settings(case: Case) -> SimpleNamespace:
     space, plan = SimpleNamespace, case.schedule
     both = {"CTX_INIT": "a photo of a", "PREC": "fp32"}
     trainer = space(
-        COOP=space(N_CTX=16, CSC=False, CTX_INIT="", PREC="fp32", CLASS_TOKEN_POSITION="end", W=1.0, ALPHA=1.0),
+        COOP=space(N_CTX=16, CSC=False, CTX_INIT="", PREC="fp32", CLASS_TOKEN_POSITION="end", W=1.0, ALPHA=1.0),  # noqa: S106
         COCOOP=space(N_CTX=4, **both),
         MAPLE=space(N_CTX=2, PROMPT_DEPTH=3, **both),
         PROMPTSRC=space(
@@ -221,7 +233,7 @@ def settings(case: Case) -> SimpleNamespace:
 def build(kind: type[Any], case: Case, names: Sequence[str], part: str) -> Any:
     """Return an official trainer for these classes."""
     trainer = kind.__new__(kind)
-    trainer._models, trainer._optims, trainer._scheds = OrderedDict(), OrderedDict(), OrderedDict()  # noqa: SLF001
+    trainer._models, trainer._optims, trainer._scheds = OrderedDict(), OrderedDict(), OrderedDict()
     trainer.cfg, trainer.device = settings(case), torch.device("cpu")
     trainer.cfg.DATASET.SUBSAMPLE_CLASSES = part
     trainer.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=list(names)))
@@ -315,7 +327,7 @@ def main(names: Sequence[str]) -> None:
     commit = OFFICIAL[case.name if case.method == "dept" else case.method].commit
     content = {"code": commit, "torch": torch.__version__, "numbers": numbers}
     (FOLDER / f"{case.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(case.name, flush=True)
+    sys.stderr.write(f"{case.name}\n")
 
 
 if __name__ == "__main__":
