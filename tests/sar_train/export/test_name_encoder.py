@@ -130,7 +130,6 @@ def test_class_aware_tokens_behind_templates_of_several_kinds(template: str, set
         ("a photo of a {} .", "{} , a type of car"),
         ("a photo of a {} , a type of texture.", "{} texture."),
         ("a photo of a {}", "person doing {} ."),
-        ("a photo of a person doing {}.", "person doing {}."),
     ],
 )
 def test_a_teacher_with_another_text_behind_the_name(template: str, student: str, tmp_path: Path) -> None:
