@@ -29,12 +29,18 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
     apart = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
     found: dict[str, Any] = {
         "schedule": dataclasses.asdict(method.schedule),
-        "sections": {name: dataclasses.asdict(config.section(name, kind)) for name, kind in kinds.items()},
+        "sections": {name: _counted(config.section(name, kind)) for name, kind in kinds.items()},
     }
     found |= {k: v for k, v in dataclasses.asdict(config).items() if k not in apart and v is not None}
     names = {"data": config.data, "pretrained": config.pretrained, "novel": config.novel if config.sar else None}
     digests = {key: digest for key, name in names.items() if name and (digest := _digest(name, config.data_root))}
     return found | ({"digests": digests} if digests else {})
+
+
+def _counted(section: Any) -> dict[str, Any]:
+    """Return a section's settings, without those that came later and have their default (`prompt_method.later`)."""
+    late = {f.name: f.default for f in dataclasses.fields(section) if "before" in f.metadata}
+    return {name: value for name, value in dataclasses.asdict(section).items() if late.get(name, ...) != value}
 
 
 def check_sections(config: RunConfig) -> None:

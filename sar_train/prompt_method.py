@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -158,6 +158,24 @@ class PromptMethod(nn.Module, ABC):
         """
         return {}
 
+    @classmethod
+    def settle(cls, config: Any, template: str, dataset: str | None) -> tuple[Any, str]:  # noqa: ARG003
+        """Return the settings and the hand-crafted template of a run, once it is known what it learns from.
+
+        By default both stay as they are. A method whose reference implementation has templates of its own puts them
+        here. Zero-shot is judged with the dataset's template in any case.
+
+        Args:
+            config: the method's settings as given.
+            template: the hand-crafted prompt with ``{}``, the user's or the dataset's.
+            dataset: a key of `sar_train.data.layouts.LAYOUTS`; None where the data is none of those or the template is
+                the user's.
+
+        Raises:
+            ConfigError: not a template.
+        """
+        return config, template
+
     @abstractmethod
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
         """The prompts as they are now, differentiable, for any class names.
@@ -192,6 +210,18 @@ class PromptMethod(nn.Module, ABC):
     def head(self) -> Head | None:
         """The classifier of the trained classes, where the method has one."""
         return None
+
+
+def later(default: Any, before: Any) -> Any:
+    """Declare a setting that came after runs and results had been kept, in a method's ``Config``.
+
+    At its default it is left out of what a result is known by (`sar_train.identity`), so that keys stay as they are.
+
+    Args:
+        default: of new runs.
+        before: what a stored run without the setting had.
+    """
+    return field(default=default, metadata={"before": before})
 
 
 def start_context(setup: Setup, words: str, n_ctx: int) -> nn.Parameter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -92,7 +93,8 @@ def restore(run: Run, backbone: Backbone) -> Prompted:
     """
     kind = methods.get(run.method)
     setup = Setup(backbone, run.class_names or ("x",), run.template or "a photo of a {}.", torch.Generator())
-    method = kind(build(kind.Config, run.settings, f"[{run.method}] of the run"), setup)
+    before = {f.name: f.metadata["before"] for f in dataclasses.fields(kind.Config) if "before" in f.metadata}
+    method = kind(build(kind.Config, before | dict(run.settings), f"[{run.method}] of the run"), setup)
     expected = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in run.tensors.items()}
     if expected != found:

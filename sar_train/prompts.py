@@ -105,3 +105,12 @@ def split_template(template: str) -> tuple[str, str]:
     if parts[0] and not parts[0][-1].isspace():
         raise ConfigError(f"template {template!r}: expected a space before {{}}")
     return parts[0].strip(), parts[1].rstrip()
+
+
+def keep_apart(template: str) -> str:
+    """Return the template with a space behind ``{}``, so that punctuation never melts with that of a name's end.
+
+    Tokens are otherwise the same. ``{}.`` becomes ``{} .``; a template that ends with ``{}`` stays.
+    """
+    behind = split_template(template)[1]
+    return template.replace("{}", "{} ") if behind and not behind[0].isspace() else template

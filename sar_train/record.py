@@ -98,7 +98,12 @@ def make_record(setting: Setting, results: Results) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k != "llm_url"}
-        | {"template": setting.template, "protocol": setting.plan.protocol, "schedule": vars(setting.schedule)},
+        | {
+            "template": setting.template,
+            "teacher": setting.teacher,
+            "protocol": setting.plan.protocol,
+            "schedule": vars(setting.schedule),
+        },
         "settings": setting.settings,
         "seed": config.seed,
         "backbone": {"name": config.backbone, "weights_digest": setting.backbone.weights_digest},

@@ -40,8 +40,10 @@ _MOST_HELD = 1000
 class Setting:
     """What does not change while a run trains.
 
-    ``held`` are validation photos of the base classes, which confidence is fitted on; None where there are none, or the
-    run is judged on them.
+    ``template`` is the hand-crafted prompt that zero-shot is judged with, ``teacher`` the one that the method compares
+    with, which its reference implementation may have otherwise (`PromptMethod.settle`), and ``of_method`` the method's
+    settings. ``held`` are validation photos of the base classes, which confidence is fitted on; None where there are
+    none, or the run is judged on them.
     """
 
     config: RunConfig
@@ -49,6 +51,8 @@ class Setting:
     source: FeatureSource | PhotoSource
     plan: Plan
     template: str
+    teacher: str
+    of_method: Any
     problem: Problem
     judge: Judge
     held: Judged | None
@@ -58,10 +62,10 @@ class Setting:
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """All settings of the method, and of SAR where it is on, defaults included."""
-        kinds = {self.config.method: methods.get(self.config.method).Config}
+        found = {self.config.method: dataclasses.asdict(self.of_method)}
         if self.config.sar:
-            kinds["sar"] = regularisers.get("sar").Config
-        return {name: dataclasses.asdict(self.config.section(name, kind)) for name, kind in kinds.items()}
+            found["sar"] = dataclasses.asdict(self.config.section("sar", regularisers.get("sar").Config))
+        return found
 
     @functools.cached_property
     def learned_from(self) -> str:
@@ -71,18 +75,18 @@ class Setting:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def handcrafted(self, names: Sequence[str]) -> Tensor:
-        """(C, D) embeddings under the hand-crafted template."""
-        return self.backbone.embed_names(names, self.backbone.handcrafted(self.template))
+        """(C, D) embeddings under the hand-crafted template that the method compares with."""
+        return self.backbone.embed_names(names, self.backbone.handcrafted(self.teacher))
 
     def zero_shot(self, part: Judged) -> Tensor:
         """(N, C) scaled cosines without any learning."""
-        rows = self.handcrafted(part.names)
+        rows = self.backbone.embed_names(part.names, self.backbone.handcrafted(self.template))
         return self.backbone.logit_scale * part.features.to(rows.device) @ rows.T
 
     def make_method(self) -> PromptMethod:
         """The method at its start values; the seed decides what is random in them."""
         mean = self.problem.features[:, 0].mean(0)
-        return _make(self.config, self.backbone, self.template, self.problem.class_names, mean)
+        return _make(self.config, self.of_method, self.backbone, self.teacher, self.problem.class_names, mean)
 
 
 def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
@@ -92,7 +96,7 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
         SarTrainError: settings, backbone, data or names cannot be used.
     """
     method = methods.get(config.method)
-    config.section(config.method, method.Config)
+    of_method = config.section(config.method, method.Config)
     sar = config.section("sar", regularisers.get("sar").Config)
     check_sections(config)
     with_sar = config.sar and bool(sar.weight)
@@ -105,13 +109,15 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
         tell(f"warning: {warning}")
     chosen = plan(config.protocol, len(source.class_names), published_split=source.published_split)
     template = config.template or source.template
+    known = source.name if source.published_split and not config.template else None
+    of_method, teacher = method.settle(of_method, template, known)
     base = [source.class_names[label] for label in chosen.base]
     new = [source.class_names[label] for label in chosen.new]
-    sketch = _make(config, backbone, template, base)
+    sketch = _make(config, of_method, backbone, teacher, base)
     _check_transfer(sketch, chosen, with_novel=novel_source is not None and novel_source.form != "none")
     schedule = _schedule(config, method.schedule)
     _warn_of_averaging(config.method, sketch.averaging(schedule.epochs), tell)
-    problem = _problem(source, chosen, config, backbone, template)
+    problem = _problem(source, chosen, config, backbone, teacher)
     tell(f"{source.name}: {len(base)} classes, {len(problem.labels)} photos to learn from, judged on {chosen.split}")
     judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
     held = None if chosen.split == "val" else _judged(source, chosen.base, "val", most=_MOST_HELD)
@@ -132,16 +138,21 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
             template=template,
         )
         _tell_of_novel(novel, tell, excluded=config.exclude_eval_names)
-    return Setting(config, backbone, source, chosen, template, problem, judge, held, novel, schedule)
+    return Setting(
+        config, backbone, source, chosen, template, teacher, of_method, problem, judge, held, novel, schedule
+    )
 
 
 def _make(
-    config: RunConfig, backbone: Backbone, template: str, names: Sequence[str], mean_image: Tensor | None = None
+    config: RunConfig,
+    of_method: Any,
+    backbone: Backbone,
+    template: str,
+    names: Sequence[str],
+    mean_image: Tensor | None = None,
 ) -> PromptMethod:
-    kind = methods.get(config.method)
     generator = torch.Generator().manual_seed(config.seed)
-    setup = Setup(backbone, tuple(names), template, generator, mean_image)
-    return kind(config.section(config.method, kind.Config), setup)
+    return methods.get(config.method)(of_method, Setup(backbone, tuple(names), template, generator, mean_image))
 
 
 def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import time
@@ -57,7 +56,7 @@ def run(
     tell(f"zero-shot: {describe(zero_shot)}")
     probe = measures.probe_accuracy(setting)
     method = setting.make_method()
-    prompted = Prompted(setting.backbone, method, setting.template, setting.problem.class_names)
+    prompted = Prompted(setting.backbone, method, setting.teacher, setting.problem.class_names)
     names = measures.held_out(setting)
     before = measures.relations(setting, prompted, names)
     prepared = time.monotonic()
@@ -88,11 +87,11 @@ def run(
     finished = checkpoint.Run(
         tensors={name: tensor.detach().clone() for name, tensor in method.state_dict().items()},
         method=config.method,
-        settings=dataclasses.asdict(config.section(config.method, type(method).Config)),
+        settings=setting.settings[config.method],
         backbone_name=config.backbone,
         pretrained=config.pretrained,
         weights_digest=setting.backbone.weights_digest,
-        template=setting.template,
+        template=setting.teacher,
         class_names=tuple(setting.problem.class_names),
         regularisers={"sar": config.section("sar", regularisers.get("sar").Config).weight} if config.sar else {},
         record=make_record(setting, results),

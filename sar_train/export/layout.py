@@ -23,11 +23,13 @@ class Layout:
         teacher: the hand-crafted prompts whose embeddings the method makes a class's own prompts from; None where the
             prompts are the same for all classes.
         template: the hand-crafted template that takes part in embedding a name, None where none does.
+        longer: by how many tokens the teacher's text behind the name is longer than the method's; may be below 0.
     """
 
     prompts: Prompts
     teacher: Prompts | None
     template: str | None
+    longer: int = 0
 
     @property
     def n_prefix(self) -> int:
@@ -36,7 +38,7 @@ class Layout:
         A teacher has to have room for the name as well, so that the longer prompt of the two counts.
         """
         student = 1 + self.prompts.n_context + self.prompts.n_behind
-        return student if self.teacher is None else max(student, 1 + self.teacher.n_context)
+        return student if self.teacher is None else max(student, 1 + self.teacher.n_context + self.longer)
 
 
 @torch.no_grad()
@@ -44,18 +46,21 @@ def layout(prompted: Prompted) -> Layout:
     """The layout of a method's prompts.
 
     Raises:
-        ExportError: teacher and student have different texts behind the name, so that they cannot read one input.
+        ExportError: teacher and student have different texts behind the name, which may melt with it into one token, so
+            that they cannot read one input.
     """
     prompts, template = prompted.method.prompts(prompted.classes(["x"])), prompted.template
     if prompts.own_from is None:
         return Layout(prompts, None, template if isinstance(prompted.method, Fixed) else None)
     teacher = prompted.backbone.handcrafted(template)
-    if teacher.suffix != prompts.suffix:
+    behind = prompts.suffix, teacher.suffix
+    if behind[0] != behind[1] and any(text and not text[0].isspace() for text in behind):
         raise ExportError(
-            f"the method puts {prompts.suffix!r} behind a name and its template {template!r} {teacher.suffix!r}; the "
-            "name encoder feeds both with the same tokens, so they must be equal"
+            f"the method puts {behind[0]!r} behind a name and its template {template!r} {behind[1]!r}; both read the "
+            "same tokens of a name, so the two texts must be equal or have a space in front"
         )
-    return Layout(prompts, teacher, template)
+    tower = prompted.backbone.text
+    return Layout(prompts, teacher, template, tower.tail(teacher) - tower.tail(prompts))
 
 
 def tokenizer_spec(tower: TextTower, placed: Layout) -> TokenizerSpec:

@@ -5,18 +5,25 @@ same view, g_kl; it steers and is never added. For each parameter tensor, with u
 
     g - lambda * (g . u) u    where g . g_kl < 0, else g
 
-As in BeierZhu/Prompt-align. What a regulariser adds belongs to g (the paper has none: our choice).
+As in BeierZhu/Prompt-align. Both the zero-shot teacher and the start of the context have the kind of thing in front
+(``a type of pet, a photo of a {}.``). What a regulariser adds belongs to g (the paper has none: our choice).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sar_train.prompt_method import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
+from sar_train.prompt_method import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, later, methods
 from sar_train.prompts import Prompts, split_template
+
+FIFTY_ON = "imagenet"
+"""The dataset that the reference trains on for 50 epochs, whatever the protocol."""
+TEMPLATES = {"dtd": "a texture of {}."}
+"""The reference's templates by dataset, where they are not the dataset's with the kind of thing in front."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,15 @@ class ProGradConfig:
 
     Attributes:
         n_ctx: M; the words of the hand-crafted template fill the right end, zeros the left.
+        count: how many of the template's tokens are learned. ``words``, as in the reference: as many as it has words.
+            A comma is a token too, so that the last word of ``a type of pet, a photo of a`` stays as it is, between
+            the learned vectors and the name. ``tokens``: all, as in runs before this setting.
         weight: lambda, the share of the conflicting part that is taken away; the paper's 1.
         temperature: T of the distillation; the paper's 1.
     """
 
     n_ctx: int = 16
+    count: Literal["words", "tokens"] = later("words", before="tokens")
     weight: float = 1.0
     temperature: float = 1.0
 
@@ -42,26 +53,50 @@ class ProGradConfig:
 
 @methods.register("prograd")
 class ProGrad(PromptMethod):
-    """Context vectors (M, W) in front of the class name, and a projection of their gradient."""
+    """Context vectors (M, W) in front of the class name, and a projection of their gradient.
+
+    The schedule is that of the reference's base-to-new script, which has 4 shots on RN50.
+    """
 
     Config = ProGradConfig
     schedule = Schedule(epochs=100, learning_rate=2e-3, batch_size=32)
     paper = "Prompt-aligned Gradient for Prompt Tuning, arXiv 2205.14865"
     steering = ("zero_shot_kl",)
 
+    rest: Tensor
+
+    @classmethod
+    def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:
+        """Epochs by shots, and the smaller lambda of three datasets, as the reference's README has them."""
+        if dataset == FIFTY_ON:
+            return {"epochs": 50}
+        if experiment != "few-shot":
+            return {}
+        epochs = 50 if shots == 1 else 100 if 1 < shots <= 4 else 200
+        softer = shots in (8, 16) and dataset in ("oxford_flowers", "dtd", "eurosat")
+        return {"epochs": epochs} | ({"prograd": {"weight": 0.8}} if softer else {})
+
+    @classmethod
+    def settle(cls, config: ProGradConfig, template: str, dataset: str | None) -> tuple[ProGradConfig, str]:
+        """Put what stands behind the name in front of it, for the teacher too."""
+        return config, kind_in_front(TEMPLATES.get(dataset or "", template))
+
     def __init__(self, config: ProGradConfig, setup: Setup) -> None:
         """Lay the template's words at the right end of the context."""
         nn.Module.__init__(self)
         self.config = config
-        tower = setup.backbone.text
-        words = tower.embed_text(opening(setup.template))[-config.n_ctx :]
+        tower, text = setup.backbone.text, opening(setup.template)
+        tokens = tower.embed_text(text)
+        n_learned = len(text.split()) if config.count == "words" else len(tokens)
+        learned = tokens[:n_learned][-config.n_ctx :]
         start = torch.zeros(config.n_ctx, tower.width, device=setup.backbone.device)
-        start[config.n_ctx - len(words) :] = words
+        start[config.n_ctx - len(learned) :] = learned
         self.context = nn.Parameter(start)
+        self.register_buffer("rest", tokens[n_learned:], persistent=len(tokens) > n_learned)
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
-        """The learned context, then the name and a full stop."""
-        return Prompts(self.context)
+        """The learned context, words that stay as they are, then the name and a full stop."""
+        return Prompts(torch.cat([self.context, self.rest]))
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
         """Cross-entropy, and the distillation that steers: -T^2 mean over photos of sum over c of q_c log p_c."""
@@ -85,3 +120,11 @@ def opening(template: str) -> str:
     """
     before, behind = split_template(template)
     return ", ".join(part for part in (behind.strip(" ,."), before) if part)
+
+
+def kind_in_front(template: str) -> str:
+    """Return the template with the words behind the name in front of it; one without such words stays.
+
+    ``a photo of a {}, a type of pet.`` becomes ``a type of pet, a photo of a {}.``.
+    """
+    return f"{opening(template)} {{}}." if split_template(template)[1].strip(" ,.") else template

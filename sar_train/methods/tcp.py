@@ -2,15 +2,17 @@
 
 A small network turns the hand-crafted unit embedding v_c into class-aware tokens T_c (M, W): Linear, QuickGELU, Linear.
 M shared context vectors run through the first blocks; in front of one block (8 of CLIP's 12) T_c takes their place. The
-loss is KgCoOp's. New names work because v_c can be computed for any name. The student has the teacher's text behind the
-name, so that both read the same tokens. As in htyao89/Textual-based_Class-aware_prompt_tuning.
+loss is KgCoOp's. New names work because v_c can be computed for any name. Teacher and student have a template each, and
+the student's may have words between the vectors and the name. As in htyao89/Textual-based_Class-aware_prompt_tuning.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sar_train.prompt_method import (
@@ -19,12 +21,28 @@ from sar_train.prompt_method import (
     PromptMethod,
     Schedule,
     Setup,
+    later,
     linear,
     methods,
     scale_depth,
     start_context,
 )
-from sar_train.prompts import Insertion, Prompts, split_template
+from sar_train.prompts import Insertion, Prompts, keep_apart, split_template
+
+PAIRS = {
+    "imagenet": ("a photo of a {}.", "{}."),
+    "caltech101": ("a photo of a {}.", "{}."),
+    "oxford_pets": ("a photo of a {}, a type of pet.", "{}, a type of pet."),
+    "stanford_cars": ("a photo of a {}.", "{}, a type of car"),
+    "oxford_flowers": ("a photo of a {}, a type of flower.", "{}, a type of flower."),
+    "food101": ("a photo of a {}, a type of food.", "{}, a type of food."),
+    "fgvc_aircraft": ("a photo of an aircraft {}.", "{}, a type of aircraft."),
+    "sun397": ("a photo of a {}.", "{}."),
+    "dtd": ("a photo of a {}, a type of texture.", "{} texture."),
+    "eurosat": ("a centered satellite photo of {}.", "{}."),
+    "ucf101": ("a photo of a person doing {}.", "person doing {}."),
+}
+"""The reference's templates by dataset: the teacher's, and the student's behind its context vectors."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,8 @@ class TCPConfig:
     Attributes:
         context_init: words that the shared context starts from; empty, as in the published configuration, for random.
         n_ctx: M, the paper's 4.
+        student: the student's words around the name, behind the context vectors, such as ``person doing {}.``. Empty:
+            the reference's for the dataset (`PAIRS`), else the name and what the teacher's template has behind it.
         reduction: the network's inner layer has D / reduction units; the paper's 4 (512 to 128).
         block: in front of which block, from 0 and given for 12, the class-aware tokens enter; the paper's 8.
         share: of the class-aware tokens where they enter; the paper's 1. 0 leaves a plain prompt.
@@ -42,6 +62,7 @@ class TCPConfig:
 
     context_init: str = ""
     n_ctx: int = 4
+    student: str = later("", before="")
     reduction: int = 4
     block: int = 8
     share: float = 1.0
@@ -62,10 +83,25 @@ class TCP(PromptMethod):
     schedule = Schedule(epochs=50, learning_rate=2e-3, batch_size=32, optimiser="adam", eps=1e-3)
     paper = "TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model, arXiv 2311.18231"
 
+    words: Tensor
+
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:  # noqa: ARG003
         """Half as many epochs for the two largest datasets."""
         return {"epochs": 25} if dataset in ("imagenet", "sun397") else {}
+
+    @classmethod
+    def settle(cls, config: TCPConfig, template: str, dataset: str | None) -> tuple[TCPConfig, str]:
+        """Choose the pair of templates, the user's or the reference's for the dataset.
+
+        Where the texts behind the name differ, both get a space in front: the tokens of a name are then its own in
+        either prompt, and the exported graph can exchange one text for the other.
+        """
+        teacher, student = PAIRS.get(dataset or "", (template, ""))
+        student = config.student or student or student_of(teacher)
+        if split_template(student)[1] != split_template(teacher)[1]:
+            teacher, student = keep_apart(teacher), keep_apart(student)
+        return dataclasses.replace(config, student=student), teacher
 
     def __init__(self, config: TCPConfig, setup: Setup) -> None:
         """Start the context and draw the network's weights."""
@@ -76,7 +112,8 @@ class TCP(PromptMethod):
         inner = max(1, size // config.reduction)
         self.inner = linear(setup, size, inner)
         self.outer = linear(setup, inner, self.context.numel())
-        self.suffix = split_template(setup.template)[1]
+        words, self.suffix = split_template(config.student or student_of(setup.template))
+        self.register_buffer("words", tower.embed_text(words), persistent=False)
         self.block = min(len(tower.blocks) - 1, scale_depth(config.block, len(tower.blocks)) if config.block else 0)
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
@@ -84,9 +121,14 @@ class TCP(PromptMethod):
         hidden = self.inner(classes.handcrafted)
         tokens = self.outer(hidden * (1.702 * hidden).sigmoid()).unflatten(1, self.context.shape)
         insertions = {self.block: Insertion(tokens, weight=self.config.share)} if self.config.share else {}
-        return Prompts(self.context, self.suffix, text=insertions)
+        return Prompts(torch.cat([self.context, self.words]), self.suffix, text=insertions)
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
         """Cross-entropy and the pull to the hand-crafted embeddings."""
         cosines = (outputs.prompted * outputs.handcrafted).sum(1)
         return super().terms(outputs) | {"knowledge": self.config.weight * (1 - cosines.mean())}
+
+
+def student_of(template: str) -> str:
+    """Return the student's template where only the teacher's is given: the name, and what stands behind it there."""
+    return "{}" + split_template(template)[1]

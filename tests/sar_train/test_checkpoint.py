@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.disk import fill_disk
+from support.tiny import tiny_backbone
 
 from sar_train.checkpoint import (
     PROMPTS,
@@ -23,6 +24,7 @@ from sar_train.checkpoint import (
     save_tensors,
 )
 from sar_train.errors import RunError
+from sar_train.prompted import restore
 
 CONTEXT = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
@@ -133,6 +135,25 @@ def test_runs_of_the_first_release_are_read(tmp_path: Path) -> None:
     assert torch.equal(back.tensors["context"], CONTEXT)
     assert (back.method, back.settings) == ("coop", {"context_init": "", "n_ctx": 4})
     assert back.class_names == ("cat", "dog")
+
+
+def test_prograd_runs_from_before_there_were_frozen_words_keep_their_prompt(tmp_path: Path) -> None:
+    metadata = {
+        "format": "sar-prompts",
+        "schema_version": "2",
+        "method": "prograd",
+        "settings": '{"n_ctx": 16, "weight": 1.0, "temperature": 1.0}',
+        "backbone": "tiny",
+        "pretrained": "",
+        "weights_digest": "abc",
+        "template": "a photo of a {}, a type of pet.",
+        "class_names": '["cat", "dog"]',
+        "regularisers": "{}",
+    }
+    context = 0.1 * torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
+    save_tensors(tmp_path / PROMPTS, {"context": context}, metadata)
+    prompted = restore(load_run(tmp_path), tiny_backbone())
+    assert torch.equal(prompted.method.prompts(prompted.classes(["fox"])).context, context)
 
 
 class Harmful:

@@ -42,6 +42,15 @@ def test_a_list_below_the_data_root_counts_too(tmp_path: Path) -> None:
     assert "data" in outcome_settings(RunConfig("photos.csv", data_root=str(tmp_path)))["digests"]
 
 
+def test_a_setting_that_came_later_counts_where_it_is_not_the_default() -> None:
+    """So results that were kept before there was the setting still have their key."""
+    plain = outcome_settings(RunConfig("demo", method="tcp"))
+    assert "student" not in plain["sections"]["tcp"]
+    assert outcome_settings(RunConfig("demo", method="tcp", sections={"tcp": {"student": ""}})) == plain
+    own = outcome_settings(RunConfig("demo", method="tcp", sections={"tcp": {"student": "my {}."}}))
+    assert own["sections"]["tcp"] == plain["sections"]["tcp"] | {"student": "my {}."}
+
+
 def test_settings_of_another_method_are_refused() -> None:
     with pytest.raises(ConfigError, match="settings for kgcoop, but this run uses coop and sar"):
         check_sections(RunConfig("demo", sections={"kgcoop": {}}))

@@ -14,10 +14,12 @@ from support.problems import CLASSES
 from support.tiny import RESNET, register
 
 from sar_train import backbone, trainer
+from sar_train.checkpoint import load_run
 from sar_train.config import RunConfig
 from sar_train.data.folder import load_folder
 from sar_train.errors import BackboneError, ConfigError
 from sar_train.prompt_method import methods
+from sar_train.prompted import restore
 from sar_train.setting import prepare
 
 OWN = {"coop": {"class_specific": True}}
@@ -108,6 +110,27 @@ def test_published_schedules_hold_until_the_user_says_otherwise(config: RunConfi
     given = prepare(dataclasses.replace(free, learning_rate=0.5)).schedule
     assert (given.learning_rate, given.epochs, given.batch_size) == (0.5, config.epochs, config.batch_size)
     assert (given.optimiser, given.eps) == ("adam", 1e-3)
+
+
+def test_zero_shot_keeps_the_datasets_template_where_the_method_has_its_own(config: RunConfig) -> None:
+    given = dataclasses.replace(config, template="a photo of a {}, a type of pet.")
+    plain, other = (prepare(dataclasses.replace(given, method=name)) for name in ("coop", "prograd"))
+    assert (plain.teacher, other.teacher) == (given.template, "a type of pet, a photo of a {}.")
+    assert plain.template == other.template == given.template
+    assert plain.judge.base is not None
+    torch.testing.assert_close(plain.zero_shot(plain.judge.base), other.zero_shot(plain.judge.base))
+    assert (plain.problem.handcrafted - other.problem.handcrafted).abs().max() > 1e-3
+
+
+def test_a_run_keeps_the_pair_of_templates_that_it_was_trained_with(config: RunConfig, tmp_path: Path) -> None:
+    sections = {"tcp": {"student": "of {}, a pet."}}
+    run = trainer.run(dataclasses.replace(config, method="tcp", epochs=1, sections=sections), tmp_path / "run")
+    assert (run.template, run.settings["student"]) == ("a photo of a {} .", "of {} , a pet.")
+    assert run.record["settings"]["tcp"] == run.settings
+    assert (run.record["config"]["template"], run.record["config"]["teacher"]) == ("a photo of a {}.", run.template)
+    loaded = load_run(tmp_path / "run")
+    rows = restore(loaded, backbone.load(config.backbone, config.pretrained)).embed(["fox"])
+    assert rows.isfinite().all()
 
 
 def test_the_mean_photo_is_that_of_the_plain_views(config: RunConfig) -> None:

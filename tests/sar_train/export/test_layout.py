@@ -42,6 +42,12 @@ def test_a_teacher_has_to_have_room_as_well(template: str, n_prefix: int) -> Non
     assert spec_of(prompted)[0] == n_prefix
 
 
+def test_a_teachers_longer_text_behind_the_name_takes_room() -> None:
+    assert spec_of(moved("tcp", template="a photo of a {} , a type of texture.", student="{} texture."))[0] == 5 + 4
+    assert spec_of(moved("tcp", template="a photo of a {} .", student="{} , a type of car"))[0] == 5
+    assert spec_of(moved("tcp", template="the {}.", student="person doing {}."))[0] == 7
+
+
 def test_without_a_share_of_class_aware_tokens_there_is_no_teacher() -> None:
     assert layout(moved("tcp", share=0.0)).teacher is None
 

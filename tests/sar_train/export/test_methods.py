@@ -25,6 +25,7 @@ CASES = [
     ("coop", VIT, {"position": "middle"}),
     ("coop", VIT, {"position": "front"}),
     ("tcp", RESNET, {}),
+    ("tcp", VIT, {"student": "person doing {}."}),
     *(pytest.param((name, RESNET, {}), marks=pytest.mark.slow) for name in TEXT_ONLY if name != "tcp"),
 ]
 

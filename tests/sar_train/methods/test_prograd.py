@@ -12,7 +12,7 @@ from support.tiny import tiny_backbone
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from sar_train.methods.prograd import ProGradConfig, opening
+from sar_train.methods.prograd import ProGrad, ProGradConfig, opening
 from sar_train.problem import Numerics, Problem, Regularisation
 from sar_train.regulariser import RegulariserInputs
 from sar_train.state import start
@@ -114,11 +114,40 @@ def test_a_step_equals_the_projection_by_hand(*, micro_batch: int, contradict: b
 )
 def test_the_templates_words_stand_at_the_right_end(template: str, words: str) -> None:
     assert opening(template) == words
-    context = make("prograd", setup(template=template)).context.detach()
+    context = make("prograd", setup(template=template), count="tokens").context.detach()
     tokens = tiny_backbone().model.token_embedding(torch.tensor(full_length.tokenizer().encode(words)))
     assert context.shape == (16, 32)
     assert torch.equal(context[16 - len(tokens) :], tokens)
     assert not context[: 16 - len(tokens)].any()
+
+
+def test_as_many_tokens_are_learned_as_the_template_has_words() -> None:
+    """A comma is a token but no word, so that the reference leaves the last word of such a template as it is."""
+    method = make("prograd", setup(template="a type of pet, a photo of a {}."))
+    tokens = tiny_backbone().text.embed_text("a type of pet, a photo of a")
+    assert len(tokens) == 9
+    context = method.prompts(classes()).context.detach()
+    assert torch.equal(context[8:], tokens)
+    assert not context[:8].any()
+    assert method.context.shape == (16, 32)
+    assert torch.equal(method.state_dict()["rest"], tokens[8:])
+    plain = make("prograd", setup(template="a centered satellite photo of {}."))
+    assert plain.state_dict().keys() == {"context"}
+
+
+@pytest.mark.parametrize(
+    ("template", "dataset", "teacher"),
+    [
+        ("a photo of a {}, a type of pet.", "oxford_pets", "a type of pet, a photo of a {}."),
+        ("a photo of {}, a type of food.", "food101", "a type of food, a photo of {}."),
+        ("{} texture.", "dtd", "a texture of {}."),
+        ("{} texture.", None, "texture {}."),
+        ("a photo of a {}", None, "a photo of a {}"),
+        ("a photo of a person doing {}.", "ucf101", "a photo of a person doing {}."),
+    ],
+)
+def test_the_teacher_has_the_kind_of_thing_in_front_too(template: str, dataset: str | None, teacher: str) -> None:
+    assert ProGrad.settle(ProGradConfig(), template, dataset) == (ProGradConfig(), teacher)
 
 
 def test_a_short_context_keeps_the_words_next_to_the_name() -> None:
@@ -127,8 +156,7 @@ def test_a_short_context_keeps_the_words_next_to_the_name() -> None:
 
 
 def test_the_prompt_is_context_name_and_full_stop() -> None:
-    method = make("prograd", setup(template="a photo of a {}, a type of pet."))
-    prompts = method.prompts(classes())
+    prompts = (method := make("prograd")).prompts(classes())
     assert (prompts.suffix, prompts.n_context, prompts.n_behind) == (".", 16, 0)
     assert parameters(method).keys() == {"context"}
 

@@ -9,7 +9,9 @@ from support.problems import BASE, classes, embed, make, outputs, parameters, sc
 from support.tiny import DEEP, RESNET, VIT, tiny_backbone
 from torch import Tensor
 
-from sar_train.methods.tcp import TCPConfig
+from sar_train.data.layouts import LAYOUTS
+from sar_train.errors import ConfigError
+from sar_train.methods.tcp import PAIRS, TCP, TCPConfig
 from sar_train.prompt_method import PromptMethod, methods
 from sar_train.prompts import Prompts
 from sar_train.state import start
@@ -79,6 +81,50 @@ def test_teacher_and_student_read_the_same_text_behind_the_name() -> None:
         tiny_backbone(), UNSEEN, method.context.detach(), suffix=", a type of pet.", replace={2: tokens(method, hand)}
     )
     torch.testing.assert_close(embed(method, UNSEEN, PET), theirs, atol=2e-6, rtol=0)
+
+
+def test_the_students_words_stand_between_vectors_and_name() -> None:
+    doing = "a photo of a person doing {}."
+    method = make("tcp", setup(template=doing), student="person doing {}!")
+    assert parameters(method)["context"].shape == (4, 32)
+    words = tiny_backbone().text.embed_text("person doing")
+    hand = full_length.encode_text(tiny_backbone(), [doing.format(name) for name in UNSEEN])
+    context = torch.cat([method.context.detach(), words])
+    theirs = full_length.text_rows(tiny_backbone(), UNSEEN, context, suffix="!", replace={2: tokens(method, hand)})
+    torch.testing.assert_close(embed(method, UNSEEN, doing), theirs, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "student", "teacher"),
+    [
+        ("ucf101", "person doing {}.", "a photo of a person doing {}."),
+        ("stanford_cars", "{} , a type of car", "a photo of a {} ."),
+        ("dtd", "{} texture.", "a photo of a {} , a type of texture."),
+        ("oxford_pets", "{}, a type of pet.", PET),
+        ("food101", "{}, a type of food.", "a photo of a {}, a type of food."),
+    ],
+)
+def test_known_datasets_have_the_references_pair(dataset: str, student: str, teacher: str) -> None:
+    settled = TCP.settle(TCPConfig(), LAYOUTS[dataset].template, dataset)
+    assert settled == (TCPConfig(student=student), teacher)
+
+
+def test_every_dataset_that_can_be_trained_on_has_a_pair() -> None:
+    assert PAIRS.keys() == {key for key, layout in LAYOUTS.items() if not layout.only_tests}
+
+
+def test_a_users_templates_go_before_the_references() -> None:
+    assert TCP.settle(TCPConfig(), "a car, {}.", None) == (TCPConfig(student="{}."), "a car, {}.")
+    own = TCPConfig(student="of a {}.")
+    assert TCP.settle(own, "a photo of a {}.", "stanford_cars") == (own, "a photo of a {}.")
+    settled = TCP.settle(TCPConfig(student="{}, a car."), "my {}", None)
+    assert settled == (TCPConfig(student="{} , a car."), "my {}")
+
+
+@pytest.mark.parametrize("student", ["no place", "two {} {}", "un{}"])
+def test_a_students_template_is_checked(student: str) -> None:
+    with pytest.raises(ConfigError, match="template"):
+        TCP.settle(TCPConfig(student=student), "a photo of a {}.", None)
 
 
 def test_a_name_gets_the_same_row_in_any_company() -> None:
