@@ -72,7 +72,8 @@ class Step:
             rows: (B,) photos of the batch.
             progress: share of the training that is done.
         """
-        views = torch.randint(self._problem.features.shape[1], (len(rows),), generator=self._state.data_rng)
+        n_views = self._problem.features.shape[1]
+        views = torch.randint(min(1, n_views - 1), n_views, (len(rows),), generator=self._state.data_rng)
         weight = self._regularisation.regulariser.weight(progress) if self._regularisation else 0.0
         drawn = self._draw(self._regularisation) if self._regularisation and weight else self._base
         self._state.optimiser.zero_grad()
