@@ -19,7 +19,7 @@ MOST_BYTES = 1024**3
 
 
 class Crops:
-    """Random views of training photos, numbered by the epoch, so that a resumed run sees those of an uninterrupted one."""
+    """Random views of training photos, numbered by the epoch, so that a resumed run sees what a whole one does."""
 
     def __init__(self, source: PhotoSource, rows: Sequence[int], *, most_bytes: int = MOST_BYTES) -> None:
         """Decode nothing yet.
