@@ -157,6 +157,20 @@ class PhotoSource:
                 count(place)
         return made
 
+    def crops(self, indices: Sequence[int] | Tensor, view: int) -> Tensor:
+        """Return (n, 3, size, size) pixels of a random view of training photos, decoded anew.
+
+        Args:
+            indices: which of the training photos.
+            view: the number of the view, from 1; any number of views can be had.
+
+        Raises:
+            DataError: a photo cannot be read; the message names it.
+        """
+        photos = self.dataset.photos("train")
+        jobs = [_Job(photos[int(i)], (view,), ()) for i in indices]
+        return torch.from_numpy(np.concatenate([decoded for _, decoded in self._decoded(jobs)]))
+
     def _counter(self, split: Split, photos: int) -> Callable[[int], None]:
         return counter(self._tell, f"encoding {{}} {split} photos", photos)
 
