@@ -71,12 +71,12 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
     teacher = normalize(torch.randn(BASE + NOVEL, model.embed_dim), dim=-1)
     features = normalize(torch.randn(batch, 1, model.embed_dim), dim=-1)
     labels = torch.arange(batch) % BASE
-    patches = None
+    crops = None
     if "image" in kind.towers:
         size = model.preprocess.size
-        embedded = model.image_tower(method).embed(torch.randn(batch, 3, size, size))
-        patches = lambda rows, views: embedded[rows]  # noqa: E731
-    problem = Problem(features, labels, names, teacher[:BASE], patches)
+        pixels = torch.randn(batch, 3, size, size)
+        crops = lambda rows, epoch: pixels[rows]  # noqa: E731
+    problem = Problem(features, labels, names, teacher[:BASE], crops)
     setup = Setup(model, names, "a photo of a {}.", torch.Generator().manual_seed(0), features[0, 0])
     made = kind(kind.Config(**SETTINGS.get(method, {})), setup)
     regularisation = None

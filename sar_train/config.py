@@ -42,7 +42,8 @@ class RunConfig:
         llm_model: the model to ask there.
         shots: photos per class; 0 means all.
         seed: of the few-shot draw, the start values and the order of photos.
-        views: how many views of each photo are cached: the plain one and ``views - 1`` augmented ones.
+        views: how many views of each photo have their features cached: the plain one and ``views - 1`` random crops,
+            from which training then draws. Methods that prompt the image tower take fresh crops in place of these.
         protocol: ``base-to-new``, ``all`` classes, or ``pseudo`` (the base classes split again, for tuning).
         template: hand-crafted template of the teacher and of zero-shot; empty means the dataset's.
         epochs, learning_rate, batch_size: None means the method's published value.

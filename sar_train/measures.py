@@ -42,7 +42,7 @@ def image_features(prompted: Prompted, source: FeatureSource | PhotoSource, spli
     """(N, D) unit features of judged photos, under image prompts where the method has them."""
     if "image" not in prompted.method.towers or not isinstance(source, PhotoSource):
         return part.features
-    return source.map_pixels(split, part.rows, prompted.encode_images)[:, 0]
+    return source.map_pixels(split, part.rows, prompted.encode_images)
 
 
 def images_once(setting: Setting, prompted: Prompted) -> Images:

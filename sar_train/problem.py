@@ -19,19 +19,20 @@ class Problem:
     """What to learn from.
 
     Attributes:
-        features: (N, V, D) unit image features of the shots, V views each, from the untouched image tower.
+        features: (N, V, D) unit image features of the shots, V views each, from the untouched image tower. The first is
+            the plain one; where there are others, steps draw from those alone.
         labels: (N,) 0 to C - 1.
         class_names: the C classes.
         handcrafted: (C, D) their hand-crafted embeddings.
-        patches: gives (B, T, W) inputs of the image tower's first block for (B,) rows and (B,) views; only for methods
-            that prompt the image tower.
+        crops: gives (B, 3, size, size) encoder input, a random crop of each of (B,) rows, for an epoch (from 1); only
+            for methods that prompt the image tower, which learn from these in place of the features.
     """
 
     features: Tensor
     labels: Tensor
     class_names: Sequence[str]
     handcrafted: Tensor
-    patches: Callable[[Tensor, Tensor], Tensor] | None = None
+    crops: Callable[[Tensor, int], Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ class ForwardOutputs:
 
     Attributes:
         images: (B, D) unit image features, under image prompts where the method has them.
-        frozen_images: (B, D) unit features of the same views without prompts.
+        frozen: (B, D) unit features of the same views without prompts, or a function that makes them when a method
+            first asks for `frozen_images`.
         prompted: (C, D) unit class embeddings under the learned prompt, with gradient.
         handcrafted: (C, D) the same under the hand-crafted template, without.
         logits: (B, C) scaled cosines.
@@ -93,12 +94,17 @@ class ForwardOutputs:
     """
 
     images: Tensor
-    frozen_images: Tensor
+    frozen: Tensor | Callable[[], Tensor]
     prompted: Tensor
     handcrafted: Tensor
     logits: Tensor
     labels: Tensor
     scale: float
+
+    @cached_property
+    def frozen_images(self) -> Tensor:
+        """(B, D) unit features of the same views without prompts, without gradient."""
+        return self.frozen if isinstance(self.frozen, Tensor) else self.frozen()
 
 
 @dataclass(frozen=True)

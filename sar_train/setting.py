@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from sar_train import mini
 from sar_train.backbone import Backbone
 from sar_train.config import RunConfig
 from sar_train.data.counted import Tell
-from sar_train.data.patches import Patches
 from sar_train.data.photos import Split
 from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source
 from sar_train.errors import ConfigError
@@ -250,7 +249,7 @@ def _problem(
     place = {label: i for i, label in enumerate(chosen.base)}
     drawn = source.draw(config.shots, config.seed).train
     rows = [row for row in drawn if labels[row] in place]
-    patches = None
+    crops: Callable[[Tensor, int], Tensor] | None = None
     if "image" in methods.get(config.method).towers:
         if not isinstance(source, PhotoSource):
             raise ConfigError(
@@ -258,14 +257,16 @@ def _problem(
                 "only features that were made before: give a folder of photos or a dataset, or choose a method that "
                 "prompts the text side alone (sar-train --list-methods)"
             )
-        patches = Patches(source, rows, backbone.image_tower(config.method))
+        photos, drawn_rows = source, torch.tensor(rows)
+        crops = lambda places, epoch: photos.crops(drawn_rows[places], epoch)  # noqa: E731
     base = [source.class_names[label] for label in chosen.base]
+    features = source.features("train", rows) if crops is None else source.plain("train", rows)[:, None]
     return Problem(
-        source.features("train", torch.tensor(rows)),
+        features,
         torch.tensor([place[labels[row]] for row in rows]),
         base,
         backbone.embed_names(base, backbone.handcrafted(template)),
-        patches,
+        crops,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +74,7 @@ class Step:
             rows: (B,) photos of the batch.
             progress: share of the training that is done.
         """
-        views = torch.randint(self._problem.features.shape[1], (len(rows),), generator=self._state.data_rng)
+        views = self._draw_views(len(rows))
         weight = self._regularisation.regulariser.weight(progress) if self._regularisation else 0.0
         drawn = self._draw(self._regularisation) if self._regularisation and weight else self._base
         self._state.optimiser.zero_grad()
@@ -92,6 +94,11 @@ class Step:
         self._update(steering)
         return sums
 
+    def _draw_views(self, count: int) -> Tensor:
+        """Return (count,) views to learn from: random crops, or the plain view where there is no other."""
+        n_views = self._problem.features.shape[1]
+        return torch.randint(min(1, n_views - 1), n_views, (count,), generator=self._state.data_rng)
+
     def _draw(self, regularisation: Regularisation) -> _Drawn:
         """Base names and the drawn novel ones, which go through the tower together."""
         n_base = len(self._problem.class_names)
@@ -109,14 +116,15 @@ class Step:
     def _terms(self, rows: Tensor, views: Tensor, drawn: _Drawn) -> tuple[dict[str, Tensor], Tensor | None]:
         """The method's terms, and the regulariser's unweighted penalty."""
         problem, method, scale = self._problem, self._state.method, self._backbone.logit_scale
-        frozen, labels = problem.features[rows, views].to(self._device), problem.labels[rows].to(self._device)
+        cached, labels = problem.features[rows, views].to(self._device), problem.labels[rows].to(self._device)
+        embedded_crops = self._embed_crops(rows)
         n_base = len(problem.class_names)
-        each = frozen if method.per_image else [None]
+        each = cached if method.per_image else [None]
         with self._autocast():
             prompts = [method.prompts(drawn.classes, image) for image in each]
             names = [self._base.packed if i else drawn.packed for i in range(len(prompts))]
             embedded = [self._backbone.text(p, packed) for p, packed in zip(prompts, names, strict=True)]
-            images = self._images(prompts[0], rows, views, frozen)
+            images, frozen = self._images(prompts[0], cached, embedded_crops)
         prompted = embedded[0][:n_base]
         if method.per_image:
             pairs = zip(images, embedded, strict=True)
@@ -130,15 +138,32 @@ class Step:
             penalty = self._regularisation.regulariser(inputs)
         return method.terms(outputs), penalty
 
-    def _images(self, prompts: Prompts, rows: Tensor, views: Tensor, frozen: Tensor) -> Tensor:
+    def _embed_crops(self, rows: Tensor) -> Tensor | None:
+        """Return (B, T, W) inputs of the image tower's first block for fresh crops, None for cached features."""
+        if self._problem.crops is None or self._backbone.image is None:
+            return None
+        crops = self._problem.crops(rows, self._state.epoch + 1)
+        return self._backbone.image.embed(crops.to(self._device))
+
+    def _images(
+        self, prompts: Prompts, cached: Tensor, embedded: Tensor | None
+    ) -> tuple[Tensor, Tensor | Callable[[], Tensor]]:
+        """Return (B, D) image features under image prompts, and those without; both are the cached ones without any."""
         if not prompts.image:
-            return frozen
-        if self._backbone.image is None or self._problem.patches is None:
+            return cached, cached
+        tower = self._backbone.image
+        if tower is None or embedded is None:
             raise ConfigError(
                 "the method gives image prompts, but there is nothing to put them into: it has to name image among its "
-                "towers, and the problem needs patches"
+                "towers, and the problem needs crops"
             )
-        return self._backbone.image(prompts, self._problem.patches(rows, views).to(self._device))
+
+        @torch.no_grad()
+        def frozen() -> Tensor:
+            with self._autocast():
+                return tower(dataclasses.replace(prompts, image={}), embedded)
+
+        return tower(prompts, embedded), frozen
 
     def _backward(self, terms: dict[str, Tensor], penalty: Tensor | None, share: float, steering: list[Tensor]) -> None:
         """Add to the parameters' gradients, and to ``steering`` those of the terms that only steer."""

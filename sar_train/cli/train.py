@@ -53,7 +53,9 @@ Examples:
 @option("--llm-model", help="For --novel llm: the model to ask.")
 @option("--shots", type=int, help="Photos per class to learn from, 0 for all.  [default: 16]")
 @option("--seed", type=int, help="Seed of the draw of photos and of everything random.  [default: 1]")
-@option("--views", type=int, help="Views cached per photo: the plain one, the rest augmented.  [default: 4]")
+@option(
+    "--views", type=int, help="Views cached per photo: the plain one, and random crops to learn from.  [default: 4]"
+)
 @option("--protocol", help="auto, base-to-new, all or pseudo (tuning on the base classes alone).  [default: auto]")
 @option("--template", help="Hand-crafted template with {}.  [default: the dataset's, or 'a photo of a {}.']")
 @option("--epochs", type=int, help="[default: the method's published number]")

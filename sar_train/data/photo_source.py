@@ -129,42 +129,47 @@ class PhotoSource:
         """
         return self._rows(split, indices, 1)[:, 0]
 
-    def map_pixels(
-        self,
-        split: Split,
-        indices: Sequence[int] | Tensor,
-        encode: Callable[[Tensor], Tensor],
-        *,
-        views: int | Sequence[int] = 1,
-    ) -> Tensor:
-        """(n, V, …): ``encode`` of (N, 3, size, size) pixels for views of photos, in batches, without the cache.
+    def map_pixels(self, split: Split, indices: Sequence[int] | Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """(n, …): ``encode`` of (N, 3, size, size) pixels of plain views, in batches, without the cache.
 
         Args:
             split: of the photos.
             indices: which of its photos.
             encode: gives one row for each input.
-            views: how many views of each photo, the plain one first, or which.
 
         Raises:
             DataError: a photo cannot be read; the message names it.
         """
-        photos, numbers = self.dataset.photos(split), tuple(range(views)) if isinstance(views, int) else tuple(views)
-        jobs = [_Job(photos[int(i)], numbers, ()) for i in indices]
+        photos = self.dataset.photos(split)
+        jobs = [_Job(photos[int(i)], (0,), ()) for i in indices]
         made, done = torch.empty(0), 0
         waiting: list[npt.NDArray[np.float32]] = []
         count = self._counter(split, len(jobs))
         for place, (_, decoded) in enumerate(self._decoded(jobs), 1):
             waiting.append(decoded)
-            if len(waiting) * len(numbers) >= self._batch or place == len(jobs):
+            if len(waiting) >= self._batch or place == len(jobs):
                 rows = encode(torch.from_numpy(np.concatenate(waiting)))
                 if not done:
-                    made = torch.empty(len(jobs) * len(numbers), *rows.shape[1:], dtype=rows.dtype)
+                    made = torch.empty(len(jobs), *rows.shape[1:], dtype=rows.dtype)
                 made[done : done + len(rows)] = rows
                 done += len(rows)
                 waiting.clear()
                 count(place)
-        by_photo: Tensor = made.unflatten(0, (len(jobs), len(numbers)))
-        return by_photo
+        return made
+
+    def crops(self, indices: Sequence[int] | Tensor, view: int) -> Tensor:
+        """Return (n, 3, size, size) pixels of a random view of training photos, decoded anew.
+
+        Args:
+            indices: which of the training photos.
+            view: the number of the view, from 1; any number of views can be had.
+
+        Raises:
+            DataError: a photo cannot be read; the message names it.
+        """
+        photos = self.dataset.photos("train")
+        jobs = [_Job(photos[int(i)], (view,), ()) for i in indices]
+        return torch.from_numpy(np.concatenate([decoded for _, decoded in self._decoded(jobs)]))
 
     def _counter(self, split: Split, photos: int) -> Callable[[int], None]:
         return counter(self._tell, f"encoding {{}} {split} photos", photos)

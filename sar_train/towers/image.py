@@ -1,7 +1,7 @@
 """CLIP's vision transformer with prompts: open_clip's ``VisionTransformer``, its parts called one by one.
 
-What comes before the first prompt, patches with their positions, is computed once per photo and may be kept
-(`ImageTower.embed`). In the last layer only the class token, whose output is the answer, asks and is carried on.
+What comes before the first prompt, patches with their positions (`ImageTower.embed`), serves answers with and without
+prompts. In the last layer only the class token, whose output is the answer, asks and is carried on.
 """
 
 from __future__ import annotations

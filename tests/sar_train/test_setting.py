@@ -17,6 +17,7 @@ from sar_train import backbone, trainer
 from sar_train.checkpoint import load_run
 from sar_train.config import RunConfig
 from sar_train.data.folder import load_folder
+from sar_train.data.views import pixels
 from sar_train.errors import BackboneError, ConfigError
 from sar_train.prompt_method import methods
 from sar_train.prompted import restore
@@ -131,6 +132,27 @@ def test_a_run_keeps_the_pair_of_templates_that_it_was_trained_with(config: RunC
     loaded = load_run(tmp_path / "run")
     rows = restore(loaded, backbone.load(config.backbone, config.pretrained)).embed(["fox"])
     assert rows.isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["maple", "promptsrc"])
+def test_methods_that_prompt_the_image_tower_learn_from_fresh_crops(
+    config: RunConfig, tmp_path: Path, method: str
+) -> None:
+    photos = write_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
+    settings = dataclasses.replace(
+        config, data=str(photos), method=method, protocol="all", sar=False, shots=2, views=3, seed=5, sections={}
+    )
+    setting = prepare(settings)
+    source, problem = setting.source, setting.problem
+    drawn = source.draw(2, 5).train
+    torch.testing.assert_close(problem.features, source.plain("train", drawn)[:, None])
+    for epoch in (1, 9):
+        crops = problem.crops(torch.arange(len(drawn)), epoch)
+        for row, crop in zip(drawn, crops, strict=True):
+            photo = source.dataset.train[row]
+            name = source.dataset.relative(photo)
+            (wanted,) = pixels(photo.path, setting.backbone.preprocess, name, [epoch], 5)
+            assert torch.equal(crop, torch.from_numpy(wanted))
 
 
 def test_the_mean_photo_is_that_of_the_plain_views(config: RunConfig) -> None:

@@ -26,6 +26,7 @@ from support.problems import (
 from support.tiny import tiny_backbone
 from torch import Tensor
 
+from sar_train import loop
 from sar_train.problem import Numerics, Problem, Regularisation
 from sar_train.prompt_method import PromptMethod
 from sar_train.regulariser import RegulariserInputs
@@ -203,13 +204,39 @@ def test_per_image_prompts_do_not_see_each_other() -> None:
         torch.testing.assert_close(change, half, atol=1e-6, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("views", "learned_from"), [(1, {0}), (2, {1}), (4, {1, 2, 3})])
+def test_the_plain_view_is_drawn_only_where_there_is_no_other(views: int, learned_from: set[int]) -> None:
+    method, data, seen = make("coop"), problem(views), []
+    method.terms = lambda outputs: seen.append(outputs.frozen_images) or type(method).terms(method, outputs)
+    step, rows = Step(tiny_backbone(), data, start(method, schedule("coop"), 1)), torch.arange(24)
+    for _ in range(4):
+        step(rows, 0.0)
+    matches = torch.stack([(batch[:, None] == data.features).all(-1) for batch in seen])
+    assert matches.sum(-1).eq(1).all()
+    assert set(matches.nonzero()[:, -1].tolist()) == learned_from
+
+
+@pytest.mark.parametrize("name", ["maple", "promptsrc"])
+def test_each_epoch_learns_from_its_own_crops(name: str) -> None:
+    asked: list[tuple[list[int], int]] = []
+    data = problem(1, photos=True)
+    given = data.crops
+    crops = lambda rows, epoch: asked.append((rows.tolist(), epoch)) or given(rows, epoch)  # noqa: E731
+    plan = schedule(name, epochs=3, batch_size=12)
+    loop.train(tiny_backbone(), dataclasses.replace(data, crops=crops), started(name, plan), plan)
+    assert [epoch for _, epoch in asked] == [1, 1, 2, 2, 3, 3]
+    for epoch in (1, 2, 3):
+        assert sorted(row for rows, when in asked if when == epoch for row in rows) == list(range(24))
+
+
 def test_methods_get_the_frozen_features_beside_the_prompted_ones() -> None:
     seen = []
     method, data = make("promptsrc"), problem(1, photos=True)
     method.terms = lambda outputs: seen.append(outputs) or type(method).terms(method, outputs)
     one_step(method, data, torch.tensor([3, 1]))
     (outputs,) = seen
-    torch.testing.assert_close(outputs.frozen_images, data.features[[3, 1], 0])
+    torch.testing.assert_close(outputs.frozen_images, data.features[[3, 1], 0], atol=1e-5, rtol=0)
+    assert not outputs.frozen_images.requires_grad
     assert outputs.labels.tolist() == [3, 1]
     assert (outputs.images - outputs.frozen_images).abs().max() > 1e-3
     torch.testing.assert_close(outputs.handcrafted, classes().handcrafted)

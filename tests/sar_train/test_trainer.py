@@ -126,7 +126,7 @@ def test_methods_that_prompt_the_image_tower_see_the_photos(names: Path, tmp_pat
     run = trainer.run(config, tmp_path / "run")
     ready, setting = restore(run, tiny_backbone()), prepare(config)
     part = setting.judge.base
-    pixels = setting.source.map_pixels(setting.plan.split, part.rows, lambda batch: batch)[:, 0]
+    pixels = setting.source.map_pixels(setting.plan.split, part.rows, lambda batch: batch)
     logits = ready.logits(ready.encode_images(pixels), part.names)
     right = (logits.argmax(1) == part.labels).float().mean()
     assert run.record["metrics"]["base_accuracy"] == pytest.approx(100 * float(right))

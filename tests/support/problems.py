@@ -113,20 +113,19 @@ def cross_entropy_by_hand(logits: Tensor, labels: Tensor) -> float:
 
 @cache
 def problem(views: int = 2, per_class: int = 6, *, photos: bool = False) -> Problem:
-    """Four classes in turn; with ``photos`` the features are those of generated photos, whose patches are at hand."""
+    """Four classes in turn; with ``photos`` from generated photos, whose views take turns as the crops of an epoch."""
     backbone, labels = tiny_backbone(), [i % len(BASE) for i in range(per_class * len(BASE))]
-    patches: Callable[[Tensor, Tensor], Tensor] | None = None
+    crops: Callable[[Tensor, int], Tensor] | None = None
     if photos:
         pixels = torch.stack([generated_photos(labels, seed) for seed in range(views)], 1)
         features = backbone.encode_images(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
-        tower = backbone.image_tower("tests")
 
-        def patches(rows: Tensor, views: Tensor) -> Tensor:
-            return tower.embed(pixels[rows, views])
+        def crops(rows: Tensor, epoch: int) -> Tensor:
+            return pixels[rows, epoch % views]
 
     else:
         features = torch.stack([scattered(labels, seed) for seed in range(views)], 1)
-    return Problem(features, torch.tensor(labels), BASE, classes().handcrafted, patches)
+    return Problem(features, torch.tensor(labels), BASE, classes().handcrafted, crops)
 
 
 def regularisation(**settings: Any) -> Regularisation:

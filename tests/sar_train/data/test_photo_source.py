@@ -79,6 +79,18 @@ def test_seeds_change_the_random_views_alone(dataset: PhotoDataset) -> None:
     assert (one[:, 1] - two[:, 1]).abs().max() > 1e-3
 
 
+def test_crops_are_random_views_of_any_number(dataset: PhotoDataset) -> None:
+    source = PhotoSource(dataset, tiny_backbone(), seed=4)
+    rows = [7, 0, 3, 7]
+    for view in (1, 200, 1):
+        found = source.crops(torch.tensor(rows), view)
+        for row, crop in zip(rows, found, strict=True):
+            photo = dataset.train[row]
+            (wanted,) = pixels(photo.path, source.backbone.preprocess, dataset.relative(photo), [view], 4)
+            assert torch.equal(crop, torch.from_numpy(wanted))
+    assert len(torch.cat([source.crops(range(3), view) for view in (1, 2, 3)]).flatten(1).unique(dim=0)) == 9
+
+
 def test_nothing_is_encoded_twice(dataset: PhotoDataset, tmp_path: Path, encoded: list[int]) -> None:
     first = PhotoSource(dataset, tiny_backbone(), views=2, cache_dir=tmp_path / "cache")
     plain = first.plain("train", [0, 1])
