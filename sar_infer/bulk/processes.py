@@ -50,7 +50,11 @@ class Pool:
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # nobody waits for their answers any more, and one may hang
+            for pool in (self._pool, self._lone):
+                if pool is not None:
+                    pool.terminate()
         self.close()
 
     def close(self) -> None:
@@ -166,6 +170,11 @@ class _Processes(ProcessPoolExecutor):
     def __init__(self, workers: int, recipe: Recipe, form: Form) -> None:
         self._context = _Context()
         super().__init__(workers, self._context, begin, (recipe, form))
+
+    def terminate(self) -> None:
+        """End the processes, whatever they are doing."""
+        for process in self._context.started:
+            process.terminate()
 
     def timed_out(self) -> bool:
         """Return whether a pool that has broken did so for an image that took too long."""

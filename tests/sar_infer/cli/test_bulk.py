@@ -480,6 +480,28 @@ def test_a_signal_leaves_what_is_finished(number: int, code: int) -> None:
     assert len(read_rows(Path("out"))) == 200
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
+def test_a_signal_is_not_kept_waiting_by_an_image_that_hangs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("site").mkdir()
+    Path("site/sitecustomize.py").write_text(hanging.SITE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here / "site"), str(ROOT), str(ROOT / "tests")]))
+    write_pictures(Path("p"), 4)
+    write_tar(Path("s.tar"), {"hangs.png": hanging.HANGS})
+    arguments = ("p", "s.tar", "--out", "out", "--piece-size", "1", "--image-timeout", "3600")
+    process = start(*arguments)
+    try:
+        wait_for(3, process)  # the fourth is committed when the fifth has begun to come
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, told
+    end = time.monotonic() + 30
+    while group(process.pid):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("out", ["out", "answers.parquet"])
 def test_kills_lose_and_double_nothing(out: str) -> None:
