@@ -169,7 +169,7 @@ def ours(case: Case) -> dict[str, Any]:
         labels(case, backbone, features, handcrafted),
         BASE,
         handcrafted,
-        patches=lambda rows, *_: backbone.image_tower("tests").embed(pixels[rows]),
+        crops=(lambda rows, epoch: pixels[rows]) if "image" in method.towers else None,
     )
     prompted = Prompted(backbone, method, template, BASE)
 
