@@ -1,7 +1,7 @@
 """Print what the container image installs beside the project's wheel, read from that wheel's own metadata.
 
 The metadata asks for ``onnxruntime-gpu`` where it exists, since that wheel serves CPUs as well; an image for CPUs takes
-the plain ``onnxruntime`` of the same range, a tenth of the size. The image is therefore filled from this list and the
+the plain ``onnxruntime`` of the same range, a quarter of the size. The image is therefore filled from this list and the
 project's wheel is installed without its dependencies.
 """
 
