@@ -24,11 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.kills import Kills, added, killed_child, not_the_first, stored_bank
-from sar_infer.artefact import Manifest, Passport, Preprocess, Provenance, TokenizerSpec
+from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.manifest import Manifest, Passport, Preprocess, Provenance
 from sar_infer.bank import ClassBank
-from sar_infer.bundle import Bundle
 from sar_infer.server.bank.folder import BANK_FILE
 from sar_infer.server.bank.store import BankStore
+from sar_infer.text import TokenizerSpec
 
 Floats = npt.NDArray[np.float32]
 

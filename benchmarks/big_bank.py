@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank
-from sar_infer.class_set import ClassSet, build_class_set
-from sar_infer.ranking import Scale, rank
+from sar_infer.classify.class_set import ClassSet, build_class_set
+from sar_infer.classify.ranking import Scale, rank
 
 Floats = npt.NDArray[np.float32]
 SCALE, TOP, BLOCK = 100.0, 5, 65_536

@@ -66,7 +66,7 @@ def run(*arguments: str | Path) -> dict[str, Any]:
 def milliseconds(bundle: Path, precision: Any, some: list[Path]) -> dict[str, float]:
     """CPU time of one thread an image: from a file to the encoder's input, through the encoder, to the ranking."""
     from sar_infer import Classifier
-    from sar_infer.decoding import decode_picture
+    from sar_infer.images.prefetch import decode_picture
 
     classifier = Classifier.open(bundle, threads=1, precision=precision)
     classifier.start()

@@ -29,9 +29,9 @@ COVERAGES = ("0.8", "0.9", "0.95")
 
 def measure(config: Any, out: Path) -> dict[str, Any]:
     """What the record of one run says, with the accuracy and the AUROC that background names give."""
-    from sar_train import trainer
-    from sar_train.prompted import restore
-    from sar_train.setting import prepare
+    from sar_train.training import trainer
+    from sar_train.training.context import prepare
+    from sar_train.training.prompted import restore
 
     run = trainer.run(config, out)
     fitted = run.record["calibration"]
@@ -50,8 +50,8 @@ def measure(config: Any, out: Path) -> dict[str, Any]:
 
 def background_auroc(setting: Any, prompted: Any, temperature: float) -> float:
     """Known and unknown test photos told apart by the best base score, beside nouns that nobody asks for."""
-    from sar_train.calibration import auroc, softmax
-    from sar_train.relations import held_out_names
+    from sar_train.evaluation.calibration import auroc, softmax
+    from sar_train.evaluation.relations import held_out_names
 
     base, new = setting.judge.base, setting.judge.new
     nouns = held_out_names([*base.names, *new.names, *(setting.novel.names if setting.novel else ())])
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    from sar_train.config import RunConfig
+    from sar_train.config.run import RunConfig
 
     chosen = tomllib.loads(CHOSEN.read_text("utf-8"))["methods"]
     jobs = [(seed, method, sar) for seed in given.seeds for method in given.methods for sar in (False, True)]

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from benchmarks.kills import Kills, killed_child
 from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback
-from sar_infer.files import owned
+from sar_infer.storage.files import owned
 
 Content = tuple[tuple[str, ...], bytes, dict[str, ClassInfo]]
 

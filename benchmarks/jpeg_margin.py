@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sar_infer.artefact import Preprocess
-from sar_infer.bundle import open_bundle
-from sar_infer.decoding import decode_picture
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.manifest import Preprocess
+from sar_infer.images.prefetch import decode_picture
 
 WIDTH, HEIGHT = 4000, 3000
 

@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from support.hostile_jpegs import mutated, traced_scans  # noqa: E402
 
 from sar_infer.errors import ImageError  # noqa: E402
-from sar_infer.jpeg import count_scans  # noqa: E402
+from sar_infer.images.jpeg import count_scans  # noqa: E402
 
 
 def outcome(data: bytes) -> str:

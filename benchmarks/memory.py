@@ -159,7 +159,7 @@ def serving(limit: int, *options: str) -> Iterator[Server]:
     settings = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(MIB), "MALLOC_TRIM_THRESHOLD_": str(MIB)}
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SAR_", "MALLOC_"))}
     environment |= settings | {"SAR_WORKERS": "2", "SAR_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "sar_infer.server.cli", "--port", "0", "--no-access-log", *options]
+    command = [sys.executable, "-m", "sar_infer.cli.serve", "--port", "0", "--no-access-log", *options]
     with Cgroup.make(limit) as cgroup, tempfile.TemporaryFile() as log:
         enter = ["sh", "-c", f'echo $$ > {cgroup.folder}/cgroup.procs; exec "$@"', "sh"]
         process = subprocess.Popen([*enter, *command], stderr=log, env=environment)

@@ -56,12 +56,13 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
     import torch
     from torch.nn.functional import normalize
 
-    from sar_train import backbone, wordnet
-    from sar_train.problem import Problem, Regularisation
-    from sar_train.prompt_method import Setup, methods
+    from sar_train.clip import backbone
+    from sar_train.methods.base import Setup, methods
+    from sar_train.novel_names import wordnet
     from sar_train.regularisers.sar import SAR, SARConfig
-    from sar_train.state import start
-    from sar_train.step import Step
+    from sar_train.training.state import start
+    from sar_train.training.step import Step
+    from sar_train.training.task import Problem, Regularisation
 
     model = backbone.load(backbone_name, backbone.RANDOM)
     names = open_clip.IMAGENET_CLASSNAMES[:BASE]
@@ -93,8 +94,8 @@ def full_length(tower: Any) -> Any:
     import torch
     from torch.nn.functional import normalize
 
-    from sar_train.prompts import insert
-    from sar_train.towers.text import TextTower
+    from sar_train.clip.prompts import insert
+    from sar_train.clip.text_tower import TextTower
 
     class FullLength(TextTower):
         def __call__(self, prompts: Any, names: Any, *, unit: bool = True) -> Any:
@@ -132,7 +133,7 @@ def main() -> None:
     if given.one:
         print(json.dumps(measure(*given.one, given.backbone, given.threads[0], given.repeats)))
         return
-    from sar_train.prompt_method import methods
+    from sar_train.methods.base import methods
 
     rows = []
     print(f"{'method':>10} {'threads':>8} {'variant':>8} {'seconds':>9} {'full is':>8} {'to shared':>10} {'MiB':>10}")

@@ -44,8 +44,8 @@ def with_open_clip(backbone: Any) -> Encode:
 
 def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
     """The run time's tokenizer and name encoder, exported to ``folder``."""
-    from sar_infer.encoders import NameEncoder
-    from sar_infer.tokenizer import Tokenizer, encode_name
+    from sar_infer.encoders.encoders import NameEncoder
+    from sar_infer.text.tokenizer import Tokenizer, encode_name
     from sar_train.export import tokenizer
     from sar_train.export.compact import compact
     from sar_train.export.fixed import handcrafted
@@ -95,7 +95,7 @@ def main() -> None:
 
     import open_clip
 
-    from sar_train import backbone
+    from sar_train.clip import backbone
 
     loaded, table = backbone.load(given.backbone, backbone.RANDOM), []
     print(f"{'names':>6} {'threads':>8} {'open_clip s':>12} {'onnx s':>8} {'ratio':>7} {'difference':>11}")

@@ -24,9 +24,9 @@ import httpx2
 from PIL import Image
 
 from benchmarks.kills import Kills, added, not_the_first, stored_bank
-from sar_infer.artefact import BANK
+from sar_infer.artefact.bundle import default_bundle
+from sar_infer.artefact.manifest import BANK
 from sar_infer.bank import ClassBank
-from sar_infer.bundle import default_bundle
 from sar_infer.server.bank.folder import BANK_FILE
 
 KEY = "a key"
@@ -53,7 +53,7 @@ class Round:
 
     def live(self, seconds: float) -> None:
         """Start, read and write, and be killed after some seconds, from the start on."""
-        command = [sys.executable, "-m", "sar_infer.server.cli", "--bundle", str(self._bundle), "--port", "0"]
+        command = [sys.executable, "-m", "sar_infer.cli.serve", "--bundle", str(self._bundle), "--port", "0"]
         command += ["--state", str(self._state), "--no-access-log"]
         environment = {**os.environ, "SAR_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:

@@ -33,11 +33,12 @@ def measure(variant: str, backbone_name: str, names: int, threads: int, repeats:
     import open_clip
     import torch
 
-    from sar_train import backbone, wordnet
-    from sar_train.prompts import Prompts
-    from sar_train.regulariser import RegulariserInputs
+    from sar_train.clip import backbone
+    from sar_train.clip.prompts import Prompts
+    from sar_train.clip.tokens import pack
+    from sar_train.novel_names import wordnet
+    from sar_train.regularisers.base import RegulariserInputs
     from sar_train.regularisers.sar import SAR, SARConfig
-    from sar_train.tokens import pack
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

@@ -17,8 +17,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sar_infer.artefact.bundle import Bundle, default_bundle, open_bundle
     from sar_infer.bank import ClassBank
-    from sar_infer.bundle import Bundle, default_bundle, open_bundle
     from sar_infer.classifier import Classifier
     from sar_infer.client import AsyncClient, Client
     from sar_infer.errors import (

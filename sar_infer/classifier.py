@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer import ranking
-from sar_infer.artefact import Manifest
+from sar_infer.artefact.bundle import Bundle, open_bundle
+from sar_infer.artefact.manifest import Manifest
 from sar_infer.bank import ClassBank
-from sar_infer.bundle import Bundle, open_bundle
-from sar_infer.cache import EmbeddingCache, shared_cache
-from sar_infer.class_set import ClassSet, build_class_set, with_calibration, with_head
-from sar_infer.decoding import decode_batches, readable, several
-from sar_infer.embedder import Embedder
+from sar_infer.bank.names import Classes, phrases_by_name
+from sar_infer.classify import ranking
+from sar_infer.classify.class_set import ClassSet, build_class_set, with_calibration, with_head
+from sar_infer.classify.decision import Judge, calibration_holds, scale
+from sar_infer.encoders import scoring
+from sar_infer.encoders.cache import EmbeddingCache, shared_cache
+from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
+from sar_infer.encoders.precision import Asked, Choice, choose
+from sar_infer.encoders.self_test import SelfTest
+from sar_infer.encoders.sessions import CUDA, Device, expects_cuda
+from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.errors import BankError, ImageError, InputError
-from sar_infer.images import ImageSource
-from sar_infer.judging import Judge, calibration_holds, scale
-from sar_infer.names import Classes, phrases_by_name
-from sar_infer.precision import Asked
-from sar_infer.profile import Profile
-from sar_infer.results import PLAIN, ImageResult, Judging, Prediction, Unknown
-from sar_infer.sessions import Device
+from sar_infer.images.load import ImageSource
+from sar_infer.images.prefetch import decode_batches, readable, several
+from sar_infer.results import PLAIN, ImageResult, Judging, Prediction, Profile, Unknown
+from sar_infer.text.tokenizer import encode_name
 
 Floats = npt.NDArray[np.float32]
+_FIRST_NAME = "café"
+"""Beyond ASCII, so that what repairs names is imported too."""
 
 
-class Classifier(Embedder):
+class Classifier:
     """Classifies pictures against a bank of class names and any further names; safe to share between threads.
 
     Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others
@@ -52,6 +59,7 @@ class Classifier(Embedder):
 
     Attributes:
         choice: The graphs that run.
+        self_test: Whether the image encoder computes what it did at export.
 
     Raises:
         BankError: the bank belongs to another encoder or has rows of another length.
@@ -70,9 +78,16 @@ class Classifier(Embedder):
         cache: EmbeddingCache = shared_cache,
         precision: Asked = "fp32",
     ) -> None:
+        manifest = bundle.manifest
+        self.bundle = bundle
         self.bank = bundle.bank if bank is None else bank
-        _check_bank(self.bank, bundle.manifest)
-        super().__init__(bundle, device=device, threads=threads, spin=spin, cache=cache, precision=precision)
+        _check_bank(self.bank, manifest)
+        if device not in get_args(Device):
+            raise InputError(f"device: expected {', '.join(get_args(Device))}, got {device!r}")
+        self._cache = cache
+        self._use(choose(manifest, precision, device), device, threads, spin)
+        if precision == "auto" and manifest.precisions and expects_cuda(device) and self._images.open() != CUDA:
+            self._use(choose(manifest, precision, "cpu"), "cpu", threads, spin)  # there is no usable GPU after all
 
     @classmethod
     def open(
@@ -211,6 +226,112 @@ class Classifier(Embedder):
     def scores(self, logits: Floats, classes: ClassSet) -> Floats:
         """Scores (N, C) of ``logits``: the softmax over the bundle's temperature."""
         return ranking.scores(logits, scale(self.bundle.manifest, classes))
+
+    def start(self, names: bool = False, probe: bool = False) -> str:
+        """Open the image session now rather than at the first picture; returns the execution provider in use.
+
+        Args:
+            names: Open the name session and the tokenizer too, so that no file is needed any more.
+            probe: Run the self-test of any graph, and a name where ``names`` is set; otherwise only the self-test of a
+                smaller graph.
+
+        Raises:
+            DeviceError: the device cannot be had.
+            BundleError: onnxruntime does not accept a graph, it computes otherwise than at export, or it takes more
+                than ``TRIAL_SECONDS`` to open or to run once.
+        """
+        if names:
+            self._names.open()
+            tokens = encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, _FIRST_NAME)
+            if probe:
+                self._names.encode([tokens], TRIAL_SECONDS)
+        provider = self._images.open()
+        if probe or self.self_test.due:
+            self.self_test.run()
+        return provider
+
+    def stop(self) -> None:
+        """End what the encoders run now, and everything that follows, with an error."""
+        self._images.stop()
+        self._names.stop()
+
+    def check_name(self, name: str) -> None:
+        """Raise ClassNameError where the name encoder cannot take a name or phrase."""
+        encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, name)
+
+    def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
+        """Unit rows (N, D), one a picture.
+
+        Raises:
+            ImageError: a picture cannot be read; names it.
+            InputError: ``batch_size`` is below 1.
+            BundleError: the graph is broken.
+        """
+        if batch_size < 1:
+            raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
+        rows = [np.empty((0, self.bundle.manifest.embed_dim), dtype=np.float32)]
+        for batch in decode_batches(several(images), self.bundle.manifest.preprocess, batch_size, Profile()):
+            for name, item in batch:
+                if isinstance(item, ImageError):
+                    raise ImageError(f"{name}: {item}")
+            rows.append(scoring.finite(self.encode(readable(batch)), self.choice.image))
+        return np.concatenate(rows)
+
+    def encode(self, pixels: Sequence[Floats], seconds: float | None = None) -> Floats:
+        """Return unit rows (N, D) for N images.
+
+        Args:
+            pixels: What ``preprocess.to_input`` has made of each (3, size, size).
+            seconds: After which the encoder is stopped for good; None waits as long as it takes.
+
+        Raises:
+            BundleError: a smaller graph computes otherwise than at export, found out before its first image; the graph
+                fails, or took too long.
+        """
+        if self.self_test.due:
+            self.self_test.run()
+        if len(pixels) == 1:
+            return self._images.encode(pixels[0][np.newaxis], seconds)  # without a copy
+        batch = np.stack(pixels) if len(pixels) else np.empty((0, 3, 0, 0), dtype=np.float32)
+        return self._images.encode(batch, seconds)
+
+    def embed_names(self, names: Sequence[str]) -> Floats:
+        """Unit rows (N, D), one a name, from the name encoder or the cache, never from the bank.
+
+        Raises:
+            ClassNameError: a name is empty or too long.
+            InputError: ``names`` is a single string.
+        """
+        if isinstance(names, str):
+            raise InputError(f"names: expected a list of names, got the string {names!r}")
+        names, manifest = list(names), self.bundle.manifest
+        rows = {name: self._cache.get((self.choice.names_by, name)) for name in names}
+        missing = [name for name, row in rows.items() if row is None]
+        if missing:
+            tokens = [encode_name(self.bundle.tokenizer, manifest.tokenizer, name) for name in missing]
+            for name, row in zip(missing, self._names.encode(tokens), strict=True):
+                rows[name] = row
+                self._cache.put((self.choice.names_by, name), row)
+        return np.array([rows[name] for name in names], dtype=np.float32).reshape(-1, manifest.embed_dim)
+
+    def embed_phrases(self, groups: Sequence[tuple[str, ...]]) -> Floats:
+        """Unit rows (N, D), one a class: the phrases of each, embedded and averaged on the sphere.
+
+        Raises:
+            ClassNameError: a phrase is empty or too long.
+        """
+        rows = iter(self.embed_names([phrase for group in groups for phrase in group]))
+        means = [np.mean([next(rows) for _ in group], axis=0) for group in groups]
+        return scoring.unit_rows(np.array(means, dtype=np.float32).reshape(-1, self.bundle.manifest.embed_dim))
+
+    def _use(self, choice: Choice, device: Device, threads: int | None, spin: bool) -> None:
+        path, manifest = self.bundle.path, self.bundle.manifest
+        self.choice = choice
+        self._images = ImageEncoder(path / choice.image, manifest.embed_dim, device, threads, spin)
+        self._names = NameEncoder(
+            path / choice.name, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
+        )
+        self.self_test = SelfTest(self.bundle, choice, functools.partial(self._images.encode, seconds=TRIAL_SECONDS))
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:

@@ -1,8 +1,12 @@
-"""What classification returns."""
+"""Results: what classification returns, what a call may ask for beside it, and where the time went."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,3 +119,22 @@ class ImageResult:
     reason: str | None = None
     label_set: tuple[str, ...] | None = None
     explanation: Explanation | None = None
+
+
+class Profile:
+    """Seconds by phase, summed over calls and threads."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time spent inside the ``with`` block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - start
+            with self._lock:
+                self.seconds[name] = self.seconds.get(name, 0.0) + elapsed

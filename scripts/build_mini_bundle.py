@@ -22,17 +22,17 @@ import torch
 from open_clip import IMAGENET_CLASSNAMES
 from torch import Tensor
 
-from sar_infer.images import load_rgb
-from sar_infer.preprocess import to_input
-from sar_train import trainer
-from sar_train.backbone import Backbone
-from sar_train.checkpoint import Run
-from sar_train.config import RunConfig, build, merge
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
+from sar_train.clip.backbone import Backbone
+from sar_train.config.run import RunConfig, build, merge
 from sar_train.data.source import open_source
 from sar_train.export.bundle import export_bundle
 from sar_train.export.fixed import handcrafted
 from sar_train.export.source import from_run
-from sar_train.prompted import Prompted, restore
+from sar_train.training import trainer
+from sar_train.training.checkpoint import Run
+from sar_train.training.prompted import Prompted, restore
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LOST = 2.0

@@ -26,7 +26,7 @@ DOCUMENTS = (
     "benchmarks/**/*.md",
     "experiments/README.md",
     "exports/README.md",
-    "sar_train/mini/MODEL_CARD.md",
+    "sar_train/clip/mini/MODEL_CARD.md",
 )
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[)\s#])")
 _MARK = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->$", re.MULTILINE)

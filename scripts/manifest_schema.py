@@ -1,4 +1,4 @@
-"""The JSON Schema (2020-12) of ``manifest.json``, made from the dataclasses of `sar_infer.artefact`.
+"""The JSON Schema (2020-12) of ``manifest.json``, made from the dataclasses of `sar_infer.artefact.manifest`.
 
     python -m scripts.manifest_schema            writes docs/manifest.schema.json
 
@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from sar_infer.artefact import READER_VERSION, Manifest
+from sar_infer.artefact.manifest import Manifest
+from sar_infer.storage import READER_VERSION
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "manifest.schema.json"
 SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}

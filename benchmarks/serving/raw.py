@@ -25,9 +25,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from sar_infer.artefact import IMAGE_ENCODER, MANIFEST, Manifest, Preprocess
-from sar_infer.images import load_rgb
-from sar_infer.preprocess import to_input
+from sar_infer.artefact.manifest import IMAGE_ENCODER, MANIFEST, Manifest, Preprocess
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
 
 CORES = len(os.sched_getaffinity(0))
 Decode = Callable[[bytes], np.ndarray]

@@ -54,8 +54,8 @@ class Candidate:
 
 def ours(arguments: list[str]) -> Candidate:
     """`sar-serve`, with more arguments if any; the bundle is handed over when it starts."""
-    command = (sys.executable, "-m", "sar_infer.server.cli", *arguments)
-    return Candidate("sar-serve", " ".join(arguments) or "defaults", command, "/v1/classify", "sar_infer.server.cli")
+    command = (sys.executable, "-m", "sar_infer.cli.serve", *arguments)
+    return Candidate("sar-serve", " ".join(arguments) or "defaults", command, "/v1/classify", "sar_infer.cli.serve")
 
 
 def peers(python: str) -> list[Candidate]:

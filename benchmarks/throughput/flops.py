@@ -19,7 +19,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sar_train import backbone
+from sar_train.clip import backbone
 
 Shape = tuple[int, ...]
 PRODUCTS = ("MatMul", "Gemm", "Conv")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sar_infer.artefact import Preprocess
-from sar_infer.decoding import decode_picture
+from sar_infer.artefact.manifest import Preprocess
+from sar_infer.images.prefetch import decode_picture
 
 MARGIN = 2.0
 SPEC = Preprocess(256, "shortest", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -22,7 +22,7 @@ class Model:
     Attributes:
         name: In the table.
         backbone: open_clip's name.
-        pretrained: As ``sar_train.backbone.load`` takes it; empty where weights ship.
+        pretrained: As ``sar_train.clip.backbone.load`` takes it; empty where weights ship.
         bundle: Folder in fp32, with an INT8 form where one could be made.
     """
 
@@ -60,7 +60,7 @@ def _vit(name: str, cache: Path) -> Path:
     import open_clip
     import torch
 
-    from sar_train import backbone
+    from sar_train.clip import backbone
 
     weights, names = cache / f"{name}.pt", cache / "names.txt"
     torch.save(backbone.load(VIT[name], backbone.RANDOM).model.state_dict(), weights)

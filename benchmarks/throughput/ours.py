@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.throughput.settings import Setting, batched
 from sar_infer import Classifier
-from sar_infer.decoding import decode_picture
+from sar_infer.images.prefetch import decode_picture
 
 TOP_K = 5
 

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.throughput.ours import TOP_K
 from benchmarks.throughput.settings import Setting, batched
-from sar_infer.bundle import open_bundle
-from sar_train import backbone
+from sar_infer.artefact.bundle import open_bundle
+from sar_train.clip import backbone
 
 _ENDLESS = 10**9
 
@@ -43,7 +43,7 @@ class OpenClip:
     Args:
         bundle: Folder whose classes are chosen from.
         name: open_clip's model name.
-        pretrained: As ``sar_train.backbone.load`` takes it.
+        pretrained: As ``sar_train.clip.backbone.load`` takes it.
         threads: torch's.
         channels_last: Memory format of weights and pixels.
     """

@@ -19,8 +19,8 @@ from sar_infer.bank.history import Stack, Step
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.lookup import Lookup
 from sar_infer.errors import BankError
-from sar_infer.named_tensors import Kind, Stored, locked
-from sar_infer.packed_names import PackedNames
+from sar_infer.storage.named_tensors import Kind, Stored, locked
+from sar_infer.storage.packed_names import PackedNames
 
 MAPPED_BYTES = 64 << 20
 """Embeddings of more bytes are mapped by ``load``, not read."""

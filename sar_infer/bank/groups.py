@@ -13,8 +13,8 @@ import numpy as np
 
 from sar_infer.bank.info import ClassInfo, sparse
 from sar_infer.errors import BankError
-from sar_infer.packed_names import PackedNames
-from sar_infer.strict_json import build
+from sar_infer.storage.packed_names import PackedNames
+from sar_infer.storage.strict_json import build
 
 _ROWS = "rows"
 Item = TypeVar("Item", ClassInfo, ClassInfo | None)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sar_infer.bank.groups import Before
 from sar_infer.bank.info import sparse
-from sar_infer.packed_names import PackedNames
+from sar_infer.storage.packed_names import PackedNames
 
 UNDO_STEPS = 64
 """The latest steps that keep what undoing them takes."""

@@ -17,10 +17,10 @@ from sar_infer.bank import groups
 from sar_infer.bank.history import Stack, Step, step_to_json
 from sar_infer.bank.info import ClassInfo
 from sar_infer.errors import BankError, BundleError
-from sar_infer.named_tensors import Stored
-from sar_infer.packed_names import PackedNames
-from sar_infer.strict_json import build
-from sar_infer.tensor_file import Tensors, tensor_bytes
+from sar_infer.storage.named_tensors import Stored
+from sar_infer.storage.packed_names import PackedNames
+from sar_infer.storage.strict_json import build
+from sar_infer.storage.tensor_file import Tensors, tensor_bytes
 
 _ROWS, _NAMES, _OFFSETS, _POSITIONS = "retired", "retired_names", "retired_offsets", "retired_positions"
 TENSORS = {_ROWS: "F32", _NAMES: "U8", _OFFSETS: "I64", _POSITIONS: "I64"}

@@ -18,12 +18,12 @@ from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Form, Packed, an
 from sar_infer.bulk.places import filesystem, is_url, one_line, patiently
 from sar_infer.bulk.signals import deadline
 from sar_infer.classifier import Classifier
-from sar_infer.decoding import decode_picture
+from sar_infer.encoders.precision import Asked
+from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BundleError, DeviceError, ImageError, InputError
-from sar_infer.precision import Asked
+from sar_infer.images.prefetch import decode_picture
 from sar_infer.results import PLAIN, Judging
-from sar_infer.sessions import Device
-from sar_infer.strict_json import canonical_digest
+from sar_infer.storage.strict_json import canonical_digest
 
 _TRANSFERS = 16
 """Objects that one worker fetches from storage at a time."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from sar_infer.strict_json import canonical_digest
+from sar_infer.storage.strict_json import canonical_digest
 
 MOST_BYTES = 100 * 2**20
 """Of an encoded image; what is larger is set aside unread."""

@@ -12,8 +12,8 @@ import click
 from click.core import ParameterSource
 
 from sar_infer.cli.bulk_options import BulkOptions
+from sar_infer.cli.options import Refusal
 from sar_infer.errors import SarInferError
-from sar_infer.options import Refusal
 
 if TYPE_CHECKING:
     from sar_infer.bulk.outputs.finish import Summary
@@ -136,7 +136,7 @@ def _form(given: str, out: str) -> Literal["parquet", "jsonl"]:
 
 
 def _read_classes(path: str | None) -> Mapping[str, tuple[str, ...]] | None:
-    from sar_infer.names import read_class_file
+    from sar_infer.bank.names import read_class_file
 
     if path is None:
         return None
@@ -148,7 +148,7 @@ def _read_classes(path: str | None) -> Mapping[str, tuple[str, ...]] | None:
 
 def _engine(options: Options, bulk: BulkOptions) -> Engine:
     from sar_infer.bulk.run import Engine
-    from sar_infer.sessions import expects_cuda, usable_cores
+    from sar_infer.encoders.sessions import expects_cuda, usable_cores
 
     workers, on_gpu = bulk.workers, expects_cuda(options.device)
     if workers is None and bulk.engine == "local":

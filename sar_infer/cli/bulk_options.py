@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from sar_infer.options import Refusal, option, together
+from sar_infer.cli.options import Refusal, option, together
 
 bulk_options = together(
     option("--out", help="Write rows to FILE.parquet, FILE.jsonl, or a folder of parts, local or s3://, gs://, az://."),

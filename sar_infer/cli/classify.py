@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer import __version__
+from sar_infer.classify.output import FORMATS
 from sar_infer.cli.bulk import check_without_out, classify_in_bulk
 from sar_infer.cli.bulk_options import BulkOptions, bulk_options
 from sar_infer.cli.classify_options import Options, classify_options
+from sar_infer.cli.options import Refusal, one_blas_thread
 from sar_infer.cli.stdout import printing
 from sar_infer.errors import SarInferError, one_line
-from sar_infer.inputs import STDIN, expand
-from sar_infer.options import Refusal, one_blas_thread
-from sar_infer.output import FORMATS
-from sar_infer.profile import Profile
+from sar_infer.images.inputs import STDIN, expand
+from sar_infer.results import Profile
 
 if TYPE_CHECKING:
-    from sar_infer.class_set import ClassSet
     from sar_infer.classifier import Classifier
+    from sar_infer.classify.class_set import ClassSet
     from sar_infer.results import ImageResult
 
 _PROGRESS_FROM = 32
@@ -120,8 +120,8 @@ def _classify(options: Options) -> int:
 
 def _prepare(options: Options, profile: Profile) -> tuple[Classifier, ClassSet]:
     """Everything that can be refused, so that nothing is printed before it has been accepted."""
+    from sar_infer.bank.names import read_class_file
     from sar_infer.classifier import Classifier
-    from sar_infer.names import read_class_file
 
     with profile.phase("open"):
         classifier = Classifier.open(options.bundle, options.device, options.bank, options.threads, options.precision)
@@ -183,13 +183,13 @@ def _print_info(options: Options) -> None:
     """For people in lines; for programs the manifest as it is stored, and the ``path`` of the bundle."""
     if options.format not in ("text", "json", "jsonl"):
         raise Refusal(f"--info: expected --format text, json or jsonl, got {options.format}")
-    from sar_infer.artefact import MANIFEST
-    from sar_infer.bundle import open_bundle
+    from sar_infer.artefact.bundle import open_bundle
+    from sar_infer.artefact.manifest import MANIFEST
 
     bundle = open_bundle(Path(options.bundle) if options.bundle else None)
     _set_encoding(options.format)
     if options.format == "text":
-        from sar_infer.describe import describe
+        from sar_infer.artefact.describe import describe
 
         with printing():
             click.echo(describe(bundle), nl=False)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sar_infer.options import option, together
-from sar_infer.output import FORMATS
+from sar_infer.classify.output import FORMATS
+from sar_infer.cli.options import option, together
 from sar_infer.results import Judging, Unknown
 
 if TYPE_CHECKING:
-    from sar_infer.precision import Asked
-    from sar_infer.sessions import Device
+    from sar_infer.encoders.precision import Asked
+    from sar_infer.encoders.sessions import Device
 
 classify_options = together(
     option("--classes", type=click.Path(), help="Text file with further class names, one a line."),

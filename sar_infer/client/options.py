@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sar_infer.bank.names import Classes, phrases_by_name
 from sar_infer.client.exchange import Call
 from sar_infer.client.pictures import Picture
 from sar_infer.errors import InputError
-from sar_infer.names import Classes, phrases_by_name
 from sar_infer.results import PLAIN, Judging
 
 Mode = Literal["bank", "extend", "only"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sar_infer.errors import ImageError, InputError
 
 if TYPE_CHECKING:
-    from sar_infer.images import ImageSource
+    from sar_infer.images.load import ImageSource
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _png(source: Any) -> bytes:
     """Upright RGB as the classifier makes it, or RGBA: what lies under transparent parts is the bundle's to say."""
     from PIL import Image, ImageOps
 
-    from sar_infer.images import load_rgb
+    from sar_infer.images.load import load_rgb
 
     picture = load_rgb(source)  # refuses what the classifier refuses
     if not isinstance(source, Image.Image):

@@ -6,9 +6,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from sar_infer.bank.names import name_key
 from sar_infer.lint.finding import Finding
-from sar_infer.names import name_key
-from sar_infer.tokenizer import clean
+from sar_infer.text.tokenizer import clean
 
 _JOINT = re.compile(r"[\W_]+")
 

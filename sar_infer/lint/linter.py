@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer.artefact.bundle import Bundle
 from sar_infer.bank import ClassBank
 from sar_infer.bank.search import at_even_steps
-from sar_infer.bundle import Bundle
 from sar_infer.lint.duplicates import KnownNames
 from sar_infer.lint.finding import Finding
 from sar_infer.lint.neighbours import Neighbours

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact import REFERENCE_ENCODER
-from sar_infer.bundle import Bundle
-from sar_infer.encoders import NameEncoder
-from sar_infer.scoring import unit_rows
-from sar_infer.sessions import Device
-from sar_infer.tokenizer import encode_name
+from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.manifest import REFERENCE_ENCODER
+from sar_infer.encoders.encoders import NameEncoder
+from sar_infer.encoders.scoring import unit_rows
+from sar_infer.encoders.sessions import Device
+from sar_infer.text.tokenizer import encode_name
 
 Floats = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[tuple[str, ...]]], Floats]

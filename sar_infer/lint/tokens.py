@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from sar_infer.artefact import TokenizerSpec
 from sar_infer.errors import ClassNameError
 from sar_infer.lint.finding import Finding
 from sar_infer.lint.wording import glued
-from sar_infer.tokenizer import Tokenizer, clean, encode_name
+from sar_infer.text import TokenizerSpec
+from sar_infer.text.tokenizer import Tokenizer, clean, encode_name
 
 _PARTS = re.compile(r"[^\W\d_]+")
 _MOST_TOKENS = 6

@@ -11,13 +11,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sar_infer.encoders.waiting import in_background
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.available import bodies_limit
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
-from sar_infer.waiting import in_background
 
 _PROBE_EVERY = 2.0
 _PROBE_SECONDS = 10.0

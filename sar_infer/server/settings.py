@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sar_infer.images import MAX_PIXELS
-from sar_infer.precision import Asked
-from sar_infer.sessions import Device
+from sar_infer.encoders.precision import Asked
+from sar_infer.encoders.sessions import Device
+from sar_infer.images.load import MAX_PIXELS
 
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP")
 """Decoders with a small and much tested surface; more of ``images.FORMATS`` on request."""

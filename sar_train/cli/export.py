@@ -132,7 +132,7 @@ def main(
 
 def _target(run: Path | None, out: Path | None, template: str | None, *, overwrite: bool, with_reference: bool) -> Path:
     """Refuse what cannot succeed before anything heavy is loaded."""
-    from sar_infer.staging import check_target
+    from sar_infer.artefact.staging import check_target
     from sar_train.errors import ConfigError
 
     if (run is None) == (template is None):
@@ -168,7 +168,7 @@ def _source(
 
 
 def _phrases(path: Path | None) -> Mapping[str, Sequence[str]]:
-    from sar_infer.names import read_class_file
+    from sar_infer.bank.names import read_class_file
 
     if path is None:
         return {}
@@ -180,7 +180,7 @@ def _phrases(path: Path | None) -> Mapping[str, Sequence[str]]:
 
 def _photos(folder: Path | None) -> list[Path]:
     """At most 200 photos of a folder, at even steps."""
-    from sar_infer.inputs import expand
+    from sar_infer.images.inputs import expand
 
     found = [] if folder is None else [Path(path) for path in expand([str(folder)])]
     return found[:: -(-len(found) // MOST_PHOTOS) or 1]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sar_infer.options import Number
+from sar_infer.cli.options import Number
 from sar_train.cli.common import option
 
 if TYPE_CHECKING:
-    from sar_infer.artefact import Manifest
+    from sar_infer.artefact.manifest import Manifest
     from sar_train.export.precision.derive import Derived, Wanted
     from sar_train.export.precision.outcome import Outcome
     from sar_train.export.precision.samples import Photos
@@ -81,7 +81,7 @@ class Smaller:
         Raises:
             ConfigError: options that contradict each other.
         """
-        from sar_infer.artefact import MANIFEST
+        from sar_infer.artefact.manifest import MANIFEST
         from sar_train.errors import ConfigError
 
         if self and given["photos"] is None:
@@ -107,7 +107,7 @@ class Smaller:
         """
         if not self:
             return None
-        from sar_infer.inputs import expand
+        from sar_infer.images.inputs import expand
         from sar_train.export.precision.samples import split
 
         return split([Path(path) for path in expand([str(folder)])], folder)

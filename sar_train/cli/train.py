@@ -15,8 +15,8 @@ from sar_train.cli.common import guarded, option, sections_of
 from sar_train.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from sar_train.checkpoint import Run
-    from sar_train.config import RunConfig
+    from sar_train.config.run import RunConfig
+    from sar_train.training.checkpoint import Run
 
 EPILOG = """\b
 Examples:
@@ -106,7 +106,7 @@ def main(**given: Any) -> None:
     if given.pop("list_methods"):
         click.echo(method_list(as_json=form == "json"))
         return
-    from sar_train import trainer
+    from sar_train.training import trainer
 
     resume, save_features = given.pop("resume"), given.pop("save_features")
     out: Path | None = given.pop("out")
@@ -128,7 +128,7 @@ def main(**given: Any) -> None:
 
 def method_list(*, as_json: bool) -> str:
     """All registered methods: name, prompted towers, whether image features are cached, paper."""
-    from sar_train.prompt_method import describe_methods
+    from sar_train.methods.base import describe_methods
 
     found = describe_methods()
     if as_json:
@@ -149,7 +149,7 @@ def read_config(
     **options: Any,
 ) -> RunConfig:
     """Settings from the file, then the options, then ``--set``; later ones win."""
-    from sar_train.config import RunConfig, build, merge, read_toml
+    from sar_train.config.run import RunConfig, build, merge, read_toml
     from sar_train.errors import ConfigError
 
     if photos is None:
@@ -203,7 +203,7 @@ def warn_below_zero_shot(run: Run) -> None:
 
 def warn_not_calibrated(run: Run) -> None:
     """Say so when too few photos were held out to tell how far scores can be trusted."""
-    from sar_train.confidence import not_calibrated
+    from sar_train.evaluation.confidence import not_calibrated
 
     if run.record["calibration"] is None:
         click.echo(f"Warning: {not_calibrated(run.record['dataset']['held_out'])} (docs/confidence.md).", err=True)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from sar_train.backbone import Backbone
+from sar_train.clip.backbone import Backbone
 from sar_train.data.files import write_atomic
 from sar_train.errors import DataError
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sar_infer.errors import ImageError
-from sar_infer.images import load_rgb
+from sar_infer.images.load import load_rgb
 
 SAMPLE = 500
 Advance = Callable[[int], None]

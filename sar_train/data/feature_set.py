@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from sar_infer.artefact import Preprocess
-from sar_train.backbone import Backbone
+from sar_infer.artefact.manifest import Preprocess
+from sar_train.clip.backbone import Backbone
+from sar_train.clip.prompts import split_template
 from sar_train.data.photos import SPLITS, Split
 from sar_train.errors import DataError
-from sar_train.prompts import split_template
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.nn.functional import normalize
 
-from sar_infer.artefact import Preprocess
+from sar_infer.artefact.manifest import Preprocess
 from sar_train.data.feature_set import FeatureSet, Rows
 from sar_train.data.files import write_atomic
 from sar_train.data.photos import SPLITS, Split

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sar_infer.files import write_atomically
+from sar_infer.storage.files import write_atomically
 from sar_train.errors import DataError
 
 

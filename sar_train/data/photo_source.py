@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sar_train.backbone import Backbone
+from sar_train.clip.backbone import Backbone
 from sar_train.data.cache import FeatureCache, row_key, set_folder
 from sar_train.data.counted import Tell, counter
 from sar_train.data.photos import Photo, PhotoDataset, Split, SplitOrigin

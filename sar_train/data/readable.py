@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from sar_infer.artefact import Preprocess
+from sar_infer.artefact.manifest import Preprocess
 from sar_train.data.photos import SPLITS, Photo, PhotoDataset
 from sar_train.data.views import load
 from sar_train.errors import DataError

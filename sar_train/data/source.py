@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from sar_train.backbone import Backbone
+from sar_train.clip.backbone import Backbone
 from sar_train.data.counted import Tell
 from sar_train.data.feature_set import FeatureSet, Rows
 from sar_train.data.feature_source import OUR_SPLIT, FeatureSource

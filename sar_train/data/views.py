@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sar_infer.artefact import Preprocess
+from sar_infer.artefact.manifest import Preprocess
 from sar_infer.errors import ImageError
-from sar_infer.images import load_rgb
-from sar_infer.preprocess import to_input
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
 from sar_train.errors import DataError
 
 SCALE = (0.08, 1.0)

@@ -10,7 +10,17 @@ from pathlib import Path
 
 APART = ("cli", "export", "report", "__pycache__")
 """Parts of ``sar_train`` that no accuracy depends on."""
-SHARED = ("artefact.py", "files.py", "images.py", "preprocess.py", "strict_json.py", "tokenizer.py")
+SHARED = (
+    "artefact/manifest.py",
+    "images/jpeg.py",
+    "images/load.py",
+    "images/preprocess.py",
+    "images/price.py",
+    "storage/files.py",
+    "storage/strict_json.py",
+    "text/__init__.py",
+    "text/tokenizer.py",
+)
 """Parts of ``sar_infer`` that training uses."""
 
 

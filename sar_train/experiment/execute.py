@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from sar_infer.files import locked
-from sar_train import backbone as backbones
-from sar_train import checkpoint, trainer
-from sar_train.checkpoint import Run
-from sar_train.config import ELSEWHERE
+from sar_infer.storage.files import locked
+from sar_train.clip import backbone as backbones
+from sar_train.config.run import ELSEWHERE
 from sar_train.errors import RunError
 from sar_train.experiment import code
 from sar_train.experiment.job import Job
 from sar_train.experiment.known import check_zero_shot
 from sar_train.experiment.similarity import similarities
 from sar_train.experiment.transfer import evaluate_targets
-from sar_train.prompted import restore
+from sar_train.training import checkpoint, trainer
+from sar_train.training.checkpoint import Run
+from sar_train.training.prompted import restore
 
 SCHEMA_VERSION = 1
 WITHOUT_PICTURE = ("custom", "few-shot")

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import tomli_w
 
-from sar_train.config import ELSEWHERE, RunConfig
-from sar_train.identity import outcome_settings
+from sar_train.config.run import ELSEWHERE, RunConfig
+from sar_train.training.identity import outcome_settings
 
 Experiment = Literal["base-to-new", "few-shot", "cross-dataset", "domain-generalisation", "custom"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sar_train.config import RunConfig
+from sar_train.config.run import RunConfig
 from sar_train.report.published import known_zero_shot
 
 TOLERANCE = 0.2

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sar_train import mini
-from sar_train.config import RunConfig, build, merge
+from sar_train.clip import mini
+from sar_train.config.run import RunConfig, build, merge
 from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
-from sar_train.prompt_method import methods
+from sar_train.methods.base import methods
 
 Modes = Literal["both", "on", "off"]
 PROTOCOLS: dict[Experiment, str] = {
@@ -19,7 +19,7 @@ PROTOCOLS: dict[Experiment, str] = {
     "cross-dataset": "all",
     "domain-generalisation": "all",
 }
-"""Which classes a run of each experiment trains on (`sar_train.protocol`)."""
+"""Which classes a run of each experiment trains on (`sar_train.training.protocol`)."""
 ELEVEN = (
     "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397",
     "dtd", "eurosat", "ucf101",

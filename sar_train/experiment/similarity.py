@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sar_train.prompted import Prompted
+from sar_train.training.prompted import Prompted
 
 MOST = 128
 """Names kept at most; of more classes every n-th of base and of new."""

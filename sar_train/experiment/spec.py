@@ -23,10 +23,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sar_train.config import RunConfig, build, merge, read_toml
+from sar_train.config.run import RunConfig, build, merge, read_toml
 from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
-from sar_train.identity import check_sections
+from sar_train.training.identity import check_sections
 
 KEYS = ("experiment", "seeds", "targets", "common", "runs")
 

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from sar_train.backbone import Backbone
+from sar_train.clip.backbone import Backbone
 from sar_train.data.counted import Tell
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
 from sar_train.experiment.known import TOLERANCE, check_zero_shot
-from sar_train.record import dataset_entry, scores
 from sar_train.report.published import known_zero_shot
-from sar_train.setting import Setting, open_names, open_target, prepare
+from sar_train.training.context import Setting, open_names, open_target, prepare
+from sar_train.training.record import dataset_entry, scores
 
 
 def survey(jobs: Sequence[Job], tell: Tell, *, strict: bool = True) -> list[dict[str, Any]]:

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from sar_train.config import RunConfig
-from sar_train.evaluate import Judged, evaluate
-from sar_train.measures import image_features
-from sar_train.prompted import Prompted
-from sar_train.setting import open_target
+from sar_train.config.run import RunConfig
+from sar_train.evaluation.accuracy import Judged, evaluate
+from sar_train.training.context import open_target
+from sar_train.training.measures import image_features
+from sar_train.training.prompted import Prompted
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import torch
 
-from sar_infer.artefact import (
+from sar_infer.artefact.manifest import (
     BANK,
     HEAD,
     IMAGE_ENCODER,
@@ -24,12 +24,12 @@ from sar_infer.artefact import (
     Parity,
     Probe,
     Provenance,
-    TokenizerSpec,
 )
+from sar_infer.artefact.sealing import seal
+from sar_infer.artefact.staging import staged
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.files import write_file
-from sar_infer.sealing import seal
-from sar_infer.staging import staged
+from sar_infer.storage.files import write_file
+from sar_infer.text import TokenizerSpec
 from sar_train.export import tokenizer
 from sar_train.export.compact import write_graph
 from sar_train.export.digest import encoder_digest
@@ -41,7 +41,7 @@ from sar_train.export.parity import compare, compare_answers
 from sar_train.export.reference import write_reference
 from sar_train.export.source import Source
 from sar_train.export.verify import Rows, generated_pixels, verify_bundle
-from sar_train.record import versions
+from sar_train.training.record import versions
 
 PROBE_SEED = 2024
 MOST_NAMES = 1000

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from sar_infer.files import write_file
+from sar_infer.storage.files import write_file
 
 SMALLEST = 4096
 """Elements from which a tensor is worth a node."""
@@ -70,7 +70,8 @@ def as_float16(values: Array) -> npt.NDArray[np.float16] | None:
 def int8_rows(table: Array) -> tuple[npt.NDArray[np.int8], Array] | None:
     """INT8 rows (V, W) and scales (V, 1) whose product is exactly ``table``, None if there are none.
 
-    The rule for the scale is that of `sar_train.mini.storage`: the largest value of the row, in float16, is 127 steps.
+    The rule for the scale is that of `sar_train.clip.mini.storage`: the largest value of the row, in float16, is 127
+    steps.
     """
     scales = np.abs(table).max(1, keepdims=True).astype(np.float16).astype(np.float32) / np.float32(127)
     rows = np.rint(np.divide(table, scales, out=np.zeros_like(table), where=scales > 0)).clip(-127, 127).astype(np.int8)

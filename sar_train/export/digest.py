@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sar_infer.artefact import TokenizerSpec
-from sar_infer.strict_json import canonical_digest
+from sar_infer.storage.strict_json import canonical_digest
+from sar_infer.text import TokenizerSpec
 from sar_train.export.layout import Layout
 
 if TYPE_CHECKING:

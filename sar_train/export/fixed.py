@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sar_train.backbone import Backbone
-from sar_train.prompt_method import Classes, PromptMethod
-from sar_train.prompted import Prompted
-from sar_train.prompts import Prompts
+from sar_train.clip.backbone import Backbone
+from sar_train.clip.prompts import Prompts
+from sar_train.methods.base import Classes, PromptMethod
+from sar_train.training.prompted import Prompted
 
 
 class Fixed(PromptMethod):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sar_infer.head import ClassHead
-from sar_infer.names import name_key
+from sar_infer.bank.head import ClassHead
+from sar_infer.bank.names import name_key
 
 if TYPE_CHECKING:
-    from sar_train.prompted import Prompted
+    from sar_train.training.prompted import Prompted
 
 
 def spoken(text: str) -> str:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from sar_train.backbone import Backbone
+from sar_train.clip.backbone import Backbone
+from sar_train.clip.image_tower import ImageTower
+from sar_train.clip.prompts import Prompts
 from sar_train.export.graph import trace
-from sar_train.prompted import Prompted
-from sar_train.prompts import Prompts
-from sar_train.towers.image import ImageTower
+from sar_train.training.prompted import Prompted
 
 
 class OpenClipImageEncoder(nn.Module):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from sar_infer.artefact import TokenizerSpec
+from sar_infer.text import TokenizerSpec
+from sar_train.clip.prompts import Prompts
+from sar_train.clip.text_tower import TextTower
 from sar_train.errors import ExportError
 from sar_train.export.fixed import Fixed
-from sar_train.prompted import Prompted
-from sar_train.prompts import Prompts
-from sar_train.towers.text import TextTower
+from sar_train.training.prompted import Prompted
 
 
 @dataclass(frozen=True)

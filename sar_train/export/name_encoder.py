@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from sar_train.export.graph import trace
 from sar_train.export.layout import Layout
 from sar_train.export.padded_text import PaddedText
-from sar_train.prompt_method import Classes
-from sar_train.prompted import Prompted
+from sar_train.methods.base import Classes
+from sar_train.training.prompted import Prompted
 
 
 class NameEncoder(nn.Module):

@@ -1,7 +1,7 @@
 """CLIP's text tower for padded rows of tokens, its shared prefix as constants: the form that goes into a graph.
 
-`sar_train.towers.text` does the same for names that are packed by length, with gradients. The tower is causal, so the
-keys and values of the positions that all names share are constants, layer by layer, and a name costs its own tokens
+`sar_train.clip.text_tower` does the same for names that are packed by length, with gradients. The tower is causal, so
+the keys and values of the positions that all names share are constants, layer by layer, and a name costs its own tokens
 only. From the layer on where classes have prompt positions of their own, these stand in front of each name's tokens.
 Rows are padded with 0: no position sees what follows it, so what the padding computes never reaches the end token,
 whose output is the answer.
@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sar_train.prompts import Prompts, insert
-from sar_train.towers.attention import KeyValue, attend, finish_block, project_heads
-from sar_train.towers.text import TextTower
+from sar_train.clip.attention import KeyValue, attend, finish_block, project_heads
+from sar_train.clip.prompts import Prompts, insert
+from sar_train.clip.text_tower import TextTower
 
 
 class PaddedText(nn.Module):

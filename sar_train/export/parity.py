@@ -9,13 +9,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, Parity, Preprocess, TokenizerSpec
+from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, Parity, Preprocess
+from sar_infer.bank.head import ClassHead
+from sar_infer.encoders.self_test import probe_picture
 from sar_infer.errors import ImageError
-from sar_infer.head import ClassHead
-from sar_infer.images import load_rgb
-from sar_infer.preprocess import to_input
-from sar_infer.probe import probe_picture
-from sar_infer.tokenizer import Tokenizer, encode_name
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
+from sar_infer.text import TokenizerSpec
+from sar_infer.text.tokenizer import Tokenizer, encode_name
 from sar_train.errors import ExportError
 from sar_train.export.verify import (
     BATCHES,
@@ -26,7 +27,7 @@ from sar_train.export.verify import (
     generated_pixels,
     open_graph,
 )
-from sar_train.prompted import Prompted
+from sar_train.training.prompted import Prompted
 
 MOST_NAMES_AT_ONCE = 128
 TIE = 1e-6

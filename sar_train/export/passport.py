@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sar_infer.artefact import Passport, Scores
-from sar_train.checkpoint import Run
-from sar_train.confidence import Fitted
+from sar_infer.artefact.manifest import Passport, Scores
 from sar_train.errors import RunError
-from sar_train.record import MEAN_IMAGE
+from sar_train.evaluation.confidence import Fitted
+from sar_train.training.checkpoint import Run
+from sar_train.training.record import MEAN_IMAGE
 
 PER_IMAGE = "per-image"
 """How a run answers whose prompt depends on the photo; a bundle cannot."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sar_infer.artefact import REFERENCE_ENCODER, TOKENIZER, Reference
+from sar_infer.artefact.manifest import REFERENCE_ENCODER, TOKENIZER, Reference
 from sar_infer.errors import ClassNameError
-from sar_infer.tokenizer import Tokenizer, encode_name
+from sar_infer.text.tokenizer import Tokenizer, encode_name
 from sar_train.errors import ExportError
 from sar_train.export.compact import write_graph
 from sar_train.export.fixed import handcrafted

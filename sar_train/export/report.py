@@ -7,10 +7,10 @@ import json
 import shlex
 from pathlib import Path
 
-from sar_infer.artefact import Manifest, Passport, Scores
+from sar_infer.artefact.manifest import Manifest, Passport, Scores
 from sar_train.export.passport import PER_IMAGE
 from sar_train.export.precision.outcome import Outcome
-from sar_train.record import TEXT_BRANCH
+from sar_train.training.record import TEXT_BRANCH
 
 TITLES = {TEXT_BRANCH: "text branch", PER_IMAGE: "per image"}
 """Lines for the further ways to answer that a passport may have."""

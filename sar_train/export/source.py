@@ -9,19 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sar_infer.artefact import Passport
-from sar_train import backbone as backbones
-from sar_train import mini
-from sar_train.backbone import Backbone
-from sar_train.checkpoint import Run, load_run
-from sar_train.confidence import Fitted, not_calibrated
+from sar_infer.artefact.manifest import Passport
+from sar_train.clip import backbone as backbones
+from sar_train.clip import mini
+from sar_train.clip.backbone import Backbone
 from sar_train.errors import ConfigError, RunError
+from sar_train.evaluation.confidence import Fitted, not_calibrated
 from sar_train.export.fixed import handcrafted
 from sar_train.export.head import head_names, spoken, trained_names
 from sar_train.export.passport import PER_IMAGE, confidence, passport
-from sar_train.prompt_method import methods
-from sar_train.prompted import Prompted, restore
-from sar_train.record import MEAN_IMAGE, TEXT_BRANCH
+from sar_train.methods.base import methods
+from sar_train.training.checkpoint import Run, load_run
+from sar_train.training.prompted import Prompted, restore
+from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH
 
 HANDCRAFTED = "handcrafted"
 """Method of a bundle without training."""

@@ -14,15 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER, Preprocess, TokenizerSpec
+from sar_infer.artefact.bundle import Bundle, open_bundle
+from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, Preprocess
 from sar_infer.bank.search import at_even_steps
-from sar_infer.bundle import Bundle, open_bundle
-from sar_infer.cache import EmbeddingCache
 from sar_infer.classifier import Classifier
-from sar_infer.preprocess import to_input
-from sar_infer.probe import probe_cosine, probe_picture
-from sar_infer.sessions import open_session
-from sar_infer.tokenizer import Tokenizer
+from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.encoders.self_test import probe_cosine, probe_picture
+from sar_infer.encoders.sessions import open_session
+from sar_infer.images.preprocess import to_input
+from sar_infer.text import TokenizerSpec
+from sar_infer.text.tokenizer import Tokenizer
 from sar_train.errors import ExportError
 
 MIN_COSINE = 0.99999

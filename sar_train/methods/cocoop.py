@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sar_train.prompt_method import Classes, PromptMethod, Schedule, Setup, linear, methods, start_context
-from sar_train.prompts import Prompts
+from sar_train.clip.prompts import Prompts
+from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, linear, methods, start_context
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from sar_train.clip.prompts import Prompts
 from sar_train.errors import ConfigError
-from sar_train.prompt_method import Classes, PromptMethod, Schedule, Setup, methods, normal, start_context
-from sar_train.prompts import Prompts
+from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods, normal, start_context
 
 
 @dataclass(frozen=True)

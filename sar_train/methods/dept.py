@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sar_train.prompt_method import Classes, ForwardOutputs, Head, PromptMethod, Schedule, Setup, linear, methods
-from sar_train.prompts import Prompts
+from sar_train.clip.prompts import Prompts
+from sar_train.methods.base import Classes, ForwardOutputs, Head, PromptMethod, Schedule, Setup, linear, methods
 
 BASE_SETTINGS: dict[str, dict[str, Any]] = {"coop": {"context_init": "", "n_ctx": 16}, "kgcoop": {"weight": 2.0}}
 """How the paper runs the methods that it builds on: CoOp from 16 random vectors, KgCoOp with weight 2."""

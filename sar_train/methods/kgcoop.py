@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sar_train.prompt_method import (
+from sar_train.clip.prompts import Prompts
+from sar_train.methods.base import (
     Classes,
     ForwardOutputs,
     PromptMethod,
@@ -23,7 +24,6 @@ from sar_train.prompt_method import (
     methods,
     start_context,
 )
-from sar_train.prompts import Prompts
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sar_train.prompt_method import Classes, PromptMethod, Schedule, Setup, linear, methods, normal, scale_depth
-from sar_train.prompts import Insertion, Prompts
+from sar_train.clip.prompts import Insertion, Prompts
+from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, linear, methods, normal, scale_depth
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sar_train.prompt_method import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, later, methods
-from sar_train.prompts import Prompts, split_template
+from sar_train.clip.prompts import Prompts, split_template
+from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, later, methods
 
 FIFTY_ON = "imagenet"
 """The dataset that the reference trains on for 50 epochs, whatever the protocol."""

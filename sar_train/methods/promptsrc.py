@@ -21,8 +21,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
-from sar_train.backbone import TEMPLATES
-from sar_train.prompt_method import (
+from sar_train.clip.backbone import TEMPLATES
+from sar_train.clip.prompts import Insertion, Prompts
+from sar_train.methods.base import (
     Classes,
     ForwardOutputs,
     PromptMethod,
@@ -33,7 +34,6 @@ from sar_train.prompt_method import (
     scale_depth,
     start_context,
 )
-from sar_train.prompts import Insertion, Prompts
 
 FIRST = "a photo of a {}."
 TEACHER = (FIRST, *[template for template in TEMPLATES if template != FIRST][:59])

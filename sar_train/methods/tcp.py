@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sar_train.prompt_method import (
+from sar_train.clip.prompts import Insertion, Prompts, keep_apart, split_template
+from sar_train.methods.base import (
     Classes,
     ForwardOutputs,
     PromptMethod,
@@ -27,7 +28,6 @@ from sar_train.prompt_method import (
     scale_depth,
     start_context,
 )
-from sar_train.prompts import Insertion, Prompts, keep_apart, split_template
 
 PAIRS = {
     "imagenet": ("a photo of a {}.", "{}."),

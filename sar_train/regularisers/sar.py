@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from sar_train.regulariser import Regulariser, RegulariserInputs, regularisers
+from sar_train.regularisers.base import Regulariser, RegulariserInputs, regularisers
 
 
 @dataclass(frozen=True)

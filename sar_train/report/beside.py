@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from sar_train.evaluate import harmonic_mean
+from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report import published
 from sar_train.report.base_new import SECTION as BASE_NEW
 from sar_train.report.base_new import zero_shot

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sar_train.config import ELSEWHERE, OF_SAR
+from sar_train.config.run import ELSEWHERE, OF_SAR
 from sar_train.report import published
 
 APART = {"seed", "sections", "schedule", "epochs", "learning_rate", "batch_size", *ELSEWHERE}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from sar_train.evaluate import harmonic_mean
+from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.published import load, method_key
 from sar_train.report.result import SAR, Result
 

@@ -298,8 +298,8 @@ class TestKubernetes:
 def test_every_setting_given_is_an_option_of_the_server(
     compose: dict[str, Any], pod: dict[str, Any], environment: dict[str, str]
 ) -> None:
-    pytest.importorskip("sar_infer.server.cli", reason="no server yet")
-    from sar_infer.server.cli import main
+    pytest.importorskip("sar_infer.cli.serve", reason="no server yet")
+    from sar_infer.cli.serve import main
 
     known = {str(option.envvar) for option in main.params if option.envvar} | {"SAR_API_KEY"}
     given = {

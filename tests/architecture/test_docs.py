@@ -28,7 +28,8 @@ def test_one_version_everywhere() -> None:
 
 @pytest.mark.parametrize("kind", ["methods", "regularisers"])
 def test_everything_registered_has_a_page_that_names_its_settings(kind: str) -> None:
-    from sar_train import prompt_method, regulariser
+    from sar_train.methods import base as prompt_method
+    from sar_train.regularisers import base as regulariser
 
     registry: Any = {"methods": prompt_method.methods, "regularisers": regulariser.regularisers}[kind]
     assert registry.entries

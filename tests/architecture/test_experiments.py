@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sar_train import mini
-from sar_train.config import RunConfig, build, merge, read_toml
+from sar_train.clip import mini
+from sar_train.config.run import RunConfig, build, merge, read_toml
 from sar_train.experiment.plan import Grid, jobs
 from sar_train.experiment.spec import read_spec
-from sar_train.prompt_method import methods
-from sar_train.regulariser import regularisers
+from sar_train.methods.base import methods
+from sar_train.regularisers.base import regularisers
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILES = sorted(EXPERIMENTS.glob("*.toml"))

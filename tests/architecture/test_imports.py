@@ -21,11 +21,11 @@ def lint(folder: Path, contract: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("contract", "file", "line"),
     [
-        ("torch-free", "sar_infer/scoring.py", "def f() -> None:\n    import torch\n"),
+        ("torch-free", "sar_infer/encoders/scoring.py", "def f() -> None:\n    import torch\n"),
         ("torch-free", "sar_infer/errors.py", "from sar_train import errors\n"),
-        ("seam", "sar_train/tokens.py", "from sar_infer import scoring\n"),
-        ("infer-layers", "sar_infer/artefact.py", "from sar_infer import tokenizer\n"),
-        ("train-layers", "sar_train/prompts.py", "import sar_train.methods.coop\n"),
+        ("seam", "sar_train/clip/tokens.py", "from sar_infer.encoders import scoring\n"),
+        ("infer-rooms", "sar_infer/bank/names.py", "from sar_infer.artefact import manifest\n"),
+        ("train-rooms", "sar_train/clip/prompts.py", "import sar_train.methods.coop\n"),
     ],
 )
 def test_a_forbidden_import_is_found(tmp_path: Path, contract: str, file: str, line: str) -> None:

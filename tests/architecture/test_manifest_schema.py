@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from sar_infer import artefact
+from sar_infer.artefact import manifest as artefact
 from sar_infer.errors import BundleError
-from sar_infer.strict_json import canonical_digest
+from sar_infer.storage.strict_json import canonical_digest
 from scripts import manifest_schema
 
 ROOT = Path(__file__).parents[2]

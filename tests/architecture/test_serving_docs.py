@@ -19,14 +19,15 @@ import pytest
 from PIL import Image
 from support.servers import Server, serving
 
-from sar_infer import images
+from sar_infer.cli import serve as cli
 from sar_infer.client import exchange
-from sar_infer.server import class_names, cli, run
+from sar_infer.encoders.waiting import TRIAL_SECONDS
+from sar_infer.images import load as images
+from sar_infer.server import class_names, run
 from sar_infer.server.http import body, connection, listener
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.oip import protocol
 from sar_infer.server.problems import CODES, Problem
-from sar_infer.waiting import TRIAL_SECONDS
 from scripts import readme_commands
 
 ROOT = Path(__file__).parents[2]

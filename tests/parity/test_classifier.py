@@ -13,11 +13,11 @@ from support.tiny import RESNET, VIT, register, tiny_backbone
 from support.transform import open_clip_transform
 
 from sar_infer import Classifier
+from sar_train.clip.prompts import Prompts
 from sar_train.export.bundle import export_bundle
 from sar_train.export.fixed import Fixed
 from sar_train.export.source import Source
-from sar_train.prompted import Prompted
-from sar_train.prompts import Prompts
+from sar_train.training.prompted import Prompted
 
 PHOTOS = [
     Path(skimage.__file__).parent / "data" / name for name in ("chelsea.png", "coffee.png", "rocket.jpg", "camera.png")

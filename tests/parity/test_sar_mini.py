@@ -7,7 +7,7 @@ from pathlib import Path
 import open_clip
 import pytest
 
-from sar_train import mini
+from sar_train.clip import mini
 from sar_train.export.bundle import export_bundle
 from sar_train.export.source import from_template
 

@@ -12,10 +12,10 @@ from support.bundles import BANK_NAMES, ENCODER_DIGEST, PREPROCESS, example_head
 from support.pictures import encoded
 
 from sar_infer import BankError, Classifier, ClassNameError, DeviceError, InputError
+from sar_infer.artefact.bundle import open_bundle
 from sar_infer.bank import ClassBank
-from sar_infer.bundle import open_bundle
-from sar_infer.cache import EmbeddingCache
-from sar_infer.preprocess import to_input
+from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.images.preprocess import to_input
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_asked(classifier: Classifier) -> None:
 
 
 def test_cuda_is_refused_when_opening(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.sessions._cuda_obstacle", lambda: "there is none")
+    monkeypatch.setattr("sar_infer.encoders.sessions._cuda_obstacle", lambda: "there is none")
     with pytest.raises(DeviceError, match="there is none"):
         Classifier.open(bundle_path, device="cuda")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sar_train.errors import ConfigError
-from sar_train.prompt_method import methods
+from sar_train.methods.base import methods
 from sar_train.registry import Registry
-from sar_train.regulariser import regularisers
+from sar_train.regularisers.base import regularisers
 
 
 def test_files_in_the_folders_are_found_by_themselves() -> None:

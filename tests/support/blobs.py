@@ -7,8 +7,8 @@ from pathlib import Path
 from support.problems import feature_set
 from support.tiny import VIT, register
 
-from sar_train import backbone
-from sar_train.config import RunConfig
+from sar_train.clip import backbone
+from sar_train.config.run import RunConfig
 from sar_train.data.features import save_features
 
 

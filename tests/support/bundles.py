@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sar_infer.artefact import (
+from sar_infer.artefact.manifest import (
     BANK,
     HEAD,
     IMAGE_ENCODER,
@@ -28,12 +28,12 @@ from sar_infer.artefact import (
     Preprocess,
     Provenance,
     Scores,
-    TokenizerSpec,
     file_entry,
 )
 from sar_infer.bank import ClassBank
-from sar_infer.head import ClassHead
-from sar_infer.tokenizer import Tokenizer, encode_name
+from sar_infer.bank.head import ClassHead
+from sar_infer.text import TokenizerSpec
+from sar_infer.text.tokenizer import Tokenizer, encode_name
 
 DIM = 8
 SIZE = 32

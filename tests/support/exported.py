@@ -12,11 +12,11 @@ from support.full_length import image_rows, text_rows
 from support.tiny import VIT, tiny_backbone
 from torch import Tensor
 
+from sar_train.clip.prompts import Insertion, split_template
 from sar_train.export.bundle import export_bundle
 from sar_train.export.source import Source
-from sar_train.prompt_method import Classes, Setup, methods
-from sar_train.prompted import Prompted
-from sar_train.prompts import Insertion, split_template
+from sar_train.methods.base import Classes, Setup, methods
+from sar_train.training.prompted import Prompted
 
 
 def source_of(prompted: Prompted, names: Sequence[str]) -> Source:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from sar_train.backbone import Backbone
+from sar_train.clip.backbone import Backbone
 
 NOTHING: Mapping[int, Tensor] = {}
 

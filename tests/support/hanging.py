@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from sar_infer.artefact import Preprocess
+from sar_infer.artefact.manifest import Preprocess
 from sar_infer.bulk import answers, worker
 from sar_infer.bulk.answers import Recipe
 from sar_infer.bulk.outputs.rows import Form

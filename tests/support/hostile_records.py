@@ -15,7 +15,7 @@ from support.hostile_bundles import NUMBERS, OTHERS, TEXTS, place, seal
 from support.mutations import Chance, mutation
 from support.tensor_bytes import Tensors, read, write
 
-from sar_infer.artefact import BANK
+from sar_infer.artefact.manifest import BANK
 
 Metadata = dict[str, str]
 RecordChange = Callable[[Metadata, Tensors, Chance], str]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sar_train.config import RunConfig
+from sar_train.config.run import RunConfig
 from sar_train.experiment.job import Job
 from sar_train.experiment.pools import Outcome, Task, attempt
 

@@ -21,14 +21,14 @@ import open_clip
 import torch
 from torch import Tensor
 
-from sar_train import backbone as backbones
-from sar_train import loop
-from sar_train.backbone import Backbone
+from sar_train.clip import backbone as backbones
+from sar_train.clip.backbone import Backbone
 from sar_train.data.layouts import LAYOUTS
-from sar_train.problem import Problem
-from sar_train.prompt_method import PromptMethod, Schedule, Setup, methods
-from sar_train.prompted import Prompted
-from sar_train.state import State, start
+from sar_train.methods.base import PromptMethod, Schedule, Setup, methods
+from sar_train.training import loop
+from sar_train.training.prompted import Prompted
+from sar_train.training.state import State, start
+from sar_train.training.task import Problem
 
 FOLDER = Path(__file__).parents[1] / "parity" / "official"
 BASE = ("face", "dollar_bill", "gerenuk", "saxophone", "motorbike")

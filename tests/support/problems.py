@@ -14,14 +14,14 @@ from support.tiny import VIT, tiny_backbone
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from sar_train import loop
-from sar_train.checkpoint import load_state, save_state
 from sar_train.data.feature_set import FeatureSet, Rows
-from sar_train.problem import Numerics, Problem, Regularisation
-from sar_train.prompt_method import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
-from sar_train.prompted import Prompted
+from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
 from sar_train.regularisers.sar import SAR, SARConfig
-from sar_train.state import State, start
+from sar_train.training import loop
+from sar_train.training.checkpoint import load_state, save_state
+from sar_train.training.prompted import Prompted
+from sar_train.training.state import State, start
+from sar_train.training.task import Numerics, Problem, Regularisation
 
 CLASSES = ("cat", "dog", "sea lake", "red car", "green tree", "tall house", "apple", "chair")
 BASE = CLASSES[:4]

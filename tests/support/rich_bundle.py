@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.bundles import BANK_NAMES, PREPROCESS, example_head, name_rows, reseal, write_bundle
 
-from sar_infer.artefact import (
+from sar_infer.artefact.manifest import (
     BANK,
     IMAGE_ENCODER,
     NAME_ENCODER,

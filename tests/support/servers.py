@@ -98,7 +98,7 @@ def serving(*arguments: str, key: str | None = None, python: tuple[str, ...] = (
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SAR_")} | {"OMP_NUM_THREADS": "1"}
     if key is not None:
         environment["SAR_API_KEY"] = key
-    command = [sys.executable, *(python or ("-m", "sar_infer.server.cli")), "--port", "0", *arguments]
+    command = [sys.executable, *(python or ("-m", "sar_infer.cli.serve")), "--port", "0", *arguments]
     with tempfile.TemporaryDirectory(prefix="sar-serve-") as folder:
         log = Path(folder) / "log"
         with log.open("wb") as stream:

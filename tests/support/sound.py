@@ -12,10 +12,10 @@ import onnx
 from onnx import numpy_helper
 from support.bundles import SIZE, image_graph, name_graph, reseal, write_bundle
 
-from sar_infer.artefact import MANIFEST, Manifest, Precision, Probe, Variant
+from sar_infer.artefact.manifest import MANIFEST, Manifest, Precision, Probe, Variant
+from sar_infer.bank.head import ClassHead
 from sar_infer.classifier import Classifier
-from sar_infer.head import ClassHead
-from sar_infer.probe import probe_picture
+from sar_infer.encoders.self_test import probe_picture
 
 NO_FILES: Mapping[str, onnx.ModelProto] = {}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import open_clip
 
-from sar_train import backbone
-from sar_train.backbone import Backbone
+from sar_train.clip import backbone
+from sar_train.clip.backbone import Backbone
 
 VIT = "tiny-vit"
 RESNET = "tiny-resnet"

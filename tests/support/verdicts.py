@@ -14,12 +14,12 @@ import numpy as np
 from click.testing import CliRunner
 
 from sar_infer import Classifier
-from sar_infer.artefact import BANK
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.manifest import BANK
 from sar_infer.bank import ClassBank
-from sar_infer.bundle import open_bundle
-from sar_infer.cache import EmbeddingCache
 from sar_infer.cli import bank as sar_bank
 from sar_infer.cli import classify
+from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.errors import SarInferError
 
 Answers = tuple[tuple[str, float], ...]

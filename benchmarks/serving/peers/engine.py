@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from sar_infer import scoring
-from sar_infer.artefact import IMAGE_ENCODER
-from sar_infer.bundle import open_bundle
-from sar_infer.images import load_rgb
-from sar_infer.preprocess import to_input
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.manifest import IMAGE_ENCODER
+from sar_infer.encoders import scoring
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
 
 
 def setting(name: str, default: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sar_infer.bulk.outputs.job import WHOLE, Job
 from sar_infer.bulk.outputs.store import LocalFolder
 from sar_infer.errors import WriteError
-from sar_infer.files import locked
+from sar_infer.storage.files import locked
 
 
 @contextlib.contextmanager

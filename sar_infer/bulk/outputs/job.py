@@ -11,7 +11,7 @@ from sar_infer.bulk.items import Broken, Piece
 from sar_infer.bulk.outputs.parts import committed, part_name, part_number
 from sar_infer.bulk.outputs.store import LocalFolder, Store, read_text, write_text
 from sar_infer.errors import InputError, WriteError
-from sar_infer.strict_json import canonical_digest
+from sar_infer.storage.strict_json import canonical_digest
 
 JOB, REJECTED, SUCCESS = "_job.json", "_rejected.jsonl", "_SUCCESS.json"
 Listing = Callable[[Callable[[int], bool]], Iterable[Piece]]

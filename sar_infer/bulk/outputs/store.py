@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol
 
 from sar_infer.bulk.places import filesystem, is_url, one_line, open_binary, patiently
 from sar_infer.errors import WriteError
-from sar_infer.files import sync_folder
+from sar_infer.storage.files import sync_folder
 
 _PARTIAL = ".partial"
 

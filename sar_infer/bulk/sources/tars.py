@@ -12,7 +12,7 @@ from sar_infer.bulk.items import MOST_BYTES, Flaw, Item, printable
 from sar_infer.bulk.places import one_line, open_binary, size_of
 from sar_infer.bulk.sources.headers import Member, members
 from sar_infer.errors import InputError
-from sar_infer.inputs import SUFFIXES
+from sar_infer.images.inputs import SUFFIXES
 
 SUFFIX = ".tar"
 

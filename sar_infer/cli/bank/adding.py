@@ -23,8 +23,8 @@ from sar_infer.cli.bank.common import (
 from sar_infer.cli.bank.given import given_classes
 from sar_infer.cli.bank.linting import linter_for, shown
 from sar_infer.cli.bank.progress import counted
+from sar_infer.cli.options import Refusal
 from sar_infer.errors import one_line
-from sar_infer.options import Refusal
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,12 +17,12 @@ import click
 from click.core import ParameterSource
 
 from sar_infer.cli.bank.printing import emit
+from sar_infer.cli.options import Decorated, Refusal, one_blas_thread, option
 from sar_infer.errors import InputError, SarInferError, WriteError
-from sar_infer.options import Decorated, Refusal, one_blas_thread, option
 
 if TYPE_CHECKING:
+    from sar_infer.artefact.bundle import Bundle
     from sar_infer.bank import ClassBank
-    from sar_infer.bundle import Bundle
     from sar_infer.classifier import Classifier
 
 P = ParamSpec("P")
@@ -117,8 +117,8 @@ def opened(place: Place, *, may_be_missing: bool = False, whole: bool = False) -
 
 
 def _opened(place: Place, *, missing: bool, whole: bool) -> Opened:
+    from sar_infer.artefact.bundle import open_bundle
     from sar_infer.bank import ClassBank
-    from sar_infer.bundle import open_bundle
 
     bundle = open_bundle(Path(place.bundle) if place.bundle else None)
     if missing:
@@ -147,7 +147,7 @@ def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
         InputError: it is the bank inside a bundle, the state of a server, or no name for a bank file.
         WriteError: another process is changing it.
     """
-    from sar_infer.files import owned
+    from sar_infer.storage.files import owned
 
     file = Path(os.path.realpath(place.file))
     if not file.parent.is_dir():
@@ -173,7 +173,7 @@ def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
 
 def _in_bundle(file: Path) -> bool:
     """Whether a manifest beside it lists it."""
-    from sar_infer.artefact import MANIFEST
+    from sar_infer.artefact.manifest import MANIFEST
 
     try:
         manifest = json.loads((file.parent / MANIFEST).read_text("utf-8"))

@@ -19,8 +19,8 @@ from sar_infer.cli.bank.printing import emit
 @shared_options
 def freeze(place: Place, out: Path, *, overwrite: bool) -> None:
     """Write a bundle like the one of --bundle, with BANK_FILE as its own bank."""
-    from sar_infer.freeze import freeze as write
-    from sar_infer.staging import check_target
+    from sar_infer.artefact.freeze import freeze as write
+    from sar_infer.artefact.staging import check_target
 
     check_target(out, overwrite=overwrite)
     found = opened(place, whole=True)

@@ -12,8 +12,8 @@ import click
 
 from sar_infer.cli.bank.common import Place, on_bank, opened, own_option, shared_options
 from sar_infer.cli.bank.printing import emit
+from sar_infer.cli.options import Refusal
 from sar_infer.errors import BankError, SchemaError
-from sar_infer.options import Refusal
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank, ClassInfo, Difference
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def list_classes(place: Place, *, long: bool, like: str | None, added: bool) -> None:
     """Print the classes of BANK_FILE, one a line."""
     from sar_infer.bank import ClassInfo
-    from sar_infer.names import name_key
+    from sar_infer.bank.names import name_key
 
     bank = opened(place, may_be_missing=True).bank
     plain, key = ClassInfo(), name_key(like or "")

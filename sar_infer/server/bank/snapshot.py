@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.names import name_key
+from sar_infer.bank.names import name_key
 from sar_infer.server.bank.changes import Base, Changes
 
 Floats = npt.NDArray[np.float32]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sar_infer.artefact.bundle import Bundle
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bundle import Bundle
+from sar_infer.bank.names import name_key
 from sar_infer.errors import BankError
-from sar_infer.names import name_key
 from sar_infer.server.bank.changes import Added, Base, Changes
 from sar_infer.server.bank.folder import StateFolder
 from sar_infer.server.bank.refusals import ChangeRefusedError, check_aliases, check_known, check_match

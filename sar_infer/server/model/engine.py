@@ -15,12 +15,13 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact import FileEntry
-from sar_infer.bundle import default_bundle, open_bundle
+from sar_infer.artefact.bundle import default_bundle, open_bundle
+from sar_infer.artefact.manifest import FileEntry
 from sar_infer.classifier import Classifier
-from sar_infer.decoding import decode_picture
+from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.errors import ImageError
-from sar_infer.image_price import price
+from sar_infer.images.prefetch import decode_picture
+from sar_infer.images.price import price
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.available import decode_memory
 from sar_infer.server.model.batcher import Batcher, Finish, Timed
@@ -28,7 +29,6 @@ from sar_infer.server.model.memory import DecodeMemory, Share
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.sizing import Sizes, measured, workers_and_threads
 from sar_infer.server.settings import Limits, Settings
-from sar_infer.waiting import TRIAL_SECONDS
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float32]

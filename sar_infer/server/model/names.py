@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank
-from sar_infer.class_set import ClassSet
 from sar_infer.classifier import Classifier
+from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.problems import Problem
-from sar_infer.tokenizer import encode_name
+from sar_infer.text.tokenizer import encode_name
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float32]

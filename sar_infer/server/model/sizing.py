@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer.encoders.sessions import usable_cores
 from sar_infer.server.settings import Settings
-from sar_infer.sessions import usable_cores
 
 Floats = npt.NDArray[np.float32]
 _LARGEST = {"CPUExecutionProvider": 8}

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer import scoring
-from sar_infer.bundle import default_bundle
-from sar_infer.class_set import ClassSet
+from sar_infer.artefact.bundle import default_bundle
+from sar_infer.classify.class_set import ClassSet
+from sar_infer.encoders import scoring
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.body import alone, check_count, decoded
 from sar_infer.server.model.engine import Engine, Floats, Picture

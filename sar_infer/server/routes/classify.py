@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from sar_infer.class_set import ClassSet
+from sar_infer.classify.class_set import ClassSet
+from sar_infer.classify.decision import Judge
+from sar_infer.classify.output import judged
 from sar_infer.errors import InputError
-from sar_infer.judging import Judge
-from sar_infer.output import judged
 from sar_infer.results import ImageResult, Prediction
 from sar_infer.server.http.body import Call, read_call
 from sar_infer.server.http.dependencies import Serving

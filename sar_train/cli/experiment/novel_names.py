@@ -11,7 +11,7 @@ import click
 from sar_train.cli.common import guarded
 
 if TYPE_CHECKING:
-    from sar_train.novel import NovelNames
+    from sar_train.novel_names import NovelNames
 
 EPILOG = """\b
 Examples:
@@ -72,10 +72,10 @@ def novel_names(photos: str, **given: Any) -> None:
     Names go to standard output, one a line, as --novel FILE reads them; counts and the overlap with the names of the
     evaluated new classes to standard error.
     """
-    from sar_train import novel
+    from sar_train import novel_names as novel
     from sar_train.data.class_names import read_class_names
-    from sar_train.novel.request import request
-    from sar_train.protocol import plan
+    from sar_train.novel_names.request import request
+    from sar_train.training.protocol import plan
 
     data = read_class_names(photos, given["data_root"], given["cache_dir"])
     chosen = plan(given["protocol"], len(data.names), published_split=data.published_split)

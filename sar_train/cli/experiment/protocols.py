@@ -237,7 +237,7 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_config(path: Path | None) -> Mapping[str, Any]:
-    from sar_train.config import read_toml
+    from sar_train.config.run import read_toml
     from sar_train.errors import ConfigError
 
     file = read_toml(path) if path else {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bundle import Bundle
+from sar_infer.artefact.bundle import Bundle
 from sar_infer.classifier import Classifier
 from sar_train.export.precision.batches import BATCH, Rows
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sar_infer.artefact import CARD, Manifest, Provenance
-from sar_infer.bundle import Bundle, open_bundle
-from sar_infer.sealing import seal
-from sar_infer.staging import staged
+from sar_infer.artefact.bundle import Bundle, open_bundle
+from sar_infer.artefact.manifest import CARD, Manifest, Provenance
+from sar_infer.artefact.sealing import seal
+from sar_infer.artefact.staging import staged
 from sar_train.export.precision import jpeg, variants
 from sar_train.export.precision.gate import Gate
 from sar_train.export.precision.jpeg import Policy
 from sar_train.export.precision.outcome import NothingPassedError, Outcome
 from sar_train.export.precision.samples import Photos
-from sar_train.record import versions
+from sar_train.training.record import versions
 
 JPEG_TABLE, PRECISION_TABLE = "jpeg_margin", "precision"
 """Keys of ``passport.tables``."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sar_infer.artefact import IMAGE_ENCODER, Preprocess
-from sar_infer.bundle import Bundle
-from sar_infer.encoders import ImageEncoder
-from sar_infer.preprocess import least_side
+from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.manifest import IMAGE_ENCODER, Preprocess
+from sar_infer.encoders.encoders import ImageEncoder
+from sar_infer.images.preprocess import least_side
 from sar_train.export.precision.answers import image_logits
 from sar_train.export.precision.batches import Rows
 from sar_train.export.precision.gate import Figures, Gate, beside

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from sar_infer.artefact import Preprocess
+from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.manifest import Preprocess
 from sar_infer.bank import ClassInfo
-from sar_infer.bundle import Bundle
 from sar_infer.errors import ImageError
-from sar_infer.images import load_rgb
-from sar_infer.preprocess import to_input
-from sar_infer.tokenizer import encode_name
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
+from sar_infer.text.tokenizer import encode_name
 from sar_train.errors import ConfigError
 from sar_train.export.precision.batches import Rows
-from sar_train.nouns import random_words
-from sar_train.wordnet import load
+from sar_train.novel_names.nouns import random_words
+from sar_train.novel_names.wordnet import load
 
 CALIBRATION, JUDGING = 128, 1000
 """Photos used for each, at most."""

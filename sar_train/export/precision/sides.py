@@ -9,11 +9,11 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER
-from sar_infer.bundle import Bundle
-from sar_infer.encoders import ImageEncoder, NameEncoder
-from sar_infer.probe import probe_cosine
-from sar_infer.scoring import finite
+from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
+from sar_infer.encoders.scoring import finite
+from sar_infer.encoders.self_test import probe_cosine
 from sar_train.export.precision.answers import NEAR_TIE, image_logits, near_ties
 from sar_train.export.precision.batches import BATCH, Rows
 from sar_train.export.precision.gate import Figures, Gate, beside

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.sessions import open_session
+from sar_infer.encoders.sessions import open_session
 
 ROUNDS = 15
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-_LOOK = (
-    "import pathlib, sys; from sar_infer.sessions import open_session; open_session(pathlib.Path(sys.argv[1]), 'cpu')"
-)
+_LOOK = """
+import pathlib, sys
+from sar_infer.encoders.sessions import open_session
+open_session(pathlib.Path(sys.argv[1]), "cpu")
+"""
 
 
 def opens(path: Path) -> bool:

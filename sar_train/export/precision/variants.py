@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sar_infer.artefact import Precision, Variant
-from sar_infer.bundle import Bundle
+from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.manifest import Precision, Variant
 from sar_infer.errors import BundleError
 from sar_train.export.compact import write_graph
 from sar_train.export.precision.candidates import smaller

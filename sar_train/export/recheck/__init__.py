@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sar_infer.bundle import open_bundle
+from sar_infer.artefact.bundle import open_bundle
 from sar_train.export.recheck import graphs, installed, photos
 from sar_train.export.recheck.finding import Finding
 

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sar_infer.artefact import NAME_ENCODER, REFERENCE_ENCODER, Manifest, TokenizerSpec, Variant
+from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.manifest import NAME_ENCODER, REFERENCE_ENCODER, Manifest, Variant
 from sar_infer.bank.search import at_even_steps
-from sar_infer.bundle import Bundle
-from sar_infer.cache import EmbeddingCache
 from sar_infer.classifier import Classifier
-from sar_infer.encoders import NameEncoder
-from sar_infer.probe import probe_cosine
-from sar_infer.tokenizer import encode_name
+from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.encoders.encoders import NameEncoder
+from sar_infer.encoders.self_test import probe_cosine
+from sar_infer.text import TokenizerSpec
+from sar_infer.text.tokenizer import encode_name
 from sar_train.export.recheck.finding import Finding, at_least, at_most, same
 from sar_train.export.verify import (
     BATCHES,

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact import IMAGE_ENCODER
-from sar_infer.bundle import Bundle
-from sar_infer.decoding import decode_batches
+from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.manifest import IMAGE_ENCODER
+from sar_infer.bank.names import name_key
 from sar_infer.errors import ImageError, InputError
-from sar_infer.inputs import expand
-from sar_infer.names import name_key
-from sar_infer.profile import Profile
+from sar_infer.images.inputs import expand
+from sar_infer.images.prefetch import decode_batches
+from sar_infer.results import Profile
 from sar_train.export.head import spoken
 from sar_train.export.recheck.accuracy import Group, is_measured, of_known, of_new
 from sar_train.export.recheck.finding import Finding

@@ -10,13 +10,13 @@ import os
 import shutil
 from pathlib import Path
 
-from sar_infer.artefact import IMAGE_ENCODER, Manifest
-from sar_infer.bundle import open_bundle
-from sar_infer.cache import EmbeddingCache
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.manifest import IMAGE_ENCODER, Manifest
+from sar_infer.artefact.staging import staged
 from sar_infer.classifier import Classifier
+from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.errors import InputError
-from sar_infer.files import sync_folder, write_file
-from sar_infer.staging import staged
+from sar_infer.storage.files import sync_folder, write_file
 from sar_train.errors import ConfigError
 from sar_train.export.triton import config
 from sar_train.export.triton.check import check_answers

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sar_infer import scoring
 from sar_infer.classifier import Classifier
-from sar_infer.judging import scale
-from sar_infer.sessions import open_session
+from sar_infer.classify.decision import scale
+from sar_infer.encoders import scoring
+from sar_infer.encoders.sessions import open_session
 from sar_train.errors import ExportError
 from sar_train.export.triton.config import EMBEDDING, ENCODER, PIXELS, PRODUCT, SCORES
 from sar_train.export.verify import Rows, generated_pixels

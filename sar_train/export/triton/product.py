@@ -9,9 +9,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sar_infer.artefact import Manifest
-from sar_infer.class_set import ClassSet
-from sar_infer.judging import scale
+from sar_infer.artefact.manifest import Manifest
+from sar_infer.classify.class_set import ClassSet
+from sar_infer.classify.decision import scale
 from sar_train.errors import ExportError
 from sar_train.export.triton.config import EMBEDDING, LOGITS, SCORES
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sar_infer.artefact import Manifest
-from sar_infer.card.markdown import escaped
+from sar_infer.artefact.card.markdown import escaped
+from sar_infer.artefact.manifest import Manifest
 from sar_train.export.triton.config import CLASSIFIER, EMBEDDING, ENCODER, LOGITS, MAX_BATCH, PIXELS, PRODUCT, SCORES
 
 TEMPLATE = """\
@@ -48,8 +48,8 @@ import sys
 
 import numpy as np
 import tritonclient.http as triton
-from sar_infer.artefact import Preprocess
-from sar_infer.decoding import decode_picture
+from sar_infer.artefact.manifest import Preprocess
+from sar_infer.images.prefetch import decode_picture
 
 SPEC = {spec!r}
 

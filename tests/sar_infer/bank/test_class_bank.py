@@ -16,7 +16,7 @@ from sar_infer.bank import ClassBank, ClassInfo, add, edits
 from sar_infer.bank.groups import Before
 from sar_infer.bank.history import Undo
 from sar_infer.errors import BankError, SchemaError
-from sar_infer.named_tensors import digest_of
+from sar_infer.storage.named_tensors import digest_of
 
 NAMES = ("cat", "日本 spitz", "é")
 

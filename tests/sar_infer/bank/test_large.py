@@ -24,7 +24,7 @@ from sar_infer.bank import (
     settled,
 )
 from sar_infer.errors import BankError, SchemaError
-from sar_infer.tensor_file import TensorFile
+from sar_infer.storage.tensor_file import TensorFile
 
 NAMES = [f"class {number}" for number in range(50)]
 

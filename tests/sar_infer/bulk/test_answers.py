@@ -9,7 +9,7 @@ from support.many import picture, write_pictures
 from support.pictures import huge_png
 
 from sar_infer import Classifier
-from sar_infer.artefact import Preprocess
+from sar_infer.artefact.manifest import Preprocess
 from sar_infer.bulk import answers as module
 from sar_infer.bulk.answers import Answerer, Recipe
 from sar_infer.bulk.items import Flaw, Item

@@ -23,8 +23,8 @@ from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, image_weight, name_
 from support.disk import fill_disk
 
 from sar_infer import Classifier, default_bundle
+from sar_infer.artefact.bundle import open_bundle
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bundle import open_bundle
 from sar_infer.cli.bank import main
 from sar_infer.lint.linter import CHUNK
 from sar_infer.server.bank.folder import BANK_FILE
@@ -545,7 +545,7 @@ def test_no_class_given() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 def test_two_changes_at_a_time_are_refused() -> None:
-    from sar_infer.files import owned
+    from sar_infer.storage.files import owned
 
     with owned(BANK):
         assert "another process is changing it" in refused("add", BANK, "owl", code=1)

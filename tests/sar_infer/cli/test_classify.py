@@ -17,10 +17,11 @@ from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, name_rows, reseal
 from support.pictures import encoded, huge_png
 from support.precisions import add_precision
 
-from sar_infer import __version__, sessions
-from sar_infer.artefact import READER_VERSION
+from sar_infer import __version__
 from sar_infer.bank import ClassBank
 from sar_infer.cli.classify import main
+from sar_infer.encoders import sessions
+from sar_infer.storage import READER_VERSION
 
 ROOT = Path(__file__).parents[2]
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
@@ -178,7 +179,7 @@ def test_ctrl_c_ends_a_decoder_that_hangs(folder: Path) -> None:
     """In a thread, in C, without letting go of Python's lock."""
     program = """
 import ctypes
-from sar_infer import decoding
+from sar_infer.images import prefetch as decoding
 from sar_infer.cli.classify import main
 
 def hangs(*_):

@@ -9,12 +9,13 @@ from onnx import numpy_helper
 from support.bundles import DIM, ENCODER_DIGEST, SPEC, name_graph, name_rows, reseal, write_bundle
 
 from sar_infer import Classifier, default_bundle, open_bundle
-from sar_infer.artefact import REFERENCE_ENCODER, Reference, TokenizerSpec
+from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.manifest import REFERENCE_ENCODER, Reference
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bundle import Bundle
 from sar_infer.lint import Finding, Linter, lint, reference_embedder, worst_first
 from sar_infer.lint import linter as module
 from sar_infer.lint.linter import chunked
+from sar_infer.text import TokenizerSpec
 
 WORDS = ("red", "green", "blue", "grey", "small", "large", "old", "new", "round", "flat")
 NAMES = tuple(f"{first} {second}" for first in WORDS for second in ("cat", "dog", "cup", "hat", "car", "tree"))

@@ -7,9 +7,9 @@ import pytest
 
 from sar_infer.bank import ClassBank, search
 from sar_infer.bank.search import at_even_steps
+from sar_infer.encoders.scoring import unit_rows
 from sar_infer.lint import neighbours
 from sar_infer.lint.neighbours import ABSOLUTE, HIGHEST, Neighbours
-from sar_infer.scoring import unit_rows
 
 
 def bank(rows: np.ndarray) -> ClassBank:

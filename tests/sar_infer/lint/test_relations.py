@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
 
+from sar_infer.encoders.scoring import unit_rows
 from sar_infer.lint.relations import TAU, Relations
-from sar_infer.scoring import unit_rows
 
 RANDOM = np.random.default_rng(7)
 NAMES = [f"class {number}" for number in range(60)]

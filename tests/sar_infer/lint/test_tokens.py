@@ -4,7 +4,7 @@ import pytest
 from support.bundles import SPEC, merges
 
 from sar_infer.lint.tokens import odd_tokens, unusable
-from sar_infer.tokenizer import Tokenizer, encode_name
+from sar_infer.text.tokenizer import Tokenizer, encode_name
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,13 @@ from support.servers import Server, serving
 pytest.importorskip("resource")
 FEW = """
 import resource
-from sar_infer.server.cli import main
+from sar_infer.cli.serve import main
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 main()
 """
 IMPORTS = """
 import os, sys
-from sar_infer.server.cli import main
+from sar_infer.cli.serve import main
 from sar_infer.server.run import Server
 
 async def startup(self, sockets):

@@ -17,16 +17,16 @@ from support.hostile_graphs import endless, huge
 from support.pictures import jpeg
 from support.servers import local_server, serving
 
-from sar_infer import embedder
-from sar_infer.artefact import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer import classifier
+from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.server.model import engine
 from sar_infer.server.settings import Settings
 
 KEY = {"Authorization": "Bearer k"}
-SHORT = "import sar_infer.waiting as w; w.TRIAL_SECONDS = 0.5; from sar_infer.server.cli import main; main()"
+SHORT = "import sar_infer.encoders.waiting as w; w.TRIAL_SECONDS = 0.5; from sar_infer.cli.serve import main; main()"
 TELLS = """
-import sar_infer.encoders as e
-from sar_infer.server.cli import main
+import sar_infer.encoders.encoders as e
+from sar_infer.cli.serve import main
 
 def tell(*arguments):
     print("on trial", flush=True)
@@ -49,7 +49,7 @@ def test_an_endless_graph_is_refused_in_time(bundle_copy: Path, encoder: str, ab
 
 def test_a_graph_that_asks_for_terabytes_is_refused_in_one_line(bundle_copy: Path) -> None:
     huge(bundle_copy)
-    command = [sys.executable, "-m", "sar_infer.server.cli", "--check", "--bundle", str(bundle_copy)]
+    command = [sys.executable, "-m", "sar_infer.cli.serve", "--check", "--bundle", str(bundle_copy)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert ended.stderr.startswith(f"Error: {bundle_copy / IMAGE_ENCODER}: onnxruntime cannot run this graph: ")
@@ -81,7 +81,7 @@ def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(
 ) -> None:
     path = write_bundle(tmp_path / "bundle")
     with local_server(Settings(bundle=path, key="k", device="cpu", threads=1)) as server:
-        for module in (embedder, engine):
+        for module in (classifier, engine):
             monkeypatch.setattr(module, "TRIAL_SECONDS", 0.5)
         for above in (0, 1):
             shutil.rmtree(path)

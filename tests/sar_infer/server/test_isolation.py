@@ -18,7 +18,7 @@ def refuse(*arguments, **named):
 for name in ("connect", "connect_ex"):
     setattr(socket.socket, name, refuse)
 socket.create_connection = socket.getaddrinfo = socket.gethostbyname = refuse
-from sar_infer.server.cli import main
+from sar_infer.cli.serve import main
 main()
 """
 

@@ -13,10 +13,10 @@ from PIL import Image
 from support.problems import feature_set
 from support.tiny import VIT, register
 
-from sar_train import checkpoint
 from sar_train.cli.train import default_name, main, read_config
 from sar_train.data import counted
 from sar_train.data.features import load_features, save_features
+from sar_train.training import checkpoint
 
 TINY = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
 

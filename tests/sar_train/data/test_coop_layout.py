@@ -10,7 +10,7 @@ from support.photos import SHARED, needs_shared, write_photo
 from sar_train.data.coop_layout import LAYOUTS, find, layout_in, load_dataset, read_split
 from sar_train.data.shots import base_new
 from sar_train.errors import DataError
-from sar_train.protocol import plan
+from sar_train.training.protocol import plan
 
 ROWS = [["a/1.png", 0, "ant"], ["b/1.png", 1, "bee"]]
 

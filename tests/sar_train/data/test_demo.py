@@ -6,13 +6,13 @@ import pytest
 import torch
 from support.photos import SHARED, needs_shared
 
-from sar_train import backbone
-from sar_train.config import RunConfig
+from sar_train.clip import backbone
+from sar_train.config.run import RunConfig
 from sar_train.data.coop_layout import load_dataset
 from sar_train.data.features import load_features
 from sar_train.data.photo_source import PhotoSource
 from sar_train.data.source import DEMO_FILE
-from sar_train.setting import prepare
+from sar_train.training.context import prepare
 
 
 def test_the_demo_is_caltech101_with_its_published_split() -> None:

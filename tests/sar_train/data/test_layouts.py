@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from support.coop import link_photos, write_split
 
+from sar_train.clip.prompts import split_template
 from sar_train.data.layouts import LAYOUTS, dataset_in, find, folder_of, is_there, layout_in
-from sar_train.prompts import split_template
 
 
 def test_fifteen_datasets_with_the_published_classes_and_counts() -> None:

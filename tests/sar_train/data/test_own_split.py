@@ -11,7 +11,7 @@ from support.photos import SHARED, needs_shared
 from sar_train.data.coop_layout import load_dataset, read_listing
 from sar_train.data.own_split import NAME_FIXES, class_folders, own_split
 from sar_train.errors import DataError
-from sar_train.protocol import plan
+from sar_train.training.protocol import plan
 
 
 def write_eurosat(root: Path, count: int = 10) -> Path:

@@ -9,7 +9,7 @@ from support.photos import SHARED, needs_shared, write_folder, write_photo
 from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
-from sar_train.backbone import Backbone
+from sar_train.clip.backbone import Backbone
 from sar_train.data import counted
 from sar_train.data import photo_source as module
 from sar_train.data.coop_layout import load_dataset

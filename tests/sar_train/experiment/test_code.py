@@ -26,7 +26,14 @@ def fresh(copies: tuple[Path, Path]) -> str:
 
 
 @pytest.mark.parametrize(
-    "file", ["step.py", "regularisers/sar.py", "assets/new.txt", "experiment/transfer.py", "../sar_infer/preprocess.py"]
+    "file",
+    [
+        "training/step.py",
+        "regularisers/sar.py",
+        "assets/new.txt",
+        "experiment/transfer.py",
+        "../sar_infer/images/load.py",
+    ],
 )
 def test_a_changed_source_changes_the_digest(copies: tuple[Path, Path], file: str) -> None:
     before = fresh(copies)
@@ -47,7 +54,7 @@ def test_a_source_that_no_number_depends_on_does_not(copies: tuple[Path, Path], 
 
 def test_a_renamed_source_changes_the_digest(copies: tuple[Path, Path]) -> None:
     before = fresh(copies)
-    (copies[0] / "step.py").rename(copies[0] / "steps.py")
+    (copies[0] / "training" / "step.py").rename(copies[0] / "training" / "steps.py")
     assert fresh(copies) != before
 
 

@@ -12,11 +12,11 @@ import pytest
 from support.blobs import write_blobs
 from support.jobs import job
 
-from sar_train import checkpoint, trainer
-from sar_train.config import RunConfig
+from sar_train.config.run import RunConfig
 from sar_train.errors import RunError
 from sar_train.experiment import code
 from sar_train.experiment.execute import execute, keep_or_remove, run_folder
+from sar_train.training import checkpoint, trainer
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_half_trained_run_is_taken_up_although_data_lie_elsewhere_now(
 
 def test_two_sweeps_do_not_share_a_run(config: RunConfig, tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from sar_infer.files import locked\n"
+        "import sys, time; from pathlib import Path; from sar_infer.storage.files import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, tmp_path / "run"], stdout=subprocess.PIPE, text=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sar_train.config import RunConfig
+from sar_train.config.run import RunConfig
 from sar_train.experiment.job import Job, slug
 from sar_train.experiment.spec import read_spec
 

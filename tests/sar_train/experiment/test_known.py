@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sar_train.config import RunConfig
+from sar_train.config.run import RunConfig
 from sar_train.experiment.known import check_zero_shot
 
 REAL = RunConfig("caltech101", backbone="ViT-B-16-quickgelu", pretrained="openai")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from sar_train import mini
+from sar_train.clip import mini
 from sar_train.errors import ConfigError
 from sar_train.experiment.plan import ELEVEN, VARIANTS, Grid, chosen_methods, jobs
-from sar_train.prompt_method import methods
+from sar_train.methods.base import methods
 
 
 def test_a_grid_is_run_in_full_and_in_order() -> None:

@@ -18,7 +18,7 @@ import pytest
 from support.blobs import write_blobs
 from support.jobs import job
 
-from sar_train.config import RunConfig
+from sar_train.config.run import RunConfig
 from sar_train.errors import ConfigError
 from sar_train.experiment import pools
 
@@ -55,7 +55,7 @@ def test_a_killed_process_is_one_failure(tmp_path: Path) -> None:
 def test_runs_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "sweep.py"
     script.write_text(
-        "import dataclasses, sys\nfrom pathlib import Path\nfrom sar_train.config import RunConfig\n"
+        "import dataclasses, sys\nfrom pathlib import Path\nfrom sar_train.config.run import RunConfig\n"
         "from sar_train.experiment import pools\nfrom sar_train.experiment.job import Job\n"
         "if __name__ == '__main__':\n"
         "    config = RunConfig('demo', method='coop', sar=False, epochs=5000, protocol='base-to-new')\n"
@@ -114,7 +114,7 @@ CLUSTER = """
     warnings.simplefilter("ignore")
     from pathlib import Path
     from ray.cluster_utils import Cluster
-    from sar_train.config import RunConfig
+    from sar_train.config.run import RunConfig
     from sar_train.experiment import pools
     from sar_train.experiment.job import Job
 

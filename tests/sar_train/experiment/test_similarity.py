@@ -10,8 +10,8 @@ from support.tiny import tiny_backbone
 
 from sar_train.experiment import similarity
 from sar_train.experiment.similarity import similarities
-from sar_train.prompt_method import Setup, methods
-from sar_train.prompted import Prompted
+from sar_train.methods.base import Setup, methods
+from sar_train.training.prompted import Prompted
 
 
 def prompted(**settings: object) -> Prompted:

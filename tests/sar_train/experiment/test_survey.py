@@ -9,7 +9,7 @@ from support.blobs import write_blobs
 from support.jobs import job
 from support.photos import write_folder
 
-from sar_train.config import RunConfig
+from sar_train.config.run import RunConfig
 from sar_train.errors import DataError
 from sar_train.experiment import known
 from sar_train.experiment.survey import survey

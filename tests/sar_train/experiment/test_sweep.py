@@ -14,7 +14,7 @@ from support.blobs import write_blobs
 from support.folders import listing
 from support.jobs import here, job
 
-from sar_train.config import RunConfig
+from sar_train.config.run import RunConfig
 from sar_train.experiment import code, sweep
 from sar_train.experiment.job import Job
 from sar_train.experiment.pools import Outcome, Task

@@ -12,11 +12,11 @@ from support.jobs import job
 from support.photos import needs_shared, write_folder
 from support.tiny import tiny_backbone
 
-from sar_infer.preprocess import to_input
-from sar_train import checkpoint, trainer
+from sar_infer.images.preprocess import to_input
 from sar_train.errors import SarTrainError
 from sar_train.experiment.transfer import evaluate_targets
-from sar_train.prompted import Prompted, restore
+from sar_train.training import checkpoint, trainer
+from sar_train.training.prompted import Prompted, restore
 
 
 @pytest.fixture(scope="module")

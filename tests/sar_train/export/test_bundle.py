@@ -15,11 +15,11 @@ from support.folders import listing
 from support.tiny import tiny_backbone
 
 from sar_infer import Classifier
-from sar_infer.artefact import BANK, CARD, MANIFEST
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.card import card
+from sar_infer.artefact.manifest import BANK, CARD, MANIFEST
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bundle import open_bundle
-from sar_infer.card import card
-from sar_infer.preprocess import normalise, to_input
+from sar_infer.images.preprocess import normalise, to_input
 from sar_train.errors import ClassNameError, ExportError
 from sar_train.export import bundle
 from sar_train.export.bundle import export_bundle, make_bank

@@ -18,12 +18,12 @@ from support.photos import write_folder, write_photo
 from support.sound import change
 from support.tiny import VIT, register, tiny_backbone
 
-from sar_infer.artefact import Probe
-from sar_infer.bundle import open_bundle
-from sar_infer.describe import describe
-from sar_train.backbone import RANDOM
-from sar_train.checkpoint import Run, save_run
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.describe import describe
+from sar_infer.artefact.manifest import Probe
 from sar_train.cli.export import main
+from sar_train.clip.backbone import RANDOM
+from sar_train.training.checkpoint import Run, save_run
 
 ROOT = Path(__file__).parents[3]
 RECORD = {

@@ -15,20 +15,21 @@ from support.problems import BASE, CLASSES, feature_set, scattered
 from support.tiny import VIT, register
 
 from sar_infer import Classifier
-from sar_infer.bundle import open_bundle
-from sar_infer.describe import describe
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.describe import describe
 from sar_infer.results import Judging
-from sar_train import backbone, trainer
-from sar_train.backbone import RANDOM
-from sar_train.calibration import expected_calibration_error
-from sar_train.config import RunConfig
+from sar_train.clip import backbone
+from sar_train.clip.backbone import RANDOM
+from sar_train.config.run import RunConfig
 from sar_train.data.feature_set import FeatureSet, Rows
 from sar_train.data.features import save_features
 from sar_train.data.photos import SPLITS
 from sar_train.errors import RunError
+from sar_train.evaluation.calibration import expected_calibration_error
 from sar_train.export.bundle import export_bundle
 from sar_train.export.report import report
 from sar_train.export.source import NOT_CALIBRATED, from_run
+from sar_train.training import trainer
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from sar_train.export.digest import encoder_digest
 from sar_train.export.fixed import handcrafted
 from sar_train.export.layout import layout, tokenizer_spec
 from sar_train.export.source import Source
-from sar_train.prompt_method import methods
+from sar_train.methods.base import methods
 
 
 def digest(source: Source, merges: bytes = b"merges", **changes: object) -> str:

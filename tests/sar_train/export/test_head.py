@@ -6,7 +6,7 @@ import torch
 from support.exported import moved
 
 from sar_train.export.head import class_head, head_names
-from sar_train.prompt_method import methods
+from sar_train.methods.base import methods
 
 TRAINED = ("cat", "sea_lake", "Red car")
 ALL = {"dog": ("dog",), "CAT": ("cat",), "red car": ("red car",), "sea lake": ("sea lake",)}

@@ -10,13 +10,13 @@ from support.exported import moved, reference_images
 from support.tiny import RESNET, VIT, tiny_backbone
 
 from benchmarks.throughput.flops import flops_of_open_clip, flops_per_image
-from sar_train import backbone as backbones
+from sar_train.clip import backbone as backbones
 from sar_train.export.compact import compact
 from sar_train.export.fixed import handcrafted
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.verify import open_graph
-from sar_train.prompt_method import Setup, methods
-from sar_train.prompted import Prompted
+from sar_train.methods.base import Setup, methods
+from sar_train.training.prompted import Prompted
 
 
 def check(prompted: Prompted, folder: Path, batches: tuple[int, ...]) -> None:

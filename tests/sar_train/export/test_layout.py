@@ -5,11 +5,11 @@ import torch
 from support.exported import moved
 from support.tiny import tiny_backbone
 
+from sar_train.clip.prompts import Prompts
 from sar_train.errors import ExportError
 from sar_train.export.fixed import Fixed, handcrafted
 from sar_train.export.layout import layout, tokenizer_spec
-from sar_train.prompted import Prompted
-from sar_train.prompts import Prompts
+from sar_train.training.prompted import Prompted
 
 
 def spec_of(prompted: Prompted) -> tuple[int, str, int]:

@@ -12,10 +12,10 @@ from support.tiny import RESNET, VIT
 from torch import Tensor
 
 from sar_infer import Classifier
-from sar_infer.probe import probe_picture
+from sar_infer.encoders.self_test import probe_picture
 from sar_train.export.verify import generated_pixels
-from sar_train.prompt_method import methods
-from sar_train.prompted import Prompted
+from sar_train.methods.base import methods
+from sar_train.training.prompted import Prompted
 
 BANK = ("sea lake", "grey stone", "cat", "red car")
 NEW = ("tripod", "Œuvre d'été", "a rather long name of a thing, with commas in it", "x")

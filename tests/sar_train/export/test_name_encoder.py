@@ -10,16 +10,16 @@ from support.exported import moved, reference_names
 from support.tiny import tiny_backbone
 from torch import Tensor
 
-from sar_train import backbone as backbones
-from sar_train.backbone import Backbone
+from sar_train.clip import backbone as backbones
+from sar_train.clip.backbone import Backbone
+from sar_train.clip.prompts import Insertion, Prompts
 from sar_train.export.compact import compact
 from sar_train.export.fixed import Fixed, handcrafted
 from sar_train.export.layout import layout
 from sar_train.export.name_encoder import NameEncoder, export_name_encoder
 from sar_train.export.verify import open_graph
-from sar_train.prompt_method import Classes, PromptMethod
-from sar_train.prompted import Prompted
-from sar_train.prompts import Insertion, Prompts
+from sar_train.methods.base import Classes, PromptMethod
+from sar_train.training.prompted import Prompted
 
 NAMES = ["dog", "golden retriever", "Œuvre d'été", "a rather long name of something, with commas", "x y z", "7", "ox"]
 TEMPLATES = ["{}", "a {}.", "a photo of a {}.", "a bad black and white photo of the small {} in a game", "{}, a pet."]

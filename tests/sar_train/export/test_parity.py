@@ -10,10 +10,10 @@ from PIL import Image
 from support.exported import moved
 from support.tiny import tiny_backbone
 
-from sar_infer.artefact import TOKENIZER, Manifest
+from sar_infer.artefact.manifest import TOKENIZER, Manifest
 from sar_infer.bank import ClassBank
 from sar_infer.errors import ImageError
-from sar_infer.tokenizer import Tokenizer, encode_name
+from sar_infer.text.tokenizer import Tokenizer, encode_name
 from sar_train.errors import ExportError
 from sar_train.export import parity
 from sar_train.export.fixed import Fixed, handcrafted
@@ -21,7 +21,7 @@ from sar_train.export.head import class_head
 from sar_train.export.parity import compare, compare_answers, in_batches, names_of_every_length
 from sar_train.export.source import Source
 from sar_train.export.verify import generated_pixels
-from sar_train.prompted import Prompted
+from sar_train.training.prompted import Prompted
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from sar_infer.artefact import Passport, Scores
-from sar_train.checkpoint import Run
+from sar_infer.artefact.manifest import Passport, Scores
 from sar_train.errors import RunError
 from sar_train.export.passport import APPROXIMATION, PER_IMAGE, passport
-from sar_train.record import MEAN_IMAGE, TEXT_BRANCH
+from sar_train.training.checkpoint import Run
+from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH
 
 OTHER = {"base_accuracy": 70.0, "new_accuracy": 62.0, "harmonic_mean": 65.8}
 RECORD: dict[str, Any] = {

@@ -10,11 +10,11 @@ from support.bundles import reseal, write_tokenizer
 from support.exported import moved, source_of
 from support.tiny import tiny_backbone
 
-from sar_infer.artefact import MANIFEST, REFERENCE_ENCODER, TOKENIZER, Manifest
-from sar_infer.bundle import open_bundle
-from sar_infer.encoders import NameEncoder
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.manifest import MANIFEST, REFERENCE_ENCODER, TOKENIZER, Manifest
+from sar_infer.encoders.encoders import NameEncoder
 from sar_infer.errors import BundleError
-from sar_infer.tokenizer import encode_name
+from sar_infer.text.tokenizer import encode_name
 from sar_train.cli.export import main
 from sar_train.errors import ExportError
 from sar_train.export import reference

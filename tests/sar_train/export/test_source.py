@@ -10,13 +10,13 @@ import torch
 from support.exported import moved, source_of
 from support.tiny import VIT, register, tiny_backbone
 
-from sar_infer.artefact import Passport
-from sar_train.backbone import RANDOM
-from sar_train.checkpoint import Run, save_run
+from sar_infer.artefact.manifest import Passport
+from sar_train.clip.backbone import RANDOM
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import Fixed
 from sar_train.export.source import from_run, from_template, spoken_phrases
-from sar_train.prompted import Prompted
+from sar_train.training.checkpoint import Run, save_run
+from sar_train.training.prompted import Prompted
 
 RECORD: dict[str, Any] = {
     "config": {"protocol": "base-to-new", "shots": 16},

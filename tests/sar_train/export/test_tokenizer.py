@@ -5,7 +5,7 @@ from pathlib import Path
 import open_clip
 import pytest
 
-from sar_infer.tokenizer import Tokenizer
+from sar_infer.text.tokenizer import Tokenizer
 from sar_train.errors import ExportError
 from sar_train.export.tokenizer import MERGES, compress, merges_text
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sar_infer.artefact import BANK, IMAGE_ENCODER, MANIFEST, Manifest, Probe, file_entry
+from sar_infer.artefact.manifest import BANK, IMAGE_ENCODER, MANIFEST, Manifest, Probe, file_entry
 from sar_infer.bank import ClassBank
+from sar_infer.encoders.self_test import probe_picture
 from sar_infer.errors import BundleError
-from sar_infer.probe import probe_picture
 from sar_train.errors import ExportError
 from sar_train.export.verify import verify_bundle
 

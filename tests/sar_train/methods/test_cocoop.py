@@ -9,10 +9,10 @@ from support.problems import BASE, classes, make, parameters, problem_for, promp
 from support.tiny import tiny_backbone
 from torch import Tensor
 
+from sar_train.methods.base import PromptMethod
 from sar_train.methods.cocoop import CoCoOpConfig
-from sar_train.prompt_method import PromptMethod
-from sar_train.state import start
-from sar_train.step import Step
+from sar_train.training.state import start
+from sar_train.training.step import Step
 
 IMAGES = problem_for("cocoop").features[:5, 1]
 

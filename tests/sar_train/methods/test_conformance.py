@@ -36,14 +36,14 @@ from torch import Tensor
 
 import sar_train.methods
 from sar_infer.classifier import Classifier
-from sar_train.backbone import RANDOM
-from sar_train.checkpoint import PROMPTS, Run, load_run, save_run
+from sar_train.clip.backbone import RANDOM
 from sar_train.experiment.job import Experiment
 from sar_train.experiment.plan import ELEVEN, PROTOCOLS, Grid, jobs
 from sar_train.export import bundle
-from sar_train.prompt_method import PromptMethod, describe_methods, methods
-from sar_train.prompted import Prompted, restore
-from sar_train.state import State
+from sar_train.methods.base import PromptMethod, describe_methods, methods
+from sar_train.training.checkpoint import PROMPTS, Run, load_run, save_run
+from sar_train.training.prompted import Prompted, restore
+from sar_train.training.state import State
 
 ROOT = Path(__file__).parents[3]
 PIXELS = generated_photos([0, 1, 2, 3], 7)
@@ -237,8 +237,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sar_train.prompt_method import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods, start_context
-from sar_train.prompts import Insertion, Prompts
+from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods, start_context
+from sar_train.clip.prompts import Insertion, Prompts
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from support.problems import (
 from support.tiny import tiny_backbone
 from torch import Tensor
 
+from sar_train.methods.base import ForwardOutputs, PromptMethod
 from sar_train.methods.dept import DePTConfig
-from sar_train.prompt_method import ForwardOutputs, PromptMethod
-from sar_train.state import start
+from sar_train.training.state import start
 
 IMAGES = problem(1).features[:6, 0]
 

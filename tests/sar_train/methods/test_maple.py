@@ -21,8 +21,8 @@ from support.tiny import DEEP, RESNET, VIT, tiny_backbone
 from torch import Tensor
 
 from sar_train.errors import BackboneError
+from sar_train.methods.base import PromptMethod, scale_depth
 from sar_train.methods.maple import MaPLeConfig
-from sar_train.prompt_method import PromptMethod, scale_depth
 
 PIXELS = generated_photos([0, 1, 2], 5)
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from sar_train.methods.prograd import ProGrad, ProGradConfig, opening
-from sar_train.problem import Numerics, Problem, Regularisation
-from sar_train.regulariser import RegulariserInputs
-from sar_train.state import start
-from sar_train.step import Step
+from sar_train.regularisers.base import RegulariserInputs
+from sar_train.training.state import start
+from sar_train.training.step import Step
+from sar_train.training.task import Numerics, Problem, Regularisation
 
 
 def test_a_conflict_is_projected_away() -> None:

@@ -9,12 +9,12 @@ from support.problems import BASE, classes, embed, make, outputs, parameters, sc
 from support.tiny import DEEP, RESNET, VIT, tiny_backbone
 from torch import Tensor
 
+from sar_train.clip.prompts import Prompts
 from sar_train.data.layouts import LAYOUTS
 from sar_train.errors import ConfigError
+from sar_train.methods.base import PromptMethod, methods
 from sar_train.methods.tcp import PAIRS, TCP, TCPConfig
-from sar_train.prompt_method import PromptMethod, methods
-from sar_train.prompts import Prompts
-from sar_train.state import start
+from sar_train.training.state import start
 
 UNSEEN = ("fox", "an improbably long name, with commas", "boat")
 PET = "a photo of a {}, a type of pet."

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from sar_train.regulariser import RegulariserInputs
+from sar_train.regularisers.base import RegulariserInputs
 from sar_train.regularisers.sar import SAR, SARConfig
 
 

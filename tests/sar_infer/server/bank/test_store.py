@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.bundles import BANK_NAMES, example_manifest
 
 from sar_infer import Classifier
+from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.bank import ClassBank, ClassInfo, add
-from sar_infer.bundle import Bundle, open_bundle
 from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.server.bank.folder import BANK_FILE
 from sar_infer.server.bank.refusals import ChangeRefusedError
@@ -304,7 +304,7 @@ def test_a_full_disk_changes_nothing(store: BankStore, tmp_path: Path) -> None:
 
 
 def test_a_record_beyond_what_the_format_takes_changes_nothing(store: BankStore, monkeypatch) -> None:
-    monkeypatch.setattr("sar_infer.tensor_file.LONGEST_HEADER", 100)
+    monkeypatch.setattr("sar_infer.storage.tensor_file.LONGEST_HEADER", 100)
     with refused("not-stored", "header too large"):
         store.put("cup")
     assert store.bank is bundle().bank

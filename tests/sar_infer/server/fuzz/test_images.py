@@ -14,7 +14,7 @@ from support.hostile import corpus, mutated, scans, sound
 from support.servers import Server
 
 from sar_infer.errors import ImageError
-from sar_infer.images import load_rgb
+from sar_infer.images.load import load_rgb
 from sar_infer.server.settings import SAFE_FORMATS
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")

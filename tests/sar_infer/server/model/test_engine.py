@@ -13,12 +13,12 @@ from support.bundles import SIZE, image_graph, reseal
 from support.precisions import add_precision, broken, turned, variant
 
 from sar_infer import Classifier
-from sar_infer.artefact import IMAGE_ENCODER, Precision, Probe
-from sar_infer.bundle import default_bundle, open_bundle
-from sar_infer.encoders import ImageEncoder
+from sar_infer.artefact.bundle import default_bundle, open_bundle
+from sar_infer.artefact.manifest import IMAGE_ENCODER, Precision, Probe
+from sar_infer.encoders.encoders import ImageEncoder
+from sar_infer.encoders.precision import Asked
+from sar_infer.encoders.self_test import MIN_COSINE, probe_picture
 from sar_infer.errors import BundleError, InputError
-from sar_infer.precision import Asked
-from sar_infer.probe import MIN_COSINE, probe_picture
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine, Floats
 from sar_infer.server.model.memory import DecodeMemory

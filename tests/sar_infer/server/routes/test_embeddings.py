@@ -14,7 +14,7 @@ from support.servers import Local, local_server
 
 from sar_infer import Classifier
 from sar_infer.server.settings import Settings
-from sar_infer.tokenizer import encode_name
+from sar_infer.text.tokenizer import encode_name
 
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
 IMAGE = {"modality": "image"}

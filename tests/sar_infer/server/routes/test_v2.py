@@ -15,8 +15,8 @@ from support.pictures import jpeg
 from support.servers import Local, local_server
 
 from sar_infer import Classifier, __version__
-from sar_infer.images import load_rgb
-from sar_infer.preprocess import to_input
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
 from sar_infer.server.oip import inference
 from sar_infer.server.service import Readiness
 from sar_infer.server.settings import Settings

@@ -12,7 +12,7 @@ from support.photos import write_folder
 
 from sar_train.cli.experiment.novel_names import novel_names
 from sar_train.data.class_names import read_class_names
-from sar_train.novel import open_source
+from sar_train.novel_names import open_source
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from support.jobs import job
 
 from sar_train.cli.experiment.sweeping import listing, report
-from sar_train.config import RunConfig
+from sar_train.config.run import RunConfig
 
 
 def test_a_listing_says_which_runs_are_done() -> None:

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sar_infer.artefact import NAME_ENCODER
+from sar_infer.artefact.manifest import NAME_ENCODER
 from sar_train.export.precision.candidates import is_convolutional, smaller
 from sar_train.export.precision.int8 import dynamic, kept_in_float, matrix_products, static
 from sar_train.export.precision.plain import plain

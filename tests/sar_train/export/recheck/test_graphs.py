@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, SPEC, example_head, image_graph, name_graph, name_rows
 from support.sound import change, image_variant, name_variant, turned_image_graph, turned_name_graph, write_sound
 
-from sar_infer.artefact import BANK, REFERENCE_ENCODER, Probe, Provenance, Reference
+from sar_infer.artefact.manifest import BANK, REFERENCE_ENCODER, Probe, Provenance, Reference
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_train.errors import ExportError
 from sar_train.export.recheck import moved, recheck

@@ -13,12 +13,12 @@ from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, SPEC, example_head,
 from support.photos import write_folder, write_photo
 from support.sound import change, image_variant, name_variant, turned_image_graph, write_sound
 
-from sar_infer.artefact import BANK, REFERENCE_ENCODER, Calibration, Passport, Reference, Scores
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.freeze import freeze
+from sar_infer.artefact.manifest import BANK, REFERENCE_ENCODER, Calibration, Passport, Reference, Scores
 from sar_infer.bank import ClassBank, ClassInfo, amend, remove
-from sar_infer.bundle import open_bundle
 from sar_infer.classifier import Classifier
 from sar_infer.errors import ImageError, InputError
-from sar_infer.freeze import freeze
 from sar_train.export.recheck import recheck
 from sar_train.export.recheck.finding import Finding
 from sar_train.export.recheck.photos import find_photos

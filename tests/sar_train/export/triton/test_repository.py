@@ -18,13 +18,13 @@ from support.folders import listing
 from support.photos import write_photo
 from support.triton import KINDS, read_config, run_ensemble, session
 
-from sar_infer.artefact import BANK, Precision, Variant
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.manifest import BANK, Precision, Variant
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bundle import open_bundle
 from sar_infer.classifier import Classifier
-from sar_infer.images import load_rgb
-from sar_infer.preprocess import to_input
-from sar_infer.ranking import Scale
+from sar_infer.classify.ranking import Scale
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
 from sar_train.cli.export import main
 from sar_train.errors import ConfigError
 from sar_train.export.triton import product, write_repository

@@ -1,0 +1,133 @@
+"""What `sar-mini` can do with nouns it never saw and with photos, and how near `sar-mini-vit` comes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip import IMAGENET_CLASSNAMES
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from recipes.targets import Curriculum, imagenet_synsets
+from recipes.text_tower import TEMPLATE
+from sar_infer.images.preprocess import normalise, to_input
+from sar_train.clip import backbone, mini
+from sar_train.clip.backbone import Backbone
+from sar_train.clip.mini import storage
+from sar_train.data.coop_layout import load_dataset
+from sar_train.data.features import load_features
+from sar_train.data.shots import base_new
+from sar_train.data.source import DEMO_FILE
+from sar_train.evaluation.relations import spearman
+from sar_train.novel_names import wordnet
+
+
+def on_held_out_nouns(model: Backbone, curriculum: Curriculum) -> dict[str, Any]:
+    """How nouns that the training never saw lie.
+
+    Their mean cosine to their targets, and Spearman's rank correlation between WordNet path similarity and embedding
+    cosine, among themselves and towards ImageNet's classes; the targets' own correlation is what could be reached.
+    """
+    prompts = model.handcrafted(TEMPLATE)
+    nouns = model.embed_names([names[0] for names in curriculum.held_out.names], prompts)
+    classes = model.embed_names(IMAGENET_CLASSNAMES, prompts)
+    synsets, imagenet = curriculum.held_out_synsets, imagenet_synsets()
+    upper = np.triu_indices(len(synsets), 1)
+    among, across = _path(synsets, synsets)[upper], _path(synsets, imagenet).ravel()
+    wanted, rows = curriculum.held_out.rows, curriculum.imagenet.rows
+    return {
+        "held_out_nouns": len(synsets),
+        "mean_cosine_to_target": float((nouns * curriculum.held_out.rows).sum(1).mean()),
+        "spearman_among_held_out": spearman(among, (nouns @ nouns.T).numpy()[upper]),
+        "spearman_among_held_out_of_targets": spearman(among, (wanted @ wanted.T).numpy()[upper]),
+        "spearman_to_imagenet": spearman(across, (nouns @ classes.T).numpy().ravel()),
+        "spearman_to_imagenet_of_targets": spearman(across, (wanted @ rows.T).numpy().ravel()),
+    }
+
+
+def on_photos(model: Backbone, class_rows: Tensor, photos: Sequence[Path]) -> dict[str, Any]:
+    """Accuracy on one photo per ImageNet class.
+
+    Top-1 in percent from names and from the class rows (the ceiling), and the logit scale that these photos call for.
+    """
+    images = torch.cat([_encode(model, photos[i : i + 50]) for i in range(0, len(photos), 50)])
+    labels = torch.arange(len(photos))
+    names = model.embed_names(IMAGENET_CLASSNAMES, model.handcrafted(TEMPLATE))
+    return {
+        "photos": len(photos),
+        "top1_from_names": 100 * float((images @ names.T).argmax(1).eq(labels).double().mean()),
+        "top1_of_class_rows": 100 * float((images @ class_rows.T).argmax(1).eq(labels).double().mean()),
+        "best_logit_scale_on_photos": best_logit_scale(images, labels, names),
+    }
+
+
+def on_photos_of_vit(root: Path, weights: Path) -> dict[str, Any]:
+    """`sar-mini-vit` beside its teacher, on the same pixels.
+
+    The mean cosine of their image embeddings and the top-1 of each in percent, on Caltech101's test photos, which the
+    distillation left out, and on one photo per ImageNet class, where it did not.
+
+    Args:
+        root: holds ``caltech-101/`` in CoOp's layout and ``imagenet_sample/``.
+        weights: what the student has learned.
+    """
+    teacher = backbone.load(mini.NAME)
+    student = backbone.load(mini.VIT_NAME, backbone.RANDOM)
+    storage.load_vit(student.model, mini.WEIGHTS, weights)
+    caltech = load_dataset("caltech101", root)
+    imagenet = sorted((root / "imagenet_sample").glob("*.jpg"))
+    return {
+        "caltech101_test": _beside(
+            student, teacher, [p.path for p in caltech.test], [p.label for p in caltech.test], caltech.class_names
+        ),
+        "imagenet_sample_trained_on": _beside(
+            student, teacher, imagenet, list(range(len(imagenet))), IMAGENET_CLASSNAMES
+        ),
+    }
+
+
+def _beside(
+    student: Backbone, teacher: Backbone, photos: Sequence[Path], labels: Sequence[int], class_names: Sequence[str]
+) -> dict[str, Any]:
+    names = teacher.embed_names(class_names, teacher.handcrafted(TEMPLATE))
+    ours, theirs = (
+        torch.cat([_encode(m, photos[i : i + 8]) for i in range(0, len(photos), 8)]) for m in (student, teacher)
+    )
+    top1 = [100 * float((rows @ names.T).argmax(1).eq(torch.tensor(labels)).double().mean()) for rows in (ours, theirs)]
+    return {
+        "photos": len(photos),
+        "mean_cosine_to_teacher": float((ours * theirs).sum(1).mean()),
+        "top1_student": top1[0],
+        "top1_teacher": top1[1],
+    }
+
+
+def on_demo(model: Backbone) -> dict[str, Any]:
+    """The logit scale that the shipped features call for: base classes of Caltech101, validation photos."""
+    features = load_features(DEMO_FILE)
+    base, _ = base_new(range(len(features.class_names)))
+    rows = features.val.labels < len(base)
+    names = model.embed_names([features.class_names[label] for label in base], model.handcrafted(TEMPLATE))
+    best = best_logit_scale(features.val.features[rows], features.val.labels[rows], names)
+    return {"logit_scale": model.logit_scale, "best_logit_scale_on_demo": best}
+
+
+def best_logit_scale(images: Tensor, labels: Tensor, names: Tensor) -> int:
+    """The whole multiplier of the cosine under which (N,) labels are likeliest; (N, D) images, (C, D) names."""
+    cosines = images @ names.T
+    return min(range(5, 101), key=lambda scale: float(cross_entropy(scale * cosines, labels)))
+
+
+def _path(first: Sequence[int], second: Sequence[int]) -> np.ndarray:
+    taxonomy = wordnet.load()
+    return np.array([[taxonomy.path_similarity(a, b) for b in second] for a in first])
+
+
+def _encode(model: Backbone, photos: Sequence[Path]) -> Tensor:
+    pixels = [to_input(normalise(Image.open(photo), model.preprocess.fill), model.preprocess) for photo in photos]
+    return model.encode_images(torch.from_numpy(np.stack(pixels)))

@@ -1,0 +1,103 @@
+"""The photos that `sar-mini-vit` is taught with, as feature maps of its frozen stem; nothing here reads a label."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sar_infer.artefact.manifest import Preprocess
+from sar_train.clip.mini.stem import CHANNELS, Stem
+from sar_train.data import coop_layout, views
+from sar_train.errors import DataError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+def usable(root: Path) -> list[Path]:
+    """All photos below a folder in sorted order, without the test photos of published splits.
+
+    A folder that holds one of CoOp's split files gives the photos that the file lists under train and val and no
+    others; any other folder gives all of its photos.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = sorted(_below(root))
+    if not found:
+        raise DataError(f"{root}: expected photos (.jpg, .png) in it or below it, found none")
+    return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    key = coop_layout.layout_in(folder)
+    if key:
+        layout = coop_layout.LAYOUTS[key]
+        _, rows = coop_layout.read_split(folder / layout.split_file)
+        listed = (folder / layout.images / path for split in ("train", "val") for path, _ in rows[split])
+        yield from (path for path in listed if path.is_file())
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _below(entry)
+        elif entry.suffix.lower() in SUFFIXES:
+            yield entry
+
+
+@torch.no_grad()
+def maps(
+    stem: Stem,
+    photos: Sequence[Path],
+    root: Path,
+    spec: Preprocess,
+    *,
+    n_views: int,
+    seed: int,
+    report: Callable[[int], None] = lambda photo: None,
+) -> Tensor:
+    """Feature maps (N * V, 112, 16, 16) in float16 of the plain view and of random crops, 57 kB each.
+
+    Args:
+        stem: gives the maps, in bfloat16 autocast.
+        photos: N files below ``root``.
+        root: what the random crops take the names of photos to be relative to.
+        spec: the preprocessing.
+        n_views: V; the first is the plain view.
+        seed: of the random crops.
+        report: called with the number of each photo.
+    """
+    stem = stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    side = spec.size // 16
+    found = torch.empty(len(photos) * n_views, CHANNELS, side, side, dtype=torch.float16)
+    for i, photo in enumerate(photos):
+        name = photo.relative_to(root).as_posix()
+        pixels = torch.from_numpy(views.pixels(photo, spec, name, range(n_views), seed))
+        with torch.autocast("cpu", torch.bfloat16):
+            rows = stem.maps(pixels.contiguous(memory_format=torch.channels_last))
+        found[i * n_views : (i + 1) * n_views] = rows
+        report(i)
+    return found
+
+
+def kept(file: Path | None, key: str, make: Callable[[], Tensor]) -> Tensor:
+    """The maps of ``make``, which a file keeps until they are asked for with another key; None keeps nothing."""
+    if file and file.is_file():
+        with safe_open(file, "pt") as stored:
+            if (stored.metadata() or {}).get("key") == key:
+                found: Tensor = stored.get_tensor("maps")
+                return found
+    made = make()
+    if file:
+        save_file({"maps": made}, file, {"key": key})
+    return made
+
+
+def key(photos: Sequence[Path], root: Path, *settings: object) -> str:
+    """A digest of the names and sizes of photos and of whatever else their maps depend on."""
+    lines = [f"{photo.relative_to(root).as_posix()} {photo.stat().st_size}" for photo in photos]
+    return hashlib.sha256("\n".join([*map(str, settings), *lines]).encode(errors="surrogateescape")).hexdigest()

@@ -1,0 +1,135 @@
+"""What must hold of a bundle's folder before anything in it is used: its files, their content, what the graphs take."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sar_infer.artefact.graph import FLOAT, INT64, Port, read_signature
+from sar_infer.artefact.manifest import (
+    BANK,
+    HEAD,
+    IMAGE_ENCODER,
+    MANIFEST,
+    NAME_ENCODER,
+    REFERENCE_ENCODER,
+    TOKENIZER,
+    Manifest,
+    file_entry,
+)
+from sar_infer.errors import BundleError
+from sar_infer.text import TokenizerSpec
+
+PIXELS, TOKENS, EMBEDDING = "pixels", "tokens", "embedding"
+"""Names of the graphs' inputs and output."""
+_REQUIRED = (IMAGE_ENCODER, NAME_ENCODER, BANK, TOKENIZER)
+
+
+def check_folder(path: Path, manifest: Manifest) -> None:
+    """See that a folder holds what its manifest says.
+
+    Raises:
+        BundleError: a file is missing, extra, changed or a link out of the folder; a graph does not fit the manifest.
+        OSError: a file cannot be read.
+    """
+    _check_listing(path, manifest)
+    _check_contents(path, manifest)
+    _check_graphs(path, manifest)
+
+
+def _check_listing(path: Path, manifest: Manifest) -> None:
+    """Exactly the listed files, all of them plain files of this folder."""
+    listed = set(manifest.files)
+    present = {entry.name for entry in path.iterdir()} - {MANIFEST}
+    for name in _REQUIRED:
+        if name not in listed:
+            raise BundleError(f"{path / MANIFEST}: does not list {name}, which every bundle has")
+    _check_head_listing(path, manifest)
+    _check_reference_listing(path, manifest)
+    for name in sorted(listed - present):
+        raise BundleError(f"{path / name}: missing, but listed in {MANIFEST}; copy or export the bundle again")
+    for name in sorted(present - listed):
+        raise BundleError(
+            f"{path / name}: not listed in {MANIFEST}; a bundle holds nothing but its own files: remove it"
+        )
+    root = path.resolve()
+    for name in sorted(listed | {MANIFEST}):
+        if Path(os.path.realpath(path / name)).parent != root:  # resolve() raises where a link leads to itself
+            raise BundleError(f"{path / name}: leads out of the bundle folder")
+        if not (path / name).is_file():
+            raise BundleError(f"{path / name}: not a file")
+
+
+def _check_head_listing(path: Path, manifest: Manifest) -> None:
+    """A head is both named and listed, or neither."""
+    if manifest.head not in (None, HEAD):
+        raise BundleError(f"{path / MANIFEST}: field head: expected null or {HEAD!r}, got {manifest.head!r:.80}")
+    if manifest.head and HEAD not in manifest.files:
+        raise BundleError(f"{path / MANIFEST}: does not list {HEAD}, which its field head names")
+    if HEAD in manifest.files and not manifest.head:
+        raise BundleError(f"{path / HEAD}: listed in {MANIFEST}, whose field head does not name it")
+
+
+def _check_reference_listing(path: Path, manifest: Manifest) -> None:
+    """A reference encoder is both described and listed, or neither."""
+    if (manifest.reference is None) == (REFERENCE_ENCODER in manifest.files):
+        raise BundleError(f"{path / MANIFEST}: field reference and the listing of {REFERENCE_ENCODER} contradict")
+
+
+def _check_contents(path: Path, manifest: Manifest) -> None:
+    with ThreadPoolExecutor() as pool:
+        entries = dict(zip(manifest.files, pool.map(lambda name: file_entry(path / name), manifest.files), strict=True))
+    for name, expected in manifest.files.items():
+        found = entries[name]
+        if found.size != expected.size:
+            raise BundleError(f"{path / name}: damaged: {found.size} bytes, expected {expected.size}; export it again")
+        if found.sha256 != expected.sha256:
+            raise BundleError(
+                f"{path / name}: damaged: sha256 {found.sha256[:12]}…, expected {expected.sha256[:12]}…; "
+                "copy or export the bundle again"
+            )
+
+
+def _check_graphs(path: Path, manifest: Manifest) -> None:
+    size, dim = manifest.preprocess.size, manifest.embed_dim
+    images, names = Port(FLOAT, (None, 3, size, size)), Port(INT64, (None, None))
+    _check_graph(path / IMAGE_ENCODER, PIXELS, images, dim)
+    _check_graph(path / NAME_ENCODER, TOKENS, names, dim)
+    for precision, graphs in manifest.precisions.items():
+        for variant, key, port in ((graphs.image, PIXELS, images), (graphs.name, TOKENS, names)):
+            if variant and variant.file not in manifest.files:
+                raise BundleError(f"{path / MANIFEST}: does not list {variant.file!r:.80}, its graph in {precision}")
+            if variant:
+                _check_graph(path / variant.file, key, port, dim)
+    _check_room(path, "tokenizer", manifest.tokenizer)
+    if manifest.reference:
+        _check_graph(path / REFERENCE_ENCODER, TOKENS, Port(INT64, (None, None)), dim)
+        _check_room(path, "reference.tokenizer", manifest.reference.tokenizer)
+
+
+def _check_room(path: Path, field: str, spec: TokenizerSpec) -> None:
+    if spec.n_prefix + spec.max_name_tokens + 1 != spec.context_length:
+        raise BundleError(
+            f"{path / MANIFEST}: {field}: n_prefix {spec.n_prefix} + max_name_tokens {spec.max_name_tokens} + 1 "
+            f"is not context_length {spec.context_length}"
+        )
+
+
+def _check_graph(path: Path, name: str, expected: Port, dim: int) -> None:
+    signature = read_signature(path)
+    for side, ports, key, port in (
+        ("inputs", signature.inputs, name, expected),
+        ("outputs", signature.outputs, EMBEDDING, Port(FLOAT, (None, dim))),
+    ):
+        if set(ports) != {key}:
+            raise BundleError(f"{path}: expected {side} {key!r} alone, found {', '.join(ports)}")
+        if not _fits(ports[key], port):
+            raise BundleError(f"{path}: {key!r} is {ports[key]}, the manifest needs {port}")
+
+
+def _fits(found: Port, needed: Port) -> bool:
+    """Fixed axes agree where the graph states them; free axes must be free."""
+    pairs = zip(found.shape, needed.shape, strict=False)
+    same = all(have is None if want is None else have in (None, want) for have, want in pairs)
+    return found.kind == needed.kind and len(found.shape) == len(needed.shape) and same

@@ -1,0 +1,148 @@
+"""A new bundle from a bundle and a bank that was edited: the same encoders, the bank's classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from sar_infer.artefact.bundle import Bundle, open_bundle
+from sar_infer.artefact.manifest import BANK, CARD, HEAD, MANIFEST, SCHEMA_VERSION, Manifest, Provenance
+from sar_infer.artefact.sealing import seal
+from sar_infer.artefact.staging import check_target, staged
+from sar_infer.bank import ClassBank, diff, settled
+from sar_infer.errors import BankError
+
+MEASURED = "measured"
+"""Table of a frozen bundle's passport: what its figures are about. ``content_digest`` of the bank that accuracies were
+measured with, and how many classes were ``calibrated``."""
+
+
+def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = False, command: str = "") -> Manifest:
+    """Write a bundle whose classes are those of a bank; the old bundle is not touched.
+
+    Its passport keeps the figures of the old bundle, with notes on what was changed since. A head stays only where
+    every class of it is there with the row that it had; without it, nothing is calibrated any more. Thresholds and
+    conformal sets stay only where that holds of every calibrated class, and none became background. The history of the
+    bank stays as text, and cannot be undone.
+
+    Args:
+        bundle: Gives everything but the bank; its files are hard-linked where that can be, else copied.
+        bank: Of the same encoder.
+        out: The new folder.
+        overwrite: Replace a bundle that is there.
+        command: What made it, for the provenance.
+
+    Returns:
+        The manifest of the new bundle, which opens.
+
+    Raises:
+        BankError: the bank belongs to another encoder, was damaged, or has no class that can be an answer.
+        InputError: something is at ``out`` that may not be replaced.
+        WriteError: it cannot be written; nothing was changed.
+    """
+    old = bundle.manifest
+    if bank.encoder_digest != old.encoder_digest or bank.embeddings.shape[1] != old.embed_dim:
+        raise BankError(
+            f"bank of another encoder: expected {old.encoder_digest} with rows of {old.embed_dim}, "
+            f"the bank has {bank.encoder_digest} with rows of {bank.embeddings.shape[1]}"
+        )
+    if not len(bank.names) or (bank.background is not None and bank.background.all()):
+        raise BankError(f"the bank has no class{' but background' if len(bank.names) else ''}; a bundle needs one")
+    check_target(out, overwrite=overwrite)
+    manifest = _described(bundle, bank, command)
+    left_out = {BANK, CARD, MANIFEST} | ({HEAD} if manifest.head is None else set())
+    with staged(out, overwrite=overwrite) as folder:
+        for name in old.files.keys() - left_out:
+            _link(bundle.path / name, folder / name)
+        settled(bank).save(folder / BANK)
+        sealed = seal(folder, manifest, bank)
+        open_bundle(folder)
+    return sealed
+
+
+def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
+    """The manifest, but for files and digest."""
+    old, passport = bundle.manifest, bundle.manifest.passport
+    keeps_head = bundle.head is not None and not _lost(bundle.head.names, bundle.bank, bank)
+    notes = [_summary(bundle, bank)]
+    changes: dict[str, object] = {}
+    if bundle.head is not None and not keeps_head:
+        notes.append(
+            "the class head was left out, since not all of its classes are there with the rows they had; what was "
+            "calibrated with it went too"
+        )
+        changes = {"temperature": None, "thresholds": {}, "conformal": {}, "calibrated": ()}
+        passport = dataclasses.replace(passport, calibration=None)
+    elif lost := _lost(old.calibrated, bundle.bank, bank) | _turned(old.calibrated, bundle.bank, bank):
+        notes.append(
+            f"thresholds and conformal sets were left out: {len(lost):,} of the {len(old.calibrated):,} calibrated "
+            "classes were removed or changed"
+        )
+        rest = tuple(name for name in old.calibrated if name not in lost)
+        changes = {"thresholds": {}, "conformal": {}, "calibrated": rest}
+    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    measured = {MEASURED: {"content_digest": bundle.bank.content_digest, "calibrated": len(old.calibrated)}}
+    provenance = Provenance(
+        created,
+        command,
+        {**old.provenance.versions, "sar-clip": version("sar-clip")},
+        old.provenance.licences,
+    )
+    return dataclasses.replace(
+        old,
+        schema_version=SCHEMA_VERSION,
+        min_reader=SCHEMA_VERSION,
+        head=HEAD if keeps_head else None,
+        passport=dataclasses.replace(passport, notes=(*passport.notes, *notes), tables={**measured, **passport.tables}),
+        provenance=provenance,
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def _summary(bundle: Bundle, bank: ClassBank) -> str:
+    """Where the new bundle comes from, in one line."""
+    found = diff(bundle.bank, bank)
+    counts = {
+        "added": len(found.added),
+        "removed": len(found.removed),
+        "renamed": len(found.renamed),
+        "embedded anew": len(found.reembedded),
+        "changed in aliases, background or threshold": len(found.changed),
+    }
+    changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no changes"
+    made = bundle.manifest.provenance
+    return (
+        f"made from bundle {bundle.manifest.digest} ({made.created}, {made.command}), whose figures these are; "
+        f"classes since: {changes}"
+    )
+
+
+def _lost(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
+    """Names of which the bank does not have the row that they had."""
+    rows = ((name, before.lookup.name(name), after.lookup.name(name)) for name in names)
+    return {
+        name
+        for name, old, new in rows
+        if old is None or new is None or not np.array_equal(before.embeddings[old], after.embeddings[new])
+    }
+
+
+def _turned(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
+    """Names of classes that are background in one of the banks alone."""
+    flags = [{name for name, item in bank.info.items() if item.background} for bank in (before, after)]
+    return {name for name in names if (name in flags[0]) != (name in flags[1])}
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file that nobody writes to, or a copy on another file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

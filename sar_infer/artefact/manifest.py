@@ -1,0 +1,313 @@
+"""The contract between the two halves: the manifest of a bundle as frozen dataclasses, and its digests.
+
+`sar_train` writes what is defined here and `sar_infer` reads it, so the two cannot drift. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sar_infer.errors import BundleError, SchemaError
+from sar_infer.storage import READER_VERSION
+from sar_infer.storage.strict_json import build, canonical_digest, read_sealed
+from sar_infer.text import TokenizerSpec
+
+SCHEMA_VERSION = 2
+"""Raised with every change of the format."""
+
+MANIFEST = "manifest.json"
+IMAGE_ENCODER = "image_encoder.onnx"
+NAME_ENCODER = "name_encoder.onnx"
+BANK = "bank.safetensors"
+HEAD = "head.safetensors"
+TOKENIZER = "tokenizer.bpe.gz"
+REFERENCE_ENCODER = "reference_encoder.onnx"
+"""Optional: the name encoder of the hand-crafted prompt, which new names are compared with (``sar-bank``'s lint)."""
+CARD = "model_card.md"
+
+PRECISIONS = ("fp16", "int8")
+"""Smaller forms that a bundle may have beside fp32: keys of ``Manifest.precisions``."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a decoded picture becomes the encoder's input; the vocabulary is open_clip's ``PreprocessCfg``.
+
+    Attributes:
+        size: Side of the input in pixels.
+        resize_mode: How the picture is brought to ``size`` x ``size``.
+        interpolation: Of the resize, as Pillow does it.
+        mean: Of R, G and B, taken off the values after these are scaled to 0..1.
+        std: By which they are then divided.
+        fill: Grey, 0..255, below transparency and beside a picture that does not fill the square.
+        exif: What happens to a picture's orientation: it is applied before all else.
+        jpeg_margin: Policy for large JPEGs: None decodes them in full; a number allows the smallest DCT scale whose
+            short side is still at least that many times ``size``.
+    """
+
+    size: int
+    resize_mode: Literal["shortest", "longest", "squash"]
+    interpolation: Literal["bicubic", "bilinear"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fill: int = 0
+    exif: Literal["transpose"] = "transpose"
+    jpeg_margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The name encoder of the hand-crafted prompt on the same backbone, in ``REFERENCE_ENCODER``.
+
+    Attributes:
+        template: The hand-crafted prompt, such as ``a photo of a {}.``
+        tokenizer: How a name becomes its input; the vocabulary is the bundle's, prefix and suffix are the template's.
+    """
+
+    template: str
+    tokenizer: TokenizerSpec
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Digest and size in bytes of one file of the bundle."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracies in percent; a value that the protocol does not have is None."""
+
+    base_accuracy: float | None = None
+    new_accuracy: float | None = None
+    harmonic_mean: float | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Torch against onnxruntime at export: the smallest cosine, and the share of equal top-1 answers."""
+
+    images: int
+    image_min_cosine: float
+    top1_agreement: float
+    names: int
+    name_max_difference: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A smaller graph of one encoder, kept because it passed its gate against the fp32 graph.
+
+    Attributes:
+        file: Its name in the bundle.
+        method: How it was made: weights and activations cast, INT8 with scales found at run time or by calibration.
+        samples: Real photos, or names, that both graphs were compared on, none of them used for calibration.
+        min_cosine: The smallest between both graphs' rows.
+        mean_cosine: Their mean.
+        top1_agreement: Share of samples, 0..1, with the same best class of the bundle's bank; of names, the same
+            nearest row.
+        speedup: Time of the fp32 graph over its own, one at a time, one thread, where the bundle was made.
+        probe_cosine: Between the manifest's probe vector and the one that this graph gave where it was made; None for
+            names, and where there is no probe.
+        notes: What was needed, such as the layers that stayed in fp32.
+    """
+
+    file: str
+    method: Literal["cast", "dynamic", "static"]
+    samples: int
+    min_cosine: float
+    mean_cosine: float
+    top1_agreement: float
+    speedup: float
+    probe_cosine: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The graphs of one precision; an encoder without one runs in fp32."""
+
+    image: Variant | None = None
+    name: Variant | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far scores can be trusted, measured on photos that nothing was fitted on.
+
+    Attributes:
+        dataset: Whose photos.
+        fitted_on: Held-out photos that temperature, thresholds and conformal quantiles come from.
+        measured_on: Photos that the figures below come from; where there are no others, a cross-fitted estimate on
+            the same photos (``cross_fitted``).
+        cross_fitted: See ``measured_on``.
+        error_before: Expected calibration error, 15 bins of equal width, 0..1, without the temperature.
+        error_after: The same with it.
+        nll_before: Mean negative log-likelihood in nats, without the temperature.
+        nll_after: The same with it.
+        coverage: Share of photos whose conformal set holds the true class, by the coverage asked for (``0.9``).
+        set_size: Mean classes in a set, by the same keys.
+        unknown_auroc: How well known and new classes are told apart, by ``score`` and ``energy``; empty where there
+            are no photos of new classes.
+    """
+
+    dataset: str
+    fitted_on: int
+    measured_on: int
+    cross_fitted: bool
+    error_before: float
+    error_after: float
+    nll_before: float
+    nll_after: float
+    coverage: Mapping[str, float] = field(default_factory=dict)
+    set_size: Mapping[str, float] = field(default_factory=dict)
+    unknown_auroc: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Passport:
+    """How good the bundle is, and on what that was measured; ``tables`` holds further named results."""
+
+    dataset: str | None = None
+    protocol: str | None = None
+    shots: int | None = None
+    seeds: tuple[int, ...] = ()
+    metrics: Scores = Scores()
+    zero_shot: Scores = Scores()
+    parity: Parity | None = None
+    calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
+    tables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the bundle comes from."""
+
+    created: str
+    command: str
+    versions: Mapping[str, str]
+    licences: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A picture described by a rule, and the unit vector (D,) that the image encoder must give for it."""
+
+    seed: int
+    embedding: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that the run time needs to know.
+
+    Attributes:
+        schema_version: Version of the format.
+        min_reader: The oldest reader that understands this bundle.
+        backbone: open_clip's name of the model.
+        weights_digest: SHA-256 over its weights.
+        method: Who made the prompt: ``handcrafted``, or a method.
+        template: The hand-crafted prompt where it takes part in embedding a name.
+        regularisers: Weights by name.
+        embed_dim: D, the length of an embedding.
+        logit_scale: Multiplier of the cosine (about 100 for CLIP), not its logarithm.
+        preprocess: How a picture becomes input.
+        tokenizer: How a name becomes input.
+        encoder_digest: Binds banks and heads: over weights, method and tokenizer, never a graph file.
+        files: Every other file of the folder.
+        passport: How good the bundle is.
+        provenance: Where it comes from.
+        logit_bias: Added to the scaled cosine where the model has a bias.
+        probe: A self-test.
+        precisions: Smaller graphs, by ``fp16`` and ``int8``.
+        temperature: Divides the logits before the softmax.
+        thresholds: An answer is *unknown* where its score is below ``score``, or its energy,
+            ``-T logsumexp(logits / T)``, above ``energy``.
+        conformal: By coverage (``0.9``), the least score that a class needs to be in the set.
+        calibrated: The classes that temperature, thresholds and conformal scores were fitted on; they hold for these
+            alone, with the rows of the bundle's bank.
+        head: ``head.safetensors`` where the bundle has that file.
+        reference: What is in ``reference_encoder.onnx`` where the bundle has that file.
+        digest: SHA-256 of the canonical JSON of all other fields: the bundle's identity.
+    """
+
+    schema_version: int
+    min_reader: int
+    backbone: str
+    weights_digest: str
+    method: str
+    template: str | None
+    regularisers: Mapping[str, float]
+    embed_dim: int
+    logit_scale: float
+    preprocess: Preprocess
+    tokenizer: TokenizerSpec
+    encoder_digest: str
+    files: Mapping[str, FileEntry]
+    passport: Passport
+    provenance: Provenance
+    logit_bias: float | None = None
+    probe: Probe | None = None
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
+    temperature: float | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    conformal: Mapping[str, float] = field(default_factory=dict)
+    calibrated: tuple[str, ...] = ()
+    head: str | None = None
+    reference: Reference | None = None
+    digest: str = ""
+
+    def sealed(self) -> Manifest:
+        """The same manifest, as ``parse`` would read it, with ``digest`` set to the digest of its canonical content.
+
+        Raises:
+            BundleError: a field has the wrong type, or is not a finite number.
+        """
+        manifest: Manifest = build(type(self), read_sealed(self.dump(), MANIFEST)[0], MANIFEST)
+        return dataclasses.replace(manifest, digest=manifest.content_digest())
+
+    def content_digest(self) -> str:
+        """SHA-256 of the canonical JSON of everything but ``digest``."""
+        content = dataclasses.asdict(self)
+        del content["digest"]
+        return canonical_digest(content)
+
+    def dump(self) -> str:
+        """The text of ``manifest.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def parse(cls, text: str, source: str = MANIFEST) -> Manifest:
+        """Read ``manifest.json``.
+
+        Raises:
+            SchemaError: the bundle needs a newer reader.
+            BundleError: not JSON, a missing, unknown or mistyped field, or a digest that does not match.
+        """
+        data, digest = read_sealed(text, source)
+        needed = data.get("min_reader")
+        if isinstance(needed, int) and needed > READER_VERSION:
+            raise SchemaError(
+                f"{source}: schema {data.get('schema_version')} needs a reader of version {needed} or later, "
+                f"this is {READER_VERSION}: upgrade sar-clip"
+            )
+        manifest: Manifest = build(cls, data, source)
+        if manifest.digest != digest:
+            raise BundleError(f"{source}: content does not match its digest; the file was changed after export")
+        return manifest
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Digest and size of a file, read in pieces."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileEntry(digest, path.stat().st_size)

@@ -1,0 +1,1 @@
+"""Encoders: onnxruntime sessions, the choice of graphs, and the test that they compute as at export."""

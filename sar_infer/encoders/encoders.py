@@ -1,0 +1,147 @@
+"""The two halves of a dual encoder as plain functions on arrays; each opens its session when it is first needed."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.encoders.scoring import finite
+from sar_infer.encoders.sessions import Device, one_line, open_session, provider, run_options
+from sar_infer.encoders.waiting import within
+from sar_infer.errors import BundleError
+
+_NAMES_AT_ONCE = 256
+
+
+class Encoder:
+    """A graph with one input and one output; safe to share between threads.
+
+    Args:
+        path: ONNX file.
+        embed_dim: D, the width of its output.
+        device: See ``sessions.open_session``.
+        threads: See ``sessions.open_session``.
+        spin: See ``sessions.open_session``.
+    """
+
+    def __init__(
+        self, path: Path, embed_dim: int, device: Device = "auto", threads: int | None = None, spin: bool = True
+    ) -> None:
+        self._path = path
+        self._embed_dim = embed_dim
+        self._device = device
+        self._threads = threads
+        self._spin = spin
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._options: Any = None
+
+    def open(self) -> str:
+        """Open the session, unless it is, and return the execution provider in use.
+
+        Raises:
+            DeviceError: the device cannot be had.
+            BundleError: the graph is not accepted.
+        """
+        with self._lock:
+            if self._session is None:
+                self._session = open_session(self._path, self._device, self._threads, self._spin)
+                self._options = run_options()
+        return provider(self._session)
+
+    def stop(self) -> None:
+        """End what runs now, and everything that follows, with an error: a graph may run without end."""
+        if self._options is not None:
+            self._options.terminate = True
+
+    def _run(self, name: str, batch: npt.NDArray[Any], seconds: float | None = None) -> npt.NDArray[np.float32]:
+        self.open()
+
+        def run() -> npt.NDArray[np.float32]:
+            result: npt.NDArray[np.float32] = self._session.run(None, {name: batch}, self._options)[0]
+            return result
+
+        try:
+            result = run() if seconds is None else within(seconds, run, self.stop)
+        except TimeoutError:
+            raise BundleError(f"{self._path}: the graph has given no answer within {seconds:g} s") from None
+        except Exception as error:  # onnxruntime's own errors share no base class
+            raise BundleError(f"{self._path}: onnxruntime cannot run this graph: {one_line(error)}") from None
+        wanted = (len(batch), self._embed_dim)
+        if result.shape != wanted:
+            raise BundleError(f"{self._path}: expected rows {wanted}, the graph gave {result.shape}")
+        return result
+
+    def _empty(self, rows: int) -> npt.NDArray[np.float32]:
+        return np.empty((rows, self._embed_dim), dtype=np.float32)
+
+
+class ImageEncoder(Encoder):
+    """Pictures to embeddings."""
+
+    def encode(self, pixels: npt.NDArray[np.float32], seconds: float | None = None) -> npt.NDArray[np.float32]:
+        """Return unit rows (N, D) for preprocessed images (N, 3, H, W).
+
+        Args:
+            pixels: The images.
+            seconds: After which the encoder is stopped for good; None waits as long as it takes.
+
+        Raises:
+            BundleError: the graph fails, gives no such rows, or took too long.
+        """
+        return self._run("pixels", pixels, seconds) if len(pixels) else self._empty(0)
+
+
+class NameEncoder(Encoder):
+    """Class names to embeddings, the learned prompt included.
+
+    Args:
+        path: ONNX file.
+        embed_dim: D, the width of its output.
+        end_token: Token that ends each row.
+        device: See ``sessions.open_session``.
+        threads: See ``sessions.open_session``.
+        spin: See ``sessions.open_session``.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        embed_dim: int,
+        end_token: int,
+        device: Device = "auto",
+        threads: int | None = None,
+        spin: bool = True,
+    ) -> None:
+        super().__init__(path, embed_dim, device, threads, spin)
+        self._end_token = end_token
+
+    def encode(self, names: Sequence[Sequence[int]], seconds: float | None = None) -> npt.NDArray[np.float32]:
+        """Return unit rows (N, D) for N names.
+
+        Names of equal length run together, so that none pays for the longest.
+
+        Args:
+            names: The tokens of each ``name + suffix``, without the end token.
+            seconds: For each run of the graph, after which the encoder is stopped for good; None waits as long as it
+                takes.
+
+        Raises:
+            BundleError: the graph fails, gives no such rows, or took too long.
+        """
+        groups: defaultdict[int, list[int]] = defaultdict(list)
+        for row, tokens in enumerate(names):
+            groups[len(tokens)].append(row)
+        result = self._empty(len(names))
+        for rows in groups.values():
+            for start in range(0, len(rows), _NAMES_AT_ONCE):
+                chunk = rows[start : start + _NAMES_AT_ONCE]
+                batch = np.array([[*names[row], self._end_token] for row in chunk], dtype=np.int64)
+                result[chunk] = self._run("tokens", batch, seconds)
+        return finite(result, str(self._path))

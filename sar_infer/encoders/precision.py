@@ -1,0 +1,91 @@
+"""Which of a bundle's graphs to run: float32, or one of the smaller ones that passed their gate."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, Precision, Variant
+from sar_infer.encoders.sessions import Device, expects_cuda
+from sar_infer.errors import InputError
+
+Asked = Literal["fp32", "fp16", "int8", "auto"]
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The graphs that run.
+
+    Attributes:
+        precision: ``fp32``, or a key of ``Manifest.precisions``.
+        image: File of the image encoder.
+        name: File of the name encoder.
+        names_by: What the rows of names depend on beside the text, for caches: the encoder's digest, with that of the
+            graph file where it is a smaller one.
+        variant: Figures of the image encoder; None for the float32 graph.
+    """
+
+    precision: str
+    image: str
+    name: str
+    names_by: str
+    variant: Variant | None = None
+
+
+def choose(manifest: Manifest, asked: Asked, device: Device) -> Choice:
+    """The graphs for a precision; an encoder that has none in this precision runs in float32.
+
+    ``auto`` takes INT8 on a CPU that has instructions for it, float16 on a GPU, each where the bundle has such an image
+    encoder that was faster or runs on a GPU, else float32.
+
+    Raises:
+        InputError: there is no such precision, or the bundle has nothing in it.
+    """
+    if asked not in get_args(Asked):
+        raise InputError(f"precision: expected {', '.join(get_args(Asked))}, got {asked!r}")
+    precision = _automatic(manifest, device) if asked == "auto" else asked
+    known = manifest.precisions.get(precision)
+    if known is None and precision != "fp32":
+        has = ", ".join(["fp32", *sorted(manifest.precisions)])
+        raise InputError(
+            f"precision {precision}: this bundle has {has}; "
+            f"sar-export BUNDLE --out NEW --precision {precision} --photos FOLDER adds it"
+        )
+    image, name = (known or Precision()).image, (known or Precision()).name
+    digest = manifest.encoder_digest
+    return Choice(
+        precision,
+        image.file if image else IMAGE_ENCODER,
+        name.file if name else NAME_ENCODER,
+        f"{digest} {manifest.files[name.file].sha256}" if name else digest,
+        image,
+    )
+
+
+def _automatic(manifest: Manifest, device: Device) -> str:
+    images = {name: known.image for name, known in manifest.precisions.items() if known.image}
+    if not images:
+        return "fp32"
+    if expects_cuda(device):
+        return "fp16" if "fp16" in images else "fp32"
+    int8 = images.get("int8")
+    return "int8" if int8 and int8.speedup > 1 and _multiplies_bytes() else "fp32"
+
+
+def _multiplies_bytes() -> bool:
+    """Whether this CPU is known to sum products of bytes in 32 bits: without, INT8 is slow and on x86 saturates.
+
+    Linux tells it of x86 (VNNI) and ARM (``asimddp``); of Macs with ARM it is known; elsewhere it is not.
+    """
+    machine = platform.machine().lower()
+    if machine == "arm64" and sys.platform == "darwin":
+        return True
+    wanted = {"x86_64": "vnni", "amd64": "vnni", "aarch64": "asimddp", "arm64": "asimddp"}.get(machine)
+    try:
+        return wanted is not None and wanted in _CPU_INFO.read_text("ascii", "replace")
+    except OSError:
+        return False

@@ -1,0 +1,141 @@
+"""Opening onnxruntime sessions: the only file that imports onnxruntime, and only when a session is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from sar_infer.encoders.waiting import TRIAL_SECONDS, within
+from sar_infer.errors import BundleError, DeviceError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+_CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+"""Full fp32, as on the CPU; no search for the best convolution anew with every size of batch."""
+_WARNING, _FATAL = 2, 4
+
+
+def open_session(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Any:
+    """An ``onnxruntime.InferenceSession`` that really runs where it was asked to.
+
+    Args:
+        path: ONNX file.
+        device: ``cuda`` or an error; ``cpu``; ``auto`` takes CUDA where a driver is present and a session opens on it.
+        threads: Threads inside an operator; None leaves it to onnxruntime, within the cores this process may use.
+        spin: Let idle threads wait busily for the next operator: quickest for one run at a time, at the cost of
+            whatever else wants the cores.
+
+    Raises:
+        DeviceError: ``cuda`` was asked for and cannot be had.
+        BundleError: onnxruntime does not accept the graph, or has not opened it within ``TRIAL_SECONDS``.
+    """
+    if device == "cpu":
+        return _session(path, [_CPU], threads, spin)
+    obstacle = _cuda_obstacle()
+    if obstacle is None:
+        obstacle = _preload_cuda()
+        with _quiet():
+            session = _session(path, [(CUDA, _CUDA_OPTIONS), _CPU], threads, spin)
+        if provider(session) == CUDA:
+            return session
+        obstacle = obstacle or "onnxruntime found no usable GPU"
+    if device == "cuda":
+        raise DeviceError(f"device cuda cannot be had: {obstacle}; use --device cpu")
+    return _session(path, [_CPU], threads, spin)
+
+
+def expects_cuda(device: Device) -> bool:
+    """Whether ``open_session`` would try CUDA first: it was built in and a driver is present, or it was asked for."""
+    return device == "cuda" or (device == "auto" and _cuda_obstacle() is None)
+
+
+def provider(session: Any) -> str:
+    """The execution provider that the session gives its nodes to first."""
+    return str(session.get_providers()[0])
+
+
+def _session(path: Path, providers: list[Any], threads: int | None, spin: bool) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads = _threads(threads)
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # it keeps a block of memory for every size of batch, and saves no time
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    try:
+        return within(
+            TRIAL_SECONDS,
+            lambda: onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0),
+            lambda: options.set_load_cancellation_flag(True),
+        )
+    except TimeoutError:
+        raise BundleError(f"{path}: onnxruntime has not opened this graph within {TRIAL_SECONDS:g} s") from None
+    except Exception as error:  # onnxruntime's own errors share no base class
+        raise BundleError(f"{path}: onnxruntime does not accept this graph: {one_line(error)}") from None
+
+
+def run_options() -> Any:
+    """Return an ``onnxruntime.RunOptions``; its ``terminate`` ends whatever runs with it, between two operators."""
+    import onnxruntime
+
+    return onnxruntime.RunOptions()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; a container may have only part of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads(asked: int | None) -> int:
+    """0 = onnxruntime's own choice, which knows the machine but not that a container may use only part of it."""
+    if asked is not None:
+        return asked
+    return usable_cores() if usable_cores() < (os.cpu_count() or 1) else 0
+
+
+def _cuda_obstacle() -> str | None:
+    import onnxruntime
+
+    if CUDA not in onnxruntime.get_available_providers():
+        return f"onnxruntime {onnxruntime.__version__} was built without it (install onnxruntime-gpu)"
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver on this machine"
+    return None
+
+
+def _preload_cuda() -> str | None:
+    """Load the CUDA libraries that pip installed; what onnxruntime prints about missing ones is the obstacle."""
+    import onnxruntime
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        onnxruntime.preload_dlls()
+    lines = printed.getvalue().strip().splitlines()
+    return f"{lines[0]} (pip install 'sar-clip[cuda]')" if lines else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep onnxruntime from writing to stderr why a provider failed: what came of it is looked at, and said once."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_FATAL)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of one of onnxruntime's errors as a line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]

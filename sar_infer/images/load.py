@@ -1,0 +1,190 @@
+"""Opening pictures that nobody vouches for: any input form in, an upright RGB picture or an ImageError out.
+
+The header is read first and the size judged before a single pixel is decoded. The format is told by content, never by
+file name, and only those in ``FORMATS`` are tried (MPO counts as JPEG); of several frames the first is taken.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from sar_infer.errors import ImageError
+from sar_infer.images import jpeg
+from sar_infer.images.preprocess import normalise
+from sar_infer.images.price import read_header
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
+"""A path, encoded bytes, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
+_PLUGINS: tuple[Any, ...] = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    GifImagePlugin.GifImageFile,
+    BmpImagePlugin.BmpImageFile,
+    TiffImagePlugin.TiffImageFile,
+)
+FORMATS = tuple(plugin.format for plugin in _PLUGINS)
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 16_384
+MAX_RATIO = 100
+_READING = tuple(threading.Lock() for _ in range(61))
+"""Of PIL images, by identity: one that was opened and not yet read must be read by one thread alone."""
+
+
+def load_rgb(
+    source: ImageSource,
+    fill: int = 0,
+    formats: tuple[str, ...] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    least: int | None = None,
+) -> Image.Image:
+    """Decode one picture.
+
+    Args:
+        source: The picture.
+        fill: Grey level 0..255 laid under transparent parts.
+        formats: Those of ``FORMATS`` that files and encoded bytes may have.
+        max_pixels: Largest width times height.
+        least: A JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its short side keeps so
+            many pixels (see ``preprocess.least_side``); None decodes every pixel.
+
+    Raises:
+        ImageError: not a picture, not one of ``formats``, truncated, too large, too thin, a JPEG of too many scans (see
+            ``jpeg.check_scans``), or unreadable.
+    """
+    try:
+        return normalise(_decoded(source, formats, max_pixels, least), fill)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"too large: more than {max_pixels / 1e6:.3g} million pixels", "size") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"not an image (or none of {', '.join(formats)})", "format") from None
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # hostile data makes decoders raise almost anything
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(f"cannot be read: {reason}") from None
+
+
+def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, least: int | None) -> Image.Image:
+    """Decode an image; what is returned holds its pixels and nothing of the decoder, whose buffers may be larger."""
+    header = read_header(source, formats) if isinstance(source, bytes) else None
+    if header and all(header.size):
+        _check_size(*header.size, max_pixels)
+    with _opened(source, formats) as image:
+        _check_size(*image.size, max_pixels)
+        if header and image.width * image.height > header.size[0] * header.size[1]:
+            raise ImageError("its header tells two sizes")
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            tile = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+            if math.prod(tile) > max_pixels:  # each is decoded as a whole
+                raise ImageError("too large: its tiles have more pixels than an image may have", "size")
+        _check_scans(image)
+        if least is not None:
+            _reduce(image, least)
+        image.load()
+        return image._new(image.im)  # copy() would hold all pixels twice
+
+
+def source_name(source: ImageSource, index: int) -> str:
+    """How results and messages call an input: a path by itself, anything else by its position."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image[{index}]"
+
+
+def _opened(source: ImageSource, formats: tuple[str, ...]) -> Image.Image:
+    if isinstance(source, Image.Image):
+        _check_size(*source.size)
+        with _READING[id(source) % len(_READING)]:
+            _check_scans(source)
+            return source.copy()
+    if isinstance(source, bytes):
+        return _from_bytes(source, formats)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if not path.exists():
+            raise ImageError("no such file")
+        if not path.is_file():
+            raise ImageError("not a file")
+        return _from_file(path, formats)
+    return _from_array(source)
+
+
+def _from_bytes(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    jpeg.check_header(data)
+    return Image.open(io.BytesIO(data), formats=formats)
+
+
+def _from_file(path: Path, formats: tuple[str, ...]) -> Image.Image:
+    with path.open("rb") as stream:
+        if stream.read(len(jpeg.START)) == jpeg.START:
+            return _from_bytes(_rest(stream, 0), formats)
+    return Image.open(path, formats=formats)
+
+
+def _from_array(array: Any) -> Image.Image:
+    shape, kind = getattr(array, "shape", None), str(getattr(array, "dtype", type(array).__name__))
+    if shape is None or kind != "uint8" or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+        raise ImageError(
+            f"expected a path, bytes, PIL image or uint8 array (H, W, 3), got {kind} {shape or ''}".rstrip()
+        )
+    _check_size(shape[1], shape[0])
+    return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
+
+
+def _reduce(image: Image.Image, least: int) -> None:
+    """Have the decoder of a JPEG leave out fine detail: it takes the smallest scale that gives what is asked for."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        short = min(image.size)
+        image.draft(None, (-(-image.width * least // short), -(-image.height * least // short)))
+
+
+def _check_scans(image: Image.Image) -> None:
+    """Refuse a JPEG, or a TIFF with JPEGs in it, that would decode for more than a few seconds."""
+    stream = getattr(image, "fp", None)
+    if stream is None or not getattr(image, "tile", None):
+        return
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        jpeg.check_scans(_rest(stream, image.tile[0].offset), image.width, image.height)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile) and "jpeg" in image.info.get("compression", ""):
+        jpeg.check_tiff(_rest(stream, 0))
+
+
+def _rest(stream: IO[bytes], offset: int) -> bytes:
+    """Return what a stream holds from there on, and leave it where it is."""
+    here = stream.tell()
+    stream.seek(offset)
+    data = stream.read()
+    stream.seek(here)
+    return data
+
+
+def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse what would take too much memory or time, here or when it is resized."""
+    short, long = sorted((width, height))
+    if short == 0:
+        raise ImageError(f"empty: {width} x {height} pixels", "size")
+    if long > MAX_SIDE or width * height > max_pixels:
+        raise ImageError(
+            f"too large: {width} x {height} pixels, at most {max_pixels / 1e6:.3g} million and {MAX_SIDE} a side; "
+            "scale it down first",
+            "size",
+        )
+    if long > MAX_RATIO * short:
+        raise ImageError(f"too thin: {width} x {height} pixels, at most 1:{MAX_RATIO}; crop it first", "size")

@@ -1,0 +1,151 @@
+"""From any decoded picture to the encoder's input, in two steps that training and run time share.
+
+``normalise`` makes every picture upright 8-bit RGB; ``to_input`` then does exactly what open_clip's evaluation
+transform does to such a picture: resize, crop or pad, scale to 0..1, normalise.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sar_infer.artefact.manifest import Preprocess
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LARGEST_EXIF = 2**20
+"""Bytes. Cameras write less than 64 KiB."""
+_BAND_PIXELS = 2**18
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def normalise(image: Image.Image, fill: int = 0) -> Image.Image:
+    """Upright 8-bit RGB.
+
+    EXIF orientation is applied. Transparency, also that of palettes, is laid on the grey level ``fill`` (0..255).
+    16-bit grey is divided by 257; wider integers are clipped to 16 bits first. Floating point is read as 0..1 where
+    nothing exceeds 1, else as 0..255. Everything else is what Pillow's conversion to RGB gives.
+
+    Takes at most 8 bytes a pixel, the given image included, if the caller keeps no reference to that.
+
+    Raises:
+        ValueError: Pillow knows no conversion from this mode.
+    """
+    turn = _turn(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _grey(image)
+    if image.has_transparency_data:
+        image = _opaque(image, fill)
+    elif image.mode != "RGB":
+        image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+def least_side(spec: Preprocess) -> int | None:
+    """Short side in pixels that decoding a large JPEG must leave; None where it is decoded in full."""
+    return None if spec.jpeg_margin is None else math.ceil(spec.jpeg_margin * spec.size)
+
+
+def to_input(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.float32]:
+    """The encoder's input (3, size, size) for an RGB picture."""
+    colours = np.asarray(_fit(image, spec))
+    result = np.empty((3, *colours.shape[:2]), dtype=np.float32)
+    for channel, table in enumerate(_tables(spec.mean, spec.std)):
+        np.take(table, colours[:, :, channel], out=result[channel], mode="clip")  # "raise" would go by way of a copy
+    return result
+
+
+@functools.cache
+def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    """What each of the 256 values of each channel becomes (3, 256); looked up, it costs a third of computing it."""
+    scaled = np.arange(256, dtype=np.float32) / np.float32(255)
+    columns = (np.array(values, dtype=np.float32)[:, np.newaxis] for values in (mean, std))
+    result: npt.NDArray[np.float32] = (scaled - next(columns)) / next(columns)
+    return result
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    if len(image.info.get("exif") or b"") > _LARGEST_EXIF:  # hostile: a single tag may become 30 times its size
+        return None
+    try:
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF data raises almost anything and says nothing about the pixels
+        return None
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield the image in pieces of whole rows, each with its first row, for steps that need much memory a pixel."""
+    height = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, height):
+        yield top, image.crop((0, top, image.width, min(top + height, image.height)))
+
+
+def _opaque(image: Image.Image, fill: int) -> Image.Image:
+    """Lay transparency on a grey level."""
+    canvas = Image.new("RGB", image.size, (fill, fill, fill))
+    for top, band in _bands(image):
+        colours = band.convert("RGBA")
+        canvas.paste(colours, (0, top), colours)
+    return canvas
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Reduce wide grey to 8 bits."""
+    unit = image.mode == "F" and all(_finite(band).max() <= 1 for _, band in _bands(image))
+    result = np.empty((image.height, image.width), dtype=np.uint8)
+    for top, band in _bands(image):
+        result[top : top + band.height] = _to_bytes(band, unit)
+    return Image.fromarray(result)
+
+
+def _to_bytes(band: Image.Image, unit: bool) -> npt.NDArray[np.uint8]:
+    if band.mode == "F":
+        values = _finite(band)
+        result: npt.NDArray[np.uint8] = np.clip(np.rint(values * 255 if unit else values), 0, 255).astype(np.uint8)
+    else:
+        whole = np.clip(np.asarray(band), 0, 65535).astype(np.uint32)
+        result = ((whole + 128) // 257).astype(np.uint8)  # rounds as rint(v / 257) does, which needs thrice the memory
+    return result
+
+
+def _finite(band: Image.Image) -> npt.NDArray[np.float32]:
+    result: npt.NDArray[np.float32] = np.nan_to_num(np.asarray(band))
+    return result
+
+
+def _fit(image: Image.Image, spec: Preprocess) -> Image.Image:
+    """Resize to ``spec.size`` and crop or pad to a square; sizes are rounded as torchvision and timm round them."""
+    width, height = image.size
+    size = spec.size
+    if spec.resize_mode == "squash":
+        target = (size, size)
+    elif spec.resize_mode == "shortest":
+        target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+    else:
+        ratio = max(width / size, height / size)
+        target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
+    if target != image.size:
+        image = image.resize(target, _FILTERS[spec.interpolation])
+    if spec.resize_mode == "longest":
+        return _pad(image, size, spec.fill)
+    left, top = round((target[0] - size) / 2), round((target[1] - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _pad(image: Image.Image, size: int, fill: int) -> Image.Image:
+    canvas = Image.new("RGB", (size, size), (fill, fill, fill))
+    canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return canvas

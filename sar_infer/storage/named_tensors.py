@@ -1,0 +1,205 @@
+"""Safetensors files that hold class names with tensors, bound to an encoder; banks and heads are two kinds of them.
+
+Tensors of every kind: ``names`` U8, all names in UTF-8 end to end; ``offsets`` I64 (C+1), where each begins and the
+last one ends. Metadata of every kind: ``format``, ``schema_version``, ``min_reader``, ``encoder_digest``,
+``content_digest``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.errors import SarInferError, SchemaError
+from sar_infer.storage import READER_VERSION
+from sar_infer.storage.files import write_atomically
+from sar_infer.storage.packed_names import PackedNames
+from sar_infer.storage.tensor_file import TensorFile, Tensors, file_pieces, tensor_bytes
+
+_METADATA = ("schema_version", "min_reader", "encoder_digest", "content_digest")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What such a file holds.
+
+    Attributes:
+        names: C class names.
+        tensors: Those of the kind, without names and offsets.
+        metadata: All of it.
+        checked: Content and digest agree; False where a tensor of the digest was mapped, whose bytes were not read.
+    """
+
+    names: PackedNames
+    tensors: Tensors
+    metadata: Mapping[str, str]
+    checked: bool = True
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of such a file.
+
+    Attributes:
+        format: The value of ``format`` in its metadata.
+        noun: What messages call it.
+        version: Its ``schema_version``.
+        tensors: Type of each tensor beside the names; the content digest takes them in this order.
+        error: What is raised where a file or its content is unsound.
+        remedy: What to do about one of another encoder.
+        metadata: Keys beside those of every kind.
+        optional: Type of each tensor that a file may have as well, outside the content digest.
+    """
+
+    format: str
+    noun: str
+    version: int
+    tensors: Mapping[str, str]
+    error: type[SarInferError]
+    remedy: str
+    metadata: tuple[str, ...] = ()
+    optional: Mapping[str, str] = field(default_factory=dict)
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raise ``error`` where a name is empty, has control characters, or stands more than once."""
+        seen: set[str] = set()
+        for number, name in enumerate(names):
+            if not name.strip():
+                raise self.error(f"class {number} has an empty name")
+            if not name.isprintable() and any(unicodedata.category(character) == "Cc" for character in name):
+                raise self.error(f"class name {name!r} has a control character")
+            if name in seen:
+                raise self.error(f"class name {name!r} stands more than once")
+            seen.add(name)
+
+    def content_digest(self, names: Sequence[str], tensors: Tensors) -> str:
+        """SHA-256 (hex) over the bytes of names, offsets and the tensors, in this order, little-endian."""
+        return digest_of(*pack_names(names), *(tensors[name] for name in self.tensors))
+
+    def save(
+        self,
+        path: Path,
+        names: Sequence[str],
+        tensors: Tensors,
+        encoder_digest: str,
+        metadata: Mapping[str, str] | None = None,
+        digest: str | None = None,
+        min_reader: int | None = None,
+    ) -> None:
+        """Write a file so that a reader sees the old content or the new, never a part, and it outlives a power cut.
+
+        Args:
+            path: The file.
+            names: C class names.
+            tensors: Those of the kind, and any optional ones.
+            encoder_digest: Whose they are.
+            metadata: What the kind has beside.
+            digest: Their ``content_digest`` where it is known already.
+            min_reader: The oldest reader that understands this content; None is ``version``.
+
+        Raises:
+            SarInferError: more metadata than the format takes; it is the kind's ``error``. The old file is still there.
+            OSError: the file cannot be written; the old one is still there.
+        """
+        header = {
+            "format": self.format,
+            "schema_version": str(self.version),
+            "min_reader": str(min_reader or self.version),
+            "encoder_digest": encoder_digest,
+            "content_digest": digest or self.content_digest(names, tensors),
+            **(metadata or {}),
+        }
+        packed, offsets = pack_names(names)
+        try:
+            write_atomically(path, file_pieces({**tensors, "names": packed, "offsets": offsets}, header))
+        except ValueError as error:
+            raise self.error(f"{path}: cannot be written ({error})") from None
+
+    def load(self, path: Path, encoder_digest: str | None, map_above: int | None = None) -> Stored:
+        """Read and check a file.
+
+        Args:
+            path: The file.
+            encoder_digest: The encoder that it must belong to; None accepts any.
+            map_above: Tensors with more bytes stay in the file until they are used, and the digest unchecked; None
+                reads all.
+
+        Raises:
+            SchemaError: written for a newer reader.
+            SarInferError: missing, damaged, of another kind, or of another encoder; it is the kind's ``error``.
+        """
+        metadata, tensors, mapped = self._read(path, map_above)
+        found = metadata["encoder_digest"]
+        if encoder_digest is not None and found != encoder_digest:
+            raise self.error(
+                f"{path}: belongs to another encoder: expected encoder digest {encoder_digest}, "
+                f"the {self.noun} has {found}; {self.remedy}"
+            )
+        packed, offsets = tensors.pop("names"), tensors.pop("offsets")
+        digest = metadata["content_digest"]
+        checked = mapped.isdisjoint(self.tensors)
+        if checked and digest_of(packed, offsets, *(tensors[name] for name in self.tensors)) != digest:
+            raise self.error(f"{path}: content does not match its digest; the file was damaged or changed")
+        try:
+            return Stored(PackedNames(packed, offsets), tensors, metadata, checked)
+        except ValueError as error:
+            raise self.error(f"{path}: {error}") from None
+
+    def _read(
+        self, path: Path, map_above: int | None
+    ) -> tuple[Mapping[str, str], dict[str, npt.NDArray[Any]], set[str]]:
+        """Metadata, tensors, and the names of those that were mapped."""
+        expected = {**self.tensors, "names": "U8", "offsets": "I64"}
+        if not path.is_file():
+            raise self.error(f"{path}: no such {self.noun} file")
+        try:
+            with path.open("rb") as stream:
+                file = TensorFile(stream)
+                self._check_metadata(path, file.metadata)
+                kinds = {name: place.kind for name, place in file.places.items()}
+                if {**expected, **{name: self.optional[name] for name in kinds.keys() & self.optional}} != kinds:
+                    raise self.error(f"{path}: expected tensors {expected}, found {kinds}")
+                large = {n for n, p in file.places.items() if map_above is not None and p.end - p.start > map_above}
+                mapped = large - {"names", "offsets"}
+                return file.metadata, {name: file.tensor(name, name in mapped) for name in kinds}, mapped
+        except (ValueError, OSError) as error:
+            raise self.error(f"{path}: not a readable safetensors file ({error})") from None
+
+    def _check_metadata(self, path: Path, metadata: Mapping[str, str]) -> None:
+        if (found := metadata.get("format")) != self.format:
+            raise self.error(f"{path}: not a class {self.noun} (metadata 'format' is {found!r}, not {self.format!r})")
+        needed = metadata.get("min_reader", "")
+        if needed.isdecimal() and int(needed) > READER_VERSION:
+            raise SchemaError(f"{path}: needs a reader of version {needed}, this is {READER_VERSION}: upgrade sar-clip")
+        for key in (*_METADATA, *self.metadata):
+            if key not in metadata:
+                raise self.error(f"{path}: metadata has no {key!r}")
+
+
+def pack_names(names: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Names end to end in UTF-8, and the offsets (C+1) into them."""
+    packed = PackedNames.of(names)
+    return packed.data, packed.offsets
+
+
+def digest_of(*tensors: npt.NDArray[Any]) -> str:
+    """SHA-256 (hex) over the tensors' bytes, little-endian, read in pieces."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        for piece in tensor_bytes(tensor):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def locked(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A view that cannot be written through."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,147 @@
+"""CLIP's byte-pair tokenizer, with its merges read from a bundle; equal to ``open_clip.SimpleTokenizer.encode``.
+
+The vocabulary is, in this order: 256 byte symbols, the same 256 ending a word, one entry a merge, the start token and
+the end token. So the merge of rank ``r`` makes token ``512 + r``: nothing but the list of merges need be stored, and no
+dictionary of all tokens be built; ids are noted as merges are met.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import html
+import itertools
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sar_infer.errors import BundleError, ClassNameError
+from sar_infer.text import TokenizerSpec
+
+_WORD_END = "</w>"
+_START, _END = "<start_of_text>", "<end_of_text>"
+_WORDS = rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
+_LONGEST_TEXT = 4096
+_LARGEST_FILE = 2**23
+"""CLIP's merges are 0.5 MB, the whole list that they are taken from 3 MB."""
+
+
+class Tokenizer:
+    """Turns text into token ids.
+
+    Args:
+        merges: ``first second`` pairs, the most frequent first.
+    """
+
+    def __init__(self, merges: Sequence[str]) -> None:
+        self._ranks = dict(zip(merges, range(len(merges)), strict=True))
+        symbols = _byte_symbols()
+        self._symbols = [symbols[byte] for byte in range(256)]
+        self._ids = {symbol: index for index, symbol in enumerate(symbols.values())}
+        self._ids |= {symbol + _WORD_END: index + 256 for symbol, index in self._ids.items()}
+        self.start_token = 512 + len(merges)
+        self.end_token = self.start_token + 1
+        self._word_ids = functools.lru_cache(maxsize=1 << 16)(self._encode_word)
+
+    @classmethod
+    def open(cls, path: Path) -> Tokenizer:
+        """Read a gzip file: a first line with the version, then one merge a line (UTF-8).
+
+        Raises:
+            BundleError: the file is missing or damaged.
+        """
+        try:
+            with gzip.open(path) as stream:
+                text = stream.read(_LARGEST_FILE + 1)
+            if len(text) > _LARGEST_FILE:
+                raise BundleError(f"{path}: not a tokenizer file (more than {_LARGEST_FILE:,} bytes unpacked)")
+            lines = text.decode("utf-8").splitlines()[1:]
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            raise BundleError(f"{path}: not a tokenizer file ({error})") from None
+        if not lines or any(line.count(" ") != 1 for line in lines):
+            raise BundleError(f"{path}: not a tokenizer file (expected 'first second' on every line after the first)")
+        return cls(lines)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text of any length, without start and end token."""
+        return [token for word in _pattern().findall(clean(text)) for token in self._word_ids(word)]
+
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        if word in (_START, _END):
+            return (self.start_token if word == _START else self.end_token,)
+        parts = [self._symbols[byte] for byte in word.encode("utf-8")]
+        parts[-1] += _WORD_END
+        while len(parts) > 1:
+            pairs = {f"{first} {second}" for first, second in itertools.pairwise(parts)}
+            best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
+            if best not in self._ranks:
+                break
+            first, second = best.split(" ")
+            self._ids[first + second] = 512 + self._ranks[best]
+            parts = _merge(parts, first, second)
+        return tuple(self._ids[part] for part in parts)
+
+
+def encode_name(tokenizer: Tokenizer, spec: TokenizerSpec, name: str) -> list[int]:
+    """Token ids of ``name + suffix``, at most ``spec.max_name_tokens`` of them, without the end token.
+
+    Underscores read as spaces, as in training.
+
+    Raises:
+        ClassNameError: it is not text, nothing is left of it after cleaning, it does not fit, or it spells a control
+            token.
+    """
+    shown = repr(name if len(name) <= 40 else name[:40] + "…")
+    if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
+        raise ClassNameError(f"class name {shown} is not text in UTF-8")
+    if len(name) > _LONGEST_TEXT:
+        raise ClassNameError(f"class name {shown} has {len(name)} characters; shorten it")
+    name = name.replace("_", " ")
+    if not clean(name):
+        raise ClassNameError(f"class name {shown} is empty")
+    tokens = tokenizer.encode(name + spec.suffix)
+    if len(tokens) > spec.max_name_tokens:
+        raise ClassNameError(
+            f"class name {shown} is too long: {len(tokens)} tokens, {spec.max_name_tokens} fit; shorten it"
+        )
+    if any(token >= tokenizer.start_token for token in tokens):
+        raise ClassNameError(f"class name {shown} contains {_START} or {_END}, which are reserved")
+    return tokens
+
+
+def clean(text: str) -> str:
+    """Repaired, unescaped, with single spaces, in lower case: what two names must share to be the same to the encoder.
+
+    Printable ASCII without ``&`` needs neither repair nor unescaping, which saves most runs the import of ftfy.
+    """
+    if not text.isascii() or not text.isprintable() or "&" in text:
+        import ftfy
+
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(text.split()).lower()
+
+
+@functools.cache
+def _pattern() -> Any:
+    import regex
+
+    return regex.compile(_WORDS, regex.IGNORECASE)
+
+
+def _byte_symbols() -> dict[int, str]:
+    """A visible character for each byte, in vocabulary order: those visible in Latin-1 stand for themselves."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = sorted(set(range(256)) - set(visible))
+    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
+
+
+def _merge(parts: list[str], first: str, second: str) -> list[str]:
+    """Join every ``first`` that stands before a ``second``, from left to right."""
+    merged: list[str] = []
+    for part in parts:
+        if merged and part == second and merged[-1] == first:
+            merged[-1] = first + second
+        else:
+            merged.append(part)
+    return merged

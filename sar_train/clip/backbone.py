@@ -1,0 +1,225 @@
+"""The one module that touches open_clip: a frozen CLIP behind a small interface."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from sar_infer.artefact.manifest import Preprocess
+from sar_train.clip import mini, torchscript, weights
+from sar_train.clip.image_tower import ImageTower, image_tower
+from sar_train.clip.prompts import Prompts, split_template
+from sar_train.clip.text_tower import TextTower
+from sar_train.errors import BackboneError
+
+TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+"""CLIP's 80 templates for ImageNet."""
+RANDOM = "random"
+"""In place of a tag or file: weights made by a seed."""
+_OTHER_TEXT_TOWER = "backbone {}: expected CLIP's causal text tower and tokenizer, this model has others"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen CLIP model; nothing in it ever gets a gradient.
+
+    Attributes:
+        name: open_clip's model name, or ``sar-mini``.
+        pretrained: the tag or file that its weights came from, empty for seeded random weights.
+        model: the open_clip model, in evaluation mode.
+        text: its text tower.
+        image: its image tower, where that is a vision transformer that takes prompts.
+        preprocess: how photos are prepared.
+    """
+
+    name: str
+    pretrained: str
+    model: nn.Module
+    text: TextTower
+    image: ImageTower | None
+    preprocess: Preprocess
+
+    @property
+    def logit_scale(self) -> float:
+        """The multiplier of the cosine (about 100 for CLIP)."""
+        return float(self.model.logit_scale.exp())  # type: ignore[operator]
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the size of an embedding."""
+        return int(self.text.projection.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.text.positional_embedding.device
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 over names, shapes and values of all weights, in name order."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) preprocessed pixels to (N, D) unit rows."""
+        return normalize(self.model.encode_image(pixels.to(self.device)), dim=-1)  # type: ignore[operator]
+
+    def image_tower(self, method: str) -> ImageTower:
+        """The image tower for a method that prompts it.
+
+        Raises:
+            BackboneError: this one has no token sequence.
+        """
+        if self.image is None:
+            raise BackboneError(
+                f"method {method} puts prompts among the tokens of a vision transformer, and the image tower of "
+                f"{self.name} is none: choose a ViT backbone ({mini.VIT_NAME}, ViT-B-16, …) or a method that prompts "
+                "the text side alone (sar-train --list-methods)"
+            )
+        return self.image
+
+    def handcrafted(self, template: str) -> Prompts:
+        """A template such as ``a photo of a {}.`` as prompts (no gradient)."""
+        before, behind = split_template(template)
+        return Prompts(self.text.embed_text(before), behind)
+
+    @torch.no_grad()
+    def embed_names(self, names: Sequence[str], prompts: Prompts, *, chunk: int = 2048, unit: bool = True) -> Tensor:
+        """(C, D) class embeddings without gradient, any number of names; the prompts are the same for all classes."""
+        parts = [self.text(prompts, names[i : i + chunk], unit=unit) for i in range(0, len(names), chunk)]
+        return torch.cat(parts)
+
+    def ensemble(self, names: Sequence[str], templates: Sequence[str], *, unit: bool) -> Tensor:
+        """(C, D) unit rows of the mean over templates, of unit rows or of the tower's own lengths."""
+        rows = [self.embed_names(names, self.handcrafted(text), unit=unit) for text in templates]
+        return normalize(torch.stack(rows).mean(0), dim=-1)
+
+
+def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed: int = 0) -> Backbone:
+    """Load a backbone.
+
+    Args:
+        name: an open_clip model name (``ViT-B-16``, ``RN50``, …) or one that ships, ``sar-mini`` or ``sar-mini-vit``.
+        pretrained: an open_clip tag (downloaded) or a file; None means the shipped weights, which only those two have.
+            ``random`` means weights made by ``seed``, which only tests and timings want.
+        device: where to put it.
+        seed: for random weights.
+
+    Raises:
+        BackboneError: unknown name (the nearest are offered), a device or weights that cannot be had, weights that do
+            not fit, or a text tower that is not CLIP's.
+    """
+    mini.register()
+    _refuse(name, pretrained, device)
+    torch.manual_seed(seed)
+    logging.getLogger().addFilter(_quiet)
+    try:
+        model = _build(name, pretrained)
+    except BackboneError:
+        raise
+    except Exception as error:
+        raise BackboneError(weights.explain(name, pretrained, error)) from error
+    finally:
+        logging.getLogger().removeFilter(_quiet)
+    model.eval().requires_grad_(requires_grad=False).to(device)
+    text, image = _text_tower(name, model), image_tower(model.visual)  # type: ignore[arg-type]
+    return Backbone(name, pretrained or "", model, text, image, _preprocess(model))
+
+
+def _refuse(name: str, pretrained: str | None, device: str) -> None:
+    """Raise for what cannot succeed, before anything is built."""
+    if device not in ("cpu", "cuda"):
+        raise BackboneError(f"device {device!r}: expected cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackboneError("device cuda: this machine or this build of torch has no CUDA device; use --device cpu")
+    if name not in open_clip.list_models():
+        near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.4)
+        raise BackboneError(f"unknown backbone {name!r}; did you mean {', '.join(near) or 'sar-mini, ViT-B-16'}?")
+    settings = open_clip.get_model_config(name)["text_cfg"]
+    if any(settings.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls")):
+        raise BackboneError(_OTHER_TEXT_TOWER.format(name))
+    if pretrained is None and name not in mini.NAMES:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise BackboneError(f"backbone {name} needs --pretrained: a file or one of the tags {tags}")
+
+
+def _build(name: str, pretrained: str | None) -> nn.Module:
+    archive = Path(pretrained) if pretrained and torchscript.is_torchscript(Path(pretrained)) else None
+    if name in mini.NAMES:
+        return _build_mini(name, pretrained)
+    from_open_clip = None if archive or pretrained == RANDOM else pretrained
+    model: nn.Module = open_clip.create_model(name, from_open_clip)
+    if archive:
+        weights.load_openai(model, name, archive)
+    return model
+
+
+def _build_mini(name: str, pretrained: str | None) -> nn.Module:
+    model = mini.create(name)
+    if pretrained is None:
+        mini.load_weights(model, name)
+    elif pretrained != RANDOM:
+        open_clip.load_checkpoint(model, pretrained)
+    return model
+
+
+def _quiet(record: logging.LogRecord) -> bool:
+    return "No pretrained weights" not in record.getMessage()
+
+
+def _preprocess(model: nn.Module) -> Preprocess:
+    settings = open_clip.get_model_preprocess_cfg(model)
+    size = settings["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise BackboneError(f"expected a square input, got {height} x {width} pixels")
+    return Preprocess(
+        size=int(height),
+        resize_mode=settings["resize_mode"],
+        interpolation=settings["interpolation"],
+        mean=tuple(float(v) for v in settings["mean"]),  # type: ignore[arg-type]
+        std=tuple(float(v) for v in settings["std"]),  # type: ignore[arg-type]
+        fill=int(settings.get("fill_color", 0)),
+    )
+
+
+def _text_tower(name: str, model: nn.Module) -> TextTower:
+    text: Any = getattr(model, "text", model)
+    pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
+    tokenizer = open_clip.get_tokenizer(name)
+    blocks = list(getattr(getattr(text, "transformer", None), "resblocks", []))
+    is_clip = (
+        pool == "argmax"
+        and getattr(text, "attn_mask", None) is not None
+        and getattr(text, "cls_emb", None) is None
+        and isinstance(tokenizer, open_clip.SimpleTokenizer)
+        and all(type(block).__name__ == "ResidualAttentionBlock" for block in blocks)
+        and isinstance(text.text_projection, Tensor)
+    )
+    if not is_clip:
+        raise BackboneError(_OTHER_TEXT_TOWER.format(name))
+    return TextTower(
+        token_embedding=text.token_embedding,
+        positional_embedding=text.positional_embedding,
+        blocks=blocks,
+        ln_final=text.ln_final,
+        projection=text.text_projection,
+        encode=tokenizer.encode,
+        start_token=tokenizer.sot_token_id,
+        end_token=tokenizer.eot_token_id,
+    )

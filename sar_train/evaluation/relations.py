@@ -1,0 +1,53 @@
+"""SAR's own measure, which needs no photos: do names that took no part keep their hand-crafted relations?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sar_train.novel_names.nouns import random_words
+from sar_train.novel_names.wordnet import load
+
+COUNT = 300
+SEED = 20_250_217
+"""Names are drawn by a seed of their own, so that all runs are measured on nearly the same ones."""
+
+
+def held_out_names(taken: Iterable[str], new: Sequence[str] = (), count: int = COUNT) -> tuple[str, ...]:
+    """Names that a run neither trained on nor regularised: the evaluated new classes, then random WordNet nouns.
+
+    Args:
+        taken: base and novel names, left out whatever their case.
+        new: names of the new classes.
+        count: how many in all.
+    """
+    seen, found = {name.casefold().replace("_", " ") for name in taken}, []
+    for name in (*new, *random_words(load(), random.Random(SEED))):
+        key = name.casefold().replace("_", " ")
+        if key not in seen:
+            seen.add(key)
+            found.append(name)
+        if len(found) == count:
+            break
+    return tuple(found)
+
+
+def spearman_of_relations(first: Tensor, second: Tensor) -> float:
+    """Spearman's rank correlation between the off-diagonal cosines of two sets (C, D) of unit rows, C > 2."""
+    upper = torch.triu_indices(len(first), len(first), 1)
+    pairs = [(rows.double() @ rows.double().T)[upper[0], upper[1]].cpu().numpy() for rows in (first, second)]
+    return spearman(*pairs)
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two (N,) arrays, ties at their average rank."""
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[place]

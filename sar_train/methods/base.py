@@ -1,0 +1,275 @@
+"""What a prompt-tuning method is: trainable parameters that turn into `Prompts`, and its own loss terms."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from sar_train.clip.backbone import Backbone
+from sar_train.clip.prompts import Prompts
+from sar_train.registry import Registry
+
+Tower = Literal["text", "image"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a method is trained unless the user says otherwise (`loop.learning_rate`).
+
+    Attributes:
+        epochs: as published for 16 shots and ViT-B/16.
+        learning_rate: likewise.
+        batch_size: likewise.
+        optimiser: SGD with ``momentum``, or Adam with ``eps``.
+        momentum: of SGD.
+        weight_decay: of both.
+        eps: of Adam.
+    """
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method is made from.
+
+    Attributes:
+        backbone: the frozen CLIP.
+        class_names: the C classes with photos.
+        template: the hand-crafted prompt with ``{}``.
+        generator: every random number comes from it.
+        mean_image: (D,) mean of the unit features of the training photos, None where a stored run is opened.
+    """
+
+    backbone: Backbone
+    class_names: Sequence[str]
+    template: str
+    generator: torch.Generator
+    mean_image: Tensor | None = None
+
+
+class Classes:
+    """Class names of one call, whichever they are.
+
+    Args:
+        names: C names.
+        handcrafted: their unit embeddings, or a function that makes them when a method first asks.
+    """
+
+    def __init__(self, names: Sequence[str], handcrafted: Tensor | Callable[[], Tensor]) -> None:
+        self.names, self._handcrafted = names, handcrafted
+
+    @cached_property
+    def handcrafted(self) -> Tensor:
+        """(C, D) unit embeddings under the hand-crafted template, without gradient."""
+        return self._handcrafted if isinstance(self._handcrafted, Tensor) else self._handcrafted()
+
+
+@dataclass(frozen=True)
+class ForwardOutputs:
+    """What one training step computed; all in float32.
+
+    Attributes:
+        images: (B, D) unit image features, under image prompts where the method has them.
+        frozen: (B, D) unit features of the same views without prompts, or a function that makes them when a method
+            first asks for `frozen_images`.
+        prompted: (C, D) unit class embeddings under the learned prompt, with gradient.
+        handcrafted: (C, D) the same under the hand-crafted template, without.
+        logits: (B, C) scaled cosines.
+        labels: (B,) classes of the images.
+        scale: multiplier of the cosine.
+    """
+
+    images: Tensor
+    frozen: Tensor | Callable[[], Tensor]
+    prompted: Tensor
+    handcrafted: Tensor
+    logits: Tensor
+    labels: Tensor
+    scale: float
+
+    @cached_property
+    def frozen_images(self) -> Tensor:
+        """(B, D) unit features of the same views without prompts, without gradient."""
+        return self.frozen if isinstance(self.frozen, Tensor) else self.frozen()
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier of the trained classes beside the text branch.
+
+    The logits of a photo are ``(1 - mix) * text + mix * (weight @ feature + bias)``, as long as the candidates are
+    exactly the trained classes.
+
+    Attributes:
+        weight: (C, D), for unit features.
+        bias: (C,).
+        mix: share of the head.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mix: float
+
+
+class PromptMethod(nn.Module, ABC):
+    """One method of the field; its parameters are all that is trained.
+
+    Class attributes:
+        Config: a frozen dataclass with cited defaults.
+        schedule: the published schedule.
+        paper: title and arXiv number.
+        towers: which towers it puts prompts into. Without ``image``, image features are made once and kept.
+        per_image: whether the prompt depends on the photo; such a method keeps `Setup.mean_image` as its buffer
+            ``mean_image``, the photo that stands for all where there is none.
+        steering: names of terms whose gradient is not added but handed to `combine`.
+    """
+
+    Config: ClassVar[type[Any]]
+    schedule: ClassVar[Schedule]
+    paper: ClassVar[str]
+    towers: ClassVar[tuple[Tower, ...]] = ("text",)
+    per_image: ClassVar[bool] = False
+    steering: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def __init__(self, config: Any, setup: Setup) -> None:
+        """Make the parameters."""
+        super().__init__()
+
+    @classmethod
+    def published(cls, experiment: str, *, shots: int, dataset: str) -> Mapping[str, Any]:  # noqa: ARG003
+        """What the paper's scripts set otherwise than the defaults here, which are those of 16-shot base-to-new.
+
+        Args:
+            experiment: ``base-to-new``, ``few-shot``, ``cross-dataset`` or ``domain-generalisation``.
+            shots: photos per class.
+            dataset: what is trained on, as in `sar_train.data.coop_layout.LAYOUTS` where it is one of those.
+
+        Returns:
+            Settings in the vocabulary of ``sar-train --config``.
+        """
+        return {}
+
+    @classmethod
+    def settle(cls, config: Any, template: str, dataset: str | None) -> tuple[Any, str]:  # noqa: ARG003
+        """Return the settings and the hand-crafted template of a run, once it is known what it learns from.
+
+        By default both stay as they are. A method whose reference implementation has templates of its own puts them
+        here. Zero-shot is judged with the dataset's template in any case.
+
+        Args:
+            config: the method's settings as given.
+            template: the hand-crafted prompt with ``{}``, the user's or the dataset's.
+            dataset: a key of `sar_train.data.layouts.LAYOUTS`; None where the data is none of those or the template is
+                the user's.
+
+        Raises:
+            ConfigError: not a template.
+        """
+        return config, template
+
+    @abstractmethod
+    def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
+        """The prompts as they are now, differentiable, for any class names.
+
+        Args:
+            classes: the names that will be embedded.
+            image: (D,) the unit feature of the photo in question, for methods with ``per_image``; None asks for a
+                prompt that does not depend on a photo.
+        """
+
+    def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
+        """Loss terms by name, already weighted; their sum is minimised. By default the cross-entropy."""
+        return {"cross_entropy": cross_entropy(outputs.logits, outputs.labels)}
+
+    def combine(self, gradient: Tensor, steering: Tensor) -> Tensor:  # noqa: ARG002
+        """The gradient of one parameter from that of the loss and that of the ``steering`` terms."""
+        return gradient
+
+    def groups(self, learning_rate: float) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters and the learning rate of each group, for the run's ``learning_rate``."""
+        return [(list(self.parameters()), learning_rate)]
+
+    def averaging(self, epochs: int) -> Sequence[float] | None:  # noqa: ARG002
+        """Weights by which the parameters after each epoch are averaged into the result; None takes the last."""
+        return None
+
+    @property
+    def transfers(self) -> bool:
+        """Whether the prompts hold for names other than the trained ones."""
+        return True
+
+    def head(self) -> Head | None:
+        """The classifier of the trained classes, where the method has one."""
+        return None
+
+
+def later(default: Any, before: Any) -> Any:
+    """Declare a setting that came after runs and results had been kept, in a method's ``Config``.
+
+    At its default it is left out of what a result is known by (`sar_train.training.identity`), so that keys stay as
+    they are.
+
+    Args:
+        default: of new runs.
+        before: what a stored run without the setting had.
+    """
+    return field(default=default, metadata={"before": before})
+
+
+def start_context(setup: Setup, words: str, n_ctx: int) -> nn.Parameter:
+    """(M, W) context from the token vectors of ``words``; where there are none, ``n_ctx`` vectors from N(0, 0.02^2)."""
+    tower = setup.backbone.text
+    start = tower.embed_text(words).clone() if words else normal(setup, n_ctx, tower.width)
+    return nn.Parameter(start.to(setup.backbone.device, torch.float32))
+
+
+def normal(setup: Setup, *shape: int) -> Tensor:
+    """Random numbers from N(0, 0.02^2), the field's start for prompts."""
+    return (0.02 * torch.randn(shape, generator=setup.generator)).to(setup.backbone.device)
+
+
+def linear(setup: Setup, n_in: int, n_out: int) -> nn.Linear:
+    """A linear layer with torch's default start values, drawn from the setup's generator."""
+    layer, bound = nn.Linear(n_in, n_out), n_in**-0.5
+    for parameter in layer.parameters():
+        drawn = torch.rand(parameter.shape, generator=setup.generator)
+        parameter.data.copy_(bound * (2 * drawn - 1))
+    return layer.to(setup.backbone.device)
+
+
+def scale_depth(depth: int, layers: int) -> int:
+    """A number of layers given for CLIP's 12, for a tower of another depth: at least 1, at most all."""
+    return min(layers, max(1, round(depth * layers / 12)))
+
+
+methods: Registry[PromptMethod] = Registry("method", "sar_train.methods")
+"""Every method is one file in this folder; being here is being registered."""
+
+
+def describe_methods() -> list[dict[str, Any]]:
+    """Name, paper, prompted towers and whether image features are cached, for each method."""
+    return [
+        {
+            "name": name,
+            "paper": kind.paper,
+            "towers": list(kind.towers),
+            "features_cached": "image" not in kind.towers,
+            "prompt_per_image": kind.per_image,
+        }
+        for name, kind in methods.entries.items()
+    ]

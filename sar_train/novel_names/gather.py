@@ -1,0 +1,131 @@
+"""From a source's candidates to the names that are taken: distinct, new beside the training classes, short enough.
+
+The names of the classes that a run is judged on are counted among them and, unless asked otherwise, left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sar_train.errors import DataError
+from sar_train.novel_names import nouns, wordnet
+from sar_train.novel_names.clean import key
+from sar_train.novel_names.source import NovelSource, Wanted, open_source
+
+if TYPE_CHECKING:  # torch is behind them, and names alone do without it
+    from sar_train.clip.prompts import Prompts
+    from sar_train.clip.text_tower import TextTower
+
+COUNT = 400
+"""How many names to take where nobody asks for a number; that there are fewer is then no reason for a warning."""
+CONTEXT = 16
+"""Context tokens to leave room for when the prompt is not known yet."""
+
+
+@dataclass(frozen=True)
+class NovelNames:
+    """Names to regularise.
+
+    Attributes:
+        names: distinct from one another and from the training names, case and punctuation aside.
+        source: as the user wrote it.
+        overlap: how many evaluated new names, or WordNet synonyms of them, the source gave, left out or not.
+        warnings: what the user should know, one line each.
+        model: the language model that gave them, None for other sources.
+    """
+
+    names: tuple[str, ...]
+    source: str
+    overlap: int
+    warnings: tuple[str, ...] = ()
+    model: str | None = None
+
+    @property
+    def summary(self) -> dict[str, object]:
+        """What a record keeps; names of a language model are kept whole, since nobody can have them again."""
+        kept: dict[str, object] = {"source": self.source, "count": len(self.names), "overlap": self.overlap}
+        return kept | ({"model": self.model, "names": list(self.names)} if self.model else {})
+
+
+def novel_names(
+    source: NovelSource | str,
+    trained: Sequence[str],
+    *,
+    new: Sequence[str] = (),
+    room: Callable[[str], bool] = lambda name: True,
+    count: int = COUNT,
+    seed: int = 1,
+    exclude: bool = True,
+    template: str = "a photo of a {}.",
+) -> NovelNames:
+    """Gather novel names.
+
+    Args:
+        source: where they come from; a text as after ``--novel`` is opened without options.
+        trained: names of the training classes; they are never novel.
+        new: names of the new classes that the run is judged on.
+        room: whether the text tower has room for a name; others are dropped.
+        count: how many to take at most.
+        seed: of what is drawn at random.
+        exclude: leave the new names and their synonyms out.
+        template: hand-crafted template with ``{}``, which says what kind of photos it is about.
+
+    Raises:
+        SarTrainError: the source cannot be used, or nothing is left.
+    """
+    source = open_source(source) if isinstance(source, str) else source
+    is_judged = _judge(new)
+    taken = {key(name) for name in trained}
+    names: list[str] = []
+    overlap = too_long = 0
+    left = False
+    for candidate in source.candidates(Wanted(trained, count, seed, template, is_judged)):
+        name = " ".join(candidate.replace("_", " ").split())
+        if not key(name) or key(name) in taken:
+            continue
+        if len(names) == count:
+            left = True
+            break
+        taken.add(key(name))
+        judged, fitting = is_judged(name), room(name)
+        overlap += judged
+        too_long += not fitting
+        if fitting and not (judged and exclude):
+            names.append(name)
+        if source.endless and len(names) == count:
+            break
+    if not names and source.form != "none":
+        advice = "; use --novel words, or a file" if source.form.startswith("wordnet") else ""
+        raise DataError(f"novel names from {source.name}: none is left beside the class names{advice}")
+    warnings = _warnings(source, len(names), count, too_long, left=left)
+    return NovelNames(tuple(names), source.name, overlap, warnings, source.model)
+
+
+def room_in(tower: TextTower, prompts: Prompts | None = None) -> Callable[[str], bool]:
+    """Whether a tower has room for a name in prompts; None means 16 context tokens and a full stop."""
+    context, suffix = (prompts.n_context + prompts.n_behind, prompts.suffix) if prompts else (CONTEXT, ".")
+    room = tower.context_length - 1 - context
+    return lambda name: len(tower.encode(name + suffix)) + 1 <= room
+
+
+def _judge(new: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a name is one of the new names, or means the same synset."""
+    if not new:
+        return lambda name: False
+    taxonomy = wordnet.load()
+    keys = {key(name) for name in new}
+    synsets = {nouns.match(name, taxonomy, last_word=False) for name in new} - {None}
+    return lambda name: key(name) in keys or nouns.match(name, taxonomy, last_word=False) in synsets
+
+
+def _warnings(source: NovelSource, got: int, count: int, too_long: int, *, left: bool) -> tuple[str, ...]:
+    found = []
+    if too_long:
+        found.append(f"{too_long} novel names are too long for the text tower and were left out")
+    if got < count != COUNT and source.endless:
+        found.append(f"{source.name} gave {got} novel names, fewer than the {count} asked for")
+    if left and not source.endless:
+        found.append(f"{source.name} holds more names than the {count} taken; a higher count takes more")
+    return tuple(found)

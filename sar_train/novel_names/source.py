@@ -1,0 +1,117 @@
+"""What a source of novel names is, and how one is found by what the user writes."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sar_train.errors import ConfigError
+from sar_train.registry import Registry
+
+
+@dataclass(frozen=True)
+class Options:
+    """What sources may need beside their own text.
+
+    Attributes:
+        data_root: the folder that holds datasets by name.
+        cache_dir: where answers of a model are kept; None keeps none.
+        llm_url: base URL of an OpenAI-compatible endpoint.
+        llm_model: the model to ask there.
+    """
+
+    data_root: Path | None = None
+    cache_dir: Path | None = None
+    llm_url: str | None = None
+    llm_model: str | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What names are wanted.
+
+    Attributes:
+        trained: names of the training classes.
+        count: how many will be taken.
+        seed: of what is drawn at random.
+        template: hand-crafted template with ``{}``, which says what kind of photos it is about.
+        judged: whether a name is one that the run is judged on, so that no request holds it.
+    """
+
+    trained: Sequence[str]
+    count: int
+    seed: int = 1
+    template: str = "a photo of a {}."
+    judged: Callable[[str], bool] = lambda name: False
+
+
+class NovelSource(ABC):
+    """Where names come from.
+
+    Class attributes: ``form``, what the user writes; ``endless``, whether there are more for the asking, so that too
+    few are worth a warning, and what is left over is not.
+
+    Attributes:
+        name: as the user wrote it.
+        argument: what stood behind the colon, None where there is no colon.
+        options: what else it may need.
+        model: the language model that gave the names, as its server calls it, once it has.
+    """
+
+    form: ClassVar[str]
+    endless: ClassVar[bool] = False
+
+    def __init__(self, name: str, argument: str | None = None, options: Options = Options()) -> None:
+        """Keep these and look at them; nothing is fetched yet.
+
+        Raises:
+            ConfigError: they cannot be used.
+        """
+        self.name, self.argument, self.options = name, argument, options
+        self.model: str | None = None
+        self.check()
+
+    def check(self) -> None:
+        """Raise ConfigError where the argument or the options cannot be used; by default there may be no argument."""
+        if self.argument is not None:
+            raise ConfigError(f"novel names: expected {self.form} alone, got {self.name}")
+
+    @abstractmethod
+    def candidates(self, wanted: Wanted) -> Iterable[str]:
+        """Names as they come, repetitions and training names included.
+
+        Raises:
+            SarTrainError: there are none to be had.
+        """
+
+
+kinds: Registry[NovelSource] = Registry("source of novel names", "sar_train.novel_names.sources")
+
+
+def open_source(text: str, options: Options = Options()) -> NovelSource:
+    """The source that a user names: a registered one, or else a file.
+
+    Raises:
+        ConfigError: neither, or the text behind the colon cannot be used.
+    """
+    known = kinds.entries
+    kind, colon, argument = text.partition(":")
+    if kind in known:
+        return known[kind](text, argument.strip() if colon else None, options)
+    if Path(text).is_file():
+        return known["file"](text, text, options)
+    near = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.7)
+    raise ConfigError(
+        f"novel names: {text} is no file and no source; expected {forms()}"
+        + (f"; did you mean {near[0]}?" if near else "")
+    )
+
+
+def forms() -> str:
+    """Everything that may be written, for messages."""
+    *first, last = sorted((kind.form for kind in kinds.entries.values()), key=lambda form: form == "FILE")
+    return f"{', '.join(first)} or {last}"

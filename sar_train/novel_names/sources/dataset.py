@@ -1,0 +1,29 @@
+"""The class names of another dataset."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from sar_train.data.class_names import IMAGENET, read_class_names
+from sar_train.errors import ConfigError
+from sar_train.novel_names.source import NovelSource, Wanted, kinds
+
+
+@kinds.register("dataset")
+class Dataset(NovelSource):
+    """``dataset:NAME``: a dataset below ``--data-root``, ``imagenet``, ``demo``, a folder, a list or a feature file."""
+
+    form = "dataset:NAME"
+
+    def check(self) -> None:
+        """There is a name."""
+        if not self.argument:
+            raise ConfigError(f"novel names: expected {self.form}, such as dataset:{IMAGENET}, got {self.name}")
+
+    def candidates(self, wanted: Wanted) -> Iterable[str]:
+        """In an order that the seed decides, since a dataset's own order puts kin together."""
+        options = self.options
+        names = list(read_class_names(self.argument or "", options.data_root, options.cache_dir).names)
+        random.Random(wanted.seed).shuffle(names)
+        return names

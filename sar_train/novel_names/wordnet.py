@@ -1,0 +1,138 @@
+"""WordNet 3.0's nouns as a compact table, shipped with the package.
+
+The table is a gzipped TSV, one synset a line: ``offset<TAB>lemma[:rank],…<TAB>hypernym offset,…``. ``rank`` is the
+sense number of the lemma (1 where omitted; 1 is the commonest sense). Instances (names of people and places) are left
+out. ``python -m sar_train.novel_names.wordnet /usr/share/wordnet OUT`` rebuilds it from Debian's ``wordnet-base``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+
+TABLE = Path(__file__).parents[1] / "assets" / "wordnet_nouns.tsv.gz"
+PHYSICAL_ENTITY = 1930
+
+
+@dataclass(frozen=True, slots=True)
+class Synset:
+    """One meaning: ``lemmas`` are (name with spaces, sense rank) pairs, ``hypernyms`` the offsets one step up."""
+
+    offset: int
+    lemmas: tuple[tuple[str, int], ...]
+    hypernyms: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The first lemma, WordNet's own choice of a headword."""
+        return self.lemmas[0][0]
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """The noun graph with the look-ups that the package needs."""
+
+    synsets: dict[int, Synset]
+    _up: dict[int, dict[int, int]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def hyponyms(self) -> dict[int, list[int]]:
+        """Offsets one step down, by offset."""
+        down: dict[int, list[int]] = defaultdict(list)
+        for synset in self.synsets.values():
+            for parent in synset.hypernyms:
+                down[parent].append(synset.offset)
+        return dict(down)
+
+    @cached_property
+    def by_lemma(self) -> dict[str, list[int]]:
+        """Offsets of every sense of a lower-cased lemma, commonest first."""
+        found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for synset in self.synsets.values():
+            for lemma, rank in synset.lemmas:
+                found[lemma.lower()].append((rank, synset.offset))
+        return {lemma: [offset for _, offset in sorted(senses)] for lemma, senses in found.items()}
+
+    def distances_up(self, offset: int) -> dict[int, int]:
+        """Every ancestor (the synset itself at 0) with the fewest steps up to it."""
+        if offset not in self._up:
+            reached, frontier, steps = {offset: 0}, [offset], 0
+            while frontier:
+                steps += 1
+                frontier = [p for s in frontier for p in self.synsets[s].hypernyms if p not in reached]
+                reached.update(dict.fromkeys(frontier, steps))
+            self._up[offset] = reached
+        return self._up[offset]
+
+    def path_similarity(self, first: int, second: int) -> float:
+        """1 / (1 + length of the shortest path through a common ancestor), 0 without one."""
+        up, other = self.distances_up(first), self.distances_up(second)
+        shared = up.keys() & other.keys()
+        return 1 / (1 + min(up[s] + other[s] for s in shared)) if shared else 0.0
+
+    def is_physical(self, offset: int) -> bool:
+        """Whether the synset lies under *physical entity*."""
+        return PHYSICAL_ENTITY in self.distances_up(offset)
+
+
+@cache
+def load() -> Taxonomy:
+    """Read the shipped table (74,000 synsets, about a third of a second)."""
+    synsets = {}
+    with gzip.open(TABLE, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            offset, lemmas, hypernyms = line.rstrip("\n").split("\t")
+            pairs = (lemma.partition(":") for lemma in lemmas.split(","))
+            synsets[int(offset)] = Synset(
+                int(offset),
+                tuple((name, int(rank or 1)) for name, _, rank in pairs),
+                tuple(int(h) for h in hypernyms.split(",") if h),
+            )
+    return Taxonomy(synsets)
+
+
+def _parse(noun_data: Iterable[str], ranks: dict[tuple[str, int], int]) -> Iterable[Synset]:
+    for line in noun_data:
+        if line.startswith("  "):
+            continue
+        parts = line.split(" | ")[0].split()
+        offset, count = int(parts[0]), int(parts[3], 16)
+        words = parts[4 : 4 + 2 * count : 2]
+        pointers = parts[5 + 2 * count :]
+        kinds = [(pointers[i], int(pointers[i + 1])) for i in range(0, len(pointers) - 3, 4)]
+        if any(kind == "@i" for kind, _ in kinds):
+            continue
+        lemmas = tuple((w.replace("_", " "), ranks.get((w.lower(), offset), 1)) for w in words)
+        yield Synset(offset, lemmas, tuple(o for kind, o in kinds if kind == "@"))
+
+
+def _sense_ranks(noun_index: Iterable[str]) -> dict[tuple[str, int], int]:
+    ranks = {}
+    for line in noun_index:
+        if line.startswith("  "):
+            continue
+        parts = line.split()
+        senses = parts[-int(parts[2]) :]
+        ranks.update({(parts[0], int(offset)): rank for rank, offset in enumerate(senses, 1)})
+    return ranks
+
+
+def build(wordnet: Path, out: Path) -> None:
+    """Write the table from WordNet's ``data.noun`` and ``index.noun``."""
+    ranks = _sense_ranks((wordnet / "index.noun").read_text().splitlines())
+    synsets = list(_parse((wordnet / "data.noun").read_text().splitlines(), ranks))
+    kept = {synset.offset for synset in synsets}
+    rows = []
+    for synset in synsets:
+        lemmas = ",".join(name if rank == 1 else f"{name}:{rank}" for name, rank in synset.lemmas)
+        rows.append(f"{synset.offset}\t{lemmas}\t{','.join(str(h) for h in synset.hypernyms if h in kept)}\n")
+    out.write_bytes(gzip.compress("".join(rows).encode(), 9, mtime=0))
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]), Path(sys.argv[2]))

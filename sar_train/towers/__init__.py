@@ -1,1 +1,0 @@
-"""The frozen towers of a CLIP model; they apply `Prompts`, and nothing forks or patches the backbone."""

@@ -1,0 +1,204 @@
+"""What a run leaves on disk: prompts alone, never the backbone, as safetensors with everything needed to use them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sar_infer.storage.files import write_atomically
+from sar_train.errors import RunError
+
+PROMPTS = "prompts.safetensors"
+STATE = "state.safetensors"
+RECORD = "record.json"
+FORMAT = "sar-prompts"
+SCHEMA_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained prompt and what it belongs to; fields that an imported checkpoint does not know are empty.
+
+    ``tensors`` are the method's own, by name, and ``settings`` those of its config;
+    `sar_train.training.prompted.restore` makes the method from them.
+    """
+
+    tensors: Mapping[str, Tensor]
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    backbone_name: str = ""
+    pretrained: str | None = None
+    weights_digest: str = ""
+    template: str = ""
+    class_names: tuple[str, ...] = ()
+    regularisers: Mapping[str, float] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_run(folder: Path, run: Run) -> None:
+    """Write ``prompts.safetensors``, then ``record.json``; a folder with a record is a finished run.
+
+    Raises:
+        RunError: one of them cannot be written.
+    """
+    metadata = {
+        "format": FORMAT,
+        "schema_version": str(SCHEMA_VERSION),
+        "method": run.method,
+        "settings": json.dumps(dict(run.settings)),
+        "backbone": run.backbone_name,
+        "pretrained": run.pretrained or "",
+        "weights_digest": run.weights_digest,
+        "template": run.template,
+        "class_names": json.dumps(run.class_names, ensure_ascii=False),
+        "regularisers": json.dumps(dict(run.regularisers)),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in run.tensors.items()}
+    save_tensors(folder / PROMPTS, tensors, metadata)
+    _write(folder / RECORD, (json.dumps(run.record, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def load_run(path: Path) -> Run:
+    """Read a run folder, or a checkpoint of KaiyangZhou/CoOp (``model.pth.tar…``, or the folder that holds it).
+
+    Raises:
+        RunError: there is no finished run, or the file cannot be used.
+    """
+    prompts = path / PROMPTS
+    if not prompts.is_file():
+        found = sorted(path.glob("**/model*.pth.tar*")) if path.is_dir() else [path] if path.is_file() else []
+        if not found:
+            state = " (it was not finished: run the same sar-train command again)" if (path / STATE).is_file() else ""
+            raise RunError(f"{path}: expected a run folder with {PROMPTS}, or a CoOp checkpoint{state}")
+        return load_coop(found[-1])
+    tensors, metadata = load_tensors(prompts)
+    if metadata.get("format") != FORMAT:
+        raise RunError(f"{prompts}: not a prompt file of sar-train")
+    if not metadata.get("schema_version", "").isdigit() or int(metadata["schema_version"]) > SCHEMA_VERSION:
+        raise RunError(
+            f"{prompts}: schema {metadata.get('schema_version')}, this reads {SCHEMA_VERSION}: upgrade sar-clip"
+        )
+    if "settings" not in metadata:  # schema 1, which had CoOp alone
+        metadata["settings"] = json.dumps(_coop_settings(tensors["context"]))
+    record = path / RECORD
+    return Run(
+        tensors=tensors,
+        method=metadata["method"],
+        settings=json.loads(metadata["settings"]),
+        backbone_name=metadata["backbone"],
+        pretrained=metadata["pretrained"] or None,
+        weights_digest=metadata["weights_digest"],
+        template=metadata["template"],
+        class_names=tuple(json.loads(metadata["class_names"])),
+        regularisers=json.loads(metadata["regularisers"]),
+        record=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {},
+    )
+
+
+def load_coop(path: Path) -> Run:
+    """Read the context of a CoOp checkpoint, without running what a pickle may hold.
+
+    The file knows neither its backbone nor its class names. ``token_prefix`` and ``token_suffix`` belong to the class
+    list it was trained on and are dropped, as the reference implementation does.
+
+    Raises:
+        RunError: not such a checkpoint, or class-specific contexts.
+    """
+    import numpy
+
+    harmless = [numpy.dtype, type(numpy.dtype("f8")), type(numpy.float64(0)), _numpy_scalar()]  # Dassl's val_result
+    try:
+        with torch.serialization.safe_globals(harmless):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise RunError(f"{path}: cannot be read safely as a checkpoint ({reason})") from None
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    context = state.get("ctx", state.get("prompt_learner.ctx"))
+    if not isinstance(context, Tensor):
+        raise RunError(f"{path}: expected a CoOp checkpoint with a tensor 'ctx', got {sorted(map(str, state))[:5]}")
+    if context.ndim != 2:
+        raise RunError(f"{path}: class-specific contexts {tuple(context.shape)} cannot be used for other class names")
+    return Run({"context": context.float()}, "coop", _coop_settings(context))
+
+
+def _coop_settings(context: Tensor) -> dict[str, Any]:
+    """Settings of CoOp under which a stored context has the shape that it has."""
+    return {"context_init": "", "n_ctx": len(context)}
+
+
+def _numpy_scalar() -> Any:
+    """The function by which numpy scalars are pickled; it makes a number from bytes and nothing else."""
+    import numpy
+
+    reduced: Any = numpy.float64(0).__reduce__()
+    return reduced[0]
+
+
+def save_state(folder: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write the state of an unfinished run; ``meta`` holds config, epoch and history.
+
+    Raises:
+        RunError: it cannot be written; the state before it stays.
+    """
+    save_tensors(folder / STATE, tensors, {"meta": json.dumps(meta)})
+
+
+def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The state of an unfinished run, None where there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    tensors, metadata = load_tensors(path)
+    return tensors, json.loads(metadata["meta"])
+
+
+def remove_state(folder: Path) -> None:
+    """Delete the state of a run, and what a killed process left of one."""
+    for path in (folder / STATE, *folder.glob(f".{STATE}.*")):
+        path.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        RunError: it cannot be written; an older file stays as it was.
+    """
+    _write(path, save(tensors, metadata))  # save_file would make it unreadable for others
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, [content])
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}); free space and give the same command again, or "
+            "choose another --out"
+        ) from None
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the metadata of a safetensors file.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: damaged or not a safetensors file ({error})") from None

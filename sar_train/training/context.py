@@ -1,0 +1,286 @@
+"""What does not change while a run trains: backbone, photos, classes, names and schedule, chosen from the settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sar_train.clip import backbone as backbones
+from sar_train.clip import mini
+from sar_train.clip.backbone import Backbone
+from sar_train.config.run import RunConfig
+from sar_train.data.counted import Tell
+from sar_train.data.photos import Split
+from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source
+from sar_train.errors import ConfigError
+from sar_train.evaluation.accuracy import Judge, Judged
+from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
+from sar_train.novel_names import NovelNames, NovelSource, Options, novel_names, room_in
+from sar_train.novel_names import open_source as open_novel
+from sar_train.regularisers.base import regularisers
+from sar_train.training.identity import check_sections
+from sar_train.training.protocol import Plan, plan
+from sar_train.training.task import Problem
+
+_MOST_HELD = 1000
+"""Validation photos that confidence is fitted on; a quantile of as many is known to a point."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What does not change while a run trains.
+
+    ``template`` is the hand-crafted prompt that zero-shot is judged with, ``teacher`` the one that the method compares
+    with, which its reference implementation may have otherwise (`PromptMethod.settle`), and ``of_method`` the method's
+    settings. ``held`` are validation photos of the base classes, which confidence is fitted on; None where there are
+    none, or the run is judged on them.
+    """
+
+    config: RunConfig
+    backbone: Backbone
+    source: FeatureSource | PhotoSource
+    plan: Plan
+    template: str
+    teacher: str
+    of_method: Any
+    problem: Problem
+    judge: Judge
+    held: Judged | None
+    novel: NovelNames | None
+    schedule: Schedule
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """All settings of the method, and of SAR where it is on, defaults included."""
+        found = {self.config.method: dataclasses.asdict(self.of_method)}
+        if self.config.sar:
+            found["sar"] = dataclasses.asdict(self.config.section("sar", regularisers.get("sar").Config))
+        return found
+
+    @functools.cached_property
+    def learned_from(self) -> str:
+        """Digest of the classes and of the photos that were drawn, by which other ones of the same settings show."""
+        paths, drawn = self.source.paths("train") or (), self.source.draw(self.config.shots, self.config.seed)
+        content = [list(self.problem.class_names), [paths[row] for row in drawn.train] if paths else []]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def handcrafted(self, names: Sequence[str]) -> Tensor:
+        """(C, D) embeddings under the hand-crafted template that the method compares with."""
+        return self.backbone.embed_names(names, self.backbone.handcrafted(self.teacher))
+
+    def zero_shot(self, part: Judged) -> Tensor:
+        """(N, C) scaled cosines without any learning."""
+        rows = self.backbone.embed_names(part.names, self.backbone.handcrafted(self.template))
+        return self.backbone.logit_scale * part.features.to(rows.device) @ rows.T
+
+    def make_method(self) -> PromptMethod:
+        """The method at its start values; the seed decides what is random in them."""
+        mean = self.problem.features[:, 0].mean(0)
+        return _make(self.config, self.of_method, self.backbone, self.teacher, self.problem.class_names, mean)
+
+
+def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
+    """Load backbone and data, draw the shots, choose classes and novel names; nothing is written.
+
+    Raises:
+        SarTrainError: settings, backbone, data or names cannot be used.
+    """
+    method = methods.get(config.method)
+    of_method = config.section(config.method, method.Config)
+    sar = config.section("sar", regularisers.get("sar").Config)
+    check_sections(config)
+    with_sar = config.sar and bool(sar.weight)
+    novel_source = open_names(config) if with_sar else None
+    backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
+    if "image" in method.towers:
+        backbone.image_tower(config.method)
+    source = open_data(config, backbone, tell)
+    for warning in source.warnings:
+        tell(f"warning: {warning}")
+    chosen = plan(config.protocol, len(source.class_names), published_split=source.published_split)
+    template = config.template or source.template
+    known = source.name if source.published_split and not config.template else None
+    of_method, teacher = method.settle(of_method, template, known)
+    base = [source.class_names[label] for label in chosen.base]
+    new = [source.class_names[label] for label in chosen.new]
+    sketch = _make(config, of_method, backbone, teacher, base)
+    _check_transfer(sketch, chosen, with_novel=novel_source is not None and novel_source.form != "none")
+    schedule = _schedule(config, method.schedule)
+    _warn_of_averaging(config.method, sketch.averaging(schedule.epochs), tell)
+    problem = _problem(source, chosen, config, backbone, teacher)
+    tell(f"{source.name}: {len(base)} classes, {len(problem.labels)} photos to learn from, judged on {chosen.split}")
+    judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
+    held = None if chosen.split == "val" else _judged(source, chosen.base, "val", most=_MOST_HELD)
+    if source.split_origin == "ours":
+        _warn_of_copies(problem, [part for part in (judge.base, held) if part], tell)
+    with torch.no_grad():
+        prompts = sketch.prompts(Classes(tuple(base), problem.handcrafted))
+    novel = None
+    if novel_source:
+        novel = novel_names(
+            novel_source,
+            base,
+            new=new,
+            room=room_in(backbone.text, prompts),
+            count=config.novel_count,
+            seed=config.seed,
+            exclude=config.exclude_eval_names,
+            template=template,
+        )
+        _tell_of_novel(novel, tell, excluded=config.exclude_eval_names)
+    return Setting(
+        config, backbone, source, chosen, template, teacher, of_method, problem, judge, held, novel, schedule
+    )
+
+
+def _make(
+    config: RunConfig,
+    of_method: Any,
+    backbone: Backbone,
+    template: str,
+    names: Sequence[str],
+    mean_image: Tensor | None = None,
+) -> PromptMethod:
+    generator = torch.Generator().manual_seed(config.seed)
+    return methods.get(config.method)(of_method, Setup(backbone, tuple(names), template, generator, mean_image))
+
+
+def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> None:
+    """Raise ConfigError where prompts hold for the trained classes alone, and the run needs others."""
+    if not method.transfers and (chosen.new or with_novel):
+        what = "SAR's novel names" if with_novel else "the new classes of this protocol"
+        raise ConfigError(
+            f"class-specific contexts hold for the trained classes alone, {what} would have none: "
+            "use --no-sar --protocol all, or a shared context"
+        )
+
+
+def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: Tell) -> None:
+    """Say so where an average over epochs is one epoch, or leaves the last epochs out."""
+    if weights is None:
+        return
+    epochs, top = len(weights), max(weights)
+    last = max(epoch for epoch, weight in enumerate(weights, 1) if weight > 1e-3)
+    if top > 0.9 or last < 0.75 * epochs:
+        tell(
+            f"warning: of {epochs} epochs the average takes {top:.0%} from epoch {weights.index(top) + 1} and nothing "
+            f"after epoch {last}: its mean and width are for another number of epochs (--set {method}.mean=…, "
+            f"--set {method}.sigma=…)"
+        )
+
+
+def _warn_of_copies(problem: Problem, parts: Sequence[Judged], tell: Tell) -> None:
+    """Say so where photos that were held out here are also learned from, as copies in a folder are."""
+    copies = sum(part.copies_of(problem.features[:, 0]) for part in parts)
+    if copies:
+        tell(
+            f"warning: {copies} of {sum(len(part.labels) for part in parts)} held-out photos are copies of photos that "
+            "are learned from, so this run will look better than it is; remove copies"
+        )
+
+
+def _schedule(config: RunConfig, published: Schedule) -> Schedule:
+    """The method's published schedule, at sar-mini's rate where that is the backbone, and what the user set."""
+    rate = mini.scaled_rate(config.backbone, published.learning_rate, published.optimiser)
+    published = dataclasses.replace(published, learning_rate=rate)
+    names = ("epochs", "learning_rate", "batch_size")
+    given = {name: value for name in names if (value := getattr(config, name)) is not None}
+    return dataclasses.replace(published, **given)
+
+
+def open_names(config: RunConfig) -> NovelSource:
+    """Where novel names come from; what cannot be used is refused before anything is loaded."""
+    root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
+    return open_novel(config.novel, Options(root, cache, config.llm_url, config.llm_model))
+
+
+def _tell_of_novel(novel: NovelNames, tell: Tell, *, excluded: bool) -> None:
+    for warning in novel.warnings:
+        tell(f"warning: {warning}")
+    what = "left out" if excluded else "kept"
+    tell(f"{len(novel.names)} novel names from {novel.source}; {novel.overlap} of the evaluated new names {what}")
+
+
+def open_data(config: RunConfig, backbone: Backbone, tell: Tell = lambda text: None) -> FeatureSource | PhotoSource:
+    """The photos or features that the settings name; photos tell how far they are while they are encoded."""
+    return _open(config, config.data, backbone, tell, config.views)
+
+
+def open_target(
+    config: RunConfig, target: str, backbone: Backbone, tell: Tell = lambda text: None
+) -> FeatureSource | PhotoSource:
+    """Another dataset to judge on: its own test split, or all its photos where it has none."""
+    return _open(config, target, backbone, tell, views=1, whole=True)
+
+
+def _open(
+    config: RunConfig, data: str, backbone: Backbone, tell: Tell, views: int, *, whole: bool = False
+) -> FeatureSource | PhotoSource:
+    return open_source(
+        data,
+        Path(config.data_root) if config.data_root else None,
+        backbone,
+        config.shots,
+        config.seed,
+        views,
+        PhotoOptions(
+            cache_dir=Path(config.cache_dir) if config.cache_dir else None,
+            tell=tell,
+            allow_missing=config.allow_missing,
+            skip_unreadable=config.skip_unreadable,
+        ),
+        whole=whole,
+    )
+
+
+def _problem(
+    source: FeatureSource | PhotoSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str
+) -> Problem:
+    labels = source.labels("train").tolist()
+    place = {label: i for i, label in enumerate(chosen.base)}
+    drawn = source.draw(config.shots, config.seed).train
+    rows = [row for row in drawn if labels[row] in place]
+    crops: Callable[[Tensor, int], Tensor] | None = None
+    if "image" in methods.get(config.method).towers:
+        if not isinstance(source, PhotoSource):
+            raise ConfigError(
+                f"method {config.method} puts prompts into the image tower, so it needs the photos; {config.data} has "
+                "only features that were made before: give a folder of photos or a dataset, or choose a method that "
+                "prompts the text side alone (sar-train --list-methods)"
+            )
+        photos, drawn_rows = source, torch.tensor(rows)
+        crops = lambda places, epoch: photos.crops(drawn_rows[places], epoch)  # noqa: E731
+    base = [source.class_names[label] for label in chosen.base]
+    features = source.features("train", rows) if crops is None else source.plain("train", rows)[:, None]
+    return Problem(
+        features,
+        torch.tensor([place[labels[row]] for row in rows]),
+        base,
+        backbone.embed_names(base, backbone.handcrafted(template)),
+        crops,
+    )
+
+
+def _judged(
+    source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split, *, most: int | None = None
+) -> Judged | None:
+    """Photos of some classes, of more than ``most`` as many at random, the same ones in every run."""
+    place = {label: i for i, label in enumerate(classes)}
+    labels = source.labels(split)
+    rows = torch.tensor([i for i, label in enumerate(labels.tolist()) if label in place], dtype=torch.long)
+    if not len(rows):
+        return None
+    if most is not None and len(rows) > most:
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].sort().values]
+    names = [source.class_names[label] for label in classes]
+    truth = torch.tensor([place[int(label)] for label in labels[rows]])
+    return Judged(names, source.plain(split, rows), truth, rows)

@@ -1,0 +1,71 @@
+"""What the outcome of a run depends on: by it an unfinished run is taken up again, and a finished one recognised."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sar_train.config.run import ELSEWHERE, OF_SAR, RunConfig
+from sar_train.errors import ConfigError
+from sar_train.methods.base import methods
+from sar_train.regularisers.base import regularisers
+
+
+def outcome_settings(config: RunConfig) -> dict[str, Any]:
+    """All settings with the defaults of the method, of its schedule and of SAR, as plain JSON values.
+
+    Left out is where things are on this machine (`config.ELSEWHERE`), and without SAR what only SAR reads. Where a
+    setting names a file that is there (weights, novel names, a list of photos, features), its digest is added.
+
+    Raises:
+        ConfigError: unknown or unusable settings.
+    """
+    check_sections(config)
+    method = methods.get(config.method)
+    kinds = {config.method: method.Config} | ({"sar": regularisers.get("sar").Config} if config.sar else {})
+    apart = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
+    found: dict[str, Any] = {
+        "schedule": dataclasses.asdict(method.schedule),
+        "sections": {name: _counted(config.section(name, kind)) for name, kind in kinds.items()},
+    }
+    found |= {k: v for k, v in dataclasses.asdict(config).items() if k not in apart and v is not None}
+    names = {"data": config.data, "pretrained": config.pretrained, "novel": config.novel if config.sar else None}
+    digests = {key: digest for key, name in names.items() if name and (digest := _digest(name, config.data_root))}
+    return found | ({"digests": digests} if digests else {})
+
+
+def _counted(section: Any) -> dict[str, Any]:
+    """Return a section's settings, without those that came later and have their default (`prompt_method.later`)."""
+    late = {f.name: f.default for f in dataclasses.fields(section) if "before" in f.metadata}
+    return {name: value for name, value in dataclasses.asdict(section).items() if late.get(name, ...) != value}
+
+
+def check_sections(config: RunConfig) -> None:
+    """Raise ConfigError where settings are given for a method that the run does not use."""
+    unknown = set(config.sections) - {"sar", config.method}
+    if unknown:
+        hint = "; --on belongs to --method dept, whose base method runs at the settings that DePT's paper gives it"
+        raise ConfigError(
+            f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and sar"
+            + (hint if "dept" in (*unknown, config.method) else "")
+        )
+
+
+def _digest(name: str, root: str | None) -> str | None:
+    plain = name.partition(":")[2] if name.startswith(("file:", "answer:")) else name
+    for path in (Path(plain), Path(root or ".") / plain):
+        if path.is_file():
+            stat = path.stat()
+            return _of_file(path.resolve(), stat.st_size, stat.st_mtime_ns)
+    return None
+
+
+@lru_cache(maxsize=64)
+def _of_file(path: Path, size: int, time: int) -> str:
+    """``size`` and ``time`` tell a changed file from the one that was digested."""
+    del size, time
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

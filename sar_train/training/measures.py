@@ -1,0 +1,114 @@
+"""What a run is measured by: its answers, how far they can be trusted, a linear probe, the relations that it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sar_train.data.photos import Split
+from sar_train.data.source import FeatureSource, PhotoSource
+from sar_train.evaluation.accuracy import Judged
+from sar_train.evaluation.calibration import Doubles
+from sar_train.evaluation.confidence import Fitted, Photos, calibrate
+from sar_train.evaluation.linear_probe import linear_probe
+from sar_train.evaluation.relations import held_out_names, spearman_of_relations
+from sar_train.training.context import Setting
+from sar_train.training.prompted import Prompted
+from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Parts
+
+_ENOUGH_HELD = 100
+"""Validation photos that confidence is fitted on alone; a user's folder often has a handful."""
+Images = Callable[[Split, Judged], Tensor]
+"""(N, D) unit features of judged photos of a split."""
+
+
+def probe_accuracy(setting: Setting) -> float | None:
+    """Accuracy in percent of a linear probe on the same shots, on the base classes; None where nothing is judged."""
+    judged = setting.judge.base
+    if judged is None:
+        return None
+    config, source, base = setting.config, setting.source, setting.plan.base
+    labels = source.labels("val").tolist()
+    drawn = source.draw(config.shots, config.seed).val
+    rows = [row for row in drawn if labels[row] in base]
+    val = source.plain("val", rows), torch.tensor([base.index(labels[row]) for row in rows], dtype=torch.long)
+    shots = setting.problem.features, setting.problem.labels
+    return linear_probe(*shots, judged.features, judged.labels, val=val, seed=config.seed)
+
+
+def image_features(prompted: Prompted, source: FeatureSource | PhotoSource, split: Split, part: Judged) -> Tensor:
+    """(N, D) unit features of judged photos, under image prompts where the method has them."""
+    if "image" not in prompted.method.towers or not isinstance(source, PhotoSource):
+        return part.features
+    return source.map_pixels(split, part.rows, prompted.encode_images)
+
+
+def images_once(setting: Setting, prompted: Prompted) -> Images:
+    """Features as in ``image_features``, each photo encoded once; the prompts must not change any more."""
+    encoded: dict[int, Tensor] = {}
+
+    def images(split: Split, part: Judged) -> Tensor:
+        if id(part) not in encoded:
+            encoded[id(part)] = image_features(prompted, setting.source, split, part)
+        return encoded[id(part)]
+
+    return images
+
+
+def answers(setting: Setting, prompted: Prompted, images: Images) -> tuple[Parts, dict[str, Parts]]:
+    """What the method answers, and what it would answer in the other ways that a bundle may need."""
+
+    def judged(**way: bool) -> Parts:
+        return setting.judge(lambda part: prompted.logits(images(setting.plan.split, part), part.names, **way))
+
+    others: dict[str, Parts] = {}
+    if prompted.method.head() is not None:
+        others[TEXT_BRANCH] = judged(text_only=True)
+    if prompted.method.per_image:
+        others[MEAN_IMAGE] = judged(frozen=True)
+    return judged(), others
+
+
+def confidence(setting: Setting, prompted: Prompted, images: Images) -> Fitted | None:
+    """How far a bundle's answers for the base classes can be trusted; None where photos do not suffice.
+
+    Fitted on validation photos of the base classes and measured on the judged ones. Of few validation photos and the
+    judged ones together each tenth is measured by the rest. New classes' photos are the unknown ones. A prompt that
+    depends on the photo is that for the mean photo, since a bundle has no other.
+    """
+    base, new, held, split = setting.judge.base, setting.judge.new, setting.held, setting.plan.split
+    if base is None:
+        return None
+    head, bias = prompted.method.head(), float(getattr(setting.backbone.model, "logit_bias", None) or 0)
+    shift = bias if head is None else bias * (1 - head.mix)
+
+    def logits(split: Split, part: Judged) -> Doubles:
+        found = prompted.logits(images(split, part), base.names, frozen=True)
+        return (found + shift).double().cpu().numpy()
+
+    def photos(split: Split, part: Judged) -> Photos:
+        return Photos(logits(split, part), part.labels.numpy())
+
+    unknown = None if new is None else logits(split, new)
+    judged = photos(split, base)
+    if held is None:
+        return calibrate(setting.source.name, judged, unknown=unknown)
+    if len(held.labels) < _ENOUGH_HELD:
+        return calibrate(setting.source.name, judged.with_more(photos("val", held)), unknown=unknown)
+    return calibrate(setting.source.name, photos("val", held), judged, unknown)
+
+
+def held_out(setting: Setting) -> tuple[str, ...]:
+    """Names that take no part in the run."""
+    novel = setting.novel.names if setting.novel else ()
+    new = setting.judge.new.names if setting.judge.new else ()
+    return held_out_names([*setting.problem.class_names, *novel], new)
+
+
+def relations(setting: Setting, prompted: Prompted, names: Sequence[str]) -> float | None:
+    """SAR's own measure on some names; None where prompts hold for the trained classes alone."""
+    if not prompted.method.transfers:
+        return None
+    return spearman_of_relations(prompted.embed(names), setting.handcrafted(names))

@@ -1,0 +1,107 @@
+"""A method on its backbone, ready for use: class embeddings, image features and answers, without gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sar_train.clip.backbone import Backbone
+from sar_train.clip.prompts import Prompts
+from sar_train.config.run import build
+from sar_train.errors import RunError
+from sar_train.methods.base import Classes, PromptMethod, Setup, methods
+from sar_train.training.checkpoint import Run
+
+
+class Prompted:
+    """A backbone under a method's prompts.
+
+    Args:
+        backbone: the frozen CLIP.
+        method: whose prompts.
+        template: the hand-crafted prompt with ``{}``.
+        trained: the classes that the method was trained on, which its head knows.
+    """
+
+    def __init__(self, backbone: Backbone, method: PromptMethod, template: str, trained: Sequence[str]) -> None:
+        self.backbone, self.method, self.template, self.trained = backbone, method, template, tuple(trained)
+
+    def classes(self, names: Sequence[str]) -> Classes:
+        """Names with their hand-crafted embeddings, which are made where the method asks for them."""
+        prompts = self.backbone.handcrafted(self.template)
+        return Classes(tuple(names), lambda: self.backbone.embed_names(names, prompts))
+
+    @torch.no_grad()
+    def embed(self, names: Sequence[str], *, chunk: int = 2048) -> Tensor:
+        """(C, D) unit class embeddings; where the prompt depends on the photo, those for the mean training photo."""
+        if not self.method.transfers:
+            chunk = max(chunk, len(names))  # such prompts know their classes as a whole
+        parts = [names[i : i + chunk] for i in range(0, len(names), chunk)]
+        return torch.cat([self.backbone.text(self.method.prompts(self.classes(part)), part) for part in parts])
+
+    @torch.no_grad()
+    def image_prompts(self) -> Prompts | None:
+        """The prompts for the image tower, None where it has none."""
+        if "image" not in self.method.towers:
+            return None
+        return self.method.prompts(self.classes(self.trained[:1]))
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, D) unit rows, under image prompts where the method has them."""
+        prompts, tower = self.image_prompts(), self.backbone.image
+        if prompts is None or tower is None:
+            return self.backbone.encode_images(pixels)
+        return tower(prompts, tower.embed(pixels.to(self.backbone.device)))
+
+    @torch.no_grad()
+    def logits(self, images: Tensor, names: Sequence[str], *, text_only: bool = False, frozen: bool = False) -> Tensor:
+        """(N, C) for (N, D) unit image features.
+
+        Args:
+            images: from `encode_images`.
+            names: the candidates; exactly the trained classes are answered by the head too, where there is one.
+            text_only: leave the head out.
+            frozen: take the prompt for the mean photo, where it depends on the photo.
+        """
+        images, scale = images.to(self.backbone.device), self.backbone.logit_scale
+        if self.method.per_image and not frozen:
+            return scale * self._per_image(images, names)
+        logits: Tensor = scale * images @ self.embed(names).T
+        head = self.method.head()
+        if head is None or text_only or tuple(names) != self.trained:
+            return logits
+        return (1 - head.mix) * logits + head.mix * (images @ head.weight.T + head.bias)
+
+    def _per_image(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        """(N, C) cosines with each photo's own class embeddings."""
+        classes, tower = self.classes(names), self.backbone.text
+        packed = tower.pack(names, self.method.prompts(classes))
+        rows = [tower(self.method.prompts(classes, image), packed) @ image for image in images]
+        return torch.stack(rows) if rows else images.new_zeros(0, len(names))
+
+
+def restore(run: Run, backbone: Backbone) -> Prompted:
+    """A stored run on its backbone.
+
+    Raises:
+        RunError: the stored prompts do not fit the method or the backbone.
+        ConfigError: unknown method or settings.
+    """
+    kind = methods.get(run.method)
+    setup = Setup(backbone, run.class_names or ("x",), run.template or "a photo of a {}.", torch.Generator())
+    before = {f.name: f.metadata["before"] for f in dataclasses.fields(kind.Config) if "before" in f.metadata}
+    method = kind(build(kind.Config, before | dict(run.settings), f"[{run.method}] of the run"), setup)
+    expected = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in run.tensors.items()}
+    if expected != found:
+        wrong = min(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise RunError(
+            f"the run's prompts do not fit {run.method} on {backbone.name}: {wrong} is {found.get(wrong, 'missing')}, "
+            f"expected {expected.get(wrong, 'nothing of that name')}"
+        )
+    method.load_state_dict(dict(run.tensors))
+    return Prompted(backbone, method.eval().requires_grad_(requires_grad=False), setup.template, run.class_names)

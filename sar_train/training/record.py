@@ -1,0 +1,125 @@
+"""``record.json``: what a run was, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from sar_train.evaluation.accuracy import Evaluation, harmonic_mean
+from sar_train.evaluation.confidence import Fitted
+
+if TYPE_CHECKING:
+    from sar_train.training.context import Setting
+
+Parts = dict[str, Evaluation | None]
+"""Evaluations of base and new classes."""
+TEXT_BRANCH, MEAN_IMAGE = "text-branch", "mean-image"
+"""Ways to answer other than the run's own: without the head, and with the prompt for the mean training photo."""
+PACKAGES = ("sar-clip", "torch", "open_clip_torch", "timm", "numpy", "safetensors")
+
+
+def scores(parts: dict[str, Evaluation | None]) -> dict[str, float | None]:
+    """Base and new accuracy and their harmonic mean in percent; null where the protocol has none."""
+    base = parts["base"].accuracy if parts["base"] else None
+    new = parts["new"].accuracy if parts["new"] else None
+    return {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": harmonic_mean(base, new)}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "source"
+    return found
+
+
+def peak_memory_mib() -> float | None:
+    """Largest resident size of this process, None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    per_mib = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came of a run.
+
+    Attributes:
+        result: what the method answers.
+        others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
+            ``mean-image`` with the prompt for the mean training photo.
+        confidence: what a bundle's answers can be judged by; None where photos did not suffice.
+        zero_shot: what the hand-crafted prompt answers.
+        probe_accuracy: a linear probe on the same shots, percent; None where nothing is judged.
+        relations: `sar_train.evaluation.relations`: how many held-out names, and Spearman's correlation before and
+            after, None where prompts hold for the trained classes alone.
+        history: named means of the loss terms, an entry an epoch.
+        timing: seconds by phase.
+    """
+
+    result: Parts
+    others: dict[str, Parts]
+    confidence: Fitted | None
+    zero_shot: Parts
+    probe_accuracy: float | None
+    relations: dict[str, float | None]
+    history: Sequence[dict[str, float]]
+    timing: dict[str, float]
+
+
+def dataset_entry(setting: Setting) -> dict[str, Any]:
+    """What a run learned from and was judged on."""
+    held_out = [part for part in (setting.judge.base, setting.held) if part is not None]
+    return {
+        "name": setting.source.name,
+        "classes": list(setting.problem.class_names),
+        "photos": len(setting.problem.labels),
+        "held_out": sum(len(part.labels) for part in held_out),
+        "judged_on": setting.plan.split,
+        "new_classes": [setting.source.class_names[label] for label in setting.plan.new],
+        "split_origin": setting.source.split_origin,
+    }
+
+
+def make_record(setting: Setting, results: Results) -> dict[str, Any]:
+    """The record as plain JSON values; keys are listed in ``docs/record.md``."""
+    config, novel = setting.config, setting.novel
+    return {
+        "schema_version": 1,
+        "config": {k: v for k, v in dataclasses.asdict(config).items() if k != "llm_url"}
+        | {
+            "template": setting.template,
+            "teacher": setting.teacher,
+            "protocol": setting.plan.protocol,
+            "schedule": vars(setting.schedule),
+        },
+        "settings": setting.settings,
+        "seed": config.seed,
+        "backbone": {"name": config.backbone, "weights_digest": setting.backbone.weights_digest},
+        "dataset": dataset_entry(setting),
+        "metrics": scores(results.result),
+        "other_metrics": {name: scores(parts) for name, parts in results.others.items()},
+        "calibration": results.confidence and dataclasses.asdict(results.confidence),
+        "zero_shot": scores(results.zero_shot),
+        "linear_probe": {"base_accuracy": results.probe_accuracy},
+        "relations": results.relations,
+        "novel": novel.summary if novel else None,
+        "per_class": {name: part.per_class if part else None for name, part in results.result.items()},
+        "per_class_counts": {name: part.counts if part else None for name, part in results.result.items()},
+        "confused": {name: part.confused if part else None for name, part in results.result.items()},
+        "history": list(results.history),
+        "timing": results.timing,
+        "peak_memory_mib": peak_memory_mib(),
+        "versions": versions(),
+    }

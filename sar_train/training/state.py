@@ -1,0 +1,124 @@
+"""All that changes during training, and how it goes through a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sar_train.errors import RunError
+from sar_train.methods.base import PromptMethod, Schedule
+
+START_SCALE = 1024.0
+"""Of the loss in float16. torch's own, 65,536, overflows in the first steps, which are then skipped."""
+
+
+@dataclass
+class State:
+    """All that changes during training; ``tensors`` and ``restore`` carry it through a checkpoint, to the bit.
+
+    Attributes:
+        method: its parameters are trained.
+        optimiser: with one group of parameters for each of the method's.
+        rates: the learning rate of each group.
+        data_rng, regulariser_rng: generators of their own, so that a regulariser leaves the order of photos alone.
+        scaler: scales the loss in float16.
+        averaging: weights of the parameters after each epoch in the result, None for the last.
+        average: their weighted sum so far, by name.
+        epoch: how many are done.
+        history: named means of the loss terms, an entry an epoch.
+    """
+
+    method: PromptMethod
+    optimiser: torch.optim.Optimizer
+    rates: Sequence[float]
+    data_rng: torch.Generator
+    regulariser_rng: torch.Generator
+    scaler: torch.amp.GradScaler
+    averaging: Sequence[float] | None = None
+    average: dict[str, Tensor] = field(default_factory=dict)
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def end_epoch(self, entry: dict[str, float]) -> None:
+        """Count an epoch, and take the parameters into the average; after the last epoch the average is the result."""
+        self.epoch += 1
+        self.history.append(entry)
+        if self.averaging is None:
+            return
+        for name, parameter in self.method.named_parameters():
+            part = self.averaging[self.epoch - 1] * parameter.detach().float()
+            self.average[name] = self.average[name] + part if name in self.average else part
+        if self.epoch == len(self.averaging):
+            for name, parameter in self.method.named_parameters():
+                parameter.data.copy_(self.average[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, buffers, optimiser, average, loss scale and generator states by name."""
+        found = {f"parameter.{name}": p.detach().clone() for name, p in self.method.named_parameters()}
+        for name, parameter in self.method.named_parameters():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    found[f"optimiser.{key}.{name}"] = value.clone()
+        found |= {f"average.{name}": value.clone() for name, value in self.average.items()}
+        if self.scaler.is_enabled():
+            held = self.scaler.state_dict()
+            found["scaler"] = torch.tensor([held["scale"], held["_growth_tracker"]], dtype=torch.float64)
+        found["rng.data"], found["rng.regulariser"] = self.data_rng.get_state(), self.regulariser_rng.get_state()
+        return found
+
+    def restore(self, tensors: dict[str, Tensor], epoch: int, history: list[dict[str, float]]) -> None:
+        """Take over what `tensors` gave.
+
+        Raises:
+            RunError: the checkpoint is of another method or shape.
+        """
+        for name, parameter in self.method.named_parameters():
+            stored = tensors.get(f"parameter.{name}")
+            if stored is None or stored.shape != parameter.shape:
+                raise RunError(
+                    f"checkpoint does not fit the method: parameter {name} of shape {tuple(parameter.shape)}"
+                )
+            parameter.data.copy_(stored)
+            for key, value in tensors.items():
+                if key.startswith("optimiser.") and key.split(".", 2)[2] == name:
+                    held = value if key.split(".", 2)[1] == "step" else value.to(parameter.device)
+                    self.optimiser.state[parameter][key.split(".", 2)[1]] = held.clone()
+            if f"average.{name}" in tensors:
+                self.average[name] = tensors[f"average.{name}"].to(parameter.device)
+        if "scaler" in tensors:
+            scale, growth = tensors["scaler"].tolist()
+            self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale, "_growth_tracker": int(growth)})
+        self.data_rng.set_state(tensors["rng.data"])
+        self.regulariser_rng.set_state(tensors["rng.regulariser"])
+        self.epoch, self.history = epoch, history
+
+
+def start(method: PromptMethod, schedule: Schedule, seed: int, *, scaled: bool = False) -> State:
+    """The state before the first epoch; photos and regulariser draw from generators of their own.
+
+    Args:
+        method: at its start values.
+        schedule: which optimiser, and its settings.
+        seed: of both generators.
+        scaled: scale the loss, for float16.
+    """
+    groups = method.groups(schedule.learning_rate)
+    named = [{"params": parameters, "lr": rate} for parameters, rate in groups]
+    optimiser: torch.optim.Optimizer
+    if schedule.optimiser == "adam":
+        optimiser = torch.optim.Adam(named, eps=schedule.eps, weight_decay=schedule.weight_decay)
+    else:
+        optimiser = torch.optim.SGD(named, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
+    device = next(method.parameters()).device.type
+    return State(
+        method,
+        optimiser,
+        [rate for _, rate in groups],
+        torch.Generator().manual_seed(seed),
+        torch.Generator().manual_seed(seed + 1_000_003),
+        torch.amp.GradScaler(device, init_scale=START_SCALE, enabled=scaled),
+        method.averaging(schedule.epochs),
+    )

@@ -1,0 +1,197 @@
+"""One optimiser step: names and photos through the towers, the named terms, their gradient."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sar_train.clip.backbone import Backbone
+from sar_train.clip.prompts import Prompts
+from sar_train.clip.tokens import PackedNames, pack
+from sar_train.errors import ConfigError
+from sar_train.methods.base import Classes, ForwardOutputs
+from sar_train.regularisers.base import RegulariserInputs
+from sar_train.training.state import State
+from sar_train.training.task import PLAIN, Numerics, Problem, Regularisation
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The names of one step: the base classes, then the novel ones that the regulariser drew.
+
+    Attributes:
+        classes: the names with their hand-crafted embeddings.
+        packed: their tokens.
+        chosen: (K,) which of them the regulariser looks at.
+        teacher: (K, D) what it compares them with.
+    """
+
+    classes: Classes
+    packed: PackedNames
+    chosen: Tensor | None = None
+    teacher: Tensor | None = None
+
+
+class Step:
+    """Call it with the rows of a batch; token rows are made once."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        problem: Problem,
+        state: State,
+        regularisation: Regularisation | None = None,
+        numerics: Numerics = PLAIN,
+    ) -> None:
+        """Tokenise all names."""
+        self._backbone, self._problem, self._state = backbone, problem, state
+        self._regularisation, self._numerics = regularisation, numerics
+        self._device = backbone.device
+        self._parameters = list(state.method.parameters())
+        self._names = list(problem.class_names)
+        self._handcrafted = problem.handcrafted
+        base = Classes(tuple(self._names), problem.handcrafted)
+        with torch.no_grad():
+            shape = state.method.prompts(base)
+        self._rows = backbone.text.tokenise(self._names, shape)
+        self._base = _Drawn(base, pack(self._rows))
+        if regularisation:
+            self._names += regularisation.novel_names
+            self._rows += backbone.text.tokenise(regularisation.novel_names, shape)
+            self._handcrafted = torch.cat([problem.handcrafted, regularisation.novel_handcrafted])
+        place = {name: i for i, name in reversed([*enumerate(self._names)])}
+        self._first = torch.tensor([place[name] == i for i, name in enumerate(self._names)])
+
+    def __call__(self, rows: Tensor, progress: float) -> dict[str, float]:
+        """Change the parameters once; returns the means of the terms over the batch.
+
+        Args:
+            rows: (B,) photos of the batch.
+            progress: share of the training that is done.
+        """
+        views = self._draw_views(len(rows))
+        weight = self._regularisation.regulariser.weight(progress) if self._regularisation else 0.0
+        drawn = self._draw(self._regularisation) if self._regularisation and weight else self._base
+        self._state.optimiser.zero_grad()
+        steering = [torch.zeros_like(p) for p in self._parameters] if self._state.method.steering else []
+        sums: dict[str, float] = {}
+        size = self._numerics.micro_batch or len(rows)
+        for piece in torch.arange(len(rows)).split(size):
+            share = len(piece) / len(rows)
+            terms, penalty = self._terms(rows[piece], views[piece], drawn)
+            # Names are embedded under the prompt of the batch's first photo, where prompts depend on the photo.
+            part = float(not sums) if self._state.method.per_image else share
+            self._backward(terms, part * weight * penalty if penalty is not None else None, share, steering)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + share * float(value.detach())
+            if penalty is not None:
+                sums["regulariser"] = sums.get("regulariser", 0.0) + part * float(penalty.detach())
+        self._update(steering)
+        return sums
+
+    def _draw_views(self, count: int) -> Tensor:
+        """Return (count,) views to learn from: random crops, or the plain view where there is no other."""
+        n_views = self._problem.features.shape[1]
+        return torch.randint(min(1, n_views - 1), n_views, (count,), generator=self._state.data_rng)
+
+    def _draw(self, regularisation: Regularisation) -> _Drawn:
+        """Base names and the drawn novel ones, which go through the tower together."""
+        n_base = len(self._problem.class_names)
+        drawn = regularisation.regulariser.draw(n_base, len(self._rows) - n_base, self._state.regulariser_rng)
+        drawn = drawn[self._first[drawn]]  # a name that two classes share, as ImageNet's *missile*, counts once
+        novel = drawn[drawn >= n_base].tolist()
+        everything = [*range(n_base), *novel]
+        return _Drawn(
+            Classes([self._names[i] for i in everything], self._handcrafted[everything]),
+            pack([self._rows[i] for i in everything]),
+            torch.cat([drawn[drawn < n_base], n_base + torch.arange(len(novel))]).to(self._device),
+            regularisation.teacher[drawn.to(self._device)],
+        )
+
+    def _terms(self, rows: Tensor, views: Tensor, drawn: _Drawn) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The method's terms, and the regulariser's unweighted penalty."""
+        problem, method, scale = self._problem, self._state.method, self._backbone.logit_scale
+        cached, labels = problem.features[rows, views].to(self._device), problem.labels[rows].to(self._device)
+        embedded_crops = self._embed_crops(rows)
+        n_base = len(problem.class_names)
+        each = cached if method.per_image else [None]
+        with self._autocast():
+            prompts = [method.prompts(drawn.classes, image) for image in each]
+            names = [self._base.packed if i else drawn.packed for i in range(len(prompts))]
+            embedded = [self._backbone.text(p, packed) for p, packed in zip(prompts, names, strict=True)]
+            images, frozen = self._images(prompts[0], cached, embedded_crops)
+        prompted = embedded[0][:n_base]
+        if method.per_image:
+            pairs = zip(images, embedded, strict=True)
+            logits = scale * torch.stack([image @ of_image[:n_base].T for image, of_image in pairs])
+        else:
+            logits = scale * images @ prompted.T
+        outputs = ForwardOutputs(images, frozen, prompted, problem.handcrafted, logits, labels, scale)
+        penalty = None
+        if self._regularisation and drawn.chosen is not None and drawn.teacher is not None:
+            inputs = RegulariserInputs(embedded[0][drawn.chosen], drawn.teacher, drawn.chosen < n_base)
+            penalty = self._regularisation.regulariser(inputs)
+        return method.terms(outputs), penalty
+
+    def _embed_crops(self, rows: Tensor) -> Tensor | None:
+        """Return (B, T, W) inputs of the image tower's first block for fresh crops, None for cached features."""
+        if self._problem.crops is None or self._backbone.image is None:
+            return None
+        crops = self._problem.crops(rows, self._state.epoch + 1)
+        return self._backbone.image.embed(crops.to(self._device))
+
+    def _images(
+        self, prompts: Prompts, cached: Tensor, embedded: Tensor | None
+    ) -> tuple[Tensor, Tensor | Callable[[], Tensor]]:
+        """Return (B, D) image features under image prompts, and those without; both are the cached ones without any."""
+        if not prompts.image:
+            return cached, cached
+        tower = self._backbone.image
+        if tower is None or embedded is None:
+            raise ConfigError(
+                "the method gives image prompts, but there is nothing to put them into: it has to name image among its "
+                "towers, and the problem needs crops"
+            )
+
+        @torch.no_grad()
+        def frozen() -> Tensor:
+            with self._autocast():
+                return tower(dataclasses.replace(prompts, image={}), embedded)
+
+        return tower(prompts, embedded), frozen
+
+    def _backward(self, terms: dict[str, Tensor], penalty: Tensor | None, share: float, steering: list[Tensor]) -> None:
+        """Add to the parameters' gradients, and to ``steering`` those of the terms that only steer."""
+        named, scaler = self._state.method.steering, self._state.scaler
+        if named:
+            value = scaler.scale(share * torch.stack([terms[name] for name in named]).sum())
+            found = torch.autograd.grad(value, self._parameters, retain_graph=True, allow_unused=True)
+            for held, gradient in zip(steering, found, strict=True):
+                if gradient is not None:
+                    held.add_(gradient)
+        own = [term for name, term in terms.items() if name not in named]
+        total = share * torch.stack(own).sum()
+        if penalty is not None:
+            total = total + penalty
+        scaler.scale(total).backward()
+
+    def _update(self, steering: list[Tensor]) -> None:
+        scaler, optimiser = self._state.scaler, self._state.optimiser
+        if steering:
+            # A common loss scale changes neither the sign of a product nor the direction, so it may stay in both.
+            for parameter, other in zip(self._parameters, steering, strict=True):
+                if parameter.grad is not None:
+                    combined = self._state.method.combine(parameter.grad, other)
+                    # An overflow in float16 has to reach the scaler, which then leaves the step out.
+                    parameter.grad.copy_(combined if other.isfinite().all() else torch.full_like(combined, torch.inf))
+        scaler.step(optimiser)
+        scaler.update()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        dtype = self._numerics.dtype
+        return torch.autocast(self._device.type, dtype) if dtype else contextlib.nullcontext()

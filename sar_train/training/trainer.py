@@ -1,0 +1,218 @@
+"""One run from settings to record: the use case under ``sar-train``, callable from Python."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sar_train.clip import backbone as backbones
+from sar_train.clip.backbone import TEMPLATES
+from sar_train.config.run import RunConfig
+from sar_train.data.counted import Tell
+from sar_train.data.features import save_features
+from sar_train.data.source import to_feature_set
+from sar_train.errors import RunError
+from sar_train.evaluation.accuracy import Evaluation, harmonic_mean
+from sar_train.methods.base import PromptMethod
+from sar_train.regularisers.base import regularisers
+from sar_train.training import checkpoint, loop, measures
+from sar_train.training.context import Setting, open_data, prepare
+from sar_train.training.identity import outcome_settings
+from sar_train.training.prompted import Prompted
+from sar_train.training.record import Results, make_record
+from sar_train.training.state import State, start
+from sar_train.training.task import Numerics, Regularisation
+
+_SAVE_EVERY = 5.0
+"""Seconds between saved states."""
+
+
+def run(
+    config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume: bool = True, overwrite: bool = False
+) -> checkpoint.Run:
+    """Train one prompt and leave ``prompts.safetensors`` and ``record.json`` in ``out``.
+
+    Args:
+        config: the settings.
+        out: the run's folder; an unfinished run of the same settings in it is taken up where it was.
+        tell: gets progress as short lines.
+        resume: False starts anew.
+        overwrite: replace a finished run, once it is clear that the new one can start.
+
+    Raises:
+        SarTrainError: something cannot be used; nothing is half-written.
+    """
+    began = time.monotonic()
+    if (out / checkpoint.RECORD).is_file() and not overwrite:
+        raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
+    _check_place(out)
+    setting = prepare(config, tell)
+    zero_shot = setting.judge(setting.zero_shot)
+    tell(f"zero-shot: {describe(zero_shot)}")
+    probe = measures.probe_accuracy(setting)
+    method = setting.make_method()
+    prompted = Prompted(setting.backbone, method, setting.teacher, setting.problem.class_names)
+    names = measures.held_out(setting)
+    before = measures.relations(setting, prompted, names)
+    prepared = time.monotonic()
+    if overwrite and (out / checkpoint.RECORD).is_file():  # else a killed run of this very command is in it
+        remove(out)
+    out.mkdir(parents=True, exist_ok=True)
+    state, spent = _start(setting, method, out, resume=resume, tell=tell)
+    _train(setting, state, _after_epoch(setting, out, tell, spent))
+    trained = time.monotonic()
+    images = measures.images_once(setting, prompted)
+    results = Results(
+        *measures.answers(setting, prompted, images),
+        confidence=measures.confidence(setting, prompted, images),
+        zero_shot=zero_shot,
+        probe_accuracy=probe,
+        relations={
+            "names": len(names),
+            "before": before,
+            "after": measures.relations(setting, prompted, names),
+        },
+        history=state.history,
+        timing={
+            "prepare_seconds": prepared - began,
+            "train_seconds": spent + trained - prepared,
+            "evaluate_seconds": time.monotonic() - trained,
+        },
+    )
+    finished = checkpoint.Run(
+        tensors={name: tensor.detach().clone() for name, tensor in method.state_dict().items()},
+        method=config.method,
+        settings=setting.settings[config.method],
+        backbone_name=config.backbone,
+        pretrained=config.pretrained,
+        weights_digest=setting.backbone.weights_digest,
+        template=setting.teacher,
+        class_names=tuple(setting.problem.class_names),
+        regularisers={"sar": config.section("sar", regularisers.get("sar").Config).weight} if config.sar else {},
+        record=make_record(setting, results),
+    )
+    checkpoint.save_run(out, finished)
+    checkpoint.remove_state(out)
+    return finished
+
+
+def _check_place(out: Path) -> None:
+    """Raise RunError where no run can be written, before minutes go into photos."""
+    there = next((path for path in (out, *out.parents) if path.exists()), Path())
+    if not there.is_dir():
+        raise RunError(f"{out}: expected a folder, but {there} is none; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{out}: {there} cannot be written to; choose another --out")
+
+
+def write_features(config: RunConfig, path: Path, *, tell: Tell = lambda text: None, command: str = "") -> None:
+    """Write the features of all photos (plain views) to a file that ``sar-train`` reads in place of them."""
+    backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
+    source = open_data(config, backbone, tell)
+    save_features(to_feature_set(source, {"command": command} if command else None), path)
+
+
+def _regularisation(setting: Setting) -> Regularisation | None:
+    if setting.novel is None:
+        return None
+    kind, novel = regularisers.get("sar"), setting.novel.names
+    config = setting.config.section("sar", kind.Config)
+    base = setting.problem.handcrafted
+    single = torch.cat([base, setting.handcrafted(novel)]) if novel else base
+    names = [*setting.problem.class_names, *novel]
+    teacher = single if config.teacher == "template" else setting.backbone.ensemble(names, TEMPLATES, unit=True)
+    return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
+
+
+def _train(setting: Setting, state: State, after_epoch: Callable[[State], None]) -> None:
+    """The loop, with a clear word where memory does not suffice."""
+    config = setting.config
+    numerics = Numerics(config.precision, config.micro_batch)
+    try:
+        loop.train(
+            setting.backbone,
+            setting.problem,
+            state,
+            setting.schedule,
+            _regularisation(setting),
+            after_epoch,
+            numerics,
+        )
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise RunError(
+                f"out of memory on {config.device} with batches of {setting.schedule.batch_size} photos and "
+                f"{len(setting.problem.class_names)} classes: try --micro-batch 1 (photos at once), --precision bf16, "
+                "or fewer novel names a step (--set sar.subset=…)"
+            ) from None
+        raise
+
+
+def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, tell: Tell) -> tuple[State, float]:
+    """The state to go on from, and the seconds of training that are in it."""
+    state = start(method, setting.schedule, setting.config.seed, scaled=setting.config.precision == "fp16")
+    stored = checkpoint.load_state(out) if resume else None
+    if stored:
+        tensors, meta = stored
+        if meta["config"] != outcome_settings(setting.config):
+            raise RunError(f"{out} holds an unfinished run with other settings: choose another --out, or --no-resume")
+        if meta.get("learned_from", setting.learned_from) != setting.learned_from:  # older states do not say
+            raise RunError(
+                f"{out} holds an unfinished run that learns from other photos or classes, {setting.config.data} has "
+                "changed: choose another --out, or --no-resume"
+            )
+        state.restore(tensors, meta["epoch"], meta["history"])
+        tell(f"taking up the run after epoch {state.epoch}")
+        return state, meta["seconds"]
+    return state, 0.0
+
+
+def _after_epoch(setting: Setting, out: Path, tell: Tell, spent: float) -> Callable[[State], None]:
+    """Show the loss and what is left after each epoch; save the state every few seconds."""
+    began = saved = time.monotonic()
+    first: int | None = None
+
+    def after(state: State) -> None:
+        nonlocal saved, first
+        first = state.epoch - 1 if first is None else first
+        now = time.monotonic()
+        left = (now - began) / (state.epoch - first) * (setting.schedule.epochs - state.epoch)
+        terms = ", ".join(f"{k} {v:.3f}" for k, v in state.history[-1].items() if k not in ("epoch", "learning_rate"))
+        tell(f"epoch {state.epoch}/{setting.schedule.epochs}  {terms}  about {left:.0f} s left")
+        if now - saved > _SAVE_EVERY and state.epoch < setting.schedule.epochs:
+            meta = {
+                "config": outcome_settings(setting.config),
+                "learned_from": setting.learned_from,
+                "epoch": state.epoch,
+                "history": state.history,
+                "seconds": spent + now - began,
+            }
+            checkpoint.save_state(out, state.tensors(), meta)
+            saved = now
+
+    return after
+
+
+def describe(parts: dict[str, Evaluation | None]) -> str:
+    """``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)``, as far as there is."""
+    base, new = parts["base"], parts["new"]
+    if base is None:
+        return "nothing to judge on"
+    if new is None:
+        return f"accuracy {base.accuracy:.2f} %"
+    mean = harmonic_mean(base.accuracy, new.accuracy)
+    return f"base {base.accuracy:.2f} % / new {new.accuracy:.2f} % (harmonic mean {mean:.2f} %)"
+
+
+def remove(out: Path) -> None:
+    """Delete a run's own files and, if nothing else is in it, its folder."""
+    for name in (checkpoint.PROMPTS, checkpoint.RECORD):
+        (out / name).unlink(missing_ok=True)
+    checkpoint.remove_state(out)
+    if out.is_dir() and not any(out.iterdir()):
+        shutil.rmtree(out)

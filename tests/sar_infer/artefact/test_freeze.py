@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import BANK_NAMES, ENCODER_DIGEST, example_head, name_rows, write_bundle
+from support.disk import fill_disk
+
+from sar_infer import Classifier, __version__
+from sar_infer.artefact.bundle import Bundle, open_bundle
+from sar_infer.artefact.freeze import MEASURED, freeze
+from sar_infer.artefact.manifest import BANK, CARD, HEAD, MANIFEST, Calibration, Passport
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback
+from sar_infer.errors import BankError, InputError, WriteError
+
+CALIBRATION = {
+    "temperature": 2.0,
+    "thresholds": {"score": 0.5},
+    "conformal": {"0.9": 0.1},
+    "calibrated": ("red", "green"),
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return open_bundle(write_bundle(tmp_path / "old", head=example_head(("red", "green")), **CALIBRATION))
+
+
+def with_owl(bank: ClassBank) -> ClassBank:
+    return add(bank, ["owl"], name_rows(["owl"]), {"owl": ClassInfo(aliases=("hooter",))})
+
+
+def test_it_opens_and_classifies(bundle: Bundle, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+    bank = with_owl(bundle.bank)
+    manifest = freeze(bundle, bank, tmp_path / "new", command="sar-bank freeze")
+    assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before
+    opened = open_bundle(tmp_path / "new")
+    assert opened.manifest == manifest
+    assert (opened.bank.names, opened.bank.info) == (bank.names, bank.info)
+    assert [(step.summary, step.undo) for step in opened.bank.history] == [("added 1", None)]
+    with pytest.raises(InputError, match="step 1 cannot be undone any more .* not in a frozen bundle"):
+        rollback(opened.bank, 0)
+    assert (opened.bank.names, manifest.passport.notes[0]) == ((*BANK_NAMES, "owl"), "a test")
+    assert manifest.passport.metrics == bundle.manifest.passport.metrics
+    assert manifest.digest != bundle.manifest.digest
+    (result,) = Classifier(opened).classify(np.zeros((40, 40, 3), np.uint8), ["Hooter"], only=True)
+    np.testing.assert_array_equal(opened.bank.embeddings, bank.embeddings)
+    assert [(p.label, p.source) for p in result.predictions] == [("Hooter", "bank")]
+
+
+def test_the_manifest_says_where_it_comes_from(bundle: Bundle, tmp_path: Path) -> None:
+    bank = rename(remove(with_owl(bundle.bank), ["blue"]), "grey thing", "grey")
+    manifest = freeze(bundle, bank, tmp_path / "new", command="sar-bank freeze")
+    (note,) = manifest.passport.notes[1:]
+    assert f"made from bundle {bundle.manifest.digest} (2000-01-01T00:00:00Z, tests)" in note
+    assert note.endswith("classes since: 1 added, 1 removed, 1 renamed")
+    made = manifest.provenance
+    assert (made.command, made.versions["sar-clip"]) == ("sar-bank freeze", __version__)
+    unchanged = freeze(bundle, bundle.bank, tmp_path / "same")
+    assert unchanged.passport.notes[-1].endswith("classes since: no changes")
+
+
+def test_head_and_calibration_stay_with_their_classes(bundle: Bundle, tmp_path: Path) -> None:
+    manifest = freeze(bundle, remove(with_owl(bundle.bank), ["blue"]), tmp_path / "new")
+    for field, value in CALIBRATION.items():
+        assert getattr(manifest, field) == value
+    assert open_bundle(tmp_path / "new").head.names == ("red", "green")
+    branches = [
+        r.branch
+        for r in Classifier.open(tmp_path / "new").classify(np.zeros((9, 9, 3), np.uint8), ["red", "green"], True)
+    ]
+    assert branches == ["head+text"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda bank: remove(bank, ["green"]),
+        lambda bank: rename(bank, "green", "verdant"),
+        lambda bank: add(bank, ["green"], name_rows(["deep green"]), {"green": ClassInfo(phrases=("deep green",))}),
+    ],
+    ids=["removed", "renamed", "embedded anew"],
+)
+def test_head_and_calibration_go_with_a_class(bundle: Bundle, tmp_path: Path, edit) -> None:
+    manifest = freeze(bundle, edit(bundle.bank), tmp_path / "new")
+    opened = open_bundle(tmp_path / "new")
+    assert (opened.head, manifest.head, HEAD in manifest.files) == (None, None, False)
+    assert (manifest.temperature, manifest.thresholds, manifest.conformal) == (None, {}, {})
+    assert (manifest.calibrated, manifest.passport.calibration) == ((), None)
+    assert manifest.passport.notes[-1].startswith("the class head was left out")
+    answers = Classifier(opened).classify(np.zeros((40, 40, 3), np.uint8))
+    assert not any(prediction.calibrated for prediction in answers[0].predictions)
+    assert "Scores are not calibrated" in (tmp_path / "new" / CARD).read_text()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [lambda bank: remove(bank, ["green"]), lambda bank: amend(bank, {"green": ClassInfo(background=True)})],
+    ids=["removed", "background"],
+)
+def test_without_a_head_the_temperature_stays(tmp_path: Path, edit) -> None:
+    measured = Calibration("photos", 10, 10, False, 0.2, 0.1, 1.0, 1.0, {"0.9": 0.91}, {"0.9": 1.2}, {"score": 0.875})
+    old = open_bundle(write_bundle(tmp_path / "old", passport=Passport(calibration=measured), **CALIBRATION))
+    manifest = freeze(old, edit(old.bank), tmp_path / "new")
+    assert (manifest.temperature, manifest.thresholds, manifest.conformal) == (2.0, {}, {})
+    assert manifest.calibrated == ("red",)
+    assert manifest.passport.notes[-1].endswith("1 of the 2 calibrated classes were removed or changed")
+    card = (tmp_path / "new" / CARD).read_text()
+    assert "Expected calibration error" in card
+    assert "0.910 reached" not in card
+    assert "AUROC" not in card
+
+
+def test_the_passport_says_which_bank_was_measured(bundle: Bundle, tmp_path: Path) -> None:
+    first = freeze(bundle, with_owl(bundle.bank), tmp_path / "new")
+    opened = open_bundle(tmp_path / "new")
+    second = freeze(opened, remove(opened.bank, ["red"]), tmp_path / "newer")
+    expected = {"content_digest": bundle.bank.content_digest, "calibrated": 2}
+    assert first.passport.tables[MEASURED] == second.passport.tables[MEASURED] == expected
+
+
+def test_settings_alone_change_nothing_of_that(bundle: Bundle, tmp_path: Path) -> None:
+    bank = amend(bundle.bank, {"green": ClassInfo(threshold=0.5)})
+    manifest = freeze(bundle, bank, tmp_path / "new")
+    assert (manifest.head, manifest.calibrated) == (HEAD, ("red", "green"))
+    assert manifest.passport.notes[-1].endswith("1 changed in aliases, background or threshold")
+
+
+def test_the_frozen_bundle_can_be_frozen_again_and_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    first = freeze(bundle, with_owl(bundle.bank), out)
+    with pytest.raises(InputError, match="new: exists"):
+        freeze(bundle, bundle.bank, out)
+    opened = open_bundle(out)
+    second = freeze(opened, remove(opened.bank, ["red"]), out, overwrite=True)
+    assert second.passport.notes[-2].startswith(f"made from bundle {first.digest}")
+    assert open_bundle(out).bank.names == ("green", "blue", "grey thing", "owl")
+    assert (out / CARD).is_file()
+    assert set(second.files) | {MANIFEST} == {path.name for path in out.iterdir()}
+
+
+def test_large_files_are_shared_or_copied(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    freeze(bundle, bundle.bank, tmp_path / "linked")
+    for name, shared in (("name_encoder.onnx", True), (BANK, False)):
+        assert (bundle.path / name).samefile(tmp_path / "linked" / name) == shared
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refuse)
+    freeze(bundle, bundle.bank, tmp_path / "copied")
+    assert not (bundle.path / "name_encoder.onnx").samefile(tmp_path / "copied" / "name_encoder.onnx")
+    open_bundle(tmp_path / "copied")
+
+
+def test_banks_that_do_not_fit(bundle: Bundle, tmp_path: Path) -> None:
+    foreign = dataclasses.replace(bundle.bank, encoder_digest="f" * 64)
+    with pytest.raises(BankError, match=f"expected {ENCODER_DIGEST} with rows of 8, the bank has {'f' * 64}"):
+        freeze(bundle, foreign, tmp_path / "new")
+    with pytest.raises(BankError, match="rows of 8, .* with rows of 2"):
+        freeze(bundle, ClassBank(("a",), np.eye(1, 2, dtype=np.float32), ENCODER_DIGEST), tmp_path / "new")
+    with pytest.raises(BankError, match="has no class"):
+        freeze(bundle, remove(bundle.bank, list(bundle.bank.names)), tmp_path / "new")
+    with pytest.raises(BankError, match="has no class but background"):
+        freeze(bundle, amend(bundle.bank, dict.fromkeys(BANK_NAMES, ClassInfo(background=True))), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_leaves_nothing(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch)
+    with pytest.raises(WriteError, match="new: not written .No space left"):
+        freeze(bundle, bundle.bank, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from support.bundles import DIM, SIZE, image_graph, name_graph
+
+from sar_infer.artefact.graph import FLOAT, INT64, GraphSignature, Port, read_signature
+from sar_infer.errors import BundleError
+
+
+def saved(model: onnx.ModelProto, path: Path) -> Path:
+    onnx.save(model, path)
+    return path
+
+
+def test_signature_of_both_graphs(tmp_path: Path) -> None:
+    assert read_signature(saved(image_graph(), tmp_path / "i.onnx")) == GraphSignature(
+        {"pixels": Port(FLOAT, (None, 3, SIZE, SIZE))}, {"embedding": Port(FLOAT, (None, DIM))}
+    )
+    assert read_signature(saved(name_graph(), tmp_path / "n.onnx")) == GraphSignature(
+        {"tokens": Port(INT64, (None, None))}, {"embedding": Port(FLOAT, (None, DIM))}
+    )
+
+
+def test_external_weights_are_refused(tmp_path: Path) -> None:
+    onnx.save(name_graph(), tmp_path / "n.onnx", save_as_external_data=True, location="elsewhere", size_threshold=0)
+    with pytest.raises(BundleError, match="refers to data outside the file"):
+        read_signature(tmp_path / "n.onnx")
+
+
+def external() -> onnx.TensorProto:
+    tensor = numpy_helper.from_array(np.zeros(2, np.float32), "t")
+    tensor.data_location = TensorProto.EXTERNAL
+    return tensor
+
+
+def with_constant(value: onnx.TensorProto, attribute: str = "value") -> onnx.NodeProto:
+    return helper.make_node("Constant", [], ["c"], **{attribute: value})
+
+
+def in_subgraph() -> onnx.NodeProto:
+    branch = helper.make_graph([with_constant(external())], "branch", [], [])
+    return helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+
+
+def in_sparse() -> onnx.NodeProto:
+    sparse = onnx.SparseTensorProto(values=external(), indices=numpy_helper.from_array(np.zeros(2, np.int64)), dims=[4])
+    return helper.make_node("Constant", [], ["c"], sparse_value=sparse)
+
+
+@pytest.mark.parametrize(
+    "node", [with_constant(external()), in_subgraph(), in_sparse()], ids=["node", "subgraph", "sparse"]
+)
+def test_external_data_is_found_wherever_it_hides(tmp_path: Path, node: onnx.NodeProto) -> None:
+    model = image_graph()
+    model.graph.node.append(node)
+    with pytest.raises(BundleError, match="outside the file"):
+        read_signature(saved_raw(model, tmp_path))
+
+
+def test_external_data_in_a_function_is_found(tmp_path: Path) -> None:
+    model = image_graph()
+    model.functions.add(name="f", domain="d").node.append(with_constant(external()))
+    with pytest.raises(BundleError, match="outside the file"):
+        read_signature(saved_raw(model, tmp_path))
+
+
+def test_inline_constants_are_fine(tmp_path: Path) -> None:
+    model = image_graph()
+    model.graph.node.append(with_constant(numpy_helper.from_array(np.zeros(2, np.float32))))
+    assert set(read_signature(saved_raw(model, tmp_path)).inputs) == {"pixels"}
+
+
+def saved_raw(model: onnx.ModelProto, folder: Path) -> Path:
+    """As it stands: onnx.save would try to write external data."""
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    return folder / "m.onnx"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00", b"hello, I am not a graph", b"\xff" * 50, b"\x3a\xff\xff\xff\x7f", b"\x08\x07"]
+)
+def test_not_an_onnx_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(BundleError, match="not a readable ONNX file"):
+        read_signature(tmp_path / "m.onnx")
+
+
+def test_every_cut_is_an_error_or_harmless(tmp_path: Path) -> None:
+    data = image_graph().SerializeToString()
+    for length in range(0, len(data), 7):
+        (tmp_path / "m.onnx").write_bytes(data[:length])
+        with pytest.raises(BundleError):
+            read_signature(tmp_path / "m.onnx")

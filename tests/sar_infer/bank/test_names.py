@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sar_infer.bank.names import name_key, parse_line, phrases_by_name, read_class_file
+from sar_infer.errors import ClassFileError, ClassNameError, InputError
+
+
+def written(tmp_path: Path, content: str | bytes) -> Path:
+    path = tmp_path / "new.txt"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_names_phrases_comments_and_blank_lines(tmp_path: Path) -> None:
+    path = written(tmp_path, "# animals\n\n  red panda \nzebra = zebra | striped horse\n#x\nE=mc2\n")
+    file = read_class_file(path)
+    assert file.classes == {"red panda": ("red panda",), "zebra": ("zebra", "striped horse"), "E=mc2": ("E=mc2",)}
+    assert list(file.classes) == ["red panda", "zebra", "E=mc2"]
+    assert file.warnings == ()
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfcat\r\ndog\r\n", b"cat\rdog", b"cat\ndog\n\n"])
+def test_byte_order_mark_and_line_ends(tmp_path: Path, content: bytes) -> None:
+    assert list(read_class_file(written(tmp_path, content)).classes) == ["cat", "dog"]
+
+
+def test_a_repeated_name_is_a_warning_and_counts_once(tmp_path: Path) -> None:
+    file = read_class_file(written(tmp_path, "cat\ndog\n Cat = feline\n"))
+    assert file.classes == {"cat": ("cat",), "dog": ("dog",)}
+    assert file.warnings == (f"{tmp_path / 'new.txt'}:3: class name 'Cat' stands already on line 1; used once",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "new.txt: empty"),
+        (b" \n\t\n", "new.txt: empty"),
+        (b"# only a comment\n", "new.txt: holds no class name"),
+        (b"cat\nd\0g\n", "new.txt:2: binary data .byte 0x00"),
+        (b"cat\ndog\n\xff\xfe\xfa", "new.txt:3: binary data .byte 0xff"),
+        ("cat\n".encode("utf-16"), "new.txt: UTF-16 text; save it as UTF-8"),
+        (b"cat\ndog =\n", "new.txt:2: expected 'name' or 'name = phrase"),
+        (b"= cat\n", "new.txt:1: expected 'name'"),
+        (b"cat = a | | b\n", "new.txt:1: expected 'name'"),
+    ],
+)
+def test_bad_files_are_named_with_their_line(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(ClassFileError, match=message) as caught:
+        read_class_file(written(tmp_path, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(ClassFileError, match="no such class file"):
+        read_class_file(tmp_path / "none.txt")
+    with pytest.raises(ClassFileError, match="cannot be read"):
+        read_class_file(tmp_path)
+
+
+def test_every_phrase_is_checked_and_blamed_on_its_line(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def check(phrase: str) -> None:
+        seen.append(phrase)
+        if phrase == "bad":
+            raise ClassNameError("too long")
+
+    with pytest.raises(ClassFileError, match=r"new\.txt:2: too long"):
+        read_class_file(written(tmp_path, "cat\nx = good | bad\n"), check)
+    assert seen == ["cat", "good", "bad"]
+
+
+@given(st.text(st.characters(blacklist_characters="=|#\n\r", blacklist_categories=["Cs"]), min_size=1))
+def test_a_line_without_marks_is_its_own_phrase(name: str) -> None:
+    if name.strip():
+        assert parse_line(name) == (name.strip(), (name.strip(),))
+
+
+def test_name_key() -> None:
+    assert name_key(" Red\t Panda") == name_key("red panda") != name_key("redpanda")
+
+
+def test_repeated_names_count_once() -> None:
+    assert phrases_by_name(["owl", "Owl ", "emu"]) == {"owl": ("owl",), "emu": ("emu",)}
+    assert phrases_by_name(np.array(["owl", "emu"])) == {"owl": ("owl",), "emu": ("emu",)}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("classes", "error", "message"),
+    [
+        ("owl", InputError, "got the string 'owl'"),
+        ({"owl": []}, ClassNameError, "'owl' has no phrases"),
+        ([5], ClassNameError, "expected text, got 5"),
+        ({"owl": [5]}, ClassNameError, "expected text, got 5"),
+    ],
+)
+def test_wrong_classes(classes, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        phrases_by_name(classes)

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank.head import ClassHead
+from sar_infer.bank.names import phrases_by_name
+from sar_infer.classify.class_set import ClassSet, build_class_set, with_calibration, with_head
+from sar_infer.errors import InputError
+
+BANK = ClassBank(("Cat", "dog", "fox"), np.eye(3, dtype=np.float32), "e")
+
+
+class Embed:
+    """Gives -1 for the first group of phrases, -2 for the second, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def __call__(self, groups: Sequence[tuple[str, ...]]) -> np.ndarray:
+        self.asked += groups
+        return -np.arange(1, len(groups) + 1, dtype=np.float32)[:, None] * np.ones(3, np.float32)
+
+
+def built(classes, only: bool = False):
+    embed = Embed()
+    result = build_class_set(BANK, phrases_by_name(classes), only, embed)
+    rows = [int(row @ [1, 2, 3]) if row.max() > 0 else int(row[0]) for row in result.embeddings]
+    return list(zip(result.names, result.sources, rows, strict=True)), embed.asked
+
+
+def test_the_bank_alone_encodes_nothing() -> None:
+    assert built(None) == ([("Cat", "bank", 1), ("dog", "bank", 2), ("fox", "bank", 3)], [])
+
+
+def test_new_names_follow_the_bank() -> None:
+    classes, asked = built(["owl", "emu"])
+    assert classes[3:] == [("owl", "extended", -1), ("emu", "extended", -2)]
+    assert asked == [("owl",), ("emu",)]
+
+
+def test_a_name_of_the_bank_keeps_its_row_and_stands_once() -> None:
+    assert built(["dog", "owl"]) == (
+        [("Cat", "bank", 1), ("fox", "bank", 3), ("dog", "bank", 2), ("owl", "extended", -1)],
+        [("owl",)],
+    )
+
+
+def test_case_and_space_make_no_other_name() -> None:
+    assert built([" cat"], only=True) == ([(" cat", "bank", 1)], [])
+
+
+def test_only_leaves_the_rest_of_the_bank_out() -> None:
+    assert built(["fox", "owl"], only=True) == ([("fox", "bank", 3), ("owl", "extended", -1)], [("owl",)])
+
+
+def test_phrases_of_its_own_replace_the_banks_row() -> None:
+    classes, asked = built({"dog": ["dog", "hound"], "fox": "fox"})
+    assert classes == [("Cat", "bank", 1), ("dog", "extended", -1), ("fox", "bank", 3)]
+    assert asked == [("dog", "hound")]
+
+
+def test_no_class_at_all() -> None:
+    with pytest.raises(InputError, match="no class to choose from"):
+        built([], only=True)
+    empty = ClassBank((), np.empty((0, 3), np.float32), "e")
+    with pytest.raises(InputError, match="no class to choose from"):
+        build_class_set(empty, {}, False, Embed())
+
+
+HEAD = ClassHead(("fox", " cat"), np.array([[1, 2, 3], [4, 5, 6]], np.float32), np.array([7, 8], np.float32), 0.5, "e")
+
+
+def headed(classes, only: bool = True, bank: ClassBank = BANK) -> ClassSet:
+    return with_head(build_class_set(bank, phrases_by_name(classes), only, Embed()), HEAD, BANK)
+
+
+@pytest.mark.parametrize("names", [("Cat", "FOX"), ("fox ", "cat"), ("fox", "Cat", "fox")])
+def test_exactly_the_classes_of_the_head_get_it_in_their_order(names: tuple[str, ...]) -> None:
+    classes = headed(names)
+    assert classes.branch == "head+text"
+    assert classes.head is not None
+    assert [name.lower().strip() for name in classes.head.names] == [name.lower().strip() for name in classes.names]
+    by_name = dict(zip(HEAD.names, zip(HEAD.weight.tolist(), HEAD.bias.tolist(), strict=True), strict=True))
+    for name, row, bias in zip(classes.head.names, classes.head.weight, classes.head.bias, strict=True):
+        assert by_name[name] == (row.tolist(), bias)
+
+
+@pytest.mark.parametrize(
+    ("classes", "only"),
+    [
+        (None, False),
+        (["fox"], True),
+        (["fox", "dog"], True),
+        (["fox", "cat", "dog"], True),
+        (["fox", "cat", "owl"], True),
+        (["fox", "owl"], True),
+        ({"fox": "fox", "cat": ["cat", "kitten"]}, True),
+        ({"fox": "red fox", "cat": "cat"}, True),
+    ],
+)
+def test_any_other_classes_get_no_head(classes, only: bool) -> None:
+    assert (headed(classes, only).head, headed(classes, only).branch) == (None, "text")
+
+
+def test_another_bank_gets_the_head_only_with_the_same_rows() -> None:
+    rows = np.eye(3, dtype=np.float32)
+    same = ClassBank(("fox", "cat"), rows[[2, 0]], "e")
+    assert headed(None, False, same).branch == "head+text"
+    edited = ClassBank(("fox", "cat"), np.nextafter(rows[[2, 0]], np.float32(2)), "e")
+    assert headed(None, False, edited).branch == "text"
+    swapped = ClassBank(("cat", "fox"), rows[[2, 0]], "e")
+    assert headed(None, False, swapped).branch == "text"
+
+
+def test_without_a_head_nothing_changes() -> None:
+    classes = build_class_set(BANK, {}, False, Embed())
+    assert with_head(classes, None, BANK) is classes
+
+
+def test_phrases_get_no_head_even_where_they_give_the_banks_row() -> None:
+    given = phrases_by_name({"fox": ["fox", "fox"], "cat": "cat"})
+    classes = build_class_set(BANK, given, True, lambda groups: BANK.embeddings[[2]])
+    np.testing.assert_array_equal(classes.embeddings, BANK.embeddings[[2, 0]])
+    assert with_head(classes, HEAD, BANK).branch == "text"
+
+
+# ------------------------------------------------------------------------------------------ what is known of a class
+KNOWN = ClassBank(
+    ("Cat", "dog", "wall"),
+    np.eye(3, dtype=np.float32),
+    "e",
+    info={
+        "Cat": ClassInfo(aliases=("puss in  boots",), threshold=0.5),
+        "wall": ClassInfo(background=True),
+    },
+)
+
+
+def of_known(classes, only: bool = False) -> ClassSet:
+    return build_class_set(KNOWN, phrases_by_name(classes), only, Embed())
+
+
+def test_an_alias_takes_the_row_of_its_class_and_its_place() -> None:
+    classes = of_known(["Puss in Boots", "owl"])
+    assert classes.names == ("dog", "wall", "Puss in Boots", "owl")
+    assert list(classes.sources) == ["bank", "bank", "bank", "extended"]
+    np.testing.assert_array_equal(classes.embeddings[2], KNOWN.embeddings[0])
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_of_several_names_of_a_class_the_first_stands(only: bool) -> None:
+    classes = of_known(["Puss in Boots", "dog", "cat"], only)
+    assert classes.names == (*([] if only else ["wall"]), "Puss in Boots", "dog")
+    np.testing.assert_array_equal(classes.thresholds[-2:], np.float32([0.5, np.nan]))
+
+
+def test_a_name_of_a_class_that_is_given_with_phrases_stands_for_it_no_more() -> None:
+    assert of_known({"Puss in Boots": "Puss in Boots", "cat": ["a cat"]}).names == ("dog", "wall", "cat")
+    both = of_known({"cat": ["a cat"], "Puss in Boots": ["boots"]}, only=True)
+    assert (both.names, list(both.sources)) == (("cat", "Puss in Boots"), ["extended", "extended"])
+
+
+def test_what_is_known_follows_the_columns() -> None:
+    whole = of_known(None)
+    assert whole.background.tolist() == [False, False, True]
+    assert whole.embeddings is KNOWN.embeddings
+    np.testing.assert_array_equal(whole.thresholds, np.float32([0.5, np.nan, np.nan]))
+    mixed = of_known({"cat": "cat", "owl": "owl", "dog": ["dog", "hound"]})
+    assert mixed.names == ("wall", "cat", "owl", "dog")
+    assert mixed.background.tolist() == [True, False, False, False]
+    np.testing.assert_array_equal(mixed.thresholds, np.float32([np.nan, 0.5, np.nan, np.nan]))
+    assert (built(["owl"])[0][0][0], build_class_set(BANK, {}, False, Embed()).background) == ("Cat", None)
+    assert build_class_set(BANK, phrases_by_name(["owl"]), False, Embed()).thresholds is None
+
+
+def test_background_classes_take_part_in_only_where_they_are_given() -> None:
+    assert of_known(["dog"], only=True).background.tolist() == [False]
+    assert of_known(["dog", "wall"], only=True).background.tolist() == [False, True]
+
+
+def test_rows_given_with_the_call_have_nothing_of_the_banks_class() -> None:
+    classes = of_known({"wall": ["brick wall"], "cat": ["a cat"]})
+    assert (classes.background.tolist(), np.isnan(classes.thresholds).all()) == ([False, False, False], True)
+
+
+@pytest.mark.parametrize("given", [["dog"], ["Cat", "wall"], ["owl"], ["owl", "dog", "emu"], ["Cat", "dog", "wall"]])
+@pytest.mark.parametrize("only", [False, True])
+def test_a_large_bank_gives_the_same_in_views(monkeypatch, given: list[str], only: bool) -> None:
+    small = of_known(given, only)
+    monkeypatch.setattr("sar_infer.classify.class_set._COPIED", 0)
+    large = of_known(given, only)
+    assert (large.names, list(large.sources)) == (small.names, list(small.sources))
+    assert len(small.blocks) == 1
+    np.testing.assert_array_equal(large.embeddings, small.embeddings)
+    np.testing.assert_array_equal(large.background, small.background)
+    np.testing.assert_array_equal(large.thresholds, small.thresholds)
+    assert all(len(block) for block in large.blocks)
+    if not only:
+        shared = [block for block in large.blocks if np.shares_memory(block, KNOWN.embeddings)]
+        assert sum(map(len, shared)) == 3 - len(set(given) & set(KNOWN.names))
+    columns = list(range(len(large.names)))[::-1]
+    np.testing.assert_array_equal(large.rows(columns), small.embeddings[::-1])
+    assert large.rows([]).shape == (0, 3)
+
+
+# ------------------------------------------------------------------------------------------------------ calibration
+def calibrated(classes, only: bool = False, bank: ClassBank = BANK, names=("Cat", "fox")) -> list[bool] | None:
+    built_ = build_class_set(bank, phrases_by_name(classes), only, Embed())
+    flags = with_calibration(built_, names, BANK).calibrated
+    return None if flags is None else flags.tolist()
+
+
+def test_a_class_is_calibrated_with_the_bundles_row_alone() -> None:
+    assert calibrated(None) == [True, False, True]
+    assert calibrated(["owl", " CAT"]) == [False, True, False, True]
+    assert calibrated(["owl"], only=True) == [False]
+    assert calibrated({"fox": ["red fox"]}) == [True, False, False]
+    assert calibrated(None, names=()) is None
+    assert calibrated(None, names=("gone",)) == [False, False, False]
+
+
+def test_another_bank_is_calibrated_where_it_has_the_same_rows() -> None:
+    rows = np.eye(3, dtype=np.float32)
+    assert calibrated(None, bank=ClassBank(("fox", "Cat"), rows[[2, 1]], "e")) == [True, False]

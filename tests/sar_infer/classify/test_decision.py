@@ -1,0 +1,212 @@
+"""On classes whose cosines with the picture are chosen, so that every number follows by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from support.bundles import DIM, ENCODER_DIGEST, example_head, example_manifest
+
+from sar_infer.artefact.manifest import Manifest
+from sar_infer.classify.class_set import ClassSet, Sources
+from sar_infer.classify.decision import Judge
+from sar_infer.errors import BankError, BundleError, InputError
+from sar_infer.results import ImageResult, Judging
+
+COSINES = (0.9, 0.5, 0.8, -0.2)
+NAMES = ("cup", "fog", "mug", "owl")
+FITTED = {
+    "temperature": 2.0,
+    "thresholds": {"score": 0.6, "energy": -18.5},
+    "conformal": {"0.8": 0.7, "0.9": 0.2},
+    "calibrated": NAMES,
+}
+
+
+def manifest(**changes: Any) -> Manifest:
+    return dataclasses.replace(example_manifest(), **changes)
+
+
+def classes(**changes: Any) -> ClassSet:
+    rows = np.zeros((4, DIM), np.float32)
+    rows[:, 0] = COSINES
+    rows[:, 1] = np.sqrt(1 - rows[:, 0] ** 2)
+    every = np.ones(4, np.bool_)
+    return dataclasses.replace(ClassSet(NAMES, Sources(4), (rows,), calibrated=every), **changes)
+
+
+def judged(made: Manifest, chosen: ClassSet, top_k: int = 5, **asked: Any) -> ImageResult:
+    (result,) = Judge(made, chosen, top_k, Judging(**asked))(np.eye(1, DIM, dtype=np.float32))
+    return result
+
+
+def by_hand(temperature: float = 1.0) -> tuple[list[float], float]:
+    """Scores by class and the energy, logit scale 20."""
+    powers = [math.exp(20 * cosine / temperature) for cosine in COSINES]
+    return [power / sum(powers) for power in powers], -temperature * math.log(sum(powers))
+
+
+def test_scores_are_of_the_logits_over_the_temperature_and_logits_are_not() -> None:
+    result = judged(manifest(**FITTED), classes())
+    scores, _ = by_hand(2.0)
+    assert [p.label for p in result.predictions] == ["cup", "mug", "fog", "owl"]
+    assert {p.label: p.score for p in result.predictions} == pytest.approx(dict(zip(NAMES, scores, strict=True)))
+    assert [p.logit for p in result.predictions] == pytest.approx([18, 16, 10, -4])
+    assert all(p.calibrated for p in result.predictions)
+    assert (result.unknown, result.reason, result.label_set, result.explanation) == (None,) * 4
+
+
+def test_unknown_by_score() -> None:
+    """The best score is 0.72 at a temperature of 2."""
+    known = judged(manifest(**FITTED), classes(), unknown="score")
+    assert (known.unknown, known.reason) == (False, None)
+    doubted = judged(manifest(**FITTED), classes(), unknown="score", threshold=0.9)
+    assert (doubted.unknown, doubted.reason) == (True, "score 0.721 is below 0.900")
+    assert doubted.predictions[0].label == "cup"  # the best guess is still told
+
+
+def test_unknown_by_energy() -> None:
+    _, energy = by_hand(2.0)
+    assert energy == pytest.approx(-18.653, abs=0.001)
+    assert judged(manifest(**FITTED), classes(), unknown="energy").unknown is False
+    result = judged(manifest(**FITTED), classes(), unknown="energy", threshold=-19)
+    assert (result.unknown, result.reason) == (True, f"energy {energy:.3f} is above -19.000")
+
+
+def test_the_threshold_of_a_class_goes_before_that_of_all() -> None:
+    own = np.array([0.8, np.nan, np.nan, np.nan], np.float32)
+    result = judged(manifest(**FITTED), classes(thresholds=own), unknown="energy")
+    assert (result.unknown, result.reason) == (True, "score 0.721 is below 0.800, the threshold of this class")
+    own = np.array([0.5, np.nan, np.nan, np.nan], np.float32)
+    assert judged(manifest(**FITTED), classes(thresholds=own), unknown="score", threshold=0.9).unknown is False
+
+
+@pytest.mark.parametrize("kind", ["score", "energy"])
+def test_what_nothing_can_judge_is_neither_known_nor_unknown(kind: str) -> None:
+    other = np.array([np.nan, 0.1, np.nan, np.nan], np.float32)
+    last = np.array([False, False, False, True])
+    for chosen in (classes(thresholds=other), classes(background=last)):
+        result = judged(manifest(), chosen, unknown=kind)
+        assert (result.unknown, result.reason) == (None, "cannot be told: no threshold for this class")
+    own = np.array([0.1, np.nan, np.nan, np.nan], np.float32)
+    assert judged(manifest(), classes(thresholds=own), unknown=kind).unknown is False
+
+
+def test_a_background_class_is_never_listed_and_may_win() -> None:
+    first, last = np.array([True, False, False, False]), np.array([False, False, False, True])
+    result = judged(manifest(), classes(background=first))
+    scores, _ = by_hand()
+    assert [p.label for p in result.predictions] == ["mug", "fog", "owl"]
+    assert result.predictions[0].score == pytest.approx(scores[2])  # it takes part in the softmax
+    assert (result.unknown, result.reason) == (True, f"background 'cup' scores {scores[0]:.3f}, more than any class")
+    lost = judged(manifest(), classes(background=last))
+    assert (lost.unknown, [p.label for p in lost.predictions]) == (None, ["cup", "mug", "fog"])
+    with pytest.raises(InputError, match="only background"):
+        judged(manifest(), classes(background=first | ~first))
+
+
+@pytest.mark.parametrize("top_k", [1, 4])
+def test_a_set_has_all_classes_that_score_enough_however_few_are_listed(top_k: int) -> None:
+    wide = judged(manifest(**FITTED), classes(), top_k, coverage=0.9)
+    assert (wide.label_set, len(wide.predictions)) == (("cup", "mug"), top_k)
+    assert judged(manifest(**FITTED), classes(), top_k, coverage=0.8).label_set == ("cup",)
+    for least, expected in ((0.0, ("cup", "mug", "fog", "owl")), (0.75, ())):
+        made = manifest(**FITTED | {"conformal": {"0.9": least}})
+        assert judged(made, classes(), top_k, coverage=0.9).label_set == expected
+
+
+def test_an_explanation() -> None:
+    scores, energy = by_hand(2.0)
+    why = judged(manifest(**FITTED), classes(), 1, explain=True).explanation
+    assert why is not None
+    assert (why.runner_up, why.background) == ("mug", None)
+    assert why.margin == pytest.approx(scores[0] - scores[2])
+    assert why.energy == pytest.approx(energy)
+    turned = [math.cos(math.acos(0.9) - math.acos(cosine)) for cosine in (0.8, 0.5, -0.2)]
+    assert [name for name, _ in why.nearest] == ["mug", "fog", "owl"]
+    assert [cosine for _, cosine in why.nearest] == pytest.approx(turned, abs=1e-6)
+
+
+def test_of_no_rows_there_are_no_results() -> None:
+    judge = Judge(manifest(**FITTED), classes(), 5, Judging("score", coverage=0.9, explain=True))
+    assert list(judge(np.empty((0, DIM), np.float32))) == []
+
+
+def test_of_a_single_class_there_is_no_runner_up() -> None:
+    alone = ClassSet(("cup",), Sources(1), (classes().blocks[0][:1],))
+    why = judged(manifest(), alone, explain=True).explanation
+    assert why is not None
+    assert (why.margin, why.runner_up, why.nearest) == (None, None, ())
+
+
+def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
+    made = manifest(**FITTED, head="head.safetensors")
+    scores, _ = by_hand(1.0)
+    assert judged(made, classes()).predictions[0].score == pytest.approx(scores[0])
+    with pytest.raises(InputError, match="its head's classes alone"):
+        judged(made, classes(), unknown="score")
+    head = dataclasses.replace(example_head(NAMES), encoder_digest=ENCODER_DIGEST)
+    chosen = classes(head=head)
+    row = np.eye(1, DIM, dtype=np.float32)
+    logits = head.combined(np.float32([COSINES]) * 20, row)[0] / 2
+    assert judged(made, chosen, unknown="score", threshold=0).predictions[0].score == pytest.approx(
+        (np.exp(logits) / np.exp(logits).sum()).max(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "chosen", "asked", "message"),
+    [
+        (manifest(), classes(), {"unknown": "score"}, "was not calibrated"),
+        (manifest(), classes(background=np.zeros(4, np.bool_)), {"unknown": "energy"}, "was not calibrated"),
+        (manifest(), classes(), {"coverage": 0.9}, "was not calibrated"),
+        (manifest(**FITTED), classes(), {"coverage": 0.99}, "0.99: this bundle has 0.8, 0.9"),
+        (manifest(**FITTED), classes(calibrated=None), {"coverage": 0.9}, "exactly the 4 classes"),
+        (manifest(**FITTED), classes(calibrated=np.array([1, 1, 0, 1], bool)), {"coverage": 0.9}, "exactly the 4"),
+        (manifest(**FITTED | {"calibrated": (*NAMES, "emu")}), classes(), {"coverage": 0.9}, "exactly the 5"),
+        (
+            manifest(**FITTED),
+            classes(background=np.array([0, 1, 0, 0], bool)),
+            {"coverage": 0.9},
+            "class is background",
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Judge(made, chosen, 5, Judging(**asked))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"threshold": 0.5},
+        {"unknown": "score", "threshold": math.nan},
+        {"unknown": "score", "threshold": 1.01},
+        {"unknown": "score", "threshold": -0.01},
+        {"unknown": "maybe"},
+        {"coverage": 1.0},
+        {"coverage": math.nan},
+    ],
+)
+def test_what_cannot_be_meant_is_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        Judging(**asked)
+
+
+def test_rows_of_a_broken_graph_are_refused() -> None:
+    row = np.full((1, DIM), np.nan, dtype=np.float32)
+    with pytest.raises(BundleError, match="image encoder: gives numbers that are not finite"):
+        next(Judge(manifest(), classes(), 1)(row))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_rows_of_a_damaged_bank_are_refused(value: float) -> None:
+    """Of a large bank that is mapped, nobody has looked at the rows before."""
+    rows = np.array(classes().embeddings)
+    rows[1, 0] = value
+    with pytest.raises(BankError, match="the bank is damaged: sar-bank verify"):
+        judged(manifest(), classes(blocks=(rows,)))

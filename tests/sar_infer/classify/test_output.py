@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from sar_infer.classify.output import FORMATS
+from sar_infer.results import Explanation, ImageResult, Prediction
+
+GOOD = ImageResult(
+    "a b,\n.jpg",
+    (
+        Prediction("cat", 0.75, 15.0, 0.75, "bank", calibrated=True),
+        Prediction('the "日本" owl', 0.25, 14.0, 0.7, "extended"),
+    ),
+)
+BAD = ImageResult("x.jpg", error="not an image")
+JUDGED = dataclasses.replace(
+    GOOD,
+    image="b.jpg",
+    unknown=True,
+    reason="score 0.750 is below 0.800",
+    label_set=("cat", "owl"),
+    explanation=Explanation(0.5, "owl", -15.25, (("lynx", 0.875), ("dog", 0.5))),
+)
+
+
+def test_jsonl_is_the_contract() -> None:
+    first, second = "".join(FORMATS["jsonl"]([GOOD, BAD])).splitlines()
+    assert json.loads(first) == {
+        "image": "a b,\n.jpg",
+        "predictions": [
+            {"label": "cat", "score": 0.75, "logit": 15.0, "similarity": 0.75, "source": "bank", "calibrated": True},
+            {
+                "label": 'the "日本" owl',
+                "score": 0.25,
+                "logit": 14.0,
+                "similarity": 0.7,
+                "source": "extended",
+                "calibrated": False,
+            },
+        ],
+        "error": None,
+        "branch": "text",
+    }
+    assert json.loads(second) == {"image": "x.jpg", "predictions": [], "error": "not an image", "branch": "text"}
+
+
+def test_what_was_asked_for_has_keys_of_its_own_and_only_then() -> None:
+    plain, found = (json.loads(line) for line in "".join(FORMATS["jsonl"]([GOOD, JUDGED])).splitlines())
+    assert {key: found[key] for key in found.keys() - plain.keys()} == {
+        "unknown": True,
+        "reason": "score 0.750 is below 0.800",
+        "label_set": ["cat", "owl"],
+        "explanation": {
+            "margin": 0.5,
+            "runner_up": "owl",
+            "energy": -15.25,
+            "nearest": [["lynx", 0.875], ["dog", 0.5]],
+            "background": None,
+        },
+    }
+    known = dataclasses.replace(GOOD, unknown=False, label_set=())
+    found = json.loads("".join(FORMATS["jsonl"]([known])))
+    assert (found["unknown"], found["reason"], found["label_set"], "explanation" in found) == (False, None, [], False)
+
+
+def test_what_cannot_be_told_is_null_with_its_reason() -> None:
+    result = dataclasses.replace(GOOD, reason="cannot be told: no threshold for this class")
+    found = json.loads("".join(FORMATS["jsonl"]([result])))
+    assert (found["unknown"], found["reason"]) == (None, result.reason)
+    assert "  unknown or not cannot be told: no threshold for this class\n" in "".join(FORMATS["text"]([result]))
+
+
+def test_csv_has_it_in_its_last_columns() -> None:
+    rows = list(csv.reader(io.StringIO("".join(FORMATS["csv"]([GOOD, JUDGED, BAD])))))
+    assert rows[0][8:] == ["calibrated", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest"]
+    assert rows[1][8:] == ["true", *[""] * 7]
+    assert rows[2][8:] == ["false", *[""] * 7]
+    told = ["true", "score 0.750 is below 0.800", "cat | owl", "0.5", "owl", "-15.25", "lynx | dog"]
+    assert [row[8:] for row in rows[3:]] == [["true", *told], ["false", *told], [""] * 8]
+
+
+def test_text_says_it_around_the_classes() -> None:
+    lines = "".join(FORMATS["text"]([JUDGED])).splitlines()
+    assert lines[1] == "  unknown: score 0.750 is below 0.800; best guesses:"
+    assert lines[4:] == [
+        "  one of: cat, owl",
+        "  ahead of owl by 50.0%",
+        "  energy -15.250",
+        "  nearest to the best: lynx (0.88), dog (0.50)",
+        '  not calibrated: the "日本" owl',
+    ]
+    single = dataclasses.replace(JUDGED, predictions=GOOD.predictions[:1], label_set=(), explanation=None)
+    assert "".join(FORMATS["text"]([single])).splitlines()[1::2] == [
+        "  unknown: score 0.750 is below 0.800; best guess:",
+        "  one of: no class is likely enough",
+    ]
+
+
+def test_branch_is_told_to_programs_and_changes_nothing_else() -> None:
+    headed = dataclasses.replace(GOOD, branch="head+text")
+    assert json.loads("".join(FORMATS["jsonl"]([headed])))["branch"] == "head+text"
+    assert json.loads("".join(FORMATS["json"]([headed])))[0]["branch"] == "head+text"
+    for form in ("text", "csv"):
+        assert list(FORMATS[form]([headed])) == list(FORMATS[form]([GOOD]))
+
+
+@pytest.mark.parametrize("results", [[], [GOOD], [GOOD, BAD]])
+def test_json_is_an_array_of_the_same_objects(results: list[ImageResult]) -> None:
+    lines = "".join(FORMATS["jsonl"](results)).splitlines()
+    assert json.loads("".join(FORMATS["json"](results))) == [json.loads(line) for line in lines]
+
+
+def test_csv() -> None:
+    rows = list(csv.DictReader(io.StringIO("".join(FORMATS["csv"]([GOOD, BAD])))))
+    assert [(row["image"], row["rank"], row["label"], row["source"], row["error"]) for row in rows] == [
+        ("a b,\n.jpg", "1", "cat", "bank", ""),
+        ("a b,\n.jpg", "2", 'the "日本" owl', "extended", ""),
+        ("x.jpg", "", "", "", "not an image"),
+    ]
+    assert [float(rows[1][key]) for key in ("score", "logit", "similarity")] == [0.25, 14.0, 0.7]
+
+
+def test_text() -> None:
+    assert "".join(FORMATS["text"]([GOOD, BAD])).splitlines() == [
+        r"a b,\n.jpg",
+        "   75.0% ██████████████████······   cat",
+        '   25.0% ██████·················· + the "日本" owl',
+        "",
+        "x.jpg",
+        "  error: not an image",
+    ]
+
+
+def test_text_cannot_steer_the_terminal() -> None:
+    odd = Prediction("cat\x1b[2J", 0.75, 15.0, 0.75, "extended")
+    result = dataclasses.replace(JUDGED, image="\x1b]0;a\x07.jpg", predictions=(odd,), label_set=("a\u202eb",))
+    lines = "".join(FORMATS["text"]([result, result])).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert lines[0] == r"\x1b]0;a\x07.jpg"
+    assert lines[2].endswith(r"+ cat\x1b[2J")
+
+
+@pytest.mark.parametrize("form", ["text", "jsonl", "csv"])
+def test_output_comes_as_results_come(form: str) -> None:
+    """The first result is out before the second is asked for."""
+
+    def results() -> Iterator[ImageResult]:
+        yield GOOD
+        raise AssertionError
+
+    printed = ""
+    with pytest.raises(AssertionError):
+        for piece in FORMATS[form](results()):
+            printed += piece
+    assert "cat" in printed

@@ -1,0 +1,103 @@
+"""Against brute force in float64, whatever the blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sar_infer.classify import ranking
+from sar_infer.classify.class_set import ClassSet, Sources
+from sar_infer.classify.ranking import Scale, nearest, rank
+from sar_infer.encoders import scoring
+from sar_infer.encoders.scoring import unit_rows
+
+
+def class_set(rows: np.ndarray, cuts: list[int], background: np.ndarray | None = None) -> ClassSet:
+    names = [str(number) for number in range(len(rows))]
+    return ClassSet(names, Sources(len(rows)), tuple(np.split(rows, sorted(cuts))), background=background)
+
+
+def coarse(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Small whole numbers: products are exact in float32, and many are equal."""
+    return rng.integers(-2, 3, shape).astype(np.float32)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 40),
+    pictures=st.integers(0, 4),
+    k=st.integers(1, 50),
+    cells=st.integers(1, 60),
+    cuts=st.lists(st.integers(1, 39), max_size=3),
+    temperature=st.sampled_from([1.0, 0.25, 3.0]),
+    hidden=st.booleans(),
+)
+def test_blocks_of_any_size_give_what_brute_force_gives(
+    seed: int, count: int, pictures: int, k: int, cells: int, cuts: list[int], temperature: float, hidden: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    bank, rows = coarse(rng, (count, 5)), coarse(rng, (pictures, 5))
+    background = rng.random(count) < 0.3 if hidden else None
+    classes = class_set(bank, [cut for cut in cuts if cut < count], background)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ranking, "_CELLS", cells)
+        found = rank(rows, classes, Scale(2.0, 0.5, temperature), k)
+    similarities = rows.astype(np.float64) @ bank.T.astype(np.float64)
+    logits = 2 * similarities + 0.5
+    powers = np.exp(logits / temperature)
+    listed = np.flatnonzero(~background) if hidden else np.arange(count)
+    for row in range(pictures):
+        best = sorted(listed.tolist(), key=lambda column: (-logits[row, column], column))[:k]
+        assert found.columns[row].tolist() == best
+        np.testing.assert_array_equal(found.similarities[row], similarities[row, best])
+        np.testing.assert_array_equal(found.logits[row], logits[row, best])
+        np.testing.assert_allclose(found.scores[row], powers[row, best] / powers[row].sum(), rtol=1e-5, atol=1e-12)
+        assert found.evidence[row] == pytest.approx(temperature * np.log(powers[row].sum()), rel=1e-6, abs=1e-6)
+        rivals = np.flatnonzero(background).tolist() if hidden else []
+        wanted = sorted(rivals, key=lambda column: (-logits[row, column], column))[:1]
+        assert found.rivals[row].tolist() == wanted
+        np.testing.assert_allclose(
+            found.rival_scores[row], powers[row, wanted] / powers[row].sum(), rtol=1e-5, atol=1e-12
+        )
+
+
+def test_one_block_gives_the_bits_of_softmax_and_a_sort() -> None:
+    rng = np.random.default_rng(0)
+    bank, rows = (unit_rows(rng.normal(size=(n, 64)).astype(np.float32)) for n in (700, 16))
+    found = rank(rows, class_set(bank, []), Scale(100.0), 7)
+    logits = rows @ bank.T * np.float32(100)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :7]
+    np.testing.assert_array_equal(found.columns, order)
+    np.testing.assert_array_equal(found.scores, np.take_along_axis(scoring.softmax(logits), order, 1))
+
+
+def test_memory_does_not_grow_with_the_number_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    top_k = scoring.top_k
+    monkeypatch.setattr(scoring, "top_k", lambda values, k: (seen.append(values.shape), top_k(values, k))[1])
+    monkeypatch.setattr(ranking, "_CELLS", 4096)
+    rng = np.random.default_rng(0)
+    bank = rng.normal(size=(50_000, 4)).astype(np.float32)
+    found = rank(bank[49_990:49_998], class_set(bank, [17, 49_000]), Scale(), 3)
+    assert max(rows * columns for rows, columns in seen) <= 4096
+    exact = bank[49_990:49_998].astype(np.float64) @ bank.T.astype(np.float64)
+    assert [set(row) for row in found.columns.tolist()] == [set(row) for row in np.argsort(-exact)[:, :3].tolist()]
+
+
+def test_huge_logits_do_not_overflow_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "_CELLS", 1)
+    found = rank(np.ones((1, 1), np.float32), class_set(np.array([[-1], [1], [0]], np.float32), []), Scale(1e30), 3)
+    assert (found.columns.tolist(), found.scores.tolist()) == ([[1, 2, 0]], [[1, 0, 0]])
+
+
+def test_nearest_leaves_the_class_itself_and_background_out() -> None:
+    angles = np.radians([0, 10, 0, 40, 5])
+    bank = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    classes = class_set(bank, [2], np.array([False, False, False, False, True]))
+    (first, third) = nearest(classes, [0, 3], 2)
+    assert [column for column, _ in first] == [2, 1]  # equal to it, then 10 degrees away
+    assert [column for column, _ in third] == [1, 0]
+    np.testing.assert_allclose([c for _, c in first], np.cos(np.radians([0, 10])), rtol=1e-6)
+    assert nearest(class_set(bank[:1], []), [0], 3) == [[]]

@@ -1,0 +1,165 @@
+"""The command, as its users have it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+from click.testing import CliRunner
+from support.bundles import DIM, reseal
+from support.pictures import jpeg
+from support.precisions import add_precision, variant
+from support.servers import serving
+
+from sar_infer.artefact.manifest import Precision, Probe
+from sar_infer.cli.serve import main
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SAR_")}
+    command = [sys.executable, "-m", "sar_infer.cli.serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean | environment)
+
+
+def test_help_shows_every_option_with_its_environment_twin() -> None:
+    text = CliRunner().invoke(main, ["--help"]).output
+    for option in main.params:
+        if option.name not in ("check", "version", "help"):
+            assert f"SAR_{(option.name or '').upper()}" in text, option.name
+
+
+def test_help_keeps_the_lines_of_its_examples() -> None:
+    lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
+    assert "  sar-serve --bundle exports/mine" in lines
+    assert not any("\\b" in line or "\b" in line for line in lines)
+
+
+@pytest.mark.parametrize("option", ["--max-megapixels", "--deadline", "--body-timeout", "--notice"])
+def test_a_number_that_is_none_is_refused(option: str) -> None:
+    result = CliRunner().invoke(main, ["--check", option, "nan"])
+    assert result.exit_code == 2
+    assert "expected a finite number, got nan" in result.stderr
+
+
+def test_check_verifies_a_bundle_and_exits(bundle_path: Path, bundle_copy: Path) -> None:
+    good = run("--check", "--bundle", str(bundle_path))
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "4 in the bank" in good.stdout
+    (bundle_copy / "bank.safetensors").write_bytes(b"damaged")
+    bad = run("--check", SAR_BUNDLE=str(bundle_copy))
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr.startswith("Error: ")
+    assert bad.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        (["--bundle", "/nowhere"], {}, "no such folder"),
+        (["--formats", "JPEG,EXE"], {}, "--formats: expected some of JPEG, PNG"),
+        (["--formats", ""], {}, "--formats: expected some of"),
+        (["--host", "999.1.1.1"], {}, "cannot listen on 999.1.1.1"),
+        (["--api-key-file", "/nowhere"], {}, "--api-key-file: /nowhere cannot be read"),
+        ([], {"SAR_API_KEY": " "}, "the key is empty"),
+        ([], {"SAR_API_KEY": "schlüssel"}, "the key has characters that no header carries"),
+        (["--state", "/dev/null/x"], {}, "/dev/null/x"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_exit_2(
+    arguments: list[str], environment: dict[str, str], says: str
+) -> None:
+    result = run("--port", "0", *arguments, **environment)
+    assert result.returncode == 2, result.stderr
+    assert says in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_bundle_that_computes_otherwise_than_at_export_is_not_served(bundle_copy: Path, precision: str) -> None:
+    add_precision(bundle_copy, name=False)
+    graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=1.0))
+    reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, (1.0,) + (0.0,) * (DIM - 1)))
+    result = run("--port", "0", "--bundle", str(bundle_copy), "--precision", precision)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert "another vector than at export" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_one_line(bundle_path: Path) -> None:
+    with serving("--bundle", str(bundle_path)) as server:
+        result = run("--bundle", str(bundle_path), "--port", str(server.port))
+    assert result.returncode == 2
+    assert f"cannot listen on 127.0.0.1, port {server.port}: " in result.stderr
+
+
+def test_two_servers_do_not_share_a_state_folder(bundle_path: Path, tmp_path: Path) -> None:
+    with serving("--bundle", str(bundle_path), "--state", str(tmp_path)):
+        result = run("--bundle", str(bundle_path), "--state", str(tmp_path), "--port", "0")
+    assert result.returncode == 2
+    assert str(tmp_path) in result.stderr
+
+
+def test_it_says_which_graphs_run(bundle_copy: Path) -> None:
+    add_precision(bundle_copy)
+    with serving("--bundle", str(bundle_copy), "--precision", "int8") as server:
+        assert httpx2.get(f"{server.url}/v1/model").json()["precision"] == "int8"
+        assert any(", int8, CPU" in line for line in server.logged("Serving"))
+
+
+def test_limits_come_from_options(bundle_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from a file\n")
+    options = (
+        "--max-body",
+        "1",
+        "--max-images",
+        "2",
+        "--max-classes",
+        "3",
+        "--formats",
+        "png",
+        "--max-megapixels",
+        "0.5",
+    )
+    with serving(
+        "--bundle", str(bundle_path), "--api-key-file", str(tmp_path / "key"), *options, "--no-pages"
+    ) as server:
+        headers = {"Authorization": "Bearer from a file"}
+        limits = httpx2.get(f"{server.url}/v1/model", headers=headers).json()["limits"]
+        found = {k: limits[k] for k in ("body_bytes", "images", "classes", "formats", "pixels")}
+        assert found == {"body_bytes": 2**20, "images": 2, "classes": 3, "formats": ["PNG"], "pixels": 500_000}
+        assert httpx2.get(f"{server.url}/ui", headers=headers).status_code == 404
+        answer = httpx2.post(
+            f"{server.url}/v1/classify", content=jpeg(), headers={"Content-Type": "image/jpeg", **headers}
+        )
+        assert answer.json()["code"] == "unsupported-format"
+
+
+def test_logs_are_json_on_request(bundle_path: Path) -> None:
+    with serving("--bundle", str(bundle_path), "--log-format", "json") as server:
+        httpx2.get(f"{server.url}/healthz", headers={"X-Request-ID": "mine"})
+        lines = [json.loads(line) for line in server.logged('"mine"') if line.startswith("{")]
+    (line,) = [line for line in lines if line["logger"] == "sar_infer.access"]
+    assert (line["method"], line["path"], line["status"], line["request_id"]) == ("GET", "/healthz", 200, "mine")
+
+
+def test_nothing_but_the_loopback_is_listened_on_by_default() -> None:
+    (host,) = [option.default for option in main.params if option.name == "host"]
+    assert host == "127.0.0.1"
+
+
+def test_sigterm_while_it_starts_ends_it_quietly(bundle_path: Path) -> None:
+    """As process 1 of a container it would otherwise ignore the signal."""
+    code = (
+        "import os, signal, sar_infer.server.service as s, sar_infer.cli.serve as c\n"
+        "s.Service.open = lambda settings: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "c.main()"
+    )
+    command = [sys.executable, "-c", code, "--bundle", str(bundle_path), "--port", "0"]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0

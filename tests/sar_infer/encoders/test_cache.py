@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sar_infer.encoders.cache import EmbeddingCache
+
+
+def row(value: float) -> np.ndarray:
+    return np.full(4, value, np.float32)
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    cache = EmbeddingCache(capacity=2)
+    cache.put(("e", "a"), row(1))
+    cache.put(("e", "b"), row(2))
+    assert cache.get(("e", "a")) is not None
+    cache.put(("e", "c"), row(3))
+    assert cache.get(("e", "b")) is None
+    assert cache.get(("e", "a")) is not None
+    assert cache.get(("e", "c")) is not None
+
+
+def test_encoders_do_not_share_rows() -> None:
+    cache = EmbeddingCache()
+    cache.put(("one", "a"), row(1))
+    assert cache.get(("two", "a")) is None
+
+
+def test_rows_in_the_cache_cannot_be_changed() -> None:
+    cache = EmbeddingCache()
+    mine = row(1)
+    cache.put(("e", "a"), mine)
+    mine[:] = 5
+    assert cache.get(("e", "a")).tolist() == [1, 1, 1, 1]
+    assert not cache.get(("e", "a")).flags.writeable
+
+
+def test_many_threads() -> None:
+    cache = EmbeddingCache(capacity=10)
+
+    def work(seed: int) -> None:
+        for key in np.random.default_rng(seed).integers(0, 20, 500):
+            found = cache.get(("e", str(key)))
+            assert found is None or found[0] == key
+            cache.put(("e", str(key)), row(key))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert sum(cache.get(("e", str(key))) is not None for key in range(20)) == 10

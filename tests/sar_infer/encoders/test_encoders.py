@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import DIM, SIZE, image_weight
+
+from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.encoders import encoders
+from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
+from sar_infer.errors import BundleError
+
+END = 49_407
+
+
+@pytest.fixture
+def images(bundle_path: Path) -> ImageEncoder:
+    return ImageEncoder(bundle_path / IMAGE_ENCODER, DIM, "cpu")
+
+
+@pytest.fixture
+def names(bundle_path: Path) -> NameEncoder:
+    return NameEncoder(bundle_path / NAME_ENCODER, DIM, END, "cpu")
+
+
+def test_rows_that_are_no_rows_are_refused(bundle_path: Path) -> None:
+    wider = ImageEncoder(bundle_path / IMAGE_ENCODER, DIM + 1, "cpu")
+    with pytest.raises(BundleError, match=r"image_encoder.onnx: expected rows \(1, \d+\), the graph gave"):
+        wider.encode(np.ones((1, 3, SIZE, SIZE), dtype=np.float32))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 33])
+def test_images_of_any_number(images: ImageEncoder, count: int) -> None:
+    pixels = np.random.default_rng(0).normal(size=(count, 3, SIZE, SIZE)).astype(np.float32)
+    expected = pixels.mean(axis=(2, 3)) @ image_weight()
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(images.encode(pixels), expected, atol=1e-5)
+
+
+def test_nothing_gives_nothing(images: ImageEncoder, names: NameEncoder) -> None:
+    assert images.encode(np.empty((0, 3, SIZE, SIZE), np.float32)).shape == (0, DIM)
+    assert names.encode([]).shape == (0, DIM)
+
+
+def test_names_of_mixed_lengths_keep_their_order(names: NameEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_NAMES_AT_ONCE", 3)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(1, 40_000, size=length).tolist() for length in rng.integers(1, 5, size=40)]
+    together = names.encode(rows)
+    alone = np.concatenate([names.encode([row]) for row in rows])
+    np.testing.assert_array_equal(together, alone)
+    assert len(np.unique(together, axis=0)) == 40
+
+
+def test_names_run_in_groups_without_padding(names: NameEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    run = NameEncoder._run
+
+    def spy(self: NameEncoder, name: str, batch: np.ndarray, seconds: float | None = None) -> np.ndarray:
+        shapes.append(batch.shape)
+        assert (batch[:, -1] == END).all()
+        assert batch.dtype == np.int64
+        return run(self, name, batch, seconds)
+
+    monkeypatch.setattr(NameEncoder, "_run", spy)
+    names.encode([[1], [2, 3], [4], [5]])
+    assert sorted(shapes) == [(1, 3), (3, 2)]
+
+
+def test_the_session_opens_once_and_only_when_needed(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    real = encoders.open_session
+
+    def slow(path: Path, *settings) -> object:
+        opened.append(path)
+        time.sleep(0.05)
+        return real(path, *settings)
+
+    monkeypatch.setattr(encoders, "open_session", slow)
+    encoder = ImageEncoder(bundle_path / IMAGE_ENCODER, DIM, "cpu")
+    assert opened == []
+    pixels = np.ones((1, 3, SIZE, SIZE), np.float32)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: encoder.encode(pixels), range(32)))
+    assert len(opened) == 1
+    assert all(np.array_equal(result, results[0]) for result in results)
+    assert encoder.open() == "CPUExecutionProvider"

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import BANK_NAMES, example_manifest, reseal
+from support.precisions import add_precision, variant
+
+from sar_infer import Classifier
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.describe import describe
+from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, FileEntry, Manifest, Precision, Probe
+from sar_infer.encoders import precision
+from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.encoders.precision import Choice, choose
+from sar_infer.encoders.self_test import probe_picture
+from sar_infer.encoders.sessions import expects_cuda
+from sar_infer.errors import BundleError, InputError
+
+IMAGE, NAME = variant("image.int8"), variant("name.int8")
+HALF = variant("image.fp16", speedup=0.6)
+PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+
+def manifest(**precisions: Precision) -> Manifest:
+    files = {"name.int8": FileEntry("d" * 64, 1)}
+    return dataclasses.replace(example_manifest(), files=files, precisions=precisions)
+
+
+@pytest.fixture
+def cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An x86 machine without a GPU; what its CPU says of itself is the test's to write."""
+    monkeypatch.setattr(precision, "expects_cuda", lambda device: device == "cuda")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(precision, "_CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags : avx2 avx512_vnni\n")
+    return tmp_path / "cpuinfo"
+
+
+def test_float32_is_what_runs_unless_asked() -> None:
+    digest = example_manifest().encoder_digest
+    assert choose(manifest(int8=Precision(IMAGE, NAME)), "fp32", "cpu") == Choice(
+        "fp32", IMAGE_ENCODER, NAME_ENCODER, digest
+    )
+
+
+def test_the_graphs_of_a_precision() -> None:
+    chosen = choose(manifest(int8=Precision(IMAGE, NAME)), "int8", "cpu")
+    assert (chosen.image, chosen.name, chosen.variant) == ("image.int8", "name.int8", IMAGE)
+    assert chosen.names_by == f"{example_manifest().encoder_digest} {'d' * 64}"
+
+
+def test_an_encoder_without_one_runs_in_float32() -> None:
+    images = choose(manifest(int8=Precision(image=IMAGE)), "int8", "cpu")
+    assert (images.image, images.name, images.names_by) == (
+        "image.int8",
+        NAME_ENCODER,
+        example_manifest().encoder_digest,
+    )
+    names = choose(manifest(int8=Precision(name=NAME)), "int8", "cpu")
+    assert (names.image, names.name, names.variant) == (IMAGE_ENCODER, "name.int8", None)
+
+
+def test_what_the_bundle_lacks_is_said_with_the_command_that_adds_it() -> None:
+    with pytest.raises(InputError) as caught:
+        choose(manifest(int8=Precision(IMAGE)), "fp16", "cpu")
+    assert str(caught.value) == (
+        "precision fp16: this bundle has fp32, int8; "
+        "sar-export BUNDLE --out NEW --precision fp16 --photos FOLDER adds it"
+    )
+    with pytest.raises(InputError, match="precision: expected fp32, fp16, int8, auto, got 'fp8'"):
+        choose(manifest(), "fp8", "cpu")  # type: ignore[arg-type]
+
+
+def test_auto_on_a_cpu(cpu: Path) -> None:
+    both = manifest(int8=Precision(IMAGE), fp16=Precision(HALF))
+    assert choose(both, "auto", "auto").precision == "int8"
+    slow = manifest(int8=Precision(variant("image.int8", speedup=0.9)), fp16=Precision(HALF))
+    assert choose(slow, "auto", "auto").precision == "fp32"
+    assert choose(manifest(int8=Precision(name=NAME)), "auto", "cpu").precision == "fp32"
+    assert choose(manifest(fp16=Precision(HALF)), "auto", "cpu").precision == "fp32"
+    assert choose(manifest(), "auto", "cpu").precision == "fp32"
+
+
+def test_auto_leaves_int8_where_the_cpu_saturates(cpu: Path) -> None:
+    both = manifest(int8=Precision(IMAGE))
+    cpu.write_text("flags : sse4_2 avx2\n")
+    assert choose(both, "auto", "cpu").precision == "fp32"
+    cpu.unlink()
+    assert choose(both, "auto", "cpu").precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("machine", "system", "flags", "expected"),
+    [
+        ("aarch64", "linux", "Features : fp asimd asimddp", "int8"),
+        ("aarch64", "linux", "Features : fp asimd", "fp32"),
+        ("arm64", "darwin", "", "int8"),
+        ("arm64", "win32", "", "fp32"),
+        ("riscv64", "linux", "vnni asimddp", "fp32"),
+    ],
+)
+def test_auto_takes_int8_on_cpus_that_are_known_to_be_fit(
+    cpu: Path, monkeypatch: pytest.MonkeyPatch, machine: str, system: str, flags: str, expected: str
+) -> None:
+    cpu.write_text(flags)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("sys.platform", system)
+    assert choose(manifest(int8=Precision(IMAGE)), "auto", "cpu").precision == expected
+
+
+def test_auto_on_a_gpu(cpu: Path) -> None:
+    assert choose(manifest(int8=Precision(IMAGE), fp16=Precision(HALF)), "auto", "cuda").precision == "fp16"
+    assert choose(manifest(int8=Precision(IMAGE)), "auto", "cuda").precision == "fp32"
+
+
+def test_auto_chooses_anew_where_the_gpu_cannot_be_had(
+    bundle_copy: Path, cpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_precision(bundle_copy, "fp16", name=False)
+    bundle = open_bundle(bundle_copy)
+    if expects_cuda("auto"):
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr("sar_infer.encoders.precision.expects_cuda", lambda device: device == "auto")
+    monkeypatch.setattr("sar_infer.classifier.expects_cuda", lambda device: device == "auto")
+    found = Classifier(bundle, precision="auto")
+    assert (found.choice.precision, found.start()) == ("fp32", "CPUExecutionProvider")
+    assert Classifier(bundle, precision="fp16").choice.precision == "fp16"
+
+
+def test_a_smaller_graph_that_computes_otherwise_than_at_export_is_refused(bundle_copy: Path) -> None:
+    add_precision(bundle_copy)
+    bundle = open_bundle(bundle_copy)
+    picture = probe_picture(bundle.manifest.preprocess.size, 5)
+    row, small = (Classifier(bundle, device="cpu", precision=p).embed_images([picture])[0] for p in ("fp32", "int8"))
+    cosine = float(row @ small)
+    for expected, good in ((cosine, True), (cosine + 0.02, False), (None, True)):
+        graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=expected))
+        reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, tuple(row.tolist())))
+        bundle = open_bundle(bundle_copy)
+        calls = (Classifier.start, lambda c: c.classify(PICTURE), lambda c: c.embed_images([PICTURE]))
+        for call in calls:
+            if good:
+                call(Classifier(bundle, device="cpu", precision="int8"))
+                continue
+            with pytest.raises(BundleError, match=r"int8\.onnx: .*another vector than at export .*--precision fp32"):
+                call(Classifier(bundle, device="cpu", precision="int8"))
+        Classifier(bundle, device="cpu").start()
+
+
+def test_a_classifier_runs_the_graphs_that_it_chose(bundle_copy: Path) -> None:
+    add_precision(bundle_copy)
+    cache = EmbeddingCache()
+    full, small = (
+        Classifier(open_bundle(bundle_copy), device="cpu", cache=cache, precision=asked) for asked in ("fp32", "int8")
+    )
+    for rows in (lambda c: c.embed_images(PICTURE), lambda c: c.embed_names(BANK_NAMES)):
+        expected, found = rows(full), rows(small)
+        cosines = (expected * found).sum(1)
+        assert 0.8 < cosines.min() < 0.999
+        np.testing.assert_array_equal(rows(full), expected)  # a cache that both share keeps them apart
+        np.testing.assert_array_equal(rows(small), found)
+    assert (full.choice.precision, small.choice.precision) == ("fp32", "int8")
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"), [("absent.onnx", "does not list 'absent.onnx', its graph in int8"), (NAME_ENCODER, "inputs")]
+)
+def test_a_variant_must_be_a_listed_graph_of_its_encoder(bundle_copy: Path, file: str, reason: str) -> None:
+    reseal(bundle_copy, precisions={"int8": Precision(variant(file))})
+    with pytest.raises(BundleError, match=reason):
+        open_bundle(bundle_copy)
+
+
+def test_a_bundle_tells_its_precisions(bundle_copy: Path) -> None:
+    told = describe(open_bundle(add_precision(bundle_copy))).splitlines()
+    figures = "dynamic; 100 {}: cosine 0.9950, at least 0.9800, same class 99.0%; 2.00 times as fast"
+    assert f"int8 images   {figures.format('photos')}" in told
+    assert f"int8 names    {figures.format('names')}" in told

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.bundles import DIM, ENCODER_DIGEST, PREPROCESS, SIZE, reseal
+from support.precisions import variant
+
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, Probe
+from sar_infer.encoders.precision import Choice
+from sar_infer.encoders.self_test import MIN_COSINE, SelfTest, least_cosine, probe_cosine, probe_picture
+from sar_infer.errors import BundleError
+from sar_infer.images.preprocess import to_input
+
+FULL = Choice("fp32", IMAGE_ENCODER, NAME_ENCODER, ENCODER_DIGEST)
+
+
+def test_the_picture_of_a_seed_never_changes() -> None:
+    """Bundles in the field hold vectors for these pictures; the digest was taken when the first was shipped."""
+    picture = probe_picture(256, 2024)
+    assert (picture.shape, picture.dtype) == ((256, 256, 3), np.uint8)
+    assert hashlib.sha256(picture.tobytes()).hexdigest() == PICTURE
+    assert not np.array_equal(picture, probe_picture(256, 2025))
+
+
+def test_the_cosine_of_a_probe() -> None:
+    probe = Probe(1, (0.6, 0.8))
+    assert probe_cosine(probe, np.array([0.6, 0.8], dtype=np.float32)) == pytest.approx(1)
+    assert probe_cosine(probe, np.array([0.8, -0.6], dtype=np.float32)) == pytest.approx(0)
+    assert np.isnan(probe_cosine(probe, np.array([np.nan, 1], dtype=np.float32)))
+
+
+def test_what_a_healthy_encoder_reaches() -> None:
+    assert least_cosine() == least_cosine(variant("x")) == MIN_COSINE
+    assert least_cosine(variant("x", probe_cosine=0.97)) == pytest.approx(0.96)
+    assert least_cosine(variant("x", probe_cosine=1.0)) == pytest.approx(0.99)
+
+
+def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
+    probe = Probe(5, (1.0,) + (0.0,) * (DIM - 1))
+    reseal(bundle_copy, probe=probe)
+    rows = [np.roll(np.float32(probe.embedding), 1), np.float32(probe.embedding)]
+    seen = []
+
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        seen.append(pixels)
+        return rows[len(seen) - 1][np.newaxis]
+
+    test = SelfTest(open_bundle(bundle_copy), FULL, encode)
+    assert test.least == MIN_COSINE
+    with pytest.raises(
+        BundleError, match=r"image_encoder\.onnx: the probe .*cosine 0\.0000, expected at least 0\.9990"
+    ):
+        test.run()
+    test.run()
+    test.run()
+    assert [pixels.shape for pixels in seen] == [(1, 3, SIZE, SIZE)] * 2
+    np.testing.assert_array_equal(seen[0][0], to_input(Image.fromarray(probe_picture(SIZE, 5)), PREPROCESS))
+
+
+def test_without_a_probe_the_length_is_looked_at(bundle_path: Path) -> None:
+    row = np.full(DIM, DIM**-0.5, dtype=np.float32)
+    test = SelfTest(open_bundle(bundle_path), FULL, lambda pixels: row[np.newaxis])
+    test.run()
+    assert test.cosine(row) == pytest.approx(1)
+    assert [test.cosine(row * np.float32(length)) for length in (0.5, 1.5)] == pytest.approx([0.5, 0.5])
+    assert np.isnan(test.cosine(row * np.float32("nan")))
+
+
+@pytest.mark.parametrize(("known", "probe", "due"), [(0.97, True, True), (None, True, False), (0.97, False, False)])
+def test_a_test_is_due_where_a_smaller_graph_has_something_to_be_compared_with(
+    bundle_copy: Path, known: float | None, probe: bool, due: bool
+) -> None:
+    row = np.eye(1, DIM, dtype=np.float32)
+    if probe:
+        reseal(bundle_copy, probe=Probe(5, tuple(row[0].tolist())))
+    choice = dataclasses.replace(FULL, precision="int8", variant=variant("x", probe_cosine=known))
+    test = SelfTest(open_bundle(bundle_copy), choice, lambda pixels: row)
+    assert test.due == due
+    test.run()
+    assert not test.due
+
+
+def test_threads_share_one_run(bundle_path: Path) -> None:
+    seen = []
+
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        seen.append(len(pixels))
+        time.sleep(0.05)
+        return np.eye(1, DIM, dtype=np.float32)
+
+    test = SelfTest(open_bundle(bundle_path), FULL, encode)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(test.run) for _ in range(4)]:
+            done.result()
+    assert seen == [1]
+
+
+PICTURE = "dcfefcd327c24db9434ee23686253cd77b458b9a3d22d35cf596f909718478cc"

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sar_infer.errors import InputError
+from sar_infer.images.inputs import expand
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in (
+        "photos/b.JPG",
+        "photos/a.png",
+        "photos/deep/c.webp",
+        "photos/notes.txt",
+        "photos/.hidden.jpg",
+        "photos/.git/x.png",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def slashed(paths: list[str]) -> list[str]:
+    return [path.replace(os.sep, "/") for path in paths]
+
+
+def test_folders_are_searched_through_in_order(folder: Path) -> None:
+    (folder / "photos" / "a folder.jpg").mkdir()
+    assert slashed(expand(["photos"])) == ["photos/a.png", "photos/b.JPG", "photos/deep/c.webp"]
+    assert expand([str(folder / "photos")])[0] == str(folder / "photos" / "a.png")
+
+
+def test_a_file_is_taken_as_it_is_called(folder: Path) -> None:
+    assert expand(["./photos/notes.txt", "-", "photos/a.png"]) == ["./photos/notes.txt", "-", "photos/a.png"]
+
+
+def test_patterns(folder: Path) -> None:
+    assert slashed(expand(["photos/*.png"])) == ["photos/a.png"]
+    assert slashed(expand(["photos/**/*.webp"])) == ["photos/deep/c.webp"]
+    assert slashed(expand([str(folder / "phot*")])) == slashed(expand([str(folder / "photos")]))
+
+
+def test_a_name_that_looks_like_a_pattern_but_exists(folder: Path) -> None:
+    (folder / "a[1].jpg").write_bytes(b"")
+    assert expand(["a[1].jpg"]) == ["a[1].jpg"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("nothing.jpg", "nothing.jpg: no such file or folder"),
+        ("empty", "empty: a folder without images"),
+        ("*.jpg", r"\*\.jpg: matches nothing"),
+        ("photos/deep/../nothing", "no such file or folder"),
+    ],
+)
+def test_what_cannot_be_used(folder: Path, argument: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        expand(["photos/a.png", argument])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_refused(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        expand(["pipe"])

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+from support.pictures import encoded, huge_png
+
+from sar_infer.errors import ImageError
+from sar_infer.images.load import FORMATS, load_rgb, source_name
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_allowed_format_opens_by_content(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "misnamed.txt"
+    path.write_bytes(encoded(PICTURE, form))
+    assert load_rgb(path).size == (30, 20)
+    assert load_rgb(path).mode == "RGB"
+
+
+@pytest.mark.parametrize("form", ["PPM", "ICO", "TGA", "PDF", "EPS"])
+def test_other_formats_are_refused(tmp_path: Path, form: str) -> None:
+    (tmp_path / "p.jpg").write_bytes(encoded(PICTURE, form))
+    for source in (tmp_path / "p.jpg", encoded(PICTURE, form)):
+        with pytest.raises(ImageError, match="not an image"):
+            load_rgb(source)
+
+
+def test_every_form_of_input_gives_the_same_picture(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    PICTURE.save(path)
+    with Image.open(path) as lazily_opened:
+        for source in (path, str(path), path.read_bytes(), PICTURE, lazily_opened, PIXELS):
+            np.testing.assert_array_equal(np.asarray(load_rgb(source)), PIXELS)
+        assert lazily_opened.getpixel((0, 0)) == tuple(PIXELS[0, 0])
+
+
+def test_many_threads_read_one_open_file() -> None:
+    data = encoded(PICTURE.resize((1200, 800)), "JPEG")
+    wanted = np.asarray(load_rgb(data))
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            with Image.open(io.BytesIO(data)) as lazily_opened:
+                for found in pool.map(load_rgb, [lazily_opened] * 8):
+                    np.testing.assert_array_equal(np.asarray(found), wanted)
+
+
+def test_arrays_of_other_shapes() -> None:
+    assert load_rgb(PIXELS[:, :, 0]).getpixel((3, 4)) == (PIXELS[4, 3, 0],) * 3
+    assert load_rgb(PIXELS[:, :, :1]).getpixel((3, 4)) == (PIXELS[4, 3, 0],) * 3
+    assert load_rgb(np.dstack([PIXELS, np.zeros((20, 30), np.uint8)]), fill=7).getpixel((3, 4)) == (7, 7, 7)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [PIXELS.astype(np.float32), PIXELS[None], PIXELS[:, :, :2], np.zeros(5, np.uint8), 5, None, ["a"]],
+)
+def test_other_objects_are_refused(wrong) -> None:
+    with pytest.raises(ImageError, match=r"expected a path, bytes, PIL image or uint8 array \(H, W, 3\), got"):
+        load_rgb(wrong)
+
+
+def test_the_first_frame_counts(tmp_path: Path) -> None:
+    path = tmp_path / "p.gif"
+    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    red.save(path, save_all=True, append_images=[blue])
+    assert load_rgb(path).getpixel((0, 0)) == (255, 0, 0)
+    with Image.open(path) as mine:
+        load_rgb(mine)
+        mine.seek(1)  # an image that the caller opened stays open, and its frame is the caller's choice
+        assert load_rgb(mine).getpixel((0, 0)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_orientation_is_applied_once_whatever_the_format(form: str) -> None:
+    image = Image.new("RGB", (32, 16), (255, 0, 0))
+    image.paste((0, 0, 255), (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    image.rotate(90, expand=True).save(stream, form, exif=exif)
+    with Image.open(stream) as lazily_opened:
+        for source in (stream.getvalue(), lazily_opened):
+            upright = load_rgb(source)
+            assert upright.size == (32, 16)
+            assert upright.getpixel((4, 8))[2] > 240
+            assert upright.getpixel((28, 8))[0] > 240
+
+
+def test_mpo_opens_as_jpeg() -> None:
+    stream = io.BytesIO()
+    PICTURE.save(stream, "MPO", save_all=True, append_images=[PICTURE])
+    assert load_rgb(stream.getvalue()).size == (30, 20)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_truncated(form: str, share: float) -> None:
+    data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), form)
+    with pytest.raises(ImageError):
+        load_rgb(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n" + bytes(100), b"II*\0\xff\xff\xff\xff"]
+)
+def test_not_an_image(data: bytes) -> None:
+    with pytest.raises(ImageError, match=r"not an image|cannot be read"):
+        load_rgb(data)
+
+
+@pytest.mark.parametrize(("width", "height"), [(30_000, 30_000), (10_000, 9_500), (16_385, 200), (10_000, 5_001)])
+def test_too_large_is_seen_in_the_header(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
+    with pytest.raises(ImageError, match="too large"):
+        load_rgb(huge_png(width, height))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_too_large_without_warnings_as_errors() -> None:
+    with pytest.raises(ImageError, match="10000 x 9500 pixels, at most 50 million"):
+        load_rgb(huge_png(10_000, 9_500))
+
+
+@pytest.mark.parametrize("size", [(101, 1), (1, 101), (8000, 79)])
+def test_too_thin(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=r"too thin: .* at most 1:100"):
+        load_rgb(Image.new("RGB", size))
+
+
+def test_just_within_the_limits() -> None:
+    assert load_rgb(Image.new("RGB", (100, 1))).size == (100, 1)
+
+
+def test_size_limits_hold_for_arrays() -> None:
+    with pytest.raises(ImageError, match="too large"):
+        load_rgb(np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (20_000, 300, 3)))
+    with pytest.raises(ImageError, match="empty"):
+        load_rgb(np.zeros((0, 5, 3), np.uint8))
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such file"):
+        load_rgb(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match="not a file"):
+        load_rgb(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="not a file"):
+        load_rgb(tmp_path / "pipe.jpg")
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"],
+)
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    image = load_rgb(Image.new(mode, (4, 3)))
+    assert (image.mode, image.size) == ("RGB", (4, 3))
+
+
+def test_a_mode_without_conversion_is_an_image_error() -> None:
+    with pytest.raises(ImageError, match="cannot be read: conversion from La"):
+        load_rgb(Image.new("La", (4, 4)))
+
+
+def test_errors_are_one_line() -> None:
+    for data in (b"", encoded(PICTURE, "JPEG")[:300], huge_png(30_000, 30_000)):
+        with pytest.raises(ImageError) as caught:
+            load_rgb(data)
+        assert "\n" not in str(caught.value)
+
+
+def test_source_names() -> None:
+    assert source_name(Path("a/b.jpg"), 3) == str(Path("a/b.jpg"))
+    assert source_name("./c.jpg", 3) == "./c.jpg"
+    assert source_name(b"", 3) == source_name(PICTURE, 3) == "image[3]"
+
+
+def jpeg(size: tuple[int, int], **settings) -> bytes:
+    """A smooth picture, so that all scales of it look alike."""
+    coarse = Image.fromarray(PIXELS[:6, :6]).resize(size, Image.Resampling.BICUBIC)
+    return encoded(coarse.convert(settings.pop("mode", "RGB")), "JPEG", **settings)
+
+
+@pytest.mark.parametrize(
+    ("least", "size"),
+    [(None, (800, 600)), (301, (800, 600)), (300, (400, 300)), (150, (200, 150)), (75, (100, 75)), (10, (100, 75))],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_is_allowed(least: int | None, size: tuple[int, int]) -> None:
+    assert load_rgb(jpeg((800, 600)), least=least).size == size
+    assert load_rgb(jpeg((600, 800)), least=least).size == size[::-1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"progressive": True}, {"mode": "CMYK"}, {"mode": "L"}, {"subsampling": 0}])
+def test_a_reduced_jpeg_looks_like_the_whole(settings: dict) -> None:
+    data = jpeg((800, 600), quality=95, **settings)
+    whole, small = load_rgb(data), load_rgb(data, least=150)
+    assert small.size == (200, 150)
+    assert small.mode == "RGB"
+    reduced = np.asarray(whole.resize((200, 150), Image.Resampling.BOX), dtype=float)
+    assert np.abs(np.asarray(small, dtype=float) - reduced).mean() < 2
+
+
+def test_a_reduced_jpeg_is_still_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert load_rgb(jpeg((800, 600), exif=exif), least=300).size == (300, 400)
+
+
+def test_of_several_frames_the_first_is_reduced() -> None:
+    first, second = (Image.new("RGB", (800, 600), colour) for colour in ("red", "blue"))
+    found = load_rgb(encoded(first, "MPO", save_all=True, append_images=[second]), least=150)
+    assert found.size == (200, 150)
+    assert found.getpixel((9, 9))[0] > 200
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "JPEG"])
+def test_other_formats_are_never_reduced(form: str) -> None:
+    assert load_rgb(encoded(PICTURE, form), least=1).size == (30, 20)
+
+
+def test_small_jpegs_and_open_pictures_stay_as_they_are() -> None:
+    for source in (encoded(PICTURE, "JPEG"), PICTURE, PIXELS):
+        np.testing.assert_array_equal(np.asarray(load_rgb(source, least=20)), np.asarray(load_rgb(source)))
+
+
+def test_a_truncated_jpeg_fails_at_any_scale() -> None:
+    with pytest.raises(ImageError, match="truncated"):
+        load_rgb(jpeg((800, 600))[:-400], least=75)

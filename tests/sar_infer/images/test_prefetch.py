@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+from support.bundles import PREPROCESS, SIZE
+
+from sar_infer.errors import ImageError
+from sar_infer.images.load import load_rgb
+from sar_infer.images.prefetch import decode_batches, decode_picture
+from sar_infer.images.preprocess import least_side, to_input
+from sar_infer.results import Profile
+
+
+def picture(value: int) -> np.ndarray:
+    return np.full((8, 8, 3), value, np.uint8)
+
+
+def test_order_batches_and_errors() -> None:
+    sources = [picture(0), b"bad", picture(255), picture(0), b""]
+    batches = list(decode_batches(sources, PREPROCESS, 2, Profile()))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    names, items = zip(*[item for batch in batches for item in batch], strict=True)
+    assert names == tuple(f"image[{i}]" for i in range(5))
+    assert [isinstance(item, ImageError) for item in items] == [False, True, False, False, True]
+    assert items[0].max() < items[2].min()
+
+
+def test_nothing() -> None:
+    assert list(decode_batches([], PREPROCESS, 4, Profile())) == []
+
+
+def test_no_more_than_two_batches_are_held() -> None:
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield picture(1)
+
+    batches = decode_batches(endless(), PREPROCESS, 3, Profile())
+    next(batches)
+    assert taken == 6
+    next(batches)
+    assert taken == 9
+    batches.close()
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_frames_of_a_film_are_pictures_of_their_own(form: str) -> None:
+    frames = [Image.new("RGB", (64, 48), (shade, 255 - shade, 0)) for shade in range(0, 250, 50)]
+    stream = io.BytesIO()
+    frames[0].save(stream, form, save_all=True, append_images=frames[1:])
+    with Image.open(stream) as film:
+        ((*found,),) = decode_batches(ImageSequence.Iterator(film), PREPROCESS, 16, Profile())
+    with Image.open(stream) as film:
+        wanted = [decode_picture(frame.copy(), PREPROCESS) for frame in ImageSequence.Iterator(film)]
+    np.testing.assert_array_equal([pixels for _, pixels in found], wanted)
+
+
+def test_a_generator_may_close_each_file_behind_it(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{shade}.jpg" for shade in (10, 200)]
+    for path in paths:
+        Image.new("RGB", (1280, 960), (int(path.stem), 0, 0)).save(path)
+
+    def one_at_a_time():
+        for path in paths:
+            with Image.open(path) as image:
+                yield image
+
+    ((*found,),) = decode_batches(one_at_a_time(), PREPROCESS, 16, Profile())
+    np.testing.assert_array_equal([pixels for _, pixels in found], [decode_picture(path, PREPROCESS) for path in paths])
+
+
+def test_time_is_counted_and_threads_end() -> None:
+    profile = Profile()
+    before = threading.active_count()
+    list(decode_batches([picture(1)] * 9, PREPROCESS, 4, profile))
+    assert profile.seconds["decode"] > 0
+    assert threading.active_count() == before
+
+
+def test_large_jpegs_follow_the_policy_of_the_bundle() -> None:
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (512, 640, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, "JPEG", quality=95)
+    data = stream.getvalue()
+    full = to_input(load_rgb(data), PREPROCESS)
+    np.testing.assert_array_equal(decode_picture(data, PREPROCESS), full)
+    reduced = dataclasses.replace(PREPROCESS, jpeg_margin=2.0)
+    assert least_side(reduced) == 2 * SIZE
+    np.testing.assert_array_equal(decode_picture(data, reduced), to_input(load_rgb(data, least=2 * SIZE), reduced))
+    assert not np.array_equal(decode_picture(data, reduced), full)
+    (batch,) = decode_batches([data], reduced, 1, Profile())
+    np.testing.assert_array_equal(batch[0][1], decode_picture(data, reduced))

@@ -1,0 +1,138 @@
+"""Against the safetensors library, in both directions, and against files that were made to break a reader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from safetensors import safe_open
+from safetensors.numpy import load, save
+
+from sar_infer.storage import tensor_file
+from sar_infer.storage.tensor_file import TensorFile, file_pieces, tensor_bytes
+
+SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+ARRAYS = st.sampled_from([np.float32, np.float64, np.int64, np.uint8]).flatmap(lambda kind: arrays.arrays(kind, SHAPES))
+TENSORS = st.dictionaries(st.text(min_size=1, max_size=4).filter(str.isalpha), ARRAYS, max_size=4)
+METADATA = st.dictionaries(
+    st.text(max_size=5).filter(lambda text: text.isprintable()), st.text(max_size=5).filter(str.isprintable), max_size=3
+)
+
+
+def opened(path: Path, content: bytes, mapped: bool = False) -> tuple[dict, dict]:
+    path.write_bytes(content)
+    with path.open("rb") as stream:
+        file = TensorFile(stream)
+        return dict(file.metadata), {name: file.tensor(name, mapped) for name in file.places}
+
+
+def assert_equal(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(found[name], array)
+
+
+@given(tensors=TENSORS, metadata=METADATA, mapped=st.booleans())
+def test_both_ways_with_the_library(tmp_path_factory: pytest.TempPathFactory, tensors, metadata, mapped: bool) -> None:
+    path = tmp_path_factory.getbasetemp() / "t.safetensors"
+    ours = b"".join(file_pieces(tensors, metadata))
+    assert_equal(load(ours), tensors)
+    path.write_bytes(ours)
+    with safe_open(path, "np") as file:
+        assert (file.metadata() or {}) == metadata
+    for content in (ours, save(tensors, metadata or None)):  # of {} the library makes no JSON
+        found_metadata, found = opened(path, content, mapped)
+        assert found_metadata == metadata
+        assert_equal(found, tensors)
+
+
+def test_pieces_are_bounded_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_file, "_PIECE", 64)
+    for array in (
+        np.arange(300, dtype=np.float32).reshape(100, 3),
+        np.arange(300.0).reshape(3, 100).T,
+        np.empty((0, 5)),
+    ):
+        pieces = list(tensor_bytes(array))
+        assert b"".join(pieces) == array.tobytes()
+        assert max(map(len, pieces), default=0) <= 64
+
+
+def test_a_mapped_tensor_is_read_only_and_outlives_the_stream(tmp_path: Path) -> None:
+    _, found = opened(tmp_path / "t", save({"a": np.arange(5, dtype=np.float32)}), mapped=True)
+    assert found["a"].tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="read-only"):
+        found["a"][0] = 1
+
+
+def test_a_header_beyond_the_limit_is_not_written() -> None:
+    pieces = file_pieces({}, {"a": "x" * tensor_file.LONGEST_HEADER})
+    with pytest.raises(ValueError, match="header too large: 100,000,"):
+        next(pieces)
+
+
+def framed(header: object, data: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(shape=(2,), offsets=(0, 8), dtype="F32", **more) -> dict:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets), **more}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "does not fit a file of 0"),
+        (b"\xff" * 100, "does not fit a file of 100"),
+        ((2**63).to_bytes(8, "little") + b"{}", "does not fit"),
+        (framed(b"{")[:-1], "does not fit"),
+        (framed(b"{"), "Expecting"),
+        (framed(b"\xff\xff"), "utf-8"),
+        (framed([]), "expected an object"),
+        (framed(b"[" * 100_000), "nested too deep"),
+        (framed(b'{"a":' + b"9" * 5000 + b"}"), "integer string conversion"),
+        (framed(b'{"a": {}, "a": {}}'), "stands twice"),
+        (framed({"__metadata__": {"a": 1}}), "expected an object of text"),
+        (framed({"__metadata__": []}), "expected an object of text"),
+        (framed({"a": 5}), "expected dtype, shape and data_offsets"),
+        (framed({"a": entry(more=1)}, bytes(8)), "expected dtype, shape and data_offsets"),
+        (framed({"a": entry(dtype=5)}, bytes(8)), "expected a type, sizes and two offsets"),
+        (framed({"a": entry(shape=(2.0,))}, bytes(8)), "expected a type"),
+        (framed({"a": entry(shape=(True,))}, bytes(8)), "expected a type"),
+        (framed({"a": entry(shape=(-2,))}, bytes(8)), "expected a type"),
+        (framed({"a": entry(shape=(10**4000,))}, bytes(8)), "expected a type"),
+        (framed({"a": entry(shape=[2**39] * 9)}, bytes(8)), "expected a type"),
+        (framed({"a": entry(offsets=(0, 8, 8))}, bytes(8)), "expected a type"),
+        (framed({"a": entry(offsets=(-8, 0))}, bytes(8)), "expected a type"),
+        (framed({"a": entry(offsets=(8, 0))}, bytes(8)), "begins at byte"),
+        (framed({"a": entry(offsets=(4, 12))}, bytes(12)), "begins at byte"),
+        (framed({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)), "tensor 'b' begins at byte"),
+        (framed({"a": entry(), "b": entry()}, bytes(8)), "begins at byte"),
+        (framed({"a": entry()}, bytes(7)), "the tensors end at byte"),
+        (framed({"a": entry()}, bytes(9)), "the tensors end at byte"),
+        (framed({"a": entry(shape=(3,))}, bytes(8)), r"8 bytes do not fit \(3,\)"),
+        (framed({"a": entry(shape=[2**39] * 8)}, bytes(8)), "8 bytes do not fit"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mapped", [False, True])
+def test_files_made_to_break_a_reader(tmp_path: Path, content: bytes, message: str, mapped: bool) -> None:
+    with pytest.raises(ValueError, match=message):
+        opened(tmp_path / "t", content, mapped)
+
+
+def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    path.write_bytes(save({"a": np.zeros(10_000, np.float32)}))
+    with path.open("rb") as stream:
+        file = TensorFile(stream)
+        with path.open("r+b") as other:
+            other.truncate(20_000)
+        with pytest.raises(ValueError, match="'a': the file ends too early"):
+            file.tensor("a")

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.bundles import SPEC, merges, write_tokenizer
+
+from sar_infer.errors import BundleError, ClassNameError
+from sar_infer.text.tokenizer import Tokenizer, encode_name
+
+TOKENIZER = Tokenizer(merges())
+PIECES = [
+    "don't",
+    "I'LL",
+    "'ſ",
+    "<start_of_text>",
+    "<END_OF_TEXT>",
+    "&amp;lt;",
+    "&eacute",
+    "a\u0301",
+    "ﬁ",
+    "İ",
+    "\u3000",
+    "l’été",
+]
+PIECES += ["\x1b[31m", "mÃ©lange", "☃", "日本", "١٢", "x" * 40, "\r\n", "_", "..."]
+TEXTS = st.one_of(
+    st.text(max_size=40),
+    st.text(st.characters(max_codepoint=0x17F), max_size=40),
+    st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=4)), max_size=6).map("".join),
+)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return pytest.importorskip("open_clip").SimpleTokenizer()
+
+
+@settings(max_examples=1500, deadline=None)
+@given(text=TEXTS)
+def test_equals_open_clip(reference, text: str) -> None:
+    assert TOKENIZER.encode(text) == reference.encode(text)
+
+
+@settings(max_examples=500, deadline=None)
+@given(text=st.text(st.characters(max_codepoint=0x7F), max_size=40))
+def test_equals_open_clip_where_repair_is_left_out(reference, text: str) -> None:
+    assert TOKENIZER.encode(text) == reference.encode(text)
+
+
+def test_every_token_can_be_reached(reference) -> None:
+    """One text for each merge that is a word, so that a wrong rank or index shows wherever it is."""
+    for word in [pair.replace(" ", "").removesuffix("</w>") for pair in merges() if pair.isascii()][::7]:
+        assert TOKENIZER.encode(word) == reference.encode(word)
+    assert (TOKENIZER.start_token, TOKENIZER.end_token) == (reference.sot_token_id, reference.eot_token_id)
+
+
+def test_known_values() -> None:
+    assert TOKENIZER.encode("a photo of a dog.") == [320, 1125, 539, 320, 1929, 269]
+
+
+def test_reads_what_the_writer_writes(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "t.gz")
+    assert Tokenizer.open(tmp_path / "t.gz").encode("Ünïcode 42") == TOKENIZER.encode("Ünïcode 42")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no gzip",
+        gzip.compress(b"")[:-6],
+        gzip.compress(b"#version\n"),
+        gzip.compress(b"#version\na b c\n"),
+        gzip.compress(b"\xff"),
+        gzip.compress(b"a b\n" * 2**22),
+    ],
+)
+def test_damaged_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.gz").write_bytes(content)
+    with pytest.raises(BundleError, match="not a tokenizer file"):
+        Tokenizer.open(tmp_path / "t.gz")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"t\.gz"):
+        Tokenizer.open(tmp_path / "t.gz")
+
+
+def test_the_suffix_is_encoded_with_the_name() -> None:
+    assert encode_name(TOKENIZER, SPEC, "red_fox") == TOKENIZER.encode("red fox.")
+    assert encode_name(TOKENIZER, SPEC, "u.s.") == TOKENIZER.encode("u.s..") != [*TOKENIZER.encode("u.s."), 269]
+
+
+def test_a_name_of_just_the_right_length_fits() -> None:
+    assert len(encode_name(TOKENIZER, SPEC, "dog " * 17)) == SPEC.max_name_tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dog " * 18, "19 tokens, 18 fit"),
+        ("x" * 500, "too long"),
+        ("x" * 5000, "5000 characters"),
+        ("  \t", "empty"),
+        ("\x01\x02", "empty"),
+        ("a <end&lowbar;of&lowbar;text> b", "reserved"),
+    ],
+)
+def test_names_that_cannot_be_encoded(name: str, message: str) -> None:
+    with pytest.raises(ClassNameError, match=message) as caught:
+        encode_name(TOKENIZER, SPEC, name)
+    assert len(str(caught.value)) < 200
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,52 @@
+"""How sar-mini is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sar_train.clip import backbone, mini
+from sar_train.clip.mini import storage
+from sar_train.errors import BackboneError
+
+
+def test_rows_come_back_within_half_a_step_and_twice_is_once() -> None:
+    table = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 1, 50)[:, None]
+    rows, scales = storage.quantise_rows(table)
+    back = rows.float() * scales[:, None]
+    assert ((back - table).abs() <= 0.51 * scales[:, None]).all()
+    again, same = storage.quantise_rows(back)
+    assert torch.equal(again.float() * same[:, None], back)
+
+
+def test_a_model_comes_back(tmp_path: Path) -> None:
+    mini.register()
+    torch.manual_seed(0)
+    models = [open_clip.create_model(mini.NAME, force_preprocess_cfg=mini.PREPROCESS) for _ in range(2)]
+    storage.save(models[0], tmp_path / "weights.safetensors", {"recipe": "none"})
+    storage.load(models[1], tmp_path / "weights.safetensors")
+    first, second = (model.state_dict() for model in models)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-3, rtol=1e-2, msg=name)
+    stored = load_file(tmp_path / "weights.safetensors")
+    assert stored["token_embedding.weight.int8"].dtype == torch.int8
+    assert stored["visual.head.proj.weight"].dtype == torch.float16
+
+
+def test_missing_weights_are_one_clear_error(tmp_path: Path) -> None:
+    model = open_clip.create_model(mini.NAME) if mini.register() is None else None
+    with pytest.raises(BackboneError, match=r"none\.safetensors"):
+        storage.load(model, tmp_path / "none.safetensors")
+
+
+def test_the_shipped_backbone_brings_its_own_preprocessing() -> None:
+    shipped = backbone.load(mini.NAME)
+    assert (shipped.preprocess.mean, shipped.preprocess.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert (shipped.preprocess.size, shipped.preprocess.interpolation) == (256, "bicubic")
+    assert shipped.embed_dim == 512
+    assert shipped.logit_scale == pytest.approx(mini.LOGIT_SCALE, rel=1e-3)
+    assert mini.WEIGHTS.stat().st_size < 30e6

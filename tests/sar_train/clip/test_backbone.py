@@ -1,0 +1,58 @@
+"""Loading backbones, and what goes wrong when one cannot be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.tiny import RESNET, VIT, tiny_backbone
+
+from sar_train.clip import backbone
+from sar_train.errors import BackboneError
+
+
+def test_everything_is_frozen_and_in_evaluation_mode() -> None:
+    model = tiny_backbone().model
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_the_digest_follows_the_weights() -> None:
+    assert tiny_backbone().weights_digest == backbone.load(VIT, backbone.RANDOM, seed=0).weights_digest
+    assert tiny_backbone().weights_digest != tiny_backbone(seed=1).weights_digest
+
+
+@pytest.mark.parametrize("name", [VIT, RESNET])
+def test_images_get_unit_rows(name: str) -> None:
+    model = tiny_backbone(name)
+    rows = model.encode_images(torch.rand(3, 3, model.preprocess.size, model.preprocess.size))
+    assert rows.shape == (3, model.embed_dim)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(3))
+
+
+def test_weights_from_a_file_in_open_clips_format(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": tiny_backbone(seed=7).model.state_dict()}, path)
+    assert backbone.load(VIT, str(path)).weights_digest == tiny_backbone(seed=7).weights_digest
+
+
+def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(tiny_backbone(RESNET).model.state_dict(), path)
+    with pytest.raises(BackboneError, match="do not fit"):
+        backbone.load(VIT, str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "words"),
+    [
+        ("ViT-B-61", None, "did you mean ViT-B-16"),
+        ("ViT-B-16", None, "needs --pretrained.*openai"),
+        ("ViT-B-16", "no-such-tag", "neither a file nor a known tag.*openai"),
+        ("ViT-B-16-SigLIP", "random", "causal text tower"),
+    ],
+)
+def test_one_clear_error(name: str, pretrained: str | None, words: str) -> None:
+    with pytest.raises(BackboneError, match=words):
+        backbone.load(name, pretrained)

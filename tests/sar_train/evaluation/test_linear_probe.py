@@ -1,0 +1,69 @@
+"""The probe solves its convex problem: the gradient vanishes, and a case known in closed form comes out."""
+
+import math
+
+import pytest
+import torch
+from support.features import rows
+
+from sar_train.evaluation.linear_probe import choose, fit, linear_probe
+
+
+def gradient(
+    features: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, l2: float
+) -> float:
+    """Largest entry of the gradient, derived by hand: (softmax - one-hot) x / N + l2 W."""
+    x = features.double()
+    error = (x @ weight.T + bias).softmax(1)
+    error[torch.arange(len(labels)), labels] -= 1
+    return float(max((error.T @ x / len(x) + l2 * weight).abs().max(), error.mean(0).abs().max()))
+
+
+@pytest.mark.parametrize("l2", [1e-2, 1e-4, 1e-6])
+def test_the_gradient_vanishes(l2: float) -> None:
+    train = rows(60)
+    probe = fit(train.features, train.labels, 3, l2)
+    assert gradient(train.features, train.labels, probe.weight, probe.bias, l2) < 1e-6
+    warm = fit(train.features, train.labels, 3, l2, start=fit(train.features, train.labels, 3, 1e-3))
+    assert gradient(train.features, train.labels, warm.weight, warm.bias, l2) < 1e-6
+
+
+def test_closed_form() -> None:
+    # Two points x = -1 and 1 of two classes: by symmetry W = (-w, w), b = 0, and sigma(-2 w) = 2 l2 w.
+    w, l2 = 1.5, 0.0
+    l2 = 1 / (1 + math.exp(2 * w)) / w
+    probe = fit(torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1]), 2, l2)
+    torch.testing.assert_close(probe.weight, torch.tensor([[-w], [w]], dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(probe.bias, torch.zeros(2, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_strength_is_chosen_on_validation_rows() -> None:
+    train, val = rows(30, seed=1), rows(30, seed=2)
+    flipped = (val.features, (val.labels + 1) % 3)
+    good = choose((train.features, train.labels), (val.features, val.labels), 3)
+    assert good.accuracy(val.features, val.labels) > 90
+    strengths = (1e-1, 1e-3)
+    scores = [fit(train.features, train.labels, 3, l2).accuracy(*flipped) for l2 in strengths]
+    assert choose((train.features, train.labels), flipped, 3, strengths).l2 == strengths[scores.index(max(scores))]
+
+
+def test_accuracy_with_and_without_validation() -> None:
+    train, val, test = rows(48, seed=1), rows(12, seed=2), rows(90, seed=3)
+    with_val = linear_probe(train.features, train.labels, test.features, test.labels, val=(val.features, val.labels))
+    without = [linear_probe(train.features, train.labels, test.features, test.labels, seed=seed) for seed in (1, 1, 2)]
+    few = linear_probe(train.features[:6], train.labels[:6], test.features, test.labels)
+    assert min(with_val, *without, few) > 90
+    assert without[0] == without[1]
+
+
+def test_views_count_as_rows() -> None:
+    train, val, test = rows(30, seed=1), rows(9, seed=2), rows(90, seed=3)
+    views = torch.stack([train.features, train.features], 1)
+    arguments = (train.labels, test.features, test.labels)
+    validation = (val.features, val.labels)
+    assert linear_probe(views, *arguments, val=validation) == linear_probe(train.features, *arguments, val=validation)
+
+
+def test_no_rows_to_judge() -> None:
+    train = rows(12)
+    assert math.isnan(linear_probe(train.features, train.labels, train.features[:0], train.labels[:0]))

@@ -1,0 +1,68 @@
+"""SAR's own measure against scipy's, and which names it is taken on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch.nn.functional import normalize
+
+from sar_train.evaluation.relations import held_out_names, spearman_of_relations
+
+
+def rows(count: int, seed: int, size: int = 5) -> torch.Tensor:
+    return normalize(torch.randn(count, size, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def scipys(first: torch.Tensor, second: torch.Tensor) -> float:
+    pairs = [
+        [float(a[i].double() @ a[j].double()) for i in range(len(a)) for j in range(i + 1, len(a))]
+        for a in (first, second)
+    ]
+    return float(spearmanr(*pairs).statistic)
+
+
+@pytest.mark.parametrize("count", [3, 4, 30])
+def test_it_is_spearmans_correlation_of_the_cosines(count: int) -> None:
+    first, second = rows(count, 0), rows(count, 1)
+    near = normalize(first + 0.1 * second, dim=-1)
+    assert spearman_of_relations(first, second) == pytest.approx(scipys(first, second), abs=1e-9)
+    assert spearman_of_relations(first, near) == pytest.approx(scipys(first, near), abs=1e-9)
+    if count > 4:
+        assert spearman_of_relations(first, near) > 0.9 > abs(spearman_of_relations(first, second))
+
+
+def test_equal_cosines_share_their_rank() -> None:
+    between = normalize(torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0]]), dim=-1)
+    ties = torch.cat([torch.eye(4)[torch.tensor([0, 0, 1, 2, 3])], between])
+    assert len((ties @ ties.T).unique()) > 3, "two values alone would hide wrong ranks"
+    for seed in range(3):
+        assert spearman_of_relations(ties, rows(7, seed)) == pytest.approx(scipys(ties, rows(7, seed)), abs=1e-9)
+
+
+def test_a_rotation_changes_nothing_and_a_reversal_everything() -> None:
+    first = rows(12, 0)
+    rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(3))).Q
+    assert spearman_of_relations(first, first @ rotation) == pytest.approx(1, abs=1e-3)
+    plane = normalize(torch.tensor([[1.0, 0.0], [1.0, 0.5], [0.2, 1.0]]), dim=-1)
+    crossed = plane[[0, 2, 1]]  # cosines a-b, a-c, b-c become a-c, a-b, b-c
+    assert spearman_of_relations(plane, crossed) == pytest.approx(scipys(plane, crossed), abs=1e-9)
+
+
+def test_names_that_took_part_are_left_out_and_new_classes_come_first() -> None:
+    everything = held_out_names([])
+    base, novel = everything[:3], everything[3:6]
+    taken = [base[0].upper(), base[1], base[2].replace(" ", "_"), *novel]
+    found = held_out_names(taken, ["sea_lake", base[1], "Quite New"])
+    assert len(found) == len(set(found)) == 300
+    assert found[:2] == ("sea_lake", "Quite New")
+    keys = {name.casefold().replace("_", " ") for name in taken}
+    assert not keys & {name.casefold().replace("_", " ") for name in found}
+    assert set(found[2:]) <= set(held_out_names([], count=400))
+
+
+def test_all_runs_are_measured_on_the_same_names() -> None:
+    assert held_out_names(["cat"]) == held_out_names(["cat"])
+    first, second = held_out_names(["cat"]), held_out_names(["dog"])
+    assert len(set(first) & set(second)) > 295
+    assert held_out_names([], count=5) == held_out_names([])[:5]

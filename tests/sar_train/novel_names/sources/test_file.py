@@ -1,0 +1,40 @@
+"""Files of names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sar_train.errors import ConfigError, DataError
+from sar_train.novel_names import Wanted, open_source
+from sar_train.novel_names.sources.file import read_text
+
+
+def test_lines_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("# animals\n\n  wolf \nred_fox\n")
+    assert list(open_source(str(tmp_path / "x")).candidates(Wanted([], 5))) == ["wolf", "red_fox"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no name"),
+        (b"# only\n", "holds no name"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b"a\0b", "binary file"),
+    ],
+)
+def test_bad_files(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path / "x")).candidates(Wanted([], 5))
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.txt: no such file"):
+        open_source(f"file:{tmp_path / 'none.txt'}")
+    with pytest.raises(ConfigError, match="file: no such file"):
+        open_source("file")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_text(tmp_path)

@@ -1,0 +1,171 @@
+"""The real client against a server of our own, in good days and bad ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import pytest
+from support.llm import KEY, MODEL, Reply, serve
+
+from sar_train.errors import ConfigError, DataError, SarTrainError
+from sar_train.novel_names.endpoint import Answer, Endpoint
+
+AT_ONCE = {"Retry-After": "0.05"}
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAR_LLM_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def ask(url: str, **settings: float) -> Answer:
+    return Endpoint(url, MODEL, **settings).ask("List names.", seed=7)
+
+
+def test_a_question_and_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-another")
+    with serve(Reply("fox\nwolf")) as stub:
+        assert ask(stub.url) == Answer("fox\nwolf", f"{MODEL}-2026-11-25")
+    ((path, headers, body),) = stub.requests
+    assert path == "/v1/chat/completions"
+    assert headers["authorization"] == f"Bearer {KEY}"
+    assert "another" not in str(headers)
+    assert body == {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "List names."}],
+        "temperature": 0.0,
+        "seed": 7,
+    }
+
+
+def test_no_key_is_no_obstacle_and_the_whole_address_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SAR_LLM_KEY")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another")
+    with serve(Reply("fox", model=None)) as stub:
+        assert ask(f"{stub.url}/chat/completions") == Answer("fox", MODEL)
+    ((path, headers, _),) = stub.requests
+    assert path == "/v1/chat/completions"
+    assert "another" not in str(headers)
+
+
+def test_an_answer_that_was_cut_off_loses_its_last_line() -> None:
+    with serve(Reply("fox\nwolf\nbrown be", finish="length")) as stub:
+        assert ask(stub.url).text == "fox\nwolf"
+    with serve(Reply("fox, wolf, brown be", finish="length")) as stub:
+        assert ask(stub.url).text == "fox, wolf"
+
+
+@pytest.mark.parametrize("bad", [Reply("slow down", 429, headers=AT_ONCE), Reply("oops", 503, headers=AT_ONCE)])
+def test_what_passes_is_waited_for(bad: Reply) -> None:
+    with serve(bad, bad, Reply("fox")) as stub:
+        assert ask(stub.url).text == "fox"
+    assert len(stub.requests) == 3
+
+
+def test_retry_after_is_kept() -> None:
+    with serve(Reply("slow down", 429, headers={"Retry-After": "0.6"}), Reply("fox")) as stub:
+        began = time.monotonic()
+        ask(stub.url)
+        assert time.monotonic() - began > 0.55
+
+
+def test_settings_that_a_model_does_not_take_are_left_out() -> None:
+    refused = Reply("Unsupported value: 'temperature' does not support 0", 400)
+    with serve(refused, Reply("Extra inputs are not permitted: seed", 422), Reply("fox")) as stub:
+        assert ask(stub.url).text == "fox"
+    assert [body.keys() & {"temperature", "seed"} for _, _, body in stub.requests] == [
+        {"temperature", "seed"},
+        {"seed"},
+        set(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words"),
+    [
+        (Reply(f"Incorrect API key provided: {KEY}", 401), ConfigError, "refused the key in SAR_LLM_KEY (status 401)"),
+        (Reply("no", 403), ConfigError, "refused the key in SAR_LLM_KEY (status 403)"),
+        (Reply("model 'stub-1' not found", 404), ConfigError, "does not know the model stub-1"),
+        (
+            Reply("slow down", 429, headers=AT_ONCE),
+            DataError,
+            "too many requests or a spent quota (status 429, Retry-After: 0.05), in up to 3 attempts",
+        ),
+        (Reply("slow", 429, headers={"Retry-After": "4000"}), DataError, "(status 429, Retry-After: 4000)"),
+        (Reply("oops", 500, headers=AT_ONCE), DataError, "failed (status 500), in up to 3 attempts"),
+        (Reply("too long", 400), DataError, "refused the request (status 400: too long)"),
+        (Reply(f"strange {KEY}", 418), DataError, "(status 418: strange …)"),
+        (Reply(body=b"not json"), DataError, "something else than a chat completion"),
+        (Reply(body=b"<html>hello</html>", kind="text/html"), DataError, "something else than a chat completion"),
+        (Reply(body=b"\xff\xfe\x00"), DataError, "something else than a chat completion"),
+        (Reply(body=b"[]"), DataError, "something else than a chat completion"),
+        (Reply(body=b'{"choices": []}'), DataError, "something else than a chat completion"),
+        (Reply(body=b'{"choices": [{"message": {"content": null}}]}'), DataError, "empty answer"),
+        (Reply(" \n"), DataError, "empty answer"),
+        (Reply(status=500, body=b"<html>", kind="text/html", headers=AT_ONCE), DataError, "failed (status 500)"),
+    ],
+)
+def test_every_failure_is_one_line_without_the_key(reply: Reply, kind: type[SarTrainError], words: str) -> None:
+    with serve(reply) as stub, pytest.raises(kind) as caught:
+        ask(stub.url.replace("//", "//user:word@"), retries=2)
+    message = str(caught.value)
+    assert words in message
+    assert "\n" not in message
+    assert KEY not in message
+    assert "word@" not in message
+    assert caught.value.__suppress_context__ or caught.value.__cause__ is None
+    assert len(stub.requests) <= 3
+
+
+def test_no_key_where_one_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SAR_LLM_KEY")
+    with serve(Reply("", 401)) as stub, pytest.raises(ConfigError, match="refused no key, set one in .* SAR_LLM_KEY"):
+        ask(stub.url)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two words", "a\x01b"])
+def test_what_is_no_key(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("SAR_LLM_KEY", key)
+    with pytest.raises(ConfigError, match="SAR_LLM_KEY holds blanks or characters that no key has") as caught:
+        ask("http://127.0.0.1:1/v1")
+    assert key not in str(caught.value)
+
+
+def test_blanks_around_a_key_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAR_LLM_KEY", f"{KEY}\n")
+    with serve(Reply("fox")) as stub:
+        ask(stub.url)
+    assert stub.requests[0][1]["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_slow_server_is_given_up() -> None:
+    with serve(Reply("fox", delay=0.5)) as stub, pytest.raises(DataError, match=r"within 0\.1 s, in up to 1 attempts"):
+        ask(stub.url, timeout=0.1, retries=0)
+
+
+def test_nobody_there() -> None:
+    with serve(Reply()) as stub:
+        pass
+    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:\d+/v1 cannot be reached; check --llm-url"):
+        ask(stub.url, retries=0)
+
+
+@pytest.mark.parametrize("url", ["localhost:11434", "ftp://a/v1", "http://", "http://[", "http://a:99999/v1", ""])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(ConfigError, match="--llm-url: expected a base URL such as http"):
+        Endpoint(url, MODEL)
+
+
+def test_a_missing_client_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ConfigError, match=r"pip install 'sar-clip\[llm\]'"):
+        ask("http://127.0.0.1:1/v1")
+
+
+def test_the_server_speaks_the_protocol() -> None:
+    content = json.loads(Reply("fox").content())
+    assert content["choices"][0]["message"] == {"role": "assistant", "content": "fox"}

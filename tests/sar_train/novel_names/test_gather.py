@@ -1,0 +1,118 @@
+"""From candidates to names: cleaned, counted, judged; and what sources gave before stays as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.photos import SHARED, needs_shared
+from support.tiny import tiny_backbone
+
+from sar_train.clip.prompts import Prompts
+from sar_train.data.coop_layout import load_dataset
+from sar_train.errors import DataError
+from sar_train.novel_names import COUNT, novel_names, room_in
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "names.txt"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "seed", "names"),
+    [
+        (
+            "wordnet",
+            1,
+            "flat-coated retriever, mechanical piano, sawdust, elevator, Chesapeake Bay retriever, birch, hoist, spoon",
+        ),
+        (
+            "wordnet",
+            2,
+            "Labrador retriever, sapwood, elevator, magnetic bottle, Chesapeake Bay retriever, mechanical piano, "
+            "Panama redwood, winch",
+        ),
+        ("words", 1, "flirt, click, oasis, bonito, incurvation, torpedo, censorship, guess"),
+        ("words", 2, "sympathiser, focalisation, midweek, hatchback, nephrosis, shop, millionth, emission"),
+    ],
+)
+def test_committed_results_depend_on_these_names(source: str, seed: int, names: str) -> None:
+    classes = ["golden_retriever", "grand_piano", "oak", "crane", "cup"]
+    assert ", ".join(novel_names(source, classes, count=8, seed=seed).names) == names
+
+
+def test_a_file_is_cleaned(tmp_path: Path) -> None:
+    file = write(tmp_path, "\ufeff# animals\n\nred_fox\n  Red  Fox \nDOG\nwolf\ncat\nRed-fox\n")
+    found = novel_names(file, ["dog"], new=["Cat", "dog"])
+    assert found.names == ("red fox", "wolf")
+    assert (found.source, found.overlap, found.warnings) == (file, 1, ())
+    assert found.summary == {"source": file, "count": 2, "overlap": 1}
+
+
+def test_new_names_can_be_kept(tmp_path: Path) -> None:
+    file = write(tmp_path, "cat\nwolf\n")
+    kept = novel_names(file, ["dog"], new=["CAT"], exclude=False)
+    assert (kept.names, kept.overlap) == (("cat", "wolf"), 1)
+
+
+def test_synonyms_of_new_names_count_as_new(tmp_path: Path) -> None:
+    found = novel_names(write(tmp_path, "aeroplane\nhelicopter\n"), ["dog"], new=["airplane", "garfield"])
+    assert (found.names, found.overlap) == (("helicopter",), 1)
+
+
+def test_count_and_too_long_names(tmp_path: Path) -> None:
+    long = " ".join(["word"] * 80)
+    file = write(tmp_path, f"a cat\n{long}\nfox\nwolf\n")
+    tower = tiny_backbone().text
+    found = novel_names(file, ["dog"], room=room_in(tower), count=2)
+    assert found.names == ("a cat", "fox")
+    assert "1 novel names are too long" in found.warnings[0]
+    assert "holds more names than the 2 taken" in found.warnings[1]
+    assert long in novel_names(file, ["dog"]).names
+    crowded = Prompts(torch.zeros(73, tower.width))
+    assert novel_names(file, ["dog"], room=room_in(tower, crowded)).names == ("fox", "wolf")
+    tower(crowded, ["fox", "wolf"])
+
+
+@needs_shared
+@pytest.mark.parametrize("source", ["wordnet", "words"])
+def test_names_for_caltech101(source: str) -> None:
+    names = load_dataset("caltech101", SHARED).class_names
+    base, new = names[:50], names[50:]
+    room = room_in(tiny_backbone().text)
+    found = novel_names(source, base, new=new, room=room)
+    assert len(found.names) == 400
+    keys = [name.lower().replace("_", " ") for name in (*found.names, *names)]
+    assert len(set(keys)) == len(keys)
+    assert found == novel_names(source, base, new=new, room=room)
+    assert found.names != novel_names(source, base, new=new, seed=2).names
+    kept = novel_names(source, base, new=new, exclude=False)
+    assert kept.overlap >= 1
+    assert len(set(kept.names) - set(found.names)) == kept.overlap
+
+
+def test_fewer_than_asked_for() -> None:
+    found = novel_names("wordnet", ["golden retriever"], count=300)
+    assert 10 < len(found.names) < 300
+    assert found.warnings == (f"wordnet gave {len(found.names)} novel names, fewer than the 300 asked for",)
+
+
+def test_fewer_than_the_default_is_no_warning() -> None:
+    found = novel_names("wordnet", ["golden retriever"])
+    assert 10 < len(found.names) < COUNT
+    assert found.warnings == ()
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none is left beside the class names; use --novel words, or a file"):
+        novel_names("wordnet", ["garfield"])
+    with pytest.raises(DataError, match="none is left"):
+        novel_names(write(tmp_path, "dog\n"), ["dog"])
+
+
+def test_none_is_none() -> None:
+    found = novel_names("none", ["dog"], new=["cat"])
+    assert (found.names, found.overlap, found.warnings) == ((), 0, ())

@@ -1,0 +1,163 @@
+"""What is refused before anything is trained, and what a setting chooses by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support.blobs import write_blobs
+from support.photos import write_folder
+from support.problems import CLASSES
+from support.tiny import RESNET, register
+
+from sar_train.clip import backbone
+from sar_train.config.run import RunConfig
+from sar_train.data.folder import load_folder
+from sar_train.data.views import pixels
+from sar_train.errors import BackboneError, ConfigError
+from sar_train.methods.base import methods
+from sar_train.training import trainer
+from sar_train.training.checkpoint import load_run
+from sar_train.training.context import prepare
+from sar_train.training.prompted import restore
+
+OWN = {"coop": {"class_specific": True}}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """Published split, so base-to-new unless something else is asked for."""
+    blobs = write_blobs(tmp_path_factory.mktemp("blobs"))
+    return dataclasses.replace(blobs, protocol="auto", sections={})
+
+
+def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunConfig, tmp_path: Path) -> None:
+    photos, lines = write_folder(tmp_path / "photos", {"apple": 5, "red ball": 5}), list[str]()
+    changed = dataclasses.replace(config, data=str(photos), protocol="all", shots=4)
+    prepare(changed, lines.append)
+    assert not any("are copies" in line for line in lines)
+    for number in range(5):
+        shutil.copy(photos / "apple" / "00.png", photos / "apple" / f"copy {number}.png")
+    split = load_folder(photos, shots=4, seed=1)
+    held_out, learned = (*split.val, *split.test), {photo.path.read_bytes() for photo in split.train}
+    copies = sum(photo.path.read_bytes() in learned for photo in held_out)
+    assert copies
+    prepare(changed, lines.append)
+    assert any(f"{copies} of {len(held_out)} held-out photos are copies of photos" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sar": True, "protocol": "all"}, "SAR's novel names would have none"),
+        ({"sar": False, "protocol": "base-to-new"}, "the new classes of this protocol would have none"),
+        ({"sar": False}, "the new classes of this protocol would have none"),
+        ({"sar": False, "protocol": "pseudo"}, "the new classes of this protocol would have none"),
+    ],
+)
+def test_class_specific_contexts_are_refused_where_other_names_come(
+    config: RunConfig, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        prepare(dataclasses.replace(config, sections=OWN, **changes))
+
+
+@pytest.mark.parametrize("sections", [OWN, OWN | {"sar": {"weight": 0.0}}])
+def test_class_specific_contexts_serve_all_trained_classes(
+    config: RunConfig, tmp_path: Path, sections: dict[str, dict[str, float]]
+) -> None:
+    chosen = dataclasses.replace(config, sections=sections, protocol="all", sar="sar" in sections)
+    run = trainer.run(chosen, tmp_path / "run")
+    assert run.tensors["context"].shape == (8, 4, 32)
+    assert run.settings["class_specific"] is True
+    assert run.record["relations"]["after"] is None
+    assert run.record["metrics"]["base_accuracy"] is not None
+
+
+@pytest.mark.parametrize("method", ["maple", "promptsrc"])
+def test_image_prompts_need_a_vision_transformer_and_photos(config: RunConfig, method: str) -> None:
+    with pytest.raises(BackboneError, match=f"method {method} puts prompts among the tokens.*{RESNET} is none"):
+        prepare(dataclasses.replace(config, backbone=RESNET, method=method))
+    with pytest.raises(ConfigError, match=f"method {method} puts prompts into the image tower, so it needs the photos"):
+        prepare(dataclasses.replace(config, method=method))
+
+
+@pytest.mark.parametrize("method", [name for name, kind in methods.entries.items() if kind.towers == ("text",)])
+def test_the_other_methods_run_on_a_resnet(method: str, tmp_path: Path) -> None:
+    register()
+    photos = write_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
+    config = RunConfig(
+        data=str(photos),
+        backbone=RESNET,
+        pretrained=backbone.RANDOM,
+        method=method,
+        sar=False,
+        shots=2,
+        views=1,
+        epochs=2,
+    )
+    run = trainer.run(config, tmp_path / "run")
+    assert run.backbone_name == RESNET
+    assert len(run.record["history"]) == 2
+    assert all(tensor.isfinite().all() for tensor in run.tensors.values())
+
+
+def test_published_schedules_hold_until_the_user_says_otherwise(config: RunConfig) -> None:
+    free = dataclasses.replace(config, method="tcp", learning_rate=None)
+    given = prepare(dataclasses.replace(free, epochs=None, batch_size=None)).schedule
+    assert given == methods.get("tcp").schedule
+    given = prepare(dataclasses.replace(free, learning_rate=0.5)).schedule
+    assert (given.learning_rate, given.epochs, given.batch_size) == (0.5, config.epochs, config.batch_size)
+    assert (given.optimiser, given.eps) == ("adam", 1e-3)
+
+
+def test_zero_shot_keeps_the_datasets_template_where_the_method_has_its_own(config: RunConfig) -> None:
+    given = dataclasses.replace(config, template="a photo of a {}, a type of pet.")
+    plain, other = (prepare(dataclasses.replace(given, method=name)) for name in ("coop", "prograd"))
+    assert (plain.teacher, other.teacher) == (given.template, "a type of pet, a photo of a {}.")
+    assert plain.template == other.template == given.template
+    assert plain.judge.base is not None
+    torch.testing.assert_close(plain.zero_shot(plain.judge.base), other.zero_shot(plain.judge.base))
+    assert (plain.problem.handcrafted - other.problem.handcrafted).abs().max() > 1e-3
+
+
+def test_a_run_keeps_the_pair_of_templates_that_it_was_trained_with(config: RunConfig, tmp_path: Path) -> None:
+    sections = {"tcp": {"student": "of {}, a pet."}}
+    run = trainer.run(dataclasses.replace(config, method="tcp", epochs=1, sections=sections), tmp_path / "run")
+    assert (run.template, run.settings["student"]) == ("a photo of a {} .", "of {} , a pet.")
+    assert run.record["settings"]["tcp"] == run.settings
+    assert (run.record["config"]["template"], run.record["config"]["teacher"]) == ("a photo of a {}.", run.template)
+    loaded = load_run(tmp_path / "run")
+    rows = restore(loaded, backbone.load(config.backbone, config.pretrained)).embed(["fox"])
+    assert rows.isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["maple", "promptsrc"])
+def test_methods_that_prompt_the_image_tower_learn_from_fresh_crops(
+    config: RunConfig, tmp_path: Path, method: str
+) -> None:
+    photos = write_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
+    settings = dataclasses.replace(
+        config, data=str(photos), method=method, protocol="all", sar=False, shots=2, views=3, seed=5, sections={}
+    )
+    setting = prepare(settings)
+    source, problem = setting.source, setting.problem
+    drawn = source.draw(2, 5).train
+    torch.testing.assert_close(problem.features, source.plain("train", drawn)[:, None])
+    for epoch in (1, 9):
+        crops = problem.crops(torch.arange(len(drawn)), epoch)
+        for row, crop in zip(drawn, crops, strict=True):
+            photo = source.dataset.train[row]
+            name = source.dataset.relative(photo)
+            (wanted,) = pixels(photo.path, setting.backbone.preprocess, name, [epoch], 5)
+            assert torch.equal(crop, torch.from_numpy(wanted))
+
+
+def test_the_mean_photo_is_that_of_the_plain_views(config: RunConfig) -> None:
+    setting = prepare(dataclasses.replace(config, method="cocoop"))
+    mean = setting.make_method().mean_image
+    torch.testing.assert_close(mean, setting.problem.features[:, 0].mean(0))
+    assert len(setting.problem.class_names) == len(CLASSES) // 2

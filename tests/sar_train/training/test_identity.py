@@ -1,0 +1,56 @@
+"""What the outcome of a run depends on (`experiment.job` has the rest)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sar_train.config.run import RunConfig
+from sar_train.errors import ConfigError
+from sar_train.training.identity import check_sections, outcome_settings
+
+
+def test_it_is_json_and_spells_defaults_out() -> None:
+    found = outcome_settings(RunConfig("demo", sections={"sar": {"tau": "0.5"}}))
+    assert json.loads(json.dumps(found)) == found
+    assert found["sections"]["sar"]["tau"] == 0.5
+    assert found["sections"]["coop"]["context_init"] == "a photo of a"
+    assert found["schedule"]["epochs"] == 200
+
+
+@pytest.mark.parametrize("form", ["{}", "file:{}", "answer:{}"])
+def test_a_file_counts_by_its_content(tmp_path: Path, form: str) -> None:
+    names = tmp_path / "names.txt"
+    config = RunConfig("demo", novel=form.format(names))
+    names.write_text("fox")
+    first = outcome_settings(config)
+    os.utime(names, ns=(1, 1))
+    assert outcome_settings(config) == first
+    names.write_text("owl")
+    assert outcome_settings(config) != first
+    names.unlink()
+    assert "digests" not in outcome_settings(config)
+    assert "digests" not in outcome_settings(dataclasses.replace(config, sar=False))
+
+
+def test_a_list_below_the_data_root_counts_too(tmp_path: Path) -> None:
+    (tmp_path / "photos.csv").write_text("path,label")
+    assert "data" in outcome_settings(RunConfig("photos.csv", data_root=str(tmp_path)))["digests"]
+
+
+def test_a_setting_that_came_later_counts_where_it_is_not_the_default() -> None:
+    """So results that were kept before there was the setting still have their key."""
+    plain = outcome_settings(RunConfig("demo", method="tcp"))
+    assert "student" not in plain["sections"]["tcp"]
+    assert outcome_settings(RunConfig("demo", method="tcp", sections={"tcp": {"student": ""}})) == plain
+    own = outcome_settings(RunConfig("demo", method="tcp", sections={"tcp": {"student": "my {}."}}))
+    assert own["sections"]["tcp"] == plain["sections"]["tcp"] | {"student": "my {}."}
+
+
+def test_settings_of_another_method_are_refused() -> None:
+    with pytest.raises(ConfigError, match="settings for kgcoop, but this run uses coop and sar"):
+        check_sections(RunConfig("demo", sections={"kgcoop": {}}))

@@ -1,0 +1,245 @@
+"""One step: the update that an optimiser would make, in pieces, at other precisions, with a regulariser."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from support import full_length
+from support.problems import (
+    BASE,
+    FLOAT32,
+    NOVEL,
+    classes,
+    embed,
+    make,
+    parameters,
+    problem,
+    problem_for,
+    regularisation,
+    schedule,
+    started,
+    train,
+)
+from support.tiny import tiny_backbone
+from torch import Tensor
+
+from sar_train.methods.base import PromptMethod
+from sar_train.regularisers.base import RegulariserInputs
+from sar_train.regularisers.sar import SAR, SARConfig
+from sar_train.training import loop
+from sar_train.training.state import start
+from sar_train.training.step import Step
+from sar_train.training.task import Numerics, Problem, Regularisation
+
+
+class Watched(SAR):
+    """Keeps what it is given."""
+
+    def __init__(self, config: SARConfig) -> None:
+        super().__init__(config)
+        self.seen: list[RegulariserInputs] = []
+
+    def __call__(self, inputs: RegulariserInputs) -> Tensor:
+        self.seen.append(inputs)
+        return super().__call__(inputs)
+
+
+def one_step(
+    method: PromptMethod,
+    data: Problem,
+    rows: Tensor,
+    numerics: Numerics = FLOAT32,
+    extra: Regularisation | None = None,
+    rate: float = 0.1,
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """The terms, and how the parameters moved at a learning rate of 0.1 without momentum or decay."""
+    plan = schedule("coop", learning_rate=rate, momentum=0.0, weight_decay=0.0)
+    before = parameters(method)
+    terms = Step(tiny_backbone(), data, start(method, plan, 1), extra, numerics)(rows, 0.0)
+    return terms, {name: value - before[name] for name, value in parameters(method).items()}
+
+
+def test_it_is_what_sgd_would_do() -> None:
+    """Weight decay included; the gradient is taken through the full-length tower."""
+    method, data, backbone = make("coop"), problem(1), tiny_backbone()
+    before = method.context.detach().clone()
+    state = start(method, schedule("coop", learning_rate=0.01, momentum=0.0, weight_decay=0.1), 1)
+    terms = Step(backbone, data, state)(torch.arange(24), 0.0)
+    context = before.clone().requires_grad_()
+    logits = backbone.logit_scale * data.features[:, 0] @ full_length.text_rows(backbone, BASE, context).T
+    loss = -(logits.log_softmax(1)[torch.arange(24), data.labels]).mean()
+    loss.backward()
+    assert terms == {"cross_entropy": pytest.approx(loss.item(), rel=1e-5)}
+    expected = before - 0.01 * (context.grad + 0.1 * before)
+    torch.testing.assert_close(method.context.detach(), expected, atol=1e-6, rtol=1e-4)
+
+
+def test_the_regulariser_is_added_at_its_weight_and_sees_base_and_novel_names() -> None:
+    given = regularisation(weight=2.0, subset=0)
+    teacher = given.teacher.roll(1, 1)  # other than the single template
+    watched = Watched(given.regulariser.config)
+    extra = Regularisation(watched, NOVEL, teacher, given.novel_handcrafted)
+    method, data = make("coop", context_init="", n_ctx=3), problem(1)
+    start_value = method.context.detach().clone()
+    terms, moved = one_step(method, data, torch.arange(24), extra=extra, rate=0.01)
+    context = start_value.clone().requires_grad_()
+    rows = full_length.text_rows(tiny_backbone(), [*BASE, *NOVEL], context)
+    torch.testing.assert_close(watched.seen[0].prompted, rows, atol=2e-6, rtol=0)
+    torch.testing.assert_close(watched.seen[0].handcrafted, teacher)
+    assert watched.seen[0].is_base.tolist() == [True] * 4 + [False] * 5
+    logits = tiny_backbone().logit_scale * data.features[:, 0] @ rows[:4].T
+    penalty = SAR(SARConfig())(RegulariserInputs(rows, teacher, watched.seen[0].is_base))
+    (torch.nn.functional.cross_entropy(logits, data.labels) + 2.0 * penalty).backward()
+    assert terms["regulariser"] == pytest.approx(penalty.item(), rel=1e-4)
+    torch.testing.assert_close(moved["context"], -0.01 * context.grad, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["mixed", "union"])
+def test_the_regulariser_sees_a_name_that_two_classes_share_once(rule: str) -> None:
+    names = (*BASE[:3], BASE[1])
+    data = dataclasses.replace(problem(1), class_names=names, handcrafted=classes(names).handcrafted)
+    teacher = classes([*names, *NOVEL]).handcrafted
+    watched = Watched(regularisation(rule=rule, subset=0).regulariser.config)
+    extra = Regularisation(watched, NOVEL, teacher)
+    one_step(make("coop"), data, torch.arange(4), extra=extra, rate=1e-12)
+    torch.testing.assert_close(watched.seen[0].handcrafted, teacher[[0, 1, 2, 4, 5, 6, 7, 8]])
+    torch.testing.assert_close(watched.seen[0].prompted, watched.seen[0].handcrafted, atol=2e-6, rtol=0)
+    assert watched.seen[0].is_base.tolist() == [True] * 3 + [False] * 5
+
+
+def test_a_draw_from_the_union_keeps_rows_and_teacher_together() -> None:
+    """Each prompted row must sit beside its own name's teacher: at the start of coop they are equal."""
+    given = regularisation(rule="union", subset=5)
+    watched = Watched(given.regulariser.config)
+    extra = Regularisation(watched, NOVEL, given.teacher)
+    plan = schedule("coop", learning_rate=1e-12)
+    state = start(make("coop"), plan, 1)
+    step = Step(tiny_backbone(), problem(), state, extra)
+    for _ in range(6):
+        step(torch.arange(4), 0.0)
+    for inputs in watched.seen:
+        torch.testing.assert_close(inputs.prompted, inputs.handcrafted, atol=2e-6, rtol=0)
+        own = (inputs.handcrafted @ given.teacher.T).argmax(1)
+        assert torch.equal(inputs.is_base, own < 4)
+    assert len({tuple(inputs.is_base.tolist()) for inputs in watched.seen}) > 1
+
+
+@pytest.mark.parametrize("name", ["coop", "kgcoop", "prograd", "tcp", "dept", "maple", "promptsrc", "cocoop"])
+def test_pieces_of_a_batch_add_up_to_the_batch(name: str) -> None:
+    data = problem_for(name)
+    extra = None if name == "cocoop" else regularisation(weight=1.0)  # its names follow each piece's first photo
+    results = [
+        one_step(make(name), data, torch.arange(8), Numerics(micro_batch=size), extra, 0.01) for size in (0, 3, 8)
+    ]
+    for terms, moved in results[1:]:
+        assert terms == {key: pytest.approx(value, rel=1e-4, abs=1e-6) for key, value in results[0][0].items()}
+        for key, change in moved.items():
+            assert (change - results[0][1][key]).norm() <= 1e-4 * results[0][1][key].norm() + 1e-9, key
+    assert any(change.abs().max() > 0 for change in results[0][1].values())
+
+
+@pytest.mark.parametrize("name", ["coop", "tcp"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_stays_finite_and_ends_where_float32_ends(name: str, precision: Any) -> None:
+    plan = schedule(name, epochs=12)
+    whole = train(started(name, plan), name, plan, regularisation(weight=0.5))
+    numerics = Numerics(precision)
+    half = train(started(name, plan, numerics=numerics), name, plan, regularisation(weight=0.5), numerics=numerics)
+    assert half.history != whole.history, "nothing was computed at half precision"
+    assert whole.history[-1]["cross_entropy"] < whole.history[0]["cross_entropy"] - 0.2
+    for key in ("cross_entropy", "regulariser"):
+        assert half.history[-1][key] == pytest.approx(whole.history[-1][key], abs=0.05), key
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in half.method.parameters())
+
+
+@pytest.mark.parametrize("name", ["prograd", "promptsrc", "maple", "cocoop", "dept"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_every_kind_of_method_takes_half_precision(name: str, precision: Any) -> None:
+    plan, numerics = schedule(name, epochs=2, batch_size=4), Numerics(precision)
+    whole = train(started(name, plan), name, plan)
+    half = train(started(name, plan, numerics=numerics), name, plan, numerics=numerics)
+    assert half.history[-1]["cross_entropy"] == pytest.approx(whole.history[-1]["cross_entropy"], abs=0.1)
+
+
+def test_float16_scales_the_loss_and_gives_the_same_update() -> None:
+    data, moved = problem(1), {}
+    for precision in ("fp32", "fp16"):
+        method = make("prograd", n_ctx=6)
+        plan = schedule("coop", learning_rate=0.01, momentum=0.0, weight_decay=0.0)
+        state = start(method, plan, 1, scaled=precision == "fp16")
+        if precision == "fp16":
+            state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 4096.0})
+        before = parameters(method)
+        Step(tiny_backbone(), data, state, None, Numerics(precision))(torch.arange(24), 0.0)
+        moved[precision] = method.context.detach() - before["context"]
+        assert state.scaler.get_scale() == (4096.0 if precision == "fp16" else 1.0)
+    assert (moved["fp16"] - moved["fp32"]).norm() < 0.02 * moved["fp32"].norm()
+
+
+def test_a_gradient_beyond_float16_skips_the_update_and_lowers_the_scale() -> None:
+    method = make("coop")
+    state = start(method, schedule("coop"), 1, scaled=True)
+    state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 2.0**60})
+    before = parameters(method)
+    terms = Step(tiny_backbone(), problem(1), state, None, Numerics("fp16"))(torch.arange(24), 0.0)
+    assert terms["cross_entropy"] < 100
+    assert torch.equal(method.context.detach(), before["context"])
+    assert state.scaler.get_scale() == 2.0**59
+
+
+def test_per_image_prompts_do_not_see_each_other() -> None:
+    """CoCoOp's batch of two is the mean of two batches of one."""
+    data = problem_for("cocoop")
+    # Views are drawn by a generator that starts anew: take one view alone.
+    flat = Problem(data.features[:, :1], data.labels, data.class_names, data.handcrafted)
+    singles = [one_step(make("cocoop"), flat, torch.tensor([row])) for row in (0, 5)]
+    terms, moved = one_step(make("cocoop"), flat, torch.tensor([0, 5]))
+    mean = sum(one[0]["cross_entropy"] for one in singles) / 2
+    assert terms["cross_entropy"] == pytest.approx(mean, rel=1e-5)
+    for key, change in moved.items():
+        half = (singles[0][1][key] + singles[1][1][key]) / 2
+        torch.testing.assert_close(change, half, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("views", "learned_from"), [(1, {0}), (2, {1}), (4, {1, 2, 3})])
+def test_the_plain_view_is_drawn_only_where_there_is_no_other(views: int, learned_from: set[int]) -> None:
+    method, data, seen = make("coop"), problem(views), []
+    method.terms = lambda outputs: seen.append(outputs.frozen_images) or type(method).terms(method, outputs)
+    step, rows = Step(tiny_backbone(), data, start(method, schedule("coop"), 1)), torch.arange(24)
+    for _ in range(4):
+        step(rows, 0.0)
+    matches = torch.stack([(batch[:, None] == data.features).all(-1) for batch in seen])
+    assert matches.sum(-1).eq(1).all()
+    assert set(matches.nonzero()[:, -1].tolist()) == learned_from
+
+
+@pytest.mark.parametrize("name", ["maple", "promptsrc"])
+def test_each_epoch_learns_from_its_own_crops(name: str) -> None:
+    asked: list[tuple[list[int], int]] = []
+    data = problem(1, photos=True)
+    given = data.crops
+    crops = lambda rows, epoch: asked.append((rows.tolist(), epoch)) or given(rows, epoch)  # noqa: E731
+    plan = schedule(name, epochs=3, batch_size=12)
+    loop.train(tiny_backbone(), dataclasses.replace(data, crops=crops), started(name, plan), plan)
+    assert [epoch for _, epoch in asked] == [1, 1, 2, 2, 3, 3]
+    for epoch in (1, 2, 3):
+        assert sorted(row for rows, when in asked if when == epoch for row in rows) == list(range(24))
+
+
+def test_methods_get_the_frozen_features_beside_the_prompted_ones() -> None:
+    seen = []
+    method, data = make("promptsrc"), problem(1, photos=True)
+    method.terms = lambda outputs: seen.append(outputs) or type(method).terms(method, outputs)
+    one_step(method, data, torch.tensor([3, 1]))
+    (outputs,) = seen
+    torch.testing.assert_close(outputs.frozen_images, data.features[[3, 1], 0], atol=1e-5, rtol=0)
+    assert not outputs.frozen_images.requires_grad
+    assert outputs.labels.tolist() == [3, 1]
+    assert (outputs.images - outputs.frozen_images).abs().max() > 1e-3
+    torch.testing.assert_close(outputs.handcrafted, classes().handcrafted)
+    torch.testing.assert_close(outputs.prompted, embed(make("promptsrc")))
+    torch.testing.assert_close(outputs.logits, outputs.scale * outputs.images @ outputs.prompted.T)
+    assert outputs.scale == tiny_backbone().logit_scale

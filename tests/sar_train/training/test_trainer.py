@@ -1,0 +1,244 @@
+"""One run from settings to record, on blobs around the tiny backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support.photos import write_folder
+from support.problems import CLASSES, feature_set
+from support.tiny import VIT, register, tiny_backbone
+
+from sar_train.clip import backbone
+from sar_train.config.run import RunConfig
+from sar_train.data.features import save_features
+from sar_train.errors import ConfigError, RunError
+from sar_train.evaluation.relations import held_out_names, spearman_of_relations
+from sar_train.training import trainer
+from sar_train.training.checkpoint import load_run, load_state
+from sar_train.training.context import prepare
+from sar_train.training.prompted import restore
+
+SECTIONS = {"sar": {"subset": 4}}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    register()
+    path = tmp_path_factory.mktemp("features") / "blobs.safetensors"
+    save_features(feature_set(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("names") / "novel.txt"
+    path.write_text("fox\nboat\nlamp\ngrey stone\nbird\napple\n")
+    return path
+
+
+def settings(features: Path, novel: Path, **changes: object) -> RunConfig:
+    plain = RunConfig(
+        data=str(features),
+        backbone=VIT,
+        pretrained=backbone.RANDOM,
+        novel=str(novel),
+        shots=4,
+        epochs=3,
+        learning_rate=0.005,
+        batch_size=8,
+        sections=SECTIONS,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def test_a_record_says_what_was_done_and_what_came_of_it(features: Path, names: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    trainer.run(settings(features, names), tmp_path / "run", tell=lines.append)
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["config"]["shots"] == 4
+    assert record["config"]["protocol"] == "base-to-new"
+    assert record["seed"] == 1
+    assert record["novel"] == {"source": str(names), "count": 5, "overlap": 1}  # apple is a new class
+    for part in ("metrics", "zero_shot"):
+        scores = record[part]
+        assert 0 <= scores["base_accuracy"] <= 100
+        base, new = scores["base_accuracy"], scores["new_accuracy"]
+        assert scores["harmonic_mean"] == pytest.approx(2 * base * new / (base + new) if base + new else 0)
+    assert record["linear_probe"]["base_accuracy"] > 90
+    assert record["per_class"]["base"].keys() == set(CLASSES[:4])
+    assert sum(record["per_class_counts"]["new"].values()) == 48
+    assert len(record["history"]) == 3
+    assert record["timing"].keys() == {"prepare_seconds", "train_seconds", "evaluate_seconds"}
+    assert record["versions"]["torch"] == torch.__version__
+    assert any("about" in line and "left" in line for line in lines)
+    assert any(line.startswith("zero-shot: base") for line in lines)
+
+
+def test_the_record_has_sars_own_measure(features: Path, names: Path, tmp_path: Path) -> None:
+    """CoOp starts at zero-shot, so its relations are the teacher's before and no longer after."""
+    run = trainer.run(settings(features, names, sar=False, sections={}, epochs=6), tmp_path / "run")
+    relations = run.record["relations"]
+    assert relations["names"] == 300
+    assert relations["before"] == pytest.approx(1)
+    assert 0 < relations["after"] < 0.999
+    register()
+    again = restore(run, tiny_backbone())
+    taken = held_out_names(CLASSES[:4], CLASSES[4:])
+    teacher = tiny_backbone().embed_names(taken, tiny_backbone().handcrafted("a photo of a {}."))
+    assert relations["after"] == pytest.approx(spearman_of_relations(again.embed(taken), teacher), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "other"), [("dept", "text-branch"), ("cocoop", "mean-image"), ("kgcoop", None), ("tcp", None)]
+)
+def test_the_record_has_what_a_bundle_may_answer_instead(
+    features: Path, names: Path, tmp_path: Path, method: str, other: str | None
+) -> None:
+    run = trainer.run(settings(features, names, method=method, shots=2, batch_size=2, epochs=2), tmp_path / "run")
+    record = run.record
+    assert list(record["other_metrics"]) == ([other] if other else [])
+    ready, data, backbone = restore(run, tiny_backbone()), feature_set(), tiny_backbone()
+    base = data.test.labels < 4
+    shown = {"metrics": ready.logits(data.test.features[base], CLASSES[:4])}
+    if other:
+        flags = {"text_only": True} if method == "dept" else {"frozen": True}
+        shown[other] = ready.logits(data.test.features[base], CLASSES[:4], **flags)
+    for key, logits in shown.items():
+        right = (logits.argmax(1) == data.test.labels[base]).float().mean()
+        scores = record["metrics"] if key == "metrics" else record["other_metrics"][key]
+        assert scores["base_accuracy"] == pytest.approx(100 * float(right))
+    assert run.settings.keys() == {field.name for field in dataclasses.fields(type(ready.method).Config)}
+    assert ready.backbone is backbone
+
+
+@pytest.mark.parametrize("method", ["maple", "promptsrc"])
+def test_methods_that_prompt_the_image_tower_see_the_photos(names: Path, tmp_path: Path, method: str) -> None:
+    photos = write_folder(tmp_path / "photos", {"cat": 6, "dog": 6, "red car": 6})
+    config = settings(photos, names, method=method, views=2, epochs=3, batch_size=4)
+    run = trainer.run(config, tmp_path / "run")
+    ready, setting = restore(run, tiny_backbone()), prepare(config)
+    part = setting.judge.base
+    pixels = setting.source.map_pixels(setting.plan.split, part.rows, lambda batch: batch)
+    logits = ready.logits(ready.encode_images(pixels), part.names)
+    right = (logits.argmax(1) == part.labels).float().mean()
+    assert run.record["metrics"]["base_accuracy"] == pytest.approx(100 * float(right))
+    untouched = tiny_backbone().encode_images(pixels)
+    torch.testing.assert_close(part.features, untouched, atol=1e-5, rtol=0)
+    assert (ready.encode_images(pixels) - untouched).abs().max() > 1e-4
+
+
+def test_training_helps_on_what_it_was_trained_on(features: Path, names: Path, tmp_path: Path) -> None:
+    record = trainer.run(settings(features, names, epochs=30, sar=False), tmp_path / "run").record
+    assert record["metrics"]["base_accuracy"] > record["zero_shot"]["base_accuracy"] + 20
+
+
+def test_protocol_all_has_no_new_classes(features: Path, names: Path, tmp_path: Path) -> None:
+    record = trainer.run(settings(features, names, protocol="all"), tmp_path / "run").record
+    assert record["metrics"]["new_accuracy"] is None
+    assert record["metrics"]["harmonic_mean"] is None
+    assert record["dataset"]["classes"] == list(CLASSES)
+
+
+def test_the_same_settings_give_the_same_prompt(features: Path, names: Path, tmp_path: Path) -> None:
+    first, second = (trainer.run(settings(features, names), tmp_path / n).tensors["context"] for n in "ab")
+    assert torch.equal(first, second)
+
+
+def test_weight_zero_is_no_sar_to_the_bit(features: Path, names: Path, tmp_path: Path) -> None:
+    off = trainer.run(settings(features, names, sar=False, sections={}), tmp_path / "off")
+    zero = trainer.run(settings(features, names, sections={"sar": {"weight": 0.0}}), tmp_path / "zero")
+    assert torch.equal(off.tensors["context"], zero.tensors["context"])
+
+
+def test_a_finished_run_is_not_overwritten(features: Path, names: Path, tmp_path: Path) -> None:
+    trainer.run(settings(features, names, epochs=1), tmp_path / "run")
+    with pytest.raises(RunError, match="finished run"):
+        trainer.run(settings(features, names, epochs=1), tmp_path / "run")
+    trainer.remove(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_something_that_is_not_used(features: Path, names: Path) -> None:
+    with pytest.raises(ConfigError, match="maple"):
+        prepare(settings(features, names, sections={"maple": {"depth": 9}}))
+
+
+def test_a_run_that_cannot_be_written_ends_before_photos_are_read(names: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"run: expected a folder, but .*file is none"):
+        trainer.run(settings(tmp_path / "no photos", names), tmp_path / "file" / "run")
+
+
+@pytest.mark.skipif(os.access("/", os.W_OK), reason="who may write everywhere is not stopped")
+def test_a_run_in_a_folder_of_others_ends_before_photos_are_read(names: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="/ cannot be written to"):
+        trainer.run(settings(tmp_path / "no photos", names), Path("/no such folder"))
+
+
+def test_an_unfinished_run_on_photos_that_changed_is_not_taken_up(
+    names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = write_folder(tmp_path / "photos", {"apple": 6, "red ball": 6})
+    config, out = settings(photos, names), tmp_path / "run"
+    monkeypatch.setattr(trainer, "_SAVE_EVERY", -1.0)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("epoch 2/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(config, out, tell=interrupt)
+    (photos / "apple" / "00.png").rename(photos / "apple" / "new.png")
+    with pytest.raises(RunError, match="learns from other photos or classes"):
+        trainer.run(config, out)
+    (photos / "apple" / "new.png").rename(photos / "apple" / "00.png")
+    lines: list[str] = []
+    trainer.run(config, out, tell=lines.append)
+    assert "taking up the run after epoch 1" in lines
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+import support.tiny
+support.tiny.register()
+from sar_train.training import trainer
+from sar_train.config.run import RunConfig
+trainer._SAVE_EVERY = 0.0
+trainer.run(RunConfig(**{config!r}), Path({out!r}))
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(features: Path, names: Path, tmp_path: Path) -> None:
+    config = settings(features, names, epochs=120)
+    out = tmp_path / "killed"
+    code = CHILD.format(path=sys.path, config=dataclasses.asdict(config), out=str(out))
+    child = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 120
+    while load_state(out) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    stored = load_state(out)
+    assert stored is not None
+    assert 0 < stored[1]["epoch"] < 120, "the kill came too late to test anything"
+    with pytest.raises(RunError, match="not finished"):
+        load_run(out)
+    with pytest.raises(RunError, match="other settings"):
+        trainer.run(dataclasses.replace(config, seed=2), out)
+    lines: list[str] = []
+    resumed = trainer.run(config, out, tell=lines.append, overwrite=True)  # there is no finished run to replace
+    assert any(line.startswith("taking up the run after epoch") for line in lines)
+    whole = trainer.run(config, tmp_path / "whole")
+    assert torch.equal(resumed.tensors["context"], whole.tensors["context"])
+    assert sorted(path.name for path in out.iterdir()) == ["prompts.safetensors", "record.json"]
