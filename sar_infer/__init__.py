@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         SchemaError,
         ServerError,
     )
-    from sar_infer.results import Explanation, ImageResult, Judging, Prediction
+    from sar_infer.results import DecisionOptions, Explanation, ImageResult, Prediction
 
 __version__ = "0.1.0"
 
@@ -47,12 +47,12 @@ __all__ = [
     "ClassNameError",
     "Classifier",
     "Client",
+    "DecisionOptions",
     "DeviceError",
     "Explanation",
     "ImageError",
     "ImageResult",
     "InputError",
-    "Judging",
     "Prediction",
     "SarInferError",
     "SchemaError",
@@ -70,7 +70,7 @@ _HOMES = {
     "Client": "client",
     "Explanation": "results",
     "ImageResult": "results",
-    "Judging": "results",
+    "DecisionOptions": "results",
     "Prediction": "results",
     "default_bundle": "bundle",
     "open_bundle": "bundle",

@@ -18,18 +18,18 @@ from sar_infer.bank import ClassBank
 from sar_infer.bank.names import Classes, phrases_by_name
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet, build_class_set, with_calibration, with_head
-from sar_infer.classify.decision import Judge, calibration_holds, scale
+from sar_infer.classify.decision import Decision, calibration_holds, scale
 from sar_infer.encoders import scoring
 from sar_infer.encoders.cache import EmbeddingCache, shared_cache
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
-from sar_infer.encoders.precision import Asked, Choice, choose
+from sar_infer.encoders.precision import Choice, PrecisionChoice, choose
 from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.sessions import CUDA, Device, expects_cuda
 from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.errors import BankError, ImageError, InputError
 from sar_infer.images.load import ImageSource
 from sar_infer.images.prefetch import decode_batches, readable, several
-from sar_infer.results import PLAIN, ImageResult, Judging, Prediction, Profile, Unknown
+from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile, Unknown
 from sar_infer.text.tokenizer import encode_name
 
 Floats = npt.NDArray[np.float32]
@@ -76,7 +76,7 @@ class Classifier:
         threads: int | None = None,
         spin: bool = True,
         cache: EmbeddingCache = shared_cache,
-        precision: Asked = "fp32",
+        precision: PrecisionChoice = "fp32",
     ) -> None:
         manifest = bundle.manifest
         self.bundle = bundle
@@ -96,7 +96,7 @@ class Classifier:
         device: Device = "auto",
         bank: str | os.PathLike[str] | ClassBank | None = None,
         threads: int | None = None,
-        precision: Asked = "fp32",
+        precision: PrecisionChoice = "fp32",
     ) -> Classifier:
         """Open a bundle folder, by default the one that ships with the package, and perhaps another bank file.
 
@@ -145,7 +145,7 @@ class Classifier:
             InputError: there is no class to choose from, ``top_k`` is below 1, or the bundle was not calibrated for
                 what is asked.
         """
-        judging = Judging(unknown, coverage=coverage, explain=explain)
+        judging = DecisionOptions(unknown, coverage=coverage, explain=explain)
         return list(self.stream(several(images), self.class_set(classes, only), top_k, judging=judging))
 
     def class_set(self, classes: Classes | None = None, only: bool = False, bank: ClassBank | None = None) -> ClassSet:
@@ -172,7 +172,7 @@ class Classifier:
         top_k: int = 5,
         batch_size: int = 16,
         profile: Profile | None = None,
-        judging: Judging = PLAIN,
+        judging: DecisionOptions = PLAIN,
     ) -> Iterator[ImageResult]:
         """Classify any number of pictures in constant memory, decoding the next batch while one is encoded.
 
@@ -207,13 +207,13 @@ class Classifier:
                 ]
             yield from results
 
-    def judge(self, classes: ClassSet, top_k: int = 5, judging: Judging = PLAIN) -> Judge:
+    def judge(self, classes: ClassSet, top_k: int = 5, judging: DecisionOptions = PLAIN) -> Decision:
         """What makes a result of each unit row (N, D), for many calls.
 
         Raises:
             InputError: ``top_k`` is below 1, or the bundle and these classes do not have what ``judging`` asks for.
         """
-        return Judge(self.bundle.manifest, classes, top_k, judging)
+        return Decision(self.bundle.manifest, classes, top_k, judging)
 
     def rank(self, rows: Floats, classes: ClassSet, top_k: int) -> Iterator[tuple[Prediction, ...]]:
         """The best ``top_k`` classes for each of N unit rows (N, D), the best first."""

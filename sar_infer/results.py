@@ -22,7 +22,7 @@ Unknown = Literal["score", "energy"]
 
 
 @dataclass(frozen=True)
-class Judging:
+class DecisionOptions:
     """What a call wants to be told beside the best classes.
 
     Attributes:
@@ -53,7 +53,7 @@ class Judging:
             raise InputError(f"coverage: expected a number between 0 and 1, got {self.coverage}")
 
 
-PLAIN = Judging()
+PLAIN = DecisionOptions()
 """The best classes and no more."""
 
 

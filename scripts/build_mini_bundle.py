@@ -32,7 +32,7 @@ from sar_train.export.fixed import handcrafted
 from sar_train.export.source import from_run
 from sar_train.training import trainer
 from sar_train.training.checkpoint import Run
-from sar_train.training.prompted import Prompted, restore
+from sar_train.training.prompted import PromptedCLIP, restore
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LOST = 2.0
@@ -92,12 +92,12 @@ def _encode(backbone: Backbone, photos: list[Path]) -> Tensor:
     return torch.cat(parts)
 
 
-def _top1(images: Tensor, prompted: Prompted) -> float:
+def _top1(images: Tensor, prompted: PromptedCLIP) -> float:
     predicted = (images @ prompted.embed(IMAGENET_CLASSNAMES).T).argmax(1)
     return round(100 * float((predicted == torch.arange(len(images))).double().mean()), 2)
 
 
-def _caltech(prompted: Prompted) -> float:
+def _caltech(prompted: PromptedCLIP) -> float:
     source = open_source("demo", None, prompted.backbone, 16, 1)
     predicted = (source.plain("test") @ prompted.embed(source.class_names).T).argmax(1)
     return round(100 * float((predicted == source.labels("test")).double().mean()), 2)

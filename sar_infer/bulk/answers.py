@@ -18,11 +18,11 @@ from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Form, Packed, an
 from sar_infer.bulk.places import filesystem, is_url, one_line, patiently
 from sar_infer.bulk.signals import deadline
 from sar_infer.classifier import Classifier
-from sar_infer.encoders.precision import Asked
+from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BundleError, DeviceError, ImageError, InputError
 from sar_infer.images.prefetch import decode_picture
-from sar_infer.results import PLAIN, Judging
+from sar_infer.results import PLAIN, DecisionOptions
 from sar_infer.storage.strict_json import canonical_digest
 
 _TRANSFERS = 16
@@ -54,11 +54,11 @@ class Recipe:
     classes: Mapping[str, tuple[str, ...]] | None = None
     only: bool = False
     top_k: int = 5
-    judging: Judging = PLAIN
+    judging: DecisionOptions = PLAIN
     embedding: EmbeddingType | None = None
     device: Device = "auto"
     threads: int | None = 1
-    precision: Asked = "fp32"
+    precision: PrecisionChoice = "fp32"
     image_timeout: float = IMAGE_TIMEOUT
 
 
@@ -82,7 +82,7 @@ class Answerer:
         warnings.filterwarnings("ignore", module="PIL")  # what matters about a picture becomes its flaw
         self._classifier = Classifier.open(recipe.bundle, recipe.device, recipe.bank, recipe.threads, recipe.precision)
         self._manifest = self._classifier.bundle.manifest
-        chosen = cast("Asked", self._classifier.choice.precision)
+        chosen = cast("PrecisionChoice", self._classifier.choice.precision)
         self.recipe = dataclasses.replace(recipe, precision=chosen)  # the same for all workers, wherever they are
         classes = self._classifier.class_set(recipe.classes, recipe.only)
         self._judge = self._classifier.judge(classes, recipe.top_k, recipe.judging)

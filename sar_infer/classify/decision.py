@@ -18,7 +18,7 @@ from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Floats, Ranking, Scale
 from sar_infer.encoders.scoring import finite
 from sar_infer.errors import BankError, InputError
-from sar_infer.results import PLAIN, Explanation, ImageResult, Judging, Prediction
+from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction
 
 _NEAREST = 3
 _LARGEST_COSINE = 1.01
@@ -28,7 +28,7 @@ _CALIBRATE = "train with 50 or more held-out photos (docs/confidence.md), or lea
 _NO_LIMIT = "cannot be told: no threshold for this class"
 
 
-class Judge:
+class Decision:
     """Answers for image rows, for one set of classes; made once for many pictures.
 
     Args:
@@ -41,7 +41,7 @@ class Judge:
         InputError: ``top_k`` is below 1, or what ``judging`` asks for cannot be had of this bundle and these classes.
     """
 
-    def __init__(self, manifest: Manifest, classes: ClassSet, top_k: int, judging: Judging = PLAIN) -> None:
+    def __init__(self, manifest: Manifest, classes: ClassSet, top_k: int, judging: DecisionOptions = PLAIN) -> None:
         if top_k < 1:
             raise InputError(f"expected top_k of 1 or more, got {top_k}")
         if classes.background is not None and bool(classes.background.all()):
@@ -158,7 +158,7 @@ def scale(manifest: Manifest, classes: ClassSet) -> Scale:
     return Scale(manifest.logit_scale, manifest.logit_bias or 0.0, (manifest.temperature or 1.0) if known else 1.0)
 
 
-def _limit(manifest: Manifest, classes: ClassSet, judging: Judging) -> float | None:
+def _limit(manifest: Manifest, classes: ClassSet, judging: DecisionOptions) -> float | None:
     """The threshold for all classes; None where there is none, and single classes or background can still tell."""
     if judging.unknown is None or judging.threshold is not None:
         return judging.threshold

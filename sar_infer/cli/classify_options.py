@@ -9,10 +9,10 @@ import click
 
 from sar_infer.classify.output import FORMATS
 from sar_infer.cli.options import option, together
-from sar_infer.results import Judging, Unknown
+from sar_infer.results import DecisionOptions, Unknown
 
 if TYPE_CHECKING:
-    from sar_infer.encoders.precision import Asked
+    from sar_infer.encoders.precision import PrecisionChoice
     from sar_infer.encoders.sessions import Device
 
 classify_options = together(
@@ -78,7 +78,7 @@ class Options:
     top_k: int
     format: str
     device: Device
-    precision: Asked
+    precision: PrecisionChoice
     threads: int | None
     batch_size: int | None
     profile: bool
@@ -90,11 +90,11 @@ class Options:
     explain: bool
 
     @property
-    def judging(self) -> Judging:
+    def judging(self) -> DecisionOptions:
         """What is asked for beside the classes.
 
         Raises:
             InputError: it cannot be meant.
         """
         by: Unknown | None = self.unknown_by or ("score" if self.unknown else None)
-        return Judging(by, self.threshold, self.coverage, self.explain)
+        return DecisionOptions(by, self.threshold, self.coverage, self.explain)

@@ -15,7 +15,7 @@ from sar_infer.client.exchange import Call, Pause, Steps
 from sar_infer.client.options import Mode, Options
 from sar_infer.client.pictures import Picture, Portions, load, several
 from sar_infer.errors import InputError
-from sar_infer.results import PLAIN, ImageResult, Judging, Unknown
+from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
 if TYPE_CHECKING:
     from sar_infer.bank.names import Classes
@@ -58,7 +58,7 @@ class AsyncClient:
         mode: Mode | None = None,
     ) -> list[ImageResult]:
         """Classify pictures, as ``Client.classify`` does."""
-        judging = Judging(unknown, coverage=coverage, explain=explain)
+        judging = DecisionOptions(unknown, coverage=coverage, explain=explain)
         return [result async for result in self.stream(images, classes, only, top_k, mode=mode, judging=judging)]
 
     async def stream(
@@ -70,7 +70,7 @@ class AsyncClient:
         *,
         mode: Mode | None = None,
         batch_size: int = 8,
-        judging: Judging = PLAIN,
+        judging: DecisionOptions = PLAIN,
         in_flight: int = 4,
     ) -> AsyncIterator[ImageResult]:
         """Classify any number of pictures in constant memory.

@@ -13,7 +13,7 @@ from sar_infer.client.calls import Calls, rows
 from sar_infer.client.exchange import Call, Pause, Steps
 from sar_infer.client.options import Mode, Options
 from sar_infer.client.pictures import Picture, Portions, load, several
-from sar_infer.results import PLAIN, ImageResult, Judging, Unknown
+from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
 if TYPE_CHECKING:
     from sar_infer.bank.names import Classes
@@ -86,7 +86,7 @@ class Client:
         Raises:
             InputError: ``classes`` is a string, or ``only`` and ``mode`` disagree.
         """
-        judging = Judging(unknown, coverage=coverage, explain=explain)
+        judging = DecisionOptions(unknown, coverage=coverage, explain=explain)
         return list(self.stream(images, classes, only, top_k, mode=mode, judging=judging))
 
     def stream(
@@ -98,7 +98,7 @@ class Client:
         *,
         mode: Mode | None = None,
         batch_size: int = 16,
-        judging: Judging = PLAIN,
+        judging: DecisionOptions = PLAIN,
     ) -> Iterator[ImageResult]:
         """Classify any number of pictures in constant memory, at most ``batch_size`` a request, one after the other."""
         options = Options.of(classes, only, top_k, mode, judging)

@@ -12,7 +12,7 @@ from sar_infer.bank.names import Classes, phrases_by_name
 from sar_infer.client.exchange import Call
 from sar_infer.client.pictures import Picture
 from sar_infer.errors import InputError
-from sar_infer.results import PLAIN, Judging
+from sar_infer.results import PLAIN, DecisionOptions
 
 Mode = Literal["bank", "extend", "only"]
 
@@ -24,11 +24,11 @@ class Options:
     classes: Mapping[str, tuple[str, ...]]
     mode: Mode | None
     top_k: int
-    judging: Judging = PLAIN
+    judging: DecisionOptions = PLAIN
 
     @classmethod
     def of(
-        cls, classes: Classes | None, only: bool, top_k: int, mode: Mode | None, judging: Judging = PLAIN
+        cls, classes: Classes | None, only: bool, top_k: int, mode: Mode | None, judging: DecisionOptions = PLAIN
     ) -> Options:
         """The options of a call.
 

@@ -12,7 +12,7 @@ from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, P
 from sar_infer.encoders.sessions import Device, expects_cuda
 from sar_infer.errors import InputError
 
-Asked = Literal["fp32", "fp16", "int8", "auto"]
+PrecisionChoice = Literal["fp32", "fp16", "int8", "auto"]
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -36,7 +36,7 @@ class Choice:
     variant: Variant | None = None
 
 
-def choose(manifest: Manifest, asked: Asked, device: Device) -> Choice:
+def choose(manifest: Manifest, asked: PrecisionChoice, device: Device) -> Choice:
     """The graphs for a precision; an encoder that has none in this precision runs in float32.
 
     ``auto`` takes INT8 on a CPU that has instructions for it, float16 on a GPU, each where the bundle has such an image
@@ -45,8 +45,8 @@ def choose(manifest: Manifest, asked: Asked, device: Device) -> Choice:
     Raises:
         InputError: there is no such precision, or the bundle has nothing in it.
     """
-    if asked not in get_args(Asked):
-        raise InputError(f"precision: expected {', '.join(get_args(Asked))}, got {asked!r}")
+    if asked not in get_args(PrecisionChoice):
+        raise InputError(f"precision: expected {', '.join(get_args(PrecisionChoice))}, got {asked!r}")
     precision = _automatic(manifest, device) if asked == "auto" else asked
     known = manifest.precisions.get(precision)
     if known is None and precision != "fp32":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sar_infer.encoders.precision import Asked
+from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.images.load import MAX_PIXELS
 
@@ -63,7 +63,7 @@ class Settings:
     state: Path | None = None
     key: str | None = field(default=None, repr=False)
     device: Device = "auto"
-    precision: Asked = "fp32"
+    precision: PrecisionChoice = "fp32"
     threads: int | None = None
     workers: int | None = None
     max_batch: int | None = None

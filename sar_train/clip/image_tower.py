@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sar_train.clip.attention import full_block
-from sar_train.clip.prompts import Insertion, Prompts
+from sar_train.clip.prompts import DeepPrompt, Prompts
 from sar_train.errors import ConfigError
 
 
@@ -73,7 +73,7 @@ def image_tower(visual: nn.Module) -> ImageTower | None:
     return ImageTower(visual) if is_clip else None
 
 
-def _insert(x: Tensor, insertion: Insertion | None, added: int) -> tuple[Tensor, int]:
+def _insert(x: Tensor, insertion: DeepPrompt | None, added: int) -> tuple[Tensor, int]:
     """Tokens (N, T, W) and how many of the last are prompts, after an insertion."""
     if insertion is None:
         return x, added

@@ -13,7 +13,7 @@ from sar_train.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Insertion:
+class DeepPrompt:
     """Vectors that enter a tower before one of its blocks (VPT, Jia et al. 2022; MaPLe, Khattak et al. 2023).
 
     Attributes:
@@ -46,7 +46,8 @@ class Prompts:
         context: (M, W) vectors in the space of the token embeddings, M may be 0. They are the same for every class,
             which lets the tower compute them once; or (C, M, W), contexts of each class's own.
         suffix: text behind the name.
-        behind: (K, W) or (C, K, W) context between name and suffix (CoOp's class token in the middle or in front).
+        suffix_context: (K, W) or (C, K, W) context between name and suffix (CoOp's class token in the middle or
+            in front).
         text: what enters the text tower, by block (from 0).
         image: what enters the image tower, by block; before block 0 it is added ahead of the first LayerNorm, without
             positional embedding.
@@ -54,9 +55,9 @@ class Prompts:
 
     context: Tensor
     suffix: str = "."
-    behind: Tensor | None = None
-    text: Mapping[int, Insertion] = field(default_factory=dict)
-    image: Mapping[int, Insertion] = field(default_factory=dict)
+    suffix_context: Tensor | None = None
+    text: Mapping[int, DeepPrompt] = field(default_factory=dict)
+    image: Mapping[int, DeepPrompt] = field(default_factory=dict)
 
     @property
     def n_context(self) -> int:
@@ -64,19 +65,19 @@ class Prompts:
         return self.context.shape[-2]
 
     @property
-    def n_behind(self) -> int:
+    def n_suffix_context(self) -> int:
         """K, context positions behind the name."""
-        return 0 if self.behind is None else self.behind.shape[-2]
+        return 0 if self.suffix_context is None else self.suffix_context.shape[-2]
 
     @property
-    def own_from(self) -> int | None:
+    def first_class_specific_layer(self) -> int | None:
         """The first block before which prompt positions differ between classes; None where they never do."""
         if self.context.ndim == 3:
             return 0
         return min((layer for layer, insertion in self.text.items() if insertion.per_class), default=None)
 
 
-def insert(positions: Tensor, insertion: Insertion) -> Tensor:
+def insert(positions: Tensor, insertion: DeepPrompt) -> Tensor:
     """Prompt positions (…, M, W) of a text tower after an insertion.
 
     Raises:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sar_train.clip.attention import KeyValue, attend, finish_block, project, project_heads, split_heads
-from sar_train.clip.prompts import Insertion, Prompts, insert
+from sar_train.clip.prompts import DeepPrompt, Prompts, insert
 from sar_train.clip.tokens import Encode, PackedNames, pack, tokenise
 
 
@@ -87,7 +87,7 @@ class TextTower:
             self.encode,
             end_token=self.end_token,
             room=self.room(prompts),
-            gap=prompts.n_behind,
+            gap=prompts.n_suffix_context,
         )
 
     def pack(self, names: Sequence[str], prompts: Prompts) -> PackedNames:
@@ -106,9 +106,10 @@ class TextTower:
         last = len(self.blocks) - 1
         for layer, (block, past) in enumerate(zip(self.blocks, prefix.past, strict=True)):
             insertion = prompts.text.get(layer)
-            if layer == prompts.own_from and prefix.own is not None:
+            if layer == prompts.first_class_specific_layer and prefix.own is not None:
                 rows.lead_with(prefix.own)
-            if insertion and prompts.own_from is not None and layer >= prompts.own_from:
+            first = prompts.first_class_specific_layer
+            if insertion and first is not None and layer >= first:
                 rows.insert(insertion)
             rows.apply(block, past, ends_only=layer == last)
         embedded = self.project(rows.x, unit=unit)
@@ -119,11 +120,11 @@ class TextTower:
     def _embed(self, prompts: Prompts, packed: PackedNames) -> Tensor:
         """(N, W) input of the first block for the names' own tokens."""
         vectors: Tensor = self.token_embedding(packed.ids)
-        if prompts.behind is not None:
-            gap, width = prompts.n_behind, vectors.shape[-1]
+        if prompts.suffix_context is not None:
+            gap, width = prompts.n_suffix_context, vectors.shape[-1]
             first = packed.ends - (self.tail(prompts) - 1) - gap
             places = first[:, None] + torch.arange(gap, device=first.device)
-            behind = prompts.behind.to(vectors.dtype)
+            behind = prompts.suffix_context.to(vectors.dtype)
             behind = behind[packed.order] if behind.ndim == 3 else behind.expand(len(first), -1, -1)
             vectors = vectors.index_copy(0, places.flatten(), behind.reshape(-1, width))
         return vectors + self.positional_embedding[1 + prompts.n_context + packed.positions]
@@ -131,7 +132,7 @@ class TextTower:
     def prefix(self, prompts: Prompts) -> Prefix:
         """``[start][context]`` through all layers, as far as all classes share it."""
         start = self.token_embedding.weight[self.start_token][None]
-        own_from, own = prompts.own_from, None
+        first_class_specific_layer, own = prompts.first_class_specific_layer, None
         x = (start + self.positional_embedding[:1])[None]
         context = prompts.context.to(start.dtype) + self.positional_embedding[1 : 1 + prompts.n_context]
         if context.ndim == 3:
@@ -140,10 +141,10 @@ class TextTower:
             x = torch.cat([x, context[None]], 1)
         past: list[KeyValue] = []
         for layer, block in enumerate(self.blocks):
-            if layer == own_from and own is None:
+            if layer == first_class_specific_layer and own is None:
                 own, x = x[0, 1:], x[:, :1]
             insertion = prompts.text.get(layer)
-            if insertion and (own_from is None or layer < own_from):
+            if insertion and (first_class_specific_layer is None or layer < first_class_specific_layer):
                 x = torch.cat([x[:, :1], insert(x[:, 1:], insertion)], 1)
             query, key, value = project_heads(block, x)
             past.append((key[0], value[0]))
@@ -171,13 +172,13 @@ class _Rows:
         parts, classes = self._parts(), own.split([count for count, _ in self._packed.groups])
         self._join([torch.cat(pair, 1) for pair in zip(classes, parts, strict=True)], own.shape[1])
 
-    def insert(self, insertion: Insertion) -> None:
+    def insert(self, insertion: DeepPrompt) -> None:
         """Change the prompt positions in front of each name."""
         vectors = insertion.vectors[self._packed.order] if insertion.per_class else insertion.vectors
         first, parts, lead = 0, [], self._lead
         for part in self._parts():
             own = vectors[first : first + len(part)] if insertion.per_class else vectors
-            changed = insert(part[:, :lead], Insertion(own, insertion.mode, insertion.weight))
+            changed = insert(part[:, :lead], DeepPrompt(own, insertion.mode, insertion.weight))
             parts.append(torch.cat([changed, part[:, lead:]], 1))
             first += len(part)
         self._join(parts, lead + (vectors.shape[-2] if insertion.mode == "append" else 0))

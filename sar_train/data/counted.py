@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-Tell = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 EVERY = 1.0
 """Seconds between two lines; what takes less says nothing."""
 
 
-def counter(tell: Tell, what: str, total: int) -> Callable[[int], None]:
+def counter(tell: ProgressCallback, what: str, total: int) -> Callable[[int], None]:
     """A function to be called with the number that is done by now, at the end with ``total``.
 
     Args:

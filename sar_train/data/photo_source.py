@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
 from sar_train.data.cache import FeatureCache, row_key, set_folder
-from sar_train.data.counted import Tell, counter
+from sar_train.data.counted import ProgressCallback, counter
 from sar_train.data.photos import Photo, PhotoDataset, Split, SplitOrigin
 from sar_train.data.shots import Shots
 from sar_train.data.split_cache import draw_shots
@@ -50,7 +50,7 @@ class PhotoSource:
         seed: int = 1,
         cache_dir: Path | None = None,
         *,
-        tell: Tell = lambda text: None,
+        tell: ProgressCallback = lambda text: None,
     ) -> None:
         """Nothing is decoded yet.
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
-from sar_train.data.counted import Tell
+from sar_train.data.counted import ProgressCallback
 from sar_train.data.feature_set import FeatureSet, Rows
 from sar_train.data.feature_source import OUR_SPLIT, FeatureSource
 from sar_train.data.features import load_features
@@ -90,7 +90,7 @@ class PhotoOptions:
     """
 
     cache_dir: Path | None = None
-    tell: Tell = lambda text: None
+    tell: ProgressCallback = lambda text: None
     allow_missing: bool = False
     skip_unreadable: bool = False
 

@@ -57,7 +57,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluationSplit:
     """Photos of some classes.
 
     Attributes:
@@ -79,13 +79,13 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """The photos a run is judged on: those of base and of new classes."""
 
-    base: Judged | None
-    new: Judged | None
+    base: EvaluationSplit | None
+    new: EvaluationSplit | None
 
-    def __call__(self, logits: Callable[[Judged], Tensor]) -> dict[str, Evaluation | None]:
+    def __call__(self, logits: Callable[[EvaluationSplit], Tensor]) -> dict[str, Evaluation | None]:
         """Evaluate both parts, each against its own class names."""
         parts = {"base": self.base, "new": self.new}
         return {

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 MOST = 128
 """Names kept at most; of more classes every n-th of base and of new."""
 
 
 @torch.no_grad()
-def similarities(prompted: Prompted, base: Sequence[str], new: Sequence[str]) -> dict[str, Any] | None:
+def similarities(prompted: PromptedCLIP, base: Sequence[str], new: Sequence[str]) -> dict[str, Any] | None:
     """``names`` (base first), ``base`` (how many), and cosines by the ``handcrafted`` and the ``learned`` prompt.
 
     They are multiplied by 1,000, upper triangle row by row. None where the prompts hold for the trained classes alone,

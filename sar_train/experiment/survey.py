@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from sar_train.clip.backbone import Backbone
-from sar_train.data.counted import Tell
+from sar_train.data.counted import ProgressCallback
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
 from sar_train.experiment.known import TOLERANCE, check_zero_shot
 from sar_train.report.published import known_zero_shot
-from sar_train.training.context import Setting, open_names, open_target, prepare
+from sar_train.training.context import RunContext, open_names, open_target, prepare
 from sar_train.training.record import dataset_entry, scores
 
 
-def survey(jobs: Sequence[Job], tell: Tell, *, strict: bool = True) -> list[dict[str, Any]]:
+def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) -> list[dict[str, Any]]:
     """Open every dataset once for each seed and number of shots, open the targets, and measure zero-shot.
 
     Args:
@@ -61,7 +61,7 @@ def survey(jobs: Sequence[Job], tell: Tell, *, strict: bool = True) -> list[dict
     return list(found.values())
 
 
-def _measured(setting: Setting, tell: Tell, *, strict: bool) -> dict[str, Any]:
+def _measured(setting: RunContext, tell: ProgressCallback, *, strict: bool) -> dict[str, Any]:
     config = setting.config
     if setting.judge.base is None:
         raise DataError(
@@ -81,7 +81,7 @@ def _measured(setting: Setting, tell: Tell, *, strict: bool) -> dict[str, Any]:
     return entry | {"zero_shot_check": check}
 
 
-def _check_on_halves(setting: Setting) -> dict[str, Any] | None:
+def _check_on_halves(setting: RunContext) -> dict[str, Any] | None:
     """Known figures are of base and new classes; a protocol of all classes is checked on those."""
     config, name = setting.config, setting.source.name
     if setting.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
@@ -91,7 +91,7 @@ def _check_on_halves(setting: Setting) -> dict[str, Any] | None:
     return check_zero_shot(halves.config, entry)
 
 
-def _once(tell: Tell) -> Tell:
+def _once(tell: ProgressCallback) -> ProgressCallback:
     """Leaves out what was told before: warnings are the same for every seed."""
     told: set[str] = set()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sar_train.data.counted import Tell
+from sar_train.data.counted import ProgressCallback
 from sar_train.data.files import write_atomic
 from sar_train.experiment import code
 from sar_train.experiment.execute import keep_or_remove, run_folder
@@ -54,7 +54,13 @@ def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
 
 
 def run_sweep(
-    jobs: Sequence[Job], out: Path, pool: Pool, tell: Tell, *, any_code: bool = False, keep_prompts: bool = False
+    jobs: Sequence[Job],
+    out: Path,
+    pool: Pool,
+    tell: ProgressCallback,
+    *,
+    any_code: bool = False,
+    keep_prompts: bool = False,
 ) -> Sweep:
     """Make the results that are missing; a run that fails does not stop the others.
 

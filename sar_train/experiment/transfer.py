@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from sar_train.config.run import RunConfig
-from sar_train.evaluation.accuracy import Judged, evaluate
+from sar_train.evaluation.accuracy import EvaluationSplit, evaluate
 from sar_train.training.context import open_target
 from sar_train.training.measures import image_features
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 
 @torch.no_grad()
-def evaluate_targets(prompted: Prompted, config: RunConfig, targets: Sequence[str]) -> dict[str, dict[str, Any]]:
+def evaluate_targets(prompted: PromptedCLIP, config: RunConfig, targets: Sequence[str]) -> dict[str, dict[str, Any]]:
     """By target: ``accuracy`` and ``zero_shot`` in percent, ``classes``, ``photos``, ``template``, ``per_class``.
 
     Args:
@@ -36,7 +36,7 @@ def evaluate_targets(prompted: Prompted, config: RunConfig, targets: Sequence[st
         source = open_target(config, target, prompted.backbone)
         labels, names = source.labels("test"), list(source.class_names)
         rows = torch.arange(len(labels))
-        part = Judged(names, source.plain("test", rows), labels, rows)
+        part = EvaluationSplit(names, source.plain("test", rows), labels, rows)
         learned = evaluate(prompted.logits(image_features(prompted, source, "test", part), names), labels, names)
         handcrafted = prompted.backbone.embed_names(names, prompted.backbone.handcrafted(source.template))
         zero_shot = evaluate(part.features.to(handcrafted.device) @ handcrafted.T, labels, names)

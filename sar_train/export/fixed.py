@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.prompts import Prompts
 from sar_train.methods.base import Classes, PromptMethod
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 
 class Fixed(PromptMethod):
@@ -28,10 +28,10 @@ class Fixed(PromptMethod):
         return Prompts(self.context, self.suffix)
 
 
-def handcrafted(backbone: Backbone, template: str) -> Prompted:
+def handcrafted(backbone: Backbone, template: str) -> PromptedCLIP:
     """An untuned backbone under a hand-crafted template.
 
     Raises:
         ConfigError: not a template.
     """
-    return Prompted(backbone, Fixed(backbone.handcrafted(template)), template, ())
+    return PromptedCLIP(backbone, Fixed(backbone.handcrafted(template)), template, ())

@@ -9,7 +9,7 @@ from sar_infer.bank.head import ClassHead
 from sar_infer.bank.names import name_key
 
 if TYPE_CHECKING:
-    from sar_train.training.prompted import Prompted
+    from sar_train.training.prompted import PromptedCLIP
 
 
 def spoken(text: str) -> str:
@@ -17,7 +17,7 @@ def spoken(text: str) -> str:
     return " ".join(text.replace("_", " ").split())
 
 
-def head_names(prompted: Prompted, phrases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def head_names(prompted: PromptedCLIP, phrases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """The trained classes as the bank spells them, if the bundle can have the method's head; else nothing.
 
     The head answers together with the text branch, so every trained class has to be in the bank, once, and stand there
@@ -30,7 +30,7 @@ def head_names(prompted: Prompted, phrases: Mapping[str, Sequence[str]]) -> tupl
     return () if prompted.method.head() is None else trained_names(prompted, phrases)
 
 
-def trained_names(prompted: Prompted, phrases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def trained_names(prompted: PromptedCLIP, phrases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """The trained classes as the bank spells them, if each stands there for itself, once; else nothing."""
     themselves = {
         name_key(name): name for name, several in phrases.items() if [*map(name_key, several)] == [name_key(name)]
@@ -41,7 +41,7 @@ def trained_names(prompted: Prompted, phrases: Mapping[str, Sequence[str]]) -> t
     return tuple(themselves[key] for key in keys)
 
 
-def class_head(prompted: Prompted, names: Sequence[str], encoder_digest: str) -> ClassHead | None:
+def class_head(prompted: PromptedCLIP, names: Sequence[str], encoder_digest: str) -> ClassHead | None:
     """The head under these names of its classes, None for no names."""
     head = prompted.method.head()
     if head is None or not names:

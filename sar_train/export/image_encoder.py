@@ -13,7 +13,7 @@ from sar_train.clip.backbone import Backbone
 from sar_train.clip.image_tower import ImageTower
 from sar_train.clip.prompts import Prompts
 from sar_train.export.graph import trace
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 
 class OpenClipImageEncoder(nn.Module):
@@ -48,7 +48,7 @@ class VisionTransformerEncoder(nn.Module):
         return self.tower(self.prompts, self.tower.embed(pixels))
 
 
-def export_image_encoder(prompted: Prompted) -> onnx.ModelProto:
+def export_image_encoder(prompted: PromptedCLIP) -> onnx.ModelProto:
     """The graph, for any number of pictures of the backbone's own size."""
     backbone, tower = prompted.backbone, prompted.backbone.image
     encoder: nn.Module

@@ -11,7 +11,7 @@ from sar_train.clip.prompts import Prompts
 from sar_train.clip.text_tower import TextTower
 from sar_train.errors import ExportError
 from sar_train.export.fixed import Fixed
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Layout:
 
         A teacher has to have room for the name as well, so that the longer prompt of the two counts.
         """
-        student = 1 + self.prompts.n_context + self.prompts.n_behind
+        student = 1 + self.prompts.n_context + self.prompts.n_suffix_context
         return student if self.teacher is None else max(student, 1 + self.teacher.n_context + self.longer)
 
 
 @torch.no_grad()
-def layout(prompted: Prompted) -> Layout:
+def layout(prompted: PromptedCLIP) -> Layout:
     """The layout of a method's prompts.
 
     Raises:
@@ -50,7 +50,7 @@ def layout(prompted: Prompted) -> Layout:
             that they cannot read one input.
     """
     prompts, template = prompted.method.prompts(prompted.classes(["x"])), prompted.template
-    if prompts.own_from is None:
+    if prompts.first_class_specific_layer is None:
         return Layout(prompts, None, template if isinstance(prompted.method, Fixed) else None)
     teacher = prompted.backbone.handcrafted(template)
     behind = prompts.suffix, teacher.suffix

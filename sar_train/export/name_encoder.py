@@ -16,13 +16,13 @@ from sar_train.export.graph import trace
 from sar_train.export.layout import Layout
 from sar_train.export.padded_text import PaddedText
 from sar_train.methods.base import Classes
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 
 class NameEncoder(nn.Module):
     """``prompted.embed(names)`` for padded rows of tokens."""
 
-    def __init__(self, prompted: Prompted, placed: Layout) -> None:
+    def __init__(self, prompted: PromptedCLIP, placed: Layout) -> None:
         super().__init__()
         tower = prompted.backbone.text
         self.method, self.placed = prompted.method, placed
@@ -53,7 +53,7 @@ class NameEncoder(nn.Module):
         return torch.cat([tokens, tail.expand(tokens.shape[0], -1)], 1).gather(1, source)
 
 
-def export_name_encoder(prompted: Prompted, placed: Layout) -> onnx.ModelProto:
+def export_name_encoder(prompted: PromptedCLIP, placed: Layout) -> onnx.ModelProto:
     """The graph, for any number of names of any length that the tower has room for."""
     tower = prompted.backbone.text
     suffix = [*tower.encode(placed.prompts.suffix), tower.end_token]

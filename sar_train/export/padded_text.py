@@ -47,7 +47,7 @@ class PaddedText(nn.Module):
         x, ends = self._embed(tokens, prompts)
         lead, last = 0, len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
-            if prompts.own_from is not None and layer >= prompts.own_from:
+            if prompts.first_class_specific_layer is not None and layer >= prompts.first_class_specific_layer:
                 x, lead = self._change(x, lead, layer, prompts)
             query, key, value = project_heads(block, x)
             mask = torch.full((x.shape[1], x.shape[1]), float("-inf"), device=x.device).triu(1)
@@ -60,10 +60,10 @@ class PaddedText(nn.Module):
     def _embed(self, tokens: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """(N, L + K, W) input of the first block, and (N,) places of the end tokens in it."""
         x, ends = self.token_embedding(tokens), tokens.argmax(-1)
-        first, length = 1 + prompts.n_context, tokens.shape[1] + prompts.n_behind
-        if prompts.behind is not None:
-            gap = prompts.n_behind
-            behind = prompts.behind.to(x.dtype).expand(tokens.shape[0], -1, -1)
+        first, length = 1 + prompts.n_context, tokens.shape[1] + prompts.n_suffix_context
+        if prompts.suffix_context is not None:
+            gap = prompts.n_suffix_context
+            behind = prompts.suffix_context.to(x.dtype).expand(tokens.shape[0], -1, -1)
             place = torch.arange(length, device=tokens.device)[None]
             start = (ends - (self.tail - 1)).clamp(min=0)[:, None]
             inside = (place >= start) & (place < start + gap)
@@ -75,7 +75,7 @@ class PaddedText(nn.Module):
 
     def _change(self, x: Tensor, lead: int, layer: int, prompts: Prompts) -> tuple[Tensor, int]:
         """Rows (N, T, W) led by ``lead`` prompt positions, after what enters in front of a layer."""
-        if layer == prompts.own_from:
+        if layer == prompts.first_class_specific_layer:
             own: Tensor = self.get_buffer("own")
             if prompts.context.ndim == 3:
                 own = prompts.context + self.positions[1 : 1 + prompts.n_context]  # type: ignore[index]

@@ -27,7 +27,7 @@ from sar_train.export.verify import (
     generated_pixels,
     open_graph,
 )
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 MOST_NAMES_AT_ONCE = 128
 TIE = 1e-6
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 def compare(
     folder: Path,
-    prompted: Prompted,
+    prompted: PromptedCLIP,
     spec: TokenizerSpec,
     bank: Rows,
     *,
@@ -69,7 +69,7 @@ def compare(
     return parity
 
 
-def compare_answers(folder: Path, prompted: Prompted, head: ClassHead) -> None:
+def compare_answers(folder: Path, prompted: PromptedCLIP, head: ClassHead) -> None:
     """See that a bundle with a head gives the logits of torch where its classes are the candidates.
 
     They may differ by what a difference of `MAX_DIFFERENCE` to a unit row can do.
@@ -105,7 +105,7 @@ def in_batches(items: Sequence[T], most: int = max(BATCHES)) -> Iterator[Sequenc
         start += size
 
 
-def _images(folder: Path, prompted: Prompted, bank: Rows, photos: Sequence[Path]) -> tuple[int, float, float]:
+def _images(folder: Path, prompted: PromptedCLIP, bank: Rows, photos: Sequence[Path]) -> tuple[int, float, float]:
     graph, spec = open_graph(folder / IMAGE_ENCODER), prompted.backbone.preprocess
     pictures: list[Path | int] = [*photos, *range(sum(BATCHES) - len(photos))]
     cosines, agreed = [], 0
@@ -128,7 +128,9 @@ def _pixels(picture: Path | int, spec: Preprocess) -> Rows:
         raise ImageError(f"{picture}: {error}") from None
 
 
-def name_difference(encoder: Path, prompted: Prompted, names: Sequence[str], tokens: Sequence[Sequence[int]]) -> float:
+def name_difference(
+    encoder: Path, prompted: PromptedCLIP, names: Sequence[str], tokens: Sequence[Sequence[int]]
+) -> float:
     """The largest difference between a name encoder's rows and torch's.
 
     Args:

@@ -20,7 +20,7 @@ from sar_train.export.head import head_names, spoken, trained_names
 from sar_train.export.passport import PER_IMAGE, confidence, passport
 from sar_train.methods.base import methods
 from sar_train.training.checkpoint import Run, load_run
-from sar_train.training.prompted import Prompted, restore
+from sar_train.training.prompted import PromptedCLIP, restore
 from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH
 
 HANDCRAFTED = "handcrafted"
@@ -48,7 +48,7 @@ class Source:
         licences: of what the bundle is made of.
     """
 
-    prompted: Prompted
+    prompted: PromptedCLIP
     phrases: Mapping[str, Sequence[str]]
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -171,7 +171,7 @@ def _percent(found: Mapping[str, Any]) -> str:
 
 
 def _quality(
-    run: Run, prompted: Prompted, phrases: Mapping[str, Sequence[str]], tell: Callable[[str], None]
+    run: Run, prompted: PromptedCLIP, phrases: Mapping[str, Sequence[str]], tell: Callable[[str], None]
 ) -> tuple[Passport, Fitted | None]:
     """The scores that hold for the bundle as it will answer, and what its answers are judged by."""
     headless = prompted.method.head() is not None and not head_names(prompted, phrases)

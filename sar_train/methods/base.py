@@ -135,7 +135,7 @@ class PromptMethod(nn.Module, ABC):
         towers: which towers it puts prompts into. Without ``image``, image features are made once and kept.
         per_image: whether the prompt depends on the photo; such a method keeps `Setup.mean_image` as its buffer
             ``mean_image``, the photo that stands for all where there is none.
-        steering: names of terms whose gradient is not added but handed to `combine`.
+        reference_terms: names of terms whose gradient is not added but handed to `project_gradient`.
     """
 
     Config: ClassVar[type[Any]]
@@ -143,7 +143,7 @@ class PromptMethod(nn.Module, ABC):
     paper: ClassVar[str]
     towers: ClassVar[tuple[Tower, ...]] = ("text",)
     per_image: ClassVar[bool] = False
-    steering: ClassVar[tuple[str, ...]] = ()
+    reference_terms: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def __init__(self, config: Any, setup: Setup) -> None:
@@ -196,8 +196,8 @@ class PromptMethod(nn.Module, ABC):
         """Loss terms by name, already weighted; their sum is minimised. By default the cross-entropy."""
         return {"cross_entropy": cross_entropy(outputs.logits, outputs.labels)}
 
-    def combine(self, gradient: Tensor, steering: Tensor) -> Tensor:  # noqa: ARG002
-        """The gradient of one parameter from that of the loss and that of the ``steering`` terms."""
+    def project_gradient(self, gradient: Tensor, reference: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the gradient of a parameter, from that of the loss and that of the ``reference_terms``."""
         return gradient
 
     def groups(self, learning_rate: float) -> list[tuple[list[nn.Parameter], float]]:

@@ -78,4 +78,4 @@ class CoOp(PromptMethod):
         size = self.context.shape[-2]
         before = {"end": size, "middle": size // 2, "front": 0}[self.config.position]
         behind = self.context[..., before:, :] if before < size else None
-        return Prompts(self.context[..., :before, :], behind=behind)
+        return Prompts(self.context[..., :before, :], suffix_context=behind)

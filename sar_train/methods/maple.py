@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sar_train.clip.prompts import Insertion, Prompts
+from sar_train.clip.prompts import DeepPrompt, Prompts
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, linear, methods, normal, scale_depth
 
 
@@ -75,7 +75,7 @@ class MaPLe(PromptMethod):
         pairs = list(zip(self.deep, self.project_deep, strict=True))
         return Prompts(
             torch.cat([self.context, self.rest]),
-            text={layer: Insertion(vectors) for layer, (vectors, _) in enumerate(pairs, 1)},
-            image={0: Insertion(self.project(self.context), "append")}
-            | {layer: Insertion(map_(vectors)) for layer, (vectors, map_) in enumerate(pairs, 1)},
+            text={layer: DeepPrompt(vectors) for layer, (vectors, _) in enumerate(pairs, 1)},
+            image={0: DeepPrompt(self.project(self.context), "append")}
+            | {layer: DeepPrompt(map_(vectors)) for layer, (vectors, map_) in enumerate(pairs, 1)},
         )

@@ -1,7 +1,7 @@
 """ProGrad: update only where zero-shot knowledge agrees (Zhu et al., ICCV 2023, arXiv 2205.14865).
 
 CoOp's prompt. Beside the cross-entropy's gradient g there is that of a distillation from the zero-shot answer on the
-same view, g_kl; it steers and is never added. For each parameter tensor, with u = g_kl / |g_kl|::
+same view, g_kl, which is never added. For each parameter tensor, with u = g_kl / |g_kl|::
 
     g - lambda * (g . u) u    where g . g_kl < 0, else g
 
@@ -61,7 +61,7 @@ class ProGrad(PromptMethod):
     Config = ProGradConfig
     schedule = Schedule(epochs=100, learning_rate=2e-3, batch_size=32)
     paper = "Prompt-aligned Gradient for Prompt Tuning, arXiv 2205.14865"
-    steering = ("zero_shot_kl",)
+    reference_terms = ("zero_shot_kl",)
 
     rest: Tensor
 
@@ -99,18 +99,18 @@ class ProGrad(PromptMethod):
         return Prompts(torch.cat([self.context, self.rest]))
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
-        """Cross-entropy, and the distillation that steers: -T^2 mean over photos of sum over c of q_c log p_c."""
+        """Cross-entropy, and the reference term of distillation: -T^2 mean over photos of sum over c of q_c log p_c."""
         heat = self.config.temperature
         teacher = (outputs.scale * outputs.frozen_images @ outputs.handcrafted.T / heat).softmax(1)
         student = (outputs.logits / heat).log_softmax(1)
         return super().terms(outputs) | {"zero_shot_kl": -(heat**2) * (teacher * student).sum(1).mean()}
 
-    def combine(self, gradient: Tensor, steering: Tensor) -> Tensor:
+    def project_gradient(self, gradient: Tensor, reference: Tensor) -> Tensor:
         """Take away what points against the zero-shot knowledge."""
-        dot = (gradient * steering).sum()
+        dot = (gradient * reference).sum()
         if dot >= 0:
             return gradient
-        return gradient - self.config.weight * dot / steering.square().sum() * steering
+        return gradient - self.config.weight * dot / reference.square().sum() * reference
 
 
 def opening(template: str) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
 from sar_train.clip.backbone import TEMPLATES
-from sar_train.clip.prompts import Insertion, Prompts
+from sar_train.clip.prompts import DeepPrompt, Prompts
 from sar_train.methods.base import (
     Classes,
     ForwardOutputs,
@@ -107,8 +107,8 @@ class PromptSRC(PromptMethod):
         first, *deeper = self.image
         return Prompts(
             self.context,
-            text={layer: Insertion(vectors) for layer, vectors in enumerate(self.text, 1)},
-            image={0: Insertion(first, "append")} | {k: Insertion(vectors) for k, vectors in enumerate(deeper, 1)},
+            text={layer: DeepPrompt(vectors) for layer, vectors in enumerate(self.text, 1)},
+            image={0: DeepPrompt(first, "append")} | {k: DeepPrompt(vectors) for k, vectors in enumerate(deeper, 1)},
         )
 
     @cached_property

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sar_train.clip.prompts import Insertion, Prompts, keep_apart, split_template
+from sar_train.clip.prompts import DeepPrompt, Prompts, keep_apart, split_template
 from sar_train.methods.base import (
     Classes,
     ForwardOutputs,
@@ -120,7 +120,7 @@ class TCP(PromptMethod):
         """The shared context, replaced by each class's own tokens in front of one block."""
         hidden = self.inner(classes.handcrafted)
         tokens = self.outer(hidden * (1.702 * hidden).sigmoid()).unflatten(1, self.context.shape)
-        insertions = {self.block: Insertion(tokens, weight=self.config.share)} if self.config.share else {}
+        insertions = {self.block: DeepPrompt(tokens, weight=self.config.share)} if self.config.share else {}
         return Prompts(torch.cat([self.context, self.words]), self.suffix, text=insertions)
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:

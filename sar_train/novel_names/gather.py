@@ -105,7 +105,7 @@ def novel_names(
 
 def room_in(tower: TextTower, prompts: Prompts | None = None) -> Callable[[str], bool]:
     """Whether a tower has room for a name in prompts; None means 16 context tokens and a full stop."""
-    context, suffix = (prompts.n_context + prompts.n_behind, prompts.suffix) if prompts else (CONTEXT, ".")
+    context, suffix = (prompts.n_context + prompts.n_suffix_context, prompts.suffix) if prompts else (CONTEXT, ".")
     room = tower.context_length - 1 - context
     return lambda name: len(tower.encode(name + suffix)) + 1 <= room
 

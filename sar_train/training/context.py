@@ -18,25 +18,25 @@ from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.counted import Tell
+from sar_train.data.counted import ProgressCallback
 from sar_train.data.photos import Split
 from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source
 from sar_train.errors import ConfigError
-from sar_train.evaluation.accuracy import Judge, Judged
+from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
 from sar_train.novel_names import NovelNames, NovelSource, Options, novel_names, room_in
 from sar_train.novel_names import open_source as open_novel
 from sar_train.regularisers.base import regularisers
 from sar_train.training.identity import check_sections
 from sar_train.training.protocol import Plan, plan
-from sar_train.training.task import Problem
+from sar_train.training.task import FewShotTask
 
 _MOST_HELD = 1000
 """Validation photos that confidence is fitted on; a quantile of as many is known to a point."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """What does not change while a run trains.
 
     ``template`` is the hand-crafted prompt that zero-shot is judged with, ``teacher`` the one that the method compares
@@ -52,9 +52,9 @@ class Setting:
     template: str
     teacher: str
     of_method: Any
-    problem: Problem
-    judge: Judge
-    held: Judged | None
+    problem: FewShotTask
+    judge: Evaluator
+    held: EvaluationSplit | None
     novel: NovelNames | None
     schedule: Schedule
 
@@ -77,7 +77,7 @@ class Setting:
         """(C, D) embeddings under the hand-crafted template that the method compares with."""
         return self.backbone.embed_names(names, self.backbone.handcrafted(self.teacher))
 
-    def zero_shot(self, part: Judged) -> Tensor:
+    def zero_shot(self, part: EvaluationSplit) -> Tensor:
         """(N, C) scaled cosines without any learning."""
         rows = self.backbone.embed_names(part.names, self.backbone.handcrafted(self.template))
         return self.backbone.logit_scale * part.features.to(rows.device) @ rows.T
@@ -88,7 +88,7 @@ class Setting:
         return _make(self.config, self.of_method, self.backbone, self.teacher, self.problem.class_names, mean)
 
 
-def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
+def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> RunContext:
     """Load backbone and data, draw the shots, choose classes and novel names; nothing is written.
 
     Raises:
@@ -118,7 +118,7 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
     _warn_of_averaging(config.method, sketch.averaging(schedule.epochs), tell)
     problem = _problem(source, chosen, config, backbone, teacher)
     tell(f"{source.name}: {len(base)} classes, {len(problem.labels)} photos to learn from, judged on {chosen.split}")
-    judge = Judge(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
+    judge = Evaluator(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
     held = None if chosen.split == "val" else _judged(source, chosen.base, "val", most=_MOST_HELD)
     if source.split_origin == "ours":
         _warn_of_copies(problem, [part for part in (judge.base, held) if part], tell)
@@ -137,7 +137,7 @@ def prepare(config: RunConfig, tell: Tell = lambda text: None) -> Setting:
             template=template,
         )
         _tell_of_novel(novel, tell, excluded=config.exclude_eval_names)
-    return Setting(
+    return RunContext(
         config, backbone, source, chosen, template, teacher, of_method, problem, judge, held, novel, schedule
     )
 
@@ -164,7 +164,7 @@ def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> 
         )
 
 
-def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: Tell) -> None:
+def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: ProgressCallback) -> None:
     """Say so where an average over epochs is one epoch, or leaves the last epochs out."""
     if weights is None:
         return
@@ -178,7 +178,7 @@ def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: Tell)
         )
 
 
-def _warn_of_copies(problem: Problem, parts: Sequence[Judged], tell: Tell) -> None:
+def _warn_of_copies(problem: FewShotTask, parts: Sequence[EvaluationSplit], tell: ProgressCallback) -> None:
     """Say so where photos that were held out here are also learned from, as copies in a folder are."""
     copies = sum(part.copies_of(problem.features[:, 0]) for part in parts)
     if copies:
@@ -203,27 +203,29 @@ def open_names(config: RunConfig) -> NovelSource:
     return open_novel(config.novel, Options(root, cache, config.llm_url, config.llm_model))
 
 
-def _tell_of_novel(novel: NovelNames, tell: Tell, *, excluded: bool) -> None:
+def _tell_of_novel(novel: NovelNames, tell: ProgressCallback, *, excluded: bool) -> None:
     for warning in novel.warnings:
         tell(f"warning: {warning}")
     what = "left out" if excluded else "kept"
     tell(f"{len(novel.names)} novel names from {novel.source}; {novel.overlap} of the evaluated new names {what}")
 
 
-def open_data(config: RunConfig, backbone: Backbone, tell: Tell = lambda text: None) -> FeatureSource | PhotoSource:
+def open_data(
+    config: RunConfig, backbone: Backbone, tell: ProgressCallback = lambda text: None
+) -> FeatureSource | PhotoSource:
     """The photos or features that the settings name; photos tell how far they are while they are encoded."""
     return _open(config, config.data, backbone, tell, config.views)
 
 
 def open_target(
-    config: RunConfig, target: str, backbone: Backbone, tell: Tell = lambda text: None
+    config: RunConfig, target: str, backbone: Backbone, tell: ProgressCallback = lambda text: None
 ) -> FeatureSource | PhotoSource:
     """Another dataset to judge on: its own test split, or all its photos where it has none."""
     return _open(config, target, backbone, tell, views=1, whole=True)
 
 
 def _open(
-    config: RunConfig, data: str, backbone: Backbone, tell: Tell, views: int, *, whole: bool = False
+    config: RunConfig, data: str, backbone: Backbone, tell: ProgressCallback, views: int, *, whole: bool = False
 ) -> FeatureSource | PhotoSource:
     return open_source(
         data,
@@ -244,7 +246,7 @@ def _open(
 
 def _problem(
     source: FeatureSource | PhotoSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str
-) -> Problem:
+) -> FewShotTask:
     labels = source.labels("train").tolist()
     place = {label: i for i, label in enumerate(chosen.base)}
     drawn = source.draw(config.shots, config.seed).train
@@ -261,7 +263,7 @@ def _problem(
         crops = lambda places, epoch: photos.crops(drawn_rows[places], epoch)  # noqa: E731
     base = [source.class_names[label] for label in chosen.base]
     features = source.features("train", rows) if crops is None else source.plain("train", rows)[:, None]
-    return Problem(
+    return FewShotTask(
         features,
         torch.tensor([place[labels[row]] for row in rows]),
         base,
@@ -272,7 +274,7 @@ def _problem(
 
 def _judged(
     source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split, *, most: int | None = None
-) -> Judged | None:
+) -> EvaluationSplit | None:
     """Photos of some classes, of more than ``most`` as many at random, the same ones in every run."""
     place = {label: i for i, label in enumerate(classes)}
     labels = source.labels(split)
@@ -283,4 +285,4 @@ def _judged(
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].sort().values]
     names = [source.class_names[label] for label in classes]
     truth = torch.tensor([place[int(label)] for label in labels[rows]])
-    return Judged(names, source.plain(split, rows), truth, rows)
+    return EvaluationSplit(names, source.plain(split, rows), truth, rows)

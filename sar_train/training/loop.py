@@ -12,7 +12,7 @@ from sar_train.errors import RunError
 from sar_train.methods.base import Schedule
 from sar_train.training.state import State
 from sar_train.training.step import Step
-from sar_train.training.task import PLAIN, Numerics, Problem, Regularisation
+from sar_train.training.task import PLAIN, FewShotTask, Numerics, Regularisation
 
 WARM_UP_RATE = 1e-5
 
@@ -31,7 +31,7 @@ def learning_rate(schedule: Schedule, epoch: int, rate: float | None = None) -> 
 
 def train(
     backbone: Backbone,
-    problem: Problem,
+    problem: FewShotTask,
     state: State,
     schedule: Schedule,
     regularisation: Regularisation | None = None,

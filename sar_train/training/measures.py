@@ -9,22 +9,22 @@ from torch import Tensor
 
 from sar_train.data.photos import Split
 from sar_train.data.source import FeatureSource, PhotoSource
-from sar_train.evaluation.accuracy import Judged
+from sar_train.evaluation.accuracy import EvaluationSplit
 from sar_train.evaluation.calibration import Doubles
 from sar_train.evaluation.confidence import Fitted, Photos, calibrate
 from sar_train.evaluation.linear_probe import linear_probe
 from sar_train.evaluation.relations import held_out_names, spearman_of_relations
-from sar_train.training.context import Setting
-from sar_train.training.prompted import Prompted
+from sar_train.training.context import RunContext
+from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Parts
 
 _ENOUGH_HELD = 100
 """Validation photos that confidence is fitted on alone; a user's folder often has a handful."""
-Images = Callable[[Split, Judged], Tensor]
+Images = Callable[[Split, EvaluationSplit], Tensor]
 """(N, D) unit features of judged photos of a split."""
 
 
-def probe_accuracy(setting: Setting) -> float | None:
+def probe_accuracy(setting: RunContext) -> float | None:
     """Accuracy in percent of a linear probe on the same shots, on the base classes; None where nothing is judged."""
     judged = setting.judge.base
     if judged is None:
@@ -38,18 +38,20 @@ def probe_accuracy(setting: Setting) -> float | None:
     return linear_probe(*shots, judged.features, judged.labels, val=val, seed=config.seed)
 
 
-def image_features(prompted: Prompted, source: FeatureSource | PhotoSource, split: Split, part: Judged) -> Tensor:
+def image_features(
+    prompted: PromptedCLIP, source: FeatureSource | PhotoSource, split: Split, part: EvaluationSplit
+) -> Tensor:
     """(N, D) unit features of judged photos, under image prompts where the method has them."""
     if "image" not in prompted.method.towers or not isinstance(source, PhotoSource):
         return part.features
     return source.map_pixels(split, part.rows, prompted.encode_images)
 
 
-def images_once(setting: Setting, prompted: Prompted) -> Images:
+def images_once(setting: RunContext, prompted: PromptedCLIP) -> Images:
     """Features as in ``image_features``, each photo encoded once; the prompts must not change any more."""
     encoded: dict[int, Tensor] = {}
 
-    def images(split: Split, part: Judged) -> Tensor:
+    def images(split: Split, part: EvaluationSplit) -> Tensor:
         if id(part) not in encoded:
             encoded[id(part)] = image_features(prompted, setting.source, split, part)
         return encoded[id(part)]
@@ -57,7 +59,7 @@ def images_once(setting: Setting, prompted: Prompted) -> Images:
     return images
 
 
-def answers(setting: Setting, prompted: Prompted, images: Images) -> tuple[Parts, dict[str, Parts]]:
+def answers(setting: RunContext, prompted: PromptedCLIP, images: Images) -> tuple[Parts, dict[str, Parts]]:
     """What the method answers, and what it would answer in the other ways that a bundle may need."""
 
     def judged(**way: bool) -> Parts:
@@ -71,7 +73,7 @@ def answers(setting: Setting, prompted: Prompted, images: Images) -> tuple[Parts
     return judged(), others
 
 
-def confidence(setting: Setting, prompted: Prompted, images: Images) -> Fitted | None:
+def confidence(setting: RunContext, prompted: PromptedCLIP, images: Images) -> Fitted | None:
     """How far a bundle's answers for the base classes can be trusted; None where photos do not suffice.
 
     Fitted on validation photos of the base classes and measured on the judged ones. Of few validation photos and the
@@ -84,11 +86,11 @@ def confidence(setting: Setting, prompted: Prompted, images: Images) -> Fitted |
     head, bias = prompted.method.head(), float(getattr(setting.backbone.model, "logit_bias", None) or 0)
     shift = bias if head is None else bias * (1 - head.mix)
 
-    def logits(split: Split, part: Judged) -> Doubles:
+    def logits(split: Split, part: EvaluationSplit) -> Doubles:
         found = prompted.logits(images(split, part), base.names, frozen=True)
         return (found + shift).double().cpu().numpy()
 
-    def photos(split: Split, part: Judged) -> Photos:
+    def photos(split: Split, part: EvaluationSplit) -> Photos:
         return Photos(logits(split, part), part.labels.numpy())
 
     unknown = None if new is None else logits(split, new)
@@ -100,14 +102,14 @@ def confidence(setting: Setting, prompted: Prompted, images: Images) -> Fitted |
     return calibrate(setting.source.name, photos("val", held), judged, unknown)
 
 
-def held_out(setting: Setting) -> tuple[str, ...]:
+def held_out(setting: RunContext) -> tuple[str, ...]:
     """Names that take no part in the run."""
     novel = setting.novel.names if setting.novel else ()
     new = setting.judge.new.names if setting.judge.new else ()
     return held_out_names([*setting.problem.class_names, *novel], new)
 
 
-def relations(setting: Setting, prompted: Prompted, names: Sequence[str]) -> float | None:
+def relations(setting: RunContext, prompted: PromptedCLIP, names: Sequence[str]) -> float | None:
     """SAR's own measure on some names; None where prompts hold for the trained classes alone."""
     if not prompted.method.transfers:
         return None

@@ -16,7 +16,7 @@ from sar_train.methods.base import Classes, PromptMethod, Setup, methods
 from sar_train.training.checkpoint import Run
 
 
-class Prompted:
+class PromptedCLIP:
     """A backbone under a method's prompts.
 
     Args:
@@ -84,7 +84,7 @@ class Prompted:
         return torch.stack(rows) if rows else images.new_zeros(0, len(names))
 
 
-def restore(run: Run, backbone: Backbone) -> Prompted:
+def restore(run: Run, backbone: Backbone) -> PromptedCLIP:
     """A stored run on its backbone.
 
     Raises:
@@ -104,4 +104,4 @@ def restore(run: Run, backbone: Backbone) -> Prompted:
             f"expected {expected.get(wrong, 'nothing of that name')}"
         )
     method.load_state_dict(dict(run.tensors))
-    return Prompted(backbone, method.eval().requires_grad_(requires_grad=False), setup.template, run.class_names)
+    return PromptedCLIP(backbone, method.eval().requires_grad_(requires_grad=False), setup.template, run.class_names)

@@ -14,7 +14,7 @@ from sar_train.evaluation.accuracy import Evaluation, harmonic_mean
 from sar_train.evaluation.confidence import Fitted
 
 if TYPE_CHECKING:
-    from sar_train.training.context import Setting
+    from sar_train.training.context import RunContext
 
 Parts = dict[str, Evaluation | None]
 """Evaluations of base and new classes."""
@@ -78,7 +78,7 @@ class Results:
     timing: dict[str, float]
 
 
-def dataset_entry(setting: Setting) -> dict[str, Any]:
+def dataset_entry(setting: RunContext) -> dict[str, Any]:
     """What a run learned from and was judged on."""
     held_out = [part for part in (setting.judge.base, setting.held) if part is not None]
     return {
@@ -92,7 +92,7 @@ def dataset_entry(setting: Setting) -> dict[str, Any]:
     }
 
 
-def make_record(setting: Setting, results: Results) -> dict[str, Any]:
+def make_record(setting: RunContext, results: Results) -> dict[str, Any]:
     """The record as plain JSON values; keys are listed in ``docs/record.md``."""
     config, novel = setting.config, setting.novel
     return {

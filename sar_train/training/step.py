@@ -17,7 +17,7 @@ from sar_train.errors import ConfigError
 from sar_train.methods.base import Classes, ForwardOutputs
 from sar_train.regularisers.base import RegulariserInputs
 from sar_train.training.state import State
-from sar_train.training.task import PLAIN, Numerics, Problem, Regularisation
+from sar_train.training.task import PLAIN, FewShotTask, Numerics, Regularisation
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Step:
     def __init__(
         self,
         backbone: Backbone,
-        problem: Problem,
+        problem: FewShotTask,
         state: State,
         regularisation: Regularisation | None = None,
         numerics: Numerics = PLAIN,
@@ -78,7 +78,7 @@ class Step:
         weight = self._regularisation.regulariser.weight(progress) if self._regularisation else 0.0
         drawn = self._draw(self._regularisation) if self._regularisation and weight else self._base
         self._state.optimiser.zero_grad()
-        steering = [torch.zeros_like(p) for p in self._parameters] if self._state.method.steering else []
+        reference = [torch.zeros_like(p) for p in self._parameters] if self._state.method.reference_terms else []
         sums: dict[str, float] = {}
         size = self._numerics.micro_batch or len(rows)
         for piece in torch.arange(len(rows)).split(size):
@@ -86,12 +86,12 @@ class Step:
             terms, penalty = self._terms(rows[piece], views[piece], drawn)
             # Names are embedded under the prompt of the batch's first photo, where prompts depend on the photo.
             part = float(not sums) if self._state.method.per_image else share
-            self._backward(terms, part * weight * penalty if penalty is not None else None, share, steering)
+            self._backward(terms, part * weight * penalty if penalty is not None else None, share, reference)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + share * float(value.detach())
             if penalty is not None:
                 sums["regulariser"] = sums.get("regulariser", 0.0) + part * float(penalty.detach())
-        self._update(steering)
+        self._update(reference)
         return sums
 
     def _draw_views(self, count: int) -> Tensor:
@@ -165,13 +165,15 @@ class Step:
 
         return tower(prompts, embedded), frozen
 
-    def _backward(self, terms: dict[str, Tensor], penalty: Tensor | None, share: float, steering: list[Tensor]) -> None:
-        """Add to the parameters' gradients, and to ``steering`` those of the terms that only steer."""
-        named, scaler = self._state.method.steering, self._state.scaler
+    def _backward(
+        self, terms: dict[str, Tensor], penalty: Tensor | None, share: float, reference: list[Tensor]
+    ) -> None:
+        """Add to the parameters' gradients, and to ``reference`` those of the method's reference terms."""
+        named, scaler = self._state.method.reference_terms, self._state.scaler
         if named:
             value = scaler.scale(share * torch.stack([terms[name] for name in named]).sum())
             found = torch.autograd.grad(value, self._parameters, retain_graph=True, allow_unused=True)
-            for held, gradient in zip(steering, found, strict=True):
+            for held, gradient in zip(reference, found, strict=True):
                 if gradient is not None:
                     held.add_(gradient)
         own = [term for name, term in terms.items() if name not in named]
@@ -180,13 +182,13 @@ class Step:
             total = total + penalty
         scaler.scale(total).backward()
 
-    def _update(self, steering: list[Tensor]) -> None:
+    def _update(self, reference: list[Tensor]) -> None:
         scaler, optimiser = self._state.scaler, self._state.optimiser
-        if steering:
+        if reference:
             # A common loss scale changes neither the sign of a product nor the direction, so it may stay in both.
-            for parameter, other in zip(self._parameters, steering, strict=True):
+            for parameter, other in zip(self._parameters, reference, strict=True):
                 if parameter.grad is not None:
-                    combined = self._state.method.combine(parameter.grad, other)
+                    combined = self._state.method.project_gradient(parameter.grad, other)
                     # An overflow in float16 has to reach the scaler, which then leaves the step out.
                     parameter.grad.copy_(combined if other.isfinite().all() else torch.full_like(combined, torch.inf))
         scaler.step(optimiser)

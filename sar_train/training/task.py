@@ -15,7 +15,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
-class Problem:
+class FewShotTask:
     """What to learn from.
 
     Attributes:

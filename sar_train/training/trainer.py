@@ -13,7 +13,7 @@ import torch
 from sar_train.clip import backbone as backbones
 from sar_train.clip.backbone import TEMPLATES
 from sar_train.config.run import RunConfig
-from sar_train.data.counted import Tell
+from sar_train.data.counted import ProgressCallback
 from sar_train.data.features import save_features
 from sar_train.data.source import to_feature_set
 from sar_train.errors import RunError
@@ -21,9 +21,9 @@ from sar_train.evaluation.accuracy import Evaluation, harmonic_mean
 from sar_train.methods.base import PromptMethod
 from sar_train.regularisers.base import regularisers
 from sar_train.training import checkpoint, loop, measures
-from sar_train.training.context import Setting, open_data, prepare
+from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import Results, make_record
 from sar_train.training.state import State, start
 from sar_train.training.task import Numerics, Regularisation
@@ -33,7 +33,12 @@ _SAVE_EVERY = 5.0
 
 
 def run(
-    config: RunConfig, out: Path, *, tell: Tell = lambda text: None, resume: bool = True, overwrite: bool = False
+    config: RunConfig,
+    out: Path,
+    *,
+    tell: ProgressCallback = lambda text: None,
+    resume: bool = True,
+    overwrite: bool = False,
 ) -> checkpoint.Run:
     """Train one prompt and leave ``prompts.safetensors`` and ``record.json`` in ``out``.
 
@@ -56,7 +61,7 @@ def run(
     tell(f"zero-shot: {describe(zero_shot)}")
     probe = measures.probe_accuracy(setting)
     method = setting.make_method()
-    prompted = Prompted(setting.backbone, method, setting.teacher, setting.problem.class_names)
+    prompted = PromptedCLIP(setting.backbone, method, setting.teacher, setting.problem.class_names)
     names = measures.held_out(setting)
     before = measures.relations(setting, prompted, names)
     prepared = time.monotonic()
@@ -110,14 +115,16 @@ def _check_place(out: Path) -> None:
         raise RunError(f"{out}: {there} cannot be written to; choose another --out")
 
 
-def write_features(config: RunConfig, path: Path, *, tell: Tell = lambda text: None, command: str = "") -> None:
+def write_features(
+    config: RunConfig, path: Path, *, tell: ProgressCallback = lambda text: None, command: str = ""
+) -> None:
     """Write the features of all photos (plain views) to a file that ``sar-train`` reads in place of them."""
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     source = open_data(config, backbone, tell)
     save_features(to_feature_set(source, {"command": command} if command else None), path)
 
 
-def _regularisation(setting: Setting) -> Regularisation | None:
+def _regularisation(setting: RunContext) -> Regularisation | None:
     if setting.novel is None:
         return None
     kind, novel = regularisers.get("sar"), setting.novel.names
@@ -129,7 +136,7 @@ def _regularisation(setting: Setting) -> Regularisation | None:
     return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
 
 
-def _train(setting: Setting, state: State, after_epoch: Callable[[State], None]) -> None:
+def _train(setting: RunContext, state: State, after_epoch: Callable[[State], None]) -> None:
     """The loop, with a clear word where memory does not suffice."""
     config = setting.config
     numerics = Numerics(config.precision, config.micro_batch)
@@ -153,7 +160,9 @@ def _train(setting: Setting, state: State, after_epoch: Callable[[State], None])
         raise
 
 
-def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, tell: Tell) -> tuple[State, float]:
+def _start(
+    setting: RunContext, method: PromptMethod, out: Path, *, resume: bool, tell: ProgressCallback
+) -> tuple[State, float]:
     """The state to go on from, and the seconds of training that are in it."""
     state = start(method, setting.schedule, setting.config.seed, scaled=setting.config.precision == "fp16")
     stored = checkpoint.load_state(out) if resume else None
@@ -172,7 +181,7 @@ def _start(setting: Setting, method: PromptMethod, out: Path, *, resume: bool, t
     return state, 0.0
 
 
-def _after_epoch(setting: Setting, out: Path, tell: Tell, spent: float) -> Callable[[State], None]:
+def _after_epoch(setting: RunContext, out: Path, tell: ProgressCallback, spent: float) -> Callable[[State], None]:
     """Show the loss and what is left after each epoch; save the state every few seconds."""
     began = saved = time.monotonic()
     first: int | None = None

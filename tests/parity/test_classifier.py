@@ -17,7 +17,7 @@ from sar_train.clip.prompts import Prompts
 from sar_train.export.bundle import export_bundle
 from sar_train.export.fixed import Fixed
 from sar_train.export.source import Source
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 PHOTOS = [
     Path(skimage.__file__).parent / "data" / name for name in ("chelsea.png", "coffee.png", "rocket.jpg", "camera.png")
@@ -31,7 +31,7 @@ def source(request: pytest.FixtureRequest) -> Source:
     register()
     backbone = tiny_backbone(request.param)
     context = 0.1 * torch.randn(16, backbone.text.width, generator=torch.Generator().manual_seed(0))
-    prompted = Prompted(backbone, Fixed(Prompts(context)), "a photo of a {}.", ())
+    prompted = PromptedCLIP(backbone, Fixed(Prompts(context)), "a photo of a {}.", ())
     return Source(prompted, {name: (name,) for name in BANK}, "coop", regularisers={"sar": 1.0})
 
 

@@ -12,20 +12,20 @@ from support.full_length import image_rows, text_rows
 from support.tiny import VIT, tiny_backbone
 from torch import Tensor
 
-from sar_train.clip.prompts import Insertion, split_template
+from sar_train.clip.prompts import DeepPrompt, split_template
 from sar_train.export.bundle import export_bundle
 from sar_train.export.source import Source
 from sar_train.methods.base import Classes, Setup, methods
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 
-def source_of(prompted: Prompted, names: Sequence[str]) -> Source:
+def source_of(prompted: PromptedCLIP, names: Sequence[str]) -> Source:
     """What `export_run` exports; settings, passport and licences are empty."""
     (method,) = [name for name, kind in methods.entries.items() if type(prompted.method) is kind]
     return Source(prompted, {name: (name,) for name in names}, method)
 
 
-def export_run(prompted: Prompted, names: Sequence[str], folder: Path) -> Path:
+def export_run(prompted: PromptedCLIP, names: Sequence[str], folder: Path) -> Path:
     """Write a bundle, with all checks of an export.
 
     Args:
@@ -48,7 +48,7 @@ def moved(
     template: str = "a photo of a {}.",
     names: Sequence[str] = ("cat", "sea_lake", "red car"),
     **settings: Any,
-) -> Prompted:
+) -> PromptedCLIP:
     """A registered method whose parameters are some way from where training starts."""
     generator = torch.Generator().manual_seed(5)
     loaded, kind = tiny_backbone(backbone), methods.get(method)
@@ -56,10 +56,10 @@ def moved(
     made = kind(kind.Config(**settings), Setup(loaded, tuple(names), template, generator, mean))
     for parameter in made.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return Prompted(loaded, made.eval().requires_grad_(requires_grad=False), template, tuple(names))
+    return PromptedCLIP(loaded, made.eval().requires_grad_(requires_grad=False), template, tuple(names))
 
 
-def reference_names(prompted: Prompted, names: Sequence[str]) -> Tensor:
+def reference_names(prompted: PromptedCLIP, names: Sequence[str]) -> Tensor:
     """(C, D) class embeddings by whole sequences through open_clip's blocks."""
     backbone = prompted.backbone
     before, suffix = split_template(prompted.template)
@@ -71,7 +71,7 @@ def reference_names(prompted: Prompted, names: Sequence[str]) -> Tensor:
         backbone,
         names,
         prompts.context,
-        behind=prompts.behind,
+        suffix_context=prompts.suffix_context,
         suffix=prompts.suffix,
         replace=_of_mode(prompts.text, "replace"),
         append=_of_mode(prompts.text, "append"),
@@ -79,7 +79,7 @@ def reference_names(prompted: Prompted, names: Sequence[str]) -> Tensor:
     )
 
 
-def reference_images(prompted: Prompted, pixels: Tensor) -> Tensor:
+def reference_images(prompted: PromptedCLIP, pixels: Tensor) -> Tensor:
     """(N, D) image features by open_clip's image tower, prompts put in by hooks."""
     image = {}
     if "image" in prompted.method.towers:
@@ -88,5 +88,5 @@ def reference_images(prompted: Prompted, pixels: Tensor) -> Tensor:
     return image_rows(prompted.backbone, pixels, append=first, replace=_of_mode(image, "replace"))
 
 
-def _of_mode(insertions: Mapping[int, Insertion], mode: str) -> dict[int, Tensor]:
+def _of_mode(insertions: Mapping[int, DeepPrompt], mode: str) -> dict[int, Tensor]:
     return {layer: insertion.vectors for layer, insertion in insertions.items() if insertion.mode == mode}

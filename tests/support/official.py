@@ -26,9 +26,9 @@ from sar_train.clip.backbone import Backbone
 from sar_train.data.layouts import LAYOUTS
 from sar_train.methods.base import PromptMethod, Schedule, Setup, methods
 from sar_train.training import loop
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.task import Problem
+from sar_train.training.task import FewShotTask
 
 FOLDER = Path(__file__).parents[1] / "parity" / "official"
 BASE = ("face", "dollar_bill", "gerenuk", "saxophone", "motorbike")
@@ -164,14 +164,14 @@ def ours(case: Case) -> dict[str, Any]:
     features = backbone.encode_images(pixels)
     method, template = make(case, backbone, features)
     handcrafted = backbone.embed_names(BASE, backbone.handcrafted(template))
-    problem = Problem(
+    problem = FewShotTask(
         features[:, None],
         labels(case, backbone, features, handcrafted),
         BASE,
         handcrafted,
         crops=(lambda rows, epoch: pixels[rows]) if "image" in method.towers else None,
     )
-    prompted = Prompted(backbone, method, template, BASE)
+    prompted = PromptedCLIP(backbone, method, template, BASE)
 
     def logits(names: tuple[str, ...]) -> list[list[float]]:
         found: list[list[float]] = prompted.logits(prompted.encode_images(tests), names).tolist()
@@ -193,9 +193,9 @@ def ours(case: Case) -> dict[str, Any]:
 
     loop.train(backbone, problem, state, case.schedule, after_epoch=after_epoch)
     added = [{k: v for k, v in entry.items() if k not in ("epoch", "learning_rate")} for entry in state.history]
-    steering = [[entry.pop(name) for name in method.steering] for entry in added]
+    reference = [[entry.pop(name) for name in method.reference_terms] for entry in added]
     return numbers | {
-        "losses": [[sum(entry.values()), *others] for entry, others in zip(added, steering, strict=True)],
+        "losses": [[sum(entry.values()), *others] for entry, others in zip(added, reference, strict=True)],
         "rates": rates,
         "parameters": {name: summary(p) for name, p in method.named_parameters()},
         "logits": logits(BASE),

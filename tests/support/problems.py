@@ -19,9 +19,9 @@ from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedu
 from sar_train.regularisers.sar import SAR, SARConfig
 from sar_train.training import loop
 from sar_train.training.checkpoint import load_state, save_state
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.task import Numerics, Problem, Regularisation
+from sar_train.training.task import FewShotTask, Numerics, Regularisation
 
 CLASSES = ("cat", "dog", "sea lake", "red car", "green tree", "tall house", "apple", "chair")
 BASE = CLASSES[:4]
@@ -112,7 +112,7 @@ def cross_entropy_by_hand(logits: Tensor, labels: Tensor) -> float:
 
 
 @cache
-def problem(views: int = 2, per_class: int = 6, *, photos: bool = False) -> Problem:
+def problem(views: int = 2, per_class: int = 6, *, photos: bool = False) -> FewShotTask:
     """Four classes in turn; with ``photos`` from generated photos, whose views take turns as the crops of an epoch."""
     backbone, labels = tiny_backbone(), [i % len(BASE) for i in range(per_class * len(BASE))]
     crops: Callable[[Tensor, int], Tensor] | None = None
@@ -125,7 +125,7 @@ def problem(views: int = 2, per_class: int = 6, *, photos: bool = False) -> Prob
 
     else:
         features = torch.stack([scattered(labels, seed) for seed in range(views)], 1)
-    return Problem(features, torch.tensor(labels), BASE, classes().handcrafted, crops)
+    return FewShotTask(features, torch.tensor(labels), BASE, classes().handcrafted, crops)
 
 
 def regularisation(**settings: Any) -> Regularisation:
@@ -140,7 +140,7 @@ def schedule(name: str, **changes: Any) -> Schedule:
     return dataclasses.replace(kind.schedule, **(short | changes))
 
 
-def problem_for(name: str) -> Problem:
+def problem_for(name: str) -> FewShotTask:
     """With photos for methods that prompt the image tower, with few ones for methods that train one at a time."""
     kind = methods.get(name)
     return problem(2, 2 if kind.per_image else 6, photos="image" in kind.towers)
@@ -192,9 +192,9 @@ def interrupted(
     return whole, resumed
 
 
-def prompted(method: PromptMethod, template: str = TEMPLATE, model: str = VIT) -> Prompted:
+def prompted(method: PromptMethod, template: str = TEMPLATE, model: str = VIT) -> PromptedCLIP:
     """A method ready for use."""
-    return Prompted(tiny_backbone(model), method, template, BASE)
+    return PromptedCLIP(tiny_backbone(model), method, template, BASE)
 
 
 def parameters(method: PromptMethod) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sar_infer.errors import ImageError
-from sar_infer.results import Judging
+from sar_infer.results import DecisionOptions
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.models import ClassifyOptions, ClassifyRequest, Mode
 from sar_infer.server.model.engine import Picture
@@ -51,7 +51,7 @@ class Call:
     classes: Phrases
     only: bool
     top_k: int
-    judging: Judging
+    judging: DecisionOptions
     single: bool
 
 
@@ -95,8 +95,8 @@ async def read_call(request: Request, query: ClassifyOptions, service: Service) 
     return Call(pictures, classes, only, given.top_k or query.top_k or 5, _judging(given, query), single=given is query)
 
 
-def _judging(given: ClassifyOptions | ClassifyRequest, query: ClassifyOptions) -> Judging:
-    return Judging(
+def _judging(given: ClassifyOptions | ClassifyRequest, query: ClassifyOptions) -> DecisionOptions:
+    return DecisionOptions(
         given.unknown or query.unknown,
         coverage=given.coverage or query.coverage,
         explain=bool(query.explain if given.explain is None else given.explain),

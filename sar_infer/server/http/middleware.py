@@ -42,12 +42,12 @@ class Middleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The frame of an HTTP request; anything else is passed on."""
         if scope["type"] == "http":
-            await _Frame(self._app, self._service, scope, receive, send).run()
+            await _RequestHandler(self._app, self._service, scope, receive, send).run()
         else:
             await self._app(scope, receive, send)
 
 
-class _Frame:
+class _RequestHandler:
     def __init__(self, app: ASGIApp, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
         self._app, self._service, self._scope = app, service, scope
         self._client_receive, self._client_send = receive, send

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.classify.decision import Judge
+from sar_infer.classify.decision import Decision
 from sar_infer.classify.output import judged
 from sar_infer.errors import InputError
 from sar_infer.results import ImageResult, Prediction
@@ -93,7 +93,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
 
 
-def _judge(engine: Engine, classes: ClassSet, call: Call) -> Judge:
+def _judge(engine: Engine, classes: ClassSet, call: Call) -> Decision:
     try:
         return engine.classifier.judge(classes, call.top_k, call.judging)
     except InputError as error:

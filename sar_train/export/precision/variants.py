@@ -19,7 +19,7 @@ from sar_train.export.precision.sides import Images, Names, Side
 from sar_train.export.precision.timing import speedup
 from sar_train.export.precision.trial import opens
 
-Tell = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Attempt:
     failures: tuple[str, ...]
 
 
-def make(bundle: Bundle, folder: Path, gates: Mapping[str, Gate], photos: Photos, tell: Tell) -> list[Attempt]:
+def make(
+    bundle: Bundle, folder: Path, gates: Mapping[str, Gate], photos: Photos, tell: ProgressCallback
+) -> list[Attempt]:
     """Make and judge the smaller graphs of both encoders.
 
     Args:
@@ -67,7 +69,7 @@ def kept(attempts: Sequence[Attempt]) -> dict[str, Precision]:
     return {name: Precision(passed.get((name, "image")), passed.get((name, "name"))) for name in names}
 
 
-def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Side, tell: Tell) -> Attempt:
+def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Side, tell: ProgressCallback) -> Attempt:
     tell(f"making the {side.encoder} encoder in {precision}")
     source, path = bundle.path / side.source, folder / f"{side.encoder}_encoder.{precision}.onnx"
     path.unlink(missing_ok=True)

@@ -12,9 +12,9 @@ from support.bundles import DIM, ENCODER_DIGEST, example_head, example_manifest
 
 from sar_infer.artefact.manifest import Manifest
 from sar_infer.classify.class_set import ClassSet, Sources
-from sar_infer.classify.decision import Judge
+from sar_infer.classify.decision import Decision
 from sar_infer.errors import BankError, BundleError, InputError
-from sar_infer.results import ImageResult, Judging
+from sar_infer.results import DecisionOptions, ImageResult
 
 COSINES = (0.9, 0.5, 0.8, -0.2)
 NAMES = ("cup", "fog", "mug", "owl")
@@ -39,7 +39,7 @@ def classes(**changes: Any) -> ClassSet:
 
 
 def judged(made: Manifest, chosen: ClassSet, top_k: int = 5, **asked: Any) -> ImageResult:
-    (result,) = Judge(made, chosen, top_k, Judging(**asked))(np.eye(1, DIM, dtype=np.float32))
+    (result,) = Decision(made, chosen, top_k, DecisionOptions(**asked))(np.eye(1, DIM, dtype=np.float32))
     return result
 
 
@@ -131,7 +131,7 @@ def test_an_explanation() -> None:
 
 
 def test_of_no_rows_there_are_no_results() -> None:
-    judge = Judge(manifest(**FITTED), classes(), 5, Judging("score", coverage=0.9, explain=True))
+    judge = Decision(manifest(**FITTED), classes(), 5, DecisionOptions("score", coverage=0.9, explain=True))
     assert list(judge(np.empty((0, DIM), np.float32))) == []
 
 
@@ -177,7 +177,7 @@ def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
 )
 def test_what_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Judge(made, chosen, 5, Judging(**asked))
+        Decision(made, chosen, 5, DecisionOptions(**asked))
 
 
 @pytest.mark.parametrize(
@@ -194,13 +194,13 @@ def test_what_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, asked: 
 )
 def test_what_cannot_be_meant_is_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        Judging(**asked)
+        DecisionOptions(**asked)
 
 
 def test_rows_of_a_broken_graph_are_refused() -> None:
     row = np.full((1, DIM), np.nan, dtype=np.float32)
     with pytest.raises(BundleError, match="image encoder: gives numbers that are not finite"):
-        next(Judge(manifest(), classes(), 1)(row))
+        next(Decision(manifest(), classes(), 1)(row))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])

@@ -10,7 +10,7 @@ from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
 from sar_train.clip.image_tower import image_tower
-from sar_train.clip.prompts import Insertion, Prompts
+from sar_train.clip.prompts import DeepPrompt, Prompts
 from sar_train.errors import BackboneError, ConfigError
 
 PIXELS = generated_photos([0, 1, 2], 0)
@@ -38,7 +38,7 @@ def test_values_and_gradients_equal_the_full_tower(deep: tuple[int, ...]) -> Non
         first = drawn(2, 1).requires_grad_()
         later = {layer: drawn(2, 10 + layer).requires_grad_() for layer in deep}
         if kind == "ours":
-            insertions = {0: Insertion(first, "append")} | {k: Insertion(vectors) for k, vectors in later.items()}
+            insertions = {0: DeepPrompt(first, "append")} | {k: DeepPrompt(vectors) for k, vectors in later.items()}
             rows = tower(Prompts(EMPTY, image=insertions), tower.embed(PIXELS))
         else:
             rows = full_length.image_rows(backbone, PIXELS, first, later)
@@ -55,7 +55,7 @@ def test_values_and_gradients_equal_the_full_tower(deep: tuple[int, ...]) -> Non
 def test_of_deeper_prompts_the_last_ones_are_replaced() -> None:
     backbone = tiny_backbone()
     tower, fewer = backbone.image_tower("tests"), drawn(1, 3)
-    insertions = {0: Insertion(drawn(3, 1), "append"), 1: Insertion(fewer)}
+    insertions = {0: DeepPrompt(drawn(3, 1), "append"), 1: DeepPrompt(fewer)}
     rows = tower(Prompts(EMPTY, image=insertions), tower.embed(PIXELS))
     torch.testing.assert_close(
         rows, full_length.image_rows(backbone, PIXELS, drawn(3, 1), {1: fewer}), atol=2e-6, rtol=0
@@ -65,7 +65,7 @@ def test_of_deeper_prompts_the_last_ones_are_replaced() -> None:
 def test_patches_are_never_replaced() -> None:
     tower = tiny_backbone().image_tower("tests")
     with pytest.raises(ConfigError, match="2 vectors cannot replace 0 prompt positions"):
-        tower(Prompts(EMPTY, image={1: Insertion(drawn(2, 0))}), tower.embed(PIXELS))
+        tower(Prompts(EMPTY, image={1: DeepPrompt(drawn(2, 0))}), tower.embed(PIXELS))
 
 
 def test_a_resnet_has_no_tokens_to_put_prompts_among() -> None:

@@ -11,7 +11,7 @@ from support import full_length
 from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
-from sar_train.clip.prompts import Insertion, Prompts, split_template
+from sar_train.clip.prompts import DeepPrompt, Prompts, split_template
 from sar_train.clip.tokens import pack
 from sar_train.errors import ClassNameError, ConfigError
 
@@ -124,7 +124,7 @@ def test_prompts_equal_the_full_tower(shapes: dict[str, tuple[int, ...]], settin
 
     def ours(t: dict[str, Tensor]) -> Tensor:
         insertions = {
-            int(key.split()[1]): Insertion(value, key.split()[0], settings.get("share", 1.0))
+            int(key.split()[1]): DeepPrompt(value, key.split()[0], settings.get("share", 1.0))
             for key, value in t.items()
             if " " in key
         }
@@ -136,7 +136,7 @@ def test_prompts_equal_the_full_tower(shapes: dict[str, tuple[int, ...]], settin
             for mode in ("replace", "append")
         }
         return full_length.text_rows(
-            backbone, NAMES, t["context"], behind=t.get("behind"), **{"suffix": suffix} | parts | settings
+            backbone, NAMES, t["context"], suffix_context=t.get("behind"), **{"suffix": suffix} | parts | settings
         )
 
     used = {key: drawn(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}
@@ -151,7 +151,7 @@ def test_names_of_many_lengths_are_grouped_and_padded_without_a_trace() -> None:
     packed = backbone.text.pack(names, Prompts(drawn(4)))
     assert len(packed.groups) < 7, "nothing was padded"
     own = drawn(len(names), 2)
-    rows = backbone.text(Prompts(drawn(4), text={1: Insertion(own)}), names)
+    rows = backbone.text(Prompts(drawn(4), text={1: DeepPrompt(own)}), names)
     torch.testing.assert_close(
         rows, full_length.text_rows(backbone, names, drawn(4), replace={1: own}), atol=2e-6, rtol=0
     )
@@ -160,15 +160,15 @@ def test_names_of_many_lengths_are_grouped_and_padded_without_a_trace() -> None:
 def test_the_order_of_names_does_not_matter_where_each_has_its_own() -> None:
     backbone, order = tiny_backbone(), torch.randperm(C, generator=torch.Generator().manual_seed(5))
     context, behind, deep = drawn(C, 3), drawn(C, 2, seed=1), drawn(C, 2, seed=2)
-    rows = backbone.text(Prompts(context, behind=behind, text={2: Insertion(deep)}), NAMES)
-    shuffled = Prompts(context[order], behind=behind[order], text={2: Insertion(deep[order])})
+    rows = backbone.text(Prompts(context, suffix_context=behind, text={2: DeepPrompt(deep)}), NAMES)
+    shuffled = Prompts(context[order], suffix_context=behind[order], text={2: DeepPrompt(deep[order])})
     torch.testing.assert_close(backbone.text(shuffled, [NAMES[i] for i in order]), rows[order], atol=1e-6, rtol=0)
 
 
 def test_more_vectors_than_places_are_refused() -> None:
     for context in (drawn(2), drawn(C, 2)):
         with pytest.raises(ConfigError, match="3 vectors cannot replace 2"):
-            tiny_backbone().text(Prompts(context, text={1: Insertion(drawn(3))}), NAMES)
+            tiny_backbone().text(Prompts(context, text={1: DeepPrompt(drawn(3))}), NAMES)
 
 
 def test_gradient_equals_finite_differences() -> None:

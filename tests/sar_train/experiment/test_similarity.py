@@ -11,13 +11,13 @@ from support.tiny import tiny_backbone
 from sar_train.experiment import similarity
 from sar_train.experiment.similarity import similarities
 from sar_train.methods.base import Setup, methods
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 
-def prompted(**settings: object) -> Prompted:
+def prompted(**settings: object) -> PromptedCLIP:
     kind, backbone = methods.get("coop"), tiny_backbone()
     setup = Setup(backbone, BASE, TEMPLATE, torch.Generator().manual_seed(0))
-    return Prompted(backbone, kind(kind.Config(**settings), setup), TEMPLATE, BASE)
+    return PromptedCLIP(backbone, kind(kind.Config(**settings), setup), TEMPLATE, BASE)
 
 
 def test_they_are_the_cosines_in_thousandths() -> None:

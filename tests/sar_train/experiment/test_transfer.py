@@ -16,17 +16,17 @@ from sar_infer.images.preprocess import to_input
 from sar_train.errors import SarTrainError
 from sar_train.experiment.transfer import evaluate_targets
 from sar_train.training import checkpoint, trainer
-from sar_train.training.prompted import Prompted, restore
+from sar_train.training.prompted import PromptedCLIP, restore
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prompted, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[PromptedCLIP, Path]:
     folder = tmp_path_factory.mktemp("blobs")
     trainer.run(job(write_blobs(folder)).config, folder / "run")
     return restore(checkpoint.load_run(folder / "run"), tiny_backbone()), folder
 
 
-def test_every_photo_of_a_target_is_judged_by_hand(trained: tuple[Prompted, Path], tmp_path: Path) -> None:
+def test_every_photo_of_a_target_is_judged_by_hand(trained: tuple[PromptedCLIP, Path], tmp_path: Path) -> None:
     prompted, blobs = trained
     target = write_folder(tmp_path / "photos", {"fox": 3, "red car": 4, "apple": 5})
     config = write_blobs(blobs)
@@ -57,14 +57,14 @@ def load(path: Path) -> np.ndarray:
         return to_input(image.convert("RGB"), tiny_backbone().preprocess)
 
 
-def test_a_target_that_is_not_there_is_named(trained: tuple[Prompted, Path]) -> None:
+def test_a_target_that_is_not_there_is_named(trained: tuple[PromptedCLIP, Path]) -> None:
     prompted, blobs = trained
     with pytest.raises(SarTrainError, match="nowhere"):
         evaluate_targets(prompted, write_blobs(blobs), ("/nowhere/at/all",))
 
 
 @needs_shared
-def test_pacs_sketch_has_all_its_photos_judged(trained: tuple[Prompted, Path]) -> None:
+def test_pacs_sketch_has_all_its_photos_judged(trained: tuple[PromptedCLIP, Path]) -> None:
     import dataclasses
 
     from support.photos import SHARED

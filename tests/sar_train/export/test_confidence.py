@@ -17,7 +17,7 @@ from support.tiny import VIT, register
 from sar_infer import Classifier
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.describe import describe
-from sar_infer.results import Judging
+from sar_infer.results import DecisionOptions
 from sar_train.clip import backbone
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
@@ -98,7 +98,7 @@ def test_sets_at_run_time_have_the_coverage_of_the_passport(bundle: Path) -> Non
     assert measured is not None
     features, labels = rows("test")
     for coverage in (0.8, 0.9, 0.95):
-        judge = classifier.judge(classes, 1, Judging(coverage=coverage))
+        judge = classifier.judge(classes, 1, DecisionOptions(coverage=coverage))
         sets = [result.label_set or () for result in judge(features)]
         held = np.mean([CLASSES[label] in found for label, found in zip(labels, sets, strict=True)])
         assert held == pytest.approx(measured.coverage[f"{coverage:g}"], abs=0.01)
@@ -108,7 +108,7 @@ def test_sets_at_run_time_have_the_coverage_of_the_passport(bundle: Path) -> Non
 @pytest.mark.parametrize("kind", ["score", "energy"])
 def test_photos_that_it_was_fitted_on_are_known_but_for_one_in_twenty(bundle: Path, kind: Any) -> None:
     classifier = Classifier.open(bundle)
-    judge = classifier.judge(classifier.class_set(), 1, Judging(unknown=kind))
+    judge = classifier.judge(classifier.class_set(), 1, DecisionOptions(unknown=kind))
     assert np.mean([result.unknown for result in judge(rows("val")[0])]) == pytest.approx(0.05, abs=0.01)
 
 
@@ -116,7 +116,7 @@ def test_known_and_new_photos_are_told_apart_as_the_passport_says(bundle: Path) 
     classifier = Classifier.open(bundle)
     measured = classifier.bundle.manifest.passport.calibration
     assert measured is not None
-    judge = classifier.judge(classifier.class_set(), 1, Judging(explain=True))
+    judge = classifier.judge(classifier.class_set(), 1, DecisionOptions(explain=True))
     known, new = (list(judge(rows("test", base)[0])) for base in (True, False))
     for kind, of in (("score", lambda r: r.predictions[0].score), ("energy", lambda r: -r.explanation.energy)):
         ahead = np.mean([(of(a) > of(b)) + (of(a) == of(b)) / 2 for a in known for b in new])
@@ -173,5 +173,5 @@ def test_logits_with_a_bias_have_the_energy_of_the_run_time(tmp_path: Path, monk
     export_bundle(from_run(run), tmp_path / "bundle", command="tests")
     classifier = Classifier.open(tmp_path / "bundle")
     assert classifier.bundle.manifest.logit_bias == -3.0
-    judge = classifier.judge(classifier.class_set(), 1, Judging(unknown="energy"))
+    judge = classifier.judge(classifier.class_set(), 1, DecisionOptions(unknown="energy"))
     assert np.mean([result.unknown for result in judge(rows("val")[0])]) == pytest.approx(0.05, abs=0.01)

@@ -16,10 +16,10 @@ from sar_train.export.fixed import handcrafted
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.verify import open_graph
 from sar_train.methods.base import Setup, methods
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 
-def check(prompted: Prompted, folder: Path, batches: tuple[int, ...]) -> None:
+def check(prompted: PromptedCLIP, folder: Path, batches: tuple[int, ...]) -> None:
     path = folder / "image_encoder.onnx"
     path.write_bytes(compact(export_image_encoder(prompted)).SerializeToString())
     graph, size = open_graph(path), prompted.backbone.preprocess.size
@@ -62,4 +62,4 @@ def test_equals_torch_for_real_architectures(name: str, tmp_path: Path) -> None:
 def test_image_prompts_in_real_architectures(name: str, method: str, tmp_path: Path) -> None:
     kind, backbone = methods.get(method), backbones.load(name, backbones.RANDOM)
     made = kind(kind.Config(), Setup(backbone, ("cat",), "a {}.", torch.Generator().manual_seed(0)))
-    check(Prompted(backbone, made.requires_grad_(requires_grad=False), "a {}.", ("cat",)), tmp_path, (1, 3))
+    check(PromptedCLIP(backbone, made.requires_grad_(requires_grad=False), "a {}.", ("cat",)), tmp_path, (1, 3))

@@ -9,10 +9,10 @@ from sar_train.clip.prompts import Prompts
 from sar_train.errors import ExportError
 from sar_train.export.fixed import Fixed, handcrafted
 from sar_train.export.layout import layout, tokenizer_spec
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 
-def spec_of(prompted: Prompted) -> tuple[int, str, int]:
+def spec_of(prompted: PromptedCLIP) -> tuple[int, str, int]:
     spec = tokenizer_spec(prompted.backbone.text, layout(prompted))
     assert spec.n_prefix + spec.max_name_tokens + 1 == spec.context_length == 77
     return spec.n_prefix, spec.suffix, spec.max_name_tokens
@@ -54,18 +54,18 @@ def test_without_a_share_of_class_aware_tokens_there_is_no_teacher() -> None:
 
 def test_teacher_and_student_must_read_the_same_tokens() -> None:
     prompted = moved("tcp")
-    other = Prompted(prompted.backbone, prompted.method, "a photo of a {}, a pet.", prompted.trained)
+    other = PromptedCLIP(prompted.backbone, prompted.method, "a photo of a {}, a pet.", prompted.trained)
     with pytest.raises(ExportError, match=r"puts '\.' behind a name and its template .* ', a pet\.'"):
         layout(other)
 
 
 def test_a_prompt_that_leaves_no_room() -> None:
-    def placed(n_ctx: int, n_behind: int) -> Prompted:
+    def placed(n_ctx: int, n_suffix_context: int) -> PromptedCLIP:
         class Behind(Fixed):
             def prompts(self, *_: object) -> Prompts:
-                return Prompts(self.context, behind=torch.zeros(n_behind, 32))
+                return Prompts(self.context, suffix_context=torch.zeros(n_suffix_context, 32))
 
-        return Prompted(tiny_backbone(), Behind(Prompts(torch.zeros(n_ctx, 32))), "{}", ())
+        return PromptedCLIP(tiny_backbone(), Behind(Prompts(torch.zeros(n_ctx, 32))), "{}", ())
 
     assert spec_of(placed(43, 30))[0] == 74
     with pytest.raises(ExportError, match="takes 75 of 77 positions: no room for a name"):

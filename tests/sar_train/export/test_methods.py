@@ -15,7 +15,7 @@ from sar_infer import Classifier
 from sar_infer.encoders.self_test import probe_picture
 from sar_train.export.verify import generated_pixels
 from sar_train.methods.base import methods
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 BANK = ("sea lake", "grey stone", "cat", "red car")
 NEW = ("tripod", "Œuvre d'été", "a rather long name of a thing, with commas in it", "x")
@@ -31,7 +31,7 @@ CASES = [
 
 
 class Exported:
-    def __init__(self, prompted: Prompted, folder: Path) -> None:
+    def __init__(self, prompted: PromptedCLIP, folder: Path) -> None:
         self.prompted = prompted
         self.classifier = Classifier.open(export_run(prompted, BANK, folder), device="cpu")
         spec = prompted.backbone.preprocess

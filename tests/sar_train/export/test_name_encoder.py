@@ -12,20 +12,20 @@ from torch import Tensor
 
 from sar_train.clip import backbone as backbones
 from sar_train.clip.backbone import Backbone
-from sar_train.clip.prompts import Insertion, Prompts
+from sar_train.clip.prompts import DeepPrompt, Prompts
 from sar_train.export.compact import compact
 from sar_train.export.fixed import Fixed, handcrafted
 from sar_train.export.layout import layout
 from sar_train.export.name_encoder import NameEncoder, export_name_encoder
 from sar_train.export.verify import open_graph
 from sar_train.methods.base import Classes, PromptMethod
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 NAMES = ["dog", "golden retriever", "Œuvre d'été", "a rather long name of something, with commas", "x y z", "7", "ox"]
 TEMPLATES = ["{}", "a {}.", "a photo of a {}.", "a bad black and white photo of the small {} in a game", "{}, a pet."]
 
 
-def padded(prompted: Prompted, names: list[str]) -> np.ndarray:
+def padded(prompted: PromptedCLIP, names: list[str]) -> np.ndarray:
     tower, suffix = prompted.backbone.text, layout(prompted).prompts.suffix
     rows = [[*tower.encode(name + suffix), tower.end_token] for name in names]
     tokens = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
@@ -34,18 +34,18 @@ def padded(prompted: Prompted, names: list[str]) -> np.ndarray:
     return tokens
 
 
-def every_length(prompted: Prompted) -> list[str]:
+def every_length(prompted: PromptedCLIP) -> list[str]:
     placed, tower = layout(prompted), prompted.backbone.text
     room = tower.context_length - placed.n_prefix - len(tower.encode("dog" + placed.prompts.suffix))
     return [" ".join(["dog"] * length) for length in range(1, room + 1)]
 
 
-def learned(backbone: Backbone, n_ctx: int) -> Prompted:
+def learned(backbone: Backbone, n_ctx: int) -> PromptedCLIP:
     context = 0.1 * torch.randn(n_ctx, backbone.text.width, generator=torch.Generator().manual_seed(n_ctx))
-    return Prompted(backbone, Fixed(Prompts(context)), "a photo of a {}.", ())
+    return PromptedCLIP(backbone, Fixed(Prompts(context)), "a photo of a {}.", ())
 
 
-def encode(prompted: Prompted, names: list[str]) -> Tensor:
+def encode(prompted: PromptedCLIP, names: list[str]) -> Tensor:
     """By the module that is written as a graph."""
     with torch.no_grad():
         rows: Tensor = NameEncoder(prompted, layout(prompted))(torch.from_numpy(padded(prompted, names)))
@@ -71,28 +71,28 @@ class PerClass(PromptMethod):
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
         own = classes.handcrafted[:, None] + self.vectors(0, 2)
-        shared, replaced = self.vectors(1, 3), Insertion(own)
+        shared, replaced = self.vectors(1, 3), DeepPrompt(own)
         match self.kind:
             case "replaces":
                 return Prompts(shared, text={1: replaced})
             case "from the first block on":
-                return Prompts(shared, text={0: replaced, 1: Insertion(-own)})
+                return Prompts(shared, text={0: replaced, 1: DeepPrompt(-own)})
             case "in part":
-                return Prompts(shared, text={1: Insertion(own, weight=0.3)})
+                return Prompts(shared, text={1: DeepPrompt(own, weight=0.3)})
             case "appends":
-                return Prompts(shared, text={1: Insertion(own, "append")})
+                return Prompts(shared, text={1: DeepPrompt(own, "append")})
             case "shared before and after":
-                after = {1: replaced, 2: Insertion(self.vectors(4, 1))}
-                return Prompts(shared, text={0: Insertion(self.vectors(3, 3))} | after)
+                after = {1: replaced, 2: DeepPrompt(self.vectors(4, 1))}
+                return Prompts(shared, text={0: DeepPrompt(self.vectors(3, 3))} | after)
             case "longer every block":
-                appended = {0: Insertion(self.vectors(3, 2), "append"), 1: Insertion(own, "append")}
-                return Prompts(shared, text=appended | {2: Insertion(self.vectors(4, 4))})
+                appended = {0: DeepPrompt(self.vectors(3, 2), "append"), 1: DeepPrompt(own, "append")}
+                return Prompts(shared, text=appended | {2: DeepPrompt(self.vectors(4, 4))})
             case "context":
                 return Prompts(own)
             case "behind":
-                return Prompts(shared, behind=self.vectors(2, 2), text={1: replaced})
+                return Prompts(shared, suffix_context=self.vectors(2, 2), text={1: replaced})
             case "own behind":
-                return Prompts(own, behind=2 * own)
+                return Prompts(own, suffix_context=2 * own)
         raise AssertionError(self.kind)
 
 
@@ -111,7 +111,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompts_of_each_classes_own_wherever_they_enter(kind: str) -> None:
-    prompted = Prompted(tiny_backbone(), PerClass(kind), "a photo of a {}.", ())
+    prompted = PromptedCLIP(tiny_backbone(), PerClass(kind), "a photo of a {}.", ())
     names = NAMES + every_length(prompted)[::9]
     torch.testing.assert_close(encode(prompted, names), reference_names(prompted, names), atol=1e-6, rtol=0)
 
@@ -165,7 +165,7 @@ def test_graph_equals_tower_for_every_batch_and_every_length(n_ctx: int, tmp_pat
         start += batch
 
 
-def exported_graph(prompted: Prompted, folder: Path):
+def exported_graph(prompted: PromptedCLIP, folder: Path):
     path = folder / "name_encoder.onnx"
     path.write_bytes(compact(export_name_encoder(prompted, layout(prompted))).SerializeToString())
     return open_graph(path)

@@ -21,7 +21,7 @@ from sar_train.export.head import class_head
 from sar_train.export.parity import compare, compare_answers, in_batches, names_of_every_length
 from sar_train.export.source import Source
 from sar_train.export.verify import generated_pixels
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_another_prompt_does_not_pass(
 ) -> None:
     prompts = source.backbone.handcrafted(source.prompted.template)
     moved = Fixed(dataclasses.replace(prompts, context=factor * prompts.context))
-    prompted = Prompted(source.backbone, moved, source.prompted.template, ())
+    prompted = PromptedCLIP(source.backbone, moved, source.prompted.template, ())
     with pytest.raises(ExportError, match=f"name encoder: differs from torch by {found} on"):
         compare(exported, prompted, manifest.tokenizer, bank, photos=[], names=["cat"])
 

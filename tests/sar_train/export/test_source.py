@@ -16,7 +16,7 @@ from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import Fixed
 from sar_train.export.source import from_run, from_template, spoken_phrases
 from sar_train.training.checkpoint import Run, save_run
-from sar_train.training.prompted import Prompted
+from sar_train.training.prompted import PromptedCLIP
 
 RECORD: dict[str, Any] = {
     "config": {"protocol": "base-to-new", "shots": 16},
@@ -27,7 +27,7 @@ RECORD: dict[str, Any] = {
 }
 
 
-def run_of(prompted: Prompted, settings: Mapping[str, Any] | None = None, **known: Any) -> Run:
+def run_of(prompted: PromptedCLIP, settings: Mapping[str, Any] | None = None, **known: Any) -> Run:
     """What training leaves of a method on the tiny backbone."""
     return Run(
         prompted.method.state_dict(),

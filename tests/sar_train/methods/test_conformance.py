@@ -42,7 +42,7 @@ from sar_train.experiment.plan import ELEVEN, PROTOCOLS, Grid, jobs
 from sar_train.export import bundle
 from sar_train.methods.base import PromptMethod, describe_methods, methods
 from sar_train.training.checkpoint import PROMPTS, Run, load_run, save_run
-from sar_train.training.prompted import Prompted, restore
+from sar_train.training.prompted import PromptedCLIP, restore
 from sar_train.training.state import State
 
 ROOT = Path(__file__).parents[3]
@@ -90,8 +90,8 @@ def run_of(method: PromptMethod, name: str) -> Run:
 @both
 def test_the_loss_falls_and_its_terms_are_logged(name: str, *, with_sar: bool) -> None:
     first, *_, last = trained(name, with_sar=with_sar).history
-    steering = methods.get(name).steering
-    terms = first.keys() - {"epoch", "learning_rate", "regulariser", *steering}
+    reference = methods.get(name).reference_terms
+    terms = first.keys() - {"epoch", "learning_rate", "regulariser", *reference}
     assert sum(last[term] for term in terms) < sum(first[term] for term in terms)
     assert last["cross_entropy"] < first["cross_entropy"]
     assert ("regulariser" in first) == with_sar
@@ -203,11 +203,11 @@ def one_image_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @cache
-def untouched_image_graph(export: Callable[[Prompted], onnx.ModelProto]) -> onnx.ModelProto:
+def untouched_image_graph(export: Callable[[PromptedCLIP], onnx.ModelProto]) -> onnx.ModelProto:
     return export(prompted(make("coop")))
 
 
-def check_export(ready: Prompted, folder: Path) -> None:
+def check_export(ready: PromptedCLIP, folder: Path) -> None:
     """``sar_infer`` answers as the prompted backbone does, for trained names, and for others beside them."""
     classifier = Classifier.open(export_run(ready, BASE, folder), device="cpu")
     images, pixels = pictures()
@@ -238,7 +238,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods, start_context
-from sar_train.clip.prompts import Insertion, Prompts
+from sar_train.clip.prompts import DeepPrompt, Prompts
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ class Toy(PromptMethod):
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
         """The same for all classes."""
-        return Prompts(self.context, text={1: Insertion(self.deeper, "append")})
+        return Prompts(self.context, text={1: DeepPrompt(self.deeper, "append")})
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
         """Cross-entropy and the pull."""

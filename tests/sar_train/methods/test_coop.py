@@ -43,7 +43,7 @@ def test_the_name_stands_where_it_was_asked_for(position: str, template: str) ->
 def test_learned_vectors_stand_there_as_well(position: str, before: int) -> None:
     method = make("coop", context_init="", n_ctx=5, position=position)
     context = method.context.detach()
-    theirs = full_length.text_rows(tiny_backbone(), UNSEEN, context[:before], behind=context[before:])
+    theirs = full_length.text_rows(tiny_backbone(), UNSEEN, context[:before], suffix_context=context[before:])
     torch.testing.assert_close(embed(method, UNSEEN), theirs, atol=2e-6, rtol=0)
 
 
@@ -80,7 +80,7 @@ def test_class_specific_contexts_train_and_embed_the_trained_classes(position: s
     state = train(started("coop", **settings), "coop")
     assert state.history[-1]["cross_entropy"] < state.history[0]["cross_entropy"]
     context, before = state.method.context.detach(), {"end": 4, "middle": 2, "front": 0}[position]
-    theirs = full_length.text_rows(tiny_backbone(), BASE, context[:, :before], behind=context[:, before:])
+    theirs = full_length.text_rows(tiny_backbone(), BASE, context[:, :before], suffix_context=context[:, before:])
     torch.testing.assert_close(embed(state.method), theirs, atol=2e-6, rtol=0)
 
 

@@ -16,26 +16,28 @@ from sar_train.methods.prograd import ProGrad, ProGradConfig, opening
 from sar_train.regularisers.base import RegulariserInputs
 from sar_train.training.state import start
 from sar_train.training.step import Step
-from sar_train.training.task import Numerics, Problem, Regularisation
+from sar_train.training.task import FewShotTask, Numerics, Regularisation
 
 
 def test_a_conflict_is_projected_away() -> None:
     method = make("prograd")
     # g = (3, 1), g_kl = (-2, 0): u = (-1, 0), g . u = -3, so g - (-3) u = (0, 1).
-    torch.testing.assert_close(method.combine(torch.tensor([3.0, 1]), torch.tensor([-2.0, 0])), torch.tensor([0.0, 1]))
+    torch.testing.assert_close(
+        method.project_gradient(torch.tensor([3.0, 1]), torch.tensor([-2.0, 0])), torch.tensor([0.0, 1])
+    )
     # g = (1, -2), g_kl = (3, 4): u = (.6, .8), g . u = -1, so g + u = (1.6, -1.2).
-    found = method.combine(torch.tensor([1.0, -2]), torch.tensor([3.0, 4]))
+    found = method.project_gradient(torch.tensor([1.0, -2]), torch.tensor([3.0, 4]))
     torch.testing.assert_close(found, torch.tensor([1.6, -1.2]))
     assert float(found @ torch.tensor([3.0, 4])) == pytest.approx(0, abs=1e-6)
     # lambda = 0.5 takes half of it away.
-    half = make("prograd", weight=0.5).combine(torch.tensor([1.0, -2]), torch.tensor([3.0, 4]))
+    half = make("prograd", weight=0.5).project_gradient(torch.tensor([1.0, -2]), torch.tensor([3.0, 4]))
     torch.testing.assert_close(half, torch.tensor([1.3, -1.6]))
 
 
-@pytest.mark.parametrize("steering", [(2.0, 5.0), (0.0, 0.0), (1.0, 3.0)])
-def test_without_a_conflict_the_gradient_stays(steering: tuple[float, float]) -> None:
+@pytest.mark.parametrize("reference", [(2.0, 5.0), (0.0, 0.0), (1.0, 3.0)])
+def test_without_a_conflict_the_gradient_stays(reference: tuple[float, float]) -> None:
     gradient = torch.tensor([3.0, -1])
-    assert torch.equal(make("prograd").combine(gradient, torch.tensor(steering)), gradient)
+    assert torch.equal(make("prograd").project_gradient(gradient, torch.tensor(reference)), gradient)
 
 
 @pytest.mark.parametrize("heat", [1.0, 2.0])
@@ -54,7 +56,7 @@ def test_the_distillation_is_a_cross_entropy_with_the_zero_shot_answer(heat: flo
 
 
 def by_hand(
-    start_value: Tensor, data: Problem, rows: Tensor, extra: Regularisation | None = None, weight: float = 1.0
+    start_value: Tensor, data: FewShotTask, rows: Tensor, extra: Regularisation | None = None, weight: float = 1.0
 ) -> tuple[float, Tensor]:
     """g . g_kl and the gradient of a step, through the full-length tower."""
     backbone, context = tiny_backbone(), start_value.clone().requires_grad_()
@@ -66,9 +68,9 @@ def by_hand(
         is_base = torch.arange(9) < 4
         loss = loss + weight * extra.regulariser(RegulariserInputs(embedded, extra.teacher, is_base))
     hand = full_length.encode_text(backbone, [f"a photo of a {name}." for name in BASE])
-    steering = -((scale * features @ hand.T).softmax(1) * logits.log_softmax(1)).sum(1).mean()
+    reference = -((scale * features @ hand.T).softmax(1) * logits.log_softmax(1)).sum(1).mean()
     (g,) = torch.autograd.grad(loss, context, retain_graph=True)
-    (g_kl,) = torch.autograd.grad(steering, context)
+    (g_kl,) = torch.autograd.grad(reference, context)
     dot = float((g * g_kl).sum())
     if dot < 0:
         unit = g_kl / g_kl.norm()
@@ -76,12 +78,12 @@ def by_hand(
     return dot, g
 
 
-def photos(*, contradict: bool) -> Problem:
+def photos(*, contradict: bool) -> FewShotTask:
     """Photos that zero-shot gives one class each, labelled as that or as the next one."""
     data, labels = problem(1), torch.tensor([0, 1, 2, 3, 1])
     seen = (labels + 1) % 4 if contradict else labels
     hand = data.handcrafted - data.handcrafted.mean(0)
-    return Problem(normalize(hand[seen], dim=-1)[:, None], labels, BASE, data.handcrafted)
+    return FewShotTask(normalize(hand[seen], dim=-1)[:, None], labels, BASE, data.handcrafted)
 
 
 @pytest.mark.parametrize("with_sar", [False, True])
@@ -157,7 +159,7 @@ def test_a_short_context_keeps_the_words_next_to_the_name() -> None:
 
 def test_the_prompt_is_context_name_and_full_stop() -> None:
     prompts = (method := make("prograd")).prompts(classes())
-    assert (prompts.suffix, prompts.n_context, prompts.n_behind) == (".", 16, 0)
+    assert (prompts.suffix, prompts.n_context, prompts.n_suffix_context) == (".", 16, 0)
     assert parameters(method).keys() == {"context"}
 
 

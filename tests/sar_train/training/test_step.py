@@ -32,7 +32,7 @@ from sar_train.regularisers.sar import SAR, SARConfig
 from sar_train.training import loop
 from sar_train.training.state import start
 from sar_train.training.step import Step
-from sar_train.training.task import Numerics, Problem, Regularisation
+from sar_train.training.task import FewShotTask, Numerics, Regularisation
 
 
 class Watched(SAR):
@@ -49,7 +49,7 @@ class Watched(SAR):
 
 def one_step(
     method: PromptMethod,
-    data: Problem,
+    data: FewShotTask,
     rows: Tensor,
     numerics: Numerics = FLOAT32,
     extra: Regularisation | None = None,
@@ -194,7 +194,7 @@ def test_per_image_prompts_do_not_see_each_other() -> None:
     """CoCoOp's batch of two is the mean of two batches of one."""
     data = problem_for("cocoop")
     # Views are drawn by a generator that starts anew: take one view alone.
-    flat = Problem(data.features[:, :1], data.labels, data.class_names, data.handcrafted)
+    flat = FewShotTask(data.features[:, :1], data.labels, data.class_names, data.handcrafted)
     singles = [one_step(make("cocoop"), flat, torch.tensor([row])) for row in (0, 5)]
     terms, moved = one_step(make("cocoop"), flat, torch.tensor([0, 5]))
     mean = sum(one[0]["cross_entropy"] for one in singles) / 2

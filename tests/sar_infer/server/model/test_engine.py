@@ -16,7 +16,7 @@ from sar_infer import Classifier
 from sar_infer.artefact.bundle import default_bundle, open_bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, Precision, Probe
 from sar_infer.encoders.encoders import ImageEncoder
-from sar_infer.encoders.precision import Asked
+from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.self_test import MIN_COSINE, probe_picture
 from sar_infer.errors import BundleError, InputError
 from sar_infer.server.metrics import Metrics
@@ -99,7 +99,9 @@ def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_opening_runs_the_probe_once(bundle_copy: Path, precision: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opening_runs_the_probe_once(
+    bundle_copy: Path, precision: PrecisionChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add_precision(bundle_copy)
     vector = Classifier.open(bundle_copy, "cpu", precision=precision).embed_images([probe_picture(SIZE, 5)])[0]
     graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=1.0))

@@ -14,7 +14,7 @@ from support.bundles import BANK_NAMES, write_bundle
 from support.pictures import encoded, huge_png, jpeg
 from support.servers import Local, local_server
 
-from sar_infer import Classifier, Client, InputError, Judging
+from sar_infer import Classifier, Client, DecisionOptions, InputError
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.freeze import freeze
 from sar_infer.bank import ClassInfo
@@ -120,7 +120,7 @@ def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
             "warm": False,
         }
         with pytest.raises(InputError, match="a server has its bundle's threshold"):
-            list(asking.stream(RED, judging=Judging("score", threshold=0.5)))
+            list(asking.stream(RED, judging=DecisionOptions("score", threshold=0.5)))
 
 
 def test_other_protocols_answer_with_the_temperature(calibrated: Local) -> None:
