@@ -37,31 +37,31 @@ def text_rows(
     names: Sequence[str],
     context: Tensor,
     *,
-    behind: Tensor | None = None,
+    suffix_context: Tensor | None = None,
     suffix: str = ".",
     replace: Mapping[int, Tensor] = NOTHING,
     append: Mapping[int, Tensor] = NOTHING,
     share: float = 1.0,
 ) -> Tensor:
-    """(C, D) unit rows of ``[start][context][name][behind][suffix][end]``, one name after the other.
+    """(C, D) unit rows of ``[start][context][name][suffix context][suffix][end]``, one name after the other.
 
     Args:
         backbone: whose text tower.
         names: C names.
         context: (M, W) or (C, M, W).
-        behind: (K, W) or (C, K, W).
+        suffix_context: (K, W) or (C, K, W).
         suffix: text behind the name.
         replace: vectors (M, W) or (C, M, W) by block, in front of which they take the first places behind the start.
         append: vectors by block, in front of which they are put behind the context, where there was nothing.
         share: of the replacing vectors.
     """
-    behind = context.new_zeros(0, context.shape[-1]) if behind is None else behind
+    suffix_context = context.new_zeros(0, context.shape[-1]) if suffix_context is None else suffix_context
     rows = [
         _text_row(
             backbone.model,
             [tokenizer().encode(text) for text in (name.replace("_", " "), suffix)],
             _of(context, i),
-            _of(behind, i),
+            _of(suffix_context, i),
             {layer: _of(vectors, i) for layer, vectors in replace.items()},
             {layer: _of(vectors, i) for layer, vectors in append.items()},
             share,
@@ -107,17 +107,17 @@ def _text_row(
     model: nn.Module,
     tokens: list[list[int]],
     context: Tensor,
-    behind: Tensor,
+    suffix_context: Tensor,
     replace: Mapping[int, Tensor],
     append: Mapping[int, Tensor],
     share: float,
 ) -> Tensor:
     name, suffix = tokens
-    ids = [49406, *[0] * len(context), *name, *[0] * len(behind), *suffix, 49407]
+    ids = [49406, *[0] * len(context), *name, *[0] * len(suffix_context), *suffix, 49407]
     end = len(ids) - 1
     x = model.token_embedding(torch.tensor([*ids, *[0] * (77 - len(ids))]))
     gap = 1 + len(context) + len(name)
-    x = torch.cat([x[:1], context, x[1 + len(context) : gap], behind, x[gap + len(behind) :]])
+    x = torch.cat([x[:1], context, x[1 + len(context) : gap], suffix_context, x[gap + len(suffix_context) :]])
     x, lead = x + model.positional_embedding, 1 + len(context)
     for layer, block in enumerate(model.transformer.resblocks):
         if layer in append:
