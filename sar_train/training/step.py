@@ -148,7 +148,7 @@ class Step:
     def _images(
         self, prompts: Prompts, cached: Tensor, embedded: Tensor | None
     ) -> tuple[Tensor, Tensor | Callable[[], Tensor]]:
-        """Return (B, D) image features under image prompts, and those without; both are the cached ones without any."""
+        """Return (B, D) image features with image prompts and without; both are cached where the method has none."""
         if not prompts.image:
             return cached, cached
         tower = self._backbone.image

@@ -206,6 +206,28 @@ def test_an_unfinished_run_on_photos_that_changed_is_not_taken_up(
     assert "taking up the run after epoch 1" in lines
 
 
+@pytest.mark.parametrize("method", ["coop", "maple", "promptsrc"])
+def test_an_interrupted_run_on_photos_sees_the_crops_that_a_whole_one_sees(
+    names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    register()
+    photos = write_folder(tmp_path / "photos", {"apple": 6, "red ball": 6})
+    config, out = settings(photos, names, method=method, views=3, epochs=4, batch_size=4), tmp_path / "run"
+    monkeypatch.setattr(trainer, "_SAVE_EVERY", -1.0)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("epoch 3/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(config, out, tell=interrupt)
+    lines: list[str] = []
+    resumed, whole = trainer.run(config, out, tell=lines.append), trainer.run(config, tmp_path / "whole")
+    assert "taking up the run after epoch 2" in lines
+    assert resumed.record["history"] == whole.record["history"]
+    assert all(torch.equal(tensor, whole.tensors[name]) for name, tensor in resumed.tensors.items())
+
+
 CHILD = """
 import sys
 from pathlib import Path
