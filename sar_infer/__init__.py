@@ -64,7 +64,7 @@ __all__ = [
 
 _HOMES = {
     "AsyncClient": "client",
-    "Bundle": "bundle",
+    "Bundle": "artefact.bundle",
     "ClassBank": "bank",
     "Classifier": "classifier",
     "Client": "client",
@@ -72,8 +72,8 @@ _HOMES = {
     "ImageResult": "results",
     "DecisionOptions": "results",
     "Prediction": "results",
-    "default_bundle": "bundle",
-    "open_bundle": "bundle",
+    "default_bundle": "artefact.bundle",
+    "open_bundle": "artefact.bundle",
 }
 
 
