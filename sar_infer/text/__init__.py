@@ -1,4 +1,4 @@
-"""CLIP's tokenizer, and how a class name becomes the name encoder's input."""
+"""Class names as users give them, CLIP's tokenizer, and how a name becomes the name encoder's input."""
 
 from __future__ import annotations
 
