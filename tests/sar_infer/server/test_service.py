@@ -116,7 +116,7 @@ def test_changes_and_reloads_need_a_key(path: Path, tmp_path: Path) -> None:
 
 
 def test_readiness_runs_the_model(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.server.service._PROBE_EVERY", 0.0)
+    monkeypatch.setattr("sar_infer.server.service._SELF_TEST_EVERY", 0.0)
     assert httpx2.get(f"{server.url}/readyz").json()["ready"]
     batcher = server.service.engine._batcher
     healthy = batcher._encode

@@ -165,12 +165,14 @@ def _left(server: Local, seconds: float) -> int:
 
 
 def test_bodies_in_memory_are_limited_together(impatient: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(impatient.service, "most_held", 3 * impatient.service.settings.limits.body_bytes)
+    monkeypatch.setattr(
+        impatient.service.admission, "most_body_bytes", 3 * impatient.service.settings.limits.body_bytes
+    )
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             waiting = stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=10))
             waiting.sendall(request(more=[b"Content-Length: 10000000"]) + bytes(9_900_000))
-        while impatient.service.held_bytes < 29 * 10**6:
+        while impatient.service.admission.body_bytes < 29 * 10**6:
             time.sleep(0.01)
         answer = talk(impatient.port, request(body=bytes(3_000_000)))
         assert answer is not None
@@ -179,6 +181,6 @@ def test_bodies_in_memory_are_limited_together(impatient: Local, monkeypatch: py
         assert small is not None
         assert small.status == 200
     end = time.monotonic() + 5
-    while impatient.service.held_bytes and time.monotonic() < end:
+    while impatient.service.admission.body_bytes and time.monotonic() < end:
         time.sleep(0.01)
-    assert impatient.service.held_bytes == 0
+    assert impatient.service.admission.body_bytes == 0

@@ -180,7 +180,7 @@ def test_a_full_queue_answers_429_at_once_and_says_when_to_come_again(server: Lo
     waiting = [threading.Thread(target=classify, args=(server,)) for _ in range(3)]
     for thread in waiting:
         thread.start()
-    wait_for(lambda: server.service.full)
+    wait_for(lambda: server.service.admission.images.full)
     start = time.monotonic()
     answer = classify(server)
     assert time.monotonic() - start < 1

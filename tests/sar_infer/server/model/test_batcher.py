@@ -184,7 +184,7 @@ def test_whoever_gave_up_is_dropped() -> None:
 def test_an_encoder_that_loses_a_row_is_noticed() -> None:
     async def go() -> None:
         batcher = Batcher(same, lambda pixels: np.zeros((0, 1), dtype=np.float32), 1, 4, Metrics())
-        with pytest.raises(RuntimeError, match="1 pictures gave 0 rows"):
+        with pytest.raises(RuntimeError, match="1 images gave 0 rows"):
             await batcher.run(picture(1), value)
         batcher.close()
 
@@ -196,7 +196,7 @@ def test_whoever_gave_up_takes_the_picture_along() -> None:
         tasks = await started(batcher, encoder, [1, 2, 3])
         tasks[1].cancel()
         await asyncio.sleep(0.01)
-        assert [float(item.picture[0, 0, 0]) for item in batcher._waiting] == [3]
+        assert [float(item.image[0, 0, 0]) for item in batcher._waiting] == [3]
         encoder.gate.set()
         assert (await tasks[2]).value == 3
 

@@ -116,7 +116,7 @@ def test_opening_runs_the_probe_once(
     settings = Settings(bundle=bundle_copy, device="cpu", precision=precision, workers=1, max_batch=2)
     engine = Engine.open(settings, Metrics())
     assert seen == [1]
-    assert asyncio.run(engine.probe()) == pytest.approx(1)
+    assert asyncio.run(engine.self_test()) == pytest.approx(1)
     assert seen == [1, 1]
     engine.close()
 

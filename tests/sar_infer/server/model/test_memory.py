@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from sar_infer.errors import ImageError
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model import available
-from sar_infer.server.model.available import bodies_limit, decode_memory, memory_limit
+from sar_infer.server.model import sizing
 from sar_infer.server.model.memory import DecodeMemory, Share
+from sar_infer.server.model.sizing import bodies_limit, decode_memory, memory_limit
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
 
@@ -161,7 +161,7 @@ def test_an_image_whose_request_has_gone_is_not_decoded() -> None:
         given = memory(160)
         async with given.share(10, 10) as share:
             pass
-        with pytest.raises(RuntimeError, match="has gone"), share.used():
+        with pytest.raises(RuntimeError, match="cancelled"), share.used():
             pytest.fail("decoded")
         assert held(given) == 0
 
@@ -260,12 +260,12 @@ def test_the_limit_of_version_1_and_of_a_container_that_sees_its_own_root(machin
 
 
 def test_images_get_what_the_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(available, "_resident", lambda: 220 * MIB)
-    monkeypatch.setattr(available, "memory_limit", lambda: (2048 * MIB, True))
+    monkeypatch.setattr(sizing, "_resident", lambda: 220 * MIB)
+    monkeypatch.setattr(sizing, "memory_limit", lambda: (2048 * MIB, True))
     assert bodies_limit(10 * MIB) == 128 * MIB
     assert decode_memory(Settings()) == (2048 - 220 - 2 * 128 - 256) * MIB
-    monkeypatch.setattr(available, "memory_limit", lambda: (2048 * MIB, False))
+    monkeypatch.setattr(sizing, "memory_limit", lambda: (2048 * MIB, False))
     assert decode_memory(Settings()) == 1024 * MIB
-    monkeypatch.setattr(available, "memory_limit", lambda: (128 * MIB, True))
+    monkeypatch.setattr(sizing, "memory_limit", lambda: (128 * MIB, True))
     assert decode_memory(Settings()) == 64 * MIB
     assert decode_memory(Settings(decode_memory=5)) == 5

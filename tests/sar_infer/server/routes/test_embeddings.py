@@ -80,8 +80,8 @@ def test_the_answer_repeats_the_model_and_counts_tokens(client: openai.OpenAI, c
 
 
 BAD = [
-    ([1, 2], {}, 422, "invalid-request", "token numbers are not taken"),
-    ([[1, 2], [3]], {}, 422, "invalid-request", "token numbers are not taken"),
+    ([1, 2], {}, 422, "invalid-request", "token numbers are not accepted"),
+    ([[1, 2], [3]], {}, 422, "invalid-request", "token numbers are not accepted"),
     ([], {}, 422, "invalid-request", "input: expected at least one"),
     ("", {}, 422, "invalid-request", "input: expected at least one"),
     (["violet", " "], {}, 422, "bad-class-name", "input[1]: class name ' ' is empty"),
