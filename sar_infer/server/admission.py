@@ -98,7 +98,7 @@ class ImageQuota(Quota):
 
 
 class Admission:
-    """What a server has taken on, and how much more it takes.
+    """The work that a server has taken on, and the limits of it.
 
     Args:
         most_images: Images inside at once: being decoded, waiting or running.

@@ -28,7 +28,7 @@ _log = logging.getLogger("sar_infer.server")
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether the server is ready, the cosine of its last self-test, and why it is not ready."""
+    """The readiness of the server: the cosine of the last self-test, and the reason if it is not ready."""
 
     ready: bool
     probe_cosine: float | None

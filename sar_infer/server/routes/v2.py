@@ -44,7 +44,7 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether the self-test image gives the right vector; ``error`` says why not."""
+    """The result of the last self-test of the model; ``error`` says why it is not ready."""
 
     ready: bool
     name: str | None = None
