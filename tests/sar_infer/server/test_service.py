@@ -169,14 +169,14 @@ def test_a_request_in_flight_is_answered_before_the_server_ends(path: Path) -> N
     """The body of a request that has begun arrives after SIGTERM."""
     import socket
 
-    picture = jpeg()
+    image = jpeg()
     with serving("--bundle", str(path)) as server, socket.create_connection(("127.0.0.1", server.port)) as talk:
-        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}"
-        talk.sendall(head.encode() + b"\r\n\r\n" + picture[:50])
+        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}"
+        talk.sendall(head.encode() + b"\r\n\r\n" + image[:50])
         time.sleep(0.2)
         server.process.terminate()
         time.sleep(0.3)
-        talk.sendall(picture[50:])
+        talk.sendall(image[50:])
         assert talk.makefile("rb").readline().startswith(b"HTTP/1.1 200")
         assert server.process.wait(10) == 0
 

@@ -76,8 +76,8 @@ def test_every_method_on_every_path_is_answered(server: Server, path: str) -> No
 
 
 def test_trailers_are_no_headers(server: Server) -> None:
-    picture = jpeg()
-    data = chunked(b"%x\r\n%b\r\n0\r\nX-Request-ID: trailer\r\n\r\n" % (len(picture), picture))
+    image = jpeg()
+    data = chunked(b"%x\r\n%b\r\n0\r\nX-Request-ID: trailer\r\n\r\n" % (len(image), image))
     answer = talk(server.port, data)
     assert answer is not None
     assert answer.headers["x-request-id"] != "trailer"

@@ -22,7 +22,7 @@ for _kind in ("image/jpeg", "image/png", "image/webp"):
 schemathesis.openapi.media_type("application/octet-stream", st.binary(max_size=300))
 _HEADERS = {"Authorization": "Bearer k"}
 _EXCLUDED = [
-    positive_data_acceptance,  # no schema says what is base64 of a picture, or a class name
+    positive_data_acceptance,  # no schema says what is base64 of an image, or a class name
     missing_required_header,
 ]
 

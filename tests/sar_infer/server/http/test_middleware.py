@@ -37,7 +37,7 @@ def server(settings: Settings) -> Iterator[Local]:
 
 @pytest.fixture
 def gate(server: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The encoder stands still until this is set; ``seen`` counts the pictures that reached it."""
+    """The encoder stands still until this is set; ``seen`` counts the images that reached it."""
     event = threading.Event()
     batcher = server.service.engine._batcher
     encode = batcher._encode
@@ -149,11 +149,11 @@ def test_headers_that_trickle_in_are_given_up(server: Local, monkeypatch: pytest
 
 def test_a_slow_body_after_headers_in_time_is_no_slow_header(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEADER_SECONDS", 0.1)
-    picture = jpeg()
+    image = jpeg()
     with Talk(server) as talk:
-        talk.head(Content_Length=len(picture))
+        talk.head(Content_Length=len(image))
         time.sleep(0.25)
-        talk.socket.sendall(picture)
+        talk.socket.sendall(image)
         assert talk.answer()[0] == 200
 
 
@@ -261,7 +261,7 @@ def test_requests_are_counted_by_route_not_by_path(server: Local) -> None:
 
 def test_refusals_are_counted_by_their_code(server: Local) -> None:
     before = {code: server.metric("sar_rejected_total", reason=code) for code in ("unsupported-format", "not-found")}
-    httpx2.post(f"{server.url}/v1/classify", content=b"no picture", headers=IMAGE)
+    httpx2.post(f"{server.url}/v1/classify", content=b"no image", headers=IMAGE)
     httpx2.get(f"{server.url}/nowhere")
     for code, count in before.items():
         wait_for(lambda code=code, count=count: server.metric("sar_rejected_total", reason=code) == count + 1)

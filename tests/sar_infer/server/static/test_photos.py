@@ -85,7 +85,7 @@ def test_what_is_beyond_the_limits_is_scaled_down_first(open_page, mini_server, 
     expect(page.locator("#photo-note")).to_have_text(f"Scaled down to {told}")
 
 
-def test_a_file_that_is_too_large_and_no_picture_is_not_sent(open_page, mini_server, tmp_path) -> None:
+def test_a_file_that_is_too_large_and_no_image_is_not_sent(open_page, mini_server, tmp_path) -> None:
     page, _ = open_page(mini_server.url)
     asked: list[str] = []
     page.on("request", lambda request: "classify" in request.url and asked.append(request.url))
