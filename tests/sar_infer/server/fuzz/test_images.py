@@ -1,4 +1,4 @@
-"""Images that nobody means well with."""
+"""Hostile and damaged images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_hostile_images_among_a_sound_one_fail_alone(mini_server: Server) -> Non
 
 
 def loads(data: bytes) -> bool:
-    """Whether it is an image; anything but an image or an ``ImageError`` fails the test."""
+    """Tell whether it is an image; any exception but ``ImageError`` fails the test."""
     try:
         image = load_rgb(data, 0, SAFE_FORMATS)
     except ImageError as error:

@@ -1,4 +1,4 @@
-"""The frame around every request, seen from outside, through real sockets."""
+"""The middleware around every request, from outside, through real sockets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def server(settings: Settings) -> Iterator[Local]:
 
 @pytest.fixture
 def gate(server: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The encoder stands still until this is set; ``seen`` counts the images that reached it."""
+    """Hold the encoder until the event is set; ``seen`` counts the images that reached it."""
     event = threading.Event()
     batcher = server.service.engine._batcher
     encode = batcher._encode
@@ -66,7 +66,7 @@ def classify(server: Local, **options: Any) -> httpx2.Response:
 
 
 class Talk:
-    """A connection on which a test writes bytes as it likes."""
+    """A connection on which a test writes any bytes."""
 
     def __init__(self, server: Local) -> None:
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
@@ -194,7 +194,7 @@ def test_a_full_queue_answers_429_at_once_and_says_when_to_come_again(server: Lo
     assert classify(server).status_code == 200
 
 
-def test_who_hangs_up_is_dropped_from_the_queue(server: Local, gate: Any) -> None:
+def test_a_client_that_disconnects_leaves_the_queue(server: Local, gate: Any) -> None:
     first = threading.Thread(target=classify, args=(server,))
     first.start()
     wait_for(lambda: gate.seen == 1)

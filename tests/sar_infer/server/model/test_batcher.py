@@ -12,7 +12,7 @@ from sar_infer.server.model.batcher import Batcher, Floats, Timed
 
 
 class Encoder:
-    """Gives each image its own number as its row; waits at ``gate``, refuses 13, and infinity makes all rows NaN."""
+    """An encoder whose rows are the images' numbers; it waits at ``gate``, fails at 13, and gives NaN for infinity."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -36,7 +36,7 @@ def image(number: float) -> Floats:
 
 
 def same(pixels: Floats) -> Floats:
-    """Decoding, which refuses the number 99."""
+    """Decode anything but the number 99."""
     if pixels[0, 0, 0] == 99:
         raise ValueError("ninety-nine")
     return pixels
@@ -65,7 +65,7 @@ def run(test: Callable[[Batcher[Floats], Encoder], object], workers: int = 1, ma
 async def started(
     batcher: Batcher[Floats], encoder: Encoder, numbers: Sequence[float]
 ) -> list[asyncio.Task[Timed[float]]]:
-    """Images given to the batcher one after the other, the first of which runs already."""
+    """Give images to the batcher one after the other; the first is running when this returns."""
     tasks = [asyncio.create_task(batcher.run(image(number), value)) for number in numbers]
     while not encoder.batches:
         await asyncio.sleep(0.001)
@@ -121,7 +121,7 @@ def test_one_that_fails_takes_no_other_with_it() -> None:
 
 
 def test_one_that_spoils_the_rows_of_its_batch_keeps_that_to_itself() -> None:
-    """As INT8 graphs do, whose images share their ranges."""
+    """Fail as INT8 graphs do, whose images share their ranges."""
 
     async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         tasks = await started(batcher, encoder, [1, 2, np.inf, 4, 5])
@@ -168,7 +168,7 @@ def test_a_failure_to_finish_is_its_callers_alone() -> None:
     run(test)
 
 
-def test_whoever_gave_up_is_dropped() -> None:
+def test_a_cancelled_request_gets_no_result() -> None:
     async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         tasks = await started(batcher, encoder, [1, 2, 3, 4])
         tasks[0].cancel()
@@ -191,7 +191,7 @@ def test_an_encoder_that_loses_a_row_is_noticed() -> None:
     asyncio.run(go())
 
 
-def test_whoever_gave_up_takes_the_image_along() -> None:
+def test_the_image_of_a_cancelled_request_leaves_the_queue() -> None:
     async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         tasks = await started(batcher, encoder, [1, 2, 3])
         tasks[1].cancel()

@@ -26,7 +26,7 @@ from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
 
 BOUND = 2e-6
-"""Between an image's unit row alone and in company: the last digits of fp32 sums, whose order a batch may change."""
+"""Tolerance between an image's unit row alone and in a batch, which may change the order of fp32 sums."""
 
 
 def measures() -> tuple[Metrics, DecodeMemory]:
@@ -122,7 +122,7 @@ def test_opening_runs_the_probe_once(
 
 
 def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> None:
-    """Else they would run on uncounted, in an engine that may be closed by then."""
+    """Wait for all, because an image left running would outlive its request and perhaps its engine."""
 
     async def go() -> None:
         engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(2, 1, 0), Limits(), *measures())

@@ -52,7 +52,7 @@ def preprocessed(classifier: Classifier, *data: bytes) -> np.ndarray:
 
 
 def scores(classifier: Classifier, data: list[bytes], classes: Any = None, only: bool = False) -> np.ndarray:
-    """(N, C) in the order of the classes, from the classifier's ranking."""
+    """Return the classifier's scores (N, C), in the order of the classes."""
     names = classifier.class_set(classes, only).names
     ranked = [result.predictions for result in classifier.classify(data, classes, only, top_k=100)]
     return np.array([[next(p.score for p in best if p.label == name) for name in names] for best in ranked])

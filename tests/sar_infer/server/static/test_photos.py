@@ -1,4 +1,4 @@
-"""How photos come to the page, several of them, bad ones and large ones."""
+"""Adding photos to the page: several, bad and large ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs the packag
 expect = playwright.expect
 
 
-def test_photos_have_rankings_of_their_own_and_a_bad_one_stops_nobody(open_page, mini_server, tmp_path) -> None:
+def test_photos_have_rankings_of_their_own_and_a_bad_one_stops_no_other(open_page, mini_server, tmp_path) -> None:
     page, watch = open_page(mini_server.url)
     watch.expected = "status of 4(15|22)"
     (tmp_path / "bad.jpg").write_bytes(b"not an image")
