@@ -172,7 +172,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     """Classify one image or several.
 
     A raw body is one image; if it cannot be read, the answer is a problem. In multipart and JSON a bad image fails
-    alone: its result has `error` set. Options stand in the query, or in the multipart or JSON body.
+    alone: its result has ``error`` set. Options stand in the query, or in the multipart or JSON body.
     """
     call = await _read_call(request, query, service)
     with service.lease() as engine, service.admission.images.hold(len(call.images)):
