@@ -25,7 +25,7 @@ def overloaded(reason: str, retry_after: float) -> Problem:
 class Quota:
     """Counts work of one kind, and refuses what would exceed a limit.
 
-    Work that finds nothing else under way is always let in, however much it is.
+    If nothing is under way, the next piece of work is let in however large it is.
 
     Args:
         most: Units at once.
@@ -93,7 +93,7 @@ class ImageQuota(Quota):
                 self._metrics.inside.set(self.held - count)
 
     def refusal(self) -> Problem:
-        """Return the problem of an image that is not let in; it says when those inside will be done."""
+        """Return the problem of an image that is not let in; clients retry when those inside are done."""
         return overloaded(self._reason, self.held * self._seconds_each)
 
 

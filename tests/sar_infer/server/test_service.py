@@ -99,8 +99,9 @@ def test_requests_that_have_begun_end_with_the_bundle_they_began_with(
     gate.set()
     thread.join(10)
     assert found == [{"red", "green", "blue", "grey thing"}]
-    assert old.names._pool._shutdown
-    assert not server.service.engine.names._pool._shutdown
+    assert labels(server.url, classes="teal", mode="only") == {"teal"}
+    with pytest.raises(RuntimeError, match="shutdown"):
+        asyncio.run(old.names.embed(["teal"]))
 
 
 def test_changes_and_reloads_need_a_key(path: Path, tmp_path: Path) -> None:
