@@ -1,6 +1,6 @@
-"""The FastAPI application: routes, and what errors become.
+"""The FastAPI application: its routes, and the answers to exceptions.
 
-Handlers are coroutines, because plain functions would each run in a thread.
+Handlers are coroutines, because FastAPI would run plain functions in threads.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from starlette.types import ASGIApp
 from sar_infer import __version__
 from sar_infer.errors import ClassNameError, InputError
 from sar_infer.server.http import openapi
-from sar_infer.server.http.body import invalid
 from sar_infer.server.http.middleware import Middleware
-from sar_infer.server.http.models import ClassifyOptions
+from sar_infer.server.http.request import invalid
 from sar_infer.server.problems import Problem, answer
 from sar_infer.server.routes import classes, classify, embeddings, operations, pages, v2, zero_shot
 from sar_infer.server.service import Service
@@ -25,15 +24,15 @@ _BY_STATUS = {404: "not-found", 405: "method-not-allowed", 415: "unsupported-med
 
 
 def build_app(service: Service) -> ASGIApp:
-    """Return the application that serves one service, in its frame.
+    """Return the application for a service, inside its middleware.
 
-    What a first request would import or read is fetched now: later all file descriptors may be in use.
+    Everything that a first request would import or read is loaded now: later all file descriptors may be in use.
     """
     Image.preinit()
     app = FastAPI(
         title="sar-clip",
         version=__version__,
-        description="Classifies photos by class names: those of a bundle's bank, and any that you write down.",
+        description="Classifies images by class names: those of a bundle's bank, and any that you add.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -66,16 +65,16 @@ async def _input_error(request: Request, error: Exception) -> Response:
 
 async def _validation(request: Request, error: Exception) -> Response:
     errors = error.errors() if isinstance(error, RequestValidationError) else []
-    return answer(invalid(errors, ClassifyOptions), request.scope)  # no other query refuses unknown fields
+    return answer(invalid(errors, classify.ClassifyOptions), request.scope)  # no other query refuses fields
 
 
 async def _fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - ``middleware`` logs it
-    problem = Problem("internal", f"a fault of the server; its log has request {request.state.request_id}")
+    problem = Problem("internal", f"the server failed; its log has request {request.state.request_id}")
     return answer(problem, request.scope)
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    """Starlette's own: no such route, no such method."""
+    """Answer Starlette's own exceptions: no such route, no such method."""
     status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
     problem = Problem(_BY_STATUS.get(status, "internal"), f"{request.method} {request.url.path}: {detail}")
     problem.headers.update(getattr(error, "headers", None) or {})

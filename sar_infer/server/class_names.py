@@ -1,4 +1,4 @@
-"""Class names as a request gives them, in one spelling each and limited in number."""
+"""Clean the class names of a request: one spelling for each, and no more than the limits allow."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
 LONGEST_TEXT = 256
-"""Characters of a name or phrase."""
+"""Characters of a name or phrase at most."""
 MOST_PHRASES = 256
-"""Phrases of a class."""
+"""Phrases of a class at most."""
 _NOT_UTF_8 = "\ufffd"
-"""What servers make of bytes in a path that are no text."""
+"""The character that servers put for bytes in a path that are not UTF-8."""
 
 
 def clean_name(text: str) -> str:
-    """A name or phrase in NFC with single spaces.
+    """Return a name or phrase in NFC, with single spaces.
 
     Raises:
-        ClassNameError: empty, longer than ``LONGEST_TEXT``, or with characters that no name has.
+        ClassNameError: empty, longer than ``LONGEST_TEXT``, or with control characters or half characters.
     """
-    if len(text) <= 4 * LONGEST_TEXT:  # what is longer stays too long, and could take hours
+    if len(text) <= 4 * LONGEST_TEXT:  # longer text stays too long, and could take hours
         text = unicodedata.normalize("NFC", text)
     shown = repr(text if len(text) <= 40 else text[:40] + "…")
     if len(text) > LONGEST_TEXT:
@@ -36,10 +36,10 @@ def clean_name(text: str) -> str:
 
 
 def clean_phrases(name: str, phrases: Sequence[str]) -> tuple[str, ...]:
-    """The phrases of a class, each cleaned like a name.
+    """Return the phrases of a class, each cleaned like a name.
 
     Raises:
-        ClassNameError: none, more than ``MOST_PHRASES``, or one that cannot be used.
+        ClassNameError: no phrase, more than ``MOST_PHRASES``, or one that cannot be used.
     """
     if not 1 <= len(phrases) <= MOST_PHRASES:
         raise ClassNameError(f"class name {name!r} has {len(phrases)} phrases; expected 1 to {MOST_PHRASES}")
@@ -47,7 +47,7 @@ def clean_phrases(name: str, phrases: Sequence[str]) -> tuple[str, ...]:
 
 
 def cleaned(classes: Sequence[str] | Mapping[str, Sequence[str]] | None, limits: Limits) -> dict[str, tuple[str, ...]]:
-    """Phrases by class name, a name without phrases standing for itself; of a repeated name the first counts.
+    """Return phrases by class name; a name without phrases is its own phrase, and of a repeated name the first counts.
 
     Raises:
         ClassNameError: a name or phrase is empty, too long, or holds control characters.

@@ -1,4 +1,4 @@
-"""What Prometheus sees; class names never become labels."""
+"""The metrics for Prometheus; class names never become labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp beside every counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they are time stamps beside every counter, of no use here
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -28,37 +28,37 @@ class Metrics:
             "sar_request_seconds", "From the first byte to the answer.", ["route"], buckets=_SECONDS, registry=registry
         )
         self.phases = Histogram(
-            "sar_phase_seconds", "Time of a picture in each phase.", ["phase"], buckets=_SECONDS, registry=registry
+            "sar_phase_seconds", "Time of an image in each phase.", ["phase"], buckets=_SECONDS, registry=registry
         )
         self.batches = Histogram(
-            "sar_batch_size", "Pictures that ran together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+            "sar_batch_size", "Images that ran together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
-        self.images = Counter("sar_images", "Pictures answered.", registry=registry)
+        self.images = Counter("sar_images", "Images answered.", registry=registry)
         self.rejected = Counter("sar_rejected", "Refused or dropped, by reason.", ["reason"], registry=registry)
-        self.inside = Gauge("sar_queue_depth", "Pictures being decoded, waiting or running.", registry=registry)
-        self.decode_memory = Gauge(
-            "sar_decode_memory_bytes", "Memory for images that are being decoded.", registry=registry
-        )
+        self.inside = Gauge("sar_queue_depth", "Images being decoded, waiting or running.", registry=registry)
+        self.decode_memory = Gauge("sar_decode_memory_bytes", "Memory for decoding images.", registry=registry)
         self.decode_held = Gauge(
-            "sar_decode_memory_held_bytes", "Of that, held by images that are or will be decoded.", registry=registry
+            "sar_decode_memory_held_bytes", "Of that, held by images being decoded or about to be.", registry=registry
         )
         self.decode_waiting = Gauge(
-            "sar_decode_memory_waiting", "Images that wait for memory to be decoded in.", registry=registry
+            "sar_decode_memory_waiting", "Images waiting for memory to be decoded.", registry=registry
         )
         self.top_score = Histogram(
-            "sar_top_score", "Score of the best class of each picture.", buckets=_SCORES, registry=registry
+            "sar_top_score", "Score of the best class of each image.", buckets=_SCORES, registry=registry
         )
-        self.unknown = Counter("sar_unknown", "Pictures that are none of the classes, as asked for.", registry=registry)
+        self.unknown = Counter(
+            "sar_unknown", "Images found to be none of the classes, where that was requested.", registry=registry
+        )
         self.names = Counter("sar_names_embedded", "Class names given to the name encoder.", registry=registry)
-        self.sets = Counter("sar_class_sets", "Class sets asked for.", ["cache"], registry=registry)
+        self.sets = Counter("sar_class_sets", "Class sets requested.", ["cache"], registry=registry)
         self.classes = Gauge("sar_bank_classes", "Classes in the bank.", ["origin"], registry=registry)
         self.reloads = Counter("sar_reloads", "Bundle reloads.", ["outcome"], registry=registry)
-        self.ready = Gauge("sar_ready", "1 where the last probe of the model was right.", registry=registry)
+        self.ready = Gauge("sar_ready", "1 if the last self-test of the model passed.", registry=registry)
         self.provider = Gauge(
-            "sar_execution_provider", "The provider that runs.", ["requested", "actual"], registry=registry
+            "sar_execution_provider", "The execution provider in use.", ["requested", "actual"], registry=registry
         )
         self.model = Info("sar_model", "The bundle that answers.", registry=registry)
 
     def text(self) -> bytes:
-        """Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)

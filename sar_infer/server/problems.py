@@ -1,4 +1,4 @@
-"""Everything that a request can be refused for, with a stable code, told in the dialect of the protocol it came by."""
+"""Everything that a request can be refused for: a stable code, a status, and the answer in each protocol's form."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ IMAGE_CODES = {"format": "unsupported-format", "size": "image-too-large", "unrea
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
-    """A request is refused.
+    """The refusal of a request.
 
     Args:
         code: One of ``CODES``.
-        detail: One sentence: what was expected, what arrived, what to do.
+        detail: One sentence: what was expected, what arrived, and what to do.
         retry_after: Seconds after which a retry makes sense.
     """
 
@@ -63,7 +63,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
 
 
 def _problem_json(problem: Problem, request_id: str) -> dict[str, Any]:
-    """RFC 9457."""
+    """Return a problem in the form of RFC 9457."""
     return {
         "type": f"urn:sar-clip:problem:{problem.code}",
         "title": problem.title,
@@ -75,17 +75,17 @@ def _problem_json(problem: Problem, request_id: str) -> dict[str, Any]:
 
 
 def _openai(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001
-    """The error object that OpenAI's clients read."""
+    """Return a problem as the error object that OpenAI's clients read."""
     kind = "invalid_request_error" if problem.status < 500 else "server_error"
     return {"error": {"message": problem.detail, "type": kind, "param": None, "code": problem.code}}
 
 
 def _plain(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001
-    """What Open Inference Protocol v2 and Hugging Face's API answer."""
+    """Return a problem in the form of Open Inference Protocol v2 and Hugging Face's API."""
     return {"error": problem.detail}
 
 
-_DIALECTS: Mapping[str, Callable[[Problem, str], dict[str, Any]]] = {
+_FORMS: Mapping[str, Callable[[Problem, str], dict[str, Any]]] = {
     "/v1/embeddings": _openai,
     "/v1/zero-shot-image-classification": _plain,
     "/v2": _plain,
@@ -93,10 +93,10 @@ _DIALECTS: Mapping[str, Callable[[Problem, str], dict[str, Any]]] = {
 
 
 def answer(problem: Problem, scope: Scope) -> Response:
-    """The response that tells a problem to a client of a request's protocol; ``middleware`` counts it."""
+    """Return the response for a problem, in the form of the request's protocol; ``middleware`` counts it."""
     path, request_id = scope["path"], scope["state"]["request_id"]
     scope["state"]["problem"] = problem.code
-    dialect = next((d for prefix, d in _DIALECTS.items() if path == prefix or path.startswith(prefix + "/")), None)
-    content = (dialect or _problem_json)(problem, request_id)
-    kind = "application/json" if dialect else "application/problem+json"
+    form = next((f for prefix, f in _FORMS.items() if path == prefix or path.startswith(prefix + "/")), None)
+    content = (form or _problem_json)(problem, request_id)
+    kind = "application/json" if form else "application/problem+json"
     return Response(json.dumps(content, ensure_ascii=False), problem.status, problem.headers, kind)

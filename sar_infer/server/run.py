@@ -1,4 +1,4 @@
-"""uvicorn around the application: one process, a drain on SIGTERM, a reload on SIGHUP."""
+"""The uvicorn server: one process, drained on SIGTERM, reloaded on SIGHUP; and its logging."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from sar_infer.server.service import Service
 _log = logging.getLogger("sar_infer.server")
 _KEEP_ALIVE_SECONDS = 30
 _UNREAD_SECONDS = 30
-"""A client that takes in nothing of its answer for so long is cut off; its connection would stay for ever."""
+"""A client that reads nothing of its answer for so long is disconnected; else its connection might stay for ever."""
 
 
 class Server(uvicorn.Server):
-    """Tells the readiness route about a stop before it stops, and exchanges the bundle on SIGHUP.
+    """A uvicorn server that becomes unready some time before it stops, and reloads the bundle on SIGHUP.
 
     Args:
-        config: uvicorn's.
-        service: What is served.
-        notice: Seconds between saying that it is not ready and taking no more connections.
+        config: The configuration of uvicorn.
+        service: The service.
+        notice: Seconds between becoming unready and closing the listener.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, notice: float) -> None:
@@ -43,7 +43,7 @@ class Server(uvicorn.Server):
         self._notice = notice
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, mind SIGHUP from now on, and say so."""
+        """Listen, handle SIGHUP from now on, and log the address."""
         (listener,) = sockets or []
         connections, backlog = self.server_state.connections, self.config.backlog
         self._listener = Listener(listener, self._connection, connections, backlog, most_connections())
@@ -55,18 +55,20 @@ class Server(uvicorn.Server):
         memory = f"{engine.memory.total / 2**20:.0f} MiB for decoding"
         sizes = f"{engine.sizes.workers} workers, batches of {engine.sizes.max_batch}, {memory}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
-        what = f"{engine.bundle.path} ({names} classes, {runs}, {sizes})"
+        served = f"{engine.bundle.path} ({names} classes, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host
-        _log.info("Serving %s on http://%s:%d - try /ui, read /docs", what, shown, port)
+        _log.info("Serving %s on http://%s:%d - try /ui, read /docs", served, shown, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Drain and end with exit code 0; a second signal cuts short what is left."""
+        """Drain, then end with exit code 0; a second signal ends the drain."""
         if self._service.draining:
             self.should_exit, self.force_exit = True, sig == signal.SIGINT
             return
         self._service.draining = True
         notice = self._notice if sig == signal.SIGTERM else 0
-        _log.info("stopping: not ready any more, listening for another %g s; what has begun is answered", notice)
+        _log.info(
+            "stopping: not ready any more, listening for another %g s; requests that have begun are answered", notice
+        )
         if notice:
             loop = asyncio.get_running_loop()
             loop.call_soon_threadsafe(loop.call_later, notice, self._stop)
@@ -74,7 +76,7 @@ class Server(uvicorn.Server):
             self._stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End requests, then changes that go on without one; both together get the time of the drain."""
+        """Wait for requests, then for changes that outlive theirs; both together get the time of the drain."""
         self._listener.close()
         end = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
         await super().shutdown(sockets)
@@ -95,32 +97,32 @@ class Server(uvicorn.Server):
         try:
             await self._service.reload()
         except (SarInferError, Problem):
-            pass  # has been logged
+            pass  # was logged already
         except Exception:
             _log.exception("reload failed")
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at an address, not yet listening; port 0 takes a free one.
+    """Return a socket bound to an address, not yet listening; port 0 takes a free one.
 
     Raises:
-        InputError: the address cannot be had.
+        InputError: the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # its connections inherit it
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
     try:
-        found.bind((host, port))
+        bound.bind((host, port))
     except OSError as error:
-        found.close()
+        bound.close()
         raise InputError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
-    return found
+    return bound
 
 
 def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:
-    """A server that has not started; requests that have begun get ``drain`` seconds to end."""
+    """Return a server that has not started; at its end, requests that have begun get ``drain`` seconds."""
     config = uvicorn.Config(
         build_app(service),
         http=Connection,
@@ -136,13 +138,13 @@ def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:
 
 
 def serve(service: Service, listener: socket.socket, drain: int, notice: float) -> None:
-    """Serve until told to stop."""
+    """Serve until a signal stops the server."""
     make_server(service, drain, notice).run(sockets=[listener])
     service.close()
 
 
 def set_up_logging(form: Literal["text", "json"], access: bool) -> None:
-    """Log lines on stderr, for people or as JSON; uvicorn's only where something is wrong."""
+    """Log to stderr, as text or as JSON; of uvicorn only warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     root = logging.getLogger()
@@ -153,7 +155,7 @@ def set_up_logging(form: Literal["text", "json"], access: bool) -> None:
 
 
 class _Json(logging.Formatter):
-    """One object a line."""
+    """Writes one JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

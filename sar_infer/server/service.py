@@ -1,4 +1,4 @@
-"""What all requests share: the engine that answers now, the bank, admission, readiness and the exchange of bundles."""
+"""The state that all requests share: the engine that answers, the bank, admission, readiness and reloads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sar_infer.encoders.waiting import in_background
+from sar_infer.server.admission import Admission
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.available import bodies_limit
 from sar_infer.server.model.engine import Engine
-from sar_infer.server.problems import Problem
+from sar_infer.server.model.sizing import bodies_limit
 from sar_infer.server.settings import Settings
 
-_PROBE_EVERY = 2.0
-_PROBE_SECONDS = 10.0
-_MOST_WRITERS = 64
+_SELF_TEST_EVERY = 2.0
+_SELF_TEST_SECONDS = 10.0
 _LARGE = 2**16
 T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
@@ -29,7 +28,7 @@ _log = logging.getLogger("sar_infer.server")
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether the model answers rightly, and what its probe gave."""
+    """The readiness of the server: the cosine of the last self-test, and the reason if it is not ready."""
 
     ready: bool
     probe_cosine: float | None
@@ -40,12 +39,11 @@ class Service:
     """The state of a server; everything but ``open`` runs on its event loop.
 
     Attributes:
-        engine: Answers now; take it through ``lease`` for the length of a request.
-        store: The bank, with what was added at run time.
-        writing: Held while the bank or the bundle is exchanged.
+        engine: The engine that answers; a request takes it through ``lease``.
+        store: The bank, with the classes that were added at run time.
+        admission: How much work the server takes on.
+        writing: Held while the bank or the bundle is replaced.
         draining: Set when the server is told to stop.
-        held_bytes: Of all request bodies that are in memory; ``middleware`` counts them.
-        most_held: Bytes of bodies, above which no more is taken in.
     """
 
     def __init__(self, settings: Settings, engine: Engine, store: BankStore, metrics: Metrics) -> None:
@@ -53,23 +51,19 @@ class Service:
         self.metrics = metrics
         self.engine = engine
         self.store = store
+        self.admission = Admission(settings.limits.queue, bodies_limit(settings.limits.body_bytes), metrics)
         self.writing = asyncio.Lock()
         self.draining = False
-        self.held_bytes = 0
-        self.most_held = bodies_limit(settings.limits.body_bytes)
-        self._inside = 0
-        self._seconds_each = 0.05
         self._leases: dict[Engine, int] = {}
         self._unfinished: set[asyncio.Task[Any]] = set()
-        self._writers = 0
         self._turn = asyncio.Lock()
-        self._readiness = (float("-inf"), Readiness(False, None, "not asked yet"))
-        self._probing = asyncio.Lock()
+        self._readiness = (float("-inf"), Readiness(False, None, "not tested yet"))
+        self._testing = asyncio.Lock()
         self._publish()
 
     @classmethod
     def open(cls, settings: Settings) -> Service:
-        """Open bundle and bank; nothing listens before this has succeeded.
+        """Open bundle and bank; the server does not listen before this has succeeded.
 
         Raises:
             SarInferError: either cannot be used; the message says why.
@@ -80,13 +74,13 @@ class Service:
         return cls(settings, engine, store, metrics)
 
     def close(self) -> None:
-        """Let go of threads and of the state folder."""
+        """Stop the threads and release the state folder."""
         _retire(self.engine)
         self.store.close()
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[Engine]:
-        """The engine, kept open until the block ends even if another takes its place meanwhile."""
+        """Hold the engine, which stays open until the block ends even if a reload replaces it."""
         engine = self.engine
         self._leases[engine] = self._leases.get(engine, 0) + 1
         try:
@@ -98,44 +92,15 @@ class Service:
                 if engine is not self.engine:
                     _retire(engine)
 
-    @property
-    def full(self) -> bool:
-        """No further picture is let in."""
-        return self._inside >= self.settings.limits.queue
-
-    def overloaded(self) -> Problem:
-        """The answer to those who are not let in."""
-        return Problem("overloaded", "too many pictures are waiting; try again", self._inside * self._seconds_each)
-
-    @contextlib.contextmanager
-    def admit(self, count: int) -> Iterator[None]:
-        """Let pictures in for the length of a block.
-
-        Raises:
-            Problem: ``overloaded``; the first picture of an idle server is always let in.
-        """
-        if self._inside and self._inside + count > self.settings.limits.queue:
-            raise self.overloaded()
-        self._inside += count
-        self.metrics.inside.set(self._inside)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            each = (time.perf_counter() - start) / self._inside
-            self._seconds_each += 0.1 * (each - self._seconds_each)
-            self._inside -= count
-            self.metrics.inside.set(self._inside)
-
     async def in_turn(self, size: int, work: Callable[[], T]) -> T:
-        """Return what work on a body gives that holds the event loop, such as to parse its JSON.
+        """Return the result of work that blocks the event loop, such as parsing a JSON body.
 
-        Large bodies take turns, with a pause after each as long as it took: whatever else waits for the event loop
-        waits for one of them, and what is parsed is in memory once.
+        Large bodies take turns, with a pause after each as long as it took: other requests wait for one of them at
+        most, and only one is parsed at a time.
 
         Args:
             size: Bytes of the body.
-            work: Raises what this raises.
+            work: Its exceptions are passed on.
         """
         if size < _LARGE:
             return work()
@@ -147,42 +112,37 @@ class Service:
                 await asyncio.sleep(time.perf_counter() - start)
 
     async def readiness(self) -> Readiness:
-        """Run the probe picture through the model, at most every two seconds, before what is queued already."""
-        async with self._probing:
+        """Run the self-test image through the model, ahead of the queue and at most every two seconds."""
+        async with self._testing:
             at, known = self._readiness
-            if time.monotonic() - at > _PROBE_EVERY:
-                known = await self._probe()
+            if time.monotonic() - at > _SELF_TEST_EVERY:
+                known = await self._self_test()
                 self._readiness = (time.monotonic(), known)
                 self.metrics.ready.set(known.ready)
         return Readiness(False, known.probe_cosine, "shutting down") if self.draining else known
 
     async def reload(self) -> Engine:
-        """Open the bundle's path again beside the engine that answers, and exchange them if all is well.
+        """Open the bundle's path again beside the engine that answers, and replace it if all is well.
 
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
-            Problem: ``overloaded``, where images have had all memory for too long.
+            Problem: ``overloaded``, if images have held all memory for too long.
         """
         return await self._to_its_end(self._reload())
 
     async def change(self, change: Callable[[], T]) -> T:
-        """Make a change of the bank in a thread, when its turn comes; once begun it ends, whoever has gone meanwhile.
+        """Make a change of the bank in a thread, one at a time; once begun it is finished, even if its client leaves.
 
         Raises:
-            Problem: ``overloaded``, where too many wait for their turn.
-            ChangeRefusedError: what ``change`` raises.
+            Problem: ``overloaded``, if too many wait for their turn.
+            ChangeRefusedError: raised by ``change``.
         """
-        if self._writers >= _MOST_WRITERS:
-            raise Problem("overloaded", "too many changes are waiting; try again", 1)
-        self._writers += 1
-        try:
+        with self.admission.changes.hold(1):
             await self.writing.acquire()
-        finally:
-            self._writers -= 1
         return await self._to_its_end(self._changed(change))
 
     async def unfinished(self, seconds: float) -> None:
-        """Wait for changes and reloads that have begun, for so many seconds at most."""
+        """Wait for changes and reloads that have begun, for at most so many seconds."""
         if self._unfinished:
             await asyncio.wait(self._unfinished, timeout=max(0, seconds))
 
@@ -191,10 +151,10 @@ class Service:
             return await asyncio.wrap_future(in_background(change))
         finally:
             self.writing.release()
-            self.bank_changed()
+            self._count_classes()
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await something that goes on if whoever asked for it goes away."""
+        """Await work that goes on even if the request that asked for it is cancelled."""
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
@@ -229,37 +189,37 @@ class Service:
             _retire(engine)
             raise
 
-    def bank_changed(self) -> None:
-        """Tell the metrics."""
-        snapshot = self.store.snapshot
-        self.metrics.classes.labels("bundle").set(len(snapshot.bank.names) - snapshot.added)
-        self.metrics.classes.labels("added").set(snapshot.added)
-
-    async def _probe(self) -> Readiness:
+    async def _self_test(self) -> Readiness:
         with self.lease() as engine:
             try:
-                async with asyncio.timeout(_PROBE_SECONDS):
-                    cosine = await engine.probe()
+                async with asyncio.timeout(_SELF_TEST_SECONDS):
+                    cosine = await engine.self_test()
             except TimeoutError:
-                return Readiness(False, None, f"the probe took more than {_PROBE_SECONDS:g} s")
+                return Readiness(False, None, f"the self-test took more than {_SELF_TEST_SECONDS:g} s")
             except Exception as error:  # whatever it is, the model does not answer
-                _log.exception("the probe failed")
-                return Readiness(False, None, f"the probe failed: {error}")
+                _log.exception("the self-test failed")
+                return Readiness(False, None, f"the self-test failed: {error}")
         if not cosine >= engine.least_cosine:
             return Readiness(
                 False,
                 cosine if math.isfinite(cosine) else None,
-                "the probe picture gives another vector than at export",
+                "the self-test image gives another vector than at export",
             )
         return Readiness(True, cosine)
 
     def _publish(self) -> None:
+        """Show the engine and the bank in the metrics."""
         manifest = self.engine.bundle.manifest
-        self.metrics.ready.set(1)  # ``Engine.open`` has run the probe
+        self.metrics.ready.set(1)  # ``Engine.open`` has run the self-test
         self.metrics.provider.clear()
         self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
         self.metrics.model.info({"digest": manifest.digest, "backbone": manifest.backbone, "method": manifest.method})
-        self.bank_changed()
+        self._count_classes()
+
+    def _count_classes(self) -> None:
+        snapshot = self.store.snapshot
+        self.metrics.classes.labels("bundle").set(len(snapshot.bank.names) - snapshot.added)
+        self.metrics.classes.labels("added").set(snapshot.added)
 
 
 def _retire(engine: Engine) -> None:

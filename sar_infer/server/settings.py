@@ -1,4 +1,4 @@
-"""What a server is told once, at its start."""
+"""The settings and limits that a server gets when it starts."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from sar_infer.encoders.sessions import Device
 from sar_infer.images.load import MAX_PIXELS
 
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP")
-"""Decoders with a small and much tested surface; more of ``images.FORMATS`` on request."""
+"""Formats whose decoders are small and well tested; others of ``images.FORMATS`` on request."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may cost.
+    """The limits of requests.
 
     Attributes:
         body_bytes: Size of a request body, counted while it is read.
         body_seconds: Time for the body to arrive.
         seconds: Time for the whole request.
-        images: Pictures in one request.
-        pixels: Width times height of a picture, read from its header.
-        formats: Picture formats, told by content.
+        images: Images in one request.
+        pixels: Width times height of an image, read from its header.
+        formats: Image formats, recognised by content.
         classes: Class names in one request.
-        queue: Pictures that may be in the server at once, being decoded, waiting or running.
+        queue: Images that may be in the server at once, being decoded, waiting or running.
     """
 
     body_bytes: int = 10 * 2**20
@@ -40,23 +40,23 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve.
+    """The settings of a server.
 
     Attributes:
         bundle: The bundle's folder, opened again by a reload; None takes the one that ships with the package.
-        state: Folder of the bank file that holds classes added at run time; None serves the bundle's bank as it is.
-        key: What ``Authorization: Bearer`` must carry; None asks for nothing and allows no change.
+        state: Folder of the bank file with classes added at run time; None serves the bundle's bank as it is.
+        key: Required in ``Authorization: Bearer``; None requires nothing and allows no change.
         device: Where the encoders run.
         precision: ``fp32``, or smaller graphs of the bundle.
-        threads: Threads of one batch. Of this and the next three, None is chosen by ``sizing``.
+        threads: Threads of one batch. ``sizing`` chooses this and the next three if they are None.
         workers: Batches that run at once.
-        max_batch: Pictures that run together at most.
-        decoders: Threads that decode pictures ahead of the workers; 0 leaves it to them.
-        decode_memory: Bytes that images may take while they are decoded; None is what the process may have and the
-            model leaves.
+        max_batch: Images that run together at most.
+        decoders: Threads that decode images ahead of the workers; with 0 the workers decode.
+        decode_memory: Bytes that images may take while they are decoded; None takes what the model leaves of the
+            memory that the process may use.
         metrics: Serve ``/metrics``.
         pages: Serve ``/ui`` and ``/docs``.
-        limits: What a request may cost.
+        limits: The limits of requests.
     """
 
     bundle: Path | None = None
@@ -75,5 +75,5 @@ class Settings:
 
     @property
     def writable(self) -> bool:
-        """Whether classes can be added and removed."""
+        """Tell whether classes can be added and removed."""
         return self.key is not None and self.state is not None

@@ -24,7 +24,8 @@ from sar_infer.client import exchange
 from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.images import load as images
 from sar_infer.server import class_names, run
-from sar_infer.server.http import body, connection, listener
+from sar_infer.server.http import connection, listener
+from sar_infer.server.http import request as body
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.oip import protocol
 from sar_infer.server.problems import CODES, Problem
@@ -166,7 +167,7 @@ def test_every_metric_is_in_the_table_with_its_labels() -> None:
 
 def test_fixed_limits_are_the_codes() -> None:
     sentence = (
-        f"Fixed: a side of {images.MAX_SIDE:,} pixels and a ratio of 1:{images.MAX_RATIO} for a picture; "
+        f"Fixed: a side of {images.MAX_SIDE:,} pixels and a ratio of 1:{images.MAX_RATIO} for an image; "
         f"{class_names.LONGEST_TEXT} characters for a class name or phrase and {class_names.MOST_PHRASES} phrases "
         f"for a class; {connection.HEADER_SECONDS:g} seconds for headers, which may have "
         f"{connection.HEADER_BYTES // 1024} KiB; {run._KEEP_ALIVE_SECONDS} seconds of silence before an idle "

@@ -1,1 +1,1 @@
-"""The classes that a server chooses from: its bundle's bank, and what was added and removed while it runs."""
+"""The classes that a server chooses from: its bundle's bank, with the changes made while the server runs."""

@@ -1,4 +1,4 @@
-"""Classes added to a bundle's bank, and names removed from it, as data; ``snapshot`` makes a bank of them."""
+"""The classes added to a bundle's bank and the names removed from it, as data; ``snapshot`` makes a bank of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sar_infer.text.names import name_key
 
 @dataclass(frozen=True)
 class Added:
-    """A class that did not come with the bundle, or has other phrases there; ``at`` is a UTC time in ISO form."""
+    """A class that the bundle lacks, or has with other phrases; ``at`` is a UTC time in ISO form."""
 
     name: str
     phrases: tuple[str, ...]
@@ -22,13 +22,13 @@ class Added:
 
     @property
     def plain(self) -> bool:
-        """The name stands for itself."""
+        """Tell whether the name is its only phrase."""
         return self.phrases == (self.name,)
 
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """A bundle's bank, and the row of each name by its key."""
+    """The bank of a bundle, and the row of each name by its key."""
 
     bundle_digest: str
     bank: ClassBank
@@ -37,42 +37,42 @@ class Base:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Base:
-        """The bank that a bundle comes with."""
+        """Return the base for the bank of a bundle."""
         keys = tuple(map(name_key, bundle.bank.names))
         return cls(bundle.manifest.digest, bundle.bank, keys, {key: row for row, key in enumerate(keys)})
 
     def gave(self, bank: ClassBank) -> bool:
-        """Whether a bank that was saved with its record began as this one."""
+        """Tell whether a saved bank was made from this one, according to its record."""
         same_encoder = bank.encoder_digest == self.bank.encoder_digest
         return same_encoder and bank.provenance.get("bundle_bank") == self.bank.content_digest
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Classes added, and names removed, by key; no key is in both. A removed name need not be the bundle's any more."""
+    """Classes added and names removed, by key; no key is in both. A removed name may be missing from the bundle."""
 
     added: Mapping[str, Added] = field(default_factory=dict)
     removed: Mapping[str, str] = field(default_factory=dict)
 
     def adding(self, key: str, added: Added) -> Changes:
-        """With one more class; one of the same key is replaced and keeps its place."""
+        """Return the changes with one more class; a class of the same key is replaced and keeps its place."""
         return Changes({**self.added, key: added}, _without(self.removed, key))
 
     def forgetting(self, key: str) -> Changes:
-        """As if nothing had been done to a class."""
+        """Return the changes without those to a class."""
         return Changes(_without(self.added, key), _without(self.removed, key))
 
     def removing(self, key: str, base: Base) -> Changes:
-        """Without a class."""
+        """Return the changes with a class removed."""
         removed = {**self.removed, key: base.bank.names[base.rows[key]]} if key in base.rows else self.removed
         return Changes(_without(self.added, key), removed)
 
     def own(self, base: Base) -> dict[str, Added]:
-        """The added classes whose rows are not the bundle's."""
+        """Return the added classes whose rows are not the bundle's."""
         return {key: added for key, added in self.added.items() if not (added.plain and key in base.rows)}
 
     def record(self, base: Base) -> dict[str, Any]:
-        """What is saved with a bank."""
+        """Return the record that is saved with a bank."""
         return {
             "names": dict(base.bank.provenance),
             "bundle": base.bundle_digest,
@@ -86,7 +86,7 @@ class Changes:
         """Read the record of a saved bank.
 
         Raises:
-            BankError: it has none, or a broken one.
+            BankError: the bank has no record, or a broken one.
         """
         found = bank.provenance
         try:
@@ -113,7 +113,7 @@ def _text(value: Any) -> str:
 
 
 def _place(bank: ClassBank, name: str) -> int:
-    """JSON sorts the added classes; the bank's rows remember the order they came in."""
+    """Return the place of a class in the order of addition: JSON sorts them, the rows of the bank do not."""
     return bank.index.get(name, len(bank.names))
 
 

@@ -1,8 +1,8 @@
 """The folder of ``--state DIR``: one bank file, and a lock that keeps a second server out.
 
-The lock is the kernel's (``flock``), so that it ends with the process, however that ends; the file ``lock`` stays. On
-Windows, which has none, two servers on one folder are not kept apart. A write that was cut off leaves a temporary file,
-which is removed when the folder is next opened.
+The lock is the kernel's (``flock``), so that it ends with the process in any case; the file ``lock`` stays. Windows has
+no such lock: there, nothing keeps two servers from using one folder. An interrupted write leaves a temporary file,
+which is removed when the folder is opened again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _CUT_OFF = re.compile(r"\.bank(-[0-9a-f]{16})?\.safetensors\.[0-9a-f]{8}")
 
 
 class StateFolder:
-    """A folder that this process owns until ``close``; made where it does not exist.
+    """A folder that this process owns until ``close``; it is created if it does not exist.
 
     Args:
         path: The folder.
 
     Raises:
-        InputError: it cannot be written, or another server has it.
+        InputError: it cannot be written, or another server uses it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,11 +65,11 @@ class StateFolder:
         os.write(lock, f"{os.getpid()}\n".encode())
 
     def load(self) -> ClassBank | None:
-        """The bank that was last saved, of whatever encoder; None where there never was one.
+        """Return the bank that was saved last, of any encoder; None if there is none.
 
         Raises:
             BankError: the file is damaged.
-            SchemaError: written for a newer reader.
+            SchemaError: the file needs a newer reader.
         """
         if not os.path.lexists(self.file):
             return None
@@ -81,11 +81,11 @@ class StateFolder:
             ) from None
 
     def save(self, bank: ClassBank) -> None:
-        """Replace the bank file as a whole, on disk when this returns.
+        """Replace the bank file as a whole; it is on disk when this returns.
 
         Raises:
             OSError: it cannot be written; the old file is still there.
-            BankError: more names and phrases than a file's header takes; the old file is still there.
+            BankError: there are more names and phrases than fit a file's header; the old file is still there.
         """
         bank.save(self.file)
 
@@ -98,7 +98,7 @@ class StateFolder:
         bank.save(self.file.with_name(f"bank-{bank.content_digest[:16]}.safetensors"))
 
     def close(self) -> None:
-        """Let another process have the folder."""
+        """Release the folder for another process."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -1,4 +1,4 @@
-"""What a change of the classes is refused for, before anything is done."""
+"""The reasons for which a change of the classes is refused before anything is done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Refusal = Literal["not-found", "precondition-failed", "writes-disabled", "confli
 
 
 class ChangeRefusedError(Exception):
-    """A change was not made; ``code`` says why in the words of ``problems``; ``not-stored``: disk full or broken."""
+    """The refusal of a change; ``code`` is one of ``problems``. ``not-stored`` means a full or broken disk."""
 
     def __init__(self, code: Refusal, message: str) -> None:
         super().__init__(message)
@@ -19,13 +19,13 @@ class ChangeRefusedError(Exception):
 
 
 def check_known(snapshot: Snapshot, name: str) -> None:
-    """Raise ``not-found`` where there is no class of a name."""
+    """Raise ``not-found`` if no class has the name."""
     if snapshot.find(name) is None:
         raise ChangeRefusedError("not-found", f"no class {name if len(name) <= 40 else name[:40] + '…'!r}")
 
 
 def check_aliases(snapshot: Snapshot, name: str) -> None:
-    """Raise ``conflict`` where another class took a name of a class of the bundle while that was away."""
+    """Raise ``conflict`` if an alias of a removed class of the bundle is now the name of another class."""
     for alias in snapshot.base.bank.info.get(name, ClassInfo()).aliases:
         if (owner := snapshot.bank.lookup.get(alias)) is not None:
             taken = snapshot.bank.names[owner]
@@ -35,12 +35,12 @@ def check_aliases(snapshot: Snapshot, name: str) -> None:
 
 
 def check_match(if_match: str | None, etag: str, exists: bool) -> None:
-    """Raise ``precondition-failed`` where an If-Match header does not hold: RFC 9110, 13.1.1; a weak tag never matches.
+    """Raise ``precondition-failed`` if an If-Match header does not hold (RFC 9110, 13.1.1); a weak tag never matches.
 
     Args:
-        if_match: Its content; None asks for nothing.
-        etag: Of the classes now.
-        exists: Whether the class that is changed is there, which ``*`` asks for.
+        if_match: The content of the header; None requires nothing.
+        etag: The current tag of the classes.
+        exists: The class to be changed exists, which ``*`` requires.
     """
     if if_match is None:
         return

@@ -1,4 +1,4 @@
-"""Taking up changes where they were left, for the bundle they were made to or for another one."""
+"""Apply saved changes again, to the bundle they were made for or to another one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sar_infer.server.bank.folder import StateFolder
 from sar_infer.server.bank.snapshot import Floats, Snapshot, compose, info_after, names_after
 
 Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
-"""Unit rows (N, D) for the phrases of each of N classes, as ``Classifier.embed_phrases`` makes them."""
+"""Returns unit rows (N, D) for the phrases of each of N classes, as ``Classifier.embed_phrases`` does."""
 
 
 def resumed(folder: StateFolder, base: Base, embed: Embed) -> Snapshot:
-    """What is kept in a folder, for a bundle; without a bank file, the bundle's own bank.
+    """Return the classes saved in a folder, for a bundle; without a bank file, the bundle's own bank.
 
     Raises:
         BankError: the bank file is damaged, or a class in it cannot be carried over.
-        SchemaError: the bank file was written for a newer reader.
+        SchemaError: the bank file needs a newer reader.
     """
     found = folder.load()
     if found is None:
@@ -35,21 +35,21 @@ def resumed(folder: StateFolder, base: Base, embed: Embed) -> Snapshot:
 
 
 def _check_record(bank: ClassBank, changes: Changes, base: Base) -> None:
-    """The digest of a bank file covers names and rows, not what is written beside them."""
+    """Raise BankError if names and record do not agree: the digest of a bank file does not cover the record."""
     fits = bank.embeddings.shape[1] == base.bank.embeddings.shape[1]
     if not fits or bank.names != names_after(base, changes):
         raise BankError("its classes are not those that its record of changes gives")
 
 
 def carried(folder: StateFolder, old: ClassBank, changes: Changes, base: Base, embed: Embed) -> Snapshot:
-    """Changes to one bundle's bank, made to another's; nothing is written where both have the same bank.
+    """Apply changes to the bank of another bundle; nothing is written if both have the same bank.
 
     Raises:
         BankError: a class cannot be carried over, or the new bank cannot be written.
     """
     own, info = changes.own(base), info_after(base, changes)
     try:
-        if base.gave(old):  # what the bundle knows of its classes may differ all the same
+        if base.gave(old):  # what the bundle says about its classes may still differ
             return Snapshot(base, changes, old if old.info == info else dataclasses.replace(old, info=info))
         rows = embed([added.phrases for added in own.values()]) if own else ()
         bank = compose(base, changes, dict(zip(own, rows, strict=True)), base.bank)

@@ -1,8 +1,8 @@
-"""The bank that changes to a bundle's bank give, and the classes in it as they are shown.
+"""The bank that results from changes to a bundle's bank, and its classes as they are shown.
 
-It is a function of the bundle's bank and the changes: the bundle's classes in their order without the removed ones,
-then the added ones in the order they came. An added class that the bundle has stands in the bundle's place. One that
-is just a name, without phrases of its own, then has the bundle's row, as a name given with a call has.
+It has the bundle's classes in their order without the removed ones, then the added ones in the order of addition. An
+added class that the bundle has keeps the bundle's place; if it has no phrases of its own, it also has the bundle's row,
+as a name that comes with a call does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One class of a bank that can change, with what was embedded for it."""
+    """One class of a bank that can change, with the phrases that were embedded for it."""
 
     name: str
     origin: Literal["bundle", "added"]
@@ -34,7 +34,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The classes at one moment; never changes, so that who holds one sees names, rows and phrases that fit."""
+    """The classes at one moment; it never changes, so that its names, rows and phrases always agree."""
 
     base: Base
     changes: Changes
@@ -42,11 +42,11 @@ class Snapshot:
 
     @property
     def etag(self) -> str:
-        """Digest of names and rows."""
+        """Return the digest of names and rows."""
         return self.bank.content_digest
 
     def find(self, name: str) -> Entry | None:
-        """The class of a name in any spelling."""
+        """Return the class of a name in any spelling; None if there is none."""
         key, base = name_key(name), self.base
         added, row = self.changes.added.get(key), base.rows.get(key)
         if added is not None and not (added.plain and row is not None):
@@ -58,7 +58,7 @@ class Snapshot:
 
     @property
     def added(self) -> int:
-        """How many classes are not the bundle's."""
+        """Return the number of classes that are not the bundle's."""
         return len(self.changes.own(self.base))
 
     @functools.cached_property
@@ -74,30 +74,30 @@ class Snapshot:
 
     @functools.cached_property
     def removed(self) -> tuple[Entry, ...]:
-        """The bundle's classes that were removed, in its order."""
+        """Return the bundle's classes that were removed, in its order."""
         base, removed = self.base, self.changes.removed
         return tuple(
             bundled(base, name) for name, key in zip(base.bank.names, base.keys, strict=True) if key in removed
         )
 
     def entries(self) -> tuple[Entry, ...]:
-        """All classes, in the bank's order."""
+        """Return all classes, in the bank's order."""
         return self._entries
 
 
 def bundled(base: Base, name: str) -> Entry:
-    """A class as the bundle brought it, by the bundle's spelling."""
+    """Return a class as the bundle has it, by the bundle's spelling."""
     return Entry(name, "bundle", base.bank.phrases(name))
 
 
 def compose(base: Base, changes: Changes, encoded: Mapping[str, Floats], old: ClassBank) -> ClassBank:
-    """The bank that the changes give.
+    """Return the bank that results from changes.
 
     Args:
-        base: Where they begin.
-        changes: What they are.
+        base: The bundle's bank.
+        changes: The changes to it.
         encoded: New rows (D,) by key.
-        old: Holds the rows of the other ``changes.own``.
+        old: Has the rows of the other ``changes.own``.
     """
     own = changes.own(base)
     kept = [row for row, key in enumerate(base.keys) if key not in changes.removed]
@@ -118,7 +118,7 @@ def compose(base: Base, changes: Changes, encoded: Mapping[str, Floats], old: Cl
 
 
 def info_after(base: Base, changes: Changes) -> dict[str, ClassInfo]:
-    """What is known of the classes that the changes give; a class keeps what the bundle says beside its phrases."""
+    """Return the info of the resulting classes; a class keeps what the bundle says about it, except its phrases."""
     info = {name: item for name, item in base.bank.info.items() if name_key(name) not in changes.removed}
     for key, added in changes.own(base).items():
         name = base.bank.names[base.rows[key]] if key in base.rows else added.name
@@ -128,6 +128,6 @@ def info_after(base: Base, changes: Changes) -> dict[str, ClassInfo]:
 
 
 def names_after(base: Base, changes: Changes) -> tuple[str, ...]:
-    """The names of the bank that the changes give."""
+    """Return the names of the resulting bank."""
     kept = (name for name, key in zip(base.bank.names, base.keys, strict=True) if key not in changes.removed)
     return (*kept, *(added.name for key, added in changes.own(base).items() if key not in base.rows))

@@ -1,4 +1,4 @@
-"""The classes of a running server: its bundle's bank, and what was added and removed since, kept in one bank file.
+"""The classes of a running server: its bundle's bank with later changes, saved in one bank file.
 
 Readers take ``snapshot`` and never wait. Writers take turns; a change is on disk before a reader sees it.
 """
@@ -27,7 +27,7 @@ from sar_infer.text.names import name_key
 
 @dataclass(frozen=True)
 class Change:
-    """What ``put`` did, the digest of the bank after it, and the class as it is now."""
+    """The effect of ``put``, the digest of the bank after it, and the class as it is now."""
 
     created: bool
     changed: bool
@@ -36,10 +36,10 @@ class Change:
 
 
 class BankStore:
-    """The classes that a server chooses from, safe to share between threads; made by ``open``.
+    """The classes that a server chooses from; made by ``open``, and safe to share between threads.
 
     Attributes:
-        snapshot: The classes now. It is replaced as a whole: take it once for all that has to fit together.
+        snapshot: The current classes. It is replaced as a whole: read it once for everything that has to agree.
     """
 
     def __init__(self, folder: StateFolder | None, snapshot: Snapshot, embed: Embed) -> None:
@@ -51,20 +51,20 @@ class BankStore:
 
     @classmethod
     def open(cls, directory: Path | None, bundle: Bundle, embed: Embed) -> BankStore:
-        """Take up the changes kept in a folder; without any, the bundle's bank is served and nothing is written.
+        """Open a store with the changes saved in a folder; if there are none, the bundle's bank is served as it is.
 
-        Changes to another bundle's bank are carried over: names are removed from this bundle's and classes encoded
-        again. The old file is kept beside the new one, as ``bank-DIGEST.safetensors``.
+        Changes that were made to another bundle's bank are carried over: names are removed from this bundle's bank and
+        added classes are encoded again. The old file is kept beside the new one, as ``bank-DIGEST.safetensors``.
 
         Args:
-            directory: Folder of the bank file; None takes no changes.
-            bundle: The bundle that is served.
+            directory: Folder of the bank file; None allows no changes.
+            bundle: The served bundle.
             embed: Its encoder.
 
         Raises:
-            InputError: the folder cannot be written, or another server has it.
+            InputError: the folder cannot be written, or another server uses it.
             BankError: the bank file is damaged, or a class in it cannot be carried over.
-            SchemaError: the bank file was written for a newer reader.
+            SchemaError: the bank file needs a newer reader.
         """
         base = Base.of(bundle)
         if directory is None:
@@ -78,25 +78,25 @@ class BankStore:
 
     @property
     def bank(self) -> ClassBank:
-        """The bank now."""
+        """Return the current bank."""
         return self.snapshot.bank
 
     @property
     def etag(self) -> str:
-        """Digest of the names and rows of the bank now."""
+        """Return the digest of the names and rows of the current bank."""
         return self.snapshot.etag
 
     def put(self, name: str, phrases: Sequence[str] | None = None, if_match: str | None = None) -> Change:
-        """Add a class, or give one other phrases; it keeps its place and spelling.
+        """Add a class, or change the phrases of one, which keeps its place and spelling.
 
-        Nothing is written where the encoder's row stays the same. A name of the bundle without phrases of its own gets
-        the bundle's row back.
+        Nothing is written if the encoder gives the same row. A name of the bundle that comes without phrases gets the
+        bundle's row back.
 
         Args:
             name: Its name.
-            phrases: What is encoded and averaged in place of the name.
-            if_match: Content of an If-Match header: digests of the bank, one of which must be the present one; ``*``
-                asks that the class exists.
+            phrases: Encoded and averaged in place of the name.
+            if_match: Content of an If-Match header: digests of the bank, one of which must be the current one; ``*``
+                requires that the class exists.
 
         Raises:
             ClassNameError: the name or a phrase cannot be used.
@@ -111,7 +111,7 @@ class BankStore:
         return self._successor.put(name, phrases, if_match)
 
     def remove(self, name: str, if_match: str | None = None) -> str:
-        """Remove a class; returns the digest of the bank after it.
+        """Remove a class, and return the digest of the bank after it.
 
         Raises:
             ChangeRefusedError: ``not-found``, ``conflict`` (the last class but background), ``precondition-failed``,
@@ -123,10 +123,10 @@ class BankStore:
         return self._successor.remove(name, if_match)
 
     def rebased(self, bundle: Bundle, embed: Embed) -> BankStore:
-        """The same changes to another bundle's bank, as in ``open``; the last step of an exchange of bundles.
+        """Return a store with the same changes to another bundle's bank, as in ``open``; the last step of a reload.
 
-        This store goes on showing what it has, for the requests that began with it; changes sent to it are made in the
-        new one, which owns the folder from now on.
+        This store keeps its classes for the requests that began with it. It passes new changes on to the new store,
+        which owns the folder from now on.
 
         Raises:
             BankError: a class cannot be carried over, or the new bank cannot be written; this store stays in charge.
@@ -143,7 +143,7 @@ class BankStore:
         return self._successor.rebased(bundle, embed)
 
     def close(self) -> None:
-        """Take no more changes, and let another process have the folder; a store that was rebased has none to let."""
+        """Accept no more changes, and release the folder, unless a store that ``rebased`` returned owns it."""
         with self._writing:
             if self._folder is not None and self._successor is None:
                 self._folder.close()
@@ -190,7 +190,7 @@ class BankStore:
         return self._folder
 
     def _commit(self, folder: StateFolder, changes: Changes, encoded: Mapping[str, Floats]) -> str:
-        """First the file, then the snapshot."""
+        """Replace the file, then the snapshot."""
         base = self.snapshot.base
         bank = compose(base, changes, encoded, self.snapshot.bank)
         try:

@@ -1,1 +1,1 @@
-"""What HTTP asks for: the frame around requests, bodies, the OpenAPI document."""
+"""HTTP below the protocols: connections, the middleware around every request, and what routes share to read one."""

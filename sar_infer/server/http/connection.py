@@ -1,7 +1,7 @@
-"""uvicorn's HTTP connection, with limits on the time and size of what comes before a body.
+"""uvicorn's HTTP connection, with limits on the time and size of headers.
 
-uvicorn itself waits for headers as long as a client likes, httptools takes headers of any size, and both keep the
-trailers that may follow a chunked body as if they were headers.
+uvicorn itself waits for headers without end, httptools accepts headers of any size, and both keep the trailers that may
+follow a chunked body as if they were headers.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 HEADER_SECONDS = 10.0
 HEADER_BYTES = 64 * 2**10
 _FRAMING = 8
-"""Bytes that may come with each byte of a body: chunks of one byte need five."""
+"""Bytes of framing allowed for each byte of a body: chunks of one byte need five."""
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class Connection(HttpToolsProtocol):
-    """Closes a connection whose request does not begin, or whose headers do not end, in time or within a size.
+    """Closes itself if a request does not begin in time, or if its headers take too long or are too large.
 
     Attributes:
-        idle_since: When it was made, or its last answer ended, by the loop's clock.
+        idle_since: Time of the loop at which it was opened or its last answer ended.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -35,12 +35,12 @@ class Connection(HttpToolsProtocol):
         self.idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for the first request."""
+        """Start waiting for the first request."""
         super().connection_made(transport)
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting, and tell every request that came on this connection; uvicorn tells the last one only."""
+        """Stop waiting, and tell every request of this connection; uvicorn tells the last one only."""
         self._headers_ended()
         for cycle in self._cycles:
             cycle.disconnected = cycle.disconnected or not cycle.response_complete
@@ -48,7 +48,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to no body, and refuse too much of it."""
+        """Count the bytes outside of bodies, and refuse too many."""
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
         if self._patience is None and (cycle is None or cycle.response_complete):
             self._wait_for_headers()
@@ -60,39 +60,39 @@ class Connection(HttpToolsProtocol):
 
     @property
     def idle(self) -> bool:
-        """Whether it is open with no request under way; one whose headers have not ended is not."""
+        """Tell whether it is open without a request; one whose headers are incomplete does not count as a request."""
         cycle: RequestResponseCycle | None = self.cycle
         return (cycle is None or cycle.response_complete) and not self.transport.is_closing()
 
     def make_way(self) -> None:
-        """Close it while it is idle, for another connection."""
+        """Close this idle connection in favour of a new one."""
         self._give_up(_TIMEOUT if self._patience is not None else b"")
 
     def on_response_complete(self) -> None:
-        """Note the time."""
+        """Note the time, from which on the connection is idle."""
         self.idle_since = self.loop.time()
         super().on_response_complete()
 
     def on_message_begin(self) -> None:
-        """Count anew."""
+        """Reset the count of header bytes."""
         self._header_bytes = 0
         self._trailing = False
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; what follows a body is none."""
+        """Keep a header, but no trailer that follows a body."""
         if not self._trailing:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The request has begun; from here on the application waits, and counts the body."""
+        """Stop waiting; from here on the application reads and counts the body."""
         self._headers_ended()
         self._trailing = True
         super().on_headers_complete()
         self._cycles = [*(cycle for cycle in self._cycles if not cycle.response_complete), self.cycle]
 
     def on_body(self, body: bytes) -> None:
-        """Part of a body, whose framing is not held against it."""
+        """Pass on part of a body, and do not count its framing."""
         self._header_bytes -= _FRAMING * len(body)
         super().on_body(body)
 

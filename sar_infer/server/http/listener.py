@@ -1,7 +1,7 @@
-"""Accepting connections, never more than there are file descriptors for.
+"""Accepts connections, but no more than the file descriptors allow.
 
-uvicorn accepts whatever comes. Once the descriptors are used up that way, connections are reset, and a request that has
-to open a file fails.
+uvicorn accepts every connection. When that uses up the descriptors, connections are reset, and a request that has to
+open a file fails.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 from sar_infer.server.http.connection import Connection
 
 _RESERVE = 32
-"""Descriptors kept for files: a bundle that is loaded, the bank that is written."""
+"""Descriptors kept for files, such as a bundle that is loaded or the bank that is written."""
 _MOST = 16_384
 _PAUSE_SECONDS = 0.002
 _BUSY_SECONDS = 0.05
 
 
 def most_connections() -> int:
-    """Return how many connections may be open: what the descriptors of this process leave, with a reserve."""
+    """Return how many connections may be open: the free descriptors of this process less a reserve."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -34,7 +34,7 @@ def most_connections() -> int:
 
 
 def _descriptors() -> int:
-    """Return how many are in use now."""
+    """Return the number of descriptors in use."""
     try:
         return len(list(Path("/dev/fd").iterdir()))
     except OSError:  # a container without it
@@ -42,15 +42,15 @@ def _descriptors() -> int:
 
 
 class Listener:
-    """Accepts the connections of one socket, from the running event loop, until it is closed.
+    """Accepts the connections of one socket on the running event loop, until it is closed.
 
-    Where ``most`` are open, the one that has been idle longest makes way for a new one. One with a request under way
-    never does; where all have one, new connections wait in the kernel's queue.
+    When ``most`` are open, the connection that has been idle longest is closed for a new one. Connections with a
+    request under way are never closed; if all have one, new connections wait in the kernel's queue.
 
     Args:
-        source: Bound, and not listening yet.
+        source: A bound socket that does not listen yet.
         make: Makes the protocol of a new connection.
-        connections: Those that are open now.
+        connections: The open connections, kept up to date by the caller.
         backlog: Connections that the kernel may hold until they are accepted.
         most: Connections open at once.
     """
@@ -67,7 +67,7 @@ class Listener:
         self._task = asyncio.create_task(self._accept(source))
 
     def close(self) -> None:
-        """Accept no more; the socket itself stays open."""
+        """Stop accepting; the socket itself stays open."""
         self._task.cancel()
 
     async def _accept(self, source: socket.socket) -> None:
@@ -76,7 +76,7 @@ class Listener:
             await self._room()
             try:
                 accepted, _ = await loop.sock_accept(source)
-            except OSError:  # the client has gone already, or the whole machine is out of descriptors
+            except OSError:  # the client has disconnected, or the machine is out of descriptors
                 await asyncio.sleep(_BUSY_SECONDS)
                 continue
             task = asyncio.create_task(loop.connect_accepted_socket(self._make, accepted))
@@ -85,7 +85,7 @@ class Listener:
 
     def _arrived(self, task: asyncio.Task[Any]) -> None:
         self._arriving.discard(task)
-        _ = task.cancelled() or task.exception()  # has gone already
+        _ = task.cancelled() or task.exception()  # the client has disconnected
 
     async def _room(self) -> None:
         while len(self._connections) + len(self._arriving) >= self._most:

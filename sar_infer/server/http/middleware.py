@@ -1,7 +1,8 @@
-"""The frame around every request: key, size and time limits, request id, metrics, log line, and an answer in any case.
+"""The middleware around every request: key, limits of size and time, request id, metrics, log line, errors.
 
-The body is read here, counted as it comes, and handed on as a whole. A request whose client has gone is cancelled. An
-answer that is sent before the body has arrived waits for the rest a little, so that the client gets to see it.
+The body is read here, counted as it arrives, and passed on as a whole. A request is cancelled if its client
+disconnects. If the answer is ready before the whole body has arrived, the rest is read for a while first, so that the
+client gets to see the answer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _OPEN = frozenset({"/", "/healthz", "/livez", "/readyz", "/metrics", "/ui", "/do
 _OPEN_BELOW = ("/static/", "/v2/health/")
 _IMAGE_ROUTES = ("/v1/classify", "/v1/zero-shot", "/v2/models")
 _PLAIN_ROUTES = frozenset({"/v1/classify", "/v1/embeddings", "/v1/zero-shot-image-classification", "/v1/classes"})
-"""Whose refusals are told apart in the metrics though they come before any routing."""
+"""Paths that metrics and log name even if the request is refused before routing."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _LINGER_SECONDS = 2.0
 _log = logging.getLogger("sar_infer.server")
@@ -33,14 +34,14 @@ _access = logging.getLogger("sar_infer.access")
 
 
 class Middleware:
-    """ASGI middleware, the outermost; there is one for the life of the server."""
+    """The outermost ASGI middleware; one instance lives as long as the server."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The frame of an HTTP request; anything else is passed on."""
+        """Handle an HTTP request; pass anything else on."""
         if scope["type"] == "http":
             await _RequestHandler(self._app, self._service, scope, receive, send).run()
         else:
@@ -82,18 +83,18 @@ class _RequestHandler:
                 await self._fail()
         except asyncio.CancelledError:
             (task := asyncio.current_task()) and task.uncancel()
-            if not self._gone:  # uvicorn's patience with a server that is to stop has ended
+            if not self._gone:  # uvicorn cancels what still runs when the drain is over
                 await self._refuse(Problem("draining", "the server is shutting down", 1))
         except Exception:
             await self._fail()
         finally:
             if watcher is not None:
                 watcher.cancel()
-            self._service.held_bytes -= self._held
+            self._service.admission.body_bytes -= self._held
             self._account(time.perf_counter() - start)
 
     def _check(self) -> None:
-        """Refuse what needs no look at the body."""
+        """Refuse what can be refused before the body is read."""
         path, service = self._scope["path"], self._service
         if service.settings.key is not None and path not in _OPEN and not path.startswith(_OPEN_BELOW):
             scheme, _, given = self._headers.get("authorization", "").partition(" ")
@@ -106,21 +107,22 @@ class _RequestHandler:
         length = self._headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limit:
             raise _too_large(limit)
-        if service.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
-            raise service.overloaded()
+        images = service.admission.images
+        if images.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
+            raise images.refusal()
 
     def _check_form(self) -> None:
-        """Refuse a body that could not be read."""
+        """Refuse a body that is compressed, or that belongs to another protocol."""
         encoding = self._headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
             raise Problem("unsupported-media-type", f"expected a body that is not compressed, got {encoding!r:.40}")
         if "upgrade" in self._headers and "upgrade" in self._headers.get("connection", "").lower():
             problem = Problem("bad-request", "this is HTTP/1.1; send the body without the header Upgrade")
-            problem.headers["Connection"] = "close"  # no body is read behind that header
+            problem.headers["Connection"] = "close"  # after that header no body is read
             raise problem
 
     async def _read(self) -> bytes:
-        service, limits = self._service, self._service.settings.limits
+        admission, limits = self._service.admission, self._service.settings.limits
         body = bytearray()
         try:
             async with asyncio.timeout(limits.body_seconds) as allowed:
@@ -128,11 +130,10 @@ class _RequestHandler:
                     part = await self._next()
                     body += part
                     self._held += len(part)
-                    service.held_bytes += len(part)
+                    admission.body_bytes += len(part)
                     if len(body) > limits.body_bytes:
                         raise _too_large(limits.body_bytes)
-                    if service.held_bytes > service.most_held:
-                        raise service.overloaded()
+                    admission.check_body_bytes()
         except TimeoutError:
             if not allowed.expired():
                 raise
@@ -140,7 +141,7 @@ class _RequestHandler:
         return bytes(body)
 
     async def _next(self) -> bytes:
-        """The next part of the body."""
+        """Return the next part of the body."""
         message = await self._client_receive()
         if message["type"] == "http.disconnect":
             self._gone = self._arrived = True
@@ -150,7 +151,7 @@ class _RequestHandler:
         return part
 
     async def _watch(self, task: asyncio.Task[None] | None) -> None:
-        """Cancel the work when its client has gone."""
+        """Cancel the request when its client disconnects."""
         while (await self._client_receive())["type"] != "http.disconnect":
             pass
         if task is not None and not self._status:
@@ -159,7 +160,7 @@ class _RequestHandler:
 
     async def _receive(self) -> Message:
         if self._body is None:
-            await asyncio.Event().wait()  # what follows is the disconnect, and that cancels this task
+            await asyncio.Event().wait()  # only a disconnect follows, which cancels this task
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
 
@@ -178,7 +179,7 @@ class _RequestHandler:
         await self._client_send(message)
 
     async def _linger(self) -> None:
-        """Take in the rest of a body that nobody reads, for a while."""
+        """Read and drop the rest of the body, for a while."""
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 while not self._arrived:
@@ -197,7 +198,7 @@ class _RequestHandler:
     async def _fail(self) -> None:
         _log.exception("request %s failed", self._id)
         if not self._status:
-            await self._refuse(Problem("internal", f"a fault of the server; its log has request {self._id}"))
+            await self._refuse(Problem("internal", f"the server failed; its log has request {self._id}"))
 
     def _account(self, seconds: float) -> None:
         path = self._scope["path"]
@@ -220,9 +221,9 @@ class _RequestHandler:
 
 
 def _digest(text: str) -> bytes:
-    """Keys are compared by digest, so that not even their length shows in the time that it takes."""
+    """Return the digest by which keys are compared, so that the time it takes does not depend on their length."""
     return hashlib.sha256(text.encode()).digest()
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem("body-too-large", f"at most {limit / 2**20:.3g} MiB a request; scale the picture down or send fewer")
+    return Problem("body-too-large", f"at most {limit / 2**20:.3g} MiB a request; scale the image down or send fewer")

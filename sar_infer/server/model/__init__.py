@@ -1,1 +1,1 @@
-"""What answers: one open bundle, its queue and its workers."""
+"""The model: an open bundle with its queue, its workers, its class sets and the memory for images."""

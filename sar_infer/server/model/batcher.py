@@ -1,8 +1,8 @@
-"""Batching that never makes a lone request wait: what queued while all workers were busy runs together.
+"""Batching without delay: images that queued while all workers were busy run together.
 
-A worker does everything for its pictures, decoding, encoding and ranking, in one thread: on a CPU nothing is quicker.
-A picture that arrives while a worker is idle runs at once, alone. Order is first come, first served; whoever gave up
-meanwhile is dropped; each caller gets its own result, and one that fails takes no other with it.
+An image that arrives while a worker is idle runs at once, alone. A worker decodes, encodes and ranks its images in one
+thread, which is fastest on a CPU. Images are served first come, first served; those whose request was cancelled are
+dropped. Each caller gets its own result, and an image that fails does not affect the others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Finish = Callable[[Floats], T]
 
 @dataclass(frozen=True)
 class Timed(Generic[T]):
-    """A result, and the seconds that it waited, was decoded, ran with its batch, and was finished."""
+    """A result, and the seconds it spent in the queue, in decoding, in the encoder and in scoring."""
 
     value: T
     queue: float
@@ -41,21 +41,21 @@ class Timed(Generic[T]):
 
 @dataclass(frozen=True, eq=False)
 class _Item(Generic[P, T]):
-    picture: P
+    image: P
     finish: Finish[T]
     future: asyncio.Future[Timed[T]]
     since: float
 
 
 class Batcher(Generic[P]):
-    """Runs pictures through an encoder from one event loop.
+    """Runs images through an encoder, called from one event loop.
 
     Args:
-        decode: The encoder's input (3, size, size) for a picture.
-        encode: Unit rows (N, D) for N inputs.
+        decode: Returns the encoder's input (3, size, size) for an image.
+        encode: Returns unit rows (N, D) for N inputs.
         workers: Batches that run at once, each in a thread.
-        max_batch: Pictures of a batch at most.
-        metrics: Where batch sizes are counted.
+        max_batch: Images of a batch at most.
+        metrics: Counts batch sizes.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class Batcher(Generic[P]):
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, "worker")
 
-    async def run(self, picture: P, finish: Finish[T], first: bool = False) -> Timed[T]:
-        """What ``finish`` makes of a picture's row (1, D), in the worker's thread.
+    async def run(self, image: P, finish: Finish[T], first: bool = False) -> Timed[T]:
+        """Return what ``finish`` makes of an image's row (1, D), in the worker's thread.
 
-        A caller that is cancelled while its picture waits takes it out of the queue. What decoding, encoding or
-        finishing raises for this picture is raised here. ``first`` goes before whatever waits.
+        An exception from decoding, encoding or finishing this image is raised here. If the caller is cancelled while
+        the image waits, it leaves the queue. With ``first`` the image goes to the head of the queue.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Timed[T]] = loop.create_future()
-        item = _Item(picture, finish, future, time.perf_counter())
+        item = _Item(image, finish, future, time.perf_counter())
         with self._lock:
             (self._waiting.appendleft if first else self._waiting.append)(item)  # type: ignore[arg-type]
             batch = self._take() if self._busy < self._workers else []
@@ -99,12 +99,12 @@ class Batcher(Generic[P]):
             raise
 
     def close(self) -> None:
-        """Give the threads back, and what it runs; nothing may be waiting or running."""
+        """Stop the threads and release the encoder; nothing may be waiting or running."""
         self._pool.shutdown(wait=False)
-        del self._decode, self._encode  # an owner that these lead back to is then free at once
+        del self._decode, self._encode  # they refer back to the owner, which is then freed at once
 
     def _work(self, batch: list[_Item[P, object]], loop: asyncio.AbstractEventLoop) -> None:
-        """In a worker's thread: one batch after another, as long as any waits, without a way through the event loop."""
+        """Run one batch after another in a worker's thread while any waits, without going through the event loop."""
         while batch:
             self._metrics.batches.observe(len(batch))
             loop.call_soon_threadsafe(_deliver, batch, self._run(batch))
@@ -119,9 +119,9 @@ class Batcher(Generic[P]):
         return batch
 
     def _run(self, batch: Sequence[_Item[P, object]]) -> list[Timed[object] | Exception]:
-        """A result or an error for each picture."""
+        """Return a result or an error for each image."""
         start = time.perf_counter()
-        decoded = [_timed(self._decode, item.picture) for item in batch]
+        decoded = [_timed(self._decode, item.image) for item in batch]
         inputs = [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]
         before = time.perf_counter()
         rows = iter(self._rows(inputs))
@@ -135,25 +135,25 @@ class Batcher(Generic[P]):
         return results
 
     def _rows(self, inputs: Sequence[Floats]) -> list[Floats | Exception]:
-        """A row (1, D) or an error for each input."""
+        """Return a row (1, D) or an error for each input."""
         if not inputs:
             return []
         try:
             rows = self._encode(inputs)
             if len(rows) != len(inputs):
-                raise RuntimeError(f"{len(inputs)} pictures gave {len(rows)} rows")
-            if len(inputs) > 1 and not np.isfinite(rows).all():  # INT8 graphs share ranges: one spoils all
+                raise RuntimeError(f"{len(inputs)} images gave {len(rows)} rows")
+            if len(inputs) > 1 and not np.isfinite(rows).all():  # INT8 graphs share ranges: one image spoils all
                 raise ArithmeticError("a row is not finite")
-        except Exception as error:  # what onnxruntime raises shares no base class
+        except Exception as error:  # the exceptions of onnxruntime share no base class
             if len(inputs) == 1:
                 return [error]
-            half = len(inputs) // 2  # out of memory, perhaps: smaller batches may pass, and the culprit fails alone
+            half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails alone
             return [*self._rows(inputs[:half]), *self._rows(inputs[half:])]
         return [rows[i : i + 1] for i in range(len(rows))]
 
 
 def _deliver(batch: Sequence[_Item[P, object]], results: Sequence[Timed[object] | Exception]) -> None:
-    """On the event loop: to each caller who is still there its own."""
+    """Give each caller that still waits its result, on the event loop."""
     for item, result in zip(batch, results, strict=True):
         if item.future.done():
             continue
@@ -164,7 +164,7 @@ def _deliver(batch: Sequence[_Item[P, object]], results: Sequence[Timed[object] 
 
 
 def _timed(function: Callable[[P], T], argument: P) -> tuple[T | Exception, float]:
-    """What a function returns or raises, and how long it took; an error is this picture's alone."""
+    """Return what a function returns or raises, and the seconds it took."""
     start = time.perf_counter()
     try:
         value: T | Exception = function(argument)

@@ -1,7 +1,7 @@
-"""The memory that images may take while they are decoded: each waits for its share, and no giant ends the server.
+"""The memory that images take while they are decoded: each waits for its share, so that none exhausts the process.
 
-Small images have an eighth for themselves, so that they pass while giants wait; while a giant waits they take no more
-than that, so that its turn comes. Within each of the two kinds it is first come, first served.
+An eighth is reserved for small images, so that they pass while large ones wait. While a large one waits, small ones get
+no more than that eighth, so that its turn comes. Each of the two kinds is served first come, first served.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Literal
 
 from sar_infer.errors import ImageError
+from sar_infer.server.admission import overloaded
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.problems import Problem
 
 _RESERVED = 8
-"""This part of the memory is for small images alone; one of them takes half of it at most."""
+"""One part in so many is for small images alone; an image is small if it takes at most half of that part."""
 
 
 class DecodeMemory:
-    """Bytes for images that are being decoded, handed out in turn.
+    """Hands out bytes, in turn, to images that are being decoded.
 
     Args:
         total: All bytes.
-        seconds: That an image waits for its share at most.
-        metrics: Shows the bytes held and the images that wait.
+        seconds: How long an image waits for its share at most.
+        metrics: Shows the bytes held and the images waiting.
 
     Attributes:
         total: All bytes.
@@ -46,15 +46,15 @@ class DecodeMemory:
 
     @contextlib.asynccontextmanager
     async def share(self, least: int, most: int) -> AsyncIterator[Share]:
-        """Wait for memory, and hold it until the block ends and whatever is decoded in it has ended too.
+        """Wait for memory, and hold it until the block and any decoding in it have ended.
 
         Args:
-            least: Bytes that the image is known to take.
-            most: Bytes that it takes at worst; of more than ``largest`` only that is held.
+            least: Bytes that the image takes at least.
+            most: Bytes that it takes at worst; no more than ``largest`` are held.
 
         Raises:
             ImageError: it takes more than ``largest``.
-            Problem: ``overloaded``, where others have had the memory for too long.
+            Problem: ``overloaded``, if others have held the memory for too long.
         """
         if least > self.largest:
             raise ImageError(
@@ -81,22 +81,22 @@ class DecodeMemory:
             async with asyncio.timeout(self._seconds):
                 await granted.wait()
         except TimeoutError:
-            raise Problem("overloaded", "other images take all memory for decoding; try again", self._seconds) from None
+            raise overloaded("other images take all memory for decoding", self._seconds) from None
 
     def begin(self, share: Share) -> None:
-        """See ``Share.used``."""
+        """Start to use a share; see ``Share.used``."""
         with self._lock:
             if share.state != "granted":
-                raise RuntimeError("the request has gone")
+                raise RuntimeError("the request was cancelled")
             share.state = "used"
 
     def end(self, share: Share) -> None:
-        """See ``Share.used``."""
+        """End the use of a share; see ``Share.used``."""
         with self._lock:
             self._free(share)
 
     def _drop(self, share: Share) -> None:
-        """Give back what is not being used, or forget who waits."""
+        """Give back a share that is not in use, or stop waiting for it."""
         with self._lock:
             if share.state == "granted":
                 self._free(share)
@@ -111,7 +111,7 @@ class DecodeMemory:
         self._grant()
 
     def _grant(self) -> None:
-        """Hand out what is there to those whose turn it is."""
+        """Grant shares to the first in line, as far as the memory goes."""
         for waiting in self._waiting.values():
             while waiting and self._fits(waiting[0]):
                 share = waiting.popleft()
@@ -135,9 +135,9 @@ class Share:
 
     Attributes:
         amount: Bytes.
-        small: It may use what is reserved.
-        state: ``over`` when the bytes are someone else's; changed under the memory's lock.
-        granted: To wait for, where the bytes were not there at once.
+        small: It may use the reserved part.
+        state: ``over`` once the bytes are given back; changed under the memory's lock.
+        granted: Set when the bytes are granted; None if they were at once.
     """
 
     def __init__(self, memory: DecodeMemory, amount: int, small: bool, loop: asyncio.AbstractEventLoop) -> None:
@@ -149,16 +149,16 @@ class Share:
         self._loop = loop
 
     def wake(self) -> None:
-        """Tell whoever waits, from any thread."""
+        """Wake the request that waits, from any thread."""
         if self.granted:
             self._loop.call_soon_threadsafe(self.granted.set)
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Decode in this block, in any thread: the bytes are given back when it ends, and not before.
+        """Decode in this block, in any thread; the bytes are given back when it ends, and not before.
 
         Raises:
-            RuntimeError: the share was given up meanwhile, so nobody waits for the image any more.
+            RuntimeError: the request was cancelled, so its share is gone.
         """
         self._memory.begin(self)
         try:

@@ -1,4 +1,4 @@
-"""The class names of requests: encoded one request after the other, in class sets that are kept for the next call."""
+"""Class names of requests: encoded one request at a time, and kept as class sets for later calls."""
 
 from __future__ import annotations
 
@@ -15,49 +15,48 @@ import numpy.typing as npt
 from sar_infer.bank import ClassBank
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
+from sar_infer.server.admission import Quota
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.problems import Problem
 from sar_infer.text.tokenizer import encode_name
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
 Phrases = Mapping[str, tuple[str, ...]]
 _SetKey = tuple[str, tuple[tuple[str, tuple[str, ...]], ...], bool]
-"""Digest of the bank, phrases by name, and whether they are all."""
+"""Digest of the bank, phrases by name, and whether to choose from these names alone."""
 _SET_ROWS = 32_768
-"""Rows of all class sets that are kept, 64 MiB at 512 numbers a row; one set is, however large."""
+"""Rows of all class sets that are kept, 64 MiB at 512 numbers a row; the last set is kept however large it is."""
 
 
 class Names:
-    """Makes class sets and embeds names, from one event loop and in a thread of its own.
+    """Makes class sets and embeds names in a thread of its own, called from one event loop.
 
     Args:
         classifier: Its name session must be open.
         most: Names of a request at most; twice as many may wait.
-        metrics: Where names and class sets are counted.
+        metrics: Counts names and class sets.
     """
 
     def __init__(self, classifier: Classifier, most: int, metrics: Metrics) -> None:
         self._classifier = classifier
-        self._most = most
+        self._quota = Quota(2 * most, "too many new class names are being encoded")
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(1, "names")
-        self._waiting = 0
         self._sets: OrderedDict[_SetKey, ClassSet] = OrderedDict()
         self._whole: tuple[ClassBank, ClassSet] | None = None
         self._making: dict[_SetKey, asyncio.Future[ClassSet]] = {}
 
     def close(self) -> None:
-        """Give the thread back; requests that still run must have ended."""
+        """Stop the thread; all requests must have ended."""
         self._pool.shutdown(wait=False)
 
     async def class_set(self, classes: Phrases, only: bool, bank: ClassBank) -> ClassSet:
-        """The classes of a call; those who ask for the same at once wait for one encoding.
+        """Return the class set of a call; calls that ask for the same at the same time share one encoding.
 
         Raises:
             ClassNameError: a name is empty or too long.
             InputError: there is no class to choose from.
-            Problem: ``overloaded``, where too many names wait already.
+            Problem: ``overloaded``, if too many names are waiting.
         """
         if not classes and not only:
             if self._whole is None or self._whole[0] is not bank:
@@ -76,11 +75,11 @@ class Names:
         return await asyncio.shield(making)  # others may wait for the same
 
     async def embed(self, names: Sequence[str]) -> tuple[Floats, int]:
-        """Unit rows (N, D) from the name encoder, and how many tokens the names have.
+        """Return unit rows (N, D) from the name encoder, and the number of tokens of the names.
 
         Raises:
             ClassNameError: a name is empty or too long.
-            Problem: ``overloaded``, where too many names wait already.
+            Problem: ``overloaded``, if too many names are waiting.
         """
         return await self._run(len(names), lambda: (self._classifier.embed_names(names), self._tokens(names)))
 
@@ -96,7 +95,7 @@ class Names:
         return made
 
     def _keep(self, key: _SetKey, classes: ClassSet) -> None:
-        """Remember a class set while the bank is the same, in place of those not used for longest."""
+        """Keep a class set while the bank stays the same; the least recently used ones make room."""
         if any(digest != key[0] for digest, _, _ in itertools.islice(self._sets, 1)):
             self._sets.clear()
         self._sets[key] = classes
@@ -104,11 +103,6 @@ class Names:
             self._sets.popitem(last=False)
 
     async def _run(self, count: int, work: Callable[[], T]) -> T:
-        if self._waiting and self._waiting + count > 2 * self._most:
-            raise Problem("overloaded", "too many new class names are being encoded; try again", 1)
-        self._waiting += count
-        self._metrics.names.inc(count)
-        try:
+        with self._quota.hold(count):
+            self._metrics.names.inc(count)
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._waiting -= count

@@ -1,10 +1,12 @@
-"""How many batches run at once, with how many threads and pictures each: measured or reckoned where nobody says."""
+"""Sizes that the settings leave open: threads and batches are measured, memory is derived from what the process has."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,10 @@ _LARGEST = {"CPUExecutionProvider": 8}
 _LARGEST_ELSEWHERE = 32
 _WORTH = 0.95
 _MOST_DECODERS = 8
-"""A picture may take 400 MB while it is decoded."""
+"""An image may take 400 MB while it is decoded."""
+_LEAST_MEMORY = 64 * 2**20
+_LIMIT_FILES = {"": "memory.max", "memory": "memory.limit_in_bytes"}
+"""Files with a cgroup's limit, by the controller that /proc/self/cgroup names: version 2, and version 1."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,8 @@ class Sizes:
 
     Attributes:
         workers: Batches that run at once.
-        max_batch: Pictures of a batch at most.
-        decoders: Threads that decode ahead of the workers; 0 leaves decoding to them.
+        max_batch: Images of a batch at most.
+        decoders: Threads that decode ahead of the workers; with 0 the workers decode.
     """
 
     workers: int
@@ -36,9 +41,10 @@ class Sizes:
 
 
 def workers_and_threads(settings: Settings) -> tuple[int, int]:
-    """Batches at once, and threads of each, so that together they fill the cores.
+    """Return how many batches run at once, and the threads of each, so that together they use all cores.
 
-    One thread a batch wastes none of the machine; a quarter of the cores bounds what a lone picture waits for.
+    Batches of one thread waste nothing, but a lone image then waits for a single core; so at most a quarter of the
+    cores are workers, where there are many.
     """
     cores = usable_cores()
     workers = settings.workers or min(cores, max(2, cores // 4))
@@ -46,15 +52,15 @@ def workers_and_threads(settings: Settings) -> tuple[int, int]:
 
 
 def measured(settings: Settings, provider: str, encode: Callable[[Sequence[Floats]], Floats], pixels: Floats) -> Sizes:
-    """Sizes for an encoder that is open: the batch is doubled as long as that makes a picture 5 % cheaper.
+    """Return the sizes for an open encoder; the batch is doubled as long as that makes an image 5 % cheaper.
 
-    On a CPU workers decode for themselves; elsewhere threads decode ahead, so that the device has no pause.
+    On a CPU the workers decode. Elsewhere threads decode ahead, so that the device never waits for an image.
 
     Args:
-        settings: What was asked for.
-        provider: What the encoder runs on.
+        settings: What they set is taken as it is.
+        provider: The execution provider that the encoder runs on.
         encode: The encoder.
-        pixels: A picture's input (3, size, size).
+        pixels: An image's input (3, size, size).
     """
     if provider == "CPUExecutionProvider":
         workers, decoders = workers_and_threads(settings)[0], 0
@@ -69,11 +75,75 @@ def measured(settings: Settings, provider: str, encode: Callable[[Sequence[Float
     return Sizes(workers, batch, decoders if settings.decoders is None else settings.decoders)
 
 
+def decode_memory(settings: Settings) -> int:
+    """Return the bytes for images that are being decoded: what an open and warm model leaves.
+
+    An eighth of all memory stays free for batches, threads and what the allocator does not give back. If no cgroup
+    limits this process, others share the machine, and images get at most half of it.
+    """
+    if settings.decode_memory is not None:
+        return settings.decode_memory
+    limit, ours = memory_limit()
+    left = limit - _resident() - 2 * bodies_limit(settings.limits.body_bytes) - limit // 8
+    return max(_LEAST_MEMORY, left if ours else min(left, limit // 2))
+
+
+def bodies_limit(body_bytes: int) -> int:
+    """Return the bytes of request bodies that may be in memory at once: a sixteenth, because parsing doubles them."""
+    return max(2 * body_bytes, min(32 * body_bytes, memory_limit()[0] // 16))
+
+
+def memory_limit(root: Path = Path("/")) -> tuple[int, bool]:
+    """Return the bytes of memory that this process may use, and whether a cgroup sets them.
+
+    Args:
+        root: Folder of /proc and /sys.
+
+    Returns:
+        The lowest limit of its cgroups (version 1 or 2), else the machine's memory.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [limit for path in _limit_files(root) if (limit := _number(path)) is not None and limit < machine]
+    return min(limits, default=machine), bool(limits)
+
+
 def _seconds(encode: Callable[[Sequence[Floats]], Floats], batch: Sequence[Floats]) -> float:
-    """Seconds a picture, the better of two runs."""
+    """Return the seconds an image takes, the better of two runs."""
     times = []
     for _ in range(2):
         start = time.perf_counter()
         encode(batch)
         times.append(time.perf_counter() - start)
     return min(times) / len(batch)
+
+
+def _limit_files(root: Path) -> list[Path]:
+    """Return the files that may hold a limit, of this process's cgroups and those above; a container lacks some."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, inside = line.split(":", 2)
+        for controller, name in _LIMIT_FILES.items():
+            if controller in controllers.split(","):
+                top = root / "sys/fs/cgroup" / controller
+                folder = top / inside.lstrip("/")
+                found += [folder / name for folder in (folder, *folder.parents) if folder.is_relative_to(top)]
+    return found
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # "max", or no such file
+        return None
+
+
+def _resident() -> int:
+    """Return the bytes that this process holds now; 0 if unknown."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

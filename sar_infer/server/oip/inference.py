@@ -1,8 +1,8 @@
-"""What the model behind Open Inference Protocol v2 takes and gives.
+"""The model as Open Inference Protocol v2 sees it: its inputs, its outputs, and how a call is answered.
 
-Inputs: IMAGE or pixels, and CLASSES where the call has class names of its own. Outputs: SCORES and LABELS (N, C) whose
+Inputs: IMAGE or pixels, and CLASSES if the call has class names of its own. Outputs: SCORES and LABELS (N, C) whose
 columns are the classes of the call, the bank's first, or (N, top_k) with the best first in each row; EMBEDDING (N, D).
-Background classes take their share of the scores and have no column.
+Background classes take their share of the scores but have no column.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ from sar_infer.artefact.bundle import default_bundle
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.encoders import scoring
 from sar_infer.server.class_names import cleaned
-from sar_infer.server.http.body import alone, check_count, decoded
-from sar_infer.server.model.engine import Engine, Floats, Picture
+from sar_infer.server.http.request import check_count, chooses_only, decoded
+from sar_infer.server.model.engine import Engine, Floats, ImageInput
 from sar_infer.server.model.names import Phrases
-from sar_infer.server.model.pictures import all_of
-from sar_infer.server.oip.protocol import InferOutput, InferRequest, read_request
-from sar_infer.server.oip.tensors import Input, Output
+from sar_infer.server.oip.protocol import InferOutput, InferRequest, Input, Output, read_request
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
 
 ALIAS = "sar-clip"
-"""A name that the model has whatever its bundle is called."""
+"""A name that the model always has, in addition to that of its bundle's folder."""
 _INPUTS = ("IMAGE", "pixels", "CLASSES")
 _OUTPUTS = ("SCORES", "LABELS", "EMBEDDING")
 _DATATYPES = dict(zip(_INPUTS + _OUTPUTS, ("BYTES", "FP32", "BYTES", "FP32", "BYTES", "FP32"), strict=True))
@@ -38,10 +36,10 @@ _MOST_SCORES = 2**18
 
 
 def check_model(service: Service, engine: Engine, model: str, version: str | None = None) -> str:
-    """The version of the model that answers: the first digits of its bundle's digest.
+    """Return the version of the model that answers: the first digits of its bundle's digest.
 
     Raises:
-        Problem: the model or version asked for is another.
+        Problem: the call is for another model or version.
     """
     path = service.settings.bundle or default_bundle()
     known, current = path.absolute().name, engine.bundle.manifest.digest[:_VERSION_LENGTH]
@@ -53,7 +51,7 @@ def check_model(service: Service, engine: Engine, model: str, version: str | Non
 
 
 def describe(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Name, datatype and shape of each input and output; -1 stands for any size."""
+    """Return name, datatype and shape of each input and each output; -1 stands for any size."""
     manifest = engine.bundle.manifest
     size = manifest.preprocess.size
     shapes = {"IMAGE": [-1], "pixels": [-1, 3, size, size], "CLASSES": [-1]}
@@ -64,67 +62,66 @@ def describe(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Call:
-    """A call, checked: what it asks for, the input with its images, and its class names."""
+    """A checked call: the request, the outputs it wants, the input with its images, and its class names."""
 
-    asked: InferRequest
+    request: InferRequest
     wanted: Sequence[InferOutput]
     source: Input
-    pictures: Sequence[Picture]
+    images: Sequence[ImageInput]
     classes: Phrases
 
 
 def read_call(body: bytes, header_length: str | None, size: int, limits: Limits) -> Call:
-    """Return the call that a body makes.
+    """Read and check a call.
 
     Args:
-        body: JSON, perhaps with binary data behind it.
+        body: JSON, perhaps followed by binary data.
         header_length: As in ``read_request``.
         size: Side of the encoder's images.
-        limits: What the call may hold.
+        limits: Limits of a call.
 
     Raises:
         Problem: malformed, or an input or output is wrong.
     """
-    asked, tensors = read_request(body, header_length, limits)
-    wanted = _wanted(asked)
-    source, pictures = _pictures(tensors, size, limits)
-    return Call(asked, wanted, source, pictures, _classes(tensors.get("CLASSES"), limits))
+    request, tensors = read_request(body, header_length, limits)
+    wanted = _wanted(request)
+    source, images = _images(tensors, size, limits)
+    return Call(request, wanted, source, images, _classes(tensors.get("CLASSES"), limits))
 
 
 async def infer(service: Service, engine: Engine, call: Call) -> list[Output]:
-    """Return the outputs that a call asks for.
+    """Return the outputs of a call.
 
     Args:
-        service: Lets the images in.
+        service: Admits the images.
         engine: Leased from it.
         call: The call.
 
     Raises:
         Problem: a parameter is wrong, an image is bad, or the server is too busy.
     """
-    asked, wanted, source, pictures, classes = call.asked, call.wanted, call.source, call.pictures, call.classes
-    only, top_k = alone(asked.parameters.mode, bool(classes)), asked.parameters.top_k
-    chosen: ClassSet | None = None
-    with service.admit(len(pictures)):
+    wanted, source, options = call.wanted, call.source, call.request.parameters
+    only, top_k = chooses_only(options.mode, bool(call.classes)), options.top_k
+    classes: ClassSet | None = None
+    with service.admission.images.hold(len(call.images)):
         if any(output.name != "EMBEDDING" for output in wanted):
-            chosen = await engine.names.class_set(classes, only, service.store.bank)
-            _check_size(len(pictures), len(chosen.names), wanted, top_k)
-            engine.classifier.judge(chosen)  # refuses a call with background classes alone
-        places = [f"{source.name}[{i}]" for i in range(len(pictures))]
-        rows = await all_of(engine, pictures, _Finish(engine, chosen, wanted, top_k), places)
+            classes = await engine.names.class_set(call.classes, only, service.store.bank)
+            _check_size(len(call.images), len(classes.names), wanted, top_k)
+            engine.classifier.judge(classes)  # refuses a call with background classes alone
+        places = [f"{source.name}[{i}]" for i in range(len(call.images))]
+        rows = await engine.all_of(call.images, _Finish(engine, classes, wanted, top_k), places)
     for row, place in zip(rows, places, strict=True):
         if not np.isfinite(row.embedding).all():
             raise source.wrong(f"{place} gives no finite embedding, its values are too large")
         if row.best is not None:
             service.metrics.top_score.observe(row.best)
-    binary = asked.parameters.binary_data_output
     columns = zip(wanted, zip(*(row.values for row in rows), strict=True), strict=True)
-    return [_output(output, values, binary) for output, values in columns]
+    return [_output(output, values, options.binary_data_output) for output, values in columns]
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One picture: its unit vector (D,), the best score, and its row of each output."""
+    """One image: its unit vector (D,), its best score, and its row of each output."""
 
     embedding: Floats
     best: float | None
@@ -132,7 +129,7 @@ class _Row:
 
 
 class _Finish:
-    """Makes the outputs of one picture in a worker's thread."""
+    """Makes the outputs of one image in a worker's thread."""
 
     def __init__(
         self, engine: Engine, classes: ClassSet | None, wanted: Sequence[InferOutput], top_k: int | None
@@ -167,23 +164,23 @@ class _Finish:
         return [b"%.9g:%d:%b" % (scores[column], column, self._names[column]) for column in columns]
 
 
-def _wanted(asked: InferRequest) -> Sequence[InferOutput]:
-    if not asked.outputs:
+def _wanted(request: InferRequest) -> Sequence[InferOutput]:
+    if not request.outputs:
         return [InferOutput(name="SCORES"), InferOutput(name="LABELS")]
-    for i, output in enumerate(asked.outputs):
+    for i, output in enumerate(request.outputs):
         where = f"output {output.name!r:.80}"
         if output.name not in _OUTPUTS:
             raise Problem("invalid-request", f"{where}: expected {', '.join(_OUTPUTS)}")
-        if any(output.name == other.name for other in asked.outputs[:i]):
-            raise Problem("invalid-request", f"{where} stands twice")
+        if any(output.name == other.name for other in request.outputs[:i]):
+            raise Problem("invalid-request", f"{where} is given twice")
         if output.parameters.shared_memory_region is not None:
             raise Problem("invalid-request", f"{where}: shared memory is not supported")
         if output.parameters.classification is not None and output.name != "SCORES":
-            raise Problem("invalid-request", f"{where}: classification is of SCORES only")
-    return asked.outputs
+            raise Problem("invalid-request", f"{where}: classification is for SCORES only")
+    return request.outputs
 
 
-def _pictures(tensors: Mapping[str, Input], size: int, limits: Limits) -> tuple[Input, Sequence[Picture]]:
+def _images(tensors: Mapping[str, Input], size: int, limits: Limits) -> tuple[Input, Sequence[ImageInput]]:
     for tensor in tensors.values():
         if tensor.name not in _INPUTS:
             raise tensor.wrong(f"expected {', '.join(_INPUTS)}")
@@ -216,10 +213,10 @@ def _classes(tensor: Input | None, limits: Limits) -> Phrases:
         raise tensor.wrong("expected UTF-8") from None
 
 
-def _check_size(pictures: int, classes: int, wanted: Sequence[InferOutput], top_k: int | None) -> None:
+def _check_size(images: int, classes: int, wanted: Sequence[InferOutput], top_k: int | None) -> None:
     whole = top_k is None and any(o.name != "EMBEDDING" and o.parameters.classification is None for o in wanted)
-    if whole and pictures * classes > _MOST_SCORES:
-        raise Problem("invalid-request", f"{pictures} × {classes} scores are too many for one answer; ask for top_k")
+    if whole and images * classes > _MOST_SCORES:
+        raise Problem("invalid-request", f"{images} × {classes} scores are too many for one answer; ask for top_k")
 
 
 def _output(output: InferOutput, values: Sequence[Floats | Sequence[bytes]], binary: bool) -> Output:

@@ -1,33 +1,39 @@
-"""Open Inference Protocol v2: its messages, with the tensors behind them in Triton's binary tensor data extension.
+"""The messages and tensors of Open Inference Protocol v2, in JSON and in Triton's binary tensor data extension.
 
-A binary body is a JSON header, whose length ``Inference-Header-Content-Length`` gives, and then the data of each tensor
-that has ``binary_data_size``, in order.
+In JSON, data is a list, flat or nested, row by row; BYTES are text. In binary, FP32 is little-endian floats, and each
+BYTES element begins with its length in four bytes, little-endian. A binary body is a JSON header, whose length
+``Inference-Header-Content-Length`` gives, and then the data of each tensor that has ``binary_data_size``, in order.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from sar_infer.server.http.body import parse
-from sar_infer.server.http.models import MAX_TOP_K, Mode
-from sar_infer.server.oip.tensors import Input, Output
+from sar_infer.server.http.request import MAX_TOP_K, Mode, parse
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
+Floats = npt.NDArray[np.float32]
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _MOST_NUMBERS = 2**19
-"""Of tensors in JSON: three images of 224 pixels. They hold the event loop while they are read; binary ones do not."""
+"""Numbers of tensors in JSON, enough for three images of 224 pixels: reading them blocks the event loop."""
+_LENGTH_BYTES = 4
 _FEW: Any = Field(max_length=16, fail_fast=True)
-"""Inputs, outputs and dimensions; more is refused before it is read. The model has three or four of each."""
+"""Inputs, outputs and dimensions; more are refused before they are read. The model has three or four of each."""
 
 
 class InputParameters(BaseModel):
-    """What is not named here is ignored."""
+    """Parameters of an input; others are ignored."""
 
     binary_data_size: Annotated[int, Field(ge=0)] | None = None
     shared_memory_region: str | None = Field(default=None, description="refused")
@@ -44,28 +50,28 @@ class InferInput(BaseModel):
 
 
 class OutputParameters(BaseModel):
-    """What is not named here is ignored."""
+    """Parameters of an output; others are ignored."""
 
     binary_data: bool | None = None
     classification: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = Field(
-        default=None, description="so many best classes, as text"
+        default=None, description="return this many of the best classes, as text"
     )
     shared_memory_region: str | None = Field(default=None, description="refused")
 
 
 class InferOutput(BaseModel):
-    """One output that is asked for."""
+    """One requested output."""
 
     name: str
     parameters: OutputParameters = OutputParameters()
 
 
 class InferParameters(BaseModel):
-    """What is not named here is ignored."""
+    """Parameters of a call; others are ignored."""
 
-    mode: Mode | None = Field(default=None, description="default: extend where there is an input CLASSES, else bank")
+    mode: Mode | None = Field(default=None, description="default: extend if there is an input CLASSES, else bank")
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = Field(
-        default=None, description="the best classes, best first"
+        default=None, description="return this many classes, the best first"
     )
     binary_data_output: bool = False
 
@@ -104,13 +110,127 @@ class InferAnswer(BaseModel):
     outputs: list[ResponseOutput]
 
 
+@dataclass(frozen=True)
+class Input:
+    """An input tensor; its data is a JSON list or binary, as received and not yet checked against its shape."""
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    data: list[Any] | memoryview
+
+    @property
+    def count(self) -> int:
+        """Return the number of elements of the shape."""
+        return math.prod(self.shape)
+
+    def floats(self) -> Floats:
+        """Return FP32 data in its shape.
+
+        Raises:
+            Problem: the data does not fit the shape, or an element is not a finite number.
+        """
+        if isinstance(self.data, memoryview):
+            self._check_count(len(self.data) / 4)
+            values = np.frombuffer(self.data, "<f4")
+        else:
+            values = self._numbers(self._flat(self.data, {int, float}))
+        if not np.isfinite(values).all():
+            raise self.wrong("expected finite numbers")
+        return values.astype(np.float32, copy=False).reshape(self.shape)
+
+    def elements(self) -> list[bytes] | list[str]:
+        """Return BYTES data in row order: bytes from binary data, text from JSON.
+
+        Raises:
+            Problem: the data does not fit the shape, or an element is not text.
+        """
+        if isinstance(self.data, memoryview):
+            return list(self._prefixed(self.data))
+        texts: list[str] = self._flat(self.data, {str})
+        return texts
+
+    def wrong(self, what: str) -> Problem:
+        """Return the problem that something is wrong with this input."""
+        return Problem("invalid-request", f"input {self.name!r:.80}: {what}")
+
+    def _check_count(self, found: float) -> None:
+        if found != self.count:
+            raise self.wrong(f"expected {self.count} elements for shape {list(self.shape)!s:.80}, got {found:g}")
+
+    def _flat(self, data: list[Any], kinds: set[type]) -> list[Any]:
+        """Return the elements of JSON data that is flat, or nested as the shape says; each level is checked."""
+        if data and type(data[0]) is list and len(self.shape) > 1:
+            even = len(data) == self.shape[0]
+            for size in self.shape[1:]:
+                if not (even and all(type(item) is list and len(item) == size for item in data)):
+                    raise self.wrong(f"expected data that is flat, or nested as shape {list(self.shape)!s:.80}")
+                data = list(itertools.chain.from_iterable(data))
+        self._check_count(len(data))
+        if not set(map(type, data)) <= kinds:
+            raise self.wrong(f"expected {'text' if str in kinds else 'numbers'} only, flat or nested as the shape")
+        return data
+
+    def _numbers(self, values: list[float]) -> Floats:
+        try:
+            with np.errstate(over="ignore"):
+                return np.array(values, dtype=np.float32)
+        except OverflowError:
+            raise self.wrong("expected finite numbers") from None
+
+    def _prefixed(self, data: memoryview) -> Iterator[bytes]:
+        at = 0
+        for _ in range(self.count):
+            start = at + _LENGTH_BYTES
+            at = start + int.from_bytes(data[at:start], "little")
+            if max(start, at) > len(data):
+                raise self.wrong(f"the data ends before {self.count} elements, each after its length in 4 bytes")
+            yield bytes(data[start:at])
+        if at != len(data):
+            raise self.wrong(f"{len(data) - at} bytes are left after {self.count} elements")
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output tensor: float32 (N, …), or N rows of text of equal length; ``binary`` says how it is sent."""
+
+    name: str
+    values: Floats | Sequence[Sequence[bytes]]
+    binary: bool
+
+    def describe(self) -> tuple[dict[str, Any], bytes]:
+        """Return its entry in the JSON of the answer, and the binary data that follows, if any."""
+        floats = isinstance(self.values, np.ndarray)
+        item = {"name": self.name, "datatype": "FP32" if floats else "BYTES", "shape": self._shape()}
+        if not self.binary:
+            return {**item, "data": self._list()}, b""
+        data = self._bytes()
+        return {**item, "parameters": {"binary_data_size": len(data)}}, data
+
+    def _shape(self) -> list[int]:
+        return (
+            list(self.values.shape) if isinstance(self.values, np.ndarray) else [len(self.values), len(self.values[0])]
+        )
+
+    def _list(self) -> list[Any]:
+        if isinstance(self.values, np.ndarray):
+            numbers: list[float] = self.values.reshape(-1).tolist()
+            return numbers
+        return [text.decode() for row in self.values for text in row]
+
+    def _bytes(self) -> bytes:
+        if isinstance(self.values, np.ndarray):
+            return np.ascontiguousarray(self.values, dtype="<f4").tobytes()
+        return b"".join(len(text).to_bytes(_LENGTH_BYTES, "little") + text for row in self.values for text in row)
+
+
 def read_request(body: bytes, header_length: str | None, limits: Limits) -> tuple[InferRequest, dict[str, Input]]:
-    """A call and its input tensors by name.
+    """Return a call and its input tensors by name.
 
     Args:
-        body: JSON, perhaps with binary data behind it.
-        header_length: Content of the header ``HEADER_LENGTH``; None says that there is no binary data.
-        limits: What the call may hold.
+        body: JSON, perhaps followed by binary data.
+        header_length: Content of the header ``HEADER_LENGTH``; None if there is no binary data.
+        limits: Limits of a call.
 
     Raises:
         Problem: malformed, or binary data is missing or left over.
@@ -129,14 +249,14 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> tupl
     for given in asked.inputs:
         size = given.parameters.binary_data_size
         if given.name in tensors:
-            raise Problem("invalid-request", f"input {given.name!r:.80} stands twice")
+            raise Problem("invalid-request", f"input {given.name!r:.80} is given twice")
         tensor = Input(
             given.name, tuple(given.shape), given.datatype, rest[:size] if given.data is None else given.data
         )
         if given.parameters.shared_memory_region is not None:
             raise tensor.wrong("shared memory is not supported, send the data")
         if (size is None) == (given.data is None) or len(rest) < (size or 0):
-            raise tensor.wrong("expected either data or binary_data_size, and as many bytes behind the JSON")
+            raise tensor.wrong("expected either data or binary_data_size, and as many bytes after the JSON")
         rest = rest[size or 0 :]
         tensors[given.name] = tensor
     if rest:
@@ -145,16 +265,16 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> tupl
 
 
 def answer(outputs: Sequence[Output], **fields: str | None) -> Response:
-    """The response that carries tensors.
+    """Return the response that carries tensors.
 
     Args:
         outputs: In order.
-        fields: Of the answer; those that are None are left out.
+        fields: Other fields of the answer; those that are None are left out.
     """
-    told = [output.describe() for output in outputs]
+    described = [output.describe() for output in outputs]
     content = {name: value for name, value in fields.items() if value is not None}
-    header = json.dumps({**content, "outputs": [item for item, _ in told]}, ensure_ascii=False).encode()
+    header = json.dumps({**content, "outputs": [item for item, _ in described]}, ensure_ascii=False).encode()
     if not any(output.binary for output in outputs):
         return Response(header, media_type="application/json")
-    body = b"".join([header, *(data for _, data in told)])
+    body = b"".join([header, *(data for _, data in described)])
     return Response(body, headers={HEADER_LENGTH: str(len(header))}, media_type="application/octet-stream")

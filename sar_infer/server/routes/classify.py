@@ -1,34 +1,141 @@
-"""``POST /v1/classify``: our own protocol."""
+"""``POST /v1/classify``: our own protocol. A call is a raw image, multipart or JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
 from sar_infer.classify.output import judged
 from sar_infer.errors import InputError
-from sar_infer.results import ImageResult, Prediction
-from sar_infer.server.http.body import Call, read_call
-from sar_infer.server.http.dependencies import Serving
-from sar_infer.server.http.models import (
-    COVERAGE,
-    EXPLAIN,
-    MAX_TOP_K,
-    UNKNOWN,
-    ClassifyAnswer,
-    ClassifyOptions,
-    ClassifyRequest,
-)
+from sar_infer.results import DecisionOptions, ImageResult, Unknown
+from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.openapi import BINARY, problems, reference
-from sar_infer.server.model.engine import Engine, Outcome, milliseconds
+from sar_infer.server.http.request import (
+    MAX_TOP_K,
+    Mode,
+    Serving,
+    Texts,
+    check_count,
+    chooses_only,
+    decoded,
+    parse,
+    too_many_images,
+    unknown_field,
+    validation_problem,
+)
+from sar_infer.server.model.engine import Engine, ImageInput, Outcome, milliseconds
+from sar_infer.server.model.names import Phrases
 from sar_infer.server.problems import IMAGE_CODES, Problem
+from sar_infer.server.service import Service
+from sar_infer.server.settings import Limits
 
 router = APIRouter(tags=["classify"])
+_RAW = "application/octet-stream"
+_FIELDS = ("image", "classes", "top_k", "mode", "unknown", "coverage", "explain")
+_UNKNOWN = "tell whether the best class can be trusted, by its score or by the energy of all classes"
+_COVERAGE = "return the set of classes that contains the true one with this probability, such as 0.9"
+_EXPLAIN = "give the reasons for the best class"
+Coverage = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ClassifyOptions(BaseModel):
+    """Options that a call of any form may have in its query."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    classes: list[str] = Field([], description="names to add to the bank's; may be repeated")
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = Field(None, description="classes to answer; 5 by default")
+    mode: Mode | None = Field(None, description="default: extend if classes are given, else bank")
+    unknown: Unknown | None = Field(None, description=_UNKNOWN)
+    coverage: Coverage | None = Field(None, description=_COVERAGE)
+    explain: bool | None = Field(None, description=_EXPLAIN)
+
+
+class ClassifyRequest(BaseModel):
+    """The JSON form of a call."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"images": ["iVBORw0KGgo…"], "classes": ["red mug", "tea pot"], "top_k": 3}]},
+    )
+
+    images: Texts = Field(min_length=1, description="base64, or data:image/…;base64,… URIs")
+    classes: Texts | dict[str, Texts] | None = Field(
+        None, description="names to add to the bank's, or phrases by name, which are averaged"
+    )
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = None
+    mode: Mode | None = Field(None, description="default: extend if classes are given, else bank")
+    unknown: Unknown | None = Field(None, description=_UNKNOWN)
+    coverage: Coverage | None = Field(None, description=_COVERAGE)
+    explain: bool | None = Field(None, description=_EXPLAIN)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        """Refuse other types with one plain message, where the union of types would give two."""
+        if value is not None and not isinstance(value, list | dict):
+            raise PydanticCustomError("classes", "expected a list of names, or phrases by name")
+        return value
+
+
+class Prediction(BaseModel):
+    """One class for one image."""
+
+    rank: int = Field(description="1 is the best")
+    label: str
+    score: float = Field(description="softmax over the classes of the call, 0..1")
+    logit: float
+    similarity: float = Field(description="cosine between image and class")
+    source: Literal["bank", "extended"] = Field(description="extended: the name came with the call")
+    calibrated: bool = Field(description="whether the score was calibrated on photos of this class")
+
+
+class Explanation(BaseModel):
+    """The reasons for the best class."""
+
+    margin: float | None = Field(description="its score less the runner-up's")
+    runner_up: str | None
+    energy: float = Field(description="over all classes of the call; the lower, the more familiar the image")
+    nearest: list[tuple[str, float]] = Field(description="classes nearest to the best one, with their cosines")
+    background: str | None = Field(description="the background class that beats every other")
+
+
+class Result(BaseModel):
+    """One image, in the order of the call."""
+
+    image: str
+    predictions: list[Prediction]
+    error: str | None = Field(description="why this image has no predictions")
+    error_code: str | None
+    branch: Literal["text", "head+text"]
+    unknown: bool | None = Field(None, description="present if it was requested, or if a background class won")
+    reason: str | None = Field(None, description="present with unknown: why")
+    label_set: list[str] | None = Field(None, description="present if coverage was requested")
+    explanation: Explanation | None = Field(None, description="present if it was requested")
+
+
+class ClassifyAnswer(BaseModel):
+    """The answer to a call."""
+
+    results: list[Result]
+    classes: int = Field(description="number of classes to choose from")
+    bundle: str = Field(description="digest of the bundle's manifest")
+    bank: str = Field(description="digest of the bank's content, also its ETag")
+    provider: str
+    timings_ms: dict[str, float]
+    request_id: str
+
+
 _MULTIPART = {
     "type": "object",
     "required": ["image"],
@@ -37,9 +144,9 @@ _MULTIPART = {
         "classes": {"type": "array", "items": {"type": "string"}},
         "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
         "mode": {"type": "string", "enum": ["bank", "extend", "only"]},
-        "unknown": {"type": "string", "enum": ["score", "energy"], "description": UNKNOWN},
-        "coverage": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "description": COVERAGE},
-        "explain": {"type": "boolean", "description": EXPLAIN},
+        "unknown": {"type": "string", "enum": ["score", "energy"], "description": _UNKNOWN},
+        "coverage": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "description": _COVERAGE},
+        "explain": {"type": "boolean", "description": _EXPLAIN},
     },
 }
 
@@ -62,17 +169,17 @@ _MULTIPART = {
     },
 )
 async def classify(request: Request, service: Serving, query: Annotated[ClassifyOptions, Query()]) -> Response:
-    """Classify one picture or several.
+    """Classify one image or several.
 
-    A raw body is one picture, and a bad one is a problem. In multipart and JSON a bad picture fails alone: its result
-    has ``error`` set. Options stand in the query, or in the multipart or JSON body.
+    A raw body is one image; if it cannot be read, the answer is a problem. In multipart and JSON a bad image fails
+    alone: its result has ``error`` set. Options stand in the query, or in the multipart or JSON body.
     """
-    call = await read_call(request, query, service)
-    with service.lease() as engine, service.admit(len(call.pictures)):
+    call = await _read_call(request, query, service)
+    with service.lease() as engine, service.admission.images.hold(len(call.images)):
         bank = service.store.bank
-        chosen = await engine.names.class_set(call.classes, call.only, bank)
-        judge = _judge(engine, chosen, call)
-        outcomes = await engine.each(call.pictures, lambda row: next(judge(row)))
+        classes = await engine.names.class_set(call.classes, call.only, bank)
+        decide = _decision(engine, classes, call)
+        outcomes = await engine.each(call.images, lambda row: next(decide(row)))
     if call.single and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
     for outcome in outcomes:
@@ -82,8 +189,8 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         elif outcome.error:
             service.metrics.rejected.labels(IMAGE_CODES[outcome.error.kind]).inc()
     answer = {
-        "results": [_result(i, outcome, chosen.branch) for i, outcome in enumerate(outcomes)],
-        "classes": len(chosen.names),
+        "results": [_result(i, outcome, classes.branch) for i, outcome in enumerate(outcomes)],
+        "classes": len(classes.names),
         "bundle": engine.bundle.manifest.digest,
         "bank": bank.content_digest,
         "provider": engine.provider,
@@ -93,9 +200,135 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
 
 
-def _judge(engine: Engine, classes: ClassSet, call: Call) -> Decision:
+@dataclass(frozen=True)
+class _Call:
+    """A call that was read and checked.
+
+    Attributes:
+        images: In the order given.
+        classes: Phrases by class name.
+        only: Choose from ``classes`` alone.
+        top_k: How many classes to answer.
+        options: What to answer beside them.
+        single: The body is a raw image; if it is bad, so is the request.
+    """
+
+    images: Sequence[ImageInput]
+    classes: Phrases
+    only: bool
+    top_k: int
+    options: DecisionOptions
+    single: bool
+
+
+async def _read_call(request: Request, query: ClassifyOptions, service: Service) -> _Call:
+    """Read a call; options of the body take precedence over those of the query.
+
+    Args:
+        request: Its body has been read and counted already.
+        query: The options of the query.
+        service: Its limits apply.
+
+    Raises:
+        Problem: the body is in no known form or malformed, or asks for too much.
+    """
+    limits = service.settings.limits
+    kind = request.headers.get("content-type", _RAW).partition(";")[0].strip().lower()
+    images: Sequence[ImageInput]
+    given: ClassifyOptions | ClassifyRequest
+    if kind.startswith("image/") or kind == _RAW:
+        body = await request.body()
+        if not body:
+            raise Problem("bad-request", "the body is empty; expected the bytes of an image")
+        images, given = [body], query
+    elif kind == "multipart/form-data":
+        images, given = await _multipart(request, limits)
+    elif kind == "application/json":
+        body = await request.body()
+        given = call = await service.in_turn(len(body), lambda: parse(ClassifyRequest, body, limits))
+        check_count(len(call.images), limits)
+        images = [decoded(text) for text in call.images]
+    else:
+        raise Problem(
+            "unsupported-media-type",
+            f"expected image/*, multipart/form-data or application/json, got {kind!r:.80}; "
+            "with curl: -H 'Content-Type: image/jpeg' --data-binary @photo.jpg, "
+            "or -H 'Content-Type: application/json' -d …",
+        )
+    check_count(len(images), limits)
+    classes = cleaned(given.classes or query.classes, limits)
+    only = chooses_only(given.mode or query.mode, bool(classes))
+    options = DecisionOptions(
+        given.unknown or query.unknown,
+        coverage=given.coverage or query.coverage,
+        explain=bool(query.explain if given.explain is None else given.explain),
+    )
+    return _Call(images, classes, only, given.top_k or query.top_k or 5, options, single=given is query)
+
+
+class _Parser(MultiPartParser):
+    """A multipart parser that keeps files in memory, where the body is already, and reads text as UTF-8."""
+
+    spool_max_size = 2**31
+
+    @property
+    def _charset(self) -> str:
+        """Return UTF-8, whatever the client names: some of Python's codecs raise other errors or take hours."""
+        return "utf-8"
+
+    @_charset.setter
+    def _charset(self, given: str) -> None:
+        pass
+
+
+async def _multipart(request: Request, limits: Limits) -> tuple[list[ImageInput], ClassifyRequest]:
+    parser = _Parser(
+        request.headers,
+        request.stream(),
+        max_files=limits.images + 1,
+        max_fields=limits.classes + len(_FIELDS) - 2,
+        max_part_size=limits.body_bytes,
+    )
     try:
-        return engine.classifier.judge(classes, call.top_k, call.judging)
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise too_many_images(f"more than {limits.images}", limits) from None
+        if error.message.startswith("Too many fields"):
+            raise Problem("too-many-classes", f"expected at most {limits.classes} class names and phrases") from None
+        raise Problem("bad-request", f"not multipart/form-data: {error.message}") from None
+    try:
+        images, options = await _parts(form)
+    finally:
+        await form.close()
+    if not images:
+        raise Problem("bad-request", "no image; expected one or more parts named 'image'")
+    try:
+        return images, ClassifyRequest.model_validate(options)
+    except ValidationError as error:
+        raise validation_problem(error, ClassifyRequest) from None
+
+
+async def _parts(form: FormData) -> tuple[list[ImageInput], dict[str, Any]]:
+    images: list[ImageInput] = []
+    options: dict[str, Any] = {"images": [""], "classes": []}
+    for name, value in form.multi_items():
+        if name not in _FIELDS:
+            raise Problem("invalid-request", f"{name:.80}: {unknown_field(name, _FIELDS)}")
+        if name == "image" and isinstance(value, UploadFile):
+            images.append(await value.read())
+        elif name == "image" or isinstance(value, UploadFile):
+            raise Problem("invalid-request", f"field {name!r}: expected {'a file' if name == 'image' else 'text'}")
+        elif name == "classes":
+            options["classes"].append(value)
+        else:
+            options[name] = value
+    return images, options
+
+
+def _decision(engine: Engine, classes: ClassSet, call: _Call) -> Decision:
+    try:
+        return engine.classifier.judge(classes, call.top_k, call.options)
     except InputError as error:
         raise Problem("invalid-request", str(error)) from None
 
@@ -104,7 +337,7 @@ def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str,
     error, result = outcome.error, outcome.value
     return {
         "image": f"image[{index}]",
-        "predictions": [] if result is None else _predictions(result.predictions),
+        "predictions": [] if result is None else _predictions(result),
         "error": None if error is None else str(error),
         "error_code": None if error is None else IMAGE_CODES[error.kind],
         "branch": branch,
@@ -112,7 +345,7 @@ def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str,
     }
 
 
-def _predictions(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+def _predictions(result: ImageResult) -> list[dict[str, Any]]:
     return [
         {
             "rank": rank,
@@ -123,5 +356,5 @@ def _predictions(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "source": p.source,
             "calibrated": p.calibrated,
         }
-        for rank, p in enumerate(predictions, start=1)
+        for rank, p in enumerate(result.predictions, start=1)
     ]

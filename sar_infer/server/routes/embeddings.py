@@ -1,4 +1,4 @@
-"""``POST /v1/embeddings``: OpenAI's protocol, for class names and, as infinity does it, for pictures."""
+"""``POST /v1/embeddings``: OpenAI's protocol for class names, and for images in the way of infinity."""
 
 from __future__ import annotations
 
@@ -16,12 +16,9 @@ from pydantic_core import PydanticCustomError
 
 from sar_infer.errors import ClassNameError
 from sar_infer.server.class_names import clean_name
-from sar_infer.server.http.body import check_count, decoded, parse
-from sar_infer.server.http.dependencies import Serving
-from sar_infer.server.http.models import MOST_ITEMS
 from sar_infer.server.http.openapi import problems, reference
+from sar_infer.server.http.request import MOST_ITEMS, Serving, check_count, decoded, parse
 from sar_infer.server.model.engine import Floats
-from sar_infer.server.model.pictures import all_of
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
@@ -30,7 +27,7 @@ Modality = Literal["text", "image"]
 
 
 class EmbeddingItem(BaseModel):
-    """An input that says itself what it is: one of the two is given."""
+    """An input that names its kind: either text or image is given."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,12 +36,12 @@ class EmbeddingItem(BaseModel):
 
 
 def _no_tokens(value: Any) -> Any:
-    """Say it plainly, where the types below would say that a number is no string, or a string too short."""
+    """Refuse token numbers and empty input with a plain message, which the types below would not give."""
     items = value if isinstance(value, list) else [value]
     if not items or value == "":
-        raise PydanticCustomError("empty", "expected at least one text or picture")
+        raise PydanticCustomError("empty", "expected at least one text or image")
     if isinstance(items[0], int | float | list):
-        raise PydanticCustomError("tokens", "expected text or pictures; token numbers are not taken, send the text")
+        raise PydanticCustomError("tokens", "expected text or images; token numbers are not accepted, send the text")
     return value
 
 
@@ -52,21 +49,21 @@ Items = Annotated[list[str | EmbeddingItem], Field(max_length=MOST_ITEMS, fail_f
 
 
 class EmbeddingsRequest(BaseModel):
-    """OpenAI's request; what is not named here is ignored."""
+    """OpenAI's request; other fields are ignored."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["red mug", "tea pot"], "model": "sar-clip"}]})
 
     input: Annotated[str | Items, BeforeValidator(_no_tokens)] = Field(
-        description="one or several: class names, pictures (with modality image), or objects that say which"
+        description="one or several: class names, images (with modality image), or objects that name their kind"
     )
-    model: str = Field("sar-clip", description="any; it is repeated in the answer")
-    modality: Modality = Field("text", description="what the strings of input are")
+    model: str = Field("sar-clip", description="any name; it is repeated in the answer")
+    modality: Modality = Field("text", description="kind of the strings in input")
     encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32")
-    dimensions: int | None = Field(None, description="the model's own only")
+    dimensions: int | None = Field(None, description="only the model's own number")
 
 
 class Embedding(BaseModel):
-    """One input's unit vector."""
+    """The unit vector of one input."""
 
     object: Literal["embedding"]
     index: int
@@ -74,7 +71,7 @@ class Embedding(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens of the class names; pictures have none."""
+    """The number of tokens of the class names; images have none."""
 
     prompt_tokens: int
     total_tokens: int
@@ -90,7 +87,7 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """What is in OpenAI's error."""
+    """The content of OpenAI's error."""
 
     message: str
     type: str
@@ -113,38 +110,38 @@ class OpenAIErrorAnswer(BaseModel):
     },
 )
 async def embeddings(request: Request, service: Serving) -> Response:
-    """Unit vectors of class names or pictures, in OpenAI's form; their dot products are cosines.
+    """Return unit vectors of class names or images, in OpenAI's form; their dot products are cosines.
 
-    A text is a class name and goes through the learned prompt. One bad input fails the call.
+    A text is a class name and goes through the learned prompt. One bad input fails the whole call.
     """
     body, limits = await request.body(), service.settings.limits
     asked = await service.in_turn(len(body), lambda: parse(EmbeddingsRequest, body, limits))
     given = [_item(value, asked.modality, i) for i, value in enumerate(_several(asked.input))]
     names = _names(given, limits)
     check_count(len(given) - len(names), limits)
-    pictures = {i: decoded(value) for i, (kind, value) in enumerate(given) if kind == "image"}
+    images = {i: decoded(value) for i, (kind, value) in enumerate(given) if kind == "image"}
     found: dict[int, Floats] = {}
     tokens = 0
     with service.lease() as engine:
         width = engine.bundle.manifest.embed_dim
         if asked.dimensions not in (None, width):
             raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {asked.dimensions}")
-        with service.admit(len(pictures)) if pictures else contextlib.nullcontext():
+        with service.admission.images.hold(len(images)) if images else contextlib.nullcontext():
             if names:
                 rows, tokens = await engine.names.embed(list(names.values()))
                 found.update(zip(names, rows, strict=True))
-            if pictures:
-                places = [f"input[{i}]" for i in pictures]
-                images = await all_of(engine, list(pictures.values()), lambda row: row[0], places)
-                found.update(zip(pictures, images, strict=True))
+            if images:
+                places = [f"input[{i}]" for i in images]
+                unit = await engine.all_of(list(images.values()), lambda row: row[0], places)
+                found.update(zip(images, unit, strict=True))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     rest = json.dumps({"object": "list", "model": asked.model, "usage": usage}, ensure_ascii=False)
-    rows_told = [part async for part in _told([found[i] for i in range(len(given))], asked.encoding_format)]
-    return Response(f'{rest[:-1]}, "data": [{", ".join(rows_told)}]}}', media_type="application/json")
+    items = [part async for part in _items([found[i] for i in range(len(given))], asked.encoding_format)]
+    return Response(f'{rest[:-1]}, "data": [{", ".join(items)}]}}', media_type="application/json")
 
 
-async def _told(rows: Sequence[Floats], form: Literal["float", "base64"]) -> AsyncIterator[str]:
-    """The items of ``data`` as JSON, with a pause now and then: a thousand rows take a quarter of a second to write."""
+async def _items(rows: Sequence[Floats], form: Literal["float", "base64"]) -> AsyncIterator[str]:
+    """Yield the items of ``data`` as JSON, and pause now and then: a thousand rows take a quarter of a second."""
     for i, row in enumerate(rows):
         yield json.dumps({"object": "embedding", "index": i, "embedding": _encoded(row, form)})
         if i % 32 == 31:
@@ -166,13 +163,13 @@ def _item(value: str | EmbeddingItem, modality: Modality, index: int) -> tuple[M
 
 
 def _names(given: Sequence[tuple[Modality, str]], limits: Limits) -> dict[int, str]:
-    """The class names by their place in the input."""
+    """Return the class names by their place in the input."""
     texts = {i: value for i, (kind, value) in enumerate(given) if kind == "text"}
     if len(texts) > limits.classes:
         raise Problem("too-many-classes", f"expected at most {limits.classes} texts in a request, got {len(texts)}")
     for i, text in texts.items():
         if text.startswith("data:image/"):
-            raise Problem("invalid-request", f'input[{i}]: a picture; add "modality": "image", or send {{"image": …}}')
+            raise Problem("invalid-request", f'input[{i}]: an image; add "modality": "image", or send {{"image": …}}')
         try:
             texts[i] = clean_name(text)
         except ClassNameError as error:

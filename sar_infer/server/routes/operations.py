@@ -1,4 +1,4 @@
-"""What those who run a server ask: is it alive, is it right, what is it, how does it do; and the bundle's exchange."""
+"""Routes for those who run the server: liveness, readiness, metrics, the model, and the reload of the bundle."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 
 from sar_infer import __version__
 from sar_infer.errors import SarInferError
-from sar_infer.server.http.dependencies import Keyed, Serving
 from sar_infer.server.http.openapi import problems
+from sar_infer.server.http.request import Keyed, Serving
 from sar_infer.server.problems import Problem
 
 router = APIRouter(tags=["operations"])
@@ -25,14 +25,14 @@ _SHOWN = (
 @router.get("/healthz")
 @router.get("/livez", include_in_schema=False)
 async def alive() -> dict[str, str]:
-    """The event loop answers; says nothing about the model."""
+    """Tell that the event loop answers; this says nothing about the model."""
     return {"status": "ok"}
 
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"description": "Not ready."}})
 async def ready(service: Serving) -> JSONResponse:
-    """A probe picture went through the model, and its vector is that of the export; asked at most every two seconds."""
+    """Tell whether the model gives the vector of the export for the self-test image; run at most every two seconds."""
     found = await service.readiness()
     content = {**dataclasses.asdict(found), "provider": service.engine.provider, "draining": service.draining}
     return JSONResponse(content, 200 if found.ready else 503, {} if found.ready else {"Retry-After": "2"})
@@ -40,7 +40,7 @@ async def ready(service: Serving) -> JSONResponse:
 
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}, 404: {"description": "Switched off."}})
 async def metrics(service: Serving) -> Response:
-    """Prometheus's text format."""
+    """Return the metrics in Prometheus's text format."""
     if not service.settings.metrics:
         raise Problem("not-found", "metrics are switched off")
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -48,7 +48,7 @@ async def metrics(service: Serving) -> Response:
 
 @router.get("/v1/model", responses=problems())
 async def model(service: Serving) -> dict[str, Any]:
-    """What answers: the bundle and its quality passport, the device, the precision, the limits."""
+    """Describe the model: the bundle and its measured quality, the device, the precision, the limits."""
     manifest = dataclasses.asdict(service.engine.bundle.manifest)
     return {
         **{field: manifest[field] for field in _SHOWN},
@@ -66,7 +66,7 @@ async def model(service: Serving) -> dict[str, Any]:
 
 @router.post("/v1/reload", responses=problems(403, 422, 429))
 async def reload(service: Keyed) -> dict[str, Any]:
-    """Open the bundle's path again, verify and warm it beside the old one, and exchange them; a bad one is refused."""
+    """Open the bundle's path again, verify and warm the new bundle, and replace the old one; refuse a bad one."""
     try:
         engine = await service.reload()
     except SarInferError as error:

@@ -1,7 +1,7 @@
-"""The pages for people: ``/ui`` to try the classifier, ``/docs`` to read the API, and the files that they are made of.
+"""The pages for browsers: ``/ui`` to try the classifier, ``/docs`` to read the API, and their static files.
 
-Everything comes from the package and is held in memory after its first use. Every answer has a strict content security
-policy: nothing from other hosts, nothing inline. Links are relative, so that the pages also work below a prefix.
+All files come from the package and stay in memory after their first use. Every answer has a strict content security
+policy: nothing from other hosts, nothing inline. Links are relative, so that the pages also work below a path prefix.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _File:
 
 @functools.cache
 def files() -> dict[str, _File]:
-    """Return all files of the pages by name; a name from outside is only ever looked up here."""
+    """Return all files of the pages by name; a name from a request is only looked up here, never on disk."""
     files = {}
     for entry in (resources.files("sar_infer.server") / "static").iterdir():
         content_type = _CONTENT_TYPES.get(entry.name.rpartition(".")[2])
@@ -67,7 +67,7 @@ def _answer(request: Request, name: str) -> Response:
     file = files().get(name)
     if file is None:
         raise HTTPException(404)
-    # Always asked again, so that nobody keeps the pages of an older server; mostly answered without a body.
+    # Browsers ask every time, so that they never show the pages of an older server; mostly the answer has no body.
     headers = {"Cache-Control": "no-cache", "ETag": file.etag, **SECURITY_HEADERS}
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
     if file.etag in known or "*" in known:

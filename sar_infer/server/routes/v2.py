@@ -9,9 +9,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from sar_infer import __version__
-from sar_infer.server.http.dependencies import Serving
-from sar_infer.server.http.models import ErrorAnswer
-from sar_infer.server.http.openapi import BINARY, problems, reference
+from sar_infer.server.http.openapi import BINARY, ErrorAnswer, problems, reference
+from sar_infer.server.http.request import Serving
 from sar_infer.server.oip import inference
 from sar_infer.server.oip.protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer
 
@@ -39,13 +38,13 @@ _INFER: dict[str, Any] = {
 
 
 class Live(BaseModel):
-    """The event loop answers."""
+    """A sign that the event loop answers."""
 
     live: bool
 
 
 class Ready(BaseModel):
-    """Whether a probe picture gives the right vector; ``error`` where it does not."""
+    """The result of the last self-test of the model; ``error`` says why it is not ready."""
 
     ready: bool
     name: str | None = None
@@ -53,7 +52,7 @@ class Ready(BaseModel):
 
 
 class ServerMetadata(BaseModel):
-    """What the server is."""
+    """The server's name, version and extensions."""
 
     name: str
     version: str
@@ -69,7 +68,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What the model takes and gives."""
+    """The inputs and outputs of the model."""
 
     name: str
     versions: list[str]
@@ -80,25 +79,25 @@ class ModelMetadata(BaseModel):
 
 @router.get("", responses=problems(model=ErrorAnswer))
 async def server_metadata() -> ServerMetadata:
-    """Name, version and extensions."""
+    """Return name, version and extensions of the server."""
     return ServerMetadata(name="sar-clip", version=__version__, extensions=list(EXTENSIONS))
 
 
 @router.get("/health/live")
 async def live() -> Live:
-    """As ``/healthz``."""
+    """Answer as ``/healthz`` does."""
     return Live(live=True)
 
 
 @router.get("/health/ready", response_model=Ready, responses={503: {"model": Ready, "description": "Not ready."}})
 async def ready(service: Serving) -> Response:
-    """As ``/readyz``."""
+    """Answer as ``/readyz`` does."""
     return await _readiness(service, {})
 
 
 @router.get("/models/{model}/ready", response_model=Ready, responses={**_UNKNOWN, 503: {"model": Ready}})
 async def model_ready(service: Serving, model: Model) -> Response:
-    """As ``/readyz``, for a model that is known."""
+    """Answer as ``/readyz`` does, if the model is known."""
     inference.check_model(service, service.engine, model)
     return await _readiness(service, {"name": model})
 
@@ -107,32 +106,32 @@ async def model_ready(service: Serving, model: Model) -> Response:
     "/models/{model}/versions/{version}/ready", response_model=Ready, responses={**_UNKNOWN, 503: {"model": Ready}}
 )
 async def version_ready(service: Serving, model: Model, version: Version) -> Response:
-    """As ``/readyz``, for a version that is known."""
+    """Answer as ``/readyz`` does, if the model and version are known."""
     inference.check_model(service, service.engine, model, version)
     return await _readiness(service, {"name": model})
 
 
 @router.get("/models/{model}", responses=_UNKNOWN)
 async def model_metadata(service: Serving, model: Model) -> ModelMetadata:
-    """Versions, inputs and outputs. Of IMAGE and pixels one is given; CLASSES may be left out."""
+    """Describe versions, inputs and outputs. A call has either IMAGE or pixels; CLASSES may be left out."""
     return _metadata(service, model)
 
 
 @router.get("/models/{model}/versions/{version}", responses=_UNKNOWN)
 async def version_metadata(service: Serving, model: Model, version: Version) -> ModelMetadata:
-    """As without a version, where the version is the one that answers."""
+    """Do as without a version, if the version is the current one."""
     return _metadata(service, model, version)
 
 
 @router.post("/models/{model}/infer", **_INFER)
 async def infer(request: Request, service: Serving, model: Model) -> Response:
-    """Classify pictures, or embed them; one bad picture fails the call."""
+    """Classify or embed images; one bad image fails the whole call."""
     return await _infer(request, service, model)
 
 
 @router.post("/models/{model}/versions/{version}/infer", **_INFER)
 async def version_infer(request: Request, service: Serving, model: Model, version: Version) -> Response:
-    """As without a version, where the version is the one that answers."""
+    """Do as without a version, if the version is the current one."""
     return await _infer(request, service, model, version)
 
 
@@ -164,4 +163,4 @@ async def _infer(request: Request, service: Serving, model: str, version: str | 
         length = request.headers.get(HEADER_LENGTH)
         call = await service.in_turn(len(body), lambda: inference.read_call(body, length, size, limits))
         outputs = await inference.infer(service, engine, call)
-    return answer(outputs, model_name=model, model_version=current, id=call.asked.id)
+    return answer(outputs, model_name=model, model_version=current, id=call.request.id)

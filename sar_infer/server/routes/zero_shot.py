@@ -9,11 +9,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sar_infer.server.class_names import LONGEST_TEXT, clean_name, cleaned
-from sar_infer.server.http.body import decoded, parse
-from sar_infer.server.http.dependencies import Serving
-from sar_infer.server.http.models import ErrorAnswer, Texts
-from sar_infer.server.http.openapi import problems, reference
-from sar_infer.server.model.pictures import all_of
+from sar_infer.server.http.openapi import ErrorAnswer, problems, reference
+from sar_infer.server.http.request import Serving, Texts, decoded, parse
 from sar_infer.server.problems import Problem
 
 router = APIRouter(tags=["zero-shot-image-classification"])
@@ -21,7 +18,7 @@ _PLACE = "{}"
 
 
 class ZeroShotParameters(BaseModel):
-    """The labels, and how they are phrased; what is not named here is ignored."""
+    """The labels, and how they are phrased; other fields are ignored."""
 
     candidate_labels: Annotated[Texts, Field(min_length=1)] | str = Field(description="a list, or text with commas")
     hypothesis_template: str | None = Field(
@@ -31,7 +28,7 @@ class ZeroShotParameters(BaseModel):
 
 
 class ZeroShotRequest(BaseModel):
-    """Hugging Face's request; what is not named here is ignored."""
+    """Hugging Face's request; other fields are ignored."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -39,12 +36,12 @@ class ZeroShotRequest(BaseModel):
         }
     )
 
-    inputs: str = Field(description="the picture in base64, or a data:image/…;base64,… URI")
+    inputs: str = Field(description="the image in base64, or a data:image/…;base64,… URI")
     parameters: ZeroShotParameters
 
 
 class ZeroShotElement(BaseModel):
-    """One label, as it was given."""
+    """One label, spelt as in the call, with its score."""
 
     label: str
     score: float = Field(description="softmax over the labels of the call, 0..1")
@@ -59,10 +56,10 @@ class ZeroShotElement(BaseModel):
     },
 )
 async def zero_shot(request: Request, service: Serving) -> Response:
-    """Choose from the labels of the call for one picture, the best first.
+    """Rank the labels of the call for one image, the best first.
 
-    A label goes through the learned prompt, or takes its row in the bank. With a template, the filled template is the
-    phrase that goes through the prompt in the label's place.
+    A label goes through the learned prompt, unless the bank has a row for it. With a template, the filled template goes
+    through the prompt in place of the label.
     """
     body, limits = await request.body(), service.settings.limits
     asked = await service.in_turn(len(body), lambda: parse(ZeroShotRequest, body, limits))
@@ -75,11 +72,11 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     cleaned(labels, limits)
     classes = cleaned(_phrases(labels, options.hypothesis_template), limits)
     spellings = {clean_name(label): label for label in reversed(labels)}
-    with service.lease() as engine, service.admit(1):
+    with service.lease() as engine, service.admission.images.hold(1):
         chosen = await engine.names.class_set(classes, True, service.store.bank)
         rank, count = engine.classifier.rank, len(chosen.names)
-        picture = decoded(asked.inputs)
-        (ranked,) = await all_of(engine, [picture], lambda row: next(rank(row, chosen, count)), ["inputs"])
+        image = decoded(asked.inputs)
+        (ranked,) = await engine.all_of([image], lambda row: next(rank(row, chosen, count)), ["inputs"])
     service.metrics.top_score.observe(ranked[0].score)
     answer = [{"label": spellings[p.label], "score": p.score} for p in ranked]
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
@@ -95,7 +92,7 @@ def _labels(given: list[str] | str) -> list[str]:
 
 
 def _phrases(labels: list[str], template: str | None) -> list[str] | dict[str, list[str]]:
-    """Labels, with phrases where there is a template; only ``{}`` is replaced, whatever else stands in braces."""
+    """Return the labels, with phrases if there is a template, in which only ``{}`` is replaced, no other braces."""
     if template is None:
         return labels
     if _PLACE not in template:

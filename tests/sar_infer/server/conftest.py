@@ -10,13 +10,13 @@ from support.servers import Server, serving
 
 @pytest.fixture(scope="session")
 def mini_server() -> Iterator[Server]:
-    """The bundle that ships, no key."""
+    """Serve the shipped bundle without a key."""
     with serving() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The bundle that ships, with a key and a folder for classes."""
+    """Serve the shipped bundle with a key and a folder for classes."""
     with serving("--state", str(tmp_path_factory.mktemp("state")), key="a key for tests") as server:
         yield server

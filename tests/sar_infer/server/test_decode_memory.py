@@ -1,4 +1,4 @@
-"""Images that need much memory, sent to a server that has little: never two at once, and all are answered."""
+"""Large images, sent to a server with little memory: it decodes one at a time, and answers all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGE = {"Content-Type": "image/jpeg"}
 
 
 class Decoding:
-    """How many giants are decoded now, and at most so far; small images are counted apart."""
+    """Counts the large images being decoded, and the most so far; small images are counted apart."""
 
     def __init__(self, decode: Callable[..., Any]) -> None:
         self.seconds = 0.2
@@ -62,12 +62,12 @@ def server(decoding: Decoding) -> Iterator[Local]:
 
 
 def giant() -> bytes:
-    """A WebP of 77 MiB when it is decoded, priced at 91: two of them are more than there is."""
+    """Return a WebP of 77 MiB when decoded, priced at 91: there is not enough memory for two."""
     return GIANTS["WebP lossless and alpha"]((2300, 2200))
 
 
 def calls(url: str) -> list[Callable[[bytes], httpx2.Response]]:
-    """Every way in which an image can come."""
+    """Return a function for each way to send an image."""
 
     def text(data: bytes) -> str:
         return base64.b64encode(data).decode()

@@ -35,7 +35,7 @@ async def startup(self, sockets):
 start, Server.startup = Server.startup, startup
 main()
 """
-"""Tells what is imported after the start."""
+"""Prints the modules that are imported after the start."""
 HALF = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nAuthorization: Bearer k\r\n"
 
 
@@ -52,7 +52,7 @@ def connect(stack: ExitStack, server: Server, data: bytes) -> socket.socket:
     return connection
 
 
-def test_connections_that_send_half_a_header_are_in_nobodys_way(server: Server) -> None:
+def test_connections_that_send_half_a_header_are_in_the_way_of_no_other(server: Server) -> None:
     with ExitStack() as stack:
         for i in range(80):
             connect(stack, server, HALF)

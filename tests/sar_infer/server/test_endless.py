@@ -1,4 +1,4 @@
-"""Graphs that never end, or ask for more memory than there is: refused in time, and SIGTERM ends the process."""
+"""Graphs that never end or need too much memory: they are refused in time, and SIGTERM ends the process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tell(*arguments):
 within, e.within = e.within, tell
 main()
 """
-"""Says when a graph runs that is on trial."""
+"""Prints a line when the first run of a graph begins."""
 
 
 @pytest.mark.parametrize(("encoder", "above"), [(IMAGE_ENCODER, 0), (NAME_ENCODER, 0), (IMAGE_ENCODER, 1)])

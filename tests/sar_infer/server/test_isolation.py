@@ -1,4 +1,4 @@
-"""The server needs no torch and no network: with both out of reach it answers as ever."""
+"""The server needs no torch and no network: it answers the same with both out of reach."""
 
 from __future__ import annotations
 

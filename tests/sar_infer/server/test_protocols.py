@@ -1,4 +1,4 @@
-"""One photo and one list of names, through every protocol: the same scores, and those of ``sar_infer`` alone."""
+"""One photo and one list of names, over every protocol: the scores are the same as those of ``sar_infer`` alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readiness, and the exchange of a bundle under traffic."""
+"""Readiness, and reloads of the bundle under traffic."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def labels(url: str, **query: Any) -> set[str]:
 
 
 def replace(path: Path, *names: str) -> None:
-    """A new bundle in the place of the old one, as a deployment does it."""
+    """Put a new bundle in the place of the old one, as a deployment does."""
     new = write_bundle(path.with_name("new"), names)
     shutil.rmtree(path)
     new.rename(path)
 
 
-def test_a_reload_exchanges_the_bundle_and_keeps_what_was_added(server: Local, path: Path) -> None:
+def test_a_reload_replaces_the_bundle_and_keeps_what_was_added(server: Local, path: Path) -> None:
     assert httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY).status_code == 201
     replace(path, "one", "two")
     answer = httpx2.post(f"{server.url}/v1/reload", headers=KEY)
@@ -99,8 +99,9 @@ def test_requests_that_have_begun_end_with_the_bundle_they_began_with(
     gate.set()
     thread.join(10)
     assert found == [{"red", "green", "blue", "grey thing"}]
-    assert old.names._pool._shutdown
-    assert not server.service.engine.names._pool._shutdown
+    assert labels(server.url, classes="teal", mode="only") == {"teal"}
+    with pytest.raises(RuntimeError, match="shutdown"):
+        asyncio.run(old.names.embed(["teal"]))
 
 
 def test_changes_and_reloads_need_a_key(path: Path, tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_changes_and_reloads_need_a_key(path: Path, tmp_path: Path) -> None:
 
 
 def test_readiness_runs_the_model(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.server.service._PROBE_EVERY", 0.0)
+    monkeypatch.setattr("sar_infer.server.service._SELF_TEST_EVERY", 0.0)
     assert httpx2.get(f"{server.url}/readyz").json()["ready"]
     batcher = server.service.engine._batcher
     healthy = batcher._encode
@@ -146,7 +147,7 @@ def test_readiness_is_asked_of_the_model_at_most_every_two_seconds(server: Local
     assert len(asked) == 1
 
 
-def test_sighup_exchanges_and_sigterm_drains(path: Path) -> None:
+def test_sighup_reloads_and_sigterm_drains(path: Path) -> None:
     with serving("--bundle", str(path), "--notice", "0.5") as server:
         replace(path, "one", "two")
         server.process.send_signal(signal.SIGHUP)
@@ -166,17 +167,17 @@ def test_sighup_exchanges_and_sigterm_drains(path: Path) -> None:
 
 
 def test_a_request_in_flight_is_answered_before_the_server_ends(path: Path) -> None:
-    """The body of a request that has begun arrives after SIGTERM."""
+    """Send the rest of a body after SIGTERM."""
     import socket
 
-    picture = jpeg()
+    image = jpeg()
     with serving("--bundle", str(path)) as server, socket.create_connection(("127.0.0.1", server.port)) as talk:
-        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}"
-        talk.sendall(head.encode() + b"\r\n\r\n" + picture[:50])
+        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}"
+        talk.sendall(head.encode() + b"\r\n\r\n" + image[:50])
         time.sleep(0.2)
         server.process.terminate()
         time.sleep(0.3)
-        talk.sendall(picture[50:])
+        talk.sendall(image[50:])
         assert talk.makefile("rb").readline().startswith(b"HTTP/1.1 200")
         assert server.process.wait(10) == 0
 
@@ -186,10 +187,10 @@ def test_the_classifier_answers_alike(server: Local, path: Path) -> None:
     assert {p.label for p in result.predictions} == labels(server.url)
 
 
-def test_a_reload_that_nobody_waits_for_any_more_is_finished(
+def test_a_reload_is_finished_if_its_client_gives_up(
     server: Local, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its client gives up while the bank is carried over; nothing may be left half exchanged."""
+    """Let the client give up while the bank is carried over; the reload must not be left half done."""
     reached, gate = threading.Event(), threading.Event()
     rebased = BankStore.rebased
 
@@ -230,7 +231,7 @@ def test_readiness_does_not_wait_in_the_queue(server: Local, monkeypatch: pytest
         thread.join(20)
 
 
-def test_changes_wait_their_turn_and_those_given_up_are_not_made(server: Local) -> None:
+def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(server: Local) -> None:
     loop_free = threading.Event()
 
     def hold() -> None:

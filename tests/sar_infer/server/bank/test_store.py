@@ -38,7 +38,7 @@ def unit(*seed: str) -> np.ndarray:
 
 
 def encoder(which: str = "e") -> Callable:
-    """An embed whose rows depend on the encoder and on the phrases alone, and which takes no name with an x in it."""
+    """Return an embed whose rows depend only on the encoder and the phrases, and which refuses names with an x."""
 
     def embed(groups) -> np.ndarray:
         for group in groups:
@@ -51,7 +51,7 @@ def encoder(which: str = "e") -> Callable:
 
 @functools.cache
 def bundle(names: tuple[str, ...] = ("red", "green", "Grey thing"), which: str = "e") -> Bundle:
-    """Its rows are not those that ``encoder`` gives, so that a test can tell them apart."""
+    """Return a bundle whose rows differ from those of ``encoder``, so that a test can tell them apart."""
     rows = np.array([unit("bundle", which, name) for name in names])
     bank = ClassBank(names, rows, which * 64, {"list": "mine"})
     manifest = dataclasses.replace(example_manifest(), encoder_digest=which * 64, template=str(names))
@@ -573,7 +573,7 @@ BUNDLES = st.sampled_from([bundle(), bundle(("red", "mug"), "f"), bundle(("cup",
 
 
 class Model(RuleBasedStateMachine):
-    """Names and phrases in dictionaries; a file, restarts and exchanges of bundles must make no difference."""
+    """A model of the store: dictionaries, to which files, restarts and reloads must make no difference."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Requests that no sound client sends, through real sockets."""
+"""Malformed requests, through real sockets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MIB = 2**20
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that takes changes, watched from its first request to its last."""
+    """Run a server that accepts changes, and watch it from its first request to its last."""
     with serving("--state", str(tmp_path_factory.mktemp("state")), key="k") as server:
         process = psutil.Process(server.process.pid)
         for _ in range(20):
@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def is_sound(status: int, headers: dict[str, str], body: bytes) -> bool:
-    """Whether an error is told in a form that is documented."""
+    """Tell whether an error has a documented form."""
     kind = headers.get("content-type", "")
     if not body or status < 400 or kind.startswith("text/plain"):  # what is no HTTP has no problem
         return status in (400, 431, 408) or status < 400
@@ -76,8 +76,8 @@ def test_every_method_on_every_path_is_answered(server: Server, path: str) -> No
 
 
 def test_trailers_are_no_headers(server: Server) -> None:
-    picture = jpeg()
-    data = chunked(b"%x\r\n%b\r\n0\r\nX-Request-ID: trailer\r\n\r\n" % (len(picture), picture))
+    image = jpeg()
+    data = chunked(b"%x\r\n%b\r\n0\r\nX-Request-ID: trailer\r\n\r\n" % (len(image), image))
     answer = talk(server.port, data)
     assert answer is not None
     assert answer.headers["x-request-id"] != "trailer"
@@ -113,7 +113,7 @@ def test_a_client_that_goes_amid_many_requests_leaves_no_trace(server: Server) -
 
 @pytest.fixture(scope="module")
 def impatient(bundle_path: Path) -> Iterator[Local]:
-    """Gives up soon."""
+    """Run a server with short timeouts."""
     patch = pytest.MonkeyPatch()
     patch.setattr(connection, "HEADER_SECONDS", 2)
     patch.setattr(run, "_UNREAD_SECONDS", 1)
@@ -154,7 +154,7 @@ def test_clients_that_never_read_are_cut_off(impatient: Local) -> None:
 
 
 def _left(server: Local, seconds: float) -> int:
-    """Connections that the server's side still has after some time, or 0 as soon as there is none."""
+    """Return how many connections the server still has after some time, or 0 as soon as it has none."""
     end = time.monotonic() + seconds
     while True:
         open_ones = psutil.Process().net_connections("tcp4")
@@ -165,12 +165,14 @@ def _left(server: Local, seconds: float) -> int:
 
 
 def test_bodies_in_memory_are_limited_together(impatient: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(impatient.service, "most_held", 3 * impatient.service.settings.limits.body_bytes)
+    monkeypatch.setattr(
+        impatient.service.admission, "most_body_bytes", 3 * impatient.service.settings.limits.body_bytes
+    )
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             waiting = stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=10))
             waiting.sendall(request(more=[b"Content-Length: 10000000"]) + bytes(9_900_000))
-        while impatient.service.held_bytes < 29 * 10**6:
+        while impatient.service.admission.body_bytes < 29 * 10**6:
             time.sleep(0.01)
         answer = talk(impatient.port, request(body=bytes(3_000_000)))
         assert answer is not None
@@ -179,6 +181,6 @@ def test_bodies_in_memory_are_limited_together(impatient: Local, monkeypatch: py
         assert small is not None
         assert small.status == 200
     end = time.monotonic() + 5
-    while impatient.service.held_bytes and time.monotonic() < end:
+    while impatient.service.admission.body_bytes and time.monotonic() < end:
         time.sleep(0.01)
-    assert impatient.service.held_bytes == 0
+    assert impatient.service.admission.body_bytes == 0

@@ -1,4 +1,4 @@
-"""Pictures that nobody means well with."""
+"""Hostile and damaged images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 
 @pytest.mark.parametrize("name", list(corpus()))
-def test_a_hostile_picture_gets_the_right_answer(mini_server: Server, name: str) -> None:
-    picture, wanted = corpus()[name]
+def test_a_hostile_image_gets_the_right_answer(mini_server: Server, name: str) -> None:
+    image, wanted = corpus()[name]
     start = time.monotonic()
     answer = httpx2.post(
-        f"{mini_server.url}/v1/classify", content=picture, headers={"Content-Type": "image/jpeg"}, timeout=30
+        f"{mini_server.url}/v1/classify", content=image, headers={"Content-Type": "image/jpeg"}, timeout=30
     )
     assert answer.status_code == wanted, answer.text
     assert time.monotonic() - start < 10
@@ -34,7 +34,7 @@ def test_a_hostile_picture_gets_the_right_answer(mini_server: Server, name: str)
     assert "Traceback" not in answer.text
 
 
-def test_hostile_pictures_among_a_sound_one_fail_alone(mini_server: Server) -> None:
+def test_hostile_images_among_a_sound_one_fail_alone(mini_server: Server) -> None:
     names = random.Random(0).sample(list(corpus()), 25)
     files = [("image", (name, corpus()[name][0], "image/png")) for name in names]
     answer = httpx2.post(f"{mini_server.url}/v1/classify", files=files, timeout=60)
@@ -44,7 +44,7 @@ def test_hostile_pictures_among_a_sound_one_fail_alone(mini_server: Server) -> N
 
 
 def loads(data: bytes) -> bool:
-    """Whether it is a picture; anything but a picture or an ``ImageError`` fails the test."""
+    """Tell whether it is an image; any exception but ``ImageError`` fails the test."""
     try:
         image = load_rgb(data, 0, SAFE_FORMATS)
     except ImageError as error:
@@ -57,17 +57,17 @@ def loads(data: bytes) -> bool:
 
 @settings(max_examples=1500, deadline=None, database=None, derandomize=True)
 @given(st.integers(0, 2**32), st.integers(0, len(sound()) - 1))
-def test_damage_gives_a_picture_or_an_image_error(seed: int, which: int) -> None:
+def test_damage_gives_an_image_or_an_image_error(seed: int, which: int) -> None:
     loads(mutated(sound()[which], random.Random(seed)))
 
 
 @pytest.mark.parametrize("which", range(len(sound())))
-def test_truncation_at_every_offset_gives_a_picture_or_an_image_error(which: int) -> None:
-    picture = sound()[which]
-    assert loads(picture)
-    step = max(1, len(picture) // 500)
-    for length in range(0, len(picture), step):
-        loads(picture[:length])
+def test_truncation_at_every_offset_gives_an_image_or_an_image_error(which: int) -> None:
+    image = sound()[which]
+    assert loads(image)
+    step = max(1, len(image) // 500)
+    for length in range(0, len(image), step):
+        loads(image[:length])
 
 
 def test_many_scans_are_refused_before_they_are_decoded() -> None:

@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: requests made from it, right and wrong ones, get answers that are in it."""
+"""The OpenAPI document holds: valid and invalid requests made from it get the answers that it documents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ for _kind in ("image/jpeg", "image/png", "image/webp"):
 schemathesis.openapi.media_type("application/octet-stream", st.binary(max_size=300))
 _HEADERS = {"Authorization": "Bearer k"}
 _EXCLUDED = [
-    positive_data_acceptance,  # no schema says what is base64 of a picture, or a class name
+    positive_data_acceptance,  # no schema says what is base64 of an image, or a class name
     missing_required_header,
 ]
 
@@ -64,7 +64,7 @@ def test_answers_are_as_documented(server: Server) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
-def test_what_may_happen_before_a_route_is_reached_is_documented_everywhere(server: Server) -> None:
+def test_errors_before_a_route_is_reached_are_documented_everywhere(server: Server) -> None:
     for operation in operations(server):
         documented = set(operation.definition.raw["responses"])
         assert {"400", "408", "413", "415", "429", "500", "504"} <= documented, operation.label

@@ -1,4 +1,4 @@
-"""The frame around every request, seen from outside, through real sockets."""
+"""The middleware around every request, from outside, through real sockets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def server(settings: Settings) -> Iterator[Local]:
 
 @pytest.fixture
 def gate(server: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The encoder stands still until this is set; ``seen`` counts the pictures that reached it."""
+    """Hold the encoder until the event is set; ``seen`` counts the images that reached it."""
     event = threading.Event()
     batcher = server.service.engine._batcher
     encode = batcher._encode
@@ -66,7 +66,7 @@ def classify(server: Local, **options: Any) -> httpx2.Response:
 
 
 class Talk:
-    """A connection on which a test writes bytes as it likes."""
+    """A connection on which a test writes any bytes."""
 
     def __init__(self, server: Local) -> None:
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
@@ -149,11 +149,11 @@ def test_headers_that_trickle_in_are_given_up(server: Local, monkeypatch: pytest
 
 def test_a_slow_body_after_headers_in_time_is_no_slow_header(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEADER_SECONDS", 0.1)
-    picture = jpeg()
+    image = jpeg()
     with Talk(server) as talk:
-        talk.head(Content_Length=len(picture))
+        talk.head(Content_Length=len(image))
         time.sleep(0.25)
-        talk.socket.sendall(picture)
+        talk.socket.sendall(image)
         assert talk.answer()[0] == 200
 
 
@@ -180,7 +180,7 @@ def test_a_full_queue_answers_429_at_once_and_says_when_to_come_again(server: Lo
     waiting = [threading.Thread(target=classify, args=(server,)) for _ in range(3)]
     for thread in waiting:
         thread.start()
-    wait_for(lambda: server.service.full)
+    wait_for(lambda: server.service.admission.images.full)
     start = time.monotonic()
     answer = classify(server)
     assert time.monotonic() - start < 1
@@ -194,7 +194,7 @@ def test_a_full_queue_answers_429_at_once_and_says_when_to_come_again(server: Lo
     assert classify(server).status_code == 200
 
 
-def test_who_hangs_up_is_dropped_from_the_queue(server: Local, gate: Any) -> None:
+def test_a_client_that_disconnects_leaves_the_queue(server: Local, gate: Any) -> None:
     first = threading.Thread(target=classify, args=(server,))
     first.start()
     wait_for(lambda: gate.seen == 1)
@@ -261,7 +261,7 @@ def test_requests_are_counted_by_route_not_by_path(server: Local) -> None:
 
 def test_refusals_are_counted_by_their_code(server: Local) -> None:
     before = {code: server.metric("sar_rejected_total", reason=code) for code in ("unsupported-format", "not-found")}
-    httpx2.post(f"{server.url}/v1/classify", content=b"no picture", headers=IMAGE)
+    httpx2.post(f"{server.url}/v1/classify", content=b"no image", headers=IMAGE)
     httpx2.get(f"{server.url}/nowhere")
     for code, count in before.items():
         wait_for(lambda code=code, count=count: server.metric("sar_rejected_total", reason=code) == count + 1)

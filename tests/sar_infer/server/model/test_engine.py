@@ -26,7 +26,7 @@ from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
 
 BOUND = 2e-6
-"""Between a picture's unit row alone and in company: the last digits of fp32 sums, whose order a batch may change."""
+"""Tolerance between an image's unit row alone and in a batch, which may change the order of fp32 sums."""
 
 
 def measures() -> tuple[Metrics, DecodeMemory]:
@@ -40,15 +40,15 @@ def mini() -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def pictures(mini: Classifier) -> Sequence[Floats]:
+def images(mini: Classifier) -> Sequence[Floats]:
     size = mini.bundle.manifest.preprocess.size
     coarse = np.random.default_rng(3).random((10, 3, 8, 8), dtype=np.float32)
     return [np.kron(p, np.ones((size // 8, size // 8), dtype=np.float32)) * 2 - 1 for p in coarse]
 
 
 @pytest.fixture(scope="module")
-def alone(mini: Classifier, pictures: Sequence[Floats]) -> Floats:
-    return np.concatenate([mini.encode([picture]) for picture in pictures])
+def alone(mini: Classifier, images: Sequence[Floats]) -> Floats:
+    return np.concatenate([mini.encode([image]) for image in images])
 
 
 @settings(max_examples=25, deadline=None)
@@ -60,7 +60,7 @@ def alone(mini: Classifier, pictures: Sequence[Floats]) -> Floats:
 )
 def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     mini: Classifier,
-    pictures: Sequence[Floats],
+    images: Sequence[Floats],
     alone: Floats,
     order: list[int],
     workers: int,
@@ -69,7 +69,7 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
 ) -> None:
     async def go() -> Floats:
         engine = Engine(mini, Sizes(workers, max_batch, decoders), Limits(), *measures())
-        outcomes = await engine.each([pictures[i] for i in order], lambda row: row[0])
+        outcomes = await engine.each([images[i] for i in order], lambda row: row[0])
         engine.close()
         return np.array([outcome.value for outcome in outcomes])
 
@@ -77,7 +77,7 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     assert np.abs(found - alone[order]).max() <= BOUND
 
 
-def test_the_bound_tells_pictures_apart(alone: Floats) -> None:
+def test_the_bound_tells_images_apart(alone: Floats) -> None:
     distances = np.abs(alone[:, None] - alone[None]).max(axis=2) + np.eye(10)
     assert distances.min() > 1000 * BOUND
 
@@ -116,13 +116,13 @@ def test_opening_runs_the_probe_once(
     settings = Settings(bundle=bundle_copy, device="cpu", precision=precision, workers=1, max_batch=2)
     engine = Engine.open(settings, Metrics())
     assert seen == [1]
-    assert asyncio.run(engine.probe()) == pytest.approx(1)
+    assert asyncio.run(engine.self_test()) == pytest.approx(1)
     assert seen == [1, 1]
     engine.close()
 
 
-def test_an_error_waits_for_the_other_pictures_of_its_call(bundle_path: Path) -> None:
-    """Else they would run on uncounted, in an engine that may be closed by then."""
+def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> None:
+    """Wait for all, because an image left running would outlive its request and perhaps its engine."""
 
     async def go() -> None:
         engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(2, 1, 0), Limits(), *measures())

@@ -1,4 +1,4 @@
-"""The memory that images take in turn, and how much of it there is."""
+"""The memory for decoding: how much there is, and how images share it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from sar_infer.errors import ImageError
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model import available
-from sar_infer.server.model.available import bodies_limit, decode_memory, memory_limit
+from sar_infer.server.model import sizing
 from sar_infer.server.model.memory import DecodeMemory, Share
+from sar_infer.server.model.sizing import bodies_limit, decode_memory, memory_limit
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
 
@@ -35,7 +35,7 @@ def waiting(given: DecodeMemory) -> float:
 
 
 class Images:
-    """Tasks that hold a share each until they are told to go."""
+    """Tasks that each hold a share until the test releases them."""
 
     def __init__(self, given: DecodeMemory) -> None:
         self.memory = given
@@ -112,7 +112,7 @@ def test_small_images_without_end_do_not_keep_a_giant_out() -> None:
     asyncio.run(go())
 
 
-def test_whoever_is_cancelled_gives_back_its_place_or_its_memory() -> None:
+def test_a_cancelled_request_gives_back_its_place_or_its_memory() -> None:
     async def go() -> None:
         images = Images(memory(160))
         await images.come("inside", 100)
@@ -128,7 +128,7 @@ def test_whoever_is_cancelled_gives_back_its_place_or_its_memory() -> None:
     asyncio.run(go())
 
 
-def test_memory_in_which_is_decoded_is_given_back_when_that_ends_whoever_has_gone() -> None:
+def test_memory_of_a_cancelled_request_is_held_until_its_decoding_ends() -> None:
     async def go() -> None:
         given = memory(160)
         begun, end = asyncio.Event(), asyncio.Event()
@@ -156,12 +156,12 @@ def test_memory_in_which_is_decoded_is_given_back_when_that_ends_whoever_has_gon
     asyncio.run(go())
 
 
-def test_an_image_whose_request_has_gone_is_not_decoded() -> None:
+def test_an_image_of_a_cancelled_request_is_not_decoded() -> None:
     async def go() -> None:
         given = memory(160)
         async with given.share(10, 10) as share:
             pass
-        with pytest.raises(RuntimeError, match="has gone"), share.used():
+        with pytest.raises(RuntimeError, match="cancelled"), share.used():
             pytest.fail("decoded")
         assert held(given) == 0
 
@@ -197,7 +197,7 @@ def test_an_image_that_fits_never_is_refused_and_one_that_may_not_fit_goes_alone
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 140), st.integers(0, 6), st.booleans()), max_size=30))
 def test_no_more_is_held_than_there_is_and_all_get_their_turn(images: list[tuple[int, int, bool]]) -> None:
-    """Images of any size come, stay for some rounds, and are cancelled or not."""
+    """Let images of any size come, stay for some rounds, and be cancelled or not."""
 
     async def go() -> None:
         given, most, served = memory(160), 0, 0
@@ -230,7 +230,7 @@ def test_no_more_is_held_than_there_is_and_all_get_their_turn(images: list[tuple
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Path]:
-    """A root folder whose /proc/self/cgroup a test can write."""
+    """Return a root folder in which a test can write /proc/self/cgroup."""
     (tmp_path / "proc/self").mkdir(parents=True)
     yield tmp_path
 
@@ -260,12 +260,12 @@ def test_the_limit_of_version_1_and_of_a_container_that_sees_its_own_root(machin
 
 
 def test_images_get_what_the_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(available, "_resident", lambda: 220 * MIB)
-    monkeypatch.setattr(available, "memory_limit", lambda: (2048 * MIB, True))
+    monkeypatch.setattr(sizing, "_resident", lambda: 220 * MIB)
+    monkeypatch.setattr(sizing, "memory_limit", lambda: (2048 * MIB, True))
     assert bodies_limit(10 * MIB) == 128 * MIB
     assert decode_memory(Settings()) == (2048 - 220 - 2 * 128 - 256) * MIB
-    monkeypatch.setattr(available, "memory_limit", lambda: (2048 * MIB, False))
+    monkeypatch.setattr(sizing, "memory_limit", lambda: (2048 * MIB, False))
     assert decode_memory(Settings()) == 1024 * MIB
-    monkeypatch.setattr(available, "memory_limit", lambda: (128 * MIB, True))
+    monkeypatch.setattr(sizing, "memory_limit", lambda: (128 * MIB, True))
     assert decode_memory(Settings()) == 64 * MIB
     assert decode_memory(Settings(decode_memory=5)) == 5

@@ -9,6 +9,7 @@ import pytest
 from support.bundles import name_rows
 
 from sar_infer import Classifier
+from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.names import Names
 from sar_infer.server.problems import Problem
@@ -36,7 +37,7 @@ def test_class_sets_are_kept_while_the_bank_is_the_same(classifier: Classifier) 
         assert await names.class_set({}, False, other) is whole
         assert await names.class_set({}, False, bank) is not whole
         await names.class_set({"teal": ("teal",)}, False, other)
-        assert [digest for digest, _, _ in names._sets] == [other.content_digest]
+        assert await names.class_set({"violet": ("violet",)}, False, bank) is not first
 
     run(classifier, go)
 
@@ -47,11 +48,14 @@ def test_class_sets_that_are_kept_are_limited_by_their_rows(
     monkeypatch.setattr("sar_infer.server.model.names._SET_ROWS", 20)
 
     async def go(names: Names) -> None:
-        for number in range(12):
-            await names.class_set({f"name {number}": (f"name {number}",)}, False, classifier.bank)
-        kept = [given[0][0] for _, given, _ in names._sets]
-        assert kept == [f"name {number}" for number in range(12 - len(kept), 12)]
-        assert sum(len(s.names) for s in names._sets.values()) <= 20
+        async def asked(number: int) -> ClassSet:
+            return await names.class_set({f"name {number}": (f"name {number}",)}, False, classifier.bank)
+
+        made = [await asked(number) for number in range(12)]
+        assert {len(classes.names) for classes in made} == {5}
+        for number in (8, 9, 10, 11):
+            assert await asked(number) is made[number]
+        assert await asked(7) is not made[7]
 
     run(classifier, go)
 

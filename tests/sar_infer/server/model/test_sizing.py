@@ -30,7 +30,7 @@ def test_workers_and_threads_fill_the_cores(
 def clocked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[Callable[[int], float]], Callable[[Sequence[Floats]], Floats]]:
-    """An encoder that takes so many seconds for a batch of n, by a clock of its own."""
+    """Return an encoder that takes so many seconds for a batch of n, on a clock of its own."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
@@ -62,7 +62,7 @@ def test_a_batch_grows_while_that_pays(
     assert sizes == Sizes(2, batch, 0)
 
 
-def test_what_was_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_in_the_settings_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizing, "usable_cores", lambda: 6)
     unused = pytest.fail
     assert measured(Settings(workers=3, max_batch=5), CPU, unused, PIXELS) == Sizes(3, 5, 0)

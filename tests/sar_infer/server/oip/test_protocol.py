@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-from sar_infer.server.oip.protocol import HEADER_LENGTH, answer, read_request
-from sar_infer.server.oip.tensors import Input, Output
+from sar_infer.server.oip.protocol import HEADER_LENGTH, Input, Output, answer, read_request
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 

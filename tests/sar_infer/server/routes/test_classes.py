@@ -152,7 +152,7 @@ def test_a_folder_that_cannot_be_written_loses_nothing(
 
 
 def test_readers_never_wait_for_writers_nor_see_half_a_change(client: httpx2.Client, server: Local) -> None:
-    """While names come and go, each answer fits one state of the bank: n names by its own count and digest."""
+    """Check that each answer fits one state of the bank while names come and go."""
     stop, states, seen = threading.Event(), {}, []
     states[server.service.store.etag] = len(BANK_NAMES)
 

@@ -29,8 +29,8 @@ def client(server: Local) -> Iterator[httpx2.Client]:
         yield client
 
 
-def raw(client: httpx2.Client, picture: bytes = RED, kind: str = "image/jpeg", **query: Any) -> httpx2.Response:
-    return client.post("/v1/classify", content=picture, params=query, headers={"Content-Type": kind})
+def raw(client: httpx2.Client, image: bytes = RED, kind: str = "image/jpeg", **query: Any) -> httpx2.Response:
+    return client.post("/v1/classify", content=image, params=query, headers={"Content-Type": kind})
 
 
 def predictions(answer: httpx2.Response, index: int = 0) -> list[tuple[str, float, str]]:
@@ -38,15 +38,15 @@ def predictions(answer: httpx2.Response, index: int = 0) -> list[tuple[str, floa
     return [(p["label"], p["score"], p["source"]) for p in answer.json()["results"][index]["predictions"]]
 
 
-def expected(classifier: Classifier, picture: bytes, **options: Any) -> list[tuple[str, Any, str]]:
-    (result,) = classifier.classify(picture, **options)
+def expected(classifier: Classifier, image: bytes, **options: Any) -> list[tuple[str, Any, str]]:
+    (result,) = classifier.classify(image, **options)
     return [(p.label, pytest.approx(p.score, abs=1e-5), p.source) for p in result.predictions]
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"top_k": 2}, {"classes": ["violet", "red"]}, {"classes": ["violet"], "only": True}]
 )
-def test_a_raw_picture_gets_what_the_classifier_says(
+def test_a_raw_image_gets_what_the_classifier_says(
     client: httpx2.Client, classifier: Classifier, options: dict[str, Any]
 ) -> None:
     query = {**options, "mode": "only"} if options.get("only") else options
@@ -57,11 +57,11 @@ def test_a_raw_picture_gets_what_the_classifier_says(
 def test_all_three_forms_of_a_call_answer_alike(client: httpx2.Client, classifier: Classifier) -> None:
     files = [("image", ("a.jpg", RED, "image/jpeg")), ("image", ("b.jpg", BLUE, "image/jpeg"))]
     multipart = client.post("/v1/classify", files=files, data={"classes": ["violet", "teal"], "top_k": "3"})
-    pictures = [base64.b64encode(RED).decode(), "data:image/jpeg;base64," + base64.b64encode(BLUE).decode()]
-    call = {"images": pictures, "classes": ["violet", "teal"], "top_k": 3}
+    images = [base64.b64encode(RED).decode(), "data:image/jpeg;base64," + base64.b64encode(BLUE).decode()]
+    call = {"images": images, "classes": ["violet", "teal"], "top_k": 3}
     for answer in (multipart, client.post("/v1/classify", json=call)):
-        for index, picture in enumerate((RED, BLUE)):
-            wanted = expected(classifier, picture, classes=["violet", "teal"], top_k=3)
+        for index, image in enumerate((RED, BLUE)):
+            wanted = expected(classifier, image, classes=["violet", "teal"], top_k=3)
             assert predictions(answer, index) == wanted
     assert predictions(raw(client, BLUE, classes=["violet", "teal"], top_k=3)) == wanted
 
@@ -126,13 +126,13 @@ def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
 def test_other_protocols_answer_with_the_temperature(calibrated: Local) -> None:
     classifier = Classifier.open(calibrated.service.settings.bundle)
     (wanted,) = classifier.classify(RED)
-    picture = base64.b64encode(RED).decode()
-    call = {"inputs": [{"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": [picture]}]}
+    image = base64.b64encode(RED).decode()
+    call = {"inputs": [{"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": [image]}]}
     answer = httpx2.post(f"{calibrated.url}/v2/models/sar-clip/infer", json=call).json()
     found = {output["name"]: output["data"] for output in answer["outputs"]}
     by_label = dict(zip(found["LABELS"], found["SCORES"], strict=True))
     assert by_label == pytest.approx({p.label: p.score for p in wanted.predictions}, abs=1e-5)
-    call = {"inputs": picture, "parameters": {"candidate_labels": list(BANK_NAMES)}}
+    call = {"inputs": image, "parameters": {"candidate_labels": list(BANK_NAMES)}}
     told = httpx2.post(f"{calibrated.url}/v1/zero-shot-image-classification", json=call).json()
     assert {one["label"]: one["score"] for one in told} == pytest.approx(by_label, abs=1e-5)
 
@@ -142,8 +142,8 @@ def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
     shown = [name for name in BANK_NAMES if name != "red"]
     info = {"red": ClassInfo(background=True)}
     freeze(bundle, dataclasses.replace(bundle.bank, info=info), tmp_path / "bundle", command="test")
-    picture = base64.b64encode(RED).decode()
-    inputs = [{"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": [picture]}]
+    image = base64.b64encode(RED).decode()
+    inputs = [{"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": [image]}]
     (wanted,) = Classifier.open(tmp_path / "bundle").classify(RED)
     scores = {p.label: p.score for p in wanted.predictions}
     assert sum(scores.values()) < 0.999
@@ -157,7 +157,7 @@ def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
             assert dict(zip(told["LABELS"], told["SCORES"], strict=True)) == pytest.approx(scores, abs=1e-5)
         best = infer(outputs=[{"name": "SCORES", "parameters": {"classification": 4}}]).json()["outputs"][0]["data"]
         assert [text.split(":")[1:] for text in best] == [[str(shown.index(name)), name] for name in scores]
-        call = {"inputs": picture, "parameters": {"candidate_labels": list(BANK_NAMES)}}
+        call = {"inputs": image, "parameters": {"candidate_labels": list(BANK_NAMES)}}
         one = httpx2.post(f"{local.url}/v1/zero-shot-image-classification", json=call).json()
         assert {each["label"]: each["score"] for each in one} == pytest.approx(scores, abs=1e-5)
         alone = {"name": "CLASSES", "datatype": "BYTES", "shape": [1], "data": ["red"]}
@@ -227,10 +227,10 @@ GIF = encoded(Image.new("RGB", (20, 20)), "GIF")
 
 
 @pytest.mark.parametrize(
-    ("picture", "wanted"),
+    ("image", "wanted"),
     [
         (b"", (400, "bad-request")),
-        (b"no picture", (415, "unsupported-format")),
+        (b"no image", (415, "unsupported-format")),
         (GIF, (415, "unsupported-format")),
         (RED[:300], (422, "undecodable-image")),
         (huge_png(1001, 1000), (413, "image-too-large")),
@@ -238,13 +238,13 @@ GIF = encoded(Image.new("RGB", (20, 20)), "GIF")
     ],
     ids=["empty", "text", "gif", "truncated", "large", "thin"],
 )
-def test_a_bad_raw_picture_is_a_problem(client: httpx2.Client, picture: bytes, wanted: tuple[int, str]) -> None:
-    assert problem(raw(client, picture)) == wanted
+def test_a_bad_raw_image_is_a_problem(client: httpx2.Client, image: bytes, wanted: tuple[int, str]) -> None:
+    assert problem(raw(client, image)) == wanted
 
 
-def test_a_bad_picture_among_several_fails_alone(client: httpx2.Client) -> None:
-    pictures = [RED, b"nonsense", BLUE]
-    files = [("image", (f"{i}", picture, "image/jpeg")) for i, picture in enumerate(pictures)]
+def test_a_bad_image_among_several_fails_alone(client: httpx2.Client) -> None:
+    images = [RED, b"nonsense", BLUE]
+    files = [("image", (f"{i}", image, "image/jpeg")) for i, image in enumerate(images)]
     answer = client.post("/v1/classify", files=files)
     assert answer.status_code == 200
     codes = [(bool(r["predictions"]), r["error_code"]) for r in answer.json()["results"]]

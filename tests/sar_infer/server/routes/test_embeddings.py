@@ -20,8 +20,8 @@ RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
 IMAGE = {"modality": "image"}
 
 
-def text(picture: bytes, uri: bool = False) -> str:
-    return "data:image/jpeg;base64," * uri + base64.b64encode(picture).decode()
+def text(image: bytes, uri: bool = False) -> str:
+    return "data:image/jpeg;base64," * uri + base64.b64encode(image).decode()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_names_are_those_of_the_classifier(client: openai.OpenAI, classifier: Cl
 
 
 @pytest.mark.parametrize("form", [None, "float", "base64"])
-def test_pictures_are_those_of_the_classifier(client: openai.OpenAI, classifier: Classifier, form: str | None) -> None:
+def test_images_are_those_of_the_classifier(client: openai.OpenAI, classifier: Classifier, form: str | None) -> None:
     found = rows(client, [text(RED), text(BLUE, uri=True)], form, **IMAGE)
     np.testing.assert_allclose(found, classifier.embed_images([RED, BLUE]), atol=1e-5)
 
@@ -75,13 +75,13 @@ def test_the_answer_repeats_the_model_and_counts_tokens(client: openai.OpenAI, c
     tokens = sum(len(encode_name(bundle.tokenizer, bundle.manifest.tokenizer, name)) for name in names)
     assert (answer.object, answer.model) == ("list", "text-embedding-3-small")
     assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (tokens, tokens)
-    pictures = client.embeddings.create(model="m", input=text(RED), extra_body=IMAGE)
-    assert pictures.usage.total_tokens == 0
+    images = client.embeddings.create(model="m", input=text(RED), extra_body=IMAGE)
+    assert images.usage.total_tokens == 0
 
 
 BAD = [
-    ([1, 2], {}, 422, "invalid-request", "token numbers are not taken"),
-    ([[1, 2], [3]], {}, 422, "invalid-request", "token numbers are not taken"),
+    ([1, 2], {}, 422, "invalid-request", "token numbers are not accepted"),
+    ([[1, 2], [3]], {}, 422, "invalid-request", "token numbers are not accepted"),
     ([], {}, 422, "invalid-request", "input: expected at least one"),
     ("", {}, 422, "invalid-request", "input: expected at least one"),
     (["violet", " "], {}, 422, "bad-class-name", "input[1]: class name ' ' is empty"),

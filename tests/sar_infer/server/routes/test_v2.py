@@ -38,7 +38,7 @@ def tensor(name: str, datatype: str, values: Any, binary: bool = True) -> Any:
     return result.set_data_from_numpy(values, binary_data=binary)
 
 
-def pictures(*data: bytes) -> Any:
+def images(*data: bytes) -> Any:
     return tensor("IMAGE", "BYTES", list(data))
 
 
@@ -48,11 +48,11 @@ def asked(name: str, binary: bool = True, count: int = 0) -> Any:
 
 def preprocessed(classifier: Classifier, *data: bytes) -> np.ndarray:
     spec = classifier.bundle.manifest.preprocess
-    return np.stack([to_input(load_rgb(picture), spec) for picture in data])
+    return np.stack([to_input(load_rgb(image), spec) for image in data])
 
 
 def scores(classifier: Classifier, data: list[bytes], classes: Any = None, only: bool = False) -> np.ndarray:
-    """(N, C) in the order of the classes, from the classifier's ranking."""
+    """Return the classifier's scores (N, C), in the order of the classes."""
     names = classifier.class_set(classes, only).names
     ranked = [result.predictions for result in classifier.classify(data, classes, only, top_k=100)]
     return np.array([[next(p.score for p in best if p.label == name) for name in names] for best in ranked])
@@ -96,14 +96,14 @@ def test_unknown_models_and_versions(client: Any) -> None:
         ("tiny", "1", "no version '1' of tiny"),
     ):
         with pytest.raises(triton.InferenceServerException, match=message) as caught:
-            client.infer(model, [pictures(RED)], model_version=version)
+            client.infer(model, [images(RED)], model_version=version)
         assert caught.value.status() == "404"
         with pytest.raises(triton.InferenceServerException, match=message):
             client.get_model_metadata(model, version)
 
 
 def test_binary_data_both_ways_is_what_the_client_does_unasked(client: Any, classifier: Classifier) -> None:
-    answer = client.infer("tiny", [pictures(RED, BLUE)])
+    answer = client.infer("tiny", [images(RED, BLUE)])
     np.testing.assert_allclose(answer.as_numpy("SCORES"), scores(classifier, [RED, BLUE]), atol=1e-5)
     assert labels(answer) == [list(classifier.bank.names)] * 2
     told = answer.get_response()
@@ -135,7 +135,7 @@ def test_preprocessed_pixels(client: Any, classifier: Classifier, binary: bool) 
 
 def test_names_of_the_call_alone_and_the_best_first(client: Any, classifier: Classifier) -> None:
     names = ["teal", "red", "violet"]
-    given = [pictures(RED, BLUE), tensor("CLASSES", "BYTES", [name.encode() for name in names])]
+    given = [images(RED, BLUE), tensor("CLASSES", "BYTES", [name.encode() for name in names])]
     answer = client.infer("tiny", given, parameters={"mode": "only", "top_k": 2})
     for i, result in enumerate(classifier.classify([RED, BLUE], names, only=True, top_k=2)):
         assert labels(answer)[i] == [p.label for p in result.predictions]
@@ -146,7 +146,7 @@ def test_names_of_the_call_alone_and_the_best_first(client: Any, classifier: Cla
 @pytest.mark.parametrize("binary", [True, False])
 def test_classification(client: Any, classifier: Classifier, binary: bool, count: int, shown: int) -> None:
     outputs = [asked("SCORES", binary, count), asked("EMBEDDING", not binary)]
-    answer = client.infer("tiny", [pictures(RED, BLUE)], outputs=outputs)
+    answer = client.infer("tiny", [images(RED, BLUE)], outputs=outputs)
     found = answer.as_numpy("SCORES")
     assert (found.shape, answer.get_output("SCORES")["datatype"]) == ((2, shown), "BYTES")
     for row, result in zip(found, classifier.classify([RED, BLUE], top_k=count), strict=True):
@@ -159,7 +159,7 @@ def test_classification(client: Any, classifier: Classifier, binary: bool, count
 
 def test_an_embedding_alone_needs_no_class(client: Any, server: Local) -> None:
     before = server.service.metrics.sets.labels("miss")._value.get()
-    given = [pictures(RED), tensor("CLASSES", "BYTES", [b"never encoded"])]
+    given = [images(RED), tensor("CLASSES", "BYTES", [b"never encoded"])]
     assert client.infer("tiny", given, outputs=[asked("EMBEDDING")]).as_numpy("EMBEDDING").shape == (1, 8)
     assert server.service.metrics.sets.labels("miss")._value.get() == before
 
@@ -175,12 +175,12 @@ def test_what_an_output_says_of_binary_data_goes_before_what_the_call_says(serve
     ]
 
 
-def test_a_bad_picture_fails_the_call_and_is_named(client: Any) -> None:
-    cases = [(b"no picture", "415", "IMAGE\\[1\\]: not an image"), (RED[:300], "422", "IMAGE\\[1\\]: cannot be read")]
+def test_a_bad_image_fails_the_call_and_is_named(client: Any) -> None:
+    cases = [(b"no image", "415", "IMAGE\\[1\\]: not an image"), (RED[:300], "422", "IMAGE\\[1\\]: cannot be read")]
     cases.append((jpeg((2000, 1000)), "413", "IMAGE\\[1\\]: too large"))
     for data, status, message in cases:
         with pytest.raises(triton.InferenceServerException, match=message) as caught:
-            client.infer("tiny", [pictures(RED, data)])
+            client.infer("tiny", [images(RED, data)])
         assert caught.value.status() == status
 
 
@@ -203,11 +203,11 @@ def test_what_the_client_can_ask_for_and_is_refused(client: Any) -> None:
     shared = triton.InferInput("IMAGE", [1], "BYTES").set_shared_memory("region", 10)
     output = asked("SCORES")
     output.set_shared_memory("region", 10)
-    for given, outputs in (([shared], None), ([pictures(RED)], [output])):
+    for given, outputs in (([shared], None), ([images(RED)], [output])):
         with pytest.raises(triton.InferenceServerException, match="shared memory is not supported"):
             client.infer("tiny", given, outputs=outputs)
     with pytest.raises(triton.InferenceServerException, match="not compressed, got 'gzip'") as caught:
-        client.infer("tiny", [pictures(RED)], request_compression_algorithm="gzip")
+        client.infer("tiny", [images(RED)], request_compression_algorithm="gzip")
     assert caught.value.status() == "415"
     with pytest.raises(triton.InferenceServerException, match="Not Found"):
         client.get_model_repository_index()
@@ -225,7 +225,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"inputs": [item("OTHER")]}, "'OTHER': expected IMAGE, pixels, CLASSES"),
     ({"inputs": [item("CLASSES", data=["a"])]}, "expected either IMAGE or pixels"),
     ({"inputs": [item(), item("pixels", (1, 3, SIZE, SIZE), "FP32", data=PIXELS)]}, "expected either IMAGE or pixels"),
-    ({"inputs": [item(), item()]}, "'IMAGE' stands twice"),
+    ({"inputs": [item(), item()]}, "'IMAGE' is given twice"),
     ({"inputs": [item(datatype="UINT8")]}, "expected datatype BYTES, got 'UINT8'"),
     ({"inputs": [item(shape=())]}, "expected shape [N] or [N, 1], got []"),
     ({"inputs": [item(shape=(0,), data=[])]}, "expected shape"),
@@ -236,7 +236,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"inputs": [item(data=[None])]}, "expected text only"),
     ({"inputs": [item(data=["?"])]}, "IMAGE[0]: not valid base64"),
     ({"inputs": [item(parameters={})]}, "expected either data or binary_data_size"),
-    ({"inputs": [item(parameters={"binary_data_size": 5})]}, "as many bytes behind the JSON"),
+    ({"inputs": [item(parameters={"binary_data_size": 5})]}, "as many bytes after the JSON"),
     ({"inputs": [item("pixels", (1, 3, SIZE, 8), "FP32", data=PIXELS)]}, f"expected shape [N, 3, {SIZE}, {SIZE}]"),
     ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP64", data=PIXELS)]}, "expected datatype FP32"),
     ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=PIXELS[1:])]}, "elements for shape"),
@@ -253,10 +253,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"inputs": [item()], "parameters": {"mode": "other"}}, "parameters.mode"),
     ({"inputs": [item()], "parameters": {"top_k": 0}}, "parameters.top_k"),
     ({"inputs": [item()], "outputs": [{"name": "OTHER"}]}, "'OTHER': expected SCORES, LABELS, EMBEDDING"),
-    ({"inputs": [item()], "outputs": [{"name": "SCORES"}] * 2}, "'SCORES' stands twice"),
+    ({"inputs": [item()], "outputs": [{"name": "SCORES"}] * 2}, "'SCORES' is given twice"),
     (
         {"inputs": [item()], "outputs": [{"name": "EMBEDDING", "parameters": {"classification": 1}}]},
-        "classification is of SCORES only",
+        "classification is for SCORES only",
     ),
     (
         {"inputs": [item()], "outputs": [{"name": "SCORES", "parameters": {"classification": 0}}]},
@@ -273,9 +273,9 @@ def test_wrong_calls(server: Local, body: dict[str, Any], message: str) -> None:
     assert message in answer.json()["error"]
 
 
-def test_too_many_pictures(client: Any) -> None:
+def test_too_many_images(client: Any) -> None:
     with pytest.raises(triton.InferenceServerException, match="at most 3 images") as caught:
-        client.infer("tiny", [pictures(RED, RED, RED, RED)])
+        client.infer("tiny", [images(RED, RED, RED, RED)])
     assert caught.value.status() == "413"
 
 
@@ -299,12 +299,12 @@ def prefixed(*data: bytes) -> bytes:
         (binary(prefixed(RED), length="9" * 5000), 400, "expected the length of the JSON"),
         (binary(prefixed(RED), length="10"), 400, "not JSON"),
         (binary(prefixed(RED) + b"more", size=len(RED) + 4), 400, "4 bytes of binary data belong to no input"),
-        (binary(prefixed(RED), size=10**9), 422, "as many bytes behind the JSON"),
+        (binary(prefixed(RED), size=10**9), 422, "as many bytes after the JSON"),
         (binary(prefixed(RED)[:-1]), 422, "the data ends before 1 elements"),
         (binary(b"\1"), 422, "the data ends before 1 elements"),
         (binary(b"\xff\xff\xff\xff"), 422, "the data ends before 1 elements"),
         (binary(b""), 422, "the data ends before 1 elements"),
-        (binary(prefixed(RED, RED)), 422, "bytes are left behind 1 elements"),
+        (binary(prefixed(RED, RED)), 422, "bytes are left after 1 elements"),
         (binary(prefixed(b"")), 415, "IMAGE[0]: not an image"),
         ({"content": b""}, 400, "not JSON"),
         ({"content": b"[" * 5000}, 400, "not JSON"),
@@ -326,15 +326,15 @@ def test_answers_of_any_size_are_not_made(client: Any, monkeypatch: pytest.Monke
     with pytest.raises(
         triton.InferenceServerException, match="2 × 4 scores are too many for one answer; ask for top_k"
     ):
-        client.infer("tiny", [pictures(RED, BLUE)])
-    assert client.infer("tiny", [pictures(RED, BLUE)], parameters={"top_k": 3}).as_numpy("SCORES").shape == (2, 3)
+        client.infer("tiny", [images(RED, BLUE)])
+    assert client.infer("tiny", [images(RED, BLUE)], parameters={"top_k": 3}).as_numpy("SCORES").shape == (2, 3)
     few = [asked("SCORES", count=2), asked("EMBEDDING")]
-    assert client.infer("tiny", [pictures(RED, BLUE)], outputs=few).as_numpy("SCORES").shape == (2, 2)
+    assert client.infer("tiny", [images(RED, BLUE)], outputs=few).as_numpy("SCORES").shape == (2, 2)
 
 
 def test_class_names_have_to_be_utf8(client: Any) -> None:
     with pytest.raises(triton.InferenceServerException, match="'CLASSES': expected UTF-8"):
-        client.infer("tiny", [pictures(RED), tensor("CLASSES", "BYTES", [b"\xff\xfe"])])
+        client.infer("tiny", [images(RED), tensor("CLASSES", "BYTES", [b"\xff\xfe"])])
 
 
 def test_not_ready(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,6 +356,6 @@ def test_a_key_is_asked_for_but_not_for_health(bundle_path: Path) -> None:
     with local_server(settings) as local, triton.InferenceServerClient(local.url.removeprefix("http://")) as client:
         assert client.is_server_ready()
         with pytest.raises(triton.InferenceServerException, match="Authorization"):
-            client.infer("tiny", [pictures(RED)])
+            client.infer("tiny", [images(RED)])
         headers = {"Authorization": "Bearer secret"}
-        assert client.infer("tiny", [pictures(RED)], headers=headers).as_numpy("SCORES").shape == (1, 4)
+        assert client.infer("tiny", [images(RED)], headers=headers).as_numpy("SCORES").shape == (1, 4)

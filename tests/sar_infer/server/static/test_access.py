@@ -1,4 +1,4 @@
-"""The page by keyboard, on a phone, for eyes that need contrast, and for none."""
+"""The page by keyboard, on a phone, with high contrast, and with a screen reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How photos come to the page, several of them, bad ones and large ones."""
+"""Adding photos to the page: several, bad and large ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs the packag
 expect = playwright.expect
 
 
-def test_photos_have_rankings_of_their_own_and_a_bad_one_stops_nobody(open_page, mini_server, tmp_path) -> None:
+def test_photos_have_rankings_of_their_own_and_a_bad_one_stops_no_other(open_page, mini_server, tmp_path) -> None:
     page, watch = open_page(mini_server.url)
     watch.expected = "status of 4(15|22)"
     (tmp_path / "bad.jpg").write_bytes(b"not an image")
@@ -85,7 +85,7 @@ def test_what_is_beyond_the_limits_is_scaled_down_first(open_page, mini_server, 
     expect(page.locator("#photo-note")).to_have_text(f"Scaled down to {told}")
 
 
-def test_a_file_that_is_too_large_and_no_picture_is_not_sent(open_page, mini_server, tmp_path) -> None:
+def test_a_file_that_is_too_large_and_no_image_is_not_sent(open_page, mini_server, tmp_path) -> None:
     page, _ = open_page(mini_server.url)
     asked: list[str] = []
     page.on("request", lambda request: "classify" in request.url and asked.append(request.url))

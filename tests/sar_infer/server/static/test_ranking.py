@@ -126,7 +126,7 @@ def test_typing_fast_asks_once(open_page, mini_server) -> None:
 
 @pytest.mark.parametrize("abortable", [True, False])
 def test_a_late_answer_never_replaces_a_newer_one(open_page, mini_server, abortable) -> None:
-    """Also where dropping the earlier request does not help, because its answer is already on its way."""
+    """Ignore an earlier answer even if it is already on its way when its request is dropped."""
     deaf = "const send = fetch; window.fetch = (path, options) => send(path, { ...options, signal: undefined });"
     page, _ = open_page(mini_server.url, script="" if abortable else deaf)
     page.set_input_files("#files", COFFEE)

@@ -1,4 +1,4 @@
-"""What the page does when the server does not answer with a ranking."""
+"""The page when the server does not answer with a ranking."""
 
 from __future__ import annotations
 

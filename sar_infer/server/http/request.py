@@ -1,0 +1,174 @@
+"""What routes share to read a request: the service, JSON bodies, images in base64, and checks of what a call holds.
+
+Functions that FastAPI calls are coroutines, because it would run plain functions in a thread of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from fastapi import Depends, Request
+from pydantic import BaseModel, Field, ValidationError
+
+from sar_infer.errors import ImageError
+from sar_infer.server.model.engine import ImageInput
+from sar_infer.server.problems import Problem
+from sar_infer.server.service import Service
+from sar_infer.server.settings import Limits
+
+Model = TypeVar("Model", bound=BaseModel)
+Mode = Literal["bank", "extend", "only"]
+"""Choose from the bank, from the bank and the names given, or from the names given alone."""
+MAX_TOP_K = 1000
+MOST_ITEMS = 20_000
+"""Items of any list in a body, so that it is checked quickly; what a server accepts is in its ``Limits``."""
+Texts = Annotated[list[str], Field(max_length=MOST_ITEMS, fail_fast=True)]
+_MOST_ERRORS = 1000
+_MOST_VALUES = 2**16
+_MOST_PARTS = 2**13
+"""Lists, objects and fields of a JSON body, in addition to those of class names."""
+
+
+async def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+async def _keyed(request: Request) -> Service:
+    """Return the service if it has a key; ``middleware`` has checked that this request carries it."""
+    service = await _service(request)
+    if service.settings.key is None:
+        raise Problem(
+            "writes-disabled",
+            "this server was started without a key; start it with SAR_API_KEY, to change classes also with --state DIR",
+        )
+    return service
+
+
+async def _writable(request: Request) -> Service:
+    service = await _keyed(request)
+    if not service.settings.writable:
+        raise Problem("writes-disabled", "this server keeps no bank of its own; start it with --state DIR")
+    return service
+
+
+Serving = Annotated[Service, Depends(_service)]
+"""The service."""
+Keyed = Annotated[Service, Depends(_keyed)]
+"""The service of a server that has a key."""
+Writable = Annotated[Service, Depends(_writable)]
+"""The service of a server whose bank can be changed."""
+
+
+def parse(kind: type[Model], body: bytes, limits: Limits, values: int = _MOST_VALUES) -> Model:
+    """Return a JSON body as a model; call it through ``Service.in_turn`` if the body may be large.
+
+    Args:
+        kind: The model.
+        body: The JSON.
+        limits: Limits of a call.
+        values: Values in lists and objects, at most.
+
+    Raises:
+        Problem: ``bad-request`` if it is not JSON; ``invalid-request``, naming the field, if a field is wrong, or if
+            there are too many values or fields.
+    """
+    _check_values(body, values, _MOST_PARTS + 4 * limits.classes)
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise validation_problem(error, kind) from None
+
+
+def _check_values(body: bytes, values: int, parts: int) -> None:
+    """Refuse JSON of very many values before it is parsed, because parsing it would block the event loop for long.
+
+    This counts punctuation, which takes milliseconds for 10 MiB. It also counts punctuation inside strings, of which
+    valid requests have little.
+    """
+    if len(body) <= min(values, parts):
+        return
+    signs = np.frombuffer(body, np.uint8)
+    commas, lists, objects, fields = (int(np.count_nonzero(signs == sign)) for sign in b",[{:")
+    if commas >= values or lists + objects + fields > parts:
+        raise Problem(
+            "invalid-request",
+            f"expected JSON of at most {values} values, and {parts} lists, objects and fields, "
+            f"got {commas + 1} and {lists + objects + fields}; tensors can be sent as binary data",
+        )
+
+
+def validation_problem(error: ValidationError, kind: type[BaseModel]) -> Problem:
+    """Return the problem of a body that pydantic refused."""
+    if error.error_count() > _MOST_ERRORS:  # listing them all would take seconds
+        return Problem("invalid-request", f"{error.error_count()} fields are wrong or unknown")
+    return invalid(error.errors(include_url=False, include_context=False, include_input=False), kind)
+
+
+def invalid(errors: Sequence[Any], kind: type[BaseModel]) -> Problem:
+    """Return pydantic's errors about a model as a problem, which names the first and says how many there are."""
+    # An unknown field comes first: it may be another one, misspelt, which is then missing.
+    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+    if first["type"] == "json_invalid":
+        return Problem("bad-request", f"the body is not JSON: {first['msg']}")
+    where = ".".join(str(part) for part in first["loc"]) or "body"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    what = first["msg"]
+    if first["type"] == "extra_forbidden":
+        known = kind.model_fields if len(first["loc"]) - (first["loc"][0] == "query") == 1 else ()
+        what = unknown_field(str(first["loc"][-1]), known)
+    return Problem("invalid-request", f"{where:.80}: {what}{more}")
+
+
+def unknown_field(name: str, known: Collection[str]) -> str:
+    """Say that a field is unknown, which fields there are, and which one has a similar name."""
+    near = difflib.get_close_matches(name[:80], known, 1)
+    hint = f", perhaps {near[0]}" if near else ""
+    return f"unknown field{hint}" + (f"; expected some of {', '.join(known)}" if known else "")
+
+
+def decoded(text: str) -> ImageInput:
+    """Decode an image in base64, with or without ``data:…;base64,`` before it; return an error if it is malformed."""
+    if text.startswith("data:"):
+        header, comma, text = text.partition(",")
+        if not comma or not header.endswith(";base64"):
+            return ImageError("expected data:image/…;base64,…")
+    elif text.startswith(("http://", "https://", "ftp://", "file://")):
+        return ImageError("URLs are not fetched; send the image itself, in base64")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return ImageError("not valid base64")
+
+
+def check_count(count: int, limits: Limits) -> None:
+    """Raise ``too-many-images`` if a call has more images than the limit."""
+    if count > limits.images:
+        raise too_many_images(str(count), limits)
+
+
+def too_many_images(count: str, limits: Limits) -> Problem:
+    """Return the problem of a call with too many images; ``count`` says how many."""
+    return Problem("too-many-images", f"expected at most {limits.images} images in a request, got {count}")
+
+
+def chooses_only(mode: Mode | None, given: bool) -> bool:
+    """Tell whether a call chooses from its own classes alone.
+
+    Args:
+        mode: As requested; None means ``extend`` if the call has classes, else ``bank``.
+        given: The call has classes.
+
+    Raises:
+        Problem: the mode needs classes and there are none, or it takes none.
+    """
+    mode = mode or ("extend" if given else "bank")
+    if (mode == "bank") == given:
+        expected = "no classes" if mode == "bank" else "classes to choose from"
+        raise Problem("invalid-request", f"mode {mode!r}: expected {expected}")
+    return mode == "only"
