@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.artefact.manifest import Manifest
 from sar_infer.bank import ClassBank
@@ -32,7 +32,6 @@ from sar_infer.images.prefetch import decode_batches, readable, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile, Unknown
 from sar_infer.text.tokenizer import encode_name
 
-Floats = npt.NDArray[np.float32]
 _FIRST_NAME = "café"
 """Beyond ASCII, so that what repairs names is imported too."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.bank import record
 from sar_infer.bank.history import Stack, Step
 from sar_infer.bank.info import PLAIN, ClassInfo
@@ -57,7 +58,7 @@ class ClassBank:
     """
 
     names: Sequence[str]
-    embeddings: npt.NDArray[np.float32]
+    embeddings: Floats
     encoder_digest: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     info: Mapping[str, ClassInfo] = field(default_factory=dict)
@@ -147,7 +148,7 @@ class ClassBank:
         return result
 
     @functools.cached_property
-    def thresholds(self) -> npt.NDArray[np.float32] | None:
+    def thresholds(self) -> Floats | None:
         """(C,) least score of each class, NaN where it has none; None where no class has one."""
         known = {self.index[name]: item.threshold for name, item in self.info.items() if item.threshold is not None}
         if not known:

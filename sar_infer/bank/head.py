@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.errors import BundleError
 from sar_infer.storage.named_tensors import Kind, locked
 from sar_infer.storage.tensor_file import Tensors
 
-Floats = npt.NDArray[np.float32]
 _KIND = Kind(
     format="sar-head",
     noun="head",

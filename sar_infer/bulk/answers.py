@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
-
+from sar_infer._arrays import Floats
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Form, Packed, answered, flawed
 from sar_infer.bulk.places import filesystem, is_url, one_line, patiently
@@ -131,7 +129,7 @@ class Answerer:
         ]
         return Answers(form.pack(rows), len(rows), len(rows) - len(pixels))
 
-    def _decode(self, content: str | bytes | Flaw) -> npt.NDArray[np.float32] | Flaw:
+    def _decode(self, content: str | bytes | Flaw) -> Floats | Flaw:
         if isinstance(content, Flaw):
             return content
         try:
@@ -142,7 +140,7 @@ class Answerer:
         except MemoryError:
             return Flaw("size", "too large: there is too little memory to decode it")
 
-    def _encode(self, pixels: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    def _encode(self, pixels: Sequence[Floats]) -> Floats:
         try:
             return self._classifier.encode(pixels)
         except BundleError:

@@ -16,8 +16,8 @@ from sar_infer.client.pictures import Picture, Portions, load, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
 if TYPE_CHECKING:
+    from sar_infer._arrays import Floats
     from sar_infer.bank.names import Classes
-    from sar_infer.client.calls import Floats
     from sar_infer.images.load import ImageSource
 
 T = TypeVar("T")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-import numpy as np
-import numpy.typing as npt
+from sar_infer._arrays import Floats
 
-Row = npt.NDArray[np.float32]
 Key = tuple[str, str]
 """(what the row depends on beside the phrase, such as the encoder's digest; phrase)"""
 
@@ -18,17 +16,17 @@ class EmbeddingCache:
 
     def __init__(self, capacity: int = 16_384) -> None:
         self._capacity = capacity
-        self._rows: OrderedDict[Key, Row] = OrderedDict()
+        self._rows: OrderedDict[Key, Floats] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Key) -> Row | None:
+    def get(self, key: Key) -> Floats | None:
         """The row, now the most recently used, or None."""
         with self._lock:
             if key in self._rows:
                 self._rows.move_to_end(key)
             return self._rows.get(key)
 
-    def put(self, key: Key, row: Row) -> None:
+    def put(self, key: Key, row: Floats) -> None:
         """Keep a read-only copy of a row, dropping the least recently used where there are too many."""
         row = row.copy()
         row.flags.writeable = False

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.encoders.scoring import finite
 from sar_infer.encoders.sessions import Device, one_line, open_session, provider, run_options
 from sar_infer.encoders.waiting import within
@@ -60,11 +61,11 @@ class Encoder:
         if self._options is not None:
             self._options.terminate = True
 
-    def _run(self, name: str, batch: npt.NDArray[Any], seconds: float | None = None) -> npt.NDArray[np.float32]:
+    def _run(self, name: str, batch: npt.NDArray[Any], seconds: float | None = None) -> Floats:
         self.open()
 
-        def run() -> npt.NDArray[np.float32]:
-            result: npt.NDArray[np.float32] = self._session.run(None, {name: batch}, self._options)[0]
+        def run() -> Floats:
+            result: Floats = self._session.run(None, {name: batch}, self._options)[0]
             return result
 
         try:
@@ -78,14 +79,14 @@ class Encoder:
             raise BundleError(f"{self._path}: expected rows {wanted}, the graph gave {result.shape}")
         return result
 
-    def _empty(self, rows: int) -> npt.NDArray[np.float32]:
+    def _empty(self, rows: int) -> Floats:
         return np.empty((rows, self._embed_dim), dtype=np.float32)
 
 
 class ImageEncoder(Encoder):
     """Pictures to embeddings."""
 
-    def encode(self, pixels: npt.NDArray[np.float32], seconds: float | None = None) -> npt.NDArray[np.float32]:
+    def encode(self, pixels: Floats, seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for preprocessed images (N, 3, H, W).
 
         Args:
@@ -122,7 +123,7 @@ class NameEncoder(Encoder):
         super().__init__(path, embed_dim, device, threads, spin)
         self._end_token = end_token
 
-    def encode(self, names: Sequence[Sequence[int]], seconds: float | None = None) -> npt.NDArray[np.float32]:
+    def encode(self, names: Sequence[Sequence[int]], seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for N names.
 
         Names of equal length run together, so that none pays for the longest.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats, Indices
 from sar_infer.errors import BundleError
 
-Floats = npt.NDArray[np.float32]
 _SORTED = 256
 """Up to so many columns a whole sort is as fast as a selection."""
 
@@ -19,7 +18,7 @@ def softmax(logits: Floats) -> Floats:
     return result
 
 
-def top_k(scores: Floats, k: int) -> npt.NDArray[np.intp]:
+def top_k(scores: Floats, k: int) -> Indices:
     """Indices (N, min(k, C)) of the largest entries of each row of (N, C), largest first, ties in column order."""
     k = min(k, scores.shape[-1])
     if scores.shape[-1] <= max(_SORTED, 4 * k):

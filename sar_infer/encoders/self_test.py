@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import Probe, Variant
 from sar_infer.encoders.precision import Choice
 from sar_infer.errors import BundleError
 from sar_infer.images.prefetch import decode_picture
 
-Floats = npt.NDArray[np.float32]
 MIN_COSINE = 0.999
 """What a healthy encoder reaches by far: full precision differs in the seventh digit, a broken kernel in the first."""
 

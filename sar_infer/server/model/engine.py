@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import default_bundle, open_bundle
 from sar_infer.artefact.manifest import FileEntry
 from sar_infer.classifier import Classifier
@@ -31,7 +32,6 @@ from sar_infer.server.model.sizing import Sizes, measured, workers_and_threads
 from sar_infer.server.settings import Limits, Settings
 
 T = TypeVar("T")
-Floats = npt.NDArray[np.float32]
 Picture = bytes | npt.NDArray[np.uint8] | Floats | ImageError
 """Encoded bytes; colours (H, W, 3); the encoder's own input (3, size, size), float32; or why there is none of them."""
 

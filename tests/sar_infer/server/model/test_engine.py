@@ -13,6 +13,7 @@ from support.bundles import SIZE, image_graph, reseal
 from support.precisions import add_precision, broken, turned, variant
 
 from sar_infer import Classifier
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import default_bundle, open_bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, Precision, Probe
 from sar_infer.encoders.encoders import ImageEncoder
@@ -20,7 +21,7 @@ from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.self_test import MIN_COSINE, probe_picture
 from sar_infer.errors import BundleError, InputError
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.engine import Engine, Floats
+from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
