@@ -19,7 +19,7 @@ from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BundleError, DeviceError, ImageError, InputError
-from sar_infer.images.prefetch import decode_picture
+from sar_infer.images.prefetch import decode_image
 from sar_infer.results import PLAIN, DecisionOptions
 from sar_infer.storage.strict_json import canonical_digest
 
@@ -134,7 +134,7 @@ class Answerer:
             return content
         try:
             with deadline(self.recipe.image_timeout):
-                return decode_picture(content, self._manifest.preprocess)
+                return decode_image(content, self._manifest.preprocess)
         except ImageError as error:
             return Flaw(error.kind, str(error))
         except MemoryError:

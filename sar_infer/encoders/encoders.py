@@ -1,4 +1,4 @@
-"""The two halves of a dual encoder as plain functions on arrays; each opens its session when it is first needed."""
+"""The image encoder and the name encoder; each opens its onnxruntime session when it is first used."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Encoder:
         self._options: Any = None
 
     def open(self) -> str:
-        """Open the session, unless it is, and return the execution provider in use.
+        """Open the session if it is not open yet, and return the execution provider in use.
 
         Raises:
-            DeviceError: the device cannot be had.
-            BundleError: the graph is not accepted.
+            DeviceError: The device is not available.
+            BundleError: The graph is not accepted.
         """
         with self._lock:
             if self._session is None:
@@ -57,7 +57,7 @@ class Encoder:
         return provider(self._session)
 
     def stop(self) -> None:
-        """End what runs now, and everything that follows, with an error: a graph may run without end."""
+        """Make the current run and all later ones fail; a damaged graph may otherwise run for ever."""
         if self._options is not None:
             self._options.terminate = True
 
@@ -84,23 +84,23 @@ class Encoder:
 
 
 class ImageEncoder(Encoder):
-    """Pictures to embeddings."""
+    """Turns preprocessed images into embeddings."""
 
     def encode(self, pixels: Floats, seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for preprocessed images (N, 3, H, W).
 
         Args:
             pixels: The images.
-            seconds: After which the encoder is stopped for good; None waits as long as it takes.
+            seconds: Time after which the encoder is stopped for good; None waits as long as it takes.
 
         Raises:
-            BundleError: the graph fails, gives no such rows, or took too long.
+            BundleError: The graph fails, gives rows of another shape, or takes too long.
         """
         return self._run("pixels", pixels, seconds) if len(pixels) else self._empty(0)
 
 
 class NameEncoder(Encoder):
-    """Class names to embeddings, the learned prompt included.
+    """Turns class names into embeddings; the learned prompt is inside the graph.
 
     Args:
         path: ONNX file.
@@ -126,15 +126,15 @@ class NameEncoder(Encoder):
     def encode(self, names: Sequence[Sequence[int]], seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for N names.
 
-        Names of equal length run together, so that none pays for the longest.
+        Only names of equal length run together, so that short ones are not padded to the longest.
 
         Args:
             names: The tokens of each ``name + suffix``, without the end token.
-            seconds: For each run of the graph, after which the encoder is stopped for good; None waits as long as it
-                takes.
+            seconds: Time for each run of the graph, after which the encoder is stopped for good; None waits as long
+                as it takes.
 
         Raises:
-            BundleError: the graph fails, gives no such rows, or took too long.
+            BundleError: The graph fails, gives rows of another shape or that are not finite, or takes too long.
         """
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for row, tokens in enumerate(names):

@@ -23,7 +23,7 @@ Decoded = tuple[str, Floats | ImageError]
 _MOST_THREADS = 8
 
 
-def decode_picture(
+def decode_image(
     source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
 ) -> Floats:
     """The encoder's input (3, size, size) for one picture, decoded as the bundle's policy for large JPEGs says.
@@ -55,7 +55,7 @@ def decode_batches(
         index, source = item
         with profile.phase("decode"):
             try:
-                return source_name(source, index), decode_picture(source, spec)
+                return source_name(source, index), decode_image(source, spec)
             except ImageError as error:
                 return source_name(source, index), error
 
