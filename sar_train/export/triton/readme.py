@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sar_infer.artefact.card.markdown import escaped
+from sar_infer.artefact.card import escaped
 from sar_infer.artefact.manifest import Manifest
 from sar_train.export.triton.config import CLASSIFIER, EMBEDDING, ENCODER, LOGITS, MAX_BATCH, PIXELS, PRODUCT, SCORES
 
