@@ -20,7 +20,7 @@ from sar_infer.bank.history import Stack, Step
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.lookup import Lookup
 from sar_infer.errors import BankError
-from sar_infer.storage.named_tensors import Kind, Stored, locked
+from sar_infer.storage.named_tensors import Kind, Stored, read_only
 from sar_infer.storage.packed_names import PackedNames
 
 MAPPED_BYTES = 64 << 20
@@ -74,7 +74,7 @@ class ClassBank:
             object.__setattr__(self, "names", PackedNames.of(self.names))
         except UnicodeEncodeError as error:
             raise BankError(f"a class name is not text: {error}") from None
-        object.__setattr__(self, "embeddings", locked(rows))
+        object.__setattr__(self, "embeddings", read_only(rows))
         record.check_stack(self.history, self.retired, rows.shape[1])
         if not checked:
             self.check()

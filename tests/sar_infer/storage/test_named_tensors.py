@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sar_infer.errors import InputError
-from sar_infer.storage.named_tensors import Kind, digest_of, locked, pack_names
+from sar_infer.storage.named_tensors import Kind, digest_of, pack_names, read_only
 
 KIND = Kind("test", "thing", 1, {"a": "F32", "b": "F64"}, InputError, "try again", ("more",))
 
@@ -80,7 +80,7 @@ def test_names_that_are_refused(names: tuple[str, ...], message: str) -> None:
 def test_a_locked_view_leaves_the_original_open() -> None:
     array = np.zeros(2, dtype=np.float32)
     with pytest.raises(ValueError, match="read-only"):
-        locked(array)[0] = 1
+        read_only(array)[0] = 1
     array[0] = 1
 
 
