@@ -32,7 +32,7 @@ REFERENCE_ENCODER = "reference_encoder.onnx"
 CARD = "model_card.md"
 
 PRECISIONS = ("fp16", "int8")
-"""Smaller forms that a bundle may have beside fp32: keys of ``Manifest.precisions``."""
+"""Smaller forms that a bundle may have in addition to fp32: keys of ``Manifest.precisions``."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def check_scans(data: bytes, width: int, height: int) -> None:
 def check_tiff(data: bytes) -> None:
     """Raise ImageError if a TIFF may hold a JPEG with arithmetic coding; libtiff itself stops at 100 scans."""
     if _ARITHMETIC_FRAME.search(data):
-        raise ImageError("a TIFF that holds a JPEG with arithmetic coding, which is not supported; save it anew")
+        raise ImageError("a TIFF that holds a JPEG with arithmetic coding, which is not supported; save it again")
 
 
 def count_scans(data: bytes) -> int:
@@ -76,7 +76,7 @@ def _markers(data: bytes) -> Iterator[int]:
         if not scanned:
             left -= until - at
         if left <= 0 or data.find(_FILL, at, until) >= 0:
-            raise ImageError(f"a JPEG of more than {MAX_STEPS:,} segments or stray bytes; save it anew")
+            raise ImageError(f"a JPEG of more than {MAX_STEPS:,} segments or stray bytes; save it again")
         if not found or (scanned and found[1][0] == _END):
             return
         code, at, left = found[1][0], found.end(), left - 1

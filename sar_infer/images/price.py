@@ -17,7 +17,7 @@ _MOST_PARTS = 1000
 """Limit on segments, chunks or blocks that are read, since a request is priced on the event loop."""
 _PLAIN, _WEBP = 8, 16
 """Bytes per pixel: RGB twice, or RGBA and RGB; WebP's decoder and Pillow hold four copies of RGBA."""
-_BESIDE = 8 * MIB
+_FIXED = 8 * MIB
 """Bytes for every image: bands of rows in wide types, the encoder's input, buffers."""
 _MARK = re.compile(rb"\xff+([^\x00\xff])")
 _FRAMES = frozenset((*range(0xC0, 0xD0), 0xDE)) - {0xC4, 0xC8, 0xCC}
@@ -36,12 +36,12 @@ class Header:
     Attributes:
         size: Width and height in pixels.
         per_pixel: Bytes for each pixel at the peak.
-        beside: Bytes that do not depend on the size.
+        fixed: Bytes that do not depend on the size.
     """
 
     size: tuple[int, int]
     per_pixel: int = _PLAIN
-    beside: int = 0
+    fixed: int = 0
 
 
 def read_header(data: bytes, formats: tuple[str, ...]) -> Header | None:
@@ -73,11 +73,11 @@ def price(data: bytes, formats: tuple[str, ...], max_pixels: int) -> tuple[int, 
     """
     header = read_header(data, formats)
     if _format(data) not in formats or (header and header.size[0] * header.size[1] > max_pixels):
-        return 0, _BESIDE  # will be refused
+        return 0, _FIXED  # will be refused
     if header is None:  # 32: objects that a decoder makes of tags and segments
         return 0, max_pixels * _WEBP + 32 * len(data) + 256 * MIB
     pixels = header.size[0] * header.size[1] * header.per_pixel
-    return pixels, pixels + header.beside + 4 * len(data) + _BESIDE
+    return pixels, pixels + header.fixed + 4 * len(data) + _FIXED
 
 
 def _format(data: bytes) -> str | None:
@@ -111,7 +111,7 @@ def _png(data: bytes) -> Header | None:
     at, texts, most = 8, 0, 4 * _MOST_PARTS
     for _ in range(most):
         if at + 8 > len(data):
-            return Header((width, height), beside=min(texts, 320 * MIB))  # Pillow accepts 64 million letters of text
+            return Header((width, height), fixed=min(texts, 320 * MIB))  # Pillow accepts 64 million letters of text
         length, kind = struct.unpack_from(">I4s", data, at)
         if (kind == b"IHDR") != (at == 8):
             return None
