@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
@@ -82,7 +81,8 @@ class Kind:
 
     def content_digest(self, names: Sequence[str], tensors: Tensors) -> str:
         """Return the SHA-256 (hex) of names, offsets and the kind's tensors, in this order, little-endian."""
-        return digest_of(*pack_names(names), *(tensors[name] for name in self.tensors))
+        packed = PackedNames.of(names)
+        return digest_of(packed.data, packed.offsets, *(tensors[name] for name in self.tensors))
 
     def save(
         self,
@@ -118,9 +118,9 @@ class Kind:
             "content_digest": digest or self.content_digest(names, tensors),
             **(metadata or {}),
         }
-        packed, offsets = pack_names(names)
+        packed = PackedNames.of(names)
         try:
-            write_atomically(path, file_pieces({**tensors, "names": packed, "offsets": offsets}, header))
+            write_atomically(path, file_pieces({**tensors, "names": packed.data, "offsets": packed.offsets}, header))
         except ValueError as error:
             raise self.error(f"{path}: cannot be written ({error})") from None
 
@@ -183,12 +183,6 @@ class Kind:
         for key in (*_METADATA, *self.metadata):
             if key not in metadata:
                 raise self.error(f"{path}: metadata has no {key!r}")
-
-
-def pack_names(names: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return names end to end in UTF-8, and the offsets (C+1) into them."""
-    packed = PackedNames.of(names)
-    return packed.data, packed.offsets
 
 
 def digest_of(*tensors: npt.NDArray[Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sar_infer.errors import InputError
-from sar_infer.storage.named_tensors import Kind, digest_of, pack_names, read_only
+from sar_infer.storage.named_tensors import Kind, digest_of, read_only
 
 KIND = Kind("test", "thing", 1, {"a": "F32", "b": "F64"}, InputError, "try again", ("more",))
 
@@ -55,12 +55,6 @@ def test_the_digest_takes_names_offsets_and_tensors_in_order() -> None:
     expected = hashlib.sha256("xé".encode() + offsets + content["a"].tobytes() + content["b"].tobytes()).hexdigest()
     assert KIND.content_digest(("x", "é"), content) == expected
     assert digest_of(content["a"].astype(">f4")) == digest_of(content["a"])
-
-
-def test_packed_names() -> None:
-    packed, offsets = pack_names(("x", "é"))
-    assert (packed.tobytes().decode(), offsets.tolist()) == ("xé", [0, 1, 3])
-    assert pack_names(())[1].tolist() == [0]
 
 
 @pytest.mark.parametrize(
