@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.artefact.manifest import Manifest
 from sar_infer.bank import ClassBank
@@ -32,7 +32,6 @@ from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, P
 from sar_infer.text.names import Classes, phrases_by_name
 from sar_infer.text.tokenizer import encode_name
 
-Floats = npt.NDArray[np.float32]
 _FIRST_NAME = "café"
 """Beyond ASCII, so that what repairs names is imported too."""
 
@@ -227,13 +226,13 @@ class Classifier:
         """Scores (N, C) of ``logits``: the softmax over the bundle's temperature."""
         return ranking.scores(logits, scale(self.bundle.manifest, classes))
 
-    def start(self, names: bool = False, probe: bool = False) -> str:
+    def start(self, names: bool = False, self_test: bool = False) -> str:
         """Open the image session now rather than at the first picture; returns the execution provider in use.
 
         Args:
             names: Open the name session and the tokenizer too, so that no file is needed any more.
-            probe: Run the self-test of any graph, and a name where ``names`` is set; otherwise only the self-test of a
-                smaller graph.
+            self_test: Run the self-test whatever graph is used, and encode a name where ``names`` is set; otherwise
+                only a smaller graph is tested.
 
         Raises:
             DeviceError: the device cannot be had.
@@ -243,10 +242,10 @@ class Classifier:
         if names:
             self._names.open()
             tokens = encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, _FIRST_NAME)
-            if probe:
+            if self_test:
                 self._names.encode([tokens], TRIAL_SECONDS)
         provider = self._images.open()
-        if probe or self.self_test.due:
+        if self_test or self.self_test.due:
             self.self_test.run()
         return provider
 

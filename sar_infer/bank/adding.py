@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.groups import before
 from sar_infer.bank.history import Action, Stack, Undo, recorded
@@ -17,7 +17,6 @@ from sar_infer.errors import BankError, ClassNameError
 from sar_infer.storage.packed_names import PackedNames
 from sar_infer.text.names import name_key
 
-Floats = npt.NDArray[np.float32]
 _SAME_ROW = 1e-5
 """Largest difference between two rows of the same text; runs of an encoder differ by less."""
 

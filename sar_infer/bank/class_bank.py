@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.bank import record
 from sar_infer.bank.history import Stack, Step
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.lookup import Lookup
 from sar_infer.errors import BankError
-from sar_infer.storage.named_tensors import Kind, Stored, locked
+from sar_infer.storage.named_tensors import Kind, Stored, read_only
 from sar_infer.storage.packed_names import PackedNames
 
 MAPPED_BYTES = 64 << 20
@@ -57,7 +58,7 @@ class ClassBank:
     """
 
     names: Sequence[str]
-    embeddings: npt.NDArray[np.float32]
+    embeddings: Floats
     encoder_digest: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     info: Mapping[str, ClassInfo] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class ClassBank:
             object.__setattr__(self, "names", PackedNames.of(self.names))
         except UnicodeEncodeError as error:
             raise BankError(f"a class name is not text: {error}") from None
-        object.__setattr__(self, "embeddings", locked(rows))
+        object.__setattr__(self, "embeddings", read_only(rows))
         record.check_stack(self.history, self.retired, rows.shape[1])
         if not checked:
             self.check()
@@ -147,7 +148,7 @@ class ClassBank:
         return result
 
     @functools.cached_property
-    def thresholds(self) -> npt.NDArray[np.float32] | None:
+    def thresholds(self) -> Floats | None:
         """(C,) least score of each class, NaN where it has none; None where no class has one."""
         known = {self.index[name]: item.threshold for name, item in self.info.items() if item.threshold is not None}
         if not known:

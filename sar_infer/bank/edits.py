@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.bank.adding import add
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.groups import before
@@ -47,9 +47,7 @@ def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
     )
 
 
-def rename(
-    bank: ClassBank, old: str, new: str, row: npt.NDArray[np.float32] | None = None, *, by: str = ""
-) -> ClassBank:
+def rename(bank: ClassBank, old: str, new: str, row: Floats | None = None, *, by: str = "") -> ClassBank:
     """Give a class another name; it keeps its place, and its row with the phrases that this was made from, or gets one.
 
     Args:

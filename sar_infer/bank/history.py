@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.bank.groups import Before
 from sar_infer.bank.info import sparse
 from sar_infer.storage.packed_names import PackedNames
@@ -82,7 +83,7 @@ class Stack:
     """
 
     names: PackedNames
-    rows: npt.NDArray[np.float32]
+    rows: Floats
     positions: npt.NDArray[np.int64]
 
     def __len__(self) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats, Indices
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.errors import BankError
 
-Floats = npt.NDArray[np.float32]
 _CLASSES, _ROWS = 32_768, 256
 """Sides of the largest block of similarities: 32 MiB."""
 
@@ -22,7 +21,7 @@ def find(bank: ClassBank, text: str) -> int:
     return bank.lookup.find(text)
 
 
-def nearest(bank: ClassBank, rows: Floats, k: int) -> tuple[npt.NDArray[np.intp], Floats]:
+def nearest(bank: ClassBank, rows: Floats, k: int) -> tuple[Indices, Floats]:
     """The ``k`` classes with the largest cosines, by brute force over blocks of the bank.
 
     Args:
@@ -39,7 +38,7 @@ def nearest(bank: ClassBank, rows: Floats, k: int) -> tuple[npt.NDArray[np.intp]
     return nearest_rows(bank.embeddings, rows, k)
 
 
-def nearest_rows(embeddings: Floats, rows: Floats, k: int) -> tuple[npt.NDArray[np.intp], Floats]:
+def nearest_rows(embeddings: Floats, rows: Floats, k: int) -> tuple[Indices, Floats]:
     """As ``nearest``, among unit rows (C, D)."""
     count = max(0, min(k, len(embeddings)))
     found = np.empty((len(rows), count), dtype=np.intp)
@@ -50,12 +49,12 @@ def nearest_rows(embeddings: Floats, rows: Floats, k: int) -> tuple[npt.NDArray[
     return found, best
 
 
-def at_even_steps(count: int, most: int) -> npt.NDArray[np.intp]:
+def at_even_steps(count: int, most: int) -> Indices:
     """Up to ``most`` different places of ``count``, from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))
 
 
-def _nearest(embeddings: Floats, rows: Floats, count: int) -> tuple[npt.NDArray[np.intp], Floats]:
+def _nearest(embeddings: Floats, rows: Floats, count: int) -> tuple[Indices, Floats]:
     found = np.empty((len(rows), 0), dtype=np.intp)
     best = np.empty((len(rows), 0), dtype=np.float32)
     for start in range(0, len(embeddings), _CLASSES):

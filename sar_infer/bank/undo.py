@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.groups import Before
 from sar_infer.bank.history import UNDO_STEPS, Stack, Step, Undo
@@ -24,7 +24,7 @@ class _State:
     """The parts of a bank that steps change."""
 
     names: list[str]
-    rows: npt.NDArray[np.float32]
+    rows: Floats
     info: Mapping[str, ClassInfo]
     stack: Stack
 
@@ -105,9 +105,7 @@ def _undone(state: _State, undo: Undo) -> _State:
     return _State(names, rows, info, stack[:base])
 
 
-def _put_back(
-    names: list[str], rows: npt.NDArray[np.float32], gone: Stack
-) -> tuple[list[str], npt.NDArray[np.float32]]:
+def _put_back(names: list[str], rows: Floats, gone: Stack) -> tuple[list[str], Floats]:
     """Removed classes between the others, at the positions that they had."""
     if not len(gone):
         return names, rows

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.bank.head import ClassHead
 from sar_infer.errors import InputError
@@ -19,7 +20,6 @@ from sar_infer.results import Branch, Source
 from sar_infer.storage.packed_names import PackedNames
 from sar_infer.text.names import Phrases, name_key
 
-Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 _COPIED = 16_384
 """Rows of a bank up to which a changed set is one block; of a larger bank it has views, and nothing is copied."""

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.manifest import Manifest
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.classify.ranking import Floats, Ranking, Scale
+from sar_infer.classify.ranking import Ranking, Scale
 from sar_infer.encoders.scoring import finite
 from sar_infer.errors import BankError, InputError
 from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction

@@ -14,11 +14,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats, Indices
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.encoders import scoring
 
-Floats = npt.NDArray[np.float32]
-Columns = npt.NDArray[np.intp]
 Number = TypeVar("Number", bound=np.generic)
 _CELLS = 2**20
 """Logits that are held at once: 65,536 classes for a batch of 16."""
@@ -47,12 +46,12 @@ class Ranking:
         rival_scores: (N, R).
     """
 
-    columns: Columns
+    columns: Indices
     similarities: Floats
     logits: Floats
     scores: Floats
     evidence: npt.NDArray[np.float64]
-    rivals: Columns
+    rivals: Indices
     rival_scores: Floats
 
 
@@ -116,9 +115,9 @@ class _Best:
         self._k = k
         self.logits: Floats = np.empty((rows, 0), dtype=np.float32)
         self.similarities = self.logits
-        self.columns: Columns = np.empty((rows, 0), dtype=np.intp)
+        self.columns: Indices = np.empty((rows, 0), dtype=np.intp)
 
-    def add(self, logits: Floats, similarities: Floats, columns: Columns) -> None:
+    def add(self, logits: Floats, similarities: Floats, columns: Indices) -> None:
         """Take a block (N, B) with the places of its columns (B,), which are behind all that were seen."""
         best = scoring.top_k(logits, self._k)
         merged = np.concatenate([self.logits, np.take_along_axis(logits, best, 1)], axis=1)
@@ -128,7 +127,7 @@ class _Best:
         self.columns = _merged(self.columns, columns[best], order)
 
 
-def _merged(old: npt.NDArray[Number], new: npt.NDArray[Number], order: Columns) -> npt.NDArray[Number]:
+def _merged(old: npt.NDArray[Number], new: npt.NDArray[Number], order: Indices) -> npt.NDArray[Number]:
     return np.take_along_axis(np.concatenate([old, new], axis=1), order, 1)
 
 

@@ -17,10 +17,7 @@ from sar_infer.errors import ImageError, InputError, ServerError
 from sar_infer.results import ImageResult
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float32]
+    from sar_infer._arrays import Floats
 
 _TOO_LARGE = 413
 _PLACE = re.compile(r"input\[(\d+)\]: ")

@@ -16,7 +16,7 @@ from sar_infer.client.pictures import Picture, Portions, load, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
 if TYPE_CHECKING:
-    from sar_infer.client.calls import Floats
+    from sar_infer._arrays import Floats
     from sar_infer.images.load import ImageSource
     from sar_infer.text.names import Classes
 

@@ -7,9 +7,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-import numpy.typing as npt
-
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.bank import ClassBank
 from sar_infer.bank.search import at_even_steps
@@ -21,7 +19,6 @@ from sar_infer.lint.relations import LEAST_ANCHORS, MOST_ANCHORS, Relations
 from sar_infer.lint.tokens import odd_tokens, unusable
 from sar_infer.lint.wording import odd_characters, wording
 
-Floats = npt.NDArray[np.float32]
 Phrases = Mapping[str, tuple[str, ...]]
 
 CHUNK = 2048

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, nearest
 from sar_infer.bank.search import at_even_steps, nearest_rows
 from sar_infer.lint.finding import Finding, told_apart
-
-Floats = npt.NDArray[np.float32]
 
 PERCENTILE = 99.9
 MOST_SAMPLES = 2000

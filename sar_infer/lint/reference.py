@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import REFERENCE_ENCODER
 from sar_infer.encoders.encoders import NameEncoder
@@ -14,7 +14,6 @@ from sar_infer.encoders.scoring import unit_rows
 from sar_infer.encoders.sessions import Device
 from sar_infer.text.tokenizer import encode_name
 
-Floats = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
 """Unit rows (N, D) for N classes, each given by its phrases."""
 

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.lint.finding import Finding, told_apart
-
-Floats = npt.NDArray[np.float32]
 
 TAU = 0.1
 """Temperature of the softmaxes: the default of ``sar-train``'s SAR."""

@@ -10,7 +10,7 @@ from sar_infer.encoders.sessions import Device
 from sar_infer.images.load import MAX_PIXELS
 
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP")
-"""Formats whose decoders are small and well tested; others of ``images.FORMATS`` on request."""
+"""Formats whose decoders are small and well tested; others of ``images.formats.FORMATS`` on request."""
 
 
 @dataclass(frozen=True)

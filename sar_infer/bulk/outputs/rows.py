@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from sar_infer._arrays import Floats
 from sar_infer.bulk.items import Flaw
 from sar_infer.results import ImageResult
 
@@ -56,7 +54,7 @@ class Form(Protocol):
         """One file of all parts, a piece at a time."""
 
 
-def answered(key: str, result: ImageResult, embedding: npt.NDArray[np.float32], columns: Columns) -> Row:
+def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns) -> Row:
     """The row of an image with its classes; ``embedding`` (D,)."""
     best = result.predictions[0]
     row: Row = {

@@ -27,9 +27,7 @@ from sar_infer.cli.options import Refusal
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, ClassInfo
     from sar_infer.lint import Finding, Linter
 
@@ -108,7 +106,7 @@ def _checked_texts(given: Phrases, linter: Linter | None) -> list[Finding]:
     return [finding for chunk in chunks for finding in linter.texts(chunk)]
 
 
-def _embedded(found: Opened, given: Phrases, linter: Linter | None, findings: list[Finding]) -> npt.NDArray[np.float32]:
+def _embedded(found: Opened, given: Phrases, linter: Linter | None, findings: list[Finding]) -> Floats:
     """Unit rows (N, D), made a chunk at a time, each looked at by the linter, whose findings are appended."""
     import numpy as np
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats, Indices
 from sar_infer.artefact.bundle import default_bundle
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.encoders import scoring
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.request import check_count, chooses_only, decoded
-from sar_infer.server.model.engine import Engine, Floats, ImageInput
+from sar_infer.server.model.engine import Engine, ImageInput
 from sar_infer.server.model.names import Phrases
 from sar_infer.server.oip.protocol import InferOutput, InferRequest, Input, Output, read_request
 from sar_infer.server.problems import Problem
@@ -160,7 +160,7 @@ class _Finish:
                 values.append(scores[shown] if output.name == "SCORES" else row[0])
         return _Row(row[0], float(scores.max()), values)
 
-    def _classification(self, scores: Floats, columns: npt.NDArray[np.intp]) -> Sequence[bytes]:
+    def _classification(self, scores: Floats, columns: Indices) -> Sequence[bytes]:
         return [b"%.9g:%d:%b" % (scores[column], column, self._names[column]) for column in columns]
 
 

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from sar_infer._arrays import Floats
 from sar_infer.server.http.request import MAX_TOP_K, Mode, parse
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
-Floats = npt.NDArray[np.float32]
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _MOST_NUMBERS = 2**19
 """Numbers of tensors in JSON, enough for three images of 224 pixels: reading them blocks the event loop."""

@@ -14,11 +14,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from sar_infer._arrays import Floats
 from sar_infer.errors import ClassNameError
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.openapi import problems, reference
 from sar_infer.server.http.request import MOST_ITEMS, Serving, check_count, decoded, parse
-from sar_infer.server.model.engine import Floats
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
