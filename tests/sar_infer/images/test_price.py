@@ -53,7 +53,7 @@ print(json.dumps(peaks))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_no_giant_takes_more_than_its_price() -> None:
     """In forks of a small process, so that each starts from the same memory."""
-    settings = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"}
+    settings = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576", "PYTHONPATH": os.pathsep.join(sys.path)}
     made = subprocess.run(
         [sys.executable, "-c", _MEASURE], stdout=subprocess.PIPE, check=True, env={**os.environ, **settings}
     )
