@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli.common import guarded, option, sections_of
-from sar_train.cli.progress import Progress
+from sar_train.cli.common import Progress, guarded, option, sections_of
 
 if TYPE_CHECKING:
     from sar_train.config.run import RunConfig

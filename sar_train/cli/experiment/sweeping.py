@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli.progress import Progress
+from sar_train.cli.common import Progress
 
 if TYPE_CHECKING:
     from sar_train.experiment.job import Job
