@@ -1,7 +1,7 @@
-"""What is missing or wrong in a folder of datasets, or in a user's own photos, and how to mend it.
+"""Check a folder of datasets, or a user's own images, for what is missing or wrong, and say how to mend it.
 
-Nothing here raises because of what it finds: every problem is a `Finding`. Folders are listed once; of the photos an
-even sample is decoded, or all of them on request.
+Nothing here raises because of what it finds: every problem is a `Finding`. Folders are listed once; an even sample of
+the images is decoded, or all of them on request.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sar_train.data import hf_dataset, hf_parts
-from sar_train.data.check_known import check_rows, list_known
-from sar_train.data.check_photos import SAMPLE, even_sample, sizes, unreadable
-from sar_train.data.domains import domains
-from sar_train.data.findings import Finding, from_error
-from sar_train.data.folder import SPLIT_FOLDERS
+from sar_infer.errors import ImageError
+from sar_infer.images.load import load_rgb
+from sar_train.data import hf_dataset
+from sar_train.data.check_known import Finding, check_rows, from_error, list_known
+from sar_train.data.folder import SPLIT_FOLDERS, domains
 from sar_train.data.layouts import GUIDE, LAYOUTS, dataset_in, find, folder_of, is_there
 from sar_train.data.open_photos import open_photos
-from sar_train.data.photos import SPLITS
+from sar_train.data.photos import SPLITS, DataOptions
 from sar_train.errors import DataError
 
 State = Literal["ok", "warning", "error"]
@@ -146,9 +146,9 @@ def _own(place: Path, all_images: bool, watch: Watch) -> Checked:
     name = place.resolve().name
     findings: list[Finding] = []
     try:
-        if place.is_dir() and hf_parts.is_hf_dataset(place):
+        if place.is_dir() and hf_dataset.is_hf_dataset(place):
             return _packed(name, place)
-        dataset = open_photos(str(place), None, SHOTS, 1, whole=_only_test(place))
+        dataset = open_photos(str(place), DataOptions(shots=SHOTS), whole=_only_test(place))
     except (DataError, OSError) as error:
         return Checked(name, place, None, None, 0, (from_error(name, error),))
     findings += [Finding("warning", dataset.name, warning) for warning in dataset.warnings]
@@ -209,3 +209,53 @@ def _photos(name: str, paths: Sequence[str], all_images: bool, watch: Watch, fin
 
 def _first(paths: Sequence[str]) -> str:
     return ", ".join(paths[:FIRST]) + (", …" if len(paths) > FIRST else "")
+
+
+SAMPLE = 500
+Advance = Callable[[int], None]
+"""Told how many photos have been looked at since."""
+
+
+def sizes(paths: Sequence[str]) -> list[int | None]:
+    """Size of each file in bytes, None where there is none; every folder is listed once."""
+    places = [os.path.split(path) for path in paths]
+    wanted: dict[str, set[str]] = {}
+    for folder, name in places:
+        wanted.setdefault(folder, set()).add(name)
+    found: dict[str, dict[str, int]] = {}
+    for folder, names in wanted.items():
+        found[folder] = {}
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name in names and entry.is_file():
+                        found[folder][entry.name] = entry.stat().st_size
+        except OSError:
+            continue
+    return [found[folder].get(name) for folder, name in places]
+
+
+def even_sample(paths: Sequence[str], count: int) -> list[str]:
+    """``count`` paths with equal steps between them, all of them where there are fewer."""
+    if len(paths) <= count:
+        return list(paths)
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def unreadable(paths: Sequence[str], advance: Advance = lambda done: None) -> list[tuple[str, str]]:
+    """Photos that cannot be decoded, each with the reason, in the order given; JPEGs are decoded at an eighth."""
+
+    def problem(path: str) -> str:
+        try:
+            load_rgb(path, least=1)
+        except (ImageError, MemoryError) as error:
+            return " ".join(str(error).split()).replace(path, Path(path).name) or type(error).__name__
+        return ""
+
+    found = []
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for path, text in zip(paths, pool.map(problem, paths), strict=True):
+            advance(1)
+            if text:
+                found.append((path, text))
+    return found

@@ -1,16 +1,42 @@
-"""What is wrong with the lists of a known dataset: its classes, its counts, its names, photos in two splits."""
+"""Findings, and the check of a known dataset's lists: its classes, counts and names, and images in two splits."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sar_train.data import imagenet
 from sar_train.data.coop_layout import Listing, read_listing
-from sar_train.data.findings import Finding, from_error
 from sar_train.data.layouts import GUIDE, LAYOUTS
 from sar_train.data.photos import SPLITS
 from sar_train.errors import DataError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        severity: ``error`` where the data cannot be used as it is, ``warning`` where results suffer or cannot be
+            compared, ``ok`` for what is only worth knowing.
+        dataset: which.
+        what: one line.
+        mend: what to do about it; may be empty.
+    """
+
+    severity: Literal["ok", "warning", "error"]
+    dataset: str
+    what: str
+    mend: str = ""
+
+
+def from_error(dataset: str, error: Exception) -> Finding:
+    """An error's message as a finding; what stands after its last semicolon says how to mend it."""
+    what, _, mend = " ".join(str(error).split()).rpartition("; ")
+    return Finding("error", dataset, what, mend) if what else Finding("error", dataset, mend)
+
 
 TWICE_IN_IMAGENET = ("missile", "sunglasses")
 """Names that OpenAI's list, and so the published ``classnames.txt``, has twice."""

@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sar_train.data.dataset_lists import SplitRows
 from sar_train.data.layouts import GUIDE, LAYOUTS
-from sar_train.data.split_file import Rows
 from sar_train.errors import DataError
 
 CLASSES = 1000
@@ -29,7 +29,7 @@ _LINE = re.compile(r"(n\d{8})\s+(\S.*)")
 
 def read_imagenet(
     key: str, folder: Path, *, whole: bool = False, allow_missing: bool = False
-) -> tuple[tuple[str, ...], Rows, str]:
+) -> tuple[tuple[str, ...], SplitRows, str]:
     """Class names, (path, label) by split, and a warning or nothing.
 
     Args:
@@ -64,7 +64,7 @@ def read_imagenet(
             )
         warning = f"dataset {key}: {expected}; went on with those"
     order = [name for name in known if name in present]  # both files are sorted by WordNet id
-    rows: Rows = {"train": [], "val": [], "test": []}
+    rows: SplitRows = {"train": [], "val": [], "test": []}
     for part, split in parts.items():
         for label, name in enumerate(order):
             photos = _photos(found[split][name])

@@ -11,11 +11,10 @@ import os
 import random
 from pathlib import Path
 
-from sar_train.data.author_lists import TRAINVAL_AND_TEST, Listed, flowers
+from sar_train.data.dataset_lists import TRAINVAL_AND_TEST, Listed, SplitRows, flowers
 from sar_train.data.layouts import GUIDE, LAYOUTS
 from sar_train.data.photos import SPLITS
 from sar_train.data.split_cache import SplitCache
-from sar_train.data.split_file import Rows
 from sar_train.errors import DataError
 
 SEED = 1
@@ -40,7 +39,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 
 def own_split(
     key: str, folder: Path, cache_dir: Path | None = None, *, whole: bool = False, allow_missing: bool = False
-) -> tuple[tuple[str, ...], Rows, str]:
+) -> tuple[tuple[str, ...], SplitRows, str]:
     """Class names, (path, label) by split, and the sentence that must be shown with every result.
 
     Args:
@@ -73,7 +72,7 @@ def own_split(
     cache = SplitCache(cache_dir, key, folder, [f"{path}\0{names[label]}" for path, label in pool])
     labels = dict(pool)
     paths = cache.split("split.json", lambda: _draw(pool, shares))
-    rows: Rows = {split: [(path, labels[path]) for path in paths[split]] for split in SPLITS}
+    rows: SplitRows = {split: [(path, labels[path]) for path in paths[split]] for split in SPLITS}
     return names, {**rows, "test": test or rows["test"]}, f"{said}; {advice}"
 
 

@@ -1,4 +1,4 @@
-"""Labelled photos on disk, however they were laid out."""
+"""Labelled images on disk, whatever their layout, and the options that they are opened with."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+from sar_train.data.counted import ProgressCallback
 
 Split = Literal["train", "val", "test"]
 SplitOrigin = Literal["published", "given", "ours"]
@@ -15,8 +17,34 @@ TEMPLATE = "a photo of a {}."
 
 
 @dataclass(frozen=True)
+class DataOptions:
+    """How data are opened.
+
+    Attributes:
+        data_root: the folder that holds datasets by name.
+        shots: K; images beyond them are held out where there is no split. 0 for as many as there are.
+        seed: of the images that are held out and of the random views.
+        views: V, the plain view and V - 1 random ones of each training image.
+        cache_dir: where image features, draws, our own splits and the images of packed datasets are kept between runs;
+            None keeps them in memory.
+        tell: gets a line now and then while images are encoded.
+        allow_missing: go on without the images that a published split names but that are not there.
+        skip_unreadable: decode everything once and leave out what fails, in place of stopping at it.
+    """
+
+    data_root: Path | None = None
+    shots: int = 16
+    seed: int = 1
+    views: int = 1
+    cache_dir: Path | None = None
+    tell: ProgressCallback = lambda text: None
+    allow_missing: bool = False
+    skip_unreadable: bool = False
+
+
+@dataclass(frozen=True)
 class Photo:
-    """One photo: where it lies, and the place of its class in ``class_names``."""
+    """One image: its path, and the place of its class in ``class_names``."""
 
     path: Path
     label: int
@@ -24,21 +52,22 @@ class Photo:
 
 @dataclass(frozen=True)
 class PhotoDataset:
-    """Photos in three splits.
+    """Images in three splits.
 
     Attributes:
-        name: what tables and records call it.
+        name: its name in tables and records.
         class_names: one name per label; underscores are read as spaces when a prompt is made.
         template: hand-crafted prompt with ``{}`` for the name.
-        root: folder that photo paths are reported relative to.
-        train: what shots are drawn from.
+        root: folder that paths are reported relative to.
+        train: images that shots are drawn from.
         val: for choosing settings; may be empty.
         test: for accuracies; may be empty.
-        published_split: whether these are the classes of a dataset that papers report base-to-new on, so that this is
-            what is run by default.
-        warnings: what the user should know, one line each.
-        split_origin: whether the splits are those that papers report on, came with the photos, or were drawn here.
-            A dataset without training photos is a target of evaluation: all of it is tested on.
+        published_split: True if these are the classes of a dataset that papers report base-to-new on; base-to-new is
+            then the default.
+        warnings: for the user, one line each.
+        split_origin: ``published`` for the splits that papers report on, ``given`` for splits that came with the
+            images, ``ours`` for splits drawn here. A dataset without training images is a target of evaluation: all
+            of it is tested on.
     """
 
     name: str
@@ -53,23 +82,23 @@ class PhotoDataset:
     split_origin: SplitOrigin = "given"
 
     def photos(self, split: Split) -> tuple[Photo, ...]:
-        """The photos of one split, in their order."""
+        """Return the images of one split in their order."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
     def relative(self, photo: Photo) -> str:
-        """A photo's path below ``root`` with forward slashes, or the whole path when it lies elsewhere."""
+        """Return a path below ``root`` with forward slashes, or the whole path of an image that lies elsewhere."""
         path, root = photo.path.as_posix(), self.root.as_posix().rstrip("/") + "/"
         return path.removeprefix(root)  # text, since a million paths are asked for
 
     def keeping(self, photos: Mapping[Split, Sequence[Photo]], warning: str) -> PhotoDataset:
-        """The dataset with some of its photos only.
+        """Return the dataset with only some of its images.
 
-        Classes that keep no training photo (no test photo, where nothing is trained on) are left out with all their
-        photos, and labels close up.
+        Classes that keep no training image (no test image, where nothing is trained on) are left out with all their
+        images, and the remaining classes are numbered anew.
 
         Args:
-            photos: what to keep of each split, with the labels as they are now.
-            warning: what to tell the user; the number of classes left out is added.
+            photos: the images to keep of each split, with their present labels.
+            warning: for the user; the number of classes left out is added.
         """
         kept = sorted({photo.label for photo in photos["train" if self.train else "test"]})
         place = {label: i for i, label in enumerate(kept)}

@@ -1,19 +1,50 @@
-"""Before anything trains: are the data there, and is zero-shot what it should be? Fills the feature cache too."""
+"""Check before training that the data are there and that zero-shot is as it should be; fill the feature cache too."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sar_train.clip.backbone import Backbone
+from sar_train.config.run import RunConfig
 from sar_train.data.counted import ProgressCallback
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
-from sar_train.experiment.known import TOLERANCE, check_zero_shot
 from sar_train.report.published import known_zero_shot
-from sar_train.training.context import RunContext, open_names, open_target, prepare
+from sar_train.training.context import RunContext, open_data, open_names, prepare
 from sar_train.training.record import dataset_entry, scores
+
+TOLERANCE = 0.2
+"""Points that rounding, resizing and arithmetic may cost."""
+
+
+def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Compare a run's zero-shot accuracies with the known ones.
+
+    Args:
+        config: the settings; with a template of the user's own, or with photos left out, nothing is known.
+        record: the run's, or anything with ``dataset`` and ``zero_shot`` as in it.
+
+    Returns:
+        ``expected`` and ``source``, the largest ``difference`` downwards in points (negative: too low), and ``ok``;
+        None where nothing is known.
+    """
+    measured, dataset = record["zero_shot"], record["dataset"]
+    if config.template or config.allow_missing or config.skip_unreadable or measured["new_accuracy"] is None:
+        return None
+    if dataset["judged_on"] != "test" or dataset["split_origin"] != "published":
+        return None
+    known = known_zero_shot(config.backbone, config.pretrained, dataset["name"])
+    if known is None:
+        return None
+    gap = round(min(measured["base_accuracy"] - known.base, measured["new_accuracy"] - known.new), 3)
+    return {
+        "expected": {"base_accuracy": known.base, "new_accuracy": known.new},
+        "source": known.source,
+        "difference": gap,
+        "ok": gap >= -TOLERANCE,
+    }
 
 
 def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) -> list[dict[str, Any]]:
@@ -50,7 +81,7 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
                 found[world] = _measured(setting, tell, strict=strict)
         for target in job.targets:
             if (*world, target) not in seen and backbone is not None:
-                source = open_target(plain, target, backbone, tell)
+                source = open_data(plain, backbone, tell, target=target)
                 tell(f"target {target}: {len(source.class_names)} classes, {len(source.labels('test'))} photos")
                 source.plain("test")  # into the cache, once for all runs
                 seen.add((*world, target))

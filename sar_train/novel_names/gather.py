@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sar_train.errors import DataError
-from sar_train.novel_names import nouns, wordnet
+from sar_train.novel_names import wordnet
 from sar_train.novel_names.clean import key
 from sar_train.novel_names.source import NovelSource, Wanted, open_source
 
@@ -116,8 +116,8 @@ def _judge(new: Sequence[str]) -> Callable[[str], bool]:
         return lambda name: False
     taxonomy = wordnet.load()
     keys = {key(name) for name in new}
-    synsets = {nouns.match(name, taxonomy, last_word=False) for name in new} - {None}
-    return lambda name: key(name) in keys or nouns.match(name, taxonomy, last_word=False) in synsets
+    synsets = {wordnet.match(name, taxonomy, last_word=False) for name in new} - {None}
+    return lambda name: key(name) in keys or wordnet.match(name, taxonomy, last_word=False) in synsets
 
 
 def _warnings(source: NovelSource, got: int, count: int, too_long: int, *, left: bool) -> tuple[str, ...]:

@@ -19,8 +19,10 @@ from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.counted import ProgressCallback
-from sar_train.data.photos import Split
-from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source
+from sar_train.data.features import FeatureSource
+from sar_train.data.photo_source import PhotoSource
+from sar_train.data.photos import DataOptions, Split
+from sar_train.data.source import open_source
 from sar_train.errors import ConfigError
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
@@ -211,37 +213,35 @@ def _tell_of_novel(novel: NovelNames, tell: ProgressCallback, *, excluded: bool)
 
 
 def open_data(
-    config: RunConfig, backbone: Backbone, tell: ProgressCallback = lambda text: None
+    config: RunConfig,
+    backbone: Backbone,
+    tell: ProgressCallback = lambda text: None,
+    *,
+    target: str | None = None,
 ) -> FeatureSource | PhotoSource:
-    """The photos or features that the settings name; photos tell how far they are while they are encoded."""
-    return _open(config, config.data, backbone, tell, config.views)
+    """Open the data to train on, or a target: another dataset to judge on.
 
+    Args:
+        config: the settings.
+        backbone: encodes images, or must have made the features.
+        tell: gets a line now and then while images are encoded.
+        target: a dataset of which only the test images are opened, or all images where it has no test split.
 
-def open_target(
-    config: RunConfig, target: str, backbone: Backbone, tell: ProgressCallback = lambda text: None
-) -> FeatureSource | PhotoSource:
-    """Another dataset to judge on: its own test split, or all its photos where it has none."""
-    return _open(config, target, backbone, tell, views=1, whole=True)
-
-
-def _open(
-    config: RunConfig, data: str, backbone: Backbone, tell: ProgressCallback, views: int, *, whole: bool = False
-) -> FeatureSource | PhotoSource:
-    return open_source(
-        data,
-        Path(config.data_root) if config.data_root else None,
-        backbone,
+    Raises:
+        DataError: nothing of that name, or data that cannot be used.
+    """
+    root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
+    options = DataOptions(
+        root,
         config.shots,
         config.seed,
-        views,
-        PhotoOptions(
-            cache_dir=Path(config.cache_dir) if config.cache_dir else None,
-            tell=tell,
-            allow_missing=config.allow_missing,
-            skip_unreadable=config.skip_unreadable,
-        ),
-        whole=whole,
+        config.views,
+        cache,
+        tell,
+        allow_missing=config.allow_missing,
+        skip_unreadable=config.skip_unreadable,
     )
+    return open_source(target or config.data, backbone, options, whole=target is not None)
 
 
 def _problem(

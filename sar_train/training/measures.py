@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sar_train.data.features import FeatureSource
+from sar_train.data.photo_source import PhotoSource
 from sar_train.data.photos import Split
-from sar_train.data.source import FeatureSource, PhotoSource
 from sar_train.evaluation.accuracy import EvaluationSplit
 from sar_train.evaluation.calibration import Doubles
 from sar_train.evaluation.confidence import Fitted, Photos, calibrate

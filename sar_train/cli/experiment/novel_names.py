@@ -74,7 +74,7 @@ def novel_names(photos: str, **given: Any) -> None:
     """
     from sar_train import novel_names as novel
     from sar_train.data.class_names import read_class_names
-    from sar_train.novel_names.request import request
+    from sar_train.novel_names.language_model import request
     from sar_train.training.protocol import plan
 
     data = read_class_names(photos, given["data_root"], given["cache_dir"])

@@ -191,7 +191,7 @@ def run(files: tuple[Path, ...], only: str, **given: Any) -> None:
     The results of FILE.toml go to a folder FILE in --out (with one file and an --out, to that itself).
     """
     from sar_train.errors import ConfigError
-    from sar_train.experiment.spec import read_spec
+    from sar_train.experiment.plan import read_spec
 
     overrides, out = _overrides(given), given.pop("out")
     found = {file: [job for job in read_spec(file, overrides) if only in job.name] for file in files}

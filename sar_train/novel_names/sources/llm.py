@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterator
 
 from sar_train.errors import ConfigError, DataError
-from sar_train.novel_names.answers import Answers
 from sar_train.novel_names.clean import names_in
-from sar_train.novel_names.endpoint import EXAMPLE, Endpoint
-from sar_train.novel_names.request import AT_ONCE, request
+from sar_train.novel_names.language_model import AT_ONCE, EXAMPLE, Answers, Endpoint, request
 from sar_train.novel_names.source import NovelSource, Wanted, kinds
 
 

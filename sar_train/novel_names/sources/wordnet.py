@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 from sar_train.errors import ConfigError
-from sar_train.novel_names import nouns, wordnet
+from sar_train.novel_names import wordnet
 from sar_train.novel_names.source import NovelSource, Wanted, kinds
 
 LONGEST = 10
@@ -23,7 +23,7 @@ class WordNet(NovelSource):
 
     def check(self) -> None:
         """The path lengths are a number or a range."""
-        self.nearest, self.farthest = nouns.NEAREST, nouns.FARTHEST
+        self.nearest, self.farthest = wordnet.NEAREST, wordnet.FARTHEST
         if self.argument is None:
             return
         found = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", self.argument)
@@ -37,4 +37,4 @@ class WordNet(NovelSource):
     def candidates(self, wanted: Wanted) -> Iterable[str]:
         """Near ones first, the classes in turn."""
         rng = random.Random(wanted.seed)
-        return nouns.related_names(wanted.trained, wordnet.load(), rng, self.nearest, self.farthest)
+        return wordnet.related_names(wanted.trained, wordnet.load(), rng, self.nearest, self.farthest)

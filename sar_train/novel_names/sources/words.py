@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from sar_train.novel_names import nouns, wordnet
+from sar_train.novel_names import wordnet
 from sar_train.novel_names.source import NovelSource, Wanted, kinds
 
 
@@ -18,4 +18,4 @@ class Words(NovelSource):
 
     def candidates(self, wanted: Wanted) -> Iterable[str]:
         """In an order that the seed decides."""
-        return nouns.random_words(wordnet.load(), random.Random(wanted.seed))
+        return wordnet.random_words(wordnet.load(), random.Random(wanted.seed))

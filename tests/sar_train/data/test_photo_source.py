@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.opened import opened
 from support.photos import SHARED, needs_shared, write_folder, write_photo
 from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
@@ -13,7 +14,6 @@ from sar_train.clip.backbone import Backbone
 from sar_train.data import counted
 from sar_train.data import photo_source as module
 from sar_train.data.coop_layout import load_dataset
-from sar_train.data.folder import load_folder
 from sar_train.data.photo_source import PhotoSource
 from sar_train.data.photos import PhotoDataset
 from sar_train.data.views import pixels
@@ -24,7 +24,7 @@ CLOSE = {"atol": 1e-5, "rtol": 0.0}
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> PhotoDataset:
-    return load_folder(write_folder(tmp_path / "photos", {"a": 9, "b": 9}), 5, 1)
+    return opened(write_folder(tmp_path / "photos", {"a": 9, "b": 9}), 5, 1)
 
 
 @pytest.fixture

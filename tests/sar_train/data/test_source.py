@@ -10,14 +10,16 @@ from support.photos import SHARED, needs_shared, write_folder, write_photo
 from support.tiny import tiny_backbone
 
 from sar_train.data import source as module
-from sar_train.data.features import save_features
+from sar_train.data.features import FeatureSource, save_features
 from sar_train.data.own_split import NAME_FIXES
-from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, Source, open_source, to_feature_set
+from sar_train.data.photo_source import PhotoSource
+from sar_train.data.photos import DataOptions
+from sar_train.data.source import Source, open_source, to_feature_set
 from sar_train.errors import DataError
 
 
 def opened(spec: object, root: Path | None = None, views: int = 1, **options: object) -> FeatureSource | PhotoSource:
-    return open_source(str(spec), root, tiny_backbone(), 4, 1, views, PhotoOptions(**options))
+    return open_source(str(spec), tiny_backbone(), DataOptions(root, 4, 1, views, **options))
 
 
 def test_feature_file_and_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +30,7 @@ def test_feature_file_and_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "DEMO_FILE", path)
     assert opened("demo").labels("train").tolist() == source.labels("train").tolist()
     with pytest.raises(DataError, match="use that backbone"):
-        open_source(str(path), None, tiny_backbone(seed=1), 4, 1)
+        open_source(str(path), tiny_backbone(seed=1), DataOptions())
     with pytest.raises(DataError, match="no such feature file"):
         opened(tmp_path / "none.safetensors")
 
@@ -97,7 +99,7 @@ def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_targets_have_test_photos_alone(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "pets" / "photo", {"a": 6, "b": 6})
-    source = open_source("pets/photo", tmp_path, tiny_backbone(), 4, 1, whole=True)
+    source = open_source("pets/photo", tiny_backbone(), DataOptions(tmp_path, 4), whole=True)
     assert isinstance(source, PhotoSource)
     assert (len(source.labels("train")), len(source.labels("val")), len(source.labels("test"))) == (0, 0, 12)
     assert source.plain("test").shape == (12, 32)

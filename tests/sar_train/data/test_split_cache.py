@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from support.coop import link_photos
+from support.opened import opened
 
 from sar_train.data import split_cache as module
-from sar_train.data.folder import load_folder
 from sar_train.data.photos import Photo, PhotoDataset
 from sar_train.data.shots import few_shot
 from sar_train.data.split_cache import SplitCache, draw_shots
@@ -131,16 +131,16 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
 
 def test_photos_held_out_of_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = link_photos(tmp_path / "pets", [f"{c}/{i}.jpg" for c in "ab" for i in range(12)])
-    plain, cache = load_folder(root, 4, 1), tmp_path / "cache"
-    assert load_folder(root, 4, 1, cache_dir=cache) == load_folder(root, 4, 1, cache_dir=cache) == plain
+    plain, cache = opened(root, 4, 1), tmp_path / "cache"
+    assert opened(root, 4, 1, cache_dir=cache) == opened(root, 4, 1, cache_dir=cache) == plain
     (path,) = cache.rglob("split-4-seed_1.json")
     assert str(tmp_path) not in path.read_text()
     content = json.loads(path.read_text())
     content["train"][0], content["test"][0] = content["test"][0], content["train"][0]
     path.write_text(json.dumps(content))
-    assert load_folder(root, 4, 1, cache_dir=cache) != plain  # what is kept is what counts
+    assert opened(root, 4, 1, cache_dir=cache) != plain  # what is kept is what counts
     link_photos(root, ["a/more.jpg"])
-    assert len(load_folder(root, 4, 1, cache_dir=cache).test) == len(plain.test) + 1
+    assert len(opened(root, 4, 1, cache_dir=cache).test) == len(plain.test) + 1
     assert "pets: its photos are not those of an earlier run (24 then, 25 now)" in caplog.text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sar_train.errors import ConfigError
-from sar_train.novel_names import Wanted, nouns, novel_names, open_source, wordnet
+from sar_train.novel_names import Wanted, novel_names, open_source, wordnet
 
 CLASSES = ["golden_retriever", "grand_piano"]
 
@@ -13,11 +13,11 @@ CLASSES = ["golden_retriever", "grand_piano"]
 @pytest.mark.parametrize(("text", "lengths"), [("wordnet:1", {1}), ("wordnet:3", {3}), ("wordnet:5-6", {5, 6})])
 def test_relatives_are_as_far_away_as_asked(text: str, lengths: set[int]) -> None:
     taxonomy = wordnet.load()
-    own = [nouns.match(name, taxonomy) or 0 for name in CLASSES]
+    own = [wordnet.match(name, taxonomy) or 0 for name in CLASSES]
     names = list(open_source(text).candidates(Wanted(CLASSES, 400)))
     assert names or text == "wordnet:1"
     for name in names:
-        found = nouns.match(name, taxonomy, last_word=False) or 0
+        found = wordnet.match(name, taxonomy, last_word=False) or 0
         distances = {round(1 / taxonomy.path_similarity(synset, found)) - 1 for synset in own}
         assert distances & lengths
 

@@ -1,20 +1,53 @@
-"""An OpenAI-compatible endpoint: one question, one answer, and one clear line where there is none.
+"""Ask a language model for novel names: the request, the OpenAI-compatible endpoint, and the answers that are kept.
 
-The key comes from the environment alone, is sent nowhere but to that endpoint, and stands in no message.
+The text of the request is ``sar_train/assets/novel_request.txt``. It holds the names of the training classes and says
+by a caption what they are about; it names neither the dataset, which a model may know by heart, nor any class that the
+run is judged on. The key comes from the environment alone, is sent nowhere but to the endpoint, and is in no message.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from sar_train.data.files import write_atomic
 from sar_train.errors import ConfigError, DataError
+from sar_train.novel_names.source import Wanted
 
 if TYPE_CHECKING:
     import openai
+
+
+FILE = Path(__file__).parents[1] / "assets" / "novel_request.txt"
+AT_ONCE = 100
+"""Names per request; long lists tire small models."""
+
+
+def request(wanted: Wanted, given: Sequence[str] = (), at_once: int = AT_ONCE) -> str:
+    """Return the text to ask with.
+
+    Args:
+        wanted: training names, how many to list, caption.
+        given: names that were listed before; those that the run is judged on are left out of the request.
+        at_once: how many names to ask for at most.
+    """
+    told = [name for name in given if not wanted.judged(name)]
+    before = "\n\nThese were listed already, list others:\n" + "\n".join(told) if told else ""
+    return Template(FILE.read_text(encoding="utf-8")).substitute(
+        caption=wanted.template.replace("{}", "[class]"),
+        names="\n".join(name.replace("_", " ") for name in wanted.trained),
+        count=min(wanted.count, at_once),
+        given=before,
+    )
+
 
 KEY = "SAR_LLM_KEY"
 EXAMPLE = "http://localhost:11434/v1"
@@ -172,3 +205,50 @@ def _said(error: openai.APIStatusError) -> str:
     text = message if isinstance(message, str) else ""
     text = " ".join((text.replace(key, "…") if key else text).split())[:120]
     return f": {text}" if text else ""
+
+
+FOLDER = "novel-names"
+
+
+class Answers:
+    """A folder of answers, by model, seed and whole request."""
+
+    def __init__(self, cache_dir: Path | None) -> None:
+        """None keeps nothing."""
+        self._folder = cache_dir / FOLDER if cache_dir else None
+
+    def get(self, model: str, seed: int, request: str) -> Answer | None:
+        """The kept answer to a request; None where there is none, or its file is damaged."""
+        path = self._path(model, seed, request)
+        if path is None:
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            text, reported = content["answer"], content["model"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Answer(text, reported) if isinstance(text, str) and isinstance(reported, str) else None
+
+    def put(self, model: str, seed: int, request: str, answer: Answer) -> None:
+        """Keep an answer.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        path = self._path(model, seed, request)
+        if path is None:
+            return
+        content = {
+            "model": answer.model,
+            "asked_for": model,
+            "temperature": TEMPERATURE,
+            "seed": seed,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "request": request,
+            "answer": answer.text,
+        }
+        write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def _path(self, model: str, seed: int, request: str) -> Path | None:
+        identity = json.dumps([model, TEMPERATURE, seed, request]).encode()
+        return self._folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.json" if self._folder else None

@@ -1,7 +1,8 @@
-"""What authors published beside their photos: lists and labels of OxfordPets, Cars, Flowers, SUN397 and UCF101.
+"""Lists that come with the known datasets: CoOp's split files, and what the datasets' authors published.
 
-They are read only where CoOp's split file is missing. Paths are relative to the folder of the photos; names are made as
-CoOp makes them.
+A split file holds ``train``, ``val`` and ``test``, each a list of ``[path, label, class name]``. FGVCAircraft has a
+published split of its own. The authors' lists of OxfordPets, Cars, Flowers, SUN397 and UCF101 are read only where
+CoOp's split file is missing; names are made as CoOp makes them. All paths are relative to the folder of the images.
 """
 
 from __future__ import annotations
@@ -9,13 +10,100 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from sar_train.data.aircraft import lines_of
 from sar_train.data.layouts import GUIDE
-from sar_train.data.split_file import below
+from sar_train.data.photos import SPLITS, Split
 from sar_train.errors import DataError
+
+SplitRows = dict[Split, list[tuple[str, int]]]
+"""(path below the folder of the photos, label) by split."""
+
+
+def read_split(path: Path) -> tuple[tuple[str, ...], SplitRows]:
+    """Class names by label, and (relative path, label) of every photo by split.
+
+    Raises:
+        DataError: not JSON of the expected form, a path that leaves the folder, labels with gaps, or a label with
+            two names.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(content, dict) or any(not isinstance(content.get(split), list) for split in SPLITS):
+        raise DataError(f"{path}: expected an object with the lists train, val and test")
+    names: dict[int, str] = {}
+    rows: SplitRows = {}
+    for split in SPLITS:
+        rows[split] = [_read_row(row, names, f"{path}: {split}[{i}]") for i, row in enumerate(content[split])]
+    trained = {label for _, label in rows["train"]}
+    if not trained or trained != set(range(len(names))):
+        raise DataError(
+            f"{path}: expected training photos for labels 0 to C - 1, got {len(trained)} labels of {len(names)}"
+        )
+    return tuple(names[label] for label in range(len(names))), rows
+
+
+def below(path: str, where: str) -> str:
+    """The path itself, once it is sure to stay below the folder it is relative to.
+
+    Raises:
+        DataError: absolute, or with ``..`` in it.
+    """
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path:
+        raise DataError(f"{where}: expected a path below the image folder, got {path!r:.80}")
+    return path
+
+
+def _read_row(row: Any, names: dict[int, str], where: str) -> tuple[str, int]:
+    if not isinstance(row, list) or [type(value) for value in row] != [str, int, str]:
+        raise DataError(f"{where}: expected [path, label, class name], got {row!r:.80}")
+    path, label, name = row
+    if names.setdefault(label, name) != name:
+        raise DataError(f"{where}: label {label} has two names, {names[label]!r} and {name!r}")
+    return below(path, where), label
+
+
+def read_aircraft(folder: Path) -> tuple[tuple[str, ...], SplitRows]:
+    """Class names, the variants, and (path below ``images``, label) by split.
+
+    Raises:
+        DataError: a list is missing or has a bad line (its number is named).
+    """
+    names = tuple(name for _, name in lines_of(folder / "variants.txt"))
+    places = {name: label for label, name in enumerate(names)}
+    if len(places) != len(names) or not names:
+        raise DataError(f"{folder / 'variants.txt'}: expected one variant a line, each once, got {len(names)} lines")
+    rows: SplitRows = {}
+    for split in SPLITS:
+        path = folder / f"images_variant_{split}.txt"
+        rows[split] = []
+        for number, line in lines_of(path):
+            photo, _, name = line.partition(" ")
+            if name not in places:
+                where = f"{path}, line {number}"
+                raise DataError(f"{where}: expected a number and a variant of variants.txt, got {line!r:.60}")
+            rows[split].append((below(f"{photo}.jpg", f"{path}, line {number}"), places[name]))
+    return names, rows
+
+
+def lines_of(path: Path) -> list[tuple[int, str]]:
+    """(number, text) of the lines of a list that are not empty.
+
+    Raises:
+        DataError: it is not there, or not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path}: not there; it comes with the dataset, see {GUIDE}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
 
 T = TypeVar("T")
 Listed = list[tuple[str, int]]
