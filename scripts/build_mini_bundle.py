@@ -26,7 +26,7 @@ from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig, build, merge
-from sar_train.data.photos import DataOptions
+from sar_train.data.images import DataOptions
 from sar_train.data.source import open_source
 from sar_train.export.bundle import export_bundle
 from sar_train.export.fixed import handcrafted

@@ -46,7 +46,7 @@ class Block:
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """Pairs of a command and the output shown for it (console blocks), or the whole block and no output."""
+        """Return pairs of a command and its output (console blocks), or the whole block without output."""
         if self.language != "console":
             return [(self.body, "")]
         parts = re.split(r"^\$ ", self.body.replace("\\\n", "\\\0"), flags=re.MULTILINE)[1:]
@@ -66,7 +66,7 @@ def main(files: list[str]) -> int:
 
 
 def read(file: Path) -> list[Block]:
-    """The blocks of a file whose language is one of `CHECKED`."""
+    """Read the blocks of a file whose language is one of `CHECKED`."""
     text = "\n" + file.read_text(encoding="utf-8")
     return [
         Block(

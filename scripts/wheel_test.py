@@ -50,13 +50,13 @@ def main() -> int:
 
 
 def claimed() -> list[str]:
-    """The Python versions in the project's classifiers."""
+    """Return the Python versions in the project's classifiers."""
     prefix = "Programming Language :: Python :: 3."
     return [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if c.startswith(prefix)]
 
 
 def interpreter(version: str) -> str | None:
-    """An interpreter of this version that can make environments: on the PATH, or one that pyenv keeps."""
+    """Find an interpreter of this version that can make environments: on the PATH, or one that pyenv keeps."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     candidates = [
         shutil.which(f"python{version}"),
@@ -78,7 +78,7 @@ def build(folder: Path) -> Path:
 
 
 def check_contents(wheel: Path) -> None:
-    """The two packages, the bundle and the licences, and nothing else.
+    """Check that the wheel holds the two packages, the bundle and the licences, and nothing else.
 
     Raises:
         SystemExit: something is missing or does not belong there.
@@ -139,7 +139,7 @@ def use(wheel: Path, python: str, folder: Path) -> None:
 
 
 def serve(wheel: Path, tools: Path, home: Path, label: str) -> None:
-    """Install the extra and have the picture classified over HTTP.
+    """Install the extra and have the image classified over HTTP.
 
     Raises:
         SystemExit: the server does not start, does not answer, answers something else than ``label``, or does not stop.
@@ -166,7 +166,7 @@ def serve(wheel: Path, tools: Path, home: Path, label: str) -> None:
 
 
 def run(command: list[str], cwd: Path) -> str:
-    """Standard output of a command that has to succeed.
+    """Run a command that has to succeed and return its standard output.
 
     Raises:
         SystemExit: it did not; its output is shown.
@@ -178,14 +178,14 @@ def run(command: list[str], cwd: Path) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what could lead Python back to the checkout."""
+    """Return the environment without variables that could lead Python back to the checkout."""
     return {
         k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSAFEPATH")
     }
 
 
 def expect(met: bool, complaint: str) -> None:
-    """Stop with the complaint unless the condition is met.
+    """Exit with the complaint unless the condition is met.
 
     Raises:
         SystemExit: it is not.

@@ -179,7 +179,7 @@ def _phrases(path: Path | None) -> Mapping[str, Sequence[str]]:
 
 
 def _photos(folder: Path | None) -> list[Path]:
-    """At most 200 photos of a folder, at even steps."""
+    """Return at most 200 images of a folder, at even steps."""
     from sar_infer.images.inputs import expand
 
     found = [] if folder is None else [Path(path) for path in expand([str(folder)])]

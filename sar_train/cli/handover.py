@@ -1,4 +1,4 @@
-"""What ``sar-export`` does with a bundle that exists: check it again, or write a Triton repository from it."""
+"""``sar-export`` of a bundle that exists: check it again, or write a Triton repository from it."""
 
 from __future__ import annotations
 

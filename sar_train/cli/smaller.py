@@ -60,7 +60,7 @@ def smaller_options(command: Decorated) -> Decorated:
 
 @dataclass(frozen=True)
 class Smaller:
-    """What the command line says; every field is the parameter of that name."""
+    """Options of the command line; every field is the parameter of that name."""
 
     export_precision: tuple[str, ...]
     jpeg_margin: float | None
@@ -76,7 +76,7 @@ class Smaller:
         return bool(self.export_precision) or self.jpeg_margin is not None
 
     def check(self, run: Path | None, given: Mapping[str, Any]) -> bool:
-        """Whether RUN is a bundle that only gets what is asked for here.
+        """Return True if RUN is a bundle that these options add to.
 
         Raises:
             ConfigError: options that contradict each other.
@@ -99,7 +99,7 @@ class Smaller:
         return True
 
     def photos(self, folder: Path) -> Photos | None:
-        """Photos to calibrate and to judge with; None where nothing is to be added.
+        """Return images to calibrate and to judge with; None where nothing is to be added.
 
         Raises:
             ConfigError: too few.

@@ -126,7 +126,7 @@ def main(**given: Any) -> None:
 
 
 def method_list(*, as_json: bool) -> str:
-    """All registered methods: name, prompted towers, whether image features are cached, paper."""
+    """Return a list of all registered methods: name, prompted towers, whether image features are cached, paper."""
     from sar_train.methods.base import describe_methods
 
     found = describe_methods()
@@ -147,7 +147,7 @@ def read_config(
     on: str | None = None,
     **options: Any,
 ) -> RunConfig:
-    """Settings from the file, then the options, then ``--set``; later ones win."""
+    """Build the settings from the file, then the options, then ``--set``; later ones win."""
     from sar_train.config.run import RunConfig, build, merge, read_toml
     from sar_train.errors import ConfigError
 
@@ -165,7 +165,7 @@ def read_config(
 
 
 def default_name(config: RunConfig) -> str:
-    """Folder name of a run, such as ``caltech101-coop-sar-s1``."""
+    """Return the folder name of a run, such as ``caltech101-coop-sar-s1``."""
     on = config.sections.get(config.method, {}).get("on")
     name = f"{config.method}-{on}" if on else config.method
     parts = [Path(config.data).stem or "photos", name, *(["sar"] if config.sar else []), f"s{config.seed}"]
@@ -173,7 +173,7 @@ def default_name(config: RunConfig) -> str:
 
 
 def table(record: dict[str, Any], out: Path) -> str:
-    """What a run ends with: zero-shot, linear probe and this run; base, new and harmonic mean."""
+    """Return a run's last lines: zero-shot, linear probe and this run; base, new and harmonic mean."""
     config = record["config"]
     name = config["method"] + (" + sar" if config["sar"] else "")
     rows = {"zero-shot": record["zero_shot"], "linear probe": record["linear_probe"], name: record["metrics"]}
@@ -189,7 +189,7 @@ def table(record: dict[str, Any], out: Path) -> str:
 
 
 def warn_below_zero_shot(run: Run) -> None:
-    """Say so when a learned prompt is worse than the hand-crafted one."""
+    """Warn if a learned prompt is worse than the hand-crafted one."""
     metrics, zero_shot = run.record["metrics"], run.record["zero_shot"]
     for key, label in (("base_accuracy", "the trained classes"), ("new_accuracy", "new classes")):
         if metrics[key] is not None and metrics[key] < zero_shot[key]:
@@ -201,7 +201,7 @@ def warn_below_zero_shot(run: Run) -> None:
 
 
 def warn_not_calibrated(run: Run) -> None:
-    """Say so when too few photos were held out to tell how far scores can be trusted."""
+    """Warn if too few images were held out to tell how far scores can be trusted."""
     from sar_train.evaluation.confidence import not_calibrated
 
     if run.record["calibration"] is None:

@@ -19,14 +19,14 @@ from sar_infer.images.load import load_rgb
 from sar_train.data import hf_dataset
 from sar_train.data.check_known import Finding, check_rows, from_error, list_known
 from sar_train.data.folder import SPLIT_FOLDERS, domains
+from sar_train.data.images import SPLITS, DataOptions
 from sar_train.data.layouts import GUIDE, LAYOUTS, dataset_in, find, folder_of, is_there
-from sar_train.data.open_photos import open_photos
-from sar_train.data.photos import SPLITS, DataOptions
+from sar_train.data.open_images import open_images
 from sar_train.errors import DataError
 
 State = Literal["ok", "warning", "error"]
 Watch = Callable[[str, int], Callable[[int], None]]
-"""Called with a dataset's name and how many photos are to be decoded; gives what is told how many more are done."""
+"""Called with a dataset's name and how many images are to be decoded; gives what is told how many more are done."""
 FIRST = 3
 SHOTS = 16
 
@@ -39,8 +39,8 @@ class Checked:
         name: what commands call it.
         folder: where it lies.
         classes: how many; None where that could not be told.
-        counts: photos in train, val and test; None where that could not be told.
-        decoded: how many photos were decoded.
+        counts: images in train, val and test; None where that could not be told.
+        decoded: how many images were decoded.
         findings: what is wrong, or worth knowing.
     """
 
@@ -53,7 +53,7 @@ class Checked:
 
     @property
     def state(self) -> State:
-        """The worst of the findings."""
+        """Return the worst severity of the findings."""
         found = {finding.severity for finding in self.findings}
         return "error" if "error" in found else "warning" if "warning" in found else "ok"
 
@@ -76,7 +76,7 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return True if no dataset has an error."""
         return all(checked.state != "error" for checked in self.checked)
 
 
@@ -90,7 +90,7 @@ def check(place: Path, names: Sequence[str] = (), *, all_images: bool = False, w
     Args:
         place: a folder of datasets, one dataset's folder, a folder of domains, or a user's own folder or list.
         names: check these datasets of ``place`` and no others.
-        all_images: decode every photo, not only a sample of 500 of each dataset.
+        all_images: decode every image, not only a sample of 500 of each dataset.
         watch: for progress.
 
     Raises:
@@ -123,7 +123,7 @@ def _key(name: str) -> str:
 
 
 def _known(key: str, root: Path, all_images: bool, watch: Watch) -> Checked:
-    """A dataset of the table."""
+    """Check a dataset of the table."""
     layout, folder = LAYOUTS[key], folder_of(key, root)
     if not is_there(key, root):
         expected = f"a folder {layout.images or 'cars_train'}" + (f" or {layout.split_file}" * bool(layout.split_file))
@@ -142,13 +142,13 @@ def _known(key: str, root: Path, all_images: bool, watch: Watch) -> Checked:
 
 
 def _own(place: Path, all_images: bool, watch: Watch) -> Checked:
-    """A user's own folder or list."""
+    """Check a user's own folder or list."""
     name = place.resolve().name
     findings: list[Finding] = []
     try:
         if place.is_dir() and hf_dataset.is_hf_dataset(place):
             return _packed(name, place)
-        dataset = open_photos(str(place), DataOptions(shots=SHOTS), whole=_only_test(place))
+        dataset = open_images(str(place), DataOptions(shots=SHOTS), whole=_only_test(place))
     except (DataError, OSError) as error:
         return Checked(name, place, None, None, 0, (from_error(name, error),))
     findings += [Finding("warning", dataset.name, warning) for warning in dataset.warnings]
@@ -156,13 +156,13 @@ def _own(place: Path, all_images: bool, watch: Watch) -> Checked:
     if dataset.split_origin == "ours":
         text = f"no test split: with {SHOTS} shots this is what is learned from, validated and tested on"
         findings.append(Finding("ok", dataset.name, text))
-    paths = [str(photo.path) for split in SPLITS for photo in dataset.photos(split)]
+    paths = [str(photo.path) for split in SPLITS for photo in dataset.images(split)]
     decoded = _photos(dataset.name, paths, all_images, watch, findings)
     return Checked(dataset.name, place, len(dataset.class_names), counts, decoded, tuple(findings))
 
 
 def _only_test(place: Path) -> bool:
-    """Whether a folder has nothing but a folder ``test``: a target."""
+    """Return True if a folder contains only a folder ``test``, so that it is a target of evaluation."""
     return place.is_dir() and [p.name.lower() for p in place.iterdir() if p.is_dir()] == ["test"]
 
 
@@ -213,11 +213,11 @@ def _first(paths: Sequence[str]) -> str:
 
 SAMPLE = 500
 Advance = Callable[[int], None]
-"""Told how many photos have been looked at since."""
+"""Told how many images have been looked at since."""
 
 
 def sizes(paths: Sequence[str]) -> list[int | None]:
-    """Size of each file in bytes, None where there is none; every folder is listed once."""
+    """Return the size of each file in bytes, None for a missing one; every folder is listed once."""
     places = [os.path.split(path) for path in paths]
     wanted: dict[str, set[str]] = {}
     for folder, name in places:
@@ -236,14 +236,14 @@ def sizes(paths: Sequence[str]) -> list[int | None]:
 
 
 def even_sample(paths: Sequence[str], count: int) -> list[str]:
-    """``count`` paths with equal steps between them, all of them where there are fewer."""
+    """Return ``count`` paths at equal steps, all of them where there are fewer."""
     if len(paths) <= count:
         return list(paths)
     return [paths[i * len(paths) // count] for i in range(count)]
 
 
 def unreadable(paths: Sequence[str], advance: Advance = lambda done: None) -> list[tuple[str, str]]:
-    """Photos that cannot be decoded, each with the reason, in the order given; JPEGs are decoded at an eighth."""
+    """Return the images that cannot be decoded, each with the reason, in order; JPEGs are decoded at an eighth."""
 
     def problem(path: str) -> str:
         try:

@@ -9,8 +9,8 @@ from typing import Literal
 
 from sar_train.data import imagenet
 from sar_train.data.coop_layout import Listing, read_listing
+from sar_train.data.images import SPLITS
 from sar_train.data.layouts import GUIDE, LAYOUTS
-from sar_train.data.photos import SPLITS
 from sar_train.errors import DataError
 
 
@@ -33,7 +33,7 @@ class Finding:
 
 
 def from_error(dataset: str, error: Exception) -> Finding:
-    """An error's message as a finding; what stands after its last semicolon says how to mend it."""
+    """Return an error's message as a finding; the part after its last semicolon says how to mend it."""
     what, _, mend = " ".join(str(error).split()).rpartition("; ")
     return Finding("error", dataset, what, mend) if what else Finding("error", dataset, mend)
 
@@ -43,7 +43,7 @@ TWICE_IN_IMAGENET = ("missile", "sunglasses")
 
 
 def list_known(key: str, folder: Path) -> tuple[Listing | None, list[Finding]]:
-    """What a dataset's lists and folders say, None where they cannot be used, and what is wrong with them."""
+    """Read a dataset's lists and folders, None where they cannot be used, and return what is wrong with them too."""
     if key in imagenet.KEYS:
         found = [from_error(key, DataError(text)) for text in imagenet.problems(key, folder)]
         if found:
@@ -60,7 +60,7 @@ def list_known(key: str, folder: Path) -> tuple[Listing | None, list[Finding]]:
 
 
 def check_rows(key: str, listing: Listing) -> list[Finding]:
-    """Counts against the published ones, names that cannot be told apart, and photos that are listed twice."""
+    """Compare counts with the published ones; find names that cannot be told apart and images that are listed twice."""
     return [*_counts(key, listing), *_names(key, listing), *_twice(key, listing)]
 
 

@@ -10,9 +10,9 @@ from sar_train.data import imagenet
 from sar_train.data.coop_layout import load_dataset
 from sar_train.data.dataset_lists import lines_of, read_split
 from sar_train.data.hf_dataset import is_hf_dataset
+from sar_train.data.images import DataOptions
 from sar_train.data.layouts import LAYOUTS, PHOTO, dataset_in, find, folder_of
-from sar_train.data.open_photos import open_photos
-from sar_train.data.photos import DataOptions
+from sar_train.data.open_images import open_images
 from sar_train.errors import DataError
 
 IMAGENET = "imagenet"
@@ -111,5 +111,5 @@ def _of_photos(spec: str, data_root: Path | None, cache_dir: Path | None) -> Cla
     """Read the names of a folder or a list, opened as for training but with a cache for packed images alone."""
     packed = any(is_hf_dataset(path) for path in (Path(spec), (data_root or Path()) / spec) if path.is_dir())
     options = DataOptions(data_root, shots=0, cache_dir=cache_dir if packed else None, allow_missing=True)
-    dataset = open_photos(spec, options)
+    dataset = open_images(spec, options)
     return ClassNames(dataset.name, dataset.class_names, dataset.template, published_split=dataset.published_split)

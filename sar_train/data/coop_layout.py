@@ -10,9 +10,9 @@ from pathlib import Path
 
 from sar_train.data import imagenet
 from sar_train.data.dataset_lists import SplitRows, read_aircraft, read_split
+from sar_train.data.images import SPLITS, ImageDataset, LabelledImage, SplitOrigin
 from sar_train.data.layouts import LAYOUTS, find, folder_of, is_there, nearest
 from sar_train.data.own_split import own_split
-from sar_train.data.photos import SPLITS, Photo, PhotoDataset, SplitOrigin
 from sar_train.data.usable import without_missing
 from sar_train.errors import DataError
 
@@ -24,7 +24,7 @@ def load_dataset(
     allow_missing: bool = False,
     whole: bool = False,
     cache_dir: Path | None = None,
-) -> PhotoDataset:
+) -> ImageDataset:
     """Open a dataset by name.
 
     Args:
@@ -51,10 +51,12 @@ def load_dataset(
         )
     listing = read_listing(key, folder, allow_missing=allow_missing, whole=whole, cache_dir=cache_dir)
     train, val, test = (
-        () if whole and split != "test" else tuple(Photo(images / path, label) for path, label in listing.rows[split])
+        ()
+        if whole and split != "test"
+        else tuple(LabelledImage(images / path, label) for path, label in listing.rows[split])
         for split in SPLITS
     )
-    dataset = PhotoDataset(
+    dataset = ImageDataset(
         key,
         listing.class_names,
         layout.template,

@@ -13,16 +13,16 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from sar_train.data.images import SPLITS, Split
 from sar_train.data.layouts import GUIDE
-from sar_train.data.photos import SPLITS, Split
 from sar_train.errors import DataError
 
 SplitRows = dict[Split, list[tuple[str, int]]]
-"""(path below the folder of the photos, label) by split."""
+"""(path below the folder of the images, label) by split."""
 
 
 def read_split(path: Path) -> tuple[tuple[str, ...], SplitRows]:
-    """Class names by label, and (relative path, label) of every photo by split.
+    """Return class names by label, and (relative path, label) of every image by split.
 
     Raises:
         DataError: not JSON of the expected form, a path that leaves the folder, labels with gaps, or a label with
@@ -47,7 +47,7 @@ def read_split(path: Path) -> tuple[tuple[str, ...], SplitRows]:
 
 
 def below(path: str, where: str) -> str:
-    """The path itself, once it is sure to stay below the folder it is relative to.
+    """Return the path itself, after checking that it stays below the folder it is relative to.
 
     Raises:
         DataError: absolute, or with ``..`` in it.
@@ -68,7 +68,7 @@ def _read_row(row: Any, names: dict[int, str], where: str) -> tuple[str, int]:
 
 
 def read_aircraft(folder: Path) -> tuple[tuple[str, ...], SplitRows]:
-    """Class names, the variants, and (path below ``images``, label) by split.
+    """Return the class names, which are the variants, and (path below ``images``, label) by split.
 
     Raises:
         DataError: a list is missing or has a bad line (its number is named).
@@ -91,7 +91,7 @@ def read_aircraft(folder: Path) -> tuple[tuple[str, ...], SplitRows]:
 
 
 def lines_of(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of the lines of a list that are not empty.
+    """Return (number, text) of the lines of a list that are not empty.
 
     Raises:
         DataError: it is not there, or not text.
@@ -107,11 +107,11 @@ def lines_of(path: Path) -> list[tuple[int, str]]:
 
 T = TypeVar("T")
 Listed = list[tuple[str, int]]
-"""(path below the folder of the photos, label)."""
+"""(path below the folder of the images, label)."""
 
 
 def pets(folder: Path) -> tuple[tuple[str, ...], Listed, Listed]:
-    """Names, trainval and test of ``annotations/trainval.txt`` and ``annotations/test.txt``.
+    """Read names, trainval and test from ``annotations/trainval.txt`` and ``annotations/test.txt``.
 
     Raises:
         DataError: as all of this module: a list is missing or has a bad line.
@@ -132,7 +132,7 @@ def pets(folder: Path) -> tuple[tuple[str, ...], Listed, Listed]:
 
 
 def sun397(folder: Path) -> tuple[tuple[str, ...], Listed, Listed]:
-    """Names of ``ClassName.txt`` with the parts of their paths reversed; ``Training_01.txt`` and ``Testing_01.txt``."""
+    """Read ``ClassName.txt``, with the parts of its paths reversed, ``Training_01.txt`` and ``Testing_01.txt``."""
     classes = {line.strip("/"): label for label, (_, line) in enumerate(lines_of(folder / "ClassName.txt"))}
     names = tuple(" ".join(reversed(name.split("/")[1:])) for name in classes)
     parts = []
@@ -149,7 +149,7 @@ def sun397(folder: Path) -> tuple[tuple[str, ...], Listed, Listed]:
 
 
 def ucf101(folder: Path) -> tuple[tuple[str, ...], Listed, Listed]:
-    """Names of ``classInd.txt`` with their words apart; ``trainlist01.txt`` and ``testlist01.txt``."""
+    """Read ``classInd.txt``, with the words of its names apart, ``trainlist01.txt`` and ``testlist01.txt``."""
     lists = folder / "ucfTrainTestlist"
     classes: dict[str, int] = {}
     for number, line in lines_of(lists / "classInd.txt"):
@@ -171,12 +171,12 @@ def ucf101(folder: Path) -> tuple[tuple[str, ...], Listed, Listed]:
 
 
 def words(camel: str) -> str:
-    """``ApplyEyeMakeup`` as ``Apply_Eye_Makeup``."""
+    """Return ``ApplyEyeMakeup`` as ``Apply_Eye_Makeup``."""
     return "_".join(re.findall(r"[A-Z][^A-Z]*", camel))
 
 
 def cars(folder: Path) -> tuple[tuple[str, ...], Listed, Listed]:
-    """Names of ``devkit/cars_meta.mat`` with the year first, and the two annotation files."""
+    """Read the names of ``devkit/cars_meta.mat``, with the year first, and the two annotation files."""
 
     def year_first(name: Any) -> str:
         rest, _, year = str(name[0]).rpartition(" ")
@@ -199,7 +199,7 @@ def cars(folder: Path) -> tuple[tuple[str, ...], Listed, Listed]:
 
 
 def flowers(folder: Path) -> tuple[tuple[str, ...], Listed]:
-    """Names of ``cat_to_name.json`` and labels of ``imagelabels.mat``; there is no list of test photos in use."""
+    """Read names from ``cat_to_name.json`` and labels from ``imagelabels.mat``; no list of test images is in use."""
     path = folder / "cat_to_name.json"
     try:
         names = {int(number) - 1: str(name) for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
@@ -222,7 +222,7 @@ TRAINVAL_AND_TEST: dict[str, Callable[[Path], tuple[tuple[str, ...], Listed, Lis
 
 
 def _mat(path: Path, key: str, convert: Callable[[Any], T]) -> list[T]:
-    """The first row of a MATLAB array, read with scipy, entry by entry."""
+    """Read the first row of a MATLAB array with scipy, entry by entry."""
     if not path.is_file():
         raise DataError(f"{path}: not there; it holds the labels, get it as {GUIDE} says")
     try:

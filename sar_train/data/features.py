@@ -26,7 +26,7 @@ from sar_infer.artefact.manifest import Preprocess
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.prompts import split_template
 from sar_train.data.files import write_atomic
-from sar_train.data.photos import SPLITS, Split, SplitOrigin
+from sar_train.data.images import SPLITS, Split, SplitOrigin
 from sar_train.data.shots import Shots, few_shot
 from sar_train.errors import DataError
 
@@ -49,7 +49,7 @@ class FeatureSet:
         class_names: C names.
         backbone: name of the backbone that made the features.
         weights_digest: of that backbone (`Backbone.weights_digest`).
-        preprocess: how photos were prepared.
+        preprocess: how images were prepared.
         published_split: whether the splits are those that papers report on.
         train, val, test: the rows; ``val`` and ``test`` may be empty.
         provenance: licence, source and the like, as text by name.
@@ -84,7 +84,7 @@ class FeatureSet:
             _check(split, self.rows(split), size, len(self.class_names))
 
     def rows(self, split: Split) -> Rows:
-        """The rows of one split."""
+        """Return the rows of one split."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
     def require(self, backbone: Backbone) -> None:
@@ -228,53 +228,53 @@ class FeatureSource:
 
     @property
     def name(self) -> str:
-        """The dataset's name."""
+        """Return the dataset's name."""
         return self.feature_set.dataset
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """C names, by label."""
+        """Return C names, by label."""
         return self.feature_set.class_names
 
     @property
     def template(self) -> str:
-        """The dataset's hand-crafted template."""
+        """Return the dataset's hand-crafted template."""
         return self.feature_set.template
 
     @property
     def published_split(self) -> bool:
-        """Whether the splits are those that papers report on."""
+        """Return True if the splits are those that papers report on."""
         return self.feature_set.published_split
 
     @property
     def split_origin(self) -> SplitOrigin:
-        """Whether the splits are those of papers, or were drawn where the file was made; else they came with it."""
+        """Return ``ours`` for splits drawn when the file was made, ``published`` for those of papers, or ``given``."""
         if OUR_SPLIT in self.feature_set.provenance:
             return "ours"
         return "published" if self.feature_set.published_split else "given"
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the photos' source warned of, where the split is not the published one."""
+        """Return the warnings that go with a split that is not the published one."""
         return tuple(self.feature_set.provenance.get(OUR_SPLIT, "").splitlines())
 
     def draw(self, shots: int, seed: int) -> Shots:
-        """CoOp's draw of training and validation rows."""
+        """Draw training and validation rows as CoOp does."""
         return few_shot(self.labels("train").tolist(), self.labels("val").tolist(), shots, seed)
 
     def labels(self, split: Split) -> Tensor:
-        """(N,) int64 labels of all rows of a split."""
+        """Return (N,) int64 labels of all rows of a split."""
         return self.feature_set.rows(split).labels
 
     def paths(self, split: Split) -> None:  # noqa: ARG002
-        """There are no photos."""
+        """Return None: there are no images."""
         return
 
     def features(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
-        """(n, 1, D) unit float32 rows."""
+        """Return (n, 1, D) unit float32 rows."""
         return self.plain(split, indices)[:, None]
 
     def plain(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
-        """(n, D) unit float32 rows."""
+        """Return (n, D) unit float32 rows."""
         rows = self.feature_set.rows(split).features
         return rows if indices is None else rows[indices if isinstance(indices, Tensor) else list(indices)]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sar_train.data.photos import SPLITS, TEMPLATE, DataOptions, Photo, PhotoDataset, Split, SplitOrigin
+from sar_train.data.images import SPLITS, TEMPLATE, DataOptions, ImageDataset, LabelledImage, Split, SplitOrigin
 from sar_train.data.shots import MAX_VAL_SHOTS
 from sar_train.data.split_cache import SplitCache
 from sar_train.errors import DataError
@@ -24,7 +24,7 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
 }  # fmt: skip
 Classes = Mapping[str, Sequence[Path]]
-"""Photos by class name."""
+"""Images by class name."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
     return FoundImages(domain_name(root), root, {"train": _classes(root)}, warnings)
 
 
-def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -> PhotoDataset:
+def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -> ImageDataset:
     """Make a dataset of the images that were found; where there is no test split, images are held out for it.
 
     Args:
@@ -105,17 +105,17 @@ def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -
     if "test" not in splits:
         splits = _hold_out(name, root, splits["train"], options)
     train, val, test = (
-        tuple(Photo(p, i) for i, c in enumerate(class_names) for p in splits.get(split, {}).get(c, ()))
+        tuple(LabelledImage(p, i) for i, c in enumerate(class_names) for p in splits.get(split, {}).get(c, ()))
         for split in SPLITS
     )
-    return PhotoDataset(name, class_names, TEMPLATE, root, train, val, test, warnings=warnings, split_origin=origin)
+    return ImageDataset(name, class_names, TEMPLATE, root, train, val, test, warnings=warnings, split_origin=origin)
 
 
 def divide(count: int, shots: int) -> tuple[int, int, int]:
-    """How many of a class's photos are (trained on, validated on, tested on).
+    """Return how many of a class's images are (trained on, validated on, tested on).
 
-    Beyond K shots, up to min(K, 4) but not more than half validate and the rest test. Without photos beyond the shots a
-    fifth tests, at least one; a single photo trains.
+    Beyond K shots, up to min(K, 4) but not more than half validate and the rest test. Without images beyond the shots a
+    fifth tests, at least one; a single image trains.
     """
     if count <= 1:
         return count, 0, 0
@@ -139,7 +139,7 @@ def _check_names(class_names: Sequence[str], root: Path) -> None:
 
 
 def _check_photos(class_names: Sequence[str], empty: Sequence[str], root: Path) -> None:
-    """Refuse classes without a photo."""
+    """Refuse classes without an image."""
     if not class_names:
         raise DataError(f"{root}: no photos found")
     if empty:
@@ -188,7 +188,7 @@ def _classes(root: Path) -> dict[str, list[Path]]:
 
 
 def subfolders(root: Path) -> list[Path]:
-    """Folders in a folder in sorted order, without hidden ones."""
+    """Return the folders in a folder in sorted order, without hidden ones."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
@@ -206,10 +206,10 @@ _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", 
 
 
 def domains(root: Path) -> tuple[str, ...]:
-    """Names of the domains in a folder, sorted; empty where its folders are classes.
+    """Return the names of the domains in a folder, sorted; empty where its folders are classes.
 
-    They are domains where there are two or more, none holds a photo directly, and they have two or more folders each,
-    mostly the same ones. Numbers, dates and names of splits do not count as classes, so that photos of a class that
+    They are domains where there are two or more, none holds an image directly, and they have two or more folders each,
+    mostly the same ones. Numbers, dates and names of splits do not count as classes, so that images of a class that
     are sorted by year or split are not mistaken.
     """
     names = _folders(root)[0]
@@ -227,13 +227,13 @@ def domains(root: Path) -> tuple[str, ...]:
 
 
 def domain_name(folder: Path) -> str:
-    """What a dataset is called after its folder: ``pacs/photo`` for a domain, else the folder's own name."""
+    """Return the name of a dataset after its folder: ``pacs/photo`` for a domain, else the folder's own name."""
     whole = folder.resolve()
     return f"{whole.parent.name}/{whole.name}" if whole.name in domains(whole.parent) else whole.name
 
 
 def _folders(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the files in a folder, sorted, hidden ones left out."""
+    """Return the names of the folders and of the files in a folder, sorted, without hidden ones."""
     found: tuple[list[str], list[str]] = [], []
     try:
         with os.scandir(folder) as entries:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sar_train.data.folder import SPLIT_FOLDERS, FoundImages
-from sar_train.data.photos import Split
+from sar_train.data.images import Split
 from sar_train.data.split_cache import digest
 from sar_train.errors import DataError
 

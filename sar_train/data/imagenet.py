@@ -1,8 +1,8 @@
-"""ImageNet and the four sets that it is generalised to: photos in class folders, names from ``classnames.txt``.
+"""ImageNet and the four sets that it is generalised to: images in class folders, names from ``classnames.txt``.
 
 ``classnames.txt`` has one class a line, ``n01440764 tench``, in the order of the labels. Two names occur twice in the
-published file, so classes are told apart by WordNet id, never by name. ImageNet's validation photos are its test set,
-as in papers, so there are none to choose settings by; the four others have nothing but test photos.
+published file, so classes are told apart by WordNet id, never by name. ImageNet's validation images are its test set,
+as in papers, so there are none to choose settings by; the four others have nothing but test images.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _LINE = re.compile(r"(n\d{8})\s+(\S.*)")
 def read_imagenet(
     key: str, folder: Path, *, whole: bool = False, allow_missing: bool = False
 ) -> tuple[tuple[str, ...], SplitRows, str]:
-    """Class names, (path, label) by split, and a warning or nothing.
+    """Return class names, (path, label) by split, and a warning or an empty text.
 
     Args:
         key: of `LAYOUTS`, one of `KEYS`.
         folder: the dataset's folder.
-        whole: leave ImageNet's training photos unlisted.
+        whole: leave ImageNet's training images unlisted.
         allow_missing: go on with the class folders that exist.
 
     Raises:
-        DataError: no or bad ``classnames.txt``, no class folders, too few of them, or photos that are in none.
+        DataError: no or bad ``classnames.txt``, no class folders, too few of them, or images that are in none.
     """
     layout = LAYOUTS[key]
     ids = read_class_names(names_file(folder))
@@ -75,7 +75,7 @@ def read_imagenet(
 
 
 def problems(key: str, folder: Path) -> list[str]:
-    """Everything that is wrong with the names and with each folder of class folders, one message each."""
+    """Return everything that is wrong with the names and with each folder of class folders, one message each."""
     found = []
     try:
         read_class_names(names_file(folder))
@@ -90,7 +90,7 @@ def problems(key: str, folder: Path) -> list[str]:
 
 
 def names_file(folder: Path) -> Path:
-    """``classnames.txt`` of a dataset: its own, else the one of ImageNet beside it.
+    """Return the path of a dataset's ``classnames.txt``: its own, else the one of ImageNet beside it.
 
     Raises:
         DataError: neither is there.
@@ -104,7 +104,7 @@ def names_file(folder: Path) -> Path:
 
 
 def read_class_names(path: Path) -> dict[str, str]:
-    """Names by WordNet id, in the order of the labels; names may occur twice.
+    """Return names by WordNet id, in the order of the labels; names may occur twice.
 
     Raises:
         DataError: not text, a bad line, an id twice, not in order, or not 1,000 lines.

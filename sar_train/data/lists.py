@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sar_train.data.folder import SPLIT_FOLDERS, FoundImages, subfolders
-from sar_train.data.photos import Split
+from sar_train.data.images import Split
 from sar_train.errors import DataError
 
 SUFFIXES = (".csv", ".jsonl")

@@ -1,7 +1,7 @@
-"""Splits drawn here, where the published split file is missing: not those of papers, and said so.
+"""Splits drawn here where the published split file is missing, with a warning that they are not those of papers.
 
 As CoOp's code does, with a generator of its own that no run's seed touches: half, a fifth and the rest of each class
-for datasets that are class folders, and for Flowers; elsewhere the test photos are those that the dataset's authors
+for datasets that are class folders, and for Flowers; elsewhere the test images are those that the dataset's authors
 list, and a fifth of each class of the others validates.
 """
 
@@ -12,8 +12,8 @@ import random
 from pathlib import Path
 
 from sar_train.data.dataset_lists import TRAINVAL_AND_TEST, Listed, SplitRows, flowers
+from sar_train.data.images import SPLITS
 from sar_train.data.layouts import GUIDE, LAYOUTS
-from sar_train.data.photos import SPLITS
 from sar_train.data.split_cache import SplitCache
 from sar_train.errors import DataError
 
@@ -40,13 +40,13 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 def own_split(
     key: str, folder: Path, cache_dir: Path | None = None, *, whole: bool = False, allow_missing: bool = False
 ) -> tuple[tuple[str, ...], SplitRows, str]:
-    """Class names, (path, label) by split, and the sentence that must be shown with every result.
+    """Return class names, (path, label) by split, and the sentence that must be shown with every result.
 
     Args:
         key: of `LAYOUTS`, a dataset that has a published split file.
         folder: the dataset's folder.
         cache_dir: where the split is kept between runs.
-        whole: the photos are to be judged on alone: all are test photos, but where the authors list the test photos.
+        whole: the images are to be judged on alone: all are test images, but where the authors list the test images.
         allow_missing: go on with fewer class folders than the dataset has.
 
     Raises:
@@ -77,7 +77,7 @@ def own_split(
 
 
 def class_folders(key: str, images: Path) -> tuple[tuple[str, ...], Listed]:
-    """Names and photos of a dataset that is one folder a class, in sorted order.
+    """Return names and images of a dataset with one folder for each class, in sorted order.
 
     Raises:
         DataError: there is no such folder, or nothing in it.
@@ -101,7 +101,7 @@ def class_folders(key: str, images: Path) -> tuple[tuple[str, ...], Listed]:
 
 
 def _draw(pool: Listed, shares: tuple[float, float]) -> dict[str, list[str]]:
-    """Paths by split: of each class the shares that train and validate, and the rest, if there is any."""
+    """Draw paths by split: of each class the shares that train and validate, and the rest, if any, to test on."""
     rng = random.Random(SEED)
     drawn: dict[str, list[str]] = {split: [] for split in SPLITS}
     by_label: dict[int, list[str]] = {}

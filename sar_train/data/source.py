@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
 from sar_train.data.features import OUR_SPLIT, FeatureSet, FeatureSource, Rows, load_features
-from sar_train.data.open_photos import open_photos
-from sar_train.data.photo_source import PhotoSource
-from sar_train.data.photos import SPLITS, DataOptions, Split, SplitOrigin
+from sar_train.data.image_source import ImageSource
+from sar_train.data.images import SPLITS, DataOptions, Split, SplitOrigin
+from sar_train.data.open_images import open_images
 from sar_train.data.shots import Shots
 from sar_train.data.usable import without_unreadable
 
@@ -64,12 +64,12 @@ class Source(Protocol):
 
 def open_source(
     spec: str, backbone: Backbone, options: DataOptions, *, whole: bool = False
-) -> FeatureSource | PhotoSource:
+) -> FeatureSource | ImageSource:
     """Open the data that a user names.
 
     Args:
         spec: ``demo``, a feature file (``.safetensors``), or images: a list (``.csv``, ``.jsonl``), a folder, or the
-            name of a dataset, as `open_photos` finds them.
+            name of a dataset, as `open_images` finds them.
         backbone: encodes the images, or must have made the features.
         options: how; a feature file needs none of them.
         whole: True for a target of cross-dataset or domain generalisation: images have only a test split, that of the
@@ -83,13 +83,13 @@ def open_source(
         features = load_features(DEMO_FILE if spec == DEMO else path)
         features.require(backbone)
         return FeatureSource(features)
-    dataset = open_photos(spec, options, whole=whole)
+    dataset = open_images(spec, options, whole=whole)
     if options.skip_unreadable:
         dataset = without_unreadable(dataset, backbone.preprocess)
-    return PhotoSource(dataset, backbone, options.views, options.seed, options.cache_dir, tell=options.tell)
+    return ImageSource(dataset, backbone, options.views, options.seed, options.cache_dir, tell=options.tell)
 
 
-def to_feature_set(source: FeatureSource | PhotoSource, provenance: Mapping[str, str] | None = None) -> FeatureSet:
+def to_feature_set(source: FeatureSource | ImageSource, provenance: Mapping[str, str] | None = None) -> FeatureSet:
     """Return all rows of a source, plain views, ready for `save_features`; images are encoded where needed.
 
     Raises:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sar_infer.artefact.manifest import Preprocess
-from sar_train.data.photos import SPLITS, Photo, PhotoDataset
+from sar_train.data.images import SPLITS, ImageDataset, LabelledImage
 from sar_train.data.views import load
 from sar_train.errors import DataError
 
@@ -19,7 +19,7 @@ class Listings:
         self._names: dict[Path, frozenset[str]] = {}
 
     def has(self, path: Path) -> bool:
-        """Whether there is an entry of that name."""
+        """Return True if there is an entry of that name."""
         folder = path.parent
         if folder not in self._names:
             try:
@@ -30,25 +30,27 @@ class Listings:
         return path.name in self._names[folder]
 
 
-def without_missing(dataset: PhotoDataset, *, allow_missing: bool) -> PhotoDataset:
-    """The dataset as it is when every photo exists, else what exists of it.
+def without_missing(dataset: ImageDataset, *, allow_missing: bool) -> ImageDataset:
+    """Return the dataset itself if every image exists, else only with the images that exist.
 
     Args:
-        dataset: with photos that a list names.
-        allow_missing: go on with the rest; classes without a photo to train on (to test on, where nothing is trained
+        dataset: with images that a list names.
+        allow_missing: go on with the rest; classes without an image to train on (to test on, where nothing is trained
             on) are left out.
 
     Raises:
-        DataError: photos are missing; the message counts them, names the first and says what can be done.
+        DataError: images are missing; the message counts them, names the first and says what can be done.
     """
     there = Listings()
-    here: dict[str, list[Photo]] = {split: [p for p in dataset.photos(split) if there.has(p.path)] for split in SPLITS}
-    total = sum(len(dataset.photos(split)) for split in SPLITS)
+    here: dict[str, list[LabelledImage]] = {
+        split: [p for p in dataset.images(split) if there.has(p.path)] for split in SPLITS
+    }
+    total = sum(len(dataset.images(split)) for split in SPLITS)
     missing = total - sum(map(len, here.values()))
     if missing == 0:
         return dataset
     if not allow_missing or not here["train" if dataset.train else "test"]:
-        first = next(p for split in SPLITS for p in dataset.photos(split) if not there.has(p.path))
+        first = next(p for split in SPLITS for p in dataset.images(split) if not there.has(p.path))
         advice = "" if missing == total else ", or go on without them with --allow-missing"
         raise DataError(
             f"dataset {dataset.name}: {missing} of {total} photos are missing, the first is {first.path}; "
@@ -58,27 +60,27 @@ def without_missing(dataset: PhotoDataset, *, allow_missing: bool) -> PhotoDatas
     return dataset.keeping(kept, f"dataset {dataset.name}: went on without {missing} of {total} photos")
 
 
-def without_unreadable(dataset: PhotoDataset, spec: Preprocess) -> PhotoDataset:
-    """Decode every photo once and drop those that fail, with a warning that counts them and names the first.
+def without_unreadable(dataset: ImageDataset, spec: Preprocess) -> ImageDataset:
+    """Decode every image once and drop those that fail, with a warning that counts them and names the first.
 
     Raises:
-        DataError: no training photo is left, or no test photo where nothing is trained on.
+        DataError: no training image is left, or no test image where nothing is trained on.
     """
 
-    def problem(photo: Photo) -> str:
+    def problem(image: LabelledImage) -> str:
         try:
-            load(photo.path, spec)
+            load(image.path, spec)
         except DataError as error:
             return str(error).partition("; remove")[0]
         return ""
 
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        problems = {split: list(pool.map(problem, dataset.photos(split))) for split in SPLITS}
+        problems = {split: list(pool.map(problem, dataset.images(split))) for split in SPLITS}
     found = [text for split in SPLITS for text in problems[split] if text]
     if not found:
         return dataset
     kept = {
-        split: [photo for photo, text in zip(dataset.photos(split), problems[split], strict=True) if not text]
+        split: [image for image, text in zip(dataset.images(split), problems[split], strict=True) if not text]
         for split in SPLITS
     }
     if not kept["train" if dataset.train else "test"]:

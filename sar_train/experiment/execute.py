@@ -36,10 +36,10 @@ MOST_NAMES = 128
 
 @torch.no_grad()
 def similarities(prompted: PromptedCLIP, base: Sequence[str], new: Sequence[str]) -> dict[str, Any] | None:
-    """``names`` (base first), ``base`` (how many), and cosines by the ``handcrafted`` and the ``learned`` prompt.
+    """Return ``names`` (base first), ``base`` (how many), and cosines by ``handcrafted`` and ``learned`` prompt.
 
-    They are multiplied by 1,000, upper triangle row by row. None where the prompts hold for the trained classes alone,
-    or where there are fewer than three names.
+    The cosines are multiplied by 1,000, upper triangle row by row. None where the prompts hold for the trained
+    classes alone, or where there are fewer than three names.
     """
     share = min(1.0, MOST_NAMES / max(1, len(base) + len(new)))
     kept = [_thin(list(dict.fromkeys(names)), share) for names in (base, new)]
@@ -68,15 +68,15 @@ def _triangle(rows: Tensor) -> list[int]:
 
 @torch.no_grad()
 def evaluate_targets(prompted: PromptedCLIP, config: RunConfig, targets: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """By target: ``accuracy`` and ``zero_shot`` in percent, ``classes``, ``photos``, ``template``, ``per_class``.
+    """Return by target: ``accuracy`` and ``zero_shot`` (percent), ``classes``, ``photos``, ``template``, ``per_class``.
 
     Args:
         prompted: the learned prompt on its backbone.
         config: of its run; says where datasets lie.
-        targets: what to judge on, as ``sar-train`` names datasets.
+        targets: datasets to judge on, named as for ``sar-train``.
 
     Raises:
-        SarTrainError: a target cannot be opened, or a photo cannot be read.
+        SarTrainError: a target cannot be opened, or an image cannot be read.
     """
     found = {}
     for target in targets:
@@ -99,8 +99,8 @@ def evaluate_targets(prompted: PromptedCLIP, config: RunConfig, targets: Sequenc
 
 
 SCHEMA_VERSION = 1
-WITHOUT_PICTURE = ("custom", "few-shot")
-"""Hundreds of files, of which no heat map is drawn."""
+WITHOUT_HEAT_MAP = ("custom", "few-shot")
+"""Experiments of hundreds of files, of which no heat map is drawn."""
 
 
 def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
 
 
 def result(job: Job, run: Run) -> dict[str, Any]:
-    """The run's record and what an experiment adds to it, as ``docs/report.md`` lists it."""
+    """Return the run's record and all that an experiment adds to it, as ``docs/report.md`` lists it."""
     config, record = job.config, dict(run.record)
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     prompted = restore(run, backbone)
@@ -140,7 +140,7 @@ def result(job: Job, run: Run) -> dict[str, Any]:
     }
     tail = {
         "targets": evaluate_targets(prompted, config, job.targets) if job.targets else None,
-        "similarities": None if job.experiment in WITHOUT_PICTURE else similarities(prompted, *names),
+        "similarities": None if job.experiment in WITHOUT_HEAT_MAP else similarities(prompted, *names),
         "zero_shot_check": check_zero_shot(config, record),
     }
     del record["schema_version"]
@@ -149,7 +149,7 @@ def result(job: Job, run: Run) -> dict[str, Any]:
 
 
 def run_folder(job: Job, out: Path, key: str) -> Path:
-    """Where a run's state lies while it is under way."""
+    """Return the folder of a run's state while it is under way."""
     return out / job.folder / f".{job.stem}-{key}"
 
 

@@ -50,14 +50,14 @@ FIXED = ("method", "data", "seed", "shots", "protocol")
 
 @dataclass(frozen=True)
 class Grid:
-    """What a protocol is run over.
+    """The grid that a protocol is run over.
 
     Attributes:
         methods: names, ``dept:kgcoop`` for DePT on KgCoOp; ``all`` for every one that the backbone can train.
         datasets: what is trained on; ``all`` for the field's eleven.
         seeds: of each.
         modes: without SAR, with it, or both.
-        shots: photos per class.
+        shots: images per class.
         targets: datasets that each prompt is evaluated on beside its own.
         common: settings of all runs, over what the methods' papers set.
         per_method: settings of each method's runs, over those.
@@ -76,7 +76,7 @@ class Grid:
 
 
 def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
-    """The runs of a protocol: datasets outermost, then seeds, shots, methods, and without SAR before with it.
+    """Return the runs of a protocol: datasets outermost, then seeds, shots, methods, and without SAR before with it.
 
     Raises:
         ConfigError: an unknown method, or settings that cannot be used.
@@ -104,7 +104,7 @@ def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
 
 
 def chosen_methods(names: Sequence[str], backbone: str) -> list[str]:
-    """The methods asked for; ``all`` are those that the backbone can train, where that is known by its name.
+    """Return the methods asked for; ``all`` are those that the backbone can train, as far as its name tells.
 
     Raises:
         ConfigError: no such method.
@@ -160,7 +160,7 @@ KEYS = ("experiment", "seeds", "targets", "common", "runs")
 
 
 def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Job]:
-    """The runs of a sweep file, seed by seed.
+    """Read the runs of a sweep file, seed by seed.
 
     Args:
         path: the file.

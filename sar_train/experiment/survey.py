@@ -23,7 +23,7 @@ def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, A
     """Compare a run's zero-shot accuracies with the known ones.
 
     Args:
-        config: the settings; with a template of the user's own, or with photos left out, nothing is known.
+        config: the settings; with a template of the user's own, or with images left out, nothing is known.
         record: the run's, or anything with ``dataset`` and ``zero_shot`` as in it.
 
     Returns:
@@ -113,7 +113,7 @@ def _measured(setting: RunContext, tell: ProgressCallback, *, strict: bool) -> d
 
 
 def _check_on_halves(setting: RunContext) -> dict[str, Any] | None:
-    """Known figures are of base and new classes; a protocol of all classes is checked on those."""
+    """Check a protocol of all classes on base and new classes, of which the known figures are."""
     config, name = setting.config, setting.source.name
     if setting.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
         return None
@@ -123,7 +123,7 @@ def _check_on_halves(setting: RunContext) -> dict[str, Any] | None:
 
 
 def _once(tell: ProgressCallback) -> ProgressCallback:
-    """Leaves out what was told before: warnings are the same for every seed."""
+    """Return a callback that skips repeated lines: warnings are the same for every seed."""
     told: set[str] = set()
 
     def tell_once(text: str) -> None:

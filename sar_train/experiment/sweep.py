@@ -1,4 +1,4 @@
-"""Many runs: what is done is skipped, what is missing is made, and each result is a file of its own."""
+"""Sweeps: runs with a result are skipped, the others executed, and each result is a file of its own."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NUMBERS = re.compile(r"\[\n\s+-?\d[\d.e+-]*(,\n\s+-?\d[\d.e+-]*)*\n\s+\]")
 
 @dataclass
 class Sweep:
-    """What a sweep came to: result files, and one line a run that failed."""
+    """The outcome of a sweep: result files, and one line for each run that failed."""
 
     results: list[Path] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
 
 def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
-    """The result of a run that is already there.
+    """Return the path of a run's result, None where there is none yet.
 
     Args:
         job: the run.
@@ -106,13 +106,13 @@ def run_sweep(
 
 
 def as_json(result: dict[str, Any]) -> str:
-    """Indented JSON, numbers of a list on one line."""
+    """Return indented JSON, with the numbers of a list on one line."""
     text = json.dumps(result, indent=1, ensure_ascii=False)  # within strings there are no line ends
     return NUMBERS.sub(lambda found: re.sub(r"\n\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
 
 
 def summary(result: dict[str, Any]) -> str:
-    """``84.9 / 50.9 (63.6)``, or one accuracy, and those on targets."""
+    """Return ``84.9 / 50.9 (63.6)``, or one accuracy, and those on targets."""
     metrics = result["metrics"]
     base, new, both = (metrics[k] for k in ("base_accuracy", "new_accuracy", "harmonic_mean"))
     text = f"{base:.1f} / {new:.1f} ({both:.1f})" if new is not None else f"{base:.1f}"
@@ -121,12 +121,12 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def remaining(seconds: float) -> str:
-    """``; about 12 min left``."""
+    """Return a text such as ``; about 12 min left``."""
     if seconds < 1:
         return ""
     return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
 
 
 def glob_escape(text: str) -> str:
-    """A name as it stands, for `Path.glob`."""
+    """Escape a name for `Path.glob`."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in text)

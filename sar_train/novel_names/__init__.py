@@ -1,4 +1,4 @@
-"""Novel names: what SAR regularises beside the training classes; there are no photos of them.
+"""Novel names: what SAR regularises beside the training classes; there are no images of them.
 
 `novel_names` gathers them from a source, which `open_source` finds by what the user writes after ``--novel``. A source
 is one file in ``sar_train/novel_names/sources/`` that registers a class.

@@ -44,7 +44,7 @@ class NovelNames:
 
     @property
     def summary(self) -> dict[str, object]:
-        """What a record keeps; names of a language model are kept whole, since nobody can have them again."""
+        """Return the entry for the record; it keeps all names of a language model, which may not give them again."""
         kept: dict[str, object] = {"source": self.source, "count": len(self.names), "overlap": self.overlap}
         return kept | ({"model": self.model, "names": list(self.names)} if self.model else {})
 
@@ -70,7 +70,7 @@ def novel_names(
         count: how many to take at most.
         seed: of what is drawn at random.
         exclude: leave the new names and their synonyms out.
-        template: hand-crafted template with ``{}``, which says what kind of photos it is about.
+        template: hand-crafted template with ``{}``, which says what kind of images it is about.
 
     Raises:
         SarTrainError: the source cannot be used, or nothing is left.
@@ -104,14 +104,14 @@ def novel_names(
 
 
 def room_in(tower: TextTower, prompts: Prompts | None = None) -> Callable[[str], bool]:
-    """Whether a tower has room for a name in prompts; None means 16 context tokens and a full stop."""
+    """Return a test for whether a name fits into prompts; None means 16 context tokens and a full stop."""
     context, suffix = (prompts.n_context + prompts.n_suffix_context, prompts.suffix) if prompts else (CONTEXT, ".")
     room = tower.context_length - 1 - context
     return lambda name: len(tower.encode(name + suffix)) + 1 <= room
 
 
 def _judge(new: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a name is one of the new names, or means the same synset."""
+    """Return a test for whether a name is one of the new names, or means the same synset."""
     if not new:
         return lambda name: False
     taxonomy = wordnet.load()

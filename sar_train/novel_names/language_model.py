@@ -32,7 +32,7 @@ AT_ONCE = 100
 
 
 def request(wanted: Wanted, given: Sequence[str] = (), at_once: int = AT_ONCE) -> str:
-    """Return the text to ask with.
+    """Return the text of a request.
 
     Args:
         wanted: training names, how many to list, caption.
@@ -58,7 +58,7 @@ _NO_KEY = "none"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said.
+    """The answer of a model.
 
     Attributes:
         text: as it came; the last name is left out where the answer was cut off.
@@ -71,7 +71,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask.
+    """An OpenAI-compatible endpoint and a model there.
 
     Attributes:
         url: base URL, up to ``/v1``.
@@ -97,7 +97,7 @@ class Endpoint:
 
     @property
     def place(self) -> str:
-        """The URL for messages, without what may be secret in it."""
+        """Return the URL for messages, without user name and password."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -125,7 +125,7 @@ class Endpoint:
                 raise self._problem(error) from None
 
     def _create(self, client: openai.OpenAI, request: str, fixed: dict[str, Any]) -> str:
-        """The body of the response; settings that the model does not take are left out."""
+        """Send the request and return the body of the response; settings that the model refuses are left out."""
         import openai
 
         try:
@@ -156,7 +156,7 @@ class Endpoint:
         return Answer(text, model if isinstance(model, str) and model else self.model)
 
     def _problem(self, error: openai.OpenAIError) -> ConfigError | DataError:
-        """An error of the client as one line that says what to do."""
+        """Return an error of the client as one line that says what to do."""
         import openai
 
         where = f"the endpoint {self.place}"
@@ -190,7 +190,7 @@ class Endpoint:
 
 
 def _key() -> str:
-    """The key, empty where there is none."""
+    """Return the key, empty where there is none."""
     key = os.environ.get(KEY, "").strip()
     if not key.isascii() or any(character.isspace() or not character.isprintable() for character in key):
         raise ConfigError(f"{KEY} holds blanks or characters that no key has; set it to the key alone")
@@ -198,7 +198,7 @@ def _key() -> str:
 
 
 def _said(error: openai.APIStatusError) -> str:
-    """The server's own words, shortened, without the key."""
+    """Return the server's own message, shortened, without the key."""
     body = error.body
     message = body.get("message") if isinstance(body, dict) else None
     key = _key()
@@ -214,11 +214,11 @@ class Answers:
     """A folder of answers, by model, seed and whole request."""
 
     def __init__(self, cache_dir: Path | None) -> None:
-        """None keeps nothing."""
+        """Keep answers below ``cache_dir``; None keeps nothing."""
         self._folder = cache_dir / FOLDER if cache_dir else None
 
     def get(self, model: str, seed: int, request: str) -> Answer | None:
-        """The kept answer to a request; None where there is none, or its file is damaged."""
+        """Return the kept answer to a request; None where there is none, or its file is damaged."""
         path = self._path(model, seed, request)
         if path is None:
             return None

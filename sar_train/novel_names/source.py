@@ -1,4 +1,4 @@
-"""What a source of novel names is, and how one is found by what the user writes."""
+"""The base class of sources of novel names, and finding a source by the text that the user writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sar_train.registry import Registry
 
 @dataclass(frozen=True)
 class Options:
-    """What sources may need beside their own text.
+    """Options that sources may need beside their own text.
 
     Attributes:
         data_root: the folder that holds datasets by name.
@@ -32,13 +32,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What names are wanted.
+    """A request for names.
 
     Attributes:
         trained: names of the training classes.
         count: how many will be taken.
         seed: of what is drawn at random.
-        template: hand-crafted template with ``{}``, which says what kind of photos it is about.
+        template: hand-crafted template with ``{}``, which says what kind of images it is about.
         judged: whether a name is one that the run is judged on, so that no request holds it.
     """
 
@@ -82,7 +82,7 @@ class NovelSource(ABC):
 
     @abstractmethod
     def candidates(self, wanted: Wanted) -> Iterable[str]:
-        """Names as they come, repetitions and training names included.
+        """Return names as they come, repetitions and training names included.
 
         Raises:
             SarTrainError: there are none to be had.
@@ -93,7 +93,7 @@ kinds: Registry[NovelSource] = Registry("source of novel names", "sar_train.nove
 
 
 def open_source(text: str, options: Options = Options()) -> NovelSource:
-    """The source that a user names: a registered one, or else a file.
+    """Open the source that a user names: a registered one, or else a file.
 
     Raises:
         ConfigError: neither, or the text behind the colon cannot be used.
@@ -112,6 +112,6 @@ def open_source(text: str, options: Options = Options()) -> NovelSource:
 
 
 def forms() -> str:
-    """Everything that may be written, for messages."""
+    """Return all forms that a user may write, for messages."""
     *first, last = sorted((kind.form for kind in kinds.entries.values()), key=lambda form: form == "FILE")
     return f"{', '.join(first)} or {last}"

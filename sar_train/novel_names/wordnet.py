@@ -31,7 +31,7 @@ class Synset:
 
     @property
     def name(self) -> str:
-        """The first lemma, WordNet's own choice of a headword."""
+        """Return the first lemma, WordNet's own choice of a headword."""
         return self.lemmas[0][0]
 
 
@@ -44,7 +44,7 @@ class Taxonomy:
 
     @cached_property
     def hyponyms(self) -> dict[int, list[int]]:
-        """Offsets one step down, by offset."""
+        """Return the offsets one step down, by offset."""
         down: dict[int, list[int]] = defaultdict(list)
         for synset in self.synsets.values():
             for parent in synset.hypernyms:
@@ -53,7 +53,7 @@ class Taxonomy:
 
     @cached_property
     def by_lemma(self) -> dict[str, list[int]]:
-        """Offsets of every sense of a lower-cased lemma, commonest first."""
+        """Return the offsets of every sense of a lower-cased lemma, commonest first."""
         found: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for synset in self.synsets.values():
             for lemma, rank in synset.lemmas:
@@ -61,7 +61,7 @@ class Taxonomy:
         return {lemma: [offset for _, offset in sorted(senses)] for lemma, senses in found.items()}
 
     def distances_up(self, offset: int) -> dict[int, int]:
-        """Every ancestor (the synset itself at 0) with the fewest steps up to it."""
+        """Return every ancestor (the synset itself at 0) with the fewest steps up to it."""
         if offset not in self._up:
             reached, frontier, steps = {offset: 0}, [offset], 0
             while frontier:
@@ -72,13 +72,13 @@ class Taxonomy:
         return self._up[offset]
 
     def path_similarity(self, first: int, second: int) -> float:
-        """1 / (1 + length of the shortest path through a common ancestor), 0 without one."""
+        """Return 1 / (1 + length of the shortest path through a common ancestor), 0 without one."""
         up, other = self.distances_up(first), self.distances_up(second)
         shared = up.keys() & other.keys()
         return 1 / (1 + min(up[s] + other[s] for s in shared)) if shared else 0.0
 
     def is_physical(self, offset: int) -> bool:
-        """Whether the synset lies under *physical entity*."""
+        """Return True if the synset lies under *physical entity*."""
         return PHYSICAL_ENTITY in self.distances_up(offset)
 
 
@@ -142,7 +142,7 @@ WORD_LENGTHS = range(3, 13)
 
 
 def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | None:
-    """The synset that a class name means, or None.
+    """Return the synset that a class name means, or None.
 
     The whole name is looked up, then, with ``last_word``, its last word; each as it stands and as a plural. Of several
     senses the commonest physical one is taken, else the commonest.
@@ -157,7 +157,7 @@ def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | Non
 
 
 def relatives(synset: int, taxonomy: Taxonomy, nearest: int = NEAREST, farthest: int = FARTHEST) -> dict[int, int]:
-    """Path length of every synset so many steps away that is not above the given one: hyponyms, siblings, cousins."""
+    """Return the path lengths to synsets so many steps away, not above the given one: hyponyms, siblings, cousins."""
     above = taxonomy.distances_up(synset)
     found: dict[int, int] = {}
     for ancestor, up in above.items():
@@ -177,7 +177,7 @@ def related_names(
     nearest: int = NEAREST,
     farthest: int = FARTHEST,
 ) -> Iterator[str]:
-    """Names of the classes' relatives ``nearest`` to ``farthest`` steps away, one class after the other in turn.
+    """Yield names of the classes' relatives ``nearest`` to ``farthest`` steps away, of each class in turn.
 
     Physical things come first, near ones before far ones, in random order otherwise. A synset is called by its
     headword, and passed over where that commonly means something else. Synsets of the classes are left out.
@@ -199,7 +199,7 @@ def related_names(
 
 
 def random_words(taxonomy: Taxonomy, rng: random.Random) -> Iterator[str]:
-    """Common nouns in random order: single lower-case words with at least two meanings, which rare words lack."""
+    """Return common nouns in random order: single lower-case words with two meanings or more, which rare words lack."""
     words = sorted(
         {
             lemma

@@ -20,8 +20,8 @@ from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.counted import ProgressCallback
 from sar_train.data.features import FeatureSource
-from sar_train.data.photo_source import PhotoSource
-from sar_train.data.photos import DataOptions, Split
+from sar_train.data.image_source import ImageSource
+from sar_train.data.images import DataOptions, Split
 from sar_train.data.source import open_source
 from sar_train.errors import ConfigError
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
@@ -49,7 +49,7 @@ class RunContext:
 
     config: RunConfig
     backbone: Backbone
-    source: FeatureSource | PhotoSource
+    source: FeatureSource | ImageSource
     plan: Plan
     template: str
     teacher: str
@@ -218,7 +218,7 @@ def open_data(
     tell: ProgressCallback = lambda text: None,
     *,
     target: str | None = None,
-) -> FeatureSource | PhotoSource:
+) -> FeatureSource | ImageSource:
     """Open the data to train on, or a target: another dataset to judge on.
 
     Args:
@@ -245,7 +245,7 @@ def open_data(
 
 
 def _problem(
-    source: FeatureSource | PhotoSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str
+    source: FeatureSource | ImageSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str
 ) -> FewShotTask:
     labels = source.labels("train").tolist()
     place = {label: i for i, label in enumerate(chosen.base)}
@@ -253,7 +253,7 @@ def _problem(
     rows = [row for row in drawn if labels[row] in place]
     crops: Callable[[Tensor, int], Tensor] | None = None
     if "image" in methods.get(config.method).towers:
-        if not isinstance(source, PhotoSource):
+        if not isinstance(source, ImageSource):
             raise ConfigError(
                 f"method {config.method} puts prompts into the image tower, so it needs the photos; {config.data} has "
                 "only features that were made before: give a folder of photos or a dataset, or choose a method that "
@@ -273,7 +273,7 @@ def _problem(
 
 
 def _judged(
-    source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split, *, most: int | None = None
+    source: FeatureSource | ImageSource, classes: Sequence[int], split: Split, *, most: int | None = None
 ) -> EvaluationSplit | None:
     """Photos of some classes, of more than ``most`` as many at random, the same ones in every run."""
     place = {label: i for i, label in enumerate(classes)}

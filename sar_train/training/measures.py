@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sar_train.data.features import FeatureSource
-from sar_train.data.photo_source import PhotoSource
-from sar_train.data.photos import Split
+from sar_train.data.image_source import ImageSource
+from sar_train.data.images import Split
 from sar_train.evaluation.accuracy import EvaluationSplit
 from sar_train.evaluation.calibration import Doubles
 from sar_train.evaluation.confidence import Fitted, Photos, calibrate
@@ -40,10 +40,10 @@ def probe_accuracy(setting: RunContext) -> float | None:
 
 
 def image_features(
-    prompted: PromptedCLIP, source: FeatureSource | PhotoSource, split: Split, part: EvaluationSplit
+    prompted: PromptedCLIP, source: FeatureSource | ImageSource, split: Split, part: EvaluationSplit
 ) -> Tensor:
     """(N, D) unit features of judged photos, under image prompts where the method has them."""
-    if "image" not in prompted.method.towers or not isinstance(source, PhotoSource):
+    if "image" not in prompted.method.towers or not isinstance(source, ImageSource):
         return part.features
     return source.map_pixels(split, part.rows, prompted.encode_images)
 

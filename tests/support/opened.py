@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sar_train.data.open_photos import open_photos
-from sar_train.data.photos import DataOptions, PhotoDataset
+from sar_train.data.images import DataOptions, ImageDataset
+from sar_train.data.open_images import open_images
 
 
-def opened(spec: Path | str, shots: int, seed: int, *, whole: bool = False, **options: Any) -> PhotoDataset:
-    return open_photos(str(spec), DataOptions(shots=shots, seed=seed, **options), whole=whole)
+def opened(spec: Path | str, shots: int, seed: int, *, whole: bool = False, **options: Any) -> ImageDataset:
+    return open_images(str(spec), DataOptions(shots=shots, seed=seed, **options), whole=whole)

@@ -1,4 +1,4 @@
-"""``sar-experiment novel-names``: what SAR would regularise, to read, to keep, or to ask a chat model for."""
+"""``sar-experiment novel-names``: list the names that SAR would regularise, or the request for them to a chat model."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _told(found: NovelNames, *, excluded: bool) -> str:
 
 
 def _write(found: NovelNames, path: Path, about: str) -> None:
-    """One name a line, behind a comment that says where they are from."""
+    """Write one name a line, after a comment that says where they are from."""
     from sar_train.data.files import write_atomic
 
     write_atomic(path, "".join(f"{line}\n" for line in (f"# {about}", *found.names)).encode())

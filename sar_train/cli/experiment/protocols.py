@@ -30,13 +30,13 @@ _LONGEST = 40
 
 
 def listed(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """``a,b c`` as a tuple, each once."""
+    """Parse ``a,b c`` into a tuple, each once."""
     del ctx, parameter
     return tuple(dict.fromkeys((value or "").replace(",", " ").split()))
 
 
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """``1,2,3`` or ``1-3`` as whole numbers, each once."""
+    """Parse ``1,2,3`` or ``1-3`` into whole numbers, each once."""
     found: list[int] = []
     for text in listed(ctx, parameter, value):
         first, _, last = text.partition("-")
@@ -52,7 +52,7 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple
 
 
 def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options that every training command has."""
+    """Add the options that every training command has."""
     options = [
         option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: below results/]"),
         option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout."),
@@ -92,7 +92,7 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def grid_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options of the protocols: what is combined with what."""
+    """Add the options of the protocols: what is combined with what."""
     options = [
         option(
             "--methods",

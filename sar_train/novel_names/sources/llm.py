@@ -19,7 +19,7 @@ class Model(NovelSource):
     endless = True
 
     def check(self) -> None:
-        """Address and model are known."""
+        """Raise ConfigError if address or model are missing."""
         super().check()
         url, model = self.options.llm_url, self.options.llm_model
         missing = {"--llm-url (SAR_LLM_URL)": url, "--llm-model (SAR_LLM_MODEL)": model}
@@ -32,7 +32,7 @@ class Model(NovelSource):
         self.endpoint = Endpoint(url, model)
 
     def candidates(self, wanted: Wanted) -> Iterator[str]:
-        """Round after round, until one brings nothing new, or after twice the rounds that a perfect model needs."""
+        """Ask in rounds until one brings nothing new, at most twice as often as a perfect model needs."""
         answers, listed = Answers(self.options.cache_dir), list[str]()
         for _ in range(2 * math.ceil(wanted.count / AT_ONCE) + 2):
             text = request(wanted, listed)

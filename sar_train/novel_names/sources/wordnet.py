@@ -22,7 +22,7 @@ class WordNet(NovelSource):
     endless = True
 
     def check(self) -> None:
-        """The path lengths are a number or a range."""
+        """Raise ConfigError if the path lengths are neither a number nor a range."""
         self.nearest, self.farthest = wordnet.NEAREST, wordnet.FARTHEST
         if self.argument is None:
             return
@@ -35,6 +35,6 @@ class WordNet(NovelSource):
             )
 
     def candidates(self, wanted: Wanted) -> Iterable[str]:
-        """Near ones first, the classes in turn."""
+        """Return near relatives first, of each class in turn."""
         rng = random.Random(wanted.seed)
         return wordnet.related_names(wanted.trained, wordnet.load(), rng, self.nearest, self.farthest)

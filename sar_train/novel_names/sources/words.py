@@ -17,5 +17,5 @@ class Words(NovelSource):
     endless = True
 
     def candidates(self, wanted: Wanted) -> Iterable[str]:
-        """In an order that the seed decides."""
+        """Return the nouns in an order that the seed decides."""
         return wordnet.random_words(wordnet.load(), random.Random(wanted.seed))

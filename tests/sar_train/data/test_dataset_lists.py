@@ -80,7 +80,7 @@ def test_variants_in_their_order(tmp_path: Path) -> None:
     dataset = load_dataset("fgvc-aircraft", tmp_path)
     assert dataset.class_names == ("707-320", "A340-200", "DR-400 x")
     assert [p.label for p in dataset.val] == [0, 0, 1, 1, 2, 2]
-    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [6, 6, 6]
+    assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [6, 6, 6]
     assert dataset.relative(dataset.test[5]) == "117.jpg"
     assert dataset.split_origin == "published"
 

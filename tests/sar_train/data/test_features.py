@@ -20,7 +20,7 @@ from support.tiny import tiny_backbone
 from torch import Tensor
 
 from sar_train.data.features import FeatureSource, Rows, load_features, save_features
-from sar_train.data.photos import SPLITS
+from sar_train.data.images import SPLITS
 from sar_train.data.source import Source
 from sar_train.errors import DataError
 

@@ -12,11 +12,11 @@ from support.opened import opened
 from support.photos import SHARED, needs_shared, write_folder, write_photo
 
 from sar_train.data.folder import MOST, assemble, divide, domain_name, domains
-from sar_train.data.photos import PhotoDataset
+from sar_train.data.images import ImageDataset
 from sar_train.errors import DataError
 
 
-def counts(dataset: PhotoDataset) -> list[tuple[int, ...]]:
+def counts(dataset: ImageDataset) -> list[tuple[int, ...]]:
     splits = dataset.train, dataset.val, dataset.test
     return [tuple(sum(p.label == c for p in s) for s in splits) for c in range(len(dataset.class_names))]
 

@@ -23,7 +23,7 @@ def test_splits_and_photos(tmp_path: Path, write) -> None:
     root, cache = write(tmp_path / "pets", parts), tmp_path / "cache"
     dataset = opened(root, 2, 1, cache_dir=cache)
     assert (dataset.name, dataset.class_names, dataset.split_origin) == ("pets", ("cat", "dog"), "given")
-    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [8, 2, 4]
+    assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [8, 2, 4]
     assert dataset.train[0].path.read_bytes() == encoded(0)
     assert dataset.train[0].path.suffix == ".jpg"
     assert dataset.relative(dataset.train[1]) == "train/0000002.jpg"

@@ -101,7 +101,7 @@ def test_metadata_in_each_split(tmp_path: Path) -> None:
         write(tmp_path / split, "\n".join(map(json.dumps, rows)), "metadata.jsonl")
     dataset = opened(tmp_path, 2, 1)
     assert dataset.class_names == ("ant", "bee")
-    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [4, 2, 3]
+    assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [4, 2, 3]
     assert dataset.relative(dataset.val[0]) == "validation/1.png"
 
 

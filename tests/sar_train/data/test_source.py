@@ -11,14 +11,14 @@ from support.tiny import tiny_backbone
 
 from sar_train.data import source as module
 from sar_train.data.features import FeatureSource, save_features
+from sar_train.data.image_source import ImageSource
+from sar_train.data.images import DataOptions
 from sar_train.data.own_split import NAME_FIXES
-from sar_train.data.photo_source import PhotoSource
-from sar_train.data.photos import DataOptions
 from sar_train.data.source import Source, open_source, to_feature_set
 from sar_train.errors import DataError
 
 
-def opened(spec: object, root: Path | None = None, views: int = 1, **options: object) -> FeatureSource | PhotoSource:
+def opened(spec: object, root: Path | None = None, views: int = 1, **options: object) -> FeatureSource | ImageSource:
     return open_source(str(spec), tiny_backbone(), DataOptions(root, 4, 1, views, **options))
 
 
@@ -100,7 +100,7 @@ def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_targets_have_test_photos_alone(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "pets" / "photo", {"a": 6, "b": 6})
     source = open_source("pets/photo", tiny_backbone(), DataOptions(tmp_path, 4), whole=True)
-    assert isinstance(source, PhotoSource)
+    assert isinstance(source, ImageSource)
     assert (len(source.labels("train")), len(source.labels("val")), len(source.labels("test"))) == (0, 0, 12)
     assert source.plain("test").shape == (12, 32)
     assert source.features("train").shape == (0, 1, 32)

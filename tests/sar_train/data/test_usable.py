@@ -10,15 +10,15 @@ from support.opened import opened
 from support.photos import write_folder
 from support.tiny import tiny_backbone
 
-from sar_train.data.photos import Photo, PhotoDataset
+from sar_train.data.images import ImageDataset, LabelledImage
 from sar_train.data.usable import Listings, without_missing, without_unreadable
 from sar_train.errors import DataError
 
 
-def dataset(root: Path, train: list[str], test: list[str]) -> PhotoDataset:
+def dataset(root: Path, train: list[str], test: list[str]) -> ImageDataset:
     labels = {"a": 0, "b": 1, "c": 2}
-    parts = [tuple(Photo(root / name, labels[name[0]]) for name in names) for names in (train, test)]
-    return PhotoDataset("x", ("a", "b", "c"), "a {}.", root, parts[0], (), parts[1])
+    parts = [tuple(LabelledImage(root / name, labels[name[0]]) for name in names) for names in (train, test)]
+    return ImageDataset("x", ("a", "b", "c"), "a {}.", root, parts[0], (), parts[1])
 
 
 def test_a_folder_is_listed_once(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_unreadable_photos_are_left_out_and_counted(tmp_path: Path) -> None:
     dataset.train[1].path.write_bytes(b"broken")
     dataset.test[0].path.write_bytes(dataset.test[0].path.read_bytes()[:200])
     cleaned = without_unreadable(dataset, spec)
-    assert [len(cleaned.photos(split)) for split in ("train", "val", "test")] == [7, 2, 1]
+    assert [len(cleaned.images(split)) for split in ("train", "val", "test")] == [7, 2, 1]
     assert cleaned.warnings[-1].startswith(f"2 unreadable photos left out, the first: {dataset.train[1].path}: not an")
 
 

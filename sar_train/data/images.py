@@ -13,7 +13,7 @@ Split = Literal["train", "val", "test"]
 SplitOrigin = Literal["published", "given", "ours"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 TEMPLATE = "a photo of a {}."
-"""For photos of which nothing else is known."""
+"""For images of which nothing else is known."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class Photo:
+class LabelledImage:
     """One image: its path, and the place of its class in ``class_names``."""
 
     path: Path
@@ -51,7 +51,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class PhotoDataset:
+class ImageDataset:
     """Images in three splits.
 
     Attributes:
@@ -74,36 +74,36 @@ class PhotoDataset:
     class_names: tuple[str, ...]
     template: str
     root: Path
-    train: tuple[Photo, ...]
-    val: tuple[Photo, ...]
-    test: tuple[Photo, ...]
+    train: tuple[LabelledImage, ...]
+    val: tuple[LabelledImage, ...]
+    test: tuple[LabelledImage, ...]
     published_split: bool = False
     warnings: tuple[str, ...] = ()
     split_origin: SplitOrigin = "given"
 
-    def photos(self, split: Split) -> tuple[Photo, ...]:
+    def images(self, split: Split) -> tuple[LabelledImage, ...]:
         """Return the images of one split in their order."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
-    def relative(self, photo: Photo) -> str:
+    def relative(self, image: LabelledImage) -> str:
         """Return a path below ``root`` with forward slashes, or the whole path of an image that lies elsewhere."""
-        path, root = photo.path.as_posix(), self.root.as_posix().rstrip("/") + "/"
-        return path.removeprefix(root)  # text, since a million paths are asked for
+        path, root = image.path.as_posix(), self.root.as_posix().rstrip("/") + "/"
+        return path.removeprefix(root)  # plain text, since a million paths may be asked for
 
-    def keeping(self, photos: Mapping[Split, Sequence[Photo]], warning: str) -> PhotoDataset:
+    def keeping(self, images: Mapping[Split, Sequence[LabelledImage]], warning: str) -> ImageDataset:
         """Return the dataset with only some of its images.
 
         Classes that keep no training image (no test image, where nothing is trained on) are left out with all their
         images, and the remaining classes are numbered anew.
 
         Args:
-            photos: the images to keep of each split, with their present labels.
+            images: the images to keep of each split, with their present labels.
             warning: for the user; the number of classes left out is added.
         """
-        kept = sorted({photo.label for photo in photos["train" if self.train else "test"]})
+        kept = sorted({image.label for image in images["train" if self.train else "test"]})
         place = {label: i for i, label in enumerate(kept)}
         train, val, test = (
-            tuple(Photo(p.path, place[p.label]) for p in photos[split] if p.label in place) for split in SPLITS
+            tuple(LabelledImage(p.path, place[p.label]) for p in images[split] if p.label in place) for split in SPLITS
         )
         lost = len(self.class_names) - len(kept)
         return replace(

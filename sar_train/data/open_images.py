@@ -7,13 +7,13 @@ from pathlib import Path
 from sar_train.data.coop_layout import load_dataset
 from sar_train.data.folder import assemble, find_in_folder
 from sar_train.data.hf_dataset import find_in_hf_dataset, is_hf_dataset
+from sar_train.data.images import DataOptions, ImageDataset
 from sar_train.data.layouts import LAYOUTS, dataset_in, find, nearest
 from sar_train.data.lists import SUFFIXES, find_in_list, find_in_metadata, has_metadata
-from sar_train.data.photos import DataOptions, PhotoDataset
 from sar_train.errors import DataError
 
 
-def open_photos(spec: str, options: DataOptions, *, whole: bool = False) -> PhotoDataset:
+def open_images(spec: str, options: DataOptions, *, whole: bool = False) -> ImageDataset:
     """Open the images that a user names.
 
     Args:
