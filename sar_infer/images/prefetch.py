@@ -13,7 +13,8 @@ from PIL import Image, ImageFile
 
 from sar_infer.artefact.manifest import Preprocess
 from sar_infer.errors import ImageError
-from sar_infer.images.load import FORMATS, MAX_PIXELS, ImageSource, load_rgb, source_name
+from sar_infer.images.formats import FORMATS
+from sar_infer.images.load import MAX_PIXELS, ImageSource, load_rgb, source_name
 from sar_infer.images.preprocess import least_side, to_input
 from sar_infer.results import Profile
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from sar_infer.bulk.places import check_url, filesystem, is_url, one_line, open_binary, patiently
 from sar_infer.errors import InputError
-from sar_infer.images.inputs import SUFFIXES, kind_of, matches
+from sar_infer.images.formats import SUFFIXES
+from sar_infer.images.inputs import kind_of, matches
 
 LISTS = (".txt", ".lst")
 CONTAINERS = (".tar", ".parquet")
