@@ -222,7 +222,7 @@ OUR_SPLIT = "our split"
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """A `Source` that reads a feature set; there is one view of everything."""
+    """A `DataSource` that reads a feature set; there is one view of everything."""
 
     feature_set: FeatureSet
 

@@ -53,10 +53,8 @@ def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
         whole: True for a target of evaluation, which may have a ``test`` folder alone.
 
     Raises:
-        DataError: no such folder, no class folders, or several domains with the same classes (they are named).
+        DataError: no class folders, or several domains with the same classes (they are named).
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
     folders = subfolders(root)
     given = [SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
     trainable = "train" in given or (whole and bool(given))

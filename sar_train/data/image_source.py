@@ -31,7 +31,7 @@ AHEAD = 64
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Pending:
     """An image with the views that are not cached yet and their keys."""
 
     image: LabelledImage
@@ -40,7 +40,7 @@ class _Job:
 
 
 class ImageSource:
-    """A `Source` of images; each view of each image is encoded once."""
+    """A `DataSource` of images; each view of each image is encoded once."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class ImageSource:
             DataError: an image cannot be read; the message names it.
         """
         photos = self.dataset.images(split)
-        jobs = [_Job(photos[int(i)], (0,), ()) for i in indices]
+        jobs = [_Pending(photos[int(i)], (0,), ()) for i in indices]
         made, done = torch.empty(0), 0
         waiting: list[npt.NDArray[np.float32]] = []
         count = self._counter(split, len(jobs))
@@ -168,7 +168,7 @@ class ImageSource:
             DataError: an image cannot be read; the message names it.
         """
         photos = self.dataset.images("train")
-        jobs = [_Job(photos[int(i)], (view,), ()) for i in indices]
+        jobs = [_Pending(photos[int(i)], (view,), ()) for i in indices]
         return torch.from_numpy(np.concatenate([decoded for _, decoded in self._decoded(jobs)]))
 
     def _counter(self, split: Split, photos: int) -> Callable[[int], None]:
@@ -178,11 +178,11 @@ class ImageSource:
         photos = self.dataset.images(split)
         chosen = photos if indices is None else [photos[int(i)] for i in indices]
         keys = [self._keys(image, views) for image in chosen]
-        jobs: dict[bytes, _Job] = {}
+        jobs: dict[bytes, _Pending] = {}
         for image, of_photo in zip(chosen, keys, strict=True):
             missing = tuple(view for view in range(views) if of_photo[view] not in self._cache)
             if missing:
-                jobs[of_photo[missing[0]]] = _Job(image, missing, tuple(of_photo[view] for view in missing))
+                jobs[of_photo[missing[0]]] = _Pending(image, missing, tuple(of_photo[view] for view in missing))
         self._encode(list(jobs.values()), split)
         rows = [self._cache[key] for of_photo in keys for key in of_photo]
         return torch.stack(rows).unflatten(0, (len(chosen), views)) if rows else self._nothing(views)
@@ -197,7 +197,7 @@ class ImageSource:
             raise DataError(f"{image.path}: cannot be read ({error.strerror})") from None
         return [row_key(self.dataset.relative(image), stat, view, self.seed) for view in range(views)]
 
-    def _encode(self, jobs: Sequence[_Job], split: Split) -> None:
+    def _encode(self, jobs: Sequence[_Pending], split: Split) -> None:
         count = self._counter(split, len(jobs))
         keys: list[bytes] = []
         waiting: list[npt.NDArray[np.float32]] = []
@@ -217,10 +217,10 @@ class ImageSource:
         keys.clear()
         waiting.clear()
 
-    def _decoded(self, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, npt.NDArray[np.float32]]]:
+    def _decoded(self, jobs: Sequence[_Pending]) -> Iterator[tuple[_Pending, npt.NDArray[np.float32]]]:
         """Yield jobs in order with their pixels (V, 3, size, size); a bounded number is decoded ahead."""
         pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
-        running: deque[tuple[_Job, Future[npt.NDArray[np.float32]]]] = deque()
+        running: deque[tuple[_Pending, Future[npt.NDArray[np.float32]]]] = deque()
         ahead = 0
         try:
             for job in jobs:

@@ -20,7 +20,7 @@ DEMO = "demo"
 DEMO_FILE = Path(__file__).parents[1] / "assets" / "caltech101_sar-mini.safetensors"
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """Labelled image features of three splits.
 
     Attributes:

@@ -1,6 +1,6 @@
-"""From a source's candidates to the names that are taken: distinct, new beside the training classes, short enough.
+"""Choose novel names from a source's candidates: distinct, other than the training classes, short enough.
 
-The names of the classes that a run is judged on are counted among them and, unless asked otherwise, left out.
+The names of the new classes that a run is evaluated on are counted and, by default, left out.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from sar_train.errors import DataError
 from sar_train.novel_names import wordnet
 from sar_train.novel_names.clean import key
-from sar_train.novel_names.source import NovelSource, Wanted, open_source
+from sar_train.novel_names.source import NovelSource, Wanted, open_novel_source
 
-if TYPE_CHECKING:  # torch is behind them, and names alone do without it
+if TYPE_CHECKING:  # they import torch, which names alone do not need
     from sar_train.clip.prompts import Prompts
     from sar_train.clip.text_tower import TextTower
 
 COUNT = 400
-"""How many names to take where nobody asks for a number; that there are fewer is then no reason for a warning."""
+"""How many names to take by default; fewer are then no reason for a warning."""
 CONTEXT = 16
 """Context tokens to leave room for when the prompt is not known yet."""
 
@@ -31,8 +31,9 @@ class NovelNames:
     Attributes:
         names: distinct from one another and from the training names, case and punctuation aside.
         source: as the user wrote it.
-        overlap: how many evaluated new names, or WordNet synonyms of them, the source gave, left out or not.
-        warnings: what the user should know, one line each.
+        overlap: how many names of the evaluated new classes, or WordNet synonyms of them, the source gave, whether they
+            were left out or not.
+        warnings: for the user, one line each.
         model: the language model that gave them, None for other sources.
     """
 
@@ -65,23 +66,23 @@ def novel_names(
     Args:
         source: where they come from; a text as after ``--novel`` is opened without options.
         trained: names of the training classes; they are never novel.
-        new: names of the new classes that the run is judged on.
-        room: whether the text tower has room for a name; others are dropped.
+        new: names of the new classes that the run is evaluated on.
+        room: returns True if the text tower has room for a name; others are dropped.
         count: how many to take at most.
-        seed: of what is drawn at random.
+        seed: of random draws.
         exclude: leave the new names and their synonyms out.
         template: hand-crafted template with ``{}``, which says what kind of images it is about.
 
     Raises:
         SarTrainError: the source cannot be used, or nothing is left.
     """
-    source = open_source(source) if isinstance(source, str) else source
-    is_judged = _judge(new)
+    source = open_novel_source(source) if isinstance(source, str) else source
+    is_evaluated = _matcher(new)
     taken = {key(name) for name in trained}
     names: list[str] = []
     overlap = too_long = 0
     left = False
-    for candidate in source.candidates(Wanted(trained, count, seed, template, is_judged)):
+    for candidate in source.candidates(Wanted(trained, count, seed, template, is_evaluated)):
         name = " ".join(candidate.replace("_", " ").split())
         if not key(name) or key(name) in taken:
             continue
@@ -89,10 +90,10 @@ def novel_names(
             left = True
             break
         taken.add(key(name))
-        judged, fitting = is_judged(name), room(name)
-        overlap += judged
+        evaluated, fitting = is_evaluated(name), room(name)
+        overlap += evaluated
         too_long += not fitting
-        if fitting and not (judged and exclude):
+        if fitting and not (evaluated and exclude):
             names.append(name)
         if source.endless and len(names) == count:
             break
@@ -110,7 +111,7 @@ def room_in(tower: TextTower, prompts: Prompts | None = None) -> Callable[[str],
     return lambda name: len(tower.encode(name + suffix)) + 1 <= room
 
 
-def _judge(new: Sequence[str]) -> Callable[[str], bool]:
+def _matcher(new: Sequence[str]) -> Callable[[str], bool]:
     """Return a test for whether a name is one of the new names, or means the same synset."""
     if not new:
         return lambda name: False

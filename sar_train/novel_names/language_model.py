@@ -2,7 +2,7 @@
 
 The text of the request is ``sar_train/assets/novel_request.txt``. It holds the names of the training classes and says
 by a caption what they are about; it names neither the dataset, which a model may know by heart, nor any class that the
-run is judged on. The key comes from the environment alone, is sent nowhere but to the endpoint, and is in no message.
+run is evaluated on. The key comes from the environment alone, is sent only to the endpoint, and is in no message.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def request(wanted: Wanted, given: Sequence[str] = (), at_once: int = AT_ONCE) -
 
     Args:
         wanted: training names, how many to list, caption.
-        given: names that were listed before; those that the run is judged on are left out of the request.
+        given: names that were listed before; those that the run is evaluated on are left out of the request.
         at_once: how many names to ask for at most.
     """
-    told = [name for name in given if not wanted.judged(name)]
+    told = [name for name in given if not wanted.is_evaluated(name)]
     before = "\n\nThese were listed already, list others:\n" + "\n".join(told) if told else ""
     return Template(FILE.read_text(encoding="utf-8")).substitute(
         caption=wanted.template.replace("{}", "[class]"),

@@ -14,8 +14,8 @@ from sar_train.registry import Registry
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options that sources may need beside their own text.
+class SourceOptions:
+    """SourceOptions that sources may need beside their own text.
 
     Attributes:
         data_root: the folder that holds datasets by name.
@@ -37,35 +37,35 @@ class Wanted:
     Attributes:
         trained: names of the training classes.
         count: how many will be taken.
-        seed: of what is drawn at random.
+        seed: of random draws.
         template: hand-crafted template with ``{}``, which says what kind of images it is about.
-        judged: whether a name is one that the run is judged on, so that no request holds it.
+        is_evaluated: returns True for a name of a class that the run is evaluated on; no request may hold it.
     """
 
     trained: Sequence[str]
     count: int
     seed: int = 1
     template: str = "a photo of a {}."
-    judged: Callable[[str], bool] = lambda name: False
+    is_evaluated: Callable[[str], bool] = lambda name: False
 
 
 class NovelSource(ABC):
-    """Where names come from.
+    """A source of novel names.
 
-    Class attributes: ``form``, what the user writes; ``endless``, whether there are more for the asking, so that too
-    few are worth a warning, and what is left over is not.
+    Class attributes: ``form``, the text that the user writes; ``endless``, True if any number of names can be had, so
+    that too few are worth a warning, and left-over names are not.
 
     Attributes:
         name: as the user wrote it.
-        argument: what stood behind the colon, None where there is no colon.
-        options: what else it may need.
+        argument: the text behind the colon, None where there is no colon.
+        options: whatever else it may need.
         model: the language model that gave the names, as its server calls it, once it has.
     """
 
     form: ClassVar[str]
     endless: ClassVar[bool] = False
 
-    def __init__(self, name: str, argument: str | None = None, options: Options = Options()) -> None:
+    def __init__(self, name: str, argument: str | None = None, options: SourceOptions = SourceOptions()) -> None:
         """Keep these and look at them; nothing is fetched yet.
 
         Raises:
@@ -92,7 +92,7 @@ class NovelSource(ABC):
 kinds: Registry[NovelSource] = Registry("source of novel names", "sar_train.novel_names.sources")
 
 
-def open_source(text: str, options: Options = Options()) -> NovelSource:
+def open_novel_source(text: str, options: SourceOptions = SourceOptions()) -> NovelSource:
     """Open the source that a user names: a registered one, or else a file.
 
     Raises:

@@ -26,8 +26,7 @@ from sar_train.data.source import open_source
 from sar_train.errors import ConfigError
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
-from sar_train.novel_names import NovelNames, NovelSource, Options, novel_names, room_in
-from sar_train.novel_names import open_source as open_novel
+from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, novel_names, open_novel_source, room_in
 from sar_train.regularisers.base import regularisers
 from sar_train.training.identity import check_sections
 from sar_train.training.protocol import Plan, plan
@@ -202,7 +201,7 @@ def _schedule(config: RunConfig, published: Schedule) -> Schedule:
 def open_names(config: RunConfig) -> NovelSource:
     """Where novel names come from; what cannot be used is refused before anything is loaded."""
     root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
-    return open_novel(config.novel, Options(root, cache, config.llm_url, config.llm_model))
+    return open_novel_source(config.novel, SourceOptions(root, cache, config.llm_url, config.llm_model))
 
 
 def _tell_of_novel(novel: NovelNames, tell: ProgressCallback, *, excluded: bool) -> None:

@@ -85,9 +85,9 @@ def novel_names(photos: str, **given: Any) -> None:
         wanted = novel.Wanted(base, given["count"], given["seed"], template)
         click.echo(request(wanted, at_once=given["count"]), nl=False)
         return
-    options = novel.Options(given["data_root"], given["cache_dir"], given["llm_url"], given["llm_model"])
+    options = novel.SourceOptions(given["data_root"], given["cache_dir"], given["llm_url"], given["llm_model"])
     found = novel.novel_names(
-        novel.open_source(given["source"], options),
+        novel.open_novel_source(given["source"], options),
         base,
         new=new,
         count=given["count"],

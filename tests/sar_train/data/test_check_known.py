@@ -8,7 +8,7 @@ from support.coop import link_photos, write_class_names, write_imagenet, write_s
 
 from sar_train.data.check_known import Finding, check_rows, from_error, list_known
 from sar_train.data.coop_layout import Listing
-from sar_train.data.dataset_lists import Rows
+from sar_train.data.dataset_lists import SplitRows
 from sar_train.data.layouts import LAYOUTS
 from sar_train.errors import DataError
 
@@ -20,7 +20,7 @@ def test_the_last_part_of_a_message_says_how_to_mend() -> None:
 
 def listing(train: int, val: int, test: int, names: tuple[str, ...] | None = None) -> Listing:
     names = names or tuple(f"class {i}" for i in range(47))
-    rows: Rows = {
+    rows: SplitRows = {
         split: [(f"{split}/{i}.jpg", i % len(names)) for i in range(count)]
         for split, count in (("train", train), ("val", val), ("test", test))
     }

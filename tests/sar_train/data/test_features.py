@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sar_train.data.features import FeatureSource, Rows, load_features, save_features
 from sar_train.data.images import SPLITS
-from sar_train.data.source import Source
+from sar_train.data.source import DataSource
 from sar_train.errors import DataError
 
 
@@ -194,7 +194,7 @@ def test_of_another_backbone() -> None:
 
 def test_reads_rows_in_the_order_asked_for() -> None:
     features = feature_set()
-    source: Source = FeatureSource(features)
+    source: DataSource = FeatureSource(features)
     assert (source.name, source.class_names, source.template) == ("made up", features.class_names, "a photo of a {}.")
     assert source.published_split
     assert source.warnings == ()

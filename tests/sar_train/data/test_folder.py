@@ -11,8 +11,8 @@ from support.coop import link_photos
 from support.opened import opened
 from support.photos import SHARED, needs_shared, write_folder, write_photo
 
-from sar_train.data.folder import MOST, assemble, divide, domain_name, domains
-from sar_train.data.images import ImageDataset
+from sar_train.data.folder import MOST, FoundImages, assemble, divide, domain_name, domains
+from sar_train.data.images import DataOptions, ImageDataset
 from sar_train.errors import DataError
 
 
@@ -115,7 +115,7 @@ def test_no_classes(tmp_path: Path) -> None:
     write_photo(tmp_path / "x.png")
     with pytest.raises(DataError, match="expected one folder per class, got 1 photos and no folders"):
         opened(tmp_path, 4, 1)
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no such file or folder"):
         opened(tmp_path / "none", 4, 1)
 
 
@@ -131,7 +131,7 @@ def test_no_classes(tmp_path: Path) -> None:
 def test_names_that_no_prompt_can_hold(names: tuple[str, ...], message: str) -> None:
     classes = {name: [Path(f"{i}.png")] for i, name in enumerate(names)}
     with pytest.raises(DataError, match=message):
-        assemble("x", Path("x"), {"train": classes}, 1, 1)
+        assemble(FoundImages("x", Path("x"), {"train": classes}), DataOptions())
 
 
 def test_as_a_target_all_photos_or_the_given_test_photos(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sar_train.data.features import FeatureSource, save_features
 from sar_train.data.image_source import ImageSource
 from sar_train.data.images import DataOptions
 from sar_train.data.own_split import NAME_FIXES
-from sar_train.data.source import Source, open_source, to_feature_set
+from sar_train.data.source import DataSource, open_source, to_feature_set
 from sar_train.errors import DataError
 
 
@@ -37,7 +37,7 @@ def test_feature_file_and_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_folder_and_list(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "pets", {"a": 6, "b": 6})
-    source: Source = opened(folder, views=3)
+    source: DataSource = opened(folder, views=3)
     assert source.name == "pets"
     assert source.features("train", [0]).shape == (1, 3, 32)
     (folder / "list.csv").write_text("path,label\na/00.png,x\na/01.png,x\n")

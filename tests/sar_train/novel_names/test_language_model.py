@@ -230,7 +230,7 @@ def test_it_says_what_is_wanted() -> None:
 
 
 def test_what_was_listed_is_told_but_for_what_the_run_is_judged_on() -> None:
-    wanted = Wanted(["river"], 400, judged=lambda name: name == "forest")
+    wanted = Wanted(["river"], 400, is_evaluated=lambda name: name == "forest")
     text = request(wanted, ["glacier", "forest", "dune"])
     assert "list others:\nglacier\ndune\n" in text
     assert "forest" not in text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sar_train.errors import ConfigError
-from sar_train.novel_names import forms, kinds, open_source
+from sar_train.novel_names import forms, kinds, open_novel_source
 
 
 def test_what_may_be_written() -> None:
@@ -19,10 +19,10 @@ def test_what_may_be_written() -> None:
 def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "words").write_text("fox\n")
     monkeypatch.chdir(tmp_path)
-    assert type(open_source("words")) is kinds.get("words")
+    assert type(open_novel_source("words")) is kinds.get("words")
     for text in ("./words", "file:words", str(tmp_path / "words")):
-        assert type(open_source(text)) is kinds.get("file")
-        assert open_source(text).name == text
+        assert type(open_novel_source(text)) is kinds.get("file")
+        assert open_novel_source(text).name == text
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, mo
 )
 def test_what_cannot_be_a_source(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        open_source(text)
+        open_novel_source(text)
