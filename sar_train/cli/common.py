@@ -31,7 +31,7 @@ def option(*names: str, **settings: Any) -> Callable[[Callable[P, R]], Callable[
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our own errors into one line on stderr: exit 2 for what cannot be used, 1 for an export that failed."""
+    """Turn our own errors into one line on stderr: exit 1 for an export that failed, else 2."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

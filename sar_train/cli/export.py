@@ -50,7 +50,7 @@ Examples:
 @option(
     "--photos",
     type=click.Path(path_type=Path),
-    help=f"Compare with torch on (at most {MOST_PHOTOS}) photos of this folder.  [default: generated pictures]",
+    help=f"Compare with torch on (at most {MOST_PHOTOS}) photos of this folder.  [default: generated images]",
 )
 @option(
     "--approximate",
@@ -123,7 +123,7 @@ def main(
         tell=tell,
     )
     if not as_json:
-        click.echo(report(out, manifest, len(source.phrases)))  # which stands whatever becomes of the rest
+        click.echo(report(out, manifest, len(source.phrases)))  # holds even if adding to it fails
     if samples:
         add(smaller, out, manifest, samples, as_json=as_json, tell=tell)
     elif as_json:
@@ -131,7 +131,7 @@ def main(
 
 
 def _target(run: Path | None, out: Path | None, template: str | None, *, overwrite: bool, with_reference: bool) -> Path:
-    """Refuse what cannot succeed before anything heavy is loaded."""
+    """Check the arguments before anything heavy is loaded, and return the folder of the bundle."""
     from sar_infer.artefact.staging import check_target
     from sar_train.errors import ConfigError
 

@@ -143,7 +143,7 @@ class Smaller:
 def add(
     smaller: Smaller, out: Path, manifest: Manifest, photos: Photos, *, as_json: bool, tell: Callable[[str], None]
 ) -> None:
-    """Add what was asked for to a bundle that has just been written, and print what came of it."""
+    """Add smaller graphs or a JPEG margin to a bundle that has just been written, and print the outcome."""
     from sar_train.export.precision.outcome import NothingPassedError
     from sar_train.export.report import plain
 
@@ -157,7 +157,7 @@ def add(
 
 
 def finish(out: Path, manifest: Manifest, outcome: Outcome, *, as_json: bool) -> None:
-    """Print what was written.
+    """Print the outcome of a bundle with smaller graphs or a JPEG margin.
 
     Raises:
         ExportError: a part that was asked for is not in it.

@@ -75,8 +75,13 @@ Examples:
 @option(
     "--cache-dir", type=click.Path(), help="Keep image features here between runs.  [default: .features beside --out]"
 )
-@option("--allow-missing", is_flag=True, default=None, help="Go on without photos that a split file names in vain.")
-@option("--skip-unreadable", is_flag=True, default=None, help="Leave unreadable photos out in place of stopping.")
+@option(
+    "--allow-missing",
+    is_flag=True,
+    default=None,
+    help="Go on without the missing images of a split file.",
+)
+@option("--skip-unreadable", is_flag=True, default=None, help="Leave out unreadable images instead of stopping.")
 @option("--sar-weight", type=float, help="Weight of SAR (lambda); short for --set sar.weight=…")
 @option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of a method or of SAR.")
 @option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with any of these settings.")

@@ -48,7 +48,7 @@ class FeatureCache:
     """Rows by key, in memory and, with a folder, on disk."""
 
     def __init__(self, folder: Path | None, size: int) -> None:
-        """Read what the folder holds; None keeps everything in memory.
+        """Read the folder's rows; None keeps everything in memory.
 
         Args:
             folder: of `set_folder`; need not exist.

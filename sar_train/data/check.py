@@ -26,7 +26,7 @@ from sar_train.errors import DataError
 
 State = Literal["ok", "warning", "error"]
 Watch = Callable[[str, int], Callable[[int], None]]
-"""Called with a dataset's name and how many images are to be decoded; gives what is told how many more are done."""
+"""Takes a dataset's name and the number of images to decode; returns a callback for how many more are done."""
 FIRST = 3
 SHOTS = 16
 
@@ -36,12 +36,12 @@ class Checked:
     """One dataset.
 
     Attributes:
-        name: what commands call it.
-        folder: where it lies.
-        classes: how many; None where that could not be told.
-        counts: images in train, val and test; None where that could not be told.
+        name: its name in commands.
+        folder: its folder.
+        classes: their number; None if unknown.
+        counts: images in train, val and test; None if unknown.
         decoded: how many images were decoded.
-        findings: what is wrong, or worth knowing.
+        findings: all that is wrong, or worth knowing.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Checked:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was looked at.
+    """The result of a check.
 
     Attributes:
-        place: what was given.
+        place: the path that was given.
         checked: the datasets.
         absent: known datasets that are not there, where a folder of datasets was given.
-        others: folders beside them that were not looked at.
+        others: folders beside them that were not checked.
     """
 
     place: Path
@@ -85,7 +85,7 @@ def _unwatched(name: str, total: int) -> Callable[[int], None]:  # noqa: ARG001
 
 
 def check(place: Path, names: Sequence[str] = (), *, all_images: bool = False, watch: Watch = _unwatched) -> Report:
-    """Check whatever a path is.
+    """Check the data at a path.
 
     Args:
         place: a folder of datasets, one dataset's folder, a folder of domains, or a user's own folder or list.
@@ -183,7 +183,7 @@ def _packed(name: str, place: Path) -> Checked:
 
 
 def _photos(name: str, paths: Sequence[str], all_images: bool, watch: Watch, findings: list[Finding]) -> int:
-    """Look for the files, then decode some; how many were decoded."""
+    """Look for the files, decode some, add to the findings, and return how many were decoded."""
     found = sizes(paths)
     missing = [path for path, size in zip(paths, found, strict=True) if size is None]
     empty = [path for path, size in zip(paths, found, strict=True) if size == 0]
@@ -213,7 +213,7 @@ def _first(paths: Sequence[str]) -> str:
 
 SAMPLE = 500
 Advance = Callable[[int], None]
-"""Told how many images have been looked at since."""
+"""Takes how many images have been decoded since the last call."""
 
 
 def sizes(paths: Sequence[str]) -> list[int | None]:

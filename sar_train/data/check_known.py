@@ -16,14 +16,14 @@ from sar_train.errors import DataError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One result of a check.
 
     Attributes:
         severity: ``error`` where the data cannot be used as it is, ``warning`` where results suffer or cannot be
-            compared, ``ok`` for what is only worth knowing.
-        dataset: which.
+            compared, ``ok`` for a mere note.
+        dataset: its name.
         what: one line.
-        mend: what to do about it; may be empty.
+        mend: how to mend it; may be empty.
     """
 
     severity: Literal["ok", "warning", "error"]
@@ -39,7 +39,7 @@ def from_error(dataset: str, error: Exception) -> Finding:
 
 
 TWICE_IN_IMAGENET = ("missile", "sunglasses")
-"""Names that OpenAI's list, and so the published ``classnames.txt``, has twice."""
+"""Names that occur twice in OpenAI's list, and so in the published ``classnames.txt``."""
 
 
 def list_known(key: str, folder: Path) -> tuple[Listing | None, list[Finding]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 ProgressCallback = Callable[[str], None]
 EVERY = 1.0
-"""Seconds between two lines; what takes less says nothing."""
+"""Seconds between two lines; shorter work prints none."""
 
 
 def counter(tell: ProgressCallback, what: str, total: int) -> Callable[[int], None]:

@@ -41,7 +41,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Everything that a feature file says; it cannot be built inconsistent.
+    """The contents of a feature file, checked for consistency when it is built.
 
     Attributes:
         dataset: name for tables and records.
@@ -50,7 +50,7 @@ class FeatureSet:
         backbone: name of the backbone that made the features.
         weights_digest: of that backbone (`Backbone.weights_digest`).
         preprocess: how images were prepared.
-        published_split: whether the splits are those that papers report on.
+        published_split: True if the splits are those that papers report on.
         train, val, test: the rows; ``val`` and ``test`` may be empty.
         provenance: licence, source and the like, as text by name.
 

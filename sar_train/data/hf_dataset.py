@@ -28,7 +28,7 @@ _MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8"
 
 
 def find_in_hf_dataset(root: Path, cache_dir: Path | None, *, whole: bool = False) -> FoundImages:
-    """Unpack the images of such a folder; its splits are told by their names.
+    """Unpack the images of such a folder; its splits are recognised by their names.
 
     Args:
         root: the folder.
@@ -149,7 +149,7 @@ class Part:
         split: its name.
         features: by column.
         count: rows.
-        rows: gives the rows of two columns, of images and of labels, with the images still encoded.
+        rows: returns the rows of two columns, images and labels, with the images still encoded.
     """
 
     split: str

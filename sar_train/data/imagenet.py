@@ -2,7 +2,7 @@
 
 ``classnames.txt`` has one class a line, ``n01440764 tench``, in the order of the labels. Two names occur twice in the
 published file, so classes are told apart by WordNet id, never by name. ImageNet's validation images are its test set,
-as in papers, so there are none to choose settings by; the four others have nothing but test images.
+as in papers, so it has no validation set; the four others have only test images.
 """
 
 from __future__ import annotations

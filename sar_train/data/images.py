@@ -13,7 +13,7 @@ Split = Literal["train", "val", "test"]
 SplitOrigin = Literal["published", "given", "ours"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 TEMPLATE = "a photo of a {}."
-"""For images of which nothing else is known."""
+"""For images about which nothing else is known."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DataOptions:
             None keeps them in memory.
         tell: gets a line now and then while images are encoded.
         allow_missing: go on without the images that a published split names but that are not there.
-        skip_unreadable: decode everything once and leave out what fails, in place of stopping at it.
+        skip_unreadable: decode everything once and leave out images that fail, instead of stopping at the first.
     """
 
     data_root: Path | None = None

@@ -1,8 +1,8 @@
 """Splits drawn here where the published split file is missing, with a warning that they are not those of papers.
 
-As CoOp's code does, with a generator of its own that no run's seed touches: half, a fifth and the rest of each class
-for datasets that are class folders, and for Flowers; elsewhere the test images are those that the dataset's authors
-list, and a fifth of each class of the others validates.
+They are drawn as in CoOp's code, with a generator that does not depend on a run's seed. Datasets of class folders, and
+Flowers, are split into half, a fifth and the rest of each class; elsewhere the test images are those that the dataset's
+authors list, and a fifth of each class of the others validates.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def own_split(
         key: of `LAYOUTS`, a dataset that has a published split file.
         folder: the dataset's folder.
         cache_dir: where the split is kept between runs.
-        whole: the images are to be judged on alone: all are test images, but where the authors list the test images.
+        whole: True for a target of evaluation: all are test images, unless the authors list the test images.
         allow_missing: go on with fewer class folders than the dataset has.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Which images a few-shot run sees, and which classes are base and which new.
+"""Draw the images of a few-shot run, and split its classes into base and new.
 
 Rows and draws are those of KaiyangZhou/CoOp and Dassl for the same seed: one generator seeded once, labels grouped in
 order of first appearance, ``sample`` per label, first the training and then the validation images. Sampling is done on
-all classes; base and new are told apart afterwards, so that base-to-new and all-class runs share their images.
+all classes and split into base and new afterwards, so that base-to-new and all-class runs share their images.
 """
 
 from __future__ import annotations

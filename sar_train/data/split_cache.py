@@ -1,8 +1,8 @@
-"""Draws and splits made here, kept as JSON with relative paths, so that an experiment stays what it was.
+"""Draws and splits made here, kept as JSON with relative paths, so that an experiment can be repeated.
 
 They lie in ``CACHE/splits/DATASET-DIGEST/``. The digest covers every image and class that was drawn from, so a file can
 never be read for other images; when the images of the same folder have changed, the new draw is announced. A damaged
-file is replaced with a word. Nothing here is ever unpickled.
+file is replaced, with a warning. Nothing here is ever unpickled.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class SplitCache:
         """Return the kept lists of paths by part, else draw and keep them.
 
         Args:
-            file: name, which says all that the draw depends on beside the listing.
+            file: name, which holds everything that the draw depends on except the listing.
             parts: names of the lists.
-            fits: judges lists that were kept.
-            draw: makes them.
-            announce: say so when other images of the same folder were drawn from before.
+            fits: returns True for kept lists that may be used.
+            draw: makes new ones.
+            announce: warn if other images of the same folder were drawn from before.
         """
         if self._folder is None:
             return draw()
@@ -101,7 +101,7 @@ class SplitCache:
 
     def _announce_change(self, file: str) -> None:
         """Warn if another listing of the same folder was drawn from before."""
-        assert self._folder is not None  # noqa: S101 - the one caller has asked
+        assert self._folder is not None  # noqa: S101 - the only caller has checked
         for path in sorted(self._folder.parent.glob(f"{self._folder.name[:-17]}-*/{file}")):
             content = _load(path)
             if content.get("place") == self._place:
@@ -128,7 +128,7 @@ def draw_shots(dataset: ImageDataset, shots: int, seed: int, cache_dir: Path | N
     ]
     places = [{path: row for row, path in enumerate(part)} for part in paths]
     if any(len(place) != len(part) for place, part in zip(places, paths, strict=True)):
-        return drawn  # an image that is listed twice has no name of its own
+        return drawn  # the path of an image that is listed twice does not identify its row
 
     def rows(parts: Mapping[str, Sequence[str]]) -> list[list[int]]:
         return [[place[path] for path in parts[split]] for place, split in zip(places, ("train", "val"), strict=True)]
@@ -150,7 +150,7 @@ def draw_shots(dataset: ImageDataset, shots: int, seed: int, cache_dir: Path | N
         ("train", "val"),
         fits,
         lambda: {"train": [paths[0][row] for row in drawn.train], "val": [paths[1][row] for row in drawn.val]},
-        announce=dataset.split_origin != "ours",  # the split has said it
+        announce=dataset.split_origin != "ours",  # else the split has announced it
     )
     train, val = rows(kept)
     return Shots(tuple(train), tuple(val))

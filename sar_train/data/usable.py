@@ -13,7 +13,7 @@ from sar_train.errors import DataError
 
 
 class Listings:
-    """The names in each folder that was asked about, read once."""
+    """The names in folders, each read once when it is first asked about."""
 
     def __init__(self) -> None:
         self._names: dict[Path, frozenset[str]] = {}
@@ -39,7 +39,7 @@ def without_missing(dataset: ImageDataset, *, allow_missing: bool) -> ImageDatas
             on) are left out.
 
     Raises:
-        DataError: images are missing; the message counts them, names the first and says what can be done.
+        DataError: images are missing; the message counts them, names the first and says how to go on.
     """
     there = Listings()
     here: dict[str, list[LabelledImage]] = {

@@ -47,7 +47,7 @@ def pixels(path: Path, spec: Preprocess, name: str, views: Sequence[int], seed: 
     Args:
         path: the image.
         spec: the backbone's preprocessing.
-        name: what the image is called by the seeds, its path relative to the dataset.
+        name: the image's name for seeds, its path relative to the dataset.
         views: 0 is the plain view, 1 and above are random.
         seed: of the random views.
 

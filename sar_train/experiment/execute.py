@@ -104,15 +104,15 @@ WITHOUT_HEAT_MAP = ("custom", "few-shot")
 
 
 def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
-    """Train, or take up what was begun, evaluate, and return the result.
+    """Train, or resume an unfinished run, evaluate, and return the result.
 
     Args:
         job: the run.
-        folder: where its state is kept meanwhile; a finished run stays in it.
+        folder: of its state until it is finished; a finished run stays in it.
         threads: torch threads.
 
     Raises:
-        SarTrainError: something cannot be used.
+        SarTrainError: settings, backbone, data or names cannot be used.
     """
     torch.set_num_threads(threads)
     try:
@@ -154,7 +154,7 @@ def run_folder(job: Job, out: Path, key: str) -> Path:
 
 
 def keep_or_remove(folder: Path, kept: Path | None) -> None:
-    """Move a finished run to where it is kept, in place of an older one, or delete it."""
+    """Move a finished run to where it is kept, replacing an older one, or delete it."""
     if kept is None:
         shutil.rmtree(folder, ignore_errors=True)
     elif folder.is_dir():

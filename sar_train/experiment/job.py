@@ -24,9 +24,9 @@ class Job:
 
     Attributes:
         experiment: the protocol it belongs to, ``custom`` for a sweep file's own.
-        name: its row in a table, the same for all seeds, such as ``coop+sar``.
+        name: of its row in a table, the same for all seeds, such as ``coop+sar``.
         config: the settings, seed included.
-        targets: datasets that the prompt is evaluated on beside its own.
+        targets: further datasets that the prompt is evaluated on.
     """
 
     experiment: Experiment

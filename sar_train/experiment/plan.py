@@ -4,7 +4,7 @@ A sweep file has ``seeds``, ``[common]`` settings and one ``[runs.NAME]`` table 
 
     experiment = "base-to-new"      # which tables the results belong to; default "custom"
     seeds = [1, 2, 3]
-    targets = ["pacs/sketch"]       # optional: datasets that each prompt is evaluated on beside its own
+    targets = ["pacs/sketch"]       # optional: further datasets that each prompt is evaluated on
 
     [common]
     data = "caltech101"
@@ -38,7 +38,7 @@ PROTOCOLS: dict[Experiment, str] = {
     "cross-dataset": "all",
     "domain-generalisation": "all",
 }
-"""Which classes a run of each experiment trains on (`sar_train.training.protocol`)."""
+"""The protocol of each experiment's runs (`sar_train.training.protocol`)."""
 ELEVEN = (
     "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397",
     "dtd", "eurosat", "ucf101",
@@ -54,12 +54,12 @@ class Grid:
 
     Attributes:
         methods: names, ``dept:kgcoop`` for DePT on KgCoOp; ``all`` for every one that the backbone can train.
-        datasets: what is trained on; ``all`` for the field's eleven.
+        datasets: to train on; ``all`` for the field's eleven.
         seeds: of each.
         modes: without SAR, with it, or both.
         shots: images per class.
-        targets: datasets that each prompt is evaluated on beside its own.
-        common: settings of all runs, over what the methods' papers set.
+        targets: further datasets that each prompt is evaluated on.
+        common: settings of all runs, over those of the methods' papers.
         per_method: settings of each method's runs, over those.
         overrides: settings from the command line, over all.
     """

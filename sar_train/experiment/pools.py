@@ -1,7 +1,7 @@
 """Pools that execute runs, each in a process of its own: on this machine, or on a Ray cluster.
 
 A pool takes (job, folder) pairs and yields each job with its result, or with one line saying why there is none, as they
-come. A run that is killed, by the system for memory say, fails alone.
+finish. A run that is killed, by the system for memory say, fails alone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _local(tasks: Sequence[Task], workers: int, threads: int) -> Iterator[tuple[
 
 
 def _in_process(job: Job, folder: Path, threads: int, processes: set[SpawnProcess]) -> Outcome:
-    context = get_context("spawn")  # its peak memory is its own
+    context = get_context("spawn")  # a fresh process, so that peak memory is the run's own
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, job, folder, threads), daemon=True)
     process.start()
@@ -73,7 +73,7 @@ def _child(sender: Connection, job: Job, folder: Path, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the sweep is gone, however it went."""
+    """End this process when the sweep has ended, even if it was killed."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -16,7 +16,7 @@ from sar_train.training.context import RunContext, open_data, open_names, prepar
 from sar_train.training.record import dataset_entry, scores
 
 TOLERANCE = 0.2
-"""Points that rounding, resizing and arithmetic may cost."""
+"""Percentage points that rounding, resizing and arithmetic may cost."""
 
 
 def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -53,13 +53,13 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
     Args:
         jobs: the runs to come.
         tell: gets a line for each dataset and target.
-        strict: refuse to go on where a known figure is missed.
+        strict: raise if zero-shot misses a known figure.
 
     Returns:
         One entry a dataset, backbone, protocol and template: ``dataset``, ``zero_shot``, ``zero_shot_check``.
 
     Raises:
-        DataError: zero-shot is more than 0.2 points below a known figure, or there is nothing to judge on.
+        DataError: zero-shot is more than 0.2 points below a known figure, or there are no images to evaluate on.
         SarTrainError: a dataset or target cannot be opened.
     """
     found: dict[tuple[object, ...], dict[str, Any]] = {}
@@ -75,10 +75,10 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
         draw = (*world, plain.seed, plain.shots)
         if draw not in seen:
             tell(f"{plain.data}, seed {plain.seed}, {plain.shots or 'all'} shots: opening, encoding what is not cached")
-            setting = prepare(plain, tell_once)
-            backbone = setting.backbone
+            context = prepare(plain, tell_once)
+            backbone = context.backbone
             if world not in found:
-                found[world] = _measured(setting, tell, strict=strict)
+                found[world] = _measured(context, tell, strict=strict)
         for target in job.targets:
             if (*world, target) not in seen and backbone is not None:
                 source = open_data(plain, backbone, tell, target=target)
@@ -92,30 +92,30 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
     return list(found.values())
 
 
-def _measured(setting: RunContext, tell: ProgressCallback, *, strict: bool) -> dict[str, Any]:
-    config = setting.config
-    if setting.judge.base is None:
+def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> dict[str, Any]:
+    config = context.config
+    if context.judge.base is None:
         raise DataError(
-            f"{config.data}: nothing to judge on, {setting.plan.protocol} needs photos of {setting.plan.split}"
+            f"{config.data}: nothing to judge on, {context.plan.protocol} needs photos of {context.plan.split}"
         )
-    zero_shot = scores(setting.judge(setting.zero_shot))
-    entry = {"dataset": dataset_entry(setting), "zero_shot": zero_shot}
-    check = check_zero_shot(config, entry) or _check_on_halves(setting)
+    zero_shot = scores(context.judge(context.zero_shot))
+    entry = {"dataset": dataset_entry(context), "zero_shot": zero_shot}
+    check = check_zero_shot(config, entry) or _check_on_halves(context)
     tell(f"zero-shot on {config.data}: {_percent(zero_shot)}{_verdict(check)}")
     if check and not check["ok"] and strict:
         raise DataError(
             f"set-up error: zero-shot on {config.data} is {-check['difference']:.2f} points below the known "
             f"{_percent(check['expected'])} ({check['source']}; up to {TOLERANCE} are allowed): class names, "
-            "template, photos or weights differ from those; find out with sar-experiment check-data, or go on all "
-            "the same with --allow-setup-errors"
+            "template, photos or weights differ from those; find out with sar-experiment check-data, or go on "
+            "anyway with --allow-setup-errors"
         )
     return entry | {"zero_shot_check": check}
 
 
-def _check_on_halves(setting: RunContext) -> dict[str, Any] | None:
+def _check_on_halves(context: RunContext) -> dict[str, Any] | None:
     """Check a protocol of all classes on base and new classes, of which the known figures are."""
-    config, name = setting.config, setting.source.name
-    if setting.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
+    config, name = context.config, context.source.name
+    if context.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
         return None
     halves = prepare(dataclasses.replace(config, protocol="base-to-new"))
     entry = {"dataset": dataset_entry(halves), "zero_shot": scores(halves.judge(halves.zero_shot))}

@@ -62,19 +62,19 @@ def run_sweep(
     any_code: bool = False,
     keep_prompts: bool = False,
 ) -> Sweep:
-    """Make the results that are missing; a run that fails does not stop the others.
+    """Execute the runs without a result; one that fails does not stop the others.
 
     Args:
         jobs: the runs.
-        out: gets ``DATASET/RUN-KEY.json``, and ``.toml`` beside it, a run.
-        pool: works runs off (`pools`).
+        out: gets ``DATASET/RUN-KEY.json`` and ``.toml`` for each run.
+        pool: executes the runs (`pools`).
         tell: gets a line for each run.
-        any_code: results of the same settings and seed that other code made count as done.
+        any_code: count results of the same settings and seed that other code made.
         keep_prompts: keep each run's folder, from which ``sar-export`` makes a bundle.
     """
     digest, began = code.identity()["digest"], time.monotonic()
     done, todo = Sweep(), []
-    jobs = list({job.path(digest): job for job in jobs}.values())  # what is asked for twice is done once
+    jobs = list({job.path(digest): job for job in jobs}.values())  # no run is executed twice
     for job in jobs:
         path = find_result(job, out, any_code=any_code)
         if path:

@@ -1,6 +1,6 @@
-"""Names out of what a language model answers: lists, JSON, tables, with all that stands around them.
+"""Extract names from the answer of a language model: from lists, JSON and tables, with any text around them.
 
-Cleaning what is clean changes nothing: `names_in` of its own result, one a line, is that result.
+Clean names stay as they are: `names_in` of its own result, one name a line, is that result.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _pieces(line: str) -> Iterator[str]:
     """Yield the names of one line, cleaned until nothing changes any more."""
-    if re.search(r"[:!?]\W*$", line):  # what introduces a list, or talks about it
+    if re.search(r"[:!?]\W*$", line):  # a line that introduces a list, or comments on it
         return
     line = _BULLET.sub("", line)
     head, colon, tail = line.partition(": ")

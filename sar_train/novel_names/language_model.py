@@ -53,7 +53,7 @@ KEY = "SAR_LLM_KEY"
 EXAMPLE = "http://localhost:11434/v1"
 TEMPERATURE = 0.0
 _NO_KEY = "none"
-"""The client insists on one; servers without keys do not look at it."""
+"""The client requires a key; servers without keys ignore it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Answer:
 
     Attributes:
         text: as it came; the last name is left out where the answer was cut off.
-        model: what the server calls the model.
+        model: its name by the server.
     """
 
     text: str

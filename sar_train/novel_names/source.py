@@ -15,7 +15,7 @@ from sar_train.registry import Registry
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """SourceOptions that sources may need beside their own text.
+    """Options of sources, in addition to their own text.
 
     Attributes:
         data_root: the folder that holds datasets by name.
@@ -85,7 +85,7 @@ class NovelSource(ABC):
         """Return names as they come, repetitions and training names included.
 
         Raises:
-            SarTrainError: there are none to be had.
+            SarTrainError: the source has no names.
         """
 
 

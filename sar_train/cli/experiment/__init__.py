@@ -11,10 +11,10 @@ COMMANDS = {
     "few-shot": ("protocols", "few_shot", "Train on all classes from 1, 2, 4, 8 and 16 photos of each."),
     "cross-dataset": ("protocols", "cross_dataset", "Train on one dataset, evaluate on others."),
     "domain-generalisation": ("protocols", "domain_generalisation", "Train on one domain, evaluate on others."),
-    "run": ("protocols", "run", "Run what sweep files list."),
+    "run": ("protocols", "run", "Execute the runs of sweep files."),
     "table": ("report", "table", "Print the tables of results."),
     "report": ("report", "report", "Write results as one HTML page, with figures and tables."),
-    "check-data": ("check_data", "check_data", "Tell what is missing or wrong in a data folder."),
+    "check-data": ("check_data", "check_data", "Check a folder of data, and say how to mend it."),
     "novel-names": ("novel_names", "novel_names", "List novel names for SAR."),
 }
 """Module, object and one line of help of each command; a module is imported when its command is used."""

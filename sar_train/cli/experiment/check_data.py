@@ -33,7 +33,7 @@ Examples:
 @option("--quiet", "-q", is_flag=True, help="No progress.")
 @guarded
 def check_data(folder: Path, names: tuple[str, ...], all_images: bool, form: str, quiet: bool) -> None:
-    """Tell in seconds what is missing or wrong in DIR, and how to mend it.
+    """Find in seconds what is missing or wrong in DIR, and say how to mend it.
 
     DIR is the folder that holds datasets in CoOp's layout, one dataset's folder, or photos of your own: a folder per
     class, a folder of domains, a CSV or JSONL list, or a folder of Hugging Face's library datasets.

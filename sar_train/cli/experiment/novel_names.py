@@ -31,7 +31,7 @@ SOURCES = (
 @click.argument("photos")
 @click.option("--source", default="wordnet", show_default=True, envvar="SAR_NOVEL", show_envvar=True, help=SOURCES)
 @click.option("--count", type=click.IntRange(1), default=400, show_default=True, help="How many names at most.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of what is drawn at random.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of random draws.")
 @click.option(
     "--exclude-eval-names/--keep-eval-names",
     default=True,
@@ -62,7 +62,7 @@ SOURCES = (
     show_default=True,
     help="Where a model's answers are kept, as for sar-train with --out in runs/.",
 )
-@click.option("--show-request", is_flag=True, help="Print what a language model is asked for, and exit.")
+@click.option("--show-request", is_flag=True, help="Print the request to a language model, and exit.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the names here, for --novel FILE.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @guarded

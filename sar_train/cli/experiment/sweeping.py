@@ -52,7 +52,7 @@ class Machine:
 
 
 def carry_out(jobs: Sequence[Job], out: Path, machine: Machine) -> bool:
-    """Survey the data, make the results that are missing, print the tables; False where a run failed."""
+    """Survey the data, make the missing results, print the tables; return False if a run failed."""
     from sar_train.errors import ConfigError
     from sar_train.experiment.survey import survey
     from sar_train.experiment.sweep import find_result, run_sweep

@@ -11,7 +11,7 @@ from sar_train.novel_names import wordnet
 from sar_train.novel_names.source import NovelSource, Wanted, kinds
 
 LONGEST = 10
-"""Longest path that may be asked for; what is farther away is no relative."""
+"""Longest path that may be asked for; synsets farther away are no relatives."""
 
 
 @kinds.register("wordnet")
