@@ -1,4 +1,4 @@
-"""The reference pages of the commands, made from what ``--help`` says."""
+"""Make the reference pages of the commands from their ``--help``."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Fill in what is generated, and turn links of the repository into links of the site."""
+    """Fill in the generated parts, and turn links of the repository into links of the site."""
     where = page.file.src_uri
 
     def relinked(found: re.Match[str]) -> str:

@@ -36,7 +36,7 @@ DEBOOTSTRAP_SECONDS = 300
 
 
 def main() -> int:
-    """Build, check, measure; the exit code is 0 where all checks passed."""
+    """Build, check, measure; return 0 if all checks passed."""
     parser = argparse.ArgumentParser(description="Build the container image and test it.")
     parser.add_argument("--tool", choices=["docker", "podman", "buildah"], help="default: the first that works")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

@@ -34,7 +34,7 @@ def schema() -> dict[str, Any]:
     _define(Manifest, definitions)
     manifest = definitions.pop(Manifest.__name__)
     manifest["properties"]["min_reader"]["maximum"] = READER_VERSION
-    manifest["required"].append("digest")  # the reader compares it, so that leaving it out does not help
+    manifest["required"].append("digest")  # the reader compares it, so it has to be there
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:sar-clip:schema:manifest:{READER_VERSION}",

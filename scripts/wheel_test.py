@@ -1,8 +1,8 @@
 """Build the wheel and use it the way a user does: alone, without torch, on every Python that it claims to support.
 
 For each interpreter found: a fresh environment, the base install, then from an empty folder the three commands'
-``--help``, ``sar-classify --version`` and one generated picture classified with the bundle inside the wheel; then the
-extra ``serve``, and the same picture through ``sar-serve``. A claimed Python that is not on the machine is named as not
+``--help``, ``sar-classify --version`` and one generated image classified with the bundle inside the wheel; then the
+extra ``serve``, and the same image through ``sar-serve``. A claimed Python that is not on the machine is named as not
 tested; none at all is a failure.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LARGEST_WHEEL = 80 * 2**20
-DRAW = "from PIL import Image; Image.radial_gradient('L').convert('RGB').resize((320, 240)).save('picture.png')"
+DRAW = "from PIL import Image; Image.radial_gradient('L').convert('RGB').resize((320, 240)).save('image.png')"
 ABSENT = "import importlib.util as u; print([m for m in ('torch', 'open_clip', 'onnx', 'timm') if u.find_spec(m)])"
 
 
@@ -117,7 +117,7 @@ def use(wheel: Path, python: str, folder: Path) -> None:
         expect("Usage" in run([str(tools / command), "--help"], cwd=home), f"{command} --help shows no usage")
     run([str(tools / "python"), "-c", DRAW], cwd=home)
     (home / "new.txt").write_text("lunar eclipse\nespresso\n")
-    classify = [str(tools / "sar-classify"), "picture.png", "--classes", "new.txt", "--format", "jsonl"]
+    classify = [str(tools / "sar-classify"), "image.png", "--classes", "new.txt", "--format", "jsonl"]
     (line,) = run(classify, cwd=home).splitlines()
     answer = json.loads(line)
     expect(answer["error"] is None and bool(answer["predictions"][0]["label"]), f"no label in {line}")
@@ -153,9 +153,9 @@ def serve(wheel: Path, tools: Path, home: Path, label: str) -> None:
             first = server.stderr.readline() if server.stderr else ""
             found = re.search(r"on (http://\S+)", first)
             expect(found is not None, f"sar-serve does not start: {first}")
-            picture = (home / "picture.png").read_bytes()
+            image = (home / "image.png").read_bytes()
             url = f"{found[1] if found else ''}/v1/classify?classes=lunar+eclipse"  # our own, on the loopback
-            call = urllib.request.Request(url, picture, {"Content-Type": "image/png"})  # noqa: S310
+            call = urllib.request.Request(url, image, {"Content-Type": "image/png"})  # noqa: S310
             with urllib.request.urlopen(call, timeout=60) as response:  # noqa: S310
                 result = json.load(response)["results"][0]
             expect(result["predictions"][0]["label"] == label, f"sar-serve and sar-classify differ: {result}")

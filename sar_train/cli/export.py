@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli import handover
+from sar_train.cli import export_existing
 from sar_train.cli.common import guarded, option
-from sar_train.cli.smaller import Smaller, add, finish, smaller_options
+from sar_train.cli.export_smaller import Smaller, add, finish, smaller_options
 
 if TYPE_CHECKING:
     from sar_train.export.source import Source
@@ -91,9 +91,9 @@ def main(
     as_json = form == "json"
     others = {"out": out, "overwrite": overwrite, **given}
     if verify is not None:
-        handover.verify(verify, {"run": run, **others}, as_json=as_json, quiet=quiet)
+        export_existing.verify(verify, {"run": run, **others}, as_json=as_json, quiet=quiet)
     if given.pop("triton") is not None:
-        handover.triton(run, others, as_json=as_json)
+        export_existing.triton(run, others, as_json=as_json)
         return
     smaller = Smaller.taken(given)
     is_bundle = smaller.check(run, given)

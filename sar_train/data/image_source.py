@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
 from sar_train.data.cache import FeatureCache, row_key, set_folder
-from sar_train.data.counted import ProgressCallback, counter
 from sar_train.data.images import ImageDataset, LabelledImage, Split, SplitOrigin
+from sar_train.data.progress import ProgressCallback, counter
 from sar_train.data.shots import Shots
 from sar_train.data.split_cache import draw_shots
 from sar_train.data.views import pixels

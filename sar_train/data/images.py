@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from sar_train.data.counted import ProgressCallback
+from sar_train.data.progress import ProgressCallback
 
 Split = Literal["train", "val", "test"]
 SplitOrigin = Literal["published", "given", "ours"]

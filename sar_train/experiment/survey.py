@@ -8,7 +8,7 @@ from typing import Any
 
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.counted import ProgressCallback
+from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
 from sar_train.report.published import known_zero_shot

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sar_train.data.counted import ProgressCallback
 from sar_train.data.files import write_atomic
+from sar_train.data.progress import ProgressCallback
 from sar_train.experiment import code
 from sar_train.experiment.execute import keep_or_remove, run_folder
 from sar_train.experiment.job import Job

@@ -18,10 +18,10 @@ from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.counted import ProgressCallback
 from sar_train.data.features import FeatureSource
 from sar_train.data.image_source import ImageSource
 from sar_train.data.images import DataOptions, Split
+from sar_train.data.progress import ProgressCallback
 from sar_train.data.source import open_source
 from sar_train.errors import ConfigError
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator

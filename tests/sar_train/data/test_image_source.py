@@ -11,8 +11,8 @@ from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
-from sar_train.data import counted
 from sar_train.data import image_source as module
+from sar_train.data import progress
 from sar_train.data.coop_layout import load_dataset
 from sar_train.data.image_source import ImageSource
 from sar_train.data.images import ImageDataset
@@ -135,7 +135,7 @@ def test_a_photo_that_is_gone(dataset: ImageDataset) -> None:
 
 
 def test_how_many_photos_are_encoded_is_told(dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counted, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     told: list[str] = []
     source = ImageSource(dataset, tiny_backbone(), views=3, tell=told.append)
     source.features("train")
