@@ -29,6 +29,9 @@ Watch = Callable[[str, int], Callable[[int], None]]
 """Takes a dataset's name and the number of images to decode; returns a callback for how many more are done."""
 FIRST = 3
 SHOTS = 16
+SAMPLE = 500
+Advance = Callable[[int], None]
+"""Takes how many images have been decoded since the last call."""
 
 
 @dataclass(frozen=True)
@@ -209,11 +212,6 @@ def _photos(name: str, paths: Sequence[str], all_images: bool, watch: Watch, fin
 
 def _first(paths: Sequence[str]) -> str:
     return ", ".join(paths[:FIRST]) + (", …" if len(paths) > FIRST else "")
-
-
-SAMPLE = 500
-Advance = Callable[[int], None]
-"""Takes how many images have been decoded since the last call."""
 
 
 def sizes(paths: Sequence[str]) -> list[int | None]:

@@ -13,6 +13,9 @@ from sar_train.data.images import SPLITS
 from sar_train.data.layouts import GUIDE, LAYOUTS
 from sar_train.errors import DataError
 
+TWICE_IN_IMAGENET = ("missile", "sunglasses")
+"""Names that occur twice in OpenAI's list, and so in the published ``classnames.txt``."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -36,10 +39,6 @@ def from_error(dataset: str, error: Exception) -> Finding:
     """Return an error's message as a finding; the part after its last semicolon says how to mend it."""
     what, _, mend = " ".join(str(error).split()).rpartition("; ")
     return Finding("error", dataset, what, mend) if what else Finding("error", dataset, mend)
-
-
-TWICE_IN_IMAGENET = ("missile", "sunglasses")
-"""Names that occur twice in OpenAI's list, and so in the published ``classnames.txt``."""
 
 
 def list_known(key: str, folder: Path) -> tuple[Listing | None, list[Finding]]:

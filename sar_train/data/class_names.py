@@ -73,7 +73,7 @@ def _published(key: str, root: Path | None) -> ClassNames:
     elif root and (folder / "variants.txt").is_file():
         names = [line for _, line in lines_of(folder / "variants.txt")]
     elif root and key in SAME_CLASSES and (listing := _listing(folder)):
-        names = list(imagenet.read_class_names(listing).values())
+        names = list(imagenet.read_names(listing).values())
     elif key in SAME_CLASSES:
         names = _imagenet()
     elif root:

@@ -19,6 +19,9 @@ from sar_train.errors import DataError
 
 SplitRows = dict[Split, list[tuple[str, int]]]
 """(path below the folder of the images, label) by split."""
+T = TypeVar("T")
+Listed = list[tuple[str, int]]
+"""(path below the folder of the images, label)."""
 
 
 def read_split(path: Path) -> tuple[tuple[str, ...], SplitRows]:
@@ -103,11 +106,6 @@ def lines_of(path: Path) -> list[tuple[int, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-T = TypeVar("T")
-Listed = list[tuple[str, int]]
-"""(path below the folder of the images, label)."""
 
 
 def pets(folder: Path) -> tuple[tuple[str, ...], Listed, Listed]:

@@ -30,6 +30,11 @@ from sar_train.data.images import SPLITS, Split, SplitOrigin
 from sar_train.data.shots import Shots, few_shot
 from sar_train.errors import DataError
 
+FORMAT = "sar-features"
+SCHEMA_VERSION = 1
+OUR_SPLIT = "our split"
+"""Key of a feature file's provenance that says that its split was drawn here, not published."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -117,10 +122,6 @@ def _check(split: Split, rows: Rows, size: int, classes: int) -> None:
     if len(wrong):
         row = int(wrong[0])
         raise DataError(f"{split}: expected finite rows of unit length, row {row} has length {float(norms[row]):.4g}")
-
-
-FORMAT = "sar-features"
-SCHEMA_VERSION = 1
 
 
 def save_features(features: FeatureSet, path: Path) -> None:
@@ -214,10 +215,6 @@ def _build(metadata: Mapping[str, str], train: Rows, val: Rows, test: Rows) -> F
         test=test,
         provenance=provenance,
     )
-
-
-OUR_SPLIT = "our split"
-"""Key of a feature file's provenance that says that its split was drawn here, not published."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ SPLIT_FOLDERS: dict[str, Split] = {
 }  # fmt: skip
 Classes = Mapping[str, Sequence[Path]]
 """Images by class name."""
+MOST_DOMAINS = 100
+"""A folder with more folders than this holds classes, not domains."""
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "images"))
 
 
 @dataclass(frozen=True)
@@ -198,11 +201,6 @@ def _images(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-MOST = 100
-"""A folder with more folders than this holds classes, not domains."""
-_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "images"))
-
-
 def domains(root: Path) -> tuple[str, ...]:
     """Return the names of the domains in a folder, sorted; empty where its folders are classes.
 
@@ -211,7 +209,7 @@ def domains(root: Path) -> tuple[str, ...]:
     are sorted by year or split are not mistaken.
     """
     names = _folders(root)[0]
-    if not 2 <= len(names) <= MOST:
+    if not 2 <= len(names) <= MOST_DOMAINS:
         return ()
     inner: list[set[str]] = []
     for name in names:

@@ -25,6 +25,8 @@ from sar_train.errors import DataError
 FOLDER = "huggingface"
 INDEX = "index.json"
 _MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+PREFERRED_LABELS = ("label", "labels", "fine_label", "class")
+_SHARD = re.compile(r"(?P<split>[A-Za-z]+)(?:-\d{5}-of-\d{5})?.*\.parquet")
 
 
 def find_in_hf_dataset(root: Path, cache_dir: Path | None, *, whole: bool = False) -> FoundImages:
@@ -135,10 +137,6 @@ def _linked(content: Any, root: Path, where: str) -> bytes:
 
 def _suffix(data: bytes) -> str:
     return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), ".img")
-
-
-PREFERRED_LABELS = ("label", "labels", "fine_label", "class")
-_SHARD = re.compile(r"(?P<split>[A-Za-z]+)(?:-\d{5}-of-\d{5})?.*\.parquet")
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,8 @@ class ImageSource:
         Raises:
             DataError: an image cannot be read; the message names it.
         """
-        photos = self.dataset.images(split)
-        jobs = [_Pending(photos[int(i)], (0,), ()) for i in indices]
+        images = self.dataset.images(split)
+        jobs = [_Pending(images[int(i)], (0,), ()) for i in indices]
         made, done = torch.empty(0), 0
         waiting: list[npt.NDArray[np.float32]] = []
         count = self._counter(split, len(jobs))
@@ -167,24 +167,24 @@ class ImageSource:
         Raises:
             DataError: an image cannot be read; the message names it.
         """
-        photos = self.dataset.images("train")
-        jobs = [_Pending(photos[int(i)], (view,), ()) for i in indices]
+        images = self.dataset.images("train")
+        jobs = [_Pending(images[int(i)], (view,), ()) for i in indices]
         return torch.from_numpy(np.concatenate([decoded for _, decoded in self._decoded(jobs)]))
 
-    def _counter(self, split: Split, photos: int) -> Callable[[int], None]:
-        return counter(self._tell, f"encoding {{}} {split} photos", photos)
+    def _counter(self, split: Split, total: int) -> Callable[[int], None]:
+        return counter(self._tell, f"encoding {{}} {split} photos", total)
 
     def _rows(self, split: Split, indices: Sequence[int] | Tensor | None, views: int) -> Tensor:
-        photos = self.dataset.images(split)
-        chosen = photos if indices is None else [photos[int(i)] for i in indices]
+        images = self.dataset.images(split)
+        chosen = images if indices is None else [images[int(i)] for i in indices]
         keys = [self._keys(image, views) for image in chosen]
         jobs: dict[bytes, _Pending] = {}
-        for image, of_photo in zip(chosen, keys, strict=True):
-            missing = tuple(view for view in range(views) if of_photo[view] not in self._cache)
+        for image, of_image in zip(chosen, keys, strict=True):
+            missing = tuple(view for view in range(views) if of_image[view] not in self._cache)
             if missing:
-                jobs[of_photo[missing[0]]] = _Pending(image, missing, tuple(of_photo[view] for view in missing))
+                jobs[of_image[missing[0]]] = _Pending(image, missing, tuple(of_image[view] for view in missing))
         self._encode(list(jobs.values()), split)
-        rows = [self._cache[key] for of_photo in keys for key in of_photo]
+        rows = [self._cache[key] for of_image in keys for key in of_image]
         return torch.stack(rows).unflatten(0, (len(chosen), views)) if rows else self._nothing(views)
 
     def _nothing(self, views: int) -> Tensor:

@@ -42,7 +42,7 @@ def read_imagenet(
         DataError: no or bad ``classnames.txt``, no class folders, too few of them, or images that are in none.
     """
     layout = LAYOUTS[key]
-    ids = read_class_names(names_file(folder))
+    ids = read_names(names_file(folder))
     parts = {"": "test"} if key != "imagenet" else {"val": "test"} if whole else {"train": "train", "val": "test"}
     found = {split: _class_folders(folder / layout.images / part, key) for part, split in parts.items()}
     by_number = key == "imagenetv2"
@@ -78,7 +78,7 @@ def problems(key: str, folder: Path) -> list[str]:
     """Return everything that is wrong with the names and with each folder of class folders, one message each."""
     found = []
     try:
-        read_class_names(names_file(folder))
+        read_names(names_file(folder))
     except DataError as error:
         found.append(str(error))
     for part in ("train", "val") if key == "imagenet" else ("",):
@@ -103,7 +103,7 @@ def names_file(folder: Path) -> Path:
     )
 
 
-def read_class_names(path: Path) -> dict[str, str]:
+def read_names(path: Path) -> dict[str, str]:
     """Return names by WordNet id, in the order of the labels; names may occur twice.
 
     Raises:

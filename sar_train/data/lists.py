@@ -17,7 +17,7 @@ from sar_train.data.folder import SPLIT_FOLDERS, FoundImages, subfolders
 from sar_train.data.images import Split
 from sar_train.errors import DataError
 
-SUFFIXES = (".csv", ".jsonl")
+LIST_SUFFIXES = (".csv", ".jsonl")
 METADATA = ("metadata.csv", "metadata.jsonl")
 LABEL_COLUMNS = ("label", "class", "class_name", "category")
 _Row = tuple[int, dict[str, str]]

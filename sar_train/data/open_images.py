@@ -9,7 +9,7 @@ from sar_train.data.folder import assemble, find_in_folder
 from sar_train.data.hf_dataset import find_in_hf_dataset, is_hf_dataset
 from sar_train.data.images import DataOptions, ImageDataset
 from sar_train.data.layouts import LAYOUTS, dataset_in, find, nearest
-from sar_train.data.lists import SUFFIXES, find_in_list, find_in_metadata, has_metadata
+from sar_train.data.lists import LIST_SUFFIXES, find_in_list, find_in_metadata, has_metadata
 from sar_train.errors import DataError
 
 
@@ -45,7 +45,7 @@ def open_images(spec: str, options: DataOptions, *, whole: bool = False) -> Imag
         found = find_in_hf_dataset(path, options.cache_dir, whole=whole)
     elif path.is_dir():
         found = (find_in_metadata if has_metadata(path) else find_in_folder)(path, whole=whole)
-    elif path.suffix.lower() in SUFFIXES:
+    elif path.suffix.lower() in LIST_SUFFIXES:
         found = find_in_list(path, whole=whole)
     else:
         raise _nothing_there(spec, path, root)

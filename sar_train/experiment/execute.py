@@ -32,6 +32,9 @@ from sar_train.training.prompted import PromptedCLIP, restore
 
 MOST_NAMES = 128
 """Names kept at most; of more classes every n-th of base and of new."""
+SCHEMA_VERSION = 1
+WITHOUT_HEAT_MAP = ("custom", "few-shot")
+"""Experiments of hundreds of files, of which no heat map is drawn."""
 
 
 @torch.no_grad()
@@ -96,11 +99,6 @@ def evaluate_targets(prompted: PromptedCLIP, config: RunConfig, targets: Sequenc
             "per_class": learned.per_class,
         }
     return found
-
-
-SCHEMA_VERSION = 1
-WITHOUT_HEAT_MAP = ("custom", "few-shot")
-"""Experiments of hundreds of files, of which no heat map is drawn."""
 
 
 def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:

@@ -46,6 +46,7 @@ ELEVEN = (
 VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 FIXED = ("method", "data", "seed", "shots", "protocol")
 """Settings that a grid is made of."""
+KEYS = ("experiment", "seeds", "targets", "common", "runs")
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,6 @@ def _job(
     settings["sections"] = {key: section for key, section in settings["sections"].items() if key in own}
     label = name + ("+sar" if with_sar else "")
     return Job(experiment, label, build(RunConfig, settings, label), tuple(grid.targets))
-
-
-KEYS = ("experiment", "seeds", "targets", "common", "runs")
 
 
 def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Job]:

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 FILE = Path(__file__).parents[1] / "assets" / "novel_request.txt"
 AT_ONCE = 100
 """Names per request; long lists tire small models."""
+KEY = "SAR_LLM_KEY"
+EXAMPLE = "http://localhost:11434/v1"
+TEMPERATURE = 0.0
+_NO_KEY = "none"
+"""The client requires a key; servers without keys ignore it."""
+FOLDER = "novel-names"
 
 
 def request(wanted: Wanted, given: Sequence[str] = (), at_once: int = AT_ONCE) -> str:
@@ -47,13 +53,6 @@ def request(wanted: Wanted, given: Sequence[str] = (), at_once: int = AT_ONCE) -
         count=min(wanted.count, at_once),
         given=before,
     )
-
-
-KEY = "SAR_LLM_KEY"
-EXAMPLE = "http://localhost:11434/v1"
-TEMPERATURE = 0.0
-_NO_KEY = "none"
-"""The client requires a key; servers without keys ignore it."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +204,6 @@ def _said(error: openai.APIStatusError) -> str:
     text = message if isinstance(message, str) else ""
     text = " ".join((text.replace(key, "…") if key else text).split())[:120]
     return f": {text}" if text else ""
-
-
-FOLDER = "novel-names"
 
 
 class Answers:

@@ -19,6 +19,9 @@ from pathlib import Path
 
 TABLE = Path(__file__).parents[1] / "assets" / "wordnet_nouns.tsv.gz"
 PHYSICAL_ENTITY = 1930
+NEAREST, FARTHEST = 2, 4
+"""Path lengths between a class and its relatives: 2 is a sibling or a hyponym's hyponym, 4 a cousin."""
+WORD_LENGTHS = range(3, 13)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +137,6 @@ def build(wordnet: Path, out: Path) -> None:
         lemmas = ",".join(name if rank == 1 else f"{name}:{rank}" for name, rank in synset.lemmas)
         rows.append(f"{synset.offset}\t{lemmas}\t{','.join(str(h) for h in synset.hypernyms if h in kept)}\n")
     out.write_bytes(gzip.compress("".join(rows).encode(), 9, mtime=0))
-
-
-NEAREST, FARTHEST = 2, 4
-"""Path lengths between a class and its relatives: 2 is a sibling or a hyponym's hyponym, 4 a cousin."""
-WORD_LENGTHS = range(3, 13)
 
 
 def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | None:

@@ -11,7 +11,7 @@ from support.coop import link_photos
 from support.opened import opened
 from support.photos import SHARED, needs_shared, write_folder, write_photo
 
-from sar_train.data.folder import MOST, FoundImages, assemble, divide, domain_name, domains
+from sar_train.data.folder import MOST_DOMAINS, FoundImages, assemble, divide, domain_name, domains
 from sar_train.data.images import DataOptions, ImageDataset
 from sar_train.errors import DataError
 
@@ -195,7 +195,7 @@ def test_folders_that_are_classes(tmp_path: Path, names: list[str]) -> None:
 
 
 def test_many_folders_are_classes(tmp_path: Path) -> None:
-    root = link_photos(tmp_path, [f"c{i}/{c}/1.jpg" for i in range(MOST + 1) for c in ("x", "y")])
+    root = link_photos(tmp_path, [f"c{i}/{c}/1.jpg" for i in range(MOST_DOMAINS + 1) for c in ("x", "y")])
     assert domains(root) == ()
     assert domains(tmp_path / "none") == ()
 
