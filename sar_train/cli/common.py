@@ -49,13 +49,13 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (ExportError, WriteError) as error:
             _stop(str(error), 1)
         except ImageError as error:
-            _stop(f"{error}; mend this photo or remove it, then give the command again", 2)
+            _stop(f"{error}; repair this image or remove it, then run the command again", 2)
         except (SarTrainError, SarInferError) as error:
             _stop(str(error), 2)
         except OSError as error:
             _stop(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
         except KeyboardInterrupt:
-            _stop("interrupted; nothing is half-written, and the same command goes on where it was", 130)
+            _stop("interrupted; no file is half-written, and the same command continues where it stopped", 130)
 
     return run
 

@@ -97,6 +97,6 @@ class FeatureCache:
             if not fits or features.shape[1:] != (self._size,) or not bool(features.isfinite().all()):
                 raise ValueError("unexpected content")
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            _LOG.warning("feature cache: %s is damaged and left aside (%s)", path, error)
+            _LOG.warning("feature cache: %s is damaged and ignored (%s)", path, error)
             return
         self._rows.update(zip((bytes(key) for key in keys.numpy()), features, strict=True))

@@ -80,7 +80,7 @@ def _published(key: str, root: Path | None) -> ClassNames:
         dataset = load_dataset(key, root, allow_missing=True)
         return ClassNames(key, dataset.class_names, dataset.template, published_split=dataset.published_split)
     else:
-        raise DataError(f"dataset {key}: say with --data-root which folder holds {layout.folder}")
+        raise DataError(f"dataset {key}: give with --data-root the folder that holds {layout.folder}")
     return ClassNames(key, tuple(names), layout.template, published_split=True)
 
 

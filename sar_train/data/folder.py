@@ -93,7 +93,7 @@ def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -
     class_names = tuple(sorted({c for classes in splits.values() for c in classes}))
     _check_names(class_names, root)
     if "test" not in splits and "val" in splits:
-        warnings = (*warnings, "no test split: the validation photos are tested on")
+        warnings = (*warnings, "no test split: accuracy is measured on the validation photos")
         splits = {"train": splits.get("train", {}), "test": splits["val"]}
     origin: SplitOrigin = "given" if "test" in splits else "ours"
     needed = list(splits.values()) if whole else [splits["train"]]

@@ -42,7 +42,7 @@ def find_in_hf_dataset(root: Path, cache_dir: Path | None, *, whole: bool = Fals
             name, an image without bytes, or a folder that cannot be read or written.
     """
     if cache_dir is None:
-        raise DataError(f"{root}: its photos have to be unpacked; say with --cache-dir where to")
+        raise DataError(f"{root}: its photos have to be unpacked; give a folder for them with --cache-dir")
     unpacked = _unpack(root, cache_dir)
     splits: dict[Split, dict[str, list[Path]]] = {}
     try:
@@ -115,7 +115,7 @@ def _write(root: Path, folder: Path) -> None:
             content, value = row[image], row[label]
             named = isinstance(value, int) and 0 <= value < len(names) if names else isinstance(value, int | str)
             if not named:
-                raise DataError(f"{where} has the label {value!r:.40}, which is no class")
+                raise DataError(f"{where} has the label {value!r:.40}, which is not a class")
             data = (content or {}).get("bytes") or _linked(content, root, where)
             path = f"{split}/{written[split]:07}{_suffix(data)}"
             written[split] += 1

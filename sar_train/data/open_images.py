@@ -37,8 +37,8 @@ def open_images(spec: str, options: DataOptions, *, whole: bool = False) -> Imag
         opened = load_dataset(dataset, place, allow_missing=allow_missing, whole=whole, cache_dir=cache_dir)
         if not opened.train and not whole:
             raise DataError(
-                f"dataset {opened.name}: has only test photos, nothing can be learned from it; it is a target that "
-                "prompts learned elsewhere (imagenet) are judged on"
+                f"dataset {opened.name}: has only test photos, nothing can be learned from it; it is a target "
+                "for prompts that are learned elsewhere (imagenet)"
             )
         return opened
     if path.is_dir() and is_hf_dataset(path):
@@ -55,7 +55,7 @@ def open_images(spec: str, options: DataOptions, *, whole: bool = False) -> Imag
 def _nothing_there(spec: str, path: Path, root: Path | None) -> DataError:
     known = find(spec)
     if known:
-        return DataError(f"dataset {known}: say with --data-root which folder holds {LAYOUTS[known].folder}")
+        return DataError(f"dataset {known}: give with --data-root the folder that holds {LAYOUTS[known].folder}")
     if path.is_file():
         return DataError(f"{path}: expected a folder, or a .safetensors, .csv or .jsonl file")
     nor = f", nor in {root}" if root else ""

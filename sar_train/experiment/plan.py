@@ -91,7 +91,7 @@ def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
     if foreign := sorted(set(given["sections"]) - used):
         raise ConfigError(f"settings for {', '.join(foreign)}, but these runs use {', '.join(sorted(used))}")
     if fixed := sorted(set(FIXED) & {*grid.common, *(key for own in grid.per_method.values() for key in own)}):
-        raise ConfigError(f"{', '.join(fixed)}: said by options of the command, not by --config")
+        raise ConfigError(f"{', '.join(fixed)}: given by options of the command, not in --config")
     sar = {"both": (False, True), "on": (True,), "off": (False,)}[grid.modes]
     datasets = ELEVEN if tuple(grid.datasets) == ("all",) else grid.datasets
     return [

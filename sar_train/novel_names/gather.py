@@ -99,7 +99,7 @@ def novel_names(
             break
     if not names and source.form != "none":
         advice = "; use --novel words, or a file" if source.form.startswith("wordnet") else ""
-        raise DataError(f"novel names from {source.name}: none is left beside the class names{advice}")
+        raise DataError(f"novel names from {source.name}: no name is left that is not a class name{advice}")
     warnings = _warnings(source, len(names), count, too_long, left=left)
     return NovelNames(tuple(names), source.name, overlap, warnings, source.model)
 

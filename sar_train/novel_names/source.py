@@ -106,7 +106,7 @@ def open_novel_source(text: str, options: SourceOptions = SourceOptions()) -> No
         return known["file"](text, text, options)
     near = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.7)
     raise ConfigError(
-        f"novel names: {text} is no file and no source; expected {forms()}"
+        f"novel names: {text} is neither a file nor a source; expected {forms()}"
         + (f"; did you mean {near[0]}?" if near else "")
     )
 

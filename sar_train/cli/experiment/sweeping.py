@@ -60,7 +60,7 @@ def carry_out(jobs: Sequence[Job], out: Path, machine: Machine) -> bool:
     if not jobs:
         raise ConfigError("no runs: nothing matches what was asked for")
     if machine.ray and machine.keep_prompts:
-        raise ConfigError("--keep-prompts keeps them on this machine, so it does not go with --ray")
+        raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
     jobs = [machine.placed(job, out) for job in jobs]
     show = Progress(quiet=machine.quiet)
     missing = [job for job in jobs if find_result(job, out, any_code=machine.any_code) is None]

@@ -84,7 +84,7 @@ def test_val_stands_in_for_test(tmp_path: Path) -> None:
         write_folder(tmp_path / split, {"a": count})
     dataset = opened(tmp_path, 4, 1)
     assert counts(dataset) == [(5, 0, 2)]
-    assert dataset.warnings == ("no test split: the validation photos are tested on",)
+    assert dataset.warnings == ("no test split: accuracy is measured on the validation photos",)
 
 
 def test_train_alone_is_held_out_from(tmp_path: Path) -> None:

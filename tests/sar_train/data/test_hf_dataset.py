@@ -76,7 +76,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no split train, got test"):
         opened(root, 1, 1, cache_dir=cache)
     assert len(opened(root, 1, 1, whole=True, cache_dir=cache).test) == 4
-    with pytest.raises(DataError, match="say with --cache-dir where to"):
+    with pytest.raises(DataError, match="give a folder for them with --cache-dir"):
         opened(root, 1, 1)
     with pytest.raises(DataError, match="expected splits called train, validation and test, got 'extra'"):
         opened(to_saved(tmp_path / "b", {"extra": make_dataset(4)}), 1, 1, cache_dir=cache)
@@ -102,7 +102,7 @@ def write_rows(root: Path, images: list[object], labels: list[object]) -> Path:
         ({"bytes": None, "path": "none.jpg"}, 0, r"photo 0 of train has neither bytes nor a file that exists \('none"),
         (None, 0, r"neither bytes nor a file that exists \(None\)"),
         ({"bytes": None, "path": "../secret"}, 0, "is a file elsewhere .*save the dataset again, which packs"),
-        ({"bytes": b"x", "path": None}, None, "has the label None, which is no class"),
+        ({"bytes": b"x", "path": None}, None, "has the label None, which is not a class"),
     ],
 )
 def test_photos_and_labels_that_are_missing(tmp_path: Path, image: object, label: object, message: str) -> None:

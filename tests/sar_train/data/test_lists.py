@@ -115,7 +115,7 @@ def test_splits_by_the_folder_of_a_photo_or_a_column(tmp_path: Path) -> None:
         f"{name},cat,{part}\n" for name, part in zip(names, ("train", "train", "val"), strict=False)
     )
     write(tmp_path, text, "metadata.csv")
-    assert opened(tmp_path, 1, 1).warnings == ("no test split: the validation photos are tested on",)
+    assert opened(tmp_path, 1, 1).warnings == ("no test split: accuracy is measured on the validation photos",)
 
 
 @pytest.mark.parametrize(

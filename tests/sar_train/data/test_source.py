@@ -82,7 +82,7 @@ def test_datasets_by_name_and_by_folder(tmp_path: Path, monkeypatch: pytest.Monk
 def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cases = {
-        "caltech101": "say with --data-root which folder holds caltech-101",
+        "caltech101": "give with --data-root the folder that holds caltech-101",
         "caltec": "caltec: no such folder, and no such dataset; did you mean caltech101",
         "photoz": "^photoz: no such folder, and no such dataset$",
         "nosuch/": "^nosuch/: no such folder, and no such dataset$",

@@ -112,8 +112,8 @@ def test_settings_of_one_method_leave_the_others_alone() -> None:
     ("grid", "said"),
     [
         (Grid(("coop",), ("a",), overrides={"tcp": {"weight": 1.0}}), "settings for tcp, but these runs use coop, sar"),
-        (Grid(("coop",), ("a",), common={"shots": 4}), "shots: said by options"),
-        (Grid(("coop",), ("a",), per_method={"coop": {"seed": 4}}), "seed: said by options"),
+        (Grid(("coop",), ("a",), common={"shots": 4}), "shots: given by options"),
+        (Grid(("coop",), ("a",), per_method={"coop": {"seed": 4}}), "seed: given by options"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(grid: Grid, said: str) -> None:

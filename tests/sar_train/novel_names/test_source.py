@@ -28,9 +28,9 @@ def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("wordnt", "wordnt is no file and no source; expected answer:FILE, .* or FILE; did you mean wordnet?"),
+        ("wordnt", "wordnt is neither a file nor a source; expected answer:FILE, .* or FILE; did you mean wordnet?"),
         ("wordnt:3", "did you mean wordnet?"),
-        ("imagenet", r"imagenet is no file and no source; expected .* or FILE$"),
+        ("imagenet", r"imagenet is neither a file nor a source; expected .* or FILE$"),
         ("", "expected answer:FILE"),
         ("words:3", "expected words alone, got words:3"),
         ("none:", "expected none alone, got none:"),

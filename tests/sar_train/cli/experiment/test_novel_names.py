@@ -106,7 +106,7 @@ def test_a_model_is_asked_once() -> None:
     ("arguments", "words"),
     [
         (("nowhere",), "nowhere: no such file, folder or dataset"),
-        (("eurosat",), "say with --data-root"),
+        (("eurosat",), "give with --data-root"),
         (("demo", "--source", "wordnt"), "did you mean wordnet?"),
         (("demo", "--source", "llm"), "need --llm-url (SAR_LLM_URL) and --llm-model (SAR_LLM_MODEL)"),
         (("demo", "--source", "wordnet:0"), "expected a path length"),

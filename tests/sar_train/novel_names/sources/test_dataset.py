@@ -35,7 +35,7 @@ def test_imagenet_needs_nothing_and_the_seed_decides() -> None:
 def test_what_is_no_dataset() -> None:
     with pytest.raises(ConfigError, match="expected dataset:NAME, such as dataset:imagenet"):
         open_novel_source("dataset")
-    with pytest.raises(DataError, match=r"dataset eurosat: say with --data-root"):
+    with pytest.raises(DataError, match=r"dataset eurosat: give with --data-root"):
         novel_names("dataset:eurosat", ["dog"])
     with pytest.raises(DataError, match=r"eurosatt: no such file, folder or dataset; expected .* eurosat"):
         novel_names("dataset:eurosatt", ["dog"])
