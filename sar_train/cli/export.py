@@ -12,7 +12,7 @@ import click
 
 from sar_train.cli import export_existing
 from sar_train.cli.common import guarded, option
-from sar_train.cli.export_smaller import Smaller, add, finish, smaller_options
+from sar_train.cli.export_precision import PrecisionOptions, add, finish, precision_options
 
 if TYPE_CHECKING:
     from sar_train.export.source import Source
@@ -68,7 +68,7 @@ Examples:
     metavar="DIR",
     help="RUN is a bundle: write a Triton model repository that answers for its bank, in a new folder.",
 )
-@smaller_options
+@precision_options
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @option(
     "--verify",
@@ -95,8 +95,8 @@ def main(
     if given.pop("triton") is not None:
         export_existing.triton(run, others, as_json=as_json)
         return
-    smaller = Smaller.taken(given)
-    is_bundle = smaller.check(run, given)
+    options = PrecisionOptions.take_from(given)
+    is_bundle = options.check(run, given)
     with_reference = given.pop("with_reference")
     out = _target(run, out, given["handcrafted"], overwrite=overwrite, with_reference=with_reference)
 
@@ -104,9 +104,9 @@ def main(
         if not quiet:
             click.echo(line, err=True)
 
-    samples = smaller.photos(given["photos"])
+    samples = options.photos(given["photos"])
     if run is not None and is_bundle and samples:
-        made = smaller.write(run, out, samples, overwrite=overwrite, tell=tell)
+        made = options.write(run, out, samples, overwrite=overwrite, tell=tell)
         finish(out, made.manifest, made.outcome, as_json=as_json)
         return
     source = _source(run, tell, **{key: value for key, value in given.items() if key != "photos"})
@@ -125,7 +125,7 @@ def main(
     if not as_json:
         click.echo(report(out, manifest, len(source.phrases)))  # holds even if adding to it fails
     if samples:
-        add(smaller, out, manifest, samples, as_json=as_json, tell=tell)
+        add(options, out, manifest, samples, as_json=as_json, tell=tell)
     elif as_json:
         click.echo(plain(out, manifest))
 

@@ -1,4 +1,4 @@
-"""``sar-export … --precision`` and ``--jpeg-margin``: options, refusals and the last lines."""
+"""``sar-export`` with ``--precision`` and ``--jpeg-margin``: options, their checks, and the last lines."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _OPTIONS = (
 )
 
 
-def smaller_options(command: Decorated) -> Decorated:
+def precision_options(command: Decorated) -> Decorated:
     """Add the options to a command."""
     done: Any = command
     for add in reversed(_OPTIONS):
@@ -59,7 +59,7 @@ def smaller_options(command: Decorated) -> Decorated:
 
 
 @dataclass(frozen=True)
-class Smaller:
+class PrecisionOptions:
     """Options of the command line; every field is the parameter of that name."""
 
     export_precision: tuple[str, ...]
@@ -68,7 +68,7 @@ class Smaller:
     min_agreement: float | None
 
     @classmethod
-    def taken(cls, given: dict[str, Any]) -> Smaller:
+    def take_from(cls, given: dict[str, Any]) -> PrecisionOptions:
         """Take the options out of all that were given."""
         return cls(**{name: given.pop(name) for name in cls.__dataclass_fields__})
 
@@ -141,14 +141,20 @@ class Smaller:
 
 
 def add(
-    smaller: Smaller, out: Path, manifest: Manifest, photos: Photos, *, as_json: bool, tell: Callable[[str], None]
+    options: PrecisionOptions,
+    out: Path,
+    manifest: Manifest,
+    photos: Photos,
+    *,
+    as_json: bool,
+    tell: Callable[[str], None],
 ) -> None:
     """Add smaller graphs or a JPEG margin to a bundle that has just been written, and print the outcome."""
     from sar_train.export.precision.outcome import NothingPassedError
     from sar_train.export.report import plain
 
     try:
-        made = smaller.write(out, out, photos, overwrite=True, tell=tell)
+        made = options.write(out, out, photos, overwrite=True, tell=tell)
     except NothingPassedError as error:
         if as_json:
             click.echo(plain(out, manifest, error.outcome))
