@@ -1,4 +1,4 @@
-"""Options with environment twins, one-line errors and progress: the shared parts of all commands."""
+"""Options with environment variables, one-line errors and progress: the shared parts of all commands."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 _OPTIONS = (
     option(
         "--precision",
-        "export_precision",  # so that its environment twin is not SAR_PRECISION, which the run time uses
+        "export_precision",  # so that its environment variable is not SAR_PRECISION, which the run time uses
         type=click.Choice(["fp16", "int8"]),
         multiple=True,
         help="Add smaller graphs, each if it passes its gate on --photos; several times. RUN may be a bundle.",

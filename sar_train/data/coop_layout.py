@@ -69,7 +69,7 @@ def load_dataset(
         split_origin=listing.origin,
     )
     if key in imagenet.KEYS:
-        return dataset  # the folders themselves were listed
+        return dataset  # its rows come from the folders themselves, so none can be missing
     return without_missing(dataset, allow_missing=allow_missing)
 
 

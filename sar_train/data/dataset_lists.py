@@ -231,7 +231,7 @@ def _mat(path: Path, key: str, convert: Callable[[Any], T]) -> list[T]:
         ) from None
     try:
         return [convert(entry) for entry in loadmat(path)[key][0]]
-    except Exception as error:  # whatever scipy stumbles over in a damaged file
+    except Exception as error:  # scipy raises almost anything on a damaged file
         raise DataError(f"{path}: cannot be read as a MATLAB file with {key} ({error})") from None
 
 

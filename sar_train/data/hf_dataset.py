@@ -87,7 +87,7 @@ def _unpack(root: Path, cache_dir: Path) -> Path:
         try:
             temporary.rename(place)
         except OSError:
-            if not (place / INDEX).is_file():  # else another process was faster
+            if not (place / INDEX).is_file():  # another process has not unpacked it meanwhile
                 raise
     except OSError as error:
         reason = error.strerror or str(error)
@@ -183,7 +183,7 @@ def parts(root: Path) -> Iterator[Part]:
         try:
             file = pyarrow.parquet.ParquetFile(path)
             features = library.Features.from_arrow_schema(file.schema_arrow)
-        except Exception as error:  # as above
+        except Exception as error:  # as for a damaged folder
             raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
         named = [match["split"] if match else "", path.parent.name]
         split = next((name for name in named if name.lower() in SPLIT_FOLDERS), "train")

@@ -34,7 +34,7 @@ def find_in_list(path: Path, *, whole: bool = False) -> FoundImages:
     Raises:
         DataError: not there, not text, a bad line (its number is named), images that are missing, or none to train on.
     """
-    found = _Found(path)
+    found = _ListedImages(path)
     for line, row in read_rows(path, ("path", "label")):
         found.add(path.parent, row.get("path", ""), row.get("label", ""), row.get("split", ""), f"{path}, line {line}")
     return found.images(path.stem, path.parent, whole=whole)
@@ -57,7 +57,7 @@ def find_in_metadata(root: Path, *, whole: bool = False) -> FoundImages:
     Raises:
         DataError: as for `find_in_list`.
     """
-    found = _Found(root)
+    found = _ListedImages(root)
     for path in _metadata_files(root):
         of_file = "" if path.parent == root else path.parent.name
         for line, row in read_rows(path, ("file_name",)):
@@ -83,7 +83,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
     return _csv_rows(text, path, columns) if path.suffix.lower() == ".csv" else _json_rows(text, path, columns)
 
 
-class _Found:
+class _ListedImages:
     """Images by split and class, each once."""
 
     def __init__(self, source: Path) -> None:

@@ -1,4 +1,4 @@
-"""One interface for both kinds of data that training reads: images, and features made in advance."""
+"""Open either kind of data that training reads, images or features made in advance, behind one interface."""
 
 from __future__ import annotations
 

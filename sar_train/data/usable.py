@@ -12,7 +12,7 @@ from sar_train.data.views import load
 from sar_train.errors import DataError
 
 
-class Listings:
+class FolderEntries:
     """The names in folders, each read once when it is first asked about."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ def without_missing(dataset: ImageDataset, *, allow_missing: bool) -> ImageDatas
     Raises:
         DataError: images are missing; the message counts them, names the first and says how to go on.
     """
-    there = Listings()
+    there = FolderEntries()
     here: dict[str, list[LabelledImage]] = {
         split: [p for p in dataset.images(split) if there.has(p.path)] for split in SPLITS
     }

@@ -86,7 +86,7 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
                 source.plain("test")  # into the cache, once for all runs
                 seen.add((*world, target))
         if job.config.sar and job.config.novel == "llm" and (*draw, "llm") not in seen:
-            prepare(job.config, tell_once)  # asks once for all runs, which then find the answer in the cache
+            prepare(job.config, tell_once)  # asks the model once; all runs find the answer in the cache
             seen.add((*draw, "llm"))
         seen.add(draw)
     return list(found.values())

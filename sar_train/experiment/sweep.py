@@ -107,7 +107,7 @@ def run_sweep(
 
 def as_json(result: dict[str, Any]) -> str:
     """Return indented JSON, with the numbers of a list on one line."""
-    text = json.dumps(result, indent=1, ensure_ascii=False)  # within strings there are no line ends
+    text = json.dumps(result, indent=1, ensure_ascii=False)  # JSON strings contain no line ends
     return NUMBERS.sub(lambda found: re.sub(r"\n\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
 
 

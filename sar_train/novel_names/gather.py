@@ -14,7 +14,7 @@ from sar_train.novel_names import wordnet
 from sar_train.novel_names.clean import key
 from sar_train.novel_names.source import NovelSource, Wanted, open_novel_source
 
-if TYPE_CHECKING:  # they import torch, which names alone do not need
+if TYPE_CHECKING:  # they import torch, which names do not need
     from sar_train.clip.prompts import Prompts
     from sar_train.clip.text_tower import TextTower
 

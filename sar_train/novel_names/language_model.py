@@ -117,7 +117,9 @@ class Endpoint:
             timeout=self.timeout,
             max_retries=self.retries,
         ) as client:
-            client.organization = client.project = None  # which it took from OpenAI's variables in the environment
+            client.organization = client.project = (
+                None  # else the client takes them from OpenAI's environment variables
+            )
             try:
                 return self._read(self._create(client, request, {"temperature": TEMPERATURE, "seed": seed}))
             except openai.OpenAIError as error:

@@ -12,7 +12,7 @@ from sar_train.novel_names.sources.file import read_text
 
 
 @kinds.register("answer")
-class Answer(NovelSource):
+class SavedAnswer(NovelSource):
     """``answer:FILE``: numbering, quotes, JSON, explanations and chatter are taken off."""
 
     form = "answer:FILE"

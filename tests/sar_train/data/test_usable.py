@@ -11,7 +11,7 @@ from support.photos import write_folder
 from support.tiny import tiny_backbone
 
 from sar_train.data.images import ImageDataset, LabelledImage
-from sar_train.data.usable import Listings, without_missing, without_unreadable
+from sar_train.data.usable import FolderEntries, without_missing, without_unreadable
 from sar_train.errors import DataError
 
 
@@ -23,7 +23,7 @@ def dataset(root: Path, train: list[str], test: list[str]) -> ImageDataset:
 
 def test_a_folder_is_listed_once(tmp_path: Path) -> None:
     link_photos(tmp_path, ["a/1.jpg"])
-    there = Listings()
+    there = FolderEntries()
     assert there.has(tmp_path / "a/1.jpg")
     (tmp_path / "a/1.jpg").unlink()
     assert there.has(tmp_path / "a/1.jpg")
