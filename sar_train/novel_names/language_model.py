@@ -117,9 +117,7 @@ class Endpoint:
             timeout=self.timeout,
             max_retries=self.retries,
         ) as client:
-            client.organization = client.project = (
-                None  # else the client takes them from OpenAI's environment variables
-            )
+            client.organization = client.project = None  # else they come from OpenAI's environment variables
             try:
                 return self._read(self._create(client, request, {"temperature": TEMPERATURE, "seed": seed}))
             except openai.OpenAIError as error:
