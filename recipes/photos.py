@@ -14,7 +14,9 @@ from torch import Tensor
 from sar_infer.artefact.manifest import Preprocess
 from sar_infer.images.formats import has_image_suffix
 from sar_train.clip.mini.stem import CHANNELS, Stem
-from sar_train.data import coop_layout, views
+from sar_train.data import views
+from sar_train.data.dataset_lists import read_split
+from sar_train.data.layouts import LAYOUTS, layout_in
 from sar_train.errors import DataError
 
 
@@ -34,10 +36,10 @@ def usable(root: Path) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    key = coop_layout.layout_in(folder)
+    key = layout_in(folder)
     if key:
-        layout = coop_layout.LAYOUTS[key]
-        _, rows = coop_layout.read_split(folder / layout.split_file)
+        layout = LAYOUTS[key]
+        _, rows = read_split(folder / layout.split_file)
         listed = (folder / layout.images / path for split in ("train", "val") for path, _ in rows[split])
         yield from (path for path in listed if path.is_file())
         return

@@ -26,6 +26,7 @@ from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig, build, merge
+from sar_train.data.images import DataOptions
 from sar_train.data.source import open_source
 from sar_train.export.bundle import export_bundle
 from sar_train.export.fixed import handcrafted
@@ -98,7 +99,7 @@ def _top1(images: Tensor, prompted: PromptedCLIP) -> float:
 
 
 def _caltech(prompted: PromptedCLIP) -> float:
-    source = open_source("demo", None, prompted.backbone, 16, 1)
+    source = open_source("demo", prompted.backbone, DataOptions())
     predicted = (source.plain("test") @ prompted.embed(source.class_names).T).argmax(1)
     return round(100 * float((predicted == source.labels("test")).double().mean()), 2)
 

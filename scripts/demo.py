@@ -18,7 +18,7 @@ NEW_NAMES = ("tabby kitten", "cup of coffee", "space rocket", "bicycle", "golden
 
 
 def photos() -> list[str]:
-    """A cat, a cup of coffee and a rocket."""
+    """Write images of a cat, a cup of coffee and a rocket."""
     package = find_spec("skimage")
     if package is None or package.origin is None:
         sys.exit("the demo takes its photos from scikit-image: pip install scikit-image")
@@ -27,7 +27,7 @@ def photos() -> list[str]:
 
 
 def step(what: str, *command: str) -> None:
-    """Say what comes, run it, stop if it fails."""
+    """Print a title, run a command, and stop if it fails."""
     print(f"\n# {what}\n$ {shlex.join(command)}", flush=True)
     status = subprocess.run(command, check=False).returncode
     if status:

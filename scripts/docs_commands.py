@@ -1,4 +1,4 @@
-"""The reference pages of the commands, made from what ``--help`` says."""
+"""Make the reference pages of the commands from their ``--help``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _EXTRA = re.compile(r"(.*?)\s*(\[(?:env var|default).*\])?", re.DOTALL)
 
 
 def page(name: str) -> str:
-    """Markdown for a command of ``pyproject.toml`` and for all that is below it."""
+    """Return Markdown for a command of ``pyproject.toml`` and all its subcommands."""
     return "\n\n".join(part for command, context in commands(name) for part in _described(command, context))
 
 
 def commands(name: str) -> Iterator[tuple[click.Command, click.Context]]:
-    """A command of ``pyproject.toml``, then its subcommands at every depth, each with a context to format it in."""
+    """Yield a command of ``pyproject.toml``, then its subcommands at every depth, each with a context to format it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, _, attribute = project["scripts"][name].partition(":")
     yield from _below(getattr(importlib.import_module(module), attribute), name, None)
@@ -43,7 +43,7 @@ def _below(
 
 
 def _described(command: click.Command, context: click.Context) -> list[str]:
-    """Heading, usage, help, options and examples of one command: the parts of its section."""
+    """Return heading, usage, help, options and examples of one command: the parts of its section."""
     level = context.command_path.count(" ") + 1
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     records = (parameter.get_help_record(context) for parameter in command.get_params(context))
@@ -57,25 +57,25 @@ def _described(command: click.Command, context: click.Context) -> list[str]:
 
 
 def _prose(text: str | None) -> list[str]:
-    """Paragraphs of a help text; those that click keeps as they are, behind a backspace, become blocks."""
+    """Return the paragraphs of a help text; those after a backspace, which click does not wrap, become blocks."""
     paragraphs = _PARAGRAPHS.split(inspect.cleandoc(text or ""))
     return [_block(p[2:]) if p.startswith("\b\n") else _MARKUP.sub(_escaped, p) for p in paragraphs if p]
 
 
 def _escaped(markup: re.Match[str]) -> str:
-    """Code stays code; other characters that mean something to Markdown are only themselves."""
+    """Escape the characters that mean something to Markdown, except in code."""
     return markup["code"] or f"\\{markup[0]}"
 
 
 def _block(lines: str) -> str:
-    """Lines as they are, below their title where they have one."""
+    """Return lines as a block, below their title where they have one."""
     first, _, others = lines.partition("\n")
     title, kept = (first, others) if first.endswith(":") else ("", lines)
     return f"{title}\n\n```text\n{inspect.cleandoc(chr(10) + kept)}\n```".lstrip()
 
 
 def _table(records: list[tuple[str, str]]) -> str:
-    """Options with their help; environment twin and default on a line of their own."""
+    """Return a table of options and help; environment variable and default are on a line of their own."""
     rows = []
     for flags, text in records:
         found = _EXTRA.fullmatch(text)

@@ -1,4 +1,4 @@
-"""What the documentation site needs beyond the pages in ``docs/``; MkDocs calls it as a hook.
+"""Generated pages and links of the documentation site, beyond the pages in ``docs/``; MkDocs calls it as a hook.
 
 - Documents elsewhere in the repository become pages below ``project/``, and links to and from them lead there.
 - ``<!-- generated: KIND NAME -->`` gives way to what the code itself says: ``command NAME`` to the help of a command,
@@ -43,7 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Fill in what is generated, and turn links of the repository into links of the site."""
+    """Fill in the generated parts, and turn links of the repository into links of the site."""
     where = page.file.src_uri
 
     def relinked(found: re.Match[str]) -> str:
@@ -58,15 +58,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Docstrings announce an example with two colons; a page needs one, or none on a line of its own."""
+    """Replace the two colons that announce an example in docstrings by one, or by none on a line of their own."""
     return html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
 
 
 def _in_repository(uri: str) -> str:
-    """The path in the repository of a file of the site."""
+    """Return the path in the repository of a file of the site."""
     return uri.removeprefix(ELSEWHERE) if uri.startswith(ELSEWHERE) else f"docs/{uri}"
 
 
 def _in_site(path: str) -> str:
-    """The inverse of `_in_repository`."""
+    """Return the path in the site of a file of the repository."""
     return path.removeprefix("docs/") if path.startswith("docs/") else ELSEWHERE + path

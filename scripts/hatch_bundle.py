@@ -10,10 +10,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class BundleHook(BuildHookInterface):  # type: ignore[misc]  # hatchling has no types where it is not installed
-    """Adds the shipped bundle to a standard wheel."""
+    """Hook that adds the shipped bundle to a standard wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called by hatchling before a build; ``version`` is ``standard`` or ``editable``.
+        """Add the bundle before hatchling builds; ``version`` is ``standard`` or ``editable``.
 
         Raises:
             FileNotFoundError: the checkout has no bundle to ship.

@@ -36,7 +36,7 @@ DEBOOTSTRAP_SECONDS = 300
 
 
 def main() -> int:
-    """Build, check, measure; the exit code is 0 where all checks passed."""
+    """Build, check, measure; return 0 if all checks passed."""
     parser = argparse.ArgumentParser(description="Build the container image and test it.")
     parser.add_argument("--tool", choices=["docker", "podman", "buildah"], help="default: the first that works")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def choose(name: str | None, scratch: Path) -> Builder:
-    """The named tool, else the first that works.
+    """Return the named tool, else the first that works.
 
     Raises:
         UnavailableError: there is none.
@@ -75,7 +75,7 @@ def choose(name: str | None, scratch: Path) -> Builder:
 
 
 def test(builder: Builder, arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """All of it; what is measured comes back."""
+    """Run the whole test and return the measurements."""
     started = time.monotonic()
     base = arguments.base or find_base(builder, arguments.rootfs, scratch)
     build_arguments = {
@@ -100,7 +100,7 @@ def test(builder: Builder, arguments: argparse.Namespace, scratch: Path) -> dict
 
 
 def find_base(builder: Builder, rootfs: Path | None, scratch: Path) -> str | None:
-    """An image made of a folder tree, or None where the Dockerfile's own can be pulled.
+    """Build a base image from a folder tree; return None where the Dockerfile's own can be pulled.
 
     Raises:
         UnavailableError: no registry answers and no folder tree can be made.
@@ -121,13 +121,13 @@ def find_base(builder: Builder, rootfs: Path | None, scratch: Path) -> str | Non
 
 
 def revision() -> str:
-    """The commit, where this is a checkout."""
+    """Return the commit, where this is a checkout."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures for people."""
+    """Return the figures as a table."""
     return "\n".join(f"{key.replace('_', ' '):16}{'-' if value is None else value}" for key, value in figures.items())
 
 

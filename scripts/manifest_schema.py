@@ -29,12 +29,12 @@ _REFERENCE = "#/$defs/"
 
 
 def schema() -> dict[str, Any]:
-    """The whole schema; every dataclass is a definition of its own."""
+    """Return the whole schema; every dataclass is a definition of its own."""
     definitions: dict[str, Any] = {}
     _define(Manifest, definitions)
     manifest = definitions.pop(Manifest.__name__)
     manifest["properties"]["min_reader"]["maximum"] = READER_VERSION
-    manifest["required"].append("digest")  # the reader compares it, so that leaving it out does not help
+    manifest["required"].append("digest")  # the reader compares it, so it has to be there
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:sar-clip:schema:manifest:{READER_VERSION}",
@@ -45,12 +45,12 @@ def schema() -> dict[str, Any]:
 
 
 def text() -> str:
-    """The schema as it is committed."""
+    """Return the schema as it is committed."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def page(_: str = "") -> str:
-    """Markdown: a table of fields for the manifest and for each object in it."""
+    """Return Markdown: a table of fields for the manifest and for each object in it."""
     whole = schema()
     parts = [_described("Manifest", whole), *(_described(name, part) for name, part in whole["$defs"].items())]
     return "\n\n".join(parts)
@@ -80,7 +80,7 @@ def _define(kind: Any, definitions: dict[str, Any]) -> None:
 
 
 def _type(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an annotation, of the kinds that the reader knows."""
+    """Return the schema of an annotation, of the kinds that the reader knows."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return {}
@@ -104,7 +104,7 @@ def _type(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _docstring(kind: Any) -> tuple[str, dict[str, str]]:
-    """What a class says of itself, and of its fields by name; in Markdown, a paragraph a line."""
+    """Return the docstring of a class and those of its fields by name; in Markdown, one line for each paragraph."""
     summary, _, attributes = inspect.cleandoc(kind.__doc__ or "").replace("``", "`").partition(_ATTRIBUTES)
     paragraphs = [" ".join(paragraph.split()) for paragraph in summary.split("\n\n")]
     notes = {name: " ".join(found[2].split()) for found in _ENTRY.finditer(attributes) for name in found[1].split(", ")}
@@ -112,7 +112,7 @@ def _docstring(kind: Any) -> tuple[str, dict[str, str]]:
 
 
 def _described(name: str, part: dict[str, Any]) -> str:
-    """Heading, docstring and table of one object; a column of descriptions where it has some."""
+    """Return heading, docstring and table of one object, with a column of descriptions where it has some."""
     noted = any("description" in kind for kind in part["properties"].values())
     rows = [["field", "type", "", ""], ["---"] * 4]
     for field, kind in part["properties"].items():
@@ -123,7 +123,7 @@ def _described(name: str, part: dict[str, Any]) -> str:
 
 
 def _shown(kind: dict[str, Any]) -> str:
-    """A type in few words."""
+    """Return a type in few words."""
     if "$ref" in kind:
         name = kind["$ref"].removeprefix(_REFERENCE)
         return f"[{name}](#{name.lower()})"

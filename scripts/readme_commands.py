@@ -36,7 +36,7 @@ TIME_LIMIT = 900
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block that has to be marked: where it stands, and what its mark says."""
+    """A fenced block that has to be marked: its place in the file, and its mark."""
 
     file: Path
     line: int
@@ -46,7 +46,7 @@ class Block:
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """Pairs of a command and the output shown for it (console blocks), or the whole block and no output."""
+        """Return pairs of a command and its output (console blocks), or the whole block without output."""
         if self.language != "console":
             return [(self.body, "")]
         parts = re.split(r"^\$ ", self.body.replace("\\\n", "\\\0"), flags=re.MULTILINE)[1:]
@@ -66,7 +66,7 @@ def main(files: list[str]) -> int:
 
 
 def read(file: Path) -> list[Block]:
-    """The blocks of a file whose language is one of `CHECKED`."""
+    """Read the blocks of a file whose language is one of `CHECKED`."""
     text = "\n" + file.read_text(encoding="utf-8")
     return [
         Block(
@@ -82,7 +82,7 @@ def read(file: Path) -> list[Block]:
 
 
 def run(page: list[Block]) -> list[str]:
-    """Run the blocks of one file; what went wrong."""
+    """Run the blocks of one file and return what went wrong."""
     with tempfile.TemporaryDirectory(prefix="sar-readme-") as scratch:
         furnish(Path(scratch))
         return [problem for block in page for problem in check(block, Path(scratch))]
@@ -97,7 +97,7 @@ def furnish(scratch: Path) -> None:
 
 
 def check(block: Block, scratch: Path) -> list[str]:
-    """Run one block if its mark says so; what went wrong, if anything."""
+    """Run one block if its mark says so, and return what went wrong."""
     where = f"{block.file}:{block.line}"
     if block.mark is None or not block.mark["run"]:
         print(f"{where}: not run: {block.mark['reason'] if block.mark else 'no mark'}", flush=True)
@@ -115,7 +115,7 @@ def check(block: Block, scratch: Path) -> list[str]:
 
 
 def execute(block: Block, command: str, shown: str, scratch: Path) -> str | None:
-    """Run one command; None, or what is wrong with its exit code or its output."""
+    """Run one command and return what is wrong with its exit code or output, or None."""
     program = [sys.executable, "-"] if block.language == "python" else ["bash", "-euo", "pipefail", "-s"]
     environment = os.environ | {
         "PATH": f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}",

@@ -1,8 +1,8 @@
 """Build the wheel and use it the way a user does: alone, without torch, on every Python that it claims to support.
 
 For each interpreter found: a fresh environment, the base install, then from an empty folder the three commands'
-``--help``, ``sar-classify --version`` and one generated picture classified with the bundle inside the wheel; then the
-extra ``serve``, and the same picture through ``sar-serve``. A claimed Python that is not on the machine is named as not
+``--help``, ``sar-classify --version`` and one generated image classified with the bundle inside the wheel; then the
+extra ``serve``, and the same image through ``sar-serve``. A claimed Python that is not on the machine is named as not
 tested; none at all is a failure.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LARGEST_WHEEL = 80 * 2**20
-DRAW = "from PIL import Image; Image.radial_gradient('L').convert('RGB').resize((320, 240)).save('picture.png')"
+DRAW = "from PIL import Image; Image.radial_gradient('L').convert('RGB').resize((320, 240)).save('image.png')"
 ABSENT = "import importlib.util as u; print([m for m in ('torch', 'open_clip', 'onnx', 'timm') if u.find_spec(m)])"
 
 
@@ -50,13 +50,13 @@ def main() -> int:
 
 
 def claimed() -> list[str]:
-    """The Python versions in the project's classifiers."""
+    """Return the Python versions in the project's classifiers."""
     prefix = "Programming Language :: Python :: 3."
     return [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if c.startswith(prefix)]
 
 
 def interpreter(version: str) -> str | None:
-    """An interpreter of this version that can make environments: on the PATH, or one that pyenv keeps."""
+    """Find an interpreter of this version that can make environments: on the PATH, or one that pyenv keeps."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     candidates = [
         shutil.which(f"python{version}"),
@@ -78,7 +78,7 @@ def build(folder: Path) -> Path:
 
 
 def check_contents(wheel: Path) -> None:
-    """The two packages, the bundle and the licences, and nothing else.
+    """Check that the wheel holds the two packages, the bundle and the licences, and nothing else.
 
     Raises:
         SystemExit: something is missing or does not belong there.
@@ -117,7 +117,7 @@ def use(wheel: Path, python: str, folder: Path) -> None:
         expect("Usage" in run([str(tools / command), "--help"], cwd=home), f"{command} --help shows no usage")
     run([str(tools / "python"), "-c", DRAW], cwd=home)
     (home / "new.txt").write_text("lunar eclipse\nespresso\n")
-    classify = [str(tools / "sar-classify"), "picture.png", "--classes", "new.txt", "--format", "jsonl"]
+    classify = [str(tools / "sar-classify"), "image.png", "--classes", "new.txt", "--format", "jsonl"]
     (line,) = run(classify, cwd=home).splitlines()
     answer = json.loads(line)
     expect(answer["error"] is None and bool(answer["predictions"][0]["label"]), f"no label in {line}")
@@ -139,7 +139,7 @@ def use(wheel: Path, python: str, folder: Path) -> None:
 
 
 def serve(wheel: Path, tools: Path, home: Path, label: str) -> None:
-    """Install the extra and have the picture classified over HTTP.
+    """Install the extra and have the image classified over HTTP.
 
     Raises:
         SystemExit: the server does not start, does not answer, answers something else than ``label``, or does not stop.
@@ -153,9 +153,9 @@ def serve(wheel: Path, tools: Path, home: Path, label: str) -> None:
             first = server.stderr.readline() if server.stderr else ""
             found = re.search(r"on (http://\S+)", first)
             expect(found is not None, f"sar-serve does not start: {first}")
-            picture = (home / "picture.png").read_bytes()
+            image = (home / "image.png").read_bytes()
             url = f"{found[1] if found else ''}/v1/classify?classes=lunar+eclipse"  # our own, on the loopback
-            call = urllib.request.Request(url, picture, {"Content-Type": "image/png"})  # noqa: S310
+            call = urllib.request.Request(url, image, {"Content-Type": "image/png"})  # noqa: S310
             with urllib.request.urlopen(call, timeout=60) as response:  # noqa: S310
                 result = json.load(response)["results"][0]
             expect(result["predictions"][0]["label"] == label, f"sar-serve and sar-classify differ: {result}")
@@ -166,7 +166,7 @@ def serve(wheel: Path, tools: Path, home: Path, label: str) -> None:
 
 
 def run(command: list[str], cwd: Path) -> str:
-    """Standard output of a command that has to succeed.
+    """Run a command that has to succeed and return its standard output.
 
     Raises:
         SystemExit: it did not; its output is shown.
@@ -178,14 +178,14 @@ def run(command: list[str], cwd: Path) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what could lead Python back to the checkout."""
+    """Return the environment without variables that could lead Python back to the checkout."""
     return {
         k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSAFEPATH")
     }
 
 
 def expect(met: bool, complaint: str) -> None:
-    """Stop with the complaint unless the condition is met.
+    """Exit with the complaint unless the condition is met.
 
     Raises:
         SystemExit: it is not.

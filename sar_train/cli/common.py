@@ -1,10 +1,16 @@
-"""What the commands share: options with environment twins, and one-line errors."""
+"""Options with environment variables, one-line errors and progress: the shared parts of all commands."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import re
+import shutil
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
@@ -15,16 +21,17 @@ R = TypeVar("R")
 EXTRA_MODULES = dict.fromkeys(
     ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"), "train"
 ) | dict.fromkeys(("jinja2", "matplotlib", "scipy", "tomli_w"), "experiment")
-"""Which extra brings a module."""
+"""Extra that installs a module."""
+_PASSING = re.compile(r"(\w+) ([\d,]+)/([\d,]+) ")
 
 
 def option(*names: str, **settings: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A click option that shows its environment twin in ``--help``."""
+    """Return a click option that shows its environment variable in ``--help``."""
     return click.option(*names, show_envvar=True, **settings)
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our own errors into one line on stderr: exit 2 for what cannot be used, 1 for an export that failed."""
+    """Turn our own errors into one line on stderr: exit 1 for an export that failed, else 2."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -32,7 +39,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         from sar_train.errors import ExportError, SarTrainError
 
         try:
-            return command(*args, **kwargs)
+            with _interruptible():
+                return command(*args, **kwargs)
         except ModuleNotFoundError as error:
             extra = EXTRA_MODULES.get((error.name or "").split(".")[0])
             if extra is None:
@@ -41,19 +49,45 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (ExportError, WriteError) as error:
             _stop(str(error), 1)
         except ImageError as error:
-            _stop(f"{error}; mend this photo or remove it, then give the command again", 2)
+            _stop(f"{error}; repair this image or remove it, then run the command again", 2)
         except (SarTrainError, SarInferError) as error:
             _stop(str(error), 2)
         except OSError as error:
             _stop(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
         except KeyboardInterrupt:
-            _stop("interrupted; nothing is half-written, and the same command goes on where it was", 130)
+            _stop("interrupted; no file is half-written, and the same command continues where it stopped", 130)
 
     return run
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the first Ctrl-C raise KeyboardInterrupt, and a second one end the process at once.
+
+    After the first one, decoders and workers that are running are waited for, and one of them may hang.
+    """
+    # Only the main thread may set handlers, and a handler that is not Python's own (nohup ignores SIGINT) stays.
+    if threading.current_thread() is not threading.main_thread() or (
+        signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
 def sections_of(settings: Iterable[str]) -> dict[str, dict[str, str]]:
-    """``SECTION.KEY=VALUE`` texts as one table a section.
+    """Parse ``SECTION.KEY=VALUE`` texts into one table for each section.
 
     Raises:
         ConfigError: a text of another form.
@@ -73,3 +107,38 @@ def sections_of(settings: Iterable[str]) -> dict[str, dict[str, str]]:
 def _stop(message: str, code: int) -> NoReturn:
     click.echo("Error: " + " ".join(message.split()), err=True)
     sys.exit(code)
+
+
+class Progress:
+    """Progress on stderr: one line that is rewritten on a terminal, a line for each tenth of the work elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Show nothing if ``quiet``."""
+        self._quiet, self._live, self._open = quiet, sys.stderr.isatty(), False
+        self._shown: tuple[str, int, int] | None = None
+
+    def __call__(self, text: str) -> None:
+        """Show a line; ``epoch 3/50 …`` and ``encoding 640/5,640 …`` replace the line before them."""
+        if self._quiet:
+            return
+        passing = _PASSING.match(text)
+        if passing and not self._live and not self._another_tenth(*passing.groups()):
+            return
+        if passing and self._live:
+            width = shutil.get_terminal_size().columns - 1
+            click.echo("\r" + text[:width].ljust(width), nl=False, err=True)
+            self._open = True
+        else:
+            self.close()
+            click.echo(text, err=True)
+
+    def _another_tenth(self, what: str, done: str, total: str) -> bool:
+        of = int(total.replace(",", ""))
+        before, self._shown = self._shown, (what, of, 10 * int(done.replace(",", "")) // of)
+        return self._shown != before
+
+    def close(self) -> None:
+        """End a line that is being rewritten."""
+        if self._open:
+            click.echo(err=True)
+            self._open = False

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli import handover
+from sar_train.cli import export_existing
 from sar_train.cli.common import guarded, option
-from sar_train.cli.smaller import Smaller, add, finish, smaller_options
+from sar_train.cli.export_precision import PrecisionOptions, add, finish, precision_options
 
 if TYPE_CHECKING:
     from sar_train.export.source import Source
@@ -50,7 +50,7 @@ Examples:
 @option(
     "--photos",
     type=click.Path(path_type=Path),
-    help=f"Compare with torch on (at most {MOST_PHOTOS}) photos of this folder.  [default: generated pictures]",
+    help=f"Compare with torch on (at most {MOST_PHOTOS}) photos of this folder.  [default: generated images]",
 )
 @option(
     "--approximate",
@@ -68,7 +68,7 @@ Examples:
     metavar="DIR",
     help="RUN is a bundle: write a Triton model repository that answers for its bank, in a new folder.",
 )
-@smaller_options
+@precision_options
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @option(
     "--verify",
@@ -91,12 +91,12 @@ def main(
     as_json = form == "json"
     others = {"out": out, "overwrite": overwrite, **given}
     if verify is not None:
-        handover.verify(verify, {"run": run, **others}, as_json=as_json, quiet=quiet)
+        export_existing.verify(verify, {"run": run, **others}, as_json=as_json, quiet=quiet)
     if given.pop("triton") is not None:
-        handover.triton(run, others, as_json=as_json)
+        export_existing.triton(run, others, as_json=as_json)
         return
-    smaller = Smaller.taken(given)
-    is_bundle = smaller.check(run, given)
+    options = PrecisionOptions.take_from(given)
+    is_bundle = options.check(run, given)
     with_reference = given.pop("with_reference")
     out = _target(run, out, given["handcrafted"], overwrite=overwrite, with_reference=with_reference)
 
@@ -104,9 +104,9 @@ def main(
         if not quiet:
             click.echo(line, err=True)
 
-    samples = smaller.photos(given["photos"])
+    samples = options.photos(given["photos"])
     if run is not None and is_bundle and samples:
-        made = smaller.write(run, out, samples, overwrite=overwrite, tell=tell)
+        made = options.write(run, out, samples, overwrite=overwrite, tell=tell)
         finish(out, made.manifest, made.outcome, as_json=as_json)
         return
     source = _source(run, tell, **{key: value for key, value in given.items() if key != "photos"})
@@ -123,15 +123,15 @@ def main(
         tell=tell,
     )
     if not as_json:
-        click.echo(report(out, manifest, len(source.phrases)))  # which stands whatever becomes of the rest
+        click.echo(report(out, manifest, len(source.phrases)))  # holds even if adding to it fails
     if samples:
-        add(smaller, out, manifest, samples, as_json=as_json, tell=tell)
+        add(options, out, manifest, samples, as_json=as_json, tell=tell)
     elif as_json:
         click.echo(plain(out, manifest))
 
 
 def _target(run: Path | None, out: Path | None, template: str | None, *, overwrite: bool, with_reference: bool) -> Path:
-    """Refuse what cannot succeed before anything heavy is loaded."""
+    """Check the arguments before anything heavy is loaded, and return the folder of the bundle."""
     from sar_infer.artefact.writing import check_target
     from sar_train.errors import ConfigError
 
@@ -179,7 +179,7 @@ def _phrases(path: Path | None) -> Mapping[str, Sequence[str]]:
 
 
 def _photos(folder: Path | None) -> list[Path]:
-    """At most 200 photos of a folder, at even steps."""
+    """Return at most 200 images of a folder, at even steps."""
     from sar_infer.images.inputs import expand
 
     found = [] if folder is None else [Path(path) for path in expand([str(folder)])]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli.common import guarded, option, sections_of
-from sar_train.cli.progress import Progress
+from sar_train.cli.common import Progress, guarded, option, sections_of
 
 if TYPE_CHECKING:
     from sar_train.config.run import RunConfig
@@ -76,8 +75,13 @@ Examples:
 @option(
     "--cache-dir", type=click.Path(), help="Keep image features here between runs.  [default: .features beside --out]"
 )
-@option("--allow-missing", is_flag=True, default=None, help="Go on without photos that a split file names in vain.")
-@option("--skip-unreadable", is_flag=True, default=None, help="Leave unreadable photos out in place of stopping.")
+@option(
+    "--allow-missing",
+    is_flag=True,
+    default=None,
+    help="Go on without the missing images of a split file.",
+)
+@option("--skip-unreadable", is_flag=True, default=None, help="Leave out unreadable images instead of stopping.")
 @option("--sar-weight", type=float, help="Weight of SAR (lambda); short for --set sar.weight=…")
 @option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of a method or of SAR.")
 @option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with any of these settings.")
@@ -127,7 +131,7 @@ def main(**given: Any) -> None:
 
 
 def method_list(*, as_json: bool) -> str:
-    """All registered methods: name, prompted towers, whether image features are cached, paper."""
+    """Return a list of all registered methods: name, prompted towers, whether image features are cached, paper."""
     from sar_train.methods.base import describe_methods
 
     found = describe_methods()
@@ -148,7 +152,7 @@ def read_config(
     on: str | None = None,
     **options: Any,
 ) -> RunConfig:
-    """Settings from the file, then the options, then ``--set``; later ones win."""
+    """Build the settings from the file, then the options, then ``--set``; later ones win."""
     from sar_train.config.run import RunConfig, build, merge, read_toml
     from sar_train.errors import ConfigError
 
@@ -166,7 +170,7 @@ def read_config(
 
 
 def default_name(config: RunConfig) -> str:
-    """Folder name of a run, such as ``caltech101-coop-sar-s1``."""
+    """Return the folder name of a run, such as ``caltech101-coop-sar-s1``."""
     on = config.sections.get(config.method, {}).get("on")
     name = f"{config.method}-{on}" if on else config.method
     parts = [Path(config.data).stem or "photos", name, *(["sar"] if config.sar else []), f"s{config.seed}"]
@@ -174,7 +178,7 @@ def default_name(config: RunConfig) -> str:
 
 
 def table(record: dict[str, Any], out: Path) -> str:
-    """What a run ends with: zero-shot, linear probe and this run; base, new and harmonic mean."""
+    """Return a run's last lines: zero-shot, linear probe and this run; base, new and harmonic mean."""
     config = record["config"]
     name = config["method"] + (" + sar" if config["sar"] else "")
     rows = {"zero-shot": record["zero_shot"], "linear probe": record["linear_probe"], name: record["metrics"]}
@@ -190,7 +194,7 @@ def table(record: dict[str, Any], out: Path) -> str:
 
 
 def warn_below_zero_shot(run: Run) -> None:
-    """Say so when a learned prompt is worse than the hand-crafted one."""
+    """Warn if a learned prompt is worse than the hand-crafted one."""
     metrics, zero_shot = run.record["metrics"], run.record["zero_shot"]
     for key, label in (("base_accuracy", "the trained classes"), ("new_accuracy", "new classes")):
         if metrics[key] is not None and metrics[key] < zero_shot[key]:
@@ -202,7 +206,7 @@ def warn_below_zero_shot(run: Run) -> None:
 
 
 def warn_not_calibrated(run: Run) -> None:
-    """Say so when too few photos were held out to tell how far scores can be trusted."""
+    """Warn if too few images were held out to tell how far scores can be trusted."""
     from sar_train.evaluation.confidence import not_calibrated
 
     if run.record["calibration"] is None:

@@ -1,8 +1,8 @@
-"""Image features on disk, so that no photo is encoded twice by the same weights.
+"""Image features on disk, so that no image is encoded twice by the same weights.
 
-One folder for each backbone, preprocessing and photo set; in it, files that are only ever added: ``keys`` (N, 16) uint8
-and ``features`` (N, D) float32. A key covers a photo's relative path, size and time of change, and its view. Losing the
-cache costs time alone, so a damaged file is left aside and a full disk does not stop a run.
+There is one folder for each backbone, preprocessing and dataset. Files are only ever added to it; each holds ``keys``
+(N, 16) uint8 and ``features`` (N, D) float32. A key covers an image's relative path, size and time of change, and its
+view. Losing the cache costs time alone, so a damaged file is ignored and a full disk does not stop a run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _LOG = logging.getLogger(__name__)
 
 
 def set_folder(cache: Path, dataset: str, backbone: Backbone) -> Path:
-    """Where the features of one photo set under one backbone lie."""
+    """Return the folder of one dataset's features under one backbone."""
     content = [VERSION, backbone.weights_digest, dataclasses.asdict(backbone.preprocess)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return cache / f"{re.sub(r'[^A-Za-z0-9._-]', '_', dataset)[:60]}-{digest[:16]}"
 
 
 def row_key(relative: str, stat: os.stat_result, view: int, seed: int) -> bytes:
-    """Names one view of one photo; the plain view 0 does not depend on the seed."""
+    """Return the key of one view of one image; the plain view 0 does not depend on the seed."""
     text = f"{relative}\0{stat.st_size}\0{stat.st_mtime_ns}\0{view}\0{seed if view else ''}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:KEY_BYTES]
 
@@ -48,7 +48,7 @@ class FeatureCache:
     """Rows by key, in memory and, with a folder, on disk."""
 
     def __init__(self, folder: Path | None, size: int) -> None:
-        """Read what the folder holds; None keeps everything in memory.
+        """Read the folder's rows; None keeps everything in memory.
 
         Args:
             folder: of `set_folder`; need not exist.
@@ -97,6 +97,6 @@ class FeatureCache:
             if not fits or features.shape[1:] != (self._size,) or not bool(features.isfinite().all()):
                 raise ValueError("unexpected content")
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            _LOG.warning("feature cache: %s is damaged and left aside (%s)", path, error)
+            _LOG.warning("feature cache: %s is damaged and ignored (%s)", path, error)
             return
         self._rows.update(zip((bytes(key) for key in keys.numpy()), features, strict=True))

@@ -1,7 +1,7 @@
-"""What is missing or wrong in a folder of datasets, or in a user's own photos, and how to mend it.
+"""Check a folder of datasets, or a user's own images, for what is missing or wrong, and say how to mend it.
 
-Nothing here raises because of what it finds: every problem is a `Finding`. Folders are listed once; of the photos an
-even sample is decoded, or all of them on request.
+Nothing here raises because of what it finds: every problem is a `Finding`. Folders are listed once; an even sample of
+the images is decoded, or all of them on request.
 """
 
 from __future__ import annotations
@@ -9,26 +9,29 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sar_train.data import hf_dataset, hf_parts
-from sar_train.data.check_known import check_rows, list_known
-from sar_train.data.check_photos import SAMPLE, even_sample, sizes, unreadable
-from sar_train.data.domains import domains
-from sar_train.data.findings import Finding, from_error
-from sar_train.data.folder import SPLIT_FOLDERS
+from sar_infer.errors import ImageError
+from sar_infer.images.load import load_rgb
+from sar_train.data import hf_dataset
+from sar_train.data.check_known import Finding, check_rows, from_error, list_known
+from sar_train.data.folder import SPLIT_FOLDERS, domains
+from sar_train.data.images import SPLITS, DataOptions
 from sar_train.data.layouts import GUIDE, LAYOUTS, dataset_in, find, folder_of, is_there
-from sar_train.data.open_photos import open_photos
-from sar_train.data.photos import SPLITS
+from sar_train.data.open_images import open_images
 from sar_train.errors import DataError
 
 State = Literal["ok", "warning", "error"]
 Watch = Callable[[str, int], Callable[[int], None]]
-"""Called with a dataset's name and how many photos are to be decoded; gives what is told how many more are done."""
+"""Takes a dataset's name and the number of images to decode; returns a callback for how many more are done."""
 FIRST = 3
 SHOTS = 16
+SAMPLE = 500
+Advance = Callable[[int], None]
+"""Takes how many images have been decoded since the last call."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,12 @@ class Checked:
     """One dataset.
 
     Attributes:
-        name: what commands call it.
-        folder: where it lies.
-        classes: how many; None where that could not be told.
-        counts: photos in train, val and test; None where that could not be told.
-        decoded: how many photos were decoded.
-        findings: what is wrong, or worth knowing.
+        name: its name in commands.
+        folder: its folder.
+        classes: their number; None if unknown.
+        counts: images in train, val and test; None if unknown.
+        decoded: how many images were decoded.
+        findings: all that is wrong, or worth knowing.
     """
 
     name: str
@@ -53,20 +56,20 @@ class Checked:
 
     @property
     def state(self) -> State:
-        """The worst of the findings."""
+        """Return the worst severity of the findings."""
         found = {finding.severity for finding in self.findings}
         return "error" if "error" in found else "warning" if "warning" in found else "ok"
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that was looked at.
+    """The result of a check.
 
     Attributes:
-        place: what was given.
+        place: the path that was given.
         checked: the datasets.
         absent: known datasets that are not there, where a folder of datasets was given.
-        others: folders beside them that were not looked at.
+        others: folders beside them that were not checked.
     """
 
     place: Path
@@ -76,7 +79,7 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return True if no dataset has an error."""
         return all(checked.state != "error" for checked in self.checked)
 
 
@@ -85,12 +88,12 @@ def _unwatched(name: str, total: int) -> Callable[[int], None]:  # noqa: ARG001
 
 
 def check(place: Path, names: Sequence[str] = (), *, all_images: bool = False, watch: Watch = _unwatched) -> Report:
-    """Check whatever a path is.
+    """Check the data at a path.
 
     Args:
         place: a folder of datasets, one dataset's folder, a folder of domains, or a user's own folder or list.
         names: check these datasets of ``place`` and no others.
-        all_images: decode every photo, not only a sample of 500 of each dataset.
+        all_images: decode every image, not only a sample of 500 of each dataset.
         watch: for progress.
 
     Raises:
@@ -123,7 +126,7 @@ def _key(name: str) -> str:
 
 
 def _known(key: str, root: Path, all_images: bool, watch: Watch) -> Checked:
-    """A dataset of the table."""
+    """Check a dataset of the table."""
     layout, folder = LAYOUTS[key], folder_of(key, root)
     if not is_there(key, root):
         expected = f"a folder {layout.images or 'cars_train'}" + (f" or {layout.split_file}" * bool(layout.split_file))
@@ -142,13 +145,13 @@ def _known(key: str, root: Path, all_images: bool, watch: Watch) -> Checked:
 
 
 def _own(place: Path, all_images: bool, watch: Watch) -> Checked:
-    """A user's own folder or list."""
+    """Check a user's own folder or list."""
     name = place.resolve().name
     findings: list[Finding] = []
     try:
-        if place.is_dir() and hf_parts.is_hf_dataset(place):
+        if place.is_dir() and hf_dataset.is_hf_dataset(place):
             return _packed(name, place)
-        dataset = open_photos(str(place), None, SHOTS, 1, whole=_only_test(place))
+        dataset = open_images(str(place), DataOptions(shots=SHOTS), whole=_only_test(place))
     except (DataError, OSError) as error:
         return Checked(name, place, None, None, 0, (from_error(name, error),))
     findings += [Finding("warning", dataset.name, warning) for warning in dataset.warnings]
@@ -156,13 +159,13 @@ def _own(place: Path, all_images: bool, watch: Watch) -> Checked:
     if dataset.split_origin == "ours":
         text = f"no test split: with {SHOTS} shots this is what is learned from, validated and tested on"
         findings.append(Finding("ok", dataset.name, text))
-    paths = [str(photo.path) for split in SPLITS for photo in dataset.photos(split)]
+    paths = [str(photo.path) for split in SPLITS for photo in dataset.images(split)]
     decoded = _photos(dataset.name, paths, all_images, watch, findings)
     return Checked(dataset.name, place, len(dataset.class_names), counts, decoded, tuple(findings))
 
 
 def _only_test(place: Path) -> bool:
-    """Whether a folder has nothing but a folder ``test``: a target."""
+    """Return True if a folder contains only a folder ``test``, so that it is a target of evaluation."""
     return place.is_dir() and [p.name.lower() for p in place.iterdir() if p.is_dir()] == ["test"]
 
 
@@ -183,7 +186,7 @@ def _packed(name: str, place: Path) -> Checked:
 
 
 def _photos(name: str, paths: Sequence[str], all_images: bool, watch: Watch, findings: list[Finding]) -> int:
-    """Look for the files, then decode some; how many were decoded."""
+    """Look for the files, decode some, add to the findings, and return how many were decoded."""
     found = sizes(paths)
     missing = [path for path, size in zip(paths, found, strict=True) if size is None]
     empty = [path for path, size in zip(paths, found, strict=True) if size == 0]
@@ -209,3 +212,48 @@ def _photos(name: str, paths: Sequence[str], all_images: bool, watch: Watch, fin
 
 def _first(paths: Sequence[str]) -> str:
     return ", ".join(paths[:FIRST]) + (", …" if len(paths) > FIRST else "")
+
+
+def sizes(paths: Sequence[str]) -> list[int | None]:
+    """Return the size of each file in bytes, None for a missing one; every folder is listed once."""
+    places = [os.path.split(path) for path in paths]
+    wanted: dict[str, set[str]] = {}
+    for folder, name in places:
+        wanted.setdefault(folder, set()).add(name)
+    found: dict[str, dict[str, int]] = {}
+    for folder, names in wanted.items():
+        found[folder] = {}
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name in names and entry.is_file():
+                        found[folder][entry.name] = entry.stat().st_size
+        except OSError:
+            continue
+    return [found[folder].get(name) for folder, name in places]
+
+
+def even_sample(paths: Sequence[str], count: int) -> list[str]:
+    """Return ``count`` paths at equal steps, all of them where there are fewer."""
+    if len(paths) <= count:
+        return list(paths)
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def unreadable(paths: Sequence[str], advance: Advance = lambda done: None) -> list[tuple[str, str]]:
+    """Return the images that cannot be decoded, each with the reason, in order; JPEGs are decoded at an eighth."""
+
+    def problem(path: str) -> str:
+        try:
+            load_rgb(path, least=1)
+        except (ImageError, MemoryError) as error:
+            return " ".join(str(error).split()).replace(path, Path(path).name) or type(error).__name__
+        return ""
+
+    found = []
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for path, text in zip(paths, pool.map(problem, paths), strict=True):
+            advance(1)
+            if text:
+                found.append((path, text))
+    return found

@@ -1,23 +1,48 @@
-"""What is wrong with the lists of a known dataset: its classes, its counts, its names, photos in two splits."""
+"""Findings, and the check of a known dataset's lists: its classes, counts and names, and images in two splits."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sar_train.data import imagenet
 from sar_train.data.coop_layout import Listing, read_listing
-from sar_train.data.findings import Finding, from_error
+from sar_train.data.images import SPLITS
 from sar_train.data.layouts import GUIDE, LAYOUTS
-from sar_train.data.photos import SPLITS
 from sar_train.errors import DataError
 
 TWICE_IN_IMAGENET = ("missile", "sunglasses")
-"""Names that OpenAI's list, and so the published ``classnames.txt``, has twice."""
+"""Names that occur twice in OpenAI's list, and so in the published ``classnames.txt``."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of a check.
+
+    Attributes:
+        severity: ``error`` where the data cannot be used as it is, ``warning`` where results suffer or cannot be
+            compared, ``ok`` for a mere note.
+        dataset: its name.
+        what: one line.
+        mend: how to mend it; may be empty.
+    """
+
+    severity: Literal["ok", "warning", "error"]
+    dataset: str
+    what: str
+    mend: str = ""
+
+
+def from_error(dataset: str, error: Exception) -> Finding:
+    """Return an error's message as a finding; the part after its last semicolon says how to mend it."""
+    what, _, mend = " ".join(str(error).split()).rpartition("; ")
+    return Finding("error", dataset, what, mend) if what else Finding("error", dataset, mend)
 
 
 def list_known(key: str, folder: Path) -> tuple[Listing | None, list[Finding]]:
-    """What a dataset's lists and folders say, None where they cannot be used, and what is wrong with them."""
+    """Read a dataset's lists and folders, None where they cannot be used, and return what is wrong with them too."""
     if key in imagenet.KEYS:
         found = [from_error(key, DataError(text)) for text in imagenet.problems(key, folder)]
         if found:
@@ -34,7 +59,7 @@ def list_known(key: str, folder: Path) -> tuple[Listing | None, list[Finding]]:
 
 
 def check_rows(key: str, listing: Listing) -> list[Finding]:
-    """Counts against the published ones, names that cannot be told apart, and photos that are listed twice."""
+    """Compare counts with the published ones; find names that cannot be told apart and images that are listed twice."""
     return [*_counts(key, listing), *_names(key, listing), *_twice(key, listing)]
 
 

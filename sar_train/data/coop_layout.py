@@ -1,34 +1,20 @@
-"""Opening the datasets that are known by name, with the splits that the field reports on.
+"""Opening datasets by name, with the splits that the field reports on.
 
 Where a dataset's published split file is missing, a split of our own is drawn, and the dataset's warnings say so.
 """
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 from sar_train.data import imagenet
-from sar_train.data.aircraft import read_aircraft
-from sar_train.data.layouts import LAYOUTS, Layout, dataset_in, find, folder_of, is_there, layout_in
+from sar_train.data.dataset_lists import SplitRows, read_aircraft, read_split
+from sar_train.data.images import SPLITS, ImageDataset, LabelledImage, SplitOrigin
+from sar_train.data.layouts import LAYOUTS, find, folder_of, is_there, nearest
 from sar_train.data.own_split import own_split
-from sar_train.data.photos import SPLITS, Photo, PhotoDataset, SplitOrigin
-from sar_train.data.present import without_missing
-from sar_train.data.split_file import Rows, read_split
+from sar_train.data.usable import without_missing
 from sar_train.errors import DataError
-
-__all__ = [
-    "LAYOUTS",
-    "Layout",
-    "Listing",
-    "dataset_in",
-    "find",
-    "layout_in",
-    "load_dataset",
-    "read_listing",
-    "read_split",
-]
 
 
 def load_dataset(
@@ -38,20 +24,20 @@ def load_dataset(
     allow_missing: bool = False,
     whole: bool = False,
     cache_dir: Path | None = None,
-) -> PhotoDataset:
+) -> ImageDataset:
     """Open a dataset by name.
 
     Args:
         name: such as ``caltech101``; case, hyphens and underscores do not matter.
         root: the folder that holds the dataset's folder, or that folder itself.
-        allow_missing: go on with the photos that exist; classes without a training photo are left out.
-        whole: to be judged on alone: only test photos, those of the published split; all photos where the split would
-            be ours.
+        allow_missing: go on with the images that exist; classes without a training image are left out.
+        whole: True for a target of evaluation: only the test images of the published split, or all images where the
+            split would be ours.
         cache_dir: where a split of our own is kept between runs.
 
     Raises:
-        DataError: unknown name (the nearest are offered), no folder, neither a split file nor what a split of our own
-            is made from, a damaged list, missing photos.
+        DataError: unknown name (the nearest are offered), no folder, neither a split file nor the lists or folders
+            that a split of our own is made from, a damaged list, missing images.
     """
     key = find(name)
     if key is None:
@@ -65,10 +51,12 @@ def load_dataset(
         )
     listing = read_listing(key, folder, allow_missing=allow_missing, whole=whole, cache_dir=cache_dir)
     train, val, test = (
-        () if whole and split != "test" else tuple(Photo(images / path, label) for path, label in listing.rows[split])
+        ()
+        if whole and split != "test"
+        else tuple(LabelledImage(images / path, label) for path, label in listing.rows[split])
         for split in SPLITS
     )
-    dataset = PhotoDataset(
+    dataset = ImageDataset(
         key,
         listing.class_names,
         layout.template,
@@ -81,29 +69,23 @@ def load_dataset(
         split_origin=listing.origin,
     )
     if key in imagenet.KEYS:
-        return dataset  # the folders themselves were listed
+        return dataset  # its rows come from the folders themselves, so none can be missing
     return without_missing(dataset, allow_missing=allow_missing)
-
-
-def nearest(name: str) -> str:
-    """The end of a message on a name that is none: the datasets that may be meant, empty where none is like it."""
-    near = difflib.get_close_matches(name.lower(), LAYOUTS, n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a dataset's lists or folders say, whether the photos exist or not.
+    """Classes and images of a dataset by its lists or folders; the images need not exist.
 
     Attributes:
         class_names: by label.
-        rows: (path below the folder of photos, label) by split.
-        origin: whether these are the published splits or ours.
-        warning: what the user should know, or nothing.
+        rows: (path below the folder of images, label) by split.
+        origin: ``published`` or ``ours``.
+        warning: for the user; may be empty.
     """
 
     class_names: tuple[str, ...]
-    rows: Rows
+    rows: SplitRows
     origin: SplitOrigin
     warning: str = ""
 
@@ -111,25 +93,21 @@ class Listing:
 def read_listing(
     key: str, folder: Path, *, allow_missing: bool = False, whole: bool = False, cache_dir: Path | None = None
 ) -> Listing:
-    """The classes and photos of a dataset in its folder; the arguments are those of `load_dataset`.
+    """Read the classes and images of a dataset in its folder; the arguments are those of `load_dataset`.
 
     Raises:
         DataError: a list is missing or damaged.
     """
+    split_file = LAYOUTS[key].split_file
     try:
-        return _read_listing(key, folder, allow_missing=allow_missing, whole=whole, cache_dir=cache_dir)
+        if key in imagenet.KEYS:
+            names, rows, warning = imagenet.read_imagenet(key, folder, whole=whole, allow_missing=allow_missing)
+            return Listing(names, rows, "published", warning)
+        if key == "fgvc_aircraft":
+            return Listing(*read_aircraft(folder), "published")
+        if (folder / split_file).is_file():
+            return Listing(*read_split(folder / split_file), "published")
+        names, rows, warning = own_split(key, folder, cache_dir, whole=whole, allow_missing=allow_missing)
+        return Listing(names, rows, "ours", warning)
     except OSError as error:
         raise DataError(f"dataset {key}: {error.filename}: cannot be read ({error.strerror})") from None
-
-
-def _read_listing(key: str, folder: Path, *, allow_missing: bool, whole: bool, cache_dir: Path | None) -> Listing:
-    split_file = LAYOUTS[key].split_file
-    if key in imagenet.KEYS:
-        names, rows, warning = imagenet.read_imagenet(key, folder, whole=whole, allow_missing=allow_missing)
-        return Listing(names, rows, "published", warning)
-    if key == "fgvc_aircraft":
-        return Listing(*read_aircraft(folder), "published")
-    if (folder / split_file).is_file():
-        return Listing(*read_split(folder / split_file), "published")
-    names, rows, warning = own_split(key, folder, cache_dir, whole=whole, allow_missing=allow_missing)
-    return Listing(names, rows, "ours", warning)

@@ -1,35 +1,127 @@
-"""The feature file: image features of a dataset's three splits, with labels, names and where they come from.
+"""Image features made in advance: in memory, in the feature file, and as training reads them.
 
-One safetensors file. Tensors, for each of ``train``, ``val`` and ``test``: ``SPLIT.features`` (N, D) fp16 unit rows and
-``SPLIT.labels`` (N,) int32. Metadata, all strings: ``format`` = ``sar-features``, ``schema_version``, ``dataset``,
-``template``, ``class_names`` (JSON list), ``backbone``, ``weights_digest``, ``preprocess`` (JSON object),
-``published_split`` (``true`` or ``false``) and ``provenance`` (JSON object of strings: licence, source, command, …).
-No photo can be had back from it, so it may travel where photos may not.
+The feature file is one safetensors file. Tensors, for each of ``train``, ``val`` and ``test``: ``SPLIT.features``
+(N, D) fp16 unit rows and ``SPLIT.labels`` (N,) int32. Metadata, all strings: ``format`` = ``sar-features``,
+``schema_version``, ``dataset``, ``template``, ``class_names`` (JSON list), ``backbone``, ``weights_digest``,
+``preprocess`` (JSON object), ``published_split`` (``true`` or ``false``) and ``provenance`` (JSON object of strings:
+licence, source, command, …). No image can be recovered from it exactly, so it may travel where images may not.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from sar_infer.artefact.manifest import Preprocess
-from sar_train.data.feature_set import FeatureSet, Rows
+from sar_train.clip.backbone import Backbone
+from sar_train.clip.prompts import split_template
 from sar_train.data.files import write_atomic
-from sar_train.data.photos import SPLITS, Split
+from sar_train.data.images import SPLITS, Split, SplitOrigin
+from sar_train.data.shots import Shots, few_shot
 from sar_train.errors import DataError
-
-__all__ = ["FORMAT", "SCHEMA_VERSION", "FeatureSet", "Rows", "load_features", "save_features"]
 
 FORMAT = "sar-features"
 SCHEMA_VERSION = 1
+OUR_SPLIT = "our split"
+"""Key of a feature file's provenance that says that its split was drawn here, not published."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Features of one split: (N, D) unit float32 rows, and (N,) int64 labels."""
+
+    features: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """The contents of a feature file, checked for consistency when it is built.
+
+    Attributes:
+        dataset: name for tables and records.
+        template: hand-crafted prompt with ``{}``.
+        class_names: C names.
+        backbone: name of the backbone that made the features.
+        weights_digest: of that backbone (`Backbone.weights_digest`).
+        preprocess: how images were prepared.
+        published_split: True if the splits are those that papers report on.
+        train, val, test: the rows; ``val`` and ``test`` may be empty.
+        provenance: licence, source and the like, as text by name.
+
+    Raises:
+        DataError: a bad template, shapes that disagree, a label out of range, a row that is not finite or all zero.
+    """
+
+    dataset: str
+    template: str
+    class_names: tuple[str, ...]
+    backbone: str
+    weights_digest: str
+    preprocess: Preprocess
+    published_split: bool
+    train: Rows
+    val: Rows
+    test: Rows
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            raise DataError("no class names: expected at least one")
+        if len(self.train.labels) == 0:
+            raise DataError("no training rows: expected at least one")
+        try:
+            split_template(self.template)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        size = self.train.features.shape[-1]
+        for split in SPLITS:
+            _check(split, self.rows(split), size, len(self.class_names))
+
+    def rows(self, split: Split) -> Rows:
+        """Return the rows of one split."""
+        return {"train": self.train, "val": self.val, "test": self.test}[split]
+
+    def require(self, backbone: Backbone) -> None:
+        """Make sure that these features come from a backbone.
+
+        Raises:
+            DataError: other weights (both digests are named) or another preprocessing.
+        """
+        made_with = f"features of {self.dataset} were made with {self.backbone}"
+        if self.weights_digest != backbone.weights_digest:
+            raise DataError(
+                f"{made_with}, weights {self.weights_digest}; this is {backbone.name}, weights "
+                f"{backbone.weights_digest}: use that backbone, or make the features again from the photos"
+            )
+        if self.preprocess != backbone.preprocess:
+            raise DataError(
+                f"{made_with} and photos prepared by {self.preprocess}; {backbone.name} expects "
+                f"{backbone.preprocess}: make the features again from the photos"
+            )
+
+
+def _check(split: Split, rows: Rows, size: int, classes: int) -> None:
+    features, labels = rows.features, rows.labels
+    if features.ndim != 2 or features.shape != (len(labels), size) or size < 1:
+        raise DataError(f"{split}: expected ({len(labels)}, {size}) features, got {tuple(features.shape)}")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(f"{split}: expected labels 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
+    norms = features.norm(dim=-1)
+    wrong = (~((norms - 1).abs() < 1e-3)).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(f"{split}: expected finite rows of unit length, row {row} has length {float(norms[row]):.4g}")
 
 
 def save_features(features: FeatureSet, path: Path) -> None:
@@ -123,3 +215,63 @@ def _build(metadata: Mapping[str, str], train: Rows, val: Rows, test: Rows) -> F
         test=test,
         provenance=provenance,
     )
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """A `DataSource` that reads a feature set; there is one view of everything."""
+
+    feature_set: FeatureSet
+
+    @property
+    def name(self) -> str:
+        """Return the dataset's name."""
+        return self.feature_set.dataset
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return C names, by label."""
+        return self.feature_set.class_names
+
+    @property
+    def template(self) -> str:
+        """Return the dataset's hand-crafted template."""
+        return self.feature_set.template
+
+    @property
+    def published_split(self) -> bool:
+        """Return True if the splits are those that papers report on."""
+        return self.feature_set.published_split
+
+    @property
+    def split_origin(self) -> SplitOrigin:
+        """Return ``ours`` for splits drawn when the file was made, ``published`` for those of papers, or ``given``."""
+        if OUR_SPLIT in self.feature_set.provenance:
+            return "ours"
+        return "published" if self.feature_set.published_split else "given"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return the warnings that go with a split that is not the published one."""
+        return tuple(self.feature_set.provenance.get(OUR_SPLIT, "").splitlines())
+
+    def draw(self, shots: int, seed: int) -> Shots:
+        """Draw training and validation rows as CoOp does."""
+        return few_shot(self.labels("train").tolist(), self.labels("val").tolist(), shots, seed)
+
+    def labels(self, split: Split) -> Tensor:
+        """Return (N,) int64 labels of all rows of a split."""
+        return self.feature_set.rows(split).labels
+
+    def paths(self, split: Split) -> None:  # noqa: ARG002
+        """Return None: there are no images."""
+        return
+
+    def features(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Return (n, 1, D) unit float32 rows."""
+        return self.plain(split, indices)[:, None]
+
+    def plain(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Return (n, D) unit float32 rows."""
+        rows = self.feature_set.rows(split).features
+        return rows if indices is None else rows[indices if isinstance(indices, Tensor) else list(indices)]

@@ -1,4 +1,4 @@
-"""Writing files of training: atomically, with an error that says what to do."""
+"""Write files atomically, with errors that say how to go on."""
 
 from __future__ import annotations
 

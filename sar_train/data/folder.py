@@ -1,7 +1,8 @@
-"""A user's own photos: one folder a class, and the split that is made for them.
+"""Folders with one folder for each class, and the split that is made for them.
 
-Either ``root/CLASS/**`` or ``root/train/CLASS/**`` with ``val`` and ``test`` beside it. Without a test split, photos
-are held out: those beyond the shots, or a fifth of a class that has too few.
+Either ``root/CLASS/**`` or ``root/train/CLASS/**`` with ``val`` and ``test`` beside it. Without a test split, images
+are held out: those beyond the shots, or a fifth of a class that has too few. In a layout such as that of PACS,
+``DOMAIN/CLASS/*.jpg``, every domain holds the same classes, which tells domains from classes.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import os
 import random
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sar_infer.images.formats import SUFFIXES, has_image_suffix
-from sar_train.data.domains import domain_name, domains
-from sar_train.data.photos import SPLITS, TEMPLATE, Photo, PhotoDataset, Split, SplitOrigin
+from sar_train.data.images import SPLITS, TEMPLATE, DataOptions, ImageDataset, LabelledImage, Split, SplitOrigin
 from sar_train.data.shots import MAX_VAL_SHOTS
 from sar_train.data.split_cache import SplitCache
 from sar_train.errors import DataError
@@ -23,34 +24,46 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
 }  # fmt: skip
 Classes = Mapping[str, Sequence[Path]]
-"""Photos by class name."""
+"""Images by class name."""
+MOST_DOMAINS = 100
+"""A folder with more folders than this holds classes, not domains."""
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "images"))
 
 
-def load_folder(
-    root: Path, shots: int, seed: int, *, whole: bool = False, cache_dir: Path | None = None
-) -> PhotoDataset:
-    """Open a folder of class folders.
+@dataclass(frozen=True)
+class FoundImages:
+    """Images by split and class as they lie on disk, before any are held out.
+
+    Attributes:
+        name: of the dataset.
+        root: folder that paths are relative to.
+        splits: ``train``, ``val`` and ``test``, as far as they are given.
+        warnings: for the user.
+    """
+
+    name: str
+    root: Path
+    splits: Mapping[Split, Classes]
+    warnings: tuple[str, ...] = ()
+
+
+def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
+    """Find the images in a folder of class folders.
 
     Args:
-        root: the folder. Class names are the folders' names, labels their sorted order; photos are found by suffix at
+        root: the folder. Class names are the folders' names, labels their sorted order; images are found by suffix at
             any depth below a class folder. Hidden files and folders are passed over.
-        shots: K, 0 for as many as there are.
-        seed: decides which photos are held out.
-        whole: to be judged on alone: the photos of a ``test`` folder, all photos where there is none.
-        cache_dir: where the choice of photos that are held out is kept between runs.
+        whole: True for a target of evaluation, which may have a ``test`` folder alone.
 
     Raises:
-        DataError: no such folder, no class folders, a class without a training photo, or several domains with the same
-            classes (they are named).
+        DataError: no class folders, or several domains with the same classes (they are named).
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
     folders = subfolders(root)
     given = [SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
     trainable = "train" in given or (whole and bool(given))
     if trainable and None not in given and len(set(given)) == len(given):
         splits = {split: _classes(folder) for split, folder in zip(given, folders, strict=True) if split}
-        return assemble(root.resolve().name, root, splits, shots, seed, whole=whole, cache_dir=cache_dir)
+        return FoundImages(root.resolve().name, root, splits)
     found = domains(root)
     if found:
         raise DataError(
@@ -61,40 +74,26 @@ def load_folder(
     if not folders:
         raise DataError(f"{root}: expected one folder per class, got {loose} photos and no folders")
     warnings = (f"{loose} photos directly in {root} have no class and are left out",) if loose else ()
-    splits = {"train": _classes(root)}
-    return assemble(domain_name(root), root, splits, shots, seed, warnings, whole=whole, cache_dir=cache_dir)
+    return FoundImages(domain_name(root), root, {"train": _classes(root)}, warnings)
 
 
-def assemble(
-    name: str,
-    root: Path,
-    splits: Mapping[Split, Classes],
-    shots: int,
-    seed: int,
-    warnings: tuple[str, ...] = (),
-    *,
-    whole: bool = False,
-    cache_dir: Path | None = None,
-) -> PhotoDataset:
-    """A dataset from photos by split and class; what is missing to a test split is held out.
+def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -> ImageDataset:
+    """Make a dataset of the images that were found; where there is no test split, images are held out for it.
 
     Args:
-        name: of the dataset.
-        root: what paths are relative to.
-        splits: ``train`` at least. With ``val`` but no ``test``, the accuracies are measured on ``val``.
-        shots: K, 0 for as many as there are.
-        seed: decides which photos are held out.
-        warnings: to be passed on.
-        whole: keep test photos alone; all photos are test photos where there is no test split.
-        cache_dir: where the choice of photos that are held out is kept between runs.
+        found: with ``train`` at least, unless ``whole``. With ``val`` but no ``test``, the accuracies are measured on
+            ``val``.
+        options: shots, seed and cache folder.
+        whole: keep test images alone; all images are test images where there is no test split.
 
     Raises:
-        DataError: a class without a training photo, or class names that cannot be told apart in a prompt.
+        DataError: a class without a training image, or class names that cannot be told apart in a prompt.
     """
+    name, root, splits, warnings = found.name, found.root, found.splits, found.warnings
     class_names = tuple(sorted({c for classes in splits.values() for c in classes}))
     _check_names(class_names, root)
     if "test" not in splits and "val" in splits:
-        warnings = (*warnings, "no test split: the validation photos are tested on")
+        warnings = (*warnings, "no test split: accuracy is measured on the validation photos")
         splits = {"train": splits.get("train", {}), "test": splits["val"]}
     origin: SplitOrigin = "given" if "test" in splits else "ours"
     needed = list(splits.values()) if whole else [splits["train"]]
@@ -103,21 +102,21 @@ def assemble(
     if whole:
         splits = {"test": splits.get("test") or splits["train"]}
     else:
-        warnings = (*warnings, *_fewer(splits["train"], shots))
+        warnings = (*warnings, *_fewer(splits["train"], options.shots))
     if "test" not in splits:
-        splits = _hold_out(name, root, splits["train"], shots, seed, cache_dir)
+        splits = _hold_out(name, root, splits["train"], options)
     train, val, test = (
-        tuple(Photo(p, i) for i, c in enumerate(class_names) for p in splits.get(split, {}).get(c, ()))
+        tuple(LabelledImage(p, i) for i, c in enumerate(class_names) for p in splits.get(split, {}).get(c, ()))
         for split in SPLITS
     )
-    return PhotoDataset(name, class_names, TEMPLATE, root, train, val, test, warnings=warnings, split_origin=origin)
+    return ImageDataset(name, class_names, TEMPLATE, root, train, val, test, warnings=warnings, split_origin=origin)
 
 
 def divide(count: int, shots: int) -> tuple[int, int, int]:
-    """How many of a class's photos are (trained on, validated on, tested on).
+    """Return how many of a class's images are (trained on, validated on, tested on).
 
-    Beyond K shots, up to min(K, 4) but not more than half validate and the rest test. Without photos beyond the shots a
-    fifth tests, at least one; a single photo trains.
+    Beyond K shots, up to min(K, 4) but not more than half validate and the rest test. Without images beyond the shots a
+    fifth tests, at least one; a single image trains.
     """
     if count <= 1:
         return count, 0, 0
@@ -141,7 +140,7 @@ def _check_names(class_names: Sequence[str], root: Path) -> None:
 
 
 def _check_photos(class_names: Sequence[str], empty: Sequence[str], root: Path) -> None:
-    """Refuse classes without a photo."""
+    """Refuse classes without an image."""
     if not class_names:
         raise DataError(f"{root}: no photos found")
     if empty:
@@ -156,26 +155,25 @@ def _fewer(photos: Classes, shots: int) -> tuple[str, ...]:
     return (f"{len(few)} classes have fewer than {shots} photos (the fewest: {min(few)}); all are used",) if few else ()
 
 
-def _hold_out(
-    name: str, root: Path, classes: Classes, shots: int, seed: int, cache_dir: Path | None
-) -> dict[Split, dict[str, Sequence[Path]]]:
+def _hold_out(name: str, root: Path, classes: Classes, options: DataOptions) -> dict[Split, dict[str, Sequence[Path]]]:
     prefix = root.as_posix().rstrip("/") + "/"
     named = {path.as_posix().removeprefix(prefix): (c, path) for c, paths in classes.items() for path in paths}
 
     def draw() -> dict[str, list[str]]:
         drawn: dict[str, list[str]] = {split: [] for split in SPLITS}
-        rng = random.Random(seed)
+        rng = random.Random(options.seed)
         for c in sorted(classes):
             paths = [path.as_posix().removeprefix(prefix) for path in sorted(classes[c])]
             rng.shuffle(paths)
-            train, val, _ = divide(len(paths), shots)
+            train, val, _ = divide(len(paths), options.shots)
             parts = paths[:train], paths[train : train + val], paths[train + val :]
             for split, part in zip(SPLITS, parts, strict=True):
                 drawn[split] += part
         return drawn
 
     listing = [f"{relative}\0{c}" for relative, (c, _) in named.items()]
-    kept = SplitCache(cache_dir, name, root, listing).split(f"split-{shots}-seed_{seed}.json", draw)
+    cache = SplitCache(options.cache_dir, name, root, listing)
+    kept = cache.split(f"split-{options.shots}-seed_{options.seed}.json", draw)
     splits: dict[Split, dict[str, Sequence[Path]]] = {}
     for split in SPLITS:
         chosen: dict[str, list[Path]] = {}
@@ -191,7 +189,7 @@ def _classes(root: Path) -> dict[str, list[Path]]:
 
 
 def subfolders(root: Path) -> list[Path]:
-    """Folders in a folder in sorted order, without hidden ones."""
+    """Return the folders in a folder in sorted order, without hidden ones."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
@@ -201,3 +199,43 @@ def _images(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
         found += [Path(parent, f) for f in files if has_image_suffix(f) and not f.startswith(".")]
     return sorted(found)
+
+
+def domains(root: Path) -> tuple[str, ...]:
+    """Return the names of the domains in a folder, sorted; empty where its folders are classes.
+
+    They are domains where there are two or more, none holds an image directly, and they have two or more folders each,
+    mostly the same ones. Numbers, dates and names of splits do not count as classes, so that images of a class that
+    are sorted by year or split are not mistaken.
+    """
+    names = _folders(root)[0]
+    if not 2 <= len(names) <= MOST_DOMAINS:
+        return ()
+    inner: list[set[str]] = []
+    for name in names:
+        folders, files = _folders(root / name)
+        classes = {folder for folder in folders if any(map(str.isalpha, folder)) and folder.lower() not in _SPLITS}
+        if any(map(has_image_suffix, files)):
+            return ()
+        inner.append(classes)
+    common, every = set.intersection(*inner), set.union(*inner)
+    return tuple(names) if len(common) >= 2 and 2 * len(common) >= len(every) else ()
+
+
+def domain_name(folder: Path) -> str:
+    """Return the name of a dataset after its folder: ``pacs/photo`` for a domain, else the folder's own name."""
+    whole = folder.resolve()
+    return f"{whole.parent.name}/{whole.name}" if whole.name in domains(whole.parent) else whole.name
+
+
+def _folders(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the files in a folder, sorted, without hidden ones."""
+    found: tuple[list[str], list[str]] = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith((".", "__")):
+                    found[0 if entry.is_dir() else 1].append(entry.name)
+    except OSError:
+        return [], []
+    return sorted(found[0]), sorted(found[1])

@@ -1,8 +1,8 @@
-"""ImageNet and the four sets that it is generalised to: photos in class folders, names from ``classnames.txt``.
+"""ImageNet and the four sets that it is generalised to: images in class folders, names from ``classnames.txt``.
 
 ``classnames.txt`` has one class a line, ``n01440764 tench``, in the order of the labels. Two names occur twice in the
-published file, so classes are told apart by WordNet id, never by name. ImageNet's validation photos are its test set,
-as in papers, so there are none to choose settings by; the four others have nothing but test photos.
+published file, so classes are told apart by WordNet id, never by name. ImageNet's validation images are its test set,
+as in papers, so it has no validation set; the four others have only test images.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sar_infer.images.formats import has_image_suffix
+from sar_train.data.dataset_lists import SplitRows
 from sar_train.data.layouts import GUIDE, LAYOUTS
-from sar_train.data.split_file import Rows
 from sar_train.errors import DataError
 
 CLASSES = 1000
@@ -29,20 +29,20 @@ _LINE = re.compile(r"(n\d{8})\s+(\S.*)")
 
 def read_imagenet(
     key: str, folder: Path, *, whole: bool = False, allow_missing: bool = False
-) -> tuple[tuple[str, ...], Rows, str]:
-    """Class names, (path, label) by split, and a warning or nothing.
+) -> tuple[tuple[str, ...], SplitRows, str]:
+    """Return class names, (path, label) by split, and a warning or an empty text.
 
     Args:
         key: of `LAYOUTS`, one of `KEYS`.
         folder: the dataset's folder.
-        whole: leave ImageNet's training photos unlisted.
+        whole: leave ImageNet's training images unlisted.
         allow_missing: go on with the class folders that exist.
 
     Raises:
-        DataError: no or bad ``classnames.txt``, no class folders, too few of them, or photos that are in none.
+        DataError: no or bad ``classnames.txt``, no class folders, too few of them, or images that are in none.
     """
     layout = LAYOUTS[key]
-    ids = read_class_names(names_file(folder))
+    ids = read_names(names_file(folder))
     parts = {"": "test"} if key != "imagenet" else {"val": "test"} if whole else {"train": "train", "val": "test"}
     found = {split: _class_folders(folder / layout.images / part, key) for part, split in parts.items()}
     by_number = key == "imagenetv2"
@@ -64,7 +64,7 @@ def read_imagenet(
             )
         warning = f"dataset {key}: {expected}; went on with those"
     order = [name for name in known if name in present]  # both files are sorted by WordNet id
-    rows: Rows = {"train": [], "val": [], "test": []}
+    rows: SplitRows = {"train": [], "val": [], "test": []}
     for part, split in parts.items():
         for label, name in enumerate(order):
             photos = _photos(found[split][name])
@@ -75,10 +75,10 @@ def read_imagenet(
 
 
 def problems(key: str, folder: Path) -> list[str]:
-    """Everything that is wrong with the names and with each folder of class folders, one message each."""
+    """Return everything that is wrong with the names and with each folder of class folders, one message each."""
     found = []
     try:
-        read_class_names(names_file(folder))
+        read_names(names_file(folder))
     except DataError as error:
         found.append(str(error))
     for part in ("train", "val") if key == "imagenet" else ("",):
@@ -90,7 +90,7 @@ def problems(key: str, folder: Path) -> list[str]:
 
 
 def names_file(folder: Path) -> Path:
-    """``classnames.txt`` of a dataset: its own, else the one of ImageNet beside it.
+    """Return the path of a dataset's ``classnames.txt``: its own, else the one of ImageNet beside it.
 
     Raises:
         DataError: neither is there.
@@ -103,8 +103,8 @@ def names_file(folder: Path) -> Path:
     )
 
 
-def read_class_names(path: Path) -> dict[str, str]:
-    """Names by WordNet id, in the order of the labels; names may occur twice.
+def read_names(path: Path) -> dict[str, str]:
+    """Return names by WordNet id, in the order of the labels; names may occur twice.
 
     Raises:
         DataError: not text, a bad line, an id twice, not in order, or not 1,000 lines.

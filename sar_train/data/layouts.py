@@ -1,11 +1,12 @@
-"""The datasets that are known by name, laid out as KaiyangZhou/CoOp's DATASETS.md says.
+"""The datasets that are known by name, in the layout of KaiyangZhou/CoOp's DATASETS.md.
 
-The table is all that differs between those with a split file. Templates are those of CoOp's zero-shot CLIP; counts are
+Datasets with a split file differ in nothing but this table. Templates are those of CoOp's zero-shot CLIP; counts are
 those of the published splits, which `sar-experiment check-data` compares with.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,11 @@ class Layout:
 
     Attributes:
         folder: its folder below the root.
-        images: where its photos lie below that; may be empty.
+        images: the folder of its images below that; may be empty.
         split_file: the published split; empty where the dataset's own lists or folders are the split.
         template: hand-crafted prompt with ``{}``.
         classes: how many.
-        counts: photos in train, val and test.
+        counts: images in train, val and test.
         aliases: its other names.
     """
 
@@ -39,7 +40,7 @@ class Layout:
 
     @property
     def only_tests(self) -> bool:
-        """Whether there is nothing to train on: a target of evaluation."""
+        """Return True if there is nothing to train on: a target of evaluation."""
         return not self.counts[0]
 
 
@@ -91,29 +92,35 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def find(name: str) -> str | None:
-    """The table's key for a name, case and punctuation aside; None when there is none."""
+    """Return the table's key for a name, case and punctuation aside; None if the name is unknown."""
     known = {_plain(alias): key for key, layout in LAYOUTS.items() for alias in (key, *layout.aliases)}
     return known.get(_plain(name))
 
 
+def nearest(name: str) -> str:
+    """Return the end of a message on an unknown name: the most similar names, or nothing."""
+    near = difflib.get_close_matches(name.lower(), LAYOUTS, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def layout_in(folder: Path) -> str | None:
-    """The dataset whose split file lies in a folder, None when none does."""
+    """Return the dataset whose split file lies in a folder, or None."""
     return next((key for key, x in LAYOUTS.items() if x.split_file and (folder / x.split_file).is_file()), None)
 
 
 def dataset_in(folder: Path) -> str | None:
-    """The dataset that a folder is: by its split file, or by its own name and that of the folder of photos in it."""
+    """Return the dataset that a folder is, by its split file or by its name and that of the folder of images in it."""
     return layout_in(folder) or next((key for key, x in LAYOUTS.items() if _is_named_like(folder, x)), None)
 
 
 def folder_of(key: str, root: Path) -> Path:
-    """A dataset's folder: below ``root``, or ``root`` itself where there is none below it."""
+    """Return a dataset's folder: below ``root``, or ``root`` itself where there is none below it."""
     below = root / LAYOUTS[key].folder
     return below if below.is_dir() else root
 
 
 def is_there(key: str, root: Path) -> bool:
-    """Whether ``root`` holds a dataset, or is it: a split file or a folder of photos, and not those of another one."""
+    """Return True if ``root`` holds or is a dataset: it has its split file or folder of images, and not another's."""
     layout, folder = LAYOUTS[key], folder_of(key, root)
     if folder == root and dataset_in(root) not in (None, key):
         return False

@@ -1,7 +1,7 @@
-"""Photos named one a line in a CSV or JSONL file: ``path``, ``label`` and, if wanted, ``split``.
+"""Images listed one a line in a CSV or JSONL file: ``path``, ``label`` and, optionally, ``split``.
 
-The same goes for the ``metadata.csv`` or ``metadata.jsonl`` of Hugging Face's image folders, in which the path is
-called ``file_name`` and which may lie in each split's folder.
+The ``metadata.csv`` or ``metadata.jsonl`` of Hugging Face's image folders is such a list too; its path is called
+``file_name``, and it may lie in each split's folder.
 """
 
 from __future__ import annotations
@@ -13,61 +13,51 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sar_train.data.folder import SPLIT_FOLDERS, assemble, subfolders
-from sar_train.data.photos import PhotoDataset, Split
+from sar_train.data.folder import SPLIT_FOLDERS, FoundImages, subfolders
+from sar_train.data.images import Split
 from sar_train.errors import DataError
 
-SUFFIXES = (".csv", ".jsonl")
+LIST_SUFFIXES = (".csv", ".jsonl")
 METADATA = ("metadata.csv", "metadata.jsonl")
 LABEL_COLUMNS = ("label", "class", "class_name", "category")
 _Row = tuple[int, dict[str, str]]
 
 
-def load_list(path: Path, shots: int, seed: int, *, whole: bool = False, cache_dir: Path | None = None) -> PhotoDataset:
-    """Open a list.
+def find_in_list(path: Path, *, whole: bool = False) -> FoundImages:
+    """Find the images that a list names.
 
     Args:
         path: a CSV with the header ``path,label`` or ``path,label,split``, or a JSONL file with objects of these names.
-            Photos are relative to it; labels are class names; splits are train, val and test. Without splits, photos
-            are held out as for a folder.
-        shots: K, 0 for as many as there are.
-        seed: decides which photos are held out.
-        whole: to be judged on alone: the photos of the split test, all photos where there is none.
-        cache_dir: where the choice of photos that are held out is kept between runs.
+            Images are relative to it; labels are class names; splits are train, val and test.
+        whole: True for a target of evaluation, which may do without the split train.
 
     Raises:
-        DataError: not there, not text, a bad line (its number is named), photos that are missing, or a class without a
-            training photo.
+        DataError: not there, not text, a bad line (its number is named), images that are missing, or none to train on.
     """
-    found = _Found(path)
+    found = _ListedImages(path)
     for line, row in read_rows(path, ("path", "label")):
         found.add(path.parent, row.get("path", ""), row.get("label", ""), row.get("split", ""), f"{path}, line {line}")
-    return found.dataset(path.stem, path.parent, shots, seed, whole=whole, cache_dir=cache_dir)
+    return found.images(path.stem, path.parent, whole=whole)
 
 
 def has_metadata(root: Path) -> bool:
-    """Whether a folder is one of Hugging Face's image folders with a metadata file, in it or in its splits' folders."""
+    """Return True if a folder, or a split's folder in it, has a metadata file of Hugging Face's image folders."""
     return bool(_metadata_files(root))
 
 
-def load_metadata(
-    root: Path, shots: int, seed: int, *, whole: bool = False, cache_dir: Path | None = None
-) -> PhotoDataset:
-    """Open an image folder with metadata files.
+def find_in_metadata(root: Path, *, whole: bool = False) -> FoundImages:
+    """Find the images that the metadata files of an image folder name.
 
     Args:
         root: the folder. Paths are relative to the metadata file; the split is that of the folder that the file or the
-            photo lies in, else what a column ``split`` says. The class is the column ``label`` (or ``class``,
+            image lies in, else the one in a column ``split``. The class is the column ``label`` (or ``class``,
             ``class_name``, ``category``, or the only other one).
-        shots: K, 0 for as many as there are.
-        seed: decides which photos are held out.
-        whole: as for `load_list`.
-        cache_dir: as for `load_list`.
+        whole: as for `find_in_list`.
 
     Raises:
-        DataError: as for `load_list`.
+        DataError: as for `find_in_list`.
     """
-    found = _Found(root)
+    found = _ListedImages(root)
     for path in _metadata_files(root):
         of_file = "" if path.parent == root else path.parent.name
         for line, row in read_rows(path, ("file_name",)):
@@ -77,11 +67,11 @@ def load_metadata(
             first = photo.split("/")[0].lower() if "/" in photo else ""
             split = of_file or row.get("split", "") or (first if first in SPLIT_FOLDERS else "")
             found.add(path.parent, photo, row[label], split, where)
-    return found.dataset(root.resolve().name, root, shots, seed, whole=whole, cache_dir=cache_dir)
+    return found.images(root.resolve().name, root, whole=whole)
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
-    """(line number, values by column) of a CSV with at least these columns, or of a JSONL file.
+    """Yield (line number, values by column) of a CSV with at least these columns, or of a JSONL file.
 
     Raises:
         DataError: not there, not text, or not of that form.
@@ -93,8 +83,8 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
     return _csv_rows(text, path, columns) if path.suffix.lower() == ".csv" else _json_rows(text, path, columns)
 
 
-class _Found:
-    """Photos by split and class, each once."""
+class _ListedImages:
+    """Images by split and class, each once."""
 
     def __init__(self, source: Path) -> None:
         self._source = source
@@ -114,9 +104,7 @@ class _Found:
         self._seen.add(plain)
         self._splits.setdefault(place, {}).setdefault(label, []).append(path)
 
-    def dataset(
-        self, name: str, root: Path, shots: int, seed: int, *, whole: bool, cache_dir: Path | None
-    ) -> PhotoDataset:
+    def images(self, name: str, root: Path, *, whole: bool) -> FoundImages:
         if not self._seen:
             raise DataError(f"{self._source}: no photos listed")
         missing = sorted(photo for photo in self._seen if not Path(photo).is_file())
@@ -125,11 +113,11 @@ class _Found:
             raise DataError(f"{self._source}: {count}, the first is {missing[0]}")
         if "train" not in self._splits and not whole:
             raise DataError(f"{self._source}: no photo has the split train")
-        return assemble(name, root, self._splits, shots, seed, whole=whole, cache_dir=cache_dir)
+        return FoundImages(name, root, self._splits)
 
 
 def _metadata_files(root: Path) -> list[Path]:
-    """Metadata files of a folder, at most one in each place: its own, else those of its splits."""
+    """Return the metadata files of a folder, at most one in each place: its own, else those of its splits."""
     places = [root, *(folder for folder in subfolders(root) if folder.name.lower() in SPLIT_FOLDERS)]
     of_place = [[place / name for name in METADATA if (place / name).is_file()] for place in places]
     twice = next((files for files in of_place if len(files) > 1), None)

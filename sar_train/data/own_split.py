@@ -1,8 +1,8 @@
-"""Splits drawn here, where the published split file is missing: not those of papers, and said so.
+"""Splits drawn here where the published split file is missing, with a warning that they are not those of papers.
 
-As CoOp's code does, with a generator of its own that no run's seed touches: half, a fifth and the rest of each class
-for datasets that are class folders, and for Flowers; elsewhere the test photos are those that the dataset's authors
-list, and a fifth of each class of the others validates.
+They are drawn as in CoOp's code, with a generator that does not depend on a run's seed. Datasets of class folders, and
+Flowers, are split into half, a fifth and the rest of each class; elsewhere the test images are those that the dataset's
+authors list, and a fifth of each class of the others validates.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import random
 from pathlib import Path
 
 from sar_infer.images.formats import has_image_suffix
-from sar_train.data.author_lists import TRAINVAL_AND_TEST, Listed, flowers
+from sar_train.data.dataset_lists import TRAINVAL_AND_TEST, Listed, SplitRows, flowers
+from sar_train.data.images import SPLITS
 from sar_train.data.layouts import GUIDE, LAYOUTS
-from sar_train.data.photos import SPLITS
 from sar_train.data.split_cache import SplitCache
-from sar_train.data.split_file import Rows
 from sar_train.errors import DataError
 
 SEED = 1
@@ -40,14 +39,14 @@ IGNORED = {"caltech101": frozenset(("BACKGROUND_Google", "Faces_easy"))}
 
 def own_split(
     key: str, folder: Path, cache_dir: Path | None = None, *, whole: bool = False, allow_missing: bool = False
-) -> tuple[tuple[str, ...], Rows, str]:
-    """Class names, (path, label) by split, and the sentence that must be shown with every result.
+) -> tuple[tuple[str, ...], SplitRows, str]:
+    """Return class names, (path, label) by split, and the sentence that must be shown with every result.
 
     Args:
         key: of `LAYOUTS`, a dataset that has a published split file.
         folder: the dataset's folder.
         cache_dir: where the split is kept between runs.
-        whole: the photos are to be judged on alone: all are test photos, but where the authors list the test photos.
+        whole: True for a target of evaluation: all are test images, unless the authors list the test images.
         allow_missing: go on with fewer class folders than the dataset has.
 
     Raises:
@@ -73,12 +72,12 @@ def own_split(
     cache = SplitCache(cache_dir, key, folder, [f"{path}\0{names[label]}" for path, label in pool])
     labels = dict(pool)
     paths = cache.split("split.json", lambda: _draw(pool, shares))
-    rows: Rows = {split: [(path, labels[path]) for path in paths[split]] for split in SPLITS}
+    rows: SplitRows = {split: [(path, labels[path]) for path in paths[split]] for split in SPLITS}
     return names, {**rows, "test": test or rows["test"]}, f"{said}; {advice}"
 
 
 def class_folders(key: str, images: Path) -> tuple[tuple[str, ...], Listed]:
-    """Names and photos of a dataset that is one folder a class, in sorted order.
+    """Return names and images of a dataset with one folder for each class, in sorted order.
 
     Raises:
         DataError: there is no such folder, or nothing in it.
@@ -102,7 +101,7 @@ def class_folders(key: str, images: Path) -> tuple[tuple[str, ...], Listed]:
 
 
 def _draw(pool: Listed, shares: tuple[float, float]) -> dict[str, list[str]]:
-    """Paths by split: of each class the shares that train and validate, and the rest, if there is any."""
+    """Draw paths by split: of each class the shares that train and validate, and the rest, if any, to test on."""
     rng = random.Random(SEED)
     drawn: dict[str, list[str]] = {split: [] for split in SPLITS}
     by_label: dict[int, list[str]] = {}

@@ -1,8 +1,8 @@
-"""Which photos a few-shot run sees, and which classes are base and which new.
+"""Draw the images of a few-shot run, and split its classes into base and new.
 
 Rows and draws are those of KaiyangZhou/CoOp and Dassl for the same seed: one generator seeded once, labels grouped in
-order of first appearance, ``sample`` per label, first the training and then the validation photos. Sampling is done on
-all classes; base and new are told apart afterwards, so that base-to-new and all-class runs share their photos.
+order of first appearance, ``sample`` per label, first the training and then the validation images. Sampling is done on
+all classes and split into base and new afterwards, so that base-to-new and all-class runs share their images.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def sample(labels: Sequence[int], shots: int, rng: random.Random) -> tuple[int, 
 
 
 def few_shot(train: Sequence[int], val: Sequence[int], shots: int, seed: int) -> Shots:
-    """CoOp's draw: K training photos a class, then min(K, 4) validation photos a class.
+    """Draw as CoOp does: K training images a class, then min(K, 4) validation images a class.
 
     Args:
         train: (N,) labels of the training split.
@@ -57,12 +57,12 @@ def few_shot(train: Sequence[int], val: Sequence[int], shots: int, seed: int) ->
 
 
 def base_new(labels: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sorted distinct labels as (base, new): the first ceil(n / 2), and the rest. ``range(C)`` for C classes."""
+    """Split labels, ``range(C)`` for C classes, into sorted (base, new): the first ceil(n / 2), and the rest."""
     ordered = sorted(set(labels))
     half = (len(ordered) + 1) // 2
     return tuple(ordered[:half]), tuple(ordered[half:])
 
 
 def pseudo_split(base: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Base labels as (pseudo-base, pseudo-new) by the same rule, so that settings are tuned without the new classes."""
+    """Split base labels by the same rule, so that settings are tuned without the new classes."""
     return base_new(base)

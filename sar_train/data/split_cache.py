@@ -1,8 +1,8 @@
-"""Draws and splits made here, kept as JSON with relative paths, so that an experiment stays what it was.
+"""Draws and splits made here, kept as JSON with relative paths, so that an experiment can be repeated.
 
-They lie in ``CACHE/splits/DATASET-DIGEST/``. The digest covers every photo and class that was drawn from, so a file can
-never be read for other photos; when the photos of the same folder have changed, the new draw is announced. A damaged
-file is replaced with a word. Nothing here is ever unpickled.
+They lie in ``CACHE/splits/DATASET-DIGEST/``. The digest covers every image and class that was drawn from, so a file can
+never be read for other images; when the images of the same folder have changed, the new draw is announced. A damaged
+file is replaced, with a warning. Nothing here is ever unpickled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sar_train.data.files import write_atomic
-from sar_train.data.photos import SPLITS, PhotoDataset
+from sar_train.data.images import SPLITS, ImageDataset
 from sar_train.data.shots import Shots, few_shot
 from sar_train.errors import DataError
 
@@ -27,16 +27,16 @@ _LOG = logging.getLogger(__name__)
 
 
 class SplitCache:
-    """The files of one listing of photos."""
+    """The files of one listing of images."""
 
     def __init__(self, cache_dir: Path | None, name: str, root: Path, listing: Sequence[str]) -> None:
-        """Nothing is read yet.
+        """Compute the digests; nothing is read yet.
 
         Args:
             cache_dir: None keeps nothing.
             name: of the dataset.
-            root: the folder of the photos; only a digest of it is kept, to recognise it when its photos change.
-            listing: one text for each photo, all that a draw depends on; the path comes first, a NUL after it.
+            root: the folder of the images; only a digest of it is kept, to recognise it when its images change.
+            listing: one text for each image, all that a draw depends on; the path comes first, a NUL after it.
         """
         self._listing, self._name = listing, name
         self._digest = digest("\n".join(listing))
@@ -45,7 +45,7 @@ class SplitCache:
         self._folder = cache_dir / FOLDER / f"{stem}-{self._digest[:16]}" if cache_dir else None
 
     def split(self, file: str, draw: Callable[[], Mapping[str, Sequence[str]]]) -> Mapping[str, Sequence[str]]:
-        """Paths by split, as kept, else drawn and kept; together they are the listing, each path once."""
+        """Return the kept paths by split, else draw and keep them; together they are the listing, each path once."""
         expected = Counter(text.split("\0", 1)[0] for text in self._listing)
 
         def fits(parts: Mapping[str, Sequence[str]]) -> bool:
@@ -62,14 +62,14 @@ class SplitCache:
         *,
         announce: bool = True,
     ) -> Mapping[str, Sequence[str]]:
-        """Lists of paths by part, as kept, else drawn and kept.
+        """Return the kept lists of paths by part, else draw and keep them.
 
         Args:
-            file: name, which says all that the draw depends on beside the listing.
+            file: name, which holds everything that the draw depends on except the listing.
             parts: names of the lists.
-            fits: judges lists that were kept.
-            draw: makes them.
-            announce: say so when other photos of the same folder were drawn from before.
+            fits: returns True for kept lists that may be used.
+            draw: makes new ones.
+            announce: warn if other images of the same folder were drawn from before.
         """
         if self._folder is None:
             return draw()
@@ -100,8 +100,8 @@ class SplitCache:
         return None
 
     def _announce_change(self, file: str) -> None:
-        """Say so when another listing of the same folder was drawn from before."""
-        assert self._folder is not None  # noqa: S101 - the one caller has asked
+        """Warn if another listing of the same folder was drawn from before."""
+        assert self._folder is not None  # noqa: S101 - the only caller has checked
         for path in sorted(self._folder.parent.glob(f"{self._folder.name[:-17]}-*/{file}")):
             content = _load(path)
             if content.get("place") == self._place:
@@ -113,8 +113,8 @@ class SplitCache:
                 return
 
 
-def draw_shots(dataset: PhotoDataset, shots: int, seed: int, cache_dir: Path | None = None) -> Shots:
-    """`few_shot` of a dataset, as kept for exactly these photos, else drawn and kept."""
+def draw_shots(dataset: ImageDataset, shots: int, seed: int, cache_dir: Path | None = None) -> Shots:
+    """Return the `few_shot` draw that is kept for exactly these images; else draw and keep it."""
     photos = dataset.train, dataset.val
     labels = [[photo.label for photo in part] for part in photos]
     drawn = few_shot(labels[0], labels[1], shots, seed)
@@ -128,7 +128,7 @@ def draw_shots(dataset: PhotoDataset, shots: int, seed: int, cache_dir: Path | N
     ]
     places = [{path: row for row, path in enumerate(part)} for part in paths]
     if any(len(place) != len(part) for place, part in zip(places, paths, strict=True)):
-        return drawn  # a photo that is listed twice has no name of its own
+        return drawn  # the path of an image that is listed twice does not identify its row
 
     def rows(parts: Mapping[str, Sequence[str]]) -> list[list[int]]:
         return [[place[path] for path in parts[split]] for place, split in zip(places, ("train", "val"), strict=True)]
@@ -150,14 +150,14 @@ def draw_shots(dataset: PhotoDataset, shots: int, seed: int, cache_dir: Path | N
         ("train", "val"),
         fits,
         lambda: {"train": [paths[0][row] for row in drawn.train], "val": [paths[1][row] for row in drawn.val]},
-        announce=dataset.split_origin != "ours",  # the split has said it
+        announce=dataset.split_origin != "ours",  # else the split has announced it
     )
     train, val = rows(kept)
     return Shots(tuple(train), tuple(val))
 
 
 def digest(text: str) -> str:
-    """SHA-256 in hex, of names that may not be text too."""
+    """Return SHA-256 in hex; file names need not be valid text."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 

@@ -1,6 +1,6 @@
-"""Views of a photo: the plain one as at run time, and CoOp's random crops, each the same whenever it is asked for.
+"""Views of an image: the plain one as at run time, and CoOp's random crops, each the same whenever it is asked for.
 
-A random view depends on the seed, the photo's name and the view's number alone, so it is the same in any order, on any
+A random view depends on the seed, the image's name and the view's number alone, so it is the same in any order, on any
 thread and in any subset. The crop is RandomResizedCrop's rule (area 0.08 to 1, aspect 3/4 to 4/3, ten tries, then the
 middle), resized bicubically and mirrored half of the time.
 """
@@ -29,7 +29,7 @@ TRIES = 10
 
 
 def load(path: Path, spec: Preprocess) -> Image.Image:
-    """A photo as upright RGB, read as `sar_infer` reads it.
+    """Load an image as upright RGB, just as `sar_infer` reads it.
 
     Raises:
         DataError: it cannot be read or decoded; the message names the file.
@@ -42,31 +42,31 @@ def load(path: Path, spec: Preprocess) -> Image.Image:
 
 
 def pixels(path: Path, spec: Preprocess, name: str, views: Sequence[int], seed: int) -> npt.NDArray[np.float32]:
-    """(V, 3, size, size) encoder input for some views of one photo.
+    """Return (V, 3, size, size) encoder input for some views of one image.
 
     Args:
-        path: the photo.
+        path: the image.
         spec: the backbone's preprocessing.
-        name: what the photo is called by the seeds, its path relative to the dataset.
+        name: the image's name for seeds, its path relative to the dataset.
         views: 0 is the plain view, 1 and above are random.
         seed: of the random views.
 
     Raises:
-        DataError: the photo cannot be read.
+        DataError: the image cannot be read.
     """
     image = load(path, spec)
     return np.stack([to_input(random_view(image, spec.size, name, v, seed) if v else image, spec) for v in views])
 
 
 def random_view(image: Image.Image, size: int, name: str, view: int, seed: int) -> Image.Image:
-    """One random crop as a picture of ``size`` x ``size`` pixels."""
+    """Return one random crop of ``size`` x ``size`` pixels."""
     rng = random.Random(hashlib.sha256(f"{seed}\0{view}\0{name}".encode(errors="surrogateescape")).digest())
     cropped = image.crop(crop_box(image.width, image.height, rng)).resize((size, size), Image.Resampling.BICUBIC)
     return cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else cropped
 
 
 def crop_box(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of a random part of a picture."""
+    """Return (left, top, right, bottom) of a random part of an image."""
     for _ in range(TRIES):
         area = width * height * rng.uniform(*SCALE)
         ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sar_train.novel_names.nouns import random_words
-from sar_train.novel_names.wordnet import load
+from sar_train.novel_names.wordnet import load, random_words
 
 COUNT = 300
 SEED = 20_250_217

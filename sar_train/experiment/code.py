@@ -1,4 +1,4 @@
-"""Which code made a result: a version for people, and a digest of the sources that a number can depend on."""
+"""The identity of the code that made a result: a version for people, and a digest of the sources that count."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHARED = (
 
 
 def identity() -> dict[str, str]:
-    """``version`` of the package and ``digest`` (16 hex digits) of its sources and assets."""
+    """Return ``version`` of the package and ``digest`` (16 hex digits) of its sources and assets."""
     try:
         release = version("sar-clip")
     except PackageNotFoundError:
@@ -36,7 +36,7 @@ def identity() -> dict[str, str]:
 
 @cache
 def digest(trainer: Path, shared: Path) -> str:
-    """SHA-256 over relative path and content of every file that counts, cut to 16 hex digits.
+    """Return SHA-256 over relative path and content of every file that counts, cut to 16 hex digits.
 
     Args:
         trainer: the folder of ``sar_train``.

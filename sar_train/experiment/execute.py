@@ -1,42 +1,116 @@
-"""One run from its settings to its result, in a process of its own."""
+"""Execute one run, from its settings to its result: train, evaluate, and add what an experiment records besides.
+
+Every image of a target's test split is judged against all of the target's classes. The learned prompt is used as it is,
+with no template of the target's; zero-shot has the target's own template, as in the published tables. TCP's class-aware
+tokens come from the *training* template here, where its reference implementation looks up that of the target.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sar_infer.storage.files import locked
 from sar_train.clip import backbone as backbones
-from sar_train.config.run import ELSEWHERE
+from sar_train.config.run import ELSEWHERE, RunConfig
 from sar_train.errors import RunError
+from sar_train.evaluation.accuracy import EvaluationSplit, evaluate
 from sar_train.experiment import code
 from sar_train.experiment.job import Job
-from sar_train.experiment.known import check_zero_shot
-from sar_train.experiment.similarity import similarities
-from sar_train.experiment.transfer import evaluate_targets
+from sar_train.experiment.survey import check_zero_shot
 from sar_train.training import checkpoint, trainer
 from sar_train.training.checkpoint import Run
-from sar_train.training.prompted import restore
+from sar_train.training.context import open_data
+from sar_train.training.measures import image_features
+from sar_train.training.prompted import PromptedCLIP, restore
 
+MOST_NAMES = 128
+"""Names kept at most; of more classes every n-th of base and of new."""
 SCHEMA_VERSION = 1
-WITHOUT_PICTURE = ("custom", "few-shot")
-"""Hundreds of files, of which no heat map is drawn."""
+WITHOUT_HEAT_MAP = ("custom", "few-shot")
+"""Experiments of hundreds of files, of which no heat map is drawn."""
+
+
+@torch.no_grad()
+def similarities(prompted: PromptedCLIP, base: Sequence[str], new: Sequence[str]) -> dict[str, Any] | None:
+    """Return ``names`` (base first), ``base`` (how many), and cosines by ``handcrafted`` and ``learned`` prompt.
+
+    The cosines are multiplied by 1,000, upper triangle row by row. None where the prompts hold for the trained
+    classes alone, or where there are fewer than three names.
+    """
+    share = min(1.0, MOST_NAMES / max(1, len(base) + len(new)))
+    kept = [_thin(list(dict.fromkeys(names)), share) for names in (base, new)]
+    names = [*kept[0], *kept[1]]
+    if not prompted.method.transfers or len(names) < 3:
+        return None
+    handcrafted = prompted.backbone.embed_names(names, prompted.backbone.handcrafted(prompted.template))
+    return {
+        "names": names,
+        "base": len(kept[0]),
+        "handcrafted": _triangle(handcrafted),
+        "learned": _triangle(prompted.embed(names)),
+    }
+
+
+def _thin(names: Sequence[str], share: float) -> list[str]:
+    count = int(len(names) * share)
+    return [names[i * len(names) // count] for i in range(count)]
+
+
+def _triangle(rows: Tensor) -> list[int]:
+    upper = torch.triu_indices(len(rows), len(rows), 1)
+    cosines = (rows @ rows.T)[upper[0], upper[1]]
+    return [int(value) for value in (1000 * cosines).round().tolist()]
+
+
+@torch.no_grad()
+def evaluate_targets(prompted: PromptedCLIP, config: RunConfig, targets: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return by target: ``accuracy`` and ``zero_shot`` (percent), ``classes``, ``photos``, ``template``, ``per_class``.
+
+    Args:
+        prompted: the learned prompt on its backbone.
+        config: of its run; says where datasets lie.
+        targets: datasets to judge on, named as for ``sar-train``.
+
+    Raises:
+        SarTrainError: a target cannot be opened, or an image cannot be read.
+    """
+    found = {}
+    for target in targets:
+        source = open_data(config, prompted.backbone, target=target)
+        labels, names = source.labels("test"), list(source.class_names)
+        rows = torch.arange(len(labels))
+        part = EvaluationSplit(names, source.plain("test", rows), labels, rows)
+        learned = evaluate(prompted.logits(image_features(prompted, source, "test", part), names), labels, names)
+        handcrafted = prompted.backbone.embed_names(names, prompted.backbone.handcrafted(source.template))
+        zero_shot = evaluate(part.features.to(handcrafted.device) @ handcrafted.T, labels, names)
+        found[target] = {
+            "accuracy": learned.accuracy,
+            "zero_shot": zero_shot.accuracy,
+            "classes": len(names),
+            "photos": len(labels),
+            "template": source.template,
+            "per_class": learned.per_class,
+        }
+    return found
 
 
 def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
-    """Train, or take up what was begun, evaluate, and return the result.
+    """Train, or resume an unfinished run, evaluate, and return the result.
 
     Args:
         job: the run.
-        folder: where its state is kept meanwhile; a finished run stays in it.
+        folder: of its state until it is finished; a finished run stays in it.
         threads: torch threads.
 
     Raises:
-        SarTrainError: something cannot be used.
+        SarTrainError: settings, backbone, data or names cannot be used.
     """
     torch.set_num_threads(threads)
     try:
@@ -49,7 +123,7 @@ def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
 
 
 def result(job: Job, run: Run) -> dict[str, Any]:
-    """The run's record and what an experiment adds to it, as ``docs/report.md`` lists it."""
+    """Return the run's record and all that an experiment adds to it, as ``docs/report.md`` lists it."""
     config, record = job.config, dict(run.record)
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     prompted = restore(run, backbone)
@@ -64,7 +138,7 @@ def result(job: Job, run: Run) -> dict[str, Any]:
     }
     tail = {
         "targets": evaluate_targets(prompted, config, job.targets) if job.targets else None,
-        "similarities": None if job.experiment in WITHOUT_PICTURE else similarities(prompted, *names),
+        "similarities": None if job.experiment in WITHOUT_HEAT_MAP else similarities(prompted, *names),
         "zero_shot_check": check_zero_shot(config, record),
     }
     del record["schema_version"]
@@ -73,12 +147,12 @@ def result(job: Job, run: Run) -> dict[str, Any]:
 
 
 def run_folder(job: Job, out: Path, key: str) -> Path:
-    """Where a run's state lies while it is under way."""
+    """Return the folder of a run's state while it is under way."""
     return out / job.folder / f".{job.stem}-{key}"
 
 
 def keep_or_remove(folder: Path, kept: Path | None) -> None:
-    """Move a finished run to where it is kept, in place of an older one, or delete it."""
+    """Move a finished run to where it is kept, replacing an older one, or delete it."""
     if kept is None:
         shutil.rmtree(folder, ignore_errors=True)
     elif folder.is_dir():

@@ -1,4 +1,4 @@
-"""One run of an experiment: settings in, one JSON file out, whose name no other settings, seed or code can have."""
+"""One run of an experiment: settings in, one JSON file out; its name depends on all settings, the seed and the code."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Job:
 
     Attributes:
         experiment: the protocol it belongs to, ``custom`` for a sweep file's own.
-        name: its row in a table, the same for all seeds, such as ``coop+sar``.
+        name: of its row in a table, the same for all seeds, such as ``coop+sar``.
         config: the settings, seed included.
-        targets: datasets that the prompt is evaluated on beside its own.
+        targets: further datasets that the prompt is evaluated on.
     """
 
     experiment: Experiment
@@ -35,32 +35,32 @@ class Job:
     targets: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
-        """All that the result depends on but the code."""
+        """Return all that the result depends on, except the code."""
         mine = {"experiment": self.experiment, "targets": list(self.targets)}
         return mine | outcome_settings(self.config)
 
     def key(self, code: str | None) -> str:
-        """16 hex digits that differ wherever a setting, the seed or the code (`code.digest`) does."""
+        """Return 16 hex digits that differ wherever a setting, the seed or the code (`code.digest`) does."""
         content = json.dumps(self.settings() | {"code": code}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def path(self, code: str | None) -> Path:
-        """The result's place below the sweep's folder."""
+        """Return the result's path below the sweep's folder."""
         return self.folder / f"{self.stem}-{self.key(code)}.json"
 
     @property
     def folder(self) -> Path:
-        """Results of one dataset lie together."""
+        """Return the folder of one dataset's results."""
         return Path(slug(self.config.data))
 
     @property
     def stem(self) -> str:
-        """``coop+sar-16shots-s1``: what people read in a file name; the key tells runs apart."""
+        """Return the readable part of a file name, such as ``coop+sar-16shots-s1``; the key tells runs apart."""
         shots = f"{self.config.shots}shots" if self.config.shots else "all"
         return f"{slug(self.name)}-{shots}-s{self.config.seed}"
 
     def toml(self) -> str:
-        """A file for ``sar-experiment run`` that repeats this run."""
+        """Return a file for ``sar-experiment run`` that repeats this run."""
         config = dataclasses.asdict(self.config)
         sections = {k: dict(v) for k, v in config.pop("sections").items() if k != "sar" or self.config.sar}
         defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
@@ -73,5 +73,5 @@ class Job:
 
 
 def slug(text: str) -> str:
-    """A name as part of a file's name."""
+    """Return a name as part of a file's name."""
     return re.sub(r"[^A-Za-z0-9.+_-]+", "-", text.removesuffix("/")).strip("-.") or "data"

@@ -1,16 +1,35 @@
-"""The protocols of the field as lists of runs: methods x datasets x seeds x shots, without SAR and with it."""
+"""Plan runs: the field's protocols (methods x datasets x seeds x shots, with and without SAR) and sweep files.
+
+A sweep file has ``seeds``, ``[common]`` settings and one ``[runs.NAME]`` table for each row of the resulting table::
+
+    experiment = "base-to-new"      # which tables the results belong to; default "custom"
+    seeds = [1, 2, 3]
+    targets = ["pacs/sketch"]       # optional: further datasets that each prompt is evaluated on
+
+    [common]
+    data = "caltech101"
+
+    [runs."coop+sar"]
+    method = "coop"
+    sar.weight = 0.3
+
+Settings are those of ``sar-train --config``.
+"""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from sar_train.clip import mini
-from sar_train.config.run import RunConfig, build, merge
+from sar_train.config.run import RunConfig, build, merge, read_toml
 from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
 from sar_train.methods.base import methods
+from sar_train.training.identity import check_sections
 
 Modes = Literal["both", "on", "off"]
 PROTOCOLS: dict[Experiment, str] = {
@@ -19,7 +38,7 @@ PROTOCOLS: dict[Experiment, str] = {
     "cross-dataset": "all",
     "domain-generalisation": "all",
 }
-"""Which classes a run of each experiment trains on (`sar_train.training.protocol`)."""
+"""The protocol of each experiment's runs (`sar_train.training.protocol`)."""
 ELEVEN = (
     "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397",
     "dtd", "eurosat", "ucf101",
@@ -27,20 +46,21 @@ ELEVEN = (
 VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 FIXED = ("method", "data", "seed", "shots", "protocol")
 """Settings that a grid is made of."""
+KEYS = ("experiment", "seeds", "targets", "common", "runs")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a protocol is run over.
+    """The grid that a protocol is run over.
 
     Attributes:
         methods: names, ``dept:kgcoop`` for DePT on KgCoOp; ``all`` for every one that the backbone can train.
-        datasets: what is trained on; ``all`` for the field's eleven.
+        datasets: to train on; ``all`` for the field's eleven.
         seeds: of each.
         modes: without SAR, with it, or both.
-        shots: photos per class.
-        targets: datasets that each prompt is evaluated on beside its own.
-        common: settings of all runs, over what the methods' papers set.
+        shots: images per class.
+        targets: further datasets that each prompt is evaluated on.
+        common: settings of all runs, over those of the methods' papers.
         per_method: settings of each method's runs, over those.
         overrides: settings from the command line, over all.
     """
@@ -57,7 +77,7 @@ class Grid:
 
 
 def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
-    """The runs of a protocol: datasets outermost, then seeds, shots, methods, and without SAR before with it.
+    """Return the runs of a protocol: datasets outermost, then seeds, shots, methods, and without SAR before with it.
 
     Raises:
         ConfigError: an unknown method, or settings that cannot be used.
@@ -71,7 +91,7 @@ def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
     if foreign := sorted(set(given["sections"]) - used):
         raise ConfigError(f"settings for {', '.join(foreign)}, but these runs use {', '.join(sorted(used))}")
     if fixed := sorted(set(FIXED) & {*grid.common, *(key for own in grid.per_method.values() for key in own)}):
-        raise ConfigError(f"{', '.join(fixed)}: said by options of the command, not by --config")
+        raise ConfigError(f"{', '.join(fixed)}: given by options of the command, not in --config")
     sar = {"both": (False, True), "on": (True,), "off": (False,)}[grid.modes]
     datasets = ELEVEN if tuple(grid.datasets) == ("all",) else grid.datasets
     return [
@@ -85,7 +105,7 @@ def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
 
 
 def chosen_methods(names: Sequence[str], backbone: str) -> list[str]:
-    """The methods asked for; ``all`` are those that the backbone can train, where that is known by its name.
+    """Return the methods asked for; ``all`` are those that the backbone can train, as far as its name tells.
 
     Raises:
         ConfigError: no such method.
@@ -135,3 +155,41 @@ def _job(
     settings["sections"] = {key: section for key, section in settings["sections"].items() if key in own}
     label = name + ("+sar" if with_sar else "")
     return Job(experiment, label, build(RunConfig, settings, label), tuple(grid.targets))
+
+
+def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Job]:
+    """Read the runs of a sweep file, seed by seed.
+
+    Args:
+        path: the file.
+        overrides: settings that win over those of the file; a method's are for its own runs.
+
+    Raises:
+        ConfigError: not TOML, unknown keys, or settings that cannot be used; all problems of one run together.
+    """
+    spec = read_toml(path)
+    unknown = sorted(set(spec) - set(KEYS))
+    if unknown or not isinstance(spec.get("runs"), dict) or not spec["runs"]:
+        what = f"unknown {', '.join(unknown)}" if unknown else "no [runs.NAME]"
+        raise ConfigError(f"{path}: {what}; expected {', '.join(KEYS)} (sar-experiment run --help)")
+    if not isinstance(spec.get("common", {}), dict):
+        raise ConfigError(f"{path}: common: expected a table of settings")
+    experiment, seeds, targets = spec.get("experiment", "custom"), spec.get("seeds", [1]), spec.get("targets", [])
+    if experiment not in typing.get_args(Experiment):
+        raise ConfigError(f"{path}: experiment: expected one of {', '.join(typing.get_args(Experiment))}")
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
+        raise ConfigError(f"{path}: seeds: expected a list of whole numbers, got {seeds!r:.60}")
+    if not isinstance(targets, list) or any(type(target) is not str for target in targets):
+        raise ConfigError(f"{path}: targets: expected a list of datasets, got {targets!r:.60}")
+    jobs = []
+    for seed in seeds:
+        for name, run in spec["runs"].items():
+            if not isinstance(run, dict):
+                raise ConfigError(f"{path}: runs.{name}: expected a table of settings")
+            settings = merge(spec.get("common", {}), run)
+            own = {"sar", str(settings.get("method", RunConfig.method)), *settings["sections"]}
+            wanted = {k: v for k, v in (overrides or {}).items() if not isinstance(v, Mapping) or k in own}
+            config = build(RunConfig, merge(settings, wanted, {"seed": seed}), f"{path}, run {name}")
+            check_sections(config)
+            jobs.append(Job(experiment, name, config, tuple(targets)))
+    return jobs

@@ -1,7 +1,7 @@
-"""Where runs are worked off: in processes of this machine, or on a Ray cluster. Each run is a process of its own.
+"""Pools that execute runs, each in a process of its own: on this machine, or on a Ray cluster.
 
 A pool takes (job, folder) pairs and yields each job with its result, or with one line saying why there is none, as they
-come. A run that is killed, by the system for memory say, fails alone.
+finish. A run that is killed, by the system for memory say, fails alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Pool = Callable[[Sequence[Task]], Iterator[tuple[Job, Outcome]]]
 
 
 def local(workers: int, threads: int) -> Pool:
-    """Processes of this machine: ``workers`` at a time with ``threads`` torch threads each."""
+    """Return a pool of processes on this machine: ``workers`` at a time with ``threads`` torch threads each."""
     return partial(_local, workers=workers, threads=threads)
 
 
@@ -49,7 +49,7 @@ def _local(tasks: Sequence[Task], workers: int, threads: int) -> Iterator[tuple[
 
 
 def _in_process(job: Job, folder: Path, threads: int, processes: set[SpawnProcess]) -> Outcome:
-    context = get_context("spawn")  # its peak memory is its own
+    context = get_context("spawn")  # a fresh process, so that peak memory is the run's own
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, job, folder, threads), daemon=True)
     process.start()
@@ -73,7 +73,7 @@ def _child(sender: Connection, job: Job, folder: Path, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the sweep is gone, however it went."""
+    """End this process when the sweep has ended, even if it was killed."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -81,7 +81,7 @@ def _end_with_parent() -> None:
 
 
 def attempt(job: Job, folder: Path, threads: int) -> Outcome:
-    """The result, or one line saying why there is none; an error that is not ours keeps its traceback on stderr."""
+    """Return the result or one line saying why there is none; an unexpected error's traceback goes to stderr too."""
     try:
         return execute(job, folder, threads=threads)
     except SarTrainError as error:
@@ -92,7 +92,7 @@ def attempt(job: Job, folder: Path, threads: int) -> Outcome:
 
 
 def on_ray(address: str, threads: int) -> Pool:
-    """A Ray cluster: as many runs at a time as it has CPUs for ``threads`` each, or GPUs, one for each run.
+    """Return a pool on a Ray cluster: as many runs at a time as it has GPUs, or CPUs for ``threads`` each.
 
     Data and cache folders must be at the same paths on all nodes; results come back to this machine.
 

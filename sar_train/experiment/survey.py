@@ -1,19 +1,50 @@
-"""Before anything trains: are the data there, and is zero-shot what it should be? Fills the feature cache too."""
+"""Check before training that the data are there and that zero-shot is as it should be; fill the feature cache too."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sar_train.clip.backbone import Backbone
-from sar_train.data.counted import ProgressCallback
+from sar_train.config.run import RunConfig
+from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
-from sar_train.experiment.known import TOLERANCE, check_zero_shot
 from sar_train.report.published import known_zero_shot
-from sar_train.training.context import RunContext, open_names, open_target, prepare
+from sar_train.training.context import RunContext, open_data, open_names, prepare
 from sar_train.training.record import dataset_entry, scores
+
+TOLERANCE = 0.2
+"""Percentage points that rounding, resizing and arithmetic may cost."""
+
+
+def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Compare a run's zero-shot accuracies with the known ones.
+
+    Args:
+        config: the settings; with a template of the user's own, or with images left out, nothing is known.
+        record: the run's, or anything with ``dataset`` and ``zero_shot`` as in it.
+
+    Returns:
+        ``expected`` and ``source``, the largest ``difference`` downwards in points (negative: too low), and ``ok``;
+        None where nothing is known.
+    """
+    measured, dataset = record["zero_shot"], record["dataset"]
+    if config.template or config.allow_missing or config.skip_unreadable or measured["new_accuracy"] is None:
+        return None
+    if dataset["judged_on"] != "test" or dataset["split_origin"] != "published":
+        return None
+    known = known_zero_shot(config.backbone, config.pretrained, dataset["name"])
+    if known is None:
+        return None
+    gap = round(min(measured["base_accuracy"] - known.base, measured["new_accuracy"] - known.new), 3)
+    return {
+        "expected": {"base_accuracy": known.base, "new_accuracy": known.new},
+        "source": known.source,
+        "difference": gap,
+        "ok": gap >= -TOLERANCE,
+    }
 
 
 def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) -> list[dict[str, Any]]:
@@ -22,13 +53,13 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
     Args:
         jobs: the runs to come.
         tell: gets a line for each dataset and target.
-        strict: refuse to go on where a known figure is missed.
+        strict: raise if zero-shot misses a known figure.
 
     Returns:
         One entry a dataset, backbone, protocol and template: ``dataset``, ``zero_shot``, ``zero_shot_check``.
 
     Raises:
-        DataError: zero-shot is more than 0.2 points below a known figure, or there is nothing to judge on.
+        DataError: zero-shot is more than 0.2 points below a known figure, or there are no images to evaluate on.
         SarTrainError: a dataset or target cannot be opened.
     """
     found: dict[tuple[object, ...], dict[str, Any]] = {}
@@ -44,47 +75,47 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
         draw = (*world, plain.seed, plain.shots)
         if draw not in seen:
             tell(f"{plain.data}, seed {plain.seed}, {plain.shots or 'all'} shots: opening, encoding what is not cached")
-            setting = prepare(plain, tell_once)
-            backbone = setting.backbone
+            context = prepare(plain, tell_once)
+            backbone = context.backbone
             if world not in found:
-                found[world] = _measured(setting, tell, strict=strict)
+                found[world] = _measured(context, tell, strict=strict)
         for target in job.targets:
             if (*world, target) not in seen and backbone is not None:
-                source = open_target(plain, target, backbone, tell)
+                source = open_data(plain, backbone, tell, target=target)
                 tell(f"target {target}: {len(source.class_names)} classes, {len(source.labels('test'))} photos")
                 source.plain("test")  # into the cache, once for all runs
                 seen.add((*world, target))
         if job.config.sar and job.config.novel == "llm" and (*draw, "llm") not in seen:
-            prepare(job.config, tell_once)  # asks once for all runs, which then find the answer in the cache
+            prepare(job.config, tell_once)  # asks the model once; all runs find the answer in the cache
             seen.add((*draw, "llm"))
         seen.add(draw)
     return list(found.values())
 
 
-def _measured(setting: RunContext, tell: ProgressCallback, *, strict: bool) -> dict[str, Any]:
-    config = setting.config
-    if setting.judge.base is None:
+def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> dict[str, Any]:
+    config = context.config
+    if context.judge.base is None:
         raise DataError(
-            f"{config.data}: nothing to judge on, {setting.plan.protocol} needs photos of {setting.plan.split}"
+            f"{config.data}: nothing to judge on, {context.plan.protocol} needs photos of {context.plan.split}"
         )
-    zero_shot = scores(setting.judge(setting.zero_shot))
-    entry = {"dataset": dataset_entry(setting), "zero_shot": zero_shot}
-    check = check_zero_shot(config, entry) or _check_on_halves(setting)
+    zero_shot = scores(context.judge(context.zero_shot))
+    entry = {"dataset": dataset_entry(context), "zero_shot": zero_shot}
+    check = check_zero_shot(config, entry) or _check_on_halves(context)
     tell(f"zero-shot on {config.data}: {_percent(zero_shot)}{_verdict(check)}")
     if check and not check["ok"] and strict:
         raise DataError(
             f"set-up error: zero-shot on {config.data} is {-check['difference']:.2f} points below the known "
             f"{_percent(check['expected'])} ({check['source']}; up to {TOLERANCE} are allowed): class names, "
-            "template, photos or weights differ from those; find out with sar-experiment check-data, or go on all "
-            "the same with --allow-setup-errors"
+            "template, photos or weights differ from those; find out with sar-experiment check-data, or go on "
+            "anyway with --allow-setup-errors"
         )
     return entry | {"zero_shot_check": check}
 
 
-def _check_on_halves(setting: RunContext) -> dict[str, Any] | None:
-    """Known figures are of base and new classes; a protocol of all classes is checked on those."""
-    config, name = setting.config, setting.source.name
-    if setting.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
+def _check_on_halves(context: RunContext) -> dict[str, Any] | None:
+    """Check a protocol of all classes on base and new classes, of which the known figures are."""
+    config, name = context.config, context.source.name
+    if context.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
         return None
     halves = prepare(dataclasses.replace(config, protocol="base-to-new"))
     entry = {"dataset": dataset_entry(halves), "zero_shot": scores(halves.judge(halves.zero_shot))}
@@ -92,7 +123,7 @@ def _check_on_halves(setting: RunContext) -> dict[str, Any] | None:
 
 
 def _once(tell: ProgressCallback) -> ProgressCallback:
-    """Leaves out what was told before: warnings are the same for every seed."""
+    """Return a callback that skips repeated lines: warnings are the same for every seed."""
     told: set[str] = set()
 
     def tell_once(text: str) -> None:

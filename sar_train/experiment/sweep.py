@@ -1,4 +1,4 @@
-"""Many runs: what is done is skipped, what is missing is made, and each result is a file of its own."""
+"""Sweeps: runs with a result are skipped, the others executed, and each result is a file of its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sar_train.data.counted import ProgressCallback
 from sar_train.data.files import write_atomic
+from sar_train.data.progress import ProgressCallback
 from sar_train.experiment import code
 from sar_train.experiment.execute import keep_or_remove, run_folder
 from sar_train.experiment.job import Job
@@ -23,14 +23,14 @@ NUMBERS = re.compile(r"\[\n\s+-?\d[\d.e+-]*(,\n\s+-?\d[\d.e+-]*)*\n\s+\]")
 
 @dataclass
 class Sweep:
-    """What a sweep came to: result files, and one line a run that failed."""
+    """The outcome of a sweep: result files, and one line for each run that failed."""
 
     results: list[Path] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
 
 def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
-    """The result of a run that is already there.
+    """Return the path of a run's result, None where there is none yet.
 
     Args:
         job: the run.
@@ -62,19 +62,19 @@ def run_sweep(
     any_code: bool = False,
     keep_prompts: bool = False,
 ) -> Sweep:
-    """Make the results that are missing; a run that fails does not stop the others.
+    """Execute the runs without a result; one that fails does not stop the others.
 
     Args:
         jobs: the runs.
-        out: gets ``DATASET/RUN-KEY.json``, and ``.toml`` beside it, a run.
-        pool: works runs off (`pools`).
+        out: gets ``DATASET/RUN-KEY.json`` and ``.toml`` for each run.
+        pool: executes the runs (`pools`).
         tell: gets a line for each run.
-        any_code: results of the same settings and seed that other code made count as done.
+        any_code: count results of the same settings and seed that other code made.
         keep_prompts: keep each run's folder, from which ``sar-export`` makes a bundle.
     """
     digest, began = code.identity()["digest"], time.monotonic()
     done, todo = Sweep(), []
-    jobs = list({job.path(digest): job for job in jobs}.values())  # what is asked for twice is done once
+    jobs = list({job.path(digest): job for job in jobs}.values())  # no run is executed twice
     for job in jobs:
         path = find_result(job, out, any_code=any_code)
         if path:
@@ -106,13 +106,13 @@ def run_sweep(
 
 
 def as_json(result: dict[str, Any]) -> str:
-    """Indented JSON, numbers of a list on one line."""
-    text = json.dumps(result, indent=1, ensure_ascii=False)  # within strings there are no line ends
+    """Return indented JSON, with the numbers of a list on one line."""
+    text = json.dumps(result, indent=1, ensure_ascii=False)  # JSON strings contain no line ends
     return NUMBERS.sub(lambda found: re.sub(r"\n\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
 
 
 def summary(result: dict[str, Any]) -> str:
-    """``84.9 / 50.9 (63.6)``, or one accuracy, and those on targets."""
+    """Return ``84.9 / 50.9 (63.6)``, or one accuracy, and those on targets."""
     metrics = result["metrics"]
     base, new, both = (metrics[k] for k in ("base_accuracy", "new_accuracy", "harmonic_mean"))
     text = f"{base:.1f} / {new:.1f} ({both:.1f})" if new is not None else f"{base:.1f}"
@@ -121,12 +121,12 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def remaining(seconds: float) -> str:
-    """``; about 12 min left``."""
+    """Return a text such as ``; about 12 min left``."""
     if seconds < 1:
         return ""
     return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
 
 
 def glob_escape(text: str) -> str:
-    """A name as it stands, for `Path.glob`."""
+    """Escape a name for `Path.glob`."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in text)

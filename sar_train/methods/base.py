@@ -157,7 +157,7 @@ class PromptMethod(nn.Module, ABC):
         Args:
             experiment: ``base-to-new``, ``few-shot``, ``cross-dataset`` or ``domain-generalisation``.
             shots: photos per class.
-            dataset: what is trained on, as in `sar_train.data.coop_layout.LAYOUTS` where it is one of those.
+            dataset: what is trained on, as in `sar_train.data.layouts.LAYOUTS` where it is one of those.
 
         Returns:
             Settings in the vocabulary of ``sar-train --config``.

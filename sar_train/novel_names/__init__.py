@@ -1,21 +1,22 @@
-"""Novel names: what SAR regularises beside the training classes; there are no photos of them.
+"""Novel names, which SAR regularises beside the training classes; there are no images of them.
 
-`novel_names` gathers them from a source, which `open_source` finds by what the user writes after ``--novel``. A source
-is one file in ``sar_train/novel_names/sources/`` that registers a class.
+`novel_names` gathers them from a source, which `open_novel_source` finds by the user's text after ``--novel``. A source
+is one file in ``sar_train/novel_names/sources/`` that registers a class. Only `data` and the rooms below it may come
+in; nothing here needs a backbone.
 """
 
 from sar_train.novel_names.gather import COUNT, NovelNames, novel_names, room_in
-from sar_train.novel_names.source import NovelSource, Options, Wanted, forms, kinds, open_source
+from sar_train.novel_names.source import NovelSource, SourceOptions, Wanted, forms, kinds, open_novel_source
 
 __all__ = [
     "COUNT",
     "NovelNames",
     "NovelSource",
-    "Options",
+    "SourceOptions",
     "Wanted",
     "forms",
     "kinds",
     "novel_names",
-    "open_source",
+    "open_novel_source",
     "room_in",
 ]

@@ -1,6 +1,6 @@
-"""Names out of what a language model answers: lists, JSON, tables, with all that stands around them.
+"""Extract names from the answer of a language model: from lists, JSON and tables, with any text around them.
 
-Cleaning what is clean changes nothing: `names_in` of its own result, one a line, is that result.
+Clean names stay as they are: `names_in` of its own result, one name a line, is that result.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _FORBIDDEN = set('<>{}[]|`*"\\\t!?:;,')
 
 
 def key(name: str) -> str:
-    """What makes two names the same: letters and digits, case aside."""
+    """Return a name's letters and digits in lower case; two names are the same if these are."""
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def names_in(answer: str, trained: Sequence[str] = ()) -> list[str]:
-    """The names that an answer lists, in its order and each once, without the training names.
+    """Return the names that an answer lists, in its order and each once, without the training names.
 
     Numbering, bullets, Markdown, quotes, code fences, JSON, explanations and sentences around the list are taken off.
     Case follows the training names, where those agree on one.
@@ -74,7 +74,7 @@ class _Style:
 
 
 def _lines(answer: str) -> Iterator[str]:
-    """Items of the JSON that is in the answer, else its lines without fences, headings and rules of tables."""
+    """Yield the items of the JSON in the answer, else its lines without fences, headings and rules of tables."""
     for start in re.finditer(r"[\[{]", answer):
         try:
             value, _ = json.JSONDecoder().raw_decode(answer[start.start() :])
@@ -93,7 +93,7 @@ def _lines(answer: str) -> Iterator[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Strings of a list, or of the first list in an object; objects in a list by their ``name``."""
+    """Yield the strings of a list, or of the first list in an object; objects in a list give their ``name``."""
     if isinstance(value, dict):
         value = next((part for part in value.values() if isinstance(part, list)), [])
     if isinstance(value, list):
@@ -105,8 +105,8 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _pieces(line: str) -> Iterator[str]:
-    """The names of one line, until cleaning changes nothing more."""
-    if re.search(r"[:!?]\W*$", line):  # what introduces a list, or talks about it
+    """Yield the names of one line, cleaned until nothing changes any more."""
+    if re.search(r"[:!?]\W*$", line):  # a line that introduces a list, or comments on it
         return
     line = _BULLET.sub("", line)
     head, colon, tail = line.partition(": ")
@@ -121,14 +121,14 @@ def _pieces(line: str) -> Iterator[str]:
 
 
 def _commas(line: str) -> list[str]:
-    """The parts of an enumeration, or the first of them where what follows explains it."""
+    """Return the parts of an enumeration, or only the first where the rest explains it."""
     parts = [part for part in re.split(r"[,;]\s*", line) if part.strip(_WRAPPING)]
     plain = all(len(part.split()) <= WORDS - 2 and not _ARTICLE.match(part) for part in parts[1:])
     return parts if plain else parts[:1]
 
 
 def _stripped(text: str) -> str:
-    """A name without explanation, wrapping, bullets and repeated blanks."""
+    """Return a name without explanation, wrapping, bullets and repeated blanks."""
     text = _BULLET.sub("", text.strip())
     text = re.sub(r"^(\*\*|__|\"|“|')(.+?)(\*\*|__|\"|”|')\s.*$", r"\2", text)
     text = _EXPLANATION.sub("", text)
@@ -136,7 +136,7 @@ def _stripped(text: str) -> str:
 
 
 def _usable(name: str, limit: int, *, numeric: bool) -> bool:
-    """Whether a piece may be a name: short, printable, no sentence."""
+    """Return True if a piece may be a name: short, printable, no sentence."""
     return (
         bool(key(name))
         and len(name.split()) <= limit

@@ -1,6 +1,6 @@
-"""From a source's candidates to the names that are taken: distinct, new beside the training classes, short enough.
+"""Choose novel names from a source's candidates: distinct, other than the training classes, short enough.
 
-The names of the classes that a run is judged on are counted among them and, unless asked otherwise, left out.
+The names of the new classes that a run is evaluated on are counted and, by default, left out.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sar_train.errors import DataError
-from sar_train.novel_names import nouns, wordnet
+from sar_train.novel_names import wordnet
 from sar_train.novel_names.clean import key
-from sar_train.novel_names.source import NovelSource, Wanted, open_source
+from sar_train.novel_names.source import NovelSource, Wanted, open_novel_source
 
-if TYPE_CHECKING:  # torch is behind them, and names alone do without it
+if TYPE_CHECKING:  # they import torch, which names do not need
     from sar_train.clip.prompts import Prompts
     from sar_train.clip.text_tower import TextTower
 
 COUNT = 400
-"""How many names to take where nobody asks for a number; that there are fewer is then no reason for a warning."""
+"""How many names to take by default; fewer are then no reason for a warning."""
 CONTEXT = 16
 """Context tokens to leave room for when the prompt is not known yet."""
 
@@ -31,8 +31,9 @@ class NovelNames:
     Attributes:
         names: distinct from one another and from the training names, case and punctuation aside.
         source: as the user wrote it.
-        overlap: how many evaluated new names, or WordNet synonyms of them, the source gave, left out or not.
-        warnings: what the user should know, one line each.
+        overlap: how many names of the evaluated new classes, or WordNet synonyms of them, the source gave, whether they
+            were left out or not.
+        warnings: for the user, one line each.
         model: the language model that gave them, None for other sources.
     """
 
@@ -44,7 +45,7 @@ class NovelNames:
 
     @property
     def summary(self) -> dict[str, object]:
-        """What a record keeps; names of a language model are kept whole, since nobody can have them again."""
+        """Return the entry for the record; it keeps all names of a language model, which may not give them again."""
         kept: dict[str, object] = {"source": self.source, "count": len(self.names), "overlap": self.overlap}
         return kept | ({"model": self.model, "names": list(self.names)} if self.model else {})
 
@@ -65,23 +66,23 @@ def novel_names(
     Args:
         source: where they come from; a text as after ``--novel`` is opened without options.
         trained: names of the training classes; they are never novel.
-        new: names of the new classes that the run is judged on.
-        room: whether the text tower has room for a name; others are dropped.
+        new: names of the new classes that the run is evaluated on.
+        room: returns True if the text tower has room for a name; others are dropped.
         count: how many to take at most.
-        seed: of what is drawn at random.
+        seed: of random draws.
         exclude: leave the new names and their synonyms out.
-        template: hand-crafted template with ``{}``, which says what kind of photos it is about.
+        template: hand-crafted template with ``{}``, which says what kind of images it is about.
 
     Raises:
         SarTrainError: the source cannot be used, or nothing is left.
     """
-    source = open_source(source) if isinstance(source, str) else source
-    is_judged = _judge(new)
+    source = open_novel_source(source) if isinstance(source, str) else source
+    is_evaluated = _matcher(new)
     taken = {key(name) for name in trained}
     names: list[str] = []
     overlap = too_long = 0
     left = False
-    for candidate in source.candidates(Wanted(trained, count, seed, template, is_judged)):
+    for candidate in source.candidates(Wanted(trained, count, seed, template, is_evaluated)):
         name = " ".join(candidate.replace("_", " ").split())
         if not key(name) or key(name) in taken:
             continue
@@ -89,35 +90,35 @@ def novel_names(
             left = True
             break
         taken.add(key(name))
-        judged, fitting = is_judged(name), room(name)
-        overlap += judged
+        evaluated, fitting = is_evaluated(name), room(name)
+        overlap += evaluated
         too_long += not fitting
-        if fitting and not (judged and exclude):
+        if fitting and not (evaluated and exclude):
             names.append(name)
         if source.endless and len(names) == count:
             break
     if not names and source.form != "none":
         advice = "; use --novel words, or a file" if source.form.startswith("wordnet") else ""
-        raise DataError(f"novel names from {source.name}: none is left beside the class names{advice}")
+        raise DataError(f"novel names from {source.name}: no name is left that is not a class name{advice}")
     warnings = _warnings(source, len(names), count, too_long, left=left)
     return NovelNames(tuple(names), source.name, overlap, warnings, source.model)
 
 
 def room_in(tower: TextTower, prompts: Prompts | None = None) -> Callable[[str], bool]:
-    """Whether a tower has room for a name in prompts; None means 16 context tokens and a full stop."""
+    """Return a test for whether a name fits into prompts; None means 16 context tokens and a full stop."""
     context, suffix = (prompts.n_context + prompts.n_suffix_context, prompts.suffix) if prompts else (CONTEXT, ".")
     room = tower.context_length - 1 - context
     return lambda name: len(tower.encode(name + suffix)) + 1 <= room
 
 
-def _judge(new: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a name is one of the new names, or means the same synset."""
+def _matcher(new: Sequence[str]) -> Callable[[str], bool]:
+    """Return a test for whether a name is one of the new names, or means the same synset."""
     if not new:
         return lambda name: False
     taxonomy = wordnet.load()
     keys = {key(name) for name in new}
-    synsets = {nouns.match(name, taxonomy, last_word=False) for name in new} - {None}
-    return lambda name: key(name) in keys or nouns.match(name, taxonomy, last_word=False) in synsets
+    synsets = {wordnet.match(name, taxonomy, last_word=False) for name in new} - {None}
+    return lambda name: key(name) in keys or wordnet.match(name, taxonomy, last_word=False) in synsets
 
 
 def _warnings(source: NovelSource, got: int, count: int, too_long: int, *, left: bool) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a source of novel names is, and how one is found by what the user writes."""
+"""The base class of sources of novel names, and finding a source by the text that the user writes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sar_train.registry import Registry
 
 
 @dataclass(frozen=True)
-class Options:
-    """What sources may need beside their own text.
+class SourceOptions:
+    """Options of sources, in addition to their own text.
 
     Attributes:
         data_root: the folder that holds datasets by name.
@@ -32,40 +32,40 @@ class Options:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What names are wanted.
+    """A request for names.
 
     Attributes:
         trained: names of the training classes.
         count: how many will be taken.
-        seed: of what is drawn at random.
-        template: hand-crafted template with ``{}``, which says what kind of photos it is about.
-        judged: whether a name is one that the run is judged on, so that no request holds it.
+        seed: of random draws.
+        template: hand-crafted template with ``{}``, which says what kind of images it is about.
+        is_evaluated: returns True for a name of a class that the run is evaluated on; no request may hold it.
     """
 
     trained: Sequence[str]
     count: int
     seed: int = 1
     template: str = "a photo of a {}."
-    judged: Callable[[str], bool] = lambda name: False
+    is_evaluated: Callable[[str], bool] = lambda name: False
 
 
 class NovelSource(ABC):
-    """Where names come from.
+    """A source of novel names.
 
-    Class attributes: ``form``, what the user writes; ``endless``, whether there are more for the asking, so that too
-    few are worth a warning, and what is left over is not.
+    Class attributes: ``form``, the text that the user writes; ``endless``, True if any number of names can be had, so
+    that too few are worth a warning, and left-over names are not.
 
     Attributes:
         name: as the user wrote it.
-        argument: what stood behind the colon, None where there is no colon.
-        options: what else it may need.
+        argument: the text behind the colon, None where there is no colon.
+        options: whatever else it may need.
         model: the language model that gave the names, as its server calls it, once it has.
     """
 
     form: ClassVar[str]
     endless: ClassVar[bool] = False
 
-    def __init__(self, name: str, argument: str | None = None, options: Options = Options()) -> None:
+    def __init__(self, name: str, argument: str | None = None, options: SourceOptions = SourceOptions()) -> None:
         """Keep these and look at them; nothing is fetched yet.
 
         Raises:
@@ -82,18 +82,18 @@ class NovelSource(ABC):
 
     @abstractmethod
     def candidates(self, wanted: Wanted) -> Iterable[str]:
-        """Names as they come, repetitions and training names included.
+        """Return names as they come, repetitions and training names included.
 
         Raises:
-            SarTrainError: there are none to be had.
+            SarTrainError: the source has no names.
         """
 
 
 kinds: Registry[NovelSource] = Registry("source of novel names", "sar_train.novel_names.sources")
 
 
-def open_source(text: str, options: Options = Options()) -> NovelSource:
-    """The source that a user names: a registered one, or else a file.
+def open_novel_source(text: str, options: SourceOptions = SourceOptions()) -> NovelSource:
+    """Open the source that a user names: a registered one, or else a file.
 
     Raises:
         ConfigError: neither, or the text behind the colon cannot be used.
@@ -106,12 +106,12 @@ def open_source(text: str, options: Options = Options()) -> NovelSource:
         return known["file"](text, text, options)
     near = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.7)
     raise ConfigError(
-        f"novel names: {text} is no file and no source; expected {forms()}"
+        f"novel names: {text} is neither a file nor a source; expected {forms()}"
         + (f"; did you mean {near[0]}?" if near else "")
     )
 
 
 def forms() -> str:
-    """Everything that may be written, for messages."""
+    """Return all forms that a user may write, for messages."""
     *first, last = sorted((kind.form for kind in kinds.entries.values()), key=lambda form: form == "FILE")
     return f"{', '.join(first)} or {last}"

@@ -1,4 +1,4 @@
-"""WordNet 3.0's nouns as a compact table, shipped with the package.
+"""WordNet 3.0's nouns as a compact table that ships with the package, and novel names taken from it.
 
 The table is a gzipped TSV, one synset a line: ``offset<TAB>lemma[:rank],…<TAB>hypernym offset,…``. ``rank`` is the
 sense number of the lemma (1 where omitted; 1 is the commonest sense). Instances (names of people and places) are left
@@ -8,15 +8,20 @@ out. ``python -m sar_train.novel_names.wordnet /usr/share/wordnet OUT`` rebuilds
 from __future__ import annotations
 
 import gzip
+import random
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 TABLE = Path(__file__).parents[1] / "assets" / "wordnet_nouns.tsv.gz"
 PHYSICAL_ENTITY = 1930
+NEAREST, FARTHEST = 2, 4
+"""Path lengths between a class and its relatives: 2 is a sibling or a hyponym's hyponym, 4 a cousin."""
+WORD_LENGTHS = range(3, 13)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Synset:
 
     @property
     def name(self) -> str:
-        """The first lemma, WordNet's own choice of a headword."""
+        """Return the first lemma, WordNet's own choice of a headword."""
         return self.lemmas[0][0]
 
 
@@ -42,7 +47,7 @@ class Taxonomy:
 
     @cached_property
     def hyponyms(self) -> dict[int, list[int]]:
-        """Offsets one step down, by offset."""
+        """Return the offsets one step down, by offset."""
         down: dict[int, list[int]] = defaultdict(list)
         for synset in self.synsets.values():
             for parent in synset.hypernyms:
@@ -51,7 +56,7 @@ class Taxonomy:
 
     @cached_property
     def by_lemma(self) -> dict[str, list[int]]:
-        """Offsets of every sense of a lower-cased lemma, commonest first."""
+        """Return the offsets of every sense of a lower-cased lemma, commonest first."""
         found: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for synset in self.synsets.values():
             for lemma, rank in synset.lemmas:
@@ -59,7 +64,7 @@ class Taxonomy:
         return {lemma: [offset for _, offset in sorted(senses)] for lemma, senses in found.items()}
 
     def distances_up(self, offset: int) -> dict[int, int]:
-        """Every ancestor (the synset itself at 0) with the fewest steps up to it."""
+        """Return every ancestor (the synset itself at 0) with the fewest steps up to it."""
         if offset not in self._up:
             reached, frontier, steps = {offset: 0}, [offset], 0
             while frontier:
@@ -70,13 +75,13 @@ class Taxonomy:
         return self._up[offset]
 
     def path_similarity(self, first: int, second: int) -> float:
-        """1 / (1 + length of the shortest path through a common ancestor), 0 without one."""
+        """Return 1 / (1 + length of the shortest path through a common ancestor), 0 without one."""
         up, other = self.distances_up(first), self.distances_up(second)
         shared = up.keys() & other.keys()
         return 1 / (1 + min(up[s] + other[s] for s in shared)) if shared else 0.0
 
     def is_physical(self, offset: int) -> bool:
-        """Whether the synset lies under *physical entity*."""
+        """Return True if the synset lies under *physical entity*."""
         return PHYSICAL_ENTITY in self.distances_up(offset)
 
 
@@ -132,6 +137,84 @@ def build(wordnet: Path, out: Path) -> None:
         lemmas = ",".join(name if rank == 1 else f"{name}:{rank}" for name, rank in synset.lemmas)
         rows.append(f"{synset.offset}\t{lemmas}\t{','.join(str(h) for h in synset.hypernyms if h in kept)}\n")
     out.write_bytes(gzip.compress("".join(rows).encode(), 9, mtime=0))
+
+
+def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | None:
+    """Return the synset that a class name means, or None.
+
+    The whole name is looked up, then, with ``last_word``, its last word; each as it stands and as a plural. Of several
+    senses the commonest physical one is taken, else the commonest.
+    """
+    words = name.replace("_", " ").lower().split()
+    for text in (" ".join(words), *(words[-1:] if last_word else ())):
+        for form in _singulars(text):
+            senses = taxonomy.by_lemma.get(form)
+            if senses:
+                return next((s for s in senses if taxonomy.is_physical(s)), senses[0])
+    return None
+
+
+def relatives(synset: int, taxonomy: Taxonomy, nearest: int = NEAREST, farthest: int = FARTHEST) -> dict[int, int]:
+    """Return the path lengths to synsets so many steps away, not above the given one: hyponyms, siblings, cousins."""
+    above = taxonomy.distances_up(synset)
+    found: dict[int, int] = {}
+    for ancestor, up in above.items():
+        level = [ancestor]
+        for down in range(1, farthest - up + 1):
+            level = [child for parent in level for child in taxonomy.hyponyms.get(parent, [])]
+            for other in level:
+                if other not in above:
+                    found[other] = min(up + down, found.get(other, up + down))
+    return {other: length for other, length in found.items() if length >= nearest}
+
+
+def related_names(
+    class_names: Sequence[str],
+    taxonomy: Taxonomy,
+    rng: random.Random,
+    nearest: int = NEAREST,
+    farthest: int = FARTHEST,
+) -> Iterator[str]:
+    """Yield names of the classes' relatives ``nearest`` to ``farthest`` steps away, of each class in turn.
+
+    Physical things come first, near ones before far ones, in random order otherwise. A synset is called by its
+    headword, and passed over where that commonly means something else. Synsets of the classes are left out.
+    """
+    own = [synset for synset in (match(name, taxonomy) for name in class_names) if synset is not None]
+    queues = []
+    for synset in dict.fromkeys(own):
+        found = relatives(synset, taxonomy, nearest, farthest)
+        near = [(not taxonomy.is_physical(s), length, rng.random(), s) for s, length in found.items()]
+        queues.append([s for *_, s in sorted(near)])
+    given = set(own)
+    for turn in zip_longest(*queues):
+        for synset in turn:
+            if synset is not None and synset not in given:
+                given.add(synset)
+                name = taxonomy.synsets[synset].name
+                if match(name, taxonomy, last_word=False) == synset:
+                    yield name
+
+
+def random_words(taxonomy: Taxonomy, rng: random.Random) -> Iterator[str]:
+    """Return common nouns in random order: single lower-case words with two meanings or more, which rare words lack."""
+    words = sorted(
+        {
+            lemma
+            for synset in taxonomy.synsets.values()
+            for lemma, _ in synset.lemmas
+            if lemma.isalpha() and lemma.isascii() and lemma.islower() and len(lemma) in WORD_LENGTHS
+        }
+    )
+    rng.shuffle(words)
+    return (word for word in words if len(taxonomy.by_lemma[word]) > 1)
+
+
+def _singulars(text: str) -> Iterator[str]:
+    yield text
+    for plural, singular in (("ies", "y"), ("es", ""), ("s", "")):
+        if text.endswith(plural) and len(text) > len(plural) + 2:
+            yield text.removesuffix(plural) + singular
 
 
 if __name__ == "__main__":

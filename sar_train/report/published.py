@@ -40,7 +40,7 @@ def known_zero_shot(backbone: str, pretrained: str | None, dataset: str) -> Know
     Args:
         backbone: as in ``--backbone``.
         pretrained: as in ``--pretrained``.
-        dataset: a key of `sar_train.data.coop_layout.LAYOUTS`.
+        dataset: a key of `sar_train.data.layouts.LAYOUTS`.
     """
     if is_published_backbone(backbone, pretrained):
         found = of_dataset(dataset).get("clip")

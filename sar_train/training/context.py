@@ -18,14 +18,15 @@ from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.counted import ProgressCallback
-from sar_train.data.photos import Split
-from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, open_source
+from sar_train.data.features import FeatureSource
+from sar_train.data.image_source import ImageDataSource
+from sar_train.data.images import DataOptions, Split
+from sar_train.data.progress import ProgressCallback
+from sar_train.data.source import open_source
 from sar_train.errors import ConfigError
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
-from sar_train.novel_names import NovelNames, NovelSource, Options, novel_names, room_in
-from sar_train.novel_names import open_source as open_novel
+from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, novel_names, open_novel_source, room_in
 from sar_train.regularisers.base import regularisers
 from sar_train.training.identity import check_sections
 from sar_train.training.protocol import Plan, plan
@@ -47,7 +48,7 @@ class RunContext:
 
     config: RunConfig
     backbone: Backbone
-    source: FeatureSource | PhotoSource
+    source: FeatureSource | ImageDataSource
     plan: Plan
     template: str
     teacher: str
@@ -200,7 +201,7 @@ def _schedule(config: RunConfig, published: Schedule) -> Schedule:
 def open_names(config: RunConfig) -> NovelSource:
     """Where novel names come from; what cannot be used is refused before anything is loaded."""
     root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
-    return open_novel(config.novel, Options(root, cache, config.llm_url, config.llm_model))
+    return open_novel_source(config.novel, SourceOptions(root, cache, config.llm_url, config.llm_model))
 
 
 def _tell_of_novel(novel: NovelNames, tell: ProgressCallback, *, excluded: bool) -> None:
@@ -211,41 +212,39 @@ def _tell_of_novel(novel: NovelNames, tell: ProgressCallback, *, excluded: bool)
 
 
 def open_data(
-    config: RunConfig, backbone: Backbone, tell: ProgressCallback = lambda text: None
-) -> FeatureSource | PhotoSource:
-    """The photos or features that the settings name; photos tell how far they are while they are encoded."""
-    return _open(config, config.data, backbone, tell, config.views)
+    config: RunConfig,
+    backbone: Backbone,
+    tell: ProgressCallback = lambda text: None,
+    *,
+    target: str | None = None,
+) -> FeatureSource | ImageDataSource:
+    """Open the data to train on, or a target: another dataset to judge on.
 
+    Args:
+        config: the settings.
+        backbone: encodes images, or must have made the features.
+        tell: gets a line now and then while images are encoded.
+        target: a dataset of which only the test images are opened, or all images where it has no test split.
 
-def open_target(
-    config: RunConfig, target: str, backbone: Backbone, tell: ProgressCallback = lambda text: None
-) -> FeatureSource | PhotoSource:
-    """Another dataset to judge on: its own test split, or all its photos where it has none."""
-    return _open(config, target, backbone, tell, views=1, whole=True)
-
-
-def _open(
-    config: RunConfig, data: str, backbone: Backbone, tell: ProgressCallback, views: int, *, whole: bool = False
-) -> FeatureSource | PhotoSource:
-    return open_source(
-        data,
-        Path(config.data_root) if config.data_root else None,
-        backbone,
+    Raises:
+        DataError: nothing of that name, or data that cannot be used.
+    """
+    root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
+    options = DataOptions(
+        root,
         config.shots,
         config.seed,
-        views,
-        PhotoOptions(
-            cache_dir=Path(config.cache_dir) if config.cache_dir else None,
-            tell=tell,
-            allow_missing=config.allow_missing,
-            skip_unreadable=config.skip_unreadable,
-        ),
-        whole=whole,
+        config.views,
+        cache,
+        tell,
+        allow_missing=config.allow_missing,
+        skip_unreadable=config.skip_unreadable,
     )
+    return open_source(target or config.data, backbone, options, whole=target is not None)
 
 
 def _problem(
-    source: FeatureSource | PhotoSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str
+    source: FeatureSource | ImageDataSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str
 ) -> FewShotTask:
     labels = source.labels("train").tolist()
     place = {label: i for i, label in enumerate(chosen.base)}
@@ -253,7 +252,7 @@ def _problem(
     rows = [row for row in drawn if labels[row] in place]
     crops: Callable[[Tensor, int], Tensor] | None = None
     if "image" in methods.get(config.method).towers:
-        if not isinstance(source, PhotoSource):
+        if not isinstance(source, ImageDataSource):
             raise ConfigError(
                 f"method {config.method} puts prompts into the image tower, so it needs the photos; {config.data} has "
                 "only features that were made before: give a folder of photos or a dataset, or choose a method that "
@@ -273,7 +272,7 @@ def _problem(
 
 
 def _judged(
-    source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split, *, most: int | None = None
+    source: FeatureSource | ImageDataSource, classes: Sequence[int], split: Split, *, most: int | None = None
 ) -> EvaluationSplit | None:
     """Photos of some classes, of more than ``most`` as many at random, the same ones in every run."""
     place = {label: i for i, label in enumerate(classes)}

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sar_train.data.photos import Split
-from sar_train.data.source import FeatureSource, PhotoSource
+from sar_train.data.features import FeatureSource
+from sar_train.data.image_source import ImageDataSource
+from sar_train.data.images import Split
 from sar_train.evaluation.accuracy import EvaluationSplit
 from sar_train.evaluation.calibration import Doubles
 from sar_train.evaluation.confidence import Fitted, Photos, calibrate
@@ -39,10 +40,10 @@ def probe_accuracy(setting: RunContext) -> float | None:
 
 
 def image_features(
-    prompted: PromptedCLIP, source: FeatureSource | PhotoSource, split: Split, part: EvaluationSplit
+    prompted: PromptedCLIP, source: FeatureSource | ImageDataSource, split: Split, part: EvaluationSplit
 ) -> Tensor:
     """(N, D) unit features of judged photos, under image prompts where the method has them."""
-    if "image" not in prompted.method.towers or not isinstance(source, PhotoSource):
+    if "image" not in prompted.method.towers or not isinstance(source, ImageDataSource):
         return part.features
     return source.map_pixels(split, part.rows, prompted.encode_images)
 

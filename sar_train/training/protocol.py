@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sar_train.data.photos import Split
+from sar_train.data.images import Split
 from sar_train.data.shots import base_new, pseudo_split
 from sar_train.errors import ConfigError
 

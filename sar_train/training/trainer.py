@@ -13,8 +13,8 @@ import torch
 from sar_train.clip import backbone as backbones
 from sar_train.clip.backbone import TEMPLATES
 from sar_train.config.run import RunConfig
-from sar_train.data.counted import ProgressCallback
 from sar_train.data.features import save_features
+from sar_train.data.progress import ProgressCallback
 from sar_train.data.source import to_feature_set
 from sar_train.errors import RunError
 from sar_train.evaluation.accuracy import Evaluation, harmonic_mean

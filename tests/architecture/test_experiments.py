@@ -9,8 +9,7 @@ import pytest
 
 from sar_train.clip import mini
 from sar_train.config.run import RunConfig, build, merge, read_toml
-from sar_train.experiment.plan import Grid, jobs
-from sar_train.experiment.spec import read_spec
+from sar_train.experiment.plan import Grid, jobs, read_spec
 from sar_train.methods.base import methods
 from sar_train.regularisers.base import regularisers
 

@@ -6,7 +6,7 @@ import torch
 from support.tiny import tiny_backbone
 from torch.nn.functional import normalize
 
-from sar_train.data.feature_set import FeatureSet, Rows
+from sar_train.data.features import FeatureSet, Rows
 
 NAMES = ("ant", "bee", "sea_or lake")
 

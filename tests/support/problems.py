@@ -14,7 +14,7 @@ from support.tiny import VIT, tiny_backbone
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from sar_train.data.feature_set import FeatureSet, Rows
+from sar_train.data.features import FeatureSet, Rows
 from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
 from sar_train.regularisers.sar import SAR, SARConfig
 from sar_train.training import loop

@@ -11,10 +11,10 @@ COMMANDS = {
     "few-shot": ("protocols", "few_shot", "Train on all classes from 1, 2, 4, 8 and 16 photos of each."),
     "cross-dataset": ("protocols", "cross_dataset", "Train on one dataset, evaluate on others."),
     "domain-generalisation": ("protocols", "domain_generalisation", "Train on one domain, evaluate on others."),
-    "run": ("protocols", "run", "Run what sweep files list."),
+    "run": ("protocols", "run", "Execute the runs of sweep files."),
     "table": ("report", "table", "Print the tables of results."),
     "report": ("report", "report", "Write results as one HTML page, with figures and tables."),
-    "check-data": ("check_data", "check_data", "Tell what is missing or wrong in a data folder."),
+    "check-data": ("check_data", "check_data", "Check a folder of data, and say how to mend it."),
     "novel-names": ("novel_names", "novel_names", "List novel names for SAR."),
 }
 """Module, object and one line of help of each command; a module is imported when its command is used."""
@@ -24,12 +24,12 @@ class Commands(click.Group):
     """A group that imports a command when it is used, so that ``--help`` is quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of use."""
+        """List the commands in the order of use."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name."""
+        """Import the command of that name."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -38,7 +38,7 @@ class Commands(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """From the table above."""
+        """Write the commands from the table above."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])

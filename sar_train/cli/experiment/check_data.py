@@ -1,4 +1,4 @@
-"""``sar-experiment check-data``: what is missing or wrong in a folder of photos, and how to mend it."""
+"""``sar-experiment check-data``: check a folder of images, and say how to mend it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Examples:
 @option("--quiet", "-q", is_flag=True, help="No progress.")
 @guarded
 def check_data(folder: Path, names: tuple[str, ...], all_images: bool, form: str, quiet: bool) -> None:
-    """Tell in seconds what is missing or wrong in DIR, and how to mend it.
+    """Find in seconds what is missing or wrong in DIR, and say how to mend it.
 
     DIR is the folder that holds datasets in CoOp's layout, one dataset's folder, or photos of your own: a folder per
     class, a folder of domains, a CSV or JSONL list, or a folder of Hugging Face's library datasets.
@@ -48,7 +48,7 @@ def check_data(folder: Path, names: tuple[str, ...], all_images: bool, form: str
 
 
 def watcher(*, quiet: bool) -> Callable[[str, int], Callable[[int], None]]:
-    """A bar on stderr for each dataset, where that is a terminal."""
+    """Return a callback that shows a bar for each dataset on stderr, if that is a terminal."""
     from tqdm import tqdm
 
     def watch(name: str, total: int) -> Callable[[int], None]:
@@ -65,7 +65,7 @@ def watcher(*, quiet: bool) -> Callable[[str, int], Callable[[int], None]]:
 
 
 def as_text(report: Report) -> str:
-    """A table of the datasets, then what was found in each, then what is not there; odd names are escaped."""
+    """Return a table of the datasets, the findings of each, and what is not there; odd names are escaped."""
     lines = [str(report.place), "", *_table(report.checked)]
     for checked in report.checked:
         if checked.findings:
@@ -86,9 +86,9 @@ def as_text(report: Report) -> str:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The same as one object."""
+    """Return the report as one object."""
+    from sar_train.data.images import SPLITS
     from sar_train.data.layouts import LAYOUTS
-    from sar_train.data.photos import SPLITS
 
     def one(checked: Checked) -> dict[str, Any]:
         known = LAYOUTS.get(checked.name)
@@ -126,7 +126,7 @@ def _table(datasets: Sequence[Checked]) -> list[str]:
 
 
 def _wrapped(first: str, text: str) -> list[str]:
-    """Lines of at most ``WIDTH``, paths whole."""
+    """Wrap a text into lines of at most ``WIDTH``, without breaking paths."""
     return textwrap.wrap(
         text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first),
         break_long_words=False, break_on_hyphens=False,

@@ -1,4 +1,4 @@
-"""``sar-experiment novel-names``: what SAR would regularise, to read, to keep, or to ask a chat model for."""
+"""``sar-experiment novel-names``: list the names that SAR would regularise, or the request for them to a chat model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOURCES = (
 @click.argument("photos")
 @click.option("--source", default="wordnet", show_default=True, envvar="SAR_NOVEL", show_envvar=True, help=SOURCES)
 @click.option("--count", type=click.IntRange(1), default=400, show_default=True, help="How many names at most.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of what is drawn at random.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of random draws.")
 @click.option(
     "--exclude-eval-names/--keep-eval-names",
     default=True,
@@ -62,7 +62,7 @@ SOURCES = (
     show_default=True,
     help="Where a model's answers are kept, as for sar-train with --out in runs/.",
 )
-@click.option("--show-request", is_flag=True, help="Print what a language model is asked for, and exit.")
+@click.option("--show-request", is_flag=True, help="Print the request to a language model, and exit.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the names here, for --novel FILE.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @guarded
@@ -74,7 +74,7 @@ def novel_names(photos: str, **given: Any) -> None:
     """
     from sar_train import novel_names as novel
     from sar_train.data.class_names import read_class_names
-    from sar_train.novel_names.request import request
+    from sar_train.novel_names.language_model import request
     from sar_train.training.protocol import plan
 
     data = read_class_names(photos, given["data_root"], given["cache_dir"])
@@ -85,9 +85,9 @@ def novel_names(photos: str, **given: Any) -> None:
         wanted = novel.Wanted(base, given["count"], given["seed"], template)
         click.echo(request(wanted, at_once=given["count"]), nl=False)
         return
-    options = novel.Options(given["data_root"], given["cache_dir"], given["llm_url"], given["llm_model"])
+    options = novel.SourceOptions(given["data_root"], given["cache_dir"], given["llm_url"], given["llm_model"])
     found = novel.novel_names(
-        novel.open_source(given["source"], options),
+        novel.open_novel_source(given["source"], options),
         base,
         new=new,
         count=given["count"],
@@ -117,7 +117,7 @@ def _told(found: NovelNames, *, excluded: bool) -> str:
 
 
 def _write(found: NovelNames, path: Path, about: str) -> None:
-    """One name a line, behind a comment that says where they are from."""
+    """Write one name a line, after a comment that says where they are from."""
     from sar_train.data.files import write_atomic
 
     write_atomic(path, "".join(f"{line}\n" for line in (f"# {about}", *found.names)).encode())

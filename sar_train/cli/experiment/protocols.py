@@ -22,21 +22,21 @@ SETTINGS = (
     "data_root", "backbone", "pretrained", "novel", "novel_count", "exclude_eval_names", "epochs", "device",
     "precision", "allow_missing", "skip_unreadable", "llm_url", "llm_model",
 )  # fmt: skip
-"""Options that are settings of every run."""
+"""Names of the options that are settings of every run."""
 MOST = 1000
-"""Numbers in a range."""
+"""Most numbers in a range."""
 _LONGEST = 40
-"""Characters of a range."""
+"""Most characters of a range."""
 
 
 def listed(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """``a,b c`` as a tuple, each once."""
+    """Parse ``a,b c`` into a tuple, each once."""
     del ctx, parameter
     return tuple(dict.fromkeys((value or "").replace(",", " ").split()))
 
 
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """``1,2,3`` or ``1-3`` as whole numbers, each once."""
+    """Parse ``1,2,3`` or ``1-3`` into whole numbers, each once."""
     found: list[int] = []
     for text in listed(ctx, parameter, value):
         first, _, last = text.partition("-")
@@ -52,7 +52,7 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple
 
 
 def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options that every training command has."""
+    """Add the options that every training command has."""
     options = [
         option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: below results/]"),
         option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout."),
@@ -73,8 +73,13 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
         ),
         option("--device", help="cpu or cuda.  [default: cpu]"),
         option("--precision", help="fp32, bf16 or fp16.  [default: fp32]"),
-        option("--allow-missing", is_flag=True, default=None, help="Go on without photos that a split names in vain."),
-        option("--skip-unreadable", is_flag=True, default=None, help="Leave unreadable photos out."),
+        option(
+            "--allow-missing",
+            is_flag=True,
+            default=None,
+            help="Go on without the missing images of a split file.",
+        ),
+        option("--skip-unreadable", is_flag=True, default=None, help="Leave out unreadable images."),
         option("--allow-setup-errors", is_flag=True, help="Train although zero-shot is below the known figure."),
         option("--any-code", is_flag=True, help="Results that another version of the code made count as done."),
         option("--keep-prompts", is_flag=True, help="Keep each run's folder beside its result, for sar-export."),
@@ -92,7 +97,7 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def grid_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options of the protocols: what is combined with what."""
+    """Add the options of the protocols: the methods, seeds and settings to combine."""
     options = [
         option(
             "--methods",
@@ -147,8 +152,8 @@ def few_shot(**given: Any) -> None:
 
 
 @click.command("cross-dataset")
-@option("--source", default="imagenet", show_default=True, help="What to train on, all its classes.")
-@option("--targets", callback=listed, help="What to evaluate on.  [default: the others of the field's eleven]")
+@option("--source", default="imagenet", show_default=True, help="Dataset to train on, all its classes.")
+@option("--targets", callback=listed, help="Datasets to evaluate on.  [default: the others of the field's eleven]")
 @sixteen
 @grid_options
 @sweep_options
@@ -186,12 +191,12 @@ def domain_generalisation(**given: Any) -> None:
 @sweep_options
 @guarded
 def run(files: tuple[Path, ...], only: str, **given: Any) -> None:
-    """Run what sweep FILES list: seeds, common settings and one table of settings a run.
+    """Execute the runs of sweep FILES: seeds, common settings and one table of settings for each run.
 
     The results of FILE.toml go to a folder FILE in --out (with one file and an --out, to that itself).
     """
     from sar_train.errors import ConfigError
-    from sar_train.experiment.spec import read_spec
+    from sar_train.experiment.plan import read_spec
 
     overrides, out = _overrides(given), given.pop("out")
     found = {file: [job for job in read_spec(file, overrides) if only in job.name] for file in files}
@@ -225,7 +230,7 @@ def _protocol(experiment: Experiment, given: dict[str, Any]) -> None:
 
 
 def _end(*, whole: bool) -> None:
-    """Exit code 1 where a run failed."""
+    """Exit with code 1 if a run failed."""
     if not whole:
         sys.exit(1)
 

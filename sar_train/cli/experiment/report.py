@@ -1,4 +1,4 @@
-"""``sar-experiment report`` and ``sar-experiment table``: what results say, as a page and as tables."""
+"""``sar-experiment report`` and ``sar-experiment table``: results as a page and as tables."""
 
 from __future__ import annotations
 

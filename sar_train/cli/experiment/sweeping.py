@@ -1,4 +1,4 @@
-"""What the training commands of ``sar-experiment`` do once the runs are known."""
+"""The common end of ``sar-experiment``'s training commands: list or execute runs, and print their tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli.progress import Progress
+from sar_train.cli.common import Progress
 
 if TYPE_CHECKING:
     from sar_train.experiment.job import Job
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how runs are worked off, from the options of `protocols.sweep_options`."""
+    """Where and how runs are executed, from the options of `protocols.sweep_options`."""
 
     jobs: int | None
     threads: int
@@ -36,13 +36,13 @@ class Machine:
     quiet: bool
 
     def placed(self, job: Job, out: Path) -> Job:
-        """The run with its folders as whole paths, which hold wherever a worker was started."""
+        """Return the run with absolute paths of folders, which are valid wherever a worker is started."""
         cache = Path(self.cache_dir or out.absolute().parent / ".features").absolute()
         root = str(Path(job.config.data_root).absolute()) if job.config.data_root else None
         return dataclasses.replace(job, config=dataclasses.replace(job.config, cache_dir=str(cache), data_root=root))
 
     def pool(self, jobs: Sequence[Job]) -> Pool:
-        """Where runs are worked off; on a GPU one at a time, unless the user says otherwise."""
+        """Return the pool that executes the runs; on a GPU one at a time, unless the user says otherwise."""
         from sar_train.experiment import pools
 
         if self.ray:
@@ -52,7 +52,7 @@ class Machine:
 
 
 def carry_out(jobs: Sequence[Job], out: Path, machine: Machine) -> bool:
-    """Survey the data, make the results that are missing, print the tables; False where a run failed."""
+    """Survey the data, make the missing results, print the tables; return False if a run failed."""
     from sar_train.errors import ConfigError
     from sar_train.experiment.survey import survey
     from sar_train.experiment.sweep import find_result, run_sweep
@@ -60,7 +60,7 @@ def carry_out(jobs: Sequence[Job], out: Path, machine: Machine) -> bool:
     if not jobs:
         raise ConfigError("no runs: nothing matches what was asked for")
     if machine.ray and machine.keep_prompts:
-        raise ConfigError("--keep-prompts keeps them on this machine, so it does not go with --ray")
+        raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
     jobs = [machine.placed(job, out) for job in jobs]
     show = Progress(quiet=machine.quiet)
     missing = [job for job in jobs if find_result(job, out, any_code=machine.any_code) is None]
@@ -75,7 +75,7 @@ def carry_out(jobs: Sequence[Job], out: Path, machine: Machine) -> bool:
 
 
 def listing(jobs: Sequence[Job], missing: Sequence[Job], *, as_json: bool) -> str:
-    """All runs and whether each is done."""
+    """List all runs and whether each is done."""
     todo = set(map(id, missing))
     rows = [
         {"dataset": job.config.data, "run": job.stem, "done": id(job) not in todo, "targets": list(job.targets)}
@@ -95,7 +95,7 @@ def report(
     form: str,
     tell: Callable[[str], None],
 ) -> None:
-    """Tables of all that lies in the folder, or JSON for machines; failures on stderr."""
+    """Print tables of all results in the folder, or JSON; failures go to stderr."""
     if form == "json":
         content = {"out": str(out), "zero_shot": zero_shot, "results": list(map(str, results)), "failed": failed}
         click.echo(json.dumps(content, ensure_ascii=False))

@@ -18,8 +18,7 @@ from sar_infer.images.preprocess import to_input
 from sar_infer.text.tokenizer import encode_name
 from sar_train.errors import ConfigError
 from sar_train.export.precision.batches import Rows
-from sar_train.novel_names.nouns import random_words
-from sar_train.novel_names.wordnet import load
+from sar_train.novel_names.wordnet import load, random_words
 
 CALIBRATION, JUDGING = 128, 1000
 """Photos used for each, at most."""

@@ -17,12 +17,12 @@ class Dataset(NovelSource):
     form = "dataset:NAME"
 
     def check(self) -> None:
-        """There is a name."""
+        """Raise ConfigError if there is no name."""
         if not self.argument:
             raise ConfigError(f"novel names: expected {self.form}, such as dataset:{IMAGENET}, got {self.name}")
 
     def candidates(self, wanted: Wanted) -> Iterable[str]:
-        """In an order that the seed decides, since a dataset's own order puts kin together."""
+        """Return the names in a random order, since a dataset's own order puts similar classes together."""
         options = self.options
         names = list(read_class_names(self.argument or "", options.data_root, options.cache_dir).names)
         random.Random(wanted.seed).shuffle(names)

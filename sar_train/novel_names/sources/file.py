@@ -16,12 +16,12 @@ class File(NovelSource):
     form = "FILE"
 
     def check(self) -> None:
-        """The file is there."""
+        """Raise ConfigError if there is no such file."""
         if not self.argument or not Path(self.argument).is_file():
             raise ConfigError(f"novel names: {self.name}: no such file; expected one with one name a line")
 
     def candidates(self, wanted: Wanted) -> Iterable[str]:  # noqa: ARG002
-        """In the file's order."""
+        """Return the names in the file's order."""
         lines = (line.strip() for line in read_text(Path(self.argument or "")).splitlines())
         names = [line for line in lines if line and not line.startswith("#")]
         if not names:
@@ -30,7 +30,7 @@ class File(NovelSource):
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """Read the text of a file.
 
     Raises:
         DataError: it cannot be read, or is not text.

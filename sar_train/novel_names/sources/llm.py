@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterator
 
 from sar_train.errors import ConfigError, DataError
-from sar_train.novel_names.answers import Answers
 from sar_train.novel_names.clean import names_in
-from sar_train.novel_names.endpoint import EXAMPLE, Endpoint
-from sar_train.novel_names.request import AT_ONCE, request
+from sar_train.novel_names.language_model import AT_ONCE, EXAMPLE, Answers, Endpoint, request
 from sar_train.novel_names.source import NovelSource, Wanted, kinds
 
 
@@ -21,7 +19,7 @@ class Model(NovelSource):
     endless = True
 
     def check(self) -> None:
-        """Address and model are known."""
+        """Raise ConfigError if address or model are missing."""
         super().check()
         url, model = self.options.llm_url, self.options.llm_model
         missing = {"--llm-url (SAR_LLM_URL)": url, "--llm-model (SAR_LLM_MODEL)": model}
@@ -34,7 +32,7 @@ class Model(NovelSource):
         self.endpoint = Endpoint(url, model)
 
     def candidates(self, wanted: Wanted) -> Iterator[str]:
-        """Round after round, until one brings nothing new, or after twice the rounds that a perfect model needs."""
+        """Ask in rounds until one brings nothing new, at most twice as often as a perfect model needs."""
         answers, listed = Answers(self.options.cache_dir), list[str]()
         for _ in range(2 * math.ceil(wanted.count / AT_ONCE) + 2):
             text = request(wanted, listed)

@@ -14,5 +14,5 @@ class Nothing(NovelSource):
     form = "none"
 
     def candidates(self, wanted: Wanted) -> Iterable[str]:  # noqa: ARG002
-        """There are none."""
+        """Return no names."""
         return ()

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable
 
 from sar_train.errors import ConfigError
-from sar_train.novel_names import nouns, wordnet
+from sar_train.novel_names import wordnet
 from sar_train.novel_names.source import NovelSource, Wanted, kinds
 
 LONGEST = 10
-"""Longest path that may be asked for; what is farther away is no relative."""
+"""Longest path that may be asked for; synsets farther away are no relatives."""
 
 
 @kinds.register("wordnet")
@@ -22,8 +22,8 @@ class WordNet(NovelSource):
     endless = True
 
     def check(self) -> None:
-        """The path lengths are a number or a range."""
-        self.nearest, self.farthest = nouns.NEAREST, nouns.FARTHEST
+        """Raise ConfigError if the path lengths are neither a number nor a range."""
+        self.nearest, self.farthest = wordnet.NEAREST, wordnet.FARTHEST
         if self.argument is None:
             return
         found = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", self.argument)
@@ -35,6 +35,6 @@ class WordNet(NovelSource):
             )
 
     def candidates(self, wanted: Wanted) -> Iterable[str]:
-        """Near ones first, the classes in turn."""
+        """Return near relatives first, of each class in turn."""
         rng = random.Random(wanted.seed)
-        return nouns.related_names(wanted.trained, wordnet.load(), rng, self.nearest, self.farthest)
+        return wordnet.related_names(wanted.trained, wordnet.load(), rng, self.nearest, self.farthest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from sar_train.novel_names import nouns, wordnet
+from sar_train.novel_names import wordnet
 from sar_train.novel_names.source import NovelSource, Wanted, kinds
 
 
@@ -17,5 +17,5 @@ class Words(NovelSource):
     endless = True
 
     def candidates(self, wanted: Wanted) -> Iterable[str]:
-        """In an order that the seed decides."""
-        return nouns.random_words(wordnet.load(), random.Random(wanted.seed))
+        """Return the nouns in an order that the seed decides."""
+        return wordnet.random_words(wordnet.load(), random.Random(wanted.seed))

@@ -14,7 +14,7 @@ from support.problems import feature_set
 from support.tiny import VIT, register
 
 from sar_train.cli.train import default_name, main, read_config
-from sar_train.data import counted
+from sar_train.data import progress
 from sar_train.data.features import load_features, save_features
 from sar_train.training import checkpoint
 
@@ -82,7 +82,7 @@ def test_json_for_machines_and_quiet(photos: Path, novel: str, tmp_path: Path) -
 
 
 def test_encoding_photos_shows_how_far_it_is(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counted, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     command = (photos, *TINY, "--no-sar", "--shots", "3", "--save-features", tmp_path / "all.safetensors")
     result = sar_train(*command, "--out", tmp_path / "run")
     assert "encoding 9/9 train photos, about 0 s left" in result.stderr

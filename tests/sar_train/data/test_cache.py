@@ -62,7 +62,7 @@ def test_damaged_files_are_left_aside(tmp_path: Path, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING):
         cache = FeatureCache(tmp_path, 8)
     assert bytes(16) not in cache
-    assert "is damaged and left aside" in caplog.text
+    assert "is damaged and ignored" in caplog.text
 
 
 def test_a_full_disk_does_not_stop_a_run(

@@ -1,19 +1,26 @@
-"""What is wrong with the lists of a known dataset."""
+"""Findings, and the lists of known datasets."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
 from support.coop import link_photos, write_class_names, write_imagenet, write_split
 
-from sar_train.data.check_known import check_rows, list_known
+from sar_train.data.check_known import Finding, check_rows, from_error, list_known
 from sar_train.data.coop_layout import Listing
-from sar_train.data.findings import Finding
+from sar_train.data.dataset_lists import SplitRows
 from sar_train.data.layouts import LAYOUTS
-from sar_train.data.split_file import Rows
+from sar_train.errors import DataError
+
+
+def test_the_last_part_of_a_message_says_how_to_mend() -> None:
+    assert from_error("x", DataError("a; b;\n  do c")) == Finding("error", "x", "a; b", "do c")
+    assert from_error("x", DataError("no advice")) == Finding("error", "x", "no advice")
 
 
 def listing(train: int, val: int, test: int, names: tuple[str, ...] | None = None) -> Listing:
     names = names or tuple(f"class {i}" for i in range(47))
-    rows: Rows = {
+    rows: SplitRows = {
         split: [(f"{split}/{i}.jpg", i % len(names)) for i in range(count)]
         for split, count in (("train", train), ("val", val), ("test", test))
     }

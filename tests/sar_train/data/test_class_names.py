@@ -64,7 +64,7 @@ def test_a_folder_and_a_list(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_had(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="dataset food101: say with --data-root which folder holds food-101"):
+    with pytest.raises(DataError, match="dataset food101: give with --data-root the folder that holds food-101"):
         read_class_names("food101")
     with pytest.raises(DataError, match=r"dataset food101: expected split_zhou_Food101\.json"):
         read_class_names("food101", tmp_path)

@@ -7,7 +7,9 @@ import pytest
 from support.coop import link_photos, write_split
 from support.photos import SHARED, needs_shared, write_photo
 
-from sar_train.data.coop_layout import LAYOUTS, find, layout_in, load_dataset, read_split
+from sar_train.data.coop_layout import load_dataset
+from sar_train.data.dataset_lists import read_split
+from sar_train.data.layouts import LAYOUTS, find, layout_in
 from sar_train.data.shots import base_new
 from sar_train.errors import DataError
 from sar_train.training.protocol import plan

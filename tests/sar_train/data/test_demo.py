@@ -10,7 +10,7 @@ from sar_train.clip import backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.coop_layout import load_dataset
 from sar_train.data.features import load_features
-from sar_train.data.photo_source import PhotoSource
+from sar_train.data.image_source import ImageDataSource
 from sar_train.data.source import DEMO_FILE
 from sar_train.training.context import prepare
 
@@ -27,7 +27,7 @@ def test_the_demo_is_caltech101_with_its_published_split() -> None:
 @needs_shared
 def test_the_photos_give_these_features() -> None:
     shipped = load_features(DEMO_FILE)
-    source = PhotoSource(load_dataset("caltech101", SHARED), backbone.load("sar-mini"))
+    source = ImageDataSource(load_dataset("caltech101", SHARED), backbone.load("sar-mini"))
     for split in ("train", "test"):
         indices = list(range(0, 2400, 300))
         cosines = (source.plain(split, indices) * shipped.rows(split).features[indices]).sum(1)

@@ -1,10 +1,13 @@
-"""The feature file: what is written is read, and nothing else is."""
+"""Feature sets, the feature file, and features as training reads them."""
+
+from __future__ import annotations
 
 import json
 import re
 import struct
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
-from support.features import feature_set
+from support.features import feature_set, rows
+from support.tiny import tiny_backbone
 from torch import Tensor
 
-from sar_train.data.feature_set import Rows
-from sar_train.data.features import load_features, save_features
-from sar_train.data.photos import SPLITS
+from sar_train.data.features import FeatureSource, Rows, load_features, save_features
+from sar_train.data.images import SPLITS
+from sar_train.data.source import DataSource
 from sar_train.errors import DataError
 
 
@@ -148,3 +152,56 @@ def test_one_changed_byte_is_read_or_refused(tmp_path_factory: pytest.TempPathFa
         load_features(path)
     except DataError as error:
         assert "\n" not in str(error)
+
+
+def test_a_sound_set() -> None:
+    features = feature_set()
+    assert features.rows("val") is features.val
+    empty = replace(features, val=Rows(torch.empty(0, 32), torch.empty(0, dtype=torch.long)))
+    assert len(empty.val.labels) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": ()}, "no class names"),
+        ({"class_names": ("a", "b")}, "train: expected labels 0 to 1, got 0 to 2"),
+        ({"template": "a photo"}, "expected exactly one {}"),
+        ({"train": rows(0)}, "no training rows"),
+        ({"test": rows(6, size=16)}, r"test: expected \(6, 32\) features, got \(6, 16\)"),
+        ({"val": Rows(rows(6).features, rows(5).labels)}, r"val: expected \(5, 32\) features, got \(6, 32\)"),
+        ({"val": Rows(rows(3).features, torch.tensor([0, 1, -1]))}, "val: expected labels 0 to 2, got -1 to 1"),
+        ({"test": Rows(rows(3).features * 2, rows(3).labels)}, "test: .* unit length, row 0 has length 2"),
+        ({"test": Rows(rows(3).features * float("nan"), rows(3).labels)}, "test: .* row 0 has length nan"),
+    ],
+)
+def test_what_cannot_be_built(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        replace(feature_set(), **change)
+
+
+def test_of_another_backbone() -> None:
+    backbone, other = tiny_backbone(), tiny_backbone(seed=1)
+    features = feature_set()
+    features.require(backbone)
+    with pytest.raises(DataError) as caught:
+        features.require(other)
+    assert backbone.weights_digest in str(caught.value)
+    assert other.weights_digest in str(caught.value)
+    with pytest.raises(DataError, match="tiny-vit expects"):
+        replace(features, preprocess=replace(features.preprocess, fill=7)).require(backbone)
+
+
+def test_reads_rows_in_the_order_asked_for() -> None:
+    features = feature_set()
+    source: DataSource = FeatureSource(features)
+    assert (source.name, source.class_names, source.template) == ("made up", features.class_names, "a photo of a {}.")
+    assert source.published_split
+    assert source.warnings == ()
+    assert source.paths("train") is None
+    assert torch.equal(source.labels("test"), features.test.labels)
+    assert source.features("train").shape == (30, 1, 32)
+    for indices in ([4, 2, 2], (4, 2, 2), torch.tensor([4, 2, 2])):
+        assert torch.equal(source.features("train", indices)[:, 0], features.train.features[[4, 2, 2]])
+        assert torch.equal(source.plain("train", indices), features.train.features[[4, 2, 2]])
+    assert source.features("val", []).shape == (0, 1, 32)

@@ -1,23 +1,29 @@
+"""Folders of class folders, and telling domains from classes."""
+
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.photos import write_folder, write_photo
+from support.coop import link_photos
+from support.opened import opened
+from support.photos import SHARED, needs_shared, write_folder, write_photo
 
-from sar_train.data.folder import assemble, divide, load_folder
-from sar_train.data.photos import PhotoDataset
+from sar_train.data.folder import MOST_DOMAINS, FoundImages, assemble, divide, domain_name, domains
+from sar_train.data.images import DataOptions, ImageDataset
 from sar_train.errors import DataError
 
 
-def counts(dataset: PhotoDataset) -> list[tuple[int, ...]]:
+def counts(dataset: ImageDataset) -> list[tuple[int, ...]]:
     splits = dataset.train, dataset.val, dataset.test
     return [tuple(sum(p.label == c for p in s) for s in splits) for c in range(len(dataset.class_names))]
 
 
 def test_shots_and_the_rest(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "pets", {"tabby_cat": 12, "dog": 5, "fish": 4, "owl": 1})
-    dataset = load_folder(root, shots=4, seed=1)
+    dataset = opened(root, 4, 1)
     assert dataset.name == "pets"
     assert dataset.class_names == ("dog", "fish", "owl", "tabby_cat")
     assert counts(dataset) == [(4, 0, 1), (3, 0, 1), (1, 0, 0), (4, 4, 4)]
@@ -29,13 +35,13 @@ def test_shots_and_the_rest(tmp_path: Path) -> None:
 
 def test_the_seed_decides(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 20, "b": 20})
-    assert load_folder(tmp_path, 8, 1) == load_folder(tmp_path, 8, 1)
-    assert load_folder(tmp_path, 8, 1).train != load_folder(tmp_path, 8, 2).train
+    assert opened(tmp_path, 8, 1) == opened(tmp_path, 8, 1)
+    assert opened(tmp_path, 8, 1).train != opened(tmp_path, 8, 2).train
 
 
 def test_all_shots_hold_out_a_fifth(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 10, "b": 3})
-    assert counts(load_folder(tmp_path, 0, 1)) == [(8, 0, 2), (2, 0, 1)]
+    assert counts(opened(tmp_path, 0, 1)) == [(8, 0, 2), (2, 0, 1)]
 
 
 @given(st.integers(0, 300), st.integers(0, 50))
@@ -59,7 +65,7 @@ def test_nested_hidden_and_loose_files(tmp_path: Path) -> None:
     write_photo(tmp_path / ".git" / "z.png")
     write_photo(tmp_path / "loose.png")
     (tmp_path / "a" / "notes.txt").write_text("not a photo")
-    dataset = load_folder(tmp_path, 16, 1)
+    dataset = opened(tmp_path, 16, 1)
     assert dataset.class_names == ("a",)
     assert len(dataset.train) + len(dataset.test) == 3
     assert "1 photos directly in" in dataset.warnings[0]
@@ -68,7 +74,7 @@ def test_nested_hidden_and_loose_files(tmp_path: Path) -> None:
 def test_given_splits(tmp_path: Path) -> None:
     for split, count in (("train", 5), ("valid", 2), ("test", 3)):
         write_folder(tmp_path / split, {"a": count, "b": count})
-    dataset = load_folder(tmp_path, 4, 1)
+    dataset = opened(tmp_path, 4, 1)
     assert counts(dataset) == [(5, 2, 3), (5, 2, 3)]
     assert dataset.relative(dataset.val[0]) == "valid/a/00.png"
 
@@ -76,41 +82,41 @@ def test_given_splits(tmp_path: Path) -> None:
 def test_val_stands_in_for_test(tmp_path: Path) -> None:
     for split, count in (("train", 5), ("val", 2)):
         write_folder(tmp_path / split, {"a": count})
-    dataset = load_folder(tmp_path, 4, 1)
+    dataset = opened(tmp_path, 4, 1)
     assert counts(dataset) == [(5, 0, 2)]
-    assert dataset.warnings == ("no test split: the validation photos are tested on",)
+    assert dataset.warnings == ("no test split: accuracy is measured on the validation photos",)
 
 
 def test_train_alone_is_held_out_from(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"a": 10})
-    assert counts(load_folder(tmp_path, 4, 1)) == [(4, 3, 3)]
+    assert counts(opened(tmp_path, 4, 1)) == [(4, 3, 3)]
 
 
 def test_a_class_called_train(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train": 6, "bus": 6})
-    assert load_folder(tmp_path, 4, 1).class_names == ("bus", "train")
+    assert opened(tmp_path, 4, 1).class_names == ("bus", "train")
 
 
 def test_a_class_without_a_photo(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 2, "b": 0})
     (tmp_path / "b" / "readme.txt").write_text("photos to come")
     with pytest.raises(DataError, match=r"class 'b' has no usable photo to train on.*\.jpeg.*add photos, or remove"):
-        load_folder(tmp_path, 4, 1)
+        opened(tmp_path, 4, 1)
 
 
 def test_a_class_that_is_only_tested(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"a": 2})
     write_folder(tmp_path / "test", {"a": 2, "b": 2})
     with pytest.raises(DataError, match="class 'b' has no usable photo"):
-        load_folder(tmp_path, 4, 1)
+        opened(tmp_path, 4, 1)
 
 
 def test_no_classes(tmp_path: Path) -> None:
     write_photo(tmp_path / "x.png")
     with pytest.raises(DataError, match="expected one folder per class, got 1 photos and no folders"):
-        load_folder(tmp_path, 4, 1)
-    with pytest.raises(DataError, match="no such folder"):
-        load_folder(tmp_path / "none", 4, 1)
+        opened(tmp_path, 4, 1)
+    with pytest.raises(DataError, match="no such file or folder"):
+        opened(tmp_path / "none", 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -125,30 +131,77 @@ def test_no_classes(tmp_path: Path) -> None:
 def test_names_that_no_prompt_can_hold(names: tuple[str, ...], message: str) -> None:
     classes = {name: [Path(f"{i}.png")] for i, name in enumerate(names)}
     with pytest.raises(DataError, match=message):
-        assemble("x", Path("x"), {"train": classes}, 1, 1)
+        assemble(FoundImages("x", Path("x"), {"train": classes}), DataOptions())
 
 
 def test_as_a_target_all_photos_or_the_given_test_photos(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "own", {"a": 5, "b": 1})
-    whole = load_folder(root, 16, 1, whole=True)
+    whole = opened(root, 16, 1, whole=True)
     assert (counts(whole), whole.warnings, whole.split_origin) == ([(0, 0, 5), (0, 0, 1)], (), "ours")
     given = tmp_path / "given"
     write_folder(given / "train", {"a": 4, "b": 4})
     write_folder(given / "test", {"a": 2})
-    whole = load_folder(given, 16, 1, whole=True)
+    whole = opened(given, 16, 1, whole=True)
     assert (counts(whole), whole.split_origin) == ([(0, 0, 2), (0, 0, 0)], "given")
 
 
 def test_a_target_may_have_test_photos_alone(tmp_path: Path) -> None:
     write_folder(tmp_path / "test", {"a": 2, "b": 3})
-    assert counts(load_folder(tmp_path, 16, 1, whole=True)) == [(0, 0, 2), (0, 0, 3)]
+    assert counts(opened(tmp_path, 16, 1, whole=True)) == [(0, 0, 2), (0, 0, 3)]
     (tmp_path / "test/c").mkdir()
     with pytest.raises(DataError, match="class 'c' has no usable photo"):
-        load_folder(tmp_path, 16, 1, whole=True)
+        opened(tmp_path, 16, 1, whole=True)
 
 
 def test_where_the_split_comes_from(tmp_path: Path) -> None:
-    assert load_folder(write_folder(tmp_path / "x", {"a": 5}), 2, 1).split_origin == "ours"
+    assert opened(write_folder(tmp_path / "x", {"a": 5}), 2, 1).split_origin == "ours"
     for split in ("train", "test"):
         write_folder(tmp_path / "y" / split, {"a": 2})
-    assert load_folder(tmp_path / "y", 2, 1).split_origin == "given"
+    assert opened(tmp_path / "y", 2, 1).split_origin == "given"
+
+
+def test_the_same_classes_in_several_folders(tmp_path: Path) -> None:
+    pacs = link_photos(
+        tmp_path / "pacs", [f"{d}/{c}/1.jpg" for d in ("photo", "sketch") for c in ("cat", "dog", "owl")]
+    )
+    link_photos(pacs, ["sketch/yak/1.jpg"])
+    assert domains(pacs) == ("photo", "sketch")
+    assert domain_name(pacs / "photo") == "pacs/photo"
+    assert opened(pacs / "sketch", 1, 1).name == "pacs/sketch"
+    for whole in (False, True):
+        with pytest.raises(
+            DataError, match=r"same classes in each of photo, sketch.*give one of them, such as .*pacs.photo$"
+        ):
+            opened(pacs, 1, 1, whole=whole)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cat/1.jpg", "dog/1.jpg"],
+        ["cat/2020/1.jpg", "cat/2021/1.jpg", "dog/2020/1.jpg", "dog/2021/1.jpg"],
+        ["cat/train/1.jpg", "cat/test/1.jpg", "dog/train/1.jpg", "dog/test/1.jpg"],
+        ["cat/indoor/1.jpg", "cat/outdoor/1.jpg", "cat/1.jpg", "dog/indoor/1.jpg", "dog/outdoor/1.jpg"],
+        ["cat/indoor/1.jpg", "cat/outdoor/1.jpg", "cat/1.webp", "dog/indoor/1.jpg", "dog/outdoor/1.jpg"],
+        ["cat/tabby/1.jpg", "cat/manx/1.jpg", "dog/beagle/1.jpg", "dog/poodle/1.jpg"],
+        ["photo/cat/1.jpg", "photo/dog/1.jpg"],
+        [f"{c}/{kind}/1.jpg" for c, kinds in (("cat", "xyabc"), ("dog", "xydef")) for kind in kinds],
+    ],
+)
+def test_folders_that_are_classes(tmp_path: Path, names: list[str]) -> None:
+    root = link_photos(tmp_path / "own", names)
+    assert domains(root) == ()
+    assert opened(root, 1, 1).name == "own"
+
+
+def test_many_folders_are_classes(tmp_path: Path) -> None:
+    root = link_photos(tmp_path, [f"c{i}/{c}/1.jpg" for i in range(MOST_DOMAINS + 1) for c in ("x", "y")])
+    assert domains(root) == ()
+    assert domains(tmp_path / "none") == ()
+
+
+@needs_shared
+def test_pacs() -> None:
+    assert domains(SHARED / "pacs") == ("cartoon", "photo", "sketch")
+    dataset = opened(SHARED / "pacs/photo", 16, 1, whole=True)
+    assert (dataset.name, len(dataset.class_names), len(dataset.test), dataset.train) == ("pacs/photo", 7, 420, ())

@@ -1,13 +1,17 @@
-"""Photos packed by the library `datasets`, really written by it, read as photos."""
+"""Folders of the library datasets."""
+
+from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from support.hf import encoded, make_dataset, to_hub, to_saved
+from support.opened import opened
 
-from sar_train.data.hf_dataset import load_hf_dataset, survey
+from sar_train.data.hf_dataset import columns, is_hf_dataset, parts, survey
 from sar_train.errors import DataError
 
 pytest.importorskip("datasets", reason="needs the library datasets")
@@ -17,31 +21,31 @@ pytest.importorskip("datasets", reason="needs the library datasets")
 def test_splits_and_photos(tmp_path: Path, write) -> None:
     parts = {"train": make_dataset(8), "validation": make_dataset(2), "test": make_dataset(4)}
     root, cache = write(tmp_path / "pets", parts), tmp_path / "cache"
-    dataset = load_hf_dataset(root, 2, 1, cache_dir=cache)
+    dataset = opened(root, 2, 1, cache_dir=cache)
     assert (dataset.name, dataset.class_names, dataset.split_origin) == ("pets", ("cat", "dog"), "given")
-    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [8, 2, 4]
+    assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [8, 2, 4]
     assert dataset.train[0].path.read_bytes() == encoded(0)
     assert dataset.train[0].path.suffix == ".jpg"
     assert dataset.relative(dataset.train[1]) == "train/0000002.jpg"
     with Image.open(dataset.test[0].path) as image:
         assert image.size == (16, 12)
     assert survey(root) == ({"train": 8, "validation": 2, "test": 4}, ("cat", "dog"))
-    target = load_hf_dataset(root, 2, 1, whole=True, cache_dir=cache)
+    target = opened(root, 2, 1, whole=True, cache_dir=cache)
     assert (target.train, target.test) == ((), dataset.test)
 
 
 def test_unpacked_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, cache = to_saved(tmp_path / "pets", make_dataset(8, form="PNG")), tmp_path / "cache"
-    dataset = load_hf_dataset(root, 2, 1, cache_dir=cache)
+    dataset = opened(root, 2, 1, cache_dir=cache)
     assert {p.path.suffix for p in dataset.train} == {".png"}
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", lambda path, data: pytest.fail("unpacked again"))
-        assert load_hf_dataset(root, 2, 1, cache_dir=cache) == dataset
+        assert opened(root, 2, 1, cache_dir=cache) == dataset
     assert len(list((cache / "huggingface").iterdir())) == 1
     to_saved(tmp_path / "more", make_dataset(10)).rename(tmp_path / "moved")
     root.rename(tmp_path / "old")
     (tmp_path / "moved").rename(root)
-    assert len(load_hf_dataset(root, 2, 1, whole=True, cache_dir=cache).test) == 10
+    assert len(opened(root, 2, 1, whole=True, cache_dir=cache).test) == 10
 
 
 def test_a_kill_leaves_nothing_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,29 +61,29 @@ def test_a_kill_leaves_nothing_that_is_read(tmp_path: Path, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", failing)
         with pytest.raises(DataError, match=r"cannot be unpacked there \(No space left on device\); free space"):
-            load_hf_dataset(root, 2, 1, cache_dir=cache)
+            opened(root, 2, 1, cache_dir=cache)
     assert list((cache / "huggingface").iterdir()) == []
-    assert len(load_hf_dataset(root, 2, 1, whole=True, cache_dir=cache).test) == 4
+    assert len(opened(root, 2, 1, whole=True, cache_dir=cache).test) == 4
 
 
 def test_labels_without_names(tmp_path: Path) -> None:
     root = to_saved(tmp_path / "pets", make_dataset(4, names=None))
-    assert load_hf_dataset(root, 1, 1, cache_dir=tmp_path / "cache").class_names == ("0", "1")
+    assert opened(root, 1, 1, cache_dir=tmp_path / "cache").class_names == ("0", "1")
 
 
 def test_refusals(tmp_path: Path) -> None:
     root, cache = to_saved(tmp_path / "a", {"test": make_dataset(4)}), tmp_path / "cache"
     with pytest.raises(DataError, match="no split train, got test"):
-        load_hf_dataset(root, 1, 1, cache_dir=cache)
-    assert len(load_hf_dataset(root, 1, 1, whole=True, cache_dir=cache).test) == 4
-    with pytest.raises(DataError, match="say with --cache-dir where to"):
-        load_hf_dataset(root, 1, 1)
+        opened(root, 1, 1, cache_dir=cache)
+    assert len(opened(root, 1, 1, whole=True, cache_dir=cache).test) == 4
+    with pytest.raises(DataError, match="give a folder for them with --cache-dir"):
+        opened(root, 1, 1)
     with pytest.raises(DataError, match="expected splits called train, validation and test, got 'extra'"):
-        load_hf_dataset(to_saved(tmp_path / "b", {"extra": make_dataset(4)}), 1, 1, cache_dir=cache)
+        opened(to_saved(tmp_path / "b", {"extra": make_dataset(4)}), 1, 1, cache_dir=cache)
     (index,) = cache.rglob("index.json")
     index.write_text(json.dumps({"photos": 3}))
     with pytest.raises(DataError, match=r"index\.json: damaged; remove .*huggingface.a-"):
-        load_hf_dataset(root, 1, 1, whole=True, cache_dir=cache)
+        opened(root, 1, 1, whole=True, cache_dir=cache)
 
 
 def write_rows(root: Path, images: list[object], labels: list[object]) -> Path:
@@ -98,14 +102,14 @@ def write_rows(root: Path, images: list[object], labels: list[object]) -> Path:
         ({"bytes": None, "path": "none.jpg"}, 0, r"photo 0 of train has neither bytes nor a file that exists \('none"),
         (None, 0, r"neither bytes nor a file that exists \(None\)"),
         ({"bytes": None, "path": "../secret"}, 0, "is a file elsewhere .*save the dataset again, which packs"),
-        ({"bytes": b"x", "path": None}, None, "has the label None, which is no class"),
+        ({"bytes": b"x", "path": None}, None, "has the label None, which is not a class"),
     ],
 )
 def test_photos_and_labels_that_are_missing(tmp_path: Path, image: object, label: object, message: str) -> None:
     (tmp_path / "secret").write_text("not for the cache")
     root = write_rows(tmp_path / "x", [image], [label])
     with pytest.raises(DataError, match=message):
-        load_hf_dataset(root, 1, 1, cache_dir=tmp_path / "cache")
+        opened(root, 1, 1, cache_dir=tmp_path / "cache")
     assert list((tmp_path / "cache" / "huggingface").iterdir()) == []
 
 
@@ -113,5 +117,78 @@ def test_photos_beside_the_file(tmp_path: Path) -> None:
     root = write_rows(tmp_path / "x", [{"bytes": None, "path": "photos/1.jpg"}], [0])
     (root / "photos").mkdir()
     (root / "photos" / "1.jpg").write_bytes(encoded(3))
-    target = load_hf_dataset(root, 1, 1, whole=True, cache_dir=tmp_path / "cache")
+    target = opened(root, 1, 1, whole=True, cache_dir=tmp_path / "cache")
     assert target.test[0].path.read_bytes() == encoded(3)
+
+
+pytest.importorskip("datasets", reason="needs the library datasets")
+
+
+def test_what_is_one(tmp_path: Path) -> None:
+    assert is_hf_dataset(to_saved(tmp_path / "one", make_dataset(2)))
+    assert is_hf_dataset(to_saved(tmp_path / "many", {"train": make_dataset(2)}))
+    assert is_hf_dataset(to_hub(tmp_path / "hub", {"train": make_dataset(2)}))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "dataset_info.json").write_text("{}")
+    assert not is_hf_dataset(tmp_path / "own")
+
+
+def test_rows_are_encoded_photos(tmp_path: Path) -> None:
+    for root in (
+        to_saved(tmp_path / "a", {"train": make_dataset(3)}),
+        to_hub(tmp_path / "b", {"train": make_dataset(3)}),
+    ):
+        (part,) = parts(root)
+        assert (part.split, part.count) == ("train", 3)
+        assert columns(part.features, root) == ("image", "label")
+        rows = list(part.rows("image", "label"))
+        assert [row["label"] for row in rows] == [0, 1, 0]
+        assert rows[0]["image"]["bytes"].startswith(b"\xff\xd8\xff")
+
+
+def test_splits_of_parquet_files(tmp_path: Path) -> None:
+    root = to_hub(tmp_path / "hub", {"train": make_dataset(4), "validation": make_dataset(2)}, shards=2)
+    assert sorted((part.split, part.count) for part in parts(root)) == [
+        ("train", 2),
+        ("train", 2),
+        ("validation", 1),
+        ("validation", 1),
+    ]
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    make_dataset(2).to_parquet(flat / "photos.parquet")
+    assert [part.split for part in parts(flat)] == ["train"]
+    (tmp_path / "deep" / "test").mkdir(parents=True)
+    make_dataset(2).to_parquet(tmp_path / "deep" / "test" / "0000.parquet")
+    assert [part.split for part in parts(tmp_path / "deep")] == ["test"]
+
+
+def test_columns() -> None:
+    datasets = pytest.importorskip("datasets")
+    image, label, number = datasets.Image(), datasets.ClassLabel(names=["a"]), datasets.Value("int64")
+    root = Path("x")
+    assert columns({"img": image, "kind": label, "id": number}, root) == ("img", "kind")
+    assert columns({"image": image, "label": number}, root) == ("image", "label")
+    assert columns({"img": image, "fine_label": label, "coarse_label": label}, root) == ("img", "fine_label")
+    for features in (
+        {"image": image},
+        {"label": label},
+        {"a": image, "b": image, "label": label},
+        {"image": image, "p": label, "q": label},
+    ):
+        with pytest.raises(DataError, match="expected one column of images and one of labels"):
+            columns(features, root)
+
+
+def test_damaged_and_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = to_hub(tmp_path / "hub", {"train": make_dataset(2)})
+    next((hub / "data").iterdir()).write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        list(parts(hub))
+    saved = to_saved(tmp_path / "saved", make_dataset(2))
+    (saved / "state.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read by the library datasets"):
+        list(parts(saved))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"needs the library datasets: pip install 'sar-clip\[hf\]'"):
+        list(parts(saved))

@@ -7,7 +7,7 @@ import pytest
 from support.coop import IDS, link_photos, write_class_names, write_imagenet
 
 from sar_train.data.coop_layout import load_dataset
-from sar_train.data.imagenet import names_file, problems, read_class_names
+from sar_train.data.imagenet import names_file, problems, read_names
 from sar_train.data.shots import base_new
 from sar_train.errors import DataError
 
@@ -114,7 +114,7 @@ def test_bad_names(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "classnames.txt"
     path.write_text(text)
     with pytest.raises(DataError, match=re.escape(message)):
-        read_class_names(path)
+        read_names(path)
 
 
 def test_names_that_are_not_there(tmp_path: Path) -> None:
@@ -123,4 +123,4 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
         names_file(tmp_path / "imagenet-sketch")
     (tmp_path / "classnames.txt").write_bytes(b"\xff\xff")
     with pytest.raises(DataError, match="cannot be read as UTF-8"):
-        read_class_names(tmp_path / "classnames.txt")
+        read_names(tmp_path / "classnames.txt")

@@ -3,9 +3,10 @@ import re
 from pathlib import Path
 
 import pytest
+from support.opened import opened
 from support.photos import write_photo
 
-from sar_train.data.lists import has_metadata, load_list, load_metadata, read_rows
+from sar_train.data.lists import has_metadata, read_rows
 from sar_train.errors import DataError
 
 
@@ -26,7 +27,7 @@ def write(tmp_path: Path, text: str, name: str = "list.csv") -> Path:
 def test_csv_with_splits(tmp_path: Path, photos: list[str]) -> None:
     rows = zip(photos, ["cat", "dog"] * 3, ["train", "train", "val", "", "test", "test"], strict=True)
     path = write(tmp_path, "\ufeffpath, label ,split\n" + "".join(",".join(row) + "\n" for row in rows))
-    dataset = load_list(path, 16, 1)
+    dataset = opened(path, 16, 1)
     assert dataset.class_names == ("cat", "dog")
     assert [(p.path.name, p.label) for p in dataset.train] == [("0.png", 0), ("1.png", 1), ("3.png", 1)]
     assert [p.path.name for p in dataset.val] == ["2.png"]
@@ -37,7 +38,7 @@ def test_csv_with_splits(tmp_path: Path, photos: list[str]) -> None:
 def test_jsonl_without_splits(tmp_path: Path, photos: list[str]) -> None:
     rows = [{"path": name, "label": "émeu big", "more": [1]} for name in photos]
     text = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    dataset = load_list(write(tmp_path, text, "list.jsonl"), 2, 1)
+    dataset = opened(write(tmp_path, text, "list.jsonl"), 2, 1)
     assert dataset.class_names == ("émeu big",)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (2, 2, 2)
 
@@ -61,32 +62,32 @@ def test_jsonl_without_splits(tmp_path: Path, photos: list[str]) -> None:
 )
 def test_bad_lists(tmp_path: Path, photos: list[str], text: str, name: str, message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
-        load_list(write(tmp_path, text, name), 16, 1)
+        opened(write(tmp_path, text, name), 16, 1)
 
 
 def test_binary_and_missing_lists(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
-        load_list(tmp_path / "l.csv", 16, 1)
+        opened(tmp_path / "l.csv", 16, 1)
     with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
-        load_list(tmp_path / "none.csv", 16, 1)
+        opened(tmp_path / "none.csv", 16, 1)
 
 
 def test_a_list_as_a_target(tmp_path: Path, photos: list[str]) -> None:
     plain = write(tmp_path, "path,label\n" + "".join(f"{name},cat\n" for name in photos))
-    assert len(load_list(plain, 1, 1, whole=True).test) == 6
+    assert len(opened(plain, 1, 1, whole=True).test) == 6
     rows = zip(photos, ["train"] * 3 + ["test"] * 3, strict=True)
     split = write(tmp_path, "path,label,split\n" + "".join(f"{name},cat,{part}\n" for name, part in rows))
-    assert [p.path.name for p in load_list(split, 1, 1, whole=True).test] == ["3.png", "4.png", "5.png"]
+    assert [p.path.name for p in opened(split, 1, 1, whole=True).test] == ["3.png", "4.png", "5.png"]
     only = write(tmp_path, f"path,label,split\n{photos[0]},cat,test\n")
-    assert len(load_list(only, 1, 1, whole=True).test) == 1
+    assert len(opened(only, 1, 1, whole=True).test) == 1
 
 
 def test_metadata_beside_the_photos(tmp_path: Path, photos: list[str]) -> None:
     rows = [f"{name},{'cat' if i % 2 else 'dog'},x" for i, name in enumerate(photos)]
     write(tmp_path, "file_name,label,photographer\n" + "\n".join(rows), "metadata.csv")
     assert has_metadata(tmp_path)
-    dataset = load_metadata(tmp_path, 2, 1)
+    dataset = opened(tmp_path, 2, 1)
     assert (dataset.name, dataset.class_names) == (tmp_path.name, ("cat", "dog"))
     assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 6
     assert not has_metadata(tmp_path / "img")
@@ -98,9 +99,9 @@ def test_metadata_in_each_split(tmp_path: Path) -> None:
         for row in rows:
             write_photo(tmp_path / split / row["file_name"])
         write(tmp_path / split, "\n".join(map(json.dumps, rows)), "metadata.jsonl")
-    dataset = load_metadata(tmp_path, 2, 1)
+    dataset = opened(tmp_path, 2, 1)
     assert dataset.class_names == ("ant", "bee")
-    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [4, 2, 3]
+    assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [4, 2, 3]
     assert dataset.relative(dataset.val[0]) == "validation/1.png"
 
 
@@ -109,12 +110,12 @@ def test_splits_by_the_folder_of_a_photo_or_a_column(tmp_path: Path) -> None:
     for name in names:
         write_photo(tmp_path / name)
     write(tmp_path, "file_name,label\n" + "".join(f"{name},cat\n" for name in names), "metadata.csv")
-    assert [p.path.name for p in load_metadata(tmp_path, 1, 1).test] == ["c.png", "d.png", "e.png"]
+    assert [p.path.name for p in opened(tmp_path, 1, 1).test] == ["c.png", "d.png", "e.png"]
     text = "file_name,class,split\n" + "".join(
         f"{name},cat,{part}\n" for name, part in zip(names, ("train", "train", "val"), strict=False)
     )
     write(tmp_path, text, "metadata.csv")
-    assert load_metadata(tmp_path, 1, 1).warnings == ("no test split: the validation photos are tested on",)
+    assert opened(tmp_path, 1, 1).warnings == ("no test split: accuracy is measured on the validation photos",)
 
 
 @pytest.mark.parametrize(
@@ -131,14 +132,14 @@ def test_splits_by_the_folder_of_a_photo_or_a_column(tmp_path: Path) -> None:
 def test_bad_metadata(tmp_path: Path, photos: list[str], text: str, message: str) -> None:
     write(tmp_path, text, "metadata.csv")
     with pytest.raises(DataError, match=re.escape(message)):
-        load_metadata(tmp_path, 16, 1)
+        opened(tmp_path, 16, 1)
 
 
 def test_two_metadata_files(tmp_path: Path) -> None:
     for name in ("metadata.csv", "metadata.jsonl"):
         write(tmp_path, "", name)
     with pytest.raises(DataError, match=r"expected one of metadata\.csv and metadata\.jsonl, got both"):
-        load_metadata(tmp_path, 16, 1)
+        opened(tmp_path, 16, 1)
 
 
 def test_every_row_is_read_by_its_own_line(tmp_path: Path) -> None:

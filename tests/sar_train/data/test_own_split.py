@@ -36,9 +36,9 @@ def test_half_a_fifth_and_the_rest(tmp_path: Path) -> None:
     assert dataset.class_names == tuple(NAME_FIXES["eurosat"].values())
     assert dataset.class_names[3] == "Highway or Road"
     for split, count in (("train", 5), ("val", 2), ("test", 3)):
-        labels = [p.label for p in dataset.photos(split)]
+        labels = [p.label for p in dataset.images(split)]
         assert [labels.count(label) for label in range(10)] == [count] * 10
-    assert len({p.path for split in ("train", "val", "test") for p in dataset.photos(split)}) == 100
+    assert len({p.path for split in ("train", "val", "test") for p in dataset.images(split)}) == 100
     assert load_dataset("eurosat", tmp_path) == dataset
 
 
@@ -57,7 +57,7 @@ def test_the_authors_test_photos_stay_test_photos(tmp_path: Path) -> None:
     write_pets(tmp_path)
     dataset = load_dataset("pets", tmp_path)
     assert dataset.class_names == ("bombay", "beagle")
-    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [16, 4, 4]
+    assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [16, 4, 4]
     assert {p.path.stem.split("_")[1] for p in dataset.test} == {"10", "11"}
     assert "(the test photos are those that its authors list)" in dataset.warnings[0]
     target = load_dataset("pets", tmp_path, whole=True)

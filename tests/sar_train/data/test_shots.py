@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.photos import SHARED, needs_shared
 
-from sar_train.data.coop_layout import LAYOUTS, read_split
+from sar_train.data.dataset_lists import read_split
+from sar_train.data.layouts import LAYOUTS
 from sar_train.data.shots import base_new, few_shot, pseudo_split, sample
 
 

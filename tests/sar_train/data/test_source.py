@@ -10,14 +10,18 @@ from support.photos import SHARED, needs_shared, write_folder, write_photo
 from support.tiny import tiny_backbone
 
 from sar_train.data import source as module
-from sar_train.data.features import save_features
+from sar_train.data.features import FeatureSource, save_features
+from sar_train.data.image_source import ImageDataSource
+from sar_train.data.images import DataOptions
 from sar_train.data.own_split import NAME_FIXES
-from sar_train.data.source import FeatureSource, PhotoOptions, PhotoSource, Source, open_source, to_feature_set
+from sar_train.data.source import DataSource, open_source, to_feature_set
 from sar_train.errors import DataError
 
 
-def opened(spec: object, root: Path | None = None, views: int = 1, **options: object) -> FeatureSource | PhotoSource:
-    return open_source(str(spec), root, tiny_backbone(), 4, 1, views, PhotoOptions(**options))
+def opened(
+    spec: object, root: Path | None = None, views: int = 1, **options: object
+) -> FeatureSource | ImageDataSource:
+    return open_source(str(spec), tiny_backbone(), DataOptions(root, 4, 1, views, **options))
 
 
 def test_feature_file_and_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,14 +32,14 @@ def test_feature_file_and_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "DEMO_FILE", path)
     assert opened("demo").labels("train").tolist() == source.labels("train").tolist()
     with pytest.raises(DataError, match="use that backbone"):
-        open_source(str(path), None, tiny_backbone(seed=1), 4, 1)
+        open_source(str(path), tiny_backbone(seed=1), DataOptions())
     with pytest.raises(DataError, match="no such feature file"):
         opened(tmp_path / "none.safetensors")
 
 
 def test_folder_and_list(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "pets", {"a": 6, "b": 6})
-    source: Source = opened(folder, views=3)
+    source: DataSource = opened(folder, views=3)
     assert source.name == "pets"
     assert source.features("train", [0]).shape == (1, 3, 32)
     (folder / "list.csv").write_text("path,label\na/00.png,x\na/01.png,x\n")
@@ -80,7 +84,7 @@ def test_datasets_by_name_and_by_folder(tmp_path: Path, monkeypatch: pytest.Monk
 def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cases = {
-        "caltech101": "say with --data-root which folder holds caltech-101",
+        "caltech101": "give with --data-root the folder that holds caltech-101",
         "caltec": "caltec: no such folder, and no such dataset; did you mean caltech101",
         "photoz": "^photoz: no such folder, and no such dataset$",
         "nosuch/": "^nosuch/: no such folder, and no such dataset$",
@@ -97,8 +101,8 @@ def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_targets_have_test_photos_alone(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "pets" / "photo", {"a": 6, "b": 6})
-    source = open_source("pets/photo", tmp_path, tiny_backbone(), 4, 1, whole=True)
-    assert isinstance(source, PhotoSource)
+    source = open_source("pets/photo", tiny_backbone(), DataOptions(tmp_path, 4), whole=True)
+    assert isinstance(source, ImageDataSource)
     assert (len(source.labels("train")), len(source.labels("val")), len(source.labels("test"))) == (0, 0, 12)
     assert source.plain("test").shape == (12, 32)
     assert source.features("train").shape == (0, 1, 32)

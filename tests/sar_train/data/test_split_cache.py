@@ -6,20 +6,22 @@ from pathlib import Path
 
 import pytest
 from support.coop import link_photos
+from support.opened import opened
 
 from sar_train.data import split_cache as module
-from sar_train.data.folder import load_folder
-from sar_train.data.photos import Photo, PhotoDataset
+from sar_train.data.images import ImageDataset, LabelledImage
 from sar_train.data.shots import few_shot
 from sar_train.data.split_cache import SplitCache, draw_shots
 
 
-def dataset(root: Path, count: int = 12) -> PhotoDataset:
-    photos = [tuple(Photo(root / f"{s}/{c}{i}.jpg", c) for c in range(3) for i in range(count)) for s in ("t", "v")]
-    return PhotoDataset("x", ("a", "b", "c"), "a {}.", root, photos[0], photos[1], (), published_split=True)
+def dataset(root: Path, count: int = 12) -> ImageDataset:
+    photos = [
+        tuple(LabelledImage(root / f"{s}/{c}{i}.jpg", c) for c in range(3) for i in range(count)) for s in ("t", "v")
+    ]
+    return ImageDataset("x", ("a", "b", "c"), "a {}.", root, photos[0], photos[1], (), published_split=True)
 
 
-def expected(x: PhotoDataset, shots: int, seed: int) -> object:
+def expected(x: ImageDataset, shots: int, seed: int) -> object:
     return few_shot([p.label for p in x.train], [p.label for p in x.val], shots, seed)
 
 
@@ -118,29 +120,29 @@ def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: py
 
 def test_photos_listed_twice_are_not_kept(tmp_path: Path) -> None:
     x = dataset(Path("photos"))
-    twice = PhotoDataset("x", x.class_names, x.template, x.root, (*x.train, x.train[0]), x.val, ())
+    twice = ImageDataset("x", x.class_names, x.template, x.root, (*x.train, x.train[0]), x.val, ())
     assert draw_shots(twice, 4, 1, tmp_path) == expected(twice, 4, 1)
     assert list(tmp_path.rglob("*.json")) == []
 
 
 def test_names_that_are_not_text(tmp_path: Path) -> None:
-    photos = tuple(Photo(Path(f"p/\udcff{i}.jpg"), 0) for i in range(6))
-    x = PhotoDataset("ä/b", ("a",), "a {}.", Path("p"), photos, (), ())
+    photos = tuple(LabelledImage(Path(f"p/\udcff{i}.jpg"), 0) for i in range(6))
+    x = ImageDataset("ä/b", ("a",), "a {}.", Path("p"), photos, (), ())
     assert draw_shots(x, 2, 1, tmp_path) == draw_shots(x, 2, 1, tmp_path) == expected(x, 2, 1)
 
 
 def test_photos_held_out_of_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = link_photos(tmp_path / "pets", [f"{c}/{i}.jpg" for c in "ab" for i in range(12)])
-    plain, cache = load_folder(root, 4, 1), tmp_path / "cache"
-    assert load_folder(root, 4, 1, cache_dir=cache) == load_folder(root, 4, 1, cache_dir=cache) == plain
+    plain, cache = opened(root, 4, 1), tmp_path / "cache"
+    assert opened(root, 4, 1, cache_dir=cache) == opened(root, 4, 1, cache_dir=cache) == plain
     (path,) = cache.rglob("split-4-seed_1.json")
     assert str(tmp_path) not in path.read_text()
     content = json.loads(path.read_text())
     content["train"][0], content["test"][0] = content["test"][0], content["train"][0]
     path.write_text(json.dumps(content))
-    assert load_folder(root, 4, 1, cache_dir=cache) != plain  # what is kept is what counts
+    assert opened(root, 4, 1, cache_dir=cache) != plain  # what is kept is what counts
     link_photos(root, ["a/more.jpg"])
-    assert len(load_folder(root, 4, 1, cache_dir=cache).test) == len(plain.test) + 1
+    assert len(opened(root, 4, 1, cache_dir=cache).test) == len(plain.test) + 1
     assert "pets: its photos are not those of an earlier run (24 then, 25 now)" in caplog.text
 
 

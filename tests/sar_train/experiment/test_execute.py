@@ -1,4 +1,4 @@
-"""One run from settings to result: the record and what an experiment adds."""
+"""One run from its settings to its result."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from support.blobs import write_blobs
 from support.jobs import job
+from support.photos import needs_shared, write_folder
+from support.problems import BASE, CLASSES, TEMPLATE
+from support.tiny import tiny_backbone
 
+from sar_infer.images.preprocess import to_input
 from sar_train.config.run import RunConfig
-from sar_train.errors import RunError
+from sar_train.errors import RunError, SarTrainError
 from sar_train.experiment import code
-from sar_train.experiment.execute import execute, keep_or_remove, run_folder
+from sar_train.experiment.execute import evaluate_targets, execute, keep_or_remove, run_folder, similarities
+from sar_train.methods.base import Setup, methods
 from sar_train.training import checkpoint, trainer
+from sar_train.training.prompted import PromptedCLIP, restore
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +106,99 @@ def test_two_sweeps_do_not_share_a_run(config: RunConfig, tmp_path: Path) -> Non
         other.kill()
         other.communicate()
     assert execute(job(config), tmp_path / "run")["metrics"]
+
+
+def prompted(**settings: object) -> PromptedCLIP:
+    kind, backbone = methods.get("coop"), tiny_backbone()
+    setup = Setup(backbone, BASE, TEMPLATE, torch.Generator().manual_seed(0))
+    return PromptedCLIP(backbone, kind(kind.Config(**settings), setup), TEMPLATE, BASE)
+
+
+def test_they_are_the_cosines_in_thousandths() -> None:
+    learned = prompted(context_init="")
+    found = similarities(learned, BASE, CLASSES[4:])
+    assert found is not None
+    assert (found["names"], found["base"]) == (list(CLASSES), len(BASE))
+    upper = np.triu_indices(len(CLASSES), 1)
+    with torch.no_grad():
+        rows = {"learned": learned.embed(CLASSES).numpy()}
+    rows["handcrafted"] = learned.backbone.embed_names(CLASSES, learned.backbone.handcrafted(TEMPLATE)).numpy()
+    for name, matrix in rows.items():
+        np.testing.assert_allclose(found[name], 1000 * (matrix @ matrix.T)[upper], atol=0.51)
+    assert found["learned"] != found["handcrafted"]
+
+
+def test_the_template_as_context_changes_nothing() -> None:
+    found = similarities(prompted(), BASE, CLASSES[4:])
+    assert found is not None
+    np.testing.assert_allclose(found["learned"], found["handcrafted"], atol=1)
+
+
+def test_of_many_names_some_are_kept_from_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sar_train.experiment.execute.MOST_NAMES", 4)
+    found = similarities(prompted(), CLASSES[:6], CLASSES[6:])
+    assert found is not None
+    assert found["names"] == [CLASSES[0], CLASSES[2], CLASSES[4], CLASSES[6]]
+    assert found["base"] == 3
+
+
+def test_nothing_where_prompts_hold_for_the_trained_classes_or_names_are_too_few() -> None:
+    assert similarities(prompted(class_specific=True), BASE, ()) is None
+    assert similarities(prompted(), BASE[:2], ()) is None
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[PromptedCLIP, Path]:
+    folder = tmp_path_factory.mktemp("blobs")
+    trainer.run(job(write_blobs(folder)).config, folder / "run")
+    return restore(checkpoint.load_run(folder / "run"), tiny_backbone()), folder
+
+
+def test_every_photo_of_a_target_is_judged_by_hand(trained: tuple[PromptedCLIP, Path], tmp_path: Path) -> None:
+    prompted, blobs = trained
+    target = write_folder(tmp_path / "photos", {"fox": 3, "red car": 4, "apple": 5})
+    config = write_blobs(blobs)
+    (found,) = evaluate_targets(prompted, config, (str(target),)).values()
+    assert (found["classes"], found["photos"]) == (3, 12)
+
+    backbone, names = tiny_backbone(), sorted(["fox", "red car", "apple"])
+    files = [(names.index(folder.name), path) for folder in target.iterdir() for path in folder.iterdir()]
+    truth = np.array([label for label, _ in files])
+    with torch.no_grad():
+        pixels = torch.from_numpy(np.stack([load(path) for _, path in files]))
+        images = backbone.encode_images(pixels)
+        ways = {
+            "accuracy": prompted.embed(names),
+            "zero_shot": backbone.embed_names(names, backbone.handcrafted("a photo of a {}.")),
+        }
+    for way, rows in ways.items():
+        right = (images @ rows.T).argmax(1).numpy() == truth
+        assert found[way] == pytest.approx(100 * right.mean()), way
+    hits = {name: right[truth == i].mean() for i, name in enumerate(names)}
+    assert hits.keys() == found["per_class"].keys()
+
+
+def load(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return to_input(image.convert("RGB"), tiny_backbone().preprocess)
+
+
+def test_a_target_that_is_not_there_is_named(trained: tuple[PromptedCLIP, Path]) -> None:
+    prompted, blobs = trained
+    with pytest.raises(SarTrainError, match="nowhere"):
+        evaluate_targets(prompted, write_blobs(blobs), ("/nowhere/at/all",))
+
+
+@needs_shared
+def test_pacs_sketch_has_all_its_photos_judged(trained: tuple[PromptedCLIP, Path]) -> None:
+    import dataclasses
+
+    from support.photos import SHARED
+
+    prompted, blobs = trained
+    config = dataclasses.replace(write_blobs(blobs), data_root=str(SHARED))
+    found = evaluate_targets(prompted, config, ("pacs/sketch",))["pacs/sketch"]
+    count = sum(1 for _ in (SHARED / "pacs" / "sketch").glob("*/*.*"))
+    assert (found["classes"], found["photos"]) == (7, count)

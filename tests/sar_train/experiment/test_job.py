@@ -10,7 +10,7 @@ import pytest
 
 from sar_train.config.run import RunConfig
 from sar_train.experiment.job import Job, slug
-from sar_train.experiment.spec import read_spec
+from sar_train.experiment.plan import read_spec
 
 CODE = "0123456789abcdef"
 BASIC = RunConfig(data="demo", method="coop", sections={"coop": {"n_ctx": 8}, "sar": {"weight": 0.5}})

@@ -1,8 +1,10 @@
-"""Before anything trains: zero-shot is measured, shown and compared."""
+"""The check of data and zero-shot before training."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.blobs import write_blobs
@@ -11,9 +13,52 @@ from support.photos import write_folder
 
 from sar_train.config.run import RunConfig
 from sar_train.errors import DataError
-from sar_train.experiment import known
-from sar_train.experiment.survey import survey
+from sar_train.experiment.survey import check_zero_shot, survey
 from sar_train.report.published import Known
+
+REAL = RunConfig("caltech101", backbone="ViT-B-16-quickgelu", pretrained="openai")
+
+
+def entry(base: float, new: float | None, **changes: Any) -> dict[str, Any]:
+    dataset = {"name": "caltech101", "judged_on": "test", "split_origin": "published"} | changes
+    return {"dataset": dataset, "zero_shot": {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "difference", "ok"),
+    [
+        (96.84, 94.00, 0.0, True),
+        (96.64, 94.00, -0.2, True),
+        (96.63, 94.00, -0.21, False),
+        (97.90, 93.70, -0.3, False),
+        (99.0, 99.0, 2.16, True),
+    ],
+)
+def test_more_than_a_fifth_of_a_point_below_is_an_error(base: float, new: float, difference: float, ok: bool) -> None:
+    check = check_zero_shot(REAL, entry(base, new))
+    assert check is not None
+    assert check["difference"] == pytest.approx(difference)
+    assert check["ok"] is ok
+    assert check["expected"] == {"base_accuracy": 96.84, "new_accuracy": 94.00}
+    assert check["source"]
+
+
+@pytest.mark.parametrize(
+    ("config", "record"),
+    [
+        (dataclasses.replace(REAL, pretrained="laion2b_s34b_b88k"), entry(1, 1)),
+        (dataclasses.replace(REAL, backbone="ViT-L-14"), entry(1, 1)),
+        (dataclasses.replace(REAL, template="{}"), entry(1, 1)),
+        (dataclasses.replace(REAL, allow_missing=True), entry(1, 1)),
+        (dataclasses.replace(REAL, skip_unreadable=True), entry(1, 1)),
+        (REAL, entry(1, None)),
+        (REAL, entry(1, 1, split_origin="ours")),
+        (REAL, entry(1, 1, judged_on="val")),
+        (REAL, entry(1, 1, name="products")),
+    ],
+)
+def test_other_weights_or_data_have_no_known_figure(config: RunConfig, record: dict[str, Any]) -> None:
+    assert check_zero_shot(config, record) is None
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +82,14 @@ def test_a_known_figure_that_is_missed_stops_before_training(
 ) -> None:
     (entry,) = survey([job(config)], lambda text: None)
     base, new = entry["zero_shot"]["base_accuracy"], entry["zero_shot"]["new_accuracy"]
-    monkeypatch.setattr(known, "known_zero_shot", lambda *_: Known(base + 0.5, new, "a paper"))
+    monkeypatch.setattr("sar_train.experiment.survey.known_zero_shot", lambda *_: Known(base + 0.5, new, "a paper"))
     with pytest.raises(DataError, match=r"set-up error: zero-shot .* 0.50 points below .* \(a paper; "):
         survey([job(config)], lambda text: None)
     told: list[str] = []
     (entry,) = survey([job(config)], told.append, strict=False)
     assert entry["zero_shot_check"]["ok"] is False
     assert "TOO LOW" in told[-1]
-    monkeypatch.setattr(known, "known_zero_shot", lambda *_: Known(base, new, "a paper"))
+    monkeypatch.setattr("sar_train.experiment.survey.known_zero_shot", lambda *_: Known(base, new, "a paper"))
     assert survey([job(config)], told.append)[0]["zero_shot_check"]["ok"] is True
     assert "as it should be" in told[-1]
 

@@ -17,8 +17,8 @@ from support.jobs import here, job
 from sar_train.config.run import RunConfig
 from sar_train.experiment import code, sweep
 from sar_train.experiment.job import Job
+from sar_train.experiment.plan import read_spec
 from sar_train.experiment.pools import Outcome, Task
-from sar_train.experiment.spec import read_spec
 from sar_train.experiment.sweep import as_json, find_result, run_sweep
 from sar_train.report.render import to_markdown
 from sar_train.report.results import read

@@ -382,5 +382,5 @@ def test_a_broken_photo_is_named_with_what_to_do(run: Path, tmp_path: Path) -> N
     photos = write_folder(tmp_path / "photos", {"a": 3})
     (photos / "a" / "broken.jpg").write_bytes(b"no picture")
     line = one_line(export(run, "--out", tmp_path / "bundle", "--photos", photos, "--quiet"), 2)
-    assert re.search(r"broken\.jpg: not an image .*; mend this photo or remove it", line)
+    assert re.search(r"broken\.jpg: not an image .*; repair this image or remove it", line)
     assert not (tmp_path / "bundle").exists()

@@ -21,9 +21,8 @@ from sar_infer.results import DecisionOptions
 from sar_train.clip import backbone
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
-from sar_train.data.feature_set import FeatureSet, Rows
-from sar_train.data.features import save_features
-from sar_train.data.photos import SPLITS
+from sar_train.data.features import FeatureSet, Rows, save_features
+from sar_train.data.images import SPLITS
 from sar_train.errors import RunError
 from sar_train.evaluation.calibration import expected_calibration_error
 from sar_train.export.bundle import export_bundle

@@ -107,9 +107,9 @@ def test_fewer_than_the_default_is_no_warning() -> None:
 
 
 def test_nothing_left(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none is left beside the class names; use --novel words, or a file"):
+    with pytest.raises(DataError, match="no name is left that is not a class name; use --novel words, or a file"):
         novel_names("wordnet", ["garfield"])
-    with pytest.raises(DataError, match="none is left"):
+    with pytest.raises(DataError, match="no name is left"):
         novel_names(write(tmp_path, "dog\n"), ["dog"])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sar_train.errors import ConfigError
-from sar_train.novel_names import forms, kinds, open_source
+from sar_train.novel_names import forms, kinds, open_novel_source
 
 
 def test_what_may_be_written() -> None:
@@ -19,18 +19,18 @@ def test_what_may_be_written() -> None:
 def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "words").write_text("fox\n")
     monkeypatch.chdir(tmp_path)
-    assert type(open_source("words")) is kinds.get("words")
+    assert type(open_novel_source("words")) is kinds.get("words")
     for text in ("./words", "file:words", str(tmp_path / "words")):
-        assert type(open_source(text)) is kinds.get("file")
-        assert open_source(text).name == text
+        assert type(open_novel_source(text)) is kinds.get("file")
+        assert open_novel_source(text).name == text
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("wordnt", "wordnt is no file and no source; expected answer:FILE, .* or FILE; did you mean wordnet?"),
+        ("wordnt", "wordnt is neither a file nor a source; expected answer:FILE, .* or FILE; did you mean wordnet?"),
         ("wordnt:3", "did you mean wordnet?"),
-        ("imagenet", r"imagenet is no file and no source; expected .* or FILE$"),
+        ("imagenet", r"imagenet is neither a file nor a source; expected .* or FILE$"),
         ("", "expected answer:FILE"),
         ("words:3", "expected words alone, got words:3"),
         ("none:", "expected none alone, got none:"),
@@ -39,4 +39,4 @@ def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, mo
 )
 def test_what_cannot_be_a_source(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        open_source(text)
+        open_novel_source(text)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sar_train.data.coop_layout import LAYOUTS
+from sar_train.data.layouts import LAYOUTS
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report import published
 

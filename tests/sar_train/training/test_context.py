@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from support.blobs import write_blobs
+from support.opened import opened
 from support.photos import write_folder
 from support.problems import CLASSES
 from support.tiny import RESNET, register
 
 from sar_train.clip import backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.folder import load_folder
 from sar_train.data.views import pixels
 from sar_train.errors import BackboneError, ConfigError
 from sar_train.methods.base import methods
@@ -41,7 +41,7 @@ def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunCon
     assert not any("are copies" in line for line in lines)
     for number in range(5):
         shutil.copy(photos / "apple" / "00.png", photos / "apple" / f"copy {number}.png")
-    split = load_folder(photos, shots=4, seed=1)
+    split = opened(photos, 4, 1)
     held_out, learned = (*split.val, *split.test), {photo.path.read_bytes() for photo in split.train}
     copies = sum(photo.path.read_bytes() in learned for photo in held_out)
     assert copies

@@ -13,8 +13,7 @@ from support.tiny import VIT, register, tiny_backbone
 
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
-from sar_train.data.feature_set import Rows
-from sar_train.data.features import save_features
+from sar_train.data.features import Rows, save_features
 from sar_train.evaluation.calibration import negative_log_likelihood, softmax
 from sar_train.training import context as setting
 from sar_train.training import trainer

@@ -12,7 +12,7 @@ from support.photos import write_folder
 
 from sar_train.cli.experiment.novel_names import novel_names
 from sar_train.data.class_names import read_class_names
-from sar_train.novel_names import open_source
+from sar_train.novel_names import open_novel_source
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_a_file_that_training_reads() -> None:
     shown = run("demo", "--source", "names.txt")
     assert shown.stdout == run("demo", "--source", "words", "--count", 5).stdout
     assert Path("names.txt").read_text().startswith("# caltech101, seed 1: 5 novel names from words, ")
-    assert open_source("names.txt").form == "FILE"
+    assert open_novel_source("names.txt").form == "FILE"
 
 
 def test_json_for_machines() -> None:
@@ -106,7 +106,7 @@ def test_a_model_is_asked_once() -> None:
     ("arguments", "words"),
     [
         (("nowhere",), "nowhere: no such file, folder or dataset"),
-        (("eurosat",), "say with --data-root"),
+        (("eurosat",), "give with --data-root"),
         (("demo", "--source", "wordnt"), "did you mean wordnet?"),
         (("demo", "--source", "llm"), "need --llm-url (SAR_LLM_URL) and --llm-model (SAR_LLM_MODEL)"),
         (("demo", "--source", "wordnet:0"), "expected a path length"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sar_train.errors import ConfigError, DataError
-from sar_train.novel_names import novel_names, open_source
+from sar_train.novel_names import novel_names, open_novel_source
 
 
 def test_an_answer_is_cleaned(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_an_answer_is_cleaned(tmp_path: Path) -> None:
 def test_what_is_no_answer(tmp_path: Path) -> None:
     for text in ("answer", "answer:", f"answer:{tmp_path / 'none.md'}"):
         with pytest.raises(ConfigError, match="no such file; expected answer:FILE"):
-            open_source(text)
+            open_novel_source(text)
     (tmp_path / "chat.md").write_text("Sorry, I cannot.\n")
     with pytest.raises(DataError, match=r"there is no name in .*chat\.md"):
         novel_names(f"answer:{tmp_path / 'chat.md'}", ["dog"])

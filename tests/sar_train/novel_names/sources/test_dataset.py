@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sar_train.errors import ConfigError, DataError
-from sar_train.novel_names import Options, novel_names, open_source
+from sar_train.novel_names import SourceOptions, novel_names, open_novel_source
 
 
 def split_file(root: Path) -> Path:
@@ -20,7 +20,7 @@ def split_file(root: Path) -> Path:
 
 
 def test_names_come_from_a_split_file_without_a_photo(tmp_path: Path) -> None:
-    source = open_source("dataset:eurosat", Options(data_root=split_file(tmp_path)))
+    source = open_novel_source("dataset:eurosat", SourceOptions(data_root=split_file(tmp_path)))
     found = novel_names(source, ["dog"], new=["forest"])
     assert sorted(found.names) == ["Highway", "River", "Sea Lake"]
     assert (found.overlap, found.source) == (1, "dataset:eurosat")
@@ -34,8 +34,8 @@ def test_imagenet_needs_nothing_and_the_seed_decides() -> None:
 
 def test_what_is_no_dataset() -> None:
     with pytest.raises(ConfigError, match="expected dataset:NAME, such as dataset:imagenet"):
-        open_source("dataset")
-    with pytest.raises(DataError, match=r"dataset eurosat: say with --data-root"):
+        open_novel_source("dataset")
+    with pytest.raises(DataError, match=r"dataset eurosat: give with --data-root"):
         novel_names("dataset:eurosat", ["dog"])
     with pytest.raises(DataError, match=r"eurosatt: no such file, folder or dataset; expected .* eurosat"):
         novel_names("dataset:eurosatt", ["dog"])

@@ -11,7 +11,7 @@ from support.blobs import write_blobs
 from support.llm import KEY, MODEL, Reply, serve
 
 from sar_train.errors import ConfigError, DataError
-from sar_train.novel_names import NovelNames, Options, novel_names, open_source
+from sar_train.novel_names import NovelNames, SourceOptions, novel_names, open_novel_source
 from sar_train.training import trainer
 
 LISTED = [f"{a} {b}" for a in ("red", "blue", "green", "grey") for b in ("fox", "owl", "crab", "whale", "lynx")]
@@ -24,7 +24,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gather(url: str, cache: Path | None, **settings: object) -> NovelNames:
-    source = open_source("llm", Options(cache_dir=cache, llm_url=url, llm_model=MODEL))
+    source = open_novel_source("llm", SourceOptions(cache_dir=cache, llm_url=url, llm_model=MODEL))
     return novel_names(source, ["dog", "grey_wolf"], **settings)
 
 
@@ -99,15 +99,15 @@ def test_a_useless_answer_is_said_and_not_kept(tmp_path: Path, text: str) -> Non
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (Options(), r"need --llm-url \(SAR_LLM_URL\) and --llm-model \(SAR_LLM_MODEL\): an OpenAI-compatible"),
-        (Options(llm_url="http://localhost/v1"), r"need --llm-model \(SAR_LLM_MODEL\): "),
-        (Options(llm_model="m"), r"need --llm-url \(SAR_LLM_URL\): "),
-        (Options(llm_url="localhost", llm_model="m"), "expected a base URL"),
+        (SourceOptions(), r"need --llm-url \(SAR_LLM_URL\) and --llm-model \(SAR_LLM_MODEL\): an OpenAI-compatible"),
+        (SourceOptions(llm_url="http://localhost/v1"), r"need --llm-model \(SAR_LLM_MODEL\): "),
+        (SourceOptions(llm_model="m"), r"need --llm-url \(SAR_LLM_URL\): "),
+        (SourceOptions(llm_url="localhost", llm_model="m"), "expected a base URL"),
     ],
 )
-def test_what_is_missing_is_said_before_anything_is_asked(options: Options, words: str) -> None:
+def test_what_is_missing_is_said_before_anything_is_asked(options: SourceOptions, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        open_source("llm", options)
+        open_novel_source("llm", options)
 
 
 def test_a_run_keeps_the_model_and_its_names_and_no_key(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sar_train.errors import ConfigError
-from sar_train.novel_names import Wanted, nouns, novel_names, open_source, wordnet
+from sar_train.novel_names import Wanted, novel_names, open_novel_source, wordnet
 
 CLASSES = ["golden_retriever", "grand_piano"]
 
@@ -13,11 +13,11 @@ CLASSES = ["golden_retriever", "grand_piano"]
 @pytest.mark.parametrize(("text", "lengths"), [("wordnet:1", {1}), ("wordnet:3", {3}), ("wordnet:5-6", {5, 6})])
 def test_relatives_are_as_far_away_as_asked(text: str, lengths: set[int]) -> None:
     taxonomy = wordnet.load()
-    own = [nouns.match(name, taxonomy) or 0 for name in CLASSES]
-    names = list(open_source(text).candidates(Wanted(CLASSES, 400)))
+    own = [wordnet.match(name, taxonomy) or 0 for name in CLASSES]
+    names = list(open_novel_source(text).candidates(Wanted(CLASSES, 400)))
     assert names or text == "wordnet:1"
     for name in names:
-        found = nouns.match(name, taxonomy, last_word=False) or 0
+        found = wordnet.match(name, taxonomy, last_word=False) or 0
         distances = {round(1 / taxonomy.path_similarity(synset, found)) - 1 for synset in own}
         assert distances & lengths
 
@@ -34,4 +34,4 @@ def test_children_are_one_step_away() -> None:
 @pytest.mark.parametrize("text", ["wordnet:", "wordnet:0", "wordnet:4-2", "wordnet:11", "wordnet:a", "wordnet:2-4-6"])
 def test_what_is_no_distance(text: str) -> None:
     with pytest.raises(ConfigError, match=f"{text}: expected a path length from 1 to 10 or a range"):
-        open_source(text)
+        open_novel_source(text)

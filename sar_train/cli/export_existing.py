@@ -1,4 +1,4 @@
-"""What ``sar-export`` does with a bundle that exists: check it again, or write a Triton repository from it."""
+"""``sar-export`` of a bundle that exists: check it again, or write a Triton repository from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 
 def verify(bundle: Path, given: Mapping[str, Any], *, as_json: bool, quiet: bool) -> NoReturn:
-    """Print what moved since the bundle was made; exit code 1 where something moved beyond its bound.
+    """Measure a bundle again and print what moved; exit with code 1 if something moved beyond its bound.
 
     Args:
         bundle: The folder.

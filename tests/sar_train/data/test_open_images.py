@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from support.coop import IDS, link_photos, write_aircraft, write_class_names, write_imagenet
 from support.hf import make_dataset, to_saved
+from support.opened import opened
 from support.photos import SHARED, needs_shared, write_folder, write_photo
 
-from sar_train.data.open_photos import open_photos
 from sar_train.errors import DataError
 
 
@@ -16,31 +16,31 @@ def test_a_folder_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for domain in ("photo", "sketch"):
         write_folder(tmp_path / "data/pacs" / domain, {"cat": 4, "dog": 4})
     (tmp_path / "data/list.csv").write_text("path,label\npacs/photo/cat/00.png,x\npacs/photo/cat/01.png,x\n")
-    assert open_photos("pacs/photo", tmp_path / "data", 2, 1).name == "pacs/photo"
-    assert open_photos("list.csv", tmp_path / "data", 2, 1).class_names == ("x",)
+    assert opened("pacs/photo", 2, 1, data_root=tmp_path / "data").name == "pacs/photo"
+    assert opened("list.csv", 2, 1, data_root=tmp_path / "data").class_names == ("x",)
     with pytest.raises(DataError, match="domains, not classes; give one of them"):
-        open_photos("pacs", tmp_path / "data", 2, 1)
+        opened("pacs", 2, 1, data_root=tmp_path / "data")
     write_folder(tmp_path / "pacs/photo", {"owl": 2})
-    assert open_photos("pacs/photo", tmp_path / "data", 2, 1).class_names == ("owl",)  # what exists goes first
+    assert opened("pacs/photo", 2, 1, data_root=tmp_path / "data").class_names == ("owl",)  # what exists goes first
     with pytest.raises(DataError, match=r"pacs.none: no such file or folder, nor in .*data"):
-        open_photos("pacs/none", tmp_path / "data", 2, 1)
+        opened("pacs/none", 2, 1, data_root=tmp_path / "data")
 
 
 def test_layouts_of_hugging_face(tmp_path: Path) -> None:
     write_photo(tmp_path / "meta/1.png")
     write_photo(tmp_path / "meta/2.png")
     (tmp_path / "meta/metadata.csv").write_text("file_name,label\n1.png,a\n2.png,a\n")
-    assert open_photos(str(tmp_path / "meta"), None, 1, 1).class_names == ("a",)
+    assert opened(tmp_path / "meta", 1, 1).class_names == ("a",)
     pytest.importorskip("datasets", reason="needs the library datasets")
     packed = to_saved(tmp_path / "packed", {"train": make_dataset(4), "test": make_dataset(2)})
-    assert len(open_photos(str(packed), None, 1, 1, cache_dir=tmp_path / "cache").test) == 2
-    assert len(open_photos("packed", tmp_path, 1, 1, whole=True, cache_dir=tmp_path / "cache").test) == 2
+    assert len(opened(packed, 1, 1, cache_dir=tmp_path / "cache").test) == 2
+    assert len(opened("packed", 1, 1, data_root=tmp_path, whole=True, cache_dir=tmp_path / "cache").test) == 2
 
 
 def test_known_folders_are_told_from_own_ones(tmp_path: Path) -> None:
     write_aircraft(tmp_path)
-    assert open_photos(str(tmp_path / "fgvc_aircraft"), None, 1, 1).name == "fgvc_aircraft"
-    assert open_photos("aircraft", tmp_path, 1, 1, whole=True).train == ()
+    assert opened(tmp_path / "fgvc_aircraft", 1, 1).name == "fgvc_aircraft"
+    assert opened("aircraft", 1, 1, data_root=tmp_path, whole=True).train == ()
 
 
 def test_targets_cannot_be_learned_from(tmp_path: Path) -> None:
@@ -48,19 +48,19 @@ def test_targets_cannot_be_learned_from(tmp_path: Path) -> None:
     link_photos(folder / "imagenet-a", [f"{wnid}/0.jpg" for wnid in IDS[:200]])
     for spec, root in (("imagenet-a", tmp_path), (str(folder), None)):
         with pytest.raises(DataError, match="imagenet_a: has only test photos, nothing can be learned from it"):
-            open_photos(spec, root, 16, 1)
-        assert len(open_photos(spec, root, 16, 1, whole=True).test) == 200
+            opened(spec, 16, 1, data_root=root)
+        assert len(opened(spec, 16, 1, data_root=root, whole=True).test) == 200
 
 
 def test_imagenet_through_the_front_door(tmp_path: Path) -> None:
     folder = write_imagenet(tmp_path)
-    assert len(open_photos(str(folder), None, 1, 1).train) == 2000
+    assert len(opened(folder, 1, 1).train) == 2000
 
 
 @needs_shared
 def test_real_domains() -> None:
-    target = open_photos("pacs/sketch", SHARED, 16, 1, whole=True)
+    target = opened("pacs/sketch", 16, 1, data_root=SHARED, whole=True)
     assert (target.name, len(target.test), target.split_origin) == ("pacs/sketch", 420, "ours")
-    assert len(open_photos("pacs/sketch", SHARED, 16, 1).train) == 112
+    assert len(opened("pacs/sketch", 16, 1, data_root=SHARED).train) == 112
     with pytest.raises(DataError, match="each of cartoon, photo, sketch"):
-        open_photos("pacs", SHARED, 16, 1)
+        opened("pacs", 16, 1, data_root=SHARED)

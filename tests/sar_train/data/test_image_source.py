@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.opened import opened
 from support.photos import SHARED, needs_shared, write_folder, write_photo
 from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
-from sar_train.data import counted
-from sar_train.data import photo_source as module
+from sar_train.data import image_source as module
+from sar_train.data import progress
 from sar_train.data.coop_layout import load_dataset
-from sar_train.data.folder import load_folder
-from sar_train.data.photo_source import PhotoSource
-from sar_train.data.photos import PhotoDataset
+from sar_train.data.image_source import ImageDataSource
+from sar_train.data.images import ImageDataset
 from sar_train.data.views import pixels
 from sar_train.errors import DataError
 
@@ -23,8 +23,8 @@ CLOSE = {"atol": 1e-5, "rtol": 0.0}
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> PhotoDataset:
-    return load_folder(write_folder(tmp_path / "photos", {"a": 9, "b": 9}), 5, 1)
+def dataset(tmp_path: Path) -> ImageDataset:
+    return opened(write_folder(tmp_path / "photos", {"a": 9, "b": 9}), 5, 1)
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def direct(dataset: PhotoDataset, row: int, views: Sequence[int], seed: int = 1) -> Tensor:
+def direct(dataset: ImageDataset, row: int, views: Sequence[int], seed: int = 1) -> Tensor:
     photo, backbone = dataset.train[row], tiny_backbone()
     images = pixels(photo.path, backbone.preprocess, dataset.relative(photo), views, seed)
     return backbone.encode_images(torch.from_numpy(images))
 
 
-def test_rows_labels_and_views(dataset: PhotoDataset) -> None:
-    source = PhotoSource(dataset, tiny_backbone(), views=3)
+def test_rows_labels_and_views(dataset: ImageDataset) -> None:
+    source = ImageDataSource(dataset, tiny_backbone(), views=3)
     assert source.labels("train").tolist() == [0] * 5 + [1] * 5
     assert source.paths("train")[0] == dataset.relative(dataset.train[0])
     features = source.features("train", [7, 0])
@@ -63,24 +63,24 @@ def test_rows_labels_and_views(dataset: PhotoDataset) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 32])
-def test_any_order_any_subset_any_batch(dataset: PhotoDataset, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    whole = PhotoSource(dataset, tiny_backbone(), views=2).features("train")
+def test_any_order_any_subset_any_batch(dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    whole = ImageDataSource(dataset, tiny_backbone(), views=2).features("train")
     monkeypatch.setattr(module, "BATCH_CPU", batch)
     monkeypatch.setattr(module, "AHEAD", 2 * batch)
-    source = PhotoSource(dataset, tiny_backbone(), views=2)
+    source = ImageDataSource(dataset, tiny_backbone(), views=2)
     order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
     for rows in (order[:3], order[2:8], order.tolist(), [4, 4]):
         torch.testing.assert_close(source.features("train", rows), whole[rows], **CLOSE)
 
 
-def test_seeds_change_the_random_views_alone(dataset: PhotoDataset) -> None:
-    one, two = (PhotoSource(dataset, tiny_backbone(), views=2, seed=seed).features("train") for seed in (1, 2))
+def test_seeds_change_the_random_views_alone(dataset: ImageDataset) -> None:
+    one, two = (ImageDataSource(dataset, tiny_backbone(), views=2, seed=seed).features("train") for seed in (1, 2))
     torch.testing.assert_close(one[:, 0], two[:, 0], **CLOSE)
     assert (one[:, 1] - two[:, 1]).abs().max() > 1e-3
 
 
-def test_crops_are_random_views_of_any_number(dataset: PhotoDataset) -> None:
-    source = PhotoSource(dataset, tiny_backbone(), seed=4)
+def test_crops_are_random_views_of_any_number(dataset: ImageDataset) -> None:
+    source = ImageDataSource(dataset, tiny_backbone(), seed=4)
     rows = [7, 0, 3, 7]
     for view in (1, 200, 1):
         found = source.crops(torch.tensor(rows), view)
@@ -91,53 +91,55 @@ def test_crops_are_random_views_of_any_number(dataset: PhotoDataset) -> None:
     assert len(torch.cat([source.crops(range(3), view) for view in (1, 2, 3)]).flatten(1).unique(dim=0)) == 9
 
 
-def test_nothing_is_encoded_twice(dataset: PhotoDataset, tmp_path: Path, encoded: list[int]) -> None:
-    first = PhotoSource(dataset, tiny_backbone(), views=2, cache_dir=tmp_path / "cache")
+def test_nothing_is_encoded_twice(dataset: ImageDataset, tmp_path: Path, encoded: list[int]) -> None:
+    first = ImageDataSource(dataset, tiny_backbone(), views=2, cache_dir=tmp_path / "cache")
     plain = first.plain("train", [0, 1])
     assert sum(encoded) == 2
     both = first.features("train", [0, 0, 1, 2])
     assert sum(encoded) == 6
-    again = PhotoSource(dataset, tiny_backbone(), views=2, cache_dir=tmp_path / "cache").features("train", [0, 0, 1, 2])
+    again = ImageDataSource(dataset, tiny_backbone(), views=2, cache_dir=tmp_path / "cache").features(
+        "train", [0, 0, 1, 2]
+    )
     assert sum(encoded) == 6
     assert torch.equal(again, both)
     assert torch.equal(again[[0, 2], 0], plain)
 
 
 def test_another_backbone_and_a_changed_photo_are_encoded_anew(
-    dataset: PhotoDataset, tmp_path: Path, encoded: list[int]
+    dataset: ImageDataset, tmp_path: Path, encoded: list[int]
 ) -> None:
     cache = tmp_path / "cache"
-    PhotoSource(dataset, tiny_backbone(), cache_dir=cache).features("train", [0])
-    PhotoSource(dataset, tiny_backbone(seed=1), cache_dir=cache).features("train", [0])
-    PhotoSource(dataset, tiny_backbone(RESNET), cache_dir=cache).features("train", [0])
+    ImageDataSource(dataset, tiny_backbone(), cache_dir=cache).features("train", [0])
+    ImageDataSource(dataset, tiny_backbone(seed=1), cache_dir=cache).features("train", [0])
+    ImageDataSource(dataset, tiny_backbone(RESNET), cache_dir=cache).features("train", [0])
     write_photo(dataset.train[0].path, seed=77, size=(50, 44))
-    PhotoSource(dataset, tiny_backbone(), cache_dir=cache).features("train", [0])
+    ImageDataSource(dataset, tiny_backbone(), cache_dir=cache).features("train", [0])
     assert encoded == [1, 1, 1, 1]
 
 
 def test_what_was_encoded_before_a_failure_is_kept(
-    dataset: PhotoDataset, tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+    dataset: ImageDataset, tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH_CPU", 2)
     monkeypatch.setattr(module, "AHEAD", 2)
     dataset.train[8].path.write_bytes(b"broken")
     for _ in range(2):
-        source = PhotoSource(dataset, tiny_backbone(), cache_dir=tmp_path / "cache")
+        source = ImageDataSource(dataset, tiny_backbone(), cache_dir=tmp_path / "cache")
         with pytest.raises(DataError, match=rf"{dataset.train[8].path.name}: not an image"):
             source.features("train")
     assert sum(encoded) == 8
 
 
-def test_a_photo_that_is_gone(dataset: PhotoDataset) -> None:
+def test_a_photo_that_is_gone(dataset: ImageDataset) -> None:
     dataset.train[0].path.unlink()
     with pytest.raises(DataError, match="cannot be read"):
-        PhotoSource(dataset, tiny_backbone()).features("train", [0])
+        ImageDataSource(dataset, tiny_backbone()).features("train", [0])
 
 
-def test_how_many_photos_are_encoded_is_told(dataset: PhotoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counted, "EVERY", 0.0)
+def test_how_many_photos_are_encoded_is_told(dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     told: list[str] = []
-    source = PhotoSource(dataset, tiny_backbone(), views=3, tell=told.append)
+    source = ImageDataSource(dataset, tiny_backbone(), views=3, tell=told.append)
     source.features("train")
     expected = [f"encoding {photos}/10 train photos" for photos in (3, 6, 9, 10)]
     assert [line.partition(",")[0] for line in told] == expected
@@ -149,7 +151,7 @@ def test_how_many_photos_are_encoded_is_told(dataset: PhotoDataset, monkeypatch:
 
 @needs_shared
 def test_real_photos() -> None:
-    source = PhotoSource(load_dataset("caltech101", SHARED), tiny_backbone(), views=2)
+    source = ImageDataSource(load_dataset("caltech101", SHARED), tiny_backbone(), views=2)
     rows = [4000, 5, 17]
     features = source.features("train", rows)
     assert features.shape == (3, 2, 32)

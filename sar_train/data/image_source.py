@@ -1,4 +1,4 @@
-"""Image features made from photos as they are asked for: decoded by a few threads, encoded in batches, cached."""
+"""Image features made on demand: images are decoded by a few threads, encoded in batches, and the rows are cached."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
 from sar_train.data.cache import FeatureCache, row_key, set_folder
-from sar_train.data.counted import ProgressCallback, counter
-from sar_train.data.photos import Photo, PhotoDataset, Split, SplitOrigin
+from sar_train.data.images import ImageDataset, LabelledImage, Split, SplitOrigin
+from sar_train.data.progress import ProgressCallback, counter
 from sar_train.data.shots import Shots
 from sar_train.data.split_cache import draw_shots
 from sar_train.data.views import pixels
@@ -31,20 +31,20 @@ AHEAD = 64
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A photo with the views that are not cached yet and their keys."""
+class _Pending:
+    """An image with the views that are not cached yet and their keys."""
 
-    photo: Photo
+    image: LabelledImage
     views: tuple[int, ...]
     keys: tuple[bytes, ...]
 
 
-class PhotoSource:
-    """A `Source` of photos; each view of each photo is encoded once."""
+class ImageDataSource:
+    """A `DataSource` of images; each view of each image is encoded once."""
 
     def __init__(
         self,
-        dataset: PhotoDataset,
+        dataset: ImageDataset,
         backbone: Backbone,
         views: int = 1,
         seed: int = 1,
@@ -52,15 +52,15 @@ class PhotoSource:
         *,
         tell: ProgressCallback = lambda text: None,
     ) -> None:
-        """Nothing is decoded yet.
+        """Read the features in the cache; no image is decoded yet.
 
         Args:
-            dataset: the photos.
-            backbone: whose image tower encodes them.
-            views: V, for training photos: the plain one and V - 1 random ones. Others have the plain one.
+            dataset: the images.
+            backbone: encodes them with its image tower.
+            views: V, for training images: the plain one and V - 1 random ones. Others have the plain one.
             seed: of the random views.
             cache_dir: where features and draws are kept between runs; None keeps them in memory.
-            tell: gets a line now and then while photos are encoded.
+            tell: gets a line now and then while images are encoded.
         """
         self.dataset, self.backbone, self.views, self.seed = dataset, backbone, views, seed
         self._tell, self._cache_dir = tell, cache_dir
@@ -71,77 +71,77 @@ class PhotoSource:
 
     @property
     def name(self) -> str:
-        """The dataset's name."""
+        """Return the dataset's name."""
         return self.dataset.name
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """C names, by label."""
+        """Return C names, by label."""
         return self.dataset.class_names
 
     @property
     def template(self) -> str:
-        """The dataset's hand-crafted template."""
+        """Return the dataset's hand-crafted template."""
         return self.dataset.template
 
     @property
     def published_split(self) -> bool:
-        """Whether the splits are those that papers report on."""
+        """Return True if the splits are those that papers report on."""
         return self.dataset.published_split
 
     @property
     def split_origin(self) -> SplitOrigin:
-        """Whether the splits are those of papers, came with the photos, or were drawn here."""
+        """Return ``published``, ``given`` with the images, or ``ours``, drawn here."""
         return self.dataset.split_origin
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know, one line each."""
+        """Return the warnings for the user, one line each."""
         return self.dataset.warnings
 
     def draw(self, shots: int, seed: int) -> Shots:
-        """CoOp's draw of training and validation rows, the one of an earlier run where the photos are the same."""
+        """Draw training and validation rows as CoOp does; the draw of an earlier run holds for the same images."""
         if (shots, seed) not in self._draws:
             self._draws[shots, seed] = draw_shots(self.dataset, shots, seed, self._cache_dir)
         return self._draws[shots, seed]
 
     def labels(self, split: Split) -> Tensor:
-        """(N,) int64 labels of all photos of a split."""
-        return torch.tensor([photo.label for photo in self.dataset.photos(split)], dtype=torch.long)
+        """Return (N,) int64 labels of all images of a split."""
+        return torch.tensor([image.label for image in self.dataset.images(split)], dtype=torch.long)
 
     def paths(self, split: Split) -> tuple[str, ...]:
-        """The photos' relative paths."""
-        return tuple(self.dataset.relative(photo) for photo in self.dataset.photos(split))
+        """Return the images' relative paths."""
+        return tuple(self.dataset.relative(image) for image in self.dataset.images(split))
 
     def features(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
-        """(n, V, D) unit float32 rows of the photos asked for, all of them for None; V is 1 but for training photos.
+        """Return (n, V, D) unit float32 rows of some images, or of all for None; V is 1 except for training images.
 
         Raises:
-            DataError: a photo cannot be read; the message names it.
+            DataError: an image cannot be read; the message names it.
         """
         return self._rows(split, indices, self.views if split == "train" else 1)
 
     def plain(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
-        """(n, D): the plain views alone, of training photos too.
+        """Return (n, D) unit float32 rows of the plain views, of training images too.
 
         Raises:
-            DataError: a photo cannot be read; the message names it.
+            DataError: an image cannot be read; the message names it.
         """
         return self._rows(split, indices, 1)[:, 0]
 
     def map_pixels(self, split: Split, indices: Sequence[int] | Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """(n, …): ``encode`` of (N, 3, size, size) pixels of plain views, in batches, without the cache.
+        """Return (n, …) rows: ``encode`` of (N, 3, size, size) pixels of plain views, in batches, without the cache.
 
         Args:
-            split: of the photos.
-            indices: which of its photos.
+            split: of the images.
+            indices: which of its images.
             encode: gives one row for each input.
 
         Raises:
-            DataError: a photo cannot be read; the message names it.
+            DataError: an image cannot be read; the message names it.
         """
-        photos = self.dataset.photos(split)
-        jobs = [_Job(photos[int(i)], (0,), ()) for i in indices]
+        images = self.dataset.images(split)
+        jobs = [_Pending(images[int(i)], (0,), ()) for i in indices]
         made, done = torch.empty(0), 0
         waiting: list[npt.NDArray[np.float32]] = []
         count = self._counter(split, len(jobs))
@@ -158,46 +158,46 @@ class PhotoSource:
         return made
 
     def crops(self, indices: Sequence[int] | Tensor, view: int) -> Tensor:
-        """Return (n, 3, size, size) pixels of a random view of training photos, decoded anew.
+        """Return (n, 3, size, size) pixels of a random view of training images, decoded anew.
 
         Args:
-            indices: which of the training photos.
+            indices: which of the training images.
             view: the number of the view, from 1; any number of views can be had.
 
         Raises:
-            DataError: a photo cannot be read; the message names it.
+            DataError: an image cannot be read; the message names it.
         """
-        photos = self.dataset.photos("train")
-        jobs = [_Job(photos[int(i)], (view,), ()) for i in indices]
+        images = self.dataset.images("train")
+        jobs = [_Pending(images[int(i)], (view,), ()) for i in indices]
         return torch.from_numpy(np.concatenate([decoded for _, decoded in self._decoded(jobs)]))
 
-    def _counter(self, split: Split, photos: int) -> Callable[[int], None]:
-        return counter(self._tell, f"encoding {{}} {split} photos", photos)
+    def _counter(self, split: Split, total: int) -> Callable[[int], None]:
+        return counter(self._tell, f"encoding {{}} {split} photos", total)
 
     def _rows(self, split: Split, indices: Sequence[int] | Tensor | None, views: int) -> Tensor:
-        photos = self.dataset.photos(split)
-        chosen = photos if indices is None else [photos[int(i)] for i in indices]
-        keys = [self._keys(photo, views) for photo in chosen]
-        jobs: dict[bytes, _Job] = {}
-        for photo, of_photo in zip(chosen, keys, strict=True):
-            missing = tuple(view for view in range(views) if of_photo[view] not in self._cache)
+        images = self.dataset.images(split)
+        chosen = images if indices is None else [images[int(i)] for i in indices]
+        keys = [self._keys(image, views) for image in chosen]
+        jobs: dict[bytes, _Pending] = {}
+        for image, of_image in zip(chosen, keys, strict=True):
+            missing = tuple(view for view in range(views) if of_image[view] not in self._cache)
             if missing:
-                jobs[of_photo[missing[0]]] = _Job(photo, missing, tuple(of_photo[view] for view in missing))
+                jobs[of_image[missing[0]]] = _Pending(image, missing, tuple(of_image[view] for view in missing))
         self._encode(list(jobs.values()), split)
-        rows = [self._cache[key] for of_photo in keys for key in of_photo]
+        rows = [self._cache[key] for of_image in keys for key in of_image]
         return torch.stack(rows).unflatten(0, (len(chosen), views)) if rows else self._nothing(views)
 
     def _nothing(self, views: int) -> Tensor:
         return torch.empty(0, views, self.backbone.embed_dim)
 
-    def _keys(self, photo: Photo, views: int) -> list[bytes]:
+    def _keys(self, image: LabelledImage, views: int) -> list[bytes]:
         try:
-            stat = photo.path.stat()
+            stat = image.path.stat()
         except OSError as error:
-            raise DataError(f"{photo.path}: cannot be read ({error.strerror})") from None
-        return [row_key(self.dataset.relative(photo), stat, view, self.seed) for view in range(views)]
+            raise DataError(f"{image.path}: cannot be read ({error.strerror})") from None
+        return [row_key(self.dataset.relative(image), stat, view, self.seed) for view in range(views)]
 
-    def _encode(self, jobs: Sequence[_Job], split: Split) -> None:
+    def _encode(self, jobs: Sequence[_Pending], split: Split) -> None:
         count = self._counter(split, len(jobs))
         keys: list[bytes] = []
         waiting: list[npt.NDArray[np.float32]] = []
@@ -212,20 +212,20 @@ class PhotoSource:
             self._cache.flush()
 
     def _encode_batch(self, keys: list[bytes], waiting: list[npt.NDArray[np.float32]]) -> None:
-        """Encode what waits, and empty both lists."""
+        """Encode the images that wait, and empty both lists."""
         self._cache.put(keys.copy(), self.backbone.encode_images(torch.from_numpy(np.concatenate(waiting))))
         keys.clear()
         waiting.clear()
 
-    def _decoded(self, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, npt.NDArray[np.float32]]]:
-        """Jobs in order with their pixels (V, 3, size, size), a bounded number decoded ahead."""
+    def _decoded(self, jobs: Sequence[_Pending]) -> Iterator[tuple[_Pending, npt.NDArray[np.float32]]]:
+        """Yield jobs in order with their pixels (V, 3, size, size); a bounded number is decoded ahead."""
         pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
-        running: deque[tuple[_Job, Future[npt.NDArray[np.float32]]]] = deque()
+        running: deque[tuple[_Pending, Future[npt.NDArray[np.float32]]]] = deque()
         ahead = 0
         try:
             for job in jobs:
-                name = self.dataset.relative(job.photo)
-                task = pool.submit(pixels, job.photo.path, self.backbone.preprocess, name, job.views, self.seed)
+                name = self.dataset.relative(job.image)
+                task = pool.submit(pixels, job.image.path, self.backbone.preprocess, name, job.views, self.seed)
                 running.append((job, task))
                 ahead += len(job.views)
                 while ahead >= AHEAD:

@@ -1,4 +1,4 @@
-"""``sar-export … --precision`` and ``--jpeg-margin``: options, refusals and the last lines."""
+"""``sar-export`` with ``--precision`` and ``--jpeg-margin``: options, their checks, and the last lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 _OPTIONS = (
     option(
         "--precision",
-        "export_precision",  # so that its environment twin is not SAR_PRECISION, which the run time uses
+        "export_precision",  # so that its environment variable is not SAR_PRECISION, which the run time uses
         type=click.Choice(["fp16", "int8"]),
         multiple=True,
         help="Add smaller graphs, each if it passes its gate on --photos; several times. RUN may be a bundle.",
@@ -50,7 +50,7 @@ _OPTIONS = (
 )
 
 
-def smaller_options(command: Decorated) -> Decorated:
+def precision_options(command: Decorated) -> Decorated:
     """Add the options to a command."""
     done: Any = command
     for add in reversed(_OPTIONS):
@@ -59,8 +59,8 @@ def smaller_options(command: Decorated) -> Decorated:
 
 
 @dataclass(frozen=True)
-class Smaller:
-    """What the command line says; every field is the parameter of that name."""
+class PrecisionOptions:
+    """Options of the command line; every field is the parameter of that name."""
 
     export_precision: tuple[str, ...]
     jpeg_margin: float | None
@@ -68,7 +68,7 @@ class Smaller:
     min_agreement: float | None
 
     @classmethod
-    def taken(cls, given: dict[str, Any]) -> Smaller:
+    def take_from(cls, given: dict[str, Any]) -> PrecisionOptions:
         """Take the options out of all that were given."""
         return cls(**{name: given.pop(name) for name in cls.__dataclass_fields__})
 
@@ -76,7 +76,7 @@ class Smaller:
         return bool(self.export_precision) or self.jpeg_margin is not None
 
     def check(self, run: Path | None, given: Mapping[str, Any]) -> bool:
-        """Whether RUN is a bundle that only gets what is asked for here.
+        """Return True if RUN is a bundle that these options add to.
 
         Raises:
             ConfigError: options that contradict each other.
@@ -99,7 +99,7 @@ class Smaller:
         return True
 
     def photos(self, folder: Path) -> Photos | None:
-        """Photos to calibrate and to judge with; None where nothing is to be added.
+        """Return images to calibrate and to judge with; None where nothing is to be added.
 
         Raises:
             ConfigError: too few.
@@ -141,14 +141,20 @@ class Smaller:
 
 
 def add(
-    smaller: Smaller, out: Path, manifest: Manifest, photos: Photos, *, as_json: bool, tell: Callable[[str], None]
+    options: PrecisionOptions,
+    out: Path,
+    manifest: Manifest,
+    photos: Photos,
+    *,
+    as_json: bool,
+    tell: Callable[[str], None],
 ) -> None:
-    """Add what was asked for to a bundle that has just been written, and print what came of it."""
+    """Add smaller graphs or a JPEG margin to a bundle that has just been written, and print the outcome."""
     from sar_train.export.precision.outcome import NothingPassedError
     from sar_train.export.report import plain
 
     try:
-        made = smaller.write(out, out, photos, overwrite=True, tell=tell)
+        made = options.write(out, out, photos, overwrite=True, tell=tell)
     except NothingPassedError as error:
         if as_json:
             click.echo(plain(out, manifest, error.outcome))
@@ -157,7 +163,7 @@ def add(
 
 
 def finish(out: Path, manifest: Manifest, outcome: Outcome, *, as_json: bool) -> None:
-    """Print what was written.
+    """Print the outcome of a bundle with smaller graphs or a JPEG margin.
 
     Raises:
         ExportError: a part that was asked for is not in it.

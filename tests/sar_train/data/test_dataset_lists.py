@@ -1,17 +1,119 @@
-"""Authors' own lists, written again from the published splits: read, they give the same photos, labels and names."""
+"""CoOp's split files and the authors' lists."""
+
+from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from support.coop import write_aircraft, write_split
 from support.photos import SHARED, needs_shared
 
-from sar_train.data.author_lists import TRAINVAL_AND_TEST, cars, flowers, pets, sun397, ucf101, words
+from sar_train.data.coop_layout import load_dataset
+from sar_train.data.dataset_lists import (
+    TRAINVAL_AND_TEST,
+    below,
+    cars,
+    flowers,
+    pets,
+    read_aircraft,
+    read_split,
+    sun397,
+    ucf101,
+    words,
+)
 from sar_train.data.layouts import LAYOUTS
-from sar_train.data.split_file import read_split
 from sar_train.errors import DataError
+
+ROWS = [["a/1.png", 0, "ant"], ["b/1.png", 1, "bee"]]
+
+
+def read(folder: Path, content: Any) -> Any:
+    return read_split(write_split(folder, "caltech101", content, photos=False) / LAYOUTS["caltech101"].split_file)
+
+
+def test_names_and_rows(tmp_path: Path) -> None:
+    names, rows = read(tmp_path, {"train": ROWS, "val": [], "test": ROWS[:1], "licence": "more keys do not matter"})
+    assert names == ("ant", "bee")
+    assert rows == {"train": [("a/1.png", 0), ("b/1.png", 1)], "val": [], "test": [("a/1.png", 0)]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ([], "expected an object with the lists train, val and test"),
+        ({"train": ROWS, "val": []}, "expected an object with the lists"),
+        ({"train": [["a.png", "0", "ant"]], "val": [], "test": []}, r"train[0]: expected [path, label, class name]"),
+        ({"train": [["a.png", True, "ant"]], "val": [], "test": []}, r"train[0]: expected [path, label, class name]"),
+        ({"train": [["../a.png", 0, "ant"]], "val": [], "test": []}, "expected a path below the image folder"),
+        ({"train": [["/a.png", 0, "ant"]], "val": [], "test": []}, "expected a path below the image folder"),
+        ({"train": [["..\\a.png", 0, "ant"]], "val": [], "test": []}, "expected a path below the image folder"),
+        ({"train": [["a\0.png", 0, "ant"]], "val": [], "test": []}, "expected a path below the image folder"),
+        ({"train": [*ROWS, ["c", 0, "bee"]], "val": [], "test": []}, "label 0 has two names, 'ant' and 'bee'"),
+        ({"train": [["a", 1, "ant"]], "val": [], "test": []}, "expected training photos for labels 0 to C - 1"),
+        ({"train": [], "val": [], "test": []}, "expected training photos"),
+        ({"train": ROWS, "val": [], "test": [["c", 2, "cat"]]}, "got 2 labels of 3"),
+    ],
+)
+def test_damaged_split_files(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        read(tmp_path, content)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read as JSON"):
+        read_split(tmp_path / "none.json")
+
+
+def test_paths_stay_below() -> None:
+    assert below("a/b..c/1.jpg", "x") == "a/b..c/1.jpg"
+
+
+def test_variants_in_their_order(tmp_path: Path) -> None:
+    write_aircraft(tmp_path)
+    dataset = load_dataset("fgvc-aircraft", tmp_path)
+    assert dataset.class_names == ("707-320", "A340-200", "DR-400 x")
+    assert [p.label for p in dataset.val] == [0, 0, 1, 1, 2, 2]
+    assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [6, 6, 6]
+    assert dataset.relative(dataset.test[5]) == "117.jpg"
+    assert dataset.split_origin == "published"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        (
+            "images_variant_val.txt",
+            "100 Concorde\n",
+            r"val\.txt, line 1: expected a number and a variant.*'100 Concorde'",
+        ),
+        ("images_variant_test.txt", "../100 707-320\n", "line 1: expected a path below the image folder"),
+        ("images_variant_test.txt", None, r"images_variant_test\.txt: not there; it comes with the dataset"),
+        ("variants.txt", "a\na\n", "expected one variant a line, each once, got 2 lines"),
+        ("variants.txt", "", "got 0 lines"),
+    ],
+)
+def test_bad_lists(tmp_path: Path, file: str, text: str | None, message: str) -> None:
+    folder = write_aircraft(tmp_path)
+    if text is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_aircraft(folder)
+
+
+def test_not_text(tmp_path: Path) -> None:
+    (write_aircraft(tmp_path) / "variants.txt").write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match="cannot be read as UTF-8"):
+        read_aircraft(tmp_path / "fgvc_aircraft")
+
 
 Known = tuple[tuple[str, ...], list[tuple[str, int]], list[tuple[str, int]]]
 

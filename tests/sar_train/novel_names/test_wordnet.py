@@ -1,11 +1,14 @@
+"""WordNet's nouns as novel names."""
+
+from __future__ import annotations
+
 import random
 from itertools import islice
 
 import pytest
 
 from sar_train.novel_names import wordnet
-from sar_train.novel_names.nouns import match, random_words, related_names, relatives
-from sar_train.novel_names.wordnet import Taxonomy
+from sar_train.novel_names.wordnet import Taxonomy, match, random_words, related_names, relatives
 
 DOG = 2084071
 GOLDEN_RETRIEVER = 2099601

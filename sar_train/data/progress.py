@@ -1,4 +1,4 @@
-"""How far long work is: a line now and then, to whoever asked to be told."""
+"""Progress of long work, as one line now and then."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 ProgressCallback = Callable[[str], None]
 EVERY = 1.0
-"""Seconds between two lines; what takes less says nothing."""
+"""Seconds between two lines; shorter work prints none."""
 
 
 def counter(tell: ProgressCallback, what: str, total: int) -> Callable[[int], None]:
-    """A function to be called with the number that is done by now, at the end with ``total``.
+    """Return a function to be called with the number done so far, and with ``total`` at the end.
 
     Args:
         tell: gets lines such as ``encoding 640/5,640 train photos, about 34 s left``.

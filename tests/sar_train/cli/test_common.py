@@ -1,12 +1,14 @@
-"""What a long command shows, on a terminal and in a log."""
+"""Progress on a terminal and in a log, and Ctrl-C."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 
 import pytest
 
-from sar_train.cli.progress import Progress
+from sar_train.cli.common import Progress
 
 
 def shown(lines: list[str], capsys: pytest.CaptureFixture[str], *, quiet: bool = False) -> str:
@@ -48,3 +50,27 @@ def test_a_terminal_has_one_line_that_is_rewritten(
 
 def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown([*encoding(4, 1), "zero-shot: 60 %"], capsys, quiet=True) == ""
+
+
+INTERRUPTED = """
+import signal
+from sar_train.cli.common import guarded
+
+@guarded
+def command():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:  # as where a decoder is waited for that hangs
+        {meanwhile}
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+command()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that end a process")
+@pytest.mark.parametrize(("meanwhile", "code"), [("pass", 130), ("signal.raise_signal(signal.SIGINT)", -signal.SIGINT)])
+def test_a_second_ctrl_c_ends_the_process_at_once(meanwhile: str, code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED.format(meanwhile=meanwhile)], capture_output=True)
+    assert done.returncode == code
+    assert (b"interrupted" in done.stderr) == (code == 130)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from sar_train.data import counted
-from sar_train.data.counted import counter
+from sar_train.data import progress
+from sar_train.data.progress import counter
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(counted.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 

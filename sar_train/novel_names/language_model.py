@@ -1,35 +1,67 @@
-"""An OpenAI-compatible endpoint: one question, one answer, and one clear line where there is none.
+"""Ask a language model for novel names: the request, the OpenAI-compatible endpoint, and the answers that are kept.
 
-The key comes from the environment alone, is sent nowhere but to that endpoint, and stands in no message.
+The text of the request is ``sar_train/assets/novel_request.txt``. It holds the names of the training classes and says
+by a caption what they are about; it names neither the dataset, which a model may know by heart, nor any class that the
+run is evaluated on. The key comes from the environment alone, is sent only to the endpoint, and is in no message.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from sar_train.data.files import write_atomic
 from sar_train.errors import ConfigError, DataError
+from sar_train.novel_names.source import Wanted
 
 if TYPE_CHECKING:
     import openai
 
+
+FILE = Path(__file__).parents[1] / "assets" / "novel_request.txt"
+AT_ONCE = 100
+"""Names per request; long lists tire small models."""
 KEY = "SAR_LLM_KEY"
 EXAMPLE = "http://localhost:11434/v1"
 TEMPERATURE = 0.0
 _NO_KEY = "none"
-"""The client insists on one; servers without keys do not look at it."""
+"""The client requires a key; servers without keys ignore it."""
+FOLDER = "novel-names"
+
+
+def request(wanted: Wanted, given: Sequence[str] = (), at_once: int = AT_ONCE) -> str:
+    """Return the text of a request.
+
+    Args:
+        wanted: training names, how many to list, caption.
+        given: names that were listed before; those that the run is evaluated on are left out of the request.
+        at_once: how many names to ask for at most.
+    """
+    told = [name for name in given if not wanted.is_evaluated(name)]
+    before = "\n\nThese were listed already, list others:\n" + "\n".join(told) if told else ""
+    return Template(FILE.read_text(encoding="utf-8")).substitute(
+        caption=wanted.template.replace("{}", "[class]"),
+        names="\n".join(name.replace("_", " ") for name in wanted.trained),
+        count=min(wanted.count, at_once),
+        given=before,
+    )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said.
+    """The answer of a model.
 
     Attributes:
         text: as it came; the last name is left out where the answer was cut off.
-        model: what the server calls the model.
+        model: its name by the server.
     """
 
     text: str
@@ -38,7 +70,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask.
+    """An OpenAI-compatible endpoint and a model there.
 
     Attributes:
         url: base URL, up to ``/v1``.
@@ -64,7 +96,7 @@ class Endpoint:
 
     @property
     def place(self) -> str:
-        """The URL for messages, without what may be secret in it."""
+        """Return the URL for messages, without user name and password."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -85,14 +117,14 @@ class Endpoint:
             timeout=self.timeout,
             max_retries=self.retries,
         ) as client:
-            client.organization = client.project = None  # which it took from OpenAI's variables in the environment
+            client.organization = client.project = None  # else they come from OpenAI's environment variables
             try:
                 return self._read(self._create(client, request, {"temperature": TEMPERATURE, "seed": seed}))
             except openai.OpenAIError as error:
                 raise self._problem(error) from None
 
     def _create(self, client: openai.OpenAI, request: str, fixed: dict[str, Any]) -> str:
-        """The body of the response; settings that the model does not take are left out."""
+        """Send the request and return the body of the response; settings that the model refuses are left out."""
         import openai
 
         try:
@@ -123,7 +155,7 @@ class Endpoint:
         return Answer(text, model if isinstance(model, str) and model else self.model)
 
     def _problem(self, error: openai.OpenAIError) -> ConfigError | DataError:
-        """An error of the client as one line that says what to do."""
+        """Return an error of the client as one line that says what to do."""
         import openai
 
         where = f"the endpoint {self.place}"
@@ -157,7 +189,7 @@ class Endpoint:
 
 
 def _key() -> str:
-    """The key, empty where there is none."""
+    """Return the key, empty where there is none."""
     key = os.environ.get(KEY, "").strip()
     if not key.isascii() or any(character.isspace() or not character.isprintable() for character in key):
         raise ConfigError(f"{KEY} holds blanks or characters that no key has; set it to the key alone")
@@ -165,10 +197,54 @@ def _key() -> str:
 
 
 def _said(error: openai.APIStatusError) -> str:
-    """The server's own words, shortened, without the key."""
+    """Return the server's own message, shortened, without the key."""
     body = error.body
     message = body.get("message") if isinstance(body, dict) else None
     key = _key()
     text = message if isinstance(message, str) else ""
     text = " ".join((text.replace(key, "…") if key else text).split())[:120]
     return f": {text}" if text else ""
+
+
+class Answers:
+    """A folder of answers, by model, seed and whole request."""
+
+    def __init__(self, cache_dir: Path | None) -> None:
+        """Keep answers below ``cache_dir``; None keeps nothing."""
+        self._folder = cache_dir / FOLDER if cache_dir else None
+
+    def get(self, model: str, seed: int, request: str) -> Answer | None:
+        """Return the kept answer to a request; None where there is none, or its file is damaged."""
+        path = self._path(model, seed, request)
+        if path is None:
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            text, reported = content["answer"], content["model"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Answer(text, reported) if isinstance(text, str) and isinstance(reported, str) else None
+
+    def put(self, model: str, seed: int, request: str, answer: Answer) -> None:
+        """Keep an answer.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        path = self._path(model, seed, request)
+        if path is None:
+            return
+        content = {
+            "model": answer.model,
+            "asked_for": model,
+            "temperature": TEMPERATURE,
+            "seed": seed,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "request": request,
+            "answer": answer.text,
+        }
+        write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def _path(self, model: str, seed: int, request: str) -> Path | None:
+        identity = json.dumps([model, TEMPERATURE, seed, request]).encode()
+        return self._folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.json" if self._folder else None

@@ -1,0 +1,89 @@
+"""Leaving out images that are missing or cannot be decoded, before any are drawn."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sar_infer.artefact.manifest import Preprocess
+from sar_train.data.images import SPLITS, ImageDataset, LabelledImage
+from sar_train.data.views import load
+from sar_train.errors import DataError
+
+
+class FolderEntries:
+    """The names in folders, each read once when it is first asked about."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, frozenset[str]] = {}
+
+    def has(self, path: Path) -> bool:
+        """Return True if there is an entry of that name."""
+        folder = path.parent
+        if folder not in self._names:
+            try:
+                with os.scandir(folder) as entries:
+                    self._names[folder] = frozenset(entry.name for entry in entries)
+            except OSError:
+                self._names[folder] = frozenset()
+        return path.name in self._names[folder]
+
+
+def without_missing(dataset: ImageDataset, *, allow_missing: bool) -> ImageDataset:
+    """Return the dataset itself if every image exists, else only with the images that exist.
+
+    Args:
+        dataset: with images that a list names.
+        allow_missing: go on with the rest; classes without an image to train on (to test on, where nothing is trained
+            on) are left out.
+
+    Raises:
+        DataError: images are missing; the message counts them, names the first and says how to go on.
+    """
+    there = FolderEntries()
+    here: dict[str, list[LabelledImage]] = {
+        split: [p for p in dataset.images(split) if there.has(p.path)] for split in SPLITS
+    }
+    total = sum(len(dataset.images(split)) for split in SPLITS)
+    missing = total - sum(map(len, here.values()))
+    if missing == 0:
+        return dataset
+    if not allow_missing or not here["train" if dataset.train else "test"]:
+        first = next(p for split in SPLITS for p in dataset.images(split) if not there.has(p.path))
+        advice = "" if missing == total else ", or go on without them with --allow-missing"
+        raise DataError(
+            f"dataset {dataset.name}: {missing} of {total} photos are missing, the first is {first.path}; "
+            f"complete the download{advice}"
+        )
+    kept = {split: here[split] for split in SPLITS}
+    return dataset.keeping(kept, f"dataset {dataset.name}: went on without {missing} of {total} photos")
+
+
+def without_unreadable(dataset: ImageDataset, spec: Preprocess) -> ImageDataset:
+    """Decode every image once and drop those that fail, with a warning that counts them and names the first.
+
+    Raises:
+        DataError: no training image is left, or no test image where nothing is trained on.
+    """
+
+    def problem(image: LabelledImage) -> str:
+        try:
+            load(image.path, spec)
+        except DataError as error:
+            return str(error).partition("; remove")[0]
+        return ""
+
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        problems = {split: list(pool.map(problem, dataset.images(split))) for split in SPLITS}
+    found = [text for split in SPLITS for text in problems[split] if text]
+    if not found:
+        return dataset
+    kept = {
+        split: [image for image, text in zip(dataset.images(split), problems[split], strict=True) if not text]
+        for split in SPLITS
+    }
+    if not kept["train" if dataset.train else "test"]:
+        what = "training" if dataset.train else "test"
+        raise DataError(f"dataset {dataset.name}: no {what} photo can be read, the first: {found[0]}")
+    return dataset.keeping(kept, f"{len(found)} unreadable photos left out, the first: {found[0]}")

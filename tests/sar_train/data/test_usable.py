@@ -1,0 +1,84 @@
+"""Images that are missing or unreadable are left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.coop import link_photos
+from support.opened import opened
+from support.photos import write_folder
+from support.tiny import tiny_backbone
+
+from sar_train.data.images import ImageDataset, LabelledImage
+from sar_train.data.usable import FolderEntries, without_missing, without_unreadable
+from sar_train.errors import DataError
+
+
+def dataset(root: Path, train: list[str], test: list[str]) -> ImageDataset:
+    labels = {"a": 0, "b": 1, "c": 2}
+    parts = [tuple(LabelledImage(root / name, labels[name[0]]) for name in names) for names in (train, test)]
+    return ImageDataset("x", ("a", "b", "c"), "a {}.", root, parts[0], (), parts[1])
+
+
+def test_a_folder_is_listed_once(tmp_path: Path) -> None:
+    link_photos(tmp_path, ["a/1.jpg"])
+    there = FolderEntries()
+    assert there.has(tmp_path / "a/1.jpg")
+    (tmp_path / "a/1.jpg").unlink()
+    assert there.has(tmp_path / "a/1.jpg")
+    assert not there.has(tmp_path / "none/1.jpg")
+
+
+def test_what_is_complete_stays_as_it_is(tmp_path: Path) -> None:
+    x = dataset(link_photos(tmp_path, ["a/1.jpg", "b/1.jpg"]), ["a/1.jpg"], ["b/1.jpg"])
+    assert without_missing(x, allow_missing=False) is x
+
+
+def test_targets_keep_the_classes_that_have_test_photos(tmp_path: Path) -> None:
+    x = dataset(link_photos(tmp_path, ["a/1.jpg", "c/1.jpg"]), [], ["a/1.jpg", "b/1.jpg", "c/1.jpg"])
+    with pytest.raises(DataError, match=r"1 of 3 photos are missing, the first is .*b.1\.jpg; .* --allow-missing"):
+        without_missing(x, allow_missing=False)
+    kept = without_missing(x, allow_missing=True)
+    assert kept.class_names == ("a", "c")
+    assert [p.label for p in kept.test] == [0, 1]
+    assert kept.warnings == ("dataset x: went on without 1 of 3 photos and 1 classes",)
+
+
+def test_nothing_to_go_on_with(tmp_path: Path) -> None:
+    x = dataset(link_photos(tmp_path, ["b/1.jpg"]), ["a/1.jpg"], ["b/1.jpg"])
+    with pytest.raises(DataError, match="1 of 2 photos are missing"):
+        without_missing(x, allow_missing=True)
+
+
+def test_unreadable_photos_are_left_out_and_counted(tmp_path: Path) -> None:
+    dataset = opened(write_folder(tmp_path, {"a": 6, "b": 6}), 4, 1)
+    spec = tiny_backbone().preprocess
+    assert without_unreadable(dataset, spec) is dataset
+    dataset.train[1].path.write_bytes(b"broken")
+    dataset.test[0].path.write_bytes(dataset.test[0].path.read_bytes()[:200])
+    cleaned = without_unreadable(dataset, spec)
+    assert [len(cleaned.images(split)) for split in ("train", "val", "test")] == [7, 2, 1]
+    assert cleaned.warnings[-1].startswith(f"2 unreadable photos left out, the first: {dataset.train[1].path}: not an")
+
+
+def test_a_class_may_be_lost_but_not_all(tmp_path: Path) -> None:
+    dataset = opened(write_folder(tmp_path, {"a": 2, "b": 2}), 4, 1)
+    dataset.train[0].path.write_bytes(b"")
+    cleaned = without_unreadable(dataset, tiny_backbone().preprocess)
+    assert cleaned.class_names == ("b",)
+    assert "and 1 classes" in cleaned.warnings[-1]
+    dataset.train[1].path.write_bytes(b"")
+    with pytest.raises(DataError, match="no training photo can be read"):
+        without_unreadable(dataset, tiny_backbone().preprocess)
+
+
+def test_targets(tmp_path: Path) -> None:
+    dataset, spec = opened(write_folder(tmp_path, {"a": 2, "b": 1}), 4, 1, whole=True), tiny_backbone().preprocess
+    dataset.test[2].path.write_bytes(b"broken")
+    cleaned = without_unreadable(dataset, spec)
+    assert (cleaned.class_names, len(cleaned.test)) == (("a",), 2)
+    for photo in dataset.test:
+        photo.path.write_bytes(b"broken")
+    with pytest.raises(DataError, match="no test photo can be read"):
+        without_unreadable(dataset, spec)
