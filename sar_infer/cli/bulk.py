@@ -90,10 +90,10 @@ def _run(options: Options, bulk: BulkOptions) -> int:
 
 
 def _plan(options: Options, bulk: BulkOptions) -> Plan:
-    from sar_infer.bulk.answers import Recipe
     from sar_infer.bulk.outputs.job import WHOLE, Shard
     from sar_infer.bulk.run import Plan
     from sar_infer.bulk.sources.listing import Sources
+    from sar_infer.bulk.worker import Recipe
 
     out = str(bulk.out)
     form = _form(options.format, out)
@@ -105,7 +105,7 @@ def _plan(options: Options, bulk: BulkOptions) -> Plan:
         classes=_read_classes(options.classes),
         only=options.only,
         top_k=options.top_k,
-        judging=options.judging,
+        decision=options.judging,
         embedding=bulk.embeddings,
         device=options.device,
         threads=options.threads or 1,

@@ -10,9 +10,8 @@ import pytest
 from support.many import picture, write_parquet, write_pictures, write_tar
 
 from sar_infer.bulk.items import Broken, Flaw, Piece
-from sar_infer.bulk.sources.listing import Sources
+from sar_infer.bulk.sources.listing import Paths, Sources
 from sar_infer.bulk.sources.pages import Chunk
-from sar_infer.bulk.sources.paths import Paths
 from sar_infer.bulk.sources.row_groups import RowGroup
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError

@@ -14,13 +14,13 @@ from support import hanging
 from support.many import picture, read_rows
 
 from sar_infer.bulk import processes, work
-from sar_infer.bulk.answers import Recipe
 from sar_infer.bulk.items import Flaw, Item, Piece
-from sar_infer.bulk.local import run_local
 from sar_infer.bulk.outputs.job import WHOLE, Job
-from sar_infer.bulk.outputs.jsonl import JsonLines
+from sar_infer.bulk.outputs.rows import JsonLines
 from sar_infer.bulk.outputs.store import LocalFolder
 from sar_infer.bulk.progress import Progress
+from sar_infer.bulk.run import run_local
+from sar_infer.bulk.worker import Recipe
 from sar_infer.errors import BundleError, DeviceError
 
 ROOT = Path(__file__).parents[3]
@@ -274,9 +274,9 @@ def test_a_process_that_a_breaking_pool_loses_sight_of_ends_with_the_run(tmp_pat
     program = tmp_path / "program.py"
     program.write_text(f"""
 import os, signal
-from sar_infer.bulk.answers import Recipe
+from sar_infer.bulk.worker import Recipe
 from sar_infer.bulk.processes import Pool
-from sar_infer.bulk.outputs.jsonl import JsonLines
+from sar_infer.bulk.outputs.rows import JsonLines
 
 if __name__ == "__main__":
     with Pool(Recipe({str(bundle_path)!r}), JsonLines(), 2) as pool:

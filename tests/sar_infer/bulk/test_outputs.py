@@ -14,13 +14,21 @@ from support.folders import listing
 from support.many import read_rows
 
 from sar_infer.bulk.items import Broken, Flaw, Piece
-from sar_infer.bulk.outputs.job import JOB, REJECTED, SUCCESS, WHOLE, Job, Listing, Shard
-from sar_infer.bulk.outputs.jsonl import JsonLines
-from sar_infer.bulk.outputs.parquet import METADATA, Parquet
-from sar_infer.bulk.outputs.parts import committed, part_name, part_number
-from sar_infer.bulk.outputs.rows import Columns, answered, flawed, names
+from sar_infer.bulk.outputs.job import (
+    JOB,
+    REJECTED,
+    SUCCESS,
+    WHOLE,
+    Job,
+    Listing,
+    Shard,
+    committed,
+    part_name,
+    part_number,
+)
+from sar_infer.bulk.outputs.rows import METADATA, Columns, JsonLines, Parquet, answered, flawed, names
 from sar_infer.bulk.outputs.store import LocalFolder, open_store, read_text, write_text
-from sar_infer.bulk.sources.paths import Paths
+from sar_infer.bulk.sources.listing import Paths
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError, WriteError
 from sar_infer.results import Explanation, ImageResult, Prediction
@@ -247,7 +255,7 @@ def test_what_has_changed_is_said(tmp_path: Path) -> None:
     here.begin(listed(pieces("a", "b")), resume=False)
     finish(here, *pieces("a", "b"))
     for other, inputs, resume, message in (
-        (job(tmp_path), "ab", True, "of a run with other settings (only was false, now null)"),
+        (job(tmp_path), "ab", True, "written with other settings (only was false, now null)"),
         (job(tmp_path, only=False, top_k=3), "ab", True, "(top_k was 5, now 3)"),
         (here, "ab", False, "2 finished pieces are there; go on with --resume"),
         (here, "ac", True, "has other inputs than when it was finished; restore them, remove the part"),

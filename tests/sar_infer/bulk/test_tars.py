@@ -15,8 +15,8 @@ from support.many import picture, write_tar
 from sar_infer.bulk import items
 from sar_infer.bulk.items import Flaw, Item
 from sar_infer.bulk.sources import tars
-from sar_infer.bulk.sources.headers import members as headers_of
 from sar_infer.bulk.sources.tars import TarShard
+from sar_infer.bulk.sources.tars import members as headers_of
 from sar_infer.errors import InputError
 
 

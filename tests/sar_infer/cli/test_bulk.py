@@ -26,8 +26,7 @@ from support.folders import listing
 from support.many import picture, read_rows, write_parquet, write_pictures, write_tar
 
 from sar_infer import Classifier
-from sar_infer.bulk.outputs.alone import alone
-from sar_infer.bulk.outputs.job import Job, Shard
+from sar_infer.bulk.outputs.job import Job, Shard, alone
 from sar_infer.bulk.outputs.store import open_store
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.cli.classify import main
@@ -127,7 +126,7 @@ def test_one_file(suffix: str) -> None:
     assert (again.exit_code, Path(name).read_bytes()) == (1, before)
     refused(f"{name}: exists; choose another --out", "p", "--out", name)
     same = ("p", "--out", name, "--piece-size", "2", "--embeddings", "--resume")
-    refused(rf"{name}: of a run with other settings \(top_k was 5, now 1\); give", *same, "--top-k", "1")
+    refused(rf"{name}: written with other settings \(top_k was 5, now 1\); give", *same, "--top-k", "1")
     Path(f"{name}.summary.json").unlink()
     refused(f"{name}: exists; choose another --out", *same)
 
@@ -191,7 +190,7 @@ def test_further_shards_may_come_behind() -> None:
     assert [row["key"] for row in read_rows(Path("out"))] == ["0.tar/x.png", "1.tar/x.png", "2.tar/x.png"]
     assert summary("out/_SUCCESS.json")["resumed"] == 2
     assert run("{0..1}.tar", "--out", "a.jsonl").exit_code == 0
-    refused("a.jsonl: of a run with other settings .sources was", "{0..2}.tar", "--out", "a.jsonl", "--resume")
+    refused("a.jsonl: written with other settings .sources was", "{0..2}.tar", "--out", "a.jsonl", "--resume")
 
 
 @pytest.mark.parametrize("step", ["before the file", "before the summary", "before all parts are removed"])
@@ -206,7 +205,7 @@ def test_the_last_steps_of_a_single_file_can_be_repeated(monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     where = {
-        "before the file": "sar_infer.bulk.outputs.jsonl.JsonLines.merge",
+        "before the file": "sar_infer.bulk.outputs.rows.JsonLines.merge",
         "before the summary": "sar_infer.bulk.outputs.finish.write_text",
         "before all parts are removed": "sar_infer.bulk.outputs.store.LocalFolder.remove",
     }[step]

@@ -10,10 +10,10 @@ from support.pictures import huge_png
 
 from sar_infer import Classifier
 from sar_infer.artefact.manifest import Preprocess
-from sar_infer.bulk import answers as module
-from sar_infer.bulk.answers import Answerer, Recipe
+from sar_infer.bulk import worker as module
 from sar_infer.bulk.items import Flaw, Item
 from sar_infer.bulk.outputs.rows import names
+from sar_infer.bulk.worker import Answerer, Recipe
 from sar_infer.errors import ClassNameError, InputError
 from sar_infer.results import DecisionOptions
 
@@ -94,14 +94,14 @@ def test_a_picture_for_which_there_is_no_memory(bundle_path: Path, monkeypatch: 
 
 def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
     (row,) = answer(
-        bundle_path, Item("a", picture(1)), judging=DecisionOptions("score", 1.0, explain=True), embedding="float16"
+        bundle_path, Item("a", picture(1)), decision=DecisionOptions("score", 1.0, explain=True), embedding="float16"
     )
     assert row["unknown"] is True
     assert row["reason"] == f"score {row['score']:.3f} is below 1.000"
     assert row["runner_up"] == row["labels"][1]
     assert row["margin"] == pytest.approx(row["scores"][0] - row["scores"][1])
     assert row["embedding"].dtype == np.float16
-    columns = Answerer(Recipe(str(bundle_path), judging=DecisionOptions(explain=True), embedding="float16")).columns
+    columns = Answerer(Recipe(str(bundle_path), decision=DecisionOptions(explain=True), embedding="float16")).columns
     assert list(row) == names(columns)
 
 
@@ -113,8 +113,8 @@ def test_settings_tell_apart_what_answers_differently(bundle_path: Path, headed_
         Recipe(str(bundle_path), classes={"owl": ("an owl",)}),
         Recipe(str(bundle_path), classes={"owl": ("owl",)}, only=True),
         Recipe(str(bundle_path), top_k=1),
-        Recipe(str(bundle_path), judging=DecisionOptions("score", 0.5)),
-        Recipe(str(bundle_path), judging=DecisionOptions(explain=True)),
+        Recipe(str(bundle_path), decision=DecisionOptions("score", 0.5)),
+        Recipe(str(bundle_path), decision=DecisionOptions(explain=True)),
         Recipe(str(bundle_path), embedding="float16"),
     ]
     settings = [Answerer(recipe).settings() for recipe in recipes]
@@ -126,4 +126,4 @@ def test_refusals(bundle_path: Path) -> None:
     with pytest.raises(ClassNameError):
         Answerer(Recipe(str(bundle_path), classes={"x " * 50: ("x " * 50,)}))
     with pytest.raises(InputError, match="coverage"):
-        Answerer(Recipe(str(bundle_path), judging=DecisionOptions(coverage=0.9)))
+        Answerer(Recipe(str(bundle_path), decision=DecisionOptions(coverage=0.9)))
