@@ -1,7 +1,8 @@
-"""The commands that only look: ``list``, ``nearest``, ``diff``, ``verify``, ``history``."""
+"""The commands that read a bank: ``list``, ``nearest``, ``diff``, ``verify``, ``history``, ``lint``, ``freeze``."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -10,13 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_infer.cli.bank.common import Place, on_bank, opened, own_option, shared_options
-from sar_infer.cli.bank.printing import emit
+from sar_infer.cli.bank.common import (
+    Place,
+    counted,
+    emit,
+    given_classes,
+    linter_for,
+    on_bank,
+    opened,
+    own_option,
+    shared_options,
+    shown,
+)
 from sar_infer.cli.options import Refusal
 from sar_infer.errors import BankError, SchemaError
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank, ClassInfo, Difference
+    from sar_infer.lint import Finding
 
 
 @click.command("list")
@@ -129,7 +141,7 @@ def _summary(bank: ClassBank | None) -> dict[str, Any]:
 
 
 def _described(info: ClassInfo) -> list[str]:
-    """All that is known beside the name."""
+    """Return all that is known of a class beside its name, as words for people."""
     known = {
         "also": ", ".join(info.aliases),
         "phrases": " | ".join(info.phrases),
@@ -155,3 +167,52 @@ def _changes(difference: Difference) -> Iterator[str]:
     for name, infos in difference.changed.items():
         before, after = ("  ".join(_described(info)) or "its name alone" for info in infos)
         yield f"~ {name}  {before}  ->  {after}"
+
+
+@click.command()
+@on_bank
+@click.argument("names", nargs=-1)
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to look at, one a line.")
+@shared_options
+def lint(place: Place, names: Sequence[str], classes: Path | None) -> None:
+    """Look at names before BANK_FILE gets them, or at its own classes where none are given.
+
+    Looks for names that are too long or odd to the encoder, that double a class or nearly do, and, in a bundle with a
+    reference encoder (sar-export --with-reference), whose relations to other classes the learned prompt has moved.
+    Exit code 0 if there is no warning, 1 if there is one.
+    """
+    from sar_infer.lint.linter import CHUNK, chunked
+
+    found = opened(place, may_be_missing=True)
+    within = not names and classes is None
+    bank = found.bank
+    given = {name: bank.phrases(name) for name in bank.names} if within else given_classes(names, classes)
+    linter = linter_for(found, within=within)
+    findings: list[Finding] = []
+    for chunk in counted(chunked(given), len(given), "Checking", CHUNK):
+        findings += linter.check(chunk, found.classifier.embed_phrases)
+    findings += linter.skipped()
+    emit(place.form, lambda: [asdict(finding) for finding in findings], shown(findings))
+    sys.exit(1 if any(finding.severity in ("warning", "error") for finding in findings) else 0)
+
+
+@click.command()
+@on_bank
+@own_option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@own_option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
+@shared_options
+def freeze(place: Place, out: Path, *, overwrite: bool) -> None:
+    """Write a bundle like the one of --bundle, with BANK_FILE as its own bank."""
+    from sar_infer.artefact.freeze import freeze as write
+    from sar_infer.artefact.staging import check_target
+
+    check_target(out, overwrite=overwrite)
+    found = opened(place, whole=True)
+    command = shlex.join(["sar-bank", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
+    manifest = write(found.bundle, found.bank, out, overwrite=overwrite, command=command)
+    content = {"bundle": str(out), "digest": manifest.digest, "classes": len(found.bank.names)}
+    emit(
+        place.form,
+        lambda: content,
+        [f"{out}: {len(found.bank.names):,} classes; next: sar-classify PHOTO --bundle {shlex.quote(str(out))}"],
+    )

@@ -268,7 +268,7 @@ def test_what_has_changed_is_said(tmp_path: Path) -> None:
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").touch()
-    with pytest.raises(InputError, match="not empty, and not the output of such a run"):
+    with pytest.raises(InputError, match="not empty, and not the output of a bulk run"):
         job(tmp_path).begin(listed(pieces("a")), resume=True)
     assert listing(tmp_path) == ["thesis.doc"]
     for damaged in ("", "[]", "{}", '{"settings": 3}', "\x00"):

@@ -257,7 +257,7 @@ def test_a_run_into_storage() -> None:
         (("none.parquet", "--out", "out"), "none.parquet: no image in it"),
         (("p", "--out", "http://x/a"), "web servers are not"),
         (("p", "--out", "dir.jsonl"), "dir.jsonl: is a folder"),
-        (("p", "--out", "full"), "not empty, and not the output of such a run"),
+        (("p", "--out", "full"), "not empty, and not the output of a bulk run"),
         (("p", "--out", "out", "--bundle", "gone"), "gone: no such folder"),
         (("p", "--out", "out", "--coverage", "0.9"), "coverage 0.9"),
         (("p", "--out", "out", "--classes", "gone.txt"), "no such class file"),
@@ -470,7 +470,7 @@ def test_a_signal_leaves_what_is_finished(number: int, code: int) -> None:
     _, told = process.communicate(timeout=60)
     assert process.returncode == code, told
     assert re.search(
-        r"^interrupted; what is finished stays: the same command with --resume goes on", told, re.MULTILINE
+        r"^interrupted; what is finished stays: the same command with --resume continues", told, re.MULTILINE
     )
     assert "Traceback" not in told
     assert not [name for name in listing(Path("out")) if name.startswith(".")]
