@@ -26,7 +26,7 @@ from support.servers import Server, serving
 
 from sar_infer import AsyncClient, Classifier, Client, ServerError
 from sar_infer.client import exchange
-from sar_infer.client.answers import Reply
+from sar_infer.client.exchange import Reply
 from sar_infer.errors import ImageError, InputError, SarInferError
 
 pytest.importorskip("httpx2")
