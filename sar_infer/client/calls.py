@@ -11,7 +11,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from sar_infer.bank.names import Classes, phrases_by_name
 from sar_infer.client.answers import ClassEntry, ClassList, class_entry, image_result
 from sar_infer.client.exchange import Call, Steps, answered, read
 from sar_infer.client.images import EncodedImage, Sizes
@@ -21,6 +20,8 @@ from sar_infer.results import PLAIN, DecisionOptions, ImageResult
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from sar_infer.bank.names import Classes
 
     Floats = npt.NDArray[np.float32]
 
@@ -62,7 +63,12 @@ class Options:
             raise InputError("a server has its bundle's threshold; leave it out")
         if only and mode not in (None, "only"):
             raise InputError(f"only and mode {mode!r} disagree; give one of them")
-        return cls(phrases_by_name(classes), "only" if only else mode, top_k, decision)
+        phrases: Mapping[str, tuple[str, ...]] = {}
+        if classes is not None:
+            from sar_infer.bank.names import phrases_by_name  # brings numpy, which image files alone do not need
+
+            phrases = phrases_by_name(classes)
+        return cls(phrases, "only" if only else mode, top_k, decision)
 
     @property
     def spellings(self) -> dict[str, str]:
