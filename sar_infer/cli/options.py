@@ -58,6 +58,7 @@ def one_blas_thread() -> None:
     Its threads spin while they wait for the next product and take the cores from decoding and encoding, which are most
     of the work; ``benchmarks/blas_threads.py`` measures it.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 def read_classes(path: str | Path, check: Callable[[str], object] = len) -> Mapping[str, tuple[str, ...]]:
@@ -87,7 +88,6 @@ def set_encoding(form: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding = sys.stdout.encoding if form == "text" else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 @contextlib.contextmanager
