@@ -83,7 +83,7 @@ class Answerer:
         chosen = cast("PrecisionChoice", self._classifier.choice.precision)
         self.recipe = dataclasses.replace(recipe, precision=chosen)  # the same for all workers, wherever they are
         classes = self._classifier.class_set(recipe.classes, recipe.only)
-        self._judge = self._classifier.judge(classes, recipe.top_k, recipe.judging)
+        self._decide = self._classifier.decide(classes, recipe.top_k, recipe.judging)
         judging = recipe.judging
         self.columns = Columns(
             judging.coverage is not None, judging.explain, recipe.embedding, self._manifest.embed_dim
@@ -120,7 +120,7 @@ class Answerer:
         decoded = [self._decode(content) for content in _fetched(items)]
         pixels = [content for content in decoded if not isinstance(content, Flaw)]
         embeddings = self._encode(pixels)
-        results = zip(self._judge(embeddings), embeddings, strict=True)
+        results = zip(self._decide(embeddings), embeddings, strict=True)
         rows = [
             flawed(item.key, content, self.columns)
             if isinstance(content, Flaw)

@@ -58,8 +58,8 @@ class AsyncClient:
         mode: Mode | None = None,
     ) -> list[ImageResult]:
         """Classify pictures, as ``Client.classify`` does."""
-        judging = DecisionOptions(unknown, coverage=coverage, explain=explain)
-        return [result async for result in self.stream(images, classes, only, top_k, mode=mode, judging=judging)]
+        options = DecisionOptions(unknown, coverage=coverage, explain=explain)
+        return [result async for result in self.stream(images, classes, only, top_k, mode=mode, options=options)]
 
     async def stream(
         self,
@@ -70,7 +70,7 @@ class AsyncClient:
         *,
         mode: Mode | None = None,
         batch_size: int = 8,
-        judging: DecisionOptions = PLAIN,
+        options: DecisionOptions = PLAIN,
         in_flight: int = 4,
     ) -> AsyncIterator[ImageResult]:
         """Classify any number of pictures in constant memory.
@@ -82,7 +82,7 @@ class AsyncClient:
             top_k: As in ``classify``.
             mode: As in ``classify``.
             batch_size: Pictures of a request at most.
-            judging: What to tell beside the classes.
+            options: What to tell beside the classes.
             in_flight: Requests that are under way at once, at most.
 
         Yields:
@@ -93,14 +93,14 @@ class AsyncClient:
         """
         if in_flight < 1:
             raise InputError(f"expected in_flight of 1 or more, got {in_flight}")
-        options = Options.of(classes, only, top_k, mode, judging)
+        asked = Options.of(classes, only, top_k, mode, options)
         under_way: deque[asyncio.Task[list[ImageResult]]] = deque()
         try:
             async for pictures in self._portions(images, batch_size):
                 if len(under_way) == in_flight:
                     for result in await under_way.popleft():
                         yield result
-                under_way.append(asyncio.create_task(self._run(self._calls.classify(pictures, options))))
+                under_way.append(asyncio.create_task(self._run(self._calls.classify(pictures, asked))))
             while under_way:
                 for result in await under_way.popleft():
                     yield result

@@ -86,8 +86,8 @@ class Client:
         Raises:
             InputError: ``classes`` is a string, or ``only`` and ``mode`` disagree.
         """
-        judging = DecisionOptions(unknown, coverage=coverage, explain=explain)
-        return list(self.stream(images, classes, only, top_k, mode=mode, judging=judging))
+        options = DecisionOptions(unknown, coverage=coverage, explain=explain)
+        return list(self.stream(images, classes, only, top_k, mode=mode, options=options))
 
     def stream(
         self,
@@ -98,12 +98,12 @@ class Client:
         *,
         mode: Mode | None = None,
         batch_size: int = 16,
-        judging: DecisionOptions = PLAIN,
+        options: DecisionOptions = PLAIN,
     ) -> Iterator[ImageResult]:
         """Classify any number of pictures in constant memory, at most ``batch_size`` a request, one after the other."""
-        options = Options.of(classes, only, top_k, mode, judging)
+        asked = Options.of(classes, only, top_k, mode, options)
         for pictures in self._portions(images, batch_size):
-            yield from self._run(self._calls.classify(pictures, options))
+            yield from self._run(self._calls.classify(pictures, asked))
 
     def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
         """Unit rows (N, D), one a picture.

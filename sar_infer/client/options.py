@@ -24,11 +24,11 @@ class Options:
     classes: Mapping[str, tuple[str, ...]]
     mode: Mode | None
     top_k: int
-    judging: DecisionOptions = PLAIN
+    decision: DecisionOptions = PLAIN
 
     @classmethod
     def of(
-        cls, classes: Classes | None, only: bool, top_k: int, mode: Mode | None, judging: DecisionOptions = PLAIN
+        cls, classes: Classes | None, only: bool, top_k: int, mode: Mode | None, decision: DecisionOptions = PLAIN
     ) -> Options:
         """The options of a call.
 
@@ -36,11 +36,11 @@ class Options:
             ClassNameError: a name has no phrases, or something is not text.
             InputError: ``classes`` is a single string, ``only`` and ``mode`` disagree, or a threshold is asked for.
         """
-        if judging.threshold is not None:
+        if decision.threshold is not None:
             raise InputError("a server has its bundle's threshold; leave it out")
         if only and mode not in (None, "only"):
             raise InputError(f"only and mode {mode!r} disagree; give one of them")
-        return cls(phrases_by_name(classes), "only" if only else mode, top_k, judging)
+        return cls(phrases_by_name(classes), "only" if only else mode, top_k, decision)
 
     @property
     def spellings(self) -> dict[str, str]:
@@ -49,9 +49,9 @@ class Options:
 
     def call(self, pictures: Sequence[Picture]) -> Call:
         """A form; JSON where a class has phrases of its own, which a form cannot say."""
-        asked = {"mode": self.mode, "unknown": self.judging.unknown, "coverage": self.judging.coverage}
+        asked = {"mode": self.mode, "unknown": self.decision.unknown, "coverage": self.decision.coverage}
         fields: dict[str, Any] = {"top_k": self.top_k} | {k: v for k, v in asked.items() if v is not None}
-        if self.judging.explain:
+        if self.decision.explain:
             fields["explain"] = "true"
         if all(phrases == (name,) for name, phrases in self.classes.items()):
             fields |= {"classes": list(self.classes)}

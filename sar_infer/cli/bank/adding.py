@@ -74,7 +74,7 @@ def add(
         raise Refusal("--strict and --no-lint contradict")
     from sar_infer.bank import ClassBank, amend
     from sar_infer.bank import add as edit
-    from sar_infer.bank.adding import places_of
+    from sar_infer.bank.edits import places_of
 
     with changing(place) as found:
         given = given_classes(names, classes, len if lint else found.classifier.check_name)
@@ -142,7 +142,7 @@ def _show(findings: Sequence[Finding]) -> None:
 
 def _known_of_others(bank: ClassBank, other: ClassBank) -> dict[str, ClassInfo]:
     """What the other bank knows of classes that came with its bundle; a warning where this one lacks them."""
-    from sar_infer.bank.steps import listed
+    from sar_infer.bank.edits import listed
 
     known = {name: info for name, info in other.info.items() if not info.added}
     lacking = [name for name in known if bank.lookup.name(name) is None]

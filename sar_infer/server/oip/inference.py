@@ -109,7 +109,7 @@ async def infer(service: Service, engine: Engine, call: Call) -> list[Output]:
         if any(output.name != "EMBEDDING" for output in wanted):
             chosen = await engine.names.class_set(classes, only, service.store.bank)
             _check_size(len(pictures), len(chosen.names), wanted, top_k)
-            engine.classifier.judge(chosen)  # refuses a call with background classes alone
+            engine.classifier.decide(chosen)  # refuses a call with background classes alone
         places = [f"{source.name}[{i}]" for i in range(len(pictures))]
         rows = await all_of(engine, pictures, _Finish(engine, chosen, wanted, top_k), places)
     for row, place in zip(rows, places, strict=True):
