@@ -66,20 +66,20 @@ def run(*arguments: str | Path) -> dict[str, Any]:
 def milliseconds(bundle: Path, precision: Any, some: list[Path]) -> dict[str, float]:
     """CPU time of one thread an image: from a file to the encoder's input, through the encoder, to the ranking."""
     from sar_infer import Classifier
-    from sar_infer.images.prefetch import decode_picture
+    from sar_infer.images.prefetch import decode_image
 
     classifier = Classifier.open(bundle, threads=1, precision=precision)
     classifier.start()
-    judge, found = classifier.judge(classifier.class_set(), 5), {}
+    decide, found = classifier.decide(classifier.class_set(), 5), {}
     start = time.process_time()
-    pixels = [decode_picture(path, classifier.bundle.manifest.preprocess) for path in some]
+    pixels = [decode_image(path, classifier.bundle.manifest.preprocess) for path in some]
     found["decode"] = time.process_time() - start
     start = time.process_time()
     rows = [classifier.encode(pixels[i : i + 4]) for i in range(0, len(pixels), 4)]
     found["encode"] = time.process_time() - start
     start = time.process_time()
     for some_rows in rows:
-        list(judge(some_rows))
+        list(decide(some_rows))
     found["rank"] = time.process_time() - start
     return {phase: round(1000 * seconds / len(some), 3) for phase, seconds in found.items()}
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.manifest import Preprocess
-from sar_infer.images.prefetch import decode_picture
+from sar_infer.images.prefetch import decode_image
 
 WIDTH, HEIGHT = 4000, 3000
 
@@ -51,7 +51,7 @@ def milliseconds(data: bytes, spec: Preprocess, rounds: int) -> float:
     taken = []
     for _ in range(rounds):
         start = time.perf_counter()
-        decode_picture(data, spec)
+        decode_image(data, spec)
         taken.append(time.perf_counter() - start)
     return float(np.median(taken)) * 1000
 

@@ -15,6 +15,7 @@ import open_clip
 import torch
 
 from recipes import checks, distil, image_tower, targets, text_tower, vision_tower
+from sar_infer.images.formats import has_image_suffix
 from sar_train.clip import backbone, mini
 from sar_train.clip.mini import storage
 
@@ -97,7 +98,7 @@ def check_vit(photos_root: Path, weights: Path) -> None:
 
 
 def _images(folder: Path) -> Sequence[Path]:
-    return [p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"}]
+    return [p for p in folder.iterdir() if has_image_suffix(p.name)]
 
 
 if __name__ == "__main__":

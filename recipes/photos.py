@@ -12,11 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sar_infer.artefact.manifest import Preprocess
+from sar_infer.images.formats import has_image_suffix
 from sar_train.clip.mini.stem import CHANNELS, Stem
 from sar_train.data import coop_layout, views
 from sar_train.errors import DataError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 def usable(root: Path) -> list[Path]:
@@ -30,7 +29,7 @@ def usable(root: Path) -> list[Path]:
     """
     found = sorted(_below(root))
     if not found:
-        raise DataError(f"{root}: expected photos (.jpg, .png) in it or below it, found none")
+        raise DataError(f"{root}: expected photos in it or below it, found none")
     return found
 
 
@@ -45,7 +44,7 @@ def _below(folder: Path) -> Iterator[Path]:
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _below(entry)
-        elif entry.suffix.lower() in SUFFIXES:
+        elif has_image_suffix(entry.name):
             yield entry
 
 

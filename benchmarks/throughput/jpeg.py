@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from sar_infer.artefact.manifest import Preprocess
-from sar_infer.images.prefetch import decode_picture
+from sar_infer.images.prefetch import decode_image
 
 MARGIN = 2.0
 SPEC = Preprocess(256, "shortest", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -35,6 +35,6 @@ def decoding_ms(photo: Path, spec: Preprocess) -> dict[str, float]:
     for _ in range(_RUNS):
         for name, found in times.items():
             start = time.perf_counter()
-            decode_picture(photo, specs[name])
+            decode_image(photo, specs[name])
             found.append(1000 * (time.perf_counter() - start))
     return {name: statistics.median(found) for name, found in times.items()}

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.throughput.settings import RunContext, batched
 from sar_infer import Classifier
-from sar_infer.images.prefetch import decode_picture
+from sar_infer.images.prefetch import decode_image
 
 TOP_K = 5
 
@@ -42,7 +42,7 @@ class Ours:
 
     def decode(self, path: Path) -> np.ndarray:
         """Pixels (3, size, size)."""
-        return decode_picture(path, self.spec)
+        return decode_image(path, self.spec)
 
     def encode(self, pixels: list[np.ndarray]) -> np.ndarray:
         """Unit rows (N, D)."""

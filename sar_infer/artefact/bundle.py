@@ -6,8 +6,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from sar_infer.artefact.folder import check_folder
-from sar_infer.artefact.limits import check_numbers
+from sar_infer.artefact.checks import check_folder, check_numbers
 from sar_infer.artefact.manifest import BANK, HEAD, MANIFEST, TOKENIZER, Manifest
 from sar_infer.bank import ClassBank
 from sar_infer.bank.head import ClassHead

@@ -14,8 +14,7 @@ import numpy as np
 
 from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.artefact.manifest import BANK, CARD, HEAD, MANIFEST, SCHEMA_VERSION, Manifest, Provenance
-from sar_infer.artefact.sealing import seal
-from sar_infer.artefact.staging import check_target, staged
+from sar_infer.artefact.writing import check_target, seal, staged
 from sar_infer.bank import ClassBank, diff, settled
 from sar_infer.errors import BankError
 

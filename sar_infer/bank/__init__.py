@@ -1,14 +1,16 @@
-"""The class bank: names with embeddings, what is known of them, what was done; edits are pure functions."""
+"""The class bank: names with their embeddings, class info and history.
 
-from sar_infer.bank.adding import add
+Edits and searches are pure functions on a ``ClassBank``; the class head and files of class names belong here too.
+Nothing here knows images, encoders or bundles.
+"""
+
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.difference import Difference, diff
-from sar_infer.bank.edits import amend, remove, rename
-from sar_infer.bank.history import Step
+from sar_infer.bank.edits import add, amend, remove, rename
+from sar_infer.bank.history import Step, rollback, settled
 from sar_infer.bank.info import ClassInfo
 from sar_infer.bank.merging import merge
 from sar_infer.bank.search import find, nearest
-from sar_infer.bank.undo import rollback, settled
 
 __all__ = [
     "ClassBank",

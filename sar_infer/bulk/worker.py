@@ -15,9 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
-
+from sar_infer._arrays import Floats
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Form, Packed, answered, flawed
 from sar_infer.bulk.places import filesystem, is_url, one_line, patiently
@@ -26,7 +24,7 @@ from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BundleError, DeviceError, ImageError, InputError, SarInferError
-from sar_infer.images.prefetch import decode_picture
+from sar_infer.images.prefetch import decode_image
 from sar_infer.results import PLAIN, DecisionOptions
 from sar_infer.storage.strict_json import canonical_digest
 
@@ -98,7 +96,7 @@ class Answerer:
         chosen = cast("PrecisionChoice", self._classifier.choice.precision)
         self.recipe = dataclasses.replace(recipe, precision=chosen)  # the same for all workers, wherever they are
         classes = self._classifier.class_set(recipe.classes, recipe.only)
-        self._decide = self._classifier.judge(classes, recipe.top_k, recipe.decision)
+        self._decide = self._classifier.decide(classes, recipe.top_k, recipe.decision)
         decision = recipe.decision
         self.columns = Columns(
             decision.coverage is not None, decision.explain, recipe.embedding, self._manifest.embed_dim
@@ -141,18 +139,18 @@ class Answerer:
         ]
         return Answers(form.pack(rows), len(rows), len(rows) - len(pixels))
 
-    def _decode(self, content: str | bytes | Flaw) -> npt.NDArray[np.float32] | Flaw:
+    def _decode(self, content: str | bytes | Flaw) -> Floats | Flaw:
         if isinstance(content, Flaw):
             return content
         try:
             with deadline(self.recipe.image_timeout):
-                return decode_picture(content, self._manifest.preprocess)
+                return decode_image(content, self._manifest.preprocess)
         except ImageError as error:
             return Flaw(error.kind, str(error))
         except MemoryError:
             return Flaw("size", "too large: there is too little memory to decode it")
 
-    def _encode(self, pixels: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    def _encode(self, pixels: Sequence[Floats]) -> Floats:
         try:
             return self._classifier.encode(pixels)
         except BundleError:

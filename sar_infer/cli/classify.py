@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import signal
 import sys
@@ -193,10 +192,9 @@ def _classify(options: Options) -> int:
     profile = Profile()
     classifier, classes = _prepare(options, profile)
     sources = (sys.stdin.buffer.read() if path == STDIN else path for path in paths)
-    results = classifier.stream(
-        sources, classes, options.top_k, options.batch_size or _BATCH, profile, options.decision
-    )
-    failed = _print(_named(results, paths), options.format, len(paths))
+    batch_size = options.batch_size or _BATCH
+    results = classifier.stream(sources, classes, options.top_k, batch_size, profile, options.decision, paths)
+    failed = _print(results, options.format, len(paths))
     if options.profile:
         _print_profile(profile, classifier.start())
     return failed
@@ -211,15 +209,7 @@ def _prepare(options: Options, profile: Profile) -> tuple[Classifier, ClassSet]:
         classifier.start()
     with profile.phase("names"):
         given = read_classes(options.classes, classifier.check_name) if options.classes else None
-        classes = classifier.class_set(given, options.only)
-        classifier.judge(classes, options.top_k, options.decision)
-        return classifier, classes
-
-
-def _named(results: Iterator[ImageResult], paths: list[str]) -> Iterator[ImageResult]:
-    """Yield results named by the paths on the command line, so that standard input is called ``-``."""
-    for result, path in zip(results, paths, strict=True):
-        yield dataclasses.replace(result, image=path)
+        return classifier, classifier.class_set(given, options.only)
 
 
 def _print(results: Iterator[ImageResult], form: str, count: int) -> int:

@@ -111,7 +111,7 @@ def _serve(values: dict[str, Any]) -> None:
 
 
 def _settings(values: dict[str, Any]) -> Settings:
-    from sar_infer.images.load import FORMATS
+    from sar_infer.images.formats import FORMATS
     from sar_infer.server.settings import Limits, Settings
 
     formats = tuple(part.strip().upper() for part in values["formats"].split(",") if part.strip())

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sar_infer.client import exchange
 from sar_infer.client.answers import ClassList
-from sar_infer.client.calls import Calls, Mode, Options, rows
+from sar_infer.client.calls import Calls, ClassifyRequest, Mode, rows
 from sar_infer.client.exchange import Call, Pause, Reply, Steps
 from sar_infer.client.images import EncodedImage, Portions, load, several
 from sar_infer.errors import InputError
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
 if TYPE_CHECKING:
+    from sar_infer._arrays import Floats
     from sar_infer.bank.names import Classes
-    from sar_infer.client.calls import Floats
     from sar_infer.images.load import ImageSource
 
 T = TypeVar("T")
@@ -57,8 +57,8 @@ class AsyncClient:
         mode: Mode | None = None,
     ) -> list[ImageResult]:
         """Classify images, as ``Client.classify`` does."""
-        judging = DecisionOptions(unknown, coverage=coverage, explain=explain)
-        return [result async for result in self.stream(images, classes, only, top_k, mode=mode, judging=judging)]
+        options = DecisionOptions(unknown, coverage=coverage, explain=explain)
+        return [result async for result in self.stream(images, classes, only, top_k, mode=mode, options=options)]
 
     async def stream(
         self,
@@ -69,7 +69,7 @@ class AsyncClient:
         *,
         mode: Mode | None = None,
         batch_size: int = 8,
-        judging: DecisionOptions = PLAIN,
+        options: DecisionOptions = PLAIN,
         in_flight: int = 4,
     ) -> AsyncIterator[ImageResult]:
         """Classify any number of images in constant memory.
@@ -81,7 +81,7 @@ class AsyncClient:
             top_k: As in ``classify``.
             mode: As in ``classify``.
             batch_size: Images of a request at most.
-            judging: What to report beside the classes.
+            options: What to report beside the classes.
             in_flight: Requests that are under way at once, at most.
 
         Yields:
@@ -92,14 +92,14 @@ class AsyncClient:
         """
         if in_flight < 1:
             raise InputError(f"expected in_flight of 1 or more, got {in_flight}")
-        options = Options.of(classes, only, top_k, mode, judging)
+        request = ClassifyRequest.of(classes, only, top_k, mode, options)
         under_way: deque[asyncio.Task[list[ImageResult]]] = deque()
         try:
             async for portion in self._portions(images, batch_size):
                 if len(under_way) == in_flight:
                     for result in await under_way.popleft():
                         yield result
-                under_way.append(asyncio.create_task(self._run(self._calls.classify(portion, options))))
+                under_way.append(asyncio.create_task(self._run(self._calls.classify(portion, request))))
             while under_way:
                 for result in await under_way.popleft():
                     yield result

@@ -18,12 +18,8 @@ from sar_infer.errors import ImageError, InputError, ServerError
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from sar_infer._arrays import Floats
     from sar_infer.bank.names import Classes
-
-    Floats = npt.NDArray[np.float32]
 
 Mode = Literal["bank", "extend", "only"]
 _TOO_LARGE = 413
@@ -34,8 +30,8 @@ _CHANGES_SEEN = 5
 
 
 @dataclass(frozen=True)
-class Options:
-    """The options of a classification: what to choose from, and what to report.
+class ClassifyRequest:
+    """A request to classify: what to choose from, and what to report.
 
     Attributes:
         classes: Phrases by name.
@@ -52,8 +48,8 @@ class Options:
     @classmethod
     def of(
         cls, classes: Classes | None, only: bool, top_k: int, mode: Mode | None, decision: DecisionOptions = PLAIN
-    ) -> Options:
-        """Return the options of a call, checked.
+    ) -> ClassifyRequest:
+        """Return the request of a call, checked.
 
         Raises:
             ClassNameError: a name has no phrases, or something is not text.
@@ -100,9 +96,9 @@ class Calls:
         self.sizes = Sizes()
         self._retries = retries
 
-    def classify(self, images: Sequence[EncodedImage], options: Options) -> Steps[list[ImageResult]]:
+    def classify(self, images: Sequence[EncodedImage], request: ClassifyRequest) -> Steps[list[ImageResult]]:
         """Return one result for each image, in order; an unreadable image fails alone."""
-        found = iter((yield from self._classified([image for image in images if image.error is None], options)))
+        found = iter((yield from self._classified([image for image in images if image.error is None], request)))
         return [ImageResult(i.name, error=i.error) if i.error is not None else next(found) for i in images]
 
     def embed_images(self, images: Sequence[EncodedImage]) -> Steps[Floats]:
@@ -186,12 +182,12 @@ class Calls:
         reply = yield from answered(Call("POST", "/v1/reload"), self._retries)
         return read(reply, lambda json: str(json["digest"]))
 
-    def _classified(self, images: list[EncodedImage], options: Options) -> Steps[list[ImageResult]]:
+    def _classified(self, images: list[EncodedImage], request: ClassifyRequest) -> Steps[list[ImageResult]]:
         """Return the results of readable images; halve a request that is too large, down to single images."""
         if not images:
             return []
         try:
-            reply = yield from answered(options.call(images), self._retries)
+            reply = yield from answered(request.call(images), self._retries)
         except ServerError as error:
             if error.status != _TOO_LARGE:
                 raise
@@ -199,10 +195,10 @@ class Calls:
                 return [ImageResult(images[0].name, error=error.detail)]
             self.sizes.refused(images, error.code)
         else:
-            return read(reply, lambda json: list(_results(images, json["results"], options)))
+            return read(reply, lambda json: list(_results(images, json["results"], request)))
         half = len(images) // 2
-        first = yield from self._classified(images[:half], options)
-        return first + (yield from self._classified(images[half:], options))
+        first = yield from self._classified(images[:half], request)
+        return first + (yield from self._classified(images[half:], request))
 
     def _embed(self, what: dict[str, Any]) -> Steps[Floats]:
         body = {"model": "sar-clip", "encoding_format": "base64", **what}
@@ -230,8 +226,8 @@ def rows(parts: Sequence[Floats]) -> Floats:
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
 
-def _results(images: Sequence[EncodedImage], found: Any, options: Options) -> Iterator[ImageResult]:
-    given = options.spellings
+def _results(images: Sequence[EncodedImage], found: Any, request: ClassifyRequest) -> Iterator[ImageResult]:
+    given = request.spellings
     return (image_result(image.name, one, given) for image, one in zip(images, found, strict=True))
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sar_infer.client import exchange
 from sar_infer.client.answers import ClassList
-from sar_infer.client.calls import Calls, Mode, Options, rows
+from sar_infer.client.calls import Calls, ClassifyRequest, Mode, rows
 from sar_infer.client.exchange import Call, Pause, Reply, Steps
 from sar_infer.client.images import EncodedImage, Portions, load, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
 if TYPE_CHECKING:
+    from sar_infer._arrays import Floats
     from sar_infer.bank.names import Classes
-    from sar_infer.client.calls import Floats
     from sar_infer.images.load import ImageSource
 
 T = TypeVar("T")
@@ -86,8 +86,8 @@ class Client:
         Raises:
             InputError: ``classes`` is a string, or ``only`` and ``mode`` disagree.
         """
-        judging = DecisionOptions(unknown, coverage=coverage, explain=explain)
-        return list(self.stream(images, classes, only, top_k, mode=mode, judging=judging))
+        options = DecisionOptions(unknown, coverage=coverage, explain=explain)
+        return list(self.stream(images, classes, only, top_k, mode=mode, options=options))
 
     def stream(
         self,
@@ -98,12 +98,12 @@ class Client:
         *,
         mode: Mode | None = None,
         batch_size: int = 16,
-        judging: DecisionOptions = PLAIN,
+        options: DecisionOptions = PLAIN,
     ) -> Iterator[ImageResult]:
         """Classify any number of images in constant memory, at most ``batch_size`` a request, one after the other."""
-        options = Options.of(classes, only, top_k, mode, judging)
+        request = ClassifyRequest.of(classes, only, top_k, mode, options)
         for portion in self._portions(images, batch_size):
-            yield from self._run(self._calls.classify(portion, options))
+            yield from self._run(self._calls.classify(portion, request))
 
     def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
         """Return unit rows (N, D), one for each image.

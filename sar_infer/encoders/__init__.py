@@ -1,1 +1,4 @@
-"""Encoders: onnxruntime sessions, the choice of graphs, and the test that they compute as at export."""
+"""Encoders: onnxruntime sessions, the image and the name encoder, the choice of graphs, the self-test, a cache.
+
+Images, bundles and text may come in; classes and ranking are above.
+"""

@@ -1,35 +1,33 @@
-"""Embeddings of names given at call time, kept for the next call."""
+"""A cache for the embeddings of names that come with a call."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 
-import numpy as np
-import numpy.typing as npt
+from sar_infer._arrays import Floats
 
-Row = npt.NDArray[np.float32]
 Key = tuple[str, str]
-"""(what the row depends on beside the phrase, such as the encoder's digest; phrase)"""
+"""``Choice.names_by`` and the phrase."""
 
 
 class EmbeddingCache:
-    """Least recently used (D,) rows by encoder and phrase; safe to share between threads and classifiers."""
+    """Rows (D,) by encoder and phrase, the least recently used dropped first; safe to share between threads."""
 
     def __init__(self, capacity: int = 16_384) -> None:
         self._capacity = capacity
-        self._rows: OrderedDict[Key, Row] = OrderedDict()
+        self._rows: OrderedDict[Key, Floats] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Key) -> Row | None:
-        """The row, now the most recently used, or None."""
+    def get(self, key: Key) -> Floats | None:
+        """Return a row, which becomes the most recently used, or None."""
         with self._lock:
             if key in self._rows:
                 self._rows.move_to_end(key)
             return self._rows.get(key)
 
-    def put(self, key: Key, row: Row) -> None:
-        """Keep a read-only copy of a row, dropping the least recently used where there are too many."""
+    def put(self, key: Key, row: Floats) -> None:
+        """Keep a read-only copy of a row; drop the least recently used if there are too many."""
         row = row.copy()
         row.flags.writeable = False
         with self._lock:

@@ -1,4 +1,4 @@
-"""The two halves of a dual encoder as plain functions on arrays; each opens its session when it is first needed."""
+"""The image encoder and the name encoder; each opens its onnxruntime session when it is first used."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.encoders.scoring import finite
 from sar_infer.encoders.sessions import Device, one_line, open_session, provider, run_options
 from sar_infer.encoders.waiting import within
@@ -43,11 +44,11 @@ class Encoder:
         self._options: Any = None
 
     def open(self) -> str:
-        """Open the session, unless it is, and return the execution provider in use.
+        """Open the session if it is not open yet, and return the execution provider in use.
 
         Raises:
-            DeviceError: the device cannot be had.
-            BundleError: the graph is not accepted.
+            DeviceError: The device is not available.
+            BundleError: The graph is not accepted.
         """
         with self._lock:
             if self._session is None:
@@ -56,15 +57,15 @@ class Encoder:
         return provider(self._session)
 
     def stop(self) -> None:
-        """End what runs now, and everything that follows, with an error: a graph may run without end."""
+        """Make the current run and all later ones fail; a damaged graph may otherwise run for ever."""
         if self._options is not None:
             self._options.terminate = True
 
-    def _run(self, name: str, batch: npt.NDArray[Any], seconds: float | None = None) -> npt.NDArray[np.float32]:
+    def _run(self, name: str, batch: npt.NDArray[Any], seconds: float | None = None) -> Floats:
         self.open()
 
-        def run() -> npt.NDArray[np.float32]:
-            result: npt.NDArray[np.float32] = self._session.run(None, {name: batch}, self._options)[0]
+        def run() -> Floats:
+            result: Floats = self._session.run(None, {name: batch}, self._options)[0]
             return result
 
         try:
@@ -78,28 +79,28 @@ class Encoder:
             raise BundleError(f"{self._path}: expected rows {wanted}, the graph gave {result.shape}")
         return result
 
-    def _empty(self, rows: int) -> npt.NDArray[np.float32]:
+    def _empty(self, rows: int) -> Floats:
         return np.empty((rows, self._embed_dim), dtype=np.float32)
 
 
 class ImageEncoder(Encoder):
-    """Pictures to embeddings."""
+    """Turns preprocessed images into embeddings."""
 
-    def encode(self, pixels: npt.NDArray[np.float32], seconds: float | None = None) -> npt.NDArray[np.float32]:
+    def encode(self, pixels: Floats, seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for preprocessed images (N, 3, H, W).
 
         Args:
             pixels: The images.
-            seconds: After which the encoder is stopped for good; None waits as long as it takes.
+            seconds: Time after which the encoder is stopped for good; None waits as long as it takes.
 
         Raises:
-            BundleError: the graph fails, gives no such rows, or took too long.
+            BundleError: The graph fails, gives rows of another shape, or takes too long.
         """
         return self._run("pixels", pixels, seconds) if len(pixels) else self._empty(0)
 
 
 class NameEncoder(Encoder):
-    """Class names to embeddings, the learned prompt included.
+    """Turns class names into embeddings; the learned prompt is inside the graph.
 
     Args:
         path: ONNX file.
@@ -122,18 +123,18 @@ class NameEncoder(Encoder):
         super().__init__(path, embed_dim, device, threads, spin)
         self._end_token = end_token
 
-    def encode(self, names: Sequence[Sequence[int]], seconds: float | None = None) -> npt.NDArray[np.float32]:
+    def encode(self, names: Sequence[Sequence[int]], seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for N names.
 
-        Names of equal length run together, so that none pays for the longest.
+        Only names of equal length run together, so that short ones are not padded to the longest.
 
         Args:
             names: The tokens of each ``name + suffix``, without the end token.
-            seconds: For each run of the graph, after which the encoder is stopped for good; None waits as long as it
-                takes.
+            seconds: Time for each run of the graph, after which the encoder is stopped for good; None waits as long
+                as it takes.
 
         Raises:
-            BundleError: the graph fails, gives no such rows, or took too long.
+            BundleError: The graph fails, gives rows of another shape or that are not finite, or takes too long.
         """
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for row, tokens in enumerate(names):

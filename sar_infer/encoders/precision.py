@@ -1,4 +1,4 @@
-"""Which of a bundle's graphs to run: float32, or one of the smaller ones that passed their gate."""
+"""The choice among a bundle's graphs: float32, or a smaller one that passed its gate."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Choice:
         precision: ``fp32``, or a key of ``Manifest.precisions``.
         image: File of the image encoder.
         name: File of the name encoder.
-        names_by: What the rows of names depend on beside the text, for caches: the encoder's digest, with that of the
-            graph file where it is a smaller one.
+        names_by: Key for caches of name embeddings: the encoder's digest, followed by that of the graph file if it is
+            a smaller one.
         variant: Figures of the image encoder; None for the float32 graph.
     """
 
@@ -37,13 +37,13 @@ class Choice:
 
 
 def choose(manifest: Manifest, asked: PrecisionChoice, device: Device) -> Choice:
-    """The graphs for a precision; an encoder that has none in this precision runs in float32.
+    """Return the graphs for a precision; an encoder that has none in this precision runs in float32.
 
-    ``auto`` takes INT8 on a CPU that has instructions for it, float16 on a GPU, each where the bundle has such an image
-    encoder that was faster or runs on a GPU, else float32.
+    ``auto`` takes float16 on a GPU and INT8 on a CPU that has instructions for it, if the bundle has such an image
+    encoder (and INT8 was faster when it was made); otherwise float32.
 
     Raises:
-        InputError: there is no such precision, or the bundle has nothing in it.
+        InputError: There is no such precision, or the bundle has nothing in it.
     """
     if asked not in get_args(PrecisionChoice):
         raise InputError(f"precision: expected {', '.join(get_args(PrecisionChoice))}, got {asked!r}")
@@ -77,9 +77,10 @@ def _automatic(manifest: Manifest, device: Device) -> str:
 
 
 def _multiplies_bytes() -> bool:
-    """Whether this CPU is known to sum products of bytes in 32 bits: without, INT8 is slow and on x86 saturates.
+    """Return whether this CPU is known to sum products of bytes in 32 bits.
 
-    Linux tells it of x86 (VNNI) and ARM (``asimddp``); of Macs with ARM it is known; elsewhere it is not.
+    Without that, INT8 is slow, and on x86 it saturates. Linux lists the feature for x86 (VNNI) and ARM (``asimddp``);
+    every ARM Mac has it; elsewhere it is unknown and taken to be absent.
     """
     machine = platform.machine().lower()
     if machine == "arm64" and sys.platform == "darwin":

@@ -1,26 +1,25 @@
-"""From embeddings to ranked classes: pure functions on arrays."""
+"""Pure functions on rows of embeddings, logits and scores."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats, Indices
 from sar_infer.errors import BundleError
 
-Floats = npt.NDArray[np.float32]
 _SORTED = 256
-"""Up to so many columns a whole sort is as fast as a selection."""
+"""Up to this many columns, sorting all of them is as fast as selecting the best."""
 
 
 def softmax(logits: Floats) -> Floats:
-    """Softmax over the last axis; the row maximum is taken off first, so that no logit overflows."""
+    """Return the softmax over the last axis; the row maximum is subtracted first, so that no logit overflows."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: Floats = powers / powers.sum(axis=-1, keepdims=True)
     return result
 
 
-def top_k(scores: Floats, k: int) -> npt.NDArray[np.intp]:
-    """Indices (N, min(k, C)) of the largest entries of each row of (N, C), largest first, ties in column order."""
+def top_k(scores: Floats, k: int) -> Indices:
+    """Return indices (N, min(k, C)) of the largest entries in each row of (N, C), largest first, ties by column."""
     k = min(k, scores.shape[-1])
     if scores.shape[-1] <= max(_SORTED, 4 * k):
         return np.argsort(-scores, axis=-1, kind="stable")[:, :k]
@@ -33,17 +32,17 @@ def top_k(scores: Floats, k: int) -> npt.NDArray[np.intp]:
 
 
 def unit_rows(rows: Floats) -> Floats:
-    """Rows (N, D) scaled to length 1; a zero row stays zero."""
+    """Return rows (N, D) scaled to length 1; a zero row stays zero."""
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     result: Floats = (rows / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
     return result
 
 
 def finite(rows: Floats, source: str) -> Floats:
-    """The same rows.
+    """Return the rows unchanged.
 
     Raises:
-        BundleError: one is not finite, so the graph that they come from, ``source``, is broken.
+        BundleError: One is not finite, so the graph that they come from, ``source``, is broken.
     """
     if not np.isfinite(rows).all():
         raise BundleError(f"{source}: gives numbers that are not finite; export the bundle again")

@@ -1,4 +1,7 @@
-"""The picture that a bundle's manifest describes by a seed, with the vector that its encoder must give for it."""
+"""The self-test: an image that the manifest describes by a seed, and the vector that the encoder must give for it.
+
+In the manifest it is called ``probe``.
+"""
 
 from __future__ import annotations
 
@@ -8,53 +11,52 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import Probe, Variant
 from sar_infer.encoders.precision import Choice
 from sar_infer.errors import BundleError
-from sar_infer.images.prefetch import decode_picture
+from sar_infer.images.prefetch import decode_image
 
-Floats = npt.NDArray[np.float32]
 MIN_COSINE = 0.999
-"""What a healthy encoder reaches by far: full precision differs in the seventh digit, a broken kernel in the first."""
-
+"""Healthy encoders are far above it: full precision differs in the seventh digit, a broken kernel in the first."""
 _VARIANT_TOLERANCE = 0.01
-"""Of a smaller graph, whose own cosine at export is known: kernels of other CPUs round otherwise."""
-
+"""Allowed below a smaller graph's own cosine at export, since kernels of other CPUs round differently."""
 _SEED = 0
-"""Of the picture where a bundle has no probe."""
+"""Of the image for a bundle without a self-test."""
 
 
 def least_cosine(variant: Variant | None = None) -> float:
-    """The least cosine to the probe's vector that a healthy encoder gives; ``variant`` is None for the fp32 graph."""
+    """Return the least cosine that a healthy encoder reaches; ``variant`` is None for the fp32 graph."""
     expected = None if variant is None else variant.probe_cosine
     return MIN_COSINE if expected is None else min(MIN_COSINE, expected - _VARIANT_TOLERANCE)
 
 
-def probe_picture(size: int, seed: int) -> npt.NDArray[np.uint8]:
-    """The picture (size, size, 3) that a seed stands for."""
+def self_test_image(size: int, seed: int) -> npt.NDArray[np.uint8]:
+    """Return the image (size, size, 3) that a seed stands for."""
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
-def probe_cosine(probe: Probe, row: Floats) -> float:
-    """Cosine between the probe's vector and a unit row (D,) that was computed here; NaN where the row is not finite."""
+def self_test_cosine(probe: Probe, row: Floats) -> float:
+    """Return the cosine between the stored vector and a unit row (D,) computed here; NaN if the row is not finite."""
     return float(row @ np.array(probe.embedding, dtype=np.float32))
 
 
 class SelfTest:
-    """Runs the probe picture through an image encoder, and refuses one that gives another vector than at export.
+    """Encodes the self-test image, and refuses an encoder that gives another vector than at export.
 
-    A bundle without a probe is asked for a finite vector of length 1. Safe to share between threads.
+    If a bundle has no self-test, any finite vector of length 1 passes. Safe to share between threads.
 
     Args:
-        bundle: Whose encoder it is.
-        choice: Its graphs that run.
+        bundle: The bundle of the encoder.
+        choice: The graphs that run.
         encode: The encoder: unit rows (N, D) for N inputs (N, 3, size, size).
 
     Attributes:
-        least: The least cosine that a healthy encoder gives.
-        due: Whether no picture may be encoded before ``run``: the encoder is a smaller graph whose vector at export is
-            known, and was not tested yet. INT8 saturates on x86 CPUs without VNNI, and nothing else would tell.
+        least: The least cosine that a healthy encoder reaches.
+        due: True if ``run`` must come before any image is encoded: the encoder is a smaller graph whose vector at
+            export is known, and has not been tested yet. INT8 saturates on x86 CPUs without VNNI, and nothing else
+            would show it.
     """
 
     def __init__(self, bundle: Bundle, choice: Choice, encode: Callable[[Floats], Floats]) -> None:
@@ -67,29 +69,29 @@ class SelfTest:
         self.due = probe is not None and variant is not None and variant.probe_cosine is not None
 
     @property
-    def picture(self) -> npt.NDArray[np.uint8]:
-        """The picture (size, size, 3)."""
+    def image(self) -> npt.NDArray[np.uint8]:
+        """Return the image (size, size, 3)."""
         manifest = self._bundle.manifest
-        return probe_picture(manifest.preprocess.size, manifest.probe.seed if manifest.probe else _SEED)
+        return self_test_image(manifest.preprocess.size, manifest.probe.seed if manifest.probe else _SEED)
 
     @property
     def pixels(self) -> Floats:
-        """The encoder's input (3, size, size) for it."""
-        return decode_picture(self.picture, self._bundle.manifest.preprocess)
+        """Return the encoder's input (3, size, size) for the image."""
+        return decode_image(self.image, self._bundle.manifest.preprocess)
 
     def cosine(self, row: Floats) -> float:
-        """How near a unit row (D,) for the picture is to what it must be, 1 at best; NaN where it is not finite.
+        """Return the cosine between a row (D,) for the image and the stored vector; NaN if the row is not finite.
 
-        Of a bundle without a probe, how near the row's length is to 1.
+        For a bundle without a self-test, return 1 less the distance of the row's length from 1.
         """
         probe = self._bundle.manifest.probe
-        return probe_cosine(probe, row) if probe else 1 - abs(1 - float(np.linalg.norm(row)))
+        return self_test_cosine(probe, row) if probe else 1 - abs(1 - float(np.linalg.norm(row)))
 
     def run(self) -> None:
         """Test the encoder, unless it has passed already.
 
         Raises:
-            BundleError: it computes otherwise than at export.
+            BundleError: It computes something else than at export.
         """
         with self._lock:
             if self._passed:
@@ -98,9 +100,9 @@ class SelfTest:
             if not (found := self.cosine(row)) >= self.least:
                 cause = "the graph or what runs it is broken"
                 if self._choice.variant is not None:
-                    cause = f"this machine computes {self._choice.precision} otherwise; use --precision fp32"
+                    cause = f"this machine computes {self._choice.precision} differently; use --precision fp32"
                 raise BundleError(
-                    f"{self._bundle.path / self._choice.image}: the probe picture gives another vector than at export "
-                    f"(cosine {found:.4f}, expected at least {self.least:.4f}): {cause}"
+                    f"{self._bundle.path / self._choice.image}: the self-test image gives another vector than at "
+                    f"export (cosine {found:.4f}, expected at least {self.least:.4f}): {cause}"
                 )
             self._passed, self.due = True, False

@@ -1,4 +1,4 @@
-"""Opening onnxruntime sessions: the only file that imports onnxruntime, and only when a session is opened."""
+"""onnxruntime sessions. No other file imports onnxruntime, and this one only when a session is opened."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ Device = Literal["auto", "cpu", "cuda"]
 
 _CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-"""Full fp32, as on the CPU; no search for the best convolution anew with every size of batch."""
+"""Full fp32, as on the CPU; no new search for the best convolution with every batch size."""
 _WARNING, _FATAL = 2, 4
 
 
 def open_session(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Any:
-    """An ``onnxruntime.InferenceSession`` that really runs where it was asked to.
+    """Open an ``onnxruntime.InferenceSession`` that is known to run on the device that was asked for.
 
     Args:
         path: ONNX file.
-        device: ``cuda`` or an error; ``cpu``; ``auto`` takes CUDA where a driver is present and a session opens on it.
+        device: ``cpu``; ``cuda``, which fails if it is not available; ``auto`` takes CUDA if a driver is present and a
+            session opens on it.
         threads: Threads inside an operator; None leaves it to onnxruntime, within the cores this process may use.
-        spin: Let idle threads wait busily for the next operator: quickest for one run at a time, at the cost of
-            whatever else wants the cores.
+        spin: Let idle threads wait busily for the next operator: fastest for one run at a time, but it takes the cores
+            from everything else.
 
     Raises:
-        DeviceError: ``cuda`` was asked for and cannot be had.
+        DeviceError: ``cuda`` was asked for and is not available.
         BundleError: onnxruntime does not accept the graph, or has not opened it within ``TRIAL_SECONDS``.
     """
     if device == "cpu":
@@ -47,17 +48,17 @@ def open_session(path: Path, device: Device, threads: int | None = None, spin: b
             return session
         obstacle = obstacle or "onnxruntime found no usable GPU"
     if device == "cuda":
-        raise DeviceError(f"device cuda cannot be had: {obstacle}; use --device cpu")
+        raise DeviceError(f"device cuda is not available: {obstacle}; use --device cpu")
     return _session(path, [_CPU], threads, spin)
 
 
 def expects_cuda(device: Device) -> bool:
-    """Whether ``open_session`` would try CUDA first: it was built in and a driver is present, or it was asked for."""
+    """Return whether ``open_session`` would try CUDA first: it was asked for, or is built in and has a driver."""
     return device == "cuda" or (device == "auto" and _cuda_obstacle() is None)
 
 
 def provider(session: Any) -> str:
-    """The execution provider that the session gives its nodes to first."""
+    """Return the execution provider that a session prefers."""
     return str(session.get_providers()[0])
 
 
@@ -68,7 +69,7 @@ def _session(path: Path, providers: list[Any], threads: int | None, spin: bool) 
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = _threads(threads)
     options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # it keeps a block of memory for every size of batch, and saves no time
+    options.enable_mem_pattern = False  # it keeps a block of memory for every batch size, and saves no time
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     try:
         return within(
@@ -83,19 +84,19 @@ def _session(path: Path, providers: list[Any], threads: int | None, spin: bool) 
 
 
 def run_options() -> Any:
-    """Return an ``onnxruntime.RunOptions``; its ``terminate`` ends whatever runs with it, between two operators."""
+    """Return an ``onnxruntime.RunOptions``; setting its ``terminate`` ends runs with it, between two operators."""
     import onnxruntime
 
     return onnxruntime.RunOptions()
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; a container may have only part of the machine's."""
+    """Return how many cores this process may use; a container may have only part of the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _threads(asked: int | None) -> int:
-    """0 = onnxruntime's own choice, which knows the machine but not that a container may use only part of it."""
+    """Return the threads to ask for; 0 is onnxruntime's own choice, which does not know a container's limit."""
     if asked is not None:
         return asked
     return usable_cores() if usable_cores() < (os.cpu_count() or 1) else 0
@@ -114,7 +115,7 @@ def _cuda_obstacle() -> str | None:
 
 
 def _preload_cuda() -> str | None:
-    """Load the CUDA libraries that pip installed; what onnxruntime prints about missing ones is the obstacle."""
+    """Load the CUDA libraries that pip installed; return what onnxruntime prints about missing ones."""
     import onnxruntime
 
     printed = io.StringIO()
@@ -126,7 +127,7 @@ def _preload_cuda() -> str | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep onnxruntime from writing to stderr why a provider failed: what came of it is looked at, and said once."""
+    """Keep onnxruntime from writing to stderr why a provider failed: ``open_session`` reports it once."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(_FATAL)

@@ -1,7 +1,7 @@
 """Calls into native code that may never return.
 
-They run in a thread of their own. Whoever waits for it still gets signals, can give up after a time, and can leave the
-process, which a native call would otherwise hold.
+Each runs in its own thread. The caller still gets signals while waiting, can give up after a time, and can end the
+process, which a native call would otherwise block.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
 TRIAL_SECONDS = 60.0
-"""What opening a graph, or a first run of it, may take. A healthy one needs a few seconds on a slow machine."""
+"""Limit for opening a graph, or for its first run. A healthy one needs a few seconds on a slow machine."""
 _STOP_SECONDS = 2.0
 _TURN_SECONDS = 0.1
 
@@ -28,7 +28,7 @@ def in_background(call: Callable[[], T]) -> concurrent.futures.Future[T]:
     """Start a call in a daemon thread, which does not keep the process alive.
 
     Returns:
-        What becomes of it, for ``waited``; it cannot be cancelled.
+        Its future, for ``waited``; it cannot be cancelled.
     """
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
     future.set_running_or_notify_cancel()
@@ -36,7 +36,7 @@ def in_background(call: Callable[[], T]) -> concurrent.futures.Future[T]:
     def run() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # whoever waits is told
+        except BaseException as error:  # raised again in ``waited``
             future.set_exception(error)
 
     threading.Thread(target=run, name="background", daemon=True).start()
@@ -44,13 +44,13 @@ def in_background(call: Callable[[], T]) -> concurrent.futures.Future[T]:
 
 
 def waited(future: concurrent.futures.Future[T], seconds: float = math.inf) -> T:
-    """Return what became of a call.
+    """Return the result of a call, or raise its error, and handle signals while waiting.
 
-    Signals are minded meanwhile. The kernel may deliver one to any thread, which does not wake the main thread, and
-    only that runs Python's handlers; so it does not sleep for long.
+    The kernel may deliver a signal to any thread, which does not wake the main thread, and only the main thread runs
+    Python's handlers; so it never sleeps for long.
 
     Raises:
-        TimeoutError: nothing became of it within so many seconds.
+        TimeoutError: The call has not ended within the given time.
     """
     end = time.monotonic() + seconds
     while not future.done():
@@ -61,16 +61,16 @@ def waited(future: concurrent.futures.Future[T], seconds: float = math.inf) -> T
 
 
 def within(seconds: float, call: Callable[[], T], stop: Callable[[], object]) -> T:
-    """Return what a call gives, or give it up.
+    """Return the result of a call that may take a limited time.
 
     Args:
         seconds: The limit.
-        call: Runs in a thread of its own.
-        stop: Asks the call to end, where the limit has passed or a signal ends the waiting. A call that does not end
-            goes on in its thread until the process ends.
+        call: Runs in its own thread.
+        stop: Asks the call to end when the limit has passed or a signal ends the waiting. A call that ignores it runs
+            on in its thread until the process ends.
 
     Raises:
-        TimeoutError: the limit has passed.
+        TimeoutError: The limit has passed.
     """
     future = in_background(call)
     try:
@@ -79,12 +79,12 @@ def within(seconds: float, call: Callable[[], T], stop: Callable[[], object]) ->
         if not future.done():
             stop()
             if concurrent.futures.wait([future], _STOP_SECONDS).not_done:
-                atexit.register(leave, 2)  # Python's own way out aborts where a native call still runs
+                atexit.register(leave, 2)  # Python's normal exit aborts while a native call runs
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once, whatever still runs in its threads."""
+    """End the process at once, even if threads are still running."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):  # none there, or in use, or gone
+        with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):  # absent, in use or closed
             stream.flush()
     os._exit(code)

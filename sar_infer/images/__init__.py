@@ -1,4 +1,4 @@
-"""Images: how a file becomes upright RGB within limits, and that the encoder's input.
+"""Images: the formats that are read, limits on what decoding may cost, and the way to the encoder's input.
 
-Formats and limits are in `load`; what decoding may cost is in `jpeg` and `price`.
+The list of formats and suffixes is in `formats`. Only errors, results and the manifest's `Preprocess` may come in.
 """

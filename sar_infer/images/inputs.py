@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from sar_infer.errors import InputError
+from sar_infer.images.formats import SUFFIXES, has_image_suffix
 
 STDIN = "-"
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mpo"})
 
 
 def expand(arguments: Iterable[str]) -> list[str]:
@@ -75,4 +75,4 @@ def _images_below(folder: Path) -> list[str]:
 
 
 def _is_visible_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return has_image_suffix(path.name) and not any(part.startswith(".") for part in path.parts)

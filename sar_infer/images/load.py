@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
+from PIL import (  # noqa: F401 - a format can be read once its plugin is imported
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -28,20 +28,12 @@ from PIL import (
 
 from sar_infer.errors import ImageError
 from sar_infer.images import jpeg
+from sar_infer.images.formats import FORMATS
 from sar_infer.images.preprocess import normalise
 from sar_infer.images.price import read_header
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 """A path, encoded bytes, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
-_PLUGINS: tuple[Any, ...] = (
-    JpegImagePlugin.JpegImageFile,
-    PngImagePlugin.PngImageFile,
-    WebPImagePlugin.WebPImageFile,
-    GifImagePlugin.GifImageFile,
-    BmpImagePlugin.BmpImageFile,
-    TiffImagePlugin.TiffImageFile,
-)
-FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 MAX_RATIO = 100

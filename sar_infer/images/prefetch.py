@@ -8,23 +8,24 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFile
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.manifest import Preprocess
 from sar_infer.errors import ImageError
-from sar_infer.images.load import FORMATS, MAX_PIXELS, ImageSource, load_rgb, source_name
+from sar_infer.images.formats import FORMATS
+from sar_infer.images.load import MAX_PIXELS, ImageSource, load_rgb, source_name
 from sar_infer.images.preprocess import least_side, to_input
 from sar_infer.results import Profile
 
-Decoded = tuple[str, npt.NDArray[np.float32] | ImageError]
+Decoded = tuple[str, Floats | ImageError]
 """An input's name, and its (3, H, W) pixels or why there are none."""
 _MOST_THREADS = 8
 
 
-def decode_picture(
+def decode_image(
     source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
-) -> npt.NDArray[np.float32]:
+) -> Floats:
     """The encoder's input (3, size, size) for one picture, decoded as the bundle's policy for large JPEGs says.
 
     Args:
@@ -54,7 +55,7 @@ def decode_batches(
         index, source = item
         with profile.phase("decode"):
             try:
-                return source_name(source, index), decode_picture(source, spec)
+                return source_name(source, index), decode_image(source, spec)
             except ImageError as error:
                 return source_name(source, index), error
 
@@ -78,6 +79,6 @@ def several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource
     return [images] if single else images  # type: ignore[list-item, return-value]
 
 
-def readable(batch: Sequence[Decoded]) -> list[npt.NDArray[np.float32]]:
+def readable(batch: Sequence[Decoded]) -> list[Floats]:
     """The pixels of those that could be read."""
     return [item for _, item in batch if isinstance(item, np.ndarray)]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.manifest import Preprocess
 
 _ORIENTATION = 0x0112
@@ -59,7 +60,7 @@ def least_side(spec: Preprocess) -> int | None:
     return None if spec.jpeg_margin is None else math.ceil(spec.jpeg_margin * spec.size)
 
 
-def to_input(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.float32]:
+def to_input(image: Image.Image, spec: Preprocess) -> Floats:
     """The encoder's input (3, size, size) for an RGB picture."""
     colours = np.asarray(_fit(image, spec))
     result = np.empty((3, *colours.shape[:2]), dtype=np.float32)
@@ -69,11 +70,11 @@ def to_input(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.float32]:
 
 
 @functools.cache
-def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
+def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
     """What each of the 256 values of each channel becomes (3, 256); looked up, it costs a third of computing it."""
     scaled = np.arange(256, dtype=np.float32) / np.float32(255)
     columns = (np.array(values, dtype=np.float32)[:, np.newaxis] for values in (mean, std))
-    result: npt.NDArray[np.float32] = (scaled - next(columns)) / next(columns)
+    result: Floats = (scaled - next(columns)) / next(columns)
     return result
 
 
@@ -121,8 +122,8 @@ def _to_bytes(band: Image.Image, unit: bool) -> npt.NDArray[np.uint8]:
     return result
 
 
-def _finite(band: Image.Image) -> npt.NDArray[np.float32]:
-    result: npt.NDArray[np.float32] = np.nan_to_num(np.asarray(band))
+def _finite(band: Image.Image) -> Floats:
+    result: Floats = np.nan_to_num(np.asarray(band))
     return result
 
 

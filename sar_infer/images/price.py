@@ -51,7 +51,7 @@ def read_header(data: bytes, formats: tuple[str, ...]) -> Header | None:
 
     Args:
         data: The encoded image.
-        formats: Those of ``images.FORMATS`` that it may have.
+        formats: Those of ``formats.FORMATS`` that it may have.
     """
     read = _READERS.get(_format(data) or "")
     try:

@@ -239,7 +239,7 @@ class Service:
         with self.lease() as engine:
             try:
                 async with asyncio.timeout(_PROBE_SECONDS):
-                    cosine = await engine.probe()
+                    cosine = await engine.self_test()
             except TimeoutError:
                 return Readiness(False, None, f"the probe took more than {_PROBE_SECONDS:g} s")
             except Exception as error:  # whatever it is, the model does not answer

@@ -10,7 +10,7 @@ from sar_infer.encoders.sessions import Device
 from sar_infer.images.load import MAX_PIXELS
 
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP")
-"""Decoders with a small and much tested surface; more of ``images.FORMATS`` on request."""
+"""Decoders with a small and much tested surface; more of ``images.formats.FORMATS`` on request."""
 
 
 @dataclass(frozen=True)

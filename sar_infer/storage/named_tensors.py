@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.errors import SarInferError, SchemaError
 from sar_infer.storage import READER_VERSION
 from sar_infer.storage.files import write_atomically
@@ -198,7 +199,7 @@ def digest_of(*tensors: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def locked(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def locked(array: Floats) -> Floats:
     """A view that cannot be written through."""
     view = array.view()
     view.flags.writeable = False

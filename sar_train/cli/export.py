@@ -132,7 +132,7 @@ def main(
 
 def _target(run: Path | None, out: Path | None, template: str | None, *, overwrite: bool, with_reference: bool) -> Path:
     """Refuse what cannot succeed before anything heavy is loaded."""
-    from sar_infer.artefact.staging import check_target
+    from sar_infer.artefact.writing import check_target
     from sar_train.errors import ConfigError
 
     if (run is None) == (template is None):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sar_infer.images.formats import has_image_suffix
+
 MOST = 100
 """A folder with more folders than this holds classes, not domains."""
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "images"))
@@ -24,7 +26,7 @@ def domains(root: Path) -> tuple[str, ...]:
     for name in names:
         folders, files = _folders(root / name)
         classes = {folder for folder in folders if any(map(str.isalpha, folder)) and folder.lower() not in _SPLITS}
-        if any(file.lower().endswith((".jpg", ".jpeg", ".png")) for file in files):
+        if any(map(has_image_suffix, files)):
             return ()
         inner.append(classes)
     common, every = set.intersection(*inner), set.union(*inner)

@@ -12,13 +12,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sar_infer.images.formats import SUFFIXES, has_image_suffix
 from sar_train.data.domains import domain_name, domains
 from sar_train.data.photos import SPLITS, TEMPLATE, Photo, PhotoDataset, Split, SplitOrigin
 from sar_train.data.shots import MAX_VAL_SHOTS
 from sar_train.data.split_cache import SplitCache
 from sar_train.errors import DataError
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
 }  # fmt: skip
@@ -57,7 +57,7 @@ def load_folder(
             f"{root}: holds the same classes in each of {', '.join(found)}, so these are domains, not classes; "
             f"give one of them, such as {root / found[0]}"
         )
-    loose = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir() if path.is_file())
+    loose = sum(has_image_suffix(path.name) for path in root.iterdir() if path.is_file())
     if not folders:
         raise DataError(f"{root}: expected one folder per class, got {loose} photos and no folders")
     warnings = (f"{loose} photos directly in {root} have no class and are left out",) if loose else ()
@@ -147,7 +147,7 @@ def _check_photos(class_names: Sequence[str], empty: Sequence[str], root: Path) 
     if empty:
         raise DataError(
             f"{root}: class {empty[0]!r} has no usable photo to train on (of {len(empty)} such classes; "
-            f"expected {', '.join(sorted(IMAGE_SUFFIXES))}); add photos, or remove the class"
+            f"expected {', '.join(sorted(SUFFIXES))}); add photos, or remove the class"
         )
 
 
@@ -199,5 +199,5 @@ def _images(folder: Path) -> list[Path]:
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        found += [Path(parent, f) for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES and not f.startswith(".")]
+        found += [Path(parent, f) for f in files if has_image_suffix(f) and not f.startswith(".")]
     return sorted(found)

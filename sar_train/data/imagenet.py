@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sar_infer.images.formats import has_image_suffix
 from sar_train.data.layouts import GUIDE, LAYOUTS
 from sar_train.data.split_file import Rows
 from sar_train.errors import DataError
@@ -19,7 +20,6 @@ from sar_train.errors import DataError
 CLASSES = 1000
 KEYS = frozenset(("imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"))
 NAMES_FILE = "classnames.txt"
-PHOTO_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 MEND_VAL = (
     "move each photo into the folder of its class (val/n01440764/ILSVRC2012_val_00000293.JPEG, …), which "
     "LOC_val_solution.csv and ILSVRC's devkit say and the well-known script valprep.sh does"
@@ -137,7 +137,7 @@ def _class_folders(folder: Path, key: str) -> dict[str, Path]:
     with os.scandir(folder) as entries:
         listed = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
     folders = {name: folder / name for name, is_folder in sorted(listed) if is_folder}
-    loose = sum(name.lower().endswith(PHOTO_SUFFIXES) for name, is_folder in listed if not is_folder)
+    loose = sum(has_image_suffix(name) for name, is_folder in listed if not is_folder)
     if loose:
         what = f"{loose} photos lie directly in it and {len(folders)} class folders"
         raise DataError(f"{folder}: {what}; {MEND_VAL if folder.name == 'val' else 'expected class folders alone'}")
@@ -148,4 +148,4 @@ def _class_folders(folder: Path, key: str) -> dict[str, Path]:
 
 def _photos(folder: Path) -> Sequence[str]:
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.name.lower().endswith(PHOTO_SUFFIXES) and not e.name.startswith("."))
+        return sorted(e.name for e in entries if has_image_suffix(e.name) and not e.name.startswith("."))

@@ -11,6 +11,7 @@ import os
 import random
 from pathlib import Path
 
+from sar_infer.images.formats import has_image_suffix
 from sar_train.data.author_lists import TRAINVAL_AND_TEST, Listed, flowers
 from sar_train.data.layouts import GUIDE, LAYOUTS
 from sar_train.data.photos import SPLITS
@@ -35,7 +36,6 @@ NAME_FIXES: dict[str, dict[str, str]] = {
     },
 }
 IGNORED = {"caltech101": frozenset(("BACKGROUND_Google", "Faces_easy"))}
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 
 
 def own_split(
@@ -91,7 +91,7 @@ def class_folders(key: str, images: Path) -> tuple[tuple[str, ...], Listed]:
     pool: Listed = []
     for label, name in enumerate(folders):
         with os.scandir(images / name) as entries:
-            photos = sorted(e.name for e in entries if e.name.lower().endswith(_SUFFIXES) and e.name[0] != ".")
+            photos = sorted(e.name for e in entries if has_image_suffix(e.name) and e.name[0] != ".")
         if not photos:
             raise DataError(f"{images / name}: no photo in it; complete the download")
         pool += [(f"{name}/{photo}", label) for photo in photos]

@@ -25,8 +25,7 @@ from sar_infer.artefact.manifest import (
     Probe,
     Provenance,
 )
-from sar_infer.artefact.sealing import seal
-from sar_infer.artefact.staging import staged
+from sar_infer.artefact.writing import seal, staged
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.storage.files import write_file
 from sar_infer.text import TokenizerSpec

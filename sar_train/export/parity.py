@@ -11,7 +11,7 @@ import torch
 
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, Parity, Preprocess
 from sar_infer.bank.head import ClassHead
-from sar_infer.encoders.self_test import probe_picture
+from sar_infer.encoders.self_test import self_test_image
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
@@ -80,7 +80,7 @@ def compare_answers(folder: Path, prompted: PromptedCLIP, head: ClassHead) -> No
     spec, pictures = prompted.backbone.preprocess, range(max(BATCHES))
     pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in pictures]))
     reference = prompted.logits(prompted.encode_images(pixels), prompted.trained).cpu().numpy()
-    found = classified(folder, [probe_picture(spec.size, seed) for seed in pictures], head.names)
+    found = classified(folder, [self_test_image(spec.size, seed) for seed in pictures], head.names)
     difference = float(np.abs(found - reference).max())
     steepest = prompted.backbone.logit_scale + float(np.linalg.norm(head.weight, axis=1).max())
     if not difference <= MAX_DIFFERENCE * steepest:

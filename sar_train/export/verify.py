@@ -19,7 +19,7 @@ from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, Preprocess
 from sar_infer.bank.search import at_even_steps
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.cache import EmbeddingCache
-from sar_infer.encoders.self_test import probe_cosine, probe_picture
+from sar_infer.encoders.self_test import self_test_cosine, self_test_image
 from sar_infer.encoders.sessions import open_session
 from sar_infer.images.preprocess import to_input
 from sar_infer.text import TokenizerSpec
@@ -67,7 +67,7 @@ def open_graph(path: Path) -> Graph:
 
 def generated_pixels(spec: Preprocess, seed: int) -> Rows:
     """The encoder's input (3, size, size) for the picture that a seed stands for."""
-    return to_input(Image.fromarray(probe_picture(spec.size, seed)), spec)
+    return to_input(Image.fromarray(self_test_image(spec.size, seed)), spec)
 
 
 def verify_bundle(path: Path) -> Verification:
@@ -119,8 +119,8 @@ def _probe(bundle: Bundle, classifier: Classifier) -> float:
     probe = bundle.manifest.probe
     if probe is None:
         raise ExportError(f"{bundle.path}: has no probe to verify")
-    row = classifier.embed_images([probe_picture(bundle.manifest.preprocess.size, probe.seed)])[0]
-    return probe_cosine(probe, row)
+    row = classifier.embed_images([self_test_image(bundle.manifest.preprocess.size, probe.seed)])[0]
+    return self_test_cosine(probe, row)
 
 
 def _names(bundle: Bundle, classifier: Classifier) -> tuple[int, float]:

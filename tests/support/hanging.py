@@ -23,14 +23,14 @@ def begin(recipe: Recipe, form: Form) -> None:
 
 def hang(module: ModuleType) -> None:
     """Give ``sar_infer.bulk.worker`` that decoder."""
-    real = module.decode_picture
+    real = module.decode_image
 
     def decode(content: str | bytes, spec: Preprocess) -> np.ndarray:
         if content == HANGS:
             ctypes.PyDLL(None).pause()  # in C, without letting go of Python's lock
         return real(content, spec)
 
-    module.decode_picture = decode
+    module.decode_image = decode
 
 
 SITE = """

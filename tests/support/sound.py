@@ -15,7 +15,7 @@ from support.bundles import SIZE, image_graph, name_graph, reseal, write_bundle
 from sar_infer.artefact.manifest import MANIFEST, Manifest, Precision, Probe, Variant
 from sar_infer.bank.head import ClassHead
 from sar_infer.classifier import Classifier
-from sar_infer.encoders.self_test import probe_picture
+from sar_infer.encoders.self_test import self_test_image
 
 NO_FILES: Mapping[str, onnx.ModelProto] = {}
 
@@ -25,7 +25,7 @@ def write_sound(
 ) -> Path:
     """A bundle with a probe that holds, further graphs under the names given, and fields of the manifest."""
     write_bundle(path, head=head)
-    row = Classifier.open(path, "cpu").embed_images([probe_picture(SIZE, 1)])[0]
+    row = Classifier.open(path, "cpu").embed_images([self_test_image(SIZE, 1)])[0]
     for name, graph in files.items():
         onnx.save(graph, path / name)
     reseal(path, **{"probe": Probe(1, tuple(row.tolist())), **fields})

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.bulk.items import Flaw
 from sar_infer.errors import InputError
 from sar_infer.results import ImageResult
@@ -64,7 +64,7 @@ class Form(Protocol):
         """Write one file of all parts, a piece at a time."""
 
 
-def answered(key: str, result: ImageResult, embedding: npt.NDArray[np.float32], columns: Columns) -> Row:
+def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns) -> Row:
     """Return the row of an image that was classified; ``embedding`` (D,)."""
     best = result.predictions[0]
     row: Row = {

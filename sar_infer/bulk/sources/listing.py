@@ -19,7 +19,8 @@ from sar_infer.bulk.items import Broken, Item, Piece, Unit, printable
 from sar_infer.bulk.places import check_url, filesystem, is_url, one_line, open_binary, patiently
 from sar_infer.bulk.sources import row_groups, tars
 from sar_infer.errors import InputError
-from sar_infer.images.inputs import SUFFIXES, kind_of, matches
+from sar_infer.images.formats import SUFFIXES
+from sar_infer.images.inputs import kind_of, matches
 
 Wanted = Callable[[int], bool]
 LISTS = (".txt", ".lst")

@@ -16,7 +16,7 @@ from typing import IO
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item, printable
 from sar_infer.bulk.places import one_line, open_binary, size_of
 from sar_infer.errors import InputError
-from sar_infer.images.inputs import SUFFIXES
+from sar_infer.images.formats import has_image_suffix
 
 SUFFIX = ".tar"
 _BLOCK = 512
@@ -72,7 +72,7 @@ def _members(stream: IO[bytes], key: str) -> Iterator[Item | None]:
         if member.kind == tarfile.DIRTYPE:
             continue
         name = PurePosixPath(member.name)
-        image = name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
+        image = has_image_suffix(name.name) and not name.name.startswith(".")
         yield Item(f"{key}/{printable(member.name)}", _content(stream, member)) if image else None
     if empty:
         raise ValueError("an archive of nothing")

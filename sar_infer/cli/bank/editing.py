@@ -28,9 +28,7 @@ from sar_infer.cli.options import Refusal
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, ClassInfo
     from sar_infer.lint import Finding, Linter
 
@@ -78,7 +76,7 @@ def add(
         raise Refusal("--strict and --no-lint contradict")
     from sar_infer.bank import ClassBank, amend
     from sar_infer.bank import add as edit
-    from sar_infer.bank.adding import places_of
+    from sar_infer.bank.edits import places_of
 
     with changing(place) as found:
         given = given_classes(names, classes, len if lint else found.classifier.check_name)
@@ -110,7 +108,7 @@ def _checked_texts(given: Phrases, linter: Linter | None) -> list[Finding]:
     return [finding for chunk in chunks for finding in linter.texts(chunk)]
 
 
-def _embedded(found: Opened, given: Phrases, linter: Linter | None, findings: list[Finding]) -> npt.NDArray[np.float32]:
+def _embedded(found: Opened, given: Phrases, linter: Linter | None, findings: list[Finding]) -> Floats:
     """Return unit rows (N, D), made chunk by chunk; append what the linter finds in each chunk to ``findings``."""
     import numpy as np
 
@@ -146,7 +144,7 @@ def _show(findings: Sequence[Finding]) -> None:
 
 def _known_of_others(bank: ClassBank, other: ClassBank) -> dict[str, ClassInfo]:
     """Return what the other bank knows of classes that came with its bundle; warn of those that this bank lacks."""
-    from sar_infer.bank.steps import listed
+    from sar_infer.bank.edits import listed
 
     known = {name: info for name, info in other.info.items() if not info.added}
     lacking = [name for name in known if bank.lookup.name(name) is None]

@@ -204,7 +204,7 @@ def lint(place: Place, names: Sequence[str], classes: Path | None) -> None:
 def freeze(place: Place, out: Path, *, overwrite: bool) -> None:
     """Write a bundle like the one of --bundle, with BANK_FILE as its own bank."""
     from sar_infer.artefact.freeze import freeze as write
-    from sar_infer.artefact.staging import check_target
+    from sar_infer.artefact.writing import check_target
 
     check_target(out, overwrite=overwrite)
     found = opened(place, whole=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.server.bank.changes import Base, Changes
 from sar_infer.server.bank.folder import StateFolder
-from sar_infer.server.bank.snapshot import Floats, Snapshot, compose, info_after, names_after
+from sar_infer.server.bank.snapshot import Snapshot, compose, info_after, names_after
 
 Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
 """Unit rows (N, D) for the phrases of each of N classes, as ``Classifier.embed_phrases`` makes them."""

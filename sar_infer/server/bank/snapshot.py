@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bank.names import name_key
 from sar_infer.server.bank.changes import Base, Changes
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bank.names import name_key
@@ -21,7 +22,7 @@ from sar_infer.server.bank.changes import Added, Base, Changes
 from sar_infer.server.bank.folder import StateFolder
 from sar_infer.server.bank.refusals import ChangeRefusedError, check_aliases, check_known, check_match
 from sar_infer.server.bank.resume import Embed, carried, resumed
-from sar_infer.server.bank.snapshot import Entry, Floats, Snapshot, bundled, compose, info_after, names_after
+from sar_infer.server.bank.snapshot import Entry, Snapshot, bundled, compose, info_after, names_after
 from sar_infer.server.class_names import clean_name, clean_phrases
 
 

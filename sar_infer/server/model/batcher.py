@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.server.metrics import Metrics
 
 T = TypeVar("T")
 P = TypeVar("P")
-Floats = npt.NDArray[np.float32]
 Finish = Callable[[Floats], T]
 
 

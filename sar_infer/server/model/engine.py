@@ -15,12 +15,13 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import default_bundle, open_bundle
 from sar_infer.artefact.manifest import FileEntry
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.errors import ImageError
-from sar_infer.images.prefetch import decode_picture
+from sar_infer.images.prefetch import decode_image
 from sar_infer.images.price import price
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.available import decode_memory
@@ -31,7 +32,6 @@ from sar_infer.server.model.sizing import Sizes, measured, workers_and_threads
 from sar_infer.server.settings import Limits, Settings
 
 T = TypeVar("T")
-Floats = npt.NDArray[np.float32]
 Picture = bytes | npt.NDArray[np.uint8] | Floats | ImageError
 """Encoded bytes; colours (H, W, 3); the encoder's own input (3, size, size), float32; or why there is none of them."""
 
@@ -105,7 +105,7 @@ class Engine:
             spin=False,
             precision=settings.precision,
         )
-        provider = classifier.start(names=True, probe=True)
+        provider = classifier.start(names=True, self_test=True)
         if before is not None and _image_file(before.classifier) == _image_file(classifier):
             sizes = before.sizes
         else:
@@ -136,15 +136,15 @@ class Engine:
             outcomes.append(outcome)
         return outcomes
 
-    async def probe(self) -> float:
-        """What ``SelfTest.cosine`` says of the probe picture's vector as it is now."""
+    async def self_test(self) -> float:
+        """What ``SelfTest.cosine`` says of the self-test image as it is encoded now."""
         test = self.classifier.self_test
-        timed = await self._batcher.run(test.picture, lambda row: test.cosine(row[0]), first=True)
+        timed = await self._batcher.run(test.image, lambda row: test.cosine(row[0]), first=True)
         return timed.value
 
     @property
     def least_cosine(self) -> float:
-        """Below which ``probe`` says that something is broken."""
+        """Below which ``self_test`` says that something is broken."""
         return self.classifier.self_test.least
 
     async def _one(self, picture: Picture, finish: Finish[T]) -> Outcome[T]:
@@ -191,7 +191,7 @@ class Engine:
     def _prepared(self, picture: bytes | npt.NDArray[np.generic]) -> Floats:
         spec = self.bundle.manifest.preprocess
         try:
-            return decode_picture(picture, spec, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
+            return decode_image(picture, spec, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
         except MemoryError:
             raise ImageError("needs more memory than there is; scale it down first", "size") from None
 

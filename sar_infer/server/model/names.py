@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
+from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
@@ -20,7 +18,6 @@ from sar_infer.server.problems import Problem
 from sar_infer.text.tokenizer import encode_name
 
 T = TypeVar("T")
-Floats = npt.NDArray[np.float32]
 Phrases = Mapping[str, tuple[str, ...]]
 _SetKey = tuple[str, tuple[tuple[str, tuple[str, ...]], ...], bool]
 """Digest of the bank, phrases by name, and whether they are all."""

@@ -6,13 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from sar_infer._arrays import Floats
 from sar_infer.encoders.sessions import usable_cores
 from sar_infer.server.settings import Settings
 
-Floats = npt.NDArray[np.float32]
 _LARGEST = {"CPUExecutionProvider": 8}
 _LARGEST_ELSEWHERE = 32
 _WORTH = 0.95

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats, Indices
 from sar_infer.artefact.bundle import default_bundle
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.encoders import scoring
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.body import alone, check_count, decoded
-from sar_infer.server.model.engine import Engine, Floats, Picture
+from sar_infer.server.model.engine import Engine, Picture
 from sar_infer.server.model.names import Phrases
 from sar_infer.server.model.pictures import all_of
 from sar_infer.server.oip.protocol import InferOutput, InferRequest, read_request
@@ -109,7 +109,7 @@ async def infer(service: Service, engine: Engine, call: Call) -> list[Output]:
         if any(output.name != "EMBEDDING" for output in wanted):
             chosen = await engine.names.class_set(classes, only, service.store.bank)
             _check_size(len(pictures), len(chosen.names), wanted, top_k)
-            engine.classifier.judge(chosen)  # refuses a call with background classes alone
+            engine.classifier.decide(chosen)  # refuses a call with background classes alone
         places = [f"{source.name}[{i}]" for i in range(len(pictures))]
         rows = await all_of(engine, pictures, _Finish(engine, chosen, wanted, top_k), places)
     for row, place in zip(rows, places, strict=True):
@@ -163,7 +163,7 @@ class _Finish:
                 values.append(scores[shown] if output.name == "SCORES" else row[0])
         return _Row(row[0], float(scores.max()), values)
 
-    def _classification(self, scores: Floats, columns: npt.NDArray[np.intp]) -> Sequence[bytes]:
+    def _classification(self, scores: Floats, columns: Indices) -> Sequence[bytes]:
         return [b"%.9g:%d:%b" % (scores[column], column, self._names[column]) for column in columns]
 
 

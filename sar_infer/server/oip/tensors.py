@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.server.problems import Problem
 
-Floats = npt.NDArray[np.float32]
 _LENGTH_BYTES = 4
 
 

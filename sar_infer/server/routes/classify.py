@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
-from sar_infer.classify.output import judged
+from sar_infer.classify.output import optional_fields
 from sar_infer.errors import InputError
 from sar_infer.results import ImageResult, Prediction
 from sar_infer.server.http.body import Call, read_call
@@ -71,8 +71,8 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     with service.lease() as engine, service.admit(len(call.pictures)):
         bank = service.store.bank
         chosen = await engine.names.class_set(call.classes, call.only, bank)
-        judge = _judge(engine, chosen, call)
-        outcomes = await engine.each(call.pictures, lambda row: next(judge(row)))
+        decide = _decision(engine, chosen, call)
+        outcomes = await engine.each(call.pictures, lambda row: next(decide(row)))
     if call.single and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
     for outcome in outcomes:
@@ -93,9 +93,9 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
 
 
-def _judge(engine: Engine, classes: ClassSet, call: Call) -> Decision:
+def _decision(engine: Engine, classes: ClassSet, call: Call) -> Decision:
     try:
-        return engine.classifier.judge(classes, call.top_k, call.judging)
+        return engine.classifier.decide(classes, call.top_k, call.judging)
     except InputError as error:
         raise Problem("invalid-request", str(error)) from None
 
@@ -108,7 +108,7 @@ def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str,
         "error": None if error is None else str(error),
         "error_code": None if error is None else IMAGE_CODES[error.kind],
         "branch": branch,
-        **({} if result is None else judged(result)),
+        **({} if result is None else optional_fields(result)),
     }
 
 

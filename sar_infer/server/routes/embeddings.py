@@ -14,13 +14,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from sar_infer._arrays import Floats
 from sar_infer.errors import ClassNameError
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.body import check_count, decoded, parse
 from sar_infer.server.http.dependencies import Serving
 from sar_infer.server.http.models import MOST_ITEMS
 from sar_infer.server.http.openapi import problems, reference
-from sar_infer.server.model.engine import Floats
 from sar_infer.server.model.pictures import all_of
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits

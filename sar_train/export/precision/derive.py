@@ -13,8 +13,7 @@ from pathlib import Path
 
 from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.artefact.manifest import CARD, Manifest, Provenance
-from sar_infer.artefact.sealing import seal
-from sar_infer.artefact.staging import staged
+from sar_infer.artefact.writing import seal, staged
 from sar_train.export.precision import jpeg, variants
 from sar_train.export.precision.gate import Gate
 from sar_train.export.precision.jpeg import Policy

@@ -13,7 +13,7 @@ from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
 from sar_infer.encoders.scoring import finite
-from sar_infer.encoders.self_test import probe_cosine
+from sar_infer.encoders.self_test import self_test_cosine
 from sar_train.export.precision.answers import NEAR_TIE, image_logits, near_ties
 from sar_train.export.precision.batches import BATCH, Rows
 from sar_train.export.precision.gate import Figures, Gate, beside
@@ -81,7 +81,7 @@ class Images:
         if probe is None:
             return None
         (row,) = finite(self._encoder(path).encode(generated_pixels(self._spec, probe.seed)[np.newaxis]), str(path))
-        return probe_cosine(probe, row)
+        return self_test_cosine(probe, row)
 
     def _encoder(self, path: Path) -> ImageEncoder:
         return ImageEncoder(path, self._bundle.manifest.embed_dim, "cpu")

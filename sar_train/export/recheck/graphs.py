@@ -12,7 +12,7 @@ from sar_infer.bank.search import at_even_steps
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.encoders import NameEncoder
-from sar_infer.encoders.self_test import probe_cosine
+from sar_infer.encoders.self_test import self_test_cosine
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import encode_name
 from sar_train.export.recheck.finding import Finding, at_least, at_most, same
@@ -78,7 +78,7 @@ def _on_the_probe(bundle: Bundle) -> Iterator[Finding]:
     for precision, variant in image_variants(bundle.manifest).items():
         if probe is not None and variant.probe_cosine is not None:
             pixels = generated_pixels(bundle.manifest.preprocess, probe.seed)[np.newaxis]
-            now, then = probe_cosine(probe, open_graph(bundle.path / variant.file)(pixels)[0]), variant.probe_cosine
+            now, then = self_test_cosine(probe, open_graph(bundle.path / variant.file)(pixels)[0]), variant.probe_cosine
             yield at_least(f"{precision} image encoder, probe picture, cosine", now, then - LOST_COSINE, then)
 
 

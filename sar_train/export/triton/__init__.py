@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, Manifest
-from sar_infer.artefact.staging import staged
+from sar_infer.artefact.writing import staged
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.errors import InputError

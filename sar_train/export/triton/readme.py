@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sar_infer.artefact.card.markdown import escaped
+from sar_infer.artefact.card import escaped
 from sar_infer.artefact.manifest import Manifest
 from sar_train.export.triton.config import CLASSIFIER, EMBEDDING, ENCODER, LOGITS, MAX_BATCH, PIXELS, PRODUCT, SCORES
 
@@ -49,11 +49,11 @@ import sys
 import numpy as np
 import tritonclient.http as triton
 from sar_infer.artefact.manifest import Preprocess
-from sar_infer.images.prefetch import decode_picture
+from sar_infer.images.prefetch import decode_image
 
 SPEC = {spec!r}
 
-picture = decode_picture(sys.argv[1], SPEC)[np.newaxis]
+picture = decode_image(sys.argv[1], SPEC)[np.newaxis]
 pixels = triton.InferInput("{pixels}", picture.shape, "FP32")
 pixels.set_data_from_numpy(picture)
 best = triton.InferRequestedOutput("{scores}", class_count=5)

@@ -56,7 +56,7 @@ def test_not_found(text: str, message: str) -> None:
 
 
 def test_near_spellings_in_a_large_bank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.bank.lookup._MOST_COMPARED", 3)
+    monkeypatch.setattr("sar_infer.bank.search._MOST_COMPARED", 3)
     bank = example_bank([*(f"x{number:03}" for number in range(100)), "owls", "owlet"])
     assert bank.lookup.near("owl") == ["owls", "owlet"]
 

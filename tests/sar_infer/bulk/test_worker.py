@@ -80,14 +80,14 @@ def test_storage(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_picture_for_which_there_is_no_memory(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.decode_picture
+    real = module.decode_image
 
     def decode(content: bytes, spec: Preprocess) -> object:
         if content == picture(2):
             raise MemoryError
         return real(content, spec)
 
-    monkeypatch.setattr(module, "decode_picture", decode)
+    monkeypatch.setattr(module, "decode_image", decode)
     rows = answer(bundle_path, *(Item(str(number), picture(number)) for number in (1, 2, 3)))
     assert [row["error_kind"] for row in rows] == [None, "size", None]
 

@@ -186,7 +186,7 @@ def hangs(*_):
     print("hangs", flush=True)
     ctypes.PyDLL(None).pause()
 
-decoding.decode_picture = hangs
+decoding.decode_image = hangs
 main()
 """
     command = [sys.executable, "-c", program, "photos", "--format", "jsonl"]
@@ -424,7 +424,7 @@ def test_cuda_that_cannot_be_had(folder: Path) -> None:
         pytest.skip("this machine has CUDA")
     done = process("photos/a.jpg", "--device", "cuda")
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"Error: device cuda cannot be had: .*; use --device cpu\n", done.stderr)
+    assert re.fullmatch(r"Error: device cuda is not available: .*; use --device cpu\n", done.stderr)
 
 
 def test_unknown_options_are_clicks_own_affair(folder: Path) -> None:

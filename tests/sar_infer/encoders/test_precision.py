@@ -15,7 +15,7 @@ from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, FileEntry, 
 from sar_infer.encoders import precision
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.precision import Choice, choose
-from sar_infer.encoders.self_test import probe_picture
+from sar_infer.encoders.self_test import self_test_image
 from sar_infer.encoders.sessions import expects_cuda
 from sar_infer.errors import BundleError, InputError
 
@@ -133,7 +133,7 @@ def test_auto_chooses_anew_where_the_gpu_cannot_be_had(
 def test_a_smaller_graph_that_computes_otherwise_than_at_export_is_refused(bundle_copy: Path) -> None:
     add_precision(bundle_copy)
     bundle = open_bundle(bundle_copy)
-    picture = probe_picture(bundle.manifest.preprocess.size, 5)
+    picture = self_test_image(bundle.manifest.preprocess.size, 5)
     row, small = (Classifier(bundle, device="cpu", precision=p).embed_images([picture])[0] for p in ("fp32", "int8"))
     cosine = float(row @ small)
     for expected, good in ((cosine, True), (cosine + 0.02, False), (None, True)):

@@ -15,26 +15,26 @@ from support.precisions import variant
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, Probe
 from sar_infer.encoders.precision import Choice
-from sar_infer.encoders.self_test import MIN_COSINE, SelfTest, least_cosine, probe_cosine, probe_picture
+from sar_infer.encoders.self_test import MIN_COSINE, SelfTest, least_cosine, self_test_cosine, self_test_image
 from sar_infer.errors import BundleError
 from sar_infer.images.preprocess import to_input
 
 FULL = Choice("fp32", IMAGE_ENCODER, NAME_ENCODER, ENCODER_DIGEST)
 
 
-def test_the_picture_of_a_seed_never_changes() -> None:
-    """Bundles in the field hold vectors for these pictures; the digest was taken when the first was shipped."""
-    picture = probe_picture(256, 2024)
-    assert (picture.shape, picture.dtype) == ((256, 256, 3), np.uint8)
-    assert hashlib.sha256(picture.tobytes()).hexdigest() == PICTURE
-    assert not np.array_equal(picture, probe_picture(256, 2025))
+def test_the_image_of_a_seed_never_changes() -> None:
+    """Bundles in the field hold vectors for these images; the digest was taken when the first was shipped."""
+    image = self_test_image(256, 2024)
+    assert (image.shape, image.dtype) == ((256, 256, 3), np.uint8)
+    assert hashlib.sha256(image.tobytes()).hexdigest() == IMAGE
+    assert not np.array_equal(image, self_test_image(256, 2025))
 
 
-def test_the_cosine_of_a_probe() -> None:
+def test_the_cosine_to_the_stored_vector() -> None:
     probe = Probe(1, (0.6, 0.8))
-    assert probe_cosine(probe, np.array([0.6, 0.8], dtype=np.float32)) == pytest.approx(1)
-    assert probe_cosine(probe, np.array([0.8, -0.6], dtype=np.float32)) == pytest.approx(0)
-    assert np.isnan(probe_cosine(probe, np.array([np.nan, 1], dtype=np.float32)))
+    assert self_test_cosine(probe, np.array([0.6, 0.8], dtype=np.float32)) == pytest.approx(1)
+    assert self_test_cosine(probe, np.array([0.8, -0.6], dtype=np.float32)) == pytest.approx(0)
+    assert np.isnan(self_test_cosine(probe, np.array([np.nan, 1], dtype=np.float32)))
 
 
 def test_what_a_healthy_encoder_reaches() -> None:
@@ -56,16 +56,16 @@ def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
     test = SelfTest(open_bundle(bundle_copy), FULL, encode)
     assert test.least == MIN_COSINE
     with pytest.raises(
-        BundleError, match=r"image_encoder\.onnx: the probe .*cosine 0\.0000, expected at least 0\.9990"
+        BundleError, match=r"image_encoder\.onnx: the self-test .*cosine 0\.0000, expected at least 0\.9990"
     ):
         test.run()
     test.run()
     test.run()
     assert [pixels.shape for pixels in seen] == [(1, 3, SIZE, SIZE)] * 2
-    np.testing.assert_array_equal(seen[0][0], to_input(Image.fromarray(probe_picture(SIZE, 5)), PREPROCESS))
+    np.testing.assert_array_equal(seen[0][0], to_input(Image.fromarray(self_test_image(SIZE, 5)), PREPROCESS))
 
 
-def test_without_a_probe_the_length_is_looked_at(bundle_path: Path) -> None:
+def test_without_a_stored_vector_the_length_is_looked_at(bundle_path: Path) -> None:
     row = np.full(DIM, DIM**-0.5, dtype=np.float32)
     test = SelfTest(open_bundle(bundle_path), FULL, lambda pixels: row[np.newaxis])
     test.run()
@@ -103,4 +103,4 @@ def test_threads_share_one_run(bundle_path: Path) -> None:
     assert seen == [1]
 
 
-PICTURE = "dcfefcd327c24db9434ee23686253cd77b458b9a3d22d35cf596f909718478cc"
+IMAGE = "dcfefcd327c24db9434ee23686253cd77b458b9a3d22d35cf596f909718478cc"

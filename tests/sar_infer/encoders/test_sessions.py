@@ -65,7 +65,7 @@ def test_cuda_is_never_replaced_silently(
     graph: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], settings: dict, reason: str
 ) -> None:
     machine(monkeypatch, works=False, **settings)
-    with pytest.raises(DeviceError, match=f"device cuda cannot be had: .*{reason}.*; use --device cpu"):
+    with pytest.raises(DeviceError, match=f"device cuda is not available: .*{reason}.*; use --device cpu"):
         sessions.open_session(graph, "cuda")
     assert sessions.provider(sessions.open_session(graph, "auto")) == "CPUExecutionProvider"
     assert capfd.readouterr() == ("", "")

@@ -11,7 +11,8 @@ from PIL import Image, ImageFile
 from support.pictures import encoded, huge_png
 
 from sar_infer.errors import ImageError
-from sar_infer.images.load import FORMATS, load_rgb, source_name
+from sar_infer.images.formats import FORMATS
+from sar_infer.images.load import load_rgb, source_name
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)

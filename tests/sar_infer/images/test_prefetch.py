@@ -12,7 +12,7 @@ from support.bundles import PREPROCESS, SIZE
 
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
-from sar_infer.images.prefetch import decode_batches, decode_picture
+from sar_infer.images.prefetch import decode_batches, decode_image
 from sar_infer.images.preprocess import least_side, to_input
 from sar_infer.results import Profile
 
@@ -60,7 +60,7 @@ def test_the_frames_of_a_film_are_pictures_of_their_own(form: str) -> None:
     with Image.open(stream) as film:
         ((*found,),) = decode_batches(ImageSequence.Iterator(film), PREPROCESS, 16, Profile())
     with Image.open(stream) as film:
-        wanted = [decode_picture(frame.copy(), PREPROCESS) for frame in ImageSequence.Iterator(film)]
+        wanted = [decode_image(frame.copy(), PREPROCESS) for frame in ImageSequence.Iterator(film)]
     np.testing.assert_array_equal([pixels for _, pixels in found], wanted)
 
 
@@ -75,7 +75,7 @@ def test_a_generator_may_close_each_file_behind_it(tmp_path: Path) -> None:
                 yield image
 
     ((*found,),) = decode_batches(one_at_a_time(), PREPROCESS, 16, Profile())
-    np.testing.assert_array_equal([pixels for _, pixels in found], [decode_picture(path, PREPROCESS) for path in paths])
+    np.testing.assert_array_equal([pixels for _, pixels in found], [decode_image(path, PREPROCESS) for path in paths])
 
 
 def test_time_is_counted_and_threads_end() -> None:
@@ -92,10 +92,10 @@ def test_large_jpegs_follow_the_policy_of_the_bundle() -> None:
     Image.fromarray(noise).save(stream, "JPEG", quality=95)
     data = stream.getvalue()
     full = to_input(load_rgb(data), PREPROCESS)
-    np.testing.assert_array_equal(decode_picture(data, PREPROCESS), full)
+    np.testing.assert_array_equal(decode_image(data, PREPROCESS), full)
     reduced = dataclasses.replace(PREPROCESS, jpeg_margin=2.0)
     assert least_side(reduced) == 2 * SIZE
-    np.testing.assert_array_equal(decode_picture(data, reduced), to_input(load_rgb(data, least=2 * SIZE), reduced))
-    assert not np.array_equal(decode_picture(data, reduced), full)
+    np.testing.assert_array_equal(decode_image(data, reduced), to_input(load_rgb(data, least=2 * SIZE), reduced))
+    assert not np.array_equal(decode_image(data, reduced), full)
     (batch,) = decode_batches([data], reduced, 1, Profile())
-    np.testing.assert_array_equal(batch[0][1], decode_picture(data, reduced))
+    np.testing.assert_array_equal(batch[0][1], decode_image(data, reduced))

@@ -20,14 +20,16 @@ from support.hostile import corpus, mutated, of_size, png, segments, sound, webp
 from support.pictures import chunk, encoded, jpeg
 
 from sar_infer.errors import ImageError
-from sar_infer.images.load import FORMATS, MAX_PIXELS, load_rgb
+from sar_infer.images.formats import FORMATS
+from sar_infer.images.load import MAX_PIXELS, load_rgb
 from sar_infer.images.price import price, read_header
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 _MEASURE = """
 import json, os
 from sar_infer.images.price import price
-from sar_infer.images.load import FORMATS, load_rgb
+from sar_infer.images.formats import FORMATS
+from sar_infer.images.load import load_rgb
 from support.giants import GIANTS
 
 def status(field):

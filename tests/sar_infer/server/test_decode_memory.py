@@ -49,8 +49,8 @@ class Decoding:
 
 @pytest.fixture
 def decoding(monkeypatch: pytest.MonkeyPatch) -> Decoding:
-    seen = Decoding(engine.decode_picture)
-    monkeypatch.setattr(engine, "decode_picture", seen)
+    seen = Decoding(engine.decode_image)
+    monkeypatch.setattr(engine, "decode_image", seen)
     return seen
 
 

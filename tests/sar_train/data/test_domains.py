@@ -31,6 +31,7 @@ def test_the_same_classes_in_several_folders(tmp_path: Path) -> None:
         ["cat/2020/1.jpg", "cat/2021/1.jpg", "dog/2020/1.jpg", "dog/2021/1.jpg"],
         ["cat/train/1.jpg", "cat/test/1.jpg", "dog/train/1.jpg", "dog/test/1.jpg"],
         ["cat/indoor/1.jpg", "cat/outdoor/1.jpg", "cat/1.jpg", "dog/indoor/1.jpg", "dog/outdoor/1.jpg"],
+        ["cat/indoor/1.jpg", "cat/outdoor/1.jpg", "cat/1.webp", "dog/indoor/1.jpg", "dog/outdoor/1.jpg"],
         ["cat/tabby/1.jpg", "cat/manx/1.jpg", "dog/beagle/1.jpg", "dog/poodle/1.jpg"],
         ["photo/cat/1.jpg", "photo/dog/1.jpg"],
         [f"{c}/{kind}/1.jpg" for c, kinds in (("cat", "xyabc"), ("dog", "xydef")) for kind in kinds],

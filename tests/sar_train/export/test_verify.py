@@ -8,7 +8,7 @@ import pytest
 
 from sar_infer.artefact.manifest import BANK, IMAGE_ENCODER, MANIFEST, Manifest, Probe, file_entry
 from sar_infer.bank import ClassBank
-from sar_infer.encoders.self_test import probe_picture
+from sar_infer.encoders.self_test import self_test_image
 from sar_infer.errors import BundleError
 from sar_train.errors import ExportError
 from sar_train.export.verify import verify_bundle
@@ -28,7 +28,7 @@ def test_a_bundle_as_exported_passes(exported: Path) -> None:
 
 
 def test_the_generated_picture_is_what_its_seed_says() -> None:
-    picture = probe_picture(2, 7)
+    picture = self_test_image(2, 7)
     assert picture.tolist() == np.random.default_rng(7).integers(0, 256, (2, 2, 3), dtype=np.uint8).tolist()
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from sar_infer._arrays import Floats
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.batcher import Batcher, Floats, Timed
+from sar_infer.server.model.batcher import Batcher, Timed
 
 
 class Encoder:

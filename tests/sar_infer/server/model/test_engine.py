@@ -13,14 +13,15 @@ from support.bundles import SIZE, image_graph, reseal
 from support.precisions import add_precision, broken, turned, variant
 
 from sar_infer import Classifier
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import default_bundle, open_bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, Precision, Probe
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.precision import PrecisionChoice
-from sar_infer.encoders.self_test import MIN_COSINE, probe_picture
+from sar_infer.encoders.self_test import MIN_COSINE, self_test_image
 from sar_infer.errors import BundleError, InputError
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.engine import Engine, Floats
+from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
@@ -83,7 +84,7 @@ def test_the_bound_tells_pictures_apart(alone: Floats) -> None:
 
 
 def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -> None:
-    vector = Classifier.open(bundle_copy, "cpu").embed_images([probe_picture(SIZE, 5)])[0]
+    vector = Classifier.open(bundle_copy, "cpu").embed_images([self_test_image(SIZE, 5)])[0]
     probe = Probe(5, tuple(vector.tolist()))
     reseal(bundle_copy, probe=probe)
     Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics()).close()
@@ -103,7 +104,7 @@ def test_opening_runs_the_probe_once(
     bundle_copy: Path, precision: PrecisionChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_precision(bundle_copy)
-    vector = Classifier.open(bundle_copy, "cpu", precision=precision).embed_images([probe_picture(SIZE, 5)])[0]
+    vector = Classifier.open(bundle_copy, "cpu", precision=precision).embed_images([self_test_image(SIZE, 5)])[0]
     graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=1.0))
     reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, tuple(vector.tolist())))
     encode, seen = ImageEncoder.encode, []
@@ -116,7 +117,7 @@ def test_opening_runs_the_probe_once(
     settings = Settings(bundle=bundle_copy, device="cpu", precision=precision, workers=1, max_batch=2)
     engine = Engine.open(settings, Metrics())
     assert seen == [1]
-    assert asyncio.run(engine.probe()) == pytest.approx(1)
+    assert asyncio.run(engine.self_test()) == pytest.approx(1)
     assert seen == [1, 1]
     engine.close()
 
@@ -163,7 +164,7 @@ def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:
 def test_a_smaller_graph_is_probed_against_what_it_gave_at_export(bundle_copy: Path) -> None:
     bundle = open_bundle(add_precision(bundle_copy))
     row, small = (
-        Classifier(bundle, device="cpu", precision=asked).embed_images([probe_picture(SIZE, 5)])[0]
+        Classifier(bundle, device="cpu", precision=asked).embed_images([self_test_image(SIZE, 5)])[0]
         for asked in ("fp32", "int8")
     )
     cosine = float(row @ small)

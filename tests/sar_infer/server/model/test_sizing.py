@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from sar_infer._arrays import Floats
 from sar_infer.server.model import sizing
-from sar_infer.server.model.sizing import Floats, Sizes, measured, workers_and_threads
+from sar_infer.server.model.sizing import Sizes, measured, workers_and_threads
 from sar_infer.server.settings import Settings
 
 CPU = "CPUExecutionProvider"

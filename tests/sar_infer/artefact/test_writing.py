@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.bundles import write_bundle
 from support.folders import listing
 
-from sar_infer.artefact import staging
-from sar_infer.artefact.staging import check_target, staged
-from sar_infer.errors import InputError, WriteError
+from sar_infer.artefact import writing
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.card import card
+from sar_infer.artefact.manifest import CARD, MANIFEST
+from sar_infer.artefact.writing import check_target, seal, staged
+from sar_infer.errors import BundleError, InputError, WriteError
 from sar_infer.storage.files import write_file
 
 HOLDING = """
 import sys, time
 from pathlib import Path
 from sar_infer.storage.files import write_file
-from sar_infer.artefact.staging import staged
+from sar_infer.artefact.writing import staged
 with staged(Path(sys.argv[1]), overwrite=True) as folder:
     write_file(folder / "half", b"written")
     print("writing", flush=True)
@@ -42,7 +47,7 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture(params=["exchange", "two renames"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "two renames":
-        monkeypatch.setattr(staging, "_exchange", lambda *_: False)
+        monkeypatch.setattr(writing, "_exchange", lambda *_: False)
 
 
 def test_writes_and_makes_parents(out: Path) -> None:
@@ -152,3 +157,37 @@ def test_a_full_disk_gives_one_line_and_keeps_the_old_bundle(small_disk: Path) -
     assert "\n" not in str(caught.value)
     assert content(out) == {"manifest.json": "old"}
     assert listing(small_disk) == ["name"]
+
+
+def test_what_is_sealed_opens_with_its_card(tmp_path: Path) -> None:
+    bundle = open_bundle(write_bundle(tmp_path / "b", temperature=1.5))
+    assert not (bundle.path / CARD).exists()
+    manifest = seal(bundle.path, bundle.manifest, bundle.bank)
+    again = open_bundle(bundle.path)
+    assert again.manifest == manifest
+    assert manifest.temperature == 1.5
+    assert (bundle.path / CARD).read_text(encoding="utf-8") == card(manifest, bundle.bank)
+    assert CARD in manifest.files
+    assert MANIFEST not in manifest.files
+
+
+def test_a_changed_card_is_noticed(tmp_path: Path) -> None:
+    bundle = open_bundle(write_bundle(tmp_path / "b"))
+    seal(bundle.path, bundle.manifest, bundle.bank)
+    (bundle.path / CARD).write_text("better than it is", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"model_card.md: damaged"):
+        open_bundle(bundle.path)
+
+
+def test_files_shared_with_another_bundle_are_not_written_through(tmp_path: Path) -> None:
+    """A derived bundle is made of hard links."""
+    first = open_bundle(write_bundle(tmp_path / "first"))
+    seal(first.path, first.manifest, first.bank)
+    (tmp_path / "second").mkdir()
+    for path in first.path.iterdir():
+        os.link(path, tmp_path / "second" / path.name)
+    before = (first.path / CARD).read_bytes(), (first.path / MANIFEST).read_bytes()
+    seal(tmp_path / "second", open_bundle(write_bundle(tmp_path / "third", method="kgcoop")).manifest, first.bank)
+    assert before == ((first.path / CARD).read_bytes(), (first.path / MANIFEST).read_bytes())
+    assert open_bundle(first.path).manifest.method == "coop"
+    assert open_bundle(tmp_path / "second").manifest.method == "kgcoop"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sar_infer.artefact.card.markdown import code_block, escaped, table
+from sar_infer.artefact.card import code_block, escaped, table
 
 HOSTILE = [
     "<script>alert(1)</script>",

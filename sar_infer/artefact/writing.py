@@ -1,33 +1,36 @@
-"""A folder that appears whole or not at all.
+"""Writing a bundle: into a folder that appears whole or not at all, and ends with the card and the sealed manifest.
 
 Everything is written to the hidden sibling ``.NAME.partial`` and renamed when it is complete. A kill leaves that
-sibling behind, which the next attempt clears; a lock keeps two attempts apart. An older folder is exchanged for the new
-one in a single step where the system can (Linux), else by two renames; a kill between them leaves it as ``.NAME.old``,
-and the next attempt brings it back.
+sibling behind, and the next attempt clears it; a lock keeps two attempts apart. An older folder is exchanged for the
+new one in a single step if the system can do it (Linux), otherwise by two renames; a kill between them leaves it as
+``.NAME.old``, and the next attempt brings it back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from sar_infer.artefact.manifest import MANIFEST
+from sar_infer.artefact.card import card
+from sar_infer.artefact.manifest import CARD, MANIFEST, Manifest, file_entry
+from sar_infer.bank import ClassBank
 from sar_infer.errors import InputError, WriteError
-from sar_infer.storage.files import locked, sync_folder
+from sar_infer.storage.files import locked, sync_folder, write_file
 
 _EXCHANGE = 2
 _HERE = -100
 
 
 def check_target(out: Path, *, overwrite: bool) -> None:
-    """See that a bundle may be written to ``out``.
+    """Check that a bundle may be written to ``out``.
 
     Raises:
-        InputError: something is there; with ``overwrite``, something that is not a bundle.
+        InputError: Something is there; with ``overwrite``, something that is not a bundle.
     """
     if not os.path.lexists(out):
         return
@@ -39,11 +42,11 @@ def check_target(out: Path, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """An empty folder to write to, which becomes ``out`` when the block ends without an error.
+    """Give an empty folder to write to, which becomes ``out`` if the block ends without an error.
 
     Raises:
-        InputError: see ``check_target``.
-        WriteError: another export to ``out`` is running, or the disk is full or not writable. Nothing has changed.
+        InputError: See ``check_target``.
+        WriteError: Another export to ``out`` is running, or the disk is full or not writable. Nothing has changed.
     """
     final = out.resolve()
     partial, old = (final.with_name(f".{final.name}.{kind}") for kind in ("partial", "old"))
@@ -70,6 +73,31 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
         raise WriteError(f"{out}: not written ({error.strerror or error}); nothing was changed") from error
 
 
+def seal(folder: Path, manifest: Manifest, bank: ClassBank) -> Manifest:
+    """Write the model card and the manifest of a bundle whose other files are in a folder.
+
+    Args:
+        folder: Holds every other file of the bundle. An older card is replaced, never written through: it may be a
+            hard link to another bundle's.
+        manifest: The manifest to write; ``files`` and ``digest`` are filled in here.
+        bank: The bank in the folder.
+
+    Returns:
+        The manifest as it was written.
+
+    Raises:
+        BundleError: A field of the manifest has the wrong type.
+        OSError: The folder cannot be written to.
+    """
+    (folder / CARD).unlink(missing_ok=True)
+    write_file(folder / CARD, card(manifest, bank).encode())
+    (folder / MANIFEST).unlink(missing_ok=True)
+    files = {path.name: file_entry(path) for path in sorted(folder.iterdir())}
+    sealed = dataclasses.replace(manifest, files=files).sealed()
+    write_file(folder / MANIFEST, sealed.dump().encode())
+    return sealed
+
+
 def _move(partial: Path, final: Path, old: Path) -> None:
     if not final.exists():
         partial.rename(final)
@@ -83,6 +111,6 @@ def _move(partial: Path, final: Path, old: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; False where that is not to be had."""
+    """Swap two folders in one step; return False if the system cannot."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
     return rename is not None and rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0

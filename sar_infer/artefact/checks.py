@@ -1,8 +1,14 @@
-"""What must hold of a bundle's folder before anything in it is used: its files, their content, what the graphs take."""
+"""The checks that a bundle's folder must pass before anything in it is used.
+
+`check_numbers` looks at the manifest alone: a manifest whose digest fits may still hold a number that would take all
+memory or turn every score into NaN. `check_folder` compares the folder with the manifest: its files, their content,
+and what the graphs take and give.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,14 +30,78 @@ from sar_infer.text import TokenizerSpec
 PIXELS, TOKENS, EMBEDDING = "pixels", "tokens", "embedding"
 """Names of the graphs' inputs and output."""
 _REQUIRED = (IMAGE_ENCODER, NAME_ENCODER, BANK, TOKENIZER)
+_Rule = tuple[str, float | None, float, float]
+"""Field, value, least, largest; None is always allowed."""
+_SIDE = 4096
+_WIDTH = 65_536
+_SCALE = 1e6
+_ENERGY = 1e9
+_THRESHOLDS = ("score", "energy")
+
+
+def check_numbers(manifest: Manifest, source: str) -> None:
+    """Raise BundleError if a number is out of its limits, or a key is unknown or contradicts another."""
+    _check_keys(manifest, source)
+    for field, value, least, largest in _rules(manifest):
+        if value is not None and not least <= value <= largest:
+            raise BundleError(f"{source}: field {field}: expected {least:g} to {largest:g}, got {value}")
+
+
+def _check_keys(manifest: Manifest, source: str) -> None:
+    calibration = manifest.passport.calibration
+    measured = () if calibration is None else calibration.coverage
+    for name in manifest.thresholds:
+        if name not in _THRESHOLDS:
+            raise BundleError(f"{source}: field thresholds: expected score and energy, got {name!r:.80}")
+    for name in (*manifest.conformal, *measured):
+        if not _is_share(name):
+            raise BundleError(f"{source}: a coverage is a number between 0 and 1, got {name!r:.80}")
+    if calibration is not None and calibration.coverage.keys() != calibration.set_size.keys():
+        raise BundleError(f"{source}: field passport.calibration: coverage and set_size have different keys")
+    if len({*manifest.calibrated}) < len(manifest.calibrated):
+        raise BundleError(f"{source}: field calibrated: a class is listed twice")
+
+
+def _rules(manifest: Manifest) -> Iterator[_Rule]:
+    yield "embed_dim", manifest.embed_dim, 1, _WIDTH
+    yield "logit_scale", manifest.logit_scale, 1 / _SCALE, _SCALE
+    yield "logit_bias", manifest.logit_bias, -_SCALE, _SCALE
+    yield "temperature", manifest.temperature, 1 / _SCALE, _SCALE
+    yield "thresholds.score", manifest.thresholds.get("score"), 0, 1
+    yield "thresholds.energy", manifest.thresholds.get("energy"), -_ENERGY, _ENERGY
+    for coverage, least in manifest.conformal.items():
+        yield f"conformal.{coverage}", least, 0, 1
+    look = manifest.preprocess
+    yield "preprocess.size", look.size, 1, _SIDE
+    yield "preprocess.fill", look.fill, 0, 255
+    yield "preprocess.jpeg_margin", look.jpeg_margin, 1, _SIDE
+    for mean, std in zip(look.mean, look.std, strict=True):
+        yield "preprocess.mean", mean, -_SCALE, _SCALE
+        yield "preprocess.std", std, 1 / _SCALE, _SCALE
+    yield from _tokenizer_rules("tokenizer", manifest.tokenizer)
+    if manifest.reference:
+        yield from _tokenizer_rules("reference.tokenizer", manifest.reference.tokenizer)
+
+
+def _tokenizer_rules(field: str, spec: TokenizerSpec) -> Iterator[_Rule]:
+    yield f"{field}.context_length", spec.context_length, 2, _WIDTH
+    yield f"{field}.n_prefix", spec.n_prefix, 1, _WIDTH
+    yield f"{field}.max_name_tokens", spec.max_name_tokens, 1, _WIDTH
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
 
 
 def check_folder(path: Path, manifest: Manifest) -> None:
-    """See that a folder holds what its manifest says.
+    """Check that a folder holds what its manifest says.
 
     Raises:
-        BundleError: a file is missing, extra, changed or a link out of the folder; a graph does not fit the manifest.
-        OSError: a file cannot be read.
+        BundleError: A file is missing, extra, changed or a link out of the folder; a graph does not fit the manifest.
+        OSError: A file cannot be read.
     """
     _check_listing(path, manifest)
     _check_contents(path, manifest)
@@ -39,7 +109,7 @@ def check_folder(path: Path, manifest: Manifest) -> None:
 
 
 def _check_listing(path: Path, manifest: Manifest) -> None:
-    """Exactly the listed files, all of them plain files of this folder."""
+    """Raise BundleError unless the folder holds exactly the listed files, all of them plain files in it."""
     listed = set(manifest.files)
     present = {entry.name for entry in path.iterdir()} - {MANIFEST}
     for name in _REQUIRED:
@@ -62,7 +132,7 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
 
 
 def _check_head_listing(path: Path, manifest: Manifest) -> None:
-    """A head is both named and listed, or neither."""
+    """Raise BundleError unless a head is both named and listed, or neither."""
     if manifest.head not in (None, HEAD):
         raise BundleError(f"{path / MANIFEST}: field head: expected null or {HEAD!r}, got {manifest.head!r:.80}")
     if manifest.head and HEAD not in manifest.files:
@@ -72,7 +142,7 @@ def _check_head_listing(path: Path, manifest: Manifest) -> None:
 
 
 def _check_reference_listing(path: Path, manifest: Manifest) -> None:
-    """A reference encoder is both described and listed, or neither."""
+    """Raise BundleError unless a reference encoder is both described and listed, or neither."""
     if (manifest.reference is None) == (REFERENCE_ENCODER in manifest.files):
         raise BundleError(f"{path / MANIFEST}: field reference and the listing of {REFERENCE_ENCODER} contradict")
 
@@ -102,13 +172,13 @@ def _check_graphs(path: Path, manifest: Manifest) -> None:
                 raise BundleError(f"{path / MANIFEST}: does not list {variant.file!r:.80}, its graph in {precision}")
             if variant:
                 _check_graph(path / variant.file, key, port, dim)
-    _check_room(path, "tokenizer", manifest.tokenizer)
+    _check_lengths(path, "tokenizer", manifest.tokenizer)
     if manifest.reference:
         _check_graph(path / REFERENCE_ENCODER, TOKENS, Port(INT64, (None, None)), dim)
-        _check_room(path, "reference.tokenizer", manifest.reference.tokenizer)
+        _check_lengths(path, "reference.tokenizer", manifest.reference.tokenizer)
 
 
-def _check_room(path: Path, field: str, spec: TokenizerSpec) -> None:
+def _check_lengths(path: Path, field: str, spec: TokenizerSpec) -> None:
     if spec.n_prefix + spec.max_name_tokens + 1 != spec.context_length:
         raise BundleError(
             f"{path / MANIFEST}: {field}: n_prefix {spec.n_prefix} + max_name_tokens {spec.max_name_tokens} + 1 "
@@ -129,7 +199,7 @@ def _check_graph(path: Path, name: str, expected: Port, dim: int) -> None:
 
 
 def _fits(found: Port, needed: Port) -> bool:
-    """Fixed axes agree where the graph states them; free axes must be free."""
+    """Return whether fixed axes agree, if the graph states them, and free axes are free."""
     pairs = zip(found.shape, needed.shape, strict=False)
     same = all(have is None if want is None else have in (None, want) for have, want in pairs)
     return found.kind == needed.kind and len(found.shape) == len(needed.shape) and same

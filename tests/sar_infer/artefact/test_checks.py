@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from support.bundles import PREPROCESS, SPEC, example_manifest
 
-from sar_infer.artefact.limits import check_numbers
+from sar_infer.artefact.checks import check_numbers
 from sar_infer.artefact.manifest import Calibration, Passport, Reference
 from sar_infer.errors import BundleError
 
@@ -29,7 +29,7 @@ def measured(coverage: dict[str, float], set_size: dict[str, float]) -> Passport
         ({"conformal": {"most": 0.1}}, "a coverage is a number between 0 and 1, got 'most'"),
         ({"passport": measured({"1.5": 0.9}, {"1.5": 2.0})}, "a coverage is a number between 0 and 1, got '1.5'"),
         ({"passport": measured({"0.9": 0.9}, {})}, "field passport.calibration: coverage and set_size"),
-        ({"calibrated": ("cup", "mug", "cup")}, "field calibrated: a class stands there twice"),
+        ({"calibrated": ("cup", "mug", "cup")}, "field calibrated: a class is listed twice"),
         ({"preprocess": dataclasses.replace(PREPROCESS, size=100_000)}, "field preprocess.size: expected 1 to 4096"),
         ({"preprocess": dataclasses.replace(PREPROCESS, fill=256)}, "field preprocess.fill"),
         ({"preprocess": dataclasses.replace(PREPROCESS, std=(1.0, 0.0, 1.0))}, "field preprocess.std"),

@@ -23,7 +23,7 @@ from sar_infer.artefact.manifest import (
 )
 from sar_infer.bank import ClassBank, ClassInfo
 
-GOLDEN = Path(__file__).with_name("golden.md")
+GOLDEN = Path(__file__).with_name("golden_card.md")
 NAMES = ("red", "green|blue", "<b>grey</b> thing", *(f"thing {i}" for i in range(12)))
 CALIBRATION = Calibration(
     dataset="photos_2",
