@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pyarrow
 import pytest
-from support.many import picture, write_parquet, write_pictures, write_tar
+from support.many import small_png, write_images, write_parquet, write_tar
 
 from sar_infer.bulk.items import Broken, Flaw, Piece
 from sar_infer.bulk.sources.listing import Paths, Sources
@@ -33,18 +33,18 @@ def refusal(*arguments: str, **settings) -> str:
 
 
 def test_a_folder_is_listed_folder_by_folder_without_what_is_hidden() -> None:
-    write_pictures(Path("p/b"), 2)
-    write_pictures(Path("p/a/deep"), 1, first=7)
-    write_pictures(Path("p/.hidden"), 1)
+    write_images(Path("p/b"), 2)
+    write_images(Path("p/a/deep"), 1, first=7)
+    write_images(Path("p/.hidden"), 1)
     for name in ("p/z.jpg", "p/A.JPG", "p/.x.png", "p/notes.md"):
         Path(name).touch()
     assert keys("p") == ["p/A.JPG", "p/z.jpg", "p/a/deep/007.png", "p/b/000.png", "p/b/001.png"]
 
 
 def test_pieces_are_filled_across_arguments_and_cut_at_shards() -> None:
-    write_pictures(Path("p"), 5)
-    write_tar(Path("s.tar"), {"x.png": picture(1)})
-    write_parquet(Path("t.parquet"), {"image": [picture(n) for n in range(6)]}, rows_of_group=4)
+    write_images(Path("p"), 5)
+    write_tar(Path("s.tar"), {"x.png": small_png(1)})
+    write_parquet(Path("t.parquet"), {"image": [small_png(n) for n in range(6)]}, rows_of_group=4)
     pieces = list(Sources(("p", "p/000.png", "s.tar", "t.parquet", "p"), piece_size=4).pieces())
     assert [piece.number for piece in pieces] == list(range(7))
     kinds = [(type(piece.unit), piece.unit.count) for piece in pieces]
@@ -76,7 +76,7 @@ def test_shards_of_a_pattern_that_are_gone_have_a_row_as_in_a_list() -> None:
 
 def test_a_name_with_braces_or_brackets_is_itself() -> None:
     for name in ("a{1,2}.png", "b[1].png"):
-        Path(name).write_bytes(picture(1))
+        Path(name).write_bytes(small_png(1))
     assert keys("a{1,2}.png", "b[1].png") == ["a{1,2}.png", "b[1].png"]
 
 
@@ -99,16 +99,16 @@ def test_storage_is_listed_like_a_folder() -> None:
 
 def test_names_that_are_no_utf8_have_a_printable_key_and_open() -> None:
     Path("p").mkdir()
-    Path(os.fsdecode(b"p/\xff.png")).write_bytes(picture(1))
+    Path(os.fsdecode(b"p/\xff.png")).write_bytes(small_png(1))
     (piece,) = Sources(("p",)).pieces()
     (item,) = piece.unit.items()
     assert item.key == "p/\\xff.png"
-    assert Path(str(item.source)).read_bytes() == picture(1)
+    assert Path(str(item.source)).read_bytes() == small_png(1)
     assert len(piece.digest) == 64
 
 
 def test_nothing_is_listed_before_it_is_needed() -> None:
-    write_pictures(Path("p"), 3)
+    write_images(Path("p"), 3)
     pieces = Sources(("p", "gone.png"), piece_size=2).pieces()
     assert next(pieces).unit.count == 2
     with pytest.raises(InputError, match="gone"):
@@ -157,7 +157,7 @@ def test_a_missing_package_is_named() -> None:
 
 
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    write_pictures(Path("p/closed"), 1)
+    write_images(Path("p/closed"), 1)
     real = os.scandir
 
     def scandir(path):  # the superuser may list everything
@@ -191,7 +191,7 @@ def test_a_parquet_file_of_a_list_without_the_column_is_one_row() -> None:
 
 
 def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
-    write_pictures(Path("p/deep"), 2)
+    write_images(Path("p/deep"), 2)
     for name in ("a.tar", "deep/b.tar", "deep/c.parquet", ".hidden.tar"):
         Path("p", name).touch()
     memory = fsspec.filesystem("memory")
@@ -210,7 +210,7 @@ def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
 def test_only_what_is_named_is_a_list() -> None:
     Path("p").mkdir()
     Path("p/a.txt").write_text("gone.png\n")
-    Path("a::b.png").write_bytes(picture(1))
+    Path("a::b.png").write_bytes(small_png(1))
     assert keys("p/*", "p/a.txt", "a::b.png") == ["p/a.txt", "gone.png", "a::b.png"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import hanging
-from support.many import picture, read_rows
+from support.many import read_rows, small_png
 
 from sar_infer.bulk import processes, work
 from sar_infer.bulk.items import Flaw, Item, Piece
@@ -80,7 +80,7 @@ def run(
 
 
 def good(*numbers: int) -> list[Item]:
-    return [Item(str(number), picture(number)) for number in numbers]
+    return [Item(str(number), small_png(number)) for number in numbers]
 
 
 def test_a_part_for_every_piece_in_order(tmp_path: Path, bundle_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_no_more_is_read_than_is_worked_on(tmp_path: Path, bundle_path: Path, mo
     run(tmp_path, bundle_path, good(*range(60)), workers=1, batch_size=2)
     assert form.suffix == ".jsonl"
     assert max(ahead) <= processes._AHEAD * 2
-    monkeypatch.setattr(processes, "_AHEAD_BYTES", len(picture(0)))
+    monkeypatch.setattr(processes, "_AHEAD_BYTES", len(small_png(0)))
     READ.clear()
     ahead.clear()
     run(tmp_path / "small", bundle_path, good(*range(10)), workers=2, batch_size=2)
@@ -200,7 +200,7 @@ def test_a_batch_of_large_images_is_cut_short(
     sizes = []
     real = processes.Pool._submit
     monkeypatch.setattr(processes.Pool, "_submit", lambda pool, batch: sizes.append(len(batch)) or real(pool, batch))
-    monkeypatch.setattr(work, "_BATCH_BYTES", 2 * max(len(picture(number)) for number in range(9)))
+    monkeypatch.setattr(work, "_BATCH_BYTES", 2 * max(len(small_png(number)) for number in range(9)))
     (part,) = run(tmp_path, bundle_path, [*good(*range(5)), Item("flaw", Flaw("source", "gone")), *good(*range(5, 9))])
     assert [row["key"] for row in part] == [*map(str, range(5)), "flaw", *map(str, range(5, 9))]
     assert sum(sizes) == 10

@@ -5,7 +5,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from support.many import picture, write_pictures
+from support.many import small_png, write_images
 from support.pictures import huge_png
 
 from sar_infer import Classifier
@@ -37,10 +37,10 @@ def answer(bundle_path: Path, *items: Item, **settings) -> list[dict]:
 
 
 def test_rows_are_what_the_classifier_says(bundle_path: Path, classifier: Classifier, tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, 5)
+    paths = write_images(tmp_path, 5)
     (tmp_path / "bad.png").write_bytes(b"no")
     items = [Item(str(path), str(path)) for path in (*paths, tmp_path / "bad.png")]
-    items[2] = Item("from memory", picture(2))
+    items[2] = Item("from memory", small_png(2))
     given = {"owl": ("owl",), "zebra": ("zebra", "striped horse")}
     rows = answer(bundle_path, *items, classes=given, top_k=3, embedding="float32")
     expected = classifier.classify(map(str, [*paths, tmp_path / "bad.png"]), given, top_k=3)
@@ -56,20 +56,20 @@ def test_rows_are_what_the_classifier_says(bundle_path: Path, classifier: Classi
 def test_flaws_keep_their_place(bundle_path: Path) -> None:
     assert answer(bundle_path) == []
     assert [row["error"] for row in answer(bundle_path, BROKEN, BROKEN)] == ["it is gone"] * 2
-    rows = answer(bundle_path, BROKEN, Item("a", picture(1)), BROKEN, Item("big", huge_png(20_000, 20_000)))
+    rows = answer(bundle_path, BROKEN, Item("a", small_png(1)), BROKEN, Item("big", huge_png(20_000, 20_000)))
     assert [row["error_kind"] for row in rows] == ["source", None, "source", "size"]
 
 
 def test_missing_and_large_files(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", 100)
-    write_pictures(tmp_path, 1)
+    write_images(tmp_path, 1)
     rows = answer(bundle_path, *(Item(name, str(tmp_path / name)) for name in ("000.png", "gone.png", ".")))
     assert [row["error"] for row in rows] == ["too large: more than 100 bytes", "no such file", "not a file"]
 
 
 def test_storage(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = fsspec.filesystem("memory")
-    memory.pipe_file("/some/a.png", picture(1))
+    memory.pipe_file("/some/a.png", small_png(1))
     memory.pipe_file("/some/b.png", b"x" * 10_000)
     monkeypatch.setattr(module, "MOST_BYTES", 9_999)
     urls = ("memory://some/a.png", "memory://some/b.png", "memory://some/c.png", "http://x/y.png", "gs://x/y.png")
@@ -79,22 +79,22 @@ def test_storage(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows[4]["error"].startswith("needs gcsfs; pip install")
 
 
-def test_a_picture_for_which_there_is_no_memory(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_for_which_there_is_no_memory(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = module.decode_image
 
     def decode(content: bytes, spec: Preprocess) -> object:
-        if content == picture(2):
+        if content == small_png(2):
             raise MemoryError
         return real(content, spec)
 
     monkeypatch.setattr(module, "decode_image", decode)
-    rows = answer(bundle_path, *(Item(str(number), picture(number)) for number in (1, 2, 3)))
+    rows = answer(bundle_path, *(Item(str(number), small_png(number)) for number in (1, 2, 3)))
     assert [row["error_kind"] for row in rows] == [None, "size", None]
 
 
 def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
     (row,) = answer(
-        bundle_path, Item("a", picture(1)), decision=DecisionOptions("score", 1.0, explain=True), embedding="float16"
+        bundle_path, Item("a", small_png(1)), decision=DecisionOptions("score", 1.0, explain=True), embedding="float16"
     )
     assert row["unknown"] is True
     assert row["reason"] == f"score {row['score']:.3f} is below 1.000"
