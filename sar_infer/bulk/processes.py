@@ -21,7 +21,7 @@ from sar_infer.bulk.items import Flaw, Item, Piece
 from sar_infer.bulk.outputs.rows import Form
 from sar_infer.bulk.places import one_line
 from sar_infer.bulk.signals import ended_by_deadline, waiting
-from sar_infer.bulk.worker import Answers, Recipe, answer, begin, ready
+from sar_infer.bulk.worker import Answers, WorkerOptions, answer, begin, ready
 from sar_infer.errors import DeviceError, SarInferError
 
 Value = TypeVar("Value")
@@ -41,8 +41,8 @@ class Pool:
         SarInferError: none of them can start.
     """
 
-    def __init__(self, recipe: Recipe, form: Form, workers: int) -> None:
-        self._recipe, self._form, self._workers = recipe, form, workers
+    def __init__(self, options: WorkerOptions, form: Form, workers: int) -> None:
+        self._options, self._form, self._workers = options, form, workers
         self._pool = self._opened(workers)
         self._lone: _Processes | None = None
 
@@ -122,7 +122,7 @@ class Pool:
 
     def _flaw(self, error: Exception) -> Flaw:
         if isinstance(error, _TimedOut):
-            return Flaw("timeout", f"took more than {self._recipe.image_timeout:g} s to decode (--image-timeout)")
+            return Flaw("timeout", f"took more than {self._options.image_timeout:g} s to decode (--image-timeout)")
         died = isinstance(error, BrokenProcessPool)
         return Flaw(
             "crash",
@@ -146,7 +146,7 @@ class Pool:
 
     def _opened(self, workers: int) -> _Processes:
         """Start all processes at once: Python 3.11 fails if a pool breaks while another process is started for it."""
-        pool = _Processes(workers, self._recipe, self._form)
+        pool = _Processes(workers, self._options, self._form)
         try:
             for started in [_Task(pool, ready) for _ in range(workers)]:
                 started.result()
@@ -166,9 +166,9 @@ class _TimedOut(BrokenProcessPool):
 class _Processes(ProcessPoolExecutor):
     """A pool that still knows its processes after it has broken."""
 
-    def __init__(self, workers: int, recipe: Recipe, form: Form) -> None:
+    def __init__(self, workers: int, options: WorkerOptions, form: Form) -> None:
         self._context = _Context()
-        super().__init__(workers, self._context, begin, (recipe, form))
+        super().__init__(workers, self._context, begin, (options, form))
 
     def terminate(self) -> None:
         """End the processes, whatever they are doing."""

@@ -26,23 +26,23 @@ from sar_infer.bulk.outputs.rows import Form, Packed
 from sar_infer.bulk.processes import Pool
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.work import Work, batches
-from sar_infer.bulk.worker import Recipe
+from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import DeviceError, InputError, SarInferError
 
 _LISTING = 0.01
 """CPUs for listing: not the share that a piece takes, or Ray would fuse listing and work into one task."""
-_open: list[tuple[Recipe, Form, Pool]] = []
+_open: list[tuple[WorkerOptions, Form, Pool]] = []
 """In a process of the cluster: the pool that answered the last piece."""
 
 
 def run_ray(
-    work: Work, recipe: Recipe, form: Form, tasks: int | None, batch_size: int, progress: Progress
+    work: Work, options: WorkerOptions, form: Form, tasks: int | None, batch_size: int, progress: Progress
 ) -> dict[int, str]:
     """Write the parts of all remaining pieces, in any order; call it inside ``cluster``.
 
     Args:
         work: The remaining work.
-        recipe: How to answer.
+        options: How to answer.
         form: The file type of the parts.
         tasks: The most pieces at a time; None = as many as the cluster has CPUs for.
         batch_size: Images encoded together.
@@ -56,10 +56,10 @@ def run_ray(
     """
     here = str(Path.cwd())
     pieces = ray.data.read_datasource(PieceSource(work, here), num_cpus=_LISTING)
-    commit = functools.partial(_commit, here, work, recipe, form, batch_size)
+    commit = functools.partial(_commit, here, work, options, form, batch_size)
     written: dict[int, str] = {}
     try:
-        for row in pieces.map_batches(commit, batch_size=1, concurrency=tasks, **_resources(recipe)).iter_rows():
+        for row in pieces.map_batches(commit, batch_size=1, concurrency=tasks, **_resources(options)).iter_rows():
             progress.count(int(row["inputs"]), int(row["rejected"]))
             progress.pass_over(int(row["passed_over"]))
             progress.finished()
@@ -105,12 +105,12 @@ def cluster(address: str) -> Iterator[None]:
 
 
 def _commit(
-    folder: str, work: Work, recipe: Recipe, form: Form, batch_size: int, block: dict[str, Any]
+    folder: str, work: Work, options: WorkerOptions, form: Form, batch_size: int, block: dict[str, Any]
 ) -> dict[str, list[int | str]]:
     """Answer one piece on a node and write its part."""
     os.chdir(folder)  # relative paths are the driver's
     piece: Piece = pickle.loads(block["piece"][0])  # noqa: S301 - of this run's own lister
-    pool = _opened(recipe, form)
+    pool = _opened(options, form)
     progress = Progress()
 
     def packed() -> Iterator[Packed]:
@@ -126,21 +126,21 @@ def _commit(
     return {"number": [piece.number], "part": [part], **counts}
 
 
-def _opened(recipe: Recipe, form: Form) -> Pool:
+def _opened(options: WorkerOptions, form: Form) -> Pool:
     """Return the pool of this process, opened once for all its pieces.
 
     The pool has one further process, which may die or hang because of an image.
     """
-    if not _open or _open[0][:2] != (recipe, form):
+    if not _open or _open[0][:2] != (options, form):
         while _open:
             _open.pop()[2].close()
-        _open.append((recipe, form, Pool(recipe, form, 1)))
+        _open.append((options, form, Pool(options, form, 1)))
     return _open[0][2]
 
 
-def _resources(recipe: Recipe) -> dict[str, Any]:
+def _resources(options: WorkerOptions) -> dict[str, Any]:
     """Return what Ray reserves for a piece; a process stays when a piece is done, and keeps its session."""
-    return {"num_cpus": recipe.threads or 1, "num_gpus": int(recipe.device == "cuda"), "max_calls": 0}
+    return {"num_cpus": options.threads or 1, "num_gpus": int(options.device == "cuda"), "max_calls": 0}
 
 
 class PieceSource(Datasource):

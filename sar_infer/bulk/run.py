@@ -23,15 +23,15 @@ from sar_infer.bulk.outputs.finish import (
     finished_folder,
     summary_file,
 )
-from sar_infer.bulk.outputs.job import WHOLE, Job, Shard, alone, changes
+from sar_infer.bulk.outputs.job import WHOLE, BulkJob, Shard, alone, changes
 from sar_infer.bulk.outputs.rows import Form, JsonLines, Packed, Parquet, check_parquet
 from sar_infer.bulk.outputs.store import LocalFolder, Store, open_store
 from sar_infer.bulk.places import is_url
 from sar_infer.bulk.processes import Pool
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.sources.listing import Sources
+from sar_infer.bulk.sources.listing import InputSources
 from sar_infer.bulk.work import Work, batches
-from sar_infer.bulk.worker import Answerer, Answers, Recipe
+from sar_infer.bulk.worker import Answerer, Answers, WorkerOptions
 from sar_infer.errors import InputError, SarInferError
 
 SUFFIXES = (".parquet", ".jsonl")
@@ -39,7 +39,7 @@ SUFFIXES = (".parquet", ".jsonl")
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineOptions:
     """Processes of this machine, or a Ray cluster.
 
     Attributes:
@@ -56,20 +56,20 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BulkPlan:
     """Inputs, answers and output of a run.
 
     Attributes:
         sources: What to read.
-        recipe: How to answer.
+        options: How to answer.
         out: Where to write: a file (``SUFFIXES``), or the path or URL of a folder.
         form: File type of a folder's parts.
         shard: This run's share of the pieces.
         resume: Continue an earlier run.
     """
 
-    sources: Sources
-    recipe: Recipe
+    sources: InputSources
+    options: WorkerOptions
     out: str
     form: Literal["parquet", "jsonl"] = "parquet"
     shard: Shard = WHOLE
@@ -81,7 +81,7 @@ class Plan:
         return Path(self.out) if self.out.endswith(SUFFIXES) else None
 
 
-def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
+def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
     """Classify everything that has no answer yet, then finish the output.
 
     Raises:
@@ -93,7 +93,7 @@ def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
     if parquet:
         check_parquet()
     plan.sources.check()
-    answerer = Answerer(plan.recipe)
+    answerer = Answerer(plan.options)
     job, form = _job(plan, answerer, parquet)
     with alone(job, plan.out, plan.file):
         if plan.file and (summary := _finished(plan, plan.file, job)):
@@ -109,7 +109,7 @@ def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
                 summary_file(plan.file).unlink(missing_ok=True)
             progress.expect(work.left)
             try:
-                written = _work_off(work, answerer.recipe, form, engine, progress)
+                written = _work_off(work, answerer.options, form, engine, progress)
             except SarInferError:
                 if not progress.inputs:
                     job.abandon()
@@ -119,7 +119,7 @@ def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
         return _finish(plan, work, written, form, progress)
 
 
-def _job(plan: Plan, answerer: Answerer, parquet: bool) -> tuple[Job, Form]:
+def _job(plan: BulkPlan, answerer: Answerer, parquet: bool) -> tuple[BulkJob, Form]:
     sources, arguments = plan.sources, [printable(argument) for argument in plan.sources.arguments]
     settings = answerer.settings() | {
         "column": sources.column,
@@ -133,10 +133,10 @@ def _job(plan: Plan, answerer: Answerer, parquet: bool) -> tuple[Job, Form]:
     form: Form = (
         Parquet(answerer.columns, settings | {"version": __version__, "sources": arguments}) if parquet else JsonLines()
     )
-    return Job(settings, _store(plan), plan.shard, form.suffix), form
+    return BulkJob(settings, _store(plan), plan.shard, form.suffix), form
 
 
-def _store(plan: Plan) -> Store:
+def _store(plan: BulkPlan) -> Store:
     if plan.file is None:
         return open_store(plan.out)
     if is_url(plan.out):
@@ -146,7 +146,7 @@ def _store(plan: Plan) -> Store:
     return LocalFolder(plan.file.with_name(f".{plan.file.name}.parts"))
 
 
-def _finished(plan: Plan, file: Path, job: Job) -> Summary | None:
+def _finished(plan: BulkPlan, file: Path, job: BulkJob) -> Summary | None:
     """Return the summary if the run to be resumed was complete, and clear its leftovers; else None."""
     found = finished(file) if plan.resume else None
     changed = changes(found.settings, job.settings) if found is not None else ""
@@ -169,7 +169,7 @@ def _nothing_left(work: Work) -> Summary | None:
     return found if found is not None and next(work.left(), None) is None else None
 
 
-def _ready(engine: Engine) -> contextlib.AbstractContextManager[None]:
+def _ready(engine: EngineOptions) -> contextlib.AbstractContextManager[None]:
     """Prepare the engine before the output is touched.
 
     Raises:
@@ -186,16 +186,18 @@ def _ready(engine: Engine) -> contextlib.AbstractContextManager[None]:
     return cluster(engine.address)
 
 
-def _work_off(work: Work, recipe: Recipe, form: Form, engine: Engine, progress: Progress) -> dict[int, str]:
+def _work_off(
+    work: Work, options: WorkerOptions, form: Form, engine: EngineOptions, progress: Progress
+) -> dict[int, str]:
     """Answer the remaining pieces and return the parts that were written, by piece."""
     if engine.kind == "ray":
         from sar_infer.bulk.ray import run_ray
 
-        return run_ray(work, recipe, form, engine.workers, engine.batch_size, progress)
-    return run_local(work, recipe, form, engine.workers or 1, engine.batch_size, progress)
+        return run_ray(work, options, form, engine.workers, engine.batch_size, progress)
+    return run_local(work, options, form, engine.workers or 1, engine.batch_size, progress)
 
 
-def _finish(plan: Plan, work: Work, written: Mapping[int, str], form: Form, progress: Progress) -> Summary:
+def _finish(plan: BulkPlan, work: Work, written: Mapping[int, str], form: Form, progress: Progress) -> Summary:
     job = work.job
     parts = job.parts({**work.done, **written})  # not listed again: sources that were unreachable then may be there now
     ended = Ended(progress.inputs, progress.seconds, len(work.done), progress.passed_over)
@@ -206,13 +208,13 @@ def _finish(plan: Plan, work: Work, written: Mapping[int, str], form: Form, prog
     return summary
 
 
-def _remove_parts(job: Job) -> None:
+def _remove_parts(job: BulkJob) -> None:
     if isinstance(job.store, LocalFolder):
         job.store.remove()
 
 
 def run_local(
-    work: Work, recipe: Recipe, form: Form, workers: int, batch_size: int, progress: Progress
+    work: Work, options: WorkerOptions, form: Form, workers: int, batch_size: int, progress: Progress
 ) -> dict[int, str]:
     """Write the parts of all remaining pieces, one after the other, with one process for each worker.
 
@@ -225,7 +227,7 @@ def run_local(
         SarInferError: a worker cannot start, the encoder fails, or a part cannot be written.
     """
     written: dict[int, str] = {}
-    with Pool(recipe, form, workers) as pool:
+    with Pool(options, form, workers) as pool:
         left = work.left(progress.warn)
         cut = ((piece, batch) for piece in left for batch in batches(piece, batch_size, progress.pass_over))
         for piece, group in itertools.groupby(pool.in_order(cut), key=lambda pair: pair[0]):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sar_infer.bulk.items import Item, Piece
-from sar_infer.bulk.outputs.job import Job
-from sar_infer.bulk.sources.listing import Sources
+from sar_infer.bulk.outputs.job import BulkJob
+from sar_infer.bulk.sources.listing import InputSources
 
 _BATCH_BYTES = 64 * 2**20
 
@@ -22,8 +22,8 @@ class Work:
         done: Parts that are finished already, by piece.
     """
 
-    sources: Sources
-    job: Job
+    sources: InputSources
+    job: BulkJob
     done: Mapping[int, str]
 
     def left(self, warn: Callable[[str], object] = lambda _: None) -> Iterator[Piece]:

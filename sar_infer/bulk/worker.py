@@ -37,7 +37,7 @@ _worker: list[Any] = []
 
 
 @dataclass(frozen=True)
-class Recipe:
+class WorkerOptions:
     """Settings by which every worker answers, as plain values, since workers run in other processes.
 
     Attributes:
@@ -89,17 +89,19 @@ class Answerer:
         SarInferError: the bundle, the bank, a class name or a setting cannot be used.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, options: WorkerOptions) -> None:
         warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its flaw
-        self._classifier = Classifier.open(recipe.bundle, recipe.device, recipe.bank, recipe.threads, recipe.precision)
+        self._classifier = Classifier.open(
+            options.bundle, options.device, options.bank, options.threads, options.precision
+        )
         self._manifest = self._classifier.bundle.manifest
         chosen = cast("PrecisionChoice", self._classifier.choice.precision)
-        self.recipe = dataclasses.replace(recipe, precision=chosen)  # the same for all workers, wherever they are
-        classes = self._classifier.class_set(recipe.classes, recipe.only)
-        self._decide = self._classifier.decide(classes, recipe.top_k, recipe.decision)
-        decision = recipe.decision
+        self.options = dataclasses.replace(options, precision=chosen)  # the same for all workers, wherever they are
+        classes = self._classifier.class_set(options.classes, options.only)
+        self._decide = self._classifier.decide(classes, options.top_k, options.decision)
+        decision = options.decision
         self.columns = Columns(
-            decision.coverage is not None, decision.explain, recipe.embedding, self._manifest.embed_dim
+            decision.coverage is not None, decision.explain, options.embedding, self._manifest.embed_dim
         )
 
     def start(self) -> str:
@@ -108,17 +110,17 @@ class Answerer:
 
     def settings(self) -> dict[str, Any]:
         """Return everything that rows depend on, as plain values, with digests instead of contents."""
-        recipe = self.recipe
-        phrases = {name: list(phrases) for name, phrases in (recipe.classes or {}).items()}
+        options = self.options
+        phrases = {name: list(phrases) for name, phrases in (options.classes or {}).items()}
         return {
             "bundle": self._manifest.digest,
             "bank": self._classifier.bank.content_digest,
             "classes": canonical_digest(phrases) if phrases else None,
-            "only": recipe.only,
-            "precision": recipe.precision,
-            "top_k": recipe.top_k,
-            **dataclasses.asdict(recipe.decision),
-            "embeddings": recipe.embedding,
+            "only": options.only,
+            "precision": options.precision,
+            "top_k": options.top_k,
+            **dataclasses.asdict(options.decision),
+            "embeddings": options.embedding,
         }
 
     def answer(self, items: Sequence[Item], form: Form) -> Answers:
@@ -143,7 +145,7 @@ class Answerer:
         if isinstance(content, Flaw):
             return content
         try:
-            with deadline(self.recipe.image_timeout):
+            with deadline(self.options.image_timeout):
                 return decode_image(content, self._manifest.preprocess)
         except ImageError as error:
             return Flaw(error.kind, str(error))
@@ -190,14 +192,14 @@ def _too_large() -> Flaw:
     return Flaw("size", f"too large: more than {MOST_BYTES} bytes")
 
 
-def begin(recipe: Recipe, form: Form) -> None:
+def begin(options: WorkerOptions, form: Form) -> None:
     """Open the bundle in a new process. The process ignores Ctrl-C: its parent ends it, by SIGTERM if need be."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):  # for ``signals.deadline``; a parent may have ignored it
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        answerer = Answerer(recipe)
+        answerer = Answerer(options)
         answerer.start()
         _worker.append((answerer, form))
     except SarInferError as error:

@@ -17,8 +17,8 @@ from sar_infer.errors import SarInferError
 
 if TYPE_CHECKING:
     from sar_infer.bulk.outputs.finish import Summary
-    from sar_infer.bulk.run import Engine, Plan
-    from sar_infer.cli.classify import Options
+    from sar_infer.bulk.run import BulkPlan, EngineOptions
+    from sar_infer.cli.classify import ClassifyOptions
 
 bulk_options = together(
     option("--out", help="Write rows to FILE.parquet, FILE.jsonl, or a folder of parts, local or s3://, gs://, az://."),
@@ -114,7 +114,7 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM."""
 
 
-def classify_in_bulk(options: Options, bulk: BulkOptions) -> int:
+def classify_in_bulk(options: ClassifyOptions, bulk: BulkOptions) -> int:
     """Run in bulk and return the exit code.
 
     Args:
@@ -134,7 +134,7 @@ def classify_in_bulk(options: Options, bulk: BulkOptions) -> int:
         return 143 if isinstance(stop, _Terminated) else 130
 
 
-def _run(options: Options, bulk: BulkOptions) -> int:
+def _run(options: ClassifyOptions, bulk: BulkOptions) -> int:
     from sar_infer.bulk.signals import waiting
 
     with waiting(signal.SIGINT, signal.SIGTERM):  # raised inside an import they would become an ImportError
@@ -156,17 +156,17 @@ def _run(options: Options, bulk: BulkOptions) -> int:
     return 1 if summary.rejected or (summary.pieces and not summary.inputs) else 0
 
 
-def _plan(options: Options, bulk: BulkOptions) -> Plan:
+def _plan(options: ClassifyOptions, bulk: BulkOptions) -> BulkPlan:
     from sar_infer.bulk.outputs.job import WHOLE, Shard
-    from sar_infer.bulk.run import Plan
-    from sar_infer.bulk.sources.listing import Sources
-    from sar_infer.bulk.worker import Recipe
+    from sar_infer.bulk.run import BulkPlan
+    from sar_infer.bulk.sources.listing import InputSources
+    from sar_infer.bulk.worker import WorkerOptions
 
     out = str(bulk.out)
     form = _form(options.format, out)
     if options.profile:
         raise Refusal("--profile is for runs without --out")
-    recipe = Recipe(
+    worker_options = WorkerOptions(
         bundle=options.bundle,
         bank=options.bank,
         classes=None if options.classes is None else read_classes(options.classes),
@@ -179,9 +179,9 @@ def _plan(options: Options, bulk: BulkOptions) -> Plan:
         precision=options.precision,
         image_timeout=bulk.image_timeout,
     )
-    return Plan(
-        sources=Sources(options.images, bulk.column, bulk.key_column, bulk.piece_size),
-        recipe=recipe,
+    return BulkPlan(
+        sources=InputSources(options.images, bulk.column, bulk.key_column, bulk.piece_size),
+        options=worker_options,
         out=out,
         form=form,
         shard=Shard.parse(bulk.shard) if bulk.shard else WHOLE,
@@ -202,8 +202,8 @@ def _form(given: str, out: str) -> Literal["parquet", "jsonl"]:
     return "jsonl" if (suffix == ".jsonl" or given == "jsonl") else "parquet"
 
 
-def _engine(options: Options, bulk: BulkOptions) -> Engine:
-    from sar_infer.bulk.run import Engine
+def _engine(options: ClassifyOptions, bulk: BulkOptions) -> EngineOptions:
+    from sar_infer.bulk.run import EngineOptions
     from sar_infer.encoders.sessions import expects_cuda, usable_cores
 
     workers, on_gpu = bulk.workers, expects_cuda(options.device)
@@ -211,14 +211,14 @@ def _engine(options: Options, bulk: BulkOptions) -> Engine:
         workers = max(1, usable_cores() // (options.threads or 1))
         workers = min(workers, _ON_GPU) if on_gpu else workers
     batch_size = options.batch_size or _BATCHES[on_gpu]
-    return Engine(bulk.engine, workers, batch_size, bulk.address)
+    return EngineOptions(bulk.engine, workers, batch_size, bulk.address)
 
 
 def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _report(summary: Summary, plan: Plan) -> None:
+def _report(summary: Summary, plan: BulkPlan) -> None:
     from sar_infer.bulk.progress import say
 
     folder = f"{plan.out.rstrip('/')}/{plan.shard.named('_rejected.jsonl')}"

@@ -83,7 +83,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class Options:
+class ClassifyOptions:
     """The command line but for bulk runs; every field is the option of that name."""
 
     images: tuple[str, ...]
@@ -142,7 +142,7 @@ def main(**values: Any) -> None:
     something in the call is wrong.
     """  # noqa: D301 - \b is for click
     bulk = BulkOptions.pop_from(values)
-    options = Options(**values)
+    options = ClassifyOptions(**values)
     one_blas_thread()
     try:
         if options.info:
@@ -174,7 +174,7 @@ def _ended_by_ctrl_c() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _check(options: Options, bulk: BulkOptions) -> None:
+def _check(options: ClassifyOptions, bulk: BulkOptions) -> None:
     if not options.images:
         raise Refusal("no image given; see sar-classify --help")
     if options.only and not options.classes:
@@ -185,7 +185,7 @@ def _check(options: Options, bulk: BulkOptions) -> None:
         check_without_out(options.images)
 
 
-def _classify(options: Options) -> int:
+def _classify(options: ClassifyOptions) -> int:
     """Classify the images, print the results, and return how many images could not be read."""
     paths = expand(options.images)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
@@ -200,7 +200,7 @@ def _classify(options: Options) -> int:
     return failed
 
 
-def _prepare(options: Options, profile: Profile) -> tuple[Classifier, ClassSet]:
+def _prepare(options: ClassifyOptions, profile: Profile) -> tuple[Classifier, ClassSet]:
     """Open the bundle and choose the classes; every refusal comes here, before anything is printed."""
     from sar_infer.classifier import Classifier
 
@@ -240,7 +240,7 @@ def _print_profile(profile: Profile, provider: str) -> None:
         click.echo(f"{phase:<8}{seconds * 1000:10.1f} ms", err=True)
 
 
-def _print_info(options: Options) -> None:
+def _print_info(options: ClassifyOptions) -> None:
     """Describe the bundle: as lines of text, or as JSON with the manifest as stored and the bundle's ``path``."""
     if options.format not in ("text", "json", "jsonl"):
         raise Refusal(f"--info: expected --format text, json or jsonl, got {options.format}")

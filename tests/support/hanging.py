@@ -10,14 +10,14 @@ import numpy as np
 from sar_infer.artefact.manifest import Preprocess
 from sar_infer.bulk import worker
 from sar_infer.bulk.outputs.rows import Form
-from sar_infer.bulk.worker import Recipe
+from sar_infer.bulk.worker import WorkerOptions
 
 HANGS = b"a decoder never returns from this"
 
 
-def begin(recipe: Recipe, form: Form) -> None:
+def begin(options: WorkerOptions, form: Form) -> None:
     """Start as ``worker.begin``, with that decoder."""
-    worker.begin(recipe, form)
+    worker.begin(options, form)
     hang(worker)
 
 

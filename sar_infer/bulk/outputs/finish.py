@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sar_infer.bulk.outputs.job import REJECTED, SUCCESS, Job
+from sar_infer.bulk.outputs.job import REJECTED, SUCCESS, BulkJob
 from sar_infer.bulk.outputs.rows import Form
 from sar_infer.bulk.outputs.store import LocalFolder, Store, write_text
 
@@ -50,14 +50,14 @@ class Ended:
     passed_over: int = 0
 
 
-def finish_folder(job: Job, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
+def finish_folder(job: BulkJob, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
     """Write ``_rejected.jsonl`` and ``_SUCCESS.json`` beside the parts; each shard writes its own."""
     summary = _collect(job.store, job.shard.named(REJECTED), job.store, form, parts, ended)
     write_text(job.store, job.shard.named(SUCCESS), _dumped(summary, parts, job.settings))
     return summary
 
 
-def finish_file(file: Path, job: Job, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
+def finish_file(file: Path, job: BulkJob, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
     """Write ``FILE.rejected.jsonl``, FILE and ``FILE.summary.json``; the last one completes the run."""
     folder = LocalFolder(file.parent)
     summary = _collect(folder, _rejected_file(file), job.store, form, parts, ended)
@@ -104,7 +104,7 @@ def finished(file: Path) -> Finished | None:
         return None
 
 
-def finished_folder(job: Job, parts: Iterable[str]) -> Summary | None:
+def finished_folder(job: BulkJob, parts: Iterable[str]) -> Summary | None:
     """Return the summary of a folder, or a shard's share of it, if it is complete with these parts, else None."""
     own = {job.shard.named(name) for name in (REJECTED, SUCCESS)}
     if not own <= job.store.names():

@@ -66,7 +66,7 @@ WHOLE = Shard()
 
 
 @dataclass(frozen=True)
-class Job:
+class BulkJob:
     """One run, or one machine's share of it, and where its parts are kept.
 
     Attributes:
@@ -240,7 +240,7 @@ def committed(names: Iterable[str]) -> dict[int, str]:
 
 
 @contextlib.contextmanager
-def alone(job: Job, out: str, file: Path | None = None) -> Iterator[None]:
+def alone(job: BulkJob, out: str, file: Path | None = None) -> Iterator[None]:
     """Keep other processes of this machine out of an output, by a lock in the folder or beside the file.
 
     There are no locks in storage: two runs may put the same parts there.

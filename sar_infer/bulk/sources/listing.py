@@ -31,7 +31,7 @@ _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 @dataclass(frozen=True)
-class Sources:
+class InputSources:
     """The inputs of a run.
 
     Attributes:

@@ -40,7 +40,7 @@ Chunk = TypeVar("Chunk", bound=Sized)
 
 
 @dataclass(frozen=True)
-class Place:
+class BankArguments:
     """The arguments that every command has: the bank file, its bundle, and the format of the output."""
 
     file: Path
@@ -64,7 +64,7 @@ class Opened:
 
 
 def on_bank(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command BANK_FILE, --bundle and --format as a ``Place``, and turn errors into one line on stderr.
+    """Give a command BANK_FILE, --bundle and --format as ``BankArguments``, and turn errors into one line on stderr.
 
     Exit code 2 for what cannot be used, 1 for what could not be written, 130 for an interrupt.
     """
@@ -74,7 +74,7 @@ def on_bank(command: Callable[..., None]) -> Callable[..., None]:
     def run(bank_file: Path, bundle: str | None, form: str, **values: Any) -> None:
         one_blas_thread()
         try:
-            command(Place(bank_file, bundle, form), **values)
+            command(BankArguments(bank_file, bundle, form), **values)
         except WriteError as error:
             raise click.ClickException(str(error)) from None
         except SarInferError as error:
@@ -99,11 +99,11 @@ def shared_options(command: Decorated) -> Decorated:
     return bundle(form(command))
 
 
-def opened(place: Place, *, may_be_missing: bool = False, whole: bool = False) -> Opened:
+def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: bool = False) -> Opened:
     """Open the bundle, and the bank if it belongs to the bundle, for reading.
 
     Args:
-        place: Where they are.
+        arguments: Where they are.
         may_be_missing: Use the bundle's bank if the bank file does not exist, and say so on stderr.
         whole: Check every byte of the bank.
 
@@ -111,36 +111,36 @@ def opened(place: Place, *, may_be_missing: bool = False, whole: bool = False) -
         BundleError: the bundle is damaged.
         BankError: the bank is missing, damaged, or of another encoder.
     """
-    missing = may_be_missing and not place.file.exists()
-    found = _opened(place, missing=missing, whole=whole)
+    missing = may_be_missing and not arguments.file.exists()
+    found = _opened(arguments, missing=missing, whole=whole)
     if missing:
-        _say_missing(place, found)
+        _say_missing(arguments, found)
     return found
 
 
-def _opened(place: Place, *, missing: bool, whole: bool) -> Opened:
+def _opened(arguments: BankArguments, *, missing: bool, whole: bool) -> Opened:
     from sar_infer.artefact.bundle import open_bundle
     from sar_infer.bank import ClassBank
 
-    bundle = open_bundle(Path(place.bundle) if place.bundle else None)
+    bundle = open_bundle(Path(arguments.bundle) if arguments.bundle else None)
     if missing:
         return Opened(bundle, bundle.bank)
     load = ClassBank.verify if whole else ClassBank.load
-    return Opened(bundle, load(place.file, bundle.manifest.encoder_digest))
+    return Opened(bundle, load(arguments.file, bundle.manifest.encoder_digest))
 
 
-def _say_missing(place: Place, found: Opened) -> None:
+def _say_missing(arguments: BankArguments, found: Opened) -> None:
     """Say on stderr that the bundle's classes are used for a missing bank file, or that it was made as a copy."""
     count, bundle = f"{len(found.bank.names):,}", found.bundle.path.name
-    if place.file.exists():
-        text = f"{place.file} did not exist: made as a copy of {bundle}'s {count} classes"
+    if arguments.file.exists():
+        text = f"{arguments.file} did not exist: made as a copy of {bundle}'s {count} classes"
     else:
-        text = f"{place.file} does not exist: these are the {count} classes of {bundle}"
+        text = f"{arguments.file} does not exist: these are the {count} classes of {bundle}"
     click.echo(text, err=True)
 
 
 @contextmanager
-def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
+def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterator[Opened]:
     """Lock the bank file, so that no other process changes it meanwhile, and open it.
 
     A missing file starts as a copy of the bundle's bank; at the end stderr says so.
@@ -151,26 +151,26 @@ def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
     """
     from sar_infer.storage.files import owned
 
-    file = Path(os.path.realpath(place.file))
+    file = Path(os.path.realpath(arguments.file))
     if not file.parent.is_dir():
-        raise InputError(f"{place.file}: no such folder; make it first")
+        raise InputError(f"{arguments.file}: no such folder; make it first")
     if _in_bundle(file):
-        raise InputError(f"{place.file}: is part of a bundle, which never changes; name a file outside of it")
+        raise InputError(f"{arguments.file}: is part of a bundle, which never changes; name a file outside of it")
     if file.name == _SERVED[0] and (file.parent / _SERVED[1]).exists():
         raise InputError(
-            f"{place.file}: is the state of a server, which changes it by its API; to go on from it, change a copy: "
-            f"cp {shlex.quote(str(place.file))} mine.safetensors"
+            f"{arguments.file}: is the state of a server, which changes it by its API; to continue, change a copy: "
+            f"cp {shlex.quote(str(arguments.file))} mine.safetensors"
         )
     if not file.exists() and file.suffix != SUFFIX:
-        raise InputError(f"{place.file}: no such bank file; the name of a new one ends in {SUFFIX}")
+        raise InputError(f"{arguments.file}: no such bank file; the name of a new one ends in {SUFFIX}")
     with owned(file):
         missing = may_be_missing and not file.exists()
-        found = _opened(place, missing=missing, whole=True)
+        found = _opened(arguments, missing=missing, whole=True)
         try:
             yield found
         finally:
             if missing:
-                _say_missing(place, found)
+                _say_missing(arguments, found)
 
 
 def _in_bundle(file: Path) -> bool:
@@ -185,11 +185,11 @@ def _in_bundle(file: Path) -> bool:
     return isinstance(listed, dict) and file.name in listed
 
 
-def write(place: Place, before: Opened, after: ClassBank, **more: Any) -> None:
+def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: Any) -> None:
     """Save a changed bank and print what changed and how to undo it.
 
     Args:
-        place: Where to save it.
+        arguments: Where to save it.
         before: The bank as it was opened.
         after: The result of an edit; the opened bank itself if the edit changed nothing.
         more: Further content of the JSON output.
@@ -201,29 +201,31 @@ def write(place: Place, before: Opened, after: ClassBank, **more: Any) -> None:
     changed = after is not before.bank
     if changed:
         try:
-            after.save(place.file)
+            after.save(arguments.file)
         except OSError as error:
-            raise WriteError(f"{place.file}: not written ({error.strerror or error}); nothing was changed") from None
+            raise WriteError(
+                f"{arguments.file}: not written ({error.strerror or error}); nothing was changed"
+            ) from None
     step, undo_to = after.history[-1] if changed else None, len(before.bank.history)
     undo = undo_to if step and step.undo else None
     content = {
-        "bank": str(place.file),
+        "bank": str(arguments.file),
         "changed": changed,
         "summary": step.summary if step else "nothing to change",
         "classes": len(after.names),
         "step": len(after.history),
         "undo_to": undo,
     }
-    how = "" if undo is None else f"; undo: {_undo_command(place, undo)}"
-    emit(place.form, lambda: content | more, [f"{content['summary']}; {len(after.names):,} classes{how}"])
+    how = "" if undo is None else f"; undo: {_undo_command(arguments, undo)}"
+    emit(arguments.form, lambda: content | more, [f"{content['summary']}; {len(after.names):,} classes{how}"])
 
 
-def _undo_command(place: Place, step: int) -> str:
+def _undo_command(arguments: BankArguments, step: int) -> str:
     """Return the command that rolls back to a step; it names the bundle only if the command line did."""
-    words = ["sar-bank", "rollback", str(place.file), "--to", str(step)]
+    words = ["sar-bank", "rollback", str(arguments.file), "--to", str(step)]
     source = click.get_current_context().get_parameter_source("bundle")
-    if place.bundle and source is ParameterSource.COMMANDLINE:
-        words += ["--bundle", place.bundle]
+    if arguments.bundle and source is ParameterSource.COMMANDLINE:
+        words += ["--bundle", arguments.bundle]
     return shlex.join(words)
 
 

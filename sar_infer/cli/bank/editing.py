@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from sar_infer.cli.bank.common import (
+    BankArguments,
     Opened,
-    Place,
     changing,
     counted,
     given_classes,
@@ -56,7 +56,7 @@ _MOST_SHOWN = 20
 @own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
 @shared_options
 def add(
-    place: Place,
+    arguments: BankArguments,
     names: Sequence[str],
     classes: Path | None,
     *,
@@ -78,7 +78,7 @@ def add(
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import places_of
 
-    with changing(place) as found:
+    with changing(arguments) as found:
         given = given_classes(names, classes, len if lint else found.classifier.check_name)
         other = ClassBank.verify(source) if source else None
         if other is not None:
@@ -95,7 +95,7 @@ def add(
         if other is not None:
             after = amend(after, _known_of_others(after, other), by="sar-bank add --from")
         warn_of_background(after)
-        write(place, found, after, findings=[asdict(finding) for finding in findings])
+        write(arguments, found, after, findings=[asdict(finding) for finding in findings])
 
 
 def _checked_texts(given: Phrases, linter: Linter | None) -> list[Finding]:
@@ -179,7 +179,7 @@ def _info_to_add(
 @click.argument("names", nargs=-1)
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to remove, one a line.")
 @shared_options
-def remove(place: Place, names: Sequence[str], classes: Path | None) -> None:
+def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
     """Remove classes, by name or alias; if one is not there, none is removed."""
     from sar_infer.bank import remove as edit
     from sar_infer.bank.names import read_class_file
@@ -187,8 +187,8 @@ def remove(place: Place, names: Sequence[str], classes: Path | None) -> None:
     if not names and classes is None:
         raise Refusal("no class given; name one, or a file of them (--classes)")
     listed = [] if classes is None else read_class_file(classes).classes
-    with changing(place) as found:
-        write(place, found, edit(found.bank, [*names, *listed], by="sar-bank remove"))
+    with changing(arguments) as found:
+        write(arguments, found, edit(found.bank, [*names, *listed], by="sar-bank remove"))
 
 
 @click.command()
@@ -197,16 +197,16 @@ def remove(place: Place, names: Sequence[str], classes: Path | None) -> None:
 @click.argument("new")
 @own_option("--embed", is_flag=True, help="Give it the embedding of the new name. Else it keeps the one that it has.")
 @shared_options
-def rename(place: Place, old: str, new: str, *, embed: bool) -> None:
+def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None:
     """Give a class another name. It keeps its place and its embedding, which was made from its old name."""
     from sar_infer.bank import rename as edit
 
-    with changing(place) as found:
+    with changing(arguments) as found:
         after = edit(found.bank, old, new, by="sar-bank rename")
         if embed:
             row = found.classifier.embed_names([new])[0]
             after = edit(found.bank, old, new, row, by="sar-bank rename --embed")
-        write(place, found, after)
+        write(arguments, found, after)
 
 
 @click.command()
@@ -215,12 +215,12 @@ def rename(place: Place, old: str, new: str, *, embed: bool) -> None:
 @click.argument("aliases", nargs=-1, required=True, metavar="ALIAS...")
 @own_option("--remove", is_flag=True, help="Take these aliases away.")
 @shared_options
-def alias(place: Place, name: str, aliases: Sequence[str], *, remove: bool) -> None:
+def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove: bool) -> None:
     """Give a class other names, which find it and take its embedding."""
     from sar_infer.bank import amend
     from sar_infer.bank.names import name_key
 
-    with changing(place) as found:
+    with changing(arguments) as found:
         info = _info(found.bank, name)
         known = {name_key(text): text for text in info.aliases}
         given = {name_key(text): text for text in aliases}
@@ -233,7 +233,7 @@ def alias(place: Place, name: str, aliases: Sequence[str], *, remove: bool) -> N
         else:
             kept = [*known.values(), *(text for key, text in given.items() if key not in known)]
         after = amend(found.bank, {name: dataclasses.replace(info, aliases=tuple(kept))}, by="sar-bank alias")
-        write(place, found, after)
+        write(arguments, found, after)
 
 
 @click.command("set")
@@ -245,7 +245,9 @@ def alias(place: Place, name: str, aliases: Sequence[str], *, remove: bool) -> N
     "--background/--foreground", default=None, help="Background takes its share of the score, but is never an answer."
 )
 @shared_options
-def set_class(place: Place, name: str, threshold: float | None, *, no_threshold: bool, background: bool | None) -> None:
+def set_class(
+    arguments: BankArguments, name: str, threshold: float | None, *, no_threshold: bool, background: bool | None
+) -> None:
     """Say when a class is to be believed, and whether it is an answer at all."""
     from sar_infer.bank import amend
 
@@ -253,7 +255,7 @@ def set_class(place: Place, name: str, threshold: float | None, *, no_threshold:
         raise Refusal("--threshold and --no-threshold contradict")
     if threshold is None and not no_threshold and background is None:
         raise Refusal("nothing to set; see sar-bank set --help")
-    with changing(place) as found:
+    with changing(arguments) as found:
         info = _info(found.bank, name)
         if threshold is not None or no_threshold:
             info = dataclasses.replace(info, threshold=threshold)
@@ -261,7 +263,7 @@ def set_class(place: Place, name: str, threshold: float | None, *, no_threshold:
             info = dataclasses.replace(info, background=background)
         after = amend(found.bank, {name: info}, by="sar-bank set")
         warn_of_background(after)
-        write(place, found, after)
+        write(arguments, found, after)
 
 
 @click.command()
@@ -275,14 +277,14 @@ def set_class(place: Place, name: str, threshold: float | None, *, no_threshold:
     help="What becomes of a class that both have with different embeddings.",
 )
 @shared_options
-def merge(place: Place, other: Path, conflict: Literal["keep", "take", "refuse"]) -> None:
+def merge(arguments: BankArguments, other: Path, conflict: Literal["keep", "take", "refuse"]) -> None:
     """Add the classes of the bank file OTHER, with their aliases, thresholds and so on."""
     from sar_infer.bank import ClassBank
     from sar_infer.bank import merge as edit
 
-    with changing(place) as found:
+    with changing(arguments) as found:
         theirs = ClassBank.verify(other, found.bank.encoder_digest)
-        write(place, found, edit(found.bank, theirs, conflict, by="sar-bank merge"))
+        write(arguments, found, edit(found.bank, theirs, conflict, by="sar-bank merge"))
 
 
 @click.command()
@@ -290,15 +292,15 @@ def merge(place: Place, other: Path, conflict: Literal["keep", "take", "refuse"]
 @own_option("--to", type=click.IntRange(min=0), help="The step to go back to; 0 is the beginning.")
 @own_option("--steps", type=click.IntRange(min=1), help="How many steps to take back.")
 @shared_options
-def rollback(place: Place, to: int | None, steps: int | None) -> None:
+def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> None:
     """Go back to an earlier step of the history (`sar-bank history`); this is a step too, and is final."""
     from sar_infer.bank import rollback as edit
 
     if (to is None) == (steps is None):
         raise Refusal("expected either --to STEP or --steps COUNT")
-    with changing(place, may_be_missing=False) as found:
+    with changing(arguments, may_be_missing=False) as found:
         target = _back(found.bank.history, steps) if to is None else to
-        write(place, found, edit(found.bank, target, by="sar-bank rollback"))
+        write(arguments, found, edit(found.bank, target, by="sar-bank rollback"))
 
 
 def _info(bank: ClassBank, name: str) -> ClassInfo:
@@ -314,10 +316,10 @@ def _info(bank: ClassBank, name: str) -> ClassInfo:
 
 def _back(history: Sequence[Step], steps: int | None) -> int:
     """Return the number of the step that is this many steps back; steps that were rolled back do not count."""
-    place, left = len(history), steps or 0
-    while left and place:
-        to = history[place - 1].to
-        place, left = (place - 1, left - 1) if to is None else (to, left)
+    number, left = len(history), steps or 0
+    while left and number:
+        to = history[number - 1].to
+        number, left = (number - 1, left - 1) if to is None else (to, left)
     if left:
         raise Refusal(f"cannot go back {steps} steps, there are {(steps or 0) - left} to take back")
-    return place
+    return number

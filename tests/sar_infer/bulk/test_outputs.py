@@ -19,7 +19,7 @@ from sar_infer.bulk.outputs.job import (
     REJECTED,
     SUCCESS,
     WHOLE,
-    Job,
+    BulkJob,
     Listing,
     Shard,
     committed,
@@ -183,8 +183,8 @@ def test_shards() -> None:
             Shard.parse(text)
 
 
-def job(folder: Path, shard: Shard = WHOLE, **settings) -> Job:
-    return Job({"top_k": 5, **settings}, LocalFolder(folder), shard, ".jsonl")
+def job(folder: Path, shard: Shard = WHOLE, **settings) -> BulkJob:
+    return BulkJob({"top_k": 5, **settings}, LocalFolder(folder), shard, ".jsonl")
 
 
 def pieces(*inputs: str) -> list[Piece]:
@@ -195,7 +195,7 @@ def listed(pieces: list[Piece]) -> Listing:
     return lambda wanted: (piece for piece in pieces if wanted(piece.number))
 
 
-def finish(job: Job, *some: Piece) -> set[str]:
+def finish(job: BulkJob, *some: Piece) -> set[str]:
     for piece in some:
         write_text(job.store, job.part(piece), "")
     return {job.part(piece) for piece in some}

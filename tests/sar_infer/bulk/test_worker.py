@@ -13,7 +13,7 @@ from sar_infer.artefact.manifest import Preprocess
 from sar_infer.bulk import worker as module
 from sar_infer.bulk.items import Flaw, Item
 from sar_infer.bulk.outputs.rows import names
-from sar_infer.bulk.worker import Answerer, Recipe
+from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.errors import ClassNameError, InputError
 from sar_infer.results import DecisionOptions
 
@@ -30,7 +30,7 @@ class AsTheyAre:
 
 
 def answer(bundle_path: Path, *items: Item, **settings) -> list[dict]:
-    answers = Answerer(Recipe(str(bundle_path), **settings)).answer(items, AsTheyAre())
+    answers = Answerer(WorkerOptions(str(bundle_path), **settings)).answer(items, AsTheyAre())
     assert answers.inputs == len(items)
     assert answers.rejected == sum(row["error"] is not None for row in answers.packed)
     return answers.packed
@@ -101,29 +101,31 @@ def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
     assert row["runner_up"] == row["labels"][1]
     assert row["margin"] == pytest.approx(row["scores"][0] - row["scores"][1])
     assert row["embedding"].dtype == np.float16
-    columns = Answerer(Recipe(str(bundle_path), decision=DecisionOptions(explain=True), embedding="float16")).columns
+    columns = Answerer(
+        WorkerOptions(str(bundle_path), decision=DecisionOptions(explain=True), embedding="float16")
+    ).columns
     assert list(row) == names(columns)
 
 
 def test_settings_tell_apart_what_answers_differently(bundle_path: Path, headed_path: Path) -> None:
-    recipes = [
-        Recipe(str(bundle_path)),
-        Recipe(str(headed_path)),
-        Recipe(str(bundle_path), classes={"owl": ("owl",)}),
-        Recipe(str(bundle_path), classes={"owl": ("an owl",)}),
-        Recipe(str(bundle_path), classes={"owl": ("owl",)}, only=True),
-        Recipe(str(bundle_path), top_k=1),
-        Recipe(str(bundle_path), decision=DecisionOptions("score", 0.5)),
-        Recipe(str(bundle_path), decision=DecisionOptions(explain=True)),
-        Recipe(str(bundle_path), embedding="float16"),
+    several = [
+        WorkerOptions(str(bundle_path)),
+        WorkerOptions(str(headed_path)),
+        WorkerOptions(str(bundle_path), classes={"owl": ("owl",)}),
+        WorkerOptions(str(bundle_path), classes={"owl": ("an owl",)}),
+        WorkerOptions(str(bundle_path), classes={"owl": ("owl",)}, only=True),
+        WorkerOptions(str(bundle_path), top_k=1),
+        WorkerOptions(str(bundle_path), decision=DecisionOptions("score", 0.5)),
+        WorkerOptions(str(bundle_path), decision=DecisionOptions(explain=True)),
+        WorkerOptions(str(bundle_path), embedding="float16"),
     ]
-    settings = [Answerer(recipe).settings() for recipe in recipes]
+    settings = [Answerer(options).settings() for options in several]
     assert all(settings.count(one) == 1 for one in settings)
-    assert Answerer(Recipe(str(bundle_path), threads=2)).settings() == settings[0]
+    assert Answerer(WorkerOptions(str(bundle_path), threads=2)).settings() == settings[0]
 
 
 def test_refusals(bundle_path: Path) -> None:
     with pytest.raises(ClassNameError):
-        Answerer(Recipe(str(bundle_path), classes={"x " * 50: ("x " * 50,)}))
+        Answerer(WorkerOptions(str(bundle_path), classes={"x " * 50: ("x " * 50,)}))
     with pytest.raises(InputError, match="coverage"):
-        Answerer(Recipe(str(bundle_path), decision=DecisionOptions(coverage=0.9)))
+        Answerer(WorkerOptions(str(bundle_path), decision=DecisionOptions(coverage=0.9)))

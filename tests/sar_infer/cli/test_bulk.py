@@ -26,7 +26,7 @@ from support.folders import listing
 from support.many import read_rows, small_png, write_images, write_parquet, write_tar
 
 from sar_infer import Classifier
-from sar_infer.bulk.outputs.job import Job, Shard, alone
+from sar_infer.bulk.outputs.job import BulkJob, Shard, alone
 from sar_infer.bulk.outputs.store import open_store
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.cli.classify import main
@@ -344,7 +344,7 @@ def test_a_lock_that_is_a_link_is_not_followed() -> None:
 def held(out: str, shard: str) -> contextlib.AbstractContextManager[None]:
     """As a run of one shard holds its output."""
     file = Path(out) if out.endswith(".jsonl") else None
-    return alone(Job({}, open_store(out), Shard.parse(shard), ".parquet"), out, file)
+    return alone(BulkJob({}, open_store(out), Shard.parse(shard), ".parquet"), out, file)
 
 
 def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
