@@ -20,7 +20,7 @@ from sar_infer.bank.history import Stack, Step
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.search import Lookup
 from sar_infer.errors import BankError
-from sar_infer.storage.named_tensors import Kind, Stored, locked
+from sar_infer.storage.named_tensors import Kind, Stored, read_only
 from sar_infer.storage.packed_names import PackedNames
 
 MAPPED_BYTES = 64 << 20
@@ -77,7 +77,7 @@ class ClassBank:
         except UnicodeEncodeError as error:
             raise BankError(f"a class name is not text: {error}") from None
         if rows.flags.writeable:
-            object.__setattr__(self, "embeddings", locked(rows))
+            object.__setattr__(self, "embeddings", read_only(rows))
         record.check_stack(self.history, self.retired, rows.shape[1])
         if self._as_stored is None or self._as_stored.checked:
             self.check()
@@ -207,7 +207,7 @@ class ClassBank:
     @classmethod
     def _open(cls, path: Path, encoder_digest: str | None, whole: bool) -> ClassBank:
         stored = _KIND.load(path, encoder_digest, MAPPED_BYTES)
-        stored = replace(stored, tensors={**stored.tensors, "embeddings": locked(stored.tensors["embeddings"])})
+        stored = replace(stored, tensors={**stored.tensors, "embeddings": read_only(stored.tensors["embeddings"])})
         try:
             read = record.read(stored)
             bank = cls(
