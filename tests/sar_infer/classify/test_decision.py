@@ -130,6 +130,35 @@ def test_an_explanation() -> None:
     assert [cosine for _, cosine in why.nearest] == pytest.approx(turned, abs=1e-6)
 
 
+def test_at_its_limit_a_class_is_still_believed() -> None:
+    best = decided(manifest(**FITTED), classes()).predictions[0].score
+    own = np.array([best, np.nan, np.nan, np.nan], np.float32)
+    assert decided(manifest(**FITTED), classes(thresholds=own), unknown="score").unknown is False
+    assert decided(manifest(**FITTED), classes(), unknown="score", threshold=best).unknown is False
+    why = decided(manifest(**FITTED), classes(), explain=True).explanation
+    assert why is not None
+    assert decided(manifest(**FITTED), classes(), unknown="energy", threshold=why.energy).unknown is False
+    made = manifest(**FITTED | {"conformal": {"0.9": best}})
+    assert decided(made, classes(), coverage=0.9).label_set == ("cup",)
+
+
+def test_a_background_class_that_scores_no_more_than_the_best_does_not_win() -> None:
+    rows = np.array(classes().blocks[0])
+    rows[2] = rows[0]
+    last = np.array([False, False, True, False])
+    result = decided(manifest(), classes(blocks=(rows,), background=last), explain=True)
+    assert (result.unknown, result.explanation and result.explanation.background) == (None, None)
+
+
+def test_the_three_nearest_classes_are_told() -> None:
+    angles = np.radians([0, 10, 20, 30, 40, 50])
+    rows = np.zeros((6, DIM), np.float32)
+    rows[:, 0], rows[:, 1] = np.cos(angles), np.sin(angles)
+    why = decided(manifest(), ClassSet(tuple("abcdef"), Sources(6), (rows,)), explain=True).explanation
+    assert why is not None
+    assert [name for name, _ in why.nearest] == ["b", "c", "d"]
+
+
 def test_of_no_rows_there_are_no_results() -> None:
     decide = Decision(manifest(**FITTED), classes(), 5, DecisionOptions("score", coverage=0.9, explain=True))
     assert list(decide(np.empty((0, DIM), np.float32))) == []
@@ -210,7 +239,7 @@ def test_rows_of_a_broken_graph_are_refused() -> None:
         next(Decision(manifest(), classes(), 1)(row))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30, 1.2])
 def test_rows_of_a_damaged_bank_are_refused(value: float) -> None:
     """Of a large bank that is mapped, nobody has looked at the rows before."""
     rows = np.array(classes().embeddings)
