@@ -67,6 +67,8 @@ def test_few_near_spellings_are_offered() -> None:
     assert bank.lookup.near("owl", 1) == ["owl"]
     assert example_bank(["abcdefgh"]).lookup.near("abcde") == ["abcdefgh"]  # three letters more
     assert example_bank(["abcdefghi"]).lookup.near("abcde") == []  # four
+    assert example_bank(["abcdefghijklmnop"]).lookup.near("abcdefghijkl") == ["abcdefghijklmnop"]  # a third more
+    assert example_bank(["abcdefghijklmnopq"]).lookup.near("abcdefghijkl") == []
 
 
 def test_an_alias_stands_for_one_class() -> None:
