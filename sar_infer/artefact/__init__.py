@@ -1,4 +1,5 @@
-"""Bundles: the manifest, the checks before anything of a folder is used, opening, writing and describing one.
+"""Bundles: the manifest, the checks on a folder, opening, writing, freezing and describing one, its model card.
 
-What `sar_train` writes and `sar_infer` reads is defined here, once. Bank, text and storage may come in.
+This is the contract: what `sar_train` writes and `sar_infer` reads is defined here, once. Only the rooms bank, text
+and storage may come in.
 """

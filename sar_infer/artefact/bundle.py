@@ -1,4 +1,4 @@
-"""Opening a bundle: nothing is used before everything in the folder has been checked against its manifest."""
+"""Opening a bundle: everything in the folder is checked against the manifest before any of it is used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Bundle:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """Read when first needed: classifying against the bank alone does without."""
+        """Return the tokenizer, which is read on first use: classifying against the bank alone does not need it."""
         tokenizer = Tokenizer.open(self.path / TOKENIZER)
         if tokenizer.end_token != self.manifest.tokenizer.end_token:
             raise BundleError(
@@ -43,9 +43,9 @@ def open_bundle(path: Path | None = None) -> Bundle:
         path: The folder; None takes ``default_bundle()``.
 
     Raises:
-        SchemaError: the bundle needs a newer reader.
-        BundleError: a file is missing, extra, changed or a link out of the folder; a graph refers to data outside
-            itself or does not fit the manifest; the bank or the head is damaged or does not belong to the rest.
+        SchemaError: The bundle needs a newer reader.
+        BundleError: A file is missing, extra, changed or a link out of the folder; a graph refers to data outside
+            itself or does not fit the manifest; the bank or the head is damaged or does not belong to this bundle.
     """
     path = default_bundle() if path is None else path
     try:
@@ -55,10 +55,10 @@ def open_bundle(path: Path | None = None) -> Bundle:
 
 
 def default_bundle() -> Path:
-    """The bundle that ships with the package: ``exports/mini`` of a checkout, else the copy inside the wheel.
+    """Return the bundle that ships with the package: ``exports/mini`` of a checkout, or the copy inside the wheel.
 
     Raises:
-        BundleError: neither is there.
+        BundleError: Neither is there.
     """
     package = Path(__file__).resolve().parents[1]
     for path in (package.parent / "exports" / "mini", package / "_bundles" / "mini"):

@@ -71,11 +71,11 @@ def _rules(manifest: Manifest) -> Iterator[_Rule]:
     yield "thresholds.energy", manifest.thresholds.get("energy"), -_ENERGY, _ENERGY
     for coverage, least in manifest.conformal.items():
         yield f"conformal.{coverage}", least, 0, 1
-    look = manifest.preprocess
-    yield "preprocess.size", look.size, 1, _SIDE
-    yield "preprocess.fill", look.fill, 0, 255
-    yield "preprocess.jpeg_margin", look.jpeg_margin, 1, _SIDE
-    for mean, std in zip(look.mean, look.std, strict=True):
+    spec = manifest.preprocess
+    yield "preprocess.size", spec.size, 1, _SIDE
+    yield "preprocess.fill", spec.fill, 0, 255
+    yield "preprocess.jpeg_margin", spec.jpeg_margin, 1, _SIDE
+    for mean, std in zip(spec.mean, spec.std, strict=True):
         yield "preprocess.mean", mean, -_SCALE, _SCALE
         yield "preprocess.std", std, 1 / _SCALE, _SCALE
     yield from _tokenizer_rules("tokenizer", manifest.tokenizer)

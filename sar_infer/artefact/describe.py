@@ -1,4 +1,4 @@
-"""A bundle in a few lines for people: what it is, what it takes, how good it is."""
+"""A summary of a bundle in a few lines of text: what it is, what it takes, how good it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sar_infer.errors import one_line
 
 
 def describe(bundle: Bundle) -> str:
-    """Text that ends with a line break."""
+    """Return the summary, which ends with a line break."""
     return "".join(f"{label:<14}{one_line(value)}\n" for label, value in _lines(bundle))
 
 

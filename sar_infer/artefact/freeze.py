@@ -1,4 +1,4 @@
-"""A new bundle from a bundle and a bank that was edited: the same encoders, the bank's classes."""
+"""Freezing: a new bundle with the encoders of a bundle and the classes of an edited bank."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from sar_infer.bank import ClassBank, diff, settled
 from sar_infer.errors import BankError
 
 MEASURED = "measured"
-"""Table of a frozen bundle's passport: what its figures are about. ``content_digest`` of the bank that accuracies were
-measured with, and how many classes were ``calibrated``."""
+"""Table of a frozen bundle's passport that says what its figures are about: ``content_digest`` of the bank that
+accuracies were measured with, and how many classes were ``calibrated``."""
 
 
 def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = False, command: str = "") -> Manifest:
     """Write a bundle whose classes are those of a bank; the old bundle is not touched.
 
-    Its passport keeps the figures of the old bundle, with notes on what was changed since. A head stays only where
-    every class of it is there with the row that it had; without it, nothing is calibrated any more. Thresholds and
-    conformal sets stay only where that holds of every calibrated class, and none became background. The history of the
-    bank stays as text, and cannot be undone.
+    The new passport keeps the figures of the old bundle, with notes on what has changed since. The head is kept only
+    if the bank has each of its classes with an unchanged row; if it is dropped, nothing is calibrated any more.
+    Thresholds and conformal sets are kept only if the rows of all calibrated classes are unchanged and none became
+    background. The history of the bank is kept as text, and its steps can no longer be undone.
 
     Args:
-        bundle: Gives everything but the bank; its files are hard-linked where that can be, else copied.
-        bank: Of the same encoder.
+        bundle: Gives everything but the bank; its files are hard-linked if possible, otherwise copied.
+        bank: A bank of the same encoder.
         out: The new folder.
-        overwrite: Replace a bundle that is there.
-        command: What made it, for the provenance.
+        overwrite: Replace an existing bundle.
+        command: The command line, for the provenance.
 
     Returns:
-        The manifest of the new bundle, which opens.
+        The manifest of the new bundle, which has been opened as a check.
 
     Raises:
-        BankError: the bank belongs to another encoder, was damaged, or has no class that can be an answer.
-        InputError: something is at ``out`` that may not be replaced.
-        WriteError: it cannot be written; nothing was changed.
+        BankError: The bank belongs to another encoder, is damaged, or has no class that can be an answer.
+        InputError: Something is at ``out`` that may not be replaced.
+        WriteError: The bundle cannot be written; nothing was changed.
     """
     old = bundle.manifest
     if bank.encoder_digest != old.encoder_digest or bank.embeddings.shape[1] != old.embed_dim:
@@ -67,7 +67,7 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
 
 
 def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
-    """The manifest, but for files and digest."""
+    """Return the new manifest without files and digest."""
     old, passport = bundle.manifest, bundle.manifest.passport
     keeps_head = bundle.head is not None and not _lost(bundle.head.names, bundle.bank, bank)
     notes = [_summary(bundle, bank)]
@@ -106,7 +106,7 @@ def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
 
 
 def _summary(bundle: Bundle, bank: ClassBank) -> str:
-    """Where the new bundle comes from, in one line."""
+    """Return one line on where the new bundle comes from."""
     found = diff(bundle.bank, bank)
     counts = {
         "added": len(found.added),
@@ -124,7 +124,7 @@ def _summary(bundle: Bundle, bank: ClassBank) -> str:
 
 
 def _lost(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
-    """Names of which the bank does not have the row that they had."""
+    """Return the names that are gone or whose row has changed."""
     rows = ((name, before.lookup.name(name), after.lookup.name(name)) for name in names)
     return {
         name
@@ -134,13 +134,13 @@ def _lost(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]
 
 
 def _turned(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
-    """Names of classes that are background in one of the banks alone."""
+    """Return the names of classes that are background in only one of the banks."""
     flags = [{name for name, item in bank.info.items() if item.background} for bank in (before, after)]
     return {name for name in names if (name in flags[0]) != (name in flags[1])}
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file that nobody writes to, or a copy on another file system."""
+    """Hard-link a file, which is never written to again, or copy it to another file system."""
     try:
         os.link(source, target)
     except OSError:

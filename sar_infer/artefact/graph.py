@@ -1,7 +1,7 @@
-"""A look into an ONNX file without onnxruntime: what goes in, what comes out, and whether it points outside itself.
+"""The signature of an ONNX file, read without onnxruntime: its inputs, its outputs, and any data outside the file.
 
-ONNX is protobuf; only the few fields named here are followed and everything else, weights first of all, is skipped,
-so that a file of any size costs milliseconds. Field numbers are those of ``onnx.proto``.
+ONNX is protobuf. Only the fields named here are followed; everything else, above all the weights, is skipped, so that
+a file of any size takes milliseconds. Field numbers are those of ``onnx.proto``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _GRAPH, _INPUT, _OUTPUT = 7, 11, 12
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of a graph: element type, and the size of each axis, None where it is free."""
+    """An input or output of a graph: its element type, and the size of each axis, None if it is free."""
 
     kind: int
     shape: tuple[int | None, ...]
@@ -39,7 +39,7 @@ class Port:
 
 @dataclass(frozen=True)
 class GraphSignature:
-    """What a graph takes and gives, by name."""
+    """The inputs and outputs of a graph, by name."""
 
     inputs: dict[str, Port]
     outputs: dict[str, Port]
@@ -49,7 +49,7 @@ def read_signature(path: Path) -> GraphSignature:
     """Read an ONNX file's inputs and outputs.
 
     Raises:
-        BundleError: not an ONNX file, or one with weights outside itself.
+        BundleError: It is not an ONNX file, or has weights outside itself.
     """
     try:
         with path.open("rb") as stream:
@@ -86,7 +86,10 @@ def _points_outside(view: memoryview, message: str) -> bool:
 
 
 def _port(view: memoryview) -> tuple[str, Port]:
-    """ValueInfoProto: name = 1, type = 2 → tensor_type = 1 → elem_type = 1, shape = 2 → dim = 1 → dim_value = 1."""
+    """Read a ValueInfoProto.
+
+    Fields: name = 1, type = 2 → tensor_type = 1 → elem_type = 1, shape = 2 → dim = 1 → dim_value = 1.
+    """
     name = bytes(_first(view, 1)).decode("utf-8")
     tensor = _first(_first(view, 2), 1)
     axes = [dim for number, dim in _fields(_first(tensor, 2)) if number == 1]
@@ -96,12 +99,12 @@ def _port(view: memoryview) -> tuple[str, Port]:
 
 
 def _first(view: memoryview, number: int) -> memoryview:
-    """The first field of this number, empty where there is none."""
+    """Return the first field with a number, empty if there is none."""
     return next((value for found, value in _fields(view) if found == number), view[:0])
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and raw value of each field of a message."""
+    """Yield number and raw value of each field of a message."""
     position = 0
     while position < len(view):
         tag, position = _varint(view, position)
@@ -122,7 +125,7 @@ def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    """The value that starts at a position, and the position after it."""
+    """Return the value that starts at a position, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = view[position]

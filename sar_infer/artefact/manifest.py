@@ -1,6 +1,6 @@
-"""The contract between the two halves: the manifest of a bundle as frozen dataclasses, and its digests.
+"""The manifest of a bundle as frozen dataclasses, and its digests.
 
-`sar_train` writes what is defined here and `sar_infer` reads it, so the two cannot drift. Standard library only.
+`sar_train` writes what is defined here and `sar_infer` reads it, so the two cannot drift apart.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sar_infer.storage.strict_json import build, canonical_digest, read_sealed
 from sar_infer.text import TokenizerSpec
 
 SCHEMA_VERSION = 2
-"""Raised with every change of the format."""
+"""Increased with every change of the format."""
 
 MANIFEST = "manifest.json"
 IMAGE_ENCODER = "image_encoder.onnx"
@@ -32,21 +32,21 @@ REFERENCE_ENCODER = "reference_encoder.onnx"
 CARD = "model_card.md"
 
 PRECISIONS = ("fp16", "int8")
-"""Smaller forms that a bundle may have beside fp32: keys of ``Manifest.precisions``."""
+"""Smaller forms that a bundle may have in addition to fp32: keys of ``Manifest.precisions``."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a decoded picture becomes the encoder's input; the vocabulary is open_clip's ``PreprocessCfg``.
+    """How a decoded image becomes the encoder's input; the vocabulary is open_clip's ``PreprocessCfg``.
 
     Attributes:
         size: Side of the input in pixels.
-        resize_mode: How the picture is brought to ``size`` x ``size``.
-        interpolation: Of the resize, as Pillow does it.
-        mean: Of R, G and B, taken off the values after these are scaled to 0..1.
-        std: By which they are then divided.
-        fill: Grey, 0..255, below transparency and beside a picture that does not fill the square.
-        exif: What happens to a picture's orientation: it is applied before all else.
+        resize_mode: How the image is brought to ``size`` x ``size``.
+        interpolation: Filter of the resize, as Pillow does it.
+        mean: Means of R, G and B, subtracted after the values are scaled to 0..1.
+        std: Standard deviations, by which they are then divided.
+        fill: Grey level 0..255, under transparency and beside an image that does not fill the square.
+        exif: How EXIF orientation is treated: it is applied before anything else.
         jpeg_margin: Policy for large JPEGs: None decodes them in full; a number allows the smallest DCT scale whose
             short side is still at least that many times ``size``.
     """
@@ -110,14 +110,14 @@ class Variant:
         file: Its name in the bundle.
         method: How it was made: weights and activations cast, INT8 with scales found at run time or by calibration.
         samples: Real photos, or names, that both graphs were compared on, none of them used for calibration.
-        min_cosine: The smallest between both graphs' rows.
-        mean_cosine: Their mean.
+        min_cosine: The smallest cosine between both graphs' rows.
+        mean_cosine: The mean of these cosines.
         top1_agreement: Share of samples, 0..1, with the same best class of the bundle's bank; of names, the same
             nearest row.
         speedup: Time of the fp32 graph over its own, one at a time, one thread, where the bundle was made.
-        probe_cosine: Between the manifest's probe vector and the one that this graph gave where it was made; None for
-            names, and where there is no probe.
-        notes: What was needed, such as the layers that stayed in fp32.
+        probe_cosine: Cosine between the manifest's self-test vector and the one that this graph gave when it was made;
+            None for names, and if there is no self-test.
+        notes: Exceptions that were needed, such as layers that stayed in fp32.
     """
 
     file: str
@@ -144,19 +144,19 @@ class Calibration:
     """How far scores can be trusted, measured on photos that nothing was fitted on.
 
     Attributes:
-        dataset: Whose photos.
+        dataset: Dataset of the photos.
         fitted_on: Held-out photos that temperature, thresholds and conformal quantiles come from.
-        measured_on: Photos that the figures below come from; where there are no others, a cross-fitted estimate on
-            the same photos (``cross_fitted``).
+        measured_on: Photos that the figures below come from; if no others were left, they are a cross-fitted estimate
+            on the same photos (``cross_fitted``).
         cross_fitted: See ``measured_on``.
         error_before: Expected calibration error, 15 bins of equal width, 0..1, without the temperature.
-        error_after: The same with it.
+        error_after: The same with the temperature.
         nll_before: Mean negative log-likelihood in nats, without the temperature.
-        nll_after: The same with it.
+        nll_after: The same with the temperature.
         coverage: Share of photos whose conformal set holds the true class, by the coverage asked for (``0.9``).
         set_size: Mean classes in a set, by the same keys.
-        unknown_auroc: How well known and new classes are told apart, by ``score`` and ``energy``; empty where there
-            are no photos of new classes.
+        unknown_auroc: AUROC of telling known from new classes, by ``score`` and ``energy``; empty if there were no
+            photos of new classes.
     """
 
     dataset: str
@@ -174,7 +174,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Passport:
-    """How good the bundle is, and on what that was measured; ``tables`` holds further named results."""
+    """The measured quality of a bundle, and what it was measured on; ``tables`` holds further named results."""
 
     dataset: str | None = None
     protocol: str | None = None
@@ -190,7 +190,7 @@ class Passport:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the bundle comes from."""
+    """When and how a bundle was made, and the licences of its parts."""
 
     created: str
     command: str
@@ -200,7 +200,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Probe:
-    """A picture described by a rule, and the unit vector (D,) that the image encoder must give for it."""
+    """The self-test: an image given by a seed, and the unit vector (D,) that the image encoder must give for it."""
 
     seed: int
     embedding: tuple[float, ...]
@@ -208,35 +208,35 @@ class Probe:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that the run time needs to know.
+    """Everything that the run time needs to know about a bundle.
 
     Attributes:
         schema_version: Version of the format.
         min_reader: The oldest reader that understands this bundle.
         backbone: open_clip's name of the model.
         weights_digest: SHA-256 over its weights.
-        method: Who made the prompt: ``handcrafted``, or a method.
-        template: The hand-crafted prompt where it takes part in embedding a name.
+        method: The method that made the prompt, or ``handcrafted``.
+        template: The hand-crafted prompt, if it takes part in embedding a name.
         regularisers: Weights by name.
         embed_dim: D, the length of an embedding.
         logit_scale: Multiplier of the cosine (about 100 for CLIP), not its logarithm.
-        preprocess: How a picture becomes input.
+        preprocess: How an image becomes input.
         tokenizer: How a name becomes input.
         encoder_digest: Binds banks and heads: over weights, method and tokenizer, never a graph file.
         files: Every other file of the folder.
-        passport: How good the bundle is.
-        provenance: Where it comes from.
-        logit_bias: Added to the scaled cosine where the model has a bias.
-        probe: A self-test.
+        passport: Measured quality of the bundle.
+        provenance: When and how the bundle was made.
+        logit_bias: Added to the scaled cosine, if the model has a bias.
+        probe: The self-test.
         precisions: Smaller graphs, by ``fp16`` and ``int8``.
         temperature: Divides the logits before the softmax.
-        thresholds: An answer is *unknown* where its score is below ``score``, or its energy,
+        thresholds: An answer is *unknown* if its score is below ``score``, or its energy,
             ``-T logsumexp(logits / T)``, above ``energy``.
         conformal: By coverage (``0.9``), the least score that a class needs to be in the set.
         calibrated: The classes that temperature, thresholds and conformal scores were fitted on; they hold for these
             alone, with the rows of the bundle's bank.
-        head: ``head.safetensors`` where the bundle has that file.
-        reference: What is in ``reference_encoder.onnx`` where the bundle has that file.
+        head: ``head.safetensors``, if the bundle has that file.
+        reference: Description of ``reference_encoder.onnx``, if the bundle has that file.
         digest: SHA-256 of the canonical JSON of all other fields: the bundle's identity.
     """
 
@@ -267,22 +267,22 @@ class Manifest:
     digest: str = ""
 
     def sealed(self) -> Manifest:
-        """The same manifest, as ``parse`` would read it, with ``digest`` set to the digest of its canonical content.
+        """Return the manifest as ``parse`` would read it, with ``digest`` filled in.
 
         Raises:
-            BundleError: a field has the wrong type, or is not a finite number.
+            BundleError: A field has the wrong type, or is not a finite number.
         """
         manifest: Manifest = build(type(self), read_sealed(self.dump(), MANIFEST)[0], MANIFEST)
         return dataclasses.replace(manifest, digest=manifest.content_digest())
 
     def content_digest(self) -> str:
-        """SHA-256 of the canonical JSON of everything but ``digest``."""
+        """Return the SHA-256 of the canonical JSON of all fields except ``digest``."""
         content = dataclasses.asdict(self)
         del content["digest"]
         return canonical_digest(content)
 
     def dump(self) -> str:
-        """The text of ``manifest.json``."""
+        """Return the text of ``manifest.json``."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -290,8 +290,9 @@ class Manifest:
         """Read ``manifest.json``.
 
         Raises:
-            SchemaError: the bundle needs a newer reader.
-            BundleError: not JSON, a missing, unknown or mistyped field, or a digest that does not match.
+            SchemaError: The bundle needs a newer reader.
+            BundleError: The text is not JSON, a field is missing, unknown or of the wrong type, or the digest does
+                not match.
         """
         data, digest = read_sealed(text, source)
         needed = data.get("min_reader")
@@ -307,7 +308,7 @@ class Manifest:
 
 
 def file_entry(path: Path) -> FileEntry:
-    """Digest and size of a file, read in pieces."""
+    """Return digest and size of a file, which is read in pieces."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return FileEntry(digest, path.stat().st_size)

@@ -20,7 +20,7 @@ from sar_infer.bank.history import Stack, Step
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.search import Lookup
 from sar_infer.errors import BankError
-from sar_infer.storage.named_tensors import Kind, Stored, locked
+from sar_infer.storage.named_tensors import Kind, Stored, read_only
 from sar_infer.storage.packed_names import PackedNames
 
 MAPPED_BYTES = 64 << 20
@@ -77,7 +77,7 @@ class ClassBank:
         except UnicodeEncodeError as error:
             raise BankError(f"a class name is not text: {error}") from None
         if rows.flags.writeable:
-            object.__setattr__(self, "embeddings", locked(rows))
+            object.__setattr__(self, "embeddings", read_only(rows))
         record.check_stack(self.history, self.retired, rows.shape[1])
         if self._as_stored is None or self._as_stored.checked:
             self.check()
@@ -112,12 +112,12 @@ class ClassBank:
 
     @property
     def retired(self) -> Stack:
-        """The stack, empty if there is none."""
+        """Return the stack, empty if there is none."""
         return Stack.empty(self.embeddings.shape[1]) if self.stack is None else self.stack
 
     @property
     def own(self) -> int:
-        """Number of classes that are the bundle's own: neither added nor embedded anew at run time."""
+        """Return how many classes are the bundle's own: neither added nor embedded anew at run time."""
         return len(self.names) - sum(item.added is not None for item in self.info.values())
 
     def phrases(self, name: str) -> tuple[str, ...]:
@@ -126,17 +126,17 @@ class ClassBank:
 
     @functools.cached_property
     def index(self) -> Mapping[str, int]:
-        """Row of each name."""
+        """Return the row of each name."""
         return {name: row for row, name in enumerate(self.names)}
 
     @functools.cached_property
     def lookup(self) -> Lookup:
-        """Rows by any spelling of a name or alias."""
+        """Return rows by any spelling of a name or alias."""
         return Lookup(self.names, self.info)
 
     @functools.cached_property
     def background(self) -> npt.NDArray[np.bool_] | None:
-        """(C,) flags of background classes; None if there are none."""
+        """Return flags (C,) of background classes; None if there are none."""
         rows = [self.index[name] for name, item in self.info.items() if item.background]
         if not rows:
             return None
@@ -146,7 +146,7 @@ class ClassBank:
 
     @functools.cached_property
     def thresholds(self) -> Floats | None:
-        """(C,) least score of each class, NaN for a class without one; None if no class has one."""
+        """Return the least score (C,) of each class, NaN for one that has none; None if no class has one."""
         known = {self.index[name]: item.threshold for name, item in self.info.items() if item.threshold is not None}
         if not known:
             return None
@@ -156,7 +156,7 @@ class ClassBank:
 
     @functools.cached_property
     def content_digest(self) -> str:
-        """SHA-256 (hex) over the bytes of names, offsets and embeddings, in this order, little-endian.
+        """Return SHA-256 (hex) over the bytes of names, offsets and embeddings, in this order, little-endian.
 
         Of a large file it is the digest that the file states, until ``verified`` has compared it with the content.
         """
@@ -207,7 +207,7 @@ class ClassBank:
     @classmethod
     def _open(cls, path: Path, encoder_digest: str | None, whole: bool) -> ClassBank:
         stored = _KIND.load(path, encoder_digest, MAPPED_BYTES)
-        stored = replace(stored, tensors={**stored.tensors, "embeddings": locked(stored.tensors["embeddings"])})
+        stored = replace(stored, tensors={**stored.tensors, "embeddings": read_only(stored.tensors["embeddings"])})
         try:
             read = record.read(stored)
             bank = cls(
@@ -226,7 +226,7 @@ class ClassBank:
 
     @property
     def _as_stored(self) -> Stored | None:
-        """The file, if names and embeddings still are its own."""
+        """Return the file, if names and embeddings still are its own."""
         file = self.file
         if file is None or self.names is not file.names or self.embeddings is not file.tensors["embeddings"]:
             return None
@@ -234,7 +234,7 @@ class ClassBank:
 
     @functools.cached_property
     def _sound(self) -> bool:
-        """True, after every byte has been checked; an error is not remembered, so that it is raised each time."""
+        """Return True once every byte has been checked; errors are not cached, so that each call raises them."""
         stored = self._as_stored
         if stored is not None and not stored.checked:
             record.read(stored, whole=True)

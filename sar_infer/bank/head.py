@@ -15,7 +15,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.errors import BundleError
-from sar_infer.storage.named_tensors import Kind, locked
+from sar_infer.storage.named_tensors import Kind, read_only
 from sar_infer.storage.tensor_file import Tensors
 
 _KIND = Kind(
@@ -63,8 +63,8 @@ class ClassHead:
             raise BundleError(f"weight or bias of {self.names[wrong[0]]!r} is not finite")
         if not 0 <= self.mix <= 1:
             raise BundleError(f"expected mix of 0..1, got {self.mix}")
-        object.__setattr__(self, "weight", locked(weight))
-        object.__setattr__(self, "bias", locked(bias))
+        object.__setattr__(self, "weight", read_only(weight))
+        object.__setattr__(self, "bias", read_only(bias))
 
     def logits(self, features: Floats) -> Floats:
         """Return logits (N, C) of the head alone for image features (N, D), unit rows."""

@@ -58,7 +58,7 @@ class Undo:
 
     @property
     def rows(self) -> int:
-        """Number of rows that the step has on the stack."""
+        """Return the number of rows that the step has on the stack."""
         return self.removed + self.replaced
 
 

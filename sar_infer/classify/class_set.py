@@ -50,12 +50,12 @@ class ClassSet:
 
     @property
     def branch(self) -> Branch:
-        """The branches that answer for these classes."""
+        """Return the branches that answer for these classes."""
         return "text" if self.head is None else "head+text"
 
     @functools.cached_property
     def embeddings(self) -> Floats:
-        """All rows (C, D) in one piece; several blocks are copied, once."""
+        """Return all rows (C, D) in one piece; several blocks are copied, once."""
         return self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
 
     def rows(self, columns: Sequence[int]) -> Floats:

@@ -1,4 +1,4 @@
-"""What the command line's IMAGE arguments stand for."""
+"""The IMAGE arguments of the command line: files, folders, glob patterns and standard input."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ STDIN = "-"
 
 
 def expand(arguments: Iterable[str]) -> list[str]:
-    """Image paths for files, folders (searched through), glob patterns and ``-``, in the order given.
+    """Return image paths for files, folders, glob patterns and ``-``, in the order given.
 
-    A file is taken whatever it is called; of a folder, the files with an image suffix, sorted, hidden ones left out.
+    A file that is named itself is taken whatever its suffix. A folder is searched with all its subfolders for visible
+    files with an image suffix, which are sorted.
 
     Raises:
-        InputError: nothing is there, or a folder holds no image.
+        InputError: Nothing is there, or a folder holds no image.
     """
     return [path for argument in arguments for path in _expand(argument)]
 
 
 def kind_of(argument: str) -> Literal["file", "folder"] | None:
-    """What is there under a name; None = nothing.
+    """Return what a path is, or None if nothing is there.
 
     Raises:
-        InputError: something else, a pipe perhaps.
+        InputError: It is something else, such as a pipe.
     """
     try:
         mode = Path(argument).stat().st_mode
-    except (OSError, ValueError):  # not there, or no name that a file can have
+    except (OSError, ValueError):  # absent, or not a valid path
         return None
     if stat.S_ISREG(mode):
         return "file"
@@ -43,10 +44,10 @@ def kind_of(argument: str) -> Literal["file", "folder"] | None:
 
 
 def matches(argument: str) -> list[str]:
-    """What a glob pattern matches, sorted.
+    """Return the paths that a glob pattern matches, sorted.
 
     Raises:
-        InputError: it is no pattern, or matches nothing.
+        InputError: The argument is not a pattern, or matches nothing.
     """
     if not glob.has_magic(argument):
         raise InputError(f"{argument}: no such file or folder")

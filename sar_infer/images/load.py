@@ -1,7 +1,7 @@
-"""Opening pictures that nobody vouches for: any input form in, an upright RGB picture or an ImageError out.
+"""Opening images that may be hostile: any form of input becomes an upright RGB image or an ImageError.
 
-The header is read first and the size judged before a single pixel is decoded. The format is told by content, never by
-file name, and only those in ``FORMATS`` are tried (MPO counts as JPEG); of several frames the first is taken.
+The header is read first, and the size is checked before any pixel is decoded. The format is recognised by content,
+never by file name, and only those in ``FORMATS`` are tried. Of several frames the first is taken.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 MAX_RATIO = 100
 _READING = tuple(threading.Lock() for _ in range(61))
-"""Of PIL images, by identity: one that was opened and not yet read must be read by one thread alone."""
+"""Locks for PIL images, chosen by identity: only one thread may read an image that was opened but not yet read."""
 
 
 def load_rgb(
@@ -48,19 +48,19 @@ def load_rgb(
     max_pixels: int = MAX_PIXELS,
     least: int | None = None,
 ) -> Image.Image:
-    """Decode one picture.
+    """Decode one image.
 
     Args:
-        source: The picture.
-        fill: Grey level 0..255 laid under transparent parts.
-        formats: Those of ``FORMATS`` that files and encoded bytes may have.
+        source: The image.
+        fill: Grey level 0..255 under transparent parts.
+        formats: The formats, some of ``FORMATS``, that files and encoded bytes may have.
         max_pixels: Largest width times height.
-        least: A JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its short side keeps so
-            many pixels (see ``preprocess.least_side``); None decodes every pixel.
+        least: Pixels that the short side must keep if a JPEG is decoded at a half, a quarter or an eighth of its size
+            (see ``preprocess.least_side``); None decodes every pixel.
 
     Raises:
-        ImageError: not a picture, not one of ``formats``, truncated, too large, too thin, a JPEG of too many scans (see
-            ``jpeg.check_scans``), or unreadable.
+        ImageError: The source is not an image, not in one of ``formats``, truncated, too large, too thin, a JPEG of
+            too many scans (see ``jpeg.check_scans``), or unreadable.
     """
     try:
         return normalise(_decoded(source, formats, max_pixels, least), fill)
@@ -76,14 +76,14 @@ def load_rgb(
 
 
 def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, least: int | None) -> Image.Image:
-    """Decode an image; what is returned holds its pixels and nothing of the decoder, whose buffers may be larger."""
+    """Decode an image, and return its pixels without the decoder, whose buffers may be larger."""
     header = read_header(source, formats) if isinstance(source, bytes) else None
     if header and all(header.size):
         _check_size(*header.size, max_pixels)
     with _opened(source, formats) as image:
         _check_size(*image.size, max_pixels)
         if header and image.width * image.height > header.size[0] * header.size[1]:
-            raise ImageError("its header tells two sizes")
+            raise ImageError("its header gives two sizes")
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             tile = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
             if math.prod(tile) > max_pixels:  # each is decoded as a whole
@@ -96,7 +96,7 @@ def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, lea
 
 
 def source_name(source: ImageSource, index: int) -> str:
-    """How results and messages call an input: a path by itself, anything else by its position."""
+    """Return the name of an input in results and messages: a path as it is, anything else by its position."""
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image[{index}]"
 
 
@@ -141,14 +141,14 @@ def _from_array(array: Any) -> Image.Image:
 
 
 def _reduce(image: Image.Image, least: int) -> None:
-    """Have the decoder of a JPEG leave out fine detail: it takes the smallest scale that gives what is asked for."""
+    """Set a JPEG to decode at the smallest scale that leaves enough pixels."""
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         short = min(image.size)
         image.draft(None, (-(-image.width * least // short), -(-image.height * least // short)))
 
 
 def _check_scans(image: Image.Image) -> None:
-    """Refuse a JPEG, or a TIFF with JPEGs in it, that would decode for more than a few seconds."""
+    """Raise ImageError for a JPEG, or a TIFF with JPEGs in it, that would take more than a few seconds to decode."""
     stream = getattr(image, "fp", None)
     if stream is None or not getattr(image, "tile", None):
         return
@@ -159,7 +159,7 @@ def _check_scans(image: Image.Image) -> None:
 
 
 def _rest(stream: IO[bytes], offset: int) -> bytes:
-    """Return what a stream holds from there on, and leave it where it is."""
+    """Return the rest of a stream from an offset, and leave its position unchanged."""
     here = stream.tell()
     stream.seek(offset)
     data = stream.read()
@@ -168,7 +168,7 @@ def _rest(stream: IO[bytes], offset: int) -> bytes:
 
 
 def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """Refuse what would take too much memory or time, here or when it is resized."""
+    """Raise ImageError for a size that would take too much memory or time, here or when resized."""
     short, long = sorted((width, height))
     if short == 0:
         raise ImageError(f"empty: {width} x {height} pixels", "size")

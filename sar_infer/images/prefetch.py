@@ -1,4 +1,4 @@
-"""Reading pictures ahead: a pool of threads decodes the next batch while the current one is encoded."""
+"""Decoding images to the encoder's input, one at a time or in batches that threads decode ahead."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from sar_infer.images.preprocess import least_side, to_input
 from sar_infer.results import Profile
 
 Decoded = tuple[str, Floats | ImageError]
-"""An input's name, and its (3, H, W) pixels or why there are none."""
+"""The name of an input, with its (3, H, W) pixels or the error that it gave."""
 _MOST_THREADS = 8
 
 
 def decode_image(
     source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
 ) -> Floats:
-    """The encoder's input (3, size, size) for one picture, decoded as the bundle's policy for large JPEGs says.
+    """Return the encoder's input (3, size, size) for one image; large JPEGs follow the policy of ``spec``.
 
     Args:
-        source: The picture.
+        source: The image.
         spec: How to prepare it.
-        formats: See ``images.load_rgb``.
-        max_pixels: See ``images.load_rgb``.
+        formats: See ``load.load_rgb``.
+        max_pixels: See ``load.load_rgb``.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: The image cannot be read.
     """
     return to_input(load_rgb(source, spec.fill, formats, max_pixels, least_side(spec)), spec)
 
@@ -43,10 +43,10 @@ def decode_image(
 def decode_batches(
     images: Iterable[ImageSource], spec: Preprocess, batch_size: int, profile: Profile
 ) -> Iterator[list[Decoded]]:
-    """Batches of at most ``batch_size`` decoded pictures, in order; no more than two batches are held at a time.
+    """Yield batches of at most ``batch_size`` decoded images, in order; the next batch is decoded meanwhile.
 
-    An open PIL file that comes from anything but a sequence is read before the next picture is asked for, which may
-    close it or move it on: the frames of a film are one object.
+    At most two batches are held. An open PIL file is read before the next image is requested, unless the images are a
+    sequence: a generator may close the file or move it to the next frame, since the frames of a film are one object.
     """
     numbered = enumerate(images)
     lasting = isinstance(images, Sequence)
@@ -74,11 +74,11 @@ def decode_batches(
 
 
 def several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
-    """Pictures, where a single one may stand for itself."""
+    """Return images as an iterable; a single image becomes a list of one."""
     single = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
     return [images] if single else images  # type: ignore[list-item, return-value]
 
 
 def readable(batch: Sequence[Decoded]) -> list[Floats]:
-    """The pixels of those that could be read."""
+    """Return the pixels of the images in a batch that could be read."""
     return [item for _, item in batch if isinstance(item, np.ndarray)]

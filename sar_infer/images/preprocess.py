@@ -1,7 +1,7 @@
-"""From any decoded picture to the encoder's input, in two steps that training and run time share.
+"""From a decoded image to the encoder's input, in two steps that training and run time share.
 
-``normalise`` makes every picture upright 8-bit RGB; ``to_input`` then does exactly what open_clip's evaluation
-transform does to such a picture: resize, crop or pad, scale to 0..1, normalise.
+``normalise`` makes every image upright 8-bit RGB; ``to_input`` then does exactly what open_clip's evaluation transform
+does to such an image: resize, crop or pad, scale to 0..1, normalise.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 
 def normalise(image: Image.Image, fill: int = 0) -> Image.Image:
-    """Upright 8-bit RGB.
+    """Return an image as upright 8-bit RGB.
 
     EXIF orientation is applied. Transparency, also that of palettes, is laid on the grey level ``fill`` (0..255).
-    16-bit grey is divided by 257; wider integers are clipped to 16 bits first. Floating point is read as 0..1 where
-    nothing exceeds 1, else as 0..255. Everything else is what Pillow's conversion to RGB gives.
+    16-bit grey is divided by 257; wider integers are clipped to 16 bits first. Floating point is read as 0..1 if
+    nothing exceeds 1, otherwise as 0..255. Everything else is converted to RGB by Pillow.
 
-    Takes at most 8 bytes a pixel, the given image included, if the caller keeps no reference to that.
+    At most 8 bytes a pixel are needed, including the given image, if the caller keeps no reference to it.
 
     Raises:
-        ValueError: Pillow knows no conversion from this mode.
+        ValueError: Pillow has no conversion from this mode.
     """
     turn = _turn(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -56,22 +56,22 @@ def normalise(image: Image.Image, fill: int = 0) -> Image.Image:
 
 
 def least_side(spec: Preprocess) -> int | None:
-    """Short side in pixels that decoding a large JPEG must leave; None where it is decoded in full."""
+    """Return the short side in pixels that decoding a large JPEG must leave; None if it is decoded in full."""
     return None if spec.jpeg_margin is None else math.ceil(spec.jpeg_margin * spec.size)
 
 
 def to_input(image: Image.Image, spec: Preprocess) -> Floats:
-    """The encoder's input (3, size, size) for an RGB picture."""
+    """Return the encoder's input (3, size, size) for an RGB image."""
     colours = np.asarray(_fit(image, spec))
     result = np.empty((3, *colours.shape[:2]), dtype=np.float32)
     for channel, table in enumerate(_tables(spec.mean, spec.std)):
-        np.take(table, colours[:, :, channel], out=result[channel], mode="clip")  # "raise" would go by way of a copy
+        np.take(table, colours[:, :, channel], out=result[channel], mode="clip")  # "raise" would make a copy
     return result
 
 
 @functools.cache
 def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
-    """What each of the 256 values of each channel becomes (3, 256); looked up, it costs a third of computing it."""
+    """Return what each of the 256 values of each channel becomes (3, 256); a lookup takes a third of the time."""
     scaled = np.arange(256, dtype=np.float32) / np.float32(255)
     columns = (np.array(values, dtype=np.float32)[:, np.newaxis] for values in (mean, std))
     result: Floats = (scaled - next(columns)) / next(columns)
@@ -79,16 +79,16 @@ def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    if len(image.info.get("exif") or b"") > _LARGEST_EXIF:  # hostile: a single tag may become 30 times its size
+    if len(image.info.get("exif") or b"") > _LARGEST_EXIF:  # hostile: a tag may grow to 30 times its size
         return None
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF data raises almost anything and says nothing about the pixels
+    except Exception:  # damaged EXIF data raises almost anything, and the pixels may be sound
         return None
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Yield the image in pieces of whole rows, each with its first row, for steps that need much memory a pixel."""
+    """Yield an image in bands of whole rows, each with its first row, for steps that need much memory per pixel."""
     height = max(1, _BAND_PIXELS // image.width)
     for top in range(0, image.height, height):
         yield top, image.crop((0, top, image.width, min(top + height, image.height)))
@@ -118,7 +118,7 @@ def _to_bytes(band: Image.Image, unit: bool) -> npt.NDArray[np.uint8]:
         result: npt.NDArray[np.uint8] = np.clip(np.rint(values * 255 if unit else values), 0, 255).astype(np.uint8)
     else:
         whole = np.clip(np.asarray(band), 0, 65535).astype(np.uint32)
-        result = ((whole + 128) // 257).astype(np.uint8)  # rounds as rint(v / 257) does, which needs thrice the memory
+        result = ((whole + 128) // 257).astype(np.uint8)  # rounds like rint(v / 257), in a third of the memory
     return result
 
 
@@ -128,7 +128,7 @@ def _finite(band: Image.Image) -> Floats:
 
 
 def _fit(image: Image.Image, spec: Preprocess) -> Image.Image:
-    """Resize to ``spec.size`` and crop or pad to a square; sizes are rounded as torchvision and timm round them."""
+    """Resize to ``spec.size`` and crop or pad to a square; sizes are rounded as in torchvision and timm."""
     width, height = image.size
     size = spec.size
     if spec.resize_mode == "squash":

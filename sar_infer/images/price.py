@@ -1,8 +1,8 @@
-"""How much memory an encoded image may take while it is decoded, told from its header before a decoder sees it.
+"""The memory that decoding an image may take, estimated from its header before a decoder sees it.
 
-The figures are what Pillow and ``preprocess.normalise`` take at the peak, as ``benchmarks/memory.py`` measures it. A
-header that cannot be read to its end within some steps, and TIFF, whose header can be anywhere, get the price of the
-largest image.
+The figures are the peaks of Pillow and ``preprocess.normalise``, as ``benchmarks/memory.py`` measures them. A header
+that cannot be read within a number of steps, and TIFF, whose header can be anywhere, get the price of the largest
+image.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 MIB = 2**20
 _MOST_PARTS = 1000
-"""Segments, chunks or blocks that are looked at: a request is priced on the event loop."""
+"""Limit on segments, chunks or blocks that are read, since a request is priced on the event loop."""
 _PLAIN, _WEBP = 8, 16
-"""Bytes a pixel: RGB twice, or RGBA and RGB; WebP's decoder and Pillow hold four copies of RGBA."""
-_BESIDE = 8 * MIB
-"""Of every image: bands of rows in wide types, the encoder's input, buffers."""
+"""Bytes per pixel: RGB twice, or RGBA and RGB; WebP's decoder and Pillow hold four copies of RGBA."""
+_FIXED = 8 * MIB
+"""Bytes for every image: bands of rows in wide types, the encoder's input, buffers."""
 _MARK = re.compile(rb"\xff+([^\x00\xff])")
 _FRAMES = frozenset((*range(0xC0, 0xD0), 0xDE)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
@@ -26,32 +26,32 @@ _WITHOUT_LENGTH = frozenset((0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))
 _SCAN = 0xDA
 _TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt", b"iCCP"))
 _DEFLATE = 1032
-"""Bytes that one compressed byte can become."""
+"""How many bytes one compressed byte can become."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes say.
+    """The content of an image's header, as far as memory is concerned.
 
     Attributes:
         size: Width and height in pixels.
         per_pixel: Bytes for each pixel at the peak.
-        beside: Bytes that do not depend on the size.
+        fixed: Bytes that do not depend on the size.
     """
 
     size: tuple[int, int]
     per_pixel: int = _PLAIN
-    beside: int = 0
+    fixed: int = 0
 
 
 def read_header(data: bytes, formats: tuple[str, ...]) -> Header | None:
-    """Read the header of a JPEG, PNG, WebP, GIF or BMP; None for anything else, or one damaged or too long to tell.
+    """Read the header of a JPEG, PNG, WebP, GIF or BMP; return None for anything else, damaged or too long.
 
-    Takes a few milliseconds at most, whatever is given.
+    It takes a few milliseconds at most, whatever the data.
 
     Args:
         data: The encoded image.
-        formats: Those of ``formats.FORMATS`` that it may have.
+        formats: The formats, some of ``FORMATS``, that it may have.
     """
     read = _READERS.get(_format(data) or "")
     try:
@@ -61,23 +61,23 @@ def read_header(data: bytes, formats: tuple[str, ...]) -> Header | None:
 
 
 def price(data: bytes, formats: tuple[str, ...], max_pixels: int) -> tuple[int, int]:
-    """Say what decoding an image takes.
+    """Return the memory that decoding an image takes.
 
     Args:
         data: The encoded image.
         formats: See ``read_header``.
-        max_pixels: Of an image; a larger one is refused before it is decoded.
+        max_pixels: Limit for an image; a larger one is refused before it is decoded.
 
     Returns:
-        Bytes for its pixels, 0 where the header does not tell; and bytes at most, hostile contents included.
+        Bytes for its pixels, 0 if the header does not give its size; and bytes at most, even for hostile content.
     """
     header = read_header(data, formats)
     if _format(data) not in formats or (header and header.size[0] * header.size[1] > max_pixels):
-        return 0, _BESIDE  # will be refused
-    if header is None:  # 32: of the objects that a decoder makes of tags and segments
+        return 0, _FIXED  # will be refused
+    if header is None:  # 32: objects that a decoder makes of tags and segments
         return 0, max_pixels * _WEBP + 32 * len(data) + 256 * MIB
     pixels = header.size[0] * header.size[1] * header.per_pixel
-    return pixels, pixels + header.beside + 4 * len(data) + _BESIDE
+    return pixels, pixels + header.fixed + 4 * len(data) + _FIXED
 
 
 def _format(data: bytes) -> str | None:
@@ -85,7 +85,7 @@ def _format(data: bytes) -> str | None:
 
 
 def _jpeg(data: bytes) -> Header | None:
-    """As Pillow walks, which is stricter than libjpeg: from segment to segment, up to the first scan."""
+    """Walk from segment to segment up to the first scan, like Pillow, which is stricter than libjpeg."""
     at, frame = 2, (0, 0, 0, 0)
     for _ in range(_MOST_PARTS):
         mark = _MARK.match(data, at)
@@ -111,11 +111,11 @@ def _png(data: bytes) -> Header | None:
     at, texts, most = 8, 0, 4 * _MOST_PARTS
     for _ in range(most):
         if at + 8 > len(data):
-            return Header((width, height), beside=min(texts, 320 * MIB))  # Pillow takes 64 million letters of text
+            return Header((width, height), fixed=min(texts, 320 * MIB))  # Pillow accepts 64 million letters of text
         length, kind = struct.unpack_from(">I4s", data, at)
         if (kind == b"IHDR") != (at == 8):
             return None
-        if kind in _TEXTS:  # up to 4 bytes a letter, and once more as they came
+        if kind in _TEXTS:  # up to 4 bytes a letter, and the raw bytes
             texts += 5 * max(length, min(MIB, _DEFLATE * length))
         at += length + 12
     return None
@@ -140,16 +140,16 @@ def _webp(data: bytes) -> Header | None:
 
 
 def _code_tables(size: tuple[int, int], length: int) -> int:
-    """Bytes of a lossless WebP's prefix codes: one group of five for each block of 4 x 4 pixels at most.
+    """Return the bytes of a lossless WebP's prefix codes: at most one group of five per block of 4 x 4 pixels.
 
-    A group takes at least 36 bits of the file, and 6 kB when it is decoded; longer ones grow no more than 34 times.
+    A group takes at least 36 bits of the file, and 6 kB when decoded; longer ones grow at most 34 times.
     """
     blocks = -(-size[0] // 4) * -(-size[1] // 4)
     return min(2**16, blocks, 8 * length // 36 + 1000) * 6000 + 34 * length
 
 
 def _gif(data: bytes) -> Header | None:
-    """The screen, widened to the first frame as Pillow does."""
+    """Return the size of the screen, widened to the first frame as Pillow does."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + (6 << (flags & 7) if flags & 0x80 else 0)
     inside = False  # an extension, which is a list of blocks

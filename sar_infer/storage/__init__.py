@@ -1,7 +1,7 @@
-"""Files: written whole or not at all, locked, sealed by digests; safetensors that are mapped, and strict JSON.
+"""Storage: atomic and locked files, memory-mapped safetensors, class names with tensors, strict JSON.
 
-Nothing here knows what the files mean.
+Nothing here knows what the files are for; only errors may come in.
 """
 
 READER_VERSION = 2
-"""Newest format that this code reads; bundles and banks state the oldest one that understands them, ``min_reader``."""
+"""The newest format that this code reads; bundles and banks state the oldest reader that understands them."""

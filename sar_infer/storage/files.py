@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk never leaves half of one behind, nor two processes disturb each other."""
+"""Files that are written whole or not at all, and locks that keep other processes away from them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ except ImportError:  # Windows
 
 Content = bytes | bytearray | memoryview
 _LONGEST_NAME = 200
-"""Bytes of a name that leaves room for what a lock adds to it."""
+"""Bytes; a longer name leaves no room for what a lock adds to it."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-"""Of a file system without locks."""
+"""Errors of a file system without locks."""
 
 
 def write_file(path: Path, content: Content) -> None:
-    """Write and flush to the disk, so that a rename that follows never shows a file without its content."""
+    """Write a file and flush it to the disk, so that a later rename never shows it without its content."""
     with path.open("wb") as stream:
         stream.write(content)
         stream.flush()
@@ -44,7 +44,7 @@ def write_atomically(path: Path, pieces: Iterable[Content]) -> None:
         pieces: The content, end to end.
 
     Raises:
-        OSError: it cannot be written; nothing is left behind and an older file stays as it was.
+        OSError: The file cannot be written; nothing is left behind and an older file stays as it was.
     """
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -65,7 +65,7 @@ def write_atomically(path: Path, pieces: Iterable[Content]) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make a rename in a folder last; only POSIX can, and not on every file system."""
+    """Make a rename in a folder durable; only POSIX systems can, and not on every file system."""
     if os.name != "posix":
         return
     folder = os.open(path, os.O_RDONLY)
@@ -80,20 +80,20 @@ def sync_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
-    """Keep every other process from a place; the lock ends with the process, however that ends.
+    """Keep every other process away from a path; the lock ends with the process, however that ends.
 
     The lock is the hidden sibling ``.NAME.lock``, so that users, containers and machines that share the folder share
-    it. It is removed at the end, and so is its folder if it was made for it and nothing else came into it. Nobody is
-    kept out where the system or the file system has no locks (Windows, some network file systems), nor where the folder
-    cannot be written, since then nobody can change the place.
+    the lock. It is removed at the end, and so are folders that were made for it if they are still empty. No lock is
+    taken if the system or the file system has none (Windows, some network file systems), or if the folder cannot be
+    written, since then nobody can change the path.
 
     Args:
-        place: Of whatever kind; it need not exist.
-        shared: Let others in who share it too.
+        place: A file or folder, which need not exist.
+        shared: Let other processes in that also ask for a shared lock.
 
     Raises:
-        BlockingIOError: another process has it.
-        WriteError: a link, a folder or something else has the lock's name, or it cannot be made.
+        BlockingIOError: Another process holds the lock.
+        WriteError: A link, a folder or something else has the lock's name, or the lock cannot be made.
     """
     if fcntl is None:
         yield
@@ -115,12 +115,12 @@ def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def owned(path: Path) -> Iterator[None]:
-    """Keep every other process from a file, and clear what writes of it left behind when they were cut off.
+    """Lock a file for writing, and remove what interrupted writes of it left behind.
 
-    Everyone who writes the file must own it. See ``locked``.
+    Every writer of the file must use this. See ``locked``.
 
     Raises:
-        WriteError: another process is changing it, or the lock cannot be made.
+        WriteError: Another process is changing the file, or the lock cannot be made.
     """
     real = Path(os.path.realpath(path))
     with contextlib.ExitStack() as stack:
@@ -133,11 +133,11 @@ def owned(path: Path) -> Iterator[None]:
 
 
 def _taken(lock: Path, operation: int) -> int | None:
-    """Return the handle that holds a lock; None where there is none to be had and none is needed.
+    """Return the handle that holds a lock, or None if the file system has no locks or cannot be written.
 
     Raises:
-        BlockingIOError: another process has it.
-        WriteError: it cannot be made.
+        BlockingIOError: Another process holds the lock.
+        WriteError: The lock cannot be made.
     """
     while True:
         handle = None
@@ -159,29 +159,29 @@ def _taken(lock: Path, operation: int) -> int | None:
                 return None
             reason = "it is a link" if lock.is_symlink() else error.strerror
             raise WriteError(f"{lock}: this lock cannot be taken ({reason}); remove what is there") from None
-        os.close(handle)  # its last holder removed it meanwhile
+        os.close(handle)  # its last holder has just removed it
 
 
 def _opened(lock: Path) -> int | None:
-    """Return a handle of the file, which is made where it is missing; None where the folder cannot be written."""
+    """Return a handle of the lock file, which is made if missing; None if the folder cannot be written."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
             return os.open(lock, os.O_RDWR | os.O_CREAT | flags, 0o666)
-        except FileNotFoundError:  # another process has just removed the folder that was made for it
+        except FileNotFoundError:  # another process has just removed the folder, which it had made for the lock
             continue
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
         try:
-            return os.open(lock, os.O_RDONLY | flags)  # another user's
+            return os.open(lock, os.O_RDONLY | flags)  # made by another user
         except FileNotFoundError:
             return None
 
 
 def _is_at(lock: Path, handle: int) -> bool:
-    """Return whether an open file is still the one of this name."""
+    """Return whether an open file is still the one with this name."""
     try:
         return os.path.samestat(os.fstat(handle), os.lstat(lock))
     except FileNotFoundError:
@@ -189,7 +189,7 @@ def _is_at(lock: Path, handle: int) -> bool:
 
 
 def _release(lock: Path, handle: int) -> None:
-    """Give a lock back; the last one who holds it removes it."""
+    """Release a lock; the last holder removes its file."""
     with contextlib.suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(lock, handle):
@@ -198,7 +198,7 @@ def _release(lock: Path, handle: int) -> None:
 
 
 def _clear_cut_off(path: Path) -> None:
-    """Remove temporary siblings of ``write_atomically``."""
+    """Remove temporary files that ``write_atomically`` left beside a file."""
     name = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}")
     with contextlib.suppress(OSError):
         for entry in path.parent.iterdir():

@@ -1,8 +1,8 @@
-"""Safetensors files that hold class names with tensors, bound to an encoder; banks and heads are two kinds of them.
+"""Safetensors files of class names with tensors, bound to an encoder; banks and heads are two kinds of them.
 
-Tensors of every kind: ``names`` U8, all names in UTF-8 end to end; ``offsets`` I64 (C+1), where each begins and the
-last one ends. Metadata of every kind: ``format``, ``schema_version``, ``min_reader``, ``encoder_digest``,
-``content_digest``.
+Every kind has the tensors ``names`` U8, all names in UTF-8 end to end, and ``offsets`` I64 (C+1), where each name
+begins and the last one ends. Every kind has the metadata ``format``, ``schema_version``, ``min_reader``,
+``encoder_digest`` and ``content_digest``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
@@ -29,13 +28,13 @@ _METADATA = ("schema_version", "min_reader", "encoder_digest", "content_digest")
 
 @dataclass(frozen=True)
 class Stored:
-    """What such a file holds.
+    """The content of a file.
 
     Attributes:
         names: C class names.
-        tensors: Those of the kind, without names and offsets.
-        metadata: All of it.
-        checked: Content and digest agree; False where a tensor of the digest was mapped, whose bytes were not read.
+        tensors: The tensors of its kind, without names and offsets.
+        metadata: All metadata.
+        checked: True if content and digest agree; False if a tensor was mapped, so that its bytes were not read.
     """
 
     names: PackedNames
@@ -46,17 +45,17 @@ class Stored:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of such a file.
+    """A kind of file, such as a bank.
 
     Attributes:
         format: The value of ``format`` in its metadata.
-        noun: What messages call it.
+        noun: Its name in messages.
         version: Its ``schema_version``.
         tensors: Type of each tensor beside the names; the content digest takes them in this order.
-        error: What is raised where a file or its content is unsound.
-        remedy: What to do about one of another encoder.
-        metadata: Keys beside those of every kind.
-        optional: Type of each tensor that a file may have as well, outside the content digest.
+        error: Raised if a file or its content is unsound.
+        remedy: Advice in the message about a file of another encoder.
+        metadata: Further keys that the metadata must have.
+        optional: Type of each further tensor that a file may have, outside the content digest.
     """
 
     format: str
@@ -69,7 +68,7 @@ class Kind:
     optional: Mapping[str, str] = field(default_factory=dict)
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Raise ``error`` where a name is empty, has control characters, or stands more than once."""
+        """Raise ``error`` if a name is empty, has control characters, or is listed more than once."""
         seen: set[str] = set()
         for number, name in enumerate(names):
             if not name.strip():
@@ -81,8 +80,9 @@ class Kind:
             seen.add(name)
 
     def content_digest(self, names: Sequence[str], tensors: Tensors) -> str:
-        """SHA-256 (hex) over the bytes of names, offsets and the tensors, in this order, little-endian."""
-        return digest_of(*pack_names(names), *(tensors[name] for name in self.tensors))
+        """Return the SHA-256 (hex) of names, offsets and the kind's tensors, in this order, little-endian."""
+        packed = PackedNames.of(names)
+        return digest_of(packed.data, packed.offsets, *(tensors[name] for name in self.tensors))
 
     def save(
         self,
@@ -94,20 +94,21 @@ class Kind:
         digest: str | None = None,
         min_reader: int | None = None,
     ) -> None:
-        """Write a file so that a reader sees the old content or the new, never a part, and it outlives a power cut.
+        """Write a file atomically and durably; see ``files.write_atomically``.
 
         Args:
             path: The file.
             names: C class names.
-            tensors: Those of the kind, and any optional ones.
-            encoder_digest: Whose they are.
-            metadata: What the kind has beside.
-            digest: Their ``content_digest`` where it is known already.
+            tensors: The tensors of the kind, and any optional ones.
+            encoder_digest: The encoder that the tensors belong to.
+            metadata: The kind's own metadata.
+            digest: The ``content_digest``, if it is known already.
             min_reader: The oldest reader that understands this content; None is ``version``.
 
         Raises:
-            SarInferError: more metadata than the format takes; it is the kind's ``error``. The old file is still there.
-            OSError: the file cannot be written; the old one is still there.
+            SarInferError: There is more metadata than the format takes; it is the kind's ``error``. An old file is
+                still there.
+            OSError: The file cannot be written; an old one is still there.
         """
         header = {
             "format": self.format,
@@ -117,9 +118,9 @@ class Kind:
             "content_digest": digest or self.content_digest(names, tensors),
             **(metadata or {}),
         }
-        packed, offsets = pack_names(names)
+        packed = PackedNames.of(names)
         try:
-            write_atomically(path, file_pieces({**tensors, "names": packed, "offsets": offsets}, header))
+            write_atomically(path, file_pieces({**tensors, "names": packed.data, "offsets": packed.offsets}, header))
         except ValueError as error:
             raise self.error(f"{path}: cannot be written ({error})") from None
 
@@ -128,13 +129,13 @@ class Kind:
 
         Args:
             path: The file.
-            encoder_digest: The encoder that it must belong to; None accepts any.
-            map_above: Tensors with more bytes stay in the file until they are used, and the digest unchecked; None
-                reads all.
+            encoder_digest: The encoder that the file must belong to; None accepts any.
+            map_above: Tensors with more bytes are mapped, not read, and the digest is not checked; None reads all.
 
         Raises:
-            SchemaError: written for a newer reader.
-            SarInferError: missing, damaged, of another kind, or of another encoder; it is the kind's ``error``.
+            SchemaError: The file was written for a newer reader.
+            SarInferError: The file is missing, damaged, of another kind, or of another encoder; it is the kind's
+                ``error``.
         """
         metadata, tensors, mapped = self._read(path, map_above)
         found = metadata["encoder_digest"]
@@ -156,7 +157,7 @@ class Kind:
     def _read(
         self, path: Path, map_above: int | None
     ) -> tuple[Mapping[str, str], dict[str, npt.NDArray[Any]], set[str]]:
-        """Metadata, tensors, and the names of those that were mapped."""
+        """Return metadata, tensors, and the names of mapped tensors."""
         expected = {**self.tensors, "names": "U8", "offsets": "I64"}
         if not path.is_file():
             raise self.error(f"{path}: no such {self.noun} file")
@@ -184,14 +185,8 @@ class Kind:
                 raise self.error(f"{path}: metadata has no {key!r}")
 
 
-def pack_names(names: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Names end to end in UTF-8, and the offsets (C+1) into them."""
-    packed = PackedNames.of(names)
-    return packed.data, packed.offsets
-
-
 def digest_of(*tensors: npt.NDArray[Any]) -> str:
-    """SHA-256 (hex) over the tensors' bytes, little-endian, read in pieces."""
+    """Return the SHA-256 (hex) of the tensors' bytes, little-endian, read in pieces."""
     digest = hashlib.sha256()
     for tensor in tensors:
         for piece in tensor_bytes(tensor):
@@ -199,8 +194,8 @@ def digest_of(*tensors: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def locked(array: Floats) -> Floats:
-    """A view that cannot be written through."""
+def read_only(array: Floats) -> Floats:
+    """Return a view that cannot be written through."""
     view = array.view()
     view.flags.writeable = False
     return view

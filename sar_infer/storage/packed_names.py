@@ -1,4 +1,4 @@
-"""Class names as two arrays, decoded one at a time, so that a million of them are there at once."""
+"""Class names as two arrays, which are decoded one at a time, so that a million of them load at once."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 _CONTINUES = 0x80
-"""The upper two bits of a byte of UTF-8 that begins no character."""
+"""The upper two bits of a UTF-8 byte that does not begin a character."""
 _PIECE = 1 << 20
 
 
 class PackedNames(Sequence[str]):
-    """A sequence of text that equals the tuple of the same text.
+    """A sequence of names that equals the tuple of the same names.
 
     Args:
         data: (B,) uint8, all names in UTF-8 end to end.
-        offsets: (C+1,) int64, where each begins and the last one ends.
+        offsets: (C+1,) int64, where each name begins and the last one ends.
 
     Raises:
-        ValueError: the offsets do not fit, or a name is not UTF-8.
+        ValueError: The offsets do not fit, or a name is not UTF-8.
     """
 
     __slots__ = ("data", "offsets")
@@ -35,10 +35,10 @@ class PackedNames(Sequence[str]):
 
     @classmethod
     def of(cls, names: Iterable[str]) -> PackedNames:
-        """Pack names; those that are packed already stay as they are.
+        """Pack names; packed ones are returned unchanged.
 
         Raises:
-            UnicodeEncodeError: a name holds half a surrogate pair; it is a ValueError.
+            UnicodeEncodeError: A name holds half a surrogate pair; it is a ValueError.
         """
         if isinstance(names, PackedNames):
             return names
@@ -47,7 +47,7 @@ class PackedNames(Sequence[str]):
 
     @classmethod
     def chain(cls, parts: Iterable[Iterable[str]]) -> PackedNames:
-        """All names of some sequences, one after the other."""
+        """Return the names of several sequences, one after the other."""
         packed = [cls.of(part) for part in parts]
         lengths = [np.diff(part.offsets) for part in packed]
         data = np.concatenate(
@@ -97,7 +97,7 @@ def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _check(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
-    """Slices between offsets must be UTF-8 each: the whole is, and no slice begins inside a character."""
+    """Raise ValueError unless every slice between offsets is UTF-8: the whole is, and no slice splits a character."""
     fits = (
         (data.ndim, offsets.ndim) == (1, 1)
         and offsets.size > 0

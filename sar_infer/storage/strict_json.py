@@ -1,7 +1,4 @@
-"""JSON taken strictly: read into the types that dataclasses state, with nothing converted and nothing left over.
-
-``canonical_digest`` is what a value's JSON is known by, whatever its layout.
-"""
+"""Strict JSON: parsed into annotated dataclasses, with no value converted and no key ignored, and its digest."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ from sar_infer.errors import BundleError
 
 
 def read_sealed(text: str, source: str) -> tuple[dict[str, Any], str]:
-    """A JSON object, and the digest of all of it but its ``digest``.
+    """Return a JSON object, and the digest of all its fields except ``digest``.
 
     Raises:
-        BundleError: the text is not JSON, or no object.
+        BundleError: The text is not JSON, or not an object.
     """
     try:
         data = json.loads(text, parse_constant=_refuse)
@@ -34,16 +31,16 @@ def read_sealed(text: str, source: str) -> tuple[dict[str, Any], str]:
 
 
 def build(kind: Any, value: Any, source: str) -> Any:
-    """Parsed JSON as the annotated type: dataclasses, tuples, mappings and plain values.
+    """Return parsed JSON as the annotated type, made of dataclasses, tuples, mappings and plain values.
 
     Raises:
-        BundleError: a field is missing, unknown or of another type; names the source and the field.
+        BundleError: A field is missing, unknown or of another type; the message names the source and the field.
     """
     return _build(kind, value, source, "")
 
 
 def canonical_digest(content: Any) -> str:
-    """SHA-256 (hex) of a value's JSON with sorted keys and no white space."""
+    """Return the SHA-256 (hex) of a value's JSON with sorted keys and no white space."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -53,7 +50,6 @@ def _refuse(constant: str) -> None:
 
 
 def _build(kind: Any, value: Any, source: str, where: str) -> Any:
-    """Turn parsed JSON into the annotated type, or raise BundleError naming the field."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value

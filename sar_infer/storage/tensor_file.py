@@ -1,7 +1,8 @@
-"""Safetensors files, mapped where they are large and written in pieces; the library copies whole files for numpy.
+"""Safetensors files, which are mapped if large and written in pieces; the library would copy whole files.
 
-The format (https://github.com/huggingface/safetensors#format): 8 bytes, the length of a header, little-endian; the
-header, JSON: type, shape and place of each tensor, and metadata as text; the tensors' bytes end to end, little-endian.
+The format (https://github.com/huggingface/safetensors#format) is: 8 bytes, the little-endian length of the header; the
+header, JSON with type, shape and place of each tensor, and metadata as text; the tensors' bytes end to end,
+little-endian.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Place:
-    """Type of a tensor, its shape, and where in the file its bytes begin and end."""
+    """The type and shape of a tensor, and where in the file its bytes begin and end."""
 
     kind: str
     shape: tuple[int, ...]
@@ -36,13 +37,13 @@ class Place:
 
 
 class TensorFile:
-    """An open file whose header is sound: every tensor lies inside the file, next to the one before, without overlap.
+    """An open file with a sound header: the tensors follow each other without gap or overlap, and fill the file.
 
     Args:
-        stream: The file; to be kept open while tensors are read. What was mapped outlives it.
+        stream: The file, which must stay open while tensors are read. Mapped tensors outlive it.
 
     Raises:
-        ValueError: it is not sound.
+        ValueError: The header is not sound.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -62,10 +63,10 @@ class TensorFile:
             raise ValueError(f"the tensors end at byte {end}, the file at {size}")
 
     def tensor(self, name: str, mapped: bool = False) -> npt.NDArray[Any]:
-        """One tensor; ``mapped`` leaves its bytes in the file until they are used.
+        """Return one tensor; ``mapped`` leaves its bytes in the file until they are used.
 
         Raises:
-            ValueError: its bytes do not fit its shape, or the file ends before.
+            ValueError: Its bytes do not fit its shape, or the file ends too early.
         """
         place = self.places[name]
         kind, count = np.dtype(_TYPES[place.kind]), math.prod(place.shape)
@@ -81,7 +82,7 @@ class TensorFile:
 
 
 def tensor_bytes(array: npt.NDArray[Any]) -> Iterator[memoryview]:
-    """The bytes of an array in C order, little-endian, in pieces, without a copy of the whole."""
+    """Yield the bytes of an array in C order, little-endian, in pieces, without a copy of the whole."""
     flat = array if array.ndim else array[np.newaxis]
     rows = max(1, _PIECE * len(flat) // max(1, flat.nbytes))
     for start in range(0, len(flat), rows):
@@ -90,10 +91,10 @@ def tensor_bytes(array: npt.NDArray[Any]) -> Iterator[memoryview]:
 
 
 def file_pieces(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
-    """The content of a file, wide types first, so that every tensor is aligned.
+    """Yield the content of a file, wide types first, so that every tensor is aligned.
 
     Raises:
-        ValueError: more metadata than the format takes; before anything is yielded.
+        ValueError: There is more metadata than the format takes; raised before anything is yielded.
     """
     kinds = {np.dtype(kind): name for name, kind in _TYPES.items()}
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
@@ -114,7 +115,7 @@ def file_pieces(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[bytes
 
 
 def _read_header(stream: BinaryIO) -> tuple[dict[str, Any], int, int]:
-    """The header, where the tensors begin, and the size of the file."""
+    """Return the header, where the tensors begin, and the size of the file."""
     size = os.fstat(stream.fileno()).st_size
     length = int.from_bytes(stream.read(8), "little")
     if size < 8 or length > min(size - 8, LONGEST_HEADER):
@@ -131,12 +132,12 @@ def _read_header(stream: BinaryIO) -> tuple[dict[str, Any], int, int]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("header: a key stands twice")
+        raise ValueError("header: a key is listed twice")
     return result
 
 
 def _place(name: str, item: Any, begin: int) -> Place:
-    """One tensor's entry of the header."""
+    """Return the place of one tensor from its entry in the header."""
     if not isinstance(item, dict) or item.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name!r:.40}: expected dtype, shape and data_offsets")
     kind, shape, bounds = item["dtype"], item["shape"], item["data_offsets"]

@@ -1,8 +1,8 @@
 """CLIP's byte-pair tokenizer, with its merges read from a bundle; equal to ``open_clip.SimpleTokenizer.encode``.
 
-The vocabulary is, in this order: 256 byte symbols, the same 256 ending a word, one entry a merge, the start token and
-the end token. So the merge of rank ``r`` makes token ``512 + r``: nothing but the list of merges need be stored, and no
-dictionary of all tokens be built; ids are noted as merges are met.
+The vocabulary is, in this order: 256 byte symbols, the same 256 at the end of a word, one entry per merge, the start
+token and the end token. So the merge of rank ``r`` makes token ``512 + r``: only the list of merges is stored, and ids
+are computed as merges are met, without a dictionary of all tokens.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _START, _END = "<start_of_text>", "<end_of_text>"
 _WORDS = rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
 _LONGEST_TEXT = 4096
 _LARGEST_FILE = 2**23
-"""CLIP's merges are 0.5 MB, the whole list that they are taken from 3 MB."""
+"""CLIP's merges take 0.5 MB, the whole list that they are taken from 3 MB."""
 
 
 class Tokenizer:
     """Turns text into token ids.
 
     Args:
-        merges: ``first second`` pairs, the most frequent first.
+        merges: Pairs ``first second``, the most frequent first.
     """
 
     def __init__(self, merges: Sequence[str]) -> None:
@@ -46,10 +46,10 @@ class Tokenizer:
 
     @classmethod
     def open(cls, path: Path) -> Tokenizer:
-        """Read a gzip file: a first line with the version, then one merge a line (UTF-8).
+        """Read a gzip file in UTF-8: a first line with the version, then one merge per line.
 
         Raises:
-            BundleError: the file is missing or damaged.
+            BundleError: The file is missing or damaged.
         """
         try:
             with gzip.open(path) as stream:
@@ -64,7 +64,7 @@ class Tokenizer:
         return cls(lines)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text of any length, without start and end token."""
+        """Return the token ids of a text of any length, without start and end token."""
         return [token for word in _pattern().findall(clean(text)) for token in self._word_ids(word)]
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
@@ -84,13 +84,12 @@ class Tokenizer:
 
 
 def encode_name(tokenizer: Tokenizer, spec: TokenizerSpec, name: str) -> list[int]:
-    """Token ids of ``name + suffix``, at most ``spec.max_name_tokens`` of them, without the end token.
+    """Return the token ids of ``name + suffix``, at most ``spec.max_name_tokens`` of them, without the end token.
 
-    Underscores read as spaces, as in training.
+    Underscores are read as spaces, as in training.
 
     Raises:
-        ClassNameError: it is not text, nothing is left of it after cleaning, it does not fit, or it spells a control
-            token.
+        ClassNameError: The name is not text, is empty after cleaning, does not fit, or contains a control token.
     """
     shown = repr(name if len(name) <= 40 else name[:40] + "…")
     if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
@@ -111,9 +110,9 @@ def encode_name(tokenizer: Tokenizer, spec: TokenizerSpec, name: str) -> list[in
 
 
 def clean(text: str) -> str:
-    """Repaired, unescaped, with single spaces, in lower case: what two names must share to be the same to the encoder.
+    """Return text repaired, unescaped, with single spaces and in lower case, which is all that the encoder sees of it.
 
-    Printable ASCII without ``&`` needs neither repair nor unescaping, which saves most runs the import of ftfy.
+    Printable ASCII without ``&`` needs neither repair nor unescaping, so most runs never import ftfy.
     """
     if not text.isascii() or not text.isprintable() or "&" in text:
         import ftfy
@@ -130,14 +129,14 @@ def _pattern() -> Any:
 
 
 def _byte_symbols() -> dict[int, str]:
-    """A visible character for each byte, in vocabulary order: those visible in Latin-1 stand for themselves."""
+    """Return a visible character for each byte, in vocabulary order; visible Latin-1 characters stay themselves."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = sorted(set(range(256)) - set(visible))
     return {byte: chr(byte) for byte in visible} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
 
 
 def _merge(parts: list[str], first: str, second: str) -> list[str]:
-    """Join every ``first`` that stands before a ``second``, from left to right."""
+    """Join every ``first`` that is followed by ``second``, from left to right."""
     merged: list[str] = []
     for part in parts:
         if merged and part == second and merged[-1] == first:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from support.bundles import PREPROCESS, SPEC, example_manifest
 
 from sar_infer.artefact.checks import check_numbers
-from sar_infer.artefact.manifest import Calibration, Passport, Reference
+from sar_infer.artefact.manifest import Calibration, Manifest, Passport, Reference
 from sar_infer.errors import BundleError
 
 
@@ -49,3 +50,54 @@ def test_a_number_out_of_its_limits_is_named(changes: dict, message: str) -> Non
 def test_what_bundles_have_is_within_them() -> None:
     check_numbers(example_manifest(), "here")
     check_numbers(dataclasses.replace(example_manifest(), temperature=1.0, logit_bias=-12.9), "here")
+
+
+def limited(field: str, value: float) -> Manifest:
+    """Return a manifest with a value in a field, such as ``preprocess.size`` or ``thresholds.score``."""
+    manifest = dataclasses.replace(example_manifest(), reference=Reference("a {}.", SPEC))
+    first, *rest = field.split(".")
+    if not rest:
+        return dataclasses.replace(manifest, **{first: value})
+    if first in ("thresholds", "conformal"):
+        return dataclasses.replace(manifest, **{first: {".".join(rest): value}})
+    if first == "reference":
+        spec = dataclasses.replace(SPEC, **{rest[1]: value})
+        return dataclasses.replace(manifest, reference=Reference("a {}.", spec))
+    several = (value,) * 3 if rest[0] in ("mean", "std") else value
+    return dataclasses.replace(manifest, **{first: dataclasses.replace(getattr(manifest, first), **{rest[0]: several})})
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "largest"),
+    [
+        ("embed_dim", 1, 65_536),
+        ("logit_scale", 1e-6, 1e6),
+        ("logit_bias", -1e6, 1e6),
+        ("temperature", 1e-6, 1e6),
+        ("thresholds.score", 0, 1),
+        ("thresholds.energy", -1e9, 1e9),
+        ("conformal.0.9", 0, 1),
+        ("preprocess.size", 1, 4096),
+        ("preprocess.fill", 0, 255),
+        ("preprocess.jpeg_margin", 1, 4096),
+        ("preprocess.mean", -1e6, 1e6),
+        ("preprocess.std", 1e-6, 1e6),
+        ("tokenizer.context_length", 2, 65_536),
+        ("tokenizer.n_prefix", 1, 65_536),
+        ("tokenizer.max_name_tokens", 1, 65_536),
+        ("reference.tokenizer.max_name_tokens", 1, 65_536),
+    ],
+)
+def test_limits_of_every_number(field: str, least: float, largest: float) -> None:
+    for value in (least, largest):
+        check_numbers(limited(field, value), "here")
+    step = 1 if isinstance(least, int) and field not in ("thresholds.score", "conformal.0.9") else 1e-7
+    for value in (least - step, largest + step * max(1, abs(largest))):
+        with pytest.raises(BundleError, match=f"here: field {re.escape(field)}: expected"):
+            check_numbers(limited(field, value), "here")
+
+
+@pytest.mark.parametrize("coverage", ["0", "1", "0.0", "nan"])
+def test_a_coverage_lies_between_0_and_1(coverage: str) -> None:
+    with pytest.raises(BundleError, match="a coverage is a number between 0 and 1"):
+        check_numbers(dataclasses.replace(example_manifest(), conformal={coverage: 0.5}), "here")

@@ -57,15 +57,19 @@ def test_names_of_mixed_lengths_keep_their_order(names: NameEncoder, monkeypatch
 
 def test_names_run_in_groups_without_padding(names: NameEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, ...]] = []
-    run = NameEncoder._run
 
-    def spy(self: NameEncoder, name: str, batch: np.ndarray, seconds: float | None = None) -> np.ndarray:
-        shapes.append(batch.shape)
-        assert (batch[:, -1] == END).all()
-        assert batch.dtype == np.int64
-        return run(self, name, batch, seconds)
+    class Session:
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
 
-    monkeypatch.setattr(NameEncoder, "_run", spy)
+        def run(self, _: None, inputs: dict[str, np.ndarray], __: object) -> list[np.ndarray]:
+            batch = inputs["tokens"]
+            shapes.append(batch.shape)
+            assert (batch[:, -1] == END).all()
+            assert batch.dtype == np.int64
+            return [np.ones((len(batch), DIM), np.float32)]
+
+    monkeypatch.setattr(encoders, "open_session", lambda *_: Session())
     names.encode([[1], [2, 3], [4], [5]])
     assert sorted(shapes) == [(1, 3), (3, 2)]
 

@@ -157,7 +157,7 @@ def test_ordinary_jpegs_are_decoded(tmp_path: Path, kind: str) -> None:
     ],
 )
 def test_segments_and_stray_bytes_without_end(data: bytes) -> None:
-    with pytest.raises(ImageError, match=r"more than 65,536 segments or stray bytes; save it anew"):
+    with pytest.raises(ImageError, match=r"more than 65,536 segments or stray bytes"):
         load_rgb(data)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sar_infer.errors import InputError
-from sar_infer.storage.named_tensors import Kind, digest_of, locked, pack_names
+from sar_infer.storage.named_tensors import Kind, digest_of, read_only
 
 KIND = Kind("test", "thing", 1, {"a": "F32", "b": "F64"}, InputError, "try again", ("more",))
 
@@ -57,12 +57,6 @@ def test_the_digest_takes_names_offsets_and_tensors_in_order() -> None:
     assert digest_of(content["a"].astype(">f4")) == digest_of(content["a"])
 
 
-def test_packed_names() -> None:
-    packed, offsets = pack_names(("x", "é"))
-    assert (packed.tobytes().decode(), offsets.tolist()) == ("xé", [0, 1, 3])
-    assert pack_names(())[1].tolist() == [0]
-
-
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -80,7 +74,7 @@ def test_names_that_are_refused(names: tuple[str, ...], message: str) -> None:
 def test_a_locked_view_leaves_the_original_open() -> None:
     array = np.zeros(2, dtype=np.float32)
     with pytest.raises(ValueError, match="read-only"):
-        locked(array)[0] = 1
+        read_only(array)[0] = 1
     array[0] = 1
 
 

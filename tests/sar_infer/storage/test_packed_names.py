@@ -70,3 +70,9 @@ def test_unsound(data: bytes, offsets: list[int], message: str) -> None:
 def test_half_a_character_cannot_be_packed() -> None:
     with pytest.raises(UnicodeEncodeError):
         PackedNames.of(["\ud800"])
+
+
+def test_names_are_packed_as_files_hold_them() -> None:
+    packed = PackedNames.of(("x", "é"))
+    assert (packed.data.tobytes().decode(), packed.offsets.tolist()) == ("xé", [0, 1, 3])
+    assert PackedNames.of(()).offsets.tolist() == [0]

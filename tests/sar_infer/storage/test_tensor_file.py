@@ -98,7 +98,7 @@ def entry(shape=(2,), offsets=(0, 8), dtype="F32", **more) -> dict:
         (framed([]), "expected an object"),
         (framed(b"[" * 100_000), "nested too deep"),
         (framed(b'{"a":' + b"9" * 5000 + b"}"), "integer string conversion"),
-        (framed(b'{"a": {}, "a": {}}'), "stands twice"),
+        (framed(b'{"a": {}, "a": {}}'), "listed twice"),
         (framed({"__metadata__": {"a": 1}}), "expected an object of text"),
         (framed({"__metadata__": []}), "expected an object of text"),
         (framed({"a": 5}), "expected dtype, shape and data_offsets"),

@@ -84,6 +84,7 @@ def grown(steps: int) -> ClassBank:
 
 
 def test_undoing_is_kept_for_the_latest_steps() -> None:
+    assert UNDO_STEPS == 64  # as docs/banks.md says
     bank = grown(UNDO_STEPS + 3)
     assert len(bank.retired) == UNDO_STEPS
     assert [step.n for step in bank.history if step.undo is None] == [1, 2, 3]
