@@ -14,9 +14,9 @@ from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.history import Action, Stack, Undo, before, utc_now, with_step
 from sar_infer.bank.info import PLAIN, ClassInfo, check_text, set_info
-from sar_infer.bank.names import name_key
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.storage.packed_names import PackedNames
+from sar_infer.text.names import name_key
 
 _SAME_ROW = 1e-5
 """Largest difference between two rows of the same text; runs of an encoder differ by less."""

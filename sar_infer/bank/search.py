@@ -10,8 +10,8 @@ import numpy as np
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank.info import ClassInfo
-from sar_infer.bank.names import name_key
 from sar_infer.errors import BankError, ClassNameError
+from sar_infer.text.names import name_key
 
 if TYPE_CHECKING:
     from sar_infer.bank.class_bank import ClassBank

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.bank.head import ClassHead
-from sar_infer.bank.names import Phrases, name_key
 from sar_infer.errors import InputError
 from sar_infer.results import Branch, Source
 from sar_infer.storage.packed_names import PackedNames
+from sar_infer.text.names import Phrases, name_key
 
 Flags = npt.NDArray[np.bool_]
 _COPIED = 16_384

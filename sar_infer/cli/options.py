@@ -72,7 +72,7 @@ def read_classes(path: str | Path, check: Callable[[str], object] = len) -> Mapp
         ClassFileError: the file cannot be read.
         ClassNameError: a line is wrong.
     """
-    from sar_infer.bank.names import read_class_file
+    from sar_infer.text.names import read_class_file
 
     file = read_class_file(Path(path), check)
     for warning in file.warnings:

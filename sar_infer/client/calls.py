@@ -16,10 +16,11 @@ from sar_infer.client.exchange import Call, Steps, answered, read
 from sar_infer.client.images import EncodedImage, Sizes
 from sar_infer.errors import ImageError, InputError, ServerError
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult
+from sar_infer.text.names import Classes, phrases_by_name
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
-    from sar_infer.bank.names import Classes
+
 
 Mode = Literal["bank", "extend", "only"]
 _TOO_LARGE = 413
@@ -59,12 +60,7 @@ class ClassifyRequest:
             raise InputError("a server has its bundle's threshold; leave it out")
         if only and mode not in (None, "only"):
             raise InputError(f"only and mode {mode!r} disagree; give one of them")
-        phrases: Mapping[str, tuple[str, ...]] = {}
-        if classes is not None:
-            from sar_infer.bank.names import phrases_by_name  # brings numpy, which image files alone do not need
-
-            phrases = phrases_by_name(classes)
-        return cls(phrases, "only" if only else mode, top_k, decision)
+        return cls(phrases_by_name(classes), "only" if only else mode, top_k, decision)
 
     @property
     def spellings(self) -> dict[str, str]:

@@ -9,10 +9,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-from sar_infer.bank.names import name_key
 from sar_infer.errors import ClassNameError
 from sar_infer.lint.finding import Finding
 from sar_infer.text import TokenizerSpec
+from sar_infer.text.names import name_key
 from sar_infer.text.tokenizer import Tokenizer, clean, encode_name
 
 _THE = r"(?:an?|the)\s+(?!(?:and|or)\b)(?=\w)"

@@ -1,7 +1,4 @@
-"""Text: CLIP's tokenizer, and the limits within which a class name becomes the name encoder's input.
-
-Only errors may come in.
-"""
+"""Class names as users give them, CLIP's tokenizer, and how a name becomes the name encoder's input."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ class TokenizerSpec:
     Attributes:
         kind: CLIP's byte pair encoding, whose merges are in the bundle.
         context_length: Positions of the text tower: ``n_prefix + max_name_tokens + 1``.
-        n_prefix: Positions that the graph fills itself: start token and context, before and after the name.
-        suffix: Text after the name.
+        n_prefix: Positions inside the graph: start token and context, also what stands behind the name.
+        suffix: Text behind the name.
         end_token: Id of the token that ends the input.
-        max_name_tokens: Most tokens of a name, including the suffix but not the end token.
+        max_name_tokens: Most tokens of a name, suffix included, end token excluded.
     """
 
     kind: Literal["clip-bpe"]

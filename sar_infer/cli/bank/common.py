@@ -244,7 +244,7 @@ def given_classes(
         ClassNameError: a line is wrong.
         ClassFileError: the file cannot be read.
     """
-    from sar_infer.bank.names import name_key, parse_line
+    from sar_infer.text.names import name_key, parse_line
 
     classes = {}
     for line in names:

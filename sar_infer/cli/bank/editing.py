@@ -182,7 +182,7 @@ def _info_to_add(
 def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
     """Remove classes, by name or alias; if one is not there, none is removed."""
     from sar_infer.bank import remove as edit
-    from sar_infer.bank.names import read_class_file
+    from sar_infer.text.names import read_class_file
 
     if not names and classes is None:
         raise Refusal("no class given; name one, or a file of them (--classes)")
@@ -218,7 +218,7 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
 def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove: bool) -> None:
     """Give a class other names, which find it and take its embedding."""
     from sar_infer.bank import amend
-    from sar_infer.bank.names import name_key
+    from sar_infer.text.names import name_key
 
     with changing(arguments) as found:
         info = _info(found.bank, name)

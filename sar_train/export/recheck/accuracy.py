@@ -11,11 +11,11 @@ import numpy.typing as npt
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.freeze import MEASURED
 from sar_infer.artefact.manifest import REFERENCE_ENCODER, Passport
-from sar_infer.bank.names import name_key
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import scale
 from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.text.names import name_key
 from sar_train.evaluation.calibration import expected_calibration_error, softmax
 from sar_train.export.recheck.finding import Finding, at_least, at_most
 from sar_train.export.recheck.graphs import encoded

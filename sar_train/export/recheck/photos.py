@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER
-from sar_infer.bank.names import name_key
 from sar_infer.errors import ImageError, InputError
 from sar_infer.images.inputs import expand
 from sar_infer.images.prefetch import decode_batches
 from sar_infer.results import Profile
+from sar_infer.text.names import name_key
 from sar_train.export.head import spoken
 from sar_train.export.recheck.accuracy import Group, is_measured, of_known, of_new
 from sar_train.export.recheck.finding import Finding
