@@ -70,7 +70,7 @@ def milliseconds(bundle: Path, precision: Any, some: list[Path]) -> dict[str, fl
 
     classifier = Classifier.open(bundle, threads=1, precision=precision)
     classifier.start()
-    judge, found = classifier.judge(classifier.class_set(), 5), {}
+    decide, found = classifier.decide(classifier.class_set(), 5), {}
     start = time.process_time()
     pixels = [decode_image(path, classifier.bundle.manifest.preprocess) for path in some]
     found["decode"] = time.process_time() - start
@@ -79,7 +79,7 @@ def milliseconds(bundle: Path, precision: Any, some: list[Path]) -> dict[str, fl
     found["encode"] = time.process_time() - start
     start = time.process_time()
     for some_rows in rows:
-        list(judge(some_rows))
+        list(decide(some_rows))
     found["rank"] = time.process_time() - start
     return {phase: round(1000 * seconds / len(some), 3) for phase, seconds in found.items()}
 

@@ -1,4 +1,4 @@
-"""Classify photos with an exported SAR-CLIP bundle; needs numpy, Pillow and onnxruntime, never torch.
+"""Classify images with an exported SAR-CLIP bundle; needs numpy, Pillow and onnxruntime, never torch.
 
 ::
 
@@ -8,7 +8,7 @@
     for result in classifier.classify(["cat.jpg", "cup.png"], classes=["espresso", "tabby cat"]):
         print(result.image, result.predictions[0].label)
 
-Names below are imported when they are first used, so that importing the package costs next to nothing.
+The names below are imported when they are first used, so that importing the package costs next to nothing.
 """
 
 from __future__ import annotations

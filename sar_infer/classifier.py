@@ -1,8 +1,7 @@
-"""The object that users hold: a bundle with its encoders, ready to classify."""
+"""The main object of the package: a bundle with its encoders, ready to classify."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,37 +32,37 @@ from sar_infer.text.names import Classes, phrases_by_name
 from sar_infer.text.tokenizer import encode_name
 
 _FIRST_NAME = "café"
-"""Beyond ASCII, so that what repairs names is imported too."""
+"""Not ASCII, so that the modules that repair names are imported too."""
 
 
 class Classifier:
-    """Classifies pictures against a bank of class names and any further names; safe to share between threads.
+    """Classifies images against a bank of class names and any further names; safe to share between threads.
 
     Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others
-    once, as long as ``cache`` remembers them. Where the bundle has a class head, it takes part when the classes are
+    once, as long as ``cache`` remembers them. If the bundle has a class head, it takes part when the classes are
     exactly its own, with the bundle's rows; for any other classes the text branch answers alone.
 
-    Ranking multiplies with numpy, whose idle BLAS threads wait busily beside onnxruntime's: set
-    ``OPENBLAS_NUM_THREADS=1`` before numpy is imported, as the commands do.
+    Ranking multiplies with numpy, whose idle BLAS threads spin beside onnxruntime's: set ``OPENBLAS_NUM_THREADS=1``
+    before numpy is imported, as the commands do.
 
     Args:
         bundle: An open bundle.
         bank: Class names to choose from; None takes the bundle's.
         device: ``auto``, ``cpu`` or ``cuda``; ``cuda`` is verified when a session opens.
-        threads: Threads inside an operator; None leaves it to onnxruntime.
+        threads: Number of threads inside an operator; None leaves it to onnxruntime.
         spin: See ``sessions.open_session``.
-        cache: Where embeddings of further names are kept; by default one for the whole process.
-        precision: ``fp32``, or smaller graphs that the bundle has: ``fp16``, ``int8``, or ``auto`` for what suits the
-            device.
+        cache: Keeps embeddings of further names; by default there is one for the whole process.
+        precision: ``fp32``, or smaller graphs that the bundle has: ``fp16``, ``int8``, or ``auto`` for those that suit
+            the device.
 
     Attributes:
         choice: The graphs that run.
-        self_test: Whether the image encoder computes what it did at export.
+        self_test: Checks that the image encoder computes what it did at export.
 
     Raises:
         BankError: the bank belongs to another encoder or has rows of another length.
         InputError: the bundle has nothing in this precision, or there is no such device.
-        DeviceError: ``auto`` precision, which opens a session at once where there is a GPU, cannot have ``cuda``.
+        DeviceError: ``cuda`` is not available to ``auto`` precision, which opens a session at once if there is a GPU.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Classifier:
         self._cache = cache
         self._use(choose(manifest, precision, device), device, threads, spin)
         if precision == "auto" and manifest.precisions and expects_cuda(device) and self._images.open() != CUDA:
-            self._use(choose(manifest, precision, "cpu"), "cpu", threads, spin)  # there is no usable GPU after all
+            self._use(choose(manifest, precision, "cpu"), "cpu", threads, spin)  # the GPU cannot be used after all
 
     @classmethod
     def open(
@@ -97,12 +96,12 @@ class Classifier:
         threads: int | None = None,
         precision: PrecisionChoice = "fp32",
     ) -> Classifier:
-        """Open a bundle folder, by default the one that ships with the package, and perhaps another bank file.
+        """Open a bundle folder, by default the one that ships with the package, and another bank file if one is given.
 
         Raises:
-            BundleError: the bundle is missing, damaged or inconsistent; SchemaError where it needs a newer reader.
+            BundleError: the bundle is missing, damaged or inconsistent; SchemaError if it needs a newer reader.
             BankError: the bank is damaged or of another encoder.
-            DeviceError: ``device`` is ``cuda`` and cannot be had.
+            DeviceError: ``device`` is ``cuda``, which is not available.
             InputError: the bundle has nothing in this precision, or there is no such device.
         """
         bundle = open_bundle(None if path is None else Path(path))
@@ -124,34 +123,34 @@ class Classifier:
         explain: bool = False,
         coverage: float | None = None,
     ) -> list[ImageResult]:
-        """Classify pictures; one that cannot be read gets a result with ``error`` set and does not stop the others.
+        """Classify images; one that cannot be read gets a result with ``error`` set and does not stop the others.
 
         Args:
-            images: One picture or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
+            images: One image or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
             classes: Names to add to the bank's, or phrases by name, averaged on the sphere. A name that the bank has
                 keeps the bank's embedding, unless it comes with phrases of its own.
             only: Choose from ``classes`` alone.
-            top_k: How many classes to return for each picture, at most.
-            unknown: Say whether the best class is to be believed, by its ``score`` or by the ``energy``.
+            top_k: Number of classes to return for each image, at most.
+            unknown: Tell if the best class is not to be believed, by its ``score`` or by the ``energy``.
             explain: Give the reasons for the best class.
             coverage: Give the set of classes that holds the true one with this probability.
 
         Returns:
-            One result a picture, in order; also for a single picture.
+            One result an image, in order; a list for a single image too.
 
         Raises:
             ClassNameError: a name is empty or too long.
             InputError: there is no class to choose from, ``top_k`` is below 1, or the bundle was not calibrated for
-                what is asked.
+                these options.
         """
-        judging = DecisionOptions(unknown, coverage=coverage, explain=explain)
-        return list(self.stream(several(images), self.class_set(classes, only), top_k, judging=judging))
+        options = DecisionOptions(unknown, coverage=coverage, explain=explain)
+        return list(self.stream(several(images), self.class_set(classes, only), top_k, options=options))
 
     def class_set(self, classes: Classes | None = None, only: bool = False, bank: ClassBank | None = None) -> ClassSet:
-        """The classes to choose from, as in ``classify``; make it once for many calls of ``stream`` or ``rank``.
+        """Return the classes to choose from, as in ``classify``, for any number of calls of ``stream`` or ``rank``.
 
-        Whether the bundle's head takes part is decided here. ``bank`` takes the place of the classifier's, for a bank
-        that changes while sessions stay open; it must belong to the same encoder.
+        This decides if the bundle's head takes part. ``bank`` replaces the classifier's, for a bank that changes while
+        sessions stay open; it must belong to the same encoder.
 
         Raises:
             ClassNameError: a name is empty or too long.
@@ -171,73 +170,63 @@ class Classifier:
         top_k: int = 5,
         batch_size: int = 16,
         profile: Profile | None = None,
-        judging: DecisionOptions = PLAIN,
+        options: DecisionOptions = PLAIN,
+        names: Iterable[str] | None = None,
     ) -> Iterator[ImageResult]:
-        """Classify any number of pictures in constant memory, decoding the next batch while one is encoded.
+        """Classify any number of images in constant memory, decoding the next batch while one is encoded.
 
         Args:
-            images: Pictures, as in ``classify``.
+            images: Images, as in ``classify``.
             classes: From ``class_set``.
-            top_k: How many classes to return for each picture, at most.
-            batch_size: Pictures that run through the encoder together.
-            profile: Where to count the time of the phases ``decode``, ``encode`` and ``score``.
-            judging: What to tell beside the classes.
+            top_k: Number of classes to return for each image, at most.
+            batch_size: Number of images that run through the encoder together.
+            profile: Counts the time of the phases ``decode``, ``encode`` and ``score``.
+            options: What to tell beside the classes.
+            names: The names of the results, one an image; by default the path, or ``image[i]`` for anything else.
 
-        Yields:
-            One result a picture, in order.
+        Returns:
+            One result an image, in order.
 
         Raises:
-            InputError: ``top_k`` or ``batch_size`` is below 1, or ``judging`` asks for what cannot be had.
+            InputError: ``top_k`` or ``batch_size`` is below 1, or this bundle or these classes do not have what
+                ``options`` ask for; raised at once, before the first image.
         """
         if min(top_k, batch_size) < 1:
             raise InputError(f"expected top_k and batch_size of 1 or more, got {top_k} and {batch_size}")
-        profile = profile or Profile()
-        judge = self.judge(classes, top_k, judging)
-        for batch in decode_batches(images, self.bundle.manifest.preprocess, batch_size, profile):
-            with profile.phase("encode"):
-                rows = self.encode(readable(batch))
-            with profile.phase("score"):
-                judged = judge(rows)
-                results = [
-                    ImageResult(name, error=str(item), branch=classes.branch)
-                    if isinstance(item, ImageError)
-                    else dataclasses.replace(next(judged), image=name)
-                    for name, item in batch
-                ]
-            yield from results
+        return self._stream(images, self.decide(classes, top_k, options), batch_size, profile or Profile(), names)
 
-    def judge(self, classes: ClassSet, top_k: int = 5, judging: DecisionOptions = PLAIN) -> Decision:
-        """What makes a result of each unit row (N, D), for many calls.
+    def decide(self, classes: ClassSet, top_k: int = 5, options: DecisionOptions = PLAIN) -> Decision:
+        """Return the function that makes a result of each unit row (N, D), for any number of calls.
 
         Raises:
-            InputError: ``top_k`` is below 1, or the bundle and these classes do not have what ``judging`` asks for.
+            InputError: ``top_k`` is below 1, or this bundle or these classes do not have what ``options`` ask for.
         """
-        return Decision(self.bundle.manifest, classes, top_k, judging)
+        return Decision(self.bundle.manifest, classes, top_k, options)
 
     def rank(self, rows: Floats, classes: ClassSet, top_k: int) -> Iterator[tuple[Prediction, ...]]:
-        """The best ``top_k`` classes for each of N unit rows (N, D), the best first."""
-        return (result.predictions for result in self.judge(classes, top_k)(rows))
+        """Return the best ``top_k`` classes for each of N unit rows (N, D), the best first."""
+        return (result.predictions for result in self.decide(classes, top_k)(rows))
 
     def logits(self, rows: Floats, classes: ClassSet) -> Floats:
-        """Logits (N, C), columns in the order of the classes, for N unit rows (N, D); ``scores`` takes them."""
+        """Return logits (N, C), columns in the order of the classes, for N unit rows (N, D); ``scores`` takes them."""
         return ranking.logits(rows, classes, scale(self.bundle.manifest, classes))
 
     def scores(self, logits: Floats, classes: ClassSet) -> Floats:
-        """Scores (N, C) of ``logits``: the softmax over the bundle's temperature."""
+        """Return the scores (N, C) of ``logits``: their softmax over the bundle's temperature."""
         return ranking.scores(logits, scale(self.bundle.manifest, classes))
 
     def start(self, names: bool = False, self_test: bool = False) -> str:
-        """Open the image session now rather than at the first picture; returns the execution provider in use.
+        """Open the image session now rather than at the first image, and return the execution provider in use.
 
         Args:
             names: Open the name session and the tokenizer too, so that no file is needed any more.
-            self_test: Run the self-test whatever graph is used, and encode a name where ``names`` is set; otherwise
-                only a smaller graph is tested.
+            self_test: Run the self-test whatever graph is used, and encode a name if ``names`` is set; otherwise only
+                a smaller graph is tested.
 
         Raises:
-            DeviceError: the device cannot be had.
-            BundleError: onnxruntime does not accept a graph, it computes otherwise than at export, or it takes more
-                than ``TRIAL_SECONDS`` to open or to run once.
+            DeviceError: the device is not available.
+            BundleError: onnxruntime does not accept a graph, or the graph does not compute what it did at export, or
+                takes more than ``TRIAL_SECONDS`` to open or to run once.
         """
         if names:
             self._names.open()
@@ -250,19 +239,19 @@ class Classifier:
         return provider
 
     def stop(self) -> None:
-        """End what the encoders run now, and everything that follows, with an error."""
+        """End all calls of the encoders, present and future, with an error."""
         self._images.stop()
         self._names.stop()
 
     def check_name(self, name: str) -> None:
-        """Raise ClassNameError where the name encoder cannot take a name or phrase."""
+        """Raise ClassNameError if the name encoder cannot take a name or phrase."""
         encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, name)
 
     def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
-        """Unit rows (N, D), one a picture.
+        """Return unit rows (N, D), one an image.
 
         Raises:
-            ImageError: a picture cannot be read; names it.
+            ImageError: an image cannot be read; the message names it.
             InputError: ``batch_size`` is below 1.
             BundleError: the graph is broken.
         """
@@ -280,12 +269,12 @@ class Classifier:
         """Return unit rows (N, D) for N images.
 
         Args:
-            pixels: What ``preprocess.to_input`` has made of each (3, size, size).
-            seconds: After which the encoder is stopped for good; None waits as long as it takes.
+            pixels: The output (3, size, size) of ``preprocess.to_input`` for each image.
+            seconds: Time after which the encoder is stopped for good; None waits as long as it takes.
 
         Raises:
-            BundleError: a smaller graph computes otherwise than at export, found out before its first image; the graph
-                fails, or took too long.
+            BundleError: the self-test of a smaller graph, made before its first image, finds that it does not compute
+                what it did at export; or the graph fails or takes too long.
         """
         if self.self_test.due:
             self.self_test.run()
@@ -295,7 +284,7 @@ class Classifier:
         return self._images.encode(batch, seconds)
 
     def embed_names(self, names: Sequence[str]) -> Floats:
-        """Unit rows (N, D), one a name, from the name encoder or the cache, never from the bank.
+        """Return unit rows (N, D), one a name, from the name encoder or the cache, never from the bank.
 
         Raises:
             ClassNameError: a name is empty or too long.
@@ -314,7 +303,7 @@ class Classifier:
         return np.array([rows[name] for name in names], dtype=np.float32).reshape(-1, manifest.embed_dim)
 
     def embed_phrases(self, groups: Sequence[tuple[str, ...]]) -> Floats:
-        """Unit rows (N, D), one a class: the phrases of each, embedded and averaged on the sphere.
+        """Return unit rows (N, D), one a class: the phrases of each, embedded and averaged on the sphere.
 
         Raises:
             ClassNameError: a phrase is empty or too long.
@@ -322,6 +311,29 @@ class Classifier:
         rows = iter(self.embed_names([phrase for group in groups for phrase in group]))
         means = [np.mean([next(rows) for _ in group], axis=0) for group in groups]
         return scoring.unit_rows(np.array(means, dtype=np.float32).reshape(-1, self.bundle.manifest.embed_dim))
+
+    def _stream(
+        self,
+        images: Iterable[ImageSource],
+        decide: Decision,
+        batch_size: int,
+        profile: Profile,
+        names: Iterable[str] | None,
+    ) -> Iterator[ImageResult]:
+        given = None if names is None else iter(names)
+        for batch in decode_batches(images, self.bundle.manifest.preprocess, batch_size, profile):
+            named = batch if given is None else [(next(given), item) for _, item in batch]
+            with profile.phase("encode"):
+                rows = self.encode(readable(batch))
+            with profile.phase("score"):
+                found = decide(rows, [name for name, item in named if not isinstance(item, ImageError)])
+                results = [
+                    ImageResult(name, error=str(item), branch=decide.branch)
+                    if isinstance(item, ImageError)
+                    else next(found)
+                    for name, item in named
+                ]
+            yield from results
 
     def _use(self, choice: Choice, device: Device, threads: int | None, spin: bool) -> None:
         path, manifest = self.bundle.path, self.bundle.manifest

@@ -1,18 +1,18 @@
-"""Every error that `sar_infer` raises on purpose; the message is one line that can be shown to a user as it is.
+"""The errors that `sar_infer` raises on purpose; each message is one line that can be shown to a user as it is.
 
 ::
 
     SarInferError
-    ├── InputError             what the caller passed cannot be used
+    ├── InputError             an argument cannot be used
     │   ├── ImageError         one image: not an image, truncated, too large, too thin, unreadable
     │   ├── ClassFileError     a class file: missing, empty, binary, a bad line
     │   └── ClassNameError     one class name: empty, too long
     ├── BundleError            a bundle: missing, damaged, inconsistent
     │   └── SchemaError        written by a version that this reader does not know
     ├── BankError              a bank file: damaged, or of another encoder
-    ├── WriteError             something could not be written; what was there before still is
-    ├── DeviceError            the device asked for cannot be had
-    └── ServerError            a server that a client asks: it refused, or cannot be reached
+    ├── WriteError             something could not be written; the old content is still there
+    ├── DeviceError            the device asked for is not available
+    └── ServerError            a server refused a request, or cannot be reached
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _LONGEST = 1000
 
 
 class SarInferError(Exception):
-    """Base of all errors below; catch it to handle whatever this package refuses."""
+    """Base of all errors of this package; catch it to handle everything that the package refuses."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
 
 
 class InputError(SarInferError):
-    """Something that the caller passed in cannot be used."""
+    """An argument cannot be used."""
 
 
 class ImageError(InputError):
     """One image cannot be read, decoded or accepted; other images are not affected.
 
-    ``kind`` says what is wrong for programs: ``format`` = none of those accepted, ``size`` = too large, too thin or
-    empty, ``unreadable`` = anything else.
+    ``kind`` tells programs the cause: ``format`` = not an accepted format, ``size`` = too large, too thin or empty,
+    ``unreadable`` = anything else.
     """
 
     def __init__(self, message: str, kind: Literal["format", "size", "unreadable"] = "unreadable") -> None:
@@ -46,7 +46,7 @@ class ImageError(InputError):
 
 
 class ClassFileError(InputError):
-    """A class file cannot be used; the message names the file and, where there is one, the line."""
+    """A class file cannot be used; the message names the file and, if one line is at fault, the line."""
 
 
 class ClassNameError(InputError):
@@ -66,22 +66,22 @@ class BankError(SarInferError):
 
 
 class WriteError(SarInferError):
-    """Something could not be written; what was there before is still there."""
+    """Something could not be written; the old content is still there."""
 
 
 class DeviceError(SarInferError):
-    """The device that was asked for cannot be had on this machine."""
+    """The device that was asked for is not available on this machine."""
 
 
 class ServerError(SarInferError):
-    """A server refused a request, did not answer, or answered what no ``sar-serve`` answers.
+    """A server refused a request, did not answer, or gave an answer that is not from ``sar-serve``.
 
     Attributes:
-        detail: One sentence that says why, in the server's words where it said any.
-        status: Of HTTP; None where no answer came.
-        code: Stable, for programs: the server's own (``overloaded``, ``bad-class-name``, …), ``http-STATUS`` where it
+        detail: The reason in one sentence, in the server's words if it gave any.
+        status: The HTTP status; None if no answer came.
+        code: Stable, for programs: the server's own (``overloaded``, ``bad-class-name``, …), ``http-STATUS`` if it
             gave none, or the client's ``unreachable``, ``timeout``, ``unreadable-answer``, ``unsteady``.
-        request_id: Under which the server's log has the request.
+        request_id: The identifier of the request in the server's log.
     """
 
     def __init__(self, detail: str, status: int | None, code: str, request_id: str | None = None) -> None:
@@ -97,7 +97,7 @@ class ServerError(SarInferError):
 
 
 def one_line(text: str, longest: int = _LONGEST) -> str:
-    """Text from anywhere, made fit for a line of a terminal: what does not print is escaped, and it has an end."""
+    """Return any text as one line for a terminal: unprintable characters are escaped, and a long text is cut."""
     if len(text) > longest:
         text = f"{text[: longest - 1]}…"
     if text.isprintable():

@@ -1,4 +1,4 @@
-"""Results: what classification returns, what a call may ask for beside it, and where the time went."""
+"""Results of classification, the options of a call, and the profile of its time."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from typing import Literal
 from sar_infer.errors import InputError
 
 Source = Literal["bank", "extended"]
-"""Where a class comes from: the bank, or a name given with the call."""
+"""Source of a class: the bank, or a name given with the call."""
 Branch = Literal["text", "head+text"]
-"""What answers for the classes of a call: the text branch alone, or the bundle's class head with it."""
+"""Branches that answer for the classes of a call: the text branch alone, or the bundle's class head with it."""
 
 Unknown = Literal["score", "energy"]
-"""What tells an unknown thing from a known one: a low score of the best class, or a high energy of all."""
+"""The sign of an unknown image: a low score of the best class, or a high energy over all classes."""
 
 
 @dataclass(frozen=True)
 class DecisionOptions:
-    """What a call wants to be told beside the best classes.
+    """What to tell beside the best classes.
 
     Attributes:
-        unknown: Say whether the best class is to be believed, by its score or by the energy.
-        threshold: In place of the bundle's, 0..1 for a score; a class that has its own in the bank keeps that.
+        unknown: Tell if the best class is not to be believed, by its score or by the energy.
+        threshold: Replaces the bundle's threshold, 0..1 for a score; a class with its own in the bank keeps that.
         coverage: Give the set of classes that holds the true one with this probability, 0..1.
         explain: Give the reasons for the best class.
 
     Raises:
-        InputError: ``threshold`` without ``unknown``, or a number that cannot be meant.
+        InputError: there is a ``threshold`` without ``unknown``, or a number is out of range.
     """
 
     unknown: Unknown | None = None
@@ -54,7 +54,7 @@ class DecisionOptions:
 
 
 PLAIN = DecisionOptions()
-"""The best classes and no more."""
+"""The best classes and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class Prediction:
     Attributes:
         label: The class name.
         score: Softmax probability over all classes of the call, 0..1, of the logits over the bundle's temperature.
-        logit: ``logit_scale * similarity`` (plus the bias, where the bundle has one); with a head, this and the
-            head's logit, mixed. Not divided by the temperature.
+        logit: ``logit_scale * similarity`` (plus the bias, if the bundle has one); with a head, this and the head's
+            logit, mixed. Not divided by the temperature.
         similarity: Cosine between image and class embedding, -1..1.
-        source: Where the class comes from.
-        calibrated: Whether ``score`` was calibrated on held-out photos of this class; never so for a class that was
-            added after the bundle was made.
+        source: Source of the class.
+        calibrated: True if ``score`` was calibrated on held-out photos of this class, which a class that was added
+            after the bundle was made never is.
     """
 
     label: str
@@ -85,11 +85,11 @@ class Explanation:
     """Why the best class was chosen.
 
     Attributes:
-        margin: Its score less the runner-up's; None where there is no other class.
+        margin: Its score less the runner-up's; None if there is no other class.
         runner_up: The second best class.
-        energy: ``-T logsumexp(logits / T)`` over all classes of the call; the lower, the more familiar the photo.
+        energy: ``-T logsumexp(logits / T)`` over all classes of the call; the lower, the more familiar the image.
         nearest: Classes whose embeddings are most similar to the best class's, with their cosines, the nearest first.
-        background: The background class that scored best, where one beats every real class.
+        background: The best background class, if it scores more than every other class.
     """
 
     margin: float | None
@@ -101,14 +101,19 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The best classes of one image, the best first; none, and the reason in ``error``, where it could not be read.
+    """The result of one image.
 
-    ``branch`` is the same for all images of a call, since it is the call's classes that decide it.
-
-    What follows is None where it was not asked for: ``unknown`` says whether the best class is not to be believed, and
-    ``reason`` why; where it was asked for and nothing can judge this class, ``unknown`` is None and ``reason`` says
-    so. ``label_set`` holds the classes of a conformal set, perhaps none; ``explanation`` more about the
-    best class. Where a background class of the bank beats every other, ``unknown`` says so unasked.
+    Attributes:
+        image: The name of the image.
+        predictions: The best classes, the best first; none if the image could not be read.
+        error: The reason why it could not be read; None if it could.
+        branch: The branches that answer; they depend on the call's classes, and are the same for all its images.
+        unknown: True if the best class is not to be believed. None if that was not asked for, or if there is no
+            threshold for this class, which ``reason`` says. If a background class of the bank scores more than every
+            other class, it is True even if not asked for.
+        reason: The reason for ``unknown``, in words.
+        label_set: The classes of the conformal set, which may be empty; None if it was not asked for.
+        explanation: The reasons for the best class; None if they were not asked for.
     """
 
     image: str
@@ -122,7 +127,7 @@ class ImageResult:
 
 
 class Profile:
-    """Seconds by phase, summed over calls and threads."""
+    """Seconds of each phase, summed over calls and threads."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What changed from one bank to another."""
+"""Comparing banks: the changes from one to another."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sar_infer.errors import BankError
 
 @dataclass(frozen=True)
 class Difference:
-    """From bank a to bank b; order does not count.
+    """The changes from bank a to bank b; the order of classes does not count.
 
     Attributes:
         added: Names that only b has.
         removed: Names that only a has.
-        renamed: New name by old one, where one row left a under one name and came to b under another.
-        reembedded: Cosine between the rows of each class whose row is another.
-        changed: What is known of a class in a and in b, where that differs; a renamed class is none of them.
+        renamed: New name by old name, for a row that a has under one name and b under another.
+        reembedded: Cosine between the old and the new row, by name, of classes whose row has changed.
+        changed: Info of a class in a and in b, by name, if it differs; renamed classes are left out.
     """
 
     added: tuple[str, ...]
@@ -37,7 +37,7 @@ class Difference:
 
 
 def diff(a: ClassBank, b: ClassBank) -> Difference:
-    """What changed from a to b, two banks of one encoder.
+    """Return the changes from a to b, two banks of one encoder.
 
     Raises:
         BankError: they belong to different encoders, so that their rows cannot be compared.
@@ -65,12 +65,12 @@ def diff(a: ClassBank, b: ClassBank) -> Difference:
 
 
 def _same_day(one: ClassInfo, two: ClassInfo) -> tuple[ClassInfo, ClassInfo]:
-    """What is known of a class in both; when it was added does not count, where it was in both."""
+    """Return the info of a class in both banks; if both have the time when it was added, it does not count."""
     return (one, dataclasses.replace(two, added=one.added)) if one.added and two.added else (one, two)
 
 
 def _renamed(a: ClassBank, b: ClassBank, removed: list[str], added: list[str]) -> dict[str, str]:
-    """Pairs with the same row, to the bit of its 16-byte digest; where several have it, none is taken."""
+    """Return pairs with the same row, by its 16-byte digest; rows that several classes have are left out."""
     left: dict[bytes, list[str]] = {}
     came: dict[bytes, list[str]] = {}
     for bank, names, rows in ((a, removed, left), (b, added, came)):

@@ -1,25 +1,52 @@
-"""Changes of a bank's classes as pure functions: each gives a new bank with one more step of history.
+"""Edits of a bank's classes as pure functions: each returns a new bank with one more step of history.
 
-``by`` says who or what makes the change, such as a command line. Where nothing would change, the same bank comes back.
+``by`` is the author of the change, such as a command line. If nothing would change, the same bank is returned.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.bank.adding import add
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.groups import before
-from sar_infer.bank.history import Stack, Undo, recorded
-from sar_infer.bank.info import PLAIN, ClassInfo
-from sar_infer.bank.steps import listed, next_step, set_info, utc_now, with_step
-from sar_infer.errors import ClassNameError
+from sar_infer.bank.history import Action, Stack, Undo, before, utc_now, with_step
+from sar_infer.bank.info import PLAIN, ClassInfo, check_text, set_info
+from sar_infer.errors import BankError, ClassNameError
 from sar_infer.storage.packed_names import PackedNames
 from sar_infer.text.names import name_key
+
+_SAME_ROW = 1e-5
+"""Largest difference between two rows of the same text; runs of an encoder differ by less."""
+
+
+def add(
+    bank: ClassBank, names: Sequence[str], rows: Floats, info: Mapping[str, ClassInfo] | None = None, *, by: str = ""
+) -> ClassBank:
+    """Add classes at the end; one that the bank has in any spelling keeps its place, and gets the row if it differs.
+
+    Args:
+        bank: The bank.
+        names: N names.
+        rows: (N, D) float32, unit rows of the bank's encoder.
+        info: What is known of them, by these names; ``added`` is set here. A class that the bank has keeps aliases,
+            background and threshold if nothing is given for it.
+        by: The author of the change.
+
+    Raises:
+        ClassNameError: a name stands twice, or is another name of a class.
+        BankError: a row, a name or an alias is unsound.
+    """
+    info = info or {}
+    if rows.shape != (len(names), bank.embeddings.shape[1]):
+        raise BankError(f"expected rows ({len(names)}, {bank.embeddings.shape[1]}), got {rows.shape}")
+    stray = next(iter(info.keys() - set(names)), None)
+    if stray is not None:
+        raise ClassNameError(f"info is given for {stray!r:.80}, which is not among the names to add")
+    places = places_of(bank, names)
+    return put(bank, "add", dict(zip(names, places, strict=True)), rows, info, by)
 
 
 def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
@@ -39,26 +66,23 @@ def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
     info = dict(bank.info)
     had = {row: info.pop(name) for row, name in zip(rows.tolist(), gone.names, strict=True) if name in info}
     undo = Undo(removed=len(rows), info=before(had))
-    step = next_step(bank, "remove", f"removed {listed(gone.names)}", by, undo)
-    history, stack = recorded(bank.history, bank.retired.pushed(gone), step)
     names_kept = [name for name, keep in zip(bank.names, kept.tolist(), strict=True) if keep]
-    return dataclasses.replace(
-        bank, names=names_kept, embeddings=bank.embeddings[kept], info=info, history=history, stack=stack
-    )
+    summary, rows_kept = f"removed {listed(gone.names)}", bank.embeddings[kept]
+    return with_step(bank, "remove", summary, by, undo, gone, names=names_kept, embeddings=rows_kept, info=info)
 
 
 def rename(bank: ClassBank, old: str, new: str, row: Floats | None = None, *, by: str = "") -> ClassBank:
-    """Give a class another name; it keeps its place, and its row with the phrases that this was made from, or gets one.
+    """Give a class another name; it keeps its place, and, unless ``row`` is given, its row and phrases.
 
     Args:
-        bank: Which bank.
+        bank: The bank.
         old: Name or alias of the class.
-        new: Its name from now on; an alias of its own stops being one.
-        row: (D,) float32, the unit row of the new name, to take the place of the one that the class has.
-        by: See above.
+        new: Its new name; if this is one of its aliases, the alias goes.
+        row: (D,) float32, the unit row of the new name, which replaces the one that the class has.
+        by: The author of the change.
 
     Raises:
-        ClassNameError: there is no such class, another one has the new name, or this is empty.
+        ClassNameError: there is no such class, another one has the new name, or the new name is empty.
         BankError: the row is unsound.
     """
     place = bank.lookup.find(old)
@@ -92,7 +116,7 @@ def rename(bank: ClassBank, old: str, new: str, row: Floats | None = None, *, by
 
 
 def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") -> ClassBank:
-    """Set aliases, background and threshold of classes, by name or alias; phrases and ``added`` stay what they are.
+    """Set aliases, background and threshold of classes, by name or alias; phrases and ``added`` stay unchanged.
 
     Raises:
         ClassNameError: the bank does not have a class.
@@ -112,3 +136,95 @@ def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") ->
         return bank
     summary = f"changed {listed([bank.names[row] for row in had])}"
     return with_step(bank, "amend", summary, by, Undo(info=before(had)), info=info)
+
+
+def put(
+    bank: ClassBank,
+    action: Action,
+    places: Mapping[str, int | None],
+    rows: Floats,
+    info: Mapping[str, ClassInfo],
+    by: str,
+    note: str = "",
+) -> ClassBank:
+    """Put rows (N, D) in their places by name, None being the end; ``note`` is appended to the step's summary."""
+    at, known = utc_now(), dict(bank.info)
+    had: dict[int, ClassInfo | None] = {}
+    fresh: list[int] = []
+    replaced: dict[int, int] = {}
+    changed = 0
+    for number, (name, place) in enumerate(places.items()):
+        given = info.get(name)
+        if place is None:
+            fresh.append(number)
+            known[name] = dataclasses.replace(_plainer(given or PLAIN, name), added=at)
+            continue
+        has = bank.names[place]
+        was = bank.info.get(has, PLAIN)
+        wanted = _plainer(given or dataclasses.replace(was, phrases=()), has)
+        differs = not same_row(bank.embeddings[place], rows[number])
+        now = dataclasses.replace(wanted, added=at if differs or wanted.phrases != was.phrases else was.added)
+        if differs:
+            replaced[place] = number
+        if now != was:
+            had[place] = bank.info.get(has)
+            set_info(known, has, now)
+            changed += not differs
+    if not (fresh or replaced or changed):
+        return bank
+    where = np.array(list(replaced), dtype=np.int64)
+    old = Stack(PackedNames.of(bank.names[place] for place in replaced), bank.embeddings[where], where)
+    embeddings = np.concatenate([bank.embeddings, rows[fresh]])
+    embeddings[where] = rows[list(replaced.values())]
+    names = list(places)
+    counts = {"added": len(fresh), "replaced": len(replaced), "changed": changed}
+    return with_step(
+        bank,
+        action,
+        ", ".join(f"{what} {count:,}" for what, count in counts.items() if count) + note,
+        by,
+        Undo(len(fresh), 0, len(replaced), info=before(had)),
+        old,
+        at=at,
+        names=PackedNames.chain([bank.names, [names[number] for number in fresh]]),
+        embeddings=embeddings,
+        info=known,
+    )
+
+
+def same_row(one: Floats, two: Floats) -> bool:
+    """Return True if two rows (D,) are of the same text; a row with NaN equals no other."""
+    return bool(np.abs(one - two).max(initial=0) <= _SAME_ROW)
+
+
+def places_of(bank: ClassBank, names: Sequence[str]) -> list[int | None]:
+    """Return the row of each name that the bank has in any spelling, None for a new name; check what needs no rows.
+
+    Raises:
+        ClassNameError: a name stands twice, or is another name of a class.
+        BankError: a name is unsound.
+    """
+    seen: set[str] = set()
+    places: list[int | None] = []
+    for name in names:
+        check_text("name", name)
+        if name_key(name) in seen:
+            raise ClassNameError(f"class name {name!r:.80} stands more than once")
+        seen.add(name_key(name))
+        owner = bank.lookup.alias(name)
+        if owner is not None:
+            raise ClassNameError(
+                f"{name!r:.80} is another name of class {bank.names[owner]!r}; remove that alias first"
+            )
+        places.append(None if bank.lookup.name(name) is None else bank.lookup.find(name))
+    return places
+
+
+def _plainer(item: ClassInfo, name: str) -> ClassInfo:
+    """Return the info without its phrases if they are the name alone."""
+    return dataclasses.replace(item, phrases=()) if item.phrases == (name,) else item
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return up to three names in words, more as a number."""
+    return ", ".join(map(repr, names)) if len(names) <= 3 else f"{len(names):,} classes"

@@ -1,7 +1,7 @@
-"""The class head: a linear layer on image features, for some of the bank's classes, beside the text branch.
+"""The class head: a linear layer on image features for some of the bank's classes, which works beside the text branch.
 
 Tensors: ``weight`` F32 (C, D), ``bias`` F32 (C), ``mix`` F64 (), beside the names as ``named_tensors`` stores them.
-Metadata: ``format`` = ``sar-head``, and what every such file has.
+Metadata: ``format`` = ``sar-head``, and the keys of every such file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KIND = Kind(
 
 @dataclass(frozen=True, eq=False)
 class ClassHead:
-    """Class names with a row of weights and a bias each; checked when built, so that one that exists is sound.
+    """Class names with a row of weights and a bias each; it is checked when built, so that every head is sound.
 
     Attributes:
         names: C different, non-empty class names.
@@ -67,12 +67,12 @@ class ClassHead:
         object.__setattr__(self, "bias", read_only(bias))
 
     def logits(self, features: Floats) -> Floats:
-        """Logits (N, C) of the head alone for image features (N, D), unit rows."""
+        """Return logits (N, C) of the head alone for image features (N, D), unit rows."""
         result: Floats = features @ self.weight.T + self.bias
         return result
 
     def combined(self, text_logits: Floats, features: Floats) -> Floats:
-        """Logits (N, C) of both branches, ``(1 - mix) * text_logits + mix * logits(features)``.
+        """Return logits (N, C) of both branches, ``(1 - mix) * text_logits + mix * logits(features)``.
 
         Args:
             text_logits: (N, C) of the text branch, its columns in the order of ``names``.
@@ -82,7 +82,7 @@ class ClassHead:
         return result
 
     def reordered(self, rows: Sequence[int]) -> ClassHead:
-        """The same head with its classes in another order."""
+        """Return the same head with its classes in another order."""
         order = list(rows)
         names = tuple(self.names[row] for row in order)
         return dataclasses.replace(self, names=names, weight=self.weight[order], bias=self.bias[order])
@@ -101,8 +101,8 @@ class ClassHead:
             encoder_digest: The encoder that it must belong to; None accepts any.
 
         Raises:
-            SchemaError: written for a newer reader.
-            BundleError: missing, damaged, not a head, or of another encoder.
+            SchemaError: it was written for a newer reader.
+            BundleError: it is missing, damaged, no head, or of another encoder.
         """
         stored = _KIND.load(path, encoder_digest)
         weight, bias, mix = (stored.tensors[name] for name in ("weight", "bias", "mix"))

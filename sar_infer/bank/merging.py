@@ -1,4 +1,4 @@
-"""The classes of another bank come into a bank, with all that is known of them."""
+"""Merging banks: the classes of another bank are added, with all that is known of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from sar_infer.bank.adding import put, same_row
 from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.edits import listed, put, same_row
 from sar_infer.bank.info import PLAIN, ClassInfo
-from sar_infer.bank.steps import listed
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.text.names import name_key
 
@@ -22,19 +21,19 @@ _CHOOSE = "choose the bank's or the other's with --conflict keep|take"
 def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, by: str = "") -> ClassBank:
     """Add the classes of another bank of the same encoder; a class that both have gets the aliases of both.
 
-    Classes are the same where their names are, to the letter; else in any case and spacing, where that is clear. An
-    alias that is a class of the merged bank goes; the summary of the step says so.
+    Classes are the same if their names are equal to the letter, else in any case and spacing if that is unambiguous.
+    An alias that is the name of a class in the merged bank is dropped; the summary of the step says so.
 
     Args:
-        bank: Where to.
-        other: Where from.
-        conflict: What becomes of a class that both have with different rows, thresholds or background, and of an alias
-            that stands for two: ``keep`` the bank's, ``take`` the other's, or ``refuse``. A threshold that only one of
-            them has is no conflict.
-        by: Who or what adds them, such as a command line.
+        bank: The bank to add to.
+        other: The bank whose classes are added.
+        conflict: How to settle a class that both have with different rows, thresholds or background, and an alias
+            that stands for two classes: ``keep`` the bank's, ``take`` the other's, or ``refuse``. A threshold that
+            only one of them has is no conflict.
+        by: The author of the change, such as a command line.
 
     Raises:
-        ClassNameError: conflicts are refused; it says how many there are.
+        ClassNameError: there are conflicts, and they are refused; the message says how many.
         BankError: the other bank belongs to another encoder, or is damaged.
     """
     if other.verified().encoder_digest != bank.encoder_digest:
@@ -67,7 +66,7 @@ def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, b
 
 
 def _matches(bank: ClassBank, other: ClassBank) -> dict[str, int | None]:
-    """The bank's row of each class of the other one; no row twice."""
+    """Return the bank's row of each class of the other one; no row is used twice."""
     exact = {name: row for name in other.names if (row := bank.index.get(name)) is not None}
     taken = set(exact.values())
     places: dict[str, int | None] = {}
@@ -83,7 +82,7 @@ def _matches(bank: ClassBank, other: ClassBank) -> dict[str, int | None]:
 
 
 def _clash(ours: ClassInfo, theirs: ClassInfo, *, same: bool) -> str | None:
-    """What differs that only a choice can settle."""
+    """Return the name of a difference that only a choice can settle, None if there is none."""
     if not same:
         return "rows"
     if len({ours.threshold, theirs.threshold} - {None}) > 1:
@@ -92,14 +91,14 @@ def _clash(ours: ClassInfo, theirs: ClassInfo, *, same: bool) -> str | None:
 
 
 def _refuse(clashes: Mapping[str, str]) -> None:
-    """Stop where there are any."""
+    """Raise ClassNameError if there are any."""
     for name, what in clashes.items():
         count = "1 class conflicts" if len(clashes) == 1 else f"{len(clashes):,} classes conflict"
         raise ClassNameError(f"{count}: both banks have class {name!r}, with different {what}; {_CHOOSE}")
 
 
 def _united(ours: ClassInfo, theirs: ClassInfo, *, same: bool, take: bool) -> ClassInfo:
-    """What is known of a class that both have; phrases and threshold belong to the row."""
+    """Return the info of a class that both have; phrases and threshold belong to the row."""
     first, second = (theirs, ours) if take else (ours, theirs)
     aliases = {name_key(alias): alias for alias in (*second.aliases, *first.aliases)}
     order = dict.fromkeys(map(name_key, (*first.aliases, *second.aliases)))
@@ -116,7 +115,7 @@ def _united(ours: ClassInfo, theirs: ClassInfo, *, same: bool, take: bool) -> Cl
 def _settle(
     bank: ClassBank, other: ClassBank, info: dict[str, ClassInfo], spelled: Callable[[str], str], *, take: bool
 ) -> list[str]:
-    """Leave each alias to one class, in ``info``, by names in the merged bank; returns those that a class lost."""
+    """Leave each alias to one class, in ``info``, by names in the merged bank; return those that a class lost."""
     sides: list[tuple[Mapping[str, ClassInfo], Callable[[str], str]]] = [(bank.info, str), (other.info, spelled)]
     owners: dict[str, str] = {}
     for side, name_in_both in reversed(sides) if take else sides:
@@ -141,7 +140,7 @@ def _settle(
 def _put(
     bank: ClassBank, other: ClassBank, rows: Mapping[str, int], info: Mapping[str, ClassInfo], by: str, note: str
 ) -> ClassBank:
-    """The other's ``rows`` by name; a class of which only the info changes keeps its own."""
+    """Put the other's ``rows`` by name; a class of which only the info changes keeps its own row."""
     names = list(dict.fromkeys([*rows, *info]))
     places = {name: bank.index.get(name) for name in names}
     staying = [place for name, place in places.items() if name not in rows and place is not None]

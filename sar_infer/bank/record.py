@@ -1,6 +1,6 @@
-"""What a bank file holds beside names and rows: provenance, class info, history, and the rows that undo needs.
+"""The parts of a bank file beside names and rows: provenance, class info, history, and the rows that undo needs.
 
-The first three are JSON in the metadata, ``record_digest`` covers all of it. Files of version 1 have provenance alone.
+The first three are JSON in the metadata; ``record_digest`` covers all four. Files of version 1 have provenance alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sar_infer.bank import groups
 from sar_infer.bank.history import Stack, Step, step_to_json
-from sar_infer.bank.info import ClassInfo
+from sar_infer.bank.info import ClassInfo, info_from_json, info_to_json
 from sar_infer.errors import BankError, BundleError
 from sar_infer.storage.named_tensors import Stored
 from sar_infer.storage.packed_names import PackedNames
@@ -24,12 +23,12 @@ from sar_infer.storage.tensor_file import Tensors, tensor_bytes
 
 _ROWS, _NAMES, _OFFSETS, _POSITIONS = "retired", "retired_names", "retired_offsets", "retired_positions"
 TENSORS = {_ROWS: "F32", _NAMES: "U8", _OFFSETS: "I64", _POSITIONS: "I64"}
-"""Type of each tensor of the stack; a file has all or none."""
+"""Type of each tensor of the stack; a file has all of them or none."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a file holds beside names and rows."""
+    """The content of a bank file beside names and rows."""
 
     provenance: Mapping[str, Any]
     info: Mapping[str, ClassInfo]
@@ -38,16 +37,16 @@ class Record:
 
 
 def metadata(record: Record, rows: Mapping[str, int], encoder: str) -> dict[str, str]:
-    """The metadata of a record.
+    """Return the metadata of a record.
 
     Args:
-        record: What to write.
-        rows: Of the classes that it knows something of.
+        record: The record to write.
+        rows: The row of each class that has info, by name.
         encoder: The digest of the bank's encoder.
     """
     texts = {
         "provenance": json.dumps(dict(record.provenance), ensure_ascii=False, sort_keys=True),
-        "info": json.dumps(groups.write(record.info, rows), ensure_ascii=False),
+        "info": json.dumps(info_to_json(record.info, rows), ensure_ascii=False),
         "history": json.dumps([step_to_json(step) for step in record.history], ensure_ascii=False),
     }
     kept = {} if record.stack is None else tensors(record.stack)
@@ -55,7 +54,7 @@ def metadata(record: Record, rows: Mapping[str, int], encoder: str) -> dict[str,
 
 
 def tensors(stack: Stack) -> Tensors:
-    """The tensors of a stack; none of an empty one."""
+    """Return the tensors of a stack; an empty stack has none."""
     if not len(stack):
         return {}
     names = stack.names
@@ -63,13 +62,13 @@ def tensors(stack: Stack) -> Tensors:
 
 
 def read(stored: Stored, whole: bool = False) -> Record:
-    """Read and check a record; ``whole`` checks the digest where rows were mapped, too.
+    """Read and check a record; ``whole`` checks the digest of mapped rows too.
 
-    Version 1 had phrases in ``provenance``; they come as info.
+    Version 1 had phrases in ``provenance``; they become class info.
 
     Raises:
-        BankError: damaged.
-        ValueError: text that is not JSON.
+        BankError: the record is damaged.
+        ValueError: a text is not JSON.
     """
     found = stored.metadata
     provenance = json.loads(found["provenance"])
@@ -85,7 +84,7 @@ def read(stored: Stored, whole: bool = False) -> Record:
     if (stored.checked or whole) and _digest(found["encoder_digest"], texts, kept) != found["record_digest"]:
         raise BankError("info or history do not match their digest; the file was damaged or changed")
     try:
-        info = groups.read(json.loads(found["info"]), stored.names)
+        info = info_from_json(json.loads(found["info"]), stored.names)
         history = build(tuple[Step, ...], json.loads(found["history"]), "history")
     except BundleError as error:
         raise BankError(str(error)) from None
@@ -93,11 +92,7 @@ def read(stored: Stored, whole: bool = False) -> Record:
 
 
 def check_stack(history: tuple[Step, ...], stack: Stack, dim: int) -> None:
-    """See that a history and its stack fit each other and the bank.
-
-    Raises:
-        BankError: they do not.
-    """
+    """Raise BankError unless a history and its stack fit each other and rows of ``dim`` numbers."""
     if [step.n for step in history] != list(range(1, len(history) + 1)):
         raise BankError("the steps of its history are not numbered from 1 on")
     for step in history:
@@ -131,7 +126,7 @@ def _stack(kept: Tensors) -> Stack | None:
 
 
 def _digest(encoder: str, texts: Mapping[str, str], kept: Tensors) -> str:
-    """SHA-256 (hex) over the encoder's digest, the texts, each with its length in front, and the stack's tensors."""
+    """Return SHA-256 (hex) over the encoder's digest and the texts, each after its length, and the stack's tensors."""
     digest = hashlib.sha256()
     for text in (encoder, *texts.values()):
         data = text.encode("utf-8", "surrogatepass")

@@ -1,33 +1,130 @@
-"""Finding classes: by what people write, and by rows; exact, in memory that a large bank does not change."""
+"""Finding classes: by name or alias, however it is spelled, and by rows, exactly, in a fixed amount of memory."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.bank.class_bank import ClassBank
-from sar_infer.errors import BankError
+from sar_infer.bank.info import ClassInfo
+from sar_infer.errors import BankError, ClassNameError
+from sar_infer.text.names import name_key
+
+if TYPE_CHECKING:
+    from sar_infer.bank.class_bank import ClassBank
 
 _CLASSES, _ROWS = 32_768, 256
 """Sides of the largest block of similarities: 32 MiB."""
+_MOST_COMPARED = 20_000
+"""Number of names among which similar spellings are searched; a comparison takes some microseconds."""
+
+
+class Lookup:
+    """Rows by name and alias, without regard to case and space.
+
+    Args:
+        names: The names of a bank's classes. Two may differ in case or space alone; then the exact spelling decides.
+        info: What is known of them, sparse.
+
+    Raises:
+        BankError: an alias stands for another class already.
+    """
+
+    def __init__(self, names: Sequence[str], info: Mapping[str, ClassInfo]) -> None:
+        self._names = names
+        self._rows: dict[str, int] = {}
+        self._alike: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            key = name_key(name)
+            if key in self._rows:
+                self._alike.setdefault(key, [self._rows[key]]).append(row)
+            self._rows[key] = row
+        self._aliases: dict[str, int] = {}
+        for name, item in info.items():
+            owner = self.name(name) if item.aliases else None
+            if owner is not None:
+                for alias in item.aliases:
+                    self._add_alias(alias, owner)
+
+    def name(self, text: str) -> int | None:
+        """Return the row of the class with this name; of names that differ in case or space alone, the last."""
+        key = name_key(text)
+        alike = (row for row in self._alike.get(key, ()) if self._names[row] == text)
+        return next(alike, self._rows.get(key))
+
+    def is_ambiguous(self, text: str) -> bool:
+        """Return True if several names are equal to this one up to case and space."""
+        return name_key(text) in self._alike
+
+    def alias(self, text: str) -> int | None:
+        """Return the row of the class that has this alias."""
+        return self._aliases.get(name_key(text))
+
+    def get(self, text: str) -> int | None:
+        """Return the row of the class with this name or alias."""
+        row = self.name(text)
+        return self.alias(text) if row is None else row
+
+    def find(self, text: str) -> int:
+        """Return the row of the class with this name or alias.
+
+        Raises:
+            ClassNameError: there is none, with similar spellings; or there are several that differ in case or space.
+        """
+        row = self.get(text)
+        if row is None:
+            near = self.near(text)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ClassNameError(f"no class {text!r:.80} in the bank{hint}")
+        alike = [self._names[other] for other in self._alike.get(name_key(text), ())]
+        if alike and text not in alike:
+            raise ClassNameError(
+                f"class name {text!r:.80} stands for {' and '.join(map(repr, alike))}; spell it exactly"
+            )
+        return row
+
+    def near(self, text: str, most: int = 3) -> list[str]:
+        """Return names and aliases spelled alike, the nearest first; of a large bank, those that start alike."""
+        key = name_key(text)
+        known = {**self._aliases, **self._rows}
+        keys = [other for other in known if abs(len(other) - len(key)) <= max(3, len(key) // 3)]
+        if len(keys) > _MOST_COMPARED:
+            keys = [other for other in keys if other[:2] == key[:2]][:_MOST_COMPARED]
+        found = difflib.get_close_matches(key, keys, n=most, cutoff=0.6)
+        return list(dict.fromkeys(self._names[known[other]] for other in found))
+
+    def _add_alias(self, alias: str, row: int) -> None:
+        key = name_key(alias)
+        owner = self._rows.get(key, self._aliases.get(key))
+        if owner == row:
+            raise BankError(
+                f"alias {alias!r} already stands for class {self._names[row]!r} itself; case and space do not count"
+            )
+        if owner is not None:
+            name, other = self._names[row], self._names[owner]
+            raise BankError(f"alias {alias!r} of class {name!r} already stands for class {other!r}")
+        self._aliases[key] = row
 
 
 def find(bank: ClassBank, text: str) -> int:
-    """The row of the class with this name or alias, in any case and spacing.
+    """Return the row of the class with this name or alias, in any case and spacing.
 
     Raises:
-        ClassNameError: there is none, with near spellings; or several that differ in case or space alone.
+        ClassNameError: there is none, with similar spellings; or there are several that differ in case or space.
     """
     return bank.lookup.find(text)
 
 
 def nearest(bank: ClassBank, rows: Floats, k: int) -> tuple[Indices, Floats]:
-    """The ``k`` classes with the largest cosines, by brute force over blocks of the bank.
+    """Return the ``k`` classes with the largest cosines, by brute force over blocks of the bank.
 
     Args:
         bank: C classes.
         rows: (N, D) float32, unit rows.
-        k: How many, at most C.
+        k: Number of classes, at most C.
 
     Returns:
         Rows of the bank (N, k) and their cosines (N, k), the largest first, ties in the bank's order.
@@ -39,7 +136,7 @@ def nearest(bank: ClassBank, rows: Floats, k: int) -> tuple[Indices, Floats]:
 
 
 def nearest_rows(embeddings: Floats, rows: Floats, k: int) -> tuple[Indices, Floats]:
-    """As ``nearest``, among unit rows (C, D)."""
+    """Return the same as ``nearest``, among unit rows (C, D)."""
     count = max(0, min(k, len(embeddings)))
     found = np.empty((len(rows), count), dtype=np.intp)
     best = np.empty((len(rows), count), dtype=np.float32)
@@ -50,7 +147,7 @@ def nearest_rows(embeddings: Floats, rows: Floats, k: int) -> tuple[Indices, Flo
 
 
 def at_even_steps(count: int, most: int) -> Indices:
-    """Up to ``most`` different places of ``count``, from the first to the last."""
+    """Return up to ``most`` different places of ``count``, from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))
 
 
@@ -60,10 +157,10 @@ def _nearest(embeddings: Floats, rows: Floats, count: int) -> tuple[Indices, Flo
     for start in range(0, len(embeddings), _CLASSES):
         with np.errstate(all="ignore"):
             similar = rows @ embeddings[start : start + _CLASSES].T
-        if not np.isfinite(similar.max(initial=0)):  # of a large bank that is mapped, nobody has looked at the rows
+        if not np.isfinite(similar.max(initial=0)):  # the rows of a mapped bank are not checked when it is loaded
             raise BankError("an embedding is no unit row; the bank is damaged: sar-bank verify BANK_FILE")
         columns = np.arange(similar.shape[1])
-        if 0 < count < len(columns):  # what no row has among its best is left out before anything is sorted
+        if 0 < count < len(columns):  # drop columns that no row has among its best before sorting
             edge = np.partition(similar, -count, axis=1)[:, -count, np.newaxis]
             columns = np.flatnonzero((similar >= edge).any(axis=0))
         places = np.broadcast_to(start + columns, (len(rows), len(columns)))

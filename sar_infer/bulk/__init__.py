@@ -1,5 +1,6 @@
-"""Many images in, one row each out: pieces of the inputs are classified and committed one by one.
+"""Bulk runs: many images in, one row each out; ``run`` is where a run starts.
 
-A piece is a tar shard, a row group of a Parquet file, or some thousand listed images. Its answers are one part file
-that appears whole or not at all, so a run that is killed goes on where it was and every input has exactly one row.
+A piece of the inputs is a tar shard, a row group of a Parquet file, or some thousand listed images. Its answers are one
+part file that appears whole or not at all, so a killed run continues where it was and every input has exactly one row.
+This room may use the classifier and every room below it; the command ``sar-classify --out`` is its only caller.
 """

@@ -1,4 +1,4 @@
-"""What a bulk run reads: numbered pieces, each of which yields its inputs in an order that never changes."""
+"""The inputs of a bulk run: numbered pieces, each of which yields its items in an order that never changes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol
 from sar_infer.storage.strict_json import canonical_digest
 
 MOST_BYTES = 100 * 2**20
-"""Of an encoded image; what is larger is set aside unread."""
+"""The largest encoded image in bytes; a larger one is set aside unread."""
 FlawKind = Literal["format", "size", "unreadable", "source", "crash", "timeout"]
-"""Those of ``ImageError``; ``source`` = what holds the images is damaged or gone; ``crash`` = a process died of it;
-``timeout`` = a process was ended because of it."""
+"""The kinds of ``ImageError``, and: ``source`` = the file that holds the images is damaged or gone; ``crash`` = the
+image killed a process; ``timeout`` = a process was ended because the image took too long."""
 
 
 @dataclass(frozen=True)
@@ -34,55 +34,55 @@ class Item:
 
     @property
     def held(self) -> int:
-        """Bytes of an image that is held here."""
+        """Return the bytes of the image if it is in memory, else 0."""
         return len(self.source) if isinstance(self.source, bytes) else 0
 
 
 class Unit(Protocol):
-    """The inputs of one piece; a frozen dataclass of plain values, which say all there is to know of them."""
+    """The inputs of one piece: a frozen dataclass of plain values that identify them completely."""
 
     @property
     def count(self) -> int | None:
-        """How many inputs, where that is known before they are read."""
+        """Return the number of inputs, None if it is not known before they are read."""
 
     def items(self) -> Iterator[Item | None]:
-        """The inputs; what cannot be read is an item with its flaw, never an exception; None = passed over."""
+        """Yield the inputs, None for a file that is no image; an unreadable input is an item with a flaw."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A container that cannot be listed: one input, whose row says why; it is the same one for whatever reason."""
+    """A container that cannot be listed: one input, whose row says why. The reason is no part of its identity."""
 
     place: str
     reason: str = field(compare=False)
 
     @property
     def count(self) -> int:
-        """One row."""
+        """Return 1."""
         return 1
 
     def items(self) -> Iterator[Item]:
-        """The row."""
+        """Yield the item with its flaw."""
         yield Item(printable(self.place), Flaw("source", self.reason))
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A unit with its place among all of the run's, from 0."""
+    """A unit with its number among all units of the run, from 0."""
 
     number: int
     unit: Unit
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what the piece reads; another for other inputs."""
+        """Return a SHA-256 (hex) that identifies the inputs."""
         known = [field.name for field in dataclasses.fields(self.unit) if field.compare]  # type: ignore[arg-type]
         fields = {name: _text(getattr(self.unit, name)) for name in known}
         return canonical_digest({"kind": type(self.unit).__name__, "number": self.number, **fields})
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    """A name as a key: file names that are no UTF-8 get backslashes, so that any program can read the row."""
+    """Return a name as a key: bytes that are not UTF-8 get backslashes, so that any program can read the row."""
     return os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -1,7 +1,7 @@
-"""Local paths and URLs of storage that fsspec knows; servers of the web are left out on purpose.
+"""Local paths, and URLs of storage that fsspec knows. Web servers are left out on purpose.
 
-A list of inputs may come from anybody, so a URL may name storage that the user's own keys open, and no more: no web
-server that a stranger chose, no archive inside an archive, no cache.
+A list of inputs may come from anybody, so a URL may name storage that the user's own keys open, and nothing else: no
+web server chosen by a stranger, no archive inside an archive, no cache.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ PROTOCOLS = {
 """URL schemes, and the package that each needs."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::.*://)")
 _WAITS = (0.5, 1.0, 2.0)
-"""Seconds before a call to storage that failed is made again."""
+"""Seconds before each retry of a call to storage that failed."""
 _FINAL = (InputError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Failures that waiting does not mend."""
+"""Failures that a retry does not cure."""
 
 
 def is_url(place: str) -> bool:
-    """Whether it is a URL rather than a local path."""
+    """Return whether it is a URL, not a local path."""
     return _SCHEME.match(place) is not None
 
 
 def check_url(url: str) -> None:
-    """See that a URL is one of those that are read.
+    """Raise if a URL is not of a kind that is read.
 
     Raises:
         InputError: it is not.
@@ -60,10 +60,10 @@ def check_url(url: str) -> None:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it.
+    """Return the fsspec file system of a URL, and the path in it.
 
     Raises:
-        InputError: not a URL that is read, a package is missing, or the storage refuses.
+        InputError: the URL is of a kind that is not read, a package is missing, or the storage refuses.
     """
     check_url(url)
     try:
@@ -80,7 +80,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 
 def open_binary(place: str) -> IO[bytes]:
-    """A seekable stream of a local file or a URL.
+    """Open a local file or a URL as a seekable stream.
 
     Raises:
         InputError: see ``filesystem``.
@@ -93,7 +93,7 @@ def open_binary(place: str) -> IO[bytes]:
 
 
 def size_of(place: str) -> int:
-    """Bytes of a local file or a URL.
+    """Return the size of a local file or a URL in bytes.
 
     Raises:
         InputError: see ``filesystem``.
@@ -101,7 +101,7 @@ def size_of(place: str) -> int:
     """
     if not is_url(place):
         found = Path(place).stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe might never end
             raise OSError("not a file")
         return found.st_size
     system, path = filesystem(place)
@@ -109,7 +109,7 @@ def size_of(place: str) -> int:
 
 
 def patiently(call: Callable[[], Value]) -> Value:
-    """What a call to storage gives; a failure that may pass is waited out, for some seconds."""
+    """Return the result of a call to storage, retried for some seconds if it fails for a reason that may pass."""
     for seconds in _WAITS:
         try:
             return call()
@@ -121,7 +121,7 @@ def patiently(call: Callable[[], Value]) -> Value:
 
 
 class _Patient(io.RawIOBase):
-    """A stream from storage whose reads are repeated when they fail; its position moves only when one has succeeded."""
+    """A stream from storage that retries failed reads; its position moves only after a successful one."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -150,7 +150,7 @@ class _Patient(io.RawIOBase):
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, for the end of a message."""
+    """Return the reason of an error on one line, for the end of a message."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(reason).split())[:200]
 

@@ -1,10 +1,10 @@
-"""Processes of this machine that answer batches, in order, whatever an image does to them.
+"""Processes of this machine that answer batches, in order, even if an image crashes one of them.
 
-A process decodes, encodes and ranks in one thread; batches come back in order and a bounded number is on the way. If a
-process dies, of an image that crashes its decoder say, what was on the way is tried again in one process alone, in
+A process decodes, encodes and ranks in one thread; batches come back in order, and a bounded number is in flight. If a
+process dies, say because an image crashes its decoder, the batches in flight are retried in one separate process, in
 halves, until the culprit is found and set aside. A process that takes too long to decode one image is ended
-(``signals.deadline``), and what was on the way is tried again one by one, since every further try with the culprit
-takes as long.
+(``signals.deadline``), and the batches in flight are retried one image at a time, since every further try with the
+culprit takes as long.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Generic, TypeVar
 
-from sar_infer.bulk.answers import Answers, Recipe
 from sar_infer.bulk.items import Flaw, Item, Piece
 from sar_infer.bulk.outputs.rows import Form
 from sar_infer.bulk.places import one_line
 from sar_infer.bulk.signals import ended_by_deadline, waiting
-from sar_infer.bulk.worker import answer, begin, ready
+from sar_infer.bulk.worker import Answers, WorkerOptions, answer, begin, ready
 from sar_infer.errors import DeviceError, SarInferError
 
 Value = TypeVar("Value")
 Batch = tuple[Item, ...]
 _AHEAD = 4
-"""Batches on the way for each process."""
+"""Batches in flight for each process."""
 _AHEAD_BYTES = 256 * 2**20
-"""Of images that this process has read for them."""
+"""The most bytes of images in batches in flight."""
 _PATIENCE = 5.0
-"""Seconds without an answer after which a pool is asked whether it is still there."""
+"""Seconds without an answer after which a pool is checked to be alive."""
 
 
 class Pool:
@@ -42,8 +41,8 @@ class Pool:
         SarInferError: none of them can start.
     """
 
-    def __init__(self, recipe: Recipe, form: Form, workers: int) -> None:
-        self._recipe, self._form, self._workers = recipe, form, workers
+    def __init__(self, options: WorkerOptions, form: Form, workers: int) -> None:
+        self._options, self._form, self._workers = options, form, workers
         self._pool = self._opened(workers)
         self._lone: _Processes | None = None
 
@@ -51,7 +50,7 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:  # nobody waits for their answers any more, and one may hang
+        if kind is not None:  # their answers are no longer needed, and one may hang
             for pool in (self._pool, self._lone):
                 if pool is not None:
                     pool.terminate()
@@ -63,7 +62,7 @@ class Pool:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def in_order(self, work: Iterable[tuple[Piece, Batch]]) -> Iterator[tuple[Piece, Answers]]:
-        """Answers of every batch, in order, a bounded number ahead; more than one where a batch had to be divided."""
+        """Yield the answers of every batch, in order, with few batches in flight; several if one had to be divided."""
         waiting: deque[tuple[Piece, Batch, _Task[Answers]]] = deque()
         for piece, batch in work:
             waiting.append((piece, batch, self._submit(batch)))
@@ -78,7 +77,7 @@ class Pool:
             answers = task.result()
         except SarInferError:
             raise
-        except Exception as error:  # a process died, or raised what nobody has thought of
+        except Exception as error:  # a process died, or raised something unforeseen
             yield from ((piece, answers) for answers in self._again(batch, error))
         else:
             self._close_lone()
@@ -87,19 +86,19 @@ class Pool:
     def _submit(self, batch: Batch) -> _Task[Answers]:
         try:
             return _Task(self._pool, answer, batch)
-        except (BrokenProcessPool, OSError):  # the latter where one more process was about to start
+        except (BrokenProcessPool, OSError):  # OSError if a further process was about to start
             self._pool.shutdown(wait=False)
             self._pool = self._opened(self._workers)
             return _Task(self._pool, answer, batch)
 
     def _again(self, batch: Batch, error: Exception) -> Iterator[Answers]:
-        """Answers of a batch of which ``error`` came: of all inputs but those that kill a process again."""
+        """Yield the answers of a batch that raised ``error``; inputs that fail again are set aside."""
         size = 1 if isinstance(error, _TimedOut) else len(batch)
         for start in range(0, len(batch), size or 1):
             yield from self._alone(batch[start : start + size])
 
     def _alone(self, batch: Batch) -> Iterator[Answers]:
-        """Answers of a batch in one process alone, in smaller ones if that dies too."""
+        """Yield the answers of a batch from a separate process, in halves if that dies too."""
         try:
             found = [self._in_lone(batch)]
         except SarInferError:
@@ -123,7 +122,7 @@ class Pool:
 
     def _flaw(self, error: Exception) -> Flaw:
         if isinstance(error, _TimedOut):
-            return Flaw("timeout", f"took more than {self._recipe.image_timeout:g} s to decode (--image-timeout)")
+            return Flaw("timeout", f"took more than {self._options.image_timeout:g} s to decode (--image-timeout)")
         died = isinstance(error, BrokenProcessPool)
         return Flaw(
             "crash",
@@ -131,7 +130,7 @@ class Pool:
         )
 
     def _in_lone(self, batch: Batch) -> Answers:
-        """In one process beside the others, which is kept as long as it lives and there is something for it."""
+        """Answer a batch in a separate process, which is kept as long as it lives and has work."""
         if self._lone is None:
             self._lone = self._opened(1)
         try:
@@ -146,8 +145,8 @@ class Pool:
             self._lone = None
 
     def _opened(self, workers: int) -> _Processes:
-        """All processes at once: Python 3.11 trips over a pool that breaks while another process is started for it."""
-        pool = _Processes(workers, self._recipe, self._form)
+        """Start all processes at once: Python 3.11 fails if a pool breaks while another process is started for it."""
+        pool = _Processes(workers, self._options, self._form)
         try:
             for started in [_Task(pool, ready) for _ in range(workers)]:
                 started.result()
@@ -161,15 +160,15 @@ class Pool:
 
 
 class _TimedOut(BrokenProcessPool):
-    """A process was ended because it took too long to decode one image."""
+    """A pool broke because a process took too long to decode one image."""
 
 
 class _Processes(ProcessPoolExecutor):
-    """A pool that remembers its processes when it has broken."""
+    """A pool that still knows its processes after it has broken."""
 
-    def __init__(self, workers: int, recipe: Recipe, form: Form) -> None:
+    def __init__(self, workers: int, options: WorkerOptions, form: Form) -> None:
         self._context = _Context()
-        super().__init__(workers, self._context, begin, (recipe, form))
+        super().__init__(workers, self._context, begin, (options, form))
 
     def terminate(self) -> None:
         """End the processes, whatever they are doing."""
@@ -177,13 +176,13 @@ class _Processes(ProcessPoolExecutor):
             process.terminate()
 
     def timed_out(self) -> bool:
-        """Return whether a pool that has broken did so for an image that took too long."""
+        """Return whether the pool broke because an image took too long."""
         self.shutdown(wait=True)  # until then an exit code may be on its way
         return any(ended_by_deadline(process.exitcode) for process in self._context.started)
 
 
 class _Context(SpawnContext):
-    """Python 3.11 may lose sight of a process whose pool breaks; a daemon does not keep this one from ending."""
+    """Starts processes as daemons: Python 3.11 may lose track of one if its pool breaks, and must still end itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +194,7 @@ class _Context(SpawnContext):
 
 
 class _Task(Generic[Value]):
-    """Work for a pool. Processes that it starts never hear of Ctrl-C, not even while Python starts in them."""
+    """A task for a pool. Processes that it starts never receive Ctrl-C, not even while Python starts in them."""
 
     def __init__(self, pool: _Processes, task: Callable[..., Value], *given: object) -> None:
         self._pool = pool
@@ -203,10 +202,10 @@ class _Task(Generic[Value]):
             self._future = pool.submit(task, *given)
 
     def result(self) -> Value:
-        """What comes of it; Python 3.11 may forget a task that comes while its pool breaks.
+        """Return the result; check the pool while waiting, since Python 3.11 may lose a task if the pool breaks.
 
         Raises:
-            RuntimeError: the pool has broken (``_TimedOut`` if for an image that took too long), or is closed.
+            RuntimeError: the pool has broken (``_TimedOut`` if an image took too long), or is closed.
         """
         try:
             while not wait([self._future], _PATIENCE).done:

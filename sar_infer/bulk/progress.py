@@ -1,4 +1,4 @@
-"""How far a long run is, on stderr: done, set aside, rate, time left."""
+"""Progress of a long run on stderr: inputs done and set aside, rate, time left."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _EVERY_TTY, _EVERY_LINE = 0.5, 10.0
 
 
 def say(text: str) -> None:
-    """Write to stderr. A terminal or a pipe may be gone long before a run is done, which goes on without it."""
+    """Write to stderr; if the terminal or pipe has closed, carry on without it."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - else Python tries once more when it ends, and fails
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - else Python writes again when it ends, and fails
 
 
 class Progress:
-    """A line that is renewed on a terminal; elsewhere, where it is asked for, a line every ten seconds.
+    """A line that is rewritten on a terminal; elsewhere, if requested, a line every ten seconds.
 
     Args:
-        asked: Show it even where stderr is no terminal.
+        asked: Show progress even if stderr is no terminal.
     """
 
     def __init__(self, asked: bool = False) -> None:
@@ -42,7 +42,7 @@ class Progress:
         self.inputs = self.rejected = self.pieces = self.passed_over = 0
 
     def count(self, inputs: int, rejected: int) -> None:
-        """Some inputs are done."""
+        """Record that some inputs are done."""
         self.inputs += inputs
         self.rejected += rejected
         now = time.monotonic()
@@ -51,35 +51,35 @@ class Progress:
             self._print(self.text())
 
     def pass_over(self, members: int = 1) -> None:
-        """Something in a shard is no image."""
+        """Record that some members of a shard are no images."""
         self.passed_over += members
 
     def warn(self, text: str) -> None:
-        """A line of its own."""
+        """Print a warning on a line of its own."""
         say(("\r" + _CLEAR if self._terminal else "") + f"Warning: {text}\n")
 
     def finished(self) -> None:
-        """A piece is committed."""
+        """Record that a piece is committed."""
         self.pieces += 1
 
     def expect(self, pieces: Callable[[], Iterable[Piece]]) -> None:
-        """Find out meanwhile how much there is to do."""
+        """Count in the background how much there is to do."""
         if self._shown:
             threading.Thread(target=_add_up, args=(pieces, self._expected), daemon=True).start()
 
     def close(self) -> None:
-        """Leave the last line behind."""
+        """Print the last line."""
         if self._shown and self.inputs:
             self._print(self.text())
             say("\n" if self._terminal else "")
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Return the seconds since the start."""
         return time.monotonic() - self._start
 
     def text(self) -> str:
-        """``1,234 of 10,000 done, 2 set aside, 56.7/s, 0:02:35 left``."""
+        """Return the line: ``1,234 of 10,000 done, 2 set aside, 56.7/s, 0:02:35 left``."""
         rate = self.inputs / max(self.seconds, 1e-9)
         total = self._expected[0] if self._expected else None
         of = "" if total is None or total.inputs is None else f" of {total.inputs:,}"
@@ -90,7 +90,7 @@ class Progress:
         return text
 
     def _share(self, total: _Total) -> float:
-        """What of all is done; by pieces where nobody knows how many images a tar has."""
+        """Return the share that is done: of inputs, or of pieces if the number of inputs in a tar is not known yet."""
         if total.inputs is None:
             return self.pieces / max(total.pieces, 1)
         return self.inputs / max(total.inputs, 1)
@@ -106,7 +106,7 @@ class _Total:
 
 
 def _add_up(pieces: Callable[[], Iterable[Piece]], expected: list[_Total]) -> None:
-    """In a thread of its own; what is wrong with the inputs is the run's to tell."""
+    """Count inputs and pieces, in a thread of its own; errors are left for the run to report."""
     inputs: int | None = 0
     number = 0
     try:

@@ -1,7 +1,7 @@
-"""A cluster: Ray Data lists pieces on one node and works them off on all, each to a part that it commits itself.
+"""Run on a Ray cluster: Ray Data lists pieces on one node, and every node commits the parts of the pieces it gets.
 
-A piece whose node is lost runs again elsewhere and writes the same part, so the rule that makes one machine exact makes
-the cluster exact. Nodes share paths (or storage) for bundle, inputs and output.
+A piece whose node is lost runs again elsewhere and writes the same part, so every input has exactly one row, as on one
+machine. Nodes share paths (or storage) for bundle, inputs and output. Importing this module needs Ray.
 """
 
 from __future__ import annotations
@@ -16,46 +16,50 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sar_infer.bulk.answers import Recipe
+import pyarrow
+import ray.data
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
 from sar_infer.bulk.items import Piece
 from sar_infer.bulk.outputs.rows import Form, Packed
 from sar_infer.bulk.processes import Pool
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.work import Work, batches
+from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import DeviceError, InputError, SarInferError
 
 _LISTING = 0.01
-"""Of a CPU: another share than a piece takes, so that Ray does not make one task of listing and work."""
-_open: list[tuple[Recipe, Form, Pool]] = []
-"""In a process of the cluster: what the last piece was answered with."""
+"""CPUs for listing: not the share that a piece takes, or Ray would fuse listing and work into one task."""
+_open: list[tuple[WorkerOptions, Form, Pool]] = []
+"""In a process of the cluster: the pool that answered the last piece."""
 
 
 def run_ray(
-    work: Work, recipe: Recipe, form: Form, tasks: int | None, batch_size: int, progress: Progress
+    work: Work, options: WorkerOptions, form: Form, tasks: int | None, batch_size: int, progress: Progress
 ) -> dict[int, str]:
-    """Write the parts of all pieces that are left, in any order; inside ``cluster``. Returns their names by piece.
+    """Write the parts of all remaining pieces, in any order; call it inside ``cluster``.
 
     Args:
-        work: What is left to do.
-        recipe: How to answer.
-        form: Of the parts.
-        tasks: Pieces at a time at most; None = as many as the cluster has CPUs for.
+        work: The remaining work.
+        options: How to answer.
+        form: The file type of the parts.
+        tasks: The most pieces at a time; None = as many as the cluster has CPUs for.
         batch_size: Images encoded together.
-        progress: Told of every piece.
+        progress: Notified of every piece.
+
+    Returns:
+        Names of the parts, by piece.
 
     Raises:
-        SarInferError: a piece failed, not for the loss of a node.
+        SarInferError: a piece failed for another reason than the loss of a node.
     """
-    import ray.data
-
-    from sar_infer.bulk.ray_source import PieceSource
-
     here = str(Path.cwd())
     pieces = ray.data.read_datasource(PieceSource(work, here), num_cpus=_LISTING)
-    commit = functools.partial(_commit, here, work, recipe, form, batch_size)
+    commit = functools.partial(_commit, here, work, options, form, batch_size)
     written: dict[int, str] = {}
     try:
-        for row in pieces.map_batches(commit, batch_size=1, concurrency=tasks, **_resources(recipe)).iter_rows():
+        for row in pieces.map_batches(commit, batch_size=1, concurrency=tasks, **_resources(options)).iter_rows():
             progress.count(int(row["inputs"]), int(row["rejected"]))
             progress.pass_over(int(row["passed_over"]))
             progress.finished()
@@ -68,7 +72,7 @@ def run_ray(
 
 
 def _reason(error: BaseException | None) -> SarInferError | None:
-    """What a node refused, under all that Ray has wrapped around it."""
+    """Return the error that a node raised, unwrapped from what Ray puts around it."""
     while error is not None and not isinstance(error, SarInferError):
         error = getattr(error, "cause", None) or error.__cause__
     return error
@@ -76,19 +80,15 @@ def _reason(error: BaseException | None) -> SarInferError | None:
 
 @contextlib.contextmanager
 def cluster(address: str) -> Iterator[None]:
-    """A connection to a cluster: ``auto`` = that of this machine or of RAY_ADDRESS, ``local`` = a new one here.
+    """Connect to a cluster: ``auto`` = that of this machine or of RAY_ADDRESS, ``local`` = a new one on this machine.
 
     Raises:
-        InputError: Ray is missing, or there is no cluster.
+        InputError: there is no cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray.data
-    except ModuleNotFoundError:
-        raise InputError("--engine ray needs Ray: pip install 'sar-clip[ray]'") from None
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     try:
-        if colon and port.isdigit():  # Ray itself would try for minutes
+        if colon and port.isdigit():  # Ray itself would retry for minutes
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
@@ -97,7 +97,7 @@ def cluster(address: str) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # for _reason
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters is told in one line
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the run reports errors in one line itself
     try:
         yield
     finally:
@@ -105,12 +105,12 @@ def cluster(address: str) -> Iterator[None]:
 
 
 def _commit(
-    folder: str, work: Work, recipe: Recipe, form: Form, batch_size: int, block: dict[str, Any]
+    folder: str, work: Work, options: WorkerOptions, form: Form, batch_size: int, block: dict[str, Any]
 ) -> dict[str, list[int | str]]:
-    """On a node: answer one piece, and write its part."""
+    """Answer one piece on a node and write its part."""
     os.chdir(folder)  # relative paths are the driver's
     piece: Piece = pickle.loads(block["piece"][0])  # noqa: S301 - of this run's own lister
-    pool = _opened(recipe, form)
+    pool = _opened(options, form)
     progress = Progress()
 
     def packed() -> Iterator[Packed]:
@@ -126,15 +126,51 @@ def _commit(
     return {"number": [piece.number], "part": [part], **counts}
 
 
-def _opened(recipe: Recipe, form: Form) -> Pool:
-    """Once for all pieces that come to this process; it feeds one more, which may die of an image or hang."""
-    if not _open or _open[0][:2] != (recipe, form):
+def _opened(options: WorkerOptions, form: Form) -> Pool:
+    """Return the pool of this process, opened once for all its pieces.
+
+    The pool has one further process, which may die or hang because of an image.
+    """
+    if not _open or _open[0][:2] != (options, form):
         while _open:
             _open.pop()[2].close()
-        _open.append((recipe, form, Pool(recipe, form, 1)))
+        _open.append((options, form, Pool(options, form, 1)))
     return _open[0][2]
 
 
-def _resources(recipe: Recipe) -> dict[str, Any]:
-    """Of a piece; a process stays when it is done, and with it the session."""
-    return {"num_cpus": recipe.threads or 1, "num_gpus": int(recipe.device == "cuda"), "max_calls": 0}
+def _resources(options: WorkerOptions) -> dict[str, Any]:
+    """Return what Ray reserves for a piece; a process stays when a piece is done, and keeps its session."""
+    return {"num_cpus": options.threads or 1, "num_gpus": int(options.device == "cuda"), "max_calls": 0}
+
+
+class PieceSource(Datasource):
+    """A Ray dataset with a block for every remaining piece: one row, column ``piece``, listed while others work.
+
+    Args:
+        work: The work whose pieces are listed.
+        folder: Where relative paths start.
+    """
+
+    def __init__(self, work: Work, folder: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Ray's
+        self._work = work
+        self._folder = folder
+
+    @property
+    def supports_distributed_reads(self) -> bool:
+        """Return False: list on the driver's node, the one that the run cannot lose anyway."""
+        return False
+
+    def estimate_inmemory_data_size(self) -> None:
+        """Return None: the size is not known before the pieces are listed."""
+        return
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:  # noqa: ARG002 - Ray's signature
+        """Return one task, since a listing has one order."""
+        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(self._blocks, metadata)]
+
+    def _blocks(self) -> Iterator[Any]:
+        os.chdir(self._folder)
+        for piece in self._work.left():
+            yield pyarrow.table({"piece": [pickle.dumps(piece)]})

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from sar_infer import __version__
-from sar_infer.bulk.answers import Answerer, Recipe
-from sar_infer.bulk.items import printable
-from sar_infer.bulk.local import run_local
-from sar_infer.bulk.outputs.alone import alone
+from sar_infer.bulk.items import Piece, printable
 from sar_infer.bulk.outputs.finish import (
     Ended,
     Summary,
@@ -25,30 +23,30 @@ from sar_infer.bulk.outputs.finish import (
     finished_folder,
     summary_file,
 )
-from sar_infer.bulk.outputs.job import WHOLE, Job, Shard, changes
-from sar_infer.bulk.outputs.jsonl import JsonLines
-from sar_infer.bulk.outputs.parquet import Parquet, check_parquet
-from sar_infer.bulk.outputs.rows import Form
+from sar_infer.bulk.outputs.job import WHOLE, BulkJob, Shard, alone, changes
+from sar_infer.bulk.outputs.rows import Form, JsonLines, Packed, Parquet, check_parquet
 from sar_infer.bulk.outputs.store import LocalFolder, Store, open_store
 from sar_infer.bulk.places import is_url
+from sar_infer.bulk.processes import Pool
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.sources.listing import Sources
-from sar_infer.bulk.work import Work
+from sar_infer.bulk.sources.listing import InputSources
+from sar_infer.bulk.work import Work, batches
+from sar_infer.bulk.worker import Answerer, Answers, WorkerOptions
 from sar_infer.errors import InputError, SarInferError
 
 SUFFIXES = (".parquet", ".jsonl")
-"""Of an output that is a file; anything else is a folder."""
+"""Suffixes of an output that is a file; anything else is a folder."""
 
 
 @dataclass(frozen=True)
-class Engine:
-    """Who does the work.
+class EngineOptions:
+    """Processes of this machine, or a Ray cluster.
 
     Attributes:
-        kind: Processes of this machine, or Ray.
+        kind: Which of the two.
         workers: Processes, or tasks at a time; with Ray None takes the cluster's CPUs.
         batch_size: Images encoded together.
-        address: Of the Ray cluster.
+        address: Address of the Ray cluster.
     """
 
     kind: Literal["local", "ray"] = "local"
@@ -58,20 +56,20 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to read, how to answer, and where to write.
+class BulkPlan:
+    """Inputs, answers and output of a run.
 
     Attributes:
-        sources: Inputs.
-        recipe: Answers.
-        out: A file (``SUFFIXES``), or the path or URL of a folder.
-        form: Of a folder's parts.
-        shard: Which share of the pieces.
-        resume: Go on where an earlier run was.
+        sources: What to read.
+        options: How to answer.
+        out: Where to write: a file (``SUFFIXES``), or the path or URL of a folder.
+        form: File type of a folder's parts.
+        shard: This run's share of the pieces.
+        resume: Continue an earlier run.
     """
 
-    sources: Sources
-    recipe: Recipe
+    sources: InputSources
+    options: WorkerOptions
     out: str
     form: Literal["parquet", "jsonl"] = "parquet"
     shard: Shard = WHOLE
@@ -79,15 +77,15 @@ class Plan:
 
     @property
     def file(self) -> Path | None:
-        """The output, where it is a single file."""
+        """Return the output if it is a single file, else None."""
         return Path(self.out) if self.out.endswith(SUFFIXES) else None
 
 
-def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
+def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
     """Classify everything that has no answer yet, then finish the output.
 
     Raises:
-        InputError: what was asked for does not fit together, or is not there; nothing was changed.
+        InputError: the plan contradicts itself or names something that does not exist; nothing was changed.
         WriteError: the output cannot be written; finished pieces stay.
         SarInferError: see ``Answerer`` and ``run_local``.
     """
@@ -95,7 +93,7 @@ def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
     if parquet:
         check_parquet()
     plan.sources.check()
-    answerer = Answerer(plan.recipe)
+    answerer = Answerer(plan.options)
     job, form = _job(plan, answerer, parquet)
     with alone(job, plan.out, plan.file):
         if plan.file and (summary := _finished(plan, plan.file, job)):
@@ -111,7 +109,7 @@ def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
                 summary_file(plan.file).unlink(missing_ok=True)
             progress.expect(work.left)
             try:
-                written = _work_off(work, answerer.recipe, form, engine, progress)
+                written = _work_off(work, answerer.options, form, engine, progress)
             except SarInferError:
                 if not progress.inputs:
                     job.abandon()
@@ -121,7 +119,7 @@ def run(plan: Plan, engine: Engine, progress: Progress) -> Summary:
         return _finish(plan, work, written, form, progress)
 
 
-def _job(plan: Plan, answerer: Answerer, parquet: bool) -> tuple[Job, Form]:
+def _job(plan: BulkPlan, answerer: Answerer, parquet: bool) -> tuple[BulkJob, Form]:
     sources, arguments = plan.sources, [printable(argument) for argument in plan.sources.arguments]
     settings = answerer.settings() | {
         "column": sources.column,
@@ -129,16 +127,16 @@ def _job(plan: Plan, answerer: Answerer, parquet: bool) -> tuple[Job, Form]:
         "piece_size": sources.piece_size,
         "format": "parquet" if parquet else "jsonl",
     }
-    if plan.file:  # parts know their inputs by themselves, and those of a folder are of the whole
+    if plan.file:  # the parts of a folder belong to the whole run, and each names its own inputs
         settings |= {"sources": arguments, "shard": f"{plan.shard.index}/{plan.shard.of}"}
     settings = json.loads(json.dumps(settings))
     form: Form = (
         Parquet(answerer.columns, settings | {"version": __version__, "sources": arguments}) if parquet else JsonLines()
     )
-    return Job(settings, _store(plan), plan.shard, form.suffix), form
+    return BulkJob(settings, _store(plan), plan.shard, form.suffix), form
 
 
-def _store(plan: Plan) -> Store:
+def _store(plan: BulkPlan) -> Store:
     if plan.file is None:
         return open_store(plan.out)
     if is_url(plan.out):
@@ -148,50 +146,60 @@ def _store(plan: Plan) -> Store:
     return LocalFolder(plan.file.with_name(f".{plan.file.name}.parts"))
 
 
-def _finished(plan: Plan, file: Path, job: Job) -> Summary | None:
-    """The summary, if a run that is resumed was complete; what it left is cleared away."""
+def _finished(plan: BulkPlan, file: Path, job: BulkJob) -> Summary | None:
+    """Return the summary if the run to be resumed was complete, and clear its leftovers; else None."""
     found = finished(file) if plan.resume else None
-    told = changes(found.settings, job.settings) if found is not None else ""
-    if found is not None and not told:
+    changed = changes(found.settings, job.settings) if found is not None else ""
+    if found is not None and not changed:
         if digest_of(job.part(piece) for piece in plan.sources.pieces(job.shard.has)) != found.parts:
             raise InputError(f"{file}: its inputs have changed since it was finished; choose another --out")
         clear_file(file)
         _remove_parts(job)
         return found.summary
     if file.exists() and not job.store.names():
-        if told:
-            raise InputError(f"{file}: of a run with other settings ({told}); give the same, or choose another --out")
+        if changed:
+            raise InputError(f"{file}: written with other settings ({changed}); give the same, or choose another --out")
         raise InputError(f"{file}: exists; choose another --out")
     return None
 
 
 def _nothing_left(work: Work) -> Summary | None:
-    """The summary of a folder that was complete and has got no further inputs; it stays as it is."""
+    """Return the summary of a folder that is complete and has no further inputs, else None; it stays as it is."""
     found = finished_folder(work.job, [work.done[number] for number in sorted(work.done)])
     return found if found is not None and next(work.left(), None) is None else None
 
 
-def _ready(engine: Engine) -> contextlib.AbstractContextManager[None]:
-    """Whatever can be refused of the engine, before the output is touched."""
+def _ready(engine: EngineOptions) -> contextlib.AbstractContextManager[None]:
+    """Prepare the engine before the output is touched.
+
+    Raises:
+        InputError: Ray is missing, or there is no cluster.
+    """
     if engine.kind == "local":
         return contextlib.nullcontext()
+    try:
+        import ray.data  # noqa: F401
+    except ModuleNotFoundError:
+        raise InputError("--engine ray needs Ray: pip install 'sar-clip[ray]'") from None
     from sar_infer.bulk.ray import cluster
 
     return cluster(engine.address)
 
 
-def _work_off(work: Work, recipe: Recipe, form: Form, engine: Engine, progress: Progress) -> dict[int, str]:
-    """The parts that were written, by piece."""
+def _work_off(
+    work: Work, options: WorkerOptions, form: Form, engine: EngineOptions, progress: Progress
+) -> dict[int, str]:
+    """Answer the remaining pieces and return the parts that were written, by piece."""
     if engine.kind == "ray":
         from sar_infer.bulk.ray import run_ray
 
-        return run_ray(work, recipe, form, engine.workers, engine.batch_size, progress)
-    return run_local(work, recipe, form, engine.workers or 1, engine.batch_size, progress)
+        return run_ray(work, options, form, engine.workers, engine.batch_size, progress)
+    return run_local(work, options, form, engine.workers or 1, engine.batch_size, progress)
 
 
-def _finish(plan: Plan, work: Work, written: Mapping[int, str], form: Form, progress: Progress) -> Summary:
+def _finish(plan: BulkPlan, work: Work, written: Mapping[int, str], form: Form, progress: Progress) -> Summary:
     job = work.job
-    parts = job.parts({**work.done, **written})  # not listed again: what was out of reach then may be there now
+    parts = job.parts({**work.done, **written})  # not listed again: sources that were unreachable then may be there now
     ended = Ended(progress.inputs, progress.seconds, len(work.done), progress.passed_over)
     if plan.file is None:
         return finish_folder(job, form, parts, ended)
@@ -200,6 +208,37 @@ def _finish(plan: Plan, work: Work, written: Mapping[int, str], form: Form, prog
     return summary
 
 
-def _remove_parts(job: Job) -> None:
+def _remove_parts(job: BulkJob) -> None:
     if isinstance(job.store, LocalFolder):
         job.store.remove()
+
+
+def run_local(
+    work: Work, options: WorkerOptions, form: Form, workers: int, batch_size: int, progress: Progress
+) -> dict[int, str]:
+    """Write the parts of all remaining pieces, one after the other, with one process for each worker.
+
+    A piece is cut into batches, so that one large shard keeps all processes busy. This process writes the parts.
+
+    Returns:
+        Names of the parts, by piece.
+
+    Raises:
+        SarInferError: a worker cannot start, the encoder fails, or a part cannot be written.
+    """
+    written: dict[int, str] = {}
+    with Pool(options, form, workers) as pool:
+        left = work.left(progress.warn)
+        cut = ((piece, batch) for piece in left for batch in batches(piece, batch_size, progress.pass_over))
+        for piece, group in itertools.groupby(pool.in_order(cut), key=lambda pair: pair[0]):
+            with work.job.store.stage(work.job.part(piece)) as path:
+                form.write(path, _packed(group, progress))
+            written[piece.number] = work.job.part(piece)
+            progress.finished()
+    return written
+
+
+def _packed(answered: Iterable[tuple[Piece, Answers]], progress: Progress) -> Iterator[Packed]:
+    for _, answers in answered:
+        progress.count(answers.inputs, answers.rejected)
+        yield answers.packed

@@ -1,4 +1,4 @@
-"""Signals that come at a bad time, and one that comes in time."""
+"""Hold signals back for the length of a block, and end this process if a block takes too long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def waiting(*numbers: signal.Signals) -> Iterator[None]:
-    """Let signals wait until the block ends; processes that are started in it never hear of them."""
+    """Hold signals back until the block ends; processes that are started in it never receive them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -22,10 +22,10 @@ def waiting(*numbers: signal.Signals) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """End this process by SIGALRM if the block takes longer.
+    """End this process by SIGALRM if the block takes longer than this.
 
-    The kernel does it, so it works whatever the block hangs in, a decoder that never lets go of Python's lock included.
-    Windows has no such signal, and there no limit.
+    The kernel sends the signal, so it works even if a decoder hangs and never releases Python's lock. Windows has no
+    such signal, so there is no limit there.
     """
     if not hasattr(signal, "setitimer"):
         yield

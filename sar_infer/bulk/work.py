@@ -1,4 +1,4 @@
-"""What is left to do of a run; plain values, so that it can be listed wherever it is worked off."""
+"""The remaining pieces of a run, and how a piece is cut into batches."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sar_infer.bulk.items import Item, Piece
-from sar_infer.bulk.outputs.job import Job
-from sar_infer.bulk.sources.listing import Sources
+from sar_infer.bulk.outputs.job import BulkJob
+from sar_infer.bulk.sources.listing import InputSources
 
 _BATCH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Work:
-    """The pieces of a job.
+    """The remaining pieces of a run, as plain values, so that any machine can list them.
 
     Attributes:
-        sources: Of the whole run.
-        job: With the shard that is worked off here.
-        done: Parts that are there already, by piece.
+        sources: Inputs of the whole run.
+        job: The run, with the shard of this machine.
+        done: Parts that are finished already, by piece.
     """
 
-    sources: Sources
-    job: Job
+    sources: InputSources
+    job: BulkJob
     done: Mapping[int, str]
 
     def left(self, warn: Callable[[str], object] = lambda _: None) -> Iterator[Piece]:
-        """Pieces without a part, in order; ``warn`` is told of what is passed over in folders."""
+        """Yield pieces without a part, in order; ``warn`` is called with a line about files that are passed over."""
         return self.sources.pieces(lambda number: self.job.shard.has(number) and number not in self.done, warn)
 
 
 def batches(piece: Piece, size: int, passed_over: Callable[[], object]) -> Iterator[tuple[Item, ...]]:
-    """Cut the inputs of a piece into batches, in order; one empty batch where it has none.
+    """Cut the inputs of a piece into batches, in order; one empty batch if it has none.
 
-    They are the same every time, so that answers do not depend on who computes them.
+    Batches are the same every time, so that answers do not depend on the machine that computes them.
 
     Args:
         piece: The piece.
-        size: Inputs of a batch at most; fewer where they hold 64 MiB of encoded images.
-        passed_over: Called for whatever in the piece is no input.
+        size: Inputs of a batch at most; fewer if they hold 64 MiB of encoded images.
+        passed_over: Called for each file in the piece that is no image.
     """
     batch: list[Item] = []
     held = number = 0

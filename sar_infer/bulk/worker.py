@@ -1,32 +1,205 @@
-"""One process of the pool: it opens the bundle, answers batches in one thread, and ends with its parent."""
+"""Answer inputs with rows in one thread; each process of a pool holds one worker."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-from sar_infer.bulk.answers import Answerer, Answers, Recipe
-from sar_infer.bulk.items import Item
-from sar_infer.bulk.outputs.rows import Form
-from sar_infer.errors import SarInferError
+from sar_infer._arrays import Floats
+from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
+from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Form, Packed, answered, flawed
+from sar_infer.bulk.places import filesystem, is_url, one_line, patiently
+from sar_infer.bulk.signals import deadline
+from sar_infer.classifier import Classifier
+from sar_infer.encoders.precision import PrecisionChoice
+from sar_infer.encoders.sessions import Device
+from sar_infer.errors import BundleError, DeviceError, ImageError, InputError, SarInferError
+from sar_infer.images.prefetch import decode_image
+from sar_infer.results import PLAIN, DecisionOptions
+from sar_infer.storage.strict_json import canonical_digest
 
+_TRANSFERS = 16
+"""Objects that one worker fetches from storage at the same time."""
+IMAGE_TIMEOUT = 60
+"""Seconds for decoding one image; the slowest accepted image takes a few."""
 _worker: list[Any] = []
-"""The answerer and the form, or why there is none."""
+"""In a process of the pool: the answerer and the form, or the error why there is none."""
 
 
-def begin(recipe: Recipe, form: Form) -> None:
-    """In a new process: open the bundle. The parent decides when it ends, by SIGTERM if need be, and not Ctrl-C."""
+@dataclass(frozen=True)
+class WorkerOptions:
+    """Settings by which every worker answers, as plain values, since workers run in other processes.
+
+    Attributes:
+        bundle: Folder, the same path for all workers; None = the one that ships.
+        bank: Bank file to use instead of the bundle's.
+        classes: Phrases by name, in addition to the bank's.
+        only: Choose from ``classes`` alone.
+        top_k: Classes of a row.
+        decision: What to report beside the classes.
+        embedding: Include the image's unit row, in this type.
+        device: Where to encode.
+        threads: Threads of the encoder.
+        precision: ``fp32``, or smaller graphs of the bundle.
+        image_timeout: Seconds after which a process that is still decoding one image is ended.
+    """
+
+    bundle: str | None = None
+    bank: str | None = None
+    classes: Mapping[str, tuple[str, ...]] | None = None
+    only: bool = False
+    top_k: int = 5
+    decision: DecisionOptions = PLAIN
+    embedding: EmbeddingType | None = None
+    device: Device = "auto"
+    threads: int | None = 1
+    precision: PrecisionChoice = "fp32"
+    image_timeout: float = IMAGE_TIMEOUT
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Rows of some inputs, in order and ready to be written.
+
+    Attributes:
+        packed: The rows, in the form of the output.
+        inputs: How many rows.
+        rejected: How many of them have no answer.
+    """
+
+    packed: Packed
+    inputs: int
+    rejected: int
+
+
+class Answerer:
+    """An open bundle with its classes.
+
+    Raises:
+        SarInferError: the bundle, the bank, a class name or a setting cannot be used.
+    """
+
+    def __init__(self, options: WorkerOptions) -> None:
+        warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its flaw
+        self._classifier = Classifier.open(
+            options.bundle, options.device, options.bank, options.threads, options.precision
+        )
+        self._manifest = self._classifier.bundle.manifest
+        chosen = cast("PrecisionChoice", self._classifier.choice.precision)
+        self.options = dataclasses.replace(options, precision=chosen)  # the same for all workers, wherever they are
+        classes = self._classifier.class_set(options.classes, options.only)
+        self._decide = self._classifier.decide(classes, options.top_k, options.decision)
+        decision = options.decision
+        self.columns = Columns(
+            decision.coverage is not None, decision.explain, options.embedding, self._manifest.embed_dim
+        )
+
+    def start(self) -> str:
+        """Open the encoder and return what it runs on."""
+        return self._classifier.start()
+
+    def settings(self) -> dict[str, Any]:
+        """Return everything that rows depend on, as plain values, with digests instead of contents."""
+        options = self.options
+        phrases = {name: list(phrases) for name, phrases in (options.classes or {}).items()}
+        return {
+            "bundle": self._manifest.digest,
+            "bank": self._classifier.bank.content_digest,
+            "classes": canonical_digest(phrases) if phrases else None,
+            "only": options.only,
+            "precision": options.precision,
+            "top_k": options.top_k,
+            **dataclasses.asdict(options.decision),
+            "embeddings": options.embedding,
+        }
+
+    def answer(self, items: Sequence[Item], form: Form) -> Answers:
+        """Return the rows of some inputs. An image that takes too long to decode ends this process.
+
+        Raises:
+            DeviceError: the encoder failed, for lack of memory perhaps.
+        """
+        decoded = [self._decode(content) for content in _fetched(items)]
+        pixels = [content for content in decoded if not isinstance(content, Flaw)]
+        embeddings = self._encode(pixels)
+        results = zip(self._decide(embeddings), embeddings, strict=True)
+        rows = [
+            flawed(item.key, content, self.columns)
+            if isinstance(content, Flaw)
+            else answered(item.key, *next(results), self.columns)
+            for item, content in zip(items, decoded, strict=True)
+        ]
+        return Answers(form.pack(rows), len(rows), len(rows) - len(pixels))
+
+    def _decode(self, content: str | bytes | Flaw) -> Floats | Flaw:
+        if isinstance(content, Flaw):
+            return content
+        try:
+            with deadline(self.options.image_timeout):
+                return decode_image(content, self._manifest.preprocess)
+        except ImageError as error:
+            return Flaw(error.kind, str(error))
+        except MemoryError:
+            return Flaw("size", "too large: there is too little memory to decode it")
+
+    def _encode(self, pixels: Sequence[Floats]) -> Floats:
+        try:
+            return self._classifier.encode(pixels)
+        except BundleError:
+            raise
+        except Exception as error:  # what onnxruntime raises shares no base class
+            raise DeviceError(
+                f"the encoder failed: {one_line(error)}; fewer --workers or a smaller --batch-size take less memory"
+            ) from None
+
+
+def _fetched(items: Sequence[Item]) -> list[str | bytes | Flaw]:
+    """Return local paths and bytes unchanged, and the content of what is in storage, fetched several at a time."""
+    sources = [item.source for item in items]
+    if not any(isinstance(source, str) and is_url(source) for source in sources):
+        return [_checked(source) for source in sources]
+    with ThreadPoolExecutor(_TRANSFERS) as pool:
+        return list(pool.map(_checked, sources))
+
+
+def _checked(source: str | bytes | Flaw) -> str | bytes | Flaw:
+    if not isinstance(source, str):
+        return source
+    try:
+        if not is_url(source):
+            file = Path(source)
+            return _too_large() if file.is_file() and file.stat().st_size > MOST_BYTES else source
+        system, path = filesystem(source)
+        content: bytes = patiently(lambda: system.cat_file(path, start=0, end=MOST_BYTES + 1))
+        return content if len(content) <= MOST_BYTES else _too_large()
+    except InputError as error:
+        return Flaw("unreadable", str(error).removeprefix(f"{source}: "))
+    except Exception as error:  # every storage has errors of its own
+        return Flaw("unreadable", f"cannot be read: {one_line(error)}")
+
+
+def _too_large() -> Flaw:
+    return Flaw("size", f"too large: more than {MOST_BYTES} bytes")
+
+
+def begin(options: WorkerOptions, form: Form) -> None:
+    """Open the bundle in a new process. The process ignores Ctrl-C: its parent ends it, by SIGTERM if need be."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGALRM"):  # which a parent may ignore; see ``signals.deadline``
+    if hasattr(signal, "SIGALRM"):  # for ``signals.deadline``; a parent may have ignored it
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        answerer = Answerer(recipe)
+        answerer = Answerer(options)
         answerer.start()
         _worker.append((answerer, form))
     except SarInferError as error:
@@ -34,7 +207,7 @@ def begin(recipe: Recipe, form: Form) -> None:
 
 
 def _end_with_parent() -> None:
-    """Killed parents leave their processes waiting for ever."""
+    """Wait for the parent to end, then exit: without this, the process of a killed parent would wait for ever."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -42,20 +215,20 @@ def _end_with_parent() -> None:
 
 
 def ready() -> None:
-    """See that the bundle is open.
+    """Raise the error with which the bundle failed to open, if it did.
 
     Raises:
-        SarInferError: why it is not.
+        SarInferError: the bundle could not be opened.
     """
     if isinstance(_worker[0], SarInferError):
         raise _worker[0]
 
 
 def answer(batch: Sequence[Item]) -> Answers:
-    """The rows of some inputs.
+    """Return the rows of some inputs.
 
     Raises:
-        SarInferError: there is no bundle, or the encoder fails.
+        SarInferError: the bundle could not be opened, or the encoder fails.
     """
     ready()
     answerer: Answerer = _worker[0][0]

@@ -1,1 +1,5 @@
-"""Answers: the classes of a call, their ranking, and the decision whether the best of them is to be believed."""
+"""From embeddings to results: the classes of a call, their ranking, the decision and its output.
+
+Pure functions on arrays and manifests: nothing here opens a file or a session. Only ``Classifier``, the command and the
+server build on it.
+"""

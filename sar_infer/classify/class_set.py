@@ -22,7 +22,7 @@ from sar_infer.text.names import Phrases, name_key
 
 Flags = npt.NDArray[np.bool_]
 _COPIED = 16_384
-"""Rows of a bank up to which a changed set is one block; of a larger bank it has views, and nothing is copied."""
+"""Rows of a bank up to which a changed set is copied into one block; of a larger bank it has views."""
 Value = TypeVar("Value", bound=np.generic)
 
 
@@ -32,12 +32,12 @@ class ClassSet:
 
     Attributes:
         names: C names.
-        sources: Where each comes from.
+        sources: The source of each.
         blocks: Unit rows of the classes in order, (C, D) when they are laid end to end.
-        head: One for exactly these classes, in this order.
-        background: (C,) classes that take part and are never an answer; None where there are none.
-        thresholds: (C,) least score of each class to be believed, NaN where it has none; None where no class has one.
-        calibrated: (C,) whether scores were calibrated on photos of the class; None where no class is.
+        head: A class head for exactly these classes, in this order.
+        background: (C,) flags of classes that take part and are never an answer; None if there are none.
+        thresholds: (C,) least score of each class to be believed, NaN for a class without one; None if none has one.
+        calibrated: (C,) flags of classes on whose photos scores were calibrated; None if there are none.
     """
 
     names: Sequence[str]
@@ -50,16 +50,16 @@ class ClassSet:
 
     @property
     def branch(self) -> Branch:
-        """What answers for these classes."""
+        """Return the branches that answer for these classes."""
         return "text" if self.head is None else "head+text"
 
     @functools.cached_property
     def embeddings(self) -> Floats:
-        """All rows (C, D) in one piece; of more than one block a copy is made, once."""
+        """Return all rows (C, D) in one piece; several blocks are copied, once."""
         return self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
 
     def rows(self, columns: Sequence[int]) -> Floats:
-        """The rows (N, D) of some classes."""
+        """Return the rows (N, D) of some classes."""
         ends = np.cumsum([len(block) for block in self.blocks])
         places = np.searchsorted(ends, columns, side="right").tolist()
         starts = (ends - [len(block) for block in self.blocks]).tolist()
@@ -73,17 +73,17 @@ def build_class_set(
     only: bool,
     embed: Callable[[Sequence[tuple[str, ...]]], Floats],
 ) -> ClassSet:
-    """The bank's classes, then the given ones; with ``only``, the given ones.
+    """Return the bank's classes and the given ones after them; with ``only``, the given ones.
 
-    A given name that the bank has, as a name or an alias, takes the bank's row and leaves its place to it, so that no
-    class stands twice; of several that the bank has for one class, the first stands. Only where it comes with phrases
-    of its own is it encoded, and replaces the bank's.
+    A given name that the bank has, as a name or an alias, takes the row of the bank's class and stands in its place, so
+    that no class stands twice; of several given names of one class, the first counts. A given name with phrases of its
+    own is always encoded, and replaces the bank's class.
 
     Args:
         bank: Classes with known rows.
         given: Phrases by name.
         only: Leave out the bank's other classes, background classes too.
-        embed: Gives the row of each tuple of phrases.
+        embed: Returns the row of each tuple of phrases.
 
     Raises:
         InputError: no class is left.
@@ -118,12 +118,12 @@ def build_class_set(
 
 
 def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank) -> ClassSet:
-    """The classes with the head, if they are exactly its own, with the rows that they have in the bundle's bank.
+    """Return the classes with the head, if they are exactly its own, with the rows of the bundle's bank.
 
     Args:
         classes: The classes of a call, from any bank.
-        head: The bundle's, which has each name once.
-        bank: The bundle's, which has every name of the head.
+        head: The bundle's head, which has each name once.
+        bank: The bundle's bank, which has every name of the head.
     """
     if head is None or len(classes.names) != len(head.names) or "extended" in classes.sources:
         return classes
@@ -138,12 +138,12 @@ def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank) -> Cla
 
 
 def with_calibration(classes: ClassSet, calibrated: Collection[str], bank: ClassBank) -> ClassSet:
-    """The classes with ``calibrated`` set: of the bank, named in the manifest, with the row of the bundle's own bank.
+    """Return the classes with ``calibrated`` set: they are the manifest's and have the rows of the bundle's own bank.
 
     Args:
         classes: The classes of a call, from any bank.
         calibrated: ``Manifest.calibrated``.
-        bank: The bundle's.
+        bank: The bundle's bank.
     """
     if not calibrated:
         return classes
@@ -161,7 +161,7 @@ def with_calibration(classes: ClassSet, calibrated: Collection[str], bank: Class
 
 
 def _once(given: Phrases, known: Mapping[str, int | None]) -> Phrases:
-    """The given names but those that stand for themselves beside another one of the same class of the bank.
+    """Return the given names without those that have no phrases and name a class that another given name has.
 
     Args:
         given: Phrases by name.
@@ -179,7 +179,7 @@ def _once(given: Phrases, known: Mapping[str, int | None]) -> Phrases:
 
 
 def _runs(count: int, without: Collection[int]) -> list[slice]:
-    """The rows 0..count without some, as slices."""
+    """Return the rows 0..count without some, as slices."""
     edges = [-1, *sorted(without), count]
     pairs = ((before + 1, after) for before, after in itertools.pairwise(edges))
     return [slice(start, stop) for start, stop in pairs if start < stop]
@@ -188,7 +188,7 @@ def _runs(count: int, without: Collection[int]) -> list[slice]:
 def _gathered(
     values: npt.NDArray[Value] | None, kept: Sequence[slice], taken: Sequence[int | None], default: Any
 ) -> npt.NDArray[Value] | None:
-    """A value of each class of a set, from those of the bank's classes."""
+    """Return a value of each class of a set, from those of the bank's classes."""
     if values is None:
         return None
     given = np.array([default if row is None else values[row] for row in taken], dtype=values.dtype)
@@ -196,7 +196,7 @@ def _gathered(
 
 
 class Sources(Sequence[Source]):
-    """Where each class comes from: some of the bank, then those given with the call; never as long as the bank."""
+    """The source of each class: first a number of the bank's, then those of the call; it takes no memory a class."""
 
     def __init__(self, bank: int, given: tuple[Source, ...] = ()) -> None:
         self._bank = bank

@@ -1,4 +1,4 @@
-"""Results as text: for people, or as JSON, JSON lines or CSV for programs. Every function yields pieces as it goes."""
+"""Results as text for people, or as JSON, JSON lines or CSV for programs; each function yields pieces as it goes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sar_infer.results import Explanation, ImageResult
 
 _BAR = 24
 _COLUMNS = ("image", "rank", "label", "score", "logit", "similarity", "source", "error")
-_JUDGED = ("calibrated", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest")
+_OPTIONAL = ("calibrated", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest")
 _BETWEEN = " | "
-"""Between the names of one cell, as between the phrases of a class file."""
+"""Separates the names of one cell, as it separates the phrases of a class file."""
 
 
 def text(results: Iterable[ImageResult]) -> Iterator[str]:
-    """A picture's name, then a line a class: share of 1, bar, label; ``+`` marks names that are not from the bank.
+    """Yield the name of each image, then a line a class: score, bar, label; ``+`` marks names that are not the bank's.
 
-    An unknown says so before its classes, which are guesses then; a set and an explanation stand behind them. What a
-    terminal could take for a command, in the name of a file or of a class, is escaped.
+    An unknown image is marked before its classes, which are guesses then; a set and an explanation follow them.
+    Characters in names of files and classes that a terminal could take for a command are escaped.
     """
     for number, result in enumerate(results):
         if number:
@@ -33,13 +33,13 @@ def text(results: Iterable[ImageResult]) -> Iterator[str]:
 
 
 def jsonl(results: Iterable[ImageResult]) -> Iterator[str]:
-    """One JSON object a line and picture: the fields of ``ImageResult``."""
+    """Yield a line with a JSON object for each image: the fields of ``ImageResult``."""
     for result in results:
         yield _object(result) + "\n"
 
 
 def json_array(results: Iterable[ImageResult]) -> Iterator[str]:
-    """One JSON array of such objects."""
+    """Yield one JSON array of the objects that ``jsonl`` yields."""
     separator = "[\n"
     for result in results:
         yield separator + _object(result)
@@ -48,15 +48,15 @@ def json_array(results: Iterable[ImageResult]) -> Iterator[str]:
 
 
 def csv_table(results: Iterable[ImageResult]) -> Iterator[str]:
-    """A header, then a row for each picture and class; a picture that could not be read has one row with its error."""
-    yield _row(_COLUMNS + _JUDGED)
+    """Yield a header, then a row for each image and class; an unreadable image has one row with its error."""
+    yield _row(_COLUMNS + _OPTIONAL)
     for result in results:
         if result.error is not None:
-            yield _row((result.image, "", "", "", "", "", "", result.error, *[""] * len(_JUDGED)))
-        judged = _cells(result)
+            yield _row((result.image, "", "", "", "", "", "", result.error, *[""] * len(_OPTIONAL)))
+        optional = _cells(result)
         for rank, p in enumerate(result.predictions, start=1):
             known = (result.image, rank, p.label, p.score, p.logit, p.similarity, p.source, "")
-            yield _row((*known, str(p.calibrated).lower(), *judged))
+            yield _row((*known, str(p.calibrated).lower(), *optional))
 
 
 FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
@@ -67,8 +67,8 @@ FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
 }
 
 
-def judged(result: ImageResult) -> dict[str, Any]:
-    """What was asked for beside the classes, as JSON has it; keys of what was not asked for are left out."""
+def optional_fields(result: ImageResult) -> dict[str, Any]:
+    """Return, as for JSON, the fields that are there only if they were asked for."""
     found: dict[str, Any] = {}
     if result.unknown is not None or result.reason is not None:
         found |= {"unknown": result.unknown, "reason": result.reason}
@@ -82,11 +82,11 @@ def judged(result: ImageResult) -> dict[str, Any]:
 def _object(result: ImageResult) -> str:
     fields = asdict(result)
     always = {key: fields[key] for key in ("image", "predictions", "error", "branch")}
-    return json.dumps(always | judged(result), ensure_ascii=False)
+    return json.dumps(always | optional_fields(result), ensure_ascii=False)
 
 
 def _lines(result: ImageResult) -> Iterator[str]:
-    """One result for people."""
+    """Yield the lines of one result for people."""
     yield result.image
     if result.error is not None:
         yield f"  error: {result.error}"
@@ -106,7 +106,7 @@ def _lines(result: ImageResult) -> Iterator[str]:
 
 
 def _reasons(result: ImageResult, why: Explanation) -> Iterator[str]:
-    """Lines for people."""
+    """Yield the lines of an explanation for people."""
     if why.runner_up is not None:
         yield f"  ahead of {why.runner_up} by {why.margin:.1%}"
     yield f"  energy {why.energy:.3f}"
@@ -117,7 +117,7 @@ def _reasons(result: ImageResult, why: Explanation) -> Iterator[str]:
 
 
 def _cells(result: ImageResult) -> tuple[object, ...]:
-    """What was asked for beside the classes, the same in each row of a picture; empty where it was not."""
+    """Return the optional cells, the same in each row of an image; empty if they were not asked for."""
     why = result.explanation
     return (
         "" if result.unknown is None else str(result.unknown).lower(),

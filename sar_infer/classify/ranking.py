@@ -1,7 +1,7 @@
 """The best classes of unit rows, exactly, out of any number of classes: pure functions on arrays.
 
-Classes are taken a block at a time, so that memory does not grow with their number: the best so far and a running
-``logsumexp`` are kept of what was seen.
+Classes are taken a block at a time, so that memory does not grow with their number: of those seen so far, only the best
+and a running ``logsumexp`` are kept.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from sar_infer.encoders import scoring
 
 Number = TypeVar("Number", bound=np.generic)
 _CELLS = 2**20
-"""Logits that are held at once: 65,536 classes for a batch of 16."""
+"""Number of logits that are held at once: 65,536 classes for a batch of 16."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A cosine becomes a logit, ``factor * cosine + bias``, and logits scores, ``softmax(logits / temperature)``."""
+    """From a cosine to a logit, ``factor * cosine + bias``, and to scores, ``softmax(logits / temperature)``."""
 
     factor: float = 1.0
     bias: float = 0.0
@@ -41,65 +41,65 @@ class Ranking:
         similarities: (N, K) cosines.
         logits: (N, K), not divided by the temperature.
         scores: (N, K) softmax probabilities over all classes, background included.
-        evidence: (N,) float64, ``T logsumexp(logits / T)`` over all classes; the energy is its negative.
-        rivals: (N, R) the best background class and its score, R = 1; R = 0 where the set has none.
-        rival_scores: (N, R).
+        logsumexp: (N,) float64, ``T logsumexp(logits / T)`` over all classes; the energy is its negative.
+        best_background: (N, R) place of the best background class; R = 1, or 0 if the set has no background.
+        best_background_scores: (N, R) its score.
     """
 
     columns: Indices
     similarities: Floats
     logits: Floats
     scores: Floats
-    evidence: npt.NDArray[np.float64]
-    rivals: Indices
-    rival_scores: Floats
+    logsumexp: npt.NDArray[np.float64]
+    best_background: Indices
+    best_background_scores: Floats
 
 
 def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
-    """The best ``k`` classes of each row.
+    """Return the best ``k`` classes of each row.
 
     Args:
         rows: (N, D) unit rows.
         classes: C classes; with a head they are ranked in one piece.
         scale: From cosines to scores.
-        k: At most so many.
+        k: Number of classes, at most.
     """
-    kept, hidden = _Best(len(rows), k), _Best(len(rows), 1)
-    mass = _Mass(len(rows))
+    best, best_background = _Best(len(rows), k), _Best(len(rows), 1)
+    total = _LogSumExp(len(rows))
     for start, block in _blocks(classes, len(rows)):
         similarities = rows @ block.T
         logits = _logits(similarities, rows, classes, scale)
-        mass.add(_scaled(logits, scale))
+        total.add(_scaled(logits, scale))
         background = None if classes.background is None else classes.background[start : start + len(block)]
         if background is None or not background.any():
-            kept.add(logits, similarities, np.arange(start, start + len(block)))
+            best.add(logits, similarities, np.arange(start, start + len(block)))
         else:
-            for best, columns in ((kept, np.flatnonzero(~background)), (hidden, np.flatnonzero(background))):
-                best.add(logits[:, columns], similarities[:, columns], start + columns)
+            for found, columns in ((best, np.flatnonzero(~background)), (best_background, np.flatnonzero(background))):
+                found.add(logits[:, columns], similarities[:, columns], start + columns)
     return Ranking(
-        kept.columns,
-        kept.similarities,
-        kept.logits,
-        mass.scores(_scaled(kept.logits, scale)),
-        scale.temperature * mass.log(),
-        hidden.columns,
-        mass.scores(_scaled(hidden.logits, scale)),
+        columns=best.columns,
+        similarities=best.similarities,
+        logits=best.logits,
+        scores=total.scores(_scaled(best.logits, scale)),
+        logsumexp=scale.temperature * total.value(),
+        best_background=best_background.columns,
+        best_background_scores=total.scores(_scaled(best_background.logits, scale)),
     )
 
 
 def logits(rows: Floats, classes: ClassSet, scale: Scale) -> Floats:
-    """(N, C), not divided by the temperature, for N unit rows (N, D)."""
+    """Return logits (N, C), not divided by the temperature, for N unit rows (N, D)."""
     similarities = np.concatenate([rows @ block.T for block in classes.blocks], axis=1)
     return _logits(similarities, rows, classes, scale)
 
 
 def scores(values: Floats, scale: Scale) -> Floats:
-    """(N, C) probabilities of whole logits (N, C)."""
+    """Return probabilities (N, C) of logits (N, C) over all classes."""
     return scoring.softmax(_scaled(values, scale))
 
 
 def nearest(classes: ClassSet, columns: Sequence[int], k: int) -> list[list[tuple[int, float]]]:
-    """For each of some classes the ``k`` others whose embeddings are most similar, (column, cosine), nearest first."""
+    """Return the ``k`` nearest other classes of each of some classes, (column, cosine), the nearest first."""
     found = rank(classes.rows(columns), dataclasses.replace(classes, head=None), Scale(), k + 1)
     pairs = zip(columns, found.columns.tolist(), found.similarities.tolist(), strict=True)
     return [
@@ -118,7 +118,7 @@ class _Best:
         self.columns: Indices = np.empty((rows, 0), dtype=np.intp)
 
     def add(self, logits: Floats, similarities: Floats, columns: Indices) -> None:
-        """Take a block (N, B) with the places of its columns (B,), which are behind all that were seen."""
+        """Add a block (N, B) and the places of its columns (B,), which are greater than all before."""
         best = scoring.top_k(logits, self._k)
         merged = np.concatenate([self.logits, np.take_along_axis(logits, best, 1)], axis=1)
         order = scoring.top_k(merged, self._k)
@@ -131,34 +131,34 @@ def _merged(old: npt.NDArray[Number], new: npt.NDArray[Number], order: Indices) 
     return np.take_along_axis(np.concatenate([old, new], axis=1), order, 1)
 
 
-class _Mass:
-    """The running ``logsumexp`` of N rows: the largest value, and the sum of powers beside it."""
+class _LogSumExp:
+    """The running ``logsumexp`` of N rows, as the largest value and a sum of powers relative to it."""
 
     def __init__(self, rows: int) -> None:
         self._peak: Floats = np.full(rows, -np.inf, dtype=np.float32)
         self._sum = np.zeros(rows, dtype=np.float64)
 
     def add(self, values: Floats) -> None:
-        """Take a block (N, B)."""
+        """Add a block (N, B)."""
         peak = values.max(axis=1)
         powers = np.exp(values - peak[:, np.newaxis]).sum(axis=1)
         higher = np.maximum(peak, self._peak)
         self._sum = self._sum * np.exp(self._peak - higher) + powers * np.exp(peak - higher)
         self._peak = higher
 
-    def log(self) -> npt.NDArray[np.float64]:
-        """(N,) ``logsumexp`` of everything."""
+    def value(self) -> npt.NDArray[np.float64]:
+        """Return ``logsumexp`` (N,) of everything that was added."""
         return self._peak.astype(np.float64) + np.log(self._sum)
 
     def scores(self, values: Floats) -> Floats:
-        """(N, K) shares of some values (N, K) that were among those added: their softmax over everything."""
+        """Return the softmax (N, K), over everything that was added, of values (N, K) that are part of it."""
         powers = np.exp(values - self._peak[:, np.newaxis])
         result: Floats = powers / self._sum.astype(np.float32)[:, np.newaxis]
         return result
 
 
 def _blocks(classes: ClassSet, rows: int) -> Iterator[tuple[int, Floats]]:
-    """Where each block starts, and its embeddings; a set with a head is one."""
+    """Yield the start of each block and its embeddings; a set with a head is one block."""
     size = max(1, _CELLS // max(1, rows))
     if classes.head is not None:
         yield 0, classes.embeddings

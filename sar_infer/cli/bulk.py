@@ -1,40 +1,107 @@
-"""``sar-classify SOURCE... --out PLACE``: signals, refusals and the last line of a bulk run."""
+"""``sar-classify SOURCE... --out PLACE``: options of bulk runs, signals, refusals and the last line."""
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 import signal
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.core import ParameterSource
 
-from sar_infer.cli.bulk_options import BulkOptions
-from sar_infer.cli.options import Refusal
+from sar_infer.cli.options import Refusal, option, read_classes, together
 from sar_infer.errors import SarInferError
 
 if TYPE_CHECKING:
     from sar_infer.bulk.outputs.finish import Summary
-    from sar_infer.bulk.run import Engine, Plan
-    from sar_infer.cli.classify_options import Options
+    from sar_infer.bulk.run import BulkPlan, EngineOptions
+    from sar_infer.cli.classify import ClassifyOptions
 
+bulk_options = together(
+    option("--out", help="Write rows to FILE.parquet, FILE.jsonl, or a folder of parts, local or s3://, gs://, az://."),
+    option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Processes here, or a cluster.",
+    ),
+    option("--address", default="auto", show_default=True, help="Of the Ray cluster; local starts one."),
+    option("--workers", type=click.IntRange(min=1), help="Processes, or Ray tasks.  [default: one a core; on a GPU 2]"),
+    option("--shard", metavar="I/N", help="Process every N-th piece, starting with the I-th; I of 1 to N."),
+    option(
+        "--image-timeout",
+        type=click.IntRange(1, 86_400),
+        metavar="SECONDS",
+        default=60,
+        show_default=True,
+        help="Set an image aside that takes longer to decode.",
+    ),
+    option("--resume", is_flag=True, help="Continue an interrupted run."),
+    option(
+        "--embeddings",
+        type=click.Choice(["float32", "float16"]),
+        is_flag=False,
+        flag_value="float32",
+        help="Write image embeddings too, as float32 or float16.",
+    ),
+    option("--column", default="image", show_default=True, help="Column of the images in Parquet sources."),
+    option("--key-column", help="Column of the keys.  [default: FILE#ROW]"),
+    option(
+        "--piece-size", type=click.IntRange(min=1), default=4096, show_default=True, help="Listed images of a part."
+    ),
+    option("--progress", is_flag=True, help="Progress on stderr even where that is no terminal."),
+)
 _ON_GPU = 2
-"""Sessions that share a GPU: one encodes while the other decodes."""
+"""Sessions that share a GPU: one encodes while another decodes."""
 _BATCHES = {False: 4, True: 64}
-"""On a GPU or not. On a CPU convolutions are quickest alone and transformers in eights; four costs either little."""
+"""Batch size without and with a GPU. On a CPU convolutions are quickest one at a time and transformers in eights; four
+costs either little."""
 _CONTAINERS = (".tar", ".parquet", ".txt", ".lst")
-"""Suffixes of what holds or names images."""
+"""Suffixes of files that hold or list images."""
 _NO_OUTPUT = (".arrow", ".csv", ".feather", ".gz", ".json", ".ndjson", ".pq", ".tsv", ".txt", ".zip", ".zst")
-"""Suffixes of files that somebody may expect, and that are not written."""
+"""Suffixes of file types that a user may ask for and that are not written."""
+
+
+@dataclass(frozen=True)
+class BulkOptions:
+    """The command line's part about bulk runs; every field is the option of that name."""
+
+    out: str | None
+    engine: Literal["local", "ray"]
+    address: str
+    workers: int | None
+    shard: str | None
+    image_timeout: int
+    resume: bool
+    embeddings: Literal["float32", "float16"] | None
+    column: str
+    key_column: str | None
+    piece_size: int
+    progress: bool
+
+    @classmethod
+    def pop_from(cls, values: dict[str, Any]) -> BulkOptions:
+        """Move these options out of a command's values.
+
+        Raises:
+            Refusal: an option is given that needs ``--out``, without it.
+        """
+        options = cls(**{field.name: values.pop(field.name) for field in dataclasses.fields(cls)})
+        for name in ("shard", "resume", "embeddings"):
+            if options.out is None and getattr(options, name):
+                raise Refusal(f"--{name} needs --out")
+        return options
 
 
 def check_without_out(images: Iterable[str]) -> None:
-    """See that all arguments are images, or folders of them.
+    """Refuse arguments that are not images or folders of images.
 
     Raises:
-        Refusal: one can only be read with ``--out``.
+        Refusal: an argument can only be read with ``--out``.
     """
     for image in images:
         if "://" in image or image.lower().endswith(_CONTAINERS):
@@ -47,12 +114,12 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM."""
 
 
-def classify_in_bulk(options: Options, bulk: BulkOptions) -> int:
-    """Do the work and return the exit code.
+def classify_in_bulk(options: ClassifyOptions, bulk: BulkOptions) -> int:
+    """Run in bulk and return the exit code.
 
     Args:
-        options: Of ``sar-classify``.
-        bulk: Of the bulk run, with ``out``.
+        options: The options of ``sar-classify``.
+        bulk: The options of the bulk run, with ``out``.
 
     Raises:
         SarInferError: something in the call is wrong; nothing was done.
@@ -62,15 +129,15 @@ def classify_in_bulk(options: Options, bulk: BulkOptions) -> int:
         return _run(options, bulk)
     except KeyboardInterrupt as stop:
         click.echo(
-            f"interrupted; what is finished stays: the same command with --resume goes on ({bulk.out})", err=True
+            f"interrupted; what is finished stays: the same command with --resume continues ({bulk.out})", err=True
         )
         return 143 if isinstance(stop, _Terminated) else 130
 
 
-def _run(options: Options, bulk: BulkOptions) -> int:
+def _run(options: ClassifyOptions, bulk: BulkOptions) -> int:
     from sar_infer.bulk.signals import waiting
 
-    with waiting(signal.SIGINT, signal.SIGTERM):  # in the middle of an import they would be an ImportError
+    with waiting(signal.SIGINT, signal.SIGTERM):  # raised inside an import they would become an ImportError
         import onnxruntime  # noqa: F401
 
         from sar_infer.bulk.progress import Progress
@@ -83,38 +150,38 @@ def _run(options: Options, bulk: BulkOptions) -> int:
     except SarInferError as error:
         if not progress.inputs:
             raise
-        click.echo(f"Error: {error}; what is finished stays: the same command with --resume goes on", err=True)
+        click.echo(f"Error: {error}; what is finished stays: the same command with --resume continues", err=True)
         return 1
-    _tell(summary, plan)
+    _report(summary, plan)
     return 1 if summary.rejected or (summary.pieces and not summary.inputs) else 0
 
 
-def _plan(options: Options, bulk: BulkOptions) -> Plan:
-    from sar_infer.bulk.answers import Recipe
+def _plan(options: ClassifyOptions, bulk: BulkOptions) -> BulkPlan:
     from sar_infer.bulk.outputs.job import WHOLE, Shard
-    from sar_infer.bulk.run import Plan
-    from sar_infer.bulk.sources.listing import Sources
+    from sar_infer.bulk.run import BulkPlan
+    from sar_infer.bulk.sources.listing import InputSources
+    from sar_infer.bulk.worker import WorkerOptions
 
     out = str(bulk.out)
     form = _form(options.format, out)
     if options.profile:
         raise Refusal("--profile is for runs without --out")
-    recipe = Recipe(
+    worker_options = WorkerOptions(
         bundle=options.bundle,
         bank=options.bank,
-        classes=_read_classes(options.classes),
+        classes=None if options.classes is None else read_classes(options.classes),
         only=options.only,
         top_k=options.top_k,
-        judging=options.judging,
+        decision=options.decision,
         embedding=bulk.embeddings,
         device=options.device,
         threads=options.threads or 1,
         precision=options.precision,
         image_timeout=bulk.image_timeout,
     )
-    return Plan(
-        sources=Sources(options.images, bulk.column, bulk.key_column, bulk.piece_size),
-        recipe=recipe,
+    return BulkPlan(
+        sources=InputSources(options.images, bulk.column, bulk.key_column, bulk.piece_size),
+        options=worker_options,
         out=out,
         form=form,
         shard=Shard.parse(bulk.shard) if bulk.shard else WHOLE,
@@ -123,7 +190,7 @@ def _plan(options: Options, bulk: BulkOptions) -> Plan:
 
 
 def _form(given: str, out: str) -> Literal["parquet", "jsonl"]:
-    """Of the output: by the suffix of a file, else by ``--format``."""
+    """Return the form of the output, by the suffix of a file, else by ``--format``."""
     chosen = click.get_current_context().get_parameter_source("format") is not ParameterSource.DEFAULT
     if chosen and given not in ("jsonl", "parquet"):
         raise Refusal(f"--out: expected --format parquet or jsonl, got {given}")
@@ -135,19 +202,8 @@ def _form(given: str, out: str) -> Literal["parquet", "jsonl"]:
     return "jsonl" if (suffix == ".jsonl" or given == "jsonl") else "parquet"
 
 
-def _read_classes(path: str | None) -> Mapping[str, tuple[str, ...]] | None:
-    from sar_infer.text.names import read_class_file
-
-    if path is None:
-        return None
-    file = read_class_file(Path(path))
-    for warning in file.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    return file.classes
-
-
-def _engine(options: Options, bulk: BulkOptions) -> Engine:
-    from sar_infer.bulk.run import Engine
+def _engine(options: ClassifyOptions, bulk: BulkOptions) -> EngineOptions:
+    from sar_infer.bulk.run import EngineOptions
     from sar_infer.encoders.sessions import expects_cuda, usable_cores
 
     workers, on_gpu = bulk.workers, expects_cuda(options.device)
@@ -155,14 +211,14 @@ def _engine(options: Options, bulk: BulkOptions) -> Engine:
         workers = max(1, usable_cores() // (options.threads or 1))
         workers = min(workers, _ON_GPU) if on_gpu else workers
     batch_size = options.batch_size or _BATCHES[on_gpu]
-    return Engine(bulk.engine, workers, batch_size, bulk.address)
+    return EngineOptions(bulk.engine, workers, batch_size, bulk.address)
 
 
 def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _tell(summary: Summary, plan: Plan) -> None:
+def _report(summary: Summary, plan: BulkPlan) -> None:
     from sar_infer.bulk.progress import say
 
     folder = f"{plan.out.rstrip('/')}/{plan.shard.named('_rejected.jsonl')}"

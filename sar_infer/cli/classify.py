@@ -1,15 +1,14 @@
-"""``sar-classify``: parse, call the classifier, print. Everything heavy is imported after the options are known."""
+"""``sar-classify``: its options, and classifying images to standard output; ``bulk`` does the same with ``--out``."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import io
 import json
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +16,104 @@ import click
 
 from sar_infer import __version__
 from sar_infer.classify.output import FORMATS
-from sar_infer.cli.bulk import check_without_out, classify_in_bulk
-from sar_infer.cli.bulk_options import BulkOptions, bulk_options
-from sar_infer.cli.classify_options import Options, classify_options
-from sar_infer.cli.options import Refusal, one_blas_thread
-from sar_infer.cli.stdout import printing
-from sar_infer.errors import SarInferError, one_line
+from sar_infer.cli.bulk import BulkOptions, bulk_options, check_without_out, classify_in_bulk
+from sar_infer.cli.options import Refusal, one_blas_thread, option, printing, read_classes, set_encoding, together
+from sar_infer.errors import SarInferError
 from sar_infer.images.inputs import STDIN, expand
-from sar_infer.results import Profile
+from sar_infer.results import DecisionOptions, Profile, Unknown
 
 if TYPE_CHECKING:
     from sar_infer.classifier import Classifier
     from sar_infer.classify.class_set import ClassSet
+    from sar_infer.encoders.precision import PrecisionChoice
+    from sar_infer.encoders.sessions import Device
     from sar_infer.results import ImageResult
 
+classify_options = together(
+    option("--classes", type=click.Path(), help="Text file with further class names, one a line."),
+    option("--only", is_flag=True, help="Choose from the names of --classes alone."),
+    option("--bundle", type=click.Path(), help="Bundle folder.  [default: the one that ships with sar-clip]"),
+    option("--bank", type=click.Path(), help="Bank file to use in place of the bundle's."),
+    option(
+        "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to print for each image."
+    ),
+    option(
+        "--format",
+        type=click.Choice([*FORMATS, "parquet"]),
+        default="text",
+        show_default=True,
+        help="Form of the output; of parts, parquet (the default) or jsonl.",
+    ),
+    option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
+    ),
+    option(
+        "--precision",
+        type=click.Choice(["fp32", "fp16", "int8", "auto"]),
+        default="fp32",
+        show_default=True,
+        help="Smaller graphs that the bundle has; auto: int8 on a CPU, fp16 on a GPU, where it has them.",
+    ),
+    option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: chosen by onnxruntime]"),
+    option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        help="Images encoded together.  [default: 16; with --out 4, on a GPU 64]",
+    ),
+    option("--unknown", is_flag=True, help="Say of each image whether it shows none of the classes."),
+    option(
+        "--unknown-by",
+        type=click.Choice(["score", "energy"]),
+        help="The same, decided by the best score or by the energy of all classes.  [default: score]",
+    ),
+    option(
+        "--threshold", type=float, metavar="X", help="With --unknown: least score or largest energy of a known image."
+    ),
+    option(
+        "--coverage",
+        type=float,
+        metavar="P",
+        help="Give the prediction set: the classes that include the true one with this probability, as 0.9.",
+    ),
+    option("--explain", is_flag=True, help="Say how sure the best class is, and what it is nearest to."),
+    option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on."),
+)
 _PROGRESS_FROM = 32
 _BATCH = 16
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """The command line but for bulk runs; every field is the option of that name."""
+
+    images: tuple[str, ...]
+    classes: str | None
+    only: bool
+    bundle: str | None
+    bank: str | None
+    top_k: int
+    format: str
+    device: Device
+    precision: PrecisionChoice
+    threads: int | None
+    batch_size: int | None
+    profile: bool
+    info: bool
+    unknown: bool
+    unknown_by: Unknown | None
+    threshold: float | None
+    coverage: float | None
+    explain: bool
+
+    @property
+    def decision(self) -> DecisionOptions:
+        """Return what to report beside the classes.
+
+        Raises:
+            InputError: the options contradict each other, or a number is out of range.
+        """
+        by: Unknown | None = self.unknown_by or ("score" if self.unknown else None)
+        return DecisionOptions(by, self.threshold, self.coverage, self.explain)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,8 +141,8 @@ def main(**values: Any) -> None:
     Exit code: 0 if all images were classified, 1 if one or more could not be read, 2 if nothing was done because
     something in the call is wrong.
     """  # noqa: D301 - \b is for click
-    bulk = BulkOptions.taken(values)
-    options = Options(**values)
+    bulk = BulkOptions.pop_from(values)
+    options = ClassifyOptions(**values)
     one_blas_thread()
     try:
         if options.info:
@@ -82,7 +163,7 @@ def main(**values: Any) -> None:
 
 @contextlib.contextmanager
 def _ended_by_ctrl_c() -> Iterator[None]:
-    """Let the system end this process at Ctrl-C: Python would wait for threads, of which one may hang in a decoder."""
+    """Let the system end this process at Ctrl-C: Python would wait for its threads, and one may hang in a decoder."""
     default = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not so in the background of a script
     if default:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -93,7 +174,7 @@ def _ended_by_ctrl_c() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _check(options: Options, bulk: BulkOptions) -> None:
+def _check(options: ClassifyOptions, bulk: BulkOptions) -> None:
     if not options.images:
         raise Refusal("no image given; see sar-classify --help")
     if options.only and not options.classes:
@@ -104,48 +185,35 @@ def _check(options: Options, bulk: BulkOptions) -> None:
         check_without_out(options.images)
 
 
-def _classify(options: Options) -> int:
-    """Do the work and return how many images could not be read."""
+def _classify(options: ClassifyOptions) -> int:
+    """Classify the images, print the results, and return how many images could not be read."""
     paths = expand(options.images)
-    warnings.filterwarnings("ignore", module="PIL")  # what matters about a picture becomes its error
+    warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     profile = Profile()
     classifier, classes = _prepare(options, profile)
     sources = (sys.stdin.buffer.read() if path == STDIN else path for path in paths)
-    results = classifier.stream(sources, classes, options.top_k, options.batch_size or _BATCH, profile, options.judging)
-    failed = _print(_named(results, paths), options.format, len(paths))
+    batch_size = options.batch_size or _BATCH
+    results = classifier.stream(sources, classes, options.top_k, batch_size, profile, options.decision, paths)
+    failed = _print(results, options.format, len(paths))
     if options.profile:
         _print_profile(profile, classifier.start())
     return failed
 
 
-def _prepare(options: Options, profile: Profile) -> tuple[Classifier, ClassSet]:
-    """Everything that can be refused, so that nothing is printed before it has been accepted."""
+def _prepare(options: ClassifyOptions, profile: Profile) -> tuple[Classifier, ClassSet]:
+    """Open the bundle and choose the classes; every refusal comes here, before anything is printed."""
     from sar_infer.classifier import Classifier
-    from sar_infer.text.names import read_class_file
 
     with profile.phase("open"):
         classifier = Classifier.open(options.bundle, options.device, options.bank, options.threads, options.precision)
         classifier.start()
     with profile.phase("names"):
-        given = None
-        if options.classes:
-            file = read_class_file(Path(options.classes), classifier.check_name)
-            given = file.classes
-            for warning in file.warnings:
-                click.echo(f"Warning: {one_line(warning)}", err=True)
-        classes = classifier.class_set(given, options.only)
-        classifier.judge(classes, options.top_k, options.judging)
-        return classifier, classes
-
-
-def _named(results: Iterator[ImageResult], paths: list[str]) -> Iterator[ImageResult]:
-    """Results under the paths that stand on the command line, so that standard input is called ``-``."""
-    for result, path in zip(results, paths, strict=True):
-        yield dataclasses.replace(result, image=path)
+        given = read_classes(options.classes, classifier.check_name) if options.classes else None
+        return classifier, classifier.class_set(given, options.only)
 
 
 def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
-    """Print results as they come and return how many are errors."""
+    """Print results as they arrive and return how many are errors."""
     failed = 0
 
     def counted() -> Iterator[ImageResult]:
@@ -155,22 +223,15 @@ def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
             progress.update(1)
             yield result
 
-    _set_encoding(form)
+    set_encoding(form)
     hidden = count < _PROGRESS_FROM or not sys.stderr.isatty() or sys.stdout.isatty()
     with click.progressbar(length=count, label="Classifying", file=sys.stderr, hidden=hidden) as progress:
         for piece in FORMATS[form](counted()):
             with printing():
                 click.echo(piece, nl=False)
-    if failed and form != "text":  # where people read, each stands among the answers
+    if failed and form != "text":  # as text, each failure is among the answers
         click.echo(f"{failed:,} of {count:,} images could not be read; each says why in its error", err=True)
     return failed
-
-
-def _set_encoding(form: str) -> None:
-    """Programs get UTF-8 whatever the locale; people get what their terminal can show; odd file names break neither."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        encoding = sys.stdout.encoding if form == "text" else "utf-8"
-        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def _print_profile(profile: Profile, provider: str) -> None:
@@ -179,15 +240,15 @@ def _print_profile(profile: Profile, provider: str) -> None:
         click.echo(f"{phase:<8}{seconds * 1000:10.1f} ms", err=True)
 
 
-def _print_info(options: Options) -> None:
-    """For people in lines; for programs the manifest as it is stored, and the ``path`` of the bundle."""
+def _print_info(options: ClassifyOptions) -> None:
+    """Describe the bundle: as lines of text, or as JSON with the manifest as stored and the bundle's ``path``."""
     if options.format not in ("text", "json", "jsonl"):
         raise Refusal(f"--info: expected --format text, json or jsonl, got {options.format}")
     from sar_infer.artefact.bundle import open_bundle
     from sar_infer.artefact.manifest import MANIFEST
 
     bundle = open_bundle(Path(options.bundle) if options.bundle else None)
-    _set_encoding(options.format)
+    set_encoding(options.format)
     if options.format == "text":
         from sar_infer.artefact.describe import describe
 

@@ -1,4 +1,4 @@
-"""``sar-serve``: parse, open, listen. Everything heavy is imported after the options are known."""
+"""``sar-serve``: parse options, open the bundle, listen. Heavy modules are imported after parsing."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def _serve(values: dict[str, Any]) -> None:
     from sar_infer.server.run import bind, serve, set_up_logging
     from sar_infer.server.service import Service
 
-    signal.signal(signal.SIGTERM, lambda *_: leave(0))  # until uvicorn minds it; the kernel does not for process 1
+    signal.signal(signal.SIGTERM, lambda *_: leave(0))  # until uvicorn handles it; the kernel ignores it for process 1
     settings = _settings(values)
-    warnings.filterwarnings("ignore", module="PIL")  # what matters about a picture becomes its error
+    warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     set_up_logging(values["log_format"], values["access_log"])
     listener = None if values["check"] else bind(values["host"], values["port"])
     try:
@@ -107,7 +107,7 @@ def _serve(values: dict[str, Any]) -> None:
             "--state without a key: nobody can change classes; set SAR_API_KEY"
         )
     serve(service, listener, values["drain"], values["notice"])
-    leave(0)  # whatever a worker's graph still does
+    leave(0)  # even if a worker's graph is still running
 
 
 def _settings(values: dict[str, Any]) -> Settings:
@@ -145,7 +145,7 @@ def _settings(values: dict[str, Any]) -> Settings:
 
 
 def _key(path: str | None) -> str | None:
-    """From the file, else the environment; an empty one is a mistake, not the absence of a key."""
+    """Return the key from the file, else the environment; refuse an empty one, which is no absence of a key."""
     if path is not None:
         if "SAR_API_KEY" in os.environ:
             raise InputError("two keys, SAR_API_KEY and --api-key-file: give one")

@@ -1,4 +1,4 @@
-"""Clients of ``sar-serve`` that take and give what a ``Classifier`` does; they need the extra ``client``.
+"""Clients of ``sar-serve`` with the methods of a ``Classifier``; they need the extra ``client``.
 
 ::
 
@@ -8,8 +8,8 @@
         for result in client.classify(["cat.jpg", "cup.png"], classes=["espresso", "tabby cat"]):
             print(result.image, result.predictions[0].label)
 
-``calls`` holds what is asked and what answers mean, as steps that wait for nothing; ``client`` and ``async_client`` do
-the waiting. httpx2 is imported when a client is made, Pillow and numpy when a PIL image or an array comes in.
+``calls`` builds requests and reads answers, as steps that wait for nothing; ``client`` and ``async_client`` do the
+waiting. httpx2 is imported when a client is made, Pillow and numpy when a PIL image or an array is passed in.
 """
 
 from sar_infer.client.answers import ClassEntry, ClassList

@@ -1,4 +1,4 @@
-"""The client that lets others run while it waits."""
+"""The client for asyncio."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sar_infer.client import connection
-from sar_infer.client.answers import ClassList, Reply
-from sar_infer.client.calls import Calls, rows
-from sar_infer.client.exchange import Call, Pause, Steps
-from sar_infer.client.options import Mode, Options
-from sar_infer.client.pictures import Picture, Portions, load, several
+from sar_infer.client import exchange
+from sar_infer.client.answers import ClassList
+from sar_infer.client.calls import Calls, ClassifyRequest, Mode, rows
+from sar_infer.client.exchange import Call, Pause, Reply, Steps
+from sar_infer.client.images import EncodedImage, Portions, load, several
 from sar_infer.errors import InputError
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
@@ -26,11 +25,11 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """``Client`` for asyncio: the same arguments, methods and errors, and many pictures side by side."""
+    """``Client`` for asyncio: the same arguments, methods and errors, and several requests under way at once."""
 
     def __init__(self, url: str, key: str | None = None, timeout: float = 30, retries: int = 2) -> None:
         self.url = url
-        self._http = connection.library().AsyncClient(**connection.settings(url, key, timeout))
+        self._http = exchange.library().AsyncClient(**exchange.settings(url, key, timeout))
         self._calls = Calls(retries)
 
     async def __aenter__(self) -> AsyncClient:
@@ -57,9 +56,9 @@ class AsyncClient:
         coverage: float | None = None,
         mode: Mode | None = None,
     ) -> list[ImageResult]:
-        """Classify pictures, as ``Client.classify`` does."""
-        judging = DecisionOptions(unknown, coverage=coverage, explain=explain)
-        return [result async for result in self.stream(images, classes, only, top_k, mode=mode, judging=judging)]
+        """Classify images, as ``Client.classify`` does."""
+        options = DecisionOptions(unknown, coverage=coverage, explain=explain)
+        return [result async for result in self.stream(images, classes, only, top_k, mode=mode, options=options)]
 
     async def stream(
         self,
@@ -70,37 +69,37 @@ class AsyncClient:
         *,
         mode: Mode | None = None,
         batch_size: int = 8,
-        judging: DecisionOptions = PLAIN,
+        options: DecisionOptions = PLAIN,
         in_flight: int = 4,
     ) -> AsyncIterator[ImageResult]:
-        """Classify any number of pictures in constant memory.
+        """Classify any number of images in constant memory.
 
         Args:
-            images: Pictures, as in ``classify``; taken from the iterable as they are needed.
+            images: Images, as in ``classify``; taken from the iterable as they are needed.
             classes: As in ``classify``.
             only: As in ``classify``.
             top_k: As in ``classify``.
             mode: As in ``classify``.
-            batch_size: Pictures of a request at most.
-            judging: What to tell beside the classes.
+            batch_size: Images of a request at most.
+            options: What to report beside the classes.
             in_flight: Requests that are under way at once, at most.
 
         Yields:
-            One result a picture, in order.
+            One result for each image, in order.
 
         Raises:
-            InputError: as ``classify``, or ``in_flight`` is below 1.
+            InputError: as for ``classify``, or ``in_flight`` is below 1.
         """
         if in_flight < 1:
             raise InputError(f"expected in_flight of 1 or more, got {in_flight}")
-        options = Options.of(classes, only, top_k, mode, judging)
+        request = ClassifyRequest.of(classes, only, top_k, mode, options)
         under_way: deque[asyncio.Task[list[ImageResult]]] = deque()
         try:
-            async for pictures in self._portions(images, batch_size):
+            async for portion in self._portions(images, batch_size):
                 if len(under_way) == in_flight:
                     for result in await under_way.popleft():
                         yield result
-                under_way.append(asyncio.create_task(self._run(self._calls.classify(pictures, options))))
+                under_way.append(asyncio.create_task(self._run(self._calls.classify(portion, request))))
             while under_way:
                 for result in await under_way.popleft():
                     yield result
@@ -110,43 +109,43 @@ class AsyncClient:
             await asyncio.gather(*under_way, return_exceptions=True)
 
     async def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
-        """Unit rows (N, D), as ``Client.embed_images``."""
+        """Return unit rows (N, D), as ``Client.embed_images`` does."""
         parts = [
-            await self._run(self._calls.embed_images(pictures)) async for pictures in self._portions(images, batch_size)
+            await self._run(self._calls.embed_images(portion)) async for portion in self._portions(images, batch_size)
         ]
         return rows(parts)
 
     async def embed_names(self, names: Sequence[str]) -> Floats:
-        """Unit rows (N, D), one a name."""
+        """Return unit rows (N, D), one for each name."""
         return await self._run(self._calls.embed_names(names))
 
     async def classes(self) -> ClassList:
-        """The classes of the bank, and its ETag."""
+        """Return the classes of the bank, and its ETag."""
         return await self._run(self._calls.classes())
 
     async def add_class(self, name: str, phrases: Sequence[str] | None = None, if_match: str | None = None) -> str:
-        """Add a class to the bank, as ``Client.add_class``; returns the bank's ETag."""
+        """Add a class to the bank, as ``Client.add_class`` does, and return the bank's ETag."""
         return await self._run(self._calls.add_class(name, phrases, if_match))
 
     async def remove_class(self, name: str, if_match: str | None = None) -> str:
-        """Remove a class from the bank; returns the bank's ETag."""
+        """Remove a class from the bank and return the bank's ETag."""
         return await self._run(self._calls.remove_class(name, if_match))
 
     async def model(self) -> dict[str, Any]:
-        """What answers: the bundle, its quality passport, the device, the limits."""
+        """Return what answers: the bundle, its measured quality, the device, the limits."""
         return await self._run(self._calls.model())
 
     async def ready(self) -> bool:
-        """Whether the server has just classified its probe picture rightly."""
+        """Return whether the server has just passed its self-test."""
         return await self._run(self._calls.ready())
 
     async def reload(self) -> str:
-        """Have the bundle's path opened again; returns the digest of the bundle that answers now."""
+        """Have the bundle's path opened again and return the digest of the bundle that answers now."""
         return await self._run(self._calls.reload())
 
     async def _portions(
         self, images: ImageSource | Iterable[ImageSource], batch_size: int
-    ) -> AsyncIterator[list[Picture]]:
+    ) -> AsyncIterator[list[EncodedImage]]:
         portions = Portions(self._calls.sizes, batch_size)
         for index, source in enumerate(several(images)):
             if full := portions.add(await asyncio.to_thread(load, source, index)):
@@ -168,5 +167,5 @@ class AsyncClient:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
-        with connection.told(self.url):
-            return connection.reply(await self._http.request(**connection.request(step)))
+        with exchange.network_errors(self.url):
+            return exchange.reply(await self._http.request(**exchange.request(step)))

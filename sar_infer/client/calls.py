@@ -1,24 +1,28 @@
-"""What a client asks of a server, and what it makes of the answers; the same for both kinds of client."""
+"""Everything that a client can ask of a server, as steps that wait for nothing; both clients run them."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from sar_infer.client.answers import ClassEntry, ClassList, class_entry, image_result, read
-from sar_infer.client.exchange import Call, Steps, answered
-from sar_infer.client.options import Options
-from sar_infer.client.pictures import Picture, Sizes
+from sar_infer.client.answers import ClassEntry, ClassList, class_entry, image_result
+from sar_infer.client.exchange import Call, Steps, answered, read
+from sar_infer.client.images import EncodedImage, Sizes
 from sar_infer.errors import ImageError, InputError, ServerError
-from sar_infer.results import ImageResult
+from sar_infer.results import PLAIN, DecisionOptions, ImageResult
+from sar_infer.text.names import Classes, phrases_by_name
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
 
+
+Mode = Literal["bank", "extend", "only"]
 _TOO_LARGE = 413
 _PLACE = re.compile(r"input\[(\d+)\]: ")
 _NAMES = 256
@@ -26,46 +30,97 @@ _PAGE = 1000
 _CHANGES_SEEN = 5
 
 
+@dataclass(frozen=True)
+class ClassifyRequest:
+    """A request to classify: what to choose from, and what to report.
+
+    Attributes:
+        classes: Phrases by name.
+        mode: The server's word for what to choose from; None leaves it to the server.
+        top_k: How many classes to return for each image, at most.
+        decision: What to report beside them.
+    """
+
+    classes: Mapping[str, tuple[str, ...]]
+    mode: Mode | None
+    top_k: int
+    decision: DecisionOptions = PLAIN
+
+    @classmethod
+    def of(
+        cls, classes: Classes | None, only: bool, top_k: int, mode: Mode | None, decision: DecisionOptions = PLAIN
+    ) -> ClassifyRequest:
+        """Return the request of a call, checked.
+
+        Raises:
+            ClassNameError: a name has no phrases, or something is not text.
+            InputError: ``classes`` is a single string, ``only`` and ``mode`` disagree, or a threshold is asked for.
+        """
+        if decision.threshold is not None:
+            raise InputError("a server has its bundle's threshold; leave it out")
+        if only and mode not in (None, "only"):
+            raise InputError(f"only and mode {mode!r} disagree; give one of them")
+        return cls(phrases_by_name(classes), "only" if only else mode, top_k, decision)
+
+    @property
+    def spellings(self) -> dict[str, str]:
+        """Return the names as given, by the server's spelling of each: composed letters and single spaces."""
+        return {" ".join(unicodedata.normalize("NFC", name).split()): name for name in self.classes}
+
+    def call(self, images: Sequence[EncodedImage]) -> Call:
+        """Return the request: a form, or JSON if a class has phrases of its own, which a form cannot express."""
+        wanted = {"mode": self.mode, "unknown": self.decision.unknown, "coverage": self.decision.coverage}
+        fields: dict[str, Any] = {"top_k": self.top_k} | {k: v for k, v in wanted.items() if v is not None}
+        if self.decision.explain:
+            fields["explain"] = "true"
+        if all(phrases == (name,) for name, phrases in self.classes.items()):
+            fields |= {"classes": list(self.classes)}
+            return Call("POST", "/v1/classify", fields=fields, files=[image.data for image in images])
+        encoded = [base64.b64encode(image.data).decode() for image in images]
+        classes = {name: list(phrases) for name, phrases in self.classes.items()}
+        return Call("POST", "/v1/classify", json={**fields, "classes": classes, "images": encoded})
+
+
 class Calls:
     """Steps for everything that a client can do.
 
     Args:
-        retries: How often a call is made again where the server is busy or not ready.
+        retries: How often a call is retried if the server is busy or not ready.
     """
 
     def __init__(self, retries: int) -> None:
         self.sizes = Sizes()
         self._retries = retries
 
-    def classify(self, pictures: Sequence[Picture], options: Options) -> Steps[list[ImageResult]]:
-        """One result a picture, in order; a bad picture fails alone."""
-        found = iter((yield from self._classified([p for p in pictures if p.error is None], options)))
-        return [next(found) if p.error is None else ImageResult(p.name, error=p.error) for p in pictures]
+    def classify(self, images: Sequence[EncodedImage], request: ClassifyRequest) -> Steps[list[ImageResult]]:
+        """Return one result for each image, in order; an unreadable image fails alone."""
+        found = iter((yield from self._classified([image for image in images if image.error is None], request)))
+        return [ImageResult(i.name, error=i.error) if i.error is not None else next(found) for i in images]
 
-    def embed_images(self, pictures: Sequence[Picture]) -> Steps[Floats]:
-        """Unit rows (N, D).
+    def embed_images(self, images: Sequence[EncodedImage]) -> Steps[Floats]:
+        """Return unit rows (N, D).
 
         Raises:
-            ImageError: a picture cannot be read, here or there; names it.
+            ImageError: an image cannot be read, by the client or the server; the message names it.
         """
-        for picture in pictures:
-            if picture.error is not None:
-                raise ImageError(f"{picture.name}: {picture.error}")
-        images = [base64.b64encode(picture.data).decode() for picture in pictures]
+        for image in images:
+            if image.error is not None:
+                raise ImageError(f"{image.name}: {image.error}")
+        encoded = [base64.b64encode(image.data).decode() for image in images]
         try:
-            return (yield from self._embed({"input": images, "modality": "image"}))
+            return (yield from self._embed({"input": encoded, "modality": "image"}))
         except ServerError as error:
             if place := _PLACE.match(error.detail):
-                raise ImageError(f"{pictures[int(place[1])].name}: {error.detail[place.end() :]}") from error
-            if error.status != _TOO_LARGE or len(pictures) == 1:
+                raise ImageError(f"{images[int(place[1])].name}: {error.detail[place.end() :]}") from error
+            if error.status != _TOO_LARGE or len(images) == 1:
                 raise
-            self.sizes.refused(pictures, error.code)
-        half = len(pictures) // 2
-        first = yield from self.embed_images(pictures[:half])
-        return rows([first, (yield from self.embed_images(pictures[half:]))])
+            self.sizes.refused(images, error.code)
+        half = len(images) // 2
+        first = yield from self.embed_images(images[:half])
+        return rows([first, (yield from self.embed_images(images[half:]))])
 
     def embed_names(self, names: Sequence[str]) -> Steps[Floats]:
-        """Unit rows (N, D), one a name."""
+        """Return unit rows (N, D), one for each name."""
         if isinstance(names, str):
             raise InputError(f"names: expected a list of names, got the string {names!r}")
         parts, rest = [], iter(names)
@@ -74,7 +129,7 @@ class Calls:
         return rows(parts)
 
     def classes(self) -> Steps[ClassList]:
-        """The whole bank, page by page; begun again where it is changed meanwhile."""
+        """Return the whole bank, read page by page, from the start again if it changes meanwhile."""
         for _ in range(_CHANGES_SEEN):
             found: list[ClassEntry] = []
             etag = None
@@ -82,7 +137,7 @@ class Calls:
                 page = {"offset": len(found), "limit": _PAGE}
                 reply = yield from answered(Call("GET", "/v1/classes", query=page), self._retries)
                 entries, count, bank = read(
-                    reply, lambda told: ([class_entry(entry) for entry in told["classes"]], told["count"], told["bank"])
+                    reply, lambda json: ([class_entry(entry) for entry in json["classes"]], json["count"], json["bank"])
                 )
                 if etag not in (None, bank):
                     break
@@ -93,23 +148,23 @@ class Calls:
         raise ServerError("the classes change faster than they can be read", None, "unsteady")
 
     def add_class(self, name: str, phrases: Sequence[str] | None, if_match: str | None) -> Steps[str]:
-        """The bank's ETag after it."""
+        """Add a class; return the bank's new ETag."""
         if isinstance(phrases, str):
             raise InputError(f"phrases: expected a list of phrases, got the string {phrases!r}")
         body = None if phrases is None else {"phrases": list(phrases)}
         return (yield from self._change("PUT", name, if_match, body))
 
     def remove_class(self, name: str, if_match: str | None) -> Steps[str]:
-        """The bank's ETag after it."""
+        """Remove a class; return the bank's new ETag."""
         return (yield from self._change("DELETE", name, if_match, None))
 
     def model(self) -> Steps[dict[str, Any]]:
-        """What ``/v1/model`` tells."""
+        """Return the answer of ``/v1/model``."""
         reply = yield from answered(Call("GET", "/v1/model"), self._retries)
         return read(reply, dict)
 
     def ready(self) -> Steps[bool]:
-        """Asked once: not being ready is an answer."""
+        """Return whether the server is ready; not retried, since not being ready is an answer."""
         try:
             yield from answered(Call("GET", "/readyz"), 0)
         except ServerError as error:
@@ -119,32 +174,32 @@ class Calls:
         return True
 
     def reload(self) -> Steps[str]:
-        """Digest of the bundle that answers now."""
+        """Have the bundle opened again; return the digest of the one that answers now."""
         reply = yield from answered(Call("POST", "/v1/reload"), self._retries)
-        return read(reply, lambda told: str(told["digest"]))
+        return read(reply, lambda json: str(json["digest"]))
 
-    def _classified(self, pictures: list[Picture], options: Options) -> Steps[list[ImageResult]]:
-        """A request that is too large is halved, until a picture is too large alone."""
-        if not pictures:
+    def _classified(self, images: list[EncodedImage], request: ClassifyRequest) -> Steps[list[ImageResult]]:
+        """Return the results of readable images; halve a request that is too large, down to single images."""
+        if not images:
             return []
         try:
-            reply = yield from answered(options.call(pictures), self._retries)
+            reply = yield from answered(request.call(images), self._retries)
         except ServerError as error:
             if error.status != _TOO_LARGE:
                 raise
-            if len(pictures) == 1:
-                return [ImageResult(pictures[0].name, error=error.detail)]
-            self.sizes.refused(pictures, error.code)
+            if len(images) == 1:
+                return [ImageResult(images[0].name, error=error.detail)]
+            self.sizes.refused(images, error.code)
         else:
-            return read(reply, lambda told: list(_results(pictures, told["results"], options)))
-        half = len(pictures) // 2
-        first = yield from self._classified(pictures[:half], options)
-        return first + (yield from self._classified(pictures[half:], options))
+            return read(reply, lambda json: list(_results(images, json["results"], request)))
+        half = len(images) // 2
+        first = yield from self._classified(images[:half], request)
+        return first + (yield from self._classified(images[half:], request))
 
     def _embed(self, what: dict[str, Any]) -> Steps[Floats]:
         body = {"model": "sar-clip", "encoding_format": "base64", **what}
         reply = yield from answered(Call("POST", "/v1/embeddings", json=body), self._retries)
-        return read(reply, lambda told: _decoded(told["data"], len(what["input"])))
+        return read(reply, lambda json: _decoded(json["data"], len(what["input"])))
 
     def _change(self, method: str, name: str, if_match: str | None, body: Any) -> Steps[str]:
         if not name.strip():
@@ -156,20 +211,20 @@ class Calls:
 
 
 def _segment(name: str) -> str:
-    """A name as one segment of a path; one of dots alone would be taken for a step up."""
+    """Return a name as one segment of a path; one of dots alone would otherwise mean the folder above."""
     return quote(name, safe="") if name.strip(".") else "%2E" * len(name)
 
 
 def rows(parts: Sequence[Floats]) -> Floats:
-    """Arrays of rows as one; of no row the length is not known."""
+    """Join arrays of rows; without any, the result is (0, 0), since D is not known."""
     import numpy as np
 
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
 
-def _results(pictures: Sequence[Picture], found: Any, options: Options) -> Iterator[ImageResult]:
-    given = options.spellings
-    return (image_result(picture.name, one, given) for picture, one in zip(pictures, found, strict=True))
+def _results(images: Sequence[EncodedImage], found: Any, request: ClassifyRequest) -> Iterator[ImageResult]:
+    given = request.spellings
+    return (image_result(image.name, one, given) for image, one in zip(images, found, strict=True))
 
 
 def _decoded(data: Any, count: int) -> Floats:

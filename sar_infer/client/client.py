@@ -1,4 +1,4 @@
-"""The client that waits."""
+"""The blocking client."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sar_infer.client import connection
-from sar_infer.client.answers import ClassList, Reply
-from sar_infer.client.calls import Calls, rows
-from sar_infer.client.exchange import Call, Pause, Steps
-from sar_infer.client.options import Mode, Options
-from sar_infer.client.pictures import Picture, Portions, load, several
+from sar_infer.client import exchange
+from sar_infer.client.answers import ClassList
+from sar_infer.client.calls import Calls, ClassifyRequest, Mode, rows
+from sar_infer.client.exchange import Call, Pause, Reply, Steps
+from sar_infer.client.images import EncodedImage, Portions, load, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
 if TYPE_CHECKING:
@@ -24,16 +23,17 @@ T = TypeVar("T")
 
 
 class Client:
-    """Asks a ``sar-serve``; safe to share between threads.
+    """A client of ``sar-serve``; safe to share between threads.
 
-    Every method raises ``ServerError`` where the server refuses, cannot be reached or takes too long; a call that is
-    refused because the server is busy (429) or not ready (503) is made again first, after the pause that it asks for.
+    Every method raises ``ServerError`` if the server refuses, cannot be reached or takes too long. A call that is
+    refused because the server is busy (429) or not ready (503) is first retried, after the pause that the server asks
+    for.
 
     Args:
-        url: The server's address, with a path where a proxy gives it one.
-        key: The server's key, where it has one.
-        timeout: Seconds without a sign of life, for connecting, sending and answering each.
-        retries: How often a call is made again.
+        url: The server's address, with a path if a proxy adds one.
+        key: The server's key, if it has one.
+        timeout: The longest silence in seconds, for connecting, sending and answering each.
+        retries: How often a call is retried.
 
     Raises:
         InputError: the URL or key cannot be used, or httpx2 is not installed.
@@ -41,7 +41,7 @@ class Client:
 
     def __init__(self, url: str, key: str | None = None, timeout: float = 30, retries: int = 2) -> None:
         self.url = url
-        self._http = connection.library().Client(**connection.settings(url, key, timeout))
+        self._http = exchange.library().Client(**exchange.settings(url, key, timeout))
         self._calls = Calls(retries)
 
     def __enter__(self) -> Client:
@@ -68,26 +68,26 @@ class Client:
         coverage: float | None = None,
         mode: Mode | None = None,
     ) -> list[ImageResult]:
-        """Classify pictures, as ``Classifier.classify`` does; many pictures are sent in several requests.
+        """Classify images, as ``Classifier.classify`` does; many images are sent in several requests.
 
         Args:
-            images: One picture or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
+            images: One image or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
             classes: Names to add to the bank's, or phrases by name.
             only: Choose from ``classes`` alone.
-            top_k: How many classes to return for each picture, at most.
-            unknown: Say whether the best class is to be believed, by its ``score`` or by the ``energy``.
-            explain: Give the reasons for the best class.
-            coverage: Give the set of classes that holds the true one with this probability.
+            top_k: How many classes to return for each image, at most.
+            unknown: Report whether the image shows none of the classes, by the best ``score`` or by the ``energy``.
+            explain: Report the reasons for the best class.
+            coverage: Report the set of classes that includes the true one with this probability.
             mode: ``bank``, ``extend`` or ``only``, the server's own word for what to choose from.
 
         Returns:
-            One result a picture, in order; one that could not be read, here or there, has ``error`` set.
+            One result for each image, in order; ``error`` is set if client or server could not read the image.
 
         Raises:
             InputError: ``classes`` is a string, or ``only`` and ``mode`` disagree.
         """
-        judging = DecisionOptions(unknown, coverage=coverage, explain=explain)
-        return list(self.stream(images, classes, only, top_k, mode=mode, judging=judging))
+        options = DecisionOptions(unknown, coverage=coverage, explain=explain)
+        return list(self.stream(images, classes, only, top_k, mode=mode, options=options))
 
     def stream(
         self,
@@ -98,36 +98,36 @@ class Client:
         *,
         mode: Mode | None = None,
         batch_size: int = 16,
-        judging: DecisionOptions = PLAIN,
+        options: DecisionOptions = PLAIN,
     ) -> Iterator[ImageResult]:
-        """Classify any number of pictures in constant memory, at most ``batch_size`` a request, one after the other."""
-        options = Options.of(classes, only, top_k, mode, judging)
-        for pictures in self._portions(images, batch_size):
-            yield from self._run(self._calls.classify(pictures, options))
+        """Classify any number of images in constant memory, at most ``batch_size`` a request, one after the other."""
+        request = ClassifyRequest.of(classes, only, top_k, mode, options)
+        for portion in self._portions(images, batch_size):
+            yield from self._run(self._calls.classify(portion, request))
 
     def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
-        """Unit rows (N, D), one a picture.
+        """Return unit rows (N, D), one for each image.
 
         Raises:
-            ImageError: a picture cannot be read, here or there; names it.
+            ImageError: client or server cannot read an image; the message names it.
         """
-        parts = [self._run(self._calls.embed_images(pictures)) for pictures in self._portions(images, batch_size)]
+        parts = [self._run(self._calls.embed_images(portion)) for portion in self._portions(images, batch_size)]
         return rows(parts)
 
     def embed_names(self, names: Sequence[str]) -> Floats:
-        """Unit rows (N, D), one a name, from the server's name encoder."""
+        """Return unit rows (N, D), one for each name, from the server's name encoder."""
         return self._run(self._calls.embed_names(names))
 
     def classes(self) -> ClassList:
-        """The classes of the bank, and its ETag."""
+        """Return the classes of the bank, and its ETag."""
         return self._run(self._calls.classes())
 
     def add_class(self, name: str, phrases: Sequence[str] | None = None, if_match: str | None = None) -> str:
         """Add a class to the bank, or give one other phrases; needs a key, and a server with ``--state``.
 
         Args:
-            name: Its name.
-            phrases: What is encoded and averaged in place of the name.
+            name: Name of the class.
+            phrases: Texts to encode and average instead of the name.
             if_match: The ETag that the bank must still have, else the change is refused (412).
 
         Returns:
@@ -136,22 +136,22 @@ class Client:
         return self._run(self._calls.add_class(name, phrases, if_match))
 
     def remove_class(self, name: str, if_match: str | None = None) -> str:
-        """Remove a class from the bank, as ``add_class`` adds one; returns the bank's ETag."""
+        """Remove a class from the bank, with the conditions of ``add_class``, and return the bank's ETag."""
         return self._run(self._calls.remove_class(name, if_match))
 
     def model(self) -> dict[str, Any]:
-        """What answers: the bundle, its quality passport, the device, the limits."""
+        """Return what answers: the bundle, its measured quality, the device, the limits."""
         return self._run(self._calls.model())
 
     def ready(self) -> bool:
-        """Whether the server has just classified its probe picture rightly; a server that cannot be reached raises."""
+        """Return whether the server has just passed its self-test; raise if it cannot be reached."""
         return self._run(self._calls.ready())
 
     def reload(self) -> str:
-        """Have the bundle's path opened again; returns the digest of the bundle that answers now. Needs a key."""
+        """Have the bundle's path opened again and return the digest of the bundle that answers now; needs a key."""
         return self._run(self._calls.reload())
 
-    def _portions(self, images: ImageSource | Iterable[ImageSource], batch_size: int) -> Iterator[list[Picture]]:
+    def _portions(self, images: ImageSource | Iterable[ImageSource], batch_size: int) -> Iterator[list[EncodedImage]]:
         portions = Portions(self._calls.sizes, batch_size)
         for index, source in enumerate(several(images)):
             if full := portions.add(load(source, index)):
@@ -173,5 +173,5 @@ class Client:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
-        with connection.told(self.url):
-            return connection.reply(self._http.request(**connection.request(step)))
+        with exchange.network_errors(self.url):
+            return exchange.reply(self._http.request(**exchange.request(step)))

@@ -1,4 +1,4 @@
-"""One thing to say about a class name."""
+"""One remark on a class name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule says of a name.
+    """The remark of a rule on a class name.
 
     Attributes:
         kind: The rule.
-        severity: How bad it is.
-        name: The class; empty where it is about the whole.
+        severity: How serious it is.
+        name: The class; empty if the remark is about all of them.
         message: One sentence.
-        suggestion: A wording to try in its place, where the rule supports one.
+        suggestion: Another wording to try, if the rule has one.
     """
 
     kind: Kind
@@ -32,16 +32,7 @@ class Finding:
     suggestion: str | None = None
 
 
-def told_apart(one: float, two: float) -> tuple[str, str]:
-    """Two numbers with the digits that it takes to see which is larger, three at least."""
-    for digits in range(3, 18):
-        texts = f"{one:#.{digits}g}", f"{two:#.{digits}g}"
-        if texts[0] != texts[1]:
-            break
-    return texts
-
-
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors, then warnings, then what is good to know, each in the order in which they came."""
+    """Return errors, then warnings, then infos, each in the order in which they came."""
     order: tuple[Severity, ...] = ("error", "warning", "info")
     return sorted(findings, key=lambda finding: order.index(finding.severity))

@@ -1,38 +1,43 @@
-"""All rules over any number of names, in chunks: memory does not grow with the names, but for one entry a name."""
+"""All rules over any number of names, in chunks, so that memory grows only by one entry a name."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.manifest import REFERENCE_ENCODER
 from sar_infer.bank import ClassBank
 from sar_infer.bank.search import at_even_steps
-from sar_infer.lint.duplicates import KnownNames
+from sar_infer.encoders.encoders import NameEncoder
+from sar_infer.encoders.scoring import unit_rows
+from sar_infer.encoders.sessions import Device
 from sar_infer.lint.finding import Finding
-from sar_infer.lint.neighbours import Neighbours
-from sar_infer.lint.reference import Embed
-from sar_infer.lint.relations import LEAST_ANCHORS, MOST_ANCHORS, Relations
-from sar_infer.lint.tokens import odd_tokens, unusable
-from sar_infer.lint.wording import odd_characters, wording
+from sar_infer.lint.row_rules import LEAST_ANCHORS, MOST_ANCHORS, Neighbours, Relations
+from sar_infer.lint.text_rules import KnownNames, odd_characters, odd_tokens, unusable, wording
+from sar_infer.text.tokenizer import encode_name
 
 Phrases = Mapping[str, tuple[str, ...]]
+Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
+"""Unit rows (N, D) for N classes, each given by its phrases."""
 
 CHUNK = 2048
-"""Names that are embedded and compared together."""
+"""Number of names that are embedded and compared together."""
 
 
 class Linter:
     """The rules for one bundle and one bank.
 
     Args:
-        bundle: Whose name encoder embeds.
-        bank: Whose classes new names are compared with.
-        reference: Hand-crafted embeddings (``reference_embedder``); without them, relations are not looked at.
-        within: The names to come are the bank's own, so that only one that doubles an earlier one is a duplicate.
+        bundle: The bundle whose name encoder embeds.
+        bank: The bank whose classes new names are compared with.
+        reference: Hand-crafted embeddings (``reference_embedder``); without them, relations are not checked.
+        within: The names to check are the bank's own, so that a duplicate is one that doubles an earlier name.
     """
 
     def __init__(
@@ -43,7 +48,7 @@ class Linter:
         self._doubles: set[tuple[str, str | None]] = set()
 
     def texts(self, classes: Phrases) -> list[Finding]:
-        """What is seen without embedding: characters, wording, tokens, duplicates; names in order."""
+        """Return the findings that need no embedding: characters, wording, tokens, duplicates; names in order."""
         tokenizer, spec = self._bundle.tokenizer, self._bundle.manifest.tokenizer
         findings: list[Finding] = []
         for name, phrases in classes.items():
@@ -63,7 +68,7 @@ class Linter:
         return findings
 
     def embeddings(self, classes: Phrases, rows: Floats) -> list[Finding]:
-        """What is seen in the unit rows (N, D) of N classes: near-duplicates, and relations that moved."""
+        """Return the findings in the unit rows (N, D) of N classes: near-duplicates, and relations that moved."""
         near = self._neighbours.check([*classes], rows)
         findings = [finding for finding in near if (finding.name, finding.suggestion) not in self._doubles]
         if self._reference is None or self._relations is None:
@@ -73,14 +78,14 @@ class Linter:
         return findings + self._relations.check([*fitting], rows[[*fitting.values()]], handcrafted)
 
     def check(self, classes: Phrases, embed: Embed) -> list[Finding]:
-        """All of it; ``embed`` gives the learned embeddings of what can be embedded."""
+        """Return all findings; ``embed`` gives the learned embeddings of the names that can be embedded."""
         findings = self.texts(classes)
         refused = {finding.name for finding in findings if finding.severity == "error"}
         usable = {name: phrases for name, phrases in classes.items() if name not in refused}
         return findings + self.embeddings(usable, embed([*usable.values()]))
 
     def skipped(self) -> list[Finding]:
-        """Which rules cannot run, and why."""
+        """Return a finding for each rule that cannot run, with the reason."""
         if self._bundle.manifest.method == "handcrafted":
             why = "the bundle's prompt is the hand-crafted one"
         elif self._reference is None:
@@ -109,7 +114,7 @@ class Linter:
         return Relations([*anchors], bank.embeddings[[*anchors.values()]], handcrafted)
 
     def _fits(self, phrases: tuple[str, ...]) -> bool:
-        """Whether there is room for all phrases behind the hand-crafted template too."""
+        """Return True if all phrases fit after the hand-crafted template too."""
         reference = self._bundle.manifest.reference
         assert reference is not None  # noqa: S101 - there are embeddings, so there is an encoder
         return not any(unusable("", phrase, self._bundle.tokenizer, reference.tokenizer) for phrase in phrases)
@@ -118,12 +123,12 @@ class Linter:
 def lint(
     classes: Phrases, bundle: Bundle, bank: ClassBank, embed: Embed, reference: Embed | None = None
 ) -> Iterator[Finding]:
-    """All findings of all rules, as they are found.
+    """Yield all findings of all rules, as they are found.
 
     Args:
-        classes: Phrases by class name, the name itself where it stands for itself.
-        bundle: Whose name encoder embeds.
-        bank: Whose classes the names are compared with.
+        classes: Phrases by class name; the phrase of a plain class is its name.
+        bundle: The bundle whose name encoder embeds.
+        bank: The bank whose classes the names are compared with.
         embed: Learned embeddings (``Classifier.embed_phrases``).
         reference: Hand-crafted embeddings (``reference_embedder``).
     """
@@ -133,21 +138,41 @@ def lint(
     yield from linter.skipped()
 
 
+def reference_embedder(bundle: Bundle, device: Device = "auto", threads: int | None = None) -> Embed | None:
+    """Return the hand-crafted counterpart of ``Classifier.embed_phrases``; None if the bundle has no reference encoder.
+
+    The function raises ClassNameError for a phrase that does not fit after the template.
+    """
+    reference = bundle.manifest.reference
+    if reference is None:
+        return None
+    spec = reference.tokenizer
+    encoder = NameEncoder(bundle.path / REFERENCE_ENCODER, bundle.manifest.embed_dim, spec.end_token, device, threads)
+
+    def embed(groups: Sequence[tuple[str, ...]]) -> Floats:
+        tokens = [encode_name(bundle.tokenizer, spec, phrase) for group in groups for phrase in group]
+        rows = encoder.encode(tokens)
+        starts = np.cumsum([0, *map(len, groups)])[:-1]
+        return unit_rows(np.add.reduceat(rows, starts, axis=0)) if len(groups) else rows
+
+    return embed
+
+
 def chunked(classes: Phrases, size: int = CHUNK) -> Iterator[dict[str, tuple[str, ...]]]:
-    """The classes, ``size`` at a time."""
+    """Yield the classes, ``size`` at a time."""
     pairs = iter(classes.items())
     while chunk := dict(itertools.islice(pairs, size)):
         yield chunk
 
 
 def _of_phrase(finding: Finding, text: str) -> Finding:
-    """A finding that says which phrase of the class it is about, where that is not the name itself."""
+    """Return the finding with the phrase of the class that it is about, unless that is the name itself."""
     if text == finding.name:
         return finding
     return dataclasses.replace(finding, message=f"phrase {text!r:.80}: {finding.message}")
 
 
 def _spellings(bank: ClassBank) -> Iterator[tuple[str, str]]:
-    """Names and aliases of a bank, each with its class."""
+    """Yield names and aliases of a bank, each with its class."""
     yield from ((name, name) for name in bank.names)
     yield from ((alias, name) for name, info in bank.info.items() for alias in info.aliases)

@@ -1,7 +1,7 @@
 """Class names as they are given: with a call, or in a text file, one a line, ``name`` or ``name = phrase | phrase``.
 
-Blank lines and lines that start with ``#`` are skipped. A name stands for itself; with phrases, these are encoded in
-its place and averaged. Space around names and phrases does not count, and neither does case when names are compared.
+Blank lines and lines that start with ``#`` are skipped. A name alone is encoded as it is; if phrases are given, they
+are encoded in its place and averaged. Space around names and phrases does not count, nor case when names are compared.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _WIDE_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @dataclass(frozen=True)
 class ClassFile:
-    """A class file's content: phrases by name, in order, and a warning for each repeated name."""
+    """The content of a class file: phrases by name, in order, and a warning for each repeated name."""
 
     classes: Mapping[str, tuple[str, ...]]
     warnings: tuple[str, ...] = ()
 
 
 def name_key(name: str) -> str:
-    """What two spellings of the same class name have in common; composed and decomposed letters are the same."""
+    """Return what all spellings of a class name share; composed and decomposed letters are the same."""
     return " ".join(unicodedata.normalize("NFC", name).split()).lower()
 
 
 def phrases_by_name(classes: Classes | None) -> Phrases:
-    """The phrases that stand for each name, a name standing for itself; a repeated name counts once.
+    """Return the phrases to encode for each name, by default the name itself; a repeated name counts once.
 
     Raises:
         ClassNameError: a name has no phrases, or something is not text.
@@ -66,10 +66,10 @@ def read_class_file(path: Path, check: Callable[[str], object] = len) -> ClassFi
 
     Args:
         path: The file, UTF-8 with or without byte order mark.
-        check: Called with every phrase; raises ClassNameError where the encoder cannot take it.
+        check: Called with every phrase; it raises ClassNameError if the encoder cannot take the phrase.
 
     Raises:
-        ClassFileError: missing, empty, binary, or a bad line; names the file and the line.
+        ClassFileError: the file is missing, empty or binary, or has a bad line; the message names file and line.
     """
     classes: dict[str, tuple[str, ...]] = {}
     lines_by_key: dict[str, int] = {}
@@ -94,7 +94,7 @@ def read_class_file(path: Path, check: Callable[[str], object] = len) -> ClassFi
 
 
 def parse_line(line: str) -> tuple[str, tuple[str, ...]]:
-    """Name and phrases of one line that is neither blank nor a comment.
+    """Return name and phrases of one line that is neither blank nor a comment.
 
     Raises:
         ClassNameError: the name or a phrase is empty.

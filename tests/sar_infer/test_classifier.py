@@ -11,7 +11,7 @@ from PIL import Image
 from support.bundles import BANK_NAMES, ENCODER_DIGEST, PREPROCESS, example_head, image_weight, name_rows
 from support.pictures import encoded
 
-from sar_infer import BankError, Classifier, ClassNameError, DeviceError, InputError
+from sar_infer import BankError, Classifier, ClassNameError, DecisionOptions, DeviceError, InputError
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.bank import ClassBank
 from sar_infer.encoders.cache import EmbeddingCache
@@ -89,6 +89,19 @@ def test_a_bad_image_does_not_stop_the_others(classifier: Classifier) -> None:
     compare(results[2].predictions, expected(picture(2), BANK_NAMES))
     assert [r.error is None for r in classifier.classify([b"bad", b"worse"])] == [False, False]
     assert classifier.classify([]) == []
+
+
+def test_results_have_the_names_that_were_given(classifier: Classifier) -> None:
+    images = [picture(1), b"bad", picture(2)]
+    results = list(classifier.stream(images, classifier.class_set(), batch_size=2, names=["a", "b", "c"]))
+    assert [(result.image, result.error is None) for result in results] == [("a", True), ("b", False), ("c", True)]
+
+
+def test_options_are_refused_before_the_first_image(classifier: Classifier) -> None:
+    classes = classifier.class_set()
+    for wrong in ({"top_k": 0}, {"batch_size": 0}, {"options": DecisionOptions("score")}):
+        with pytest.raises(InputError):
+            classifier.stream([], classes, **wrong)
 
 
 @pytest.mark.parametrize("fixture", ["classifier", "headed"])

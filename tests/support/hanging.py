@@ -8,21 +8,21 @@ from types import ModuleType
 import numpy as np
 
 from sar_infer.artefact.manifest import Preprocess
-from sar_infer.bulk import answers, worker
-from sar_infer.bulk.answers import Recipe
+from sar_infer.bulk import worker
 from sar_infer.bulk.outputs.rows import Form
+from sar_infer.bulk.worker import WorkerOptions
 
 HANGS = b"a decoder never returns from this"
 
 
-def begin(recipe: Recipe, form: Form) -> None:
+def begin(options: WorkerOptions, form: Form) -> None:
     """Start as ``worker.begin``, with that decoder."""
-    worker.begin(recipe, form)
-    hang(answers)
+    worker.begin(options, form)
+    hang(worker)
 
 
 def hang(module: ModuleType) -> None:
-    """Give ``sar_infer.bulk.answers`` that decoder."""
+    """Give ``sar_infer.bulk.worker`` that decoder."""
     real = module.decode_image
 
     def decode(content: str | bytes, spec: Preprocess) -> np.ndarray:
@@ -38,7 +38,7 @@ import importlib.abc, importlib.util, sys
 
 class Hook(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "sar_infer.bulk.answers":
+        if name != "sar_infer.bulk.worker":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

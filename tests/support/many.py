@@ -1,4 +1,4 @@
-"""Inputs of bulk runs: small pictures in folders, tar shards and Parquet files, and the rows that come of them."""
+"""Inputs of bulk runs: small images in folders, tar shards and Parquet files, and the rows that come of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet
 from PIL import Image
 
 
-def picture(number: int) -> bytes:
+def small_png(number: int) -> bytes:
     """A PNG of 40 x 32 pixels; no two numbers below 2**24 give the same colours."""
     colour = np.array([number % 256, number // 256 % 256, number // 65536], dtype=np.uint8)
     values = np.random.default_rng(number).integers(0, 256, (32, 40, 3), dtype=np.uint8)
@@ -25,12 +25,12 @@ def picture(number: int) -> bytes:
     return data.getvalue()
 
 
-def write_pictures(folder: Path, count: int, first: int = 0) -> list[Path]:
+def write_images(folder: Path, count: int, first: int = 0) -> list[Path]:
     """``000.png`` and so on."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:03}.png" for number in range(first, first + count)]
     for number, path in enumerate(paths, first):
-        path.write_bytes(picture(number))
+        path.write_bytes(small_png(number))
     return paths
 
 

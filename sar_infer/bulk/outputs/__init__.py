@@ -1,1 +1,1 @@
-"""What a bulk run leaves behind: parts that appear whole, and one file or folder made of them."""
+"""The output of a bulk run: parts that appear whole or not at all, and one file or folder made of them."""

@@ -1,4 +1,4 @@
-"""The end of a run: rejected inputs in one list, a summary, and one file of all parts where one was asked for."""
+"""Finish a run: list rejected inputs, write the summary, and merge all parts if the output is one file."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sar_infer.bulk.outputs.job import REJECTED, SUCCESS, Job
+from sar_infer.bulk.outputs.job import REJECTED, SUCCESS, BulkJob
 from sar_infer.bulk.outputs.rows import Form
 from sar_infer.bulk.outputs.store import LocalFolder, Store, write_text
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run has done.
+    """Counts of a finished run.
 
     Attributes:
-        inputs: Rows, one an input.
+        inputs: Rows, one for each input.
         classified: Rows with an answer.
         rejected: Rows without one.
         pieces: Parts.
         resumed: Parts that an earlier, interrupted run had finished.
-        seconds: Of the last run.
+        seconds: Duration of the last run.
         rate: Inputs a second of the last run.
-        passed_over: Members of tars that are no images, of the last run.
+        passed_over: Members of tars that are no images, in the last run.
     """
 
     inputs: int
@@ -42,7 +42,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Ended:
-    """What the last run itself did: inputs, seconds, parts that it found, and what it passed over."""
+    """Counts of the last run alone: inputs, seconds, parts that it found finished, and members it passed over."""
 
     inputs: int
     seconds: float
@@ -50,15 +50,15 @@ class Ended:
     passed_over: int = 0
 
 
-def finish_folder(job: Job, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
-    """Write ``_rejected.jsonl`` and ``_SUCCESS.json`` beside the parts; with shards, each its own."""
+def finish_folder(job: BulkJob, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
+    """Write ``_rejected.jsonl`` and ``_SUCCESS.json`` beside the parts; each shard writes its own."""
     summary = _collect(job.store, job.shard.named(REJECTED), job.store, form, parts, ended)
     write_text(job.store, job.shard.named(SUCCESS), _dumped(summary, parts, job.settings))
     return summary
 
 
-def finish_file(file: Path, job: Job, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
-    """Write ``FILE.rejected.jsonl``, FILE and ``FILE.summary.json``; with the last the run is over."""
+def finish_file(file: Path, job: BulkJob, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
+    """Write ``FILE.rejected.jsonl``, FILE and ``FILE.summary.json``; the last one completes the run."""
     folder = LocalFolder(file.parent)
     summary = _collect(folder, _rejected_file(file), job.store, form, parts, ended)
     with folder.stage(file.name) as path:
@@ -68,19 +68,19 @@ def finish_file(file: Path, job: Job, form: Form, parts: Sequence[str], ended: E
 
 
 def summary_file(file: Path) -> Path:
-    """Where the summary of a single file is."""
+    """Return the path of a single file's summary."""
     return file.with_name(f"{file.name}.summary.json")
 
 
 def clear_file(file: Path) -> None:
-    """Remove what earlier kills have left half done of a single file and those beside it."""
+    """Remove what killed runs have left unfinished of a single file and the files beside it."""
     names = {file.name, _rejected_file(file), summary_file(file).name}
     LocalFolder(file.parent).clear(names.__contains__)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run that is over has left: its summary, ``digest_of`` its parts, and its settings."""
+    """The record of a finished run: its summary, ``digest_of`` its parts, and its settings."""
 
     summary: Summary
     parts: str
@@ -88,7 +88,7 @@ class Finished:
 
     @classmethod
     def read(cls, text: bytes) -> Finished | None:
-        """From what ``finish_file`` or ``finish_folder`` wrote; None where it is damaged."""
+        """Parse what ``finish_file`` or ``finish_folder`` wrote; return None if it is damaged."""
         try:
             found = json.loads(text)
             return cls(Summary(**found["summary"]), str(found["parts"]), dict(found["settings"]))
@@ -97,15 +97,15 @@ class Finished:
 
 
 def finished(file: Path) -> Finished | None:
-    """Of a file that is complete; None where it is not."""
+    """Return the record of a single file if it is complete, else None."""
     try:
         return Finished.read(summary_file(file).read_bytes()) if file.is_file() else None
     except OSError:
         return None
 
 
-def finished_folder(job: Job, parts: Iterable[str]) -> Summary | None:
-    """Of a folder, or a shard's share of it, that is complete with these parts; None where it is not."""
+def finished_folder(job: BulkJob, parts: Iterable[str]) -> Summary | None:
+    """Return the summary of a folder, or a shard's share of it, if it is complete with these parts, else None."""
     own = {job.shard.named(name) for name in (REJECTED, SUCCESS)}
     if not own <= job.store.names():
         return None
@@ -117,7 +117,7 @@ def finished_folder(job: Job, parts: Iterable[str]) -> Summary | None:
 
 
 def digest_of(parts: Iterable[str]) -> str:
-    """SHA-256 (hex) over the names of all parts, and so over all inputs and settings."""
+    """Return the SHA-256 (hex) over the names of all parts, and so over all inputs and settings."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{part}\n".encode())
@@ -136,7 +136,7 @@ def _collect(target: Store, name: str, store: Store, form: Form, parts: Sequence
                 count, flaws = form.flaws(stream)
             inputs += count
             rejected += len(flaws)
-            where = {"part": part} if target is store else {}  # who removes a part has it done again
+            where = {"part": part} if target is store else {}  # removing that part has it done again
             lines.writelines(json.dumps(flaw | where, ensure_ascii=False) + "\n" for flaw in flaws)
     seconds = round(ended.seconds, 3)
     rate = round(ended.inputs / max(ended.seconds, 1e-9), 2)
@@ -144,5 +144,5 @@ def _collect(target: Store, name: str, store: Store, form: Form, parts: Sequence
 
 
 def _dumped(summary: Summary, parts: Sequence[str], settings: Mapping[str, Any]) -> str:
-    told = {"summary": asdict(summary), "parts": digest_of(parts), "settings": settings}
-    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    content = {"summary": asdict(summary), "parts": digest_of(parts), "settings": settings}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

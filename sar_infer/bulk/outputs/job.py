@@ -1,26 +1,36 @@
-"""One run, or one machine's share of it: which pieces are its own, what is done, and whether it may go on."""
+"""One run's claim on its output: which pieces it owns, which parts are there, and whether it may continue.
+
+A part holds the rows of one piece and is committed by one rename. Its name says which inputs under which settings:
+``part-000017-1f2e3d4c5b6a.parquet`` is piece 17, with the start of a digest over its inputs and the run's settings. A
+listing of the folder is therefore all that a resumed run needs.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sar_infer.bulk.items import Broken, Piece
-from sar_infer.bulk.outputs.parts import committed, part_name, part_number
 from sar_infer.bulk.outputs.store import LocalFolder, Store, read_text, write_text
 from sar_infer.errors import InputError, WriteError
+from sar_infer.storage.files import locked
 from sar_infer.storage.strict_json import canonical_digest
 
 JOB, REJECTED, SUCCESS = "_job.json", "_rejected.jsonl", "_SUCCESS.json"
 Listing = Callable[[Callable[[int], bool]], Iterable[Piece]]
-"""The pieces of a run whose numbers are wanted."""
+"""A function that returns the pieces of a run whose numbers it is asked for."""
+_PART = re.compile(r"part-(\d{6,})-[0-9a-f]{12}\.(?:jsonl|parquet)")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Every ``of``-th piece, from piece ``index - 1`` on."""
+    """A share of a run: every ``of``-th piece, starting with piece ``index - 1``."""
 
     index: int = 1
     of: int = 1
@@ -31,10 +41,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """``2/8`` is the second of eight.
+        """Return the shard that a text names; ``2/8`` is the second of eight.
 
         Raises:
-            InputError: it is not of this form.
+            InputError: the text is not of this form.
         """
         index, _, of = text.partition("/")
         if not (index.isdecimal() and of.isdecimal()):
@@ -42,22 +52,29 @@ class Shard:
         return cls(int(index), int(of))
 
     def has(self, number: int) -> bool:
-        """Whether a piece is in it."""
+        """Return whether a piece belongs to this shard."""
         return number % self.of == self.index - 1
 
     def named(self, name: str) -> str:
-        """A file of this shard alone: ``_SUCCESS.json`` is ``_SUCCESS.2-of-8.json``."""
+        """Return the name of a file that belongs to this shard: ``_SUCCESS.json`` is ``_SUCCESS.2-of-8.json``."""
         stem, dot, suffix = name.partition(".")
         return name if self.of == 1 else f"{stem}.{self.index}-of-{self.of}{dot}{suffix}"
 
 
 WHOLE = Shard()
-"""Of one: everything."""
+"""The only shard of an undivided run."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """The settings that answers depend on, as plain values, and what of it is worked off here."""
+class BulkJob:
+    """One run, or one machine's share of it, and where its parts are kept.
+
+    Attributes:
+        settings: Everything that answers depend on, as plain values.
+        store: Where parts are kept.
+        shard: The share of this machine.
+        suffix: Suffix of the parts.
+    """
 
     settings: Mapping[str, Any]
     store: Store
@@ -66,36 +83,36 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the settings."""
+        """Return the SHA-256 (hex) of the settings."""
         return canonical_digest(dict(self.settings))
 
     def part(self, piece: Piece) -> str:
-        """The file of a piece's answers."""
+        """Return the file name of a piece's part."""
         return part_name(piece, self.digest, self.suffix)
 
     def begin(self, pieces: Listing, *, resume: bool) -> dict[int, str]:
-        """Claim the output, and see that what is there already is of the same settings and inputs.
+        """Claim the output, and check that existing parts have the same settings and inputs.
 
         Args:
-            pieces: Of the run.
-            resume: Whether anything may be there.
+            pieces: The pieces of the run.
+            resume: Accept existing parts.
 
         Returns:
-            The parts of the shard that are finished, by piece. Those that say that a shard was out of reach, which is
-            there now, are removed.
+            The finished parts of the shard, by piece. A part is removed if all it says is that its tar shard or file
+            was unreachable, and it is reachable now.
 
         Raises:
-            InputError: something else is there, or settings or inputs have changed.
+            InputError: the output holds something else, or settings or inputs have changed.
             WriteError: the folder cannot be written.
         """
         place, present = self.store.place, self.store.names()
         parts = self._committed(present)
-        if not present or (JOB in present and not parts and self.shard.of == 1):  # whoever began has done nothing
+        if not present or (JOB in present and not parts and self.shard.of == 1):  # an earlier run wrote no part
             text = json.dumps({"format": 1, "settings": self.settings}, indent=2, ensure_ascii=False)
             write_text(self.store, JOB, text + "\n")
             return {}
         if JOB not in present:
-            raise InputError(f"{place}: not empty, and not the output of such a run; choose another --out")
+            raise InputError(f"{place}: not empty, and not the output of a bulk run; choose another --out")
         self._check_settings()
         done = {number: name for number, name in parts.items() if self.shard.has(number)}
         if not resume and (done or self.shard.of == 1):
@@ -104,14 +121,14 @@ class Job:
         return self._same_inputs(pieces, done)
 
     def parts(self, expected: Mapping[int, str]) -> list[str]:
-        """All parts of the shard, in the order of the pieces.
+        """Return all parts of the shard, in the order of the pieces.
 
         Args:
-            expected: By piece: those that were there, and those that have been written.
+            expected: The parts, by piece: those that were there and those that this run has written.
 
         Raises:
-            InputError: a piece has two.
-            WriteError: one is missing.
+            InputError: a piece has two parts.
+            WriteError: a part is missing.
         """
         present = set(self._committed(self.store.names()).values())
         parts = [expected[number] for number in sorted(expected)]
@@ -123,19 +140,19 @@ class Job:
         return parts
 
     def clear(self) -> None:
-        """Remove what earlier kills have left half done of this shard."""
+        """Remove what killed runs have left unfinished in this shard."""
         own = {self.shard.named(name) for name in (REJECTED, SUCCESS)} | ({JOB} if self.shard.of == 1 else set())
         self.store.clear(
             lambda name: name in own or ((number := part_number(name)) is not None and self.shard.has(number))
         )
 
     def reopen(self) -> None:
-        """Take back the word that all is done."""
+        """Remove the files that say that the run is complete."""
         for name in {SUCCESS, self.shard.named(SUCCESS)}:
             self.store.discard(name)
 
     def abandon(self) -> None:
-        """Leave nothing behind of a run that has done nothing; shards may have others beside them."""
+        """Remove the traces of a run that has written nothing, unless it shares its folder with other shards."""
         if self.shard.of == 1 and self.store.names() == {JOB}:
             self.store.discard(JOB)
             if isinstance(self.store, LocalFolder):
@@ -151,18 +168,19 @@ class Job:
         place = self.store.place
         try:
             before = json.loads(read_text(self.store, JOB))["settings"]
-            told = changes(before, self.settings)
+            changed = changes(before, self.settings)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{place}/{JOB}: damaged; choose another --out") from None
-        if told:
-            raise InputError(f"{place}: of a run with other settings ({told}); give the same, or choose another --out")
+        if changed:
+            advice = "give the same, or choose another --out"
+            raise InputError(f"{place}: written with other settings ({changed}); {advice}")
 
     def _same_inputs(self, pieces: Listing, done: Mapping[int, str]) -> dict[int, str]:
-        """Those that stay done; the listing is followed as far as finished pieces go."""
+        """Return the parts that stay finished; list pieces only as far as finished ones go."""
         left, stay = dict(done), dict(done)
         for piece in pieces(done.__contains__) if done else ():
             found, now = left.pop(piece.number), self.part(piece)
-            if found != now and found == self._while_away(piece):
+            if found != now and found == self._part_if_unreachable(piece):
                 self.store.discard(stay.pop(piece.number))
             elif found != now:
                 why = f" ({piece.unit.place}: {piece.unit.reason})" if isinstance(piece.unit, Broken) else ""
@@ -173,8 +191,8 @@ class Job:
             self._changed(left[min(left)], "is of inputs that are gone")
         return stay
 
-    def _while_away(self, piece: Piece) -> str:
-        """The part of a piece whose shard or file is out of reach."""
+    def _part_if_unreachable(self, piece: Piece) -> str:
+        """Return the part that a piece has if its tar shard or file is unreachable."""
         return self.part(Piece(piece.number, Broken(getattr(piece.unit, "place", ""), "")))
 
     def _changed(self, part: str, what: str) -> None:
@@ -183,7 +201,7 @@ class Job:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Which settings differ, and how: ``top_k was 5, now 1``; empty where none does."""
+    """Describe which settings differ and how, as ``top_k was 5, now 1``; empty if none does."""
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return "; ".join(f"{name} was {_short(before.get(name))}, now {_short(now.get(name))}" for name in changed)
 
@@ -191,3 +209,59 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def part_name(piece: Piece, settings_digest: str, suffix: str) -> str:
+    """Return the file name of a piece's part."""
+    digest = hashlib.sha256(f"{settings_digest}{piece.digest}".encode()).hexdigest()
+    return f"part-{piece.number:06}-{digest[:12]}{suffix}"
+
+
+def part_number(name: str) -> int | None:
+    """Return the number of the piece that a part belongs to, None for other files; what follows the name may differ."""
+    match = _PART.match(name)
+    return int(match[1]) if match else None
+
+
+def committed(names: Iterable[str]) -> dict[int, str]:
+    """Return the names of parts, by piece.
+
+    Raises:
+        InputError: a piece has two.
+    """
+    found: dict[int, str] = {}
+    for name in sorted(names):
+        number = part_number(name)
+        if number is not None and _PART.fullmatch(name):
+            if number in found:
+                raise InputError(f"{found[number]} and {name} are of one piece; remove one, or both, and use --resume")
+            found[number] = name
+    return found
+
+
+@contextlib.contextmanager
+def alone(job: BulkJob, out: str, file: Path | None = None) -> Iterator[None]:
+    """Keep other processes of this machine out of an output, by a lock in the folder or beside the file.
+
+    There are no locks in storage: two runs may put the same parts there.
+
+    Args:
+        job: The run; if it has a shard, runs of other shards may share the folder.
+        out: The output as the user calls it.
+        file: The output, if it is a single file.
+
+    Raises:
+        WriteError: another process uses the output, or the lock cannot be taken.
+    """
+    with contextlib.ExitStack() as locks:
+        try:
+            if file is not None:
+                locks.enter_context(locked(file.parent.resolve() / file.name))
+            elif isinstance(job.store, LocalFolder):
+                folder = job.store.folder.resolve()
+                locks.enter_context(locked(folder / "run", shared=job.shard != WHOLE))
+                if job.shard != WHOLE:
+                    locks.enter_context(locked(folder / job.shard.named("run")))
+        except BlockingIOError:
+            raise WriteError(f"{out}: another process is changing it; try again when it is done") from None
+        yield

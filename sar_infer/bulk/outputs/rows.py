@@ -1,31 +1,41 @@
-"""The row of an input: the best class and the runners-up, or why there is none."""
+"""The row of an input, and the two kinds of file that hold rows: Parquet and JSON lines."""
 
 from __future__ import annotations
 
+import functools
+import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
+import numpy as np
+
 from sar_infer._arrays import Floats
 from sar_infer.bulk.items import Flaw
+from sar_infer.errors import InputError
 from sar_infer.results import ImageResult
 
 Row = dict[str, Any]
 Packed = Any
-"""Rows in the form of the output, made by a worker and written by whoever owns the file."""
+"""Rows in the form of the output, made by a worker and written by the process that owns the file."""
 EmbeddingType = Literal["float32", "float16"]
+METADATA = b"sar_clip"
+"""Key of a Parquet file's metadata that holds the settings of the run, as JSON."""
+_GROUP = 4096
+"""Rows of a row group that is written."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a row has beside the columns that all have.
+    """The optional columns of a row.
 
     Attributes:
-        label_set: The classes of a conformal set.
-        explained: Margin, runner-up and energy.
-        embedding: The image's unit row, in this type; None leaves it out.
-        width: D, of the embedding.
+        label_set: Include the classes of a conformal set.
+        explained: Include margin, runner-up and energy.
+        embedding: Include the image's unit row, in this type.
+        width: Length D of the embedding.
     """
 
     label_set: bool = False
@@ -35,27 +45,27 @@ class Columns:
 
 
 class Form(Protocol):
-    """A kind of file with rows."""
+    """A kind of file that holds rows."""
 
     @property
     def suffix(self) -> str:
-        """Of its files."""
+        """Return the suffix of its files."""
 
     def pack(self, rows: Sequence[Row]) -> Packed:
-        """Some rows of one part."""
+        """Return some rows of one part in the form of the file."""
 
     def write(self, path: Path, packed: Iterable[Packed]) -> None:
-        """A part of them."""
+        """Write a part from packed rows."""
 
     def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
-        """How many rows a part has, and the keys, kinds and reasons of those without an answer."""
+        """Return how many rows a part has, and key, error kind and reason of those without an answer."""
 
     def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
-        """One file of all parts, a piece at a time."""
+        """Write one file of all parts, a piece at a time."""
 
 
 def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns) -> Row:
-    """The row of an image with its classes; ``embedding`` (D,)."""
+    """Return the row of an image that was classified; ``embedding`` (D,)."""
     best = result.predictions[0]
     row: Row = {
         "key": key,
@@ -73,24 +83,171 @@ def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns)
     if columns.label_set:
         row["label_set"] = list(result.label_set or ())
     if columns.explained:
-        told = result.explanation
-        row |= {name: getattr(told, name, None) for name in ("margin", "runner_up", "energy")}
+        why = result.explanation
+        row |= {name: getattr(why, name, None) for name in ("margin", "runner_up", "energy")}
     if columns.embedding:
         row["embedding"] = embedding.astype(columns.embedding)
     return row | {"error": None, "error_kind": None}
 
 
 def flawed(key: str, flaw: Flaw, columns: Columns) -> Row:
-    """The row of an input without an answer."""
+    """Return the row of an input without an answer."""
     empty: Mapping[str, Any] = dict.fromkeys(names(columns))
     return {**empty, "key": key, "error": flaw.reason, "error_kind": flaw.kind}
 
 
 def names(columns: Columns) -> list[str]:
-    """Of all columns, in order."""
+    """Return the names of all columns, in order."""
     result = ["key", "label", "score", "logit", "similarity", "source", "calibrated", "labels", "scores"]
     result += ["unknown", "reason"]
     result += ["label_set"] if columns.label_set else []
     result += ["margin", "runner_up", "energy"] if columns.explained else []
     result += ["embedding"] if columns.embedding else []
     return [*result, "error", "error_kind"]
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """JSON lines: one object a line, UTF-8, with the same keys in all. Needs nothing beside Python."""
+
+    suffix: str = ".jsonl"
+
+    def pack(self, rows: Sequence[Row]) -> bytes:
+        """See ``Form``."""
+        return b"".join(_line(row) for row in rows)
+
+    def write(self, path: Path, packed: Iterable[bytes]) -> None:
+        """See ``Form``."""
+        with path.open("wb") as stream:
+            stream.writelines(packed)
+
+    def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
+        """See ``Form``."""
+        count, found = 0, []
+        for line in stream:
+            count += 1
+            row = json.loads(line)
+            if row["error"] is not None:
+                found.append({name: row[name] for name in ("key", "error_kind", "error")})
+        return count, found
+
+    def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
+        """See ``Form``."""
+        with path.open("wb") as target:
+            for part in parts:
+                with part() as stream:
+                    shutil.copyfileobj(stream, target, 2**20)
+
+
+def _line(row: Row) -> bytes:
+    if row.get("embedding") is not None:
+        row = row | {"embedding": row["embedding"].tolist()}
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """Parquet: typed columns in row groups of some thousand rows, packed by zstd.
+
+    Attributes:
+        columns: The columns of a row.
+        settings: Settings of the run, for the metadata of the file.
+    """
+
+    columns: Columns
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    suffix: str = ".parquet"
+
+    def pack(self, rows: Sequence[Row]) -> Any:
+        """See ``Form``; returns an Arrow record batch."""
+        import pyarrow
+
+        schema = self._schema
+        arrays = [self._array([row[f.name] for row in rows], f) for f in schema]
+        return pyarrow.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def write(self, path: Path, packed: Iterable[Any]) -> None:
+        """See ``Form``."""
+        import pyarrow
+
+        with _writer(path, self._schema) as writer:
+            waiting, rows = [], 0
+            for batch in packed:
+                waiting.append(batch)
+                rows += len(batch)
+                if rows >= _GROUP:
+                    writer.write_table(pyarrow.Table.from_batches(waiting))
+                    waiting, rows = [], 0
+            if waiting:
+                writer.write_table(pyarrow.Table.from_batches(waiting))
+
+    def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
+        """See ``Form``; reads three columns only."""
+        import pyarrow.compute
+        import pyarrow.parquet
+
+        file = pyarrow.parquet.ParquetFile(stream)
+        table = file.read(["key", "error_kind", "error"])
+        found: list[Row] = table.filter(pyarrow.compute.field("error").is_valid()).to_pylist()
+        return len(table), found
+
+    def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
+        """See ``Form``; copies one row group at a time."""
+        import pyarrow.parquet
+
+        with _writer(path, self._schema) as writer:
+            for part in parts:
+                with part() as stream:
+                    file = pyarrow.parquet.ParquetFile(stream)
+                    for group in range(file.num_row_groups):
+                        writer.write_table(file.read_row_group(group))
+
+    @functools.cached_property
+    def _schema(self) -> Any:
+        import pyarrow
+
+        kinds = {
+            "key": pyarrow.string(),
+            "calibrated": pyarrow.bool_(),
+            "unknown": pyarrow.bool_(),
+            "labels": pyarrow.list_(pyarrow.string()),
+            "label_set": pyarrow.list_(pyarrow.string()),
+            "scores": pyarrow.list_(pyarrow.float32()),
+            **dict.fromkeys(("score", "logit", "similarity", "margin", "energy"), pyarrow.float32()),
+        }
+        if self.columns.embedding:
+            number = pyarrow.float16() if self.columns.embedding == "float16" else pyarrow.float32()
+            kinds["embedding"] = pyarrow.list_(number, self.columns.width)
+        fields = [
+            pyarrow.field(name, kinds.get(name, pyarrow.string()), nullable=name != "key")
+            for name in names(self.columns)
+        ]
+        return pyarrow.schema(fields, {METADATA: json.dumps(self.settings, ensure_ascii=False).encode()})
+
+    def _array(self, values: list[Any], column: Any) -> Any:
+        import pyarrow
+
+        if column.name != "embedding":
+            return pyarrow.array(values, column.type)
+        empty = np.zeros(self.columns.width, self.columns.embedding)
+        rows = np.concatenate([empty[:0], *(empty if value is None else value for value in values)])
+        missing = pyarrow.array([value is None for value in values], pyarrow.bool_())
+        return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows), type=column.type, mask=missing)
+
+
+def check_parquet() -> None:
+    """Raise if Parquet cannot be written.
+
+    Raises:
+        InputError: pyarrow is missing.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise InputError("Parquet needs pyarrow: pip install 'sar-clip[bulk]', or write .jsonl") from None
+
+
+def _writer(path: Path, schema: Any) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetWriter(path, schema, compression="zstd")

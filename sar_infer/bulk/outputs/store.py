@@ -20,31 +20,31 @@ _PARTIAL = ".partial"
 
 
 class Store(Protocol):
-    """Where parts are kept. Two writers of one file do not disturb each other: the later one's stays, whole."""
+    """Where parts are kept. If two writers write one file, the later one's stays, whole."""
 
     place: str
 
     def names(self) -> set[str]:
-        """Of all complete files; empty where there is no such folder."""
+        """Return the names of all complete files; none if there is no such folder."""
 
     def open(self, name: str) -> IO[bytes]:
-        """A seekable stream of a file."""
+        """Open a file as a seekable stream."""
 
     def stage(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """A local path to write to; the file appears when the block ends without an error."""
+        """Give a local path to write to; the file appears when the block ends without an error."""
 
     def discard(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file if it exists."""
 
     def clear(self, mine: Callable[[str], bool]) -> None:
-        """Remove what kills have left of files whose names are ``mine``."""
+        """Remove unfinished files that killed runs have left under names for which ``mine`` is true."""
 
 
 def open_store(out: str) -> Store:
-    """The folder of a path or URL.
+    """Return the store at a path or URL.
 
     Raises:
-        InputError: a URL that cannot be had.
+        InputError: the URL cannot be opened.
     """
     if not is_url(out):
         return LocalFolder(Path(out))
@@ -53,19 +53,19 @@ def open_store(out: str) -> Store:
 
 
 def write_text(store: Store, name: str, text: str) -> None:
-    """One small file."""
+    """Write a small file."""
     with store.stage(name) as path:
         path.write_text(text, "utf-8")
 
 
 def read_text(store: Store, name: str) -> str:
-    """One small file."""
+    """Return the content of a small file."""
     with store.open(name) as stream:
         return stream.read().decode("utf-8")
 
 
 class LocalFolder:
-    """A folder of this machine, or one that several machines share; it is made when something is written."""
+    """A folder of this machine, or one that several machines share; it is created by the first write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +83,7 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Path]:
-        """Under a hidden name beside it, then renamed, so that a power cut leaves either too."""
+        """Write under a hidden name, sync, then rename, so that even a power cut leaves the whole file or none."""
         temporary = self.folder / f".{name}.{secrets.token_hex(4)}{_PARTIAL}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -110,17 +110,17 @@ class LocalFolder:
         (self.folder / name).unlink(missing_ok=True)
 
     def remove_if_empty(self) -> None:
-        """The folder, unless something is in it."""
+        """Remove the folder if it is empty."""
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
     def remove(self) -> None:
-        """The folder and all that is in it."""
+        """Remove the folder with everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class _Stored:
-    """A prefix in storage; a file is made here and put there in one step."""
+    """A prefix in storage; a file is written locally and put there in one step."""
 
     def __init__(self, place: str, system: Any, path: str) -> None:
         self.place = place
@@ -155,4 +155,4 @@ class _Stored:
             self._system.rm_file(f"{self._path}/{name}")
 
     def clear(self, mine: Callable[[str], bool]) -> None:
-        """Nothing is left: an object that was not put whole is not there."""
+        """Do nothing: an object that was not put whole does not exist."""

@@ -1,1 +1,1 @@
-"""Where the inputs of a bulk run come from; every kind of unit is one file."""
+"""The inputs of a bulk run: images listed as files, tar shards, and row groups of Parquet files."""

@@ -1,31 +1,44 @@
-"""From SOURCE arguments to numbered pieces: one after the other, the same every time, without holding them all."""
+"""From SOURCE arguments to numbered pieces: one after the other, the same every time, never all in memory."""
 
 from __future__ import annotations
 
+import glob
+import io
 import itertools
+import os
 import posixpath
-from collections.abc import Callable, Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from sar_infer.bulk.items import Broken, Piece, Unit
+from sar_infer.bulk.items import Broken, Item, Piece, Unit, printable
+from sar_infer.bulk.places import check_url, filesystem, is_url, one_line, open_binary, patiently
 from sar_infer.bulk.sources import row_groups, tars
-from sar_infer.bulk.sources.expand import Warn, places
-from sar_infer.bulk.sources.paths import Paths
 from sar_infer.errors import InputError
+from sar_infer.images.formats import SUFFIXES
+from sar_infer.images.inputs import kind_of, matches
 
 Wanted = Callable[[int], bool]
+LISTS = (".txt", ".lst")
+CONTAINERS = (".tar", ".parquet")
+Warn = Callable[[str], object]
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What a run reads.
+class InputSources:
+    """The inputs of a run.
 
     Attributes:
         arguments: Files, folders, globs, brace patterns, URLs, lists.
-        column: Of the images in Parquet files.
-        key_column: Of their keys; None = ``FILE#ROW``.
-        piece_size: Listed images of a piece; a tar shard or a row group is always one.
+        column: Column of the images in Parquet files.
+        key_column: Column of their keys; None = ``FILE#ROW``.
+        piece_size: Listed images of a piece; a tar shard or a row group is always one piece.
     """
 
     arguments: tuple[str, ...]
@@ -34,10 +47,10 @@ class Sources:
     piece_size: int = 4096
 
     def check(self) -> None:
-        """See that every argument stands for something, before anything is done.
+        """Check, before anything is done, that every argument stands for something.
 
         Raises:
-            InputError: one does not.
+            InputError: an argument stands for nothing, or no image is found.
         """
         for argument in self.arguments:
             first = next(places(argument), None)
@@ -49,14 +62,14 @@ class Sources:
             raise InputError(f"{', '.join(self.arguments)}: no image in it")
 
     def pieces(self, wanted: Wanted = lambda _: True, warn: Warn = lambda _: None) -> Iterator[Piece]:
-        """Pieces, in the order of the arguments.
+        """Yield pieces, in the order of the arguments.
 
         Args:
-            wanted: Whether a number is; shards of others are not even opened.
-            warn: Told of what is passed over.
+            wanted: Says of a number whether its piece is wanted; other shards are not even opened.
+            warn: Called with a line about files that are passed over.
 
         Raises:
-            InputError: a list or a folder is not there.
+            InputError: a list or a folder does not exist.
         """
         for number, opened in enumerate(self._units(warn)):
             if wanted(number):
@@ -89,3 +102,174 @@ def _shard(place: str) -> Unit:
         return tars.TarShard.open(place)
     except InputError as error:
         return Broken(place, str(error).removeprefix(f"{place}: "))
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Images that are files of their own: the piece is identified by their paths and URLs, not by their content."""
+
+    paths: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Return the number of paths; one that is listed twice is two inputs."""
+        return len(self.paths)
+
+    def items(self) -> Iterator[Item]:
+        """Yield an item for each path; the worker opens it."""
+        for path in self.paths:
+            yield Item(printable(path), path)
+
+
+def places(argument: str, warn: Warn = lambda _: None) -> Iterator[str]:
+    """Yield the paths or URLs that an argument stands for, at least one, always in the same order.
+
+    Args:
+        argument: A file, folder, glob, brace pattern, URL or list.
+        warn: Called with a line about files in a folder that are passed over.
+
+    Raises:
+        InputError: the argument stands for nothing.
+    """
+    if argument.lower().endswith(_COMPRESSED):
+        raise InputError(f"{argument}: a compressed tar, which saves nothing on images; unpack it to .tar first")
+    if argument.lower().endswith(LISTS):
+        return _lines(argument)
+    if (braces := _BRACES.search(argument)) and (is_url(argument) or kind_of(argument) is None):
+        head, tail = argument[: braces.start()], argument[braces.end() :]
+        return _chosen((head + choice + tail for choice in _choices(braces)), warn)
+    return _stored(argument, warn) if is_url(argument) else _local(argument, warn)
+
+
+def _chosen(choices: Iterator[str], warn: Warn) -> Iterator[str]:
+    """Yield what a brace pattern stands for.
+
+    Only its first tar or Parquet file has to exist: a missing one after it becomes a row with the reason, as in a list.
+    """
+    for number, place in enumerate(choices):
+        plain = not (glob.has_magic(place) or _BRACES.search(place))
+        if number and plain and place.lower().endswith(CONTAINERS):
+            yield place
+        else:
+            yield from places(place, warn)
+
+
+def _local(argument: str, warn: Warn) -> Iterator[str]:
+    kind = kind_of(argument)
+    if kind == "file":
+        yield argument
+    elif kind == "folder":
+        yield from _some(argument, _images_below(argument), warn)
+    else:
+        for found in matches(argument):  # a text file among them is no list: only a named one is
+            yield from _local(found, warn)
+
+
+def _stored(url: str, warn: Warn) -> Iterator[str]:
+    """Yield what a URL in storage stands for, as ``_local`` does for a path."""
+    check_url(url)
+    system, path = filesystem(url)
+    try:
+        kind = _stored_kind(system, path)
+        if kind == "file":
+            yield url
+        elif kind == "directory":
+            yield from _some(url, _images_stored(system, path), warn)
+        elif glob.has_magic(path) and (found := sorted(patiently(lambda: system.glob(path)))):
+            yield from (system.unstrip_protocol(name) for name in found)
+        else:
+            raise InputError(f"{url}: no such object or folder")
+    except InputError:
+        raise
+    except Exception as error:  # every storage has errors of its own
+        raise InputError(f"{url}: cannot be listed: {one_line(error)}") from None
+
+
+def _stored_kind(system: Any, path: str) -> str | None:
+    try:
+        return str(patiently(lambda: system.info(path))["type"])
+    except FileNotFoundError:
+        return None
+
+
+def _choices(braces: re.Match[str]) -> Iterator[str]:
+    """Return the choices of a brace pattern: ``{000..010}`` counts with the digits of its first number."""
+    first, last, words = braces.groups()
+    if words is not None:
+        return iter(words.split(","))
+    return (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
+
+
+def _lines(place: str) -> Iterator[str]:
+    """Yield the non-blank lines of a list, unchanged; relative paths start at the current folder."""
+    empty = True
+    try:
+        with open_binary(place) as stream, io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape") as lines:
+            for line in lines:
+                if line := line.rstrip("\r\n"):
+                    empty = False
+                    yield line
+    except InputError:
+        raise
+    except Exception as error:  # every storage has errors of its own
+        raise InputError(f"{place}: the list cannot be read: {one_line(error)}") from None
+    if empty:
+        raise InputError(f"{place}: an empty list; write one path or URL a line")
+
+
+def _some(folder: str, found: Iterator[str], warn: Warn) -> Iterator[str]:
+    """Yield the images among the files of a folder; raise InputError if there is none."""
+    images = 0
+    passed: Counter[str] = Counter()
+    for place in found:
+        suffix = posixpath.splitext(place)[1].lower()
+        if suffix in CONTAINERS:
+            passed[suffix] += 1
+        else:
+            images += 1
+            yield place
+    if not images:
+        raise InputError(
+            f"{folder}: a folder without images; shards are named by a pattern, {_pattern(folder, '.tar')}"
+        )
+    for suffix, count in sorted(passed.items()):
+        warn(f"{folder}: {count:,} {suffix} in it passed over; name them as {_pattern(folder, suffix)}")
+
+
+def _pattern(folder: str, suffix: str) -> str:
+    return f"'{folder.rstrip('/')}/**/*{suffix}'"
+
+
+def _images_below(folder: str) -> Iterator[str]:
+    """Yield visible images and containers, sorted folder by folder, with one folder's names in memory at a time."""
+
+    def failed(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {one_line(error)}")
+
+    for root, folders, files in os.walk(folder, onerror=failed):
+        folders[:] = _visible(folders)
+        yield from (str(Path(root, name)) for name in _images(files))
+
+
+def _images_stored(system: Any, path: str) -> Iterator[str]:
+    entries = {posixpath.basename(entry["name"].rstrip("/")): entry for entry in _ls(system, path)}
+    folders = [name for name, entry in entries.items() if entry["type"] == "directory"]
+    for name in _images(entries.keys() - set(folders)):
+        yield system.unstrip_protocol(entries[name]["name"])
+    for name in _visible(folders):
+        if entries[name]["name"].rstrip("/") != path.rstrip("/"):  # some storages list a folder as its own entry
+            yield from _images_stored(system, entries[name]["name"])
+
+
+def _ls(system: Any, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = patiently(lambda: system.ls(path, detail=True))
+    return found
+
+
+def _images(names: Iterable[str]) -> list[str]:
+    wanted = SUFFIXES.union(CONTAINERS)
+    return [name for name in _visible(names) if posixpath.splitext(name)[1].lower() in wanted]
+
+
+def _visible(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name and not name.startswith("."))

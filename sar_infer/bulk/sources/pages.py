@@ -1,7 +1,7 @@
-"""Pages and footers of Parquet files, judged before pyarrow unpacks them.
+"""Check pages and footers of Parquet files before pyarrow unpacks them.
 
 pyarrow unpacks a page whole, up to the 2 GiB that its header may claim, and has no setting that limits this; the sizes
-in the file's footer need not be true. So its reads go through a stream that follows the headers of the pages.
+in the file's footer need not be true. So its reads go through a stream that checks the headers of the pages.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import IO, Any
 _FREE = 64 * 2**20
 _RATIO = 32
 _BEYOND = (2**16, 2**24)
-"""Bytes read beyond what pyarrow asked for, where that cuts a header; pyarrow accepts none longer than the last."""
+"""Bytes read beyond what pyarrow asked for, if that ends inside a header; pyarrow accepts no longer header."""
 _DEEPEST = 32
 _LONGEST_FOOTER = 2**24
 _MOST_ENTRIES = 200_000
 _DAMAGED = "a header of its pages, or its footer, is damaged"
 _STOP, _BINARY, _LIST, _STRUCT = 0, 8, 9, 12
 _BOOLS, _INTEGERS, _WIDTHS = (1, 2), (4, 5, 6), {1: 1, 2: 1, 3: 1, 7: 8}
-"""Kinds of fields; a truth value takes a byte in a list and none in a struct."""
+"""Kinds of fields in Thrift; a boolean takes a byte in a list and none in a struct."""
 _LONG_LIST = 15
 Field = int | bytes | list["Field"] | dict[int, "Field"]
 
 
 def allowed(packed: int) -> int:
-    """Return how many bytes so many in a file may become: 32 times as many, and 64 MiB on top.
+    """Return to how many bytes this many packed ones may unpack: 32 times as many, plus 64 MiB.
 
     Images hardly shrink when they are packed, so files of images come nowhere near this.
     """
@@ -35,17 +35,17 @@ def allowed(packed: int) -> int:
 
 @dataclass(frozen=True)
 class Chunk:
-    """The pages of a column in one row group: their first byte in the file, and the one behind their last."""
+    """The pages of a column in one row group: the first byte in the file, and the one after the last."""
 
     start: int
     end: int
 
 
-class Judged(io.RawIOBase):
-    """A seekable stream for pyarrow that gives pages only if they are ``allowed``.
+class CheckedPages(io.RawIOBase):
+    """A seekable stream for pyarrow that returns pages only if their unpacked size is ``allowed``.
 
-    ``watch`` says which may be read from then on. A read raises ValueError for a page that unpacks to more, and where
-    pages are not as headers and footer say.
+    ``watch`` sets the pages that may be read from then on. A read raises ValueError if a page unpacks to more, or if
+    pages do not match their headers and the footer.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -54,23 +54,23 @@ class Judged(io.RawIOBase):
         self._known = 0
 
     def watch(self, chunk: Chunk) -> None:
-        """Give the pages of a column in one row group from now on, and nothing else."""
+        """Allow the pages of a column in one row group from now on, and nothing else."""
         self._chunk, self._known = chunk, chunk.start
 
     def read(self, size: int = -1) -> bytes:
-        """Return so many bytes, fewer at the end."""
+        """Return this many bytes, fewer at the end."""
         at = self._stream.tell()
         data = self._stream.read(size)
         if self._chunk is not None:
-            self._judge(self._chunk, at, data)
+            self._check(self._chunk, at, data)
         return data
 
     def readable(self) -> bool:
-        """Return that it is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Return that it is."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -78,10 +78,10 @@ class Judged(io.RawIOBase):
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return where it is."""
+        """Return the position."""
         return self._stream.tell()
 
-    def _judge(self, chunk: Chunk, at: int, data: bytes) -> None:
+    def _check(self, chunk: Chunk, at: int, data: bytes) -> None:
         end = at + len(data)
         if not chunk.start <= at <= self._known or end > chunk.end:
             raise ValueError("its pages are not where its footer says")
@@ -123,16 +123,16 @@ def page_header(data: bytes, at: int = 0) -> tuple[int, int, int]:
     values = dictionary.get(1) if isinstance(dictionary, dict) else 0
     if not (isinstance(unpacked, int) and isinstance(packed, int) and isinstance(values, int)):
         raise ValueError(_DAMAGED)
-    if min(unpacked, packed) < 0 or not 0 <= values <= unpacked:  # pyarrow makes room for values before it reads them
+    if min(unpacked, packed) < 0 or not 0 <= values <= unpacked:  # pyarrow allocates for values before it reads them
         raise ValueError(_DAMAGED)
     return thrift.at - at, unpacked, packed
 
 
 def read_footer(stream: IO[bytes], size: int) -> list[list[Any]]:
-    """Return the columns of every row group, by the footer of a file of so many bytes; for ``chunks``.
+    """Return the columns of every row group as the footer of a file of this size says; ``chunks`` takes them.
 
-    pyarrow would tell too, but makes a kilobyte of an entry that may have three bytes, and ends the process where a
-    column is encrypted.
+    pyarrow could do this, but needs a kilobyte for an entry that may have three bytes, and ends the process if a column
+    is encrypted.
 
     Raises:
         ValueError: the footer is too long, has too many entries, or is damaged.
@@ -152,16 +152,16 @@ def read_footer(stream: IO[bytes], size: int) -> list[list[Any]]:
 
 
 def chunks(footer: list[list[Any]], path: str) -> list[Chunk]:
-    """Return where a column lies in every row group.
+    """Return where a column is in every row group.
 
     Raises:
-        ValueError: one has no such column.
+        ValueError: a row group has no such column.
     """
     return [_chunk(columns, path.encode()) for columns in footer]
 
 
 def _chunk(columns: Any, path: bytes) -> Chunk:
-    """Return where a column lies, by the ``ColumnMetaData`` of a row group's ``ColumnChunk``s."""
+    """Return where a column is, from the ``ColumnMetaData`` of a row group's ``ColumnChunk``s."""
     try:
         (found,) = [column[3] for column in columns if b".".join(column.get(3, {}).get(3, [])) == path]
         start, dictionary, length = found[9], found.get(11, found[9]), found[7]
@@ -173,17 +173,17 @@ def _chunk(columns: Any, path: bytes) -> Chunk:
 
 
 class _Thrift:
-    """A reader of Thrift's compact protocol, which counts what is in lists."""
+    """A reader of Thrift's compact protocol that limits the entries of lists."""
 
     def __init__(self, data: bytes, at: int, entries: int = 0) -> None:
         self.data, self.at, self._entries = data, at, entries
 
     def struct(self, depth: int = 0) -> dict[int, Field]:
-        """Return the fields of a struct by number; floating-point numbers and truth values are 0.
+        """Return the fields of a struct by number; floating-point numbers and booleans are 0.
 
         Raises:
-            IndexError: the data ends inside it.
-            ValueError: it is damaged, or lists have more entries than were allowed.
+            IndexError: the data ends inside the struct.
+            ValueError: it is damaged, or lists have more entries than allowed.
         """
         fields: dict[int, Field] = {}
         field = 0
@@ -216,14 +216,14 @@ class _Thrift:
         self.at += 1
         if count == _LONG_LIST:
             count = self._varint()
-        if kind in (_STRUCT, _BINARY, _LIST):  # which take far more memory than here
+        if kind in (_STRUCT, _BINARY, _LIST):  # which take far more memory than their bytes
             self._entries -= count
             if self._entries < 0:
                 raise ValueError("its footer has too many entries")
         values = []
         for _ in range(count):
             values.append(self._value(kind, depth + 1))
-            self.data[self.at - 1]  # so that a count without entries comes to the end
+            self.data[self.at - 1]  # so that a count without entries runs into the end
         return values
 
     def _integer(self) -> int:

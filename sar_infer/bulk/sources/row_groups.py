@@ -10,30 +10,30 @@ from typing import Any
 
 from sar_infer.bulk.items import MOST_BYTES, Broken, Flaw, Item, Unit, printable
 from sar_infer.bulk.places import one_line, open_binary, size_of
-from sar_infer.bulk.sources.pages import Chunk, Judged, allowed, chunks, read_footer
+from sar_infer.bulk.sources.pages import CheckedPages, Chunk, allowed, chunks, read_footer
 from sar_infer.errors import InputError
 
 SUFFIX = ".parquet"
 _ROWS_AT_ONCE = 1024
 _LEAST = 1024
-"""Bytes that a row counts at least, one of null too."""
+"""The least bytes that a row counts as, even a null."""
 _LONGEST_KEY = 2**16
 _MOST_GROUPS = 10_000
-"""Of a file, whose footer is read for each."""
+"""The most row groups of a file; its footer is read again for each."""
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """One row group; the size of the whole file in bytes stands for its content.
+    """One row group of a Parquet file; the file is identified by its place and size.
 
     Attributes:
         place: Path or URL of the file.
-        size: Of the file.
-        group: Which row group, from 0.
+        size: Size of the file in bytes.
+        group: Number of the row group, from 0.
         first: Number of its first row in the file, from 0.
-        rows: How many it has.
-        column: Of the images.
-        key_column: Of the keys; without one a key is ``FILE#ROW``.
+        rows: How many rows it has.
+        column: Column of the images.
+        key_column: Column of the keys; without one a key is ``FILE#ROW``.
         images: Where the images are in the file.
         keys: Where the keys are.
     """
@@ -50,11 +50,11 @@ class RowGroup:
 
     @property
     def count(self) -> int:
-        """An input a row."""
+        """Return the number of rows, each of which is an input."""
         return self.rows
 
     def items(self) -> Iterator[Item]:
-        """One a row; if the file gives out, one more under its own key."""
+        """Yield an item for each row; if the rest cannot be read, one more, keyed by the file."""
         row = 0
         try:
             images = _values(self.place, self.group, self.column, self.images)
@@ -84,16 +84,15 @@ class RowGroup:
 def _values(place: str, group: int, column: str, chunk: Chunk) -> Iterator[Any]:
     """Yield the scalars of a column in one row group, a bounded number of bytes at a time.
 
-    pyarrow may make many rows of a few bytes: nulls, or one value of a dictionary again and again. So rows are counted
-    with their bytes, and there is a limit to what those in a file may become. Rows are taken one by one, since a few
-    hundred bytes may stand for any number of the largest; only where pyarrow itself leaves a dictionary as it is, which
-    it copies for every batch, are there more.
+    A few bytes may unpack to many rows: nulls, or one value of a dictionary repeated. So the bytes of the rows are
+    added up, and their sum is limited in proportion to the file. Rows are read one by one, since a few hundred bytes
+    may stand for many large rows; only dictionaries, which pyarrow copies for every batch, are read in batches.
 
     Raises:
-        ValueError: the column is damaged, or becomes more than is ``allowed``.
+        ValueError: the column is damaged, or unpacks to more than is ``allowed``.
     """
     with open_binary(place) as raw:
-        stream = Judged(raw)
+        stream = CheckedPages(raw)
         file = _opened(stream)
         kind = file.schema_arrow.field(column).type
         path = _path(file.schema_arrow, column)
@@ -110,13 +109,13 @@ def _values(place: str, group: int, column: str, chunk: Chunk) -> Iterator[Any]:
 
 
 def _size(value: Any) -> int:
-    """Return the bytes of a scalar that has any."""
+    """Return how many bytes a scalar has, 0 if it has none."""
     value = getattr(value, "value", value) if _is_dictionary(value.type) else value
     return value.as_buffer().size if value.is_valid and hasattr(value, "as_buffer") else 0
 
 
 def row_groups(place: str, column: str, key_column: str | None) -> Iterator[Unit]:
-    """The row groups of a file, or that it is broken or has no such column.
+    """Yield the row groups of a file; a single ``Broken`` if it is damaged or has no such column.
 
     Raises:
         InputError: pyarrow is missing.
@@ -133,17 +132,17 @@ def row_groups(place: str, column: str, key_column: str | None) -> Iterator[Unit
 
 
 def check(place: str, column: str, key_column: str | None) -> None:
-    """See that a file, if it can be read, has the columns.
+    """Raise if a file that can be read lacks a column.
 
     Raises:
-        InputError: it has not, or pyarrow is missing.
+        InputError: a column is missing, or pyarrow is.
     """
     _check_pyarrow(place)
     try:
         _looked_at(place, column, key_column)
     except InputError:
         raise
-    except Exception:  # what is damaged is a row of its own, later
+    except Exception:  # a damaged file becomes a row with the reason, later
         return
 
 
@@ -156,7 +155,7 @@ def _check_pyarrow(place: str) -> None:
 
 def _looked_at(place: str, column: str, key_column: str | None) -> list[RowGroup]:
     """Return the row groups of a file."""
-    size = size_of(place)  # a pipe would be waited for
+    size = size_of(place)  # reading a pipe might never end
     with open_binary(place) as stream:
         footer = read_footer(stream, size)
         if len(footer) > _MOST_GROUPS:
@@ -194,7 +193,7 @@ def _path(schema: Any, column: str) -> str:
 
 
 def _check_apart(found: list[Chunk], size: int) -> None:
-    """See that no byte of the file stands for more than one row group.
+    """Raise if a byte of the file belongs to more than one row group.
 
     Raises:
         ValueError: one does.
@@ -230,7 +229,7 @@ def _is_plain(kind: Any) -> bool:
 
 
 def _holds_bytes(kind: Any) -> bool:
-    """Return whether a column of this type may; one of nothing but nulls has no type."""
+    """Return whether a column of this type may hold bytes; a column of nulls alone has the null type."""
     from pyarrow import types
 
     if types.is_struct(kind):

@@ -1,16 +1,13 @@
-"""``sar-bank``: look at bank files and change them. Everything heavy is imported after the command line is known."""
+"""``sar-bank``: read bank files and change them. ``reading`` and ``editing`` hold its commands."""
 
 from __future__ import annotations
 
 import click
 
 from sar_infer import __version__
-from sar_infer.cli.bank.adding import add
 from sar_infer.cli.bank.common import ENVIRONMENT
-from sar_infer.cli.bank.editing import alias, merge, remove, rename, rollback, set_class
-from sar_infer.cli.bank.freezing import freeze
-from sar_infer.cli.bank.linting import lint
-from sar_infer.cli.bank.reading import diff, history, list_classes, nearest, verify
+from sar_infer.cli.bank.editing import add, alias, merge, remove, rename, rollback, set_class
+from sar_infer.cli.bank.reading import diff, freeze, history, lint, list_classes, nearest, verify
 
 EPILOG = """\b
 Examples:

@@ -1,4 +1,4 @@
-"""What all of ``sar-bank`` shares: arguments, opening bundle and bank, one way to write a change."""
+"""Shared by all commands of ``sar-bank``: arguments, opening bundle and bank, writing a change, printing."""
 
 from __future__ import annotations
 
@@ -7,39 +7,41 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from sar_infer.cli.bank.printing import emit
-from sar_infer.cli.options import Decorated, Refusal, one_blas_thread, option
-from sar_infer.errors import InputError, SarInferError, WriteError
+from sar_infer.cli.options import Decorated, Refusal, one_blas_thread, option, printing, read_classes, set_encoding
+from sar_infer.errors import InputError, SarInferError, WriteError, one_line
 
 if TYPE_CHECKING:
     from sar_infer.artefact.bundle import Bundle
     from sar_infer.bank import ClassBank
     from sar_infer.classifier import Classifier
+    from sar_infer.lint import Finding, Linter
 
-P = ParamSpec("P")
 
 SUFFIX = ".safetensors"
 INTERRUPTED = 130
 ENVIRONMENT = "SAR_BANK"
-"""Of options that mean something else elsewhere: ``SAR_BANK_ADD_CLASSES`` is the twin of ``sar-bank add --classes``."""
+"""Prefix of the environment twins of a single command's options: ``SAR_BANK_ADD_CLASSES`` for ``add --classes``."""
 _SERVED = ("bank.safetensors", "lock")
-"""What `sar-serve --state` keeps in a folder: its bank, and the lock beside it, which stays when the server ends."""
+"""Files that `sar-serve --state` keeps in a folder: its bank, and the lock beside it, which stays after the server."""
 own_option = functools.partial(click.option, show_envvar=True)
-"""An option whose twin has the name of the command in it; ``options.option`` is for those that all commands share."""
+"""An option whose environment twin contains the name of its command; ``options.option`` is for shared ones."""
+Chunk = TypeVar("Chunk", bound=Sized)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which bank, of which bundle, and how to print what is found; the arguments that every command has."""
+class BankArguments:
+    """The arguments that every command has: the bank file, its bundle, and the format of the output."""
 
     file: Path
     bundle: str | None
@@ -55,14 +57,14 @@ class Opened:
 
     @functools.cached_property
     def classifier(self) -> Classifier:
-        """What embeds names and photos; sessions open when they are first needed."""
+        """Return the classifier that embeds names and images; its sessions open when they are first needed."""
         from sar_infer.classifier import Classifier
 
         return Classifier(self.bundle, bank=self.bank)
 
 
 def on_bank(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command BANK_FILE, --bundle and --format as a ``Place``, and turn errors into one line on stderr.
+    """Give a command BANK_FILE, --bundle and --format as ``BankArguments``, and turn errors into one line on stderr.
 
     Exit code 2 for what cannot be used, 1 for what could not be written, 130 for an interrupt.
     """
@@ -72,12 +74,12 @@ def on_bank(command: Callable[..., None]) -> Callable[..., None]:
     def run(bank_file: Path, bundle: str | None, form: str, **values: Any) -> None:
         one_blas_thread()
         try:
-            command(Place(bank_file, bundle, form), **values)
+            command(BankArguments(bank_file, bundle, form), **values)
         except WriteError as error:
             raise click.ClickException(str(error)) from None
         except SarInferError as error:
             raise Refusal(str(error)) from None
-        except BrokenPipeError:  # who read the output has seen enough; click ends quietly
+        except BrokenPipeError:  # the reader of the output has gone; click ends quietly
             raise
         except OSError as error:
             raise Refusal(f"{error.filename or bank_file}: {error.strerror or error}") from None
@@ -89,7 +91,7 @@ def on_bank(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def shared_options(command: Decorated) -> Decorated:
-    """The options that every command has; they stand last in its help."""
+    """Add the options that every command has; they come last in its help."""
     bundle = option(
         "--bundle", type=click.Path(), help="Bundle whose encoder it belongs to.  [default: the one that ships]"
     )
@@ -97,51 +99,51 @@ def shared_options(command: Decorated) -> Decorated:
     return bundle(form(command))
 
 
-def opened(place: Place, *, may_be_missing: bool = False, whole: bool = False) -> Opened:
-    """Open the bundle, and the bank if it belongs to it, to look at them.
+def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: bool = False) -> Opened:
+    """Open the bundle, and the bank if it belongs to the bundle, for reading.
 
     Args:
-        place: Where they are.
-        may_be_missing: In place of a bank file that is not there stands the bundle's bank; stderr says so.
+        arguments: Where they are.
+        may_be_missing: Use the bundle's bank if the bank file does not exist, and say so on stderr.
         whole: Check every byte of the bank.
 
     Raises:
         BundleError: the bundle is damaged.
         BankError: the bank is missing, damaged, or of another encoder.
     """
-    missing = may_be_missing and not place.file.exists()
-    found = _opened(place, missing=missing, whole=whole)
+    missing = may_be_missing and not arguments.file.exists()
+    found = _opened(arguments, missing=missing, whole=whole)
     if missing:
-        _say_missing(place, found)
+        _say_missing(arguments, found)
     return found
 
 
-def _opened(place: Place, *, missing: bool, whole: bool) -> Opened:
+def _opened(arguments: BankArguments, *, missing: bool, whole: bool) -> Opened:
     from sar_infer.artefact.bundle import open_bundle
     from sar_infer.bank import ClassBank
 
-    bundle = open_bundle(Path(place.bundle) if place.bundle else None)
+    bundle = open_bundle(Path(arguments.bundle) if arguments.bundle else None)
     if missing:
         return Opened(bundle, bundle.bank)
     load = ClassBank.verify if whole else ClassBank.load
-    return Opened(bundle, load(place.file, bundle.manifest.encoder_digest))
+    return Opened(bundle, load(arguments.file, bundle.manifest.encoder_digest))
 
 
-def _say_missing(place: Place, found: Opened) -> None:
-    """Whose classes stand in place of a file that was missing; one that is there now was made by this command."""
+def _say_missing(arguments: BankArguments, found: Opened) -> None:
+    """Say on stderr that the bundle's classes are used for a missing bank file, or that it was made as a copy."""
     count, bundle = f"{len(found.bank.names):,}", found.bundle.path.name
-    if place.file.exists():
-        text = f"{place.file} did not exist: made as a copy of {bundle}'s {count} classes"
+    if arguments.file.exists():
+        text = f"{arguments.file} did not exist: made as a copy of {bundle}'s {count} classes"
     else:
-        text = f"{place.file} does not exist: these are the {count} classes of {bundle}"
+        text = f"{arguments.file} does not exist: these are the {count} classes of {bundle}"
     click.echo(text, err=True)
 
 
 @contextmanager
-def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
-    """Own the bank file, so that no other process changes it meanwhile, and open it.
+def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterator[Opened]:
+    """Lock the bank file, so that no other process changes it meanwhile, and open it.
 
-    A missing one starts as a copy of the bundle's bank; at the end stderr says so, and whether it was made.
+    A missing file starts as a copy of the bundle's bank; at the end stderr says so.
 
     Raises:
         InputError: it is the bank inside a bundle, the state of a server, or no name for a bank file.
@@ -149,30 +151,30 @@ def changing(place: Place, *, may_be_missing: bool = True) -> Iterator[Opened]:
     """
     from sar_infer.storage.files import owned
 
-    file = Path(os.path.realpath(place.file))
+    file = Path(os.path.realpath(arguments.file))
     if not file.parent.is_dir():
-        raise InputError(f"{place.file}: no such folder; make it first")
+        raise InputError(f"{arguments.file}: no such folder; make it first")
     if _in_bundle(file):
-        raise InputError(f"{place.file}: is part of a bundle, which never changes; name a file outside of it")
+        raise InputError(f"{arguments.file}: is part of a bundle, which never changes; name a file outside of it")
     if file.name == _SERVED[0] and (file.parent / _SERVED[1]).exists():
         raise InputError(
-            f"{place.file}: is the state of a server, which changes it by its API; to go on from it, change a copy: "
-            f"cp {shlex.quote(str(place.file))} mine.safetensors"
+            f"{arguments.file}: is the state of a server, which changes it by its API; to continue, change a copy: "
+            f"cp {shlex.quote(str(arguments.file))} mine.safetensors"
         )
     if not file.exists() and file.suffix != SUFFIX:
-        raise InputError(f"{place.file}: no such bank file; the name of a new one ends in {SUFFIX}")
+        raise InputError(f"{arguments.file}: no such bank file; the name of a new one ends in {SUFFIX}")
     with owned(file):
         missing = may_be_missing and not file.exists()
-        found = _opened(place, missing=missing, whole=True)
+        found = _opened(arguments, missing=missing, whole=True)
         try:
             yield found
         finally:
             if missing:
-                _say_missing(place, found)
+                _say_missing(arguments, found)
 
 
 def _in_bundle(file: Path) -> bool:
-    """Whether a manifest beside it lists it."""
+    """Return whether a manifest in the same folder lists the file."""
     from sar_infer.artefact.manifest import MANIFEST
 
     try:
@@ -183,14 +185,14 @@ def _in_bundle(file: Path) -> bool:
     return isinstance(listed, dict) and file.name in listed
 
 
-def write(place: Place, before: Opened, after: ClassBank, **more: Any) -> None:
-    """Save a changed bank and say what changed and how it is undone.
+def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: Any) -> None:
+    """Save a changed bank and print what changed and how to undo it.
 
     Args:
-        place: Where.
-        before: What was opened.
-        after: The result of an edit; the bank that was opened where the edit changed nothing.
-        more: Further content of the JSON form.
+        arguments: Where to save it.
+        before: The bank as it was opened.
+        after: The result of an edit; the opened bank itself if the edit changed nothing.
+        more: Further content of the JSON output.
 
     Raises:
         BankError: a bank file cannot hold it.
@@ -199,33 +201,119 @@ def write(place: Place, before: Opened, after: ClassBank, **more: Any) -> None:
     changed = after is not before.bank
     if changed:
         try:
-            after.save(place.file)
+            after.save(arguments.file)
         except OSError as error:
-            raise WriteError(f"{place.file}: not written ({error.strerror or error}); nothing was changed") from None
+            raise WriteError(
+                f"{arguments.file}: not written ({error.strerror or error}); nothing was changed"
+            ) from None
     step, undo_to = after.history[-1] if changed else None, len(before.bank.history)
     undo = undo_to if step and step.undo else None
     content = {
-        "bank": str(place.file),
+        "bank": str(arguments.file),
         "changed": changed,
         "summary": step.summary if step else "nothing to change",
         "classes": len(after.names),
         "step": len(after.history),
         "undo_to": undo,
     }
-    how = "" if undo is None else f"; undo: {_undo_command(place, undo)}"
-    emit(place.form, lambda: content | more, [f"{content['summary']}; {len(after.names):,} classes{how}"])
+    how = "" if undo is None else f"; undo: {_undo_command(arguments, undo)}"
+    emit(arguments.form, lambda: content | more, [f"{content['summary']}; {len(after.names):,} classes{how}"])
 
 
-def _undo_command(place: Place, step: int) -> str:
-    """What goes back to a step; a bundle from the environment, or none, is found there by the next command too."""
-    words = ["sar-bank", "rollback", str(place.file), "--to", str(step)]
+def _undo_command(arguments: BankArguments, step: int) -> str:
+    """Return the command that rolls back to a step; it names the bundle only if the command line did."""
+    words = ["sar-bank", "rollback", str(arguments.file), "--to", str(step)]
     source = click.get_current_context().get_parameter_source("bundle")
-    if place.bundle and source is ParameterSource.COMMANDLINE:
-        words += ["--bundle", place.bundle]
+    if arguments.bundle and source is ParameterSource.COMMANDLINE:
+        words += ["--bundle", arguments.bundle]
     return shlex.join(words)
 
 
 def warn_of_background(bank: ClassBank) -> None:
-    """Say where a bank has no class left to answer with."""
+    """Warn on stderr if a bank has no class left to answer with."""
     if bank.background is not None and bank.background.all():
         click.echo("Warning: all classes are background now, so that nothing can be answered", err=True)
+
+
+def given_classes(
+    names: Iterable[str], file: Path | None, check: Callable[[str], object] = len
+) -> Mapping[str, tuple[str, ...]]:
+    """Return phrases by class name, from the command line (``name`` or ``name = phrase | phrase``) and a class file.
+
+    Raises:
+        ClassNameError: a line is wrong.
+        ClassFileError: the file cannot be read.
+    """
+    from sar_infer.text.names import name_key, parse_line
+
+    classes = {}
+    for line in names:
+        name, phrases = parse_line(line)
+        for phrase in phrases:
+            check(phrase)
+        classes[name] = phrases
+    if file is not None:
+        found = read_classes(file, check)
+        seen = {name_key(name) for name in classes}
+        classes |= {name: phrases for name, phrases in found.items() if name_key(name) not in seen}
+    return classes
+
+
+def linter_for(found: Opened, *, within: bool = False) -> Linter:
+    """Return the linter of a bank, with reference embeddings if the bundle can make them."""
+    from sar_infer.lint import Linter, reference_embedder
+
+    return Linter(found.bundle, found.bank, reference_embedder(found.bundle), within=within)
+
+
+def shown(findings: Sequence[Finding], most: int | None = None) -> Iterator[str]:
+    """Yield a line for each finding; with ``most``, for the worst of them, and a last line that counts the rest."""
+    from sar_infer.lint import worst_first
+
+    if most is not None and len(findings) > most:
+        findings = worst_first(findings)
+    for finding in findings[:most]:
+        name = f"{finding.name!r} " if finding.name else ""
+        hint = "" if finding.suggestion is None else f" -> {finding.suggestion!r}"
+        yield f"{finding.severity}: {name}{finding.message} [{finding.kind}]{hint}"
+    rest = Counter(finding.severity for finding in findings[len(findings[:most]) :])
+    if rest:
+        yield f"and {', '.join(f'{count:,} more of severity {severity}' for severity, count in rest.items())}"
+
+
+def emit(form: str, content: Callable[[], Any], lines: Iterable[str]) -> None:
+    """Print JSON for programs or lines for people.
+
+    Args:
+        form: ``text`` or ``json``.
+        content: Returns what is printed as JSON.
+        lines: What is printed as text; characters that a terminal could take for a command are escaped.
+
+    Raises:
+        click.ClickException: stdout cannot be written; the change itself is complete.
+    """
+    with printing("; all else is done"):
+        set_encoding(form)
+        if form == "json":
+            click.echo(json.dumps(content(), ensure_ascii=False))
+            return
+        for line in lines:
+            click.echo(one_line(line, len(line)))
+
+
+def counted(chunks: Iterable[Chunk], total: int, label: str, hidden_up_to: int) -> Iterator[Chunk]:
+    """Yield the chunks; on a terminal, show a bar that counts their items if there are more than ``hidden_up_to``."""
+    started = time.perf_counter()
+    hidden = total <= hidden_up_to or not sys.stderr.isatty()
+    with click.progressbar(
+        length=total, label=label, file=sys.stderr, hidden=hidden, show_pos=True, item_show_func=_rate
+    ) as bar:
+        done = 0
+        for chunk in chunks:
+            yield chunk
+            done += len(chunk)
+            bar.update(len(chunk), done / max(time.perf_counter() - started, 1e-9))
+
+
+def _rate(rate: float | None) -> str:
+    return "" if rate is None else f"{rate:,.0f}/s"

@@ -1,20 +1,177 @@
-"""The commands that change what is there: ``remove``, ``rename``, ``alias``, ``set``, ``merge``, ``rollback``."""
+"""The commands that change a bank: ``add``, ``remove``, ``rename``, ``alias``, ``set``, ``merge``, ``rollback``."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from sar_infer.cli.bank.common import Place, changing, on_bank, own_option, shared_options, warn_of_background, write
+from sar_infer.cli.bank.common import (
+    BankArguments,
+    Opened,
+    changing,
+    counted,
+    given_classes,
+    linter_for,
+    on_bank,
+    own_option,
+    shared_options,
+    shown,
+    warn_of_background,
+    write,
+)
 from sar_infer.cli.options import Refusal
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
-    from sar_infer.bank import ClassBank, ClassInfo, Step
+    from sar_infer._arrays import Floats
+    from sar_infer.bank import ClassBank, ClassInfo
+    from sar_infer.lint import Finding, Linter
+
+    Phrases = Mapping[str, tuple[str, ...]]
+    from sar_infer.bank import Step
+
+_MOST_SHOWN = 20
+
+
+@click.command()
+@on_bank
+@click.argument("names", nargs=-1)
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one a line.")
+@own_option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="Bank of another bundle: the classes added to it, embedded anew, and what is known of all.",
+)
+@own_option("--background", is_flag=True, help="They take their share of the score, but are never an answer.")
+@own_option("--threshold", type=click.FloatRange(0, 1), help="Least score for them to be believed.")
+@own_option(
+    "--lint/--no-lint", default=True, help="Look for names that are odd, too long or double.  [default: --lint]"
+)
+@own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
+@shared_options
+def add(
+    arguments: BankArguments,
+    names: Sequence[str],
+    classes: Path | None,
+    *,
+    source: Path | None,
+    lint: bool,
+    strict: bool,
+    background: bool,
+    threshold: float | None,
+) -> None:
+    """Add classes to BANK_FILE: "name", or "name = phrase | phrase" to average several phrasings.
+
+    A class that the bank has already gets the new phrases, and keeps its place.
+    """
+    if not names and classes is None and source is None:
+        raise Refusal("no class given; name one, a file of them (--classes), or another bank (--from)")
+    if strict and not lint:
+        raise Refusal("--strict and --no-lint contradict")
+    from sar_infer.bank import ClassBank, amend
+    from sar_infer.bank import add as edit
+    from sar_infer.bank.edits import places_of
+
+    with changing(arguments) as found:
+        given = given_classes(names, classes, len if lint else found.classifier.check_name)
+        other = ClassBank.verify(source) if source else None
+        if other is not None:
+            given = {**{name: other.phrases(name) for name, info in other.info.items() if info.added}, **given}
+        linter = linter_for(found) if lint else None
+        findings = _checked_texts(given, linter)
+        _refuse(findings, strict=strict)
+        info = _info_to_add(found.bank, given, other, background=background, threshold=threshold)
+        places_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding
+        rows = _embedded(found, given, linter, findings)
+        _refuse(findings, strict=strict)
+        _show(findings)
+        after = edit(found.bank, [*given], rows, info, by="sar-bank add")
+        if other is not None:
+            after = amend(after, _known_of_others(after, other), by="sar-bank add --from")
+        warn_of_background(after)
+        write(arguments, found, after, findings=[asdict(finding) for finding in findings])
+
+
+def _checked_texts(given: Phrases, linter: Linter | None) -> list[Finding]:
+    """Return what the linter finds in the texts alone, before minutes are spent on embedding."""
+    from sar_infer.lint.linter import CHUNK, chunked
+
+    if linter is None:
+        return []
+    chunks = counted(chunked(given), len(given), "Checking", CHUNK)
+    return [finding for chunk in chunks for finding in linter.texts(chunk)]
+
+
+def _embedded(found: Opened, given: Phrases, linter: Linter | None, findings: list[Finding]) -> Floats:
+    """Return unit rows (N, D), made chunk by chunk; append what the linter finds in each chunk to ``findings``."""
+    import numpy as np
+
+    from sar_infer.lint.linter import CHUNK, chunked
+
+    rows, start = np.empty((len(given), found.bundle.manifest.embed_dim), dtype=np.float32), 0
+    for chunk in counted(chunked(given), len(given), "Embedding", CHUNK):
+        part = found.classifier.embed_phrases([*chunk.values()])
+        rows[start : start + len(part)] = part
+        start += len(part)
+        if linter is not None:
+            findings += linter.embeddings(chunk, part)
+    return rows
+
+
+def _refuse(findings: Sequence[Finding], *, strict: bool) -> None:
+    """Refuse to add anything if a name cannot be embedded, or with ``strict`` if there is a warning.
+
+    Raises:
+        Refusal: nothing is added.
+    """
+    bad = [finding for finding in findings if finding.severity == "error" or (strict and finding.severity == "warning")]
+    if bad:
+        _show(bad)
+        what = "--strict, and there are warnings" if strict else "not all of them can be embedded"
+        raise Refusal(f"nothing was added: {what} ({len(bad):,} finding{'s' if len(bad) > 1 else ''})")
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    for line in shown(findings, _MOST_SHOWN):
+        click.echo(one_line(line), err=True)
+
+
+def _known_of_others(bank: ClassBank, other: ClassBank) -> dict[str, ClassInfo]:
+    """Return what the other bank knows of classes that came with its bundle; warn of those that this bank lacks."""
+    from sar_infer.bank.edits import listed
+
+    known = {name: info for name, info in other.info.items() if not info.added}
+    lacking = [name for name in known if bank.lookup.name(name) is None]
+    if lacking:
+        text = f"Warning: left out what --from knows of {listed(lacking)}: renamed there, or in its bundle alone"
+        click.echo(one_line(text), err=True)
+    return {name: info for name, info in known.items() if bank.lookup.name(name) is not None}
+
+
+def _info_to_add(
+    bank: ClassBank, given: Phrases, other: ClassBank | None, *, background: bool, threshold: float | None
+) -> dict[str, ClassInfo]:
+    """Return the info of each class to add: the given values, else those of the other bank, else those of this one."""
+    from sar_infer.bank import ClassInfo
+
+    plain, result = ClassInfo(), {}
+    for name, phrases in given.items():
+        row = bank.lookup.name(name)
+        was = plain if row is None else bank.info.get(bank.names[row], plain)
+        was = was if other is None else other.info.get(name, was)
+        result[name] = dataclasses.replace(
+            was,
+            phrases=() if phrases == (name,) else phrases,
+            background=background or was.background,
+            threshold=was.threshold if threshold is None else threshold,
+        )
+    return result
 
 
 @click.command()
@@ -22,7 +179,7 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1)
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to remove, one a line.")
 @shared_options
-def remove(place: Place, names: Sequence[str], classes: Path | None) -> None:
+def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
     """Remove classes, by name or alias; if one is not there, none is removed."""
     from sar_infer.bank import remove as edit
     from sar_infer.text.names import read_class_file
@@ -30,8 +187,8 @@ def remove(place: Place, names: Sequence[str], classes: Path | None) -> None:
     if not names and classes is None:
         raise Refusal("no class given; name one, or a file of them (--classes)")
     listed = [] if classes is None else read_class_file(classes).classes
-    with changing(place) as found:
-        write(place, found, edit(found.bank, [*names, *listed], by="sar-bank remove"))
+    with changing(arguments) as found:
+        write(arguments, found, edit(found.bank, [*names, *listed], by="sar-bank remove"))
 
 
 @click.command()
@@ -40,16 +197,16 @@ def remove(place: Place, names: Sequence[str], classes: Path | None) -> None:
 @click.argument("new")
 @own_option("--embed", is_flag=True, help="Give it the embedding of the new name. Else it keeps the one that it has.")
 @shared_options
-def rename(place: Place, old: str, new: str, *, embed: bool) -> None:
+def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None:
     """Give a class another name. It keeps its place and its embedding, which was made from its old name."""
     from sar_infer.bank import rename as edit
 
-    with changing(place) as found:
+    with changing(arguments) as found:
         after = edit(found.bank, old, new, by="sar-bank rename")
         if embed:
             row = found.classifier.embed_names([new])[0]
             after = edit(found.bank, old, new, row, by="sar-bank rename --embed")
-        write(place, found, after)
+        write(arguments, found, after)
 
 
 @click.command()
@@ -58,12 +215,12 @@ def rename(place: Place, old: str, new: str, *, embed: bool) -> None:
 @click.argument("aliases", nargs=-1, required=True, metavar="ALIAS...")
 @own_option("--remove", is_flag=True, help="Take these aliases away.")
 @shared_options
-def alias(place: Place, name: str, aliases: Sequence[str], *, remove: bool) -> None:
+def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove: bool) -> None:
     """Give a class other names, which find it and take its embedding."""
     from sar_infer.bank import amend
     from sar_infer.text.names import name_key
 
-    with changing(place) as found:
+    with changing(arguments) as found:
         info = _info(found.bank, name)
         known = {name_key(text): text for text in info.aliases}
         given = {name_key(text): text for text in aliases}
@@ -76,7 +233,7 @@ def alias(place: Place, name: str, aliases: Sequence[str], *, remove: bool) -> N
         else:
             kept = [*known.values(), *(text for key, text in given.items() if key not in known)]
         after = amend(found.bank, {name: dataclasses.replace(info, aliases=tuple(kept))}, by="sar-bank alias")
-        write(place, found, after)
+        write(arguments, found, after)
 
 
 @click.command("set")
@@ -85,10 +242,12 @@ def alias(place: Place, name: str, aliases: Sequence[str], *, remove: bool) -> N
 @own_option("--threshold", type=click.FloatRange(0, 1), help="Least score for the class to be believed.")
 @own_option("--no-threshold", is_flag=True, help="Believe it at any score.")
 @own_option(
-    "--background/--foreground", default=None, help="Background takes its share of the score, and is no answer."
+    "--background/--foreground", default=None, help="Background takes its share of the score, but is never an answer."
 )
 @shared_options
-def set_class(place: Place, name: str, threshold: float | None, *, no_threshold: bool, background: bool | None) -> None:
+def set_class(
+    arguments: BankArguments, name: str, threshold: float | None, *, no_threshold: bool, background: bool | None
+) -> None:
     """Say when a class is to be believed, and whether it is an answer at all."""
     from sar_infer.bank import amend
 
@@ -96,7 +255,7 @@ def set_class(place: Place, name: str, threshold: float | None, *, no_threshold:
         raise Refusal("--threshold and --no-threshold contradict")
     if threshold is None and not no_threshold and background is None:
         raise Refusal("nothing to set; see sar-bank set --help")
-    with changing(place) as found:
+    with changing(arguments) as found:
         info = _info(found.bank, name)
         if threshold is not None or no_threshold:
             info = dataclasses.replace(info, threshold=threshold)
@@ -104,7 +263,7 @@ def set_class(place: Place, name: str, threshold: float | None, *, no_threshold:
             info = dataclasses.replace(info, background=background)
         after = amend(found.bank, {name: info}, by="sar-bank set")
         warn_of_background(after)
-        write(place, found, after)
+        write(arguments, found, after)
 
 
 @click.command()
@@ -118,14 +277,14 @@ def set_class(place: Place, name: str, threshold: float | None, *, no_threshold:
     help="What becomes of a class that both have with different embeddings.",
 )
 @shared_options
-def merge(place: Place, other: Path, conflict: Literal["keep", "take", "refuse"]) -> None:
+def merge(arguments: BankArguments, other: Path, conflict: Literal["keep", "take", "refuse"]) -> None:
     """Add the classes of the bank file OTHER, with their aliases, thresholds and so on."""
     from sar_infer.bank import ClassBank
     from sar_infer.bank import merge as edit
 
-    with changing(place) as found:
+    with changing(arguments) as found:
         theirs = ClassBank.verify(other, found.bank.encoder_digest)
-        write(place, found, edit(found.bank, theirs, conflict, by="sar-bank merge"))
+        write(arguments, found, edit(found.bank, theirs, conflict, by="sar-bank merge"))
 
 
 @click.command()
@@ -133,22 +292,22 @@ def merge(place: Place, other: Path, conflict: Literal["keep", "take", "refuse"]
 @own_option("--to", type=click.IntRange(min=0), help="The step to go back to; 0 is the beginning.")
 @own_option("--steps", type=click.IntRange(min=1), help="How many steps to take back.")
 @shared_options
-def rollback(place: Place, to: int | None, steps: int | None) -> None:
+def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> None:
     """Go back to an earlier step of the history (`sar-bank history`); this is a step too, and is final."""
     from sar_infer.bank import rollback as edit
 
     if (to is None) == (steps is None):
         raise Refusal("expected either --to STEP or --steps COUNT")
-    with changing(place, may_be_missing=False) as found:
+    with changing(arguments, may_be_missing=False) as found:
         target = _back(found.bank.history, steps) if to is None else to
-        write(place, found, edit(found.bank, target, by="sar-bank rollback"))
+        write(arguments, found, edit(found.bank, target, by="sar-bank rollback"))
 
 
 def _info(bank: ClassBank, name: str) -> ClassInfo:
-    """What is known of a class, found by name or alias.
+    """Return what is known of a class, found by name or alias.
 
     Raises:
-        ClassNameError: there is none; near spellings are offered.
+        ClassNameError: there is no such class; the message offers near spellings.
     """
     from sar_infer.bank import ClassInfo, find
 
@@ -156,11 +315,11 @@ def _info(bank: ClassBank, name: str) -> ClassInfo:
 
 
 def _back(history: Sequence[Step], steps: int | None) -> int:
-    """The step that lies some steps back; what was rolled back does not count."""
-    place, left = len(history), steps or 0
-    while left and place:
-        to = history[place - 1].to
-        place, left = (place - 1, left - 1) if to is None else (to, left)
+    """Return the number of the step that is this many steps back; steps that were rolled back do not count."""
+    number, left = len(history), steps or 0
+    while left and number:
+        to = history[number - 1].to
+        number, left = (number - 1, left - 1) if to is None else (to, left)
     if left:
         raise Refusal(f"cannot go back {steps} steps, there are {(steps or 0) - left} to take back")
-    return place
+    return number

@@ -1,7 +1,8 @@
-"""The commands that only look: ``list``, ``nearest``, ``diff``, ``verify``, ``history``."""
+"""The commands that read a bank: ``list``, ``nearest``, ``diff``, ``verify``, ``history``, ``lint``, ``freeze``."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -10,13 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_infer.cli.bank.common import Place, on_bank, opened, own_option, shared_options
-from sar_infer.cli.bank.printing import emit
+from sar_infer.cli.bank.common import (
+    BankArguments,
+    counted,
+    emit,
+    given_classes,
+    linter_for,
+    on_bank,
+    opened,
+    own_option,
+    shared_options,
+    shown,
+)
 from sar_infer.cli.options import Refusal
 from sar_infer.errors import BankError, SchemaError
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank, ClassInfo, Difference
+    from sar_infer.lint import Finding
 
 
 @click.command("list")
@@ -25,18 +37,18 @@ if TYPE_CHECKING:
 @own_option("--like", metavar="TEXT", help="Only classes with this in their name or an alias.")
 @own_option("--added", is_flag=True, help="Only classes that did not come from training; a freeze keeps that.")
 @shared_options
-def list_classes(place: Place, *, long: bool, like: str | None, added: bool) -> None:
+def list_classes(arguments: BankArguments, *, long: bool, like: str | None, added: bool) -> None:
     """Print the classes of BANK_FILE, one a line."""
     from sar_infer.bank import ClassInfo
     from sar_infer.text.names import name_key
 
-    bank = opened(place, may_be_missing=True).bank
+    bank = opened(arguments, may_be_missing=True).bank
     plain, key = ClassInfo(), name_key(like or "")
     known = ((name, bank.info.get(name, plain)) for name in bank.names)
     known = ((name, info) for name, info in known if info.added or not added)
     chosen = [(name, info) for name, info in known if any(key in name_key(text) for text in (name, *info.aliases))]
     emit(
-        place.form,
+        arguments.form,
         lambda: [{"name": name} | asdict(info) for name, info in chosen],
         ("  ".join([name, *_described(info)]) if long else name for name, info in chosen),
     )
@@ -45,12 +57,12 @@ def list_classes(place: Place, *, long: bool, like: str | None, added: bool) -> 
 @click.command()
 @on_bank
 @click.argument("texts", nargs=-1)
-@own_option("--image", "images", type=click.Path(), multiple=True, help="A photo in place of a text; may be repeated.")
+@own_option("--image", "images", type=click.Path(), multiple=True, help="A photo instead of a text; may be repeated.")
 @click.option(
     "-k", "--top-k", envvar="SAR_TOP_K", show_envvar=True, type=click.IntRange(min=1), default=5, show_default=True
 )
 @shared_options
-def nearest(place: Place, texts: Sequence[str], images: Sequence[str], top_k: int) -> None:
+def nearest(arguments: BankArguments, texts: Sequence[str], images: Sequence[str], top_k: int) -> None:
     """Print the classes of BANK_FILE whose embeddings are nearest to each text or photo, with their cosines."""
     import numpy as np
 
@@ -58,7 +70,7 @@ def nearest(place: Place, texts: Sequence[str], images: Sequence[str], top_k: in
 
     if not texts and not images:
         raise Refusal("nothing to compare with; give a text, or --image PHOTO")
-    found = opened(place, may_be_missing=True)
+    found = opened(arguments, may_be_missing=True)
     rows = np.concatenate([found.classifier.embed_names(texts), found.classifier.embed_images(images)])
     content = [
         {
@@ -70,55 +82,55 @@ def nearest(place: Place, texts: Sequence[str], images: Sequence[str], top_k: in
         }
         for query, places, cosines in zip((*texts, *images), *search(found.bank, rows, top_k), strict=True)
     ]
-    emit(place.form, lambda: content, _neighbours(content))
+    emit(arguments.form, lambda: content, _neighbours(content))
 
 
 @click.command()
 @on_bank
 @click.argument("other", type=click.Path(path_type=Path))
 @shared_options
-def diff(place: Place, other: Path) -> None:
+def diff(arguments: BankArguments, other: Path) -> None:
     """Print what changed from BANK_FILE to OTHER. Exit code 0 if nothing did, else 1."""
     from sar_infer.bank import ClassBank
     from sar_infer.bank import diff as compare
 
-    bank = opened(place).bank
+    bank = opened(arguments).bank
     difference = compare(bank, ClassBank.load(other, bank.encoder_digest))
-    emit(place.form, lambda: asdict(difference), _changes(difference))
+    emit(arguments.form, lambda: asdict(difference), _changes(difference))
     sys.exit(1 if difference else 0)
 
 
 @click.command()
 @on_bank
 @shared_options
-def verify(place: Place) -> None:
+def verify(arguments: BankArguments) -> None:
     """Check every byte of BANK_FILE, however large. Exit code 0 if it is sound, 1 if not."""
-    if not place.file.is_file():
-        raise Refusal(f"{place.file}: no such bank file")
+    if not arguments.file.is_file():
+        raise Refusal(f"{arguments.file}: no such bank file")
     try:
-        bank, problem = opened(place, whole=True).bank, None
+        bank, problem = opened(arguments, whole=True).bank, None
     except (BankError, SchemaError) as error:
         bank, problem = None, str(error)
-    content = {"bank": str(place.file), "sound": bank is not None, "problem": problem} | _summary(bank)
+    content = {"bank": str(arguments.file), "sound": bank is not None, "problem": problem} | _summary(bank)
     if problem is not None:
-        emit(place.form, lambda: content, ())
+        emit(arguments.form, lambda: content, ())
         raise click.ClickException(problem)
     line = "{bank}: sound; {classes:,} classes, {own:,} of them from training; {steps} steps of history"
-    emit(place.form, lambda: content, [line.format(**content)])
+    emit(arguments.form, lambda: content, [line.format(**content)])
 
 
 @click.command()
 @on_bank
 @shared_options
-def history(place: Place) -> None:
+def history(arguments: BankArguments) -> None:
     """Print what was done to BANK_FILE, the oldest first; a * marks steps that can be rolled back."""
-    steps = opened(place).bank.history
+    steps = opened(arguments).bank.history
     content = [
         {key: value for key, value in asdict(step).items() if key != "undo"} | {"can_undo": step.undo is not None}
         for step in steps
     ]
     lines = (f"{step.n:5} {'*' if step.undo else ' '} {step.at}  {step.action:<8}  {step.summary}" for step in steps)
-    emit(place.form, lambda: content, lines)
+    emit(arguments.form, lambda: content, lines)
 
 
 def _summary(bank: ClassBank | None) -> dict[str, Any]:
@@ -129,7 +141,7 @@ def _summary(bank: ClassBank | None) -> dict[str, Any]:
 
 
 def _described(info: ClassInfo) -> list[str]:
-    """All that is known beside the name."""
+    """Return all that is known of a class beside its name, as words for people."""
     known = {
         "also": ", ".join(info.aliases),
         "phrases": " | ".join(info.phrases),
@@ -155,3 +167,52 @@ def _changes(difference: Difference) -> Iterator[str]:
     for name, infos in difference.changed.items():
         before, after = ("  ".join(_described(info)) or "its name alone" for info in infos)
         yield f"~ {name}  {before}  ->  {after}"
+
+
+@click.command()
+@on_bank
+@click.argument("names", nargs=-1)
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to look at, one a line.")
+@shared_options
+def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
+    """Look at names before BANK_FILE gets them, or at its own classes where none are given.
+
+    Looks for names that are too long or odd to the encoder, that double a class or nearly do, and, in a bundle with a
+    reference encoder (sar-export --with-reference), whose relations to other classes the learned prompt has moved.
+    Exit code 0 if there is no warning, 1 if there is one.
+    """
+    from sar_infer.lint.linter import CHUNK, chunked
+
+    found = opened(arguments, may_be_missing=True)
+    within = not names and classes is None
+    bank = found.bank
+    given = {name: bank.phrases(name) for name in bank.names} if within else given_classes(names, classes)
+    linter = linter_for(found, within=within)
+    findings: list[Finding] = []
+    for chunk in counted(chunked(given), len(given), "Checking", CHUNK):
+        findings += linter.check(chunk, found.classifier.embed_phrases)
+    findings += linter.skipped()
+    emit(arguments.form, lambda: [asdict(finding) for finding in findings], shown(findings))
+    sys.exit(1 if any(finding.severity in ("warning", "error") for finding in findings) else 0)
+
+
+@click.command()
+@on_bank
+@own_option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@own_option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
+@shared_options
+def freeze(arguments: BankArguments, out: Path, *, overwrite: bool) -> None:
+    """Write a bundle like the one of --bundle, with BANK_FILE as its own bank."""
+    from sar_infer.artefact.freeze import freeze as write
+    from sar_infer.artefact.writing import check_target
+
+    check_target(out, overwrite=overwrite)
+    found = opened(arguments, whole=True)
+    command = shlex.join(["sar-bank", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
+    manifest = write(found.bundle, found.bank, out, overwrite=overwrite, command=command)
+    content = {"bundle": str(out), "digest": manifest.digest, "classes": len(found.bank.names)}
+    emit(
+        arguments.form,
+        lambda: content,
+        [f"{out}: {len(found.bank.names):,} classes; next: sar-classify PHOTO --bundle {shlex.quote(str(out))}"],
+    )

@@ -107,7 +107,7 @@ async def infer(service: Service, engine: Engine, call: Call) -> list[Output]:
         if any(output.name != "EMBEDDING" for output in wanted):
             classes = await engine.names.class_set(call.classes, only, service.store.bank)
             _check_size(len(call.images), len(classes.names), wanted, top_k)
-            engine.classifier.judge(classes)  # refuses a call with background classes alone
+            engine.classifier.decide(classes)  # refuses a call with background classes alone
         places = [f"{source.name}[{i}]" for i in range(len(call.images))]
         rows = await engine.all_of(call.images, _Finish(engine, classes, wanted, top_k), places)
     for row, place in zip(rows, places, strict=True):

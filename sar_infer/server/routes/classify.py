@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
-from sar_infer.classify.output import judged
+from sar_infer.classify.output import optional_fields
 from sar_infer.errors import InputError
 from sar_infer.results import DecisionOptions, ImageResult, Unknown
 from sar_infer.server.class_names import cleaned
@@ -328,7 +328,7 @@ async def _parts(form: FormData) -> tuple[list[ImageInput], dict[str, Any]]:
 
 def _decision(engine: Engine, classes: ClassSet, call: _Call) -> Decision:
     try:
-        return engine.classifier.judge(classes, call.top_k, call.options)
+        return engine.classifier.decide(classes, call.top_k, call.options)
     except InputError as error:
         raise Problem("invalid-request", str(error)) from None
 
@@ -341,7 +341,7 @@ def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str,
         "error": None if error is None else str(error),
         "error_code": None if error is None else IMAGE_CODES[error.kind],
         "branch": branch,
-        **({} if result is None else judged(result)),
+        **({} if result is None else optional_fields(result)),
     }
 
 

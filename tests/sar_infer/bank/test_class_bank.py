@@ -13,8 +13,7 @@ from safetensors.numpy import save
 from support.disk import fill_disk
 
 from sar_infer.bank import ClassBank, ClassInfo, add, edits
-from sar_infer.bank.groups import Before
-from sar_infer.bank.history import Undo
+from sar_infer.bank.history import Before, Undo
 from sar_infer.errors import BankError, SchemaError
 from sar_infer.storage.named_tensors import digest_of
 

@@ -87,6 +87,7 @@ def test_classes_go_with_what_is_known_of_them() -> None:
         remove(BANK, ["dgo"])
     many = remove(add(BANK, ["a", "b"], unit_rows("ab")), ["a", "b", "cat", "fox"])
     assert many.history[1].summary == "removed 4 classes"
+    assert remove(BANK, BANK.names).history[0].summary == "removed 'cat', 'dog', 'fox'"
 
 
 def test_a_renamed_class_keeps_its_row_and_what_it_was_made_from() -> None:

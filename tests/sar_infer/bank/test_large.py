@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ from sar_infer.bank import (
     settled,
 )
 from sar_infer.errors import BankError, SchemaError
+from sar_infer.storage.named_tensors import Stored, digest_of
+from sar_infer.storage.packed_names import PackedNames
 from sar_infer.storage.tensor_file import TensorFile
 
 NAMES = [f"class {number}" for number in range(50)]
@@ -127,12 +131,21 @@ def test_what_was_only_loaded_is_verified_before_it_is_edited(path: Path, tensor
         edit(ClassBank.load(path))
 
 
+def unread(names: Sequence[str], rows: np.ndarray, info: dict[str, ClassInfo] | None = None) -> ClassBank:
+    """A bank whose names and rows nothing has checked."""
+    packed, rows = PackedNames.of(names), rows.copy()
+    rows.flags.writeable = False
+    metadata = {"content_digest": digest_of(packed.data, packed.offsets, rows)}
+    stored = Stored(packed, {"embeddings": rows}, metadata, checked=False)
+    return ClassBank(packed, rows, "a" * 64, info=info or {}, file=stored)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_searching_finds_rows_that_are_no_numbers(path: Path, value: float) -> None:
     bank = ClassBank.load(path)
     rows = bank.embeddings.copy()
     rows[4, 2] = value
-    ClassBank(bank.names, rows, bank.encoder_digest, checked=True).save(path)
+    unread(bank.names, rows).save(path)
     with pytest.raises(BankError, match="the bank is damaged: sar-bank verify"):
         nearest(ClassBank.load(path), bank.embeddings[:3], 2)
 
@@ -142,12 +155,11 @@ def test_verifying_finds_names_and_rows_that_are_unsound(path: Path) -> None:
     stored = ClassBank.load(path)
     tensors["embeddings"][4] *= 2
     names = ("class 0", "class 0", *NAMES[2:7], *NAMES[8:])
-    for changes, message in (
-        ({"embeddings": tensors["embeddings"]}, "'class 4' has length 2"),
-        ({"names": names}, "'class 0' stands more than once"),
+    for bank, message in (
+        (unread(stored.names, tensors["embeddings"]), "'class 4' has length 2"),
+        (unread(names, stored.embeddings), "'class 0' stands more than once"),
     ):
-        parts = {"names": stored.names, "embeddings": stored.embeddings, **changes}
-        ClassBank(**parts, encoder_digest="a" * 64, checked=True).save(path)
+        bank.save(path)
         ClassBank.load(path)
         with pytest.raises(BankError, match=message):
             ClassBank.verify(path)
@@ -177,7 +189,7 @@ def test_changed_bytes_are_noticed_at_the_latest_when_verified(path: Path) -> No
 
 def test_info_of_a_class_that_is_not_there(path: Path) -> None:
     bank = example_bank("ab")
-    stray = ClassBank(bank.names, bank.embeddings, "a" * 64, info={"c": ClassInfo(background=True)}, checked=True)
+    stray = unread(bank.names, bank.embeddings, {"c": ClassInfo(background=True)})
     with pytest.raises(BankError, match="info of class 'c', which the bank does not have"):
         stray.check()
 
@@ -190,3 +202,21 @@ def test_a_file_of_version_1_is_mapped_too(tmp_path: Path) -> None:
     save_file({name: np.array(array) for name, array in tensors.items()}, tmp_path / "old", metadata)
     old = ClassBank.verify(tmp_path / "old", "a" * 64)
     assert (old.names, old.info, old.history, is_mapped(old.embeddings)) == (tuple(NAMES), {}, (), True)
+
+
+def test_the_digest_of_a_file_holds_for_its_own_content_alone(path: Path) -> None:
+    bank = ClassBank.load(path)
+    again, copied = dataclasses.replace(bank), dataclasses.replace(bank, embeddings=bank.embeddings.copy())
+    assert again.content_digest == copied.content_digest == bank.content_digest
+    turned = dataclasses.replace(bank, embeddings=np.roll(bank.embeddings, 1, axis=0))
+    assert turned.content_digest != bank.content_digest
+    with pytest.raises(BankError, match="'class 0' has length 2"):
+        dataclasses.replace(bank, embeddings=bank.embeddings * 2)
+
+
+def test_a_damaged_bank_is_refused_each_time(path: Path) -> None:
+    damaged(path, "embeddings")
+    bank = ClassBank.load(path)
+    for _ in range(2):
+        with pytest.raises(BankError, match="content does not match its digest"):
+            bank.verified()

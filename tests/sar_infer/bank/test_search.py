@@ -56,9 +56,19 @@ def test_not_found(text: str, message: str) -> None:
 
 
 def test_near_spellings_in_a_large_bank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.bank.lookup._MOST_COMPARED", 3)
+    monkeypatch.setattr("sar_infer.bank.search._MOST_COMPARED", 3)
     bank = example_bank([*(f"x{number:03}" for number in range(100)), "owls", "owlet"])
     assert bank.lookup.near("owl") == ["owls", "owlet"]
+
+
+def test_few_near_spellings_are_offered() -> None:
+    bank = example_bank(["owl", "owls", "owlet", "bowl", "fowl", "o", "owl with a much longer name"])
+    assert bank.lookup.near("owl") == ["owl", "owls", "fowl"]
+    assert bank.lookup.near("owl", 1) == ["owl"]
+    assert example_bank(["abcdefgh"]).lookup.near("abcde") == ["abcdefgh"]  # three letters more
+    assert example_bank(["abcdefghi"]).lookup.near("abcde") == []  # four
+    assert example_bank(["abcdefghijklmnop"]).lookup.near("abcdefghijkl") == ["abcdefghijklmnop"]  # a third more
+    assert example_bank(["abcdefghijklmnopq"]).lookup.near("abcdefghijkl") == []
 
 
 def test_an_alias_stands_for_one_class() -> None:

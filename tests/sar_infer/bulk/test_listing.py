@@ -7,12 +7,11 @@ from pathlib import Path
 import fsspec
 import pyarrow
 import pytest
-from support.many import picture, write_parquet, write_pictures, write_tar
+from support.many import small_png, write_images, write_parquet, write_tar
 
 from sar_infer.bulk.items import Broken, Flaw, Piece
-from sar_infer.bulk.sources.listing import Sources
+from sar_infer.bulk.sources.listing import InputSources, Paths
 from sar_infer.bulk.sources.pages import Chunk
-from sar_infer.bulk.sources.paths import Paths
 from sar_infer.bulk.sources.row_groups import RowGroup
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError
@@ -24,29 +23,29 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keys(*arguments: str, **settings) -> list[str]:
-    return [item.key for piece in Sources(arguments, **settings).pieces() for item in piece.unit.items()]
+    return [item.key for piece in InputSources(arguments, **settings).pieces() for item in piece.unit.items()]
 
 
 def refusal(*arguments: str, **settings) -> str:
     with pytest.raises(InputError) as found:
-        Sources(arguments, **settings).check()
+        InputSources(arguments, **settings).check()
     return str(found.value)
 
 
 def test_a_folder_is_listed_folder_by_folder_without_what_is_hidden() -> None:
-    write_pictures(Path("p/b"), 2)
-    write_pictures(Path("p/a/deep"), 1, first=7)
-    write_pictures(Path("p/.hidden"), 1)
+    write_images(Path("p/b"), 2)
+    write_images(Path("p/a/deep"), 1, first=7)
+    write_images(Path("p/.hidden"), 1)
     for name in ("p/z.jpg", "p/A.JPG", "p/.x.png", "p/notes.md"):
         Path(name).touch()
     assert keys("p") == ["p/A.JPG", "p/z.jpg", "p/a/deep/007.png", "p/b/000.png", "p/b/001.png"]
 
 
 def test_pieces_are_filled_across_arguments_and_cut_at_shards() -> None:
-    write_pictures(Path("p"), 5)
-    write_tar(Path("s.tar"), {"x.png": picture(1)})
-    write_parquet(Path("t.parquet"), {"image": [picture(n) for n in range(6)]}, rows_of_group=4)
-    pieces = list(Sources(("p", "p/000.png", "s.tar", "t.parquet", "p"), piece_size=4).pieces())
+    write_images(Path("p"), 5)
+    write_tar(Path("s.tar"), {"x.png": small_png(1)})
+    write_parquet(Path("t.parquet"), {"image": [small_png(n) for n in range(6)]}, rows_of_group=4)
+    pieces = list(InputSources(("p", "p/000.png", "s.tar", "t.parquet", "p"), piece_size=4).pieces())
     assert [piece.number for piece in pieces] == list(range(7))
     kinds = [(type(piece.unit), piece.unit.count) for piece in pieces]
     assert kinds == [(Paths, 4), (Paths, 2), (TarShard, None), (RowGroup, 4), (RowGroup, 2), (Paths, 4), (Paths, 1)]
@@ -67,8 +66,8 @@ def test_shards_of_a_pattern_that_are_gone_have_a_row_as_in_a_list() -> None:
     write_tar(Path("s-3.tar"), {"x.png": b""})
     write_parquet(Path("t-a.parquet"), {"image": [b""]})
     Path("all.txt").write_text("".join(f"s-{number}.tar\n" for number in range(4)) + "t-a.parquet\nt-b.parquet\n")
-    named = list(Sources(("s-{0..3}.tar", "t-{a,b}.parquet")).pieces())
-    assert named == list(Sources(("all.txt",)).pieces())
+    named = list(InputSources(("s-{0..3}.tar", "t-{a,b}.parquet")).pieces())
+    assert named == list(InputSources(("all.txt",)).pieces())
     assert [type(piece.unit) for piece in named] == [TarShard, Broken, Broken, TarShard, RowGroup, Broken]
     assert named[1].unit.reason == "cannot be read: No such file or directory"
     assert refusal("s-{1..3}.tar") == "s-1.tar: no such file or folder"  # the first is looked at
@@ -77,7 +76,7 @@ def test_shards_of_a_pattern_that_are_gone_have_a_row_as_in_a_list() -> None:
 
 def test_a_name_with_braces_or_brackets_is_itself() -> None:
     for name in ("a{1,2}.png", "b[1].png"):
-        Path(name).write_bytes(picture(1))
+        Path(name).write_bytes(small_png(1))
     assert keys("a{1,2}.png", "b[1].png") == ["a{1,2}.png", "b[1].png"]
 
 
@@ -100,17 +99,17 @@ def test_storage_is_listed_like_a_folder() -> None:
 
 def test_names_that_are_no_utf8_have_a_printable_key_and_open() -> None:
     Path("p").mkdir()
-    Path(os.fsdecode(b"p/\xff.png")).write_bytes(picture(1))
-    (piece,) = Sources(("p",)).pieces()
+    Path(os.fsdecode(b"p/\xff.png")).write_bytes(small_png(1))
+    (piece,) = InputSources(("p",)).pieces()
     (item,) = piece.unit.items()
     assert item.key == "p/\\xff.png"
-    assert Path(str(item.source)).read_bytes() == picture(1)
+    assert Path(str(item.source)).read_bytes() == small_png(1)
     assert len(piece.digest) == 64
 
 
 def test_nothing_is_listed_before_it_is_needed() -> None:
-    write_pictures(Path("p"), 3)
-    pieces = Sources(("p", "gone.png"), piece_size=2).pieces()
+    write_images(Path("p"), 3)
+    pieces = InputSources(("p", "gone.png"), piece_size=2).pieces()
     assert next(pieces).unit.count == 2
     with pytest.raises(InputError, match="gone"):
         list(pieces)
@@ -119,7 +118,7 @@ def test_nothing_is_listed_before_it_is_needed() -> None:
 def test_a_long_list_is_never_held() -> None:
     Path("all.txt").write_text("".join(f"photos/{number:09}.jpg\n" for number in range(200_000)))
     tracemalloc.start()
-    numbers = [piece.number for piece in Sources(("all.txt",), piece_size=1000).pieces() if piece.digest]
+    numbers = [piece.number for piece in InputSources(("all.txt",), piece_size=1000).pieces() if piece.digest]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert numbers == list(range(200))
@@ -158,7 +157,7 @@ def test_a_missing_package_is_named() -> None:
 
 
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    write_pictures(Path("p/closed"), 1)
+    write_images(Path("p/closed"), 1)
     real = os.scandir
 
     def scandir(path):  # the superuser may list everything
@@ -173,7 +172,7 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(monkeypatch: pytest.M
 def test_containers_that_cannot_be_listed_are_one_row() -> None:
     Path("bad.parquet").write_bytes(b"PAR1 no")
     Path("all.txt").write_text("bad.parquet\ngone.tar\n")
-    units = [piece.unit for piece in Sources(("all.txt",)).pieces()]
+    units = [piece.unit for piece in InputSources(("all.txt",)).pieces()]
     assert [type(unit) for unit in units] == [Broken, Broken]
     flaws = [item for unit in units for item in unit.items()]
     assert [(item.key, item.source.kind) for item in flaws] == [("bad.parquet", "source"), ("gone.tar", "source")]
@@ -185,21 +184,21 @@ def test_a_parquet_file_of_a_list_without_the_column_is_one_row() -> None:
     write_parquet(Path("other.parquet"), {"jpg": [b"x"]})
     write_parquet(Path("good.parquet"), {"image": [b"x"]})
     Path("all.txt").write_text("good.parquet\nother.parquet\ngood.parquet\n")
-    Sources(("all.txt",)).check()
-    items = [item for piece in Sources(("all.txt",)).pieces() for item in piece.unit.items()]
+    InputSources(("all.txt",)).check()
+    items = [item for piece in InputSources(("all.txt",)).pieces() for item in piece.unit.items()]
     assert [item.key for item in items] == ["good.parquet#0", "other.parquet", "good.parquet#0"]
     assert items[1].source == Flaw("source", "no column 'image'; it has jpg (--column, --key-column)")
 
 
 def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
-    write_pictures(Path("p/deep"), 2)
+    write_images(Path("p/deep"), 2)
     for name in ("a.tar", "deep/b.tar", "deep/c.parquet", ".hidden.tar"):
         Path("p", name).touch()
     memory = fsspec.filesystem("memory")
     for name in ("/mixed/a.png", "/mixed/b.tar"):
         memory.pipe_file(name, b"x")
     told: list[str] = []
-    pieces = list(Sources(("p", "memory://mixed")).pieces(warn=told.append))
+    pieces = list(InputSources(("p", "memory://mixed")).pieces(warn=told.append))
     assert [len(piece.unit.paths) for piece in pieces] == [3]
     assert told == [
         "p: 1 .parquet in it passed over; name them as 'p/**/*.parquet'",
@@ -211,7 +210,7 @@ def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
 def test_only_what_is_named_is_a_list() -> None:
     Path("p").mkdir()
     Path("p/a.txt").write_text("gone.png\n")
-    Path("a::b.png").write_bytes(picture(1))
+    Path("a::b.png").write_bytes(small_png(1))
     assert keys("p/*", "p/a.txt", "a::b.png") == ["p/a.txt", "gone.png", "a::b.png"]
 
 
@@ -221,7 +220,7 @@ def test_shards_that_are_not_wanted_are_not_opened(monkeypatch: pytest.MonkeyPat
     opened: list[str] = []
     real = TarShard.open
     monkeypatch.setattr(TarShard, "open", lambda place: opened.append(place) or real(place))
-    found = list(Sources(("{0..5}.tar",)).pieces(lambda number: number % 3 == 1))
+    found = list(InputSources(("{0..5}.tar",)).pieces(lambda number: number % 3 == 1))
     assert [(piece.number, piece.unit.place) for piece in found] == [(1, "1.tar"), (4, "4.tar")]
     assert opened == ["1.tar", "4.tar"]
 

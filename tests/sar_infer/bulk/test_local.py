@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 from support import hanging
-from support.many import picture, read_rows
+from support.many import read_rows, small_png
 
 from sar_infer.bulk import processes, work
-from sar_infer.bulk.answers import Recipe
 from sar_infer.bulk.items import Flaw, Item, Piece
-from sar_infer.bulk.local import run_local
-from sar_infer.bulk.outputs.job import WHOLE, Job
-from sar_infer.bulk.outputs.jsonl import JsonLines
+from sar_infer.bulk.outputs.job import WHOLE, BulkJob
+from sar_infer.bulk.outputs.rows import JsonLines
 from sar_infer.bulk.outputs.store import LocalFolder
 from sar_infer.bulk.progress import Progress
+from sar_infer.bulk.run import run_local
+from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import BundleError, DeviceError
 
 ROOT = Path(__file__).parents[3]
@@ -57,7 +57,7 @@ INPUTS: list[list[Item]] = []
 class Pieces:
     """As ``Work``, of ``INPUTS``."""
 
-    job: Job
+    job: BulkJob
 
     def left(self, warn: object) -> Iterator[Piece]:
         return (Piece(number, Given(number)) for number in range(len(INPUTS)))
@@ -68,11 +68,11 @@ def run(
 ) -> list[list[dict]]:
     """The rows of each part."""
     INPUTS[:] = units
-    pieces = Pieces(Job({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
+    pieces = Pieces(BulkJob({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
     progress = Progress()
     form = JsonLines()
-    recipe = Recipe(str(bundle), image_timeout=image_timeout)
-    written = run_local(pieces, recipe, form, workers, batch_size, progress)  # type: ignore[arg-type]
+    options = WorkerOptions(str(bundle), image_timeout=image_timeout)
+    written = run_local(pieces, options, form, workers, batch_size, progress)  # type: ignore[arg-type]
     assert sorted(written.values()) == sorted(path.name for path in (tmp_path / "out").glob("part-*"))
     parts = [read_rows(path) for path in sorted((tmp_path / "out").glob("part-*"))]
     assert (progress.pieces, progress.inputs) == (len(units), sum(map(len, parts)))
@@ -80,7 +80,7 @@ def run(
 
 
 def good(*numbers: int) -> list[Item]:
-    return [Item(str(number), picture(number)) for number in numbers]
+    return [Item(str(number), small_png(number)) for number in numbers]
 
 
 def test_a_part_for_every_piece_in_order(tmp_path: Path, bundle_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_no_more_is_read_than_is_worked_on(tmp_path: Path, bundle_path: Path, mo
     run(tmp_path, bundle_path, good(*range(60)), workers=1, batch_size=2)
     assert form.suffix == ".jsonl"
     assert max(ahead) <= processes._AHEAD * 2
-    monkeypatch.setattr(processes, "_AHEAD_BYTES", len(picture(0)))
+    monkeypatch.setattr(processes, "_AHEAD_BYTES", len(small_png(0)))
     READ.clear()
     ahead.clear()
     run(tmp_path / "small", bundle_path, good(*range(10)), workers=2, batch_size=2)
@@ -200,7 +200,7 @@ def test_a_batch_of_large_images_is_cut_short(
     sizes = []
     real = processes.Pool._submit
     monkeypatch.setattr(processes.Pool, "_submit", lambda pool, batch: sizes.append(len(batch)) or real(pool, batch))
-    monkeypatch.setattr(work, "_BATCH_BYTES", 2 * max(len(picture(number)) for number in range(9)))
+    monkeypatch.setattr(work, "_BATCH_BYTES", 2 * max(len(small_png(number)) for number in range(9)))
     (part,) = run(tmp_path, bundle_path, [*good(*range(5)), Item("flaw", Flaw("source", "gone")), *good(*range(5, 9))])
     assert [row["key"] for row in part] == [*map(str, range(5)), "flaw", *map(str, range(5, 9))]
     assert sum(sizes) == 10
@@ -274,12 +274,12 @@ def test_a_process_that_a_breaking_pool_loses_sight_of_ends_with_the_run(tmp_pat
     program = tmp_path / "program.py"
     program.write_text(f"""
 import os, signal
-from sar_infer.bulk.answers import Recipe
+from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.bulk.processes import Pool
-from sar_infer.bulk.outputs.jsonl import JsonLines
+from sar_infer.bulk.outputs.rows import JsonLines
 
 if __name__ == "__main__":
-    with Pool(Recipe({str(bundle_path)!r}), JsonLines(), 2) as pool:
+    with Pool(WorkerOptions({str(bundle_path)!r}), JsonLines(), 2) as pool:
         thread, known = pool._pool._executor_manager_thread, pool._pool._processes
         known.popitem()
         os.kill(*known, signal.SIGKILL)
@@ -289,5 +289,5 @@ if __name__ == "__main__":
 
 
 def test_all_processes_start_at_once(tmp_path: Path, bundle_path: Path) -> None:
-    with processes.Pool(Recipe(str(bundle_path)), JsonLines(), 3) as pool:  # type: ignore[arg-type]
+    with processes.Pool(WorkerOptions(str(bundle_path)), JsonLines(), 3) as pool:  # type: ignore[arg-type]
         assert len(pool._pool._processes) == 3

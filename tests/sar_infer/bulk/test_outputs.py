@@ -14,13 +14,21 @@ from support.folders import listing
 from support.many import read_rows
 
 from sar_infer.bulk.items import Broken, Flaw, Piece
-from sar_infer.bulk.outputs.job import JOB, REJECTED, SUCCESS, WHOLE, Job, Listing, Shard
-from sar_infer.bulk.outputs.jsonl import JsonLines
-from sar_infer.bulk.outputs.parquet import METADATA, Parquet
-from sar_infer.bulk.outputs.parts import committed, part_name, part_number
-from sar_infer.bulk.outputs.rows import Columns, answered, flawed, names
+from sar_infer.bulk.outputs.job import (
+    JOB,
+    REJECTED,
+    SUCCESS,
+    WHOLE,
+    BulkJob,
+    Listing,
+    Shard,
+    committed,
+    part_name,
+    part_number,
+)
+from sar_infer.bulk.outputs.rows import METADATA, Columns, JsonLines, Parquet, answered, flawed, names
 from sar_infer.bulk.outputs.store import LocalFolder, open_store, read_text, write_text
-from sar_infer.bulk.sources.paths import Paths
+from sar_infer.bulk.sources.listing import Paths
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError, WriteError
 from sar_infer.results import Explanation, ImageResult, Prediction
@@ -175,8 +183,8 @@ def test_shards() -> None:
             Shard.parse(text)
 
 
-def job(folder: Path, shard: Shard = WHOLE, **settings) -> Job:
-    return Job({"top_k": 5, **settings}, LocalFolder(folder), shard, ".jsonl")
+def job(folder: Path, shard: Shard = WHOLE, **settings) -> BulkJob:
+    return BulkJob({"top_k": 5, **settings}, LocalFolder(folder), shard, ".jsonl")
 
 
 def pieces(*inputs: str) -> list[Piece]:
@@ -187,7 +195,7 @@ def listed(pieces: list[Piece]) -> Listing:
     return lambda wanted: (piece for piece in pieces if wanted(piece.number))
 
 
-def finish(job: Job, *some: Piece) -> set[str]:
+def finish(job: BulkJob, *some: Piece) -> set[str]:
     for piece in some:
         write_text(job.store, job.part(piece), "")
     return {job.part(piece) for piece in some}
@@ -247,7 +255,7 @@ def test_what_has_changed_is_said(tmp_path: Path) -> None:
     here.begin(listed(pieces("a", "b")), resume=False)
     finish(here, *pieces("a", "b"))
     for other, inputs, resume, message in (
-        (job(tmp_path), "ab", True, "of a run with other settings (only was false, now null)"),
+        (job(tmp_path), "ab", True, "written with other settings (only was false, now null)"),
         (job(tmp_path, only=False, top_k=3), "ab", True, "(top_k was 5, now 3)"),
         (here, "ab", False, "2 finished pieces are there; go on with --resume"),
         (here, "ac", True, "has other inputs than when it was finished; restore them, remove the part"),
@@ -260,7 +268,7 @@ def test_what_has_changed_is_said(tmp_path: Path) -> None:
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").touch()
-    with pytest.raises(InputError, match="not empty, and not the output of such a run"):
+    with pytest.raises(InputError, match="not empty, and not the output of a bulk run"):
         job(tmp_path).begin(listed(pieces("a")), resume=True)
     assert listing(tmp_path) == ["thesis.doc"]
     for damaged in ("", "[]", "{}", '{"settings": 3}', "\x00"):

@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from support.many import picture, write_parquet
+from support.many import small_png, write_parquet
 
 from sar_infer.bulk.items import Flaw, Item
 from sar_infer.bulk.sources import pages, row_groups
-from sar_infer.bulk.sources.pages import Chunk, Judged, page_header
+from sar_infer.bulk.sources.pages import CheckedPages, Chunk, page_header
 
 MIB = 2**20
 ROOT = Path(__file__).parents[3]
@@ -77,7 +77,7 @@ def test_rows_of_nothing_are_counted_too(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_row_groups_that_share_bytes_are_refused(tmp_path: Path) -> None:
-    path = with_groups_twice(write_parquet(tmp_path / "t.parquet", {"image": [picture(1), picture(2)]}))
+    path = with_groups_twice(write_parquet(tmp_path / "t.parquet", {"image": [small_png(1), small_png(2)]}))
     assert found(path) == [Item(str(path), Flaw("source", "cannot be read: its row groups overlap"))]
 
 
@@ -158,24 +158,24 @@ def test_headers_lead_from_page_to_page_to_the_end_of_the_column(
 
 
 def test_a_header_is_followed_wherever_reads_cut_it(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "t.parquet", {"image": [picture(number) for number in range(8)]}, rows_of_group=8)
+    path = write_parquet(tmp_path / "t.parquet", {"image": [small_png(number) for number in range(8)]}, rows_of_group=8)
     column = pyarrow.parquet.read_metadata(path).row_group(0).column(0)
     start = column.dictionary_page_offset
     chunk = start, start + column.total_compressed_size
     whole = path.read_bytes()[slice(*chunk)]
     for size in (1, 2, 7, 31, 1000):
-        stream = Judged(io.BytesIO(path.read_bytes()))
+        stream = CheckedPages(io.BytesIO(path.read_bytes()))
         stream.watch(Chunk(*chunk))
         stream.seek(start)
         assert b"".join(iter(lambda: stream.read(min(size, chunk[1] - stream.tell())), b"")) == whole  # noqa: B023
 
 
 def test_nothing_is_read_that_was_not_judged(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "t.parquet", {"image": [picture(number) for number in range(8)]}, rows_of_group=8)
+    path = write_parquet(tmp_path / "t.parquet", {"image": [small_png(number) for number in range(8)]}, rows_of_group=8)
     column = pyarrow.parquet.read_metadata(path).row_group(0).column(0)
     start, end = column.dictionary_page_offset, column.dictionary_page_offset + column.total_compressed_size
     for at, size in ((start - 1, 10), (end - 10, 5), (start, end - start + 1)):
-        stream = Judged(io.BytesIO(path.read_bytes()))
+        stream = CheckedPages(io.BytesIO(path.read_bytes()))
         stream.watch(Chunk(start, end))
         stream.seek(at)
         with pytest.raises(ValueError, match="its pages are not where its footer says"):
@@ -214,7 +214,7 @@ def test_a_field_number_that_wraps_is_the_one_that_pyarrow_takes_it_for() -> Non
 def test_a_file_of_three_kilobytes_takes_little_memory(tmp_path: Path) -> None:
     """3,000 rows of one value of 90 MiB: 264 GiB, were they ever held."""
     path = write(tmp_path / "bomb.parquet", repeated(bytes(90 * MIB), 3000))
-    good = write_parquet(tmp_path / "good.parquet", {"image": [picture(1)]})
+    good = write_parquet(tmp_path / "good.parquet", {"image": [small_png(1)]})
     program = """
 import resource, sys
 from sar_infer.bulk.sources.row_groups import row_groups
@@ -290,7 +290,7 @@ def test_row_groups_at_which_pyarrow_aborts_are_refused(tmp_path: Path, groups: 
 
 def test_a_long_footer_of_an_honest_file_is_read(tmp_path: Path) -> None:
     columns = {f"column {number}": list(range(400)) for number in range(20)}
-    rows = [picture(number) for number in range(400)]
+    rows = [small_png(number) for number in range(400)]
     table = pyarrow.table({"image": rows, **columns}).replace_schema_metadata({"long": "x" * 100_000})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet", row_group_size=2, write_page_index=True)
     data = (tmp_path / "t.parquet").read_bytes()

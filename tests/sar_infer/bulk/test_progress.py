@@ -10,7 +10,7 @@ import pytest
 
 from sar_infer.bulk.items import Broken, Piece
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.sources.paths import Paths
+from sar_infer.bulk.sources.listing import Paths
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import hanging
-from support.many import picture, read_rows, write_pictures, write_tar
+from support.many import read_rows, small_png, write_images, write_tar
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
@@ -92,7 +92,7 @@ def test_a_node_that_is_killed_costs_no_input_and_doubles_none(here: Path, envir
 
 @pytest.mark.slow
 def test_a_cluster_of_its_own_goes_on_where_one_machine_was(here: Path, environment: dict[str, str]) -> None:
-    write_pictures(Path("p"), 8)
+    write_images(Path("p"), 8)
     arguments = [*COMMAND, "p", "--piece-size", "2", "--out", "answers.jsonl"]
     first = subprocess.run([*arguments, "--workers", "1"], env=environment, timeout=300)
     assert first.returncode == 0
@@ -111,7 +111,7 @@ def test_an_image_that_hangs_costs_no_more_than_its_row(here: Path, environment:
     Path("site").mkdir()
     Path("site/sitecustomize.py").write_text(hanging.SITE)
     path = os.pathsep.join([str(here / "site"), str(ROOT), str(ROOT / "tests")])
-    write_tar(Path("s.tar"), {"a.png": picture(1), "hangs.png": hanging.HANGS, "b.png": picture(2)})
+    write_tar(Path("s.tar"), {"a.png": small_png(1), "hangs.png": hanging.HANGS, "b.png": small_png(2)})
     arguments = ["s.tar", "--out", "out", "--engine", "ray", "--address", "local", "--image-timeout", "2"]
     command = [*COMMAND, *arguments, "--format", "jsonl"]
     done = subprocess.run(command, env=environment | {"PYTHONPATH": path}, timeout=300, capture_output=True, text=True)
@@ -121,7 +121,7 @@ def test_an_image_that_hangs_costs_no_more_than_its_row(here: Path, environment:
 
 @pytest.mark.slow
 def test_what_a_node_refuses_is_one_clear_line(here: Path, bundle_copy: Path, environment: dict[str, str]) -> None:
-    write_pictures(Path("p"), 1)
+    write_images(Path("p"), 1)
     graph = bundle_copy / "image_encoder.onnx"
     graph.write_bytes(bytes(len(graph.read_bytes())))
     command = [*COMMAND, "p", "--bundle", str(bundle_copy), "--out", "out", "--engine", "ray", "--address", "local"]
@@ -134,7 +134,7 @@ def test_what_a_node_refuses_is_one_clear_line(here: Path, bundle_copy: Path, en
 
 
 def test_no_cluster_is_one_clear_line(here: Path, environment: dict[str, str]) -> None:
-    write_pictures(Path("p"), 1)
+    write_images(Path("p"), 1)
     command = [*COMMAND, "p", "--out", "out", "--engine", "ray", "--address", "127.0.0.1:1"]
     done = subprocess.run(command, env=environment, timeout=120, capture_output=True, text=True)
     assert done.returncode == 2

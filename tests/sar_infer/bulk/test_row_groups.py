@@ -6,7 +6,7 @@ import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
-from support.many import picture, write_parquet
+from support.many import small_png, write_parquet
 
 from sar_infer.bulk.items import Broken, Flaw, Item
 from sar_infer.bulk.sources import row_groups
@@ -18,9 +18,9 @@ def found(path: Path, column: str = "image", key_column: str | None = None) -> l
 
 
 def test_bytes_by_row(tmp_path: Path) -> None:
-    pictures = [picture(n) for n in range(9)]
-    path = write_parquet(tmp_path / "t.parquet", {"other": list(range(9)), "image": pictures}, rows_of_group=4)
-    assert found(path) == [Item(f"{path}#{row}", data) for row, data in enumerate(pictures)]
+    images = [small_png(n) for n in range(9)]
+    path = write_parquet(tmp_path / "t.parquet", {"other": list(range(9)), "image": images}, rows_of_group=4)
+    assert found(path) == [Item(f"{path}#{row}", data) for row, data in enumerate(images)]
 
 
 @pytest.mark.parametrize("order", [("image", "name"), ("name", "image")])
@@ -78,14 +78,14 @@ def test_storage(tmp_path: Path) -> None:
 
 
 def test_a_damaged_group_is_one_more_item(tmp_path: Path) -> None:
-    pictures = [picture(n) for n in range(8)]
-    path = write_parquet(tmp_path / "t.parquet", {"image": pictures}, rows_of_group=4)
+    images = [small_png(n) for n in range(8)]
+    path = write_parquet(tmp_path / "t.parquet", {"image": images}, rows_of_group=4)
     chunk = pyarrow.parquet.ParquetFile(path).metadata.row_group(1).column(0)
     data = bytearray(path.read_bytes())
     data[chunk.data_page_offset : chunk.data_page_offset + 30] = b"\xff" * 30
     path.write_bytes(data)
     items = found(path)
-    assert items[:4] == [Item(f"{path}#{row}", pictures[row]) for row in range(4)]
+    assert items[:4] == [Item(f"{path}#{row}", images[row]) for row in range(4)]
     assert items[-1].key == str(path)
     assert items[-1].source.kind == "source"
 

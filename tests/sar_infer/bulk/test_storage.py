@@ -11,7 +11,7 @@ import pytest
 import s3fs
 from click.testing import CliRunner, Result
 from moto.server import ThreadedMotoServer
-from support.many import picture, write_parquet, write_tar
+from support.many import small_png, write_parquet, write_tar
 
 from sar_infer.bulk import places
 from sar_infer.bulk.places import open_binary, patiently, size_of
@@ -50,10 +50,10 @@ def rows(system: s3fs.S3FileSystem, folder: str) -> list[dict]:
 
 def test_a_run_from_and_into_a_bucket(here: Path, storage: s3fs.S3FileSystem) -> None:
     for number in range(3):
-        storage.pipe_file(f"bucket/photos/{number}.png", picture(number))
-        shard = write_tar(here / "s.tar", {"x.png": picture(10 + number)})
+        storage.pipe_file(f"bucket/photos/{number}.png", small_png(number))
+        shard = write_tar(here / "s.tar", {"x.png": small_png(10 + number)})
         storage.put_file(str(shard), f"bucket/shards/{number}.tar")
-    storage.put_file(str(write_parquet(here / "t.parquet", {"image": [picture(20)]})), "bucket/t.parquet")
+    storage.put_file(str(write_parquet(here / "t.parquet", {"image": [small_png(20)]})), "bucket/t.parquet")
     Path("all.txt").write_text("s3://bucket/photos/1.png\ns3://bucket/gone.png\n")
     storage.put_file("all.txt", "bucket/all.txt")
     sources = ["s3://bucket/photos", "s3://bucket/shards/*.tar", "s3://bucket/t.parquet", "s3://bucket/all.txt"]
@@ -80,7 +80,7 @@ def test_a_run_from_and_into_a_bucket(here: Path, storage: s3fs.S3FileSystem) ->
 
 
 def test_no_bucket_is_made(here: Path, storage: s3fs.S3FileSystem) -> None:
-    (here / "a.png").write_bytes(picture(1))
+    (here / "a.png").write_bytes(small_png(1))
     result = run("a.png", "--out", "s3://bukcet/answers")
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()

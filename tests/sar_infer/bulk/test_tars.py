@@ -10,13 +10,13 @@ from pathlib import Path
 import fsspec
 import pytest
 from support.folders import listing
-from support.many import picture, write_tar
+from support.many import small_png, write_tar
 
 from sar_infer.bulk import items
 from sar_infer.bulk.items import Flaw, Item
 from sar_infer.bulk.sources import tars
-from sar_infer.bulk.sources.headers import members as headers_of
 from sar_infer.bulk.sources.tars import TarShard
+from sar_infer.bulk.sources.tars import members as headers_of
 from sar_infer.errors import InputError
 
 
@@ -30,16 +30,16 @@ def contents(path: Path) -> dict[str, bytes | str | Flaw]:
 def test_images_come_in_order_and_other_members_do_not(tmp_path: Path) -> None:
     path = write_tar(
         tmp_path / "s.tar",
-        {"b.png": picture(1), "b.json": b"{}", "b.cls": b"1", "a/a.JPG": b"x", "a/.b.png": b"", "c.seg.png": b"y"},
+        {"b.png": small_png(1), "b.json": b"{}", "b.cls": b"1", "a/a.JPG": b"x", "a/.b.png": b"", "c.seg.png": b"y"},
     )
-    assert contents(path) == {"b.png": picture(1), "a/a.JPG": b"x", "c.seg.png": b"y"}
+    assert contents(path) == {"b.png": small_png(1), "a/a.JPG": b"x", "c.seg.png": b"y"}
     assert [item is None for item in TarShard.open(str(path)).items()] == [False, True, True, False, True, False]
 
 
 def test_storage(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "s.tar", {"b.png": picture(1)})
+    path = write_tar(tmp_path / "s.tar", {"b.png": small_png(1)})
     fsspec.filesystem("memory").pipe_file("/tars/s.tar", path.read_bytes())
-    assert list(TarShard.open("memory://tars/s.tar").items()) == [Item("memory://tars/s.tar/b.png", picture(1))]
+    assert list(TarShard.open("memory://tars/s.tar").items()) == [Item("memory://tars/s.tar/b.png", small_png(1))]
 
 
 def test_odd_members_are_names_and_nothing_more(tmp_path: Path) -> None:
@@ -96,14 +96,14 @@ def test_a_header_that_claims_terabytes(tmp_path: Path, kind: bytes) -> None:
     assert contents(path) == {"a.png": b"1", "": flaw}
 
 
-@pytest.mark.parametrize("cut", ["in a picture", "in a header", "between members", "before the end mark"])
+@pytest.mark.parametrize("cut", ["in an image", "in a header", "between members", "before the end mark"])
 def test_a_cut_shard_gives_what_is_whole_and_says_so(tmp_path: Path, cut: str) -> None:
-    first, second = picture(1), picture(2)
+    first, second = small_png(1), small_png(2)
     path = write_tar(tmp_path / "s.tar", {"a.png": first, "b.png": second})
     data, start = path.read_bytes(), 512 + -(-len(first) // 512) * 512
     end = start + 512 + -(-len(second) // 512) * 512
     at = {
-        "in a picture": start + 600,
+        "in an image": start + 600,
         "in a header": start + 100,
         "between members": start,
         "before the end mark": end,
@@ -242,7 +242,7 @@ def test_a_sparse_file_has_its_row_and_costs_nothing(tmp_path: Path, kind: str) 
 @pytest.mark.parametrize("options", ["--format=gnu", "--format=pax --sparse-version=0.0", "--format=pax"])
 def test_sparse_files_of_gnu_tar(tmp_path: Path, options: str) -> None:
     for name in ("a.png", "b.png"):
-        (tmp_path / name).write_bytes(picture(1))
+        (tmp_path / name).write_bytes(small_png(1))
     with (tmp_path / "hole.png").open("wb") as stream:
         for part in range(60):  # more than a header's own map has room for
             stream.seek(part * 100_000)
@@ -254,7 +254,7 @@ def test_sparse_files_of_gnu_tar(tmp_path: Path, options: str) -> None:
     found = contents(tmp_path / "s.tar")
     if found["hole.png"] != SPARSE:
         pytest.skip("a file system without holes")
-    assert found == {"a.png": picture(1), "hole.png": SPARSE, "b.png": picture(1)}
+    assert found == {"a.png": small_png(1), "hole.png": SPARSE, "b.png": small_png(1)}
 
 
 @pytest.mark.parametrize(

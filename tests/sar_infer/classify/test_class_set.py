@@ -7,7 +7,7 @@ import pytest
 
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bank.head import ClassHead
-from sar_infer.classify.class_set import ClassSet, build_class_set, with_calibration, with_head
+from sar_infer.classify.class_set import ClassSet, Sources, build_class_set, with_calibration, with_head
 from sar_infer.errors import InputError
 from sar_infer.text.names import phrases_by_name
 
@@ -226,3 +226,16 @@ def test_a_class_is_calibrated_with_the_bundles_row_alone() -> None:
 def test_another_bank_is_calibrated_where_it_has_the_same_rows() -> None:
     rows = np.eye(3, dtype=np.float32)
     assert calibrated(None, bank=ClassBank(("fox", "Cat"), rows[[2, 1]], "e")) == [True, False]
+
+
+def test_sources_are_a_sequence() -> None:
+    sources = Sources(2, ("extended", "bank"))
+    assert list(sources) == ["bank", "bank", "extended", "bank"]
+    assert (len(sources), sources[-2], sources[1:3]) == (4, "extended", ["bank", "extended"])
+    assert ("extended" in sources, "extended" in Sources(2), "bank" in Sources(0, ("extended",))) == (
+        True,
+        False,
+        False,
+    )
+    with pytest.raises(IndexError):
+        sources[4]

@@ -38,7 +38,7 @@ def classes(**changes: Any) -> ClassSet:
     return dataclasses.replace(ClassSet(NAMES, Sources(4), (rows,), calibrated=every), **changes)
 
 
-def judged(made: Manifest, chosen: ClassSet, top_k: int = 5, **asked: Any) -> ImageResult:
+def decided(made: Manifest, chosen: ClassSet, top_k: int = 5, **asked: Any) -> ImageResult:
     (result,) = Decision(made, chosen, top_k, DecisionOptions(**asked))(np.eye(1, DIM, dtype=np.float32))
     return result
 
@@ -50,7 +50,7 @@ def by_hand(temperature: float = 1.0) -> tuple[list[float], float]:
 
 
 def test_scores_are_of_the_logits_over_the_temperature_and_logits_are_not() -> None:
-    result = judged(manifest(**FITTED), classes())
+    result = decided(manifest(**FITTED), classes())
     scores, _ = by_hand(2.0)
     assert [p.label for p in result.predictions] == ["cup", "mug", "fog", "owl"]
     assert {p.label: p.score for p in result.predictions} == pytest.approx(dict(zip(NAMES, scores, strict=True)))
@@ -61,9 +61,9 @@ def test_scores_are_of_the_logits_over_the_temperature_and_logits_are_not() -> N
 
 def test_unknown_by_score() -> None:
     """The best score is 0.72 at a temperature of 2."""
-    known = judged(manifest(**FITTED), classes(), unknown="score")
+    known = decided(manifest(**FITTED), classes(), unknown="score")
     assert (known.unknown, known.reason) == (False, None)
-    doubted = judged(manifest(**FITTED), classes(), unknown="score", threshold=0.9)
+    doubted = decided(manifest(**FITTED), classes(), unknown="score", threshold=0.9)
     assert (doubted.unknown, doubted.reason) == (True, "score 0.721 is below 0.900")
     assert doubted.predictions[0].label == "cup"  # the best guess is still told
 
@@ -71,17 +71,17 @@ def test_unknown_by_score() -> None:
 def test_unknown_by_energy() -> None:
     _, energy = by_hand(2.0)
     assert energy == pytest.approx(-18.653, abs=0.001)
-    assert judged(manifest(**FITTED), classes(), unknown="energy").unknown is False
-    result = judged(manifest(**FITTED), classes(), unknown="energy", threshold=-19)
+    assert decided(manifest(**FITTED), classes(), unknown="energy").unknown is False
+    result = decided(manifest(**FITTED), classes(), unknown="energy", threshold=-19)
     assert (result.unknown, result.reason) == (True, f"energy {energy:.3f} is above -19.000")
 
 
 def test_the_threshold_of_a_class_goes_before_that_of_all() -> None:
     own = np.array([0.8, np.nan, np.nan, np.nan], np.float32)
-    result = judged(manifest(**FITTED), classes(thresholds=own), unknown="energy")
+    result = decided(manifest(**FITTED), classes(thresholds=own), unknown="energy")
     assert (result.unknown, result.reason) == (True, "score 0.721 is below 0.800, the threshold of this class")
     own = np.array([0.5, np.nan, np.nan, np.nan], np.float32)
-    assert judged(manifest(**FITTED), classes(thresholds=own), unknown="score", threshold=0.9).unknown is False
+    assert decided(manifest(**FITTED), classes(thresholds=own), unknown="score", threshold=0.9).unknown is False
 
 
 @pytest.mark.parametrize("kind", ["score", "energy"])
@@ -89,38 +89,38 @@ def test_what_nothing_can_judge_is_neither_known_nor_unknown(kind: str) -> None:
     other = np.array([np.nan, 0.1, np.nan, np.nan], np.float32)
     last = np.array([False, False, False, True])
     for chosen in (classes(thresholds=other), classes(background=last)):
-        result = judged(manifest(), chosen, unknown=kind)
+        result = decided(manifest(), chosen, unknown=kind)
         assert (result.unknown, result.reason) == (None, "cannot be told: no threshold for this class")
     own = np.array([0.1, np.nan, np.nan, np.nan], np.float32)
-    assert judged(manifest(), classes(thresholds=own), unknown=kind).unknown is False
+    assert decided(manifest(), classes(thresholds=own), unknown=kind).unknown is False
 
 
 def test_a_background_class_is_never_listed_and_may_win() -> None:
     first, last = np.array([True, False, False, False]), np.array([False, False, False, True])
-    result = judged(manifest(), classes(background=first))
+    result = decided(manifest(), classes(background=first))
     scores, _ = by_hand()
     assert [p.label for p in result.predictions] == ["mug", "fog", "owl"]
     assert result.predictions[0].score == pytest.approx(scores[2])  # it takes part in the softmax
     assert (result.unknown, result.reason) == (True, f"background 'cup' scores {scores[0]:.3f}, more than any class")
-    lost = judged(manifest(), classes(background=last))
+    lost = decided(manifest(), classes(background=last))
     assert (lost.unknown, [p.label for p in lost.predictions]) == (None, ["cup", "mug", "fog"])
     with pytest.raises(InputError, match="only background"):
-        judged(manifest(), classes(background=first | ~first))
+        decided(manifest(), classes(background=first | ~first))
 
 
 @pytest.mark.parametrize("top_k", [1, 4])
 def test_a_set_has_all_classes_that_score_enough_however_few_are_listed(top_k: int) -> None:
-    wide = judged(manifest(**FITTED), classes(), top_k, coverage=0.9)
+    wide = decided(manifest(**FITTED), classes(), top_k, coverage=0.9)
     assert (wide.label_set, len(wide.predictions)) == (("cup", "mug"), top_k)
-    assert judged(manifest(**FITTED), classes(), top_k, coverage=0.8).label_set == ("cup",)
+    assert decided(manifest(**FITTED), classes(), top_k, coverage=0.8).label_set == ("cup",)
     for least, expected in ((0.0, ("cup", "mug", "fog", "owl")), (0.75, ())):
         made = manifest(**FITTED | {"conformal": {"0.9": least}})
-        assert judged(made, classes(), top_k, coverage=0.9).label_set == expected
+        assert decided(made, classes(), top_k, coverage=0.9).label_set == expected
 
 
 def test_an_explanation() -> None:
     scores, energy = by_hand(2.0)
-    why = judged(manifest(**FITTED), classes(), 1, explain=True).explanation
+    why = decided(manifest(**FITTED), classes(), 1, explain=True).explanation
     assert why is not None
     assert (why.runner_up, why.background) == ("mug", None)
     assert why.margin == pytest.approx(scores[0] - scores[2])
@@ -130,14 +130,50 @@ def test_an_explanation() -> None:
     assert [cosine for _, cosine in why.nearest] == pytest.approx(turned, abs=1e-6)
 
 
+def test_at_its_limit_a_class_is_still_believed() -> None:
+    best = decided(manifest(**FITTED), classes()).predictions[0].score
+    own = np.array([best, np.nan, np.nan, np.nan], np.float32)
+    assert decided(manifest(**FITTED), classes(thresholds=own), unknown="score").unknown is False
+    assert decided(manifest(**FITTED), classes(), unknown="score", threshold=best).unknown is False
+    why = decided(manifest(**FITTED), classes(), explain=True).explanation
+    assert why is not None
+    assert decided(manifest(**FITTED), classes(), unknown="energy", threshold=why.energy).unknown is False
+    made = manifest(**FITTED | {"conformal": {"0.9": best}})
+    assert decided(made, classes(), coverage=0.9).label_set == ("cup",)
+
+
+def test_a_background_class_that_scores_no_more_than_the_best_does_not_win() -> None:
+    rows = np.array(classes().blocks[0])
+    rows[2] = rows[0]
+    last = np.array([False, False, True, False])
+    result = decided(manifest(), classes(blocks=(rows,), background=last), explain=True)
+    assert (result.unknown, result.explanation and result.explanation.background) == (None, None)
+
+
+def test_the_three_nearest_classes_are_told() -> None:
+    angles = np.radians([0, 10, 20, 30, 40, 50])
+    rows = np.zeros((6, DIM), np.float32)
+    rows[:, 0], rows[:, 1] = np.cos(angles), np.sin(angles)
+    why = decided(manifest(), ClassSet(tuple("abcdef"), Sources(6), (rows,)), explain=True).explanation
+    assert why is not None
+    assert [name for name, _ in why.nearest] == ["b", "c", "d"]
+
+
 def test_of_no_rows_there_are_no_results() -> None:
-    judge = Decision(manifest(**FITTED), classes(), 5, DecisionOptions("score", coverage=0.9, explain=True))
-    assert list(judge(np.empty((0, DIM), np.float32))) == []
+    decide = Decision(manifest(**FITTED), classes(), 5, DecisionOptions("score", coverage=0.9, explain=True))
+    assert list(decide(np.empty((0, DIM), np.float32))) == []
+
+
+def test_results_are_called_by_their_images() -> None:
+    rows = np.eye(2, DIM, dtype=np.float32)
+    decide = Decision(manifest(), classes(), 1)
+    assert [result.image for result in decide(rows)] == ["image[0]", "image[1]"]
+    assert [result.image for result in decide(rows, ["a.jpg", "b.jpg"])] == ["a.jpg", "b.jpg"]
 
 
 def test_of_a_single_class_there_is_no_runner_up() -> None:
     alone = ClassSet(("cup",), Sources(1), (classes().blocks[0][:1],))
-    why = judged(manifest(), alone, explain=True).explanation
+    why = decided(manifest(), alone, explain=True).explanation
     assert why is not None
     assert (why.margin, why.runner_up, why.nearest) == (None, None, ())
 
@@ -145,14 +181,14 @@ def test_of_a_single_class_there_is_no_runner_up() -> None:
 def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
     made = manifest(**FITTED, head="head.safetensors")
     scores, _ = by_hand(1.0)
-    assert judged(made, classes()).predictions[0].score == pytest.approx(scores[0])
+    assert decided(made, classes()).predictions[0].score == pytest.approx(scores[0])
     with pytest.raises(InputError, match="its head's classes alone"):
-        judged(made, classes(), unknown="score")
+        decided(made, classes(), unknown="score")
     head = dataclasses.replace(example_head(NAMES), encoder_digest=ENCODER_DIGEST)
     chosen = classes(head=head)
     row = np.eye(1, DIM, dtype=np.float32)
     logits = head.combined(np.float32([COSINES]) * 20, row)[0] / 2
-    assert judged(made, chosen, unknown="score", threshold=0).predictions[0].score == pytest.approx(
+    assert decided(made, chosen, unknown="score", threshold=0).predictions[0].score == pytest.approx(
         (np.exp(logits) / np.exp(logits).sum()).max(), rel=1e-5
     )
 
@@ -203,10 +239,10 @@ def test_rows_of_a_broken_graph_are_refused() -> None:
         next(Decision(manifest(), classes(), 1)(row))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30, 1.2])
 def test_rows_of_a_damaged_bank_are_refused(value: float) -> None:
     """Of a large bank that is mapped, nobody has looked at the rows before."""
     rows = np.array(classes().embeddings)
     rows[1, 0] = value
     with pytest.raises(BankError, match="the bank is damaged: sar-bank verify"):
-        judged(manifest(), classes(blocks=(rows,)))
+        decided(manifest(), classes(blocks=(rows,)))

@@ -19,7 +19,7 @@ GOOD = ImageResult(
     ),
 )
 BAD = ImageResult("x.jpg", error="not an image")
-JUDGED = dataclasses.replace(
+FULL = dataclasses.replace(
     GOOD,
     image="b.jpg",
     unknown=True,
@@ -51,7 +51,7 @@ def test_jsonl_is_the_contract() -> None:
 
 
 def test_what_was_asked_for_has_keys_of_its_own_and_only_then() -> None:
-    plain, found = (json.loads(line) for line in "".join(FORMATS["jsonl"]([GOOD, JUDGED])).splitlines())
+    plain, found = (json.loads(line) for line in "".join(FORMATS["jsonl"]([GOOD, FULL])).splitlines())
     assert {key: found[key] for key in found.keys() - plain.keys()} == {
         "unknown": True,
         "reason": "score 0.750 is below 0.800",
@@ -77,7 +77,7 @@ def test_what_cannot_be_told_is_null_with_its_reason() -> None:
 
 
 def test_csv_has_it_in_its_last_columns() -> None:
-    rows = list(csv.reader(io.StringIO("".join(FORMATS["csv"]([GOOD, JUDGED, BAD])))))
+    rows = list(csv.reader(io.StringIO("".join(FORMATS["csv"]([GOOD, FULL, BAD])))))
     assert rows[0][8:] == ["calibrated", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest"]
     assert rows[1][8:] == ["true", *[""] * 7]
     assert rows[2][8:] == ["false", *[""] * 7]
@@ -86,7 +86,7 @@ def test_csv_has_it_in_its_last_columns() -> None:
 
 
 def test_text_says_it_around_the_classes() -> None:
-    lines = "".join(FORMATS["text"]([JUDGED])).splitlines()
+    lines = "".join(FORMATS["text"]([FULL])).splitlines()
     assert lines[1] == "  unknown: score 0.750 is below 0.800; best guesses:"
     assert lines[4:] == [
         "  one of: cat, owl",
@@ -95,7 +95,7 @@ def test_text_says_it_around_the_classes() -> None:
         "  nearest to the best: lynx (0.88), dog (0.50)",
         '  not calibrated: the "日本" owl',
     ]
-    single = dataclasses.replace(JUDGED, predictions=GOOD.predictions[:1], label_set=(), explanation=None)
+    single = dataclasses.replace(FULL, predictions=GOOD.predictions[:1], label_set=(), explanation=None)
     assert "".join(FORMATS["text"]([single])).splitlines()[1::2] == [
         "  unknown: score 0.750 is below 0.800; best guess:",
         "  one of: no class is likely enough",
@@ -139,7 +139,7 @@ def test_text() -> None:
 
 def test_text_cannot_steer_the_terminal() -> None:
     odd = Prediction("cat\x1b[2J", 0.75, 15.0, 0.75, "extended")
-    result = dataclasses.replace(JUDGED, image="\x1b]0;a\x07.jpg", predictions=(odd,), label_set=("a\u202eb",))
+    result = dataclasses.replace(FULL, image="\x1b]0;a\x07.jpg", predictions=(odd,), label_set=("a\u202eb",))
     lines = "".join(FORMATS["text"]([result, result])).split("\n")
     assert all(line.isprintable() for line in lines)
     assert lines[0] == r"\x1b]0;a\x07.jpg"

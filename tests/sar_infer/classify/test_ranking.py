@@ -54,12 +54,12 @@ def test_blocks_of_any_size_give_what_brute_force_gives(
         np.testing.assert_array_equal(found.similarities[row], similarities[row, best])
         np.testing.assert_array_equal(found.logits[row], logits[row, best])
         np.testing.assert_allclose(found.scores[row], powers[row, best] / powers[row].sum(), rtol=1e-5, atol=1e-12)
-        assert found.evidence[row] == pytest.approx(temperature * np.log(powers[row].sum()), rel=1e-6, abs=1e-6)
-        rivals = np.flatnonzero(background).tolist() if hidden else []
-        wanted = sorted(rivals, key=lambda column: (-logits[row, column], column))[:1]
-        assert found.rivals[row].tolist() == wanted
+        assert found.logsumexp[row] == pytest.approx(temperature * np.log(powers[row].sum()), rel=1e-6, abs=1e-6)
+        others = np.flatnonzero(background).tolist() if hidden else []
+        wanted = sorted(others, key=lambda column: (-logits[row, column], column))[:1]
+        assert found.best_background[row].tolist() == wanted
         np.testing.assert_allclose(
-            found.rival_scores[row], powers[row, wanted] / powers[row].sum(), rtol=1e-5, atol=1e-12
+            found.best_background_scores[row], powers[row, wanted] / powers[row].sum(), rtol=1e-5, atol=1e-12
         )
 
 

@@ -23,11 +23,10 @@ import pytest
 from click.testing import CliRunner, Result
 from support import hanging
 from support.folders import listing
-from support.many import picture, read_rows, write_parquet, write_pictures, write_tar
+from support.many import read_rows, small_png, write_images, write_parquet, write_tar
 
 from sar_infer import Classifier
-from sar_infer.bulk.outputs.alone import alone
-from sar_infer.bulk.outputs.job import Job, Shard
+from sar_infer.bulk.outputs.job import BulkJob, Shard, alone
 from sar_infer.bulk.outputs.store import open_store
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.cli.classify import main
@@ -69,11 +68,11 @@ def summary(place: str) -> dict:
 
 # ------------------------------------------------------------------------------------------------- what it is there for
 def test_everything_becomes_one_row(classifier: Classifier) -> None:
-    paths = write_pictures(Path("p"), 5)
+    paths = write_images(Path("p"), 5)
     Path("p/bad.jpg").write_bytes(b"no")
-    write_tar(Path("s.tar"), {f"{n}.png": picture(n) for n in (7, 8)})
-    write_parquet(Path("t.parquet"), {"image": [picture(9), b"no", picture(10)]}, rows_of_group=2)
-    url = f"file://{write_pictures(Path('more'), 1, first=11)[0].absolute()}"
+    write_tar(Path("s.tar"), {f"{n}.png": small_png(n) for n in (7, 8)})
+    write_parquet(Path("t.parquet"), {"image": [small_png(9), b"no", small_png(10)]}, rows_of_group=2)
+    url = f"file://{write_images(Path('more'), 1, first=11)[0].absolute()}"
     Path("all.txt").write_text(f"p/000.png\n{url}\n")
     result = run("p", "s.tar", "t.parquet", "all.txt", "--out", "out", "--piece-size", "3", "--top-k", "2")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -83,7 +82,7 @@ def test_everything_becomes_one_row(classifier: Classifier) -> None:
     rows = read_rows(Path("out"))
     keys = [*map(str, paths), "p/bad.jpg", "s.tar/7.png", "s.tar/8.png", *(f"t.parquet#{n}" for n in range(3))]
     assert [row["key"] for row in rows] == [*keys, "p/000.png", url]
-    expected = classifier.classify([picture(n) for n in (0, 1, 2, 3, 4, 7, 8, 9, 10, 0, 11)], top_k=2)
+    expected = classifier.classify([small_png(n) for n in (0, 1, 2, 3, 4, 7, 8, 9, 10, 0, 11)], top_k=2)
     good = [row for row in rows if row["error"] is None]
     for row, found in zip(good, expected, strict=True):
         assert row["labels"] == [p.label for p in found.predictions]
@@ -97,7 +96,7 @@ def test_everything_becomes_one_row(classifier: Classifier) -> None:
 
 
 def test_a_folder_is_a_dataset_for_other_programs() -> None:
-    write_pictures(Path("p"), 5)
+    write_images(Path("p"), 5)
     assert run("p", "--out", "out", "--piece-size", "2", "--embeddings", "float16").exit_code == 0
     table = pyarrow.dataset.dataset("out", format="parquet").to_table()
     assert (len(table), table.schema.field("embedding").type.list_size) == (5, 8)
@@ -113,7 +112,7 @@ def test_a_folder_is_a_dataset_for_other_programs() -> None:
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
 def test_one_file(suffix: str) -> None:
-    write_pictures(Path("p"), 5)
+    write_images(Path("p"), 5)
     Path("p/bad.jpg").write_bytes(b"no")
     name = f"answers.{suffix}"
     result = run("p", "--out", name, "--piece-size", "2", "--embeddings")
@@ -127,13 +126,13 @@ def test_one_file(suffix: str) -> None:
     assert (again.exit_code, Path(name).read_bytes()) == (1, before)
     refused(f"{name}: exists; choose another --out", "p", "--out", name)
     same = ("p", "--out", name, "--piece-size", "2", "--embeddings", "--resume")
-    refused(rf"{name}: of a run with other settings \(top_k was 5, now 1\); give", *same, "--top-k", "1")
+    refused(rf"{name}: written with other settings \(top_k was 5, now 1\); give", *same, "--top-k", "1")
     Path(f"{name}.summary.json").unlink()
     refused(f"{name}: exists; choose another --out", *same)
 
 
 def test_jsonl_parts_and_classes() -> None:
-    write_pictures(Path("p"), 3)
+    write_images(Path("p"), 3)
     Path("new.txt").write_text("owl\nowl\nzebra = zebra | striped horse\n")
     result = run(
         "p", "--out", "out", "--format", "jsonl", "--classes", "new.txt", "--only", "--unknown", "--threshold", "1"
@@ -145,7 +144,7 @@ def test_jsonl_parts_and_classes() -> None:
 
 
 def test_shards_are_the_whole() -> None:
-    write_pictures(Path("p"), 10)
+    write_images(Path("p"), 10)
     assert run("p", "--out", "whole", "--piece-size", "2").exit_code == 0
     for index in (2, 1, 3):
         assert run("p", "--out", "out", "--piece-size", "2", "--shard", f"{index}/3").exit_code == 0
@@ -156,7 +155,7 @@ def test_shards_are_the_whole() -> None:
 
 
 def test_a_finished_run_has_nothing_left_to_do() -> None:
-    write_pictures(Path("p"), 3)
+    write_images(Path("p"), 3)
     run("p", "--out", "out")
     parts = {path: path.stat().st_mtime_ns for path in Path("out").glob("part-*")}
     told = {name: Path("out", name).read_bytes() for name in ("_SUCCESS.json", "_rejected.jsonl")}
@@ -170,12 +169,12 @@ def test_a_finished_run_has_nothing_left_to_do() -> None:
 
 
 def test_what_was_set_aside_can_be_done_again() -> None:
-    write_pictures(Path("p"), 4)
+    write_images(Path("p"), 4)
     Path("p/001.png").rename("moved.png")
     Path("all.txt").write_text("".join(f"p/00{n}.png\n" for n in range(4)) + "s.tar\n")
     assert run("all.txt", "--out", "out", "--piece-size", "2").exit_code == 1
     Path("moved.png").rename("p/001.png")
-    write_tar(Path("s.tar"), {"x.png": picture(9)})
+    write_tar(Path("s.tar"), {"x.png": small_png(9)})
     for flaw in read_rows(Path("out/_rejected.jsonl")):
         Path("out", flaw["part"]).unlink()
     assert run("all.txt", "--out", "out", "--piece-size", "2", "--resume").exit_code == 0
@@ -185,18 +184,18 @@ def test_what_was_set_aside_can_be_done_again() -> None:
 
 def test_further_shards_may_come_behind() -> None:
     for number in range(3):
-        write_tar(Path(f"{number}.tar"), {"x.png": picture(number)})
+        write_tar(Path(f"{number}.tar"), {"x.png": small_png(number)})
     assert run("{0..1}.tar", "--out", "out").exit_code == 0
     assert run("{0..2}.tar", "--out", "out", "--resume").exit_code == 0
     assert [row["key"] for row in read_rows(Path("out"))] == ["0.tar/x.png", "1.tar/x.png", "2.tar/x.png"]
     assert summary("out/_SUCCESS.json")["resumed"] == 2
     assert run("{0..1}.tar", "--out", "a.jsonl").exit_code == 0
-    refused("a.jsonl: of a run with other settings .sources was", "{0..2}.tar", "--out", "a.jsonl", "--resume")
+    refused("a.jsonl: written with other settings .sources was", "{0..2}.tar", "--out", "a.jsonl", "--resume")
 
 
 @pytest.mark.parametrize("step", ["before the file", "before the summary", "before all parts are removed"])
 def test_the_last_steps_of_a_single_file_can_be_repeated(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    write_pictures(Path("p"), 4)
+    write_images(Path("p"), 4)
     arguments = ("p", "--piece-size", "2", "--resume", "--out")
     assert run(*arguments, "expected.jsonl").exit_code == 0
 
@@ -206,7 +205,7 @@ def test_the_last_steps_of_a_single_file_can_be_repeated(monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     where = {
-        "before the file": "sar_infer.bulk.outputs.jsonl.JsonLines.merge",
+        "before the file": "sar_infer.bulk.outputs.rows.JsonLines.merge",
         "before the summary": "sar_infer.bulk.outputs.finish.write_text",
         "before all parts are removed": "sar_infer.bulk.outputs.store.LocalFolder.remove",
     }[step]
@@ -222,7 +221,7 @@ def test_the_last_steps_of_a_single_file_can_be_repeated(monkeypatch: pytest.Mon
 
 
 def test_a_run_into_storage() -> None:
-    write_pictures(Path("p"), 3)
+    write_images(Path("p"), 3)
     assert run("p", "--out", "memory://answers/run", "--piece-size", "2").exit_code == 0
     memory = fsspec.filesystem("memory")
     parts = sorted(memory.glob("/answers/run/part-*.parquet"))
@@ -258,14 +257,14 @@ def test_a_run_into_storage() -> None:
         (("none.parquet", "--out", "out"), "none.parquet: no image in it"),
         (("p", "--out", "http://x/a"), "web servers are not"),
         (("p", "--out", "dir.jsonl"), "dir.jsonl: is a folder"),
-        (("p", "--out", "full"), "not empty, and not the output of such a run"),
+        (("p", "--out", "full"), "not empty, and not the output of a bulk run"),
         (("p", "--out", "out", "--bundle", "gone"), "gone: no such folder"),
         (("p", "--out", "out", "--coverage", "0.9"), "coverage 0.9"),
         (("p", "--out", "out", "--classes", "gone.txt"), "no such class file"),
     ],
 )
 def test_refusals(arguments: tuple[str, ...], message: str) -> None:
-    write_pictures(Path("p"), 1)
+    write_images(Path("p"), 1)
     for name in ("full", "dir.jsonl"):
         Path(name).mkdir()
     Path("full/thesis.doc").touch()
@@ -290,7 +289,7 @@ def test_refusals(arguments: tuple[str, ...], message: str) -> None:
 def test_a_missing_package_is_named(
     package: str, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_pictures(Path("p"), 1)
+    write_images(Path("p"), 1)
     write_parquet(Path("t.parquet"), {"image": [b""]})
     for name in [name for name in sys.modules if name.partition(".")[0] == package] + [package]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -298,17 +297,17 @@ def test_a_missing_package_is_named(
 
 
 def test_other_settings_and_inputs_are_refused() -> None:
-    write_pictures(Path("p"), 3)
+    write_images(Path("p"), 3)
     run("p", "--out", "out", "--piece-size", "2")
     refused("1 finished pieces|2 finished pieces", "p", "--out", "out", "--piece-size", "2")
     refused(r"\(top_k was 5, now 1\)", "p", "--out", "out", "--piece-size", "2", "--resume", "--top-k", "1")
     refused(r"\(piece_size was 2, now 3\)", "p", "--out", "out", "--piece-size", "3", "--resume")
-    Path("p/0005.png").write_bytes(picture(5))
+    Path("p/0005.png").write_bytes(small_png(5))
     refused(r"out: part-000000-\w+.parquet has other inputs", "p", "--out", "out", "--piece-size", "2", "--resume")
 
 
 def test_an_output_that_is_worked_on(tmp_path: Path) -> None:
-    write_pictures(Path("p"), 2)
+    write_images(Path("p"), 2)
     Path("link").symlink_to("out")
     same = ("out", "./out/", f"file://{tmp_path}/out", "link")
     with held("out", "1/2"):
@@ -323,7 +322,7 @@ def test_an_output_that_is_worked_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("out", ["out", "a.jsonl"])
 def test_an_output_has_one_run_whatever_its_temporary_folder_is(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_pictures(Path("p"), 2)
+    write_images(Path("p"), 2)
     with held(out, "1/1"):
         monkeypatch.setenv("TMPDIR", str(Path("p").absolute()))
         done = subprocess.run([*COMMAND, "p", "--out", out], capture_output=True, text=True, timeout=60)
@@ -333,7 +332,7 @@ def test_an_output_has_one_run_whatever_its_temporary_folder_is(out: str, monkey
 
 
 def test_a_lock_that_is_a_link_is_not_followed() -> None:
-    write_pictures(Path("p"), 1)
+    write_images(Path("p"), 1)
     Path("victim").write_text("precious")
     Path("out").mkdir()
     for out, lock in (("out", Path("out/.run.lock")), ("a.jsonl", Path(".a.jsonl.lock"))):
@@ -345,11 +344,11 @@ def test_a_lock_that_is_a_link_is_not_followed() -> None:
 def held(out: str, shard: str) -> contextlib.AbstractContextManager[None]:
     """As a run of one shard holds its output."""
     file = Path(out) if out.endswith(".jsonl") else None
-    return alone(Job({}, open_store(out), Shard.parse(shard), ".parquet"), out, file)
+    return alone(BulkJob({}, open_store(out), Shard.parse(shard), ".parquet"), out, file)
 
 
 def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    write_pictures(Path("p"), 1)
+    write_images(Path("p"), 1)
     monkeypatch.setattr("sar_infer.bulk.processes.begin", os._exit)
     for out in ("out", "a.jsonl"):
         refused("no worker can start", "p", "--out", out)
@@ -358,7 +357,7 @@ def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.Mo
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
 def test_an_image_that_hangs_has_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sar_infer.bulk.processes.begin", hanging.begin)
-    write_tar(Path("s.tar"), {"a.png": picture(1), "hangs.png": hanging.HANGS, "b.png": picture(2)})
+    write_tar(Path("s.tar"), {"a.png": small_png(1), "hangs.png": hanging.HANGS, "b.png": small_png(2)})
     result = run("s.tar", "--out", "out", "--image-timeout", "1")
     assert result.exit_code == 1
     assert "; 1 set aside, see out/_rejected.jsonl" in result.stderr
@@ -377,8 +376,8 @@ def test_containers_that_become_far_more_do_not_hold_the_others_up() -> None:
     member = tarfile.TarInfo("loop.png")
     member.size = -512
     Path("bomb.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    write_tar(Path("s.tar"), {"a.png": picture(1)})
-    write_parquet(Path("t.parquet"), {"image": [picture(2)]})
+    write_tar(Path("s.tar"), {"a.png": small_png(1)})
+    write_parquet(Path("t.parquet"), {"image": [small_png(2)]})
     assert run("bomb.parquet", "bomb.tar", "s.tar", "t.parquet", "--out", "a.jsonl").exit_code == 1
     rows = read_rows(Path("a.jsonl"))
     assert [row["key"] for row in rows] == ["bomb.parquet", "bomb.tar", "s.tar/a.png", "t.parquet#0"]
@@ -393,15 +392,15 @@ def test_a_run_without_any_input_is_no_success() -> None:
     assert {name: summary("out/_SUCCESS.json")[name] for name in ("inputs", "pieces", "passed_over")} == {
         "inputs": 0, "pieces": 1, "passed_over": 2
     }  # fmt: skip
-    write_pictures(Path("p"), 1)
+    write_images(Path("p"), 1)
     assert run("p", "--out", "more", "--shard", "2/2").exit_code == 0  # a share may be of nothing
 
 
 def test_a_finished_file_is_of_its_inputs() -> None:
-    write_pictures(Path("p"), 3)
+    write_images(Path("p"), 3)
     assert run("p", "--out", "a.jsonl").exit_code == 0
     assert run("p", "--out", "a.jsonl", "--resume").exit_code == 0
-    write_pictures(Path("p"), 4)
+    write_images(Path("p"), 4)
     refused("a.jsonl: its inputs have changed since it was finished", "p", "--out", "a.jsonl", "--resume")
     for number in (2, 3):
         Path(f"p/00{number}.png").unlink()
@@ -409,9 +408,9 @@ def test_a_finished_file_is_of_its_inputs() -> None:
 
 
 def test_the_mark_of_success_goes_while_work_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    write_pictures(Path("p"), 2)
+    write_images(Path("p"), 2)
     assert run("p", "--out", "out", "--piece-size", "2").exit_code == 0
-    write_pictures(Path("p"), 4)
+    write_images(Path("p"), 4)
     with monkeypatch.context() as patched:
         patched.setattr("sar_infer.bulk.processes.Pool.in_order", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run("p", "--out", "out", "--piece-size", "2", "--resume").exit_code == 130
@@ -422,7 +421,7 @@ def test_the_mark_of_success_goes_while_work_is_left(monkeypatch: pytest.MonkeyP
 
 def test_a_shard_that_is_out_of_reach_for_a_while_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
-        write_tar(Path(f"{number}.tar"), {"x.png": picture(number)})
+        write_tar(Path(f"{number}.tar"), {"x.png": small_png(number)})
     Path("all.txt").write_text("0.tar\n1.tar\n2.tar\n")
     real = TarShard.open
     Path("1.tar").rename("away")
@@ -443,8 +442,8 @@ def test_a_shard_that_is_out_of_reach_for_a_while_breaks_nothing(monkeypatch: py
 
 
 def test_shards_in_a_folder_are_told_of() -> None:
-    write_pictures(Path("p"), 1)
-    write_tar(Path("p/s.tar"), {"x.png": picture(1)})
+    write_images(Path("p"), 1)
+    write_tar(Path("p/s.tar"), {"x.png": small_png(1)})
     told = run("p", "--out", "out").stderr.splitlines()
     assert told[0] == "Warning: p: 1 .tar in it passed over; name them as 'p/**/*.tar'"
     assert told[1].startswith("classified 1 of 1")
@@ -464,14 +463,14 @@ def wait_for(parts: int, process: subprocess.Popen[str], place: str = "out") -> 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_what_is_finished(number: int, code: int) -> None:
-    write_pictures(Path("p"), 200)
+    write_images(Path("p"), 200)
     process = start("p", "--out", "out", "--piece-size", "4")
     wait_for(2, process)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == code, told
     assert re.search(
-        r"^interrupted; what is finished stays: the same command with --resume goes on", told, re.MULTILINE
+        r"^interrupted; what is finished stays: the same command with --resume continues", told, re.MULTILINE
     )
     assert "Traceback" not in told
     assert not [name for name in listing(Path("out")) if name.startswith(".")]
@@ -485,7 +484,7 @@ def test_a_signal_is_not_kept_waiting_by_an_image_that_hangs(here: Path, monkeyp
     Path("site").mkdir()
     Path("site/sitecustomize.py").write_text(hanging.SITE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here / "site"), str(ROOT), str(ROOT / "tests")]))
-    write_pictures(Path("p"), 4)
+    write_images(Path("p"), 4)
     write_tar(Path("s.tar"), {"hangs.png": hanging.HANGS})
     arguments = ("p", "s.tar", "--out", "out", "--piece-size", "1", "--image-timeout", "3600")
     process = start(*arguments)
@@ -506,9 +505,9 @@ def test_a_signal_is_not_kept_waiting_by_an_image_that_hangs(here: Path, monkeyp
 @pytest.mark.parametrize("out", ["out", "answers.parquet"])
 def test_kills_lose_and_double_nothing(out: str) -> None:
     """At random points, the start and the end among them; what comes of it is what an undisturbed run gives."""
-    write_pictures(Path("p"), 60)
+    write_images(Path("p"), 60)
     Path("p/bad.jpg").write_bytes(b"no")
-    write_tar(Path("s.tar"), {f"{n}.png": picture(n) for n in range(100, 140)})
+    write_tar(Path("s.tar"), {f"{n}.png": small_png(n) for n in range(100, 140)})
     arguments = ("p", "s.tar", "--piece-size", "8", "--batch-size", "4", "--workers", "2")
     assert run(*arguments, "--out", "undisturbed").exit_code == 1
     chance = random.Random(6)
@@ -528,7 +527,7 @@ def test_kills_lose_and_double_nothing(out: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_at_once_while_workers_start(number: int) -> None:
     """As a terminal sends it: to the run and to processes that Python is still starting in."""
-    write_pictures(Path("p"), 40)
+    write_images(Path("p"), 40)
     for wait in (0, 0.1, 0.2, 0.4):
         process = start("p", "--out", f"out-{wait}", "--workers", "2")
         while not group(process.pid) and process.poll() is None:
@@ -541,7 +540,7 @@ def test_a_signal_to_all_at_once_while_workers_start(number: int) -> None:
 
 
 def test_kills_while_the_single_file_is_written_leave_nothing_hidden() -> None:
-    write_pictures(Path("p"), 6)
+    write_images(Path("p"), 6)
     arguments = ("p", "--out", "answers.parquet", "--piece-size", "1", "--embeddings", "--resume")
     kills = 0
     for _ in range(3):
@@ -560,7 +559,7 @@ def test_kills_while_the_single_file_is_written_leave_nothing_hidden() -> None:
 
 
 def test_workers_end_when_the_run_is_killed() -> None:
-    write_pictures(Path("p"), 400)
+    write_images(Path("p"), 400)
     process = start("p", "--out", "out", "--piece-size", "4", "--workers", "2")
     wait_for(1, process)
     assert group(process.pid)
@@ -586,7 +585,7 @@ def group(leader: int) -> list[int]:
 
 
 def test_a_run_whose_stderr_nobody_reads_any_more_is_finished() -> None:
-    write_pictures(Path("p"), 6)
+    write_images(Path("p"), 6)
     read, write = os.pipe()
     command = ("-c", "import sar_infer.bulk.progress as p, sar_infer.cli.classify as c; p._EVERY_LINE = 0; c.main()")
     arguments = ("p", "--out", "a.jsonl", "--batch-size", "2", "--progress")
@@ -598,7 +597,7 @@ def test_a_run_whose_stderr_nobody_reads_any_more_is_finished() -> None:
 
 
 def test_progress_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    write_pictures(Path("p"), 6)
+    write_images(Path("p"), 6)
     monkeypatch.setattr("sar_infer.bulk.progress._EVERY_LINE", 0)
     told = run("p", "--out", "out", "--batch-size", "2", "--progress").stderr.splitlines()
     line = r"6 of 6 done, 0 set aside, [\d.,]+/s, 0:00:00 left|6 done, 0 set aside, [\d.,]+/s"

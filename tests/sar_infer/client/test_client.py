@@ -26,7 +26,7 @@ from support.servers import Server, serving
 
 from sar_infer import AsyncClient, Classifier, Client, ServerError
 from sar_infer.client import exchange
-from sar_infer.client.answers import Reply
+from sar_infer.client.exchange import Reply
 from sar_infer.errors import ImageError, InputError, SarInferError
 
 pytest.importorskip("httpx2")
@@ -186,14 +186,14 @@ def same(ours: Any, theirs: Any) -> None:
             assert (p.score, p.logit, p.similarity) == pytest.approx((q.score, q.logit, q.similarity), abs=2e-4)
 
 
-def test_every_form_of_a_picture_gets_the_classifiers_answer(
+def test_every_form_of_an_image_gets_the_classifiers_answer(
     client: Any, classifier: Classifier, tmp_path: Path
 ) -> None:
-    pictures = forms(tmp_path)
-    same(client.classify(pictures, top_k=1), classifier.classify(pictures, top_k=1))
-    for picture in pictures[2:6]:
-        same(client.classify(picture, top_k=1), classifier.classify(picture, top_k=1))
-    pictures[4].close()
+    images = forms(tmp_path)
+    same(client.classify(images, top_k=1), classifier.classify(images, top_k=1))
+    for image in images[2:6]:
+        same(client.classify(image, top_k=1), classifier.classify(image, top_k=1))
+    images[4].close()
 
 
 @pytest.mark.parametrize(
@@ -214,13 +214,11 @@ def test_every_choice_of_classes_gets_the_classifiers_answer(
     same(client.classify([RGB, RGB[::-1]], **choice), classifier.classify([RGB, RGB[::-1]], **choice))
 
 
-def test_a_bad_picture_fails_alone_in_the_classifiers_words(
-    client: Any, classifier: Classifier, tmp_path: Path
-) -> None:
+def test_a_bad_image_fails_alone_in_the_classifiers_words(client: Any, classifier: Classifier, tmp_path: Path) -> None:
     files = [tmp_path / "none.jpg", tmp_path, tmp_path / ("x" * 300)]
-    pictures = [RGB, *files, RGB.astype(float), np.zeros((3, 900, 3), np.uint8), RGB]
-    ours = client.classify(pictures)
-    same(ours, classifier.classify(pictures))
+    images = [RGB, *files, RGB.astype(float), np.zeros((3, 900, 3), np.uint8), RGB]
+    ours = client.classify(images)
+    same(ours, classifier.classify(images))
     assert [r.error is None for r in ours] == [True, *[False] * 5, True]
     bad = client.classify([b"no picture", b"", RGB])
     assert [bool(r.error) for r in bad] == [True, True, False]
@@ -228,10 +226,10 @@ def test_a_bad_picture_fails_alone_in_the_classifiers_words(
     assert client.classify([]) == []
 
 
-def test_many_pictures_stay_in_order(client: Any) -> None:
+def test_many_images_stay_in_order(client: Any) -> None:
     names = ["red", "green", "blue"]
-    pictures = (np.full((8, 8, 3), np.eye(3, dtype=np.uint8)[i % 3] * 255) for i in range(50))
-    results = client.classify(pictures, classes=names, only=True, top_k=1)
+    images = (np.full((8, 8, 3), np.eye(3, dtype=np.uint8)[i % 3] * 255) for i in range(50))
+    results = client.classify(images, classes=names, only=True, top_k=1)
     assert [r.image for r in results] == [f"image[{i}]" for i in range(50)]
     assert [r.predictions[0] for r in results[:3]] * 16 == [r.predictions[0] for r in results[:48]]
 
@@ -239,16 +237,16 @@ def test_many_pictures_stay_in_order(client: Any) -> None:
 def test_what_is_too_much_for_a_server_is_sent_in_parts(kind: Any, narrow: Server) -> None:
     noise = np.random.default_rng(0)
     sides = (8, 300, 700, 300, 300, *[8] * 30)
-    pictures = [noise.integers(0, 256, (side, side, 3), np.uint8) for side in sides]
+    images = [noise.integers(0, 256, (side, side, 3), np.uint8) for side in sides]
     with kind(narrow.url) as client:
-        results = list(client.classify(pictures, top_k=1))
+        results = list(client.classify(images, top_k=1))
         assert [r.image for r in results] == [f"image[{i}]" for i in range(35)]
         assert [r.image for r in results if r.error] == ["image[2]"]
         assert "at most 1 MiB" in str(results[2].error)
-        assert not any(r.error for r in client.classify(pictures[3:], classes={"x": ["y", "z"]}))
-        assert client.embed_images(pictures[3:]).shape == (32, 512)
+        assert not any(r.error for r in client.classify(images[3:], classes={"x": ["y", "z"]}))
+        assert client.embed_images(images[3:]).shape == (32, 512)
         with pytest.raises(ServerError, match="at most 1 MiB") as refused:
-            client.embed_images(pictures[2])
+            client.embed_images(images[2])
         assert refused.value.code == "body-too-large"
 
 
@@ -262,8 +260,8 @@ def test_mode_is_the_servers_word(client: Any, server: Server) -> None:
 
 
 def test_embeddings_are_the_classifiers(client: Any, classifier: Classifier, tmp_path: Path) -> None:
-    pictures = [RGB, encoded(Image.fromarray(RGB), "PNG"), write_photo(tmp_path / "a.png")]
-    np.testing.assert_allclose(client.embed_images(pictures), classifier.embed_images(pictures), atol=1e-5)
+    images = [RGB, encoded(Image.fromarray(RGB), "PNG"), write_photo(tmp_path / "a.png")]
+    np.testing.assert_allclose(client.embed_images(images), classifier.embed_images(images), atol=1e-5)
     assert client.embed_images(RGB).shape == (1, 512)
     names = [f"name {i}" for i in range(300)]
     np.testing.assert_allclose(client.embed_names(names), classifier.embed_names(names), atol=1e-5)
@@ -479,17 +477,17 @@ def test_a_stream_keeps_so_many_requests_under_way_and_their_order() -> None:
         assert (state.most_at_once, len(state.asked)) == (3, 12)
 
 
-def test_a_stream_takes_pictures_as_it_needs_them_and_can_be_left(server: Server) -> None:
+def test_a_stream_takes_images_as_it_needs_them_and_can_be_left(server: Server) -> None:
     taken = []
 
-    def pictures() -> Iterator[Any]:
+    def images() -> Iterator[Any]:
         for i in range(1000):
             taken.append(i)
             yield RGB
 
     async def main() -> None:
         async with AsyncClient(server.url, KEY) as client:
-            stream: AsyncIterator[Any] = client.stream(pictures(), batch_size=2, in_flight=2)
+            stream: AsyncIterator[Any] = client.stream(images(), batch_size=2, in_flight=2)
             async with contextlib.aclosing(stream):  # type: ignore[type-var]
                 async for _ in stream:
                     break

@@ -82,6 +82,10 @@ def test_a_line_without_marks_is_its_own_phrase(name: str) -> None:
         assert parse_line(name) == (name.strip(), (name.strip(),))
 
 
+def test_only_the_first_equals_sign_divides() -> None:
+    assert parse_line("sign = a = b | c") == ("sign", ("a = b", "c"))
+
+
 def test_name_key() -> None:
     assert name_key(" Red\t Panda") == name_key("red panda") != name_key("redpanda")
 

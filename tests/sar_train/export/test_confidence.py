@@ -84,7 +84,7 @@ def test_scores_at_run_time_have_the_calibration_error_of_the_passport(run: Path
     assert manifest.temperature == record(run)["calibration"]["temperature"]
     assert manifest.calibrated == BASE
     features, labels = rows("test")
-    results = list(classifier.judge(classes, len(BASE))(features))
+    results = list(classifier.decide(classes, len(BASE))(features))
     scores = np.array([[{p.label: p.score for p in r.predictions}[n] for n in classes.names] for r in results])
     assert all(p.calibrated for result in results for p in result.predictions)
     assert expected_calibration_error(scores.astype(float), labels) == pytest.approx(measured.error_after, abs=1e-3)
@@ -97,8 +97,8 @@ def test_sets_at_run_time_have_the_coverage_of_the_passport(bundle: Path) -> Non
     assert measured is not None
     features, labels = rows("test")
     for coverage in (0.8, 0.9, 0.95):
-        judge = classifier.judge(classes, 1, DecisionOptions(coverage=coverage))
-        sets = [result.label_set or () for result in judge(features)]
+        decide = classifier.decide(classes, 1, DecisionOptions(coverage=coverage))
+        sets = [result.label_set or () for result in decide(features)]
         held = np.mean([CLASSES[label] in found for label, found in zip(labels, sets, strict=True)])
         assert held == pytest.approx(measured.coverage[f"{coverage:g}"], abs=0.01)
         assert np.mean([*map(len, sets)]) == pytest.approx(measured.set_size[f"{coverage:g}"], abs=0.02)
@@ -107,16 +107,16 @@ def test_sets_at_run_time_have_the_coverage_of_the_passport(bundle: Path) -> Non
 @pytest.mark.parametrize("kind", ["score", "energy"])
 def test_photos_that_it_was_fitted_on_are_known_but_for_one_in_twenty(bundle: Path, kind: Any) -> None:
     classifier = Classifier.open(bundle)
-    judge = classifier.judge(classifier.class_set(), 1, DecisionOptions(unknown=kind))
-    assert np.mean([result.unknown for result in judge(rows("val")[0])]) == pytest.approx(0.05, abs=0.01)
+    decide = classifier.decide(classifier.class_set(), 1, DecisionOptions(unknown=kind))
+    assert np.mean([result.unknown for result in decide(rows("val")[0])]) == pytest.approx(0.05, abs=0.01)
 
 
 def test_known_and_new_photos_are_told_apart_as_the_passport_says(bundle: Path) -> None:
     classifier = Classifier.open(bundle)
     measured = classifier.bundle.manifest.passport.calibration
     assert measured is not None
-    judge = classifier.judge(classifier.class_set(), 1, DecisionOptions(explain=True))
-    known, new = (list(judge(rows("test", base)[0])) for base in (True, False))
+    decide = classifier.decide(classifier.class_set(), 1, DecisionOptions(explain=True))
+    known, new = (list(decide(rows("test", base)[0])) for base in (True, False))
     for kind, of in (("score", lambda r: r.predictions[0].score), ("energy", lambda r: -r.explanation.energy)):
         ahead = np.mean([(of(a) > of(b)) + (of(a) == of(b)) / 2 for a in known for b in new])
         assert ahead == pytest.approx(measured.unknown_auroc[kind], abs=0.002)
@@ -172,5 +172,5 @@ def test_logits_with_a_bias_have_the_energy_of_the_run_time(tmp_path: Path, monk
     export_bundle(from_run(run), tmp_path / "bundle", command="tests")
     classifier = Classifier.open(tmp_path / "bundle")
     assert classifier.bundle.manifest.logit_bias == -3.0
-    judge = classifier.judge(classifier.class_set(), 1, DecisionOptions(unknown="energy"))
-    assert np.mean([result.unknown for result in judge(rows("val")[0])]) == pytest.approx(0.05, abs=0.01)
+    decide = classifier.decide(classifier.class_set(), 1, DecisionOptions(unknown="energy"))
+    assert np.mean([result.unknown for result in decide(rows("val")[0])]) == pytest.approx(0.05, abs=0.01)

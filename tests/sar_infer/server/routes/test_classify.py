@@ -120,7 +120,7 @@ def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
             "warm": False,
         }
         with pytest.raises(InputError, match="a server has its bundle's threshold"):
-            list(asking.stream(RED, judging=DecisionOptions("score", threshold=0.5)))
+            list(asking.stream(RED, options=DecisionOptions("score", threshold=0.5)))
 
 
 def test_other_protocols_answer_with_the_temperature(calibrated: Local) -> None:

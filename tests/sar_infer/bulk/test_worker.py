@@ -5,15 +5,15 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from support.many import picture, write_pictures
+from support.many import small_png, write_images
 from support.pictures import huge_png
 
 from sar_infer import Classifier
 from sar_infer.artefact.manifest import Preprocess
-from sar_infer.bulk import answers as module
-from sar_infer.bulk.answers import Answerer, Recipe
+from sar_infer.bulk import worker as module
 from sar_infer.bulk.items import Flaw, Item
 from sar_infer.bulk.outputs.rows import names
+from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.errors import ClassNameError, InputError
 from sar_infer.results import DecisionOptions
 
@@ -30,17 +30,17 @@ class AsTheyAre:
 
 
 def answer(bundle_path: Path, *items: Item, **settings) -> list[dict]:
-    answers = Answerer(Recipe(str(bundle_path), **settings)).answer(items, AsTheyAre())
+    answers = Answerer(WorkerOptions(str(bundle_path), **settings)).answer(items, AsTheyAre())
     assert answers.inputs == len(items)
     assert answers.rejected == sum(row["error"] is not None for row in answers.packed)
     return answers.packed
 
 
 def test_rows_are_what_the_classifier_says(bundle_path: Path, classifier: Classifier, tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, 5)
+    paths = write_images(tmp_path, 5)
     (tmp_path / "bad.png").write_bytes(b"no")
     items = [Item(str(path), str(path)) for path in (*paths, tmp_path / "bad.png")]
-    items[2] = Item("from memory", picture(2))
+    items[2] = Item("from memory", small_png(2))
     given = {"owl": ("owl",), "zebra": ("zebra", "striped horse")}
     rows = answer(bundle_path, *items, classes=given, top_k=3, embedding="float32")
     expected = classifier.classify(map(str, [*paths, tmp_path / "bad.png"]), given, top_k=3)
@@ -56,20 +56,20 @@ def test_rows_are_what_the_classifier_says(bundle_path: Path, classifier: Classi
 def test_flaws_keep_their_place(bundle_path: Path) -> None:
     assert answer(bundle_path) == []
     assert [row["error"] for row in answer(bundle_path, BROKEN, BROKEN)] == ["it is gone"] * 2
-    rows = answer(bundle_path, BROKEN, Item("a", picture(1)), BROKEN, Item("big", huge_png(20_000, 20_000)))
+    rows = answer(bundle_path, BROKEN, Item("a", small_png(1)), BROKEN, Item("big", huge_png(20_000, 20_000)))
     assert [row["error_kind"] for row in rows] == ["source", None, "source", "size"]
 
 
 def test_missing_and_large_files(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", 100)
-    write_pictures(tmp_path, 1)
+    write_images(tmp_path, 1)
     rows = answer(bundle_path, *(Item(name, str(tmp_path / name)) for name in ("000.png", "gone.png", ".")))
     assert [row["error"] for row in rows] == ["too large: more than 100 bytes", "no such file", "not a file"]
 
 
 def test_storage(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = fsspec.filesystem("memory")
-    memory.pipe_file("/some/a.png", picture(1))
+    memory.pipe_file("/some/a.png", small_png(1))
     memory.pipe_file("/some/b.png", b"x" * 10_000)
     monkeypatch.setattr(module, "MOST_BYTES", 9_999)
     urls = ("memory://some/a.png", "memory://some/b.png", "memory://some/c.png", "http://x/y.png", "gs://x/y.png")
@@ -79,51 +79,53 @@ def test_storage(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows[4]["error"].startswith("needs gcsfs; pip install")
 
 
-def test_a_picture_for_which_there_is_no_memory(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_for_which_there_is_no_memory(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = module.decode_image
 
     def decode(content: bytes, spec: Preprocess) -> object:
-        if content == picture(2):
+        if content == small_png(2):
             raise MemoryError
         return real(content, spec)
 
     monkeypatch.setattr(module, "decode_image", decode)
-    rows = answer(bundle_path, *(Item(str(number), picture(number)) for number in (1, 2, 3)))
+    rows = answer(bundle_path, *(Item(str(number), small_png(number)) for number in (1, 2, 3)))
     assert [row["error_kind"] for row in rows] == [None, "size", None]
 
 
 def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
     (row,) = answer(
-        bundle_path, Item("a", picture(1)), judging=DecisionOptions("score", 1.0, explain=True), embedding="float16"
+        bundle_path, Item("a", small_png(1)), decision=DecisionOptions("score", 1.0, explain=True), embedding="float16"
     )
     assert row["unknown"] is True
     assert row["reason"] == f"score {row['score']:.3f} is below 1.000"
     assert row["runner_up"] == row["labels"][1]
     assert row["margin"] == pytest.approx(row["scores"][0] - row["scores"][1])
     assert row["embedding"].dtype == np.float16
-    columns = Answerer(Recipe(str(bundle_path), judging=DecisionOptions(explain=True), embedding="float16")).columns
+    columns = Answerer(
+        WorkerOptions(str(bundle_path), decision=DecisionOptions(explain=True), embedding="float16")
+    ).columns
     assert list(row) == names(columns)
 
 
 def test_settings_tell_apart_what_answers_differently(bundle_path: Path, headed_path: Path) -> None:
-    recipes = [
-        Recipe(str(bundle_path)),
-        Recipe(str(headed_path)),
-        Recipe(str(bundle_path), classes={"owl": ("owl",)}),
-        Recipe(str(bundle_path), classes={"owl": ("an owl",)}),
-        Recipe(str(bundle_path), classes={"owl": ("owl",)}, only=True),
-        Recipe(str(bundle_path), top_k=1),
-        Recipe(str(bundle_path), judging=DecisionOptions("score", 0.5)),
-        Recipe(str(bundle_path), judging=DecisionOptions(explain=True)),
-        Recipe(str(bundle_path), embedding="float16"),
+    several = [
+        WorkerOptions(str(bundle_path)),
+        WorkerOptions(str(headed_path)),
+        WorkerOptions(str(bundle_path), classes={"owl": ("owl",)}),
+        WorkerOptions(str(bundle_path), classes={"owl": ("an owl",)}),
+        WorkerOptions(str(bundle_path), classes={"owl": ("owl",)}, only=True),
+        WorkerOptions(str(bundle_path), top_k=1),
+        WorkerOptions(str(bundle_path), decision=DecisionOptions("score", 0.5)),
+        WorkerOptions(str(bundle_path), decision=DecisionOptions(explain=True)),
+        WorkerOptions(str(bundle_path), embedding="float16"),
     ]
-    settings = [Answerer(recipe).settings() for recipe in recipes]
+    settings = [Answerer(options).settings() for options in several]
     assert all(settings.count(one) == 1 for one in settings)
-    assert Answerer(Recipe(str(bundle_path), threads=2)).settings() == settings[0]
+    assert Answerer(WorkerOptions(str(bundle_path), threads=2)).settings() == settings[0]
 
 
 def test_refusals(bundle_path: Path) -> None:
     with pytest.raises(ClassNameError):
-        Answerer(Recipe(str(bundle_path), classes={"x " * 50: ("x " * 50,)}))
+        Answerer(WorkerOptions(str(bundle_path), classes={"x " * 50: ("x " * 50,)}))
     with pytest.raises(InputError, match="coverage"):
-        Answerer(Recipe(str(bundle_path), judging=DecisionOptions(coverage=0.9)))
+        Answerer(WorkerOptions(str(bundle_path), decision=DecisionOptions(coverage=0.9)))

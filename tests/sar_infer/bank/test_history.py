@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from support.banks import content, example_bank, unit_rows
 
 from sar_infer.bank import ClassBank, ClassInfo, add, amend, merge, remove, rename, rollback
-from sar_infer.bank.groups import Before
-from sar_infer.bank.history import UNDO_STEPS, Undo
+from sar_infer.bank.history import UNDO_STEPS, Before, Undo
 from sar_infer.errors import BankError, ClassNameError, InputError
 
 NAMES = st.sampled_from([*"abcdefghij", "A", "B c", "b  C", "日本"])
@@ -85,6 +84,7 @@ def grown(steps: int) -> ClassBank:
 
 
 def test_undoing_is_kept_for_the_latest_steps() -> None:
+    assert UNDO_STEPS == 64  # as docs/banks.md says
     bank = grown(UNDO_STEPS + 3)
     assert len(bank.retired) == UNDO_STEPS
     assert [step.n for step in bank.history if step.undo is None] == [1, 2, 3]
