@@ -253,5 +253,6 @@ def test_a_row_that_holds_no_number_is_refused() -> None:
     + [({"threshold": value}, r"threshold of 0\.\.1") for value in (-0.1, 1.1, float("nan"))],
 )
 def test_unsound_info(changes: dict, message: str) -> None:
+    assert (ClassInfo(threshold=0).threshold, ClassInfo(threshold=1).threshold) == (0, 1)
     with pytest.raises(BankError, match=message):
         ClassInfo(**changes)

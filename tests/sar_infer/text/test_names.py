@@ -43,6 +43,7 @@ def test_a_repeated_name_is_a_warning_and_counts_once(tmp_path: Path) -> None:
         (b" \n\t\n", "new.txt: empty"),
         (b"# only a comment\n", "new.txt: holds no class name"),
         (b"cat\nd\0g\n", "new.txt:2: binary data .byte 0x00"),
+        (b"\0cat\n", "new.txt:1: binary data .byte 0x00"),
         (b"cat\ndog\n\xff\xfe\xfa", "new.txt:3: binary data .byte 0xff"),
         ("cat\n".encode("utf-16"), "new.txt: UTF-16 text; save it as UTF-8"),
         (b"cat\ndog =\n", "new.txt:2: expected 'name' or 'name = phrase"),
