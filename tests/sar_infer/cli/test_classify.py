@@ -23,7 +23,7 @@ from sar_infer.cli.classify import main
 from sar_infer.encoders import sessions
 from sar_infer.storage import READER_VERSION
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
 
 
