@@ -132,6 +132,13 @@ def test_the_front_matter_is_the_hubs() -> None:
     }
 
 
+def test_the_licence_is_unknown_if_that_of_the_towers_is() -> None:
+    provenance = dataclasses.replace(full().provenance, licences={"tokenizer": "MIT"})
+    text = card(dataclasses.replace(full(), provenance=provenance), bank())
+    assert front_matter(text)["license"] == "unknown"
+    assert "- weights of the backbone: as their publisher states; not known here" in text
+
+
 @pytest.mark.parametrize("backbone", ["no", "on: [x]\n- y", '"', "ViT-B/16", "🦊"])
 def test_no_backbone_breaks_the_front_matter(backbone: str) -> None:
     found = front_matter(card(dataclasses.replace(example_manifest(), backbone=backbone), bank()))

@@ -42,24 +42,52 @@ def with_constant(value: onnx.TensorProto, attribute: str = "value") -> onnx.Nod
     return helper.make_node("Constant", [], ["c"], **{attribute: value})
 
 
-def in_subgraph() -> onnx.NodeProto:
-    branch = helper.make_graph([with_constant(external())], "branch", [], [])
-    return helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+def sparse(part: str) -> onnx.SparseTensorProto:
+    """Return a sparse tensor whose ``values`` or ``indices`` are outside the file."""
+    found = onnx.SparseTensorProto(values=numpy_helper.from_array(np.zeros(2, np.float32)), dims=[4])
+    found.indices.CopyFrom(numpy_helper.from_array(np.zeros(2, np.int64)))
+    getattr(found, part).CopyFrom(external())
+    return found
 
 
-def in_sparse() -> onnx.NodeProto:
-    sparse = onnx.SparseTensorProto(values=external(), indices=numpy_helper.from_array(np.zeros(2, np.int64)), dims=[4])
-    return helper.make_node("Constant", [], ["c"], sparse_value=sparse)
+BRANCH = helper.make_graph([with_constant(external())], "branch", [], [])
+ATTRIBUTES: list[tuple[str, object]] = [
+    ("t", external()),
+    ("g", BRANCH),
+    ("tensors", [external()]),
+    ("graphs", [BRANCH]),
+    ("sparse_tensor", sparse("values")),
+    ("sparse_tensor", sparse("indices")),
+    ("sparse_tensors", [sparse("values")]),
+]
 
 
-@pytest.mark.parametrize(
-    "node", [with_constant(external()), in_subgraph(), in_sparse()], ids=["node", "subgraph", "sparse"]
-)
-def test_external_data_is_found_wherever_it_hides(tmp_path: Path, node: onnx.NodeProto) -> None:
+@pytest.mark.parametrize(("field", "value"), ATTRIBUTES, ids=lambda value: value if isinstance(value, str) else "")
+def test_external_data_in_any_attribute_is_found(tmp_path: Path, field: str, value: object) -> None:
+    attribute = onnx.AttributeProto(name="a", **{field: value})
     model = image_graph()
-    model.graph.node.append(node)
+    model.graph.node.add(op_type="Any").attribute.append(attribute)
     with pytest.raises(BundleError, match="outside the file"):
         read_signature(saved_raw(model, tmp_path))
+    model = image_graph()
+    model.functions.add(name="f", domain="d").attribute_proto.append(attribute)
+    with pytest.raises(BundleError, match="outside the file"):
+        read_signature(saved_raw(model, tmp_path))
+
+
+def test_external_data_in_an_initialiser_is_found(tmp_path: Path) -> None:
+    for field, value in (("initializer", external()), ("sparse_initializer", sparse("values"))):
+        model = image_graph()
+        getattr(model.graph, field).append(value)
+        with pytest.raises(BundleError, match="outside the file"):
+            read_signature(saved_raw(model, tmp_path))
+
+
+def test_unknown_fields_of_every_wire_type_are_skipped(tmp_path: Path) -> None:
+    unknown = b"\xf8\x07\x05" + b"\xf9\x07" + bytes(8) + b"\xfa\x07\x02ab" + b"\xfd\x07" + bytes(4)
+    path = saved_raw(image_graph(), tmp_path)
+    path.write_bytes(unknown + path.read_bytes())
+    assert set(read_signature(path).inputs) == {"pixels"}
 
 
 def test_external_data_in_a_function_is_found(tmp_path: Path) -> None:
