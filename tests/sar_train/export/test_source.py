@@ -10,13 +10,14 @@ import torch
 from support.exported import moved, source_of
 from support.tiny import VIT, register, tiny_backbone
 
-from sar_infer.artefact.manifest import Passport
+from sar_infer.artefact.manifest import Passport, Scores
 from sar_train.clip.backbone import RANDOM
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import Fixed
-from sar_train.export.source import from_run, from_template, spoken_phrases
+from sar_train.export.source import APPROXIMATION, PER_IMAGE, from_run, from_template, passport, spoken_phrases
 from sar_train.training.checkpoint import Run, save_run
 from sar_train.training.prompted import PromptedCLIP
+from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH
 
 RECORD: dict[str, Any] = {
     "config": {"protocol": "base-to-new", "shots": 16},
@@ -179,3 +180,58 @@ def test_the_scores_are_those_of_the_bundle_as_it_will_answer(
     assert list(source.passport.tables) == tables
     assert len(lines) == told
     assert bool(source.head_names) == (not told)
+
+
+OTHER = {"base_accuracy": 70.0, "new_accuracy": 62.0, "harmonic_mean": 65.8}
+RECORD: dict[str, Any] = {
+    "config": {"protocol": "base-to-new", "shots": 16},
+    "dataset": {"name": "caltech101"},
+    "seed": 3,
+    "metrics": {"base_accuracy": 80.0, "new_accuracy": 60.0, "harmonic_mean": 68.6, "further": 1},
+    "other_metrics": {TEXT_BRANCH: OTHER, MEAN_IMAGE: OTHER},
+    "zero_shot": {"base_accuracy": 60.7, "new_accuracy": None, "harmonic_mean": None},
+}
+OLD = {key: value for key, value in RECORD.items() if key != "other_metrics"}
+AS_TRAINED = Scores(80.0, 60.0, 68.6)
+
+
+def of(record: dict[str, Any], **given: str) -> Passport:
+    return passport(Run({}, "x", record=record), **given)
+
+
+@pytest.mark.parametrize("record", [RECORD, OLD])
+def test_it_says_what_the_record_says(record: dict[str, Any]) -> None:
+    found = of(record)
+    assert (found.dataset, found.protocol, found.shots, found.seeds) == ("caltech101", "base-to-new", 16, (3,))
+    assert (found.metrics, found.zero_shot) == (AS_TRAINED, Scores(60.7))
+    assert (found.notes, found.tables) == ((), {})
+
+
+def test_a_run_without_a_record() -> None:
+    assert of({}) == Passport()
+    assert of({}, alone=MEAN_IMAGE, beside=PER_IMAGE) == Passport(notes=(APPROXIMATION,))
+
+
+def test_a_head_and_the_text_branch_beside_it() -> None:
+    found = of(RECORD, beside=TEXT_BRANCH)
+    assert (found.metrics, found.tables) == (AS_TRAINED, {TEXT_BRANCH: OTHER})
+    assert of(OLD, beside=TEXT_BRANCH).tables == {}
+
+
+def test_the_text_branch_alone() -> None:
+    found = of(RECORD, alone=TEXT_BRANCH)
+    assert (found.metrics, found.tables, found.notes) == (Scores(**OTHER), {}, ())
+    assert of(OLD, alone=TEXT_BRANCH).metrics == Scores()
+
+
+def test_an_approximation_and_what_is_approximated() -> None:
+    found = of(RECORD, alone=MEAN_IMAGE, beside=PER_IMAGE)
+    assert (found.metrics, found.notes) == (Scores(**OTHER), (APPROXIMATION,))
+    assert Scores(**found.tables[PER_IMAGE]) == AS_TRAINED
+    assert of(OLD, alone=MEAN_IMAGE, beside=PER_IMAGE).metrics == Scores()
+
+
+@pytest.mark.parametrize("missing", ["metrics", "zero_shot", "dataset", "config", "seed"])
+def test_an_incomplete_record_is_named(missing: str) -> None:
+    with pytest.raises(RunError, match=f"lacks '{missing}'"):
+        of({key: value for key, value in RECORD.items() if key != missing})

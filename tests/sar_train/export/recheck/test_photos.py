@@ -175,7 +175,7 @@ def test_photos_are_counted_as_they_are_done(photos: Path, tmp_path: Path) -> No
 
 
 def test_a_photo_that_cannot_be_read_and_a_folder_without(photos: Path, tmp_path: Path) -> None:
-    (photos / "red" / "broken.jpg").write_bytes(b"no picture")
+    (photos / "red" / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"broken.jpg"):
         recheck(write_sound(tmp_path / "bundle"), find_photos(photos))
     with pytest.raises(InputError, match="expected a folder"):

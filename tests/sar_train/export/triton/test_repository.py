@@ -172,7 +172,7 @@ def test_the_readmes_client_prepares_as_the_run_time(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["client", str(photo)])
         exec(compile(tree, "snippet", "exec"), scope)  # noqa: S102 - our own text
-    np.testing.assert_array_equal(scope["picture"], pixels_of(bundle, [photo]))
+    np.testing.assert_array_equal(scope["image"], pixels_of(bundle, [photo]))
     assert [*scope["pixels"].shape()] == [1, 3, SIZE, SIZE]
 
 
