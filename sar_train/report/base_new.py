@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from sar_train.report.result import Result, comparable, differing_settings
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results, comparable, differing_settings
 from sar_train.report.scores import Groups, Mean, Scene, Score, grouped, mean, over_datasets, pairs, score, shots, slug
 from sar_train.report.table import Column, Row, Table, averaged, difference, embolden, number, words
 from sar_train.report.wording import listed, method_name, seeds_of, spread_note

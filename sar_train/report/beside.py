@@ -9,8 +9,7 @@ from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report import published
 from sar_train.report.base_new import SECTION as BASE_NEW
 from sar_train.report.base_new import zero_shot
-from sar_train.report.result import Result, comparable
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results, comparable
 from sar_train.report.scores import Scene, Score, grouped, over_datasets, pairs, score, slug
 from sar_train.report.table import Column, Row, Table, averaged, difference, number, words
 

@@ -13,8 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sar_train.report.base_new import zero_shot
 from sar_train.report.few_shot import Series, by_dataset
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Scene, grouped, mean, pairs, score, slug
 from sar_train.report.style import INK, MUTED, WITH, WITHOUT, Figure, draw, tidy
 from sar_train.report.wording import listed, method_name

@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Scene, grouped, pairs
 from sar_train.report.scores import shots as shots_of
 from sar_train.report.table import Cell, Column, Row, Table, difference, number, words

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Scene, grouped, pairs, slug
 from sar_train.report.table import Column, Table, number, words
 from sar_train.report.wording import method_name

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sar_train.report.base_new import linear_probe, zero_shot
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Groups, Scene, grouped, pairs, score, slug
 from sar_train.report.scores import shots as shots_of
 from sar_train.report.table import Cell, Column, Row, Table, averaged, difference, embolden, words

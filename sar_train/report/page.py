@@ -11,12 +11,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from sar_train.errors import ConfigError
-from sar_train.report import charts, heatmap, render, scatter, summary
-from sar_train.report.render import FORMATS
-from sar_train.report.result import SAR
-from sar_train.report.results import Results
+from sar_train.report import charts, heatmap, scatter, summary
+from sar_train.report.results import SAR, Results
 from sar_train.report.style import Figure
-from sar_train.report.table import Table
+from sar_train.report.table import FORMATS, Table, to_html
 from sar_train.report.tables import all_tables
 
 MARK = '<meta name="generator" content="sar-experiment report">'
@@ -173,7 +171,7 @@ def page(results: Results, tables: Iterable[Table], figures: Iterable[Figure], *
         warnings=summary.warnings(results),
         provenance=provenance(results),
         command=command,
-        to_html=render.to_html,
+        to_html=to_html,
     )
 
 

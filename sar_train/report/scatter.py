@@ -12,8 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from sar_train.report.base_new import SECTION, zero_shot
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Scene, Score, grouped, over_datasets, pairs, score
 from sar_train.report.style import GRID, INK, MUTED, WITH, WITHOUT, Figure, draw
 from sar_train.report.wording import listed, method_name

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.published import load, method_key
-from sar_train.report.result import SAR, Result
+from sar_train.report.results import SAR, Result
 
 
 @final

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sar_train.report.base_new import incomparable, zero_shot
-from sar_train.report.result import SAR, Result
-from sar_train.report.results import PROTOCOLS, Results
+from sar_train.report.results import PROTOCOLS, SAR, Result, Results
 from sar_train.report.scores import Groups, Scene, grouped, mean, over_datasets, pairs, score, shots
 from sar_train.report.wording import counted, listed, method_name, seeds_of
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sar_train.report.base_new import zero_shot
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import mean, score, slug
 from sar_train.report.table import Column, Row, Table, averaged, embolden, number, words
 from sar_train.report.wording import seeds_of, spread_note

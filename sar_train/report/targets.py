@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from sar_train.report import published
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Mean, Scene, grouped, mean, pairs, slug
 from sar_train.report.table import Cell, Column, Row, Table, averaged, difference, embolden, number, words
 from sar_train.report.wording import method_name, spread_note

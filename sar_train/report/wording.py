@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from sar_train.report.published import label, method_key
-from sar_train.report.result import SAR, Result
+from sar_train.report.results import SAR, Result
 from sar_train.report.scores import plain
 
 
