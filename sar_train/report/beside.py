@@ -25,7 +25,7 @@ NO_SAR = (
 
 
 def tables(results: Results) -> list[Table]:
-    """A table for each dataset that has published figures, and the averages over the field's eleven."""
+    """Return a table for each dataset with published figures, after the averages over the field's eleven."""
     runs = [run for run in results.of(BASE_NEW) if comparable(run)]
     groups = {scene: rows for scene, rows in grouped(runs).items() if scene.shots == 16}
     found = [table for scene, rows in groups.items() if (table := _on_dataset(scene, rows))]

@@ -1,4 +1,4 @@
-"""A table as one value, which every format is rendered from."""
+"""A table as one value, and its rendering as Markdown, CSV, LaTeX, HTML and JSON."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Tone = Literal["", "up", "down"]
 
 @dataclass(frozen=True)
 class Cell:
-    """What a place of a table shows.
+    """One cell of a table.
 
     Attributes:
-        text: as shown, in every format.
+        text: the text shown in every format.
         value: a number at full precision, for CSV and JSON.
-        sd: its standard deviation, as shown after it.
-        spread: the same at full precision.
-        bold: the best of its kind.
-        tone: whether a difference is a gain or a loss.
+        sd: its standard deviation as shown.
+        spread: its standard deviation at full precision.
+        bold: it is the best of its kind.
+        tone: ``up`` for a gain, ``down`` for a loss.
     """
 
     text: str = ""
@@ -41,7 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head; columns with the same ``group`` stand under one heading. ``text`` is set to the left."""
+    """A column's head. Columns with the same ``group`` share one heading; ``text`` is aligned to the left."""
 
     name: str
     group: str = ""
@@ -49,7 +49,7 @@ class Column:
 
     @property
     def flat(self) -> str:
-        """The head where there is one line for it."""
+        """Return the head on one line."""
         return f"{self.group}: {self.name}" if self.group else self.name
 
 
@@ -63,11 +63,11 @@ class Table:
     Attributes:
         key: its file's name.
         section: the part of the report that it belongs to.
-        title: says what is in it, without the rest of the report.
-        columns: heads.
+        title: its content, clear without the rest of the report.
+        columns: the heads.
         rows: as many cells each as there are columns.
         notes: one line each, shown below.
-        folded: shown when asked for.
+        folded: hidden until the reader opens it.
     """
 
     key: str
@@ -84,24 +84,24 @@ class Table:
 
 
 def words(text: object) -> Cell:
-    """A cell of text."""
+    """Return a cell of text."""
     return Cell(str(text))
 
 
 def number(value: float | None, digits: int = 1, *, sd: float | None = None) -> Cell:
-    """A rounded number, empty where there is none."""
+    """Return a rounded number, empty for None."""
     if value is None:
         return Cell()
     return Cell(_rounded(value, digits), value, "" if sd is None else _rounded(sd, digits), sd)
 
 
 def averaged(found: Mean | None, digits: int = 1) -> Cell:
-    """A mean with its standard deviation, empty where there is none."""
+    """Return a mean with its standard deviation, empty for None."""
     return number(found.value, digits, sd=found.sd) if found else Cell()
 
 
 def difference(after: float | None, before: float | None, digits: int = 1, *, good: int = 1) -> Cell:
-    """How much more ``after`` is, with its sign; ``good``: 1 where more is better, -1 where less is, 0 for neither."""
+    """Return ``after - before`` with its sign; ``good`` is 1 if more is better, -1 if less is, 0 for neither."""
     if after is None or before is None:
         return Cell()
     cell = number(after - before, digits)
@@ -111,12 +111,12 @@ def difference(after: float | None, before: float | None, digits: int = 1, *, go
 
 
 def embolden(rows: Iterable[Row], places: Sequence[Sequence[int]], *, leave: Iterable[int] = ()) -> tuple[Row, ...]:
-    """Mark the largest numbers as they are shown, all of them where several are equal.
+    """Mark the largest numbers, all that are equal as shown.
 
     Args:
-        rows: of a table.
+        rows: the rows of a table.
         places: groups of columns that compete with one another.
-        leave: numbers of rows that do not take part.
+        leave: numbers of the rows that do not take part.
     """
     changed, apart = [list(row) for row in rows], set(leave)
     for group in places:
@@ -146,7 +146,7 @@ LATEX = {
 
 
 def to_markdown(table: Table) -> str:
-    """A table of GitHub's kind under its title in bold, with the notes below."""
+    """Return a table in GitHub's Markdown under its title in bold, with the notes below."""
     heads = [_markdown(column.flat) for column in table.columns]
     rule = ["---" if column.text else "---:" for column in table.columns]
     rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
@@ -168,7 +168,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Numbers at full precision; a column whose numbers have a standard deviation is followed by one of those."""
+    """Return CSV at full precision; a column with standard deviations is followed by one for these."""
     heads, rows = _flat(table)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -178,7 +178,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_json(tables: Iterable[Table]) -> str:
-    """A list of tables, rows as objects by column, numbers at full precision."""
+    """Return a list of tables, rows as objects by column, numbers at full precision."""
     found = []
     for table in tables:
         heads, rows = _flat(table)
@@ -202,7 +202,7 @@ def _flat(table: Table) -> tuple[list[str], list[list[Any]]]:
 
 
 def to_latex(table: Table) -> str:
-    r"""A ``table`` with the rules of booktabs: ``\usepackage{booktabs}``."""
+    r"""Return a ``table`` with the rules of booktabs: ``\usepackage{booktabs}``."""
     shape = "".join("l" if column.text else "r" for column in table.columns)
     lines = [r"\begin{table}[t]", r"\centering", rf"\caption{{{_latex(table.title)}.}}", rf"\label{{tab:{table.key}}}"]
     lines += [rf"\begin{{tabular}}{{{shape}}}", r"\toprule", *_latex_groups(table.columns)]
@@ -232,7 +232,7 @@ def _latex_groups(columns: tuple[Column, ...]) -> list[str]:
 
 
 def spans(columns: Iterable[Column]) -> list[tuple[str, int]]:
-    """Neighbouring columns of one group as that group and their number."""
+    """Return the groups of neighbouring columns, and how many columns each has."""
     return [(group, len(list(found))) for group, found in itertools.groupby(columns, key=lambda column: column.group)]
 
 
@@ -249,7 +249,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def to_html(table: Table) -> str:
-    """A ``table`` element; its title, an element ``title-KEY``, and its notes are the page's business."""
+    """Return a ``table`` element; the page adds its title, an element ``title-KEY``, and its notes."""
     lines = [f'<table id="table-{escape(table.key)}" aria-labelledby="title-{escape(table.key)}">', "<thead>"]
     if any(column.group for column in table.columns):
         groups = [
@@ -271,7 +271,7 @@ def to_html(table: Table) -> str:
 
 
 def _starts(columns: tuple[Column, ...]) -> list[bool]:
-    """Whether a column is the first of a group that follows another."""
+    """Say for each column whether it starts a group after another."""
     return [j > 0 and column.group != columns[j - 1].group for j, column in enumerate(columns)]
 
 
@@ -292,4 +292,4 @@ def _html(cell: Cell, column: Column, *, start: bool) -> str:
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "tex": to_latex, "md": to_markdown}
-"""By the ending of a file."""
+"""Functions by the ending of a file."""

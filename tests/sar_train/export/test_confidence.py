@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 @functools.cache
 def blurred() -> FeatureSet:
-    """Classes that run into each other, so that no method has all photos right."""
+    """Return classes that overlap, so that no method has all photos right."""
     labels = torch.arange(len(CLASSES)).repeat_interleave(40)
     splits = {split: Rows(scattered(labels.tolist(), seed, 3.0), labels) for seed, split in enumerate(SPLITS, 1)}
     return dataclasses.replace(feature_set(), **splits)
@@ -70,7 +70,7 @@ def record(run: Path) -> dict[str, Any]:
 
 
 def rows(split: str, base: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels of the photos of base or of new classes."""
+    """Return features and labels of the photos of base or of new classes."""
     part = {"val": blurred().val, "test": blurred().test}[split]
     chosen = (part.labels < len(BASE)) == base
     return part.features[chosen].numpy(), part.labels[chosen].numpy()

@@ -39,7 +39,7 @@ class Exported:
         self.pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in range(5)]))
 
     def answers(self, names: tuple[str, ...], **given: object) -> tuple[Tensor, str]:
-        """(photos, names) logits of the run time, and the branch that gave them."""
+        """Return the run time's logits (photos, names), and the branch that gave them."""
         results = self.classifier.classify(self.images, names, top_k=99, **given)
         found = [{answer.label: answer.logit for answer in result.predictions} for result in results]
         return torch.tensor([[logits[name] for name in names] for logits in found]), results[0].branch

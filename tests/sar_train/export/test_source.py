@@ -29,7 +29,7 @@ RECORD: dict[str, Any] = {
 
 
 def run_of(prompted: PromptedCLIP, settings: Mapping[str, Any] | None = None, **known: Any) -> Run:
-    """What training leaves of a method on the tiny backbone."""
+    """Return what training leaves of a method on the tiny backbone."""
     return Run(
         prompted.method.state_dict(),
         source_of(prompted, ()).method,

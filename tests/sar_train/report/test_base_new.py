@@ -16,7 +16,7 @@ def tables(folder: Path) -> dict[str, Table]:
 
 
 def rows(table: Table) -> dict[str, list[str]]:
-    """By first cell: the others, as shown, bold ones starred."""
+    """Return the other cells as shown by the first cell, bold ones starred."""
     return {
         row[0].text: [("*" if c.bold else "") + c.text + (f" ± {c.sd}" if c.sd else "") for c in row[1:]]
         for row in table.rows

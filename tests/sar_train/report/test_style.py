@@ -52,7 +52,7 @@ def test_colours_are_the_pages() -> None:
     assert INK not in svg
 
 
-def test_the_file_is_a_picture_on_white() -> None:
-    picture = Image.open(io.BytesIO(draw(PLANNED, paint, (3, 2)).png)).convert("RGB")
-    assert picture.width > 300
-    assert picture.getpixel((1, 1)) == (255, 255, 255)
+def test_the_file_is_a_image_on_white() -> None:
+    image = Image.open(io.BytesIO(draw(PLANNED, paint, (3, 2)).png)).convert("RGB")
+    assert image.width > 300
+    assert image.getpixel((1, 1)) == (255, 255, 255)

@@ -139,7 +139,7 @@ def test_latex_heads_and_rules() -> None:
 
 
 class Cells(HTMLParser):
-    """Texts of cells, and the names of all elements."""
+    """The texts of cells, and the names of all elements."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

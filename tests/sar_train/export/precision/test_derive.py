@@ -37,7 +37,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Photos:
-    """JPEGs that a margin of 2 halves at the tiny backbone's 32 pixels."""
+    """Return JPEGs that a margin of 2 halves at the tiny backbone's 32 pixels."""
     root = tmp_path_factory.mktemp("large")
     return split([write_photo(root / f"{i:02d}.jpg", i, (200, 160)) for i in range(50)], root)
 

@@ -18,7 +18,7 @@ SIZE = 12
 
 
 def convolutions(count: int = 4, width: int = 8) -> onnx.ModelProto:
-    """Convolutions with ReLU6 between them, the mean over positions, a matrix, unit rows."""
+    """Return convolutions with ReLU6 between them, then the mean over positions, a matrix and unit rows."""
     rng = np.random.default_rng(0)
     tensors = {
         "low": np.float32(0),
@@ -112,7 +112,7 @@ def test_the_form_follows_from_the_network(exported: Path, pixels: np.ndarray) -
 
 
 def rounded(weight: np.ndarray) -> np.ndarray:
-    """Each output channel to 127 steps on either side."""
+    """Round each output channel to 127 steps on either side."""
     scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
     return (np.rint(weight / scale) * scale).astype(np.float32)
 

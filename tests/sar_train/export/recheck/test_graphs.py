@@ -21,7 +21,7 @@ REFERENCE = Reference("a photo of a {}.", SPEC)
 
 
 def beyond(bundle: Path) -> list[str]:
-    """What moved too far, in words."""
+    """Return what moved too far, in words."""
     lines = recheck(bundle)
     assert moved(lines) == any(line.verdict == "moved" for line in lines)
     return [line.what for line in lines if line.verdict == "moved"]
@@ -106,7 +106,7 @@ def test_a_reference_encoder_whose_rows_depend_on_the_batch(tmp_path: Path) -> N
 
 
 def constant_image_graph() -> onnx.ModelProto:
-    """An encoder whose scales are lost: every image gives the same row."""
+    """Return an encoder whose scales are lost: every image gives the same row."""
     model = image_graph()
     row = numpy_helper.from_array(np.ones(DIM, dtype=np.float32), "row")
     scale = numpy_helper.from_array(np.zeros((), dtype=np.float32), "scale")

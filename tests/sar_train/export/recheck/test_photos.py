@@ -33,13 +33,13 @@ def photos(tmp_path: Path) -> Path:
 
 
 def lines(bundle: Path, photos: Path) -> dict[str, Finding]:
-    """Findings by their words up to the count of photos."""
+    """Return findings by their words up to the count of photos."""
     found = recheck(bundle, find_photos(photos))
     return {line.what.partition(" photos")[0].rpartition(", ")[0]: line for line in found if " photos" in line.what}
 
 
 def accuracy(bundle: Path, photos: Path, names: list[str]) -> float:
-    """Percent of photos whose folder's name is the single best answer."""
+    """Return the percentage of photos whose folder's name is the single best answer."""
     classifier = Classifier.open(bundle, "cpu")
     right = total = 0
     for name in names:

@@ -130,7 +130,7 @@ def test_the_ensembles_version_folder_is_not_empty(tmp_path: Path) -> None:
 
 
 def with_int8(path: Path) -> Path:
-    """An image encoder beside the other, told from it by a larger colour."""
+    """Add an image encoder that differs from the other by a larger colour."""
     bundle = write_bundle(path)
     graph = image_graph()
     weight = next(tensor for tensor in graph.graph.initializer if tensor.name == "weight")
