@@ -141,7 +141,7 @@ def _manifest(
         tokenizer=spec,
         encoder_digest=digest,
         files={},
-        passport=dataclasses.replace(source.passport, parity=parity),
+        passport=dataclasses.replace(source.quality, parity=parity),
         provenance=Provenance(created, command, _versions(), source.licences),
         probe=_probe(source),
         **_confidence(source),

@@ -18,8 +18,8 @@ TITLES = {TEXT_BRANCH: "text branch", PER_IMAGE: "per image"}
 
 def report(out: Path, manifest: Manifest, classes: int) -> str:
     """Return the text that ends an export: what the bundle is, how good, how large and where."""
-    passport = manifest.passport
-    parity = passport.parity
+    quality = manifest.passport
+    parity = quality.parity
     terms = "".join(f" + {name} ({weight:g})" for name, weight in manifest.regularisers.items())
     lines = [f"bundle     {out}    {size(manifest) / 1e6:.1f} MB    {classes:,} classes"]
     lines.append(f"method     {manifest.method}{terms} on {manifest.backbone}")
@@ -28,7 +28,7 @@ def report(out: Path, manifest: Manifest, classes: int) -> str:
             f"parity     {parity.images} images: cosine at least {parity.image_min_cosine:.7f}, same class "
             f"{parity.top1_agreement:.1%}; {parity.names:,} names: differ by at most {parity.name_max_difference:.1e}"
         )
-    lines += [*_passport(passport), *_confidence(manifest), *(f"note       {note}" for note in passport.notes)]
+    lines += [*_quality(quality), *_confidence(manifest), *(f"note       {note}" for note in quality.notes)]
     return "\n".join([*lines, f"next       sar-classify PHOTO --bundle {shlex.quote(str(out))}"])
 
 
@@ -52,14 +52,14 @@ def size(manifest: Manifest) -> int:
     return sum(entry.size for entry in manifest.files.values())
 
 
-def _passport(passport: Passport) -> list[str]:
-    if passport.dataset is None:
-        return ["passport   quality not measured"]
-    seeds = ", ".join(map(str, passport.seeds))
-    lines = [f"passport   {passport.dataset}, {passport.protocol}, {passport.shots} shots, seed {seeds}"]
+def _quality(quality: Passport) -> list[str]:
+    if quality.dataset is None:
+        return ["quality    not measured"]
+    seeds = ", ".join(map(str, quality.seeds))
+    lines = [f"quality    {quality.dataset}, {quality.protocol}, {quality.shots} shots, seed {seeds}"]
     lines.append(f"  {'percent':<12}{'base':>8}{'new':>8}{'H':>8}")
-    ways = {"zero-shot": passport.zero_shot, "this bundle": passport.metrics}
-    ways |= {title: Scores(**passport.tables[name]) for name, title in TITLES.items() if name in passport.tables}
+    ways = {"zero-shot": quality.zero_shot, "this bundle": quality.metrics}
+    ways |= {title: Scores(**quality.tables[name]) for name, title in TITLES.items() if name in quality.tables}
     return lines + [_scores(title, scores) for title, scores in ways.items()]
 
 

@@ -42,7 +42,7 @@ class Source:
         method: the method that made the prompts, or ``handcrafted``.
         settings: of the method.
         regularisers: weights by name.
-        passport: its measured quality; the export adds the parity.
+        quality: as measured; the export adds the parity.
         confidence: the calibration of its answers for the trained classes, if known.
         licences: of the parts that the bundle is made of.
     """
@@ -52,7 +52,7 @@ class Source:
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     regularisers: Mapping[str, float] = field(default_factory=dict)
-    passport: Passport = field(default_factory=Passport)
+    quality: Passport = field(default_factory=Passport)
     confidence: Fitted | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
 
@@ -131,7 +131,7 @@ def from_run(
         method=run.method,
         settings=run.settings,
         regularisers=run.regularisers,
-        passport=quality,
+        quality=quality,
         confidence=judged_by,
         licences=_licences(name),
     )
@@ -184,7 +184,7 @@ def _quality(
         alone, beside = MEAN_IMAGE, PER_IMAGE
     elif prompted.method.head() is not None:
         alone, beside = (TEXT_BRANCH, None) if headless else (None, TEXT_BRANCH)
-    quality = passport(run, alone=alone, beside=beside)
+    quality = measured_quality(run, alone=alone, beside=beside)
     judged_by = confidence(run)
     if judged_by is None:
         known = "calibration" in run.record
@@ -207,7 +207,7 @@ APPROXIMATION = (
 )
 
 
-def passport(run: Run, *, alone: str | None = None, beside: str | None = None) -> Passport:
+def measured_quality(run: Run, *, alone: str | None = None, beside: str | None = None) -> Passport:
     """Return the quality that the record states; empty if there is no record.
 
     Args:

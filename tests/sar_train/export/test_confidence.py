@@ -136,8 +136,8 @@ def test_what_a_user_is_shown(bundle: Path) -> None:
 def test_with_another_bank_there_is_no_calibration_and_a_note_says_so(run: Path) -> None:
     lines: list[str] = []
     source = from_run(run, {name: (name,) for name in (*BASE[1:], "owl")}, tell=lines.append)
-    assert (source.confidence, source.calibrated, source.passport.calibration) == (None, (), None)
-    assert NOT_CALIBRATED in source.passport.notes
+    assert (source.confidence, source.calibrated, source.quality.calibration) == (None, (), None)
+    assert NOT_CALIBRATED in source.quality.notes
     assert NOT_CALIBRATED in lines
 
 
@@ -154,7 +154,7 @@ def test_an_older_run_is_exported_as_before(run: Path, tmp_path: Path) -> None:
     del content["calibration"]
     (old / "record.json").write_text(json.dumps(content), "utf-8")
     source = from_run(old)
-    assert (source.confidence, source.passport.calibration, source.passport.notes) == (None, None, ())
+    assert (source.confidence, source.quality.calibration, source.quality.notes) == (None, None, ())
     (old / "record.json").write_text(json.dumps(content | {"calibration": {"measured": {}}}), "utf-8")
     with pytest.raises(RunError, match="calibration cannot be used"):
         from_run(old)
