@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sar_train.report.results import Result, Results
-from sar_train.report.scores import Scene, grouped, pairs
+from sar_train.report.scores import grouped, pairs
 from sar_train.report.scores import shots as shots_of
 from sar_train.report.table import Cell, Column, Row, Table, difference, number, words
 from sar_train.report.wording import method_name
@@ -120,13 +120,12 @@ def _range(runs: Sequence[Result], key: str) -> str:
 
 def set_up(results: Results) -> Table:
     """Return zero-shot accuracy beside the known one; too low means a mistake in template, names or pre-processing."""
-    found: dict[tuple[Scene, str, bool], Result] = {}
+    found: dict[tuple[str, str, str, bool], Result] = {}
     for run in results.runs:
         if check := run["zero_shot_check"]:
-            scene = Scene(run.backbone, run.dataset, 0)
-            found.setdefault((scene, str(check.get("source")), bool(check.get("ok"))), run)
+            found.setdefault((run.dataset, run.backbone, str(check.get("source")), bool(check.get("ok"))), run)
     body = []
-    for (scene, source, ok), run in found.items():
+    for (dataset, backbone, source, ok), run in found.items():
         check, measured = run["zero_shot_check"], run["zero_shot"]
         cells = [
             number(part.get(key), 2)
@@ -134,7 +133,7 @@ def set_up(results: Results) -> Table:
             for key in ("base_accuracy", "new_accuracy")
         ]
         verdict = Cell("as expected" if ok else "too low", bold=not ok, tone="" if ok else "down")
-        body.append((words(scene.dataset), words(scene.backbone), *cells, verdict, words(source)))
+        body.append((words(dataset), words(backbone), *cells, verdict, words(source)))
     columns = (
         Column("dataset", text=True),
         Column("backbone", text=True),

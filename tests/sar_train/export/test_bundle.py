@@ -138,7 +138,7 @@ def test_a_kill_in_the_middle_leaves_nothing_at_the_place(tmp_path: Path) -> Non
         assert any(line.startswith("comparing") for line in process.stdout)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert listing(tmp_path) == [".new.partial"]
+    assert listing(tmp_path) == [".new.lock", ".new.partial"]
     assert listing(tmp_path / ".new.partial") == [
         "bank.safetensors",
         "image_encoder.onnx",

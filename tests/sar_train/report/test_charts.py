@@ -92,6 +92,9 @@ def test_panels_are_in_rows_of_four(tmp_path: Path, canvases: list[Canvas], coun
         assert (axes.get_ylabel() == "accuracy, %") is (place % columns == 0)
         assert (axes.get_xlabel() == "shots") is below
         assert any(label.get_visible() for label in axes.get_xticklabels()) is below
+        box = axes.get_window_extent().transformed(canvases[0].dpi_scale_trans.inverted())
+        assert box.width > 1.8
+        assert 1.5 < box.height < 2.5
     assert len(canvases[0].axes) - len(shown) == -count % columns
 
 
@@ -122,13 +125,21 @@ def test_learning_curves_name_their_terms(tmp_path: Path, canvases: list[Canvas]
         assert f">{text}<" in figure.svg
     with_sar = [line for line in canvases[0].axes[0].lines if to_hex(line.get_color()) == WITH]
     assert [line.get_linestyle() for line in with_sar] == ["-", "--"]
-    assert [line.get_linestyle() for line in canvases[0].legends[0].get_lines()] == ["-", "-", "-", "--"]
+    shown = canvases[0].legends[0].get_lines()
+    assert [line.get_linestyle() for line in shown] == ["-", "-", "-", "--"]
+    for line, entry in zip(with_sar, shown[2:], strict=True):
+        assert line.get_linewidth() == entry.get_linewidth()
 
 
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
-    [(1.0, 4.0, [1.0, 2.0]), (0.001, 10.0, [0.001, 0.01, 0.1, 1.0, 10.0])],
-    ids=["narrow", "wide"],
+    [
+        (1.0, 4.0, [1.0, 2.0]),
+        (1.0, 65.6, [1.0, 2.0, 5.0, 10.0, 20.0, 50.0]),
+        (1.0, 66.0, [1.0, 10.0]),  # the axis spans more than a hundredfold
+        (0.001, 10.0, [0.001, 0.01, 0.1, 1.0, 10.0]),
+    ],
+    ids=["narrow", "below a hundred", "above a hundred", "wide"],
 )
 def test_ticks_of_losses_are_plain_numbers(
     tmp_path: Path, canvases: list[Canvas], low: float, high: float, ticks: list[float]

@@ -176,6 +176,9 @@ def test_strips_mark_base_and_new_classes(tmp_path: Path, canvases: list[Canvas]
             assert [to_hex(image.to_rgba(value)) for value in (0.0, 1.0)] == [heatmap.BASE, heatmap.NEW]
     (legend,) = [axes.get_legend() for axes in canvases[0].axes if axes.get_title(loc="left") == "hand-crafted"]
     assert legend is not None
+    frame, box = panels(canvases[0])["hand-crafted"].get_window_extent(), legend.get_window_extent()
+    assert box.x1 == pytest.approx(frame.x1, abs=8)  # above the right end of the panel
+    assert box.y0 >= frame.y1
     assert {
         text.get_text(): to_hex(patch.get_facecolor())
         for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)

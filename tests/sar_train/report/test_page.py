@@ -147,7 +147,9 @@ def test_what_the_figures_rest_on(report: Path) -> None:
 
 def test_an_older_report_is_replaced_and_nothing_is_left_behind(small: Results, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    page.write(small, out, title="one", command="x")
+    told: list[str] = []
+    page.write(small, out, title="one", command="x", tell=told.append)
+    assert told == ["drawing base against new", "drawing heat maps", "drawing curves", "writing the page"]
     (out / "tables" / "old.csv").write_text("")
     page.check_target(out)
     page.write(small, out, title="two", command="x")

@@ -100,6 +100,8 @@ def test_points_lie_where_the_accuracies_are(tmp_path: Path, canvases: list[Canv
         if isinstance(handle, Line2D)
     }
     assert shown == {"without SAR": (WITHOUT, "o"), "with SAR": (WITH, "^"), "zero-shot": (INK, "X")}
+    sizes = {line.get_marker(): line.get_markersize() for line in axes.lines if line.get_marker() != "None"}
+    assert {line.get_marker(): line.get_markersize() for line in legend.get_lines()} == sizes
 
 
 def test_averages_are_over_methods_that_every_dataset_has(tmp_path: Path, canvases: list[Canvas]) -> None:
@@ -245,3 +247,16 @@ def test_a_name_with_room_stands_right_of_the_point_with_sar(tmp_path: Path, can
     assert (coop.get_ha(), coop.get_va()) == ("left", "center")
     assert tuple(coop.xyann) == (10, 0)
     assert coop.arrow_patch is None
+
+
+def test_names_of_points_close_together_go_different_ways(tmp_path: Path, canvases: list[Canvas]) -> None:
+    for place, method in enumerate(METHODS[:6]):
+        base, new = 80.0 + 2 * (place % 3), 60.0 + 0.6 * (place // 3)
+        for name, shift in ((method, 0.0), (f"{method}+sar", 0.2)):
+            write(tmp_path, result(name, base=base, new=new + shift, zero_shot=(60.0, 40.0)))
+    scatter.figures(read(tmp_path))
+    found = names(canvases[0].axes[0])
+    boxes = [text.get_window_extent() for text in found]
+    assert len(boxes) == 6
+    assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
+    assert len({tuple(np.sign(text.xyann)) for text in found}) == 5
