@@ -255,6 +255,7 @@ def test_names_of_points_close_together_go_different_ways(tmp_path: Path, canvas
         for name, shift in ((method, 0.0), (f"{method}+sar", 0.2)):
             write(tmp_path, result(name, base=base, new=new + shift, zero_shot=(60.0, 40.0)))
     scatter.figures(read(tmp_path))
+    canvases[0].draw_without_rendering()
     found = names(canvases[0].axes[0])
     boxes = [text.get_window_extent() for text in found]
     assert len(boxes) == 6
