@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.results import result, write
 
 from sar_train.errors import DataError
-from sar_train.report.results import Result, differing_settings, read
+from sar_train.report.results import Result, comparable, differing_settings, read
 
 
 def of(**values: object) -> Result:
@@ -172,3 +173,16 @@ def test_settings_that_differ_between_datasets_are_no_variants(tmp_path: Path) -
     write(tmp_path, result(dataset="dtd", settings={"template": "{} texture."}))
     write(tmp_path, result(dataset="eurosat", settings={"template": "a photo of {}."}))
     assert {run.name for run in read(tmp_path).runs} == {"coop"}
+
+
+@pytest.mark.parametrize(
+    ("values", "fair"),
+    [
+        ({}, True),
+        ({"settings": {"allow_missing": True}}, False),
+        ({"settings": {"skip_unreadable": True}}, False),
+        ({"dataset": "mine", "settings": {"allow_missing": True}}, True),  # nothing is published of it
+    ],
+)
+def test_runs_with_images_left_out_are_not_compared_with_papers(values: dict[str, Any], *, fair: bool) -> None:
+    assert comparable(of(**values)) is fair
