@@ -15,7 +15,6 @@ import numpy.typing as npt
 from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.artefact.manifest import Manifest
 from sar_infer.bank import ClassBank
-from sar_infer.bank.names import Classes, phrases_by_name
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet, build_class_set, with_calibration, with_head
 from sar_infer.classify.decision import Decision, calibration_holds, scale
@@ -30,6 +29,7 @@ from sar_infer.errors import BankError, ImageError, InputError
 from sar_infer.images.load import ImageSource
 from sar_infer.images.prefetch import decode_batches, readable, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile, Unknown
+from sar_infer.text.names import Classes, phrases_by_name
 from sar_infer.text.tokenizer import encode_name
 
 Floats = npt.NDArray[np.float32]

@@ -11,8 +11,8 @@ from sar_infer.artefact.limits import check_numbers
 from sar_infer.artefact.manifest import BANK, HEAD, MANIFEST, TOKENIZER, Manifest
 from sar_infer.bank import ClassBank
 from sar_infer.bank.head import ClassHead
-from sar_infer.bank.names import name_key
 from sar_infer.errors import BankError, BundleError
+from sar_infer.text.names import name_key
 from sar_infer.text.tokenizer import Tokenizer
 
 

@@ -12,10 +12,10 @@ from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.groups import before
 from sar_infer.bank.history import Action, Stack, Undo, recorded
 from sar_infer.bank.info import PLAIN, ClassInfo, check_text
-from sar_infer.bank.names import name_key
 from sar_infer.bank.steps import next_step, set_info, utc_now
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.storage.packed_names import PackedNames
+from sar_infer.text.names import name_key
 
 Floats = npt.NDArray[np.float32]
 _SAME_ROW = 1e-5

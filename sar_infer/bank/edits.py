@@ -16,10 +16,10 @@ from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.groups import before
 from sar_infer.bank.history import Stack, Undo, recorded
 from sar_infer.bank.info import PLAIN, ClassInfo
-from sar_infer.bank.names import name_key
 from sar_infer.bank.steps import listed, next_step, set_info, utc_now, with_step
 from sar_infer.errors import ClassNameError
 from sar_infer.storage.packed_names import PackedNames
+from sar_infer.text.names import name_key
 
 
 def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:

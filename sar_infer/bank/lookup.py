@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from sar_infer.bank.info import ClassInfo
-from sar_infer.bank.names import name_key
 from sar_infer.errors import BankError, ClassNameError
+from sar_infer.text.names import name_key
 
 _MOST_COMPARED = 20_000
 """Names that near spellings are looked for in; a comparison takes some microseconds."""

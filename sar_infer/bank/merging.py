@@ -11,9 +11,9 @@ import numpy as np
 from sar_infer.bank.adding import put, same_row
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.info import PLAIN, ClassInfo
-from sar_infer.bank.names import name_key
 from sar_infer.bank.steps import listed
 from sar_infer.errors import BankError, ClassNameError
+from sar_infer.text.names import name_key
 
 Conflict = Literal["keep", "take", "refuse"]
 _CHOOSE = "choose the bank's or the other's with --conflict keep|take"

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from sar_infer.bank import ClassBank
 from sar_infer.bank.head import ClassHead
-from sar_infer.bank.names import Phrases, name_key
 from sar_infer.errors import InputError
 from sar_infer.results import Branch, Source
 from sar_infer.storage.packed_names import PackedNames
+from sar_infer.text.names import Phrases, name_key
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]

@@ -136,7 +136,7 @@ def _form(given: str, out: str) -> Literal["parquet", "jsonl"]:
 
 
 def _read_classes(path: str | None) -> Mapping[str, tuple[str, ...]] | None:
-    from sar_infer.bank.names import read_class_file
+    from sar_infer.text.names import read_class_file
 
     if path is None:
         return None

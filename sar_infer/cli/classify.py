@@ -120,8 +120,8 @@ def _classify(options: Options) -> int:
 
 def _prepare(options: Options, profile: Profile) -> tuple[Classifier, ClassSet]:
     """Everything that can be refused, so that nothing is printed before it has been accepted."""
-    from sar_infer.bank.names import read_class_file
     from sar_infer.classifier import Classifier
+    from sar_infer.text.names import read_class_file
 
     with profile.phase("open"):
         classifier = Classifier.open(options.bundle, options.device, options.bank, options.threads, options.precision)

@@ -18,9 +18,9 @@ from sar_infer.errors import InputError
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
 if TYPE_CHECKING:
-    from sar_infer.bank.names import Classes
     from sar_infer.client.calls import Floats
     from sar_infer.images.load import ImageSource
+    from sar_infer.text.names import Classes
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sar_infer.bank.names import Classes, phrases_by_name
 from sar_infer.client.exchange import Call
 from sar_infer.client.pictures import Picture
 from sar_infer.errors import InputError
 from sar_infer.results import PLAIN, DecisionOptions
+from sar_infer.text.names import Classes, phrases_by_name
 
 Mode = Literal["bank", "extend", "only"]
 

@@ -6,8 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from sar_infer.bank.names import name_key
 from sar_infer.lint.finding import Finding
+from sar_infer.text.names import name_key
 from sar_infer.text.tokenizer import clean
 
 _JOINT = re.compile(r"[\W_]+")

@@ -168,7 +168,7 @@ def _source(
 
 
 def _phrases(path: Path | None) -> Mapping[str, Sequence[str]]:
-    from sar_infer.bank.names import read_class_file
+    from sar_infer.text.names import read_class_file
 
     if path is None:
         return {}

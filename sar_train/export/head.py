@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sar_infer.bank.head import ClassHead
-from sar_infer.bank.names import name_key
+from sar_infer.text.names import name_key
 
 if TYPE_CHECKING:
     from sar_train.training.prompted import PromptedCLIP

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def remove(place: Place, names: Sequence[str], classes: Path | None) -> None:
     """Remove classes, by name or alias; if one is not there, none is removed."""
     from sar_infer.bank import remove as edit
-    from sar_infer.bank.names import read_class_file
+    from sar_infer.text.names import read_class_file
 
     if not names and classes is None:
         raise Refusal("no class given; name one, or a file of them (--classes)")
@@ -61,7 +61,7 @@ def rename(place: Place, old: str, new: str, *, embed: bool) -> None:
 def alias(place: Place, name: str, aliases: Sequence[str], *, remove: bool) -> None:
     """Give a class other names, which find it and take its embedding."""
     from sar_infer.bank import amend
-    from sar_infer.bank.names import name_key
+    from sar_infer.text.names import name_key
 
     with changing(place) as found:
         info = _info(found.bank, name)

@@ -19,7 +19,7 @@ def given_classes(
         ClassNameError: a line is wrong.
         ClassFileError: the file is.
     """
-    from sar_infer.bank.names import name_key, parse_line, read_class_file
+    from sar_infer.text.names import name_key, parse_line, read_class_file
 
     classes = {}
     for line in names:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def list_classes(place: Place, *, long: bool, like: str | None, added: bool) -> None:
     """Print the classes of BANK_FILE, one a line."""
     from sar_infer.bank import ClassInfo
-    from sar_infer.bank.names import name_key
+    from sar_infer.text.names import name_key
 
     bank = opened(place, may_be_missing=True).bank
     plain, key = ClassInfo(), name_key(like or "")

@@ -8,8 +8,8 @@ from typing import Any
 
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.bank import ClassBank
-from sar_infer.bank.names import name_key
 from sar_infer.errors import BankError
+from sar_infer.text.names import name_key
 
 
 @dataclass(frozen=True)

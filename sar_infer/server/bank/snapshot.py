@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bank.names import name_key
 from sar_infer.server.bank.changes import Base, Changes
+from sar_infer.text.names import name_key
 
 Floats = npt.NDArray[np.float32]
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bank.names import name_key
 from sar_infer.errors import BankError
 from sar_infer.server.bank.changes import Added, Base, Changes
 from sar_infer.server.bank.folder import StateFolder
@@ -23,6 +22,7 @@ from sar_infer.server.bank.refusals import ChangeRefusedError, check_aliases, ch
 from sar_infer.server.bank.resume import Embed, carried, resumed
 from sar_infer.server.bank.snapshot import Entry, Floats, Snapshot, bundled, compose, info_after, names_after
 from sar_infer.server.class_names import clean_name, clean_phrases
+from sar_infer.text.names import name_key
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.freeze import MEASURED
 from sar_infer.artefact.manifest import IMAGE_ENCODER, REFERENCE_ENCODER, Passport
-from sar_infer.bank.names import name_key
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import scale
@@ -21,6 +20,7 @@ from sar_infer.errors import ImageError, InputError
 from sar_infer.images.inputs import expand
 from sar_infer.images.prefetch import decode_batches
 from sar_infer.results import Profile
+from sar_infer.text.names import name_key
 from sar_train.evaluation.calibration import expected_calibration_error, softmax
 from sar_train.export.head import spoken
 from sar_train.export.recheck.finding import Finding, at_least, at_most

@@ -7,9 +7,9 @@ import pytest
 
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bank.head import ClassHead
-from sar_infer.bank.names import phrases_by_name
 from sar_infer.classify.class_set import ClassSet, build_class_set, with_calibration, with_head
 from sar_infer.errors import InputError
+from sar_infer.text.names import phrases_by_name
 
 BANK = ClassBank(("Cat", "dog", "fox"), np.eye(3, dtype=np.float32), "e")
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sar_infer.bank.names import name_key, parse_line, phrases_by_name, read_class_file
 from sar_infer.errors import ClassFileError, ClassNameError, InputError
+from sar_infer.text.names import name_key, parse_line, phrases_by_name, read_class_file
 
 
 def written(tmp_path: Path, content: str | bytes) -> Path:
