@@ -62,11 +62,11 @@ def main() -> None:
         sys.exit(
             f"the prompt loses {lost:.1f} points against the hand-crafted one, more than {MOST_LOST}: not exported"
         )
-    passport = dataclasses.replace(
-        source.passport, notes=(NOTE,), tables={"imagenet_sample_top1": imagenet, "caltech101_test_top1": caltech}
+    quality = dataclasses.replace(
+        source.quality, notes=(NOTE,), tables={"imagenet_sample_top1": imagenet, "caltech101_test_top1": caltech}
     )
     manifest = export_bundle(
-        dataclasses.replace(source, passport=passport),
+        dataclasses.replace(source, quality=quality),
         ROOT / "exports" / "mini",
         command="python scripts/build_mini_bundle.py PHOTOS",
         photos=photos[::5],

@@ -16,8 +16,7 @@ from sar_train.cli.common import option
 
 if TYPE_CHECKING:
     from sar_infer.artefact.manifest import Manifest
-    from sar_train.export.precision.derive import Derived, Wanted
-    from sar_train.export.precision.outcome import Outcome
+    from sar_train.export.precision.derive import Derived, Outcome, Wanted
     from sar_train.export.precision.samples import Photos
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -150,7 +149,7 @@ def add(
     tell: Callable[[str], None],
 ) -> None:
     """Add smaller graphs or a JPEG margin to a bundle that has just been written, and print the outcome."""
-    from sar_train.export.precision.outcome import NothingPassedError
+    from sar_train.export.precision.derive import NothingPassedError
     from sar_train.export.report import plain
 
     try:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnxruntime
 import torch
+from torch import Tensor
 
 from sar_infer.artefact.manifest import (
     BANK,
@@ -28,10 +30,10 @@ from sar_infer.artefact.manifest import (
 from sar_infer.artefact.writing import seal, staged
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.storage.files import write_file
+from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
 from sar_train.export import tokenizer
 from sar_train.export.compact import write_graph
-from sar_train.export.digest import encoder_digest
 from sar_train.export.head import class_head
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.layout import Layout, layout, tokenizer_spec
@@ -42,9 +44,13 @@ from sar_train.export.source import Source
 from sar_train.export.verify import Rows, generated_pixels, verify_bundle
 from sar_train.training.record import versions
 
+if TYPE_CHECKING:
+    from sar_train.export.source import Source
+
+
 PROBE_SEED = 2024
 MOST_NAMES = 1000
-"""Phrases that take part in the comparison with torch; of more, at most as many at even steps."""
+"""Phrases to compare with torch; of a longer list, as many at even steps."""
 
 
 def export_bundle(
@@ -57,19 +63,19 @@ def export_bundle(
     with_reference: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Build, check and move into place.
+    """Build a bundle, check it and move it into place.
 
     Args:
         source: what to export.
         out: the new folder.
-        command: how this export was asked for, for the manifest.
-        photos: pictures for the comparison with torch; without them, generated ones.
+        command: the command line of this export, for the manifest.
+        photos: images to compare with torch on; generated ones if there are none.
         overwrite: replace a bundle that is there.
-        with_reference: add the name encoder of the hand-crafted prompt, which new names are compared with.
-        tell: is called with a line of progress now and then.
+        with_reference: add the name encoder of the hand-crafted prompt, with which new names are compared.
+        tell: called with lines of progress.
 
     Raises:
-        ExportError: a check failed or the folder could not be written; nothing has changed on the disk.
+        ExportError: a check failed or the folder could not be written; the disk is as it was.
         ConfigError: ``out`` exists.
         ClassNameError: a class name does not fit.
         ImageError: one of ``photos`` cannot be read.
@@ -103,7 +109,7 @@ def export_bundle(
 
 
 def make_bank(source: Source, digest: str) -> ClassBank:
-    """Unit rows of all class names; one with several phrases has the direction of their mean."""
+    """Return the bank of all class names; a name with several phrases gets the direction of their mean."""
     flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
     rows = source.prompted.embed(flat).cpu().split([len(p) for p in source.phrases.values()])
     means = torch.nn.functional.normalize(torch.stack([part.mean(0) for part in rows]), dim=-1)
@@ -116,7 +122,7 @@ def make_bank(source: Source, digest: str) -> ClassBank:
 def _manifest(
     source: Source, placed: Layout, spec: TokenizerSpec, digest: str, parity: Parity, command: str
 ) -> Manifest:
-    """All that is known before the folder is sealed."""
+    """Return the manifest before sealing, which adds the list of files."""
     backbone = source.backbone
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return Manifest(
@@ -134,7 +140,7 @@ def _manifest(
         tokenizer=spec,
         encoder_digest=digest,
         files={},
-        passport=dataclasses.replace(source.passport, parity=parity),
+        passport=dataclasses.replace(source.quality, parity=parity),
         provenance=Provenance(created, command, _versions(), source.licences),
         probe=_probe(source),
         **_confidence(source),
@@ -142,7 +148,7 @@ def _manifest(
 
 
 def _confidence(source: Source) -> dict[str, Any]:
-    """The fields of the manifest that answers are judged by."""
+    """Return the fields of the manifest that turn logits into scores, unknown and prediction sets."""
     known = source.confidence
     if known is None:
         return {}
@@ -172,3 +178,27 @@ def _logit_bias(source: Source) -> float | None:
 def _versions() -> dict[str, str]:
     exporter = {"onnx": onnx.__version__, "onnxscript": version("onnxscript"), "onnxruntime": onnxruntime.__version__}
     return versions() | exporter | {"Pillow": version("Pillow")}  # which decodes and resizes at run time
+
+
+def encoder_digest(source: Source, placed: Layout, spec: TokenizerSpec, merges: bytes) -> str:
+    """Return the SHA-256 over all that decides an embedding: weights, method, its tensors and settings, tokenizer.
+
+    It does not depend on the graphs. The hand-crafted template counts if the method uses it.
+    """
+    prompted = source.prompted
+    return canonical_digest(
+        {
+            "weights": prompted.backbone.weights_digest,
+            "method": source.method,
+            "settings": dict(source.settings),
+            "template": placed.template,
+            "tensors": {name: _value(tensor) for name, tensor in prompted.method.state_dict().items()},
+            "tokenizer": dataclasses.asdict(spec),
+            "merges": hashlib.sha256(merges).hexdigest(),
+        }
+    )
+
+
+def _value(tensor: Tensor) -> list[object]:
+    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return [list(tensor.shape), str(tensor.dtype), hashlib.sha256(data).hexdigest()]

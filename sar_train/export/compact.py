@@ -1,9 +1,9 @@
 """Make an ONNX model smaller without changing one bit of what it computes.
 
-Two things are looked for. A float32 tensor whose values are all float16 numbers (weights that were published or stored
-in float16) is stored as float16 with a Cast behind it. A look-up table whose rows are INT8 numbers times a scale for
-each row is stored as that; rows are gathered first and expanded after. onnxruntime computes constant Casts when it
-opens the model, so that a running session is the same as before.
+A float32 tensor whose values are all float16 numbers (weights that were published or stored in float16) is stored as
+float16 with a Cast after it. A look-up table whose rows are INT8 numbers times a scale for each row is stored as those;
+rows are gathered first and expanded afterwards. onnxruntime computes constant Casts when it opens the model, so a
+running session is the same as before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from sar_infer.storage.files import write_file
 
 SMALLEST = 4096
-"""Elements from which a tensor is worth a node."""
+"""Elements that a tensor needs to be worth a node."""
 
 Array = npt.NDArray[np.float32]
 
@@ -32,7 +32,7 @@ def write_graph(path: Path, model: onnx.ModelProto) -> None:
 
 
 def compact(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the model with every tensor stored as small as it can be without loss."""
+    """Return a copy of the model in which every tensor is stored as small as it can be without loss."""
     small = onnx.ModelProto()
     small.CopyFrom(model)
     graph = small.graph
@@ -61,14 +61,14 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def as_float16(values: Array) -> npt.NDArray[np.float16] | None:
-    """The values as float16, None if one of them would change."""
+    """Return the values as float16, or None if one of them would change."""
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), values) else None
 
 
 def int8_rows(table: Array) -> tuple[npt.NDArray[np.int8], Array] | None:
-    """INT8 rows (V, W) and scales (V, 1) whose product is exactly ``table``, None if there are none.
+    """Return INT8 rows (V, W) and scales (V, 1) whose product is exactly ``table``, or None if there are none.
 
     The rule for the scale is that of `sar_train.clip.mini.storage`: the largest value of the row, in float16, is 127
     steps.
@@ -89,7 +89,7 @@ def _replace(graph: onnx.GraphProto, old: onnx.TensorProto, parts: dict[str, npt
 
 
 def _gather_then_expand(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
-    """``Gather(table)`` becomes ``Cast(Gather(int8)) * Gather(scale)``."""
+    """Turn ``Gather(table)`` into ``Cast(Gather(int8)) * Gather(scale)``."""
     (table, ids), (result,) = node.input, node.output
     place = list(graph.node).index(node)
     steps = [

@@ -1,9 +1,9 @@
-"""From a torch module with one input and one output to a plain ONNX graph.
+"""Export a torch module with one input and one output as a plain ONNX graph.
 
 The exporter's own optimisation is left out, because it folds batch norms into convolutions; the weights would then no
 longer be those of the backbone, and `compact` could not store them small. onnxruntime folds them when it opens a
-session. What is done here is what makes the graph plain: functions inlined, constants folded, unused and double values
-gone, names unique, no traces of the machine that wrote it.
+session. Here functions are inlined, constants folded, unused and duplicate values removed, and names made unique, so
+that nothing tells which machine wrote the graph.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sar_train.errors import ExportError
 
 OUTPUT = "embedding"
 LIMIT = 2 * 1024**3 - 1
-"""A protobuf message cannot be larger, and a bundle has no external data."""
+"""Largest size of a protobuf message; a bundle has no external data."""
 
 
 def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mapping[int, str]) -> onnx.ModelProto:
@@ -32,7 +32,7 @@ def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mappi
 
     Args:
         module: in evaluation mode.
-        example: the input that it is traced with; a dimension in ``dynamic`` should be 2 or more.
+        example: the input to trace with; a dimension in ``dynamic`` should be 2 or more.
         input_name: name of the graph's input.
         dynamic: dimensions of the input that may vary, with their names.
 
@@ -65,7 +65,7 @@ def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mappi
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what the exporter says about its own insides; its errors are exceptions."""
+    """Silence the exporter's log messages and warnings; its errors are exceptions."""
     logger = logging.getLogger("onnxscript")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -94,7 +94,7 @@ def _tidy(model: onnx_ir.Model) -> None:
 def _name(model: onnx_ir.Model, input_name: str, dynamic: Mapping[int, str]) -> None:
     """Name the input, its variable dimensions and the output, and number every other value.
 
-    The exporter calls the result of a look-up ``embedding`` too, so that names are given afresh.
+    Values are renamed because the exporter calls the result of a look-up ``embedding`` too.
     """
     (source,), (result,) = model.graph.inputs, model.graph.outputs
     for i, node in enumerate(model.graph):

@@ -1,4 +1,4 @@
-"""The classifier of the trained classes, where a method has one, as a file of the bundle."""
+"""The classifier that some methods have for the trained classes, as a file of the bundle."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 
 def spoken(text: str) -> str:
-    """A name as training reads it and as it is shown: underscores as spaces, single spaces."""
+    """Return a name as training reads it and as it is shown: underscores as spaces, single spaces."""
     return " ".join(text.replace("_", " ").split())
 
 
 def head_names(prompted: PromptedCLIP, phrases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The trained classes as the bank spells them, if the bundle can have the method's head; else nothing.
+    """Return the trained classes as the bank spells them if the bundle can have the method's head, else nothing.
 
-    The head answers together with the text branch, so every trained class has to be in the bank, once, and stand there
-    for itself.
+    The head answers together with the text branch, so every trained class has to be in the bank, once, under its own
+    name.
 
     Args:
-        prompted: whose head.
-        phrases: what stands for each class of the bank.
+        prompted: the model whose head it is.
+        phrases: the phrases of each class of the bank.
     """
     return () if prompted.method.head() is None else trained_names(prompted, phrases)
 
 
 def trained_names(prompted: PromptedCLIP, phrases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The trained classes as the bank spells them, if each stands there for itself, once; else nothing."""
+    """Return the trained classes as the bank spells them if each is there once, under its own name; else nothing."""
     themselves = {
         name_key(name): name for name, several in phrases.items() if [*map(name_key, several)] == [name_key(name)]
     }
@@ -42,7 +42,7 @@ def trained_names(prompted: PromptedCLIP, phrases: Mapping[str, Sequence[str]]) 
 
 
 def class_head(prompted: PromptedCLIP, names: Sequence[str], encoder_digest: str) -> ClassHead | None:
-    """The head under these names of its classes, None for no names."""
+    """Return the head with its classes under these names, or None if there are no names."""
     head = prompted.method.head()
     if head is None or not names:
         return None

@@ -17,23 +17,23 @@ from sar_train.training.prompted import PromptedCLIP
 
 
 class OpenClipImageEncoder(nn.Module):
-    """Whatever image tower open_clip gives the backbone, with unit rows at the end."""
+    """The image tower that open_clip gives the backbone, followed by normalisation to unit rows."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.visual = backbone.model.visual
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, D)."""
+        """Encode pixels (N, 3, H, W) as unit rows (N, D)."""
         return normalize(self.visual(pixels), dim=-1)  # type: ignore[operator]
 
 
 class VisionTransformerEncoder(nn.Module):
-    """CLIP's vision transformer by our own tower, which carries the class token alone through the last layer.
+    """CLIP's vision transformer in our own tower, whose last layer computes the class token alone.
 
     Args:
         tower: the frozen tower.
-        prompts: constants of the graph; None where the image side has none.
+        prompts: constants of the graph; None if the image side has none.
     """
 
     def __init__(self, tower: ImageTower, prompts: Prompts | None) -> None:
@@ -44,12 +44,12 @@ class VisionTransformerEncoder(nn.Module):
         self.prompts = dataclasses.replace(prompts, image=image)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, D)."""
+        """Encode pixels (N, 3, H, W) as unit rows (N, D)."""
         return self.tower(self.prompts, self.tower.embed(pixels))
 
 
 def export_image_encoder(prompted: PromptedCLIP) -> onnx.ModelProto:
-    """The graph, for any number of pictures of the backbone's own size."""
+    """Export the graph, for any number of images of the backbone's own size."""
     backbone, tower = prompted.backbone, prompted.backbone.image
     encoder: nn.Module
     if tower is None:

@@ -1,4 +1,4 @@
-"""What stands around a name in the graph, and how many positions it takes."""
+"""The prompt around a name in the graph, and how many positions it takes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sar_train.training.prompted import PromptedCLIP
 
 @dataclass(frozen=True)
 class Layout:
-    """The prompts of a method, looked at without any particular name.
+    """The prompts of a method, seen without any particular name.
 
     Attributes:
-        prompts: those of one name. What differs between classes has another value for the next, but this shape.
-        teacher: the hand-crafted prompts whose embeddings the method makes a class's own prompts from; None where the
+        prompts: the prompts of one name; those of other classes may differ in values, not in shape.
+        teacher: the hand-crafted prompts from whose embeddings the method makes each class's prompts; None if the
             prompts are the same for all classes.
-        template: the hand-crafted template that takes part in embedding a name, None where none does.
-        longer: by how many tokens the teacher's text behind the name is longer than the method's; may be below 0.
+        template: the hand-crafted template that takes part in embedding a name, or None.
+        longer: by how many tokens the teacher's text after the name is longer than the method's; may be negative.
     """
 
     prompts: Prompts
@@ -33,9 +33,9 @@ class Layout:
 
     @property
     def n_prefix(self) -> int:
-        """Positions beside the name, suffix and end token: the start token and all context, behind the name too.
+        """Count the positions beside name, suffix and end token: the start token and all context, also after the name.
 
-        A teacher has to have room for the name as well, so that the longer prompt of the two counts.
+        The teacher needs room for the name as well, so the longer prompt of the two counts.
         """
         student = 1 + self.prompts.n_context + self.prompts.n_suffix_context
         return student if self.teacher is None else max(student, 1 + self.teacher.n_context + self.longer)
@@ -43,11 +43,11 @@ class Layout:
 
 @torch.no_grad()
 def layout(prompted: PromptedCLIP) -> Layout:
-    """The layout of a method's prompts.
+    """Return the layout of a method's prompts.
 
     Raises:
-        ExportError: teacher and student have different texts behind the name, which may melt with it into one token, so
-            that they cannot read one input.
+        ExportError: teacher and student have different texts after the name, and a text may merge with the name into
+            one token, so that the two cannot read one input.
     """
     prompts, template = prompted.method.prompts(prompted.classes(["x"])), prompted.template
     if prompts.first_class_specific_layer is None:
@@ -56,15 +56,15 @@ def layout(prompted: PromptedCLIP) -> Layout:
     behind = prompts.suffix, teacher.suffix
     if behind[0] != behind[1] and any(text and not text[0].isspace() for text in behind):
         raise ExportError(
-            f"the method puts {behind[0]!r} behind a name and its template {template!r} {behind[1]!r}; both read the "
-            "same tokens of a name, so the two texts must be equal or have a space in front"
+            f"the method puts {behind[0]!r} after a name and its template {template!r} {behind[1]!r}; both read the "
+            "same tokens of a name, so the two texts must be equal or begin with a space"
         )
     tower = prompted.backbone.text
     return Layout(prompts, teacher, template, tower.tail(teacher) - tower.tail(prompts))
 
 
 def tokenizer_spec(tower: TextTower, placed: Layout) -> TokenizerSpec:
-    """How names become tokens for these prompts.
+    """Return how names become tokens for these prompts.
 
     Raises:
         ExportError: no position is left for a name.

@@ -1,9 +1,9 @@
-"""The text side as an ONNX graph with the prompt inside: (N, L) int64 ``tokens`` to (N, D) unit rows ``embedding``.
+"""The text side as an ONNX graph that contains the prompt: (N, L) int64 ``tokens`` to (N, D) unit rows ``embedding``.
 
 Prompts that are the same for all names are constants. Where a method makes a class's own prompts from its hand-crafted
-embedding (TCP), the graph has two towers: a teacher reads the tokens behind the hand-crafted template, the method's
-network turns the result into prompts, and the student reads the same tokens behind those. Where the teacher has another
-text behind the name, that text's tokens take the place of the student's.
+embedding (TCP), the graph has two towers: a teacher reads the tokens after the hand-crafted template, the method's
+network turns the result into prompts, and the student reads the same tokens after those. If the teacher has another
+text after the name, that text's tokens replace the student's.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from sar_train.clip.attention import KeyValue, attend, finish_block, project_heads
+from sar_train.clip.prompts import Prompts, insert
+from sar_train.clip.text_tower import TextTower
 from sar_train.export.graph import trace
 from sar_train.export.layout import Layout
-from sar_train.export.padded_text import PaddedText
 from sar_train.methods.base import Classes
 from sar_train.training.prompted import PromptedCLIP
 
 
 class NameEncoder(nn.Module):
-    """``prompted.embed(names)`` for padded rows of tokens."""
+    """The same as ``prompted.embed(names)``, for padded rows of tokens."""
 
     def __init__(self, prompted: PromptedCLIP, placed: Layout) -> None:
         super().__init__()
@@ -35,7 +37,7 @@ class NameEncoder(nn.Module):
             self.register_buffer("tail", torch.tensor(tail, device=prompted.backbone.device))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(N, L) token ids, each row ending with the end token and padded with 0, to (N, D) unit rows."""
+        """Encode (N, L) token ids, each row ending with the end token and padded with 0, as (N, D) unit rows."""
         prompts = self.placed.prompts
         if self.teacher is not None:
             read = self._exchange(tokens) if self.exchanged else tokens
@@ -44,7 +46,7 @@ class NameEncoder(nn.Module):
         return rows
 
     def _exchange(self, tokens: Tensor) -> Tensor:
-        """(N, L) rows of name, student's text and end token to rows with the teacher's text."""
+        """Replace the student's text after the name by the teacher's in rows (N, L) that end with the end token."""
         tail: Tensor = self.get_buffer("tail")
         start = (tokens.argmax(-1, keepdim=True) - (self.student.tail - 1)).clamp(min=0)
         place = torch.arange(tokens.shape[1] + self.placed.longer, device=tokens.device)[None]
@@ -54,9 +56,86 @@ class NameEncoder(nn.Module):
 
 
 def export_name_encoder(prompted: PromptedCLIP, placed: Layout) -> onnx.ModelProto:
-    """The graph, for any number of names of any length that the tower has room for."""
+    """Export the graph, for any number of names of any length that the tower has room for."""
     tower = prompted.backbone.text
     suffix = [*tower.encode(placed.prompts.suffix), tower.end_token]
     example = torch.tensor([[1, 2, *suffix], [1, *suffix, 0]], device=prompted.backbone.device)
     encoder = NameEncoder(prompted, placed).eval()
     return trace(encoder, example, input_name="tokens", dynamic={0: "batch", 1: "length"})
+
+
+class PaddedText(nn.Module):
+    """CLIP's text tower for padded rows of tokens, with its shared prefix as constants.
+
+    `sar_train.clip.text_tower` does the same for names that are packed by length, with gradients. The tower is causal,
+    so the keys and values of the positions that all names share are constants, and a name costs its own tokens only.
+    From the layer on where classes have prompt positions of their own, these precede each name's tokens. Rows are
+    padded with 0: no position sees what follows it, so the padding never reaches the end token, whose output counts.
+
+    Args:
+        tower: the frozen tower.
+        prompts: those that all names share become constants; each class's own are passed to every call.
+    """
+
+    def __init__(self, tower: TextTower, prompts: Prompts) -> None:
+        super().__init__()
+        self.tower = tower
+        self.token_embedding = tower.token_embedding
+        self.blocks = nn.ModuleList(tower.blocks)
+        self.tail = tower.tail(prompts)
+        self.register_buffer("positions", tower.positional_embedding.detach().clone())
+        prefix = tower.prefix(prompts)
+        for layer, (key, value) in enumerate(prefix.past):
+            self.register_buffer(f"prefix_key_{layer}", key.detach().clone())
+            self.register_buffer(f"prefix_value_{layer}", value.detach().clone())
+        self.register_buffer("own", None if prefix.own is None else prefix.own.detach().clone())
+
+    def forward(self, tokens: Tensor, prompts: Prompts) -> Tensor:
+        """Encode (N, L) token ids, each row ending with the end token and padded with 0, as (N, D) unit rows.
+
+        The last layer computes only the end token, which has the largest id of the vocabulary.
+        """
+        rows = torch.arange(tokens.shape[0], device=tokens.device)
+        x, ends = self._embed(tokens, prompts)
+        lead, last = 0, len(self.blocks) - 1
+        for layer, block in enumerate(self.blocks):
+            if prompts.first_class_specific_layer is not None and layer >= prompts.first_class_specific_layer:
+                x, lead = self._change(x, lead, layer, prompts)
+            query, key, value = project_heads(block, x)
+            mask = torch.full((x.shape[1], x.shape[1]), float("-inf"), device=x.device).triu(1)
+            if layer < last:
+                x = finish_block(block, x, attend(query, key, value, self._past(layer), mask))
+        ends = ends + lead
+        mixed = attend(query[rows, :, ends, None], key, value, self._past(last), mask[ends, None, None])
+        return self.tower.project(finish_block(self.blocks[last], x[rows, ends], mixed[:, 0]))
+
+    def _embed(self, tokens: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        """Return the first block's input (N, L + K, W) and the places (N,) of the end tokens in it."""
+        x, ends = self.token_embedding(tokens), tokens.argmax(-1)
+        first, length = 1 + prompts.n_context, tokens.shape[1] + prompts.n_suffix_context
+        if prompts.suffix_context is not None:
+            gap = prompts.n_suffix_context
+            behind = prompts.suffix_context.to(x.dtype).expand(tokens.shape[0], -1, -1)
+            place = torch.arange(length, device=tokens.device)[None]
+            start = (ends - (self.tail - 1)).clamp(min=0)[:, None]
+            inside = (place >= start) & (place < start + gap)
+            outside = torch.where(place < start, place, place - gap)
+            source = torch.where(inside, tokens.shape[1] + place - start, outside)
+            x = torch.cat([x, behind], 1).gather(1, source[..., None].expand(-1, -1, x.shape[-1]))
+            ends = ends + gap
+        return x + self.positions[first : first + length], ends  # type: ignore[index]
+
+    def _change(self, x: Tensor, lead: int, layer: int, prompts: Prompts) -> tuple[Tensor, int]:
+        """Apply what enters before a layer to rows (N, T, W) that begin with ``lead`` prompt positions."""
+        if layer == prompts.first_class_specific_layer:
+            own: Tensor = self.get_buffer("own")
+            if prompts.context.ndim == 3:
+                own = prompts.context + self.positions[1 : 1 + prompts.n_context]  # type: ignore[index]
+            x, lead = torch.cat([own.expand(x.shape[0], -1, -1), x], 1), own.shape[-2]
+        if layer not in prompts.text:
+            return x, lead
+        changed = insert(x[:, :lead], prompts.text[layer])
+        return torch.cat([changed, x[:, lead:]], 1), changed.shape[1]
+
+    def _past(self, layer: int) -> KeyValue:
+        return self.get_buffer(f"prefix_key_{layer}"), self.get_buffer(f"prefix_value_{layer}")

@@ -1,4 +1,4 @@
-"""Torch against onnxruntime, on pictures and on names, before a bundle is moved into place."""
+"""Compare torch with onnxruntime on images and on names, before a bundle is moved into place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sar_train.training.prompted import PromptedCLIP
 
 MOST_NAMES_AT_ONCE = 128
 TIE = 1e-6
-"""Two classes whose cosines differ by less share the first place."""
+"""Classes whose cosines differ by less are tied."""
 
 T = TypeVar("T")
 
@@ -51,12 +51,12 @@ def compare(
         folder: has both graphs and the tokenizer.
         prompted: the reference.
         spec: how names become tokens.
-        bank: (C, D) rows that pictures are classified with.
-        photos: pictures to try; generated ones are added until every batch size had its turn.
+        bank: (C, D) rows to classify images with.
+        photos: images to try; generated ones are added to fill every batch size.
         names: class names to try; names of every possible length are added.
 
     Raises:
-        ExportError: a figure is beyond its bound.
+        ExportError: a figure misses its bound.
         ImageError: a photo cannot be read.
     """
     images, min_cosine, agreement = _images(folder, prompted, bank, photos)
@@ -70,34 +70,34 @@ def compare(
 
 
 def compare_answers(folder: Path, prompted: PromptedCLIP, head: ClassHead) -> None:
-    """See that a bundle with a head gives the logits of torch where its classes are the candidates.
+    """Check that a bundle with a head gives torch's logits when the candidates are the head's classes.
 
-    They may differ by what a difference of `MAX_DIFFERENCE` to a unit row can do.
+    They may differ by as much as a difference of `MAX_DIFFERENCE` in a unit row can cause.
 
     Raises:
         ExportError: they differ by more.
     """
-    spec, pictures = prompted.backbone.preprocess, range(max(BATCHES))
-    pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in pictures]))
+    spec, images = prompted.backbone.preprocess, range(max(BATCHES))
+    pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in images]))
     reference = prompted.logits(prompted.encode_images(pixels), prompted.trained).cpu().numpy()
-    found = classified(folder, [self_test_image(spec.size, seed) for seed in pictures], head.names)
+    found = classified(folder, [self_test_image(spec.size, seed) for seed in images], head.names)
     difference = float(np.abs(found - reference).max())
     steepest = prompted.backbone.logit_scale + float(np.linalg.norm(head.weight, axis=1).max())
     if not difference <= MAX_DIFFERENCE * steepest:
         raise ExportError(
-            f"class head: logits differ from torch by {difference:.3g} on {len(pictures)} pictures, expected at most "
+            f"class head: logits differ from torch by {difference:.3g} on {len(images)} images, expected at most "
             f"{MAX_DIFFERENCE * steepest:.3g}; nothing was written"
         )
 
 
 def names_of_every_length(tokenizer: Tokenizer, spec: TokenizerSpec) -> list[str]:
-    """Names of 1, 2, … words of one token each, up to as many as there is room for."""
+    """Return names of 1, 2, … words of one token each, up to the longest that fits."""
     room = spec.max_name_tokens + 1 - len(tokenizer.encode("dog" + spec.suffix))
     return [" ".join(["dog", "cat"][i % 2] for i in range(length)) for length in range(1, room + 1)]
 
 
 def in_batches(items: Sequence[T], most: int = max(BATCHES)) -> Iterator[Sequence[T]]:
-    """Pieces of 1, 2, 7 and 33, then of ``most``."""
+    """Yield pieces of 1, 2, 7 and 33, then of ``most``."""
     start, sizes = 0, [*BATCHES]
     while start < len(items):
         size = sizes.pop(0) if sizes else most
@@ -107,37 +107,37 @@ def in_batches(items: Sequence[T], most: int = max(BATCHES)) -> Iterator[Sequenc
 
 def _images(folder: Path, prompted: PromptedCLIP, bank: Rows, photos: Sequence[Path]) -> tuple[int, float, float]:
     graph, spec = open_graph(folder / IMAGE_ENCODER), prompted.backbone.preprocess
-    pictures: list[Path | int] = [*photos, *range(sum(BATCHES) - len(photos))]
+    images: list[Path | int] = [*photos, *range(sum(BATCHES) - len(photos))]
     cosines, agreed = [], 0
-    for batch in in_batches(pictures):
+    for batch in in_batches(images):
         pixels = np.stack([_pixels(item, spec) for item in batch])
         ours, reference = graph(pixels), prompted.encode_images(torch.from_numpy(pixels)).cpu().numpy()
         cosines += (ours * reference).sum(1).tolist()
         similarity = reference @ bank.T
         answer = (ours @ bank.T).argmax(1)
         agreed += int((similarity[np.arange(len(answer)), answer] >= similarity.max(1) - TIE).sum())
-    return len(pictures), float(np.min(cosines)), agreed / len(pictures)
+    return len(images), float(np.min(cosines)), agreed / len(images)
 
 
-def _pixels(picture: Path | int, spec: Preprocess) -> Rows:
-    if isinstance(picture, int):
-        return generated_pixels(spec, picture)
+def _pixels(image: Path | int, spec: Preprocess) -> Rows:
+    if isinstance(image, int):
+        return generated_pixels(spec, image)
     try:
-        return to_input(load_rgb(picture, spec.fill), spec)
+        return to_input(load_rgb(image, spec.fill), spec)
     except ImageError as error:
-        raise ImageError(f"{picture}: {error}") from None
+        raise ImageError(f"{image}: {error}") from None
 
 
 def name_difference(
     encoder: Path, prompted: PromptedCLIP, names: Sequence[str], tokens: Sequence[Sequence[int]]
 ) -> float:
-    """The largest difference between a name encoder's rows and torch's.
+    """Return the largest difference between a name encoder's rows and torch's.
 
     Args:
         encoder: the graph.
         prompted: the reference.
         names: class names.
-        tokens: what the graph is fed for each, the end token included.
+        tokens: the graph's input for each, the end token included.
     """
     graph, found = open_graph(encoder), []
     for batch in in_batches(range(len(names)), MOST_NAMES_AT_ONCE):
@@ -150,15 +150,15 @@ def name_difference(
 
 
 def _gate(parity: Parity) -> None:
-    """Each comparison is written so that NaN, which compares false with everything, does not pass."""
+    """Raise if a figure is beyond its bound, or NaN, which compares false with everything."""
     if not parity.image_min_cosine >= MIN_COSINE:
         raise ExportError(
-            f"image encoder: cosine {parity.image_min_cosine:.7f} to torch on the worst of {parity.images} pictures, "
+            f"image encoder: cosine {parity.image_min_cosine:.7f} to torch on the worst of {parity.images} images, "
             f"expected at least {MIN_COSINE}; nothing was written"
         )
     if not parity.top1_agreement == 1:
         raise ExportError(
-            f"image encoder: {parity.top1_agreement:.2%} of {parity.images} pictures get the class that torch gives "
+            f"image encoder: {parity.top1_agreement:.2%} of {parity.images} images get the class that torch gives "
             "them, expected all; nothing was written"
         )
     if not parity.name_max_difference <= MAX_DIFFERENCE:

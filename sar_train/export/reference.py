@@ -1,4 +1,4 @@
-"""The name encoder of the hand-crafted prompt: what the run time compares a new name's learned embedding with."""
+"""The name encoder of the hand-crafted prompt, with which the run time compares a new name's learned embedding."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sar_train.export.verify import MAX_DIFFERENCE
 def write_reference(folder: Path, source: Source, names: Sequence[str]) -> Reference:
     """Write the graph and compare it with torch.
 
-    It takes tokens like the bundle's own name encoder, but behind its template's words and with its template's suffix.
+    It takes tokens like the bundle's own name encoder, but after its template's words and with its template's suffix.
 
     Args:
-        folder: of the bundle; has the tokenizer.
-        source: what is exported.
-        names: phrases to try, where they fit behind the template; names of every possible length are added.
+        folder: the bundle's, which has the tokenizer.
+        source: the content of the bundle.
+        names: phrases to try if they fit the template; names of every possible length are added.
 
     Raises:
         ExportError: the graph differs from torch, or the template leaves no room for a name.
@@ -40,7 +40,7 @@ def write_reference(folder: Path, source: Source, names: Sequence[str]) -> Refer
     for name in (*names, *names_of_every_length(tokenizer, spec)):
         try:
             tokens[name] = [*encode_name(tokenizer, spec, name), spec.end_token]
-        except ClassNameError:  # fits the learned prompt alone
+        except ClassNameError:  # fits only the learned prompt
             continue
     difference = name_difference(folder / REFERENCE_ENCODER, prompted, [*tokens], [*tokens.values()])
     if not difference <= MAX_DIFFERENCE:

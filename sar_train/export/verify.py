@@ -1,4 +1,4 @@
-"""Checks of a bundle that need no torch: its files, what its graphs compute, and its own probe and bank.
+"""Checks of a bundle that need no torch: its files, its graphs, its probe and its bank.
 
 ``sar-export`` runs them before a bundle is moved into place, and ``sar-export --verify`` (`recheck`) at any time later.
 """
@@ -30,7 +30,7 @@ MIN_COSINE = 0.99999
 MAX_DIFFERENCE = 1e-5
 BATCHES = (1, 2, 7, 33)
 MOST_NAMES = 2000
-"""Bank rows that are encoded again; of a larger bank, as many at even steps."""
+"""Bank rows to encode again; of a larger bank, as many at even steps."""
 
 Rows = npt.NDArray[np.float32]
 Graph = Callable[[npt.NDArray[Any]], Rows]
@@ -38,11 +38,11 @@ Graph = Callable[[npt.NDArray[Any]], Rows]
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found.
+    """The figures of a check.
 
     Attributes:
         probe_cosine: between the probe's vector in the manifest and the one computed here.
-        names: bank rows that were encoded again.
+        names: how many bank rows were encoded again.
         name_max_difference: the largest difference to the bank.
         batch_max_difference: between the same row in batches of 1, 2, 7 and 33, over both graphs.
     """
@@ -54,7 +54,7 @@ class Verification:
 
 
 def open_graph(path: Path) -> Graph:
-    """A graph with one input and one output as a function, run by onnxruntime on the CPU."""
+    """Return a graph with one input and one output as a function, run by onnxruntime on the CPU."""
     session = open_session(path, "cpu")
     (source,) = session.get_inputs()
 
@@ -66,16 +66,16 @@ def open_graph(path: Path) -> Graph:
 
 
 def generated_pixels(spec: Preprocess, seed: int) -> Rows:
-    """The encoder's input (3, size, size) for the picture that a seed stands for."""
+    """Return the encoder's input (3, size, size) for the image that a seed stands for."""
     return to_input(Image.fromarray(self_test_image(spec.size, seed)), spec)
 
 
 def verify_bundle(path: Path) -> Verification:
-    """Open a bundle strictly and see that it computes what it says.
+    """Open a bundle strictly and check that it computes what it says.
 
     Raises:
         BundleError: it is damaged or of another version.
-        ExportError: the probe, a bank row or a batch comes out otherwise than it should.
+        ExportError: the probe, a bank row or a batch does not come out as it should.
     """
     result = measure(open_bundle(path))
     _gate(path, "probe: cosine", result.probe_cosine, at_least=MIN_COSINE)
@@ -85,7 +85,7 @@ def verify_bundle(path: Path) -> Verification:
 
 
 def measure(bundle: Bundle) -> Verification:
-    """Probe, bank and batches of an open bundle, whatever comes out.
+    """Measure probe, bank and batches of an open bundle, without judging them.
 
     Raises:
         ExportError: it has no probe.
@@ -95,7 +95,7 @@ def measure(bundle: Bundle) -> Verification:
 
 
 def name_batches(graph: Graph, spec: TokenizerSpec, tokenizer: Tokenizer) -> float:
-    """The largest difference between 33 names at once and fewer of them, cut to the longest of each batch."""
+    """Return the largest difference between 33 names at once and fewer, each batch cut to its longest."""
     most = max(BATCHES)
     suffix = [*tokenizer.encode(spec.suffix), spec.end_token]
     room = spec.max_name_tokens + 1 - len(suffix)
@@ -107,10 +107,10 @@ def name_batches(graph: Graph, spec: TokenizerSpec, tokenizer: Tokenizer) -> flo
     return float(np.max([np.abs(graph(tokens[:n, : n + len(suffix)]) - whole[:n]).max() for n in BATCHES]))
 
 
-def classified(path: Path, pictures: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]) -> Rows:
-    """Logits (N, C) that the run time gives where ``names`` are all candidates."""
+def classified(path: Path, images: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]) -> Rows:
+    """Return the run time's logits (N, C) when ``names`` are the only candidates."""
     classifier = Classifier(open_bundle(path), device="cpu", cache=EmbeddingCache())
-    results = classifier.classify(pictures, names, only=True, top_k=len(names))
+    results = classifier.classify(images, names, only=True, top_k=len(names))
     answers = [{prediction.label: prediction.logit for prediction in result.predictions} for result in results]
     return np.array([[logits[name] for name in names] for logits in answers], dtype=np.float32)
 
@@ -130,7 +130,7 @@ def _names(bundle: Bundle, classifier: Classifier) -> tuple[int, float]:
 
 
 def _batches(bundle: Bundle) -> float:
-    """Both graphs with 33 inputs at once against fewer of them."""
+    """Compare both graphs on 33 inputs at once with fewer of them."""
     spec, images = bundle.manifest.preprocess, open_graph(bundle.path / IMAGE_ENCODER)
     pixels = np.stack([generated_pixels(spec, seed) for seed in range(max(BATCHES))])
     whole = images(pixels)

@@ -1,1 +1,1 @@
-"""Result files in; tables, figures and one HTML page out. Nothing here needs torch."""
+"""Result files in; tables, figures and one HTML page out. Needs no torch, and tables need no matplotlib."""

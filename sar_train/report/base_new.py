@@ -1,12 +1,11 @@
-"""Base-to-new: accuracies without SAR and with it, relations, and other ways in which a method can answer."""
+"""Tables of base-to-new: accuracies without SAR and with it, relations, and a method's other ways to answer."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from sar_train.report.result import Result, comparable, differing_settings
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results, comparable, differing_settings
 from sar_train.report.scores import Groups, Mean, Scene, Score, grouped, mean, over_datasets, pairs, score, shots, slug
 from sar_train.report.table import Column, Row, Table, averaged, difference, embolden, number, words
 from sar_train.report.wording import listed, method_name, seeds_of, spread_note
@@ -19,13 +18,13 @@ COLUMNS = (
     *(Column(name, "difference") for name in ("base", "new", "H")),
 )
 RIVALS = ((1, 5), (2, 6), (3, 7))
-OF_DATASET = ("data", "template", "novel")
-"""Settings that differ between datasets as a matter of course."""
 """Columns of base, new and H on both sides, which compete for the bold figure."""
+OF_DATASET = ("data", "template", "novel")
+"""Settings that always differ between datasets."""
 
 
 def tables(results: Results) -> list[Table]:
-    """All tables of the protocol: averages first, where there are several datasets."""
+    """Return all tables of the protocol; averages come first if there are several datasets."""
     groups = grouped(results.of(SECTION))
     found = [*averages(groups)]
     for scene, rows in groups.items():
@@ -36,7 +35,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def accuracies(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
-    """Base, new and harmonic mean of every method on one dataset."""
+    """Return base, new and harmonic mean of every method on one dataset."""
     runs = [run for found in rows.values() for run in found]
     body = [_row("zero-shot", zero_shot(runs), None), _row("linear probe (base only)", linear_probe(runs), None)]
     notes = [
@@ -58,13 +57,13 @@ def accuracies(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
 
 
 def incomparable(runs: Iterable[Result]) -> list[str]:
-    """A note where a dataset of the field was not run on its published split with all its photos."""
+    """Return a note if a published dataset was not run on its published split with all its images."""
     found = sorted({run.dataset for run in runs if not comparable(run)})
     return [f"Not the published split and photos, not to be compared with papers: {listed(found)}."] if found else []
 
 
 def averages(groups: Groups) -> list[Table]:
-    """Averages over datasets, a table for each backbone and number of shots that has more than one."""
+    """Return averages over datasets: a table for each backbone and number of shots with more than one dataset."""
     found = []
     for backbone, count in dict.fromkeys((scene.backbone, scene.shots) for scene in groups):
         scenes = {s: rows for s, rows in groups.items() if (s.backbone, s.shots) == (backbone, count)}
@@ -119,7 +118,7 @@ def _row(
 
 
 def zero_shot(runs: Sequence[Result]) -> Score:
-    """Accuracies of the hand-crafted template; a seed changes them only where it draws the test photos."""
+    """Return the accuracies of the hand-crafted template; a seed changes them only if it draws the test images."""
     by_seed = {run.seed: run["zero_shot"] for run in reversed(runs)}
     parts = [[found.get(key) for found in by_seed.values()] for key in ("base_accuracy", "new_accuracy")]
     if all(len(set(values)) == 1 for values in parts):
@@ -134,14 +133,14 @@ def _zero_shot_varies(runs: Iterable[Result]) -> str:
 
 
 def linear_probe(runs: Iterable[Result]) -> Score:
-    """Logistic regression on the same shots, which the method does not change: one value a seed."""
+    """Return the accuracy of logistic regression on the same shots: one value a seed, whatever the method."""
     by_seed = {run.seed: (run["linear_probe"] or {}).get("base_accuracy") for run in runs}
     found = {seed: value for seed, value in by_seed.items() if value is not None}
     return Score(mean(found.values()), None, tuple(sorted(found)))
 
 
 def relations(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
-    """SAR's own measure: Spearman's correlation of similarities among held-out names."""
+    """Return SAR's own measure: Spearman's correlation of similarities among held-out names."""
 
     def measured(runs: Iterable[Result], when: str) -> Mean | None:
         return mean((run["relations"] or {}).get(when) for run in runs)
@@ -165,7 +164,7 @@ def relations(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
 
 
 def other_ways(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
-    """Accuracies by other ways of answering, such as DePT's text branch."""
+    """Return accuracies by other ways to answer, such as DePT's text branch."""
     body = []
     for name, runs in rows.items():
         for way in dict.fromkeys(way for run in runs for way in run["other_metrics"] or {}):

@@ -1,4 +1,4 @@
-"""Accuracy against shots, and learning curves: a small panel a method, without SAR and with it."""
+"""Accuracy against shots, and learning curves: a small panel for each method, without SAR and with it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sar_train.report.base_new import zero_shot
 from sar_train.report.few_shot import Series, by_dataset
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Scene, grouped, mean, pairs, score, slug
 from sar_train.report.style import INK, MUTED, WITH, WITHOUT, Figure, draw, tidy
 from sar_train.report.wording import listed, method_name
 
 SIDES = (("without SAR", WITHOUT, "o"), ("with SAR", WITH, "^"))
 DASHES: tuple[Any, ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
-"""Of lines, by loss term."""
+"""Dashes of lines, by loss term."""
 
 
 def figures(results: Results) -> list[Figure]:
-    """All figures of both kinds."""
+    """Return all figures of both kinds."""
     return [*accuracy_by_shots(results), *learning_curves(results)]
 
 
 def accuracy_by_shots(results: Results) -> list[Figure]:
-    """For each dataset that was run with more than one number of shots."""
+    """Return a figure for each dataset that was run with more than one number of shots."""
     return [_by_shots(scene, series) for scene, series in by_dataset(results).items() if len(series) > 1]
 
 
@@ -73,7 +72,7 @@ def _by_shots(scene: Scene, series: Series) -> Figure:
 
 
 def learning_curves(results: Results) -> list[Figure]:
-    """For each scene of each experiment but sweeps: every loss term by epoch, averaged over seeds."""
+    """Return a figure for each scene of each experiment but sweeps: loss terms by epoch, averaged over seeds."""
     found: list[Figure] = []
     for protocol in ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation"):
         groups = grouped(results.of(protocol)).items()
@@ -124,7 +123,7 @@ def _curves(
 
 
 def _terms(runs: Sequence[Result]) -> dict[str, list[tuple[int, float]]]:
-    """By loss term: (epoch, mean over runs)."""
+    """Return (epoch, mean over runs) by loss term."""
     found: dict[str, dict[int, list[float]]] = {}
     for run in runs:
         for entry in run["history"] or []:
@@ -153,7 +152,7 @@ def _panels(
     shared: bool = True,
     planned: Figure,
 ) -> Figure:
-    """A grid of panels, at most four in a row, with one legend above."""
+    """Draw a grid of panels, at most four in a row, with one legend above."""
     columns = min(4, len(methods))
     rows = -(-len(methods) // columns)
 

@@ -1,4 +1,4 @@
-"""What runs cost, which novel names they had, and whether their set-up reaches the known zero-shot accuracy."""
+"""Tables of costs, of novel names, and of zero-shot accuracies beside the known ones."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sar_train.report.result import Result
-from sar_train.report.results import Results
-from sar_train.report.scores import Scene, grouped, pairs
+from sar_train.report.results import Result, Results
+from sar_train.report.scores import grouped, pairs
 from sar_train.report.scores import shots as shots_of
 from sar_train.report.table import Cell, Column, Row, Table, difference, number, words
 from sar_train.report.wording import method_name
@@ -17,13 +16,13 @@ PLACES = ("experiment", "dataset", "shots", "backbone")
 
 
 def tables(results: Results) -> list[Table]:
-    """Costs, novel names and set-up checks, each where there is something to say."""
+    """Return costs, novel names and set-up checks, each if it has rows."""
     found = (costs(results), novel_names(results), set_up(results))
     return [table for table in found if table.rows]
 
 
 def seconds(runs: Sequence[Result]) -> float | None:
-    """Median over runs of the seconds an epoch took."""
+    """Return the median over runs of the seconds an epoch took."""
     found = [
         run["timing"]["train_seconds"] / run.settings["epochs"]
         for run in runs
@@ -33,12 +32,12 @@ def seconds(runs: Sequence[Result]) -> float | None:
 
 
 def memory(runs: Sequence[Result]) -> float | None:
-    """Largest peak of the process in MiB."""
+    """Return the largest peak of the process in MiB."""
     return max((run["peak_memory_mib"] for run in runs if run["peak_memory_mib"]), default=None)
 
 
 def costs(results: Results) -> Table:
-    """Seconds an epoch and peak memory, without SAR and with it."""
+    """Return seconds an epoch and peak memory, without SAR and with it."""
     body: list[Row] = []
     for protocol in dict.fromkeys(run.protocol for run in results.runs):
         for scene, rows in grouped(results.of(protocol)).items():
@@ -72,7 +71,7 @@ def costs(results: Results) -> Table:
 
 
 def _by_sar(rows: Mapping[str, list[Result]]) -> dict[str, tuple[list[Result], list[Result]]]:
-    """Runs of a sweep, whose names do not say whether SAR took part."""
+    """Split runs of a sweep by their settings, as their names do not say whether SAR took part."""
     sides = {
         name: [[r for r in runs if bool(r["config"].get("sar")) is k] for k in (False, True)]
         for name, runs in rows.items()
@@ -81,7 +80,7 @@ def _by_sar(rows: Mapping[str, list[Result]]) -> dict[str, tuple[list[Result], l
 
 
 def _without_constant(columns: tuple[Column, ...], body: list[Row]) -> tuple[str, tuple[Column, ...], list[Row]]:
-    """Columns that say the same in every row go into the title."""
+    """Move columns with the same text in every row into the title."""
     same = [k for k, c in enumerate(columns) if c.name in PLACES and len({row[k].text for row in body}) == 1]
     keep = [k for k in range(len(columns)) if k not in same]
     common = ": " + ", ".join(body[0][k].text for k in same) if same else ""
@@ -89,12 +88,12 @@ def _without_constant(columns: tuple[Column, ...], body: list[Row]) -> tuple[str
 
 
 def _significant(value: float | None) -> Cell:
-    """Two significant digits."""
+    """Return a cell with two significant digits."""
     return Cell() if value is None else Cell(f"{value:.2g}" if value < 100 else f"{value:.0f}", value)
 
 
 def novel_names(results: Results) -> Table:
-    """Where SAR's novel names came from, how many, and how many of the evaluated new names the source gave."""
+    """Return the source and number of SAR's novel names, and how many evaluated new names the source contained."""
     found: dict[tuple[str, str, str], list[Result]] = {}
     for run in results.runs:
         if run["novel"]:
@@ -120,14 +119,13 @@ def _range(runs: Sequence[Result], key: str) -> str:
 
 
 def set_up(results: Results) -> Table:
-    """Zero-shot accuracy beside the known one: what is too low has a mistake in template, names or pre-processing."""
-    found: dict[tuple[Scene, str, bool], Result] = {}
+    """Return zero-shot accuracy beside the known one; too low means a mistake in template, names or pre-processing."""
+    found: dict[tuple[str, str, str, bool], Result] = {}
     for run in results.runs:
         if check := run["zero_shot_check"]:
-            scene = Scene(run.backbone, run.dataset, 0)
-            found.setdefault((scene, str(check.get("source")), bool(check.get("ok"))), run)
+            found.setdefault((run.dataset, run.backbone, str(check.get("source")), bool(check.get("ok"))), run)
     body = []
-    for (scene, source, ok), run in found.items():
+    for (dataset, backbone, source, ok), run in found.items():
         check, measured = run["zero_shot_check"], run["zero_shot"]
         cells = [
             number(part.get(key), 2)
@@ -135,7 +133,7 @@ def set_up(results: Results) -> Table:
             for key in ("base_accuracy", "new_accuracy")
         ]
         verdict = Cell("as expected" if ok else "too low", bold=not ok, tone="" if ok else "down")
-        body.append((words(scene.dataset), words(scene.backbone), *cells, verdict, words(source)))
+        body.append((words(dataset), words(backbone), *cells, verdict, words(source)))
     columns = (
         Column("dataset", text=True),
         Column("backbone", text=True),

@@ -1,4 +1,4 @@
-"""Similarities among class names under the hand-crafted prompt and the learned ones, and what moved most."""
+"""Similarities among class names under the hand-crafted and the learned prompts, and the pairs that moved most."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Scene, grouped, pairs, slug
 from sar_train.report.table import Column, Table, number, words
 from sar_train.report.wording import method_name
@@ -25,14 +24,14 @@ class Similarities:
     """Cosines among C names, base classes first, of one method and seed.
 
     Attributes:
-        scene: what was trained on.
-        method: its name without SAR.
+        scene: the dataset, shots and backbone of the runs.
+        method: the method's name without SAR.
         seed: of the runs shown.
         names: the C names.
         base: how many of them are base classes; the rest are new.
         handcrafted: (C, C).
-        without: (C, C), None where there is no run without SAR.
-        with_sar: (C, C), None where there is no run with it.
+        without: (C, C), None if there is no run without SAR.
+        with_sar: (C, C), None if there is no run with it.
         protocol: the experiment.
     """
 
@@ -48,24 +47,24 @@ class Similarities:
 
     @property
     def key(self) -> str:
-        """For file names."""
+        """Return the name for files."""
         return slug(f"{self.protocol}-{self.scene.slug}-{self.method}")
 
     @property
     def title(self) -> str:
-        """``CoOp on caltech101, 16 shots, sar-mini, seed 1``."""
+        """Return ``CoOp on caltech101, 16 shots, sar-mini, seed 1``."""
         return f"{method_name(self.method)} on {self.scene}, seed {self.seed}"
 
     def learned(self) -> list[tuple[str, Matrix]]:
-        """The learned matrices that there are, by what a panel is called."""
+        """Return the learned matrices by the title of their panel."""
         named = ((method_name(self.method), self.without), (f"{method_name(self.method)} + SAR", self.with_sar))
         return [(name, matrix) for name, matrix in named if matrix is not None]
 
 
 def similarities(results: Results) -> list[Similarities]:
-    """One of each method and scene, of the first seed that was run both without SAR and with it.
+    """Return the similarities of each method and scene, of the first seed that has both sides.
 
-    Of few-shot runs only those with the most shots are shown.
+    Of few-shot runs only those with the most shots count.
     """
     found = []
     for protocol in PROTOCOLS:
@@ -98,7 +97,7 @@ def _names(run: Result) -> tuple[str, ...]:
 
 
 def matrix(upper: Sequence[int], count: int) -> Matrix:
-    """The (C, C) cosines of an upper triangle in thousandths, row by row; ones on the diagonal."""
+    """Return the (C, C) cosines of an upper triangle in thousandths, row by row; the diagonal is 1."""
     found = np.eye(count)
     rows, columns = np.triu_indices(count, 1)
     found[rows, columns] = found[columns, rows] = np.asarray(upper) / 1000
@@ -106,9 +105,9 @@ def matrix(upper: Sequence[int], count: int) -> Matrix:
 
 
 def most_disturbed(found: Similarities, most: int = MOST_PAIRS) -> list[tuple[int, int]]:
-    """Pairs of names whose cosine moved most under the method (with SAR, where it was not run without).
+    """Return the pairs whose cosine moved most under the method, or under the method with SAR if only that was run.
 
-    A change that all pairs share is no disturbance of their relations: the median change is taken off first.
+    A change that all pairs share does not disturb their relations, so the median change is subtracted first.
     """
     rows, columns = np.triu_indices(len(found.names), 1)
     if not len(rows) or not found.learned():
@@ -119,7 +118,7 @@ def most_disturbed(found: Similarities, most: int = MOST_PAIRS) -> list[tuple[in
 
 
 def tables(results: Results) -> list[Table]:
-    """The most disturbed pairs of every method that tells its similarities."""
+    """Return the most disturbed pairs of every method whose runs contain similarities."""
     return [_table(found) for found in similarities(results)]
 
 
@@ -137,7 +136,7 @@ def _table(found: Similarities) -> Table:
         Column("hand-crafted"),
         *(Column(name) for name, _ in found.learned()),
     )
-    change = "The median change over all pairs is taken off before pairs are ranked: it disturbs no relation."
+    change = "Pairs are ranked after the median change over all pairs is subtracted, as it disturbs no relation."
     return Table(
         f"pairs-{found.key}", SECTION, f"Most disturbed pairs: {found.title}; cosines", columns, tuple(body), (change,)
     )

@@ -1,12 +1,11 @@
-"""Few-shot learning: accuracy over all classes against the number of photos per class."""
+"""Tables of few-shot learning: accuracy over all classes by the number of images per class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from sar_train.report.base_new import linear_probe, zero_shot
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Groups, Scene, grouped, pairs, score, slug
 from sar_train.report.scores import shots as shots_of
 from sar_train.report.table import Cell, Column, Row, Table, averaged, difference, embolden, words
@@ -18,7 +17,7 @@ Series = dict[int, dict[str, list[Result]]]
 
 
 def by_dataset(results: Results) -> dict[Scene, Series]:
-    """Runs of one backbone and dataset together; the scene's own number of shots is 0 and means nothing."""
+    """Group runs by backbone and dataset; the number of shots of these scenes is 0 and means nothing."""
     found: dict[Scene, Series] = {}
     groups: Groups = grouped(results.of(SECTION))
     for scene, rows in groups.items():
@@ -27,7 +26,7 @@ def by_dataset(results: Results) -> dict[Scene, Series]:
 
 
 def tables(results: Results) -> list[Table]:
-    """A table for each dataset and backbone."""
+    """Return a table for each dataset and backbone."""
     return [_table(scene, series) for scene, series in by_dataset(results).items()]
 
 
@@ -62,7 +61,7 @@ def _moved(without: Sequence[Result], with_sar: Sequence[Result]) -> Cell:
 
 
 def _uneven(name: str, counts: Sequence[int], columns: Sequence[Sequence[Result]]) -> list[str]:
-    """A note where some columns have seeds that others lack."""
+    """Return a note if some columns have seeds that others lack."""
     seeds = {count: tuple(run.seed for run in runs) for count, runs in zip(counts, columns, strict=True)}
     if len(set(seeds.values())) < 2:
         return []

@@ -1,4 +1,4 @@
-"""Class similarities as heat maps: hand-crafted, learned without SAR, learned with it, in one order and one scale."""
+"""Heat maps of class similarities: hand-crafted, learned without SAR and with it, in one order and one scale."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sar_train.report.results import Results
 from sar_train.report.style import GRID, INK, WITH, WITHOUT, Figure, draw
 
 MOST = 24
-"""Heat maps in one report; each takes a hundred kilobytes or two."""
+"""The most heat maps in a report; each takes one or two hundred kilobytes."""
 MOST_LABELS = 26
 BASE, NEW = "#7b8591", "#0a9d74"
-"""Along the edges; not of the page's colours, as pictures inside a figure keep theirs in a dark scheme."""
+"""Colours along the edges; not the page's, as images inside a figure do not change in a dark scheme."""
 
 
 def figures(results: Results) -> list[Figure]:
-    """Heat maps of each method and scene; after the first ones of all scenes the others, folded away."""
+    """Return heat maps of each method and scene; the first of every scene come first, the others are folded away."""
     first: dict[tuple[str, object], Similarities] = {}
     every = similarities(results)
     for one in every:
@@ -35,7 +35,7 @@ def figures(results: Results) -> list[Figure]:
 
 
 def clustered(cosines: Matrix) -> list[int]:
-    """An order of names in which similar ones are neighbours: average linkage, best order of leaves."""
+    """Return an order in which similar names are neighbours: average linkage, optimal order of leaves."""
     if len(cosines) < 3:
         return list(range(len(cosines)))
     distances = squareform(np.clip(1 - cosines, 0, None), checks=False)
@@ -43,7 +43,7 @@ def clustered(cosines: Matrix) -> list[int]:
 
 
 def rank_correlation(first: Matrix, second: Matrix) -> float:
-    """Spearman's, between the off-diagonal cosines of two (C, C) matrices; not a number where one does not vary."""
+    """Return Spearman's correlation of the off-diagonal cosines of (C, C) matrices; NaN if one is constant."""
     upper = np.triu_indices(len(first), 1)
     ranks = [rankdata(matrix[upper]) for matrix in (first, second)]
     if any(len(found) < 2 or np.ptp(found) == 0 for found in ranks):
@@ -52,7 +52,7 @@ def rank_correlation(first: Matrix, second: Matrix) -> float:
 
 
 def figure(found: Similarities, *, folded: bool = False) -> Figure:
-    """Two rows: the cosines, and below what changed; beside the changes, every pair as a point."""
+    """Return two rows of panels: the cosines, and below the changes, beside a plot of every pair."""
     order = clustered(found.handcrafted)
     correlations = [f"{name} {rank_correlation(found.handcrafted, matrix):.2f}" for name, matrix in found.learned()]
     strips = "; the strips along the edges mark base and new classes" if found.base < len(order) else ""
@@ -120,7 +120,7 @@ def _map(axes: Axes, matrix: Matrix, order: list[int], colours: str, low: float,
 
 
 def _strips(axes: Axes, found: Similarities, order: list[int]) -> None:
-    """Base and new classes along the upper and the left edge."""
+    """Mark base and new classes along the upper and the left edge."""
     if found.base >= len(order):
         return
     kinds = np.array([place >= found.base for place in order], dtype=float)
@@ -133,7 +133,7 @@ def _strips(axes: Axes, found: Similarities, order: list[int]) -> None:
 
 
 def _labels(axes: Axes, found: Similarities, order: list[int]) -> None:
-    """Names beside the first panel, as many as there is room for."""
+    """Write names beside the first panel, as many as there is room for."""
     step = -(-len(order) // MOST_LABELS)
     places = list(range(step // 2, len(order), step))
     names = [found.names[order[place]] for place in places]
@@ -142,7 +142,7 @@ def _labels(axes: Axes, found: Similarities, order: list[int]) -> None:
 
 
 def _points(axes: Axes, found: Similarities) -> None:
-    """Learned against hand-crafted cosine of every pair."""
+    """Plot the learned against the hand-crafted cosine of every pair."""
     upper = np.triu_indices(len(found.names), 1)
     x = found.handcrafted[upper]
     styles = [(WITHOUT, "o"), (WITH, "^")][0 if found.without is not None else 1 :]

@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing beside it, and its tables and figures as files."""
+"""The report: one self-contained HTML page, and its tables and figures as files."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from sar_train.errors import ConfigError
-from sar_train.report import charts, heatmap, render, scatter, summary
-from sar_train.report.render import FORMATS
-from sar_train.report.result import SAR
-from sar_train.report.results import Results
+from sar_train.report import charts, heatmap, scatter, summary
+from sar_train.report.results import SAR, Results
 from sar_train.report.style import Figure
-from sar_train.report.table import Table
+from sar_train.report.table import FORMATS, Table, to_html
 from sar_train.report.tables import all_tables
 
 MARK = '<meta name="generator" content="sar-experiment report">'
-"""By which a report is told from another page."""
+"""Marks a page as a report."""
 SECTIONS = {
     "base-to-new": (
         "Base to new",
-        "Prompts learn from photos of the base classes and are judged on base and on new classes, each among its own "
-        "names. A method generalises where new stays at the zero-shot row or above it.",
+        "Prompts learn from photos of the base classes and are evaluated on base and on new classes, each among its "
+        "own names. A method generalises where new stays at the zero-shot row or above it.",
     ),
     "similarity": (
         "Similarities among class names",
-        "What SAR is about: names that the hand-crafted prompt holds to be alike should stay so. The more a learned "
-        "map looks like the first one, the better its relations were kept.",
+        "SAR's aim: names that are similar under the hand-crafted prompt should stay similar. The more a learned map "
+        "looks like the first one, the better these relations were kept.",
     ),
     "published": (
         "Beside published figures",
@@ -38,32 +36,32 @@ SECTIONS = {
     ),
     "few-shot": (
         "Few-shot learning",
-        "All classes are learned and judged. A curve should rise with shots and lie above the zero-shot line.",
+        "All classes are learned and evaluated. A curve should rise with shots and lie above the zero-shot line.",
     ),
     "cross-dataset": (
         "Cross-dataset transfer",
-        "One prompt, judged on other datasets as it is: compare the averages with zero-shot.",
+        "One prompt, evaluated unchanged on other datasets: compare the averages with zero-shot.",
     ),
     "domain-generalisation": (
         "Domain generalisation",
-        "The same classes in other kinds of pictures: compare with zero-shot.",
+        "The same classes in other kinds of images: compare with zero-shot.",
     ),
-    "custom": ("Sweeps", "A row a run; columns of settings show in what rows differ."),
+    "custom": ("Sweeps", "A row for each run; columns of settings show how rows differ."),
     "curves": (
         "Learning curves",
-        "Loss terms by epoch. What still falls at the end would learn on; what rises is pulled by another term.",
+        "Loss terms by epoch. A term still falling at the end would fall further; a rising one gives way to another.",
     ),
-    "costs": ("Cost", "What SAR adds to a run: a ratio of 1 is nothing."),
+    "costs": ("Cost", "What SAR adds to a run; a ratio of 1 means no extra time."),
     "novel": (
         "Novel names",
         "Names without photos that SAR keeps in place. Overlap with evaluated names would make results look better.",
     ),
     "set-up": (
         "Set-up checks",
-        "A zero-shot accuracy below the known one is a mistake in template, names or pre-processing.",
+        "A zero-shot accuracy below the known one means a mistake in template, names or pre-processing.",
     ),
 }
-"""Parts of the page by identifier: title, and how to read them."""
+"""Title of each section, and how to read it, by identifier."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +76,12 @@ class Part:
 
     @property
     def alone(self) -> tuple[Table, ...]:
-        """Tables that stand beside no figure."""
+        """Return the tables that belong to no figure."""
         taken = {figure.beside for figure in self.figures}
         return tuple(table for table in self.tables if table.key not in taken)
 
     def beside(self, figure: Figure) -> tuple[Table, ...]:
-        """The table that belongs to a figure, if there is one."""
+        """Return the table that belongs to a figure, if there is one."""
         return tuple(table for table in self.tables if table.key == figure.beside)
 
 
@@ -91,14 +89,14 @@ def check_target(out: Path) -> None:
     """Refuse to replace anything but an older report.
 
     Raises:
-        ConfigError: something else has that name.
+        ConfigError: there is something else at that path.
     """
     if out.exists() and not _is_report(out):
-        raise ConfigError(f"{out}: there is something that is no report; choose another --out")
+        raise ConfigError(f"{out}: exists and is not a report; choose another --out")
 
 
 def _is_report(folder: Path) -> bool:
-    """An empty folder, or one that holds nothing but what `write` has written."""
+    """Say whether a folder is empty or holds only what `write` has written."""
     if not folder.is_dir():
         return False
     names, page = {path.name for path in folder.iterdir()}, folder / "index.html"
@@ -112,14 +110,14 @@ def _is_report(folder: Path) -> bool:
 def write(
     results: Results, out: Path, *, title: str, command: str, tell: Callable[[str], None] = lambda line: None
 ) -> Path:
-    """Write ``index.html``, ``tables/`` and ``figures/``; an older report is replaced once the new one is whole.
+    """Write ``index.html``, ``tables/`` and ``figures/``; an older report is replaced once the new one is complete.
 
     Args:
-        results: from `sar_train.report.results.read`.
-        out: the folder.
-        title: of the page.
-        command: that repeats the report, shown at its foot.
-        tell: told, in a line, what is being done.
+        results: as `sar_train.report.results.read` returns them.
+        out: the new folder.
+        title: the page's title.
+        command: repeats the report; shown at its foot.
+        tell: called with lines of progress.
 
     Returns:
         The page's path.
@@ -153,7 +151,7 @@ def _fill(folder: Path, text: str, tables: Iterable[Table], figures: Iterable[Fi
 
 
 def page(results: Results, tables: Iterable[Table], figures: Iterable[Figure], *, title: str, command: str) -> str:
-    """The page's text."""
+    """Return the page's HTML."""
     tables, figures = list(tables), list(figures)
     parts = [
         Part(
@@ -173,12 +171,12 @@ def page(results: Results, tables: Iterable[Table], figures: Iterable[Figure], *
         warnings=summary.warnings(results),
         provenance=provenance(results),
         command=command,
-        to_html=render.to_html,
+        to_html=to_html,
     )
 
 
 def provenance(results: Results) -> list[tuple[str, str]]:
-    """What the figures rest on."""
+    """Return what the figures are based on, as names and values."""
     runs = results.runs
     versions: dict[str, set[str]] = {}
     for run in runs:

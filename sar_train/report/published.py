@@ -1,4 +1,4 @@
-"""Figures that others have published, with their source, and the zero-shot accuracies that a set-up should reach."""
+"""Published figures with their sources, and the zero-shot accuracies that a set-up should reach."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPENAI = ("ViT-B-16", "ViT-B-16-quickgelu")
 @final
 @dataclass(frozen=True)
 class Known:
-    """Base and new accuracy in percent, and where they stand."""
+    """Base and new accuracy in percent, and their source."""
 
     base: float
     new: float
@@ -25,17 +25,17 @@ class Known:
 
 @cache
 def load() -> dict[str, Any]:
-    """The whole of ``published.toml``."""
+    """Return the whole of ``published.toml``."""
     return tomllib.loads((files("sar_train.report") / "published.toml").read_text(encoding="utf-8"))
 
 
 def is_published_backbone(backbone: str, pretrained: str | None) -> bool:
-    """Whether figures under this backbone can be compared with the published ones."""
+    """Say whether figures under this backbone can be compared with the published ones."""
     return backbone in OPENAI and pretrained == "openai"
 
 
 def known_zero_shot(backbone: str, pretrained: str | None, dataset: str) -> Known | None:
-    """Zero-shot accuracy with the dataset's own template, on CoOp's split; None where nobody has said.
+    """Return the known zero-shot accuracy with the dataset's own template on CoOp's split, or None.
 
     Args:
         backbone: as in ``--backbone``.
@@ -52,7 +52,7 @@ def known_zero_shot(backbone: str, pretrained: str | None, dataset: str) -> Know
 
 
 def of_dataset(dataset: str) -> dict[str, Known]:
-    """Published base and new accuracies on a dataset by method, ``clip`` first; empty where there are none."""
+    """Return published base and new accuracies on a dataset by method, ``clip`` first; empty if there are none."""
     sources = load()["sources"]
     return {
         method: _known(scores, sources["clip" if method == "clip" else "datasets"])
@@ -66,12 +66,12 @@ def _known(scores: Sequence[float], source: str) -> Known:
 
 
 def method_key(name: str) -> str:
-    """The published name of a row of ours: ``dept:kgcoop+sar`` is ``dept-kgcoop``, plain ``dept`` is on CoOp."""
+    """Return the published name of a row: ``dept:kgcoop+sar`` is ``dept-kgcoop``, plain ``dept`` is on CoOp."""
     plain = name.removesuffix("+sar").replace(":", "-").lower()
     return {"dept": "dept-coop", "zero-shot": "clip"}.get(plain, plain)
 
 
 def label(method: str) -> str:
-    """A published method's name as people write it."""
+    """Return a published method's name as people write it."""
     found: str = load()["labels"].get(method, method)
     return found

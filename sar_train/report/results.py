@@ -1,33 +1,159 @@
-"""Result files, read and sorted out: what counts, what was skipped, what newer code has made again."""
+"""Read result files: which count, which were skipped, and which newer code has replaced."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sar_train.config.run import ELSEWHERE, OF_SAR
 from sar_train.errors import DataError
-from sar_train.report.result import SAR, Result, differing_settings, is_of_sar
+from sar_train.report import published
+
+APART = {"seed", "sections", "schedule", "epochs", "learning_rate", "batch_size", *ELSEWHERE}
+"""Keys of ``config`` that are stated elsewhere or on which no result depends."""
+SAR = "+sar"
+"""Contained in the names of rows with SAR."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished run: the content of its file, with the values that tables are sorted by.
+
+    Attributes:
+        path: relative to the folder that was read.
+        modified: the file's modification time.
+        content: the parsed JSON, checked for the keys that every table needs.
+        variant: settings that distinguish it from runs of the same name; empty for most.
+        sar_variant: the same for settings of SAR.
+    """
+
+    path: Path
+    modified: float
+    content: dict[str, Any]
+    variant: str = ""
+    sar_variant: str = ""
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a value of the file, or None if it has none."""
+        return self.content.get(key)
+
+    @property
+    def protocol(self) -> str:
+        """Return one of `PROTOCOLS`."""
+        return str(self["protocol"])
+
+    @property
+    def name(self) -> str:
+        """Return the name of its row in a table."""
+        return _named(str(self["name"]), self.variant, self.sar_variant)
+
+    @property
+    def partner(self) -> str:
+        """Return the row of the same method without SAR."""
+        return _named(str(self["name"]).replace(SAR, ""), self.variant)
+
+    @property
+    def seed(self) -> int:
+        """Return the run's seed."""
+        return int(self["seed"])
+
+    @property
+    def shots(self) -> int:
+        """Return the number of images per class, 0 for all."""
+        return int(self["config"]["shots"])
+
+    @property
+    def dataset(self) -> str:
+        """Return the dataset that the run was trained on."""
+        return str(self["dataset"]["name"])
+
+    @property
+    def backbone(self) -> str:
+        """Return the name of the backbone, with its weights if it needs any."""
+        pretrained = self["config"].get("pretrained")
+        return str(self["backbone"]["name"]) + (f" ({Path(pretrained).name})" if pretrained else "")
+
+    @property
+    def finished(self) -> str:
+        """Return the time of its end in UTC as in ISO 8601; empty if the file does not say."""
+        return str(self["finished"] or "")
+
+    @property
+    def code(self) -> str:
+        """Return the digest of the code that made it."""
+        return str((self["code"] or {}).get("digest") or "unknown")
+
+    @property
+    def folder(self) -> Path:
+        """Return the sweep's folder: that of the file, or its parent if that is the dataset's."""
+        parent, data = self.path.parent, str(self["config"].get("data") or "")
+        own = re.sub(r"[^A-Za-z0-9.+_-]+", "-", data).strip("-.") or self.dataset
+        return parent.parent if parent.name in (own, self.dataset) else parent
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Return all settings by dotted name, defaults included."""
+        config = self["config"]
+        apart = APART if config.get("sar") else APART | {*OF_SAR}
+        plain = {key: value for key, value in config.items() if key not in apart}
+        sections = {
+            f"{name}.{key}": value for name, part in (self["settings"] or {}).items() for key, value in part.items()
+        }
+        return plain | dict(config.get("schedule") or {}) | sections
+
+    def identity(self) -> str:
+        """Return a text that is equal for runs that should have come out the same."""
+        folder = self.folder.as_posix() if self.protocol == "custom" else ""
+        what = [self.protocol, folder, self["name"], self.settings, self.backbone, self.dataset, self.seed]
+        return json.dumps(what, sort_keys=True)
+
+
+def comparable(run: Result) -> bool:
+    """Say whether a run used the published split with all its images, or a dataset without published figures."""
+    config, origin = run["config"], run["dataset"].get("split_origin", "published")
+    if not published.of_dataset(run.dataset):
+        return True
+    return origin != "ours" and not config.get("allow_missing") and not config.get("skip_unreadable")
+
+
+def _named(name: str, *variants: str) -> str:
+    shown = ", ".join(variant for variant in variants if variant)
+    return f"{name} ({shown})" if shown else name
+
+
+def is_of_sar(setting: str) -> bool:
+    """Say whether a setting has no meaning without SAR."""
+    return setting in OF_SAR or setting == "sar" or setting.startswith("sar.")
+
+
+def differing_settings(runs: list[Result]) -> list[str]:
+    """Return the settings that are not the same in all runs, in the order of the first run that has them."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    return [key for key in keys if len({json.dumps(run.settings.get(key)) for run in runs}) > 1]
+
 
 PROTOCOLS = ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation", "custom")
 SCHEMA_VERSION = 1
 RECORD = "record.json"
-"""Of run folders that were kept, which are passed over."""
+"""In run folders that were kept; not a result."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder holds.
+    """The results in a folder.
 
     Attributes:
-        runs: those that count, in an order that file names decide.
-        replaced: files with the same settings and seed as a newer file of other code.
-        copies: files with the same settings, seed and code as a newer one.
-        skipped: files that are no results, with the reason.
+        runs: the runs that count, in the order of their file names.
+        replaced: files with the settings and seed of a newer file of other code.
+        copies: files with the settings, seed and code of a newer one.
+        skipped: files that are not results, with the reason.
     """
 
     runs: tuple[Result, ...]
@@ -36,7 +162,7 @@ class Results:
     skipped: tuple[str, ...] = ()
 
     def of(self, protocol: str) -> tuple[Result, ...]:
-        """Runs of a protocol."""
+        """Return the runs of a protocol."""
         return tuple(run for run in self.runs if run.protocol == protocol)
 
 
@@ -44,12 +170,12 @@ def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart
     """Read every result below a folder.
 
     Args:
-        folder: searched to any depth; folders whose name begins with a dot are left out.
-        tell: told, in a line, of each JSON file that is no result.
-        apart: a folder to leave out, that of the report.
+        folder: searched to any depth, except in folders whose name begins with a dot.
+        tell: called with a line for each JSON file that is not a result.
+        apart: a folder to leave out: the report's.
 
     Raises:
-        DataError: no such folder, or no result in it.
+        DataError: there is no such folder, or no result in it.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
@@ -119,7 +245,7 @@ def _similarities_fit(content: dict[str, Any]) -> bool:
 
 
 def _told_apart(runs: list[Result]) -> tuple[Result, ...]:
-    """Runs of one name and seed on the same data with several settings get those settings into their names."""
+    """Add differing settings to the names of runs that share name, seed and data."""
     alike: dict[tuple[object, ...], list[Result]] = {}
     for run in runs:
         folder = run.folder if run.protocol == "custom" else None
@@ -129,7 +255,7 @@ def _told_apart(runs: list[Result]) -> tuple[Result, ...]:
 
 
 def _with_variants(group: list[Result]) -> list[Result]:
-    """Runs of one method: settings of its own tell both sides apart, so that each stands beside its like."""
+    """Name the settings in which runs of one method differ, so that each keeps its partner without SAR."""
     sides = [[run for run in group if (SAR in run["name"]) is side] for side in (False, True)]
     keys = list(dict.fromkeys(key for side in sides for key in differing_settings(side)))
 

@@ -1,4 +1,4 @@
-"""Base against new accuracy: where methods lie beside the hand-crafted prompt, and where SAR moves them."""
+"""Scatter plots of base against new accuracy: methods beside the hand-crafted prompt, and how SAR moves them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from sar_train.report.base_new import SECTION, zero_shot
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Scene, Score, grouped, over_datasets, pairs, score
 from sar_train.report.style import GRID, INK, MUTED, WITH, WITHOUT, Figure, draw
 from sar_train.report.wording import listed, method_name
@@ -24,7 +23,7 @@ Moves = dict[str, tuple[Point | None, Point | None]]
 
 
 def figures(results: Results) -> list[Figure]:
-    """One for each scene, and one for the average of several datasets before them."""
+    """Return a figure for each scene, after one for the average of several datasets."""
     groups = grouped(results.of(SECTION))
     found = []
     for backbone, shots in dict.fromkeys((scene.backbone, scene.shots) for scene in groups):
@@ -37,7 +36,7 @@ def figures(results: Results) -> list[Figure]:
 
 
 def _average(scenes: Iterable[dict[str, list[Result]]]) -> tuple[Point | None, Moves]:
-    """The zero-shot point and every method that was run on all of the scenes."""
+    """Return the zero-shot point, and the moves of every method that was run on all of the scenes."""
     parts = [(zero_shot([run for found in rows.values() for run in found]), pairs(rows)) for rows in scenes]
     moves: Moves = {}
     for method in dict.fromkeys(name for _, found in parts for name in found):
@@ -112,7 +111,7 @@ def _limits_of(values: Sequence[float]) -> Point:
 
 
 def _equal_means(axes: Axes) -> None:
-    """Curves of equal harmonic mean, named where they leave the picture."""
+    """Draw curves of equal harmonic mean, labelled where they leave the axes."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     base, new = np.meshgrid(np.linspace(left, right, 200), np.linspace(low, high, 200))
     mean = 2 * base * new / np.maximum(base + new, 1e-9)
@@ -137,7 +136,7 @@ def _label(
     points: Sequence[Point],
     heights: Sequence[float],
 ) -> None:
-    """Names beside the points, each where it covers the least of what is there."""
+    """Write names beside the points, each where it covers the least."""
     renderer: Any = canvas.canvas.get_renderer()  # type: ignore[attr-defined]
     canvas.draw_without_rendering()  # settles the layout, so that places are known
     to_pixels, scale = axes.transData.transform, canvas.dpi / 72

@@ -1,4 +1,4 @@
-"""Averages over seeds and datasets, as the field reports them."""
+"""Average over seeds and datasets, as the field reports them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, final
 
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.published import load, method_key
-from sar_train.report.result import SAR, Result
+from sar_train.report.results import SAR, Result
 
 
 @final
 @dataclass(frozen=True)
 class Mean:
-    """A mean, its standard deviation (of a sample; None of one value) and of how many values it is."""
+    """A mean, its standard deviation (of a sample; None for one value) and the number of values."""
 
     value: float
     sd: float | None
@@ -23,7 +23,7 @@ class Mean:
 
 
 def mean(values: Iterable[float | None]) -> Mean | None:
-    """Mean of what is there, None where nothing is."""
+    """Return the mean of the values that are not None, or None if there are none."""
     found = [float(value) for value in values if value is not None]
     if not found:
         return None
@@ -41,11 +41,11 @@ class Score:
 
     @property
     def both(self) -> float | None:
-        """2 B N / (B + N) of the means."""
+        """Return 2 B N / (B + N) of the means."""
         return harmonic_mean(self.base and self.base.value, self.new and self.new.value)
 
     def values(self) -> tuple[float | None, float | None, float | None]:
-        """Base, new and harmonic mean."""
+        """Return base, new and harmonic mean."""
         return self.base and self.base.value, self.new and self.new.value, self.both
 
 
@@ -53,8 +53,8 @@ def score(runs: Sequence[Result], pick: Callable[[Result], Mapping[str, Any] | N
     """Average runs over their seeds.
 
     Args:
-        runs: of the same settings.
-        pick: which accuracies of a run.
+        runs: runs with the same settings.
+        pick: returns the accuracies of a run to average.
     """
     found = [(run.seed, part) for run in runs if (part := pick(run))]
     return Score(
@@ -65,7 +65,7 @@ def score(runs: Sequence[Result], pick: Callable[[Result], Mapping[str, Any] | N
 
 
 def over_datasets(scores: Iterable[Score]) -> Score:
-    """Average base and new over datasets; no deviation is given, which would be that between datasets."""
+    """Average base and new over datasets, without a deviation, which would be that between datasets."""
     parts = list(scores)
     base, new = (mean(m and m.value for m in column) for column in ([s.base for s in parts], [s.new for s in parts]))
     return Score(base and Mean(base.value, None, base.n), new and Mean(new.value, None, new.n))
@@ -73,7 +73,7 @@ def over_datasets(scores: Iterable[Score]) -> Score:
 
 @dataclass(frozen=True)
 class Scene:
-    """What has to be equal for accuracies to be comparable."""
+    """What has to be equal for accuracies to be comparable: backbone, dataset and number of shots."""
 
     backbone: str
     dataset: str
@@ -81,21 +81,21 @@ class Scene:
 
     @property
     def slug(self) -> str:
-        """For file names."""
+        """Return the name for files."""
         return slug(f"{self.dataset}-{self.shots or 'all'}shots-{self.backbone}")
 
     def __str__(self) -> str:
-        """``caltech101, 16 shots, sar-mini``."""
+        """Return ``caltech101, 16 shots, sar-mini``."""
         return f"{self.dataset}, {shots(self.shots)}, {self.backbone}"
 
 
 def shots(count: int) -> str:
-    """A number of shots as words."""
+    """Return a number of shots in words."""
     return {0: "all photos", 1: "1 shot"}.get(count, f"{count} shots")
 
 
 def slug(text: str) -> str:
-    """A text as part of a file's name."""
+    """Return a text as part of a file's name."""
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).strip("-")
 
 
@@ -103,7 +103,7 @@ Groups = dict[Scene, dict[str, list[Result]]]
 
 
 def grouped(runs: Iterable[Result]) -> Groups:
-    """Runs by scene and by row, both in the order in which a reader expects them."""
+    """Group runs by scene and by row, both in the order in which a reader expects them."""
     found: Groups = {}
     for run in runs:
         scene = Scene(run.backbone, run.dataset, run.shots)
@@ -117,25 +117,25 @@ def grouped(runs: Iterable[Result]) -> Groups:
 
 
 def place(name: str) -> tuple[int, str]:
-    """Sorts methods as the field lists them, without SAR before with it, and others by name after them."""
+    """Return a sort key: methods as the field lists them, without SAR before with it, then others by name."""
     known = {method: number for number, method in enumerate(load()["labels"])}
     return known.get(method_key(plain(name).partition(" (")[0]), len(known)), name
 
 
 def plain(name: str) -> str:
-    """A row's name without SAR: ``coop+sar (epochs=5)`` is ``coop (epochs=5)``."""
+    """Return a row's name without SAR: ``coop (epochs=5)`` for ``coop+sar (epochs=5)``."""
     return name.replace(SAR, "")
 
 
 def has_sar(name: str) -> bool:
-    """Whether a row's name says that SAR took part."""
+    """Say whether a row's name says that SAR took part."""
     return SAR in name
 
 
 def pairs(rows: Mapping[str, list[Result]]) -> dict[str, tuple[list[Result], list[Result]]]:
-    """By method: runs without SAR and with it; either may be empty.
+    """Return the runs without SAR and with it by method; either side may be empty.
 
-    Runs with SAR under several settings all stand beside the one way in which the method was run without.
+    Runs with SAR under several settings share the runs without SAR, if those have only one setting.
     """
     found: dict[str, tuple[list[Result], list[Result]]] = {}
     for name, runs in rows.items():

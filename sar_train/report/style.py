@@ -1,4 +1,4 @@
-"""How figures look: one palette that the page can recolour for dark schemes, SVG that fits into it, and PNG files."""
+"""The look of figures: a palette that the page can recolour for dark schemes, SVG for the page, and PNG files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as Canvas
 
 INK, MUTED, GRID = "#1b2430", "#66707c", "#d9dee4"
 WITHOUT, WITH, THIRD = "#0072b2", "#d55e00", "#009e73"
-"""Of Okabe and Ito's palette, which people with any kind of colour vision can tell apart."""
+"""From Okabe and Ito's palette, which is distinguishable with any kind of colour vision."""
 VARIABLES = {
     INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)",
     WITHOUT: "var(--without)", WITH: "var(--with)", THIRD: "var(--third)",
@@ -46,7 +46,7 @@ RC: dict[str, Any] = {
     "ytick.labelcolor": INK,
 }
 NOTHING = {"Creator": None, "Date": None, "Format": None, "Type": None}
-"""Metadata that would differ from day to day, or name addresses."""
+"""Metadata to leave out, as it differs from day to day or contains addresses."""
 TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
 
 
@@ -57,11 +57,11 @@ class Figure:
     Attributes:
         key: its file's name.
         section: the part of the report that it belongs to.
-        title: what is shown.
+        title: its title.
         caption: how to read it.
-        alt: what it shows, for those who cannot see it.
-        folded: shown when asked for.
-        beside: key of the table that belongs to it.
+        alt: a description for readers who cannot see it.
+        folded: hidden until the reader opens it.
+        beside: the key of the table that belongs to it.
         svg: an ``svg`` element for the page.
         png: the same as a file.
     """
@@ -104,7 +104,7 @@ def draw(
 
 
 def page_svg(text: str, key: str, alt: str) -> str:
-    """An SVG file as an element of a page: its own identifiers, the page's colours and typeface, and a description."""
+    """Turn an SVG file into an element of a page: own identifiers, the page's colours and font, a description."""
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text))
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in used else "", text)
@@ -126,7 +126,7 @@ def _attribute(text: str) -> str:
 
 
 def tidy(axes: Axes, *, axis: str = "y") -> None:
-    """Faint grid lines behind the data."""
+    """Draw faint grid lines behind the data."""
     axes.grid(visible=True, axis=axis, linewidth=0.8)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     axes.tick_params(length=3)

@@ -1,4 +1,4 @@
-"""What the results say, in sentences that are computed from them."""
+"""Summarise results in sentences that are computed from them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sar_train.report.base_new import incomparable, zero_shot
-from sar_train.report.result import SAR, Result
-from sar_train.report.results import PROTOCOLS, Results
+from sar_train.report.results import PROTOCOLS, SAR, Result, Results
 from sar_train.report.scores import Groups, Scene, grouped, mean, over_datasets, pairs, score, shots
 from sar_train.report.wording import counted, listed, method_name, seeds_of
 
 SMALL = 0.05
-"""Points below which a difference is none, as it would be shown as 0.0 or 0.1."""
+"""Differences below this many points count as none; they would be shown as 0.0 or 0.1."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """What SAR did to one method, averaged over seeds and datasets, in points."""
+    """The effect of SAR on one method in points, averaged over seeds and datasets."""
 
     method: str
     base: float
@@ -28,7 +27,7 @@ class Move:
 
 
 def what_was_run(results: Results) -> list[str]:
-    """A sentence for each experiment."""
+    """Return a sentence for each experiment."""
     found = []
     for protocol in PROTOCOLS:
         if not (runs := results.of(protocol)):
@@ -48,12 +47,12 @@ def what_was_run(results: Results) -> list[str]:
 
 
 def _method(run: Result) -> str:
-    custom = run.protocol == "custom"  # where a name is what somebody chose
+    custom = run.protocol == "custom"  # where the name is the user's choice
     return method_name(str(run["config"]["method"] if custom else run["name"]).replace(SAR, ""))
 
 
 def claims(results: Results) -> list[tuple[str, list[str]]]:
-    """By backbone and number of shots: what SAR did to base, new and relations in base-to-new."""
+    """Return sentences on what SAR did to base, new and relations, by backbone and number of shots."""
     groups = grouped(results.of("base-to-new"))
     found = []
     for backbone, count in dict.fromkeys((scene.backbone, scene.shots) for scene in groups):
@@ -104,7 +103,7 @@ def _methods(scenes: Groups) -> list[str]:
 
 
 def _move(scenes: Groups, method: str) -> Move | None:
-    """None where the method was not run both ways on some dataset, or has no new classes."""
+    """Measure the effect of SAR on a method; None if no dataset has both sides or there are no new classes."""
     found = [(rows, pair) for rows in scenes.values() if (pair := pairs(rows).get(method)) and all(pair)]
     if not found:
         return None
@@ -142,7 +141,7 @@ def _relations(scenes: Mapping[Scene, Mapping[str, list[Result]]]) -> list[str]:
 
 
 def warnings(results: Results) -> list[str]:
-    """What a reader has to know before believing the figures."""
+    """Return what a reader has to know before believing the figures."""
     found = []
     wrong = sorted({run.dataset for run in results.runs if (run["zero_shot_check"] or {}).get("ok") is False})
     if wrong:

@@ -1,4 +1,4 @@
-"""Sweep files of one's own: a row a run, with the settings in which the rows differ."""
+"""Tables of the user's own sweeps: a row for each run, with the settings in which the rows differ."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sar_train.report.base_new import zero_shot
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import mean, score, slug
 from sar_train.report.table import Column, Row, Table, averaged, embolden, number, words
 from sar_train.report.wording import seeds_of, spread_note
@@ -18,7 +17,7 @@ MOST_SETTINGS = 8
 
 
 def tables(results: Results) -> list[Table]:
-    """A table for each folder of results, backbone and dataset."""
+    """Return a table for each folder of results, backbone and dataset."""
     groups: dict[tuple[Path, str, str], list[Result]] = {}
     for run in results.of(SECTION):
         groups.setdefault((run.folder, run.backbone, run.dataset), []).append(run)
@@ -74,9 +73,9 @@ def _table(folder: Path, backbone: str, dataset: str, runs: Sequence[Result]) ->
 
 
 def shown_settings(rows: Sequence[Result]) -> list[str]:
-    """Settings to show as columns, unless there are too many: those in which rows that have them differ.
+    """Return the settings to show as columns: those in which rows differ, or none if there are too many.
 
-    Settings of one method say nothing beside rows of another, and are left out there.
+    Settings of single methods are left out if rows of several methods are compared.
     """
     keys = dict.fromkeys(key for row in rows for key in row.settings)
     found = [key for key in keys if len({repr(row.settings[key]) for row in rows if key in row.settings}) > 1]
@@ -87,7 +86,7 @@ def shown_settings(rows: Sequence[Result]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A setting's value as people write it."""
+    """Return a setting's value as people write it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else f'"{value}"' if value == "" else str(value)

@@ -1,4 +1,4 @@
-"""All tables of a folder of results, in the order of the report."""
+"""Make all tables of a folder of results, in the order of the report."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from sar_train.report.table import Table
 
 
 def all_tables(results: Results) -> list[Table]:
-    """Every table that the results have something for; keys are unique."""
+    """Return every table that the results have rows for; keys are unique."""
     makers = (base_new, disturbed, beside, few_shot, targets, sweeps, costs)
     return [table for maker in makers for table in maker.tables(results)]
 
 
 def accuracy_tables(results: Results) -> list[Table]:
-    """The tables with accuracies alone."""
+    """Return only the tables of accuracies."""
     return [table for maker in (base_new, few_shot, targets, sweeps) for table in maker.tables(results)]

@@ -1,19 +1,18 @@
-"""Prompts judged on datasets that they were not trained on: cross-dataset transfer and domain generalisation."""
+"""Tables of prompts on other datasets than their own: cross-dataset transfer and domain generalisation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 from sar_train.report import published
-from sar_train.report.result import Result
-from sar_train.report.results import Results
+from sar_train.report.results import Result, Results
 from sar_train.report.scores import Mean, Scene, grouped, mean, pairs, slug
 from sar_train.report.table import Cell, Column, Row, Table, averaged, difference, embolden, number, words
 from sar_train.report.wording import method_name, spread_note
 
 TITLES = {"cross-dataset": "Cross-dataset transfer", "domain-generalisation": "Domain generalisation"}
 NUMBERS = {"cross-dataset": ("targets", 10), "domain-generalisation": ("variants", 4)}
-"""The published average of each protocol, and of how many targets it is."""
+"""The published average of each protocol, and over how many targets it is."""
 TCP = (
     "TCP's class-aware tokens come from the training template here; its authors' code takes the target's, which tells "
     "the prompt of the domain."
@@ -21,7 +20,7 @@ TCP = (
 
 
 def tables(results: Results) -> list[Table]:
-    """A table for each protocol, source, number of shots and backbone; then the published figures."""
+    """Return a table for each protocol, source, number of shots and backbone; then the published figures."""
     found = []
     for protocol in TITLES:
         groups = grouped(results.of(protocol))

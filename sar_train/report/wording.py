@@ -1,16 +1,16 @@
-"""Names and phrases that tables, figures and the summary share."""
+"""Names and phrases shared by tables, figures and the summary."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from sar_train.report.published import label, method_key
-from sar_train.report.result import SAR, Result
+from sar_train.report.results import SAR, Result
 from sar_train.report.scores import plain
 
 
 def method_name(name: str) -> str:
-    """A row's name as people write it: ``dept:kgcoop+sar (epochs=5)`` is ``DePT on KgCoOp + SAR (epochs=5)``."""
+    """Return a row's name as people write it: ``DePT on KgCoOp + SAR (epochs=5)``."""
     head, bracket, rest = plain(name).partition(" (")
     known = label(method_key(head))
     shown = head if known == method_key(head) else known
@@ -18,7 +18,7 @@ def method_name(name: str) -> str:
 
 
 def seeds_of(seeds: Iterable[int]) -> str:
-    """``1–3`` for consecutive numbers, ``1, 3`` for others."""
+    """Return ``1–3`` for consecutive numbers, ``1, 3`` for others."""
     found = sorted(set(seeds))
     if len(found) > 2 and found[-1] - found[0] == len(found) - 1:
         return f"{found[0]}–{found[-1]}"
@@ -26,18 +26,18 @@ def seeds_of(seeds: Iterable[int]) -> str:
 
 
 def spread_note(runs: Sequence[Result]) -> str:
-    """What stands beside a mean."""
+    """Explain what is shown beside a mean."""
     if len({run.seed for run in runs}) < 2:
         return "One seed: no deviation can be given."
     return "Mean ± standard deviation over seeds; without ± there is one seed."
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """``a, b and c``; a long list is cut and counted."""
+    """Return ``a, b and c``; a long list is cut and counted."""
     shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
     return shown[0] if len(shown) == 1 else " and ".join([", ".join(shown[:-1]), shown[-1]]) if shown else "none"
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 run``, ``3 runs``."""
+    """Return ``1 run``, ``3 runs``."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

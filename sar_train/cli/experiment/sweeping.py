@@ -100,8 +100,8 @@ def report(
         content = {"out": str(out), "zero_shot": zero_shot, "results": list(map(str, results)), "failed": failed}
         click.echo(json.dumps(content, ensure_ascii=False))
     elif results:
-        from sar_train.report.render import to_markdown
         from sar_train.report.results import read
+        from sar_train.report.table import to_markdown
         from sar_train.report.tables import accuracy_tables
 
         click.echo("\n".join(map(to_markdown, accuracy_tables(read(out, tell=tell)))))

@@ -1,4 +1,4 @@
-"""A new bundle from one that is there: the same encoder and bank, with smaller graphs or a policy for large JPEGs."""
+"""Derive a bundle from another: the same encoder and bank, with smaller graphs or a policy for large JPEGs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.artefact.manifest import CARD, Manifest, Provenance
 from sar_infer.artefact.writing import seal, staged
+from sar_train.errors import ExportError
 from sar_train.export.precision import jpeg, variants
 from sar_train.export.precision.gate import Gate
 from sar_train.export.precision.jpeg import Policy
-from sar_train.export.precision.outcome import NothingPassedError, Outcome
 from sar_train.export.precision.samples import Photos
+from sar_train.export.precision.variants import Attempt
 from sar_train.training.record import versions
 
 JPEG_TABLE, PRECISION_TABLE = "jpeg_margin", "precision"
@@ -27,11 +29,11 @@ JPEG_TABLE, PRECISION_TABLE = "jpeg_margin", "precision"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a bundle is to get.
+    """What to add to a bundle.
 
     Attributes:
-        gates: bounds by precision, one for each that is wanted.
-        jpeg_margin: of ``Preprocess``; None leaves the policy as it is.
+        gates: bounds for each wanted precision.
+        jpeg_margin: as in ``Preprocess``; None leaves the policy as it is.
     """
 
     gates: Mapping[str, Gate] = field(default_factory=dict)
@@ -40,7 +42,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Derived:
-    """What was written, and what came of each part that was asked for."""
+    """The manifest that was written, and the result for each part that was asked for."""
 
     manifest: Manifest
     outcome: Outcome
@@ -56,18 +58,18 @@ def derive(
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Derived:
-    """Write a new bundle; the parts that miss their gate are left out, the rest is written.
+    """Write a new bundle with every part that passes its gate; the others are left out.
 
-    Files that stay the same are hard links where the file system has them.
+    Files that stay the same become hard links if the file system has them.
 
     Args:
-        source: the bundle; ``out`` may be the same with ``overwrite``.
+        source: the bundle; may be the same as ``out`` with ``overwrite``.
         out: the new folder.
-        wanted: what to add.
+        wanted: the parts to add.
         photos: to calibrate and judge with.
-        command: how this was asked for, for the manifest.
+        command: the command line, for the manifest.
         overwrite: replace a bundle that is there.
-        tell: is called with a line of progress now and then.
+        tell: called with lines of progress.
 
     Raises:
         NothingPassedError: nothing that was asked for passed; nothing was changed.
@@ -97,7 +99,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _outcome(bundle: Bundle, folder: Path, wanted: Wanted, photos: Photos, tell: Callable[[str], None]) -> Outcome:
-    """What passes, in the folder."""
+    """Make and judge what is wanted; what passes is left in the folder."""
     policy = None
     if wanted.jpeg_margin is not None:
         tell("decoding large JPEGs at reduced scale")
@@ -128,4 +130,97 @@ def _manifest(bundle: Bundle, outcome: Outcome, photos: Photos, command: str) ->
         preprocess=jpeg.reduced(before.preprocess, policy.margin) if policy else before.preprocess,
         passport=dataclasses.replace(before.passport, tables=tables),
         provenance=Provenance(now, command, {**before.provenance.versions, **versions()}, before.provenance.licences),
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result for each part that was asked for.
+
+    Attributes:
+        attempts: smaller graphs.
+        policy: for large JPEGs; None if it was not asked for.
+    """
+
+    attempts: tuple[Attempt, ...] = ()
+    policy: Policy | None = None
+
+    @property
+    def runs(self) -> list[str]:
+        """Return the precisions whose image encoder was kept."""
+        return [a.precision for a in self.attempts if a.encoder == "image" and not a.failures]
+
+    @property
+    def missing(self) -> list[str]:
+        """Say what was left out and why: a precision without its image encoder, or the JPEG policy."""
+        found = [
+            _reasons(_what(a), a.failures) for a in self.attempts if a.encoder == "image" and a.failures
+        ]  # without a name encoder, that of float32 runs
+        if self.policy is not None and self.policy.failures:
+            found.append(_reasons(f"jpeg margin {self.policy.margin:g}", self.policy.failures))
+        return found
+
+    @property
+    def lines(self) -> list[str]:
+        """Return a line of text for each part."""
+        lines = [_attempt(attempt) for attempt in self.attempts]
+        return lines if self.policy is None else [*lines, _policy(self.policy)]
+
+    def plain(self) -> list[dict[str, Any]]:
+        """Return, for JSON, what was asked for, whether it was kept, its figures and the reasons, for each part."""
+        return list(self._plain())
+
+    def _plain(self) -> Iterator[dict[str, Any]]:
+        for a in self.attempts:
+            figures = None if a.variant is None else dataclasses.asdict(a.variant)
+            yield _object({"precision": a.precision, "encoder": a.encoder}, figures, a.failures)
+        if self.policy is not None:
+            found = self.policy.figures
+            figures = None if found is None else dataclasses.asdict(found)
+            yield _object({"jpeg_margin": self.policy.margin}, figures, self.policy.failures)
+
+
+class NothingPassedError(ExportError):
+    """Nothing that was asked for passed; ``outcome`` says why."""
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+def _object(asked: dict[str, Any], figures: dict[str, Any] | None, failures: Sequence[str]) -> dict[str, Any]:
+    return {**asked, "kept": not failures, "figures": figures, "reasons": list(failures)}
+
+
+def _what(attempt: Attempt) -> str:
+    return f"{attempt.precision} {attempt.encoder} encoder"
+
+
+def _reasons(what: str, failures: Sequence[str]) -> str:
+    return f"{what} ({'; '.join(failures)})"
+
+
+def _verdict(failures: Sequence[str]) -> str:
+    return _reasons("left out", failures) if failures else "kept"
+
+
+def _attempt(attempt: Attempt) -> str:
+    variant = attempt.variant
+    if variant is None:
+        return f"{_what(attempt)}: {_verdict(attempt.failures)}"
+    kind = "photos" if attempt.encoder == "image" else "names"
+    return (
+        f"{_what(attempt)}: {variant.method}, {variant.samples:,} {kind}, cosine {variant.mean_cosine:.5f} on average, "
+        f"{variant.min_cosine:.5f} on the worst, same class {variant.top1_agreement:.1%}, {variant.speedup:.2f} times "
+        f"as fast; {'; '.join(variant.notes)}: {_verdict(attempt.failures)}"
+    )
+
+
+def _policy(policy: Policy) -> str:
+    found = policy.figures
+    if found is None:
+        return f"jpeg margin {policy.margin:g}: {_verdict(policy.failures)}"
+    return (
+        f"jpeg margin {policy.margin:g}: {found.samples} large photos, cosine {found.mean_cosine:.5f} on average, "
+        f"{found.min_cosine:.5f} on the worst, same class {found.top1_agreement:.1%}: {_verdict(policy.failures)}"
     )

@@ -1,19 +1,22 @@
-"""What a smaller graph has to reach beside the float32 one to be kept."""
+"""The bounds that a smaller graph has to reach beside the float32 one: cosines of rows, and the answers they give."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from sar_train.export.precision.answers import Logits, best
-from sar_train.export.precision.batches import Rows
+from sar_infer.artefact.bundle import Bundle
+from sar_infer.classifier import Classifier
+from sar_train.export.precision.samples import BATCH, Rows
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One graph beside another on the same samples.
+    """How one graph compares with another on the same samples.
 
     Attributes:
         samples: how many.
@@ -30,7 +33,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Gate:
-    """Bounds; NaN passes none of them.
+    """Bounds, none of which NaN passes.
 
     Attributes:
         min_cosine: for the worst sample.
@@ -45,12 +48,12 @@ class Gate:
     speedup: float = 0.0
 
     def with_least(self, cosine: float | None, agreement: float | None) -> Gate:
-        """The same gate with another bound for all cosines, and for the answers; None leaves what is there."""
+        """Return the gate with other bounds for the cosines and for the answers; None keeps a bound."""
         known = {"min_cosine": cosine, "mean_cosine": cosine, "top1_agreement": agreement}
         return dataclasses.replace(self, **{name: value for name, value in known.items() if value is not None})
 
     def failures(self, found: Figures, speedup: float = np.inf) -> list[str]:
-        """Each bound that is missed, in words; empty where all hold."""
+        """Describe each bound that is missed; empty if all hold."""
         measured = (
             ("cosine on the worst", found.min_cosine, self.min_cosine, ".5f"),
             ("mean cosine", found.mean_cosine, self.mean_cosine, ".5f"),
@@ -72,7 +75,44 @@ GATES = {
 
 
 def beside(rows: Rows, reference: Rows, logits: Logits) -> Figures:
-    """Compare unit rows (N, D) with those of the float32 graph; ``logits`` is what both choose by."""
+    """Compare unit rows (N, D) with those of the float32 graph; both choose a class by ``logits``."""
     cosines = (rows * reference).sum(1)
     same = best(rows, logits) == best(reference, logits)
     return Figures(len(rows), float(cosines.min()), float(cosines.mean()), float(same.mean()))
+
+
+Logits = Callable[[Rows], Rows]
+"""(N, C) for unit rows (N, D)."""
+NEAR_TIE = 0.02
+"""Two classes whose scores differ by less are nearly equal."""
+
+
+def image_logits(bundle: Bundle) -> Logits:
+    """Return a function from image rows to logits, with the bundle's head if it has one."""
+    classifier = Classifier(bundle, device="cpu")
+    classes = classifier.class_set()
+    return lambda rows: classifier.logits(rows, classes)
+
+
+def near_ties(bundle: Bundle, rows: Rows, reference: Rows) -> tuple[int, int]:
+    """Count the images that get another answer, and those among them with two nearly equal classes in float32.
+
+    Args:
+        bundle: the bundle that answers.
+        rows: (N, D) of a smaller graph.
+        reference: (N, D) of the float32 graph.
+    """
+    classifier = Classifier(bundle, device="cpu")
+    classes, logits = classifier.class_set(), image_logits(bundle)
+    other = reference[best(reference, logits) != best(rows, logits)]
+    scores = (np.sort(classifier.scores(logits(piece), classes), axis=1) for piece in _pieces(other))
+    return len(other), sum(int((piece[:, -1] - piece[:, -2] < NEAR_TIE).sum()) for piece in scores)
+
+
+def best(rows: Rows, logits: Logits) -> npt.NDArray[np.intp]:
+    """Return the best column (N,) of each row, a few rows at a time, as a bank may have a million classes."""
+    return np.concatenate([logits(piece).argmax(1) for piece in _pieces(rows)])
+
+
+def _pieces(rows: Rows) -> Iterator[Rows]:
+    return (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))

@@ -8,21 +8,23 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
 
-from sar_train.export.precision.batches import Rows, batches
-from sar_train.export.precision.correction import corrected
 from sar_train.export.precision.plain import tidied
+from sar_train.export.precision.samples import Rows, batches
 
 PRODUCTS = ("MatMul", "Gemm")
 
 
 def dynamic(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """Products with constant matrices in INT8: a scale for each column of weights, and for each input at run time.
+    """Quantise products with constant matrices: a scale for each column of weights, and for each input at run time.
 
     Returns:
-        The graph; None where it has no such product.
+        The graph; None if it has no such product.
     """
     products = matrix_products(model)
     if not products:
@@ -42,19 +44,19 @@ def dynamic(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
 
 def static(model: onnx.ModelProto, pixels: Sequence[Rows], first: int) -> onnx.ModelProto | None:
-    """Convolutions and what is between them in INT8, with the ranges that calibration photos show.
+    """Quantise convolutions and what lies between them, with the ranges that calibration images show.
 
-    Weights have a scale for each channel, activations one each (UINT8). The mean error that rounding the weights makes
-    is taken back from the biases. The first ``first`` convolutions stay in float32, where rounding costs most: they
-    are few, and see the picture itself, whose 256 levels lie between those of a symmetric range.
+    Weights have a scale for each channel, activations one each (UINT8). The mean error from rounding the weights is
+    subtracted from the biases. The first ``first`` convolutions stay in float32, where rounding costs most: they
+    are few, and they read the image itself, whose 256 levels fall between those of a symmetric range.
 
     Args:
-        model: from ``plain``.
+        model: as ``plain`` returns it.
         pixels: calibration photos, each (3, size, size).
         first: convolutions that stay in float32.
 
     Returns:
-        The graph; None where no convolution would be INT8.
+        The graph; None if no convolution would be INT8.
     """
     kept, convolutions = kept_in_float(model, first)
     if not convolutions:
@@ -63,7 +65,7 @@ def static(model: onnx.ModelProto, pixels: Sequence[Rows], first: int) -> onnx.M
         quantization.quantize_static(
             corrected(model, pixels, convolutions),
             folder / "int8.onnx",
-            _Photos(model.graph.input[0].name, pixels),
+            _Images(model.graph.input[0].name, pixels),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -74,21 +76,21 @@ def static(model: onnx.ModelProto, pixels: Sequence[Rows], first: int) -> onnx.M
 
 
 def matrix_products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Nodes that multiply with a constant matrix; the keys and values of a prompt are constants of higher rank."""
+    """Return the nodes that multiply with a constant matrix; a prompt's keys and values have a higher rank."""
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     return [n for n in model.graph.node if n.op_type in PRODUCTS and ranks.get(n.input[1]) == 2]
 
 
 def kept_in_float(model: onnx.ModelProto, first: int) -> tuple[list[str], list[onnx.NodeProto]]:
-    """Names of the nodes that stay in float32, with the bounds behind them, and the convolutions that do not."""
+    """Return the names of the nodes that stay in float32, bounds included, and the convolutions that do not."""
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     results = {node.output[0] for node in convolutions[:first]}
     bounds = [n for n in model.graph.node if n.op_type in ("Clip", "Relu") and n.input[0] in results]
     return [node.name for node in (*convolutions[:first], *bounds)], convolutions[first:]
 
 
-class _Photos(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Calibration photos in batches, as onnxruntime wants them."""
+class _Images(quantization.CalibrationDataReader):  # type: ignore[misc]
+    """Calibration images in batches, as onnxruntime wants them."""
 
     def __init__(self, name: str, pixels: Sequence[Rows]) -> None:
         self._batches = ({name: batch} for batch in batches(pixels))
@@ -99,7 +101,7 @@ class _Photos(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder for the files that onnxruntime's tools pass on; what they say about their insides is kept back."""
+    """Open a temporary folder for onnxruntime's tools, and silence their log messages."""
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:
@@ -107,3 +109,68 @@ def _folder() -> Iterator[Path]:
             yield Path(folder)
     finally:
         logging.root.setLevel(level)
+
+
+STEPS = 127
+"""Steps of a weight's scale on either side of zero."""
+
+
+def corrected(
+    model: onnx.ModelProto, pixels: Sequence[Rows], convolutions: Sequence[onnx.NodeProto]
+) -> onnx.ModelProto:
+    """Return a copy of the model with the biases of these convolutions corrected.
+
+    The mean error that rounding the weights adds to an output is subtracted from its bias: Nagel et al., "Data-Free
+    Quantization Through Weight Equalization and Bias Correction" (arXiv 1906.04721), section 4.2, with the means of
+    activations measured on images. After ReLU6 no activation is negative, so errors of weights do not cancel out.
+
+    Args:
+        model: float32, batch norms folded.
+        pixels: photos, each (3, size, size).
+        convolutions: nodes of the model; those without a bias are left as they are.
+    """
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    known = [n for n in convolutions if n.input[1] in tensors and len(n.input) > 2 and n.input[2] in tensors]
+    if not known:
+        return copied
+    means = _means(model, pixels, list(dict.fromkeys(node.input[0] for node in known)))
+    biases = {tensor.name: tensor for tensor in copied.graph.initializer}
+    for node in known:
+        weight, bias = numpy_helper.to_array(tensors[node.input[1]]), numpy_helper.to_array(tensors[node.input[2]])
+        shift = mean_error(weight, means[node.input[0]])
+        biases[node.input[2]].CopyFrom(numpy_helper.from_array(bias - shift, node.input[2]))
+    return copied
+
+
+def mean_error(weight: Rows, mean: Rows) -> Rows:
+    """Return the mean error of each output channel (O) from rounding the weights, ignoring borders.
+
+    Args:
+        weight: (O, I / groups, kernel …).
+        mean: (I) of the input's channels.
+    """
+    flat = weight.reshape(*weight.shape[:2], -1)
+    scale = np.abs(flat).max((1, 2), keepdims=True) / STEPS
+    scale[scale == 0] = 1
+    error = (np.rint(flat / scale) * scale - flat).sum(2)
+    groups = len(mean) // weight.shape[1]
+    inputs = np.repeat(mean.reshape(groups, -1), len(weight) // groups, axis=0)
+    result: Rows = (error * inputs).sum(1)
+    return result
+
+
+def _means(model: onnx.ModelProto, pixels: Sequence[Rows], names: Sequence[str]) -> dict[str, Rows]:
+    """Return the mean of each channel (C) of inner values (N, C, H, W)."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    source = model.graph.input[0].name
+    for name in names:
+        probed.graph.node.append(helper.make_node("GlobalAveragePool", [name], [f"{name}:mean"]))
+        probed.graph.output.append(helper.make_tensor_value_info(f"{name}:mean", TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(probed.SerializeToString(), providers=["CPUExecutionProvider"])
+    wanted = [f"{name}:mean" for name in names]
+    runs = (session.run(wanted, {source: batch}) for batch in batches(pixels))
+    totals = [sum(values) for values in zip(*([v.sum((0, 2, 3)) for v in found] for found in runs), strict=True)]
+    return {name: (total / len(pixels)).astype(np.float32) for name, total in zip(names, totals, strict=True)}

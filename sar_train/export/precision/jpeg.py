@@ -1,4 +1,4 @@
-"""Whether large JPEGs may be decoded at a reduced scale: the vectors that they get, beside those of full decoding."""
+"""Judge whether large JPEGs may be decoded at a reduced scale, by their vectors beside those of full decoding."""
 
 from __future__ import annotations
 
@@ -14,26 +14,24 @@ from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, Preprocess
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.images.preprocess import least_side
-from sar_train.export.precision.answers import image_logits
-from sar_train.export.precision.batches import Rows
-from sar_train.export.precision.gate import Figures, Gate, beside
-from sar_train.export.precision.samples import pixels
+from sar_train.export.precision.gate import Figures, Gate, beside, image_logits
+from sar_train.export.precision.samples import Rows, pixels
 
 JPEG_GATE = Gate(min_cosine=0.99, mean_cosine=0.998, top1_agreement=0.99)
 MOST_PHOTOS = 200
 LEAST_PHOTOS = 20
-"""Large JPEGs without which the gate would test nothing; enlarged photos have no fine detail to lose."""
+"""Large JPEGs needed for the gate to mean anything; enlarged photos have no fine detail to lose."""
 _FORMATS = ("JPEG", "MPO")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What came of a margin.
+    """The result of judging a margin.
 
     Attributes:
-        margin: short side that decoding must leave, in units of the encoder's size.
-        figures: reduced beside full decoding; None where too few photos could tell.
-        failures: why it may not stay; empty where it may.
+        margin: short side that must remain after decoding, in units of the encoder's size.
+        figures: reduced beside full decoding; None if there are too few photos.
+        failures: why it is refused; empty if it passes.
     """
 
     margin: float
@@ -42,12 +40,12 @@ class Policy:
 
 
 def judged(bundle: Bundle, margin: float, photos: Sequence[Path]) -> Policy:
-    """Compare reduced with full decoding, on the JPEGs that are large enough to be reduced.
+    """Compare reduced with full decoding on the JPEGs that are large enough to be reduced.
 
     Args:
-        bundle: whose preprocessing, image encoder and bank.
-        margin: of ``Policy``.
-        photos: at most ``MOST_PHOTOS`` large JPEGs of them are used.
+        bundle: its preprocessing, image encoder and bank are used.
+        margin: as in ``Policy``.
+        photos: of their large JPEGs at most ``MOST_PHOTOS`` are used.
 
     Raises:
         ImageError: a photo cannot be read; names it.
@@ -73,12 +71,12 @@ def judged(bundle: Bundle, margin: float, photos: Sequence[Path]) -> Policy:
 
 
 def reduced(spec: Preprocess, margin: float) -> Preprocess:
-    """The same preprocessing with this policy for large JPEGs."""
+    """Return the same preprocessing with this policy for large JPEGs."""
     return dataclasses.replace(spec, jpeg_margin=margin)
 
 
 def _is_large(photo: Path, side: int) -> bool:
-    """Whether a file is a JPEG with a short side of so many pixels."""
+    """Say whether a file is a JPEG whose short side has at least so many pixels."""
     try:
         with Image.open(photo, formats=_FORMATS) as opened:
             return min(opened.size) >= side

@@ -1,4 +1,4 @@
-"""The float graph that smaller ones are made from: constants computed, batch norms folded into convolutions.
+"""Prepare the float graph that smaller ones are made from: constants computed, batch norms folded into convolutions.
 
 onnxruntime does this when it opens a session; here its result is kept. Only its basic rewrites are taken, which give
 operators of the ONNX standard.
@@ -16,7 +16,7 @@ from onnx_ir.passes import Sequential, common
 
 
 def plain(path: Path) -> onnx.ModelProto:
-    """The graph of a file, float32 throughout."""
+    """Load a file's graph in float32, as onnxruntime's basic rewrites leave it."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
@@ -28,7 +28,7 @@ def plain(path: Path) -> onnx.ModelProto:
 
 
 def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """What tools leave behind put right: nodes in order, without types of inner values and operator sets not used."""
+    """Put nodes in order and remove types of inner values and unused operator sets, which tools leave behind."""
     held = onnx_ir.from_proto(model)
     held.graph.sort()
     Sequential(common.RemoveUnusedNodesPass(), common.RemoveUnusedOpsetsPass())(held)

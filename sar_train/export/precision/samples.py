@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import Preprocess
@@ -17,17 +20,26 @@ from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 from sar_infer.text.tokenizer import encode_name
 from sar_train.errors import ConfigError
-from sar_train.export.precision.batches import Rows
 from sar_train.novel_names.wordnet import load, random_words
 
+Rows = npt.NDArray[np.float32]
+BATCH = 8
+
+
+def batches(pixels: Sequence[Rows]) -> Iterator[Rows]:
+    """Yield stacked pieces (N, 3, size, size) of images (3, size, size)."""
+    for start in range(0, len(pixels), BATCH):
+        yield np.stack(pixels[start : start + BATCH])
+
+
 CALIBRATION, JUDGING = 128, 1000
-"""Photos used for each, at most."""
+"""The most photos used for each."""
 MOST_READ = 5000
-"""Photos that are looked at, chosen by their names."""
+"""The most photos that are read, chosen by their names."""
 LEAST, LEAST_EACH = 40, 15
-"""Photos without which nothing can be said: all, and in each half."""
+"""The fewest photos that are accepted: in all, and in each half."""
 MOST_NAMES = 1000
-"""Of the bank, and as many nouns."""
+"""The most names from the bank, and the number of nouns."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +51,16 @@ class Photos:
 
 
 def split(paths: Sequence[Path], root: object) -> Photos:
-    """Two halves by one bit of a digest of each photo's content.
+    """Split photos into two halves by one bit of a digest of each file's content.
 
-    So copies of a photo, of which one is taken, never stand on both sides, and adding photos moves none to the other.
+    So copies of a photo, only one of which is used, are never on both sides, and adding photos moves none of them.
 
     Args:
-        paths: the photos; at most ``MOST_READ`` of them are looked at.
-        root: how they are called in messages.
+        paths: the photos; at most ``MOST_READ`` of them are read.
+        root: their name in messages.
 
     Raises:
-        ConfigError: too few that differ, in all or in a half.
+        ConfigError: too few of them differ, in all or in a half.
         OSError: one cannot be read.
     """
     chosen = sorted(sorted(paths), key=lambda path: hashlib.sha256(path.name.encode()).digest())[:MOST_READ]
@@ -66,7 +78,7 @@ def split(paths: Sequence[Path], root: object) -> Photos:
 
 
 def pixels(path: Path, spec: Preprocess, least: int | None = None) -> Rows:
-    """The encoder's input (3, size, size) for a photo; without ``least``, of ``load_rgb``, decoded in full.
+    """Return the encoder's input (3, size, size) for an image; without ``least``, decoded in full.
 
     Raises:
         ImageError: it cannot be read; names it.
@@ -78,7 +90,7 @@ def pixels(path: Path, spec: Preprocess, least: int | None = None) -> Rows:
 
 
 def name_tokens(bundle: Bundle) -> list[list[int]]:
-    """Tokens, without the end token, of phrases that the bundle's bank was made from, and of nouns."""
+    """Return the tokens, without end token, of phrases that the bank was made from, and of nouns."""
     phrases = [p for name in bundle.bank.names for p in bundle.bank.info.get(name, ClassInfo()).phrases or (name,)]
     nouns = islice(random_words(load(), random.Random(0)), MOST_NAMES)
     names = [*phrases[:: -(-len(phrases) // MOST_NAMES)], *nouns]

@@ -1,4 +1,4 @@
-"""The two encoders of a bundle, each with the samples that a smaller graph of it is judged on."""
+"""The two encoders of a bundle, each with the samples on which a smaller graph of it is judged."""
 
 from __future__ import annotations
 
@@ -14,41 +14,39 @@ from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
 from sar_infer.encoders.scoring import finite
 from sar_infer.encoders.self_test import self_test_cosine
-from sar_train.export.precision.answers import NEAR_TIE, image_logits, near_ties
-from sar_train.export.precision.batches import BATCH, Rows
-from sar_train.export.precision.gate import Figures, Gate, beside
-from sar_train.export.precision.samples import Photos, name_tokens, pixels
+from sar_train.export.precision.gate import NEAR_TIE, Figures, Gate, beside, image_logits, near_ties
+from sar_train.export.precision.samples import BATCH, Photos, Rows, name_tokens, pixels
 from sar_train.export.verify import generated_pixels
 
 
 class Side(Protocol):
-    """One encoder."""
+    """One of a bundle's two encoders."""
 
     @property
     def encoder(self) -> Literal["image", "name"]:
-        """Which of the two."""
+        """Return which of the two it is."""
 
     @property
     def source(self) -> str:
-        """Its float32 graph in the bundle."""
+        """Return its float32 graph in the bundle."""
 
     @property
     def calibration(self) -> Sequence[Rows]:
-        """Photos that ranges may be taken from, each (3, size, size)."""
+        """Return the images that ranges may be taken from, each (3, size, size)."""
 
     @property
     def one(self) -> npt.NDArray[Any]:
-        """A single typical input, for timing."""
+        """Return a single typical input, for timing."""
 
     def judged(self, path: Path, gate: Gate) -> tuple[Figures, list[str], list[str]]:
-        """Figures of a graph beside the float32 one, notes, and which bounds it misses beyond those of the figures.
+        """Judge a graph: its figures beside float32, notes, and the bounds it misses beyond those of the figures.
 
         Raises:
             BundleError: the graph gives numbers that are not finite.
         """
 
-    def probe_cosine(self, path: Path) -> float | None:
-        """Cosine between the probe's vector in the manifest and a graph's; None where there is no probe.
+    def self_test_cosine(self, path: Path) -> float | None:
+        """Return the cosine between the probe's vector in the manifest and a graph's; None without a probe.
 
         Raises:
             BundleError: the graph gives numbers that are not finite.
@@ -56,7 +54,7 @@ class Side(Protocol):
 
 
 class Images:
-    """Photos, and the answers that they get from the bundle's bank."""
+    """The image encoder, judged on photos and the answers that they get from the bundle's bank."""
 
     encoder: Final = "image"
     source = IMAGE_ENCODER
@@ -75,7 +73,7 @@ class Images:
         what = f"of {other} photos with another answer, {level} have two classes within {NEAR_TIE:g} in float32"
         return beside(rows, self.reference, image_logits(self._bundle)), [what] if other else [], []
 
-    def probe_cosine(self, path: Path) -> float | None:
+    def self_test_cosine(self, path: Path) -> float | None:
         """See ``Side``."""
         probe = self._bundle.manifest.probe
         if probe is None:
@@ -87,7 +85,7 @@ class Images:
         return ImageEncoder(path, self._bundle.manifest.embed_dim, "cpu")
 
     def _rows(self, path: Path) -> Rows:
-        """Photos are read again for each graph, so that memory does not grow with their number."""
+        """Encode the photos, read again for each graph so that memory does not grow with their number."""
         encoder, count = self._encoder(path), len(self._photos)
         pieces = [self._photos[start : start + BATCH] for start in range(0, count, BATCH)]
         rows = [encoder.encode(np.stack([pixels(p, self._spec) for p in piece])) for piece in pieces]
@@ -95,10 +93,10 @@ class Images:
 
 
 class Names:
-    """Class names and nouns, with their nearest class of the bank, and what photos answer among them.
+    """The name encoder, judged on class names and nouns: their nearest class, and which of them photos choose.
 
     Args:
-        bundle: whose name encoder.
+        bundle: its name encoder is judged.
         photos: unit rows (N, D) of photos in float32.
     """
 
@@ -113,7 +111,7 @@ class Names:
         self._reference = self._rows(bundle.path / self.source)
 
     def judged(self, path: Path, gate: Gate) -> tuple[Figures, list[str], list[str]]:
-        """See ``Side``: photos must choose the same name among all of them as often as the gate's agreement says."""
+        """See ``Side``. Photos must choose the same name among all of them as often as the gate's agreement says."""
         rows = self._rows(path)
         chosen, expected = ((self._photos @ names.T).argmax(1) for names in (rows, self._reference))
         same = float((chosen == expected).mean())
@@ -122,8 +120,8 @@ class Names:
         bank = self._bundle.bank.embeddings
         return beside(rows, self._reference, lambda names: names @ bank.T), [what], failures
 
-    def probe_cosine(self, path: Path) -> float | None:  # noqa: ARG002
-        """See ``Side``: names have no probe."""
+    def self_test_cosine(self, path: Path) -> float | None:  # noqa: ARG002
+        """See ``Side``. Names have no probe."""
         return None
 
     def _rows(self, path: Path) -> Rows:

@@ -1,36 +1,46 @@
-"""Make smaller graphs, judge each beside the float32 one, and say of each whether it may stay."""
+"""Make smaller graphs, judge each beside the float32 one, and keep those that pass."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
 
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import Precision, Variant
+from sar_infer.encoders.sessions import open_session
 from sar_infer.errors import BundleError
 from sar_train.export.compact import write_graph
-from sar_train.export.precision.candidates import smaller
+from sar_train.export.precision.float16 import cast
 from sar_train.export.precision.gate import Gate
+from sar_train.export.precision.int8 import dynamic, static
 from sar_train.export.precision.plain import plain
-from sar_train.export.precision.samples import Photos
+from sar_train.export.precision.samples import Photos, Rows, batches
 from sar_train.export.precision.sides import Images, Names, Side
-from sar_train.export.precision.timing import speedup
-from sar_train.export.precision.trial import opens
+from sar_train.export.verify import open_graph
 
 ProgressCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of one smaller graph.
+    """The result for one smaller graph.
 
     Attributes:
-        precision: of ``artefact.PRECISIONS``.
-        encoder: whose.
-        variant: its figures; None where there is no graph to judge.
-        failures: why it may not stay; empty where it may.
+        precision: one of ``artefact.PRECISIONS``.
+        encoder: which of the two it replaces.
+        variant: its figures; None if there was no graph to judge.
+        failures: why it is left out; empty if it is kept.
     """
 
     precision: str
@@ -45,11 +55,11 @@ def make(
     """Make and judge the smaller graphs of both encoders.
 
     Args:
-        bundle: whose encoders.
-        folder: where graphs are written under the names of their variants; those that fail are taken away again.
+        bundle: its encoders are made smaller.
+        folder: receives the graphs; those that fail are deleted again.
         gates: bounds by precision; a graph of each encoder is tried for every one.
         photos: to calibrate and to judge with.
-        tell: is called with a line of progress now and then.
+        tell: called with lines of progress.
 
     Raises:
         ImageError: a photo cannot be read.
@@ -63,7 +73,7 @@ def make(
 
 
 def kept(attempts: Sequence[Attempt]) -> dict[str, Precision]:
-    """The graphs that may stay, by precision."""
+    """Return the graphs that passed, by precision."""
     passed = {(a.precision, a.encoder): a.variant for a in attempts if not a.failures}
     names = dict.fromkeys(precision for precision, _ in passed)
     return {name: Precision(passed.get((name, "image")), passed.get((name, "name"))) for name in names}
@@ -82,7 +92,7 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
         return Attempt(precision, side.encoder, None, ("onnxruntime does not open it",))
     tell("  judging it")
     try:
-        (figures, notes, failures), probe = side.judged(path, gate), side.probe_cosine(path)
+        (figures, notes, failures), probe = side.judged(path, gate), side.self_test_cosine(path)
     except BundleError:
         path.unlink()
         return Attempt(precision, side.encoder, None, ("it gives numbers that are not finite",))
@@ -102,3 +112,117 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
     if failures:
         path.unlink()
     return Attempt(precision, side.encoder, variant, tuple(failures))
+
+
+FIRST = (1, 2, 4)
+"""How many of the first convolutions stay in float32; tried in turn."""
+ENOUGH = 0.998
+"""Mean cosine on the calibration images that ends the search for layers to keep in float32."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph that has not been judged yet."""
+
+    model: onnx.ModelProto
+    method: Literal["cast", "dynamic", "static"]
+    notes: tuple[str, ...] = ()
+
+
+def smaller(
+    model: onnx.ModelProto, precision: str, calibration: Sequence[Rows], tell: Callable[[str], None]
+) -> Candidate | None:
+    """Return the smaller form that suits the network.
+
+    Transformers get INT8 with scales found at run time; networks whose weights are mostly convolutions get calibrated
+    ones.
+
+    Args:
+        model: as ``plain`` returns it.
+        precision: one of ``artefact.PRECISIONS``.
+        calibration: photos for the image encoder, each (3, size, size); none for the name encoder.
+        tell: called with lines of progress.
+
+    Returns:
+        The candidate; None if nothing in the network can be made smaller.
+    """
+    if precision == "fp16":
+        return Candidate(cast(model), "cast")
+    if calibration and is_convolutional(model):
+        return _calibrated(model, calibration, tell)
+    quantised = dynamic(model)
+    return None if quantised is None else Candidate(quantised, "dynamic", ("weights of matrix products",))
+
+
+def is_convolutional(model: onnx.ModelProto) -> bool:
+    """Say whether convolutions hold more weights than matrix products."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
+
+    def weights(*kinds: str) -> int:
+        return sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type in kinds)
+
+    return weights("Conv") > weights("MatMul", "Gemm")
+
+
+def _calibrated(model: onnx.ModelProto, calibration: Sequence[Rows], tell: Callable[[str], None]) -> Candidate | None:
+    """Return the first attempt that comes near enough on the calibration images, else the nearest."""
+    reference, best, nearest = _rows(model, calibration), None, -np.inf
+    for first in FIRST:
+        quantised = static(model, calibration, first)
+        if quantised is None:
+            break
+        cosine = float((_rows(quantised, calibration) * reference).sum(1).mean())
+        tell(f"  int8 with the first {first} convolutions in float32: mean cosine {cosine:.5f} on calibration photos")
+        if cosine > nearest:
+            kept = f"{len(calibration)} calibration photos; the first {first} convolutions in float32"
+            best, nearest = Candidate(quantised, "static", (kept, "biases corrected")), cosine
+        if cosine >= ENOUGH:
+            break
+    return best
+
+
+def _rows(model: onnx.ModelProto, pixels: Sequence[Rows]) -> Rows:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.onnx"
+        write_graph(path, model)
+        graph = open_graph(path)
+        return np.concatenate([graph(batch) for batch in batches(pixels)])
+
+
+_LOOK = """
+import pathlib, sys
+from sar_infer.encoders.sessions import open_session
+open_session(pathlib.Path(sys.argv[1]), "cpu")
+"""
+
+
+def opens(path: Path) -> bool:
+    """Say whether onnxruntime opens a graph without crashing."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    look = [sys.executable, "-c", _LOOK, str(path)]
+    return subprocess.run(look, capture_output=True, env=environment, check=False).returncode == 0  # noqa: S603
+
+
+ROUNDS = 15
+
+
+def speedup(reference: Path, path: Path, batch: npt.NDArray[Any]) -> float:
+    """Return how many times as fast one graph is as another, on one thread: medians of alternating runs.
+
+    The thread's own time is measured, so that other programs disturb little.
+
+    Args:
+        reference: the graph to compare with.
+        path: the graph to judge.
+        batch: the input of both.
+    """
+    sessions = [open_session(graph, "cpu", 1) for graph in (reference, path)]
+    (source,) = sessions[0].get_inputs()
+    taken: list[list[float]] = [[], []]
+    for _ in range(ROUNDS + 1):
+        for session, seconds in zip(sessions, taken, strict=True):
+            start = time.thread_time()
+            session.run(None, {source.name: batch})
+            seconds.append(time.thread_time() - start)
+    slow, fast = (float(np.median(seconds[1:])) for seconds in taken)  # the first runs are warm-up
+    return slow / fast

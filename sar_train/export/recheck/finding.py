@@ -1,4 +1,4 @@
-"""A line of a verification: what was, what is, and whether that is within its bound."""
+"""A line of a verification: a figure then and now, and whether it is within its bound."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ COLUMNS = ("", "then", "now", "moved by", "verdict")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes:
-        what: In words.
-        then: When the bundle was made; None where it does not say.
-        now: With what is installed here; None where it cannot be had.
-        verdict: ``ok`` or ``moved``: within the bound, or beyond it. Without a bound ``changed`` and ``noted``.
-        bound: What is accepted.
+        what: The figure, in words.
+        then: Its value when the bundle was made; None if the bundle does not say.
+        now: Its value with what is installed here; None if there is none.
+        verdict: ``ok`` within the bound, ``moved`` beyond it; ``changed`` or ``noted`` without a bound.
+        bound: The accepted values, in words.
     """
 
     what: str
@@ -33,28 +33,28 @@ class Finding:
 
 
 def at_least(what: str, now: float, bound: float, then: float | None = None) -> Finding:
-    """A value that must not be smaller; NaN does not pass."""
+    """Judge a value that must not be smaller than the bound; NaN does not pass."""
     return Finding(what, then, now, "ok" if now >= bound else "moved", f"at least {bound:.6g}")
 
 
 def at_most(what: str, now: float, bound: float, then: float | None = None) -> Finding:
-    """A value that must not be larger; NaN does not pass."""
+    """Judge a value that must not be larger than the bound; NaN does not pass."""
     return Finding(what, then, now, "ok" if now <= bound else "moved", f"at most {bound:.6g}")
 
 
 def same(what: str, now: str, then: str) -> Finding:
-    """A word that must be the same."""
+    """Judge a word that must be the same."""
     return Finding(what, then, now, "ok" if now == then else "moved", "the same")
 
 
 def plain(finding: Finding) -> dict[str, Any]:
-    """The fields for JSON, which has no number that is not finite: null in its place."""
+    """Return the fields for JSON, with null in place of a number that is not finite."""
     fields = dataclasses.asdict(finding)
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Lines for people, a column each for then, now, the difference, and the verdict with its bound."""
+    """Return lines of text with columns for then, now, the difference, and the verdict with its bound."""
     rows = [COLUMNS, *(_cells(finding) for finding in findings)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -1,4 +1,4 @@
-"""What a bundle's graphs compute now, without any photo."""
+"""Check what a bundle's graphs compute now, without any photo."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from sar_train.export.verify import (
 )
 
 LOST_COSINE = 0.005
-"""Of a smaller graph's cosine to the fp32 graph: on the probe picture, and in the mean over other samples than then."""
+"""Accepted loss of a smaller graph's cosine to fp32: on the probe image, and in the mean over other samples."""
 LOST_AGREEMENT = 0.02
-"""Of its share of equal answers, the same."""
+"""Accepted loss of its share of equal answers."""
 
 
 def checks(bundle: Bundle) -> Iterator[Finding]:
-    """Probe, bank, batches, reference encoder, head, and the smaller graphs."""
+    """Check the probe, bank, batches, reference encoder, head and smaller graphs."""
     found = measure(bundle)
-    yield at_least("probe picture, cosine", found.probe_cosine, MIN_COSINE, 1.0)
+    yield at_least("probe image, cosine", found.probe_cosine, MIN_COSINE, 1.0)
     yield at_most(f"{found.names:,} bank rows made again, difference", found.name_max_difference, MAX_DIFFERENCE)
     yield at_most(f"batches of {_listed(BATCHES)}, difference", found.batch_max_difference, MAX_DIFFERENCE)
     if bundle.manifest.reference is not None:
@@ -53,14 +53,14 @@ def checks(bundle: Bundle) -> Iterator[Finding]:
 
 
 def image_variants(manifest: Manifest) -> dict[str, Variant]:
-    """The smaller image encoders by precision."""
+    """Return the smaller image encoders by precision."""
     return {name: kept.image for name, kept in manifest.precisions.items() if kept.image is not None}
 
 
 def agreement(bundle: Bundle, what: str, variant: Variant, rows: Rows, exact: Rows) -> Iterator[Finding]:
-    """A smaller graph's rows (N, D) against the fp32 graph's for the same inputs, beside what its export found.
+    """Compare a smaller graph's rows (N, D) with fp32's for the same inputs, beside what its export found.
 
-    Other samples than then give other figures, so that each may lose a little.
+    The samples differ from those of the export, so each figure may lose a little.
     """
     bank = bundle.bank.embeddings[at_even_steps(len(bundle.bank.names), MOST_NAMES)]
     cosine = float((rows * exact).sum(axis=1).mean())
@@ -73,17 +73,17 @@ def agreement(bundle: Bundle, what: str, variant: Variant, rows: Rows, exact: Ro
 
 
 def _on_the_probe(bundle: Bundle) -> Iterator[Finding]:
-    """The smaller image encoders, each on the picture whose cosine was noted when it was made."""
+    """Check each smaller image encoder on the image whose cosine was noted when it was made."""
     probe = bundle.manifest.probe
     for precision, variant in image_variants(bundle.manifest).items():
         if probe is not None and variant.probe_cosine is not None:
             pixels = generated_pixels(bundle.manifest.preprocess, probe.seed)[np.newaxis]
             now, then = self_test_cosine(probe, open_graph(bundle.path / variant.file)(pixels)[0]), variant.probe_cosine
-            yield at_least(f"{precision} image encoder, probe picture, cosine", now, then - LOST_COSINE, then)
+            yield at_least(f"{precision} image encoder, probe image, cosine", now, then - LOST_COSINE, then)
 
 
 def _name_variants(bundle: Bundle) -> Iterator[Finding]:
-    """On classes of the bank, each by its first phrase."""
+    """Check each smaller name encoder on classes of the bank, each by its first phrase."""
     kept = {name: found.name for name, found in bundle.manifest.precisions.items() if found.name is not None}
     if not kept or not bundle.bank.names:
         return
@@ -96,7 +96,7 @@ def _name_variants(bundle: Bundle) -> Iterator[Finding]:
 
 
 def encoded(bundle: Bundle, file: str, spec: TokenizerSpec, names: Sequence[str]) -> Rows:
-    """Rows (N, D) that one of the bundle's name encoders gives.
+    """Return the rows (N, D) that one of the bundle's name encoders gives.
 
     Raises:
         ClassNameError: a name does not fit.

@@ -1,4 +1,4 @@
-"""What a bundle answers now for photos in a folder for each class."""
+"""Check what a bundle answers now for photos in a folder for each class, beside what its manifest says."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER
+from sar_infer.artefact.freeze import MEASURED
+from sar_infer.artefact.manifest import IMAGE_ENCODER, REFERENCE_ENCODER, Passport
+from sar_infer.classifier import Classifier
+from sar_infer.classify.class_set import ClassSet
+from sar_infer.classify.decision import scale
+from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.errors import ImageError, InputError
 from sar_infer.images.inputs import expand
 from sar_infer.images.prefetch import decode_batches
 from sar_infer.results import Profile
 from sar_infer.text.names import name_key
+from sar_train.evaluation.calibration import expected_calibration_error, softmax
 from sar_train.export.head import spoken
-from sar_train.export.recheck.accuracy import Group, is_measured, of_known, of_new
-from sar_train.export.recheck.finding import Finding
-from sar_train.export.recheck.graphs import agreement, image_variants
+from sar_train.export.recheck.finding import Finding, at_least, at_most
+from sar_train.export.recheck.graphs import agreement, encoded, image_variants
 from sar_train.export.verify import Rows, open_graph
 
 BATCH = 16
@@ -27,7 +32,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos with the class of each, an index into ``names``; -1 for a photo outside of every folder."""
+    """Photos with the class of each, an index into ``names``; -1 for a photo outside every folder."""
 
     names: tuple[str, ...]
     paths: tuple[str, ...]
@@ -35,7 +40,7 @@ class Photos:
 
 
 def find_photos(folder: Path) -> Photos:
-    """All photos below a folder; the first folder on the way to a photo names its class.
+    """Find all photos below a folder; the first folder on the way to a photo names its class.
 
     Raises:
         InputError: there are none, or it is not a folder.
@@ -57,15 +62,15 @@ def find_photos(folder: Path) -> Photos:
 
 
 def checks(bundle: Bundle, photos: Photos, advance: Callable[[int], None]) -> Iterator[Finding]:
-    """Smaller image encoders, accuracy, zero-shot accuracy and calibration error, as far as photos can tell.
+    """Check smaller image encoders, accuracy, zero-shot accuracy and calibration error, as far as photos allow.
 
-    Folders that are called like classes of the bank are judged among themselves, and so are the others, which are new
-    classes. Accuracy has a bound where the folders are all the classes of the bank, and the passport speaks of these;
-    what its new classes were is not known, so that theirs has none.
+    Folders named like classes of the bank are judged among themselves, and so are the others, which are new classes.
+    Accuracy has a bound if the folders are all the classes of the bank and the manifest's figures are about these. The
+    manifest does not name its new classes, so their accuracy has no bound.
 
     Raises:
         ImageError: a photo cannot be read.
-        InputError: the photos can tell nothing.
+        InputError: the photos cannot be used for any check.
     """
     variants = image_variants(bundle.manifest)
     if not photos.names and not variants:
@@ -85,7 +90,7 @@ def checks(bundle: Bundle, photos: Photos, advance: Callable[[int], None]) -> It
         if row is None:
             new.append([name])
         else:
-            known.setdefault(row, []).append(name)  # a name and an alias are one class
+            known.setdefault(row, []).append(name)  # a name and its alias are one class
     complete = len(known) == len(bundle.bank.names) and is_measured(bundle)
     yield from of_known(bundle, _group(photos, rows["fp32"], [*known.values()]), complete=complete)
     yield from of_new(bundle, _group(photos, rows["fp32"], new), complete=complete)
@@ -94,7 +99,7 @@ def checks(bundle: Bundle, photos: Photos, advance: Callable[[int], None]) -> It
 def _encode(
     bundle: Bundle, paths: Sequence[str], files: Mapping[str, str], advance: Callable[[int], None]
 ) -> dict[str, Rows]:
-    """Rows (N, D) of every image encoder; each photo is decoded once."""
+    """Return the rows (N, D) of every image encoder; each photo is decoded once."""
     graphs = {precision: open_graph(bundle.path / file) for precision, file in files.items()}
     parts: dict[str, list[Rows]] = {precision: [] for precision in files}
     for batch in decode_batches(paths, bundle.manifest.preprocess, BATCH, Profile()):
@@ -109,9 +114,109 @@ def _encode(
 
 
 def _group(photos: Photos, rows: Rows, classes: Sequence[Sequence[str]]) -> Group:
-    """Classes that have these folders, each by the name of its first."""
+    """Return the classes of these folders, each by the name of its first, with their photos."""
     folders = {name: label for label, name in enumerate(photos.names)}
     places = {folders[name]: place for place, names in enumerate(classes) for name in names}
     chosen = np.isin(photos.labels, list(places))
     labels = np.array([places[label] for label in photos.labels[chosen].tolist()], dtype=np.int64)
     return Group(tuple(names[0] for names in classes), rows[chosen], labels)
+
+
+LOST_POINTS = 1.0
+"""Accepted loss in percentage points of accuracy; two standard errors if these are more."""
+GAINED_ERROR = 0.02
+"""Accepted increase of the calibration error."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of the classes, with the rows (N, D) and labels (N,) of their photos."""
+
+    names: tuple[str, ...]
+    rows: Rows
+    labels: npt.NDArray[np.int64]
+
+
+def is_measured(bundle: Bundle) -> bool:
+    """Say whether the accuracies are about the whole bank; those of a frozen bundle may be about an older one."""
+    frozen = bundle.manifest.passport.tables.get(MEASURED)
+    same = frozen is None or frozen["content_digest"] == bundle.bank.content_digest
+    return same and bundle.bank.background is None
+
+
+def of_known(bundle: Bundle, group: Group, *, complete: bool) -> Iterator[Finding]:
+    """Check accuracy, zero-shot accuracy and calibration error among classes of the bank.
+
+    Args:
+        bundle: The bundle that answers.
+        group: Some of its classes; nothing is checked for one alone.
+        complete: The manifest's figures are about exactly these, so accuracies have a bound.
+    """
+    if len(group.names) < 2:
+        return
+    passport = bundle.manifest.passport if complete else Passport()
+    what = f"{len(group.labels):,} photos of {len(group.names):,} classes of the bank"
+    classes, logits = _answers(bundle, group)
+    yield _bounded(f"accuracy, {what}", _percent(logits, group.labels), passport.metrics.base_accuracy, group)
+    if (zero_shot := _zero_shot(bundle, group)) is not None:
+        now = _percent(zero_shot, group.labels)
+        yield _bounded(f"zero-shot accuracy, {what}", now, passport.zero_shot.base_accuracy, group)
+    yield from _calibration(bundle, group, what, logits, scale(bundle.manifest, classes).temperature)
+
+
+def of_new(bundle: Bundle, group: Group, *, complete: bool) -> Iterator[Finding]:
+    """Note accuracy and zero-shot accuracy among classes that the bank does not have, without a bound.
+
+    Args:
+        bundle: The bundle that answers.
+        group: The classes; nothing is noted for one alone.
+        complete: The manifest's figures are about the bank's own classes; those of new ones are shown beside.
+    """
+    if len(group.names) < 2:
+        return
+    passport = bundle.manifest.passport if complete else Passport()
+    what = f"{len(group.labels):,} photos of {len(group.names):,} new classes"
+    _, logits = _answers(bundle, group)
+    yield Finding(f"accuracy, {what}", passport.metrics.new_accuracy, _percent(logits, group.labels), "noted")
+    if (zero_shot := _zero_shot(bundle, group)) is not None:
+        now = _percent(zero_shot, group.labels)
+        yield Finding(f"zero-shot accuracy, {what}", passport.zero_shot.new_accuracy, now, "noted")
+
+
+def _calibration(bundle: Bundle, group: Group, what: str, logits: Rows, temperature: float) -> Iterator[Finding]:
+    """Check the calibration error, if the group is what the bundle was calibrated on."""
+    calibrated = {name_key(name) for name in bundle.manifest.calibrated}
+    found = bundle.manifest.passport.calibration
+    frozen = bundle.manifest.passport.tables.get(MEASURED)
+    whole = frozen is None or frozen["calibrated"] == len(calibrated)  # else the figure is about more classes
+    if found is not None and whole and {name_key(name) for name in group.names} == calibrated:
+        scores = softmax(logits.astype(np.float64) / temperature)
+        now, then = expected_calibration_error(scores, group.labels), found.error_after
+        yield at_most(f"calibration error, {what}", now, then + GAINED_ERROR, then)
+
+
+def _answers(bundle: Bundle, group: Group) -> tuple[ClassSet, Rows]:
+    """Return the group's classes and the logits (N, C) of its photos among them."""
+    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
+    classes = classifier.class_set(group.names, only=True)
+    return classes, classifier.logits(group.rows, classes)
+
+
+def _zero_shot(bundle: Bundle, group: Group) -> Rows | None:
+    """Return cosines (N, C) to the names under the hand-crafted prompt; None without a reference encoder."""
+    reference = bundle.manifest.reference
+    if reference is None:
+        return None
+    return group.rows @ encoded(bundle, REFERENCE_ENCODER, reference.tokenizer, group.names).T
+
+
+def _bounded(what: str, now: float, then: float | None, group: Group) -> Finding:
+    """Judge an accuracy, with a bound if the manifest says what it was."""
+    if then is None:
+        return Finding(what, None, now, "noted")
+    lost = max(LOST_POINTS, 2 * float(np.sqrt(now * (100 - now) / len(group.labels))))
+    return at_least(what, now, then - lost, then)
+
+
+def _percent(logits: Rows, labels: npt.NDArray[np.int64]) -> float:
+    return 100 * float((logits.argmax(axis=1) == labels).mean())

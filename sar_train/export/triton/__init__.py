@@ -1,7 +1,7 @@
 """A bundle as a Triton model repository: image encoder, bank product, and both as one ensemble.
 
-Nothing of torch takes part. The repository answers for the classes of the bundle's bank, as the run time does when it
-is given no others; a new bank is a new repository.
+No torch is needed. The repository answers for the classes of the bundle's bank, as the run time does by default; a new
+bank needs a new repository.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, Manifest
 from sar_infer.artefact.writing import staged
 from sar_infer.classifier import Classifier
+from sar_infer.classify.decision import scale
+from sar_infer.encoders import scoring
 from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.encoders.sessions import open_session
 from sar_infer.errors import InputError
 from sar_infer.storage.files import sync_folder, write_file
-from sar_train.errors import ConfigError
+from sar_train.errors import ConfigError, ExportError
 from sar_train.export.triton import config
-from sar_train.export.triton.check import check_answers
 from sar_train.export.triton.product import bank_product
 from sar_train.export.triton.readme import readme
+from sar_train.export.verify import Rows, generated_pixels
 
 
 def write_repository(path: Path, out: Path, precision: str = "fp32") -> tuple[str, ...]:
@@ -30,7 +35,7 @@ def write_repository(path: Path, out: Path, precision: str = "fp32") -> tuple[st
     Args:
         path: The bundle.
         out: The new folder.
-        precision: Of the image encoder.
+        precision: The image encoder's.
 
     Returns:
         The class of each column of ``scores``.
@@ -66,7 +71,7 @@ def write_repository(path: Path, out: Path, precision: str = "fp32") -> tuple[st
 
 
 def encoder_file(manifest: Manifest, precision: str) -> str:
-    """The image encoder of a precision.
+    """Return the file of the image encoder in a precision.
 
     Raises:
         ConfigError: the bundle has none.
@@ -89,3 +94,38 @@ def _configs(manifest: Manifest, classes: int, precision: str) -> dict[str, str]
         config.PRODUCT: config.model(config.PRODUCT, {config.EMBEDDING: [dim]}, scores),
         config.CLASSIFIER: config.ensemble(pixels, dim, classes),
     }
+
+
+IMAGES = 8
+MAX_DIFFERENCE = 1e-5
+"""Largest difference of a score; both sides compute the same products in another order."""
+
+
+def check_answers(folder: Path, classifier: Classifier) -> None:
+    """Check that the repository's scores are those of the run time for the same embeddings.
+
+    Args:
+        folder: The repository.
+        classifier: With the bundle's bank; its image encoder may be another precision of the repository's.
+
+    Raises:
+        ExportError: a score differs by more than ``MAX_DIFFERENCE``.
+    """
+    spec, classes = classifier.bundle.manifest.preprocess, classifier.class_set()
+    pixels = np.stack([generated_pixels(spec, seed) for seed in range(IMAGES)])
+    (rows,) = _run(folder / config.ENCODER, [config.EMBEDDING], {config.PIXELS: pixels})
+    (found,) = _run(folder / config.PRODUCT, [config.SCORES], {config.EMBEDDING: rows})
+    how = scale(classifier.bundle.manifest, classes)
+    expected = scoring.softmax(classifier.logits(rows, classes) / np.float32(how.temperature))
+    shown = slice(None) if classes.background is None else ~classes.background
+    difference = float(np.abs(found - expected[:, shown]).max())
+    if not difference <= MAX_DIFFERENCE:
+        raise ExportError(
+            f"bank product: scores differ from the run time by {difference:.3g}, expected at most {MAX_DIFFERENCE}; "
+            "nothing was written"
+        )
+
+
+def _run(model: Path, outputs: list[str], feeds: dict[str, Rows]) -> list[Rows]:
+    results: list[Rows] = open_session(model / "1" / "model.onnx", "cpu").run(outputs, feeds)
+    return results

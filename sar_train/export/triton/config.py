@@ -7,30 +7,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 ENCODER, PRODUCT, CLASSIFIER = "image_encoder", "bank_product", "classifier"
-"""Models of the repository; a client asks the last."""
+"""Models of the repository; clients ask the last."""
 PIXELS, EMBEDDING, LOGITS, SCORES = "pixels", "embedding", "logits", "scores"
-"""Tensors, called alike wherever they appear."""
+"""Tensors, under the same names wherever they appear."""
 LABELS = "labels.txt"
 MAX_BATCH = 32
-"""Pictures in one request, and in one run that the server makes of several requests."""
+"""The most images in one request, and in one run that serves several requests."""
 
 Dims = Sequence[int]
 
 
 class Word(str):
-    """An enum's value, which stands without quotes."""
+    """An enum's value, which is written without quotes."""
 
     __slots__ = ()
 
 
 def model(name: str, inputs: Mapping[str, Dims], outputs: Mapping[str, Dims], kind: str = "KIND_AUTO") -> str:
-    """The text for a model that onnxruntime runs, one instance where Triton puts it, requests batched as they come.
+    """Return the text for a model that onnxruntime runs: one instance where Triton puts it, requests batched.
 
     Args:
-        name: Of the model.
-        inputs: Sizes of the axes behind the batch, by tensor.
-        outputs: The same.
-        kind: Of the instance: ``KIND_AUTO`` is a GPU where there is one, else the CPU.
+        name: The model's name.
+        inputs: Sizes of the axes after the batch, by tensor.
+        outputs: As ``inputs``.
+        kind: Of the instance; ``KIND_AUTO`` is a GPU if there is one, else the CPU.
     """
     return _text(
         {
@@ -45,7 +45,7 @@ def model(name: str, inputs: Mapping[str, Dims], outputs: Mapping[str, Dims], ki
 
 
 def ensemble(pixels: Dims, dim: int, classes: int) -> str:
-    """The text for the model that a client asks: pixels to scores, logits and embedding."""
+    """Return the text for the model that clients ask: pixels to scores, logits and embedding."""
     return _text(
         {
             "name": CLASSIFIER,
@@ -60,7 +60,7 @@ def ensemble(pixels: Dims, dim: int, classes: int) -> str:
 
 
 def _ports(inputs: Mapping[str, Dims], outputs: Mapping[str, Dims]) -> dict[str, Any]:
-    """Inputs and outputs, all float32; scores come with labels."""
+    """Return inputs and outputs, all float32; scores come with labels."""
     return {
         "input": [_port(name, dims) for name, dims in inputs.items()],
         "output": [
@@ -74,7 +74,7 @@ def _port(name: str, dims: Dims) -> dict[str, Any]:
 
 
 def _step(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, Any]:
-    """A step whose tensors have the same names in the ensemble."""
+    """Return a step whose tensors have the same names in the ensemble."""
     return {
         "model_name": name,
         "model_version": -1,

@@ -16,9 +16,9 @@ from sar_train.errors import ExportError
 from sar_train.export.triton.config import EMBEDDING, LOGITS, SCORES
 
 OPSET, IR = 13, 8
-"""Old on purpose: every Triton of the last years reads them."""
+"""Old on purpose: every recent Triton reads them."""
 LIMIT = 2**31 - 1
-"""Bytes that one ONNX file can hold."""
+"""Largest size of an ONNX file in bytes."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Product:
 
 
 def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
-    """The graph that answers as the run time does for these classes.
+    """Return the graph that answers as the run time does for these classes.
 
     ``logits`` are the run time's, before the temperature; ``scores`` are the softmax of the logits over it. A head is
     mixed in where the classes have one. Background classes take part in the softmax and have no column.
@@ -38,7 +38,7 @@ def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
     Raises:
         ExportError: the bank is above 2 GiB, or has background classes alone.
     """
-    size = len(classes.names) * (4 * manifest.embed_dim + 4 + 8)  # a row, its bias, its place among those shown
+    size = len(classes.names) * (4 * manifest.embed_dim + 4 + 8)  # a row, its bias and its place among those shown
     if size > LIMIT:
         raise ExportError(
             f"the bank's graph has {size:,} bytes, above the {LIMIT:,} that one ONNX file can hold; freeze a smaller "

@@ -1,4 +1,4 @@
-"""The repository's ``README.md``: how to start Triton with it, and how to ask it."""
+"""The repository's ``README.md``: how to start Triton, and how to send it images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Made by `sar-export BUNDLE --triton DIR` from the bundle `{digest}`
 | `{product}` | `{embedding}` | `{scores}` and `{logits}` FP32 [N, {classes}] |
 | `{classifier}` | `{pixels}` | all three; this is the one to ask |
 
-Column i of `{scores}` is line i of `{product}/labels.txt`. A request holds at most {batch} pictures; what waits while
-another runs is run together. Change `dynamic_batching`, `instance_group` and `max_batch_size` to suit.
+Column i of `{scores}` is line i of `{product}/labels.txt`. A request holds at most {batch} images; requests that
+wait while another runs are run together. Change `dynamic_batching`, `instance_group` and `max_batch_size` to suit.
 
 ## Start
 
@@ -32,7 +32,7 @@ on this machine: `tritonserver --model-repository=.`
 
 ## Ask
 
-Triton decodes no pictures. The client does, and has to preprocess as the encoder expects; `sar_infer` does so exactly
+Triton decodes no images. The client does, and has to preprocess as the encoder expects; `sar_infer` does so exactly
 (`pip install sar-clip 'tritonclient[http]'`):
 
 ```python
@@ -53,9 +53,9 @@ from sar_infer.images.prefetch import decode_image
 
 SPEC = {spec!r}
 
-picture = decode_image(sys.argv[1], SPEC)[np.newaxis]
-pixels = triton.InferInput("{pixels}", picture.shape, "FP32")
-pixels.set_data_from_numpy(picture)
+image = decode_image(sys.argv[1], SPEC)[np.newaxis]
+pixels = triton.InferInput("{pixels}", image.shape, "FP32")
+pixels.set_data_from_numpy(image)
 best = triton.InferRequestedOutput("{scores}", class_count=5)
 client = triton.InferenceServerClient("localhost:8000")
 for answer in client.infer("{classifier}", [pixels], outputs=[best]).as_numpy("{scores}")[0]:
@@ -65,7 +65,7 @@ for answer in client.infer("{classifier}", [pixels], outputs=[best]).as_numpy("{
 
 
 def readme(manifest: Manifest, labels: Sequence[str], precision: str) -> str:
-    """The page for one repository."""
+    """Return the page for one repository."""
     return TEMPLATE.format(
         digest=manifest.digest,
         backbone=escaped(manifest.backbone),
@@ -86,5 +86,5 @@ def readme(manifest: Manifest, labels: Sequence[str], precision: str) -> str:
 
 
 def snippet(manifest: Manifest) -> str:
-    """A client in Python that classifies the photo it is given."""
+    """Return a client in Python that classifies the image it is given."""
     return SNIPPET.format(spec=manifest.preprocess, pixels=PIXELS, scores=SCORES, classifier=CLASSIFIER)

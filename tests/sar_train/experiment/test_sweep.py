@@ -20,8 +20,8 @@ from sar_train.experiment.job import Job
 from sar_train.experiment.plan import read_spec
 from sar_train.experiment.pools import Outcome, Task
 from sar_train.experiment.sweep import as_json, find_result, run_sweep
-from sar_train.report.render import to_markdown
 from sar_train.report.results import read
+from sar_train.report.table import to_markdown
 from sar_train.report.tables import accuracy_tables
 
 

@@ -27,7 +27,7 @@ def source() -> Source:
 
 @pytest.fixture(scope="session")
 def exported(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the tiny backbone; do not change it."""
+    """Return a bundle of the tiny backbone; do not change it."""
     path = tmp_path_factory.mktemp("exported") / "tiny"
     bundle.export_bundle(source, path, command="tests")
     return path
@@ -40,11 +40,11 @@ def copy(exported: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ready_image_graph(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exporter of torch is not run again for the image side."""
+    """Use a graph that was already exported for the image side."""
     monkeypatch.setattr(bundle, "export_image_encoder", lambda *_: onnx.load(exported / IMAGE_ENCODER))
 
 
 @pytest.fixture
 def ready_graphs(exported: Path, ready_image_graph: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exporter of torch is not run again."""
+    """Use graphs that were already exported."""
     monkeypatch.setattr(bundle, "export_name_encoder", lambda *_: onnx.load(exported / NAME_ENCODER))

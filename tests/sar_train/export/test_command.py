@@ -88,7 +88,7 @@ def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
     for expected in (
         "2 classes",
         "coop + sar (0.5) on tiny-vit",
-        "43 pictures: cosine at least",
+        "43 images: cosine at least",
         "same class 100.0%",
         "caltech101, base-to-new, 16 shots, seed 3",
         "80.00   60.00   68.57",
@@ -222,7 +222,7 @@ def test_verify_on_photos_as_json(exported: Path, tmp_path: Path) -> None:
     found = json.loads(result.stdout)
     assert (result.exit_code, result.stderr, found["moved"]) == (0, "", False)
     by_what = {line["what"]: line for line in found["findings"]}
-    assert by_what["probe picture, cosine"]["verdict"] == "ok"
+    assert by_what["probe image, cosine"]["verdict"] == "ok"
     assert by_what["accuracy, 4 photos of 2 classes of the bank"]["now"] in (0, 25, 50, 75, 100)
 
 
@@ -380,7 +380,7 @@ def test_a_run_without_calibration_is_said(run: Path, tmp_path: Path) -> None:
 
 def test_a_broken_photo_is_named_with_what_to_do(run: Path, tmp_path: Path) -> None:
     photos = write_folder(tmp_path / "photos", {"a": 3})
-    (photos / "a" / "broken.jpg").write_bytes(b"no picture")
+    (photos / "a" / "broken.jpg").write_bytes(b"no image")
     line = one_line(export(run, "--out", tmp_path / "bundle", "--photos", photos, "--quiet"), 2)
     assert re.search(r"broken\.jpg: not an image .*; repair this image or remove it", line)
     assert not (tmp_path / "bundle").exists()

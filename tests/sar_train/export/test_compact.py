@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 
 
 def table_model(weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """``table[tokens] @ matrix``"""
+    """Return ``table[tokens] @ matrix``."""
     nodes = [
         helper.make_node("Gather", ["table", "tokens"], ["rows"]),
         helper.make_node("MatMul", ["rows", "matrix"], ["out"]),
@@ -45,7 +45,7 @@ def kinds(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def quantised(rows: int, width: int) -> np.ndarray:
-    """A table as sar-mini has it after loading."""
+    """Return a table as sar-mini has it after loading."""
     int8, scales = storage.quantise_rows(torch.from_numpy(RNG.normal(size=(rows, width)).astype(np.float32)))
     return (int8.float() * scales[:, None]).numpy()
 

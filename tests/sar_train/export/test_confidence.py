@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 @functools.cache
 def blurred() -> FeatureSet:
-    """Classes that run into each other, so that no method has all photos right."""
+    """Return classes that overlap, so that no method has all photos right."""
     labels = torch.arange(len(CLASSES)).repeat_interleave(40)
     splits = {split: Rows(scattered(labels.tolist(), seed, 3.0), labels) for seed, split in enumerate(SPLITS, 1)}
     return dataclasses.replace(feature_set(), **splits)
@@ -69,7 +69,7 @@ def record(run: Path) -> dict[str, Any]:
 
 
 def rows(split: str, base: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels of the photos of base or of new classes."""
+    """Return features and labels of the photos of base or of new classes."""
     part = {"val": blurred().val, "test": blurred().test}[split]
     chosen = (part.labels < len(BASE)) == base
     return part.features[chosen].numpy(), part.labels[chosen].numpy()
@@ -135,8 +135,8 @@ def test_what_a_user_is_shown(bundle: Path) -> None:
 def test_with_another_bank_there_is_no_calibration_and_a_note_says_so(run: Path) -> None:
     lines: list[str] = []
     source = from_run(run, {name: (name,) for name in (*BASE[1:], "owl")}, tell=lines.append)
-    assert (source.confidence, source.calibrated, source.passport.calibration) == (None, (), None)
-    assert NOT_CALIBRATED in source.passport.notes
+    assert (source.confidence, source.calibrated, source.quality.calibration) == (None, (), None)
+    assert NOT_CALIBRATED in source.quality.notes
     assert NOT_CALIBRATED in lines
 
 
@@ -153,7 +153,7 @@ def test_an_older_run_is_exported_as_before(run: Path, tmp_path: Path) -> None:
     del content["calibration"]
     (old / "record.json").write_text(json.dumps(content), "utf-8")
     source = from_run(old)
-    assert (source.confidence, source.passport.calibration, source.passport.notes) == (None, None, ())
+    assert (source.confidence, source.quality.calibration, source.quality.notes) == (None, None, ())
     (old / "record.json").write_text(json.dumps(content | {"calibration": {"measured": {}}}), "utf-8")
     with pytest.raises(RunError, match="calibration cannot be used"):
         from_run(old)

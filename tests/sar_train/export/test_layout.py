@@ -55,7 +55,7 @@ def test_without_a_share_of_class_aware_tokens_there_is_no_teacher() -> None:
 def test_teacher_and_student_must_read_the_same_tokens() -> None:
     prompted = moved("tcp")
     other = PromptedCLIP(prompted.backbone, prompted.method, "a photo of a {}, a pet.", prompted.trained)
-    with pytest.raises(ExportError, match=r"puts '\.' behind a name and its template .* ', a pet\.'"):
+    with pytest.raises(ExportError, match=r"puts '\.' after a name and its template .* ', a pet\.'"):
         layout(other)
 
 

@@ -35,12 +35,12 @@ class Exported:
         self.prompted = prompted
         self.classifier = Classifier.open(export_run(prompted, BANK, folder), device="cpu")
         spec = prompted.backbone.preprocess
-        self.pictures = [self_test_image(spec.size, seed) for seed in range(5)]
+        self.images = [self_test_image(spec.size, seed) for seed in range(5)]
         self.pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in range(5)]))
 
     def answers(self, names: tuple[str, ...], **given: object) -> tuple[Tensor, str]:
-        """(photos, names) logits of the run time, and the branch that gave them."""
-        results = self.classifier.classify(self.pictures, names, top_k=99, **given)
+        """Return the run time's logits (photos, names), and the branch that gave them."""
+        results = self.classifier.classify(self.images, names, top_k=99, **given)
         found = [{answer.label: answer.logit for answer in result.predictions} for result in results]
         return torch.tensor([[logits[name] for name in names] for logits in found]), results[0].branch
 

@@ -46,7 +46,7 @@ def learned(backbone: Backbone, n_ctx: int) -> PromptedCLIP:
 
 
 def encode(prompted: PromptedCLIP, names: list[str]) -> Tensor:
-    """By the module that is written as a graph."""
+    """Encode with the module that is written as a graph."""
     with torch.no_grad():
         rows: Tensor = NameEncoder(prompted, layout(prompted))(torch.from_numpy(padded(prompted, names)))
     return rows

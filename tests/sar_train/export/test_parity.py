@@ -93,5 +93,5 @@ def test_a_head_that_answers_otherwise_does_not_pass(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(parity, "classified", lambda *_: logits)
     compare_answers(Path(), prompted, head)
     logits[7, 1] += 0.01
-    with pytest.raises(ExportError, match="class head: logits differ from torch by 0.01 on 33 pictures"):
+    with pytest.raises(ExportError, match="class head: logits differ from torch by 0.01 on 33 images"):
         compare_answers(Path(), prompted, head)

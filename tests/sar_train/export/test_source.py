@@ -10,13 +10,14 @@ import torch
 from support.exported import moved, source_of
 from support.tiny import VIT, register, tiny_backbone
 
-from sar_infer.artefact.manifest import Passport
+from sar_infer.artefact.manifest import Passport, Scores
 from sar_train.clip.backbone import RANDOM
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import Fixed
-from sar_train.export.source import from_run, from_template, spoken_phrases
+from sar_train.export.source import APPROXIMATION, PER_IMAGE, from_run, from_template, measured_quality, spoken_phrases
 from sar_train.training.checkpoint import Run, save_run
 from sar_train.training.prompted import PromptedCLIP
+from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH
 
 RECORD: dict[str, Any] = {
     "config": {"protocol": "base-to-new", "shots": 16},
@@ -28,7 +29,7 @@ RECORD: dict[str, Any] = {
 
 
 def run_of(prompted: PromptedCLIP, settings: Mapping[str, Any] | None = None, **known: Any) -> Run:
-    """What training leaves of a method on the tiny backbone."""
+    """Return what training leaves of a method on the tiny backbone."""
     return Run(
         prompted.method.state_dict(),
         source_of(prompted, ()).method,
@@ -62,7 +63,7 @@ def test_a_run_brings_everything(run: Run, tmp_path: Path) -> None:
     context = source.prompted.method.get_parameter("context")
     assert torch.equal(context, run.tensors["context"])
     assert source.head_names == ()
-    assert source.passport.dataset == "caltech101"
+    assert source.quality.dataset == "caltech101"
     assert source.licences["tokenizer"]
 
 
@@ -95,7 +96,7 @@ def test_a_checkpoint_without_a_backbone_takes_the_one_named(run: Run, tmp_path:
     bare = Run(run.tensors, "coop")
     source = from_run(saved(bare, tmp_path / "run"), {"cat": ("cat",)}, backbone=VIT, pretrained=RANDOM)
     assert source.backbone.name == VIT
-    assert source.passport == Passport()
+    assert source.quality == Passport()
 
 
 def test_a_template_without_a_place_for_the_name() -> None:
@@ -159,9 +160,9 @@ def test_the_prompt_for_the_mean_photo_on_request(tmp_path: Path, others: dict[s
     folder = saved(run_of(prompted, record=RECORD | others), tmp_path / "run")
     source = from_run(folder, approximate="mean-image")
     assert torch.equal(source.prompted.embed(["cat"]), prompted.embed(["cat"]))
-    assert source.passport.metrics.base_accuracy == base
-    assert source.passport.tables["per-image"]["base_accuracy"] == 80.0
-    assert "approximation" in source.passport.notes[0]
+    assert source.quality.metrics.base_accuracy == base
+    assert source.quality.tables["per-image"]["base_accuracy"] == 80.0
+    assert "approximation" in source.quality.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,54 @@ def test_the_scores_are_those_of_the_bundle_as_it_will_answer(
     folder = saved(run_of(moved("dept"), record=RECORD | {"other_metrics": others}), tmp_path / "run")
     lines: list[str] = []
     source = from_run(folder, phrases, tell=lines.append)
-    assert source.passport.metrics.base_accuracy == base
-    assert list(source.passport.tables) == tables
+    assert source.quality.metrics.base_accuracy == base
+    assert list(source.quality.tables) == tables
     assert len(lines) == told
     assert bool(source.head_names) == (not told)
+
+
+OTHER = {"base_accuracy": 70.0, "new_accuracy": 62.0, "harmonic_mean": 65.8}
+FULL = RECORD | {"other_metrics": {TEXT_BRANCH: OTHER, MEAN_IMAGE: OTHER}}
+AS_TRAINED = Scores(80.0, 60.0, 68.6)
+
+
+def of(record: dict[str, Any], **given: str) -> Passport:
+    return measured_quality(Run({}, "x", record=record), **given)
+
+
+@pytest.mark.parametrize("record", [FULL, RECORD])
+def test_it_says_what_the_record_says(record: dict[str, Any]) -> None:
+    found = of(record)
+    assert (found.dataset, found.protocol, found.shots, found.seeds) == ("caltech101", "base-to-new", 16, (3,))
+    assert (found.metrics, found.zero_shot) == (AS_TRAINED, Scores(60.7))
+    assert (found.notes, found.tables) == ((), {})
+
+
+def test_a_run_without_a_record() -> None:
+    assert of({}) == Passport()
+    assert of({}, alone=MEAN_IMAGE, beside=PER_IMAGE) == Passport(notes=(APPROXIMATION,))
+
+
+def test_a_head_and_the_text_branch_beside_it() -> None:
+    found = of(FULL, beside=TEXT_BRANCH)
+    assert (found.metrics, found.tables) == (AS_TRAINED, {TEXT_BRANCH: OTHER})
+    assert of(RECORD, beside=TEXT_BRANCH).tables == {}
+
+
+def test_the_text_branch_alone() -> None:
+    found = of(FULL, alone=TEXT_BRANCH)
+    assert (found.metrics, found.tables, found.notes) == (Scores(**OTHER), {}, ())
+    assert of(RECORD, alone=TEXT_BRANCH).metrics == Scores()
+
+
+def test_an_approximation_and_what_is_approximated() -> None:
+    found = of(FULL, alone=MEAN_IMAGE, beside=PER_IMAGE)
+    assert (found.metrics, found.notes) == (Scores(**OTHER), (APPROXIMATION,))
+    assert Scores(**found.tables[PER_IMAGE]) == AS_TRAINED
+    assert of(RECORD, alone=MEAN_IMAGE, beside=PER_IMAGE).metrics == Scores()
+
+
+@pytest.mark.parametrize("missing", ["metrics", "zero_shot", "dataset", "config", "seed"])
+def test_an_incomplete_record_is_named(missing: str) -> None:
+    with pytest.raises(RunError, match=f"lacks '{missing}'"):
+        of({key: value for key, value in FULL.items() if key != missing})

@@ -28,8 +28,8 @@ def test_a_bundle_as_exported_passes(exported: Path) -> None:
 
 
 def test_the_generated_picture_is_what_its_seed_says() -> None:
-    picture = self_test_image(2, 7)
-    assert picture.tolist() == np.random.default_rng(7).integers(0, 256, (2, 2, 3), dtype=np.uint8).tolist()
+    image = self_test_image(2, 7)
+    assert image.tolist() == np.random.default_rng(7).integers(0, 256, (2, 2, 3), dtype=np.uint8).tolist()
 
 
 @pytest.mark.parametrize(

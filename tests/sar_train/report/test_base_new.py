@@ -16,7 +16,7 @@ def tables(folder: Path) -> dict[str, Table]:
 
 
 def rows(table: Table) -> dict[str, list[str]]:
-    """By first cell: the others, as shown, bold ones starred."""
+    """Return the other cells as shown by the first cell, bold ones starred."""
     return {
         row[0].text: [("*" if c.bold else "") + c.text + (f" ± {c.sd}" if c.sd else "") for c in row[1:]]
         for row in table.rows
@@ -91,8 +91,15 @@ def test_photos_left_out_are_said_beside_the_figures(tmp_path: Path) -> None:
     write(tmp_path, result(dataset="dtd", settings={"allow_missing": True}))
     write(tmp_path, result(dataset="eurosat") | {"dataset": {"name": "eurosat", "split_origin": "ours"}})
     write(tmp_path, result(dataset="products", settings={"allow_missing": True}))
+    write(tmp_path, result(dataset="ucf101", settings={"skip_unreadable": True}))
+    write(tmp_path, result(dataset="caltech101"))
     said = [note for table in base_new.tables(read(tmp_path)) for note in table.notes if "compared with papers" in note]
-    assert sorted(note.rpartition(": ")[2] for note in said) == ["dtd and eurosat.", "dtd.", "eurosat."]
+    assert sorted(note.rpartition(": ")[2] for note in said) == [
+        "dtd, eurosat and ucf101.",
+        "dtd.",
+        "eurosat.",
+        "ucf101.",
+    ]
 
 
 def test_an_average_is_over_datasets_that_both_sides_have(tmp_path: Path) -> None:

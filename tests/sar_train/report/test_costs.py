@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.results import accuracies, result, write
 
 from sar_train.report import costs
 from sar_train.report.results import read
-from sar_train.report.table import Table
+from sar_train.report.table import Table, to_html
 
 
 def tables(folder: Path) -> dict[str, Table]:
@@ -65,3 +67,24 @@ def test_set_up_checks(tmp_path: Path) -> None:
 def test_only_what_there_is(tmp_path: Path) -> None:
     write(tmp_path, result())
     assert list(tables(tmp_path)) == ["costs"]
+
+
+def test_only_a_zero_shot_accuracy_that_is_too_low_has_the_colour_of_a_warning(tmp_path: Path) -> None:
+    for dataset, ok in (("caltech101", True), ("dtd", False)):
+        check = {"expected": accuracies(60.0, 58.0), "source": "here", "difference": 0.0, "ok": ok}
+        write(tmp_path, result(dataset=dataset, zero_shot_check=check))
+    good, bad = to_html(tables(tmp_path)["set-up"]).split("<tbody>")[1].splitlines()[1:3]
+    assert '<td class="text start">as expected</td>' in good
+    assert "down" not in good
+    assert "<strong>" not in good
+    assert '<td class="text start down"><strong>too low</strong></td>' in bad
+    assert bad.count("down") == bad.count("<strong>") == 1
+
+
+@pytest.mark.parametrize("with_sar", [550.0, 600.0, 650.0])
+def test_memory_is_no_gain_or_loss(tmp_path: Path, with_sar: float) -> None:
+    write(tmp_path, result(peak_memory_mib=600.0))
+    write(tmp_path, result("coop+sar", peak_memory_mib=with_sar))
+    text = to_html(tables(tmp_path)["costs"])
+    assert not re.search(r'class="[^"]*\b(up|down)\b', text)
+    assert f">{'+50' if with_sar > 600 else '−50' if with_sar < 600 else '0'}</td>" in text

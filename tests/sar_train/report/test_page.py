@@ -22,7 +22,7 @@ CHROMIUM = shutil.which("chromium")
 
 
 class Page(HTMLParser):
-    """Elements, identifiers and addresses of a page; unbalanced elements fail."""
+    """The elements, identifiers and addresses of a page; unbalanced elements fail."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """A single run without new classes, a history or a time: less than which there is nothing."""
+    """Return a single run without new classes, history or time, the least there can be."""
     folder = tmp_path_factory.mktemp("small")
     write(folder, result(new=None, zero_shot=(50.0, None), protocol="few-shot", history=[], timing={}))
     return read(folder)
@@ -147,7 +147,9 @@ def test_what_the_figures_rest_on(report: Path) -> None:
 
 def test_an_older_report_is_replaced_and_nothing_is_left_behind(small: Results, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    page.write(small, out, title="one", command="x")
+    told: list[str] = []
+    page.write(small, out, title="one", command="x", tell=told.append)
+    assert told == ["drawing base against new", "drawing heat maps", "drawing curves", "writing the page"]
     (out / "tables" / "old.csv").write_text("")
     page.check_target(out)
     page.write(small, out, title="two", command="x")
@@ -169,7 +171,7 @@ def test_nothing_else_is_replaced(tmp_path: Path, kind: str) -> None:
             (out / "index.html").write_text(f"<html><head>{mark}</head></html>")
         if kind != "site":
             (out / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="no report"):
+    with pytest.raises(ConfigError, match="not a report"):
         page.check_target(out)
 
 
@@ -199,8 +201,8 @@ def test_a_browser_draws_it(report: Path, tmp_path: Path, width: int, *, dark: b
         *(["--blink-settings=preferredColorScheme=0"] if dark else []), report.as_uri(),
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    with Image.open(shot) as picture:
-        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(shot) as shown:
+        pixels = np.asarray(shown.convert("RGB")).astype(int)
     corner = pixels[2, 2]
     assert bool(corner.mean() < 60) is dark
     drawn = (np.abs(pixels - corner).sum(2) > 60).any(1)

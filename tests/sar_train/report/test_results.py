@@ -4,12 +4,55 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.results import result, write
 
 from sar_train.errors import DataError
-from sar_train.report.results import read
+from sar_train.report.results import Result, comparable, differing_settings, read
+
+
+def of(**values: object) -> Result:
+    return Result(Path("x.json"), 0.0, result(**values))  # type: ignore[arg-type]
+
+
+def test_settings_are_flat_and_without_what_is_said_elsewhere() -> None:
+    found = of(name="coop+sar").settings
+    assert found["epochs"] == 10
+    assert found["coop.n_ctx"] == 4
+    assert found["sar.weight"] == 0.3
+    assert not {"seed", "schedule", "data_root"} & set(found)
+
+
+def test_without_sar_its_settings_mean_nothing() -> None:
+    assert of(settings={"novel_count": 400}).identity() == of(settings={"novel_count": 64}).identity()
+    with_sar = (of(name="coop+sar", settings={"novel_count": count}).identity() for count in (400, 64))
+    assert len(set(with_sar)) == 2
+
+
+def test_a_weights_file_is_named_without_its_folder() -> None:
+    assert of(settings={"pretrained": "/home/me/weights.pt"}).backbone == "sar-mini (weights.pt)"
+    assert of().backbone == "sar-mini"
+
+
+def test_the_folder_of_a_sweep_is_that_above_the_datasets() -> None:
+    def at(path: str, **values: object) -> str:
+        return Result(Path(path), 0.0, result(**values)).folder.as_posix()  # type: ignore[arg-type]
+
+    assert at("ablation/caltech101/x.json") == at("ablation/x.json") == "ablation"
+    assert at("ablation/domains-photo/x.json", dataset="domains/photo") == "ablation"
+    assert at("caltech101/x.json") == at("x.json") == "."
+
+
+def test_differing_settings() -> None:
+    assert differing_settings([of(), of(settings={"epochs": 20})]) == ["epochs"]
+    assert differing_settings([of(), of(seed=2)]) == []
+
+
+def test_missing_parts_are_none() -> None:
+    assert of(code=None).code == "unknown"
+    assert of()["no such key"] is None
 
 
 def test_results_are_found_at_any_depth_in_order_of_their_names(tmp_path: Path) -> None:
@@ -130,3 +173,16 @@ def test_settings_that_differ_between_datasets_are_no_variants(tmp_path: Path) -
     write(tmp_path, result(dataset="dtd", settings={"template": "{} texture."}))
     write(tmp_path, result(dataset="eurosat", settings={"template": "a photo of {}."}))
     assert {run.name for run in read(tmp_path).runs} == {"coop"}
+
+
+@pytest.mark.parametrize(
+    ("values", "fair"),
+    [
+        ({}, True),
+        ({"settings": {"allow_missing": True}}, False),
+        ({"settings": {"skip_unreadable": True}}, False),
+        ({"dataset": "mine", "settings": {"allow_missing": True}}, True),  # nothing is published of it
+    ],
+)
+def test_runs_with_images_left_out_are_not_compared_with_papers(values: dict[str, Any], *, fair: bool) -> None:
+    assert comparable(of(**values)) is fair

@@ -6,6 +6,7 @@ import io
 import re
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
@@ -52,7 +53,8 @@ def test_colours_are_the_pages() -> None:
     assert INK not in svg
 
 
-def test_the_file_is_a_picture_on_white() -> None:
-    picture = Image.open(io.BytesIO(draw(PLANNED, paint, (3, 2)).png)).convert("RGB")
-    assert picture.width > 300
-    assert picture.getpixel((1, 1)) == (255, 255, 255)
+def test_the_file_is_a_image_on_white() -> None:
+    image = Image.open(io.BytesIO(draw(PLANNED, paint, (3, 2)).png)).convert("RGB")
+    assert image.width > 300
+    assert Image.open(io.BytesIO(draw(PLANNED, paint, (3, 2)).png)).info["dpi"] == pytest.approx((160, 160), abs=0.1)
+    assert image.getpixel((1, 1)) == (255, 255, 255)

@@ -107,3 +107,12 @@ def test_what_a_reader_has_to_know_first(tmp_path: Path) -> None:
     ]
     assert "b.json" in found[2]
     assert "x.json" in found[3]
+
+
+def test_changes_that_are_shown_as_none_are_neither_gain_nor_loss(tmp_path: Path) -> None:
+    thrice(tmp_path, "coop", (85.0, 50.0), (84.96, 50.04))
+    thrice(tmp_path, "tcp", (85.0, 57.96), (85.0, 57.92))
+    ((_, lines),) = summary.claims(read(tmp_path))
+    assert lines[0] == "SAR raised new accuracy for 0 of 2 methods and lowered it for 0."
+    assert lines[1] == "Base accuracy was kept or raised for 2 of 2 methods."
+    assert "1 of 2 methods ended below zero-shot on new classes (CoOp)." in lines[2]

@@ -34,6 +34,13 @@ def test_settings_in_which_rows_differ_are_columns(tmp_path: Path) -> None:
         ["w1.0", "w", "yes", "1.0", "80.0", "65.5", "72.0", "0.50", "1, 2"],
     ]
     assert found.title.startswith("ablation: caltech101")
+    bold = [
+        (row[0].text, column.name)
+        for row in found.rows
+        for cell, column in zip(row, found.columns, strict=True)
+        if cell.bold
+    ]
+    assert bold == [("none", "base"), ("w1.0", "new"), ("w1.0", "H")]
 
 
 def test_too_many_settings_are_none(tmp_path: Path) -> None:

@@ -33,6 +33,12 @@ def test_the_average_is_over_targets_and_seeds(tmp_path: Path, protocol: str) ->
         ["difference", "-1.0", "+3.0", "+4.0", "+3.5"],
     ]
     assert found.rows[1][2].sd == "2.8"
+    assert [[cell.bold for cell in row] for row in found.rows] == [
+        [False, False, True, False, False],
+        [False, True, False, False, False],
+        [False, False, False, True, True],
+        [False] * 5,
+    ]
     assert found.rows[0][2].sd == ""
     assert theirs.rows[0][0].text == "CoOp"
     assert theirs.rows[0][2].text == {"cross-dataset": "63.88", "domain-generalisation": "59.28"}[protocol]

@@ -20,10 +20,8 @@ from sar_infer.artefact.bundle import default_bundle, open_bundle
 from sar_infer.artefact.manifest import BANK, IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.errors import ImageError
 from sar_train.export.precision import jpeg, variants
-from sar_train.export.precision.answers import NEAR_TIE, image_logits, near_ties
-from sar_train.export.precision.derive import Wanted, derive
-from sar_train.export.precision.gate import GATES, Gate
-from sar_train.export.precision.outcome import NothingPassedError
+from sar_train.export.precision.derive import NothingPassedError, Wanted, derive
+from sar_train.export.precision.gate import GATES, NEAR_TIE, Gate, image_logits, near_ties
 from sar_train.export.precision.samples import Photos, split
 from sar_train.export.precision.sides import Images
 
@@ -39,7 +37,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Photos:
-    """JPEGs that a margin of 2 halves at the tiny backbone's 32 pixels."""
+    """Return JPEGs that a margin of 2 halves at the tiny backbone's 32 pixels."""
     root = tmp_path_factory.mktemp("large")
     return split([write_photo(root / f"{i:02d}.jpg", i, (200, 160)) for i in range(50)], root)
 
@@ -62,8 +60,8 @@ def test_smaller_graphs_beside_the_same_encoder(exported: Path, photos: Photos, 
     lines = made.outcome.lines
     assert len(lines) == 4 and all(line.endswith(": kept") for line in lines)
     assert (made.outcome.runs, made.outcome.missing) == (["fp16", "int8"], [])
-    pictures = list(photos.judging)
-    full, small = (Classifier(bundle, device="cpu", precision=p).embed_images(pictures) for p in ("fp32", "int8"))
+    images = list(photos.judging)
+    full, small = (Classifier(bundle, device="cpu", precision=p).embed_images(images) for p in ("fp32", "int8"))
     figures = bundle.manifest.precisions["int8"].image
     assert (full * small).sum(1).min() == pytest.approx(figures.min_cosine, abs=1e-4)  # scales are those of a batch
 

@@ -12,7 +12,7 @@ from sar_train.export.precision.samples import CALIBRATION, JUDGING, name_tokens
 
 
 def write(root: Path, numbers: range) -> list[Path]:
-    """Files that differ, in folders."""
+    """Write files that differ, in folders."""
     paths = [root / f"{i % 3}" / f"{i}.jpg" for i in numbers]
     for i, path in zip(numbers, paths, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)

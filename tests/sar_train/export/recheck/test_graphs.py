@@ -21,7 +21,7 @@ REFERENCE = Reference("a photo of a {}.", SPEC)
 
 
 def beyond(bundle: Path) -> list[str]:
-    """What moved too far, in words."""
+    """Return what moved too far, in words."""
     lines = recheck(bundle)
     assert moved(lines) == any(line.verdict == "moved" for line in lines)
     return [line.what for line in lines if line.verdict == "moved"]
@@ -47,12 +47,12 @@ def test_a_sound_bundle(tmp_path: Path) -> None:
     lines = recheck(bundle)
     assert not moved(lines)
     assert [line.what for line in lines if line.verdict == "ok"] == [
-        "probe picture, cosine",
+        "probe image, cosine",
         "4 bank rows made again, difference",
         "batches of 1, 2, 7 and 33, difference",
         "reference encoder, batches, difference",
         "what answers for the head's classes",
-        "int8 image encoder, probe picture, cosine",
+        "int8 image encoder, probe image, cosine",
         "int8 name encoder, 4 names, mean cosine",
         "int8 name encoder, 4 names, same class",
     ]
@@ -68,7 +68,7 @@ def test_another_version_is_told_and_fails_nothing(tmp_path: Path, monkeypatch: 
 
 def test_a_probe_that_the_graph_does_not_give(tmp_path: Path) -> None:
     bundle = write_sound(tmp_path / "bundle", probe=Probe(1, tuple(np.eye(DIM)[0].tolist())))
-    assert beyond(bundle) == ["probe picture, cosine"]
+    assert beyond(bundle) == ["probe image, cosine"]
     assert line(bundle, "probe").then == 1.0
 
 
@@ -106,7 +106,7 @@ def test_a_reference_encoder_whose_rows_depend_on_the_batch(tmp_path: Path) -> N
 
 
 def constant_image_graph() -> onnx.ModelProto:
-    """An encoder whose scales are lost: every picture gives the same row."""
+    """Return an encoder whose scales are lost: every image gives the same row."""
     model = image_graph()
     row = numpy_helper.from_array(np.ones(DIM, dtype=np.float32), "row")
     scale = numpy_helper.from_array(np.zeros((), dtype=np.float32), "scale")
@@ -120,7 +120,7 @@ def constant_image_graph() -> onnx.ModelProto:
 @pytest.mark.parametrize("graph", [constant_image_graph, turned_image_graph])
 def test_a_smaller_image_encoder_that_is_broken(tmp_path: Path, graph: Callable[[], onnx.ModelProto]) -> None:
     bundle = write_sound(tmp_path / "bundle", files={"image_encoder.int8.onnx": graph()}, precisions=image_variant())
-    assert beyond(bundle) == ["int8 image encoder, probe picture, cosine"]
+    assert beyond(bundle) == ["int8 image encoder, probe image, cosine"]
 
 
 def test_a_smaller_name_encoder_that_lost_agreement(tmp_path: Path) -> None:

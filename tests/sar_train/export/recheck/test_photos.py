@@ -33,13 +33,13 @@ def photos(tmp_path: Path) -> Path:
 
 
 def lines(bundle: Path, photos: Path) -> dict[str, Finding]:
-    """Findings by their words up to the count of photos."""
+    """Return findings by their words up to the count of photos."""
     found = recheck(bundle, find_photos(photos))
     return {line.what.partition(" photos")[0].rpartition(", ")[0]: line for line in found if " photos" in line.what}
 
 
 def accuracy(bundle: Path, photos: Path, names: list[str]) -> float:
-    """Percent of photos whose folder's name is the single best answer."""
+    """Return the percentage of photos whose folder's name is the single best answer."""
     classifier = Classifier.open(bundle, "cpu")
     right = total = 0
     for name in names:
@@ -175,7 +175,7 @@ def test_photos_are_counted_as_they_are_done(photos: Path, tmp_path: Path) -> No
 
 
 def test_a_photo_that_cannot_be_read_and_a_folder_without(photos: Path, tmp_path: Path) -> None:
-    (photos / "red" / "broken.jpg").write_bytes(b"no picture")
+    (photos / "red" / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"broken.jpg"):
         recheck(write_sound(tmp_path / "bundle"), find_photos(photos))
     with pytest.raises(InputError, match="expected a folder"):

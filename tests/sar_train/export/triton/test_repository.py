@@ -130,7 +130,7 @@ def test_the_ensembles_version_folder_is_not_empty(tmp_path: Path) -> None:
 
 
 def with_int8(path: Path) -> Path:
-    """An image encoder beside the other, told from it by a larger colour."""
+    """Add an image encoder that differs from the other by a larger colour."""
     bundle = write_bundle(path)
     graph = image_graph()
     weight = next(tensor for tensor in graph.graph.initializer if tensor.name == "weight")
@@ -172,7 +172,7 @@ def test_the_readmes_client_prepares_as_the_run_time(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["client", str(photo)])
         exec(compile(tree, "snippet", "exec"), scope)  # noqa: S102 - our own text
-    np.testing.assert_array_equal(scope["picture"], pixels_of(bundle, [photo]))
+    np.testing.assert_array_equal(scope["image"], pixels_of(bundle, [photo]))
     assert [*scope["pixels"].shape()] == [1, 3, SIZE, SIZE]
 
 

@@ -9,12 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
-from sar_train.export.precision.cast import cast
+from sar_train.export.precision.float16 import cast
 from sar_train.export.precision.plain import plain
 
 
 def network() -> onnx.ModelProto:
-    """relu(x W) twice, a layer norm between them; the second product's result is used twice, as in unit rows."""
+    """Return relu(x W) twice with a layer norm between; the second product is used twice, as in unit rows."""
     rng = np.random.default_rng(0)
     weights = {
         "first": rng.normal(size=(6, 8)),

@@ -5,8 +5,8 @@ import platform
 import numpy as np
 import onnxruntime
 
+from sar_train.export.recheck import versions
 from sar_train.export.recheck.finding import Finding
-from sar_train.export.recheck.installed import versions
 
 
 def test_what_changed_and_how_much_did_not() -> None:

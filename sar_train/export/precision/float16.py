@@ -1,7 +1,7 @@
-"""float16: weights and arithmetic, with float32 at both ends and where sums are long.
+"""Convert a graph to float16, with float32 at both ends and for long sums.
 
-Layer norms, means and everything behind the last matrix product stay in float32, as in OpenAI's own float16 models:
-the sums of squares there leave float16's range or its 11 bits.
+Layer norms, means and everything after the last matrix product stay in float32, as in OpenAI's own float16 models:
+their sums of squares exceed float16's range or its 11 bits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HALF, FULL = TensorProto.FLOAT16, TensorProto.FLOAT
 
 
 def cast(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph in float16; its inputs and outputs keep their types."""
+    """Return the graph in float16; its inputs and outputs keep their types."""
     typed = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -27,11 +27,11 @@ def cast(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Caster:
-    """Goes through a graph in order and puts a cast wherever a value is wanted in the other type.
+    """Walks through a graph in order and adds a cast wherever a value is needed in the other type.
 
     Args:
-        graph: what is changed.
-        typed: the same with the types of all values.
+        graph: the graph to change.
+        typed: the same graph with the types of all values.
     """
 
     def __init__(self, graph: onnx.GraphProto, typed: onnx.GraphProto) -> None:
@@ -76,7 +76,7 @@ class _Caster:
                     self._held[name] = HALF
 
     def _as(self, name: str, kind: int) -> str:
-        """The name of this value in a type."""
+        """Return the name of this value in a type, adding a cast if it is new."""
         if self._held[name] == kind:
             return name
         if (name, kind) not in self._made:

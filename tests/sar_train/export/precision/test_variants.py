@@ -6,10 +6,10 @@ import onnx
 import pytest
 
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
-from sar_train.export.precision import trial
-from sar_train.export.precision.cast import cast
+from sar_train.export.precision import variants
+from sar_train.export.precision.float16 import cast
 from sar_train.export.precision.plain import plain
-from sar_train.export.precision.trial import opens
+from sar_train.export.precision.variants import opens
 
 
 @pytest.mark.parametrize("file", [IMAGE_ENCODER, NAME_ENCODER])
@@ -23,5 +23,5 @@ def test_a_graph_that_is_none_and_one_that_kills_the_process(
 ) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
     assert not opens(tmp_path / "bad.onnx")
-    monkeypatch.setattr(trial, "_LOOK", "import os; os.abort()")
+    monkeypatch.setattr(variants, "_LOOK", "import os; os.abort()")
     assert not opens(exported / IMAGE_ENCODER)
