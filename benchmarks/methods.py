@@ -60,8 +60,8 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
     from sar_train.methods.base import Setup, methods
     from sar_train.novel_names import wordnet
     from sar_train.regularisers.sar import SAR, SARConfig
+    from sar_train.training.loop import Step
     from sar_train.training.state import start
-    from sar_train.training.step import Step
     from sar_train.training.task import FewShotTask, Regularisation
 
     model = backbone.load(backbone_name, backbone.RANDOM)

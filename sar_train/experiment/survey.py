@@ -44,10 +44,10 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
         draw = (*world, plain.seed, plain.shots)
         if draw not in seen:
             tell(f"{plain.data}, seed {plain.seed}, {plain.shots or 'all'} shots: opening, encoding what is not cached")
-            setting = prepare(plain, tell_once)
-            backbone = setting.backbone
+            context = prepare(plain, tell_once)
+            backbone = context.backbone
             if world not in found:
-                found[world] = _measured(setting, tell, strict=strict)
+                found[world] = _measured(context, tell, strict=strict)
         for target in job.targets:
             if (*world, target) not in seen and backbone is not None:
                 source = open_target(plain, target, backbone, tell)
@@ -61,15 +61,15 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
     return list(found.values())
 
 
-def _measured(setting: RunContext, tell: ProgressCallback, *, strict: bool) -> dict[str, Any]:
-    config = setting.config
-    if setting.judge.base is None:
+def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> dict[str, Any]:
+    config = context.config
+    if context.evaluator.base is None:
         raise DataError(
-            f"{config.data}: nothing to judge on, {setting.plan.protocol} needs photos of {setting.plan.split}"
+            f"{config.data}: nothing to judge on, {context.plan.protocol} needs photos of {context.plan.split}"
         )
-    zero_shot = scores(setting.judge(setting.zero_shot))
-    entry = {"dataset": dataset_entry(setting), "zero_shot": zero_shot}
-    check = check_zero_shot(config, entry) or _check_on_halves(setting)
+    zero_shot = scores(context.evaluator(context.zero_shot))
+    entry = {"dataset": dataset_entry(context), "zero_shot": zero_shot}
+    check = check_zero_shot(config, entry) or _check_on_halves(context)
     tell(f"zero-shot on {config.data}: {_percent(zero_shot)}{_verdict(check)}")
     if check and not check["ok"] and strict:
         raise DataError(
@@ -81,13 +81,13 @@ def _measured(setting: RunContext, tell: ProgressCallback, *, strict: bool) -> d
     return entry | {"zero_shot_check": check}
 
 
-def _check_on_halves(setting: RunContext) -> dict[str, Any] | None:
+def _check_on_halves(context: RunContext) -> dict[str, Any] | None:
     """Known figures are of base and new classes; a protocol of all classes is checked on those."""
-    config, name = setting.config, setting.source.name
-    if setting.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
+    config, name = context.config, context.source.name
+    if context.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
         return None
     halves = prepare(dataclasses.replace(config, protocol="base-to-new"))
-    entry = {"dataset": dataset_entry(halves), "zero_shot": scores(halves.judge(halves.zero_shot))}
+    entry = {"dataset": dataset_entry(halves), "zero_shot": scores(halves.evaluator(halves.zero_shot))}
     return check_zero_shot(halves.config, entry)
 
 

@@ -51,14 +51,12 @@ class Setup:
         class_names: the C classes with photos.
         template: the hand-crafted prompt with ``{}``.
         generator: every random number comes from it.
-        mean_image: (D,) mean of the unit features of the training photos, None where a stored run is opened.
     """
 
     backbone: Backbone
     class_names: Sequence[str]
     template: str
     generator: torch.Generator
-    mean_image: Tensor | None = None
 
 
 class Classes:
@@ -133,8 +131,8 @@ class PromptMethod(nn.Module, ABC):
         schedule: the published schedule.
         paper: title and arXiv number.
         towers: which towers it puts prompts into. Without ``image``, image features are made once and kept.
-        per_image: whether the prompt depends on the photo; such a method keeps `Setup.mean_image` as its buffer
-            ``mean_image``, the photo that stands for all where there is none.
+        per_image: whether the prompt depends on the image; such a method has a buffer ``mean_image`` (D,), which stands
+            for all images where none is given. It is filled with the mean unit feature of the training images.
         reference_terms: names of terms whose gradient is not added but handed to `project_gradient`.
     """
 
@@ -145,10 +143,12 @@ class PromptMethod(nn.Module, ABC):
     per_image: ClassVar[bool] = False
     reference_terms: ClassVar[tuple[str, ...]] = ()
 
-    @abstractmethod
+    config: Any
+
     def __init__(self, config: Any, setup: Setup) -> None:
-        """Make the parameters."""
+        """Keep the settings and the names of the trained classes; a method calls this, then makes its parameters."""
         super().__init__()
+        self.config, self.class_names = config, tuple(setup.class_names)
 
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> Mapping[str, Any]:  # noqa: ARG003

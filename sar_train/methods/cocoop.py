@@ -51,15 +51,14 @@ class CoCoOp(PromptMethod):
 
     def __init__(self, config: CoCoOpConfig, setup: Setup) -> None:
         """Start the context, then draw the network's weights."""
-        nn.Module.__init__(self)
+        super().__init__(config, setup)
         backbone = setup.backbone
         self.context = start_context(setup, config.context_init, config.n_ctx)
         inner = max(1, backbone.embed_dim // config.reduction)
         self.network = nn.Sequential(
             linear(setup, backbone.embed_dim, inner), nn.ReLU(), linear(setup, inner, backbone.text.width)
         )
-        mean = torch.zeros(backbone.embed_dim) if setup.mean_image is None else setup.mean_image
-        self.register_buffer("mean_image", mean.to(backbone.device))
+        self.register_buffer("mean_image", torch.zeros(backbone.embed_dim, device=backbone.device))
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
         """The context for a photo; without one, for the mean training photo."""

@@ -48,10 +48,11 @@ class CoOp(PromptMethod):
     schedule = Schedule(epochs=200, learning_rate=2e-3, batch_size=32)  # vit_b16_ctxv1.yaml; 50 epochs for ImageNet
     paper = "Learning to Prompt for Vision-Language Models, arXiv 2109.01134"
 
+    config: CoOpConfig
+
     def __init__(self, config: CoOpConfig, setup: Setup) -> None:
         """Start the context from words or from random vectors."""
-        nn.Module.__init__(self)
-        self.config, self.class_names = config, tuple(setup.class_names)
+        super().__init__(config, setup)
         self.context = start_context(setup, config.context_init, config.n_ctx)
         if config.class_specific:
             shape = (len(self.class_names), *self.context.shape)

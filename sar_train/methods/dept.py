@@ -55,10 +55,11 @@ class DePT(PromptMethod):
     schedule = Schedule(epochs=10, learning_rate=3.5e-3, batch_size=4)
     paper = "DePT: Decoupled Prompt Tuning, arXiv 2309.07439"
 
+    config: DePTConfig
+
     def __init__(self, config: DePTConfig, setup: Setup) -> None:
         """Start the other method, FiLM as the identity, and draw the head's weights."""
-        nn.Module.__init__(self)
-        self.config = config
+        super().__init__(config, setup)
         kind = methods.get(config.on)
         self.base = kind(kind.Config(**BASE_SETTINGS[config.on]), setup)
         size, device = setup.backbone.embed_dim, setup.backbone.device

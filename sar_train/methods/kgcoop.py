@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sar_train.clip.prompts import Prompts
 from sar_train.methods.base import (
@@ -56,6 +56,8 @@ class KgCoOp(PromptMethod):
     schedule = Schedule(epochs=100, learning_rate=2e-3, batch_size=128)  # vit_b16_ep100_ctxv1.yaml
     paper = "Visual-Language Prompt Tuning with Knowledge-guided Context Optimization, arXiv 2303.13283"
 
+    config: KgCoOpConfig
+
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:  # noqa: ARG003
         """Few-shot runs of up to 4 shots have batches of 32 (htyao89/KgCoOp#4)."""
@@ -63,8 +65,7 @@ class KgCoOp(PromptMethod):
 
     def __init__(self, config: KgCoOpConfig, setup: Setup) -> None:
         """Start the context from words or from random vectors."""
-        nn.Module.__init__(self)
-        self.config = config
+        super().__init__(config, setup)
         self.context = start_context(setup, config.context_init, config.n_ctx)
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002

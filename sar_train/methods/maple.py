@@ -58,7 +58,7 @@ class MaPLe(PromptMethod):
 
     def __init__(self, config: MaPLeConfig, setup: Setup) -> None:
         """Start from words; deeper sets and the maps are random, the maps of deeper layers equal."""
-        nn.Module.__init__(self)
+        super().__init__(config, setup)
         text, image = setup.backbone.text, setup.backbone.image_tower("maple")
         words = text.embed_text(config.context_init)
         start = words[: config.n_ctx].clone() if len(words) >= config.n_ctx else normal(setup, config.n_ctx, text.width)

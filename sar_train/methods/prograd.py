@@ -63,6 +63,7 @@ class ProGrad(PromptMethod):
     paper = "Prompt-aligned Gradient for Prompt Tuning, arXiv 2205.14865"
     reference_terms = ("zero_shot_kl",)
 
+    config: ProGradConfig
     rest: Tensor
 
     @classmethod
@@ -83,8 +84,7 @@ class ProGrad(PromptMethod):
 
     def __init__(self, config: ProGradConfig, setup: Setup) -> None:
         """Lay the template's words at the right end of the context."""
-        nn.Module.__init__(self)
-        self.config = config
+        super().__init__(config, setup)
         tower, text = setup.backbone.text, opening(setup.template)
         tokens = tower.embed_text(text)
         n_learned = len(text.split()) if config.count == "words" else len(tokens)

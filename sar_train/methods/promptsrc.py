@@ -80,6 +80,8 @@ class PromptSRC(PromptMethod):
     paper = "Self-regulating Prompts: Foundational Model Adaptation without Forgetting, arXiv 2307.06948"
     towers = ("text", "image")
 
+    config: PromptSRCConfig
+
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:  # noqa: ARG003
         """Shallower prompts for transfer to other datasets; 50 epochs, and an average to go with them, for few-shot."""
@@ -93,8 +95,8 @@ class PromptSRC(PromptMethod):
 
     def __init__(self, config: PromptSRCConfig, setup: Setup) -> None:
         """Start the first text prompt from words, everything else from N(0, 0.02^2)."""
-        nn.Module.__init__(self)
-        self.config, self._setup = config, setup
+        super().__init__(config, setup)
+        self._backbone = setup.backbone
         text, image = setup.backbone.text, setup.backbone.image_tower("promptsrc")
         self.context = start_context(setup, config.context_init, config.n_ctx)
         n_text = min(config.n_ctx, len(self.context))
@@ -114,7 +116,7 @@ class PromptSRC(PromptMethod):
     @cached_property
     def teacher(self) -> Tensor:
         """v, (C, D) of the training classes: the normalised mean over 60 templates of un-normalised rows."""
-        return self._setup.backbone.ensemble(self._setup.class_names, TEACHER, unit=False)
+        return self._backbone.ensemble(self.class_names, TEACHER, unit=False)
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
         """Cross-entropy and the three terms that hold student and untouched CLIP together."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sar_train.clip.prompts import DeepPrompt, Prompts, keep_apart, split_template
 from sar_train.methods.base import (
@@ -83,6 +83,7 @@ class TCP(PromptMethod):
     schedule = Schedule(epochs=50, learning_rate=2e-3, batch_size=32, optimiser="adam", eps=1e-3)
     paper = "TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model, arXiv 2311.18231"
 
+    config: TCPConfig
     words: Tensor
 
     @classmethod
@@ -105,8 +106,7 @@ class TCP(PromptMethod):
 
     def __init__(self, config: TCPConfig, setup: Setup) -> None:
         """Start the context and draw the network's weights."""
-        nn.Module.__init__(self)
-        self.config = config
+        super().__init__(config, setup)
         tower, size = setup.backbone.text, setup.backbone.embed_dim
         self.context = start_context(setup, config.context_init, config.n_ctx)
         inner = max(1, size // config.reduction)

@@ -78,36 +78,36 @@ class Results:
     timing: dict[str, float]
 
 
-def dataset_entry(setting: RunContext) -> dict[str, Any]:
+def dataset_entry(context: RunContext) -> dict[str, Any]:
     """What a run learned from and was judged on."""
-    held_out = [part for part in (setting.judge.base, setting.held) if part is not None]
+    held_out = [part for part in (context.evaluator.base, context.held) if part is not None]
     return {
-        "name": setting.source.name,
-        "classes": list(setting.problem.class_names),
-        "photos": len(setting.problem.labels),
+        "name": context.source.name,
+        "classes": list(context.task.class_names),
+        "photos": len(context.task.labels),
         "held_out": sum(len(part.labels) for part in held_out),
-        "judged_on": setting.plan.split,
-        "new_classes": [setting.source.class_names[label] for label in setting.plan.new],
-        "split_origin": setting.source.split_origin,
+        "judged_on": context.plan.split,
+        "new_classes": [context.source.class_names[label] for label in context.plan.new],
+        "split_origin": context.source.split_origin,
     }
 
 
-def make_record(setting: RunContext, results: Results) -> dict[str, Any]:
+def make_record(context: RunContext, results: Results) -> dict[str, Any]:
     """The record as plain JSON values; keys are listed in ``docs/record.md``."""
-    config, novel = setting.config, setting.novel
+    config, novel = context.config, context.novel
     return {
         "schema_version": 1,
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k != "llm_url"}
         | {
-            "template": setting.template,
-            "teacher": setting.teacher,
-            "protocol": setting.plan.protocol,
-            "schedule": vars(setting.schedule),
+            "template": context.template,
+            "teacher": context.teacher,
+            "protocol": context.plan.protocol,
+            "schedule": vars(context.schedule),
         },
-        "settings": setting.settings,
+        "settings": context.settings,
         "seed": config.seed,
-        "backbone": {"name": config.backbone, "weights_digest": setting.backbone.weights_digest},
-        "dataset": dataset_entry(setting),
+        "backbone": {"name": config.backbone, "weights_digest": context.backbone.weights_digest},
+        "dataset": dataset_entry(context),
         "metrics": scores(results.result),
         "other_metrics": {name: scores(parts) for name, parts in results.others.items()},
         "calibration": results.confidence and dataclasses.asdict(results.confidence),

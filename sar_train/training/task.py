@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from sar_train.regularisers.base import Regulariser
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -58,26 +54,3 @@ class Regularisation:
         if self.handcrafted is not None:
             return self.handcrafted
         return self.teacher[len(self.teacher) - len(self.novel_names) :]
-
-
-@dataclass(frozen=True)
-class Numerics:
-    """How a step is computed.
-
-    Attributes:
-        precision: of the towers; losses, normalisation and parameters stay in float32. ``fp16`` scales the loss.
-        micro_batch: photos that go through the towers at once; the gradients of the pieces of a batch are added up.
-            0 means the whole batch.
-    """
-
-    precision: Precision = "fp32"
-    micro_batch: int = 0
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """For autocast; None in float32."""
-        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-
-
-PLAIN = Numerics()
-"""float32, whole batches."""
