@@ -50,7 +50,7 @@ def measure(config: Any, out: Path) -> dict[str, Any]:
 
 def background_auroc(context: Any, prompted: Any, temperature: float) -> float:
     """Known and unknown test photos told apart by the best base score, beside nouns that nobody asks for."""
-    from sar_train.evaluation.calibration import auroc, softmax
+    from sar_train.evaluation.confidence import auroc, softmax
     from sar_train.evaluation.relations import held_out_names
 
     base, new = context.evaluator.base, context.evaluator.new

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sar_infer.artefact.manifest import Preprocess
-from sar_train.clip import mini, torchscript, weights
+from sar_train.clip import mini, torchscript
 from sar_train.clip.image_tower import ImageTower, image_tower
 from sar_train.clip.prompts import Prompts, split_template
 from sar_train.clip.text_tower import TextTower
@@ -27,6 +27,8 @@ TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPEN
 """CLIP's 80 templates for ImageNet."""
 RANDOM = "random"
 """In place of a tag or file: weights made by a seed."""
+OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
+"""Entries that only OpenAI's checkpoints have; they are not weights."""
 _OTHER_TEXT_TOWER = "backbone {}: expected CLIP's causal text tower and tokenizer, this model has others"
 
 
@@ -133,7 +135,7 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     except BackboneError:
         raise
     except Exception as error:
-        raise BackboneError(weights.explain(name, pretrained, error)) from error
+        raise BackboneError(_explain(name, pretrained, error)) from error
     finally:
         logging.getLogger().removeFilter(_quiet)
     model.eval().requires_grad_(requires_grad=False).to(device)
@@ -165,7 +167,7 @@ def _build(name: str, pretrained: str | None) -> nn.Module:
     from_open_clip = None if archive or pretrained == RANDOM else pretrained
     model: nn.Module = open_clip.create_model(name, from_open_clip)
     if archive:
-        weights.load_openai(model, name, archive)
+        _load_openai(model, name, archive)
     return model
 
 
@@ -176,6 +178,44 @@ def _build_mini(name: str, pretrained: str | None) -> nn.Module:
     elif pretrained != RANDOM:
         open_clip.load_checkpoint(model, pretrained)
     return model
+
+
+def _load_openai(model: nn.Module, name: str, path: Path) -> None:
+    """Fill a model from OpenAI's TorchScript archive; none of the code in it is run (see `sar_train.clip.torchscript`).
+
+    Raises:
+        BackboneError: the archive cannot be read or does not fit, or the model has GELU where these weights were
+            trained with QuickGELU (open_clip would take them and classify worse without a word).
+    """
+    if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
+        raise BackboneError(
+            f"{path} holds OpenAI's weights, which were trained with QuickGELU, but {name} has GELU: "
+            f"use --backbone {name}-quickgelu"
+        )
+    state = torchscript.load_tensors(path)
+    try:
+        model.load_state_dict({key: tensor for key, tensor in state.items() if key not in OPENAI_KEYS})
+    except RuntimeError as error:
+        raise BackboneError(_explain(name, str(path), error)) from error
+
+
+def _explain(name: str, pretrained: str | None, error: Exception) -> str:
+    """One line for whatever open_clip raised while loading."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if pretrained is None:
+        return f"backbone {name}: cannot be built ({reason})"
+    if Path(pretrained).exists():
+        return f"backbone {name}: weights {pretrained} do not fit ({reason})"
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags:
+        return (
+            f"backbone {name}: weights {pretrained!r} are neither a file nor a known tag; "
+            f"tags: {', '.join(tags) or 'none'}"
+        )
+    return (
+        f"backbone {name}: weights {pretrained!r} could not be downloaded ({reason}); download them on a machine with "
+        "network and pass the file with --pretrained FILE"
+    )
 
 
 def _quiet(record: logging.LogRecord) -> bool:

@@ -10,8 +10,7 @@ from torch import Tensor
 from sar_train.data.photos import Split
 from sar_train.data.source import FeatureSource, PhotoSource
 from sar_train.evaluation.accuracy import EvaluationSplit
-from sar_train.evaluation.calibration import Doubles
-from sar_train.evaluation.confidence import Fitted, Photos, calibrate
+from sar_train.evaluation.confidence import Doubles, Fitted, Photos, calibrate
 from sar_train.evaluation.linear_probe import linear_probe
 from sar_train.evaluation.relations import held_out_names, spearman_of_relations
 from sar_train.training.context import RunContext

@@ -16,7 +16,7 @@ from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import scale
 from sar_infer.encoders.cache import EmbeddingCache
-from sar_train.evaluation.calibration import expected_calibration_error, softmax
+from sar_train.evaluation.confidence import expected_calibration_error, softmax
 from sar_train.export.recheck.finding import Finding, at_least, at_most
 from sar_train.export.recheck.graphs import encoded
 from sar_train.export.verify import Rows

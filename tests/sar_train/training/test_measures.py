@@ -15,7 +15,7 @@ from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.feature_set import Rows
 from sar_train.data.features import save_features
-from sar_train.evaluation.calibration import negative_log_likelihood, softmax
+from sar_train.evaluation.confidence import negative_log_likelihood, softmax
 from sar_train.training import context, trainer
 from sar_train.training.context import prepare
 from sar_train.training.prompted import restore
