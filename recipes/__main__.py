@@ -21,7 +21,7 @@ from sar_train.clip.mini import storage
 
 @click.group()
 def main() -> None:
-    """The recipes of sar-mini and sar-mini-vit."""
+    """Build and check the weights of sar-mini and sar-mini-vit."""
 
 
 @main.command()

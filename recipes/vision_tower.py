@@ -59,7 +59,7 @@ class Recipe:
 
 
 def distil(root: Path, recipe: Recipe, maps_file: Path | None, say: Callable[[str], None]) -> nn.Module:
-    """Carry out a recipe.
+    """Train a `sar-mini-vit` from photos, and return it.
 
     Args:
         root: the folder of the photos.
@@ -91,7 +91,7 @@ def distil(root: Path, recipe: Recipe, maps_file: Path | None, say: Callable[[st
 
 
 class _Progress:
-    """Says every so often how far something is and how long it will take."""
+    """Report every so often how far something is and how long it will take."""
 
     def __init__(self, what: str, total: int, every: int, say: Callable[[str], None]) -> None:
         self._what, self._total, self._every, self._say = what, total, every, say
@@ -117,7 +117,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, maps: Tensor) -> Tensor:
-        """(N, 112, 16, 16) maps to (N, 64, D): the mean over positions is the image embedding, up to its length."""
+        """Turn (N, 112, 16, 16) maps into (N, 64, D); the mean over positions is the image embedding up to length."""
         return torch.cat([self._local(part) for part in maps.split(16)])  # small parts stay in the processor's cache
 
     def _local(self, maps: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class Teacher:
 
 
 def encode(visual: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """What open_clip's tower makes of the stem's maps (N, 112, 16, 16): (N, D) and, from the patch tokens, (N, 64, D).
+    """Run open_clip's tower on the stem's maps (N, 112, 16, 16): (N, D) and, from the patch tokens, (N, 64, D).
 
     Neither has unit length.
     """
@@ -140,7 +140,7 @@ def encode(visual: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def loss_terms(pooled: Tensor, tokens: Tensor, local: Tensor, teacher: Teacher, recipe: Recipe) -> dict[str, Tensor]:
-    """1 - cosine of images (N, D), of patches (N, 64, D), and KL(teacher || student) of the names' softmaxes."""
+    """Return 1 - cosine of images (N, D) and patches (N, 64, D), and KL(teacher || student) of softmaxes over names."""
     image, wanted = normalize(pooled, dim=-1), normalize(local.mean(1), dim=-1)
     patches = (normalize(tokens, dim=-1) * normalize(local, dim=-1)).sum(-1)
     student = log_softmax(teacher.logit_scale * image @ teacher.names.T, dim=1)
@@ -189,7 +189,7 @@ def train(
 
 
 def _batches(maps: Tensor, recipe: Recipe) -> Iterator[Tensor]:
-    """Float32 batches without end; each map once before any comes again (but for a last incomplete batch)."""
+    """Yield float32 batches without end; each map once before any comes again (but for a last incomplete batch)."""
     generator = torch.Generator().manual_seed(recipe.seed)
     while True:
         order = torch.randperm(len(maps), generator=generator)
@@ -199,7 +199,7 @@ def _batches(maps: Tensor, recipe: Recipe) -> Iterator[Tensor]:
 
 
 def cut_and_mix(maps: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """The first ``count`` of (N, C, H, W) maps with a random rectangle from the next map, the others as they are.
+    """Paste a random rectangle of the next map into the first ``count`` of (N, C, H, W) maps.
 
     The area is uniform in 0 to 1 as in CutMix, cut off at the border, and aligned to the 2 x 2 patches.
     """

@@ -42,7 +42,7 @@ class Backbone:
         model: the open_clip model, in evaluation mode.
         text: its text tower.
         image: its image tower, where that is a vision transformer that takes prompts.
-        preprocess: how photos are prepared.
+        preprocess: how images are prepared.
     """
 
     name: str
@@ -54,22 +54,22 @@ class Backbone:
 
     @property
     def logit_scale(self) -> float:
-        """The multiplier of the cosine (about 100 for CLIP)."""
+        """Return the multiplier of the cosine (about 100 for CLIP)."""
         return float(self.model.logit_scale.exp())  # type: ignore[operator]
 
     @property
     def embed_dim(self) -> int:
-        """D, the size of an embedding."""
+        """Return D, the size of an embedding."""
         return int(self.text.projection.shape[1])
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return the device that holds the weights."""
         return self.text.positional_embedding.device
 
     @cached_property
     def weights_digest(self) -> str:
-        """SHA-256 over names, shapes and values of all weights, in name order."""
+        """Return the SHA-256 over names, shapes and values of all weights, in name order."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -78,11 +78,11 @@ class Backbone:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) preprocessed pixels to (N, D) unit rows."""
+        """Encode (N, 3, H, W) preprocessed pixels as (N, D) unit rows."""
         return normalize(self.model.encode_image(pixels.to(self.device)), dim=-1)  # type: ignore[operator]
 
     def image_tower(self, method: str) -> ImageTower:
-        """The image tower for a method that prompts it.
+        """Return the image tower for a method that prompts it.
 
         Raises:
             BackboneError: this one has no token sequence.
@@ -96,18 +96,18 @@ class Backbone:
         return self.image
 
     def handcrafted(self, template: str) -> Prompts:
-        """A template such as ``a photo of a {}.`` as prompts (no gradient)."""
-        before, behind = split_template(template)
-        return Prompts(self.text.embed_text(before), behind)
+        """Return a template such as ``a photo of a {}.`` as prompts without gradient."""
+        before, after = split_template(template)
+        return Prompts(self.text.embed_text(before), after)
 
     @torch.no_grad()
     def embed_names(self, names: Sequence[str], prompts: Prompts, *, chunk: int = 2048, unit: bool = True) -> Tensor:
-        """(C, D) class embeddings without gradient, any number of names; the prompts are the same for all classes."""
+        """Return (C, D) class embeddings without gradient, for any number of names under shared prompts."""
         parts = [self.text(prompts, names[i : i + chunk], unit=unit) for i in range(0, len(names), chunk)]
         return torch.cat(parts)
 
     def ensemble(self, names: Sequence[str], templates: Sequence[str], *, unit: bool) -> Tensor:
-        """(C, D) unit rows of the mean over templates, of unit rows or of the tower's own lengths."""
+        """Return (C, D) unit rows: the mean over templates, of unit rows or of rows with the tower's own lengths."""
         rows = [self.embed_names(names, self.handcrafted(text), unit=unit) for text in templates]
         return normalize(torch.stack(rows).mean(0), dim=-1)
 
@@ -200,7 +200,7 @@ def _load_openai(model: nn.Module, name: str, path: Path) -> None:
 
 
 def _explain(name: str, pretrained: str | None, error: Exception) -> str:
-    """One line for whatever open_clip raised while loading."""
+    """Return one line for an error that open_clip raised while loading."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     if pretrained is None:
         return f"backbone {name}: cannot be built ({reason})"

@@ -60,7 +60,7 @@ class KgCoOp(PromptMethod):
 
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:  # noqa: ARG003
-        """Few-shot runs of up to 4 shots have batches of 32 (htyao89/KgCoOp#4)."""
+        """Return batches of 32 for few-shot runs of up to 4 shots (htyao89/KgCoOp#4)."""
         return {"batch_size": 32} if experiment == "few-shot" and 1 <= shots <= 4 else {}
 
     def __init__(self, config: KgCoOpConfig, setup: Setup) -> None:
@@ -69,10 +69,10 @@ class KgCoOp(PromptMethod):
         self.context = start_context(setup, config.context_init, config.n_ctx)
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
-        """The learned context, then the name and a full stop."""
+        """Return the learned context, then the name and a full stop."""
         return Prompts(self.context)
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
-        """Cross-entropy and the pull to the hand-crafted embeddings."""
+        """Return the cross-entropy and the pull to the hand-crafted embeddings."""
         cosines = (outputs.prompted * outputs.handcrafted).sum(1)
         return super().terms(outputs) | {"knowledge": self.config.weight * (1 - cosines.mean())}

@@ -51,7 +51,7 @@ class MaPLe(PromptMethod):
 
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:  # noqa: ARG003
-        """Shallower prompts, fewer epochs and a smaller rate for transfer to other datasets."""
+        """Return shallower prompts, fewer epochs and a smaller rate for transfer to other datasets."""
         if experiment not in ("cross-dataset", "domain-generalisation"):
             return {}
         return {"epochs": 2, "learning_rate": 2.6e-3, "maple": {"depth": 3}}
@@ -71,7 +71,7 @@ class MaPLe(PromptMethod):
         self.project_deep = nn.ModuleList(copy.deepcopy(first) for _ in range(deeper))
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
-        """The same for all classes: text prompts, and the image prompts made from them."""
+        """Return the text prompts and the image prompts made from them, the same for all classes."""
         pairs = list(zip(self.deep, self.project_deep, strict=True))
         return Prompts(
             torch.cat([self.context, self.rest]),

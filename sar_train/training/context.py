@@ -1,4 +1,4 @@
-"""What does not change while a run trains: backbone, photos, classes, names and schedule, chosen from the settings."""
+"""The preparation of a run: backbone, images, classes, names and schedule, chosen from the settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from sar_train.training.protocol import Plan, plan
 from sar_train.training.task import FewShotTask
 
 _MOST_HELD = 1000
-"""Validation photos that confidence is fitted on; a quantile of as many is known to a point."""
+"""Validation images that confidence is fitted on; a quantile of as many is known to a point."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class RunContext:
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """All settings of the method, and of SAR where it is on, defaults included."""
+        """Return all settings of the method, and of SAR where it is on, defaults included."""
         found = {self.config.method: dataclasses.asdict(self.method.config)}
         if self.config.sar:
             found["sar"] = dataclasses.asdict(self.config.section("sar", regularisers.get("sar").Config))
@@ -79,17 +79,17 @@ class RunContext:
 
     @functools.cached_property
     def learned_from(self) -> str:
-        """Digest of the classes and of the photos that were drawn, by which other ones of the same settings show."""
+        """Return a digest of the classes and the drawn images, which shows if they changed under the same settings."""
         paths, drawn = self.source.paths("train") or (), self.source.draw(self.config.shots, self.config.seed)
         content = [list(self.task.class_names), [paths[row] for row in drawn.train] if paths else []]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def handcrafted(self, names: Sequence[str]) -> Tensor:
-        """(C, D) embeddings under the hand-crafted template that the method compares with."""
+        """Return (C, D) embeddings under the hand-crafted template that the method compares with."""
         return self.backbone.embed_names(names, self.backbone.handcrafted(self.teacher))
 
     def zero_shot(self, part: EvaluationSplit) -> Tensor:
-        """(N, C) scaled cosines without any learning."""
+        """Return (N, C) scaled cosines without any learning."""
         rows = self.backbone.embed_names(part.names, self.backbone.handcrafted(self.template))
         return self.backbone.logit_scale * part.features.to(rows.device) @ rows.T
 
@@ -168,7 +168,7 @@ def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> 
 
 
 def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: ProgressCallback) -> None:
-    """Say so where an average over epochs is one epoch, or leaves the last epochs out."""
+    """Warn if an average over epochs takes hardly more than one epoch, or leaves the last epochs out."""
     if weights is None:
         return
     epochs, top = len(weights), max(weights)
@@ -182,7 +182,7 @@ def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: Progr
 
 
 def _warn_of_copies(task: FewShotTask, parts: Sequence[EvaluationSplit], tell: ProgressCallback) -> None:
-    """Say so where photos that were held out here are also learned from, as copies in a folder are."""
+    """Warn if held-out images are copies of images that are learned from."""
     copies = sum(part.copies_of(task.features[:, 0]) for part in parts)
     if copies:
         tell(
@@ -192,7 +192,7 @@ def _warn_of_copies(task: FewShotTask, parts: Sequence[EvaluationSplit], tell: P
 
 
 def _schedule(config: RunConfig, published: Schedule) -> Schedule:
-    """The method's published schedule, at sar-mini's rate where that is the backbone, and what the user set."""
+    """Return the method's published schedule, with the rate for a `sar-mini` backbone and with what the user set."""
     rate = mini.scaled_rate(config.backbone, published.learning_rate, published.optimiser)
     published = dataclasses.replace(published, learning_rate=rate)
     names = ("epochs", "learning_rate", "batch_size")
@@ -201,7 +201,7 @@ def _schedule(config: RunConfig, published: Schedule) -> Schedule:
 
 
 def open_names(config: RunConfig) -> NovelSource:
-    """Where novel names come from; what cannot be used is refused before anything is loaded."""
+    """Open the source of novel names; one that cannot be used is refused before anything is loaded."""
     root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
     return open_novel(config.novel, Options(root, cache, config.llm_url, config.llm_model))
 
@@ -216,14 +216,14 @@ def _tell_of_novel(novel: NovelNames, tell: ProgressCallback, *, excluded: bool)
 def open_data(
     config: RunConfig, backbone: Backbone, tell: ProgressCallback = lambda text: None
 ) -> FeatureSource | PhotoSource:
-    """The photos or features that the settings name; photos tell how far they are while they are encoded."""
+    """Open the images or features that the settings name; ``tell`` gets progress while images are encoded."""
     return _open(config, config.data, backbone, tell, config.views)
 
 
 def open_target(
     config: RunConfig, target: str, backbone: Backbone, tell: ProgressCallback = lambda text: None
 ) -> FeatureSource | PhotoSource:
-    """Another dataset to judge on: its own test split, or all its photos where it has none."""
+    """Open another dataset to judge on: its own test split, or all its images where it has none."""
     return _open(config, target, backbone, tell, views=1, whole=True)
 
 
@@ -278,7 +278,7 @@ def _task(
 def _evaluation_split(
     source: FeatureSource | PhotoSource, classes: Sequence[int], split: Split, *, most: int | None = None
 ) -> EvaluationSplit | None:
-    """Photos of some classes, of more than ``most`` as many at random, the same ones in every run."""
+    """Return the images of some classes; of more than ``most``, that many at random, the same ones in every run."""
     place = {label: i for i, label in enumerate(classes)}
     labels = source.labels(split)
     rows = torch.tensor([i for i, label in enumerate(labels.tolist()) if label in place], dtype=torch.long)

@@ -28,7 +28,7 @@ _DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bflo
 
 
 def learning_rate(schedule: Schedule, epoch: int, rate: float | None = None) -> float:
-    """The learning rate of an epoch (from 1), in the closed form of CoOp's schedule.
+    """Return the learning rate of an epoch (from 1), in the closed form of CoOp's schedule.
 
     1e-5 in the first epoch, then ``lr (1 + cos(pi (e - 2) / T)) / 2``: the values that KaiyangZhou/CoOp prints, whose
     wrapped schedulers depend on the PyTorch release. ``rate`` is lr where a group of parameters has its own.
@@ -105,7 +105,7 @@ class _Drawn:
 
 
 class Step:
-    """Call it with the rows of a batch; token rows are made once."""
+    """One optimiser step, called with the rows of a batch; token rows are made once."""
 
     def __init__(
         self,
@@ -137,10 +137,10 @@ class Step:
         self._first = torch.tensor([place[name] == i for i, name in enumerate(self._names)])
 
     def __call__(self, rows: Tensor, progress: float) -> dict[str, float]:
-        """Change the parameters once; returns the means of the terms over the batch.
+        """Change the parameters once, and return the means of the terms over the batch.
 
         Args:
-            rows: (B,) photos of the batch.
+            rows: (B,) images of the batch.
             progress: share of the training that is done.
         """
         views = self._draw_views(len(rows))
@@ -153,7 +153,7 @@ class Step:
         for piece in torch.arange(len(rows)).split(size):
             share = len(piece) / len(rows)
             terms, penalty = self._terms(rows[piece], views[piece], drawn)
-            # Names are embedded under the prompt of the batch's first photo, where prompts depend on the photo.
+            # Names are embedded under the prompt of the batch's first image, where prompts depend on the image.
             part = float(not sums) if self._state.method.per_image else share
             self._backward(terms, part * weight * penalty if penalty is not None else None, share, reference)
             for name, value in terms.items():
@@ -169,7 +169,7 @@ class Step:
         return torch.randint(min(1, n_views - 1), n_views, (count,), generator=self._state.data_rng)
 
     def _draw(self, regularisation: Regularisation) -> _Drawn:
-        """Base names and the drawn novel ones, which go through the tower together."""
+        """Take base names and drawn novel ones, which go through the tower together."""
         n_base = len(self._task.class_names)
         drawn = regularisation.regulariser.draw(n_base, len(self._rows) - n_base, self._state.regulariser_rng)
         drawn = drawn[self._first[drawn]]  # a name that two classes share, as ImageNet's *missile*, counts once
@@ -183,7 +183,7 @@ class Step:
         )
 
     def _terms(self, rows: Tensor, views: Tensor, drawn: _Drawn) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The method's terms, and the regulariser's unweighted penalty."""
+        """Return the method's terms, and the regulariser's unweighted penalty."""
         task, method, scale = self._task, self._state.method, self._backbone.logit_scale
         cached, labels = task.features[rows, views].to(self._device), task.labels[rows].to(self._device)
         embedded_crops = self._embed_crops(rows)

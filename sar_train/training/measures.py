@@ -1,4 +1,4 @@
-"""What a run is measured by: its answers, how far they can be trusted, a linear probe, the relations that it keeps."""
+"""The measures of a run: accuracy, confidence, a linear probe, and the relations that it keeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from sar_train.data.photos import Split
 from sar_train.data.source import FeatureSource, PhotoSource
 from sar_train.evaluation.accuracy import EvaluationSplit
-from sar_train.evaluation.confidence import Doubles, Fitted, Photos, calibrate
+from sar_train.evaluation.confidence import Doubles, Fitted, HeldOut, calibrate
 from sar_train.evaluation.linear_probe import linear_probe
 from sar_train.evaluation.relations import held_out_names, spearman_of_relations
 from sar_train.training.context import RunContext
@@ -18,13 +18,13 @@ from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Parts
 
 _ENOUGH_HELD = 100
-"""Validation photos that confidence is fitted on alone; a user's folder often has a handful."""
+"""Validation images that confidence is fitted on alone; a user's folder often has a handful."""
 Images = Callable[[Split, EvaluationSplit], Tensor]
-"""(N, D) unit features of judged photos of a split."""
+"""(N, D) unit features of judged images of a split."""
 
 
 def probe_accuracy(context: RunContext) -> float | None:
-    """Accuracy in percent of a linear probe on the same shots, on the base classes; None where nothing is judged."""
+    """Return the base accuracy in percent of a linear probe on the same shots; None where nothing is judged."""
     judged = context.evaluator.base
     if judged is None:
         return None
@@ -40,14 +40,14 @@ def probe_accuracy(context: RunContext) -> float | None:
 def image_features(
     prompted: PromptedCLIP, source: FeatureSource | PhotoSource, split: Split, part: EvaluationSplit
 ) -> Tensor:
-    """(N, D) unit features of judged photos, under image prompts where the method has them."""
+    """Return (N, D) unit features of judged images, under image prompts where the method has them."""
     if "image" not in prompted.method.towers or not isinstance(source, PhotoSource):
         return part.features
     return source.map_pixels(split, part.rows, prompted.encode_images)
 
 
 def images_once(context: RunContext, prompted: PromptedCLIP) -> Images:
-    """Features as in ``image_features``, each photo encoded once; the prompts must not change any more."""
+    """Return a cached `image_features` that encodes each image once; the prompts must not change any more."""
     encoded: dict[int, Tensor] = {}
 
     def images(split: Split, part: EvaluationSplit) -> Tensor:
@@ -59,7 +59,7 @@ def images_once(context: RunContext, prompted: PromptedCLIP) -> Images:
 
 
 def answers(context: RunContext, prompted: PromptedCLIP, images: Images) -> tuple[Parts, dict[str, Parts]]:
-    """What the method answers, and what it would answer in the other ways that a bundle may need."""
+    """Evaluate the method's own answers, and those in the other ways that a bundle may need."""
 
     def judged(**way: bool) -> Parts:
         return context.evaluator(lambda part: prompted.logits(images(context.plan.split, part), part.names, **way))
@@ -73,11 +73,11 @@ def answers(context: RunContext, prompted: PromptedCLIP, images: Images) -> tupl
 
 
 def confidence(context: RunContext, prompted: PromptedCLIP, images: Images) -> Fitted | None:
-    """How far a bundle's answers for the base classes can be trusted; None where photos do not suffice.
+    """Fit and measure the confidence of a bundle's answers for the base classes; None where images do not suffice.
 
-    Fitted on validation photos of the base classes and measured on the judged ones. Of few validation photos and the
-    judged ones together each tenth is measured by the rest. New classes' photos are the unknown ones. A prompt that
-    depends on the photo is that for the mean photo, since a bundle has no other.
+    Fitted on validation images of the base classes and measured on the judged ones. Of few validation images and the
+    judged ones together each tenth is measured by the rest. New classes' images are the unknown ones. A prompt that
+    depends on the image is that for the mean image, since a bundle has no other.
     """
     base, new, held, split = context.evaluator.base, context.evaluator.new, context.held, context.plan.split
     if base is None:
@@ -89,27 +89,27 @@ def confidence(context: RunContext, prompted: PromptedCLIP, images: Images) -> F
         found = prompted.logits(images(split, part), base.names, frozen=True)
         return (found + shift).double().cpu().numpy()
 
-    def photos(split: Split, part: EvaluationSplit) -> Photos:
-        return Photos(logits(split, part), part.labels.numpy())
+    def held_out_images(split: Split, part: EvaluationSplit) -> HeldOut:
+        return HeldOut(logits(split, part), part.labels.numpy())
 
     unknown = None if new is None else logits(split, new)
-    judged = photos(split, base)
+    judged = held_out_images(split, base)
     if held is None:
         return calibrate(context.source.name, judged, unknown=unknown)
     if len(held.labels) < _ENOUGH_HELD:
-        return calibrate(context.source.name, judged.with_more(photos("val", held)), unknown=unknown)
-    return calibrate(context.source.name, photos("val", held), judged, unknown)
+        return calibrate(context.source.name, judged.with_more(held_out_images("val", held)), unknown=unknown)
+    return calibrate(context.source.name, held_out_images("val", held), judged, unknown)
 
 
 def held_out(context: RunContext) -> tuple[str, ...]:
-    """Names that take no part in the run."""
+    """Return names that take no part in the run."""
     novel = context.novel.names if context.novel else ()
     new = context.evaluator.new.names if context.evaluator.new else ()
     return held_out_names([*context.task.class_names, *novel], new)
 
 
 def relations(context: RunContext, prompted: PromptedCLIP, names: Sequence[str]) -> float | None:
-    """SAR's own measure on some names; None where prompts hold for the trained classes alone."""
+    """Return SAR's own measure on some names; None where prompts hold for the trained classes alone."""
     if not prompted.method.transfers:
         return None
     return spearman_of_relations(prompted.embed(names), context.handcrafted(names))

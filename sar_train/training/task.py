@@ -1,4 +1,4 @@
-"""What a prompt is learned from: photos of the base classes, and what a regulariser needs beside them."""
+"""The data that a prompt is learned from: images of the base classes, and what a regulariser needs besides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sar_train.regularisers.base import Regulariser
 
 @dataclass(frozen=True)
 class FewShotTask:
-    """What to learn from.
+    """The data that a method learns from.
 
     Attributes:
         features: (N, V, D) unit image features of the shots, V views each, from the untouched image tower. The first is
@@ -33,11 +33,11 @@ class FewShotTask:
 
 @dataclass(frozen=True)
 class Regularisation:
-    """A regulariser with what it needs.
+    """A regulariser with the names and embeddings that it needs.
 
     Attributes:
         regulariser: the penalty.
-        novel_names: names without photos.
+        novel_names: names without images.
         teacher: (n_base + n_novel, D) what the regulariser compares with, base classes first.
         handcrafted: (n_novel, D) novel names under the single template, for methods that need them; None where the
             teacher is just that.
@@ -50,7 +50,7 @@ class Regularisation:
 
     @property
     def novel_handcrafted(self) -> Tensor:
-        """(n_novel, D) novel names under the single template."""
+        """Return (n_novel, D) embeddings of the novel names under the single template."""
         if self.handcrafted is not None:
             return self.handcrafted
         return self.teacher[len(self.teacher) - len(self.novel_names) :]

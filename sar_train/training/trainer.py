@@ -105,7 +105,7 @@ def run(
 
 
 def _check_place(out: Path) -> None:
-    """Raise RunError where no run can be written, before minutes go into photos."""
+    """Raise RunError if no run can be written here, before minutes are spent on encoding images."""
     there = next((path for path in (out, *out.parents) if path.exists()), Path())
     if not there.is_dir():
         raise RunError(f"{out}: expected a folder, but {there} is none; choose another --out")
@@ -116,7 +116,7 @@ def _check_place(out: Path) -> None:
 def write_features(
     config: RunConfig, path: Path, *, tell: ProgressCallback = lambda text: None, command: str = ""
 ) -> None:
-    """Write the features of all photos (plain views) to a file that ``sar-train`` reads in place of them."""
+    """Write the features of all images (plain views) to a file that ``sar-train`` reads in place of them."""
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     source = open_data(config, backbone, tell)
     save_features(to_feature_set(source, {"command": command} if command else None), path)
@@ -135,7 +135,7 @@ def _regularisation(context: RunContext) -> Regularisation | None:
 
 
 def _train(context: RunContext, state: State, after_epoch: Callable[[State], None]) -> None:
-    """The loop, with a clear word where memory does not suffice."""
+    """Run the loop; raise RunError with advice where memory does not suffice."""
     config = context.config
     try:
         loop.train(
@@ -159,7 +159,7 @@ def _train(context: RunContext, state: State, after_epoch: Callable[[State], Non
 
 
 def _start(context: RunContext, out: Path, *, resume: bool, tell: ProgressCallback) -> tuple[State, float]:
-    """The state to go on from, and the seconds of training that are in it."""
+    """Return the state to continue from, and the seconds of training that are in it."""
     state = start(context.method, context.schedule, context.config.seed, scaled=context.config.precision == "fp16")
     stored = checkpoint.load_state(out) if resume else None
     if stored:
@@ -204,7 +204,7 @@ def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: 
 
 
 def describe(parts: dict[str, Evaluation | None]) -> str:
-    """``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)``, as far as there is."""
+    """Return ``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)``, or the part of it that was measured."""
     base, new = parts["base"], parts["new"]
     if base is None:
         return "nothing to judge on"

@@ -18,9 +18,9 @@ from scipy.special import softmax as scipy_softmax
 from sar_train.evaluation.confidence import (
     COVERAGES,
     FOLDS,
-    LEAST_PHOTOS,
+    LEAST_IMAGES,
     Fitted,
-    Photos,
+    HeldOut,
     auroc,
     calibrate,
     conformal_threshold,
@@ -129,10 +129,10 @@ def test_sets_cover_what_they_promise_whatever_the_scores(coverage: float) -> No
     assert np.mean(held) == pytest.approx(coverage, abs=4 * (coverage * (1 - coverage) / 4000) ** 0.5)
 
 
-def photos(count: int, seed: int = 0, temperature: float = 2.0) -> Photos:
+def photos(count: int, seed: int = 0, temperature: float = 2.0) -> HeldOut:
     rng = np.random.default_rng(seed)
     logits = rng.normal(scale=6, size=(count, 5))
-    return Photos(logits, np.array([rng.choice(5, p=row) for row in softmax(logits / temperature)]))
+    return HeldOut(logits, np.array([rng.choice(5, p=row) for row in softmax(logits / temperature)]))
 
 
 def test_fitted_on_some_and_measured_on_others() -> None:
@@ -208,20 +208,20 @@ def test_a_temperature_that_makes_other_photos_less_likely_is_not_kept() -> None
 
 
 def test_the_least_photos_suffice_for_every_coverage() -> None:
-    count = LEAST_PHOTOS - -(-LEAST_PHOTOS // FOLDS)  # what the rule of a fold is fitted on
+    count = LEAST_IMAGES - -(-LEAST_IMAGES // FOLDS)  # what the rule of a fold is fitted on
     assert all(np.ceil((count + 1) * coverage) <= count for coverage in COVERAGES)
 
 
-def whole_nll(held: Photos, temperature: float) -> float:
+def whole_nll(held: HeldOut, temperature: float) -> float:
     true = softmax(held.logits / temperature)[np.arange(len(held)), held.labels]
     return float(-np.log(true).mean())
 
 
 def test_too_few_photos_or_photos_that_say_nothing() -> None:
-    assert calibrate("shapes", photos(LEAST_PHOTOS - 1)) is None
-    assert calibrate("shapes", photos(LEAST_PHOTOS), photos(0)) is None
+    assert calibrate("shapes", photos(LEAST_IMAGES - 1)) is None
+    assert calibrate("shapes", photos(LEAST_IMAGES), photos(0)) is None
     right = photos(100)
-    assert calibrate("shapes", Photos(right.logits, right.logits.argmax(axis=1))) is None
+    assert calibrate("shapes", HeldOut(right.logits, right.logits.argmax(axis=1))) is None
 
 
 def test_a_record_gives_it_back() -> None:
