@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Classes by the name under which users ask for them."""
+    """Classes by the names under which users ask for them."""
 
     def __init__(self, kind: str, package: str) -> None:
-        """Take the word for messages; every module of ``package`` is imported at the first look-up."""
+        """Start empty; ``kind`` is the word for messages, ``package`` is imported whole at the first look-up."""
         self._kind = kind
         self._package = package
         self._entries: dict[str, type[T]] = {}

@@ -43,7 +43,7 @@ def run(
 
     Args:
         config: the settings.
-        out: the run's folder; an unfinished run of the same settings in it is taken up where it was.
+        out: the run's folder; an unfinished run of the same settings in it is continued.
         tell: gets progress as short lines.
         resume: False starts anew.
         overwrite: replace a finished run, once it is clear that the new one can start.

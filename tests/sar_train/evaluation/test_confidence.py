@@ -81,6 +81,29 @@ def test_a_temperature_at_the_bounds_is_none() -> None:
     assert fit_temperature(np.tile([1e-4, 0.0], (40, 1)), np.arange(40) % 3 // 2) is None
 
 
+def test_temperatures_between_a_fiftieth_and_fifty_are_found() -> None:
+    logits, labels = drawn(2000, 5, 1.0)
+    fitted = fit_temperature(logits, labels)
+    assert fitted is not None
+    for temperature in (0.0205, 1.0, 48.0):
+        found = fit_temperature(temperature / fitted * logits, labels)
+        assert found == pytest.approx(temperature, rel=1e-9)
+    for temperature in (0.0195, 52.0):
+        assert fit_temperature(temperature / fitted * logits, labels) is None
+
+
+def test_a_probability_of_zero_counts_as_the_smallest_number() -> None:
+    found = negative_log_likelihood(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([0, 1]))
+    assert found == pytest.approx((-np.log(np.finfo(np.float64).tiny) + np.log(2)) / 2)
+
+
+def test_there_are_fifteen_bins_unless_asked_otherwise() -> None:
+    logits, labels = drawn(300, 4, 1.0)
+    found = [expected_calibration_error(softmax(3 * logits), labels, **bins) for bins in ({}, {"bins": 15})]
+    assert found[0] == found[1]
+    assert found[0] not in [expected_calibration_error(softmax(3 * logits), labels, bins) for bins in (14, 16)]
+
+
 def test_calibration_error_by_hand() -> None:
     """Two bins are filled: (0.9, 0.9, right and wrong) and (0.6, right)."""
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4]])
@@ -179,6 +202,42 @@ def test_without_other_photos_it_is_cross_fitted_and_each_photo_measured_once() 
     assert fitted.measured.nll_after > whole_nll(held, fitted.temperature)  # no photo was judged by its own fit
 
 
+def test_cross_fitted_figures_by_hand() -> None:
+    """Every tenth row in the order of labels is measured with what the other rows give."""
+    held, unknown = photos(83, 4), photos(40, 5).logits
+    fitted = calibrate("shapes", held, unknown=unknown)
+    assert fitted is not None
+    order = np.argsort(held.labels, kind="stable")
+    losses, scores, energies, sizes = list[float](), list[float](), list[float](), list[int]()
+    for start in range(10):
+        part = order[start::10]
+        rest = np.setdiff1d(order, part)
+        rule = calibrate("shapes", held.part(rest), held.part(part), unknown)
+        temperature = fit_temperature(held.logits[rest], held.labels[rest])
+        assert rule is not None and temperature is not None
+        probabilities, strange = softmax(held.logits[part] / temperature), softmax(unknown / temperature)
+        losses += (-np.log(probabilities[np.arange(len(part)), held.labels[part]])).tolist()
+        scores.append(auroc(probabilities.max(axis=1), strange.max(axis=1)))
+        energies.append(auroc(-energy(held.logits[part], temperature), -energy(unknown, temperature)))
+        true = softmax(held.logits[rest] / temperature)[np.arange(len(rest)), held.labels[rest]]
+        sizes += (probabilities >= conformal_threshold(true, 0.9)).sum(axis=1).tolist()
+    measured = fitted.measured
+    assert measured.nll_after == pytest.approx(np.mean(losses))
+    assert measured.unknown_auroc == pytest.approx({"score": np.mean(scores), "energy": np.mean(energies)})
+    assert measured.set_size["0.9"] == pytest.approx(np.mean(sizes))
+    assert fitted.conformal.keys() == measured.coverage.keys() == {"0.8", "0.9", "0.95"}
+    assert measured.nll_before == pytest.approx(whole_nll(held, 1.0))
+
+
+def test_held_out_images_can_be_taken_apart_and_put_together() -> None:
+    held = photos(9)
+    first, rest = held.part(np.arange(3)), held.part(np.arange(3, 9))
+    assert (len(first), len(rest)) == (3, 6)
+    both = first.with_more(rest)
+    np.testing.assert_array_equal(both.logits, held.logits)
+    np.testing.assert_array_equal(both.labels, held.labels)
+
+
 def test_cross_fitted_figures_are_those_of_the_rule_that_ships() -> None:
     """On 60 photos a run, over many runs: coverage and size of sets as on photos that nobody has seen."""
     measured, shipped = [], []
@@ -220,6 +279,8 @@ def whole_nll(held: HeldOut, temperature: float) -> float:
 def test_too_few_photos_or_photos_that_say_nothing() -> None:
     assert calibrate("shapes", photos(LEAST_IMAGES - 1)) is None
     assert calibrate("shapes", photos(LEAST_IMAGES), photos(0)) is None
+    assert calibrate("shapes", photos(LEAST_IMAGES)) is not None
+    assert LEAST_IMAGES == 50
     right = photos(100)
     assert calibrate("shapes", HeldOut(right.logits, right.logits.argmax(axis=1))) is None
 
