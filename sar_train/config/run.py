@@ -43,7 +43,7 @@ class RunConfig:
         shots: photos per class; 0 means all.
         seed: of the few-shot draw, the start values and the order of photos.
         views: how many views of each photo have their features cached: the plain one and ``views - 1`` random crops,
-            from which training then draws. Methods that prompt the image tower take fresh crops in place of these.
+            from which training then draws. Methods that prompt the image tower take fresh crops instead.
         protocol: ``base-to-new``, ``all`` classes, or ``pseudo`` (the base classes split again, for tuning).
         template: hand-crafted template of the teacher and of zero-shot; empty means the dataset's.
         epochs, learning_rate, batch_size: None means the method's published value.
@@ -52,7 +52,7 @@ class RunConfig:
         micro_batch: photos that go through the towers at once, to save memory; 0 means the whole batch.
         cache_dir: where image features are kept between runs.
         allow_missing: go on without photos that a split file names but that are not there.
-        skip_unreadable: leave unreadable photos out in place of stopping.
+        skip_unreadable: leave unreadable photos out instead of stopping.
         sections: settings of methods and regularisers by their name, as in ``[coop]`` or ``[sar]`` of the TOML file.
     """
 

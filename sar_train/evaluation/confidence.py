@@ -36,7 +36,7 @@ def fit_temperature(logits: Doubles, labels: Labels) -> float | None:
     """Return the T between 0.02 and 50 that makes the labels most likely under ``softmax(logits / T)``.
 
     The mean negative log-likelihood is convex in 1/T; the root of its derivative is found by bisection. None where
-    there is none between these bounds: every image is right, so that no score is sure enough, or the true classes are
+    there is none between these bounds: all images are right, so that no T is small enough, or the true classes are
     hardly above the average.
 
     Args:

@@ -21,7 +21,7 @@ def held_out_names(taken: Iterable[str], new: Sequence[str] = (), count: int = C
     """Return names that a run neither trained on nor regularised: the new classes, then random WordNet nouns.
 
     Args:
-        taken: base and novel names, left out whatever their case.
+        taken: base and novel names, left out regardless of case.
         new: names of the new classes.
         count: how many in all.
     """

@@ -33,7 +33,7 @@ class DePTConfig:
     Attributes:
         on: the method that it builds on.
         mix: share of the head, in the loss and in the answer; the paper's 0.7.
-        head_rate: learning rate of FiLM and head; the paper's 6.5 times 3.5e-3, whatever the prompt's rate is.
+        head_rate: learning rate of FiLM and head; the paper's 6.5 times 3.5e-3, at every rate of the prompt.
         feature_length: of the features that the head sees; about that of CLIP ViT-B/16's.
     """
 

@@ -32,7 +32,7 @@ class KgCoOpConfig:
 
     Attributes:
         context_init: words that the context starts from; empty for random vectors. The reference implementation takes
-            "a photo of a" whatever is asked for.
+            "a photo of a" regardless of the setting.
         n_ctx: context vectors where they start at random.
         weight: of the pull; the paper's 8.0.
     """

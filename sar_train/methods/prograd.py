@@ -21,7 +21,7 @@ from sar_train.clip.prompts import Prompts, split_template
 from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, later, methods
 
 FIFTY_ON = "imagenet"
-"""The dataset that the reference trains on for 50 epochs, whatever the protocol."""
+"""The dataset that the reference trains on for 50 epochs under every protocol."""
 TEMPLATES = {"dtd": "a texture of {}."}
 """The reference's templates by dataset, where they are not the dataset's with the kind of thing in front."""
 

@@ -21,7 +21,7 @@ class FewShotTask:
         class_names: the C classes.
         handcrafted: (C, D) their hand-crafted embeddings.
         crops: gives (B, 3, size, size) encoder input, a random crop of each of (B,) rows, for an epoch (from 1); only
-            for methods that prompt the image tower, which learn from these in place of the features.
+            for methods that prompt the image tower, which learn from these instead of the features.
     """
 
     features: Tensor

@@ -116,7 +116,7 @@ def _check_place(out: Path) -> None:
 def write_features(
     config: RunConfig, path: Path, *, tell: ProgressCallback = lambda text: None, command: str = ""
 ) -> None:
-    """Write the features of all images (plain views) to a file that ``sar-train`` reads in place of them."""
+    """Write the features of all images (plain views) to a file that ``sar-train`` reads instead of them."""
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     source = open_data(config, backbone, tell)
     save_features(to_feature_set(source, {"command": command} if command else None), path)
