@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.features import rows
 
-from sar_train.evaluation.linear_probe import STRENGTHS, choose, fit, linear_probe
+from sar_train.evaluation.linear_probe import STRENGTHS, LinearProbe, choose, fit, linear_probe
 
 
 def gradient(
@@ -104,3 +104,9 @@ def test_ties_go_to_the_strongest_penalty() -> None:
     train = rows(30)
     assert choose((train.features, train.labels), (train.features, train.labels), 3).l2 == 1e-2
     assert STRENGTHS == (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+def test_the_bias_counts() -> None:
+    weight, bias = torch.tensor([[1.0], [-1.0]]), torch.tensor([0.0, 1.0])
+    probe = LinearProbe(weight.double(), bias.double(), 0.0)
+    assert probe.accuracy(torch.tensor([[0.4], [0.6], [0.0]]), torch.tensor([1, 0, 0])) == pytest.approx(200 / 3)
