@@ -285,6 +285,14 @@ def test_too_few_photos_or_photos_that_say_nothing() -> None:
     assert calibrate("shapes", HeldOut(right.logits, right.logits.argmax(axis=1))) is None
 
 
+def test_where_a_tenth_holds_the_only_mistake_nothing_can_be_cross_fitted() -> None:
+    held = photos(100)
+    labels = held.logits.argmax(axis=1)
+    labels[7] = held.logits[7].argsort()[-2]
+    assert fit_temperature(held.logits, labels) is not None
+    assert calibrate("shapes", HeldOut(held.logits, labels)) is None
+
+
 def test_a_record_gives_it_back() -> None:
     fitted = calibrate("shapes", photos(300), photos(300, seed=1))
     assert fitted is not None
