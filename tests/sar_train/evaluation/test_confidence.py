@@ -50,6 +50,8 @@ def test_softmax_and_energy_are_scipys(logits: np.ndarray, temperature: float) -
     np.testing.assert_allclose(softmax(logits), scipy_softmax(logits, axis=1), rtol=1e-9, atol=1e-300)
     expected = -temperature * logsumexp(logits / temperature, axis=1)
     np.testing.assert_allclose(energy(logits, temperature), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(energy(logits[0], temperature), expected[0], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(softmax(logits[0]), softmax(logits)[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])

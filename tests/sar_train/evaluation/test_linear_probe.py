@@ -109,4 +109,4 @@ def test_ties_go_to_the_strongest_penalty() -> None:
 def test_the_bias_counts() -> None:
     weight, bias = torch.tensor([[1.0], [-1.0]]), torch.tensor([0.0, 1.0])
     probe = LinearProbe(weight.double(), bias.double(), 0.0)
-    assert probe.accuracy(torch.tensor([[0.4], [0.6], [0.0]]), torch.tensor([1, 0, 0])) == pytest.approx(200 / 3)
+    assert probe.accuracy(torch.tensor([[0.4], [0.6], [0.0]]), torch.tensor([1, 0, 1])) == 100
