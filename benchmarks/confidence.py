@@ -35,8 +35,8 @@ def measure(config: Any, out: Path) -> dict[str, Any]:
 
     run = trainer.run(config, out)
     fitted = run.record["calibration"]
-    setting = prepare(config)
-    found = background_auroc(setting, restore(run, setting.backbone), fitted["temperature"])
+    context = prepare(config)
+    found = background_auroc(context, restore(run, context.backbone), fitted["temperature"])
     return {
         "method": config.method,
         "sar": config.sar,
@@ -48,13 +48,13 @@ def measure(config: Any, out: Path) -> dict[str, Any]:
     }
 
 
-def background_auroc(setting: Any, prompted: Any, temperature: float) -> float:
+def background_auroc(context: Any, prompted: Any, temperature: float) -> float:
     """Known and unknown test photos told apart by the best base score, beside nouns that nobody asks for."""
-    from sar_train.evaluation.calibration import auroc, softmax
+    from sar_train.evaluation.confidence import auroc, softmax
     from sar_train.evaluation.relations import held_out_names
 
-    base, new = setting.judge.base, setting.judge.new
-    nouns = held_out_names([*base.names, *new.names, *(setting.novel.names if setting.novel else ())])
+    base, new = context.evaluator.base, context.evaluator.new
+    nouns = held_out_names([*base.names, *new.names, *(context.novel.names if context.novel else ())])
 
     def best(features: Any) -> Any:
         logits = prompted.logits(features, [*base.names, *nouns]).double().numpy()

@@ -60,8 +60,8 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
     from sar_train.methods.base import Setup, methods
     from sar_train.novel_names import wordnet
     from sar_train.regularisers.sar import SAR, SARConfig
+    from sar_train.training.loop import Step
     from sar_train.training.state import start
-    from sar_train.training.step import Step
     from sar_train.training.task import FewShotTask, Regularisation
 
     model = backbone.load(backbone_name, backbone.RANDOM)
@@ -78,7 +78,7 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
         pixels = torch.randn(batch, 3, size, size)
         crops = lambda rows, epoch: pixels[rows]  # noqa: E731
     problem = FewShotTask(features, labels, names, teacher[:BASE], crops)
-    setup = Setup(model, names, "a photo of a {}.", torch.Generator().manual_seed(0), features[0, 0])
+    setup = Setup(model, names, "a photo of a {}.", torch.Generator().manual_seed(0))
     made = kind(kind.Config(**SETTINGS.get(method, {})), setup)
     regularisation = None
     if variant.startswith("sar"):

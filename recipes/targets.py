@@ -1,4 +1,4 @@
-"""What each noun should embed to: the teacher of `sar-mini`'s text tower, made of class rows and WordNet alone."""
+"""Target embeddings of nouns: the teacher of `sar-mini`'s text tower, made of class rows and WordNet alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Curriculum:
 
 
 def imagenet_synsets() -> list[int]:
-    """WordNet offsets of ImageNet's 1,000 classes, in class order."""
+    """Return the WordNet offsets of ImageNet's 1,000 classes, in class order."""
     return [int(line[1:]) for line in IMAGENET_WNIDS.read_text().split()]
 
 

@@ -43,7 +43,7 @@ class Recipe:
 
 @dataclass
 class Batch:
-    """Token rows (B, L) padded with 0, which positions are random vectors (B, L), and the targets (B, D)."""
+    """Token rows (B, L) padded with 0, a mask (B, L) of positions that become random vectors, and targets (B, D)."""
 
     tokens: Tensor
     noise: Tensor
@@ -51,7 +51,7 @@ class Batch:
 
 
 class Sampler:
-    """Draws batches of prompts, the longest rows first (so that chunks of a batch need little padding)."""
+    """Endless batches of prompts, sorted by length so that chunks of a batch need little padding."""
 
     def __init__(self, curriculum: Curriculum, recipe: Recipe) -> None:
         self._rng = random.Random(recipe.seed)
@@ -103,7 +103,7 @@ class Sampler:
 def encode(
     model: open_clip.CLIP, tokens: Tensor, *, embedded: Tensor | None = None, noise: Tensor | None = None
 ) -> Tensor:
-    """Unit text embeddings (B, D) of token rows (B, L), L at most 77; causal, so padding costs but does not count.
+    """Embed token rows (B, L) as unit rows (B, D), L at most 77; padding changes nothing, since the tower is causal.
 
     ``embedded`` (B, L, W) replaces the look-up of ``tokens``; positions in ``noise`` (B, L) become random vectors.
     """
@@ -119,7 +119,7 @@ def encode(
 
 
 def loss_terms(embeddings: Tensor, targets: Tensor, class_rows: Tensor, recipe: Recipe) -> Tensor:
-    """Mean over rows of ``cosine_weight * (1 - cos) + KL(target || embedding)`` of the softmaxes over class rows."""
+    """Return the mean of ``cosine_weight * (1 - cos) + KL(target || embedding)``, over softmaxes of class rows."""
     cosine = (embeddings * targets).sum(1)
     student = log_softmax(recipe.kl_scale * embeddings @ class_rows.T, dim=1)
     teacher = softmax(recipe.kl_scale * targets @ class_rows.T, dim=1)

@@ -8,15 +8,25 @@ the patch tokens learn these terms beside the class token, which learns the sum.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from open_clip import IMAGENET_CLASSNAMES
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import kl_div, log_softmax, normalize, softmax
+
+from recipes import photos
+from recipes.text_tower import TEMPLATE
+from sar_train.clip import backbone, mini
+from sar_train.clip.mini import storage
+from sar_train.clip.mini.stem import STAGES
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,51 @@ class Recipe:
     kl_weight: float = 0.5
 
 
+def distil(root: Path, recipe: Recipe, maps_file: Path | None, say: Callable[[str], None]) -> nn.Module:
+    """Train a `sar-mini-vit` from photos, and return it.
+
+    Args:
+        root: the folder of the photos.
+        recipe: the numbers.
+        maps_file: keeps the feature maps between runs; None keeps nothing.
+        say: is given lines of progress.
+
+    Raises:
+        DataError: no photos, or one that cannot be read.
+    """
+    original = backbone.load(mini.NAME)
+    torch.manual_seed(recipe.seed)
+    model = mini.create(mini.VIT_NAME)
+    storage.load_shared(model, mini.WEIGHTS)
+    files = photos.usable(root)
+
+    def make() -> Tensor:
+        progress = _Progress("photo", len(files), 500, say)
+        stem, spec = model.visual.conv1, original.preprocess  # type: ignore[union-attr]
+        return photos.maps(stem, files, root, spec, n_views=recipe.views, seed=recipe.seed, report=progress)  # type: ignore[arg-type]
+
+    shared = hashlib.sha256(mini.WEIGHTS.read_bytes()).hexdigest()
+    maps = photos.kept(maps_file, photos.key(files, root, recipe.views, recipe.seed, shared), make)
+    names = original.embed_names(IMAGENET_CLASSNAMES, original.handcrafted(TEMPLATE))
+    teacher = Teacher(original.model, STAGES, names)
+    progress = _Progress("step", recipe.steps, 50, say)
+    train(model, teacher, maps, recipe, lambda step, loss: progress(step, f"  1 - cosine {loss:.4f}"))
+    return model
+
+
+class _Progress:
+    """Report every so often how far something is and how long it will take."""
+
+    def __init__(self, what: str, total: int, every: int, say: Callable[[str], None]) -> None:
+        self._what, self._total, self._every, self._say = what, total, every, say
+        self._start = time.monotonic()
+
+    def __call__(self, i: int, note: str = "") -> None:
+        if (i + 1) % self._every == 0 or i + 1 == self._total:
+            left = (time.monotonic() - self._start) / (i + 1) * (self._total - i - 1)
+            self._say(f"{self._what} {i + 1}/{self._total}{note}  about {left / 60:.0f} min left")
+
+
 class Teacher:
     """`sar-mini`'s image tower behind the stem."""
 
@@ -62,7 +117,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, maps: Tensor) -> Tensor:
-        """(N, 112, 16, 16) maps to (N, 64, D): the mean over positions is the image embedding, up to its length."""
+        """Turn (N, 112, 16, 16) maps into (N, 64, D); the mean over positions is the image embedding up to length."""
         return torch.cat([self._local(part) for part in maps.split(16)])  # small parts stay in the processor's cache
 
     def _local(self, maps: Tensor) -> Tensor:
@@ -73,7 +128,7 @@ class Teacher:
 
 
 def encode(visual: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """What open_clip's tower makes of the stem's maps (N, 112, 16, 16): (N, D) and, from the patch tokens, (N, 64, D).
+    """Run open_clip's tower on the stem's maps (N, 112, 16, 16): (N, D) and, from the patch tokens, (N, 64, D).
 
     Neither has unit length.
     """
@@ -85,7 +140,7 @@ def encode(visual: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def loss_terms(pooled: Tensor, tokens: Tensor, local: Tensor, teacher: Teacher, recipe: Recipe) -> dict[str, Tensor]:
-    """1 - cosine of images (N, D), of patches (N, 64, D), and KL(teacher || student) of the names' softmaxes."""
+    """Return 1 - cosine of images (N, D) and patches (N, 64, D), and KL(teacher || student) of softmaxes over names."""
     image, wanted = normalize(pooled, dim=-1), normalize(local.mean(1), dim=-1)
     patches = (normalize(tokens, dim=-1) * normalize(local, dim=-1)).sum(-1)
     student = log_softmax(teacher.logit_scale * image @ teacher.names.T, dim=1)
@@ -134,7 +189,7 @@ def train(
 
 
 def _batches(maps: Tensor, recipe: Recipe) -> Iterator[Tensor]:
-    """Float32 batches without end; each map once before any comes again (but for a last incomplete batch)."""
+    """Yield float32 batches without end; each map once before any comes again (but for a last incomplete batch)."""
     generator = torch.Generator().manual_seed(recipe.seed)
     while True:
         order = torch.randperm(len(maps), generator=generator)
@@ -144,7 +199,7 @@ def _batches(maps: Tensor, recipe: Recipe) -> Iterator[Tensor]:
 
 
 def cut_and_mix(maps: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """The first ``count`` of (N, C, H, W) maps with a random rectangle from the next map, the others as they are.
+    """Paste a random rectangle of the next map into the first ``count`` of (N, C, H, W) maps.
 
     The area is uniform in 0 to 1 as in CutMix, cut off at the border, and aligned to the 2 x 2 patches.
     """

@@ -15,16 +15,16 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Classes by the name under which users ask for them."""
+    """Classes by the names under which users ask for them."""
 
     def __init__(self, kind: str, package: str) -> None:
-        """``kind`` is the word for messages; every module of ``package`` is imported at the first look-up."""
+        """Start empty; ``kind`` is the word for messages, ``package`` is imported whole at the first look-up."""
         self._kind = kind
         self._package = package
         self._entries: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator; a name that is taken raises ValueError."""
+        """Return a class decorator that registers under a name; raise ValueError if the name is taken."""
 
         def add(entry: type[T]) -> type[T]:
             if name in self._entries:
@@ -36,12 +36,12 @@ class Registry(Generic[T]):
 
     @property
     def entries(self) -> Mapping[str, type[T]]:
-        """All registered classes by name."""
+        """Return all registered classes by name."""
         import_modules(importlib.import_module(self._package))
         return MappingProxyType(dict(sorted(self._entries.items())))
 
     def get(self, name: str) -> type[T]:
-        """The class of that name.
+        """Return the class of that name.
 
         Raises:
             ConfigError: no such name; the nearest known one is offered.

@@ -13,25 +13,25 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 def project_heads(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value of (B, T, W), each (B, heads, T, W / heads)."""
+    """Return query, key and value of (B, T, W), each (B, heads, T, W / heads)."""
     attention: nn.MultiheadAttention = block.attn  # type: ignore[assignment]
     return split_heads(project(block, x), attention.num_heads)
 
 
 def project(block: nn.Module, x: Tensor) -> Tensor:
-    """(…, W) to queries, keys and values side by side, (…, 3 W)."""
+    """Map (…, W) to queries, keys and values side by side, (…, 3 W)."""
     attention: nn.MultiheadAttention = block.attn  # type: ignore[assignment]
     return linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)  # type: ignore[operator]
 
 
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, T, 3 W) to three (B, heads, T, W / heads)."""
+    """Split (B, T, 3 W) into three (B, heads, T, W / heads)."""
     query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))
     return query, key, value
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, past: KeyValue | None, mask: Tensor | None = None) -> Tensor:
-    """Causal attention over a shared past and the own tokens.
+    """Compute causal attention over shared positions and each name's own tokens.
 
     Args:
         query: (B, heads, Q, d), the last Q of the T own positions.
@@ -64,14 +64,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, past: KeyValue | None, mas
 
 
 def finish_block(block: nn.Module, x: Tensor, mixed: Tensor) -> Tensor:
-    """Output projection, both residuals and the MLP; ``x`` and ``mixed`` are (…, W)."""
+    """Apply output projection, both residuals and the MLP; ``x`` and ``mixed`` are (…, W)."""
     x = x + block.ls_1(block.attn.out_proj(mixed))  # type: ignore[operator,union-attr]
     added: Tensor = block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[operator]
     return x + added
 
 
 def full_block(block: nn.Module, x: Tensor, queries: int) -> Tensor:
-    """One block without a mask on (N, T, W); only the first ``queries`` positions are carried on, (N, Q, W).
+    """Apply one block without a mask to (N, T, W), and return the first ``queries`` positions, (N, Q, W).
 
     Written for the graph that it becomes: a product of two matrices and a bias is one operator, with more dimensions it
     is two, and torch's own attention becomes a dozen.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sar_infer.artefact.manifest import Preprocess
-from sar_train.clip import mini, torchscript, weights
+from sar_train.clip import mini, torchscript
 from sar_train.clip.image_tower import ImageTower, image_tower
 from sar_train.clip.prompts import Prompts, split_template
 from sar_train.clip.text_tower import TextTower
@@ -27,6 +27,8 @@ TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPEN
 """CLIP's 80 templates for ImageNet."""
 RANDOM = "random"
 """In place of a tag or file: weights made by a seed."""
+OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
+"""Entries that only OpenAI's checkpoints have; they are not weights."""
 _OTHER_TEXT_TOWER = "backbone {}: expected CLIP's causal text tower and tokenizer, this model has others"
 
 
@@ -40,7 +42,7 @@ class Backbone:
         model: the open_clip model, in evaluation mode.
         text: its text tower.
         image: its image tower, where that is a vision transformer that takes prompts.
-        preprocess: how photos are prepared.
+        preprocess: how images are prepared.
     """
 
     name: str
@@ -52,22 +54,22 @@ class Backbone:
 
     @property
     def logit_scale(self) -> float:
-        """The multiplier of the cosine (about 100 for CLIP)."""
+        """Return the multiplier of the cosine (about 100 for CLIP)."""
         return float(self.model.logit_scale.exp())  # type: ignore[operator]
 
     @property
     def embed_dim(self) -> int:
-        """D, the size of an embedding."""
+        """Return D, the size of an embedding."""
         return int(self.text.projection.shape[1])
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return the device that holds the weights."""
         return self.text.positional_embedding.device
 
     @cached_property
     def weights_digest(self) -> str:
-        """SHA-256 over names, shapes and values of all weights, in name order."""
+        """Return the SHA-256 over names, shapes and values of all weights, in name order."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -76,11 +78,11 @@ class Backbone:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) preprocessed pixels to (N, D) unit rows."""
+        """Encode (N, 3, H, W) preprocessed pixels as (N, D) unit rows."""
         return normalize(self.model.encode_image(pixels.to(self.device)), dim=-1)  # type: ignore[operator]
 
     def image_tower(self, method: str) -> ImageTower:
-        """The image tower for a method that prompts it.
+        """Return the image tower for a method that prompts it.
 
         Raises:
             BackboneError: this one has no token sequence.
@@ -94,18 +96,18 @@ class Backbone:
         return self.image
 
     def handcrafted(self, template: str) -> Prompts:
-        """A template such as ``a photo of a {}.`` as prompts (no gradient)."""
-        before, behind = split_template(template)
-        return Prompts(self.text.embed_text(before), behind)
+        """Return a template such as ``a photo of a {}.`` as prompts without gradient."""
+        before, after = split_template(template)
+        return Prompts(self.text.embed_text(before), after)
 
     @torch.no_grad()
     def embed_names(self, names: Sequence[str], prompts: Prompts, *, chunk: int = 2048, unit: bool = True) -> Tensor:
-        """(C, D) class embeddings without gradient, any number of names; the prompts are the same for all classes."""
+        """Return (C, D) class embeddings without gradient, for any number of names under shared prompts."""
         parts = [self.text(prompts, names[i : i + chunk], unit=unit) for i in range(0, len(names), chunk)]
         return torch.cat(parts)
 
     def ensemble(self, names: Sequence[str], templates: Sequence[str], *, unit: bool) -> Tensor:
-        """(C, D) unit rows of the mean over templates, of unit rows or of the tower's own lengths."""
+        """Return (C, D) unit rows: the mean over templates, of unit rows or of rows with the tower's own lengths."""
         rows = [self.embed_names(names, self.handcrafted(text), unit=unit) for text in templates]
         return normalize(torch.stack(rows).mean(0), dim=-1)
 
@@ -133,7 +135,7 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     except BackboneError:
         raise
     except Exception as error:
-        raise BackboneError(weights.explain(name, pretrained, error)) from error
+        raise BackboneError(_explain(name, pretrained, error)) from error
     finally:
         logging.getLogger().removeFilter(_quiet)
     model.eval().requires_grad_(requires_grad=False).to(device)
@@ -165,7 +167,7 @@ def _build(name: str, pretrained: str | None) -> nn.Module:
     from_open_clip = None if archive or pretrained == RANDOM else pretrained
     model: nn.Module = open_clip.create_model(name, from_open_clip)
     if archive:
-        weights.load_openai(model, name, archive)
+        _load_openai(model, name, archive)
     return model
 
 
@@ -176,6 +178,44 @@ def _build_mini(name: str, pretrained: str | None) -> nn.Module:
     elif pretrained != RANDOM:
         open_clip.load_checkpoint(model, pretrained)
     return model
+
+
+def _load_openai(model: nn.Module, name: str, path: Path) -> None:
+    """Fill a model from OpenAI's TorchScript archive; none of the code in it is run (see `sar_train.clip.torchscript`).
+
+    Raises:
+        BackboneError: the archive cannot be read or does not fit, or the model has GELU where these weights were
+            trained with QuickGELU (open_clip would take them and classify worse without a word).
+    """
+    if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
+        raise BackboneError(
+            f"{path} holds OpenAI's weights, which were trained with QuickGELU, but {name} has GELU: "
+            f"use --backbone {name}-quickgelu"
+        )
+    state = torchscript.load_tensors(path)
+    try:
+        model.load_state_dict({key: tensor for key, tensor in state.items() if key not in OPENAI_KEYS})
+    except RuntimeError as error:
+        raise BackboneError(_explain(name, str(path), error)) from error
+
+
+def _explain(name: str, pretrained: str | None, error: Exception) -> str:
+    """Return one line for an error that open_clip raised while loading."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if pretrained is None:
+        return f"backbone {name}: cannot be built ({reason})"
+    if Path(pretrained).exists():
+        return f"backbone {name}: weights {pretrained} do not fit ({reason})"
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags:
+        return (
+            f"backbone {name}: weights {pretrained!r} are neither a file nor a known tag; "
+            f"tags: {', '.join(tags) or 'none'}"
+        )
+    return (
+        f"backbone {name}: weights {pretrained!r} could not be downloaded ({reason}); download them on a machine with "
+        "network and pass the file with --pretrained FILE"
+    )
 
 
 def _quiet(record: logging.LogRecord) -> bool:

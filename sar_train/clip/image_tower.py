@@ -1,7 +1,7 @@
 """CLIP's vision transformer with prompts: open_clip's ``VisionTransformer``, its parts called one by one.
 
-What comes before the first prompt, patches with their positions (`ImageTower.embed`), serves answers with and without
-prompts. In the last layer only the class token, whose output is the answer, asks and is carried on.
+The part before the first prompt, patches with their positions (`ImageTower.embed`), is shared by answers with and
+without prompts. The last layer computes the class token alone, whose output is the embedding.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ class ImageTower:
 
     @property
     def width(self) -> int:
-        """W, the size of a token vector."""
+        """Return W, the size of a token vector."""
         return int(self.visual.class_embedding.shape[0])
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        """open_clip's ``ResidualAttentionBlock`` in order."""
+        """Return open_clip's ``ResidualAttentionBlock`` modules in order."""
         return list(self.visual.transformer.resblocks)
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) pixels to (N, T, W): class token and patches with their positions, which no prompt changes."""
+        """Embed (N, 3, H, W) pixels as (N, T, W): class token and patches with positions, which no prompt changes."""
         patches = self.visual.conv1(pixels).flatten(2).transpose(1, 2)
         start = self.visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         embedded: Tensor = torch.cat([start, patches], 1) + self.visual.positional_embedding.to(patches.dtype)
         return embedded
 
     def __call__(self, prompts: Prompts, embedded: Tensor) -> Tensor:
-        """(N, D) unit rows for what `embed` gave, differentiable in ``prompts``."""
+        """Return (N, D) unit rows for the output of `embed`, differentiable in ``prompts``."""
         x, added = embedded, 0
         x, added = _insert(x, prompts.image.get(0), added)
         x = self.visual.ln_pre(x)
@@ -62,7 +62,7 @@ class ImageTower:
 
 
 def image_tower(visual: nn.Module) -> ImageTower | None:
-    """The tower of an open_clip image encoder, None where it is not CLIP's vision transformer."""
+    """Return the tower of an open_clip image encoder, None where it is not CLIP's vision transformer."""
     is_clip = (
         isinstance(visual, VisionTransformer)
         and visual.pool_type == "tok"
@@ -74,7 +74,7 @@ def image_tower(visual: nn.Module) -> ImageTower | None:
 
 
 def _insert(x: Tensor, insertion: DeepPrompt | None, added: int) -> tuple[Tensor, int]:
-    """Tokens (N, T, W) and how many of the last are prompts, after an insertion."""
+    """Return the tokens (N, T, W) after an insertion, and how many of the last ones are prompts."""
     if insertion is None:
         return x, added
     count = insertion.vectors.shape[0]

@@ -18,8 +18,8 @@ class DeepPrompt:
 
     Attributes:
         vectors: (M, W), the same for every class; in the text tower also (C, M, W), a set for each class of the call.
-        mode: ``replace`` puts them in the place of M prompt positions: the first behind the start token in the text
-            tower, the last ones in the image tower. ``append`` adds M positions: behind the prompt that is there.
+        mode: ``replace`` puts them in the place of M prompt positions: the first after the start token in the text
+            tower, the last ones in the image tower. ``append`` adds M positions: after the prompt that is there.
         weight: share of the vectors where they replace; the rest stays of what was there (TCP's w).
     """
 
@@ -29,23 +29,23 @@ class DeepPrompt:
 
     @property
     def per_class(self) -> bool:
-        """Whether each class has vectors of its own."""
+        """Return True if each class has vectors of its own."""
         return self.vectors.ndim == 3
 
     def mix(self, before: Tensor) -> Tensor:
-        """The vectors that take the place of ``before`` (…, M, W)."""
+        """Return the vectors that replace ``before`` (…, M, W)."""
         vectors = self.vectors.to(before.dtype)
         return vectors if self.weight == 1 else self.weight * vectors + (1 - self.weight) * before
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What stands around a class name, ``[start][context][name][behind][suffix][end]``, and what enters deeper layers.
+    """The text side ``[start][context][name][suffix context][suffix][end]``, and the vectors that enter deeper layers.
 
     Attributes:
         context: (M, W) vectors in the space of the token embeddings, M may be 0. They are the same for every class,
             which lets the tower compute them once; or (C, M, W), contexts of each class's own.
-        suffix: text behind the name.
+        suffix: text after the name.
         suffix_context: (K, W) or (C, K, W) context between name and suffix (CoOp's class token in the middle or
             in front).
         text: what enters the text tower, by block (from 0).
@@ -61,24 +61,24 @@ class Prompts:
 
     @property
     def n_context(self) -> int:
-        """M, positions in front of the name beside the start token."""
+        """Return M, the positions before the name, start token not counted."""
         return self.context.shape[-2]
 
     @property
     def n_suffix_context(self) -> int:
-        """K, context positions behind the name."""
+        """Return K, the context positions after the name."""
         return 0 if self.suffix_context is None else self.suffix_context.shape[-2]
 
     @property
     def first_class_specific_layer(self) -> int | None:
-        """The first block before which prompt positions differ between classes; None where they never do."""
+        """Return the first block before which prompt positions differ between classes; None where they never do."""
         if self.context.ndim == 3:
             return 0
         return min((layer for layer, insertion in self.text.items() if insertion.per_class), default=None)
 
 
 def insert(positions: Tensor, insertion: DeepPrompt) -> Tensor:
-    """Prompt positions (…, M, W) of a text tower after an insertion.
+    """Return the prompt positions (…, M, W) of a text tower after an insertion.
 
     Raises:
         ConfigError: more vectors to replace than there are positions.
@@ -94,7 +94,7 @@ def insert(positions: Tensor, insertion: DeepPrompt) -> Tensor:
 
 
 def split_template(template: str) -> tuple[str, str]:
-    """The text before and behind the class name in a hand-crafted template such as ``a photo of a {}.``.
+    """Return the text before and after the class name in a hand-crafted template such as ``a photo of a {}.``.
 
     Raises:
         ConfigError: there is not exactly one ``{}``, or no white space before it (the tokens of a name must not
@@ -109,9 +109,9 @@ def split_template(template: str) -> tuple[str, str]:
 
 
 def keep_apart(template: str) -> str:
-    """Return the template with a space behind ``{}``, so that punctuation never melts with that of a name's end.
+    """Return the template with a space after ``{}``, so that its punctuation never joins that at the end of a name.
 
     Tokens are otherwise the same. ``{}.`` becomes ``{} .``; a template that ends with ``{}`` stays.
     """
-    behind = split_template(template)[1]
-    return template.replace("{}", "{} ") if behind and not behind[0].isspace() else template
+    after = split_template(template)[1]
+    return template.replace("{}", "{} ") if after and not after[0].isspace() else template

@@ -24,7 +24,7 @@ from sar_train.clip.tokens import Encode, PackedNames, pack, tokenise
 
 @dataclass(frozen=True)
 class Prefix:
-    """What all names share.
+    """The positions that all names share.
 
     Attributes:
         past: keys and values of the shared positions, layer by layer.
@@ -61,26 +61,26 @@ class TextTower:
 
     @property
     def width(self) -> int:
-        """W, the size of a token vector."""
+        """Return W, the size of a token vector."""
         return self.token_embedding.embedding_dim
 
     @property
     def context_length(self) -> int:
-        """Positions that the tower has, 77 for CLIP."""
+        """Return the number of positions of the tower, 77 for CLIP."""
         return self.positional_embedding.shape[0]
 
     def room(self, prompts: Prompts) -> int:
-        """Positions left for a name, what stands behind it and the end token."""
+        """Return the positions left for a name, what follows it, and the end token."""
         return self.context_length - 1 - prompts.n_context
 
     def embed_text(self, text: str) -> Tensor:
-        """(M, W) token vectors of a text, start and end token not included."""
+        """Return (M, W) token vectors of a text, without start and end token."""
         ids = torch.tensor(self.encode(text), dtype=torch.long, device=self.positional_embedding.device)
         vectors: Tensor = self.token_embedding(ids)
         return vectors.detach()
 
     def tokenise(self, names: Sequence[str], prompts: Prompts) -> list[list[int]]:
-        """Token rows of names for these prompts; they stay valid while M, K and the suffix stay the same."""
+        """Return token rows of names for these prompts; they stay valid while M, K and the suffix stay the same."""
         return tokenise(
             names,
             prompts.suffix,
@@ -91,15 +91,15 @@ class TextTower:
         )
 
     def pack(self, names: Sequence[str], prompts: Prompts) -> PackedNames:
-        """Names ready for many calls with prompts of this shape."""
+        """Prepare names for many calls with prompts of this shape."""
         return pack(self.tokenise(names, prompts)).to(self.positional_embedding.device)
 
     def tail(self, prompts: Prompts) -> int:
-        """Tokens of the suffix and the end token."""
+        """Return the number of tokens of the suffix and the end token."""
         return len(self.encode(prompts.suffix)) + 1
 
     def __call__(self, prompts: Prompts, names: PackedNames | Sequence[str], *, unit: bool = True) -> Tensor:
-        """(C, D) class embeddings in the order of ``names``, differentiable in ``prompts``; unit rows unless told."""
+        """Embed (C,) names in their order as (C, D), differentiable in ``prompts``; by default unit rows."""
         device = self.positional_embedding.device
         packed = names.to(device) if isinstance(names, PackedNames) else self.pack(names, prompts)
         prefix, rows = self.prefix(prompts), _Rows(packed, self._embed(prompts, packed))
@@ -118,19 +118,19 @@ class TextTower:
         return embedded[back]
 
     def _embed(self, prompts: Prompts, packed: PackedNames) -> Tensor:
-        """(N, W) input of the first block for the names' own tokens."""
+        """Return the (N, W) input of the first block for the names' own tokens."""
         vectors: Tensor = self.token_embedding(packed.ids)
         if prompts.suffix_context is not None:
             gap, width = prompts.n_suffix_context, vectors.shape[-1]
             first = packed.ends - (self.tail(prompts) - 1) - gap
             places = first[:, None] + torch.arange(gap, device=first.device)
-            behind = prompts.suffix_context.to(vectors.dtype)
-            behind = behind[packed.order] if behind.ndim == 3 else behind.expand(len(first), -1, -1)
-            vectors = vectors.index_copy(0, places.flatten(), behind.reshape(-1, width))
+            context = prompts.suffix_context.to(vectors.dtype)
+            context = context[packed.order] if context.ndim == 3 else context.expand(len(first), -1, -1)
+            vectors = vectors.index_copy(0, places.flatten(), context.reshape(-1, width))
         return vectors + self.positional_embedding[1 + prompts.n_context + packed.positions]
 
     def prefix(self, prompts: Prompts) -> Prefix:
-        """``[start][context]`` through all layers, as far as all classes share it."""
+        """Run ``[start][context]`` through the layers, as far as all classes share it."""
         start = self.token_embedding.weight[self.start_token][None]
         first_class_specific_layer, own = prompts.first_class_specific_layer, None
         x = (start + self.positional_embedding[:1])[None]
@@ -153,7 +153,7 @@ class TextTower:
         return Prefix(past, own)
 
     def project(self, x: Tensor, *, unit: bool = True) -> Tensor:
-        """(…, W) outputs of the last block to (…, D) rows."""
+        """Project (…, W) outputs of the last block to (…, D) rows."""
         rows: Tensor = self.ln_final(x) @ self.projection
         if rows.dtype in (torch.float16, torch.bfloat16):
             rows = rows.float()
@@ -161,7 +161,7 @@ class TextTower:
 
 
 class _Rows:
-    """The names' own tokens (N, W) on their way through the layers, perhaps led by prompt positions of their own."""
+    """The names' own tokens (N, W) on their way through the layers, after class-specific prompt positions if any."""
 
     def __init__(self, packed: PackedNames, x: Tensor) -> None:
         self.x, self._packed, self._lead = x, packed, 0
@@ -184,7 +184,7 @@ class _Rows:
         self._join(parts, lead + (vectors.shape[-2] if insertion.mode == "append" else 0))
 
     def apply(self, block: nn.Module, past: KeyValue, *, ends_only: bool) -> None:
-        """One block; with ``ends_only`` the end tokens alone are carried on, and ``x`` becomes (C, W)."""
+        """Apply one block; with ``ends_only`` keep the end tokens alone, so that ``x`` becomes (C, W)."""
         attention: nn.MultiheadAttention = block.attn  # type: ignore[assignment]
         qkv, sizes = project(block, self.x), self._sizes()
         lengths = (self._packed.lengths + self._lead).split([count for count, _ in self._packed.groups])

@@ -38,28 +38,28 @@ class PackedNames:
 
     @property
     def positions(self) -> Tensor:
-        """(N,) place of each token within its name, from 0."""
+        """Return (N,) the place of each token within its name, from 0."""
         return torch.cat([torch.arange(length).repeat(count) for count, length in self.groups]).to(self.ids.device)
 
     @property
     def ends(self) -> Tensor:
-        """(C,) index of each name's end token, in packed order."""
+        """Return (C,) the index of each name's end token, in packed order."""
         laid = torch.cat([torch.full((count,), length) for count, length in self.groups]).to(self.ids.device)
         return laid.cumsum(0) - laid + self.lengths - 1
 
     def to(self, device: torch.device) -> PackedNames:
-        """The same on another device."""
+        """Return the same names on another device."""
         return PackedNames(self.ids.to(device), self.groups, self.lengths.to(device), self.order.to(device))
 
 
 def tokenise(
     names: Sequence[str], suffix: str, encode: Encode, *, end_token: int, room: int, gap: int = 0
 ) -> list[list[int]]:
-    """Token ids of ``name + suffix`` and the end token for every name (underscores read as spaces).
+    """Return token ids of ``name + suffix`` and the end token for every name (underscores read as spaces).
 
     Args:
         names: class names.
-        suffix: what the template has behind the name, usually ``.``.
+        suffix: what the template has after the name, usually ``.``.
         encode: the tokenizer.
         end_token: id of the end token.
         room: how many positions there are, gap and end token included.
@@ -77,7 +77,7 @@ def tokenise(
             ids[len(ids) - tail : len(ids) - tail] = [0] * gap
         if len(ids) > room:
             raise ClassNameError(
-                f"class name {name[:40]!r}… needs {len(ids)} tokens, but behind the prompt there is room for {room}: "
+                f"class name {name[:40]!r}… needs {len(ids)} tokens, but after the prompt there is room for {room}: "
                 "shorten the name"
             )
         rows.append(ids)

@@ -59,7 +59,7 @@ _MEMBERS = re.compile(rf"(\w+)\(Module\):\n  __parameters__ = {_NAMES}(?:  __buf
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module
-    """Why an archive is not read, as the end of a sentence."""
+    """The reason why an archive is not read, as the end of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _named(archive: _Archive, root: Any) -> Iterator[tuple[str, _View]]:
 
 # ------------------------------------------------------------------------------------------------------------- pickle
 def _view(storage: Any, offset: Any, size: Any, stride: Any, _gradient: Any, hooks: Any, bits: Any = None) -> _View:
-    """Do as ``torch._utils._rebuild_tensor_v2``, of plain tensors, and read nothing yet."""
+    """Do what ``torch._utils._rebuild_tensor_v2`` does with plain tensors, but read nothing yet."""
     whole = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= _MOST_DIMENSIONS
     if not isinstance(storage, _Storage) or not whole or hooks or bits:
         raise _Refused("a tensor in it is no plain one")
@@ -225,7 +225,7 @@ def _view(storage: Any, offset: Any, size: Any, stride: Any, _gradient: Any, hoo
 
 
 def _same(value: Any, _kind: Any = None) -> Any:
-    """Return what the archive only marks as being of some type."""
+    """Return a value that the archive only marks with a type."""
     return value
 
 

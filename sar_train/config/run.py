@@ -43,7 +43,7 @@ class RunConfig:
         shots: photos per class; 0 means all.
         seed: of the few-shot draw, the start values and the order of photos.
         views: how many views of each photo have their features cached: the plain one and ``views - 1`` random crops,
-            from which training then draws. Methods that prompt the image tower take fresh crops in place of these.
+            from which training then draws. Methods that prompt the image tower take fresh crops instead.
         protocol: ``base-to-new``, ``all`` classes, or ``pseudo`` (the base classes split again, for tuning).
         template: hand-crafted template of the teacher and of zero-shot; empty means the dataset's.
         epochs, learning_rate, batch_size: None means the method's published value.
@@ -52,7 +52,7 @@ class RunConfig:
         micro_batch: photos that go through the towers at once, to save memory; 0 means the whole batch.
         cache_dir: where image features are kept between runs.
         allow_missing: go on without photos that a split file names but that are not there.
-        skip_unreadable: leave unreadable photos out in place of stopping.
+        skip_unreadable: leave unreadable photos out instead of stopping.
         sections: settings of methods and regularisers by their name, as in ``[coop]`` or ``[sar]`` of the TOML file.
     """
 
@@ -100,7 +100,7 @@ class RunConfig:
             raise ValueError("; ".join(problems))
 
     def section(self, name: str, kind: type[T]) -> T:
-        """The settings of one method or regulariser, as its own dataclass.
+        """Return the settings of one method or regulariser, as its own dataclass.
 
         Raises:
             ConfigError: unknown or unusable settings, all of them in the message.
@@ -109,12 +109,12 @@ class RunConfig:
 
 
 def _broken(text: str) -> bool:
-    """Whether it holds bytes of a file name that are not UTF-8, which no record can be written with."""
+    """Return True if a text holds bytes that are not UTF-8, as file names may, which no record can hold."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Settings of a TOML file: run settings at the top level, one table a method or regulariser.
+    """Read the settings of a TOML file: run settings at the top level, one table a method or regulariser.
 
     Raises:
         ConfigError: the file cannot be read or is not TOML.
@@ -126,7 +126,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Later layers win; tables are merged key by key and gathered under ``sections``."""
+    """Merge settings: later layers win, tables are merged key by key and gathered under ``sections``."""
     merged: dict[str, Any] = {"sections": {}}
     for layer in layers:
         for name, value in layer.items():
@@ -140,7 +140,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(kind: type[T], settings: Mapping[str, Any], where: str) -> T:
-    """A config dataclass from plain values.
+    """Make a config dataclass from plain values.
 
     Raises:
         ConfigError: unknown names (the nearest is offered), values of the wrong type or out of range; all together.
@@ -165,7 +165,7 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str) -> T:
 
 
 def coerce(kind: Any, value: Any) -> Any:
-    """A value as the annotated type; text from the command line is read as that type.
+    """Convert a value to the annotated type; text from the command line is read as that type.
 
     Raises:
         ValueError: it cannot be; the message says what was expected.

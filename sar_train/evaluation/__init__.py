@@ -1,1 +1,1 @@
-"""What a prompt is measured by: accuracies, a linear probe, relations between names, confidence."""
+"""The measures of a prompt: accuracy, a linear probe, relations between names, confidence."""

@@ -1,4 +1,4 @@
-"""Whom a run is judged on: accuracies, per class and confused pairs, and the harmonic mean that the field reports."""
+"""Accuracy on base and new classes, per class, with confused pairs, and the harmonic mean that the field reports."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:  # reports take the harmonic mean from here without torch
 
 
 _SAME = 1 - 1e-6
-"""Cosine of two encodings of one picture, which differ by rounding; a picture that was saved again is below."""
+"""Cosine of two encodings of one image, which differ by rounding; an image that was saved again is below."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy in percent over N photos, by class name, and the pairs most often confused."""
+    """Accuracy in percent over N images, by class name, and the pairs most often confused."""
 
     accuracy: float
     per_class: dict[str, float]
@@ -26,7 +26,7 @@ class Evaluation:
 
 
 def evaluate(logits: Tensor, labels: Tensor, names: Sequence[str], *, pairs: int = 10) -> Evaluation:
-    """Give photos the class with the largest logit.
+    """Give each image the class with the largest logit, and compare with the labels.
 
     Args:
         logits: (N, C).
@@ -51,14 +51,14 @@ def evaluate(logits: Tensor, labels: Tensor, names: Sequence[str], *, pairs: int
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Names as keys: one that several classes share, as ImageNet's *missile*, gets the class's number behind it."""
+    """Make names distinct: where classes share one, as ImageNet's *missile*, the class's number is added."""
     counts = Counter(names)
     return [f"{name} (class {i})" if counts[name] > 1 else name for i, name in enumerate(names)]
 
 
 @dataclass(frozen=True)
 class EvaluationSplit:
-    """Photos of some classes.
+    """The images of some classes that a run is judged on.
 
     Attributes:
         names: the C classes, which are the candidates.
@@ -73,14 +73,14 @@ class EvaluationSplit:
     rows: Tensor
 
     def copies_of(self, learned: Tensor) -> int:
-        """How many of the photos are the same picture as one of others, given as (M, D) plain views."""
+        """Count the images that are the same as one of others, given as (M, D) plain views."""
         parts = self.features.split(64)  # the products with many others stay small
         return sum(int(((part @ learned.T).amax(1) > _SAME).sum()) for part in parts)
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The photos a run is judged on: those of base and of new classes."""
+    """The images that a run is judged on: those of base and of new classes."""
 
     base: EvaluationSplit | None
     new: EvaluationSplit | None
@@ -95,7 +95,7 @@ class Evaluator:
 
 
 def harmonic_mean(base: float | None, new: float | None) -> float | None:
-    """2 B N / (B + N) of two accuracies in percent; None where one is missing."""
+    """Return 2 B N / (B + N) of two accuracies in percent; None where one is missing."""
     if base is None or new is None:
         return None
     return 2 * base * new / (base + new) if base + new > 0 else 0.0

@@ -1,4 +1,4 @@
-"""A linear probe on the same shots: what image features give without any text, as a yardstick.
+"""A linear probe on the same shots, as a yardstick: the accuracy of image features without any text.
 
 Multinomial logistic regression: the mean cross-entropy of ``x W' + b`` plus ``l2 / 2`` times the squared norm of W. The
 problem is convex, so its solution does not depend on a seed; LBFGS with a strong-Wolfe line search finds it in float64.
@@ -24,7 +24,7 @@ Labelled = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Probe:
+class LinearProbe:
     """A linear classifier: ``weight`` (C, D), ``bias`` (C,), and the L2 strength it was fitted with."""
 
     weight: Tensor
@@ -32,7 +32,7 @@ class Probe:
     l2: float
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Percent of (N, D) rows whose largest logit is at their label (N,); nan without rows."""
+        """Return the percentage of (N, D) rows whose largest logit is at their label (N,); nan without rows."""
         logits = features.double() @ self.weight.T + self.bias
         return 100 * float((logits.argmax(1) == labels).double().mean())
 
@@ -46,7 +46,7 @@ def linear_probe(
     val: Labelled | None = None,
     seed: int = 1,
 ) -> float:
-    """Accuracy in percent of a probe on given rows.
+    """Return the accuracy in percent of a probe on given rows.
 
     Args:
         features: (N, D) or (N, V, D) unit features of the training shots; views count as rows of their own.
@@ -71,8 +71,8 @@ def linear_probe(
     return fit(features, labels, classes, chosen.l2, start=chosen).accuracy(judged, truth)
 
 
-def choose(train: Labelled, val: Labelled, classes: int, strengths: Sequence[float] = STRENGTHS) -> Probe:
-    """The fit that does best on validation rows; ties go to the stronger regularisation.
+def choose(train: Labelled, val: Labelled, classes: int, strengths: Sequence[float] = STRENGTHS) -> LinearProbe:
+    """Return the fit that does best on validation rows; ties go to the stronger regularisation.
 
     Args:
         train: (N, D) unit features and (N,) labels.
@@ -80,13 +80,13 @@ def choose(train: Labelled, val: Labelled, classes: int, strengths: Sequence[flo
         classes: C; labels are 0 to C - 1.
         strengths: to choose among, at least one.
     """
-    probes: list[Probe] = []
+    probes: list[LinearProbe] = []
     for l2 in sorted(strengths, reverse=True):
         probes.append(fit(*train, classes, l2, start=probes[-1] if probes else None))
     return max(probes, key=lambda probe: probe.accuracy(*val))
 
 
-def fit(features: Tensor, labels: Tensor, classes: int, l2: float, start: Probe | None = None) -> Probe:
+def fit(features: Tensor, labels: Tensor, classes: int, l2: float, start: LinearProbe | None = None) -> LinearProbe:
     """Solve for one strength, from ``start`` or from zero.
 
     Args:
@@ -118,4 +118,4 @@ def fit(features: Tensor, labels: Tensor, classes: int, l2: float, start: Probe 
 
     with torch.enable_grad():
         solver.step(loss)
-    return Probe(weight.detach(), bias.detach(), l2)
+    return LinearProbe(weight.detach(), bias.detach(), l2)

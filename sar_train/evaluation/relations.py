@@ -1,4 +1,4 @@
-"""SAR's own measure, which needs no photos: do names that took no part keep their hand-crafted relations?"""
+"""SAR's own measure, which needs no images: how far held-out names keep their hand-crafted relations."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SEED = 20_250_217
 
 
 def held_out_names(taken: Iterable[str], new: Sequence[str] = (), count: int = COUNT) -> tuple[str, ...]:
-    """Names that a run neither trained on nor regularised: the evaluated new classes, then random WordNet nouns.
+    """Return names that a run neither trained on nor regularised: the new classes, then random WordNet nouns.
 
     Args:
-        taken: base and novel names, left out whatever their case.
+        taken: base and novel names, left out regardless of case.
         new: names of the new classes.
         count: how many in all.
     """
@@ -36,14 +36,14 @@ def held_out_names(taken: Iterable[str], new: Sequence[str] = (), count: int = C
 
 
 def spearman_of_relations(first: Tensor, second: Tensor) -> float:
-    """Spearman's rank correlation between the off-diagonal cosines of two sets (C, D) of unit rows, C > 2."""
+    """Return Spearman's rank correlation between the off-diagonal cosines of two sets (C, D) of unit rows, C > 2."""
     upper = torch.triu_indices(len(first), len(first), 1)
     pairs = [(rows.double() @ rows.double().T)[upper[0], upper[1]].cpu().numpy() for rows in (first, second)]
     return spearman(*pairs)
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation of two (N,) arrays, ties at their average rank."""
+    """Return Spearman's rank correlation of two (N,) arrays, ties at their average rank."""
     return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
 
 

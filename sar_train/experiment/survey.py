@@ -94,11 +94,11 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
 
 def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> dict[str, Any]:
     config = context.config
-    if context.judge.base is None:
+    if context.evaluator.base is None:
         raise DataError(
             f"{config.data}: nothing to judge on, {context.plan.protocol} needs photos of {context.plan.split}"
         )
-    zero_shot = scores(context.judge(context.zero_shot))
+    zero_shot = scores(context.evaluator(context.zero_shot))
     entry = {"dataset": dataset_entry(context), "zero_shot": zero_shot}
     check = check_zero_shot(config, entry) or _check_on_halves(context)
     tell(f"zero-shot on {config.data}: {_percent(zero_shot)}{_verdict(check)}")
@@ -118,7 +118,7 @@ def _check_on_halves(context: RunContext) -> dict[str, Any] | None:
     if context.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
         return None
     halves = prepare(dataclasses.replace(config, protocol="base-to-new"))
-    entry = {"dataset": dataset_entry(halves), "zero_shot": scores(halves.judge(halves.zero_shot))}
+    entry = {"dataset": dataset_entry(halves), "zero_shot": scores(halves.evaluator(halves.zero_shot))}
     return check_zero_shot(halves.config, entry)
 
 

@@ -1,1 +1,1 @@
-"""Every method is one file in this folder; being here is being registered."""
+"""The prompt-tuning methods, one file each; every file in this folder is found and registered."""

@@ -1,4 +1,4 @@
-"""What a prompt-tuning method is: trainable parameters that turn into `Prompts`, and its own loss terms."""
+"""The base of all prompt-tuning methods: trainable parameters that turn into `Prompts`, and loss terms."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Tower = Literal["text", "image"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a method is trained unless the user says otherwise (`loop.learning_rate`).
+    """The training of a method unless the user says otherwise; `loop.learning_rate` says how the rate falls.
 
     Attributes:
         epochs: as published for 16 shots and ViT-B/16.
-        learning_rate: likewise.
-        batch_size: likewise.
+        learning_rate: as published.
+        batch_size: as published.
         optimiser: SGD with ``momentum``, or Adam with ``eps``.
         momentum: of SGD.
         weight_decay: of both.
@@ -44,25 +44,23 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method is made from.
+    """Everything that a method is made from, besides its settings.
 
     Attributes:
         backbone: the frozen CLIP.
-        class_names: the C classes with photos.
+        class_names: the C classes with images.
         template: the hand-crafted prompt with ``{}``.
         generator: every random number comes from it.
-        mean_image: (D,) mean of the unit features of the training photos, None where a stored run is opened.
     """
 
     backbone: Backbone
     class_names: Sequence[str]
     template: str
     generator: torch.Generator
-    mean_image: Tensor | None = None
 
 
 class Classes:
-    """Class names of one call, whichever they are.
+    """The class names of one call, trained or not.
 
     Args:
         names: C names.
@@ -74,13 +72,13 @@ class Classes:
 
     @cached_property
     def handcrafted(self) -> Tensor:
-        """(C, D) unit embeddings under the hand-crafted template, without gradient."""
+        """Return (C, D) unit embeddings under the hand-crafted template, without gradient."""
         return self._handcrafted if isinstance(self._handcrafted, Tensor) else self._handcrafted()
 
 
 @dataclass(frozen=True)
 class ForwardOutputs:
-    """What one training step computed; all in float32.
+    """The tensors that one training step computed, all in float32.
 
     Attributes:
         images: (B, D) unit image features, under image prompts where the method has them.
@@ -103,7 +101,7 @@ class ForwardOutputs:
 
     @cached_property
     def frozen_images(self) -> Tensor:
-        """(B, D) unit features of the same views without prompts, without gradient."""
+        """Return (B, D) unit features of the same views without prompts, without gradient."""
         return self.frozen if isinstance(self.frozen, Tensor) else self.frozen()
 
 
@@ -111,7 +109,7 @@ class ForwardOutputs:
 class Head:
     """A linear classifier of the trained classes beside the text branch.
 
-    The logits of a photo are ``(1 - mix) * text + mix * (weight @ feature + bias)``, as long as the candidates are
+    The logits of an image are ``(1 - mix) * text + mix * (weight @ feature + bias)``, as long as the candidates are
     exactly the trained classes.
 
     Attributes:
@@ -133,8 +131,8 @@ class PromptMethod(nn.Module, ABC):
         schedule: the published schedule.
         paper: title and arXiv number.
         towers: which towers it puts prompts into. Without ``image``, image features are made once and kept.
-        per_image: whether the prompt depends on the photo; such a method keeps `Setup.mean_image` as its buffer
-            ``mean_image``, the photo that stands for all where there is none.
+        per_image: whether the prompt depends on the image; such a method has a buffer ``mean_image`` (D,), which stands
+            for all images where none is given. It is filled with the mean unit feature of the training images.
         reference_terms: names of terms whose gradient is not added but handed to `project_gradient`.
     """
 
@@ -145,18 +143,20 @@ class PromptMethod(nn.Module, ABC):
     per_image: ClassVar[bool] = False
     reference_terms: ClassVar[tuple[str, ...]] = ()
 
-    @abstractmethod
+    config: Any
+
     def __init__(self, config: Any, setup: Setup) -> None:
-        """Make the parameters."""
+        """Keep the settings and the names of the trained classes; a method calls this, then makes its parameters."""
         super().__init__()
+        self.config, self.class_names = config, tuple(setup.class_names)
 
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> Mapping[str, Any]:  # noqa: ARG003
-        """What the paper's scripts set otherwise than the defaults here, which are those of 16-shot base-to-new.
+        """Return what the paper's scripts set otherwise than the defaults here, which are those of 16-shot base-to-new.
 
         Args:
             experiment: ``base-to-new``, ``few-shot``, ``cross-dataset`` or ``domain-generalisation``.
-            shots: photos per class.
+            shots: images per class.
             dataset: what is trained on, as in `sar_train.data.layouts.LAYOUTS` where it is one of those.
 
         Returns:
@@ -184,16 +184,16 @@ class PromptMethod(nn.Module, ABC):
 
     @abstractmethod
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
-        """The prompts as they are now, differentiable, for any class names.
+        """Return the prompts as they are now, differentiable, for any class names.
 
         Args:
             classes: the names that will be embedded.
-            image: (D,) the unit feature of the photo in question, for methods with ``per_image``; None asks for a
-                prompt that does not depend on a photo.
+            image: (D,) the unit feature of the image in question, for methods with ``per_image``; None asks for a
+                prompt that does not depend on an image.
         """
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
-        """Loss terms by name, already weighted; their sum is minimised. By default the cross-entropy."""
+        """Return loss terms by name, already weighted; their sum is minimised. By default the cross-entropy."""
         return {"cross_entropy": cross_entropy(outputs.logits, outputs.labels)}
 
     def project_gradient(self, gradient: Tensor, reference: Tensor) -> Tensor:  # noqa: ARG002
@@ -201,20 +201,20 @@ class PromptMethod(nn.Module, ABC):
         return gradient
 
     def groups(self, learning_rate: float) -> list[tuple[list[nn.Parameter], float]]:
-        """Parameters and the learning rate of each group, for the run's ``learning_rate``."""
+        """Return the parameters and the learning rate of each group, for the run's ``learning_rate``."""
         return [(list(self.parameters()), learning_rate)]
 
     def averaging(self, epochs: int) -> Sequence[float] | None:  # noqa: ARG002
-        """Weights by which the parameters after each epoch are averaged into the result; None takes the last."""
+        """Return weights by which the parameters after each epoch are averaged into the result; None takes the last."""
         return None
 
     @property
     def transfers(self) -> bool:
-        """Whether the prompts hold for names other than the trained ones."""
+        """Return True if the prompts can serve names other than the trained ones."""
         return True
 
     def head(self) -> Head | None:
-        """The classifier of the trained classes, where the method has one."""
+        """Return the classifier of the trained classes, None where the method has none."""
         return None
 
 
@@ -232,19 +232,19 @@ def later(default: Any, before: Any) -> Any:
 
 
 def start_context(setup: Setup, words: str, n_ctx: int) -> nn.Parameter:
-    """(M, W) context from the token vectors of ``words``; where there are none, ``n_ctx`` vectors from N(0, 0.02^2)."""
+    """Make a context (M, W) of the token vectors of ``words``; without words, ``n_ctx`` vectors from N(0, 0.02^2)."""
     tower = setup.backbone.text
     start = tower.embed_text(words).clone() if words else normal(setup, n_ctx, tower.width)
     return nn.Parameter(start.to(setup.backbone.device, torch.float32))
 
 
 def normal(setup: Setup, *shape: int) -> Tensor:
-    """Random numbers from N(0, 0.02^2), the field's start for prompts."""
+    """Draw random numbers from N(0, 0.02^2), the usual start values of prompts."""
     return (0.02 * torch.randn(shape, generator=setup.generator)).to(setup.backbone.device)
 
 
 def linear(setup: Setup, n_in: int, n_out: int) -> nn.Linear:
-    """A linear layer with torch's default start values, drawn from the setup's generator."""
+    """Make a linear layer with torch's default start values, drawn from the setup's generator."""
     layer, bound = nn.Linear(n_in, n_out), n_in**-0.5
     for parameter in layer.parameters():
         drawn = torch.rand(parameter.shape, generator=setup.generator)
@@ -253,16 +253,16 @@ def linear(setup: Setup, n_in: int, n_out: int) -> nn.Linear:
 
 
 def scale_depth(depth: int, layers: int) -> int:
-    """A number of layers given for CLIP's 12, for a tower of another depth: at least 1, at most all."""
+    """Scale a number of layers given for CLIP's 12 to a tower of another depth: at least 1, at most all."""
     return min(layers, max(1, round(depth * layers / 12)))
 
 
 methods: Registry[PromptMethod] = Registry("method", "sar_train.methods")
-"""Every method is one file in this folder; being here is being registered."""
+"""Every method is one file in this folder, and is registered by being there."""
 
 
 def describe_methods() -> list[dict[str, Any]]:
-    """Name, paper, prompted towers and whether image features are cached, for each method."""
+    """List name, paper, prompted towers and whether image features are cached, for each method."""
     return [
         {
             "name": name,

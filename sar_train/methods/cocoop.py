@@ -1,9 +1,9 @@
-"""CoCoOp: a context shifted by the photo (Zhou et al., CVPR 2022, arXiv 2203.05557).
+"""CoCoOp: a context shifted by the image (Zhou et al., CVPR 2022, arXiv 2203.05557).
 
 A small network looks at the unit image feature x and gives one vector that is added to all context vectors,
-v_m(x) = v_m + pi(x) with pi = Linear, ReLU, Linear; the loss is the cross-entropy. Every photo has class embeddings of
+v_m(x) = v_m + pi(x) with pi = Linear, ReLU, Linear; the loss is the cross-entropy. Every image has class embeddings of
 its own, which is why the paper trains with batch 1. With a regulariser, its names are embedded under the prompt of the
-step's first photo.
+step's first image.
 """
 
 from __future__ import annotations
@@ -51,16 +51,15 @@ class CoCoOp(PromptMethod):
 
     def __init__(self, config: CoCoOpConfig, setup: Setup) -> None:
         """Start the context, then draw the network's weights."""
-        nn.Module.__init__(self)
+        super().__init__(config, setup)
         backbone = setup.backbone
         self.context = start_context(setup, config.context_init, config.n_ctx)
         inner = max(1, backbone.embed_dim // config.reduction)
         self.network = nn.Sequential(
             linear(setup, backbone.embed_dim, inner), nn.ReLU(), linear(setup, inner, backbone.text.width)
         )
-        mean = torch.zeros(backbone.embed_dim) if setup.mean_image is None else setup.mean_image
-        self.register_buffer("mean_image", mean.to(backbone.device))
+        self.register_buffer("mean_image", torch.zeros(backbone.embed_dim, device=backbone.device))
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
-        """The context for a photo; without one, for the mean training photo."""
+        """Return the context for an image; without one, for the mean training image."""
         return Prompts(self.context + self.network(self.mean_image if image is None else image))

@@ -48,10 +48,11 @@ class CoOp(PromptMethod):
     schedule = Schedule(epochs=200, learning_rate=2e-3, batch_size=32)  # vit_b16_ctxv1.yaml; 50 epochs for ImageNet
     paper = "Learning to Prompt for Vision-Language Models, arXiv 2109.01134"
 
+    config: CoOpConfig
+
     def __init__(self, config: CoOpConfig, setup: Setup) -> None:
         """Start the context from words or from random vectors."""
-        nn.Module.__init__(self)
-        self.config, self.class_names = config, tuple(setup.class_names)
+        super().__init__(config, setup)
         self.context = start_context(setup, config.context_init, config.n_ctx)
         if config.class_specific:
             shape = (len(self.class_names), *self.context.shape)
@@ -60,7 +61,7 @@ class CoOp(PromptMethod):
 
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:
-        """50 epochs for ImageNet; few-shot has 16 random vectors, and fewer epochs for fewer shots."""
+        """Return 50 epochs for ImageNet; for few-shot, 16 random vectors and fewer epochs for fewer shots."""
         if experiment != "few-shot":
             return {"epochs": 50} if dataset == "imagenet" else {}
         epochs = 50 if shots == 1 or dataset == "imagenet" else 100 if 1 < shots <= 4 else 200
@@ -68,14 +69,14 @@ class CoOp(PromptMethod):
 
     @property
     def transfers(self) -> bool:
-        """Class-specific contexts do not."""
+        """Return False for class-specific contexts."""
         return not self.config.class_specific
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
-        """The learned context around the name, then a full stop."""
+        """Return the learned context around the name, then a full stop."""
         if not self.transfers and tuple(classes.names) != self.class_names:
             raise ConfigError("class-specific contexts hold for the trained classes alone, other names have none")
         size = self.context.shape[-2]
         before = {"end": size, "middle": size // 2, "front": 0}[self.config.position]
-        behind = self.context[..., before:, :] if before < size else None
-        return Prompts(self.context[..., :before, :], suffix_context=behind)
+        after = self.context[..., before:, :] if before < size else None
+        return Prompts(self.context[..., :before, :], suffix_context=after)

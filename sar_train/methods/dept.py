@@ -23,7 +23,7 @@ from sar_train.clip.prompts import Prompts
 from sar_train.methods.base import Classes, ForwardOutputs, Head, PromptMethod, Schedule, Setup, linear, methods
 
 BASE_SETTINGS: dict[str, dict[str, Any]] = {"coop": {"context_init": "", "n_ctx": 16}, "kgcoop": {"weight": 2.0}}
-"""How the paper runs the methods that it builds on: CoOp from 16 random vectors, KgCoOp with weight 2."""
+"""The paper's settings of the methods that it builds on: CoOp from 16 random vectors, KgCoOp with weight 2."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DePTConfig:
     Attributes:
         on: the method that it builds on.
         mix: share of the head, in the loss and in the answer; the paper's 0.7.
-        head_rate: learning rate of FiLM and head; the paper's 6.5 times 3.5e-3, whatever the prompt's rate is.
+        head_rate: learning rate of FiLM and head; the paper's 6.5 times 3.5e-3, at every rate of the prompt.
         feature_length: of the features that the head sees; about that of CLIP ViT-B/16's.
     """
 
@@ -55,10 +55,11 @@ class DePT(PromptMethod):
     schedule = Schedule(epochs=10, learning_rate=3.5e-3, batch_size=4)
     paper = "DePT: Decoupled Prompt Tuning, arXiv 2309.07439"
 
+    config: DePTConfig
+
     def __init__(self, config: DePTConfig, setup: Setup) -> None:
         """Start the other method, FiLM as the identity, and draw the head's weights."""
-        nn.Module.__init__(self)
-        self.config = config
+        super().__init__(config, setup)
         kind = methods.get(config.on)
         self.base = kind(kind.Config(**BASE_SETTINGS[config.on]), setup)
         size, device = setup.backbone.embed_dim, setup.backbone.device
@@ -67,11 +68,11 @@ class DePT(PromptMethod):
         self.linear = linear(setup, size, len(setup.class_names))
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
-        """Those of the other method."""
+        """Return the prompts of the other method."""
         return self.base.prompts(classes, image)
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
-        """The other method's terms, its cross-entropy at the share 1 - mix, and the head's cross-entropy."""
+        """Return the other method's terms, its cross-entropy at the share 1 - mix, and the head's cross-entropy."""
         mix, terms = self.config.mix, self.base.terms(outputs)
         seen = {"text": outputs.prompted[outputs.labels], "image": outputs.images}
         length = self.config.feature_length
@@ -80,12 +81,12 @@ class DePT(PromptMethod):
         return terms | {"linear_head": mix * cross_entropy(logits, outputs.labels.repeat(2))}
 
     def groups(self, learning_rate: float) -> list[tuple[list[nn.Parameter], float]]:
-        """The other method's parameters at the run's rate, FiLM and head at their own."""
+        """Return the other method's parameters at the run's rate, FiLM and head at their own."""
         new = [*self.scale.parameters(), *self.shift.parameters(), *self.linear.parameters()]
         return [*self.base.groups(learning_rate), (new, self.config.head_rate)]
 
     def head(self) -> Head:
-        """FiLM and linear layer as one map of unit image features."""
+        """Return FiLM and linear layer as one map of unit image features."""
         weight = self.linear.weight
         return Head(
             (self.config.feature_length * weight * self.scale["image"]).detach(),

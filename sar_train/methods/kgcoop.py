@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sar_train.clip.prompts import Prompts
 from sar_train.methods.base import (
@@ -32,7 +32,7 @@ class KgCoOpConfig:
 
     Attributes:
         context_init: words that the context starts from; empty for random vectors. The reference implementation takes
-            "a photo of a" whatever is asked for.
+            "a photo of a" regardless of the setting.
         n_ctx: context vectors where they start at random.
         weight: of the pull; the paper's 8.0.
     """
@@ -56,22 +56,23 @@ class KgCoOp(PromptMethod):
     schedule = Schedule(epochs=100, learning_rate=2e-3, batch_size=128)  # vit_b16_ep100_ctxv1.yaml
     paper = "Visual-Language Prompt Tuning with Knowledge-guided Context Optimization, arXiv 2303.13283"
 
+    config: KgCoOpConfig
+
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:  # noqa: ARG003
-        """Few-shot runs of up to 4 shots have batches of 32 (htyao89/KgCoOp#4)."""
+        """Return batches of 32 for few-shot runs of up to 4 shots (htyao89/KgCoOp#4)."""
         return {"batch_size": 32} if experiment == "few-shot" and 1 <= shots <= 4 else {}
 
     def __init__(self, config: KgCoOpConfig, setup: Setup) -> None:
         """Start the context from words or from random vectors."""
-        nn.Module.__init__(self)
-        self.config = config
+        super().__init__(config, setup)
         self.context = start_context(setup, config.context_init, config.n_ctx)
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
-        """The learned context, then the name and a full stop."""
+        """Return the learned context, then the name and a full stop."""
         return Prompts(self.context)
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
-        """Cross-entropy and the pull to the hand-crafted embeddings."""
+        """Return the cross-entropy and the pull to the hand-crafted embeddings."""
         cosines = (outputs.prompted * outputs.handcrafted).sum(1)
         return super().terms(outputs) | {"knowledge": self.config.weight * (1 - cosines.mean())}

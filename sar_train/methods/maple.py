@@ -51,14 +51,14 @@ class MaPLe(PromptMethod):
 
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:  # noqa: ARG003
-        """Shallower prompts, fewer epochs and a smaller rate for transfer to other datasets."""
+        """Return shallower prompts, fewer epochs and a smaller rate for transfer to other datasets."""
         if experiment not in ("cross-dataset", "domain-generalisation"):
             return {}
         return {"epochs": 2, "learning_rate": 2.6e-3, "maple": {"depth": 3}}
 
     def __init__(self, config: MaPLeConfig, setup: Setup) -> None:
         """Start from words; deeper sets and the maps are random, the maps of deeper layers equal."""
-        nn.Module.__init__(self)
+        super().__init__(config, setup)
         text, image = setup.backbone.text, setup.backbone.image_tower("maple")
         words = text.embed_text(config.context_init)
         start = words[: config.n_ctx].clone() if len(words) >= config.n_ctx else normal(setup, config.n_ctx, text.width)
@@ -71,7 +71,7 @@ class MaPLe(PromptMethod):
         self.project_deep = nn.ModuleList(copy.deepcopy(first) for _ in range(deeper))
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
-        """The same for all classes: text prompts, and the image prompts made from them."""
+        """Return the text prompts and the image prompts made from them, the same for all classes."""
         pairs = list(zip(self.deep, self.project_deep, strict=True))
         return Prompts(
             torch.cat([self.context, self.rest]),

@@ -21,7 +21,7 @@ from sar_train.clip.prompts import Prompts, split_template
 from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, later, methods
 
 FIFTY_ON = "imagenet"
-"""The dataset that the reference trains on for 50 epochs, whatever the protocol."""
+"""The dataset that the reference trains on for 50 epochs under every protocol."""
 TEMPLATES = {"dtd": "a texture of {}."}
 """The reference's templates by dataset, where they are not the dataset's with the kind of thing in front."""
 
@@ -63,11 +63,12 @@ class ProGrad(PromptMethod):
     paper = "Prompt-aligned Gradient for Prompt Tuning, arXiv 2205.14865"
     reference_terms = ("zero_shot_kl",)
 
+    config: ProGradConfig
     rest: Tensor
 
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:
-        """Epochs by shots, and the smaller lambda of three datasets, as the reference's README has them."""
+        """Return epochs by shots, and the smaller lambda of three datasets, as the reference's README has them."""
         if dataset == FIFTY_ON:
             return {"epochs": 50}
         if experiment != "few-shot":
@@ -78,13 +79,12 @@ class ProGrad(PromptMethod):
 
     @classmethod
     def settle(cls, config: ProGradConfig, template: str, dataset: str | None) -> tuple[ProGradConfig, str]:
-        """Put what stands behind the name in front of it, for the teacher too."""
+        """Move the words after the name to the front, for the teacher too."""
         return config, kind_in_front(TEMPLATES.get(dataset or "", template))
 
     def __init__(self, config: ProGradConfig, setup: Setup) -> None:
         """Lay the template's words at the right end of the context."""
-        nn.Module.__init__(self)
-        self.config = config
+        super().__init__(config, setup)
         tower, text = setup.backbone.text, opening(setup.template)
         tokens = tower.embed_text(text)
         n_learned = len(text.split()) if config.count == "words" else len(tokens)
@@ -95,18 +95,18 @@ class ProGrad(PromptMethod):
         self.register_buffer("rest", tokens[n_learned:], persistent=len(tokens) > n_learned)
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
-        """The learned context, words that stay as they are, then the name and a full stop."""
+        """Return the learned context, words that stay as they are, then the name and a full stop."""
         return Prompts(torch.cat([self.context, self.rest]))
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
-        """Cross-entropy, and the reference term of distillation: -T^2 mean over photos of sum over c of q_c log p_c."""
+        """Return the cross-entropy, and the distillation: -T^2 mean over images of sum over c of q_c log p_c."""
         heat = self.config.temperature
         teacher = (outputs.scale * outputs.frozen_images @ outputs.handcrafted.T / heat).softmax(1)
         student = (outputs.logits / heat).log_softmax(1)
         return super().terms(outputs) | {"zero_shot_kl": -(heat**2) * (teacher * student).sum(1).mean()}
 
     def project_gradient(self, gradient: Tensor, reference: Tensor) -> Tensor:
-        """Take away what points against the zero-shot knowledge."""
+        """Remove the part that points against the zero-shot gradient."""
         dot = (gradient * reference).sum()
         if dot >= 0:
             return gradient
@@ -114,16 +114,16 @@ class ProGrad(PromptMethod):
 
 
 def opening(template: str) -> str:
-    """A template's words in front of the name; what stands behind goes first, as in the reference's templates.
+    """Return the template's words as a text before the name; those after the name go first, as in the reference.
 
     ``a photo of a {}, a type of pet.`` becomes ``a type of pet, a photo of a``.
     """
-    before, behind = split_template(template)
-    return ", ".join(part for part in (behind.strip(" ,."), before) if part)
+    before, after = split_template(template)
+    return ", ".join(part for part in (after.strip(" ,."), before) if part)
 
 
 def kind_in_front(template: str) -> str:
-    """Return the template with the words behind the name in front of it; one without such words stays.
+    """Move the words after the name to the front; a template without such words stays as it is.
 
     ``a photo of a {}, a type of pet.`` becomes ``a type of pet, a photo of a {}.``.
     """

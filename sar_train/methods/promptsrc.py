@@ -3,7 +3,7 @@
 Independent prompts for text and image, M tokens each in the first J layers (placed as MaPLe's are). With student w, f
 and the untouched tower's v, f0 (unit rows; v is the mean over 60 templates)::
 
-    loss = CE + 25 mean|w - v| + 10 mean|f - f0| + KL,   KL = 1 / (B C) * sum over photos of KL(q0 || p)
+    loss = CE + 25 mean|w - v| + 10 mean|f - f0| + KL,   KL = 1 / (B C) * sum over images of KL(q0 || p)
 
 means over all elements, q0 and p the softmaxes of scaled cosines of the teacher and the student. The result is the
 average of the parameters after each epoch, weighted by a Gaussian over the epochs. As in muzairkhattak/PromptSRC, which
@@ -80,9 +80,11 @@ class PromptSRC(PromptMethod):
     paper = "Self-regulating Prompts: Foundational Model Adaptation without Forgetting, arXiv 2307.06948"
     towers = ("text", "image")
 
+    config: PromptSRCConfig
+
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:  # noqa: ARG003
-        """Shallower prompts for transfer to other datasets; 50 epochs, and an average to go with them, for few-shot."""
+        """Return shallower prompts for transfer; 50 epochs for few-shot, and an average that fits them."""
         if experiment in ("cross-dataset", "domain-generalisation"):
             return {"promptsrc": {"depth_text": 3, "depth_image": 3, "mean": 6.0, "sigma": 10.0}}
         if experiment == "few-shot":
@@ -93,8 +95,8 @@ class PromptSRC(PromptMethod):
 
     def __init__(self, config: PromptSRCConfig, setup: Setup) -> None:
         """Start the first text prompt from words, everything else from N(0, 0.02^2)."""
-        nn.Module.__init__(self)
-        self.config, self._setup = config, setup
+        super().__init__(config, setup)
+        self._backbone = setup.backbone
         text, image = setup.backbone.text, setup.backbone.image_tower("promptsrc")
         self.context = start_context(setup, config.context_init, config.n_ctx)
         n_text = min(config.n_ctx, len(self.context))
@@ -103,7 +105,7 @@ class PromptSRC(PromptMethod):
         self.image = nn.ParameterList(normal(setup, config.n_ctx_image, image.width) for _ in range(n_layers[1]))
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
-        """The same for all classes."""
+        """Return text and image prompts, the same for all classes."""
         first, *deeper = self.image
         return Prompts(
             self.context,
@@ -113,11 +115,11 @@ class PromptSRC(PromptMethod):
 
     @cached_property
     def teacher(self) -> Tensor:
-        """v, (C, D) of the training classes: the normalised mean over 60 templates of un-normalised rows."""
-        return self._setup.backbone.ensemble(self._setup.class_names, TEACHER, unit=False)
+        """Return v, (C, D) of the training classes: the normalised mean over 60 templates of un-normalised rows."""
+        return self._backbone.ensemble(self.class_names, TEACHER, unit=False)
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
-        """Cross-entropy and the three terms that hold student and untouched CLIP together."""
+        """Return the cross-entropy and the three terms that hold student and untouched CLIP together."""
         config, scale = self.config, outputs.scale
         untouched = (scale * outputs.frozen_images @ self.teacher.T).log_softmax(1)
         divergence = kl_div(outputs.logits.log_softmax(1), untouched, reduction="sum", log_target=True)
@@ -128,7 +130,7 @@ class PromptSRC(PromptMethod):
         }
 
     def averaging(self, epochs: int) -> Sequence[float]:
-        """Normal density at each epoch, normalised over them (in logarithms: a far mean leaves the nearest epoch)."""
+        """Return the normal density at each epoch, normalised (in logarithms: a far mean leaves the nearest epoch)."""
         logs = [-(((epoch - self.config.mean) / self.config.sigma) ** 2) / 2 for epoch in range(1, epochs + 1)]
         powers = [math.exp(value - max(logs)) for value in logs]
         return [power / sum(powers) for power in powers]

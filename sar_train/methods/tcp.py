@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sar_train.clip.prompts import DeepPrompt, Prompts, keep_apart, split_template
 from sar_train.methods.base import (
@@ -42,7 +42,7 @@ PAIRS = {
     "eurosat": ("a centered satellite photo of {}.", "{}."),
     "ucf101": ("a photo of a person doing {}.", "person doing {}."),
 }
-"""The reference's templates by dataset: the teacher's, and the student's behind its context vectors."""
+"""The reference's templates by dataset: the teacher's, and the student's after its context vectors."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class TCPConfig:
     Attributes:
         context_init: words that the shared context starts from; empty, as in the published configuration, for random.
         n_ctx: M, the paper's 4.
-        student: the student's words around the name, behind the context vectors, such as ``person doing {}.``. Empty:
-            the reference's for the dataset (`PAIRS`), else the name and what the teacher's template has behind it.
+        student: the student's words around the name, after the context vectors, such as ``person doing {}.``. Empty:
+            the reference's for the dataset (`PAIRS`), else the name and what the teacher's template has after it.
         reduction: the network's inner layer has D / reduction units; the paper's 4 (512 to 128).
         block: in front of which block, from 0 and given for 12, the class-aware tokens enter; the paper's 8.
         share: of the class-aware tokens where they enter; the paper's 1. 0 leaves a plain prompt.
@@ -83,18 +83,19 @@ class TCP(PromptMethod):
     schedule = Schedule(epochs=50, learning_rate=2e-3, batch_size=32, optimiser="adam", eps=1e-3)
     paper = "TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model, arXiv 2311.18231"
 
+    config: TCPConfig
     words: Tensor
 
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> dict[str, Any]:  # noqa: ARG003
-        """Half as many epochs for the two largest datasets."""
+        """Return half as many epochs for the two largest datasets."""
         return {"epochs": 25} if dataset in ("imagenet", "sun397") else {}
 
     @classmethod
     def settle(cls, config: TCPConfig, template: str, dataset: str | None) -> tuple[TCPConfig, str]:
         """Choose the pair of templates, the user's or the reference's for the dataset.
 
-        Where the texts behind the name differ, both get a space in front: the tokens of a name are then its own in
+        Where the texts after the name differ, both get a space in front: the tokens of a name are then its own in
         either prompt, and the exported graph can exchange one text for the other.
         """
         teacher, student = PAIRS.get(dataset or "", (template, ""))
@@ -105,8 +106,7 @@ class TCP(PromptMethod):
 
     def __init__(self, config: TCPConfig, setup: Setup) -> None:
         """Start the context and draw the network's weights."""
-        nn.Module.__init__(self)
-        self.config = config
+        super().__init__(config, setup)
         tower, size = setup.backbone.text, setup.backbone.embed_dim
         self.context = start_context(setup, config.context_init, config.n_ctx)
         inner = max(1, size // config.reduction)
@@ -117,18 +117,18 @@ class TCP(PromptMethod):
         self.block = min(len(tower.blocks) - 1, scale_depth(config.block, len(tower.blocks)) if config.block else 0)
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
-        """The shared context, replaced by each class's own tokens in front of one block."""
+        """Return the shared context, which each class's own tokens replace before one block."""
         hidden = self.inner(classes.handcrafted)
         tokens = self.outer(hidden * (1.702 * hidden).sigmoid()).unflatten(1, self.context.shape)
         insertions = {self.block: DeepPrompt(tokens, weight=self.config.share)} if self.config.share else {}
         return Prompts(torch.cat([self.context, self.words]), self.suffix, text=insertions)
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
-        """Cross-entropy and the pull to the hand-crafted embeddings."""
+        """Return the cross-entropy and the pull to the hand-crafted embeddings."""
         cosines = (outputs.prompted * outputs.handcrafted).sum(1)
         return super().terms(outputs) | {"knowledge": self.config.weight * (1 - cosines.mean())}
 
 
 def student_of(template: str) -> str:
-    """Return the student's template where only the teacher's is given: the name, and what stands behind it there."""
+    """Return the student's template where only the teacher's is given: the name, and what follows it there."""
     return "{}" + split_template(template)[1]

@@ -1,1 +1,1 @@
-"""Every regulariser is one file in this folder; being here is being registered."""
+"""The regularisers, one file each; every file in this folder is found and registered."""

@@ -1,4 +1,4 @@
-"""What a regulariser is: a penalty on class embeddings that composes with every method."""
+"""The base of all regularisers: a penalty on class embeddings that composes with every method."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RegulariserInputs:
     Attributes:
         prompted: (K, D) unit class embeddings under the learned prompt, with gradient.
         handcrafted: (K, D) the same under the hand-crafted template (the teacher), without gradient.
-        is_base: (K,) which of them are trained on photos; the others are novel names.
+        is_base: (K,) which of them are trained on images; the others are novel names.
     """
 
     prompted: Tensor
@@ -41,15 +41,15 @@ class Regulariser(ABC):
 
     @abstractmethod
     def draw(self, n_base: int, n_novel: int, generator: torch.Generator) -> Tensor:
-        """(K,) indices of the classes of a step: base classes first (below ``n_base``), then novel ones."""
+        """Draw (K,) indices of the classes of a step: base classes first (below ``n_base``), then novel ones."""
 
     @abstractmethod
     def weight(self, progress: float) -> float:
-        """The multiplier of the penalty when ``progress`` (0 to 1) of the training is done."""
+        """Return the multiplier of the penalty when ``progress`` (0 to 1) of the training is done."""
 
     @abstractmethod
     def __call__(self, inputs: RegulariserInputs) -> Tensor:
-        """The unweighted penalty, a scalar."""
+        """Compute the unweighted penalty, a scalar."""
 
 
 regularisers: Registry[Regulariser] = Registry("regulariser", "sar_train.regularisers")

@@ -79,7 +79,7 @@ class SAR(Regulariser):
         self.config = config
 
     def draw(self, n_base: int, n_novel: int, generator: torch.Generator) -> Tensor:
-        """All base names and a fresh draw of novel ones, or a draw from the union; see `SARConfig.rule`."""
+        """Take all base names and draw novel ones, or draw from the union; see `SARConfig.rule`."""
         first = n_base if self.config.rule == "mixed" else 0
         pool = n_base + n_novel - first
         asked = self.config.subset
@@ -88,11 +88,11 @@ class SAR(Regulariser):
         return torch.cat([torch.arange(first), drawn])
 
     def weight(self, progress: float) -> float:
-        """Linear from 0 over the first ``ramp`` of the training, then constant."""
+        """Return a weight that grows linearly from 0 over the first ``ramp`` of the training, then stays."""
         return self.config.weight * (min(1.0, progress / self.config.ramp) if self.config.ramp else 1.0)
 
     def __call__(self, inputs: RegulariserInputs) -> Tensor:
-        """The loss in float32."""
+        """Compute the loss in float32."""
         prompted, handcrafted = inputs.prompted.float(), inputs.handcrafted.float()
         novel = ~inputs.is_base
         columns = handcrafted if self.config.frame == "teacher" else prompted
@@ -104,7 +104,7 @@ class SAR(Regulariser):
 
 
 def relation_loss(student: Tensor, teacher: Tensor, rows: Tensor, config: SARConfig) -> Tensor:
-    """Mean over the chosen rows (K,) of the distance between two (K, K) similarity matrices, the diagonal left out."""
+    """Return the mean distance between the chosen rows (K,) of two (K, K) similarity matrices, without diagonals."""
     size = len(student)
     if size < 2 or not rows.any():
         return student.sum() * 0

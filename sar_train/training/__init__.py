@@ -1,1 +1,1 @@
-"""One run, from settings to record: what it learns from, the loop, a step, its state and what it leaves on disk."""
+"""One run, from settings to record: the task, the run context, the loop and its state, and the files of a run."""

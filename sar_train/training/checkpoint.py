@@ -1,4 +1,4 @@
-"""What a run leaves on disk: prompts alone, never the backbone, as safetensors with everything needed to use them."""
+"""The files of a run: prompts without the backbone, as safetensors with everything needed to use them."""
 
 from __future__ import annotations
 
@@ -132,12 +132,12 @@ def load_coop(path: Path) -> Run:
 
 
 def _coop_settings(context: Tensor) -> dict[str, Any]:
-    """Settings of CoOp under which a stored context has the shape that it has."""
+    """Return settings of CoOp that give a context of this shape."""
     return {"context_init": "", "n_ctx": len(context)}
 
 
 def _numpy_scalar() -> Any:
-    """The function by which numpy scalars are pickled; it makes a number from bytes and nothing else."""
+    """Return the function by which numpy scalars are pickled; it makes a number from bytes and nothing else."""
     import numpy
 
     reduced: Any = numpy.float64(0).__reduce__()
@@ -154,7 +154,7 @@ def save_state(folder: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any]
 
 
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The state of an unfinished run, None where there is none.
+    """Read the state of an unfinished run; return None where there is none.
 
     Raises:
         RunError: the file is damaged.
@@ -167,7 +167,7 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 
 def remove_state(folder: Path) -> None:
-    """Delete the state of a run, and what a killed process left of one."""
+    """Delete the state of a run, and temporary files that a killed process left."""
     for path in (folder / STATE, *folder.glob(f".{STATE}.*")):
         path.unlink(missing_ok=True)
 
@@ -192,7 +192,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and the metadata of a safetensors file.
+    """Read all tensors and the metadata of a safetensors file.
 
     Raises:
         RunError: it cannot be read.

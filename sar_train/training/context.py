@@ -1,4 +1,4 @@
-"""What does not change while a run trains: backbone, photos, classes, names and schedule, chosen from the settings."""
+"""The preparation of a run: backbone, images, classes, names and schedule, chosen from the settings."""
 
 from __future__ import annotations
 
@@ -33,17 +33,28 @@ from sar_train.training.protocol import Plan, plan
 from sar_train.training.task import FewShotTask
 
 _MOST_HELD = 1000
-"""Validation photos that confidence is fitted on; a quantile of as many is known to a point."""
+"""Validation images that confidence is fitted on; a quantile of as many is known to a point."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What does not change while a run trains.
+    """Everything that a run is made from; only the parameters of ``method`` change while it trains.
 
-    ``template`` is the hand-crafted prompt that zero-shot is judged with, ``teacher`` the one that the method compares
-    with, which its reference implementation may have otherwise (`PromptMethod.settle`), and ``of_method`` the method's
-    settings. ``held`` are validation photos of the base classes, which confidence is fitted on; None where there are
-    none, or the run is judged on them.
+    Attributes:
+        config: the settings.
+        backbone: the frozen CLIP.
+        source: the images or features.
+        plan: which classes are base and new, and the split that the run is judged on.
+        template: the hand-crafted prompt that zero-shot is judged with.
+        teacher: the one that the method compares with, which its reference implementation may have otherwise
+            (`PromptMethod.settle`).
+        method: at its start values; the seed decides what is random in them.
+        schedule: the method's, with what the user set.
+        task: what the method learns from.
+        evaluator: the images that the run is judged on.
+        held: validation images of the base classes, which confidence is fitted on; None where there are none, or the
+            run is judged on them.
+        novel: names for the regulariser; None without one.
     """
 
     config: RunConfig
@@ -52,41 +63,36 @@ class RunContext:
     plan: Plan
     template: str
     teacher: str
-    of_method: Any
-    problem: FewShotTask
-    judge: Evaluator
+    method: PromptMethod
+    schedule: Schedule
+    task: FewShotTask
+    evaluator: Evaluator
     held: EvaluationSplit | None
     novel: NovelNames | None
-    schedule: Schedule
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """All settings of the method, and of SAR where it is on, defaults included."""
-        found = {self.config.method: dataclasses.asdict(self.of_method)}
+        """Return all settings of the method, and of SAR where it is on, defaults included."""
+        found = {self.config.method: dataclasses.asdict(self.method.config)}
         if self.config.sar:
             found["sar"] = dataclasses.asdict(self.config.section("sar", regularisers.get("sar").Config))
         return found
 
     @functools.cached_property
     def learned_from(self) -> str:
-        """Digest of the classes and of the photos that were drawn, by which other ones of the same settings show."""
+        """Return a digest of the classes and the drawn images, which shows if they changed under the same settings."""
         paths, drawn = self.source.paths("train") or (), self.source.draw(self.config.shots, self.config.seed)
-        content = [list(self.problem.class_names), [paths[row] for row in drawn.train] if paths else []]
+        content = [list(self.task.class_names), [paths[row] for row in drawn.train] if paths else []]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def handcrafted(self, names: Sequence[str]) -> Tensor:
-        """(C, D) embeddings under the hand-crafted template that the method compares with."""
+        """Return (C, D) embeddings under the hand-crafted template that the method compares with."""
         return self.backbone.embed_names(names, self.backbone.handcrafted(self.teacher))
 
     def zero_shot(self, part: EvaluationSplit) -> Tensor:
-        """(N, C) scaled cosines without any learning."""
+        """Return (N, C) scaled cosines without any learning."""
         rows = self.backbone.embed_names(part.names, self.backbone.handcrafted(self.template))
         return self.backbone.logit_scale * part.features.to(rows.device) @ rows.T
-
-    def make_method(self) -> PromptMethod:
-        """The method at its start values; the seed decides what is random in them."""
-        mean = self.problem.features[:, 0].mean(0)
-        return _make(self.config, self.of_method, self.backbone, self.teacher, self.problem.class_names, mean)
 
 
 def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> RunContext:
@@ -95,14 +101,14 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     Raises:
         SarTrainError: settings, backbone, data or names cannot be used.
     """
-    method = methods.get(config.method)
-    of_method = config.section(config.method, method.Config)
+    kind = methods.get(config.method)
+    settings = config.section(config.method, kind.Config)
     sar = config.section("sar", regularisers.get("sar").Config)
     check_sections(config)
     with_sar = config.sar and bool(sar.weight)
     novel_source = open_names(config) if with_sar else None
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
-    if "image" in method.towers:
+    if "image" in kind.towers:
         backbone.image_tower(config.method)
     source = open_data(config, backbone, tell)
     for warning in source.warnings:
@@ -110,28 +116,31 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     chosen = plan(config.protocol, len(source.class_names), published_split=source.published_split)
     template = config.template or source.template
     known = source.name if source.published_split and not config.template else None
-    of_method, teacher = method.settle(of_method, template, known)
+    settings, teacher = kind.settle(settings, template, known)
     base = [source.class_names[label] for label in chosen.base]
     new = [source.class_names[label] for label in chosen.new]
-    sketch = _make(config, of_method, backbone, teacher, base)
-    _check_transfer(sketch, chosen, with_novel=novel_source is not None and novel_source.form != "none")
-    schedule = _schedule(config, method.schedule)
-    _warn_of_averaging(config.method, sketch.averaging(schedule.epochs), tell)
-    problem = _problem(source, chosen, config, backbone, teacher)
-    tell(f"{source.name}: {len(base)} classes, {len(problem.labels)} photos to learn from, judged on {chosen.split}")
-    judge = Evaluator(_judged(source, chosen.base, chosen.split), _judged(source, chosen.new, chosen.split))
-    held = None if chosen.split == "val" else _judged(source, chosen.base, "val", most=_MOST_HELD)
+    generator = torch.Generator().manual_seed(config.seed)
+    method = kind(settings, Setup(backbone, tuple(base), teacher, generator))
+    _check_transfer(method, chosen, with_novel=novel_source is not None and novel_source.form != "none")
+    schedule = _schedule(config, kind.schedule)
+    _warn_of_averaging(config.method, method.averaging(schedule.epochs), tell)
+    task = _task(source, chosen, config, backbone, teacher)
+    if method.per_image:
+        method.get_buffer("mean_image").copy_(task.features[:, 0].mean(0))
+    tell(f"{source.name}: {len(base)} classes, {len(task.labels)} photos to learn from, judged on {chosen.split}")
+    evaluator = Evaluator(
+        _evaluation_split(source, chosen.base, chosen.split), _evaluation_split(source, chosen.new, chosen.split)
+    )
+    held = None if chosen.split == "val" else _evaluation_split(source, chosen.base, "val", most=_MOST_HELD)
     if source.split_origin == "ours":
-        _warn_of_copies(problem, [part for part in (judge.base, held) if part], tell)
-    with torch.no_grad():
-        prompts = sketch.prompts(Classes(tuple(base), problem.handcrafted))
+        _warn_of_copies(task, [part for part in (evaluator.base, held) if part], tell)
     novel = None
     if novel_source:
         novel = novel_names(
             novel_source,
             base,
             new=new,
-            room=room_in(backbone.text, prompts),
+            room=_room(method, backbone, task),
             count=config.novel_count,
             seed=config.seed,
             exclude=config.exclude_eval_names,
@@ -139,20 +148,14 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
         )
         _tell_of_novel(novel, tell, excluded=config.exclude_eval_names)
     return RunContext(
-        config, backbone, source, chosen, template, teacher, of_method, problem, judge, held, novel, schedule
+        config, backbone, source, chosen, template, teacher, method, schedule, task, evaluator, held, novel
     )
 
 
-def _make(
-    config: RunConfig,
-    of_method: Any,
-    backbone: Backbone,
-    template: str,
-    names: Sequence[str],
-    mean_image: Tensor | None = None,
-) -> PromptMethod:
-    generator = torch.Generator().manual_seed(config.seed)
-    return methods.get(config.method)(of_method, Setup(backbone, tuple(names), template, generator, mean_image))
+@torch.no_grad()
+def _room(method: PromptMethod, backbone: Backbone, task: FewShotTask) -> Callable[[str], bool]:
+    """Return a check for names that are short enough for the method's prompts."""
+    return room_in(backbone.text, method.prompts(Classes(tuple(task.class_names), task.handcrafted)))
 
 
 def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> None:
@@ -166,7 +169,7 @@ def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> 
 
 
 def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: ProgressCallback) -> None:
-    """Say so where an average over epochs is one epoch, or leaves the last epochs out."""
+    """Warn if an average over epochs takes hardly more than one epoch, or leaves the last epochs out."""
     if weights is None:
         return
     epochs, top = len(weights), max(weights)
@@ -179,9 +182,9 @@ def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: Progr
         )
 
 
-def _warn_of_copies(problem: FewShotTask, parts: Sequence[EvaluationSplit], tell: ProgressCallback) -> None:
-    """Say so where photos that were held out here are also learned from, as copies in a folder are."""
-    copies = sum(part.copies_of(problem.features[:, 0]) for part in parts)
+def _warn_of_copies(task: FewShotTask, parts: Sequence[EvaluationSplit], tell: ProgressCallback) -> None:
+    """Warn if held-out images are copies of images that are learned from."""
+    copies = sum(part.copies_of(task.features[:, 0]) for part in parts)
     if copies:
         tell(
             f"warning: {copies} of {sum(len(part.labels) for part in parts)} held-out photos are copies of photos that "
@@ -190,7 +193,7 @@ def _warn_of_copies(problem: FewShotTask, parts: Sequence[EvaluationSplit], tell
 
 
 def _schedule(config: RunConfig, published: Schedule) -> Schedule:
-    """The method's published schedule, at sar-mini's rate where that is the backbone, and what the user set."""
+    """Return the method's published schedule, with the rate for a `sar-mini` backbone and with what the user set."""
     rate = mini.scaled_rate(config.backbone, published.learning_rate, published.optimiser)
     published = dataclasses.replace(published, learning_rate=rate)
     names = ("epochs", "learning_rate", "batch_size")
@@ -199,7 +202,7 @@ def _schedule(config: RunConfig, published: Schedule) -> Schedule:
 
 
 def open_names(config: RunConfig) -> NovelSource:
-    """Where novel names come from; what cannot be used is refused before anything is loaded."""
+    """Open the source of novel names; one that cannot be used is refused before anything is loaded."""
     root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
     return open_novel_source(config.novel, SourceOptions(root, cache, config.llm_url, config.llm_model))
 
@@ -243,7 +246,7 @@ def open_data(
     return open_source(target or config.data, backbone, options, whole=target is not None)
 
 
-def _problem(
+def _task(
     source: FeatureSource | ImageDataSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str
 ) -> FewShotTask:
     labels = source.labels("train").tolist()
@@ -271,10 +274,10 @@ def _problem(
     )
 
 
-def _judged(
+def _evaluation_split(
     source: FeatureSource | ImageDataSource, classes: Sequence[int], split: Split, *, most: int | None = None
 ) -> EvaluationSplit | None:
-    """Photos of some classes, of more than ``most`` as many at random, the same ones in every run."""
+    """Return the images of some classes; of more than ``most``, that many at random, the same ones in every run."""
     place = {label: i for i, label in enumerate(classes)}
     labels = source.labels(split)
     rows = torch.tensor([i for i, label in enumerate(labels.tolist()) if label in place], dtype=torch.long)

@@ -1,4 +1,4 @@
-"""What the outcome of a run depends on: by it an unfinished run is taken up again, and a finished one recognised."""
+"""The settings that the outcome of a run depends on, by which unfinished and finished runs are recognised."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sar_train.regularisers.base import regularisers
 
 
 def outcome_settings(config: RunConfig) -> dict[str, Any]:
-    """All settings with the defaults of the method, of its schedule and of SAR, as plain JSON values.
+    """Return all settings with the defaults of the method, of its schedule and of SAR, as plain JSON values.
 
     Left out is where things are on this machine (`config.ELSEWHERE`), and without SAR what only SAR reads. Where a
-    setting names a file that is there (weights, novel names, a list of photos, features), its digest is added.
+    setting names a file that is there (weights, novel names, a list of images, features), its digest is added.
 
     Raises:
         ConfigError: unknown or unusable settings.
@@ -38,7 +38,7 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def _counted(section: Any) -> dict[str, Any]:
-    """Return a section's settings, without those that came later and have their default (`prompt_method.later`)."""
+    """Return a section's settings, without those that came later and have their default (`methods.base.later`)."""
     late = {f.name: f.default for f in dataclasses.fields(section) if "before" in f.metadata}
     return {name: value for name, value in dataclasses.asdict(section).items() if late.get(name, ...) != value}
 
@@ -65,7 +65,7 @@ def _digest(name: str, root: str | None) -> str | None:
 
 @lru_cache(maxsize=64)
 def _of_file(path: Path, size: int, time: int) -> str:
-    """``size`` and ``time`` tell a changed file from the one that was digested."""
+    """Digest a file; ``size`` and ``time`` tell a changed file from the one that was digested before."""
     del size, time
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

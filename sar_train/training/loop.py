@@ -1,24 +1,34 @@
-"""The training loop: photos in random order, named loss terms, epoch after epoch, from wherever the state is."""
+"""The training loop: images in random order, one optimiser step a batch, epoch after epoch."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
-from sar_train.errors import RunError
-from sar_train.methods.base import Schedule
+from sar_train.clip.prompts import Prompts
+from sar_train.clip.tokens import PackedNames, pack
+from sar_train.errors import ConfigError, RunError
+from sar_train.methods.base import Classes, ForwardOutputs, Schedule
+from sar_train.regularisers.base import RegulariserInputs
 from sar_train.training.state import State
-from sar_train.training.step import Step
-from sar_train.training.task import PLAIN, FewShotTask, Numerics, Regularisation
+from sar_train.training.task import FewShotTask, Regularisation
 
+Precision = Literal["fp32", "bf16", "fp16"]
 WARM_UP_RATE = 1e-5
+_DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of autocast; none in float32."""
 
 
 def learning_rate(schedule: Schedule, epoch: int, rate: float | None = None) -> float:
-    """The learning rate of an epoch (from 1), in the closed form of CoOp's schedule.
+    """Return the learning rate of an epoch (from 1), in the closed form of CoOp's schedule.
 
     1e-5 in the first epoch, then ``lr (1 + cos(pi (e - 2) / T)) / 2``: the values that KaiyangZhou/CoOp prints, whose
     wrapped schedulers depend on the PyTorch release. ``rate`` is lr where a group of parameters has its own.
@@ -31,25 +41,38 @@ def learning_rate(schedule: Schedule, epoch: int, rate: float | None = None) -> 
 
 def train(
     backbone: Backbone,
-    problem: FewShotTask,
+    task: FewShotTask,
     state: State,
     schedule: Schedule,
     regularisation: Regularisation | None = None,
     after_epoch: Callable[[State], None] = lambda state: None,
-    numerics: Numerics = PLAIN,
+    *,
+    precision: Precision = "fp32",
+    micro_batch: int = 0,
 ) -> None:
-    """Run the remaining epochs of ``state``, in place; ``after_epoch`` may save it or show progress.
+    """Run the remaining epochs of ``state``, in place.
+
+    Args:
+        backbone: the frozen CLIP.
+        task: what to learn from.
+        state: of the method and its optimiser.
+        schedule: epochs, batches and learning rate.
+        regularisation: a penalty beside the method's own terms.
+        after_epoch: may save the state or show progress.
+        precision: of the towers; losses, normalisation and parameters stay in float32. ``fp16`` scales the loss.
+        micro_batch: images that go through the towers at once; the gradients of the pieces of a batch are added up.
+            0 means the whole batch.
 
     Raises:
         RunError: the loss is not finite.
     """
-    step = Step(backbone, problem, state, regularisation, numerics)
-    batches = max(1, len(problem.labels) // schedule.batch_size)  # the last, smaller batch is dropped, as in CoOp
+    step = Step(backbone, task, state, regularisation, precision=precision, micro_batch=micro_batch)
+    batches = max(1, len(task.labels) // schedule.batch_size)  # the last, smaller batch is dropped, as in CoOp
     while state.epoch < schedule.epochs:
         epoch = state.epoch + 1
         for group, rate in zip(state.optimiser.param_groups, state.rates, strict=True):
             group["lr"] = learning_rate(schedule, epoch, rate)
-        order = torch.randperm(len(problem.labels), generator=state.data_rng)
+        order = torch.randperm(len(task.labels), generator=state.data_rng)
         sums: dict[str, float] = {}
         for batch in range(batches):
             rows = order[batch * schedule.batch_size : (batch + 1) * schedule.batch_size]
@@ -62,3 +85,183 @@ def train(
             )
         state.end_epoch({"epoch": epoch, "learning_rate": learning_rate(schedule, epoch), **sums})
         after_epoch(state)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The names of one step: the base classes, then the novel ones that the regulariser drew.
+
+    Attributes:
+        classes: the names with their hand-crafted embeddings.
+        packed: their tokens.
+        chosen: (K,) which of them the regulariser looks at.
+        teacher: (K, D) what it compares them with.
+    """
+
+    classes: Classes
+    packed: PackedNames
+    chosen: Tensor | None = None
+    teacher: Tensor | None = None
+
+
+class Step:
+    """One optimiser step, called with the rows of a batch; token rows are made once."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        task: FewShotTask,
+        state: State,
+        regularisation: Regularisation | None = None,
+        *,
+        precision: Precision = "fp32",
+        micro_batch: int = 0,
+    ) -> None:
+        """Tokenise all names; the arguments are those of `train`."""
+        self._backbone, self._task, self._state = backbone, task, state
+        self._regularisation, self._dtype, self._micro_batch = regularisation, _DTYPES[precision], micro_batch
+        self._device = backbone.device
+        self._parameters = list(state.method.parameters())
+        self._names = list(task.class_names)
+        self._handcrafted = task.handcrafted
+        base = Classes(tuple(self._names), task.handcrafted)
+        with torch.no_grad():
+            shape = state.method.prompts(base)
+        self._rows = backbone.text.tokenise(self._names, shape)
+        self._base = _Drawn(base, pack(self._rows))
+        if regularisation:
+            self._names += regularisation.novel_names
+            self._rows += backbone.text.tokenise(regularisation.novel_names, shape)
+            self._handcrafted = torch.cat([task.handcrafted, regularisation.novel_handcrafted])
+        place = {name: i for i, name in reversed([*enumerate(self._names)])}
+        self._first = torch.tensor([place[name] == i for i, name in enumerate(self._names)])
+
+    def __call__(self, rows: Tensor, progress: float) -> dict[str, float]:
+        """Change the parameters once, and return the means of the terms over the batch.
+
+        Args:
+            rows: (B,) images of the batch.
+            progress: share of the training that is done.
+        """
+        views = self._draw_views(len(rows))
+        weight = self._regularisation.regulariser.weight(progress) if self._regularisation else 0.0
+        drawn = self._draw(self._regularisation) if self._regularisation and weight else self._base
+        self._state.optimiser.zero_grad()
+        reference = [torch.zeros_like(p) for p in self._parameters] if self._state.method.reference_terms else []
+        sums: dict[str, float] = {}
+        size = self._micro_batch or len(rows)
+        for piece in torch.arange(len(rows)).split(size):
+            share = len(piece) / len(rows)
+            terms, penalty = self._terms(rows[piece], views[piece], drawn)
+            # Names are embedded under the prompt of the batch's first image, where prompts depend on the image.
+            part = float(not sums) if self._state.method.per_image else share
+            self._backward(terms, part * weight * penalty if penalty is not None else None, share, reference)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + share * float(value.detach())
+            if penalty is not None:
+                sums["regulariser"] = sums.get("regulariser", 0.0) + part * float(penalty.detach())
+        self._update(reference)
+        return sums
+
+    def _draw_views(self, count: int) -> Tensor:
+        """Return (count,) views to learn from: random crops, or the plain view where there is no other."""
+        n_views = self._task.features.shape[1]
+        return torch.randint(min(1, n_views - 1), n_views, (count,), generator=self._state.data_rng)
+
+    def _draw(self, regularisation: Regularisation) -> _Drawn:
+        """Take base names and drawn novel ones, which go through the tower together."""
+        n_base = len(self._task.class_names)
+        drawn = regularisation.regulariser.draw(n_base, len(self._rows) - n_base, self._state.regulariser_rng)
+        drawn = drawn[self._first[drawn]]  # a name that two classes share, as ImageNet's *missile*, counts once
+        novel = drawn[drawn >= n_base].tolist()
+        everything = [*range(n_base), *novel]
+        return _Drawn(
+            Classes([self._names[i] for i in everything], self._handcrafted[everything]),
+            pack([self._rows[i] for i in everything]),
+            torch.cat([drawn[drawn < n_base], n_base + torch.arange(len(novel))]).to(self._device),
+            regularisation.teacher[drawn.to(self._device)],
+        )
+
+    def _terms(self, rows: Tensor, views: Tensor, drawn: _Drawn) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return the method's terms, and the regulariser's unweighted penalty."""
+        task, method, scale = self._task, self._state.method, self._backbone.logit_scale
+        cached, labels = task.features[rows, views].to(self._device), task.labels[rows].to(self._device)
+        embedded_crops = self._embed_crops(rows)
+        n_base = len(task.class_names)
+        each = cached if method.per_image else [None]
+        with self._autocast():
+            prompts = [method.prompts(drawn.classes, image) for image in each]
+            names = [self._base.packed if i else drawn.packed for i in range(len(prompts))]
+            embedded = [self._backbone.text(p, packed) for p, packed in zip(prompts, names, strict=True)]
+            images, frozen = self._images(prompts[0], cached, embedded_crops)
+        prompted = embedded[0][:n_base]
+        if method.per_image:
+            pairs = zip(images, embedded, strict=True)
+            logits = scale * torch.stack([image @ of_image[:n_base].T for image, of_image in pairs])
+        else:
+            logits = scale * images @ prompted.T
+        outputs = ForwardOutputs(images, frozen, prompted, task.handcrafted, logits, labels, scale)
+        penalty = None
+        if self._regularisation and drawn.chosen is not None and drawn.teacher is not None:
+            inputs = RegulariserInputs(embedded[0][drawn.chosen], drawn.teacher, drawn.chosen < n_base)
+            penalty = self._regularisation.regulariser(inputs)
+        return method.terms(outputs), penalty
+
+    def _embed_crops(self, rows: Tensor) -> Tensor | None:
+        """Return (B, T, W) inputs of the image tower's first block for fresh crops, None for cached features."""
+        if self._task.crops is None or self._backbone.image is None:
+            return None
+        crops = self._task.crops(rows, self._state.epoch + 1)
+        return self._backbone.image.embed(crops.to(self._device))
+
+    def _images(
+        self, prompts: Prompts, cached: Tensor, embedded: Tensor | None
+    ) -> tuple[Tensor, Tensor | Callable[[], Tensor]]:
+        """Return (B, D) image features under image prompts, and those without; both are the cached ones without any."""
+        if not prompts.image:
+            return cached, cached
+        tower = self._backbone.image
+        if tower is None or embedded is None:
+            raise ConfigError(
+                "the method gives image prompts, but there is nothing to put them into: it has to name image among its "
+                "towers, and the task needs crops"
+            )
+
+        @torch.no_grad()
+        def frozen() -> Tensor:
+            with self._autocast():
+                return tower(dataclasses.replace(prompts, image={}), embedded)
+
+        return tower(prompts, embedded), frozen
+
+    def _backward(
+        self, terms: dict[str, Tensor], penalty: Tensor | None, share: float, reference: list[Tensor]
+    ) -> None:
+        """Add to the parameters' gradients, and to ``reference`` those of the method's reference terms."""
+        named, scaler = self._state.method.reference_terms, self._state.scaler
+        if named:
+            value = scaler.scale(share * torch.stack([terms[name] for name in named]).sum())
+            found = torch.autograd.grad(value, self._parameters, retain_graph=True, allow_unused=True)
+            for held, gradient in zip(reference, found, strict=True):
+                if gradient is not None:
+                    held.add_(gradient)
+        own = [term for name, term in terms.items() if name not in named]
+        total = share * torch.stack(own).sum()
+        if penalty is not None:
+            total = total + penalty
+        scaler.scale(total).backward()
+
+    def _update(self, reference: list[Tensor]) -> None:
+        scaler, optimiser = self._state.scaler, self._state.optimiser
+        if reference:
+            # A common loss scale changes neither the sign of a product nor the direction, so it may stay in both.
+            for parameter, other in zip(self._parameters, reference, strict=True):
+                if parameter.grad is not None:
+                    combined = self._state.method.project_gradient(parameter.grad, other)
+                    # An overflow in float16 has to reach the scaler, which then leaves the step out.
+                    parameter.grad.copy_(combined if other.isfinite().all() else torch.full_like(combined, torch.inf))
+        scaler.step(optimiser)
+        scaler.update()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(self._device.type, self._dtype) if self._dtype else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""What a run is measured by: its answers, how far they can be trusted, a linear probe, the relations that it keeps."""
+"""The measures of a run: accuracy, confidence, a linear probe, and the relations that it keeps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from sar_train.data.features import FeatureSource
 from sar_train.data.image_source import ImageDataSource
 from sar_train.data.images import Split
 from sar_train.evaluation.accuracy import EvaluationSplit
-from sar_train.evaluation.calibration import Doubles
-from sar_train.evaluation.confidence import Fitted, Photos, calibrate
+from sar_train.evaluation.confidence import Doubles, Fitted, HeldOut, calibrate
 from sar_train.evaluation.linear_probe import linear_probe
 from sar_train.evaluation.relations import held_out_names, spearman_of_relations
 from sar_train.training.context import RunContext
@@ -20,51 +19,51 @@ from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Parts
 
 _ENOUGH_HELD = 100
-"""Validation photos that confidence is fitted on alone; a user's folder often has a handful."""
+"""Validation images that confidence is fitted on alone; a user's folder often has a handful."""
 Images = Callable[[Split, EvaluationSplit], Tensor]
-"""(N, D) unit features of judged photos of a split."""
+"""(N, D) unit features of judged images of a split."""
 
 
-def probe_accuracy(setting: RunContext) -> float | None:
-    """Accuracy in percent of a linear probe on the same shots, on the base classes; None where nothing is judged."""
-    judged = setting.judge.base
+def probe_accuracy(context: RunContext) -> float | None:
+    """Return the base accuracy in percent of a linear probe on the same shots; None where nothing is judged."""
+    judged = context.evaluator.base
     if judged is None:
         return None
-    config, source, base = setting.config, setting.source, setting.plan.base
+    config, source, base = context.config, context.source, context.plan.base
     labels = source.labels("val").tolist()
     drawn = source.draw(config.shots, config.seed).val
     rows = [row for row in drawn if labels[row] in base]
     val = source.plain("val", rows), torch.tensor([base.index(labels[row]) for row in rows], dtype=torch.long)
-    shots = setting.problem.features, setting.problem.labels
+    shots = context.task.features, context.task.labels
     return linear_probe(*shots, judged.features, judged.labels, val=val, seed=config.seed)
 
 
 def image_features(
     prompted: PromptedCLIP, source: FeatureSource | ImageDataSource, split: Split, part: EvaluationSplit
 ) -> Tensor:
-    """(N, D) unit features of judged photos, under image prompts where the method has them."""
+    """Return (N, D) unit features of judged images, under image prompts where the method has them."""
     if "image" not in prompted.method.towers or not isinstance(source, ImageDataSource):
         return part.features
     return source.map_pixels(split, part.rows, prompted.encode_images)
 
 
-def images_once(setting: RunContext, prompted: PromptedCLIP) -> Images:
-    """Features as in ``image_features``, each photo encoded once; the prompts must not change any more."""
+def images_once(context: RunContext, prompted: PromptedCLIP) -> Images:
+    """Return a cached `image_features` that encodes each image once; the prompts must not change any more."""
     encoded: dict[int, Tensor] = {}
 
     def images(split: Split, part: EvaluationSplit) -> Tensor:
         if id(part) not in encoded:
-            encoded[id(part)] = image_features(prompted, setting.source, split, part)
+            encoded[id(part)] = image_features(prompted, context.source, split, part)
         return encoded[id(part)]
 
     return images
 
 
-def answers(setting: RunContext, prompted: PromptedCLIP, images: Images) -> tuple[Parts, dict[str, Parts]]:
-    """What the method answers, and what it would answer in the other ways that a bundle may need."""
+def answers(context: RunContext, prompted: PromptedCLIP, images: Images) -> tuple[Parts, dict[str, Parts]]:
+    """Evaluate the method's own answers, and those in the other ways that a bundle may need."""
 
     def judged(**way: bool) -> Parts:
-        return setting.judge(lambda part: prompted.logits(images(setting.plan.split, part), part.names, **way))
+        return context.evaluator(lambda part: prompted.logits(images(context.plan.split, part), part.names, **way))
 
     others: dict[str, Parts] = {}
     if prompted.method.head() is not None:
@@ -74,44 +73,44 @@ def answers(setting: RunContext, prompted: PromptedCLIP, images: Images) -> tupl
     return judged(), others
 
 
-def confidence(setting: RunContext, prompted: PromptedCLIP, images: Images) -> Fitted | None:
-    """How far a bundle's answers for the base classes can be trusted; None where photos do not suffice.
+def confidence(context: RunContext, prompted: PromptedCLIP, images: Images) -> Fitted | None:
+    """Fit and measure the confidence of a bundle's answers for the base classes; None where images do not suffice.
 
-    Fitted on validation photos of the base classes and measured on the judged ones. Of few validation photos and the
-    judged ones together each tenth is measured by the rest. New classes' photos are the unknown ones. A prompt that
-    depends on the photo is that for the mean photo, since a bundle has no other.
+    Fitted on validation images of the base classes and measured on the judged ones. Of few validation images and the
+    judged ones together each tenth is measured by the rest. New classes' images are the unknown ones. A prompt that
+    depends on the image is that for the mean image, since a bundle has no other.
     """
-    base, new, held, split = setting.judge.base, setting.judge.new, setting.held, setting.plan.split
+    base, new, held, split = context.evaluator.base, context.evaluator.new, context.held, context.plan.split
     if base is None:
         return None
-    head, bias = prompted.method.head(), float(getattr(setting.backbone.model, "logit_bias", None) or 0)
+    head, bias = prompted.method.head(), float(getattr(context.backbone.model, "logit_bias", None) or 0)
     shift = bias if head is None else bias * (1 - head.mix)
 
     def logits(split: Split, part: EvaluationSplit) -> Doubles:
         found = prompted.logits(images(split, part), base.names, frozen=True)
         return (found + shift).double().cpu().numpy()
 
-    def photos(split: Split, part: EvaluationSplit) -> Photos:
-        return Photos(logits(split, part), part.labels.numpy())
+    def held_out_images(split: Split, part: EvaluationSplit) -> HeldOut:
+        return HeldOut(logits(split, part), part.labels.numpy())
 
     unknown = None if new is None else logits(split, new)
-    judged = photos(split, base)
+    judged = held_out_images(split, base)
     if held is None:
-        return calibrate(setting.source.name, judged, unknown=unknown)
+        return calibrate(context.source.name, judged, unknown=unknown)
     if len(held.labels) < _ENOUGH_HELD:
-        return calibrate(setting.source.name, judged.with_more(photos("val", held)), unknown=unknown)
-    return calibrate(setting.source.name, photos("val", held), judged, unknown)
+        return calibrate(context.source.name, judged.with_more(held_out_images("val", held)), unknown=unknown)
+    return calibrate(context.source.name, held_out_images("val", held), judged, unknown)
 
 
-def held_out(setting: RunContext) -> tuple[str, ...]:
-    """Names that take no part in the run."""
-    novel = setting.novel.names if setting.novel else ()
-    new = setting.judge.new.names if setting.judge.new else ()
-    return held_out_names([*setting.problem.class_names, *novel], new)
+def held_out(context: RunContext) -> tuple[str, ...]:
+    """Return names that take no part in the run."""
+    novel = context.novel.names if context.novel else ()
+    new = context.evaluator.new.names if context.evaluator.new else ()
+    return held_out_names([*context.task.class_names, *novel], new)
 
 
-def relations(setting: RunContext, prompted: PromptedCLIP, names: Sequence[str]) -> float | None:
-    """SAR's own measure on some names; None where prompts hold for the trained classes alone."""
+def relations(context: RunContext, prompted: PromptedCLIP, names: Sequence[str]) -> float | None:
+    """Return SAR's own measure on some names; None where prompts hold for the trained classes alone."""
     if not prompted.method.transfers:
         return None
-    return spearman_of_relations(prompted.embed(names), setting.handcrafted(names))
+    return spearman_of_relations(prompted.embed(names), context.handcrafted(names))

@@ -30,13 +30,13 @@ class PromptedCLIP:
         self.backbone, self.method, self.template, self.trained = backbone, method, template, tuple(trained)
 
     def classes(self, names: Sequence[str]) -> Classes:
-        """Names with their hand-crafted embeddings, which are made where the method asks for them."""
+        """Return names with their hand-crafted embeddings, which are made when the method asks for them."""
         prompts = self.backbone.handcrafted(self.template)
         return Classes(tuple(names), lambda: self.backbone.embed_names(names, prompts))
 
     @torch.no_grad()
     def embed(self, names: Sequence[str], *, chunk: int = 2048) -> Tensor:
-        """(C, D) unit class embeddings; where the prompt depends on the photo, those for the mean training photo."""
+        """Return (C, D) unit class embeddings; where prompts depend on the image, those for the mean training image."""
         if not self.method.transfers:
             chunk = max(chunk, len(names))  # such prompts know their classes as a whole
         parts = [names[i : i + chunk] for i in range(0, len(names), chunk)]
@@ -44,14 +44,14 @@ class PromptedCLIP:
 
     @torch.no_grad()
     def image_prompts(self) -> Prompts | None:
-        """The prompts for the image tower, None where it has none."""
+        """Return the prompts for the image tower, None where it has none."""
         if "image" not in self.method.towers:
             return None
         return self.method.prompts(self.classes(self.trained[:1]))
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, D) unit rows, under image prompts where the method has them."""
+        """Encode (N, 3, H, W) as (N, D) unit rows, under image prompts where the method has them."""
         prompts, tower = self.image_prompts(), self.backbone.image
         if prompts is None or tower is None:
             return self.backbone.encode_images(pixels)
@@ -59,13 +59,13 @@ class PromptedCLIP:
 
     @torch.no_grad()
     def logits(self, images: Tensor, names: Sequence[str], *, text_only: bool = False, frozen: bool = False) -> Tensor:
-        """(N, C) for (N, D) unit image features.
+        """Return logits (N, C) for (N, D) unit image features.
 
         Args:
             images: from `encode_images`.
             names: the candidates; exactly the trained classes are answered by the head too, where there is one.
             text_only: leave the head out.
-            frozen: take the prompt for the mean photo, where it depends on the photo.
+            frozen: take the prompt for the mean image, where it depends on the image.
         """
         images, scale = images.to(self.backbone.device), self.backbone.logit_scale
         if self.method.per_image and not frozen:
@@ -77,7 +77,7 @@ class PromptedCLIP:
         return (1 - head.mix) * logits + head.mix * (images @ head.weight.T + head.bias)
 
     def _per_image(self, images: Tensor, names: Sequence[str]) -> Tensor:
-        """(N, C) cosines with each photo's own class embeddings."""
+        """Return (N, C) cosines with each image's own class embeddings."""
         classes, tower = self.classes(names), self.backbone.text
         packed = tower.pack(names, self.method.prompts(classes))
         rows = [tower(self.method.prompts(classes, image), packed) @ image for image in images]
@@ -85,7 +85,7 @@ class PromptedCLIP:
 
 
 def restore(run: Run, backbone: Backbone) -> PromptedCLIP:
-    """A stored run on its backbone.
+    """Open a stored run on its backbone.
 
     Raises:
         RunError: the stored prompts do not fit the method or the backbone.

@@ -1,4 +1,4 @@
-"""Which classes a run learns from and which it is judged on."""
+"""The classes that a run learns from, and those that it is judged on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Plan:
 
     Attributes:
         protocol: the protocol's name.
-        base: classes with photos to learn from.
+        base: classes with images to learn from.
         new: evaluated classes without; empty where the protocol has none.
-        split: the split whose photos are judged.
+        split: the split whose images are judged.
     """
 
     protocol: str
@@ -31,7 +31,7 @@ def plan(protocol: str, n_classes: int, *, published_split: bool) -> Plan:
 
     Args:
         protocol: ``base-to-new``; ``all`` classes, none of them new; ``pseudo``, the base half split again and judged
-            on its validation photos, for tuning; ``auto``, base-to-new where the data has a published split.
+            on its validation images, for tuning; ``auto``, base-to-new where the data has a published split.
         n_classes: classes of the data.
         published_split: whether the data came with its splits.
 

@@ -1,4 +1,4 @@
-"""``record.json``: what a run was, and what came of it."""
+"""``record.json``: the settings of a run and its results."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 Parts = dict[str, Evaluation | None]
 """Evaluations of base and new classes."""
 TEXT_BRANCH, MEAN_IMAGE = "text-branch", "mean-image"
-"""Ways to answer other than the run's own: without the head, and with the prompt for the mean training photo."""
+"""Ways to answer other than the run's own: without the head, and with the prompt for the mean training image."""
 PACKAGES = ("sar-clip", "torch", "open_clip_torch", "timm", "numpy", "safetensors")
 
 
 def scores(parts: dict[str, Evaluation | None]) -> dict[str, float | None]:
-    """Base and new accuracy and their harmonic mean in percent; null where the protocol has none."""
+    """Return base and new accuracy and their harmonic mean in percent; None where the protocol has none."""
     base = parts["base"].accuracy if parts["base"] else None
     new = parts["new"].accuracy if parts["new"] else None
     return {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": harmonic_mean(base, new)}
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result may depend on."""
+    """Return the versions of Python and of the packages that a result may depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory_mib() -> float | None:
-    """Largest resident size of this process, None where the system does not say."""
+    """Return the largest resident size of this process, None where the system does not say."""
     try:
         import resource
     except ImportError:  # Windows
@@ -53,13 +53,13 @@ def peak_memory_mib() -> float | None:
 
 @dataclass(frozen=True)
 class Results:
-    """What came of a run.
+    """The results of a run.
 
     Attributes:
         result: what the method answers.
         others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
-            ``mean-image`` with the prompt for the mean training photo.
-        confidence: what a bundle's answers can be judged by; None where photos did not suffice.
+            ``mean-image`` with the prompt for the mean training image.
+        confidence: what a bundle's answers can be judged by; None where images did not suffice.
         zero_shot: what the hand-crafted prompt answers.
         probe_accuracy: a linear probe on the same shots, percent; None where nothing is judged.
         relations: `sar_train.evaluation.relations`: how many held-out names, and Spearman's correlation before and
@@ -78,36 +78,36 @@ class Results:
     timing: dict[str, float]
 
 
-def dataset_entry(setting: RunContext) -> dict[str, Any]:
-    """What a run learned from and was judged on."""
-    held_out = [part for part in (setting.judge.base, setting.held) if part is not None]
+def dataset_entry(context: RunContext) -> dict[str, Any]:
+    """Describe what a run learned from and was judged on."""
+    held_out = [part for part in (context.evaluator.base, context.held) if part is not None]
     return {
-        "name": setting.source.name,
-        "classes": list(setting.problem.class_names),
-        "photos": len(setting.problem.labels),
+        "name": context.source.name,
+        "classes": list(context.task.class_names),
+        "photos": len(context.task.labels),
         "held_out": sum(len(part.labels) for part in held_out),
-        "judged_on": setting.plan.split,
-        "new_classes": [setting.source.class_names[label] for label in setting.plan.new],
-        "split_origin": setting.source.split_origin,
+        "judged_on": context.plan.split,
+        "new_classes": [context.source.class_names[label] for label in context.plan.new],
+        "split_origin": context.source.split_origin,
     }
 
 
-def make_record(setting: RunContext, results: Results) -> dict[str, Any]:
-    """The record as plain JSON values; keys are listed in ``docs/record.md``."""
-    config, novel = setting.config, setting.novel
+def make_record(context: RunContext, results: Results) -> dict[str, Any]:
+    """Return the record as plain JSON values; keys are listed in ``docs/record.md``."""
+    config, novel = context.config, context.novel
     return {
         "schema_version": 1,
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k != "llm_url"}
         | {
-            "template": setting.template,
-            "teacher": setting.teacher,
-            "protocol": setting.plan.protocol,
-            "schedule": vars(setting.schedule),
+            "template": context.template,
+            "teacher": context.teacher,
+            "protocol": context.plan.protocol,
+            "schedule": vars(context.schedule),
         },
-        "settings": setting.settings,
+        "settings": context.settings,
         "seed": config.seed,
-        "backbone": {"name": config.backbone, "weights_digest": setting.backbone.weights_digest},
-        "dataset": dataset_entry(setting),
+        "backbone": {"name": config.backbone, "weights_digest": context.backbone.weights_digest},
+        "dataset": dataset_entry(context),
         "metrics": scores(results.result),
         "other_metrics": {name: scores(parts) for name, parts in results.others.items()},
         "calibration": results.confidence and dataclasses.asdict(results.confidence),

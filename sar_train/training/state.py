@@ -1,4 +1,4 @@
-"""All that changes during training, and how it goes through a checkpoint."""
+"""The part of a run that changes during training, and how it goes through a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ START_SCALE = 1024.0
 
 @dataclass
 class State:
-    """All that changes during training; ``tensors`` and ``restore`` carry it through a checkpoint, to the bit.
+    """Everything that changes during training; ``tensors`` and ``restore`` carry it through a checkpoint, to the bit.
 
     Attributes:
         method: its parameters are trained.
         optimiser: with one group of parameters for each of the method's.
         rates: the learning rate of each group.
-        data_rng, regulariser_rng: generators of their own, so that a regulariser leaves the order of photos alone.
+        data_rng, regulariser_rng: generators of their own, so that a regulariser leaves the order of images alone.
         scaler: scales the loss in float16.
         averaging: weights of the parameters after each epoch in the result, None for the last.
         average: their weighted sum so far, by name.
@@ -43,7 +43,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def end_epoch(self, entry: dict[str, float]) -> None:
-        """Count an epoch, and take the parameters into the average; after the last epoch the average is the result."""
+        """Count an epoch and add the parameters to the average; after the last epoch the average becomes the result."""
         self.epoch += 1
         self.history.append(entry)
         if self.averaging is None:
@@ -56,7 +56,7 @@ class State:
                 parameter.data.copy_(self.average[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters, buffers, optimiser, average, loss scale and generator states by name."""
+        """Return parameters, optimiser, average, loss scale and generator states by name."""
         found = {f"parameter.{name}": p.detach().clone() for name, p in self.method.named_parameters()}
         for name, parameter in self.method.named_parameters():
             for key, value in self.optimiser.state.get(parameter, {}).items():
@@ -70,7 +70,7 @@ class State:
         return found
 
     def restore(self, tensors: dict[str, Tensor], epoch: int, history: list[dict[str, float]]) -> None:
-        """Take over what `tensors` gave.
+        """Restore what `tensors` returned.
 
         Raises:
             RunError: the checkpoint is of another method or shape.
@@ -97,7 +97,7 @@ class State:
 
 
 def start(method: PromptMethod, schedule: Schedule, seed: int, *, scaled: bool = False) -> State:
-    """The state before the first epoch; photos and regulariser draw from generators of their own.
+    """Make the state before the first epoch; images and regulariser draw from generators of their own.
 
     Args:
         method: at its start values.

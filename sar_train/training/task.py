@@ -1,22 +1,18 @@
-"""What a prompt is learned from: photos of the base classes, and what a regulariser needs beside them."""
+"""The data that a prompt is learned from: images of the base classes, and what a regulariser needs besides."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from sar_train.regularisers.base import Regulariser
 
-Precision = Literal["fp32", "bf16", "fp16"]
-
 
 @dataclass(frozen=True)
 class FewShotTask:
-    """What to learn from.
+    """The data that a method learns from.
 
     Attributes:
         features: (N, V, D) unit image features of the shots, V views each, from the untouched image tower. The first is
@@ -25,7 +21,7 @@ class FewShotTask:
         class_names: the C classes.
         handcrafted: (C, D) their hand-crafted embeddings.
         crops: gives (B, 3, size, size) encoder input, a random crop of each of (B,) rows, for an epoch (from 1); only
-            for methods that prompt the image tower, which learn from these in place of the features.
+            for methods that prompt the image tower, which learn from these instead of the features.
     """
 
     features: Tensor
@@ -37,11 +33,11 @@ class FewShotTask:
 
 @dataclass(frozen=True)
 class Regularisation:
-    """A regulariser with what it needs.
+    """A regulariser with the names and embeddings that it needs.
 
     Attributes:
         regulariser: the penalty.
-        novel_names: names without photos.
+        novel_names: names without images.
         teacher: (n_base + n_novel, D) what the regulariser compares with, base classes first.
         handcrafted: (n_novel, D) novel names under the single template, for methods that need them; None where the
             teacher is just that.
@@ -54,30 +50,7 @@ class Regularisation:
 
     @property
     def novel_handcrafted(self) -> Tensor:
-        """(n_novel, D) novel names under the single template."""
+        """Return (n_novel, D) embeddings of the novel names under the single template."""
         if self.handcrafted is not None:
             return self.handcrafted
         return self.teacher[len(self.teacher) - len(self.novel_names) :]
-
-
-@dataclass(frozen=True)
-class Numerics:
-    """How a step is computed.
-
-    Attributes:
-        precision: of the towers; losses, normalisation and parameters stay in float32. ``fp16`` scales the loss.
-        micro_batch: photos that go through the towers at once; the gradients of the pieces of a batch are added up.
-            0 means the whole batch.
-    """
-
-    precision: Precision = "fp32"
-    micro_batch: int = 0
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """For autocast; None in float32."""
-        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-
-
-PLAIN = Numerics()
-"""float32, whole batches."""

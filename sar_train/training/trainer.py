@@ -18,7 +18,6 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.data.source import to_feature_set
 from sar_train.errors import RunError
 from sar_train.evaluation.accuracy import Evaluation, harmonic_mean
-from sar_train.methods.base import PromptMethod
 from sar_train.regularisers.base import regularisers
 from sar_train.training import checkpoint, loop, measures
 from sar_train.training.context import RunContext, open_data, prepare
@@ -26,7 +25,7 @@ from sar_train.training.identity import outcome_settings
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import Results, make_record
 from sar_train.training.state import State, start
-from sar_train.training.task import Numerics, Regularisation
+from sar_train.training.task import Regularisation
 
 _SAVE_EVERY = 5.0
 """Seconds between saved states."""
@@ -44,7 +43,7 @@ def run(
 
     Args:
         config: the settings.
-        out: the run's folder; an unfinished run of the same settings in it is taken up where it was.
+        out: the run's folder; an unfinished run of the same settings in it is continued.
         tell: gets progress as short lines.
         resume: False starts anew.
         overwrite: replace a finished run, once it is clear that the new one can start.
@@ -56,31 +55,30 @@ def run(
     if (out / checkpoint.RECORD).is_file() and not overwrite:
         raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
     _check_place(out)
-    setting = prepare(config, tell)
-    zero_shot = setting.judge(setting.zero_shot)
+    context = prepare(config, tell)
+    zero_shot = context.evaluator(context.zero_shot)
     tell(f"zero-shot: {describe(zero_shot)}")
-    probe = measures.probe_accuracy(setting)
-    method = setting.make_method()
-    prompted = PromptedCLIP(setting.backbone, method, setting.teacher, setting.problem.class_names)
-    names = measures.held_out(setting)
-    before = measures.relations(setting, prompted, names)
+    probe = measures.probe_accuracy(context)
+    prompted = PromptedCLIP(context.backbone, context.method, context.teacher, context.task.class_names)
+    names = measures.held_out(context)
+    before = measures.relations(context, prompted, names)
     prepared = time.monotonic()
     if overwrite and (out / checkpoint.RECORD).is_file():  # else a killed run of this very command is in it
         remove(out)
     out.mkdir(parents=True, exist_ok=True)
-    state, spent = _start(setting, method, out, resume=resume, tell=tell)
-    _train(setting, state, _after_epoch(setting, out, tell, spent))
+    state, spent = _start(context, out, resume=resume, tell=tell)
+    _train(context, state, _after_epoch(context, out, tell, spent))
     trained = time.monotonic()
-    images = measures.images_once(setting, prompted)
+    images = measures.images_once(context, prompted)
     results = Results(
-        *measures.answers(setting, prompted, images),
-        confidence=measures.confidence(setting, prompted, images),
+        *measures.answers(context, prompted, images),
+        confidence=measures.confidence(context, prompted, images),
         zero_shot=zero_shot,
         probe_accuracy=probe,
         relations={
             "names": len(names),
             "before": before,
-            "after": measures.relations(setting, prompted, names),
+            "after": measures.relations(context, prompted, names),
         },
         history=state.history,
         timing={
@@ -90,16 +88,16 @@ def run(
         },
     )
     finished = checkpoint.Run(
-        tensors={name: tensor.detach().clone() for name, tensor in method.state_dict().items()},
+        tensors={name: tensor.detach().clone() for name, tensor in context.method.state_dict().items()},
         method=config.method,
-        settings=setting.settings[config.method],
+        settings=context.settings[config.method],
         backbone_name=config.backbone,
         pretrained=config.pretrained,
-        weights_digest=setting.backbone.weights_digest,
-        template=setting.teacher,
-        class_names=tuple(setting.problem.class_names),
+        weights_digest=context.backbone.weights_digest,
+        template=context.teacher,
+        class_names=tuple(context.task.class_names),
         regularisers={"sar": config.section("sar", regularisers.get("sar").Config).weight} if config.sar else {},
-        record=make_record(setting, results),
+        record=make_record(context, results),
     )
     checkpoint.save_run(out, finished)
     checkpoint.remove_state(out)
@@ -107,7 +105,7 @@ def run(
 
 
 def _check_place(out: Path) -> None:
-    """Raise RunError where no run can be written, before minutes go into photos."""
+    """Raise RunError if no run can be written here, before minutes are spent on encoding images."""
     there = next((path for path in (out, *out.parents) if path.exists()), Path())
     if not there.is_dir():
         raise RunError(f"{out}: expected a folder, but {there} is none; choose another --out")
@@ -118,61 +116,59 @@ def _check_place(out: Path) -> None:
 def write_features(
     config: RunConfig, path: Path, *, tell: ProgressCallback = lambda text: None, command: str = ""
 ) -> None:
-    """Write the features of all photos (plain views) to a file that ``sar-train`` reads in place of them."""
+    """Write the features of all images (plain views) to a file that ``sar-train`` reads instead of them."""
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     source = open_data(config, backbone, tell)
     save_features(to_feature_set(source, {"command": command} if command else None), path)
 
 
-def _regularisation(setting: RunContext) -> Regularisation | None:
-    if setting.novel is None:
+def _regularisation(context: RunContext) -> Regularisation | None:
+    if context.novel is None:
         return None
-    kind, novel = regularisers.get("sar"), setting.novel.names
-    config = setting.config.section("sar", kind.Config)
-    base = setting.problem.handcrafted
-    single = torch.cat([base, setting.handcrafted(novel)]) if novel else base
-    names = [*setting.problem.class_names, *novel]
-    teacher = single if config.teacher == "template" else setting.backbone.ensemble(names, TEMPLATES, unit=True)
+    kind, novel = regularisers.get("sar"), context.novel.names
+    config = context.config.section("sar", kind.Config)
+    base = context.task.handcrafted
+    single = torch.cat([base, context.handcrafted(novel)]) if novel else base
+    names = [*context.task.class_names, *novel]
+    teacher = single if config.teacher == "template" else context.backbone.ensemble(names, TEMPLATES, unit=True)
     return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
 
 
-def _train(setting: RunContext, state: State, after_epoch: Callable[[State], None]) -> None:
-    """The loop, with a clear word where memory does not suffice."""
-    config = setting.config
-    numerics = Numerics(config.precision, config.micro_batch)
+def _train(context: RunContext, state: State, after_epoch: Callable[[State], None]) -> None:
+    """Run the loop; raise RunError with advice where memory does not suffice."""
+    config = context.config
     try:
         loop.train(
-            setting.backbone,
-            setting.problem,
+            context.backbone,
+            context.task,
             state,
-            setting.schedule,
-            _regularisation(setting),
+            context.schedule,
+            _regularisation(context),
             after_epoch,
-            numerics,
+            precision=config.precision,
+            micro_batch=config.micro_batch,
         )
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise RunError(
-                f"out of memory on {config.device} with batches of {setting.schedule.batch_size} photos and "
-                f"{len(setting.problem.class_names)} classes: try --micro-batch 1 (photos at once), --precision bf16, "
+                f"out of memory on {config.device} with batches of {context.schedule.batch_size} photos and "
+                f"{len(context.task.class_names)} classes: try --micro-batch 1 (photos at once), --precision bf16, "
                 "or fewer novel names a step (--set sar.subset=…)"
             ) from None
         raise
 
 
-def _start(
-    setting: RunContext, method: PromptMethod, out: Path, *, resume: bool, tell: ProgressCallback
-) -> tuple[State, float]:
-    """The state to go on from, and the seconds of training that are in it."""
-    state = start(method, setting.schedule, setting.config.seed, scaled=setting.config.precision == "fp16")
+def _start(context: RunContext, out: Path, *, resume: bool, tell: ProgressCallback) -> tuple[State, float]:
+    """Return the state to continue from, and the seconds of training that are in it."""
+    state = start(context.method, context.schedule, context.config.seed, scaled=context.config.precision == "fp16")
     stored = checkpoint.load_state(out) if resume else None
     if stored:
         tensors, meta = stored
-        if meta["config"] != outcome_settings(setting.config):
+        if meta["config"] != outcome_settings(context.config):
             raise RunError(f"{out} holds an unfinished run with other settings: choose another --out, or --no-resume")
-        if meta.get("learned_from", setting.learned_from) != setting.learned_from:  # older states do not say
+        if meta.get("learned_from", context.learned_from) != context.learned_from:  # older states do not say
             raise RunError(
-                f"{out} holds an unfinished run that learns from other photos or classes, {setting.config.data} has "
+                f"{out} holds an unfinished run that learns from other photos or classes, {context.config.data} has "
                 "changed: choose another --out, or --no-resume"
             )
         state.restore(tensors, meta["epoch"], meta["history"])
@@ -181,7 +177,7 @@ def _start(
     return state, 0.0
 
 
-def _after_epoch(setting: RunContext, out: Path, tell: ProgressCallback, spent: float) -> Callable[[State], None]:
+def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: float) -> Callable[[State], None]:
     """Show the loss and what is left after each epoch; save the state every few seconds."""
     began = saved = time.monotonic()
     first: int | None = None
@@ -190,13 +186,13 @@ def _after_epoch(setting: RunContext, out: Path, tell: ProgressCallback, spent: 
         nonlocal saved, first
         first = state.epoch - 1 if first is None else first
         now = time.monotonic()
-        left = (now - began) / (state.epoch - first) * (setting.schedule.epochs - state.epoch)
+        left = (now - began) / (state.epoch - first) * (context.schedule.epochs - state.epoch)
         terms = ", ".join(f"{k} {v:.3f}" for k, v in state.history[-1].items() if k not in ("epoch", "learning_rate"))
-        tell(f"epoch {state.epoch}/{setting.schedule.epochs}  {terms}  about {left:.0f} s left")
-        if now - saved > _SAVE_EVERY and state.epoch < setting.schedule.epochs:
+        tell(f"epoch {state.epoch}/{context.schedule.epochs}  {terms}  about {left:.0f} s left")
+        if now - saved > _SAVE_EVERY and state.epoch < context.schedule.epochs:
             meta = {
-                "config": outcome_settings(setting.config),
-                "learned_from": setting.learned_from,
+                "config": outcome_settings(context.config),
+                "learned_from": context.learned_from,
                 "epoch": state.epoch,
                 "history": state.history,
                 "seconds": spent + now - began,
@@ -208,7 +204,7 @@ def _after_epoch(setting: RunContext, out: Path, tell: ProgressCallback, spent: 
 
 
 def describe(parts: dict[str, Evaluation | None]) -> str:
-    """``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)``, as far as there is."""
+    """Return ``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)``, or the part of it that was measured."""
     base, new = parts["base"], parts["new"]
     if base is None:
         return "nothing to judge on"

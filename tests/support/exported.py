@@ -53,7 +53,9 @@ def moved(
     generator = torch.Generator().manual_seed(5)
     loaded, kind = tiny_backbone(backbone), methods.get(method)
     mean = torch.nn.functional.normalize(torch.randn(loaded.embed_dim, generator=generator), dim=0)
-    made = kind(kind.Config(**settings), Setup(loaded, tuple(names), template, generator, mean))
+    made = kind(kind.Config(**settings), Setup(loaded, tuple(names), template, generator))
+    if kind.per_image:
+        made.get_buffer("mean_image").copy_(mean)
     for parameter in made.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     return PromptedCLIP(loaded, made.eval().requires_grad_(requires_grad=False), template, tuple(names))

@@ -148,8 +148,10 @@ def make(case: Case, backbone: Backbone, features: Tensor) -> tuple[PromptMethod
     """Return our method at the start values of the case, and the teacher's template."""
     kind = methods.get(case.method)
     settled = kind.settle(kind.Config(**case.settings), LAYOUTS[case.dataset].template, case.dataset)
-    setup = Setup(backbone, BASE, settled[1], torch.Generator(), features.mean(0))
+    setup = Setup(backbone, BASE, settled[1], torch.Generator())
     method = kind(settled[0], setup).double()
+    if kind.per_image:
+        method.get_buffer("mean_image").copy_(features.mean(0))
     with torch.no_grad():
         for name, parameter in method.named_parameters():
             if name not in case.words:

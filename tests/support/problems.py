@@ -19,15 +19,15 @@ from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedu
 from sar_train.regularisers.sar import SAR, SARConfig
 from sar_train.training import loop
 from sar_train.training.checkpoint import load_state, save_state
+from sar_train.training.loop import Precision
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.task import FewShotTask, Numerics, Regularisation
+from sar_train.training.task import FewShotTask, Regularisation
 
 CLASSES = ("cat", "dog", "sea lake", "red car", "green tree", "tall house", "apple", "chair")
 BASE = CLASSES[:4]
 NOVEL = ("fox", "boat", "lamp", "grey stone", "bird")
 TEMPLATE = "a photo of a {}."
-FLOAT32 = Numerics()
 SIZE = 32
 """Pixels a side."""
 
@@ -79,10 +79,9 @@ def setup(
     template: str = TEMPLATE,
     seed: int = 3,
     model: str = VIT,
-    mean_image: Tensor | None = None,
 ) -> Setup:
     """What a method is made from."""
-    return Setup(tiny_backbone(model), tuple(names), template, torch.Generator().manual_seed(seed), mean_image)
+    return Setup(tiny_backbone(model), tuple(names), template, torch.Generator().manual_seed(seed))
 
 
 def make(name: str, given: Setup | None = None, **settings: Any) -> PromptMethod:
@@ -147,13 +146,14 @@ def problem_for(name: str) -> FewShotTask:
 
 
 def started(
-    name: str, plan: Schedule | None = None, seed: int = 3, numerics: Numerics = FLOAT32, **settings: Any
+    name: str, plan: Schedule | None = None, seed: int = 3, precision: Precision = "fp32", **settings: Any
 ) -> State:
     """The state before the first epoch; float16's scale is low enough that no step is skipped."""
     kind = methods.get(name)
-    mean = problem_for(name).features[:, 0].mean(0) if kind.per_image else None
-    method = make(name, setup(seed=seed, mean_image=mean), **settings)
-    state = start(method, plan or schedule(name), seed, scaled=numerics.precision == "fp16")
+    method = make(name, setup(seed=seed), **settings)
+    if kind.per_image:
+        method.get_buffer("mean_image").copy_(problem_for(name).features[:, 0].mean(0))
+    state = start(method, plan or schedule(name), seed, scaled=precision == "fp16")
     if state.scaler.is_enabled():
         state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 1024.0})
     return state
@@ -165,15 +165,17 @@ def train(
     plan: Schedule | None = None,
     extra: Regularisation | None = None,
     after_epoch: Callable[[State], None] = lambda state: None,
-    numerics: Numerics = FLOAT32,
+    precision: Precision = "fp32",
 ) -> State:
     """Run what is left of the epochs; the state itself is given back."""
-    loop.train(tiny_backbone(), problem_for(name), state, plan or schedule(name), extra, after_epoch, numerics)
+    loop.train(
+        tiny_backbone(), problem_for(name), state, plan or schedule(name), extra, after_epoch, precision=precision
+    )
     return state
 
 
 def interrupted(
-    folder: Path, name: str, epoch: int, plan: Schedule | None = None, numerics: Numerics = FLOAT32, **settings: Any
+    folder: Path, name: str, epoch: int, plan: Schedule | None = None, precision: Precision = "fp32", **settings: Any
 ) -> tuple[State, State]:
     """A whole run with SAR, and one that goes on from the file that the first left after an epoch."""
     extra = regularisation(weight=1.0)
@@ -182,13 +184,13 @@ def interrupted(
         if now.epoch == epoch:
             save_state(folder, now.tensors(), {"epoch": now.epoch, "history": now.history})
 
-    whole = started(name, plan, numerics=numerics, **settings)
-    train(whole, name, plan, extra, keep, numerics)
+    whole = started(name, plan, precision=precision, **settings)
+    train(whole, name, plan, extra, keep, precision)
     stored = load_state(folder)
     assert stored is not None
-    resumed = started(name, plan, seed=8, numerics=numerics, **settings)  # every random number is another one
+    resumed = started(name, plan, seed=8, precision=precision, **settings)  # every random number is another one
     resumed.restore(stored[0], stored[1]["epoch"], stored[1]["history"])
-    train(resumed, name, plan, extra, numerics=numerics)
+    train(resumed, name, plan, extra, precision=precision)
     return whole, resumed
 
 

@@ -1,6 +1,7 @@
-"""`sar-mini` and `sar-mini-vit`, the small backbones that ship with the package: configurations, weights and recipes.
+"""`sar-mini` and `sar-mini-vit`, the small backbones that ship with the package: configurations and weights.
 
-They are demonstration and test backbones, no rivals of ViT-B/16; ``MODEL_CARD.md`` beside this file says what they are.
+They are for demonstration and tests, no rivals of ViT-B/16; ``MODEL_CARD.md`` beside this file describes them, and the
+repository's ``recipes/`` makes them.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from torch import nn
 
 NAME = "sar-mini"
 VIT_NAME = "sar-mini-vit"
-"""The same text tower behind a vision transformer, for methods that prompt one."""
+"""The same text tower with a vision transformer, for methods that prompt one."""
 NAMES = (NAME, VIT_NAME)
 WEIGHTS = Path(__file__).parent / f"{NAME}.safetensors"
 VIT_WEIGHTS = Path(__file__).parent / f"{VIT_NAME}.safetensors"
-"""What ``sar-mini-vit`` has learned; the rest of it is read from ``WEIGHTS``."""
+"""The learned part of ``sar-mini-vit``; the rest of it is read from ``WEIGHTS``."""
 LOGIT_SCALE = 21.0
-"""Multiplier of the cosine: the best likelihood on validation photos of Caltech101's base classes, which the image
+"""Multiplier of the cosine: the best likelihood on validation images of Caltech101's base classes, which the image
 tower has not seen (``python -m recipes check``)."""
 RATE_FACTOR = 10.0
 """Published learning rates are for a logit scale of 100; ``experiments/lr.toml`` finds ten times CoOp's here."""
@@ -34,12 +35,12 @@ def register() -> None:
 
 
 def scaled_rate(backbone: str, rate: float, optimiser: str) -> float:
-    """A published rate for a backbone: under ours `RATE_FACTOR` times, but not for Adam, whose steps ignore scale."""
+    """Return a published rate, times `RATE_FACTOR` for our backbones; not for Adam, whose steps ignore scale."""
     return RATE_FACTOR * rate if backbone in NAMES and optimiser == "sgd" else rate
 
 
 def create(name: str = NAME) -> nn.Module:
-    """An open_clip model of one of ``NAMES`` with random weights."""
+    """Make an open_clip model of one of ``NAMES`` with random weights."""
     from sar_train.clip.mini.stem import Stem
 
     register()

@@ -1,7 +1,7 @@
-"""What stands in place of `sar-mini-vit`'s patch convolution: the first stages of `sar-mini`'s own image tower.
+"""The first stages of `sar-mini`'s image tower, which take the place of `sar-mini-vit`'s patch convolution.
 
 A vision transformer whose patches are those of a CNN's feature map is the hybrid of Dosovitskiy et al. 2021, section
-3.1. The stages are frozen and have `sar-mini`'s weights; only the patch projection behind them is learned.
+3.1. The stages are frozen and have `sar-mini`'s weights; only the patch projection after them is learned.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 STAGES = 5
 """EfficientNet-Lite0's stages up to stride 16."""
 CHANNELS = 112
-"""Channels behind them."""
+"""Channels after them."""
 
 
 class Stem(nn.Module):
@@ -39,18 +39,18 @@ class Stem(nn.Module):
         return self.conv_stem, self.bn1, self.blocks
 
     def train(self, mode: bool = True) -> Stem:
-        """As everywhere, but the frozen stages keep to their stored batch statistics."""
+        """Set the mode as usual, but leave the frozen stages at their stored batch statistics."""
         super().train(mode)
         for part in self._frozen:
             part.eval()
         return self
 
     def maps(self, pixels: Tensor) -> Tensor:
-        """(N, 3, S, S) pixels to the feature map (N, 112, S / 16, S / 16)."""
+        """Turn (N, 3, S, S) pixels into the feature map (N, 112, S / 16, S / 16)."""
         found: Tensor = self.blocks(self.bn1(self.conv_stem(pixels)))
         return found
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(N, width, S / 32, S / 32)."""
+        """Return the patches (N, width, S / 32, S / 32)."""
         patches: Tensor = self.patches(self.maps(pixels))
         return patches

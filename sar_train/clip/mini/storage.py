@@ -1,4 +1,4 @@
-"""How `sar-mini` is stored: token embeddings as INT8 with one scale a row, everything else as float16.
+"""The files of `sar-mini`: token embeddings as INT8 with one scale a row, everything else as float16.
 
 `sar-mini-vit` stores only what it has learned; its text side and the frozen stages of its stem are `sar-mini`'s.
 """
@@ -18,7 +18,7 @@ _TRUNK, _STEM = "visual.trunk.", "visual.conv1."
 
 
 def quantise_rows(table: Tensor) -> tuple[Tensor, Tensor]:
-    """INT8 rows and their float32 scales: ``table[i]`` is about ``rows[i] * scales[i]`` (V, W), (V,)."""
+    """Return INT8 rows (V, W) and float32 scales (V,): ``table[i]`` is about ``rows[i] * scales[i]``."""
     scales = table.abs().amax(1).clamp_min(1e-12).half().float() / 127
     return (table / scales[:, None]).round().clamp(-127, 127).to(torch.int8), scales
 
@@ -42,13 +42,13 @@ def load(model: nn.Module, path: Path) -> None:
 
 
 def save_vit(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Write what `sar-mini-vit` has learned, as float16: its image side without the frozen stages of its stem."""
+    """Write the learned part of `sar-mini-vit` as float16: its image side without the frozen stages of its stem."""
     state = {name: t for name, t in model.state_dict().items() if _is_learned(name)}
     path.write_bytes(tensors.save({name: t.detach().half().contiguous() for name, t in state.items()}, metadata))
 
 
 def load_shared(model: nn.Module, path: Path) -> None:
-    """Give a `sar-mini-vit` what it has of `sar-mini`, whose weights lie at ``path``: text side and frozen stages.
+    """Copy text side and frozen stages of `sar-mini`, whose weights lie at ``path``, into a `sar-mini-vit`.
 
     Raises:
         BackboneError: the file is missing.

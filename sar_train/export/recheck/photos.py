@@ -21,7 +21,7 @@ from sar_infer.images.inputs import expand
 from sar_infer.images.prefetch import decode_batches
 from sar_infer.results import Profile
 from sar_infer.text.names import name_key
-from sar_train.evaluation.calibration import expected_calibration_error, softmax
+from sar_train.evaluation.confidence import expected_calibration_error, softmax
 from sar_train.export.head import spoken
 from sar_train.export.recheck.finding import Finding, at_least, at_most
 from sar_train.export.recheck.graphs import agreement, encoded, image_variants

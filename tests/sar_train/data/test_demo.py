@@ -36,12 +36,12 @@ def test_the_photos_give_these_features() -> None:
 
 
 def test_preparing_a_run_reads_it_and_draws_the_shots() -> None:
-    setting = prepare(RunConfig("demo", shots=4, novel_count=20))
-    assert setting.problem.features.shape == (200, 1, 512)
-    assert setting.plan.protocol == "base-to-new"
-    assert len(setting.problem.class_names) == 50 == len(setting.plan.new)
-    assert setting.novel is not None
-    assert setting.schedule.learning_rate == pytest.approx(2e-2)
-    assert not {n.lower() for n in setting.novel.names} & {
-        n.replace("_", " ").lower() for n in setting.source.class_names
+    context = prepare(RunConfig("demo", shots=4, novel_count=20))
+    assert context.task.features.shape == (200, 1, 512)
+    assert context.plan.protocol == "base-to-new"
+    assert len(context.task.class_names) == 50 == len(context.plan.new)
+    assert context.novel is not None
+    assert context.schedule.learning_rate == pytest.approx(2e-2)
+    assert not {n.lower() for n in context.novel.names} & {
+        n.replace("_", " ").lower() for n in context.source.class_names
     }

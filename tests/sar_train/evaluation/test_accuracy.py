@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import normalize
 
-from sar_train.evaluation.accuracy import evaluate, harmonic_mean
+from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator, evaluate, harmonic_mean
 
 percent = st.floats(0.1, 100)
 
@@ -30,8 +33,9 @@ def test_harmonic_mean_lies_between_and_below_the_mean(base: float, new: float) 
 
 def test_harmonic_mean_of_the_published_averages() -> None:
     assert harmonic_mean(69.34, 74.22) == pytest.approx(71.70, abs=0.01)
-    assert harmonic_mean(None, 1) is None
-    assert harmonic_mean(0, 0) == 0
+    assert harmonic_mean(None, 1) is harmonic_mean(1, None) is None
+    assert harmonic_mean(0, 0) == harmonic_mean(0.5, 0) == 0
+    assert harmonic_mean(0.25, 0.5) == pytest.approx(1 / 3)
 
 
 def test_classes_that_share_a_name_are_counted_apart() -> None:
@@ -40,3 +44,43 @@ def test_classes_that_share_a_name_are_counted_apart() -> None:
     assert found.counts == {"missile (class 0)": 1, "crane": 1, "missile (class 2)": 2}
     assert found.per_class == {"missile (class 0)": 100.0, "crane": 100.0, "missile (class 2)": 50.0}
     assert found.confused == [{"true": "missile (class 2)", "predicted": "crane", "count": 1}]
+
+
+def test_the_most_frequent_confusions_come_first_and_ties_in_order_of_classes() -> None:
+    errors = [(2, 0), (1, 2), (1, 2), (0, 2), (0, 1)]
+    labels, guesses = (torch.tensor(column) for column in zip(*errors, strict=True))
+    found = evaluate(torch.eye(3)[guesses], labels, ["a", "b", "c"]).confused
+    assert [(pair["true"], pair["predicted"], pair["count"]) for pair in found] == [
+        ("b", "c", 2), ("a", "b", 1), ("a", "c", 1), ("c", "a", 1),
+    ]  # fmt: skip
+    assert evaluate(torch.eye(3)[guesses], labels, ["a", "b", "c"], pairs=2).confused == found[:2]
+    many = torch.arange(12)
+    assert len(evaluate(torch.eye(12).roll(1, 0), many, [f"{i}" for i in many]).confused) == 10
+
+
+def test_without_images_there_is_no_accuracy() -> None:
+    found = evaluate(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), ["cat", "dog"])
+    assert math.isnan(found.accuracy)
+    assert found.per_class == {}
+
+
+def split(names: list[str], features: torch.Tensor) -> EvaluationSplit:
+    labels = torch.arange(len(features)) % len(names)
+    return EvaluationSplit(names, features, labels, torch.arange(len(features)))
+
+
+def test_each_part_is_evaluated_against_its_own_classes() -> None:
+    base, new = split(["cat", "dog"], torch.eye(2)), split(["cow"], torch.eye(2)[:1])
+    found = Evaluator(base, new)(lambda part: part.features[:, : len(part.names)])
+    assert {name: part and part.counts for name, part in found.items()} == {
+        "base": {"cat": 1, "dog": 1}, "new": {"cow": 1},
+    }  # fmt: skip
+    assert Evaluator(None, None)(lambda part: part.features) == {"base": None, "new": None}
+
+
+def test_copies_are_counted_but_for_an_image_that_was_saved_again() -> None:
+    rows = normalize(torch.randn(150, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    learned, again = rows[[3, 70, 149]], normalize(rows[[5]] + 0.01 * rows[[6]], dim=-1)
+    assert split(["cat"], rows).copies_of(torch.cat([learned, learned, again])) == 3
+    rounded = normalize(learned + 1e-5 * rows[:3], dim=-1)
+    assert split(["cat"], rows).copies_of(rounded) == 3

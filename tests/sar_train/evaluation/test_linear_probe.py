@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.features import rows
 
-from sar_train.evaluation.linear_probe import choose, fit, linear_probe
+from sar_train.evaluation.linear_probe import STRENGTHS, LinearProbe, choose, fit, linear_probe
 
 
 def gradient(
@@ -67,3 +67,46 @@ def test_views_count_as_rows() -> None:
 def test_no_rows_to_judge() -> None:
     train = rows(12)
     assert math.isnan(linear_probe(train.features, train.labels, train.features[:0], train.labels[:0]))
+
+
+def noise(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features that say nothing, so that accuracy shows every change of the weights."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 6, generator=rng), torch.arange(count) % 3
+
+
+def test_few_rows_are_fitted_at_the_default_strength() -> None:
+    train, test = noise(7, 1), noise(3000, 2)
+    assert linear_probe(*train, *test) == fit(*train, 3, 1e-4).accuracy(*test)
+    assert fit(*train, 3, 1e-3).accuracy(*test) != fit(*train, 3, 1e-4).accuracy(*test)
+
+
+@pytest.mark.parametrize("count", [8, 30])
+def test_a_seeded_quarter_chooses_and_all_rows_are_trained_on(count: int) -> None:
+    train, test = noise(count, 1), noise(3000, 2)
+    for seed in (1, 2):
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        held, kept = order[: count // 4], order[count // 4 :]
+        chosen = choose((train[0][kept], train[1][kept]), (train[0][held], train[1][held]), 3)
+        expected = fit(*train, 3, chosen.l2).accuracy(*test)
+        assert linear_probe(*train, *test, seed=seed) == pytest.approx(expected, abs=0.1)
+    assert linear_probe(*train, *test) == linear_probe(*train, *test, seed=1)
+
+
+def test_validation_rows_choose_and_are_not_trained_on() -> None:
+    train, val, test = noise(30, 1), noise(30, 3), noise(3000, 2)
+    assert linear_probe(*train, *test, val=val) == choose(train, val, 3).accuracy(*test)
+    nothing = (val[0][:0], val[1][:0])
+    assert linear_probe(*train, *test, val=nothing) == linear_probe(*train, *test)
+
+
+def test_ties_go_to_the_strongest_penalty() -> None:
+    train = rows(30)
+    assert choose((train.features, train.labels), (train.features, train.labels), 3).l2 == 1e-2
+    assert STRENGTHS == (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+def test_the_bias_counts() -> None:
+    weight, bias = torch.tensor([[1.0], [-1.0]]), torch.tensor([0.0, 1.0])
+    probe = LinearProbe(weight.double(), bias.double(), 0.0)
+    assert probe.accuracy(torch.tensor([[0.4], [0.6], [0.0]]), torch.tensor([1, 0, 1])) == 100

@@ -63,6 +63,7 @@ def test_names_that_took_part_are_left_out_and_new_classes_come_first() -> None:
 
 def test_all_runs_are_measured_on_the_same_names() -> None:
     assert held_out_names(["cat"]) == held_out_names(["cat"])
+    assert held_out_names([], count=4) == ("bourgeois", "correlation", "contrary", "elevation")
     first, second = held_out_names(["cat"]), held_out_names(["dog"])
     assert len(set(first) & set(second)) > 295
     assert held_out_names([], count=5) == held_out_names([])[:5]

@@ -28,7 +28,7 @@ def fresh(copies: tuple[Path, Path]) -> str:
 @pytest.mark.parametrize(
     "file",
     [
-        "training/step.py",
+        "training/loop.py",
         "regularisers/sar.py",
         "assets/new.txt",
         "experiment/transfer.py",
@@ -54,7 +54,7 @@ def test_a_source_that_no_number_depends_on_does_not(copies: tuple[Path, Path], 
 
 def test_a_renamed_source_changes_the_digest(copies: tuple[Path, Path]) -> None:
     before = fresh(copies)
-    (copies[0] / "training" / "step.py").rename(copies[0] / "training" / "steps.py")
+    (copies[0] / "training" / "loop.py").rename(copies[0] / "training" / "loops.py")
     assert fresh(copies) != before
 
 

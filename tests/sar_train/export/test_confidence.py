@@ -24,7 +24,7 @@ from sar_train.config.run import RunConfig
 from sar_train.data.features import FeatureSet, Rows, save_features
 from sar_train.data.images import SPLITS
 from sar_train.errors import RunError
-from sar_train.evaluation.calibration import expected_calibration_error
+from sar_train.evaluation.confidence import expected_calibration_error
 from sar_train.export.bundle import export_bundle
 from sar_train.export.report import report
 from sar_train.export.source import NOT_CALIBRATED, from_run

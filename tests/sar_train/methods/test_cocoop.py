@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from support import full_length
-from support.problems import BASE, classes, make, parameters, problem_for, prompted, schedule, setup, started, train
+from support.problems import BASE, classes, make, parameters, problem_for, prompted, schedule, started, train
 from support.tiny import tiny_backbone
 from torch import Tensor
 
 from sar_train.methods.base import PromptMethod
 from sar_train.methods.cocoop import CoCoOpConfig
+from sar_train.training.loop import Step
 from sar_train.training.state import start
-from sar_train.training.step import Step
 
 IMAGES = problem_for("cocoop").features[:5, 1]
 
@@ -63,7 +63,8 @@ def test_every_photo_is_answered_by_its_own_prompt() -> None:
 
 def test_without_a_photo_the_mean_one_stands_for_all() -> None:
     mean = problem_for("cocoop").features[:, 0].mean(0)
-    method = make("cocoop", setup(mean_image=mean))
+    method = make("cocoop")
+    method.mean_image.copy_(mean)
     backbone = tiny_backbone()
     rows = full_length.text_rows(backbone, BASE, shifted(method, mean))
     torch.testing.assert_close(prompted(method).embed(BASE), rows, atol=2e-6, rtol=0)

@@ -264,8 +264,7 @@ class Toy(PromptMethod):
 
     def __init__(self, config: ToyConfig, setup: Setup) -> None:
         """Draw both."""
-        nn.Module.__init__(self)
-        self.config = config
+        super().__init__(config, setup)
         self.context = start_context(setup, "", config.n_ctx)
         self.deeper = start_context(setup, "", 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -126,7 +127,53 @@ def test_the_weight_ramps_up() -> None:
     assert SAR(SARConfig(weight=2.0)).weight(0) == 2
 
 
-@pytest.mark.parametrize(("settings", "word"), [({"tau": 0}, "tau"), ({"weight": -1}, "weight"), ({"ramp": 2}, "ramp")])
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"tau": 0}, "tau"),
+        ({"weight": -0.1}, "weight"),
+        ({"subset": -0.1}, "subset"),
+        ({"anchor": -0.1}, "anchor"),
+        ({"ramp": 1.1}, "ramp"),
+        ({"ramp": -0.1}, "ramp"),
+    ],
+)
 def test_settings_out_of_range(settings: dict[str, float], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         SARConfig(**settings)
+
+
+def test_settings_at_the_edge_and_the_defaults() -> None:
+    SARConfig(weight=0, subset=0, anchor=0, ramp=0, tau=1e-9)
+    SARConfig(ramp=1)
+    assert dataclasses.asdict(SARConfig()) == {
+        "weight": 0.3, "tau": 0.1, "distance": "kl", "frame": "teacher", "rows": "all", "rule": "mixed",
+        "subset": 0.25, "anchor": 0.0, "ramp": 0.0, "teacher": "template",
+    }  # fmt: skip
+
+
+def test_fewer_than_two_names_or_no_novel_row_cost_nothing() -> None:
+    for count in (1, 2):
+        assert float(own()(inputs(rows(count, 0), rows(count, 1)))) == 0, "no choice among neighbours, no loss"
+    assert float(own(distance="l1")(inputs(rows(2, 0), rows(2, 1)))) > 0
+    w = rows(3, 0).requires_grad_()
+    loss = SAR(SARConfig(rows="novel", anchor=1.0))(inputs(w, rows(3, 1)))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert float(w.grad.abs().max()) == 0
+
+
+def test_half_precision_is_compared_in_float32() -> None:
+    w, v = rows(6, 0).bfloat16(), rows(6, 1).bfloat16()
+    found = SAR(SARConfig(anchor=1.0))(inputs(w, v))
+    assert found.dtype == torch.float32
+    assert float(found) == float(SAR(SARConfig(anchor=1.0))(inputs(w.float(), v.float())))
+
+
+def test_a_subset_from_one_on_is_a_number_of_names() -> None:
+    rng = torch.Generator().manual_seed(0)
+    assert len(SAR(SARConfig(subset=1)).draw(10, 40, rng)) == 11
+    assert len(SAR(SARConfig(subset=0.5)).draw(10, 40, rng)) == 15
+    drawn = SAR(SARConfig(subset=20, rule="union")).draw(10, 40, rng).tolist()
+    assert drawn == sorted(drawn)
+    assert any(i < 10 for i in drawn) and any(i >= 10 for i in drawn)

@@ -119,9 +119,9 @@ def test_zero_shot_keeps_the_datasets_template_where_the_method_has_its_own(conf
     plain, other = (prepare(dataclasses.replace(given, method=name)) for name in ("coop", "prograd"))
     assert (plain.teacher, other.teacher) == (given.template, "a type of pet, a photo of a {}.")
     assert plain.template == other.template == given.template
-    assert plain.judge.base is not None
-    torch.testing.assert_close(plain.zero_shot(plain.judge.base), other.zero_shot(plain.judge.base))
-    assert (plain.problem.handcrafted - other.problem.handcrafted).abs().max() > 1e-3
+    assert plain.evaluator.base is not None
+    torch.testing.assert_close(plain.zero_shot(plain.evaluator.base), other.zero_shot(plain.evaluator.base))
+    assert (plain.task.handcrafted - other.task.handcrafted).abs().max() > 1e-3
 
 
 def test_a_run_keeps_the_pair_of_templates_that_it_was_trained_with(config: RunConfig, tmp_path: Path) -> None:
@@ -143,21 +143,21 @@ def test_methods_that_prompt_the_image_tower_learn_from_fresh_crops(
     settings = dataclasses.replace(
         config, data=str(photos), method=method, protocol="all", sar=False, shots=2, views=3, seed=5, sections={}
     )
-    setting = prepare(settings)
-    source, problem = setting.source, setting.problem
+    context = prepare(settings)
+    source, task = context.source, context.task
     drawn = source.draw(2, 5).train
-    torch.testing.assert_close(problem.features, source.plain("train", drawn)[:, None])
+    torch.testing.assert_close(task.features, source.plain("train", drawn)[:, None])
     for epoch in (1, 9):
-        crops = problem.crops(torch.arange(len(drawn)), epoch)
+        crops = task.crops(torch.arange(len(drawn)), epoch)
         for row, crop in zip(drawn, crops, strict=True):
             photo = source.dataset.train[row]
             name = source.dataset.relative(photo)
-            (wanted,) = pixels(photo.path, setting.backbone.preprocess, name, [epoch], 5)
+            (wanted,) = pixels(photo.path, context.backbone.preprocess, name, [epoch], 5)
             assert torch.equal(crop, torch.from_numpy(wanted))
 
 
 def test_the_mean_photo_is_that_of_the_plain_views(config: RunConfig) -> None:
-    setting = prepare(dataclasses.replace(config, method="cocoop"))
-    mean = setting.make_method().mean_image
-    torch.testing.assert_close(mean, setting.problem.features[:, 0].mean(0))
-    assert len(setting.problem.class_names) == len(CLASSES) // 2
+    context = prepare(dataclasses.replace(config, method="cocoop"))
+    mean = context.method.mean_image
+    torch.testing.assert_close(mean, context.task.features[:, 0].mean(0))
+    assert len(context.task.class_names) == len(CLASSES) // 2

@@ -14,9 +14,8 @@ from support.tiny import VIT, register, tiny_backbone
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.features import Rows, save_features
-from sar_train.evaluation.calibration import negative_log_likelihood, softmax
-from sar_train.training import context as setting
-from sar_train.training import trainer
+from sar_train.evaluation.confidence import negative_log_likelihood, softmax
+from sar_train.training import context, trainer
 from sar_train.training.context import prepare
 from sar_train.training.prompted import restore
 
@@ -74,7 +73,7 @@ def test_where_all_classes_are_trained_there_are_no_unknown_photos(tmp_path: Pat
 def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setting, "_MOST_HELD", 50)
+    monkeypatch.setattr(context, "_MOST_HELD", 50)
     config = blurred(tmp_path)
     first, again = prepare(config).held, prepare(dataclasses.replace(config, seed=2)).held
     assert first is not None
@@ -89,7 +88,7 @@ def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
 def test_a_prompt_that_depends_on_the_photo_is_judged_as_a_bundle_has_it(tmp_path: Path) -> None:
     config = dataclasses.replace(blurred(tmp_path, train=4), method="cocoop", shots=2, batch_size=2)
     run = trainer.run(config, tmp_path / "run")
-    ready, part = restore(run, tiny_backbone()), prepare(config).judge.base
+    ready, part = restore(run, tiny_backbone()), prepare(config).evaluator.base
     assert part is not None
     frozen, per_image = (ready.logits(part.features, part.names, frozen=way).double().numpy() for way in (True, False))
     expected, other = (negative_log_likelihood(softmax(found), part.labels.numpy()) for found in (frozen, per_image))

@@ -12,7 +12,6 @@ from torch import Tensor
 from sar_train.errors import RunError
 from sar_train.training.checkpoint import load_state
 from sar_train.training.state import State, start
-from sar_train.training.task import Numerics
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
@@ -33,7 +32,7 @@ def test_adam_goes_on_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_float16s_scale_goes_on(tmp_path: Path) -> None:
-    whole, resumed = interrupted(tmp_path, "coop", 2, numerics=Numerics("fp16"))
+    whole, resumed = interrupted(tmp_path, "coop", 2, precision="fp16")
     assert equal(resumed.method, whole.method)
     assert resumed.scaler.state_dict() == whole.scaler.state_dict()
     assert whole.scaler.state_dict()["_growth_tracker"] == 4 * 3

@@ -10,7 +10,6 @@ import torch
 from support import full_length
 from support.problems import (
     BASE,
-    FLOAT32,
     NOVEL,
     classes,
     embed,
@@ -30,9 +29,9 @@ from sar_train.methods.base import PromptMethod
 from sar_train.regularisers.base import RegulariserInputs
 from sar_train.regularisers.sar import SAR, SARConfig
 from sar_train.training import loop
+from sar_train.training.loop import Step
 from sar_train.training.state import start
-from sar_train.training.step import Step
-from sar_train.training.task import FewShotTask, Numerics, Regularisation
+from sar_train.training.task import FewShotTask, Regularisation
 
 
 class Watched(SAR):
@@ -51,14 +50,14 @@ def one_step(
     method: PromptMethod,
     data: FewShotTask,
     rows: Tensor,
-    numerics: Numerics = FLOAT32,
     extra: Regularisation | None = None,
     rate: float = 0.1,
+    micro_batch: int = 0,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """The terms, and how the parameters moved at a learning rate of 0.1 without momentum or decay."""
     plan = schedule("coop", learning_rate=rate, momentum=0.0, weight_decay=0.0)
     before = parameters(method)
-    terms = Step(tiny_backbone(), data, start(method, plan, 1), extra, numerics)(rows, 0.0)
+    terms = Step(tiny_backbone(), data, start(method, plan, 1), extra, micro_batch=micro_batch)(rows, 0.0)
     return terms, {name: value - before[name] for name, value in parameters(method).items()}
 
 
@@ -131,9 +130,7 @@ def test_a_draw_from_the_union_keeps_rows_and_teacher_together() -> None:
 def test_pieces_of_a_batch_add_up_to_the_batch(name: str) -> None:
     data = problem_for(name)
     extra = None if name == "cocoop" else regularisation(weight=1.0)  # its names follow each piece's first photo
-    results = [
-        one_step(make(name), data, torch.arange(8), Numerics(micro_batch=size), extra, 0.01) for size in (0, 3, 8)
-    ]
+    results = [one_step(make(name), data, torch.arange(8), extra, 0.01, micro_batch=size) for size in (0, 3, 8)]
     for terms, moved in results[1:]:
         assert terms == {key: pytest.approx(value, rel=1e-4, abs=1e-6) for key, value in results[0][0].items()}
         for key, change in moved.items():
@@ -146,8 +143,8 @@ def test_pieces_of_a_batch_add_up_to_the_batch(name: str) -> None:
 def test_half_precision_stays_finite_and_ends_where_float32_ends(name: str, precision: Any) -> None:
     plan = schedule(name, epochs=12)
     whole = train(started(name, plan), name, plan, regularisation(weight=0.5))
-    numerics = Numerics(precision)
-    half = train(started(name, plan, numerics=numerics), name, plan, regularisation(weight=0.5), numerics=numerics)
+    extra = regularisation(weight=0.5)
+    half = train(started(name, plan, precision=precision), name, plan, extra, precision=precision)
     assert half.history != whole.history, "nothing was computed at half precision"
     assert whole.history[-1]["cross_entropy"] < whole.history[0]["cross_entropy"] - 0.2
     for key in ("cross_entropy", "regulariser"):
@@ -158,9 +155,9 @@ def test_half_precision_stays_finite_and_ends_where_float32_ends(name: str, prec
 @pytest.mark.parametrize("name", ["prograd", "promptsrc", "maple", "cocoop", "dept"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_every_kind_of_method_takes_half_precision(name: str, precision: Any) -> None:
-    plan, numerics = schedule(name, epochs=2, batch_size=4), Numerics(precision)
+    plan = schedule(name, epochs=2, batch_size=4)
     whole = train(started(name, plan), name, plan)
-    half = train(started(name, plan, numerics=numerics), name, plan, numerics=numerics)
+    half = train(started(name, plan, precision=precision), name, plan, precision=precision)
     assert half.history[-1]["cross_entropy"] == pytest.approx(whole.history[-1]["cross_entropy"], abs=0.1)
 
 
@@ -173,7 +170,7 @@ def test_float16_scales_the_loss_and_gives_the_same_update() -> None:
         if precision == "fp16":
             state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 4096.0})
         before = parameters(method)
-        Step(tiny_backbone(), data, state, None, Numerics(precision))(torch.arange(24), 0.0)
+        Step(tiny_backbone(), data, state, precision=precision)(torch.arange(24), 0.0)
         moved[precision] = method.context.detach() - before["context"]
         assert state.scaler.get_scale() == (4096.0 if precision == "fp16" else 1.0)
     assert (moved["fp16"] - moved["fp32"]).norm() < 0.02 * moved["fp32"].norm()
@@ -184,7 +181,7 @@ def test_a_gradient_beyond_float16_skips_the_update_and_lowers_the_scale() -> No
     state = start(method, schedule("coop"), 1, scaled=True)
     state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 2.0**60})
     before = parameters(method)
-    terms = Step(tiny_backbone(), problem(1), state, None, Numerics("fp16"))(torch.arange(24), 0.0)
+    terms = Step(tiny_backbone(), problem(1), state, precision="fp16")(torch.arange(24), 0.0)
     assert terms["cross_entropy"] < 100
     assert torch.equal(method.context.detach(), before["context"])
     assert state.scaler.get_scale() == 2.0**59

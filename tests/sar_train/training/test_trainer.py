@@ -125,9 +125,9 @@ def test_methods_that_prompt_the_image_tower_see_the_photos(names: Path, tmp_pat
     photos = write_folder(tmp_path / "photos", {"cat": 6, "dog": 6, "red car": 6})
     config = settings(photos, names, method=method, views=2, epochs=3, batch_size=4)
     run = trainer.run(config, tmp_path / "run")
-    ready, setting = restore(run, tiny_backbone()), prepare(config)
-    part = setting.judge.base
-    pixels = setting.source.map_pixels(setting.plan.split, part.rows, lambda batch: batch)
+    ready, context = restore(run, tiny_backbone()), prepare(config)
+    part = context.evaluator.base
+    pixels = context.source.map_pixels(context.plan.split, part.rows, lambda batch: batch)
     logits = ready.logits(ready.encode_images(pixels), part.names)
     right = (logits.argmax(1) == part.labels).float().mean()
     assert run.record["metrics"]["base_accuracy"] == pytest.approx(100 * float(right))

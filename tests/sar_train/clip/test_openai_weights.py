@@ -9,7 +9,7 @@ import torch
 from support.tiny import RESNET, VIT, register_quick, tiny_backbone
 from torch import nn
 
-from sar_train.clip import backbone, torchscript, weights
+from sar_train.clip import backbone, torchscript
 from sar_train.errors import BackboneError
 
 
@@ -30,7 +30,7 @@ def openai_archive(path: Path, name: str) -> Path:
                 module.add_module(parent, Archive())
             module = getattr(module, parent)
         module.register_buffer(leaf, tensor.clone())
-    for key in weights.OPENAI_KEYS:
+    for key in backbone.OPENAI_KEYS:
         root.register_buffer(key, torch.tensor(32))
     torch.jit.script(root).save(path)
     return path
