@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -337,3 +338,12 @@ def test_phrases_of_version_1_that_are_none(tmp_path: Path, phrases: str) -> Non
 def test_a_stack_is_whole_or_not_there(path: Path) -> None:
     with pytest.raises(BankError, match="do not match their digest|together"):
         ClassBank.load(rewritten(path, retired=unit(1)))
+
+
+def test_a_bank_and_its_parts_cannot_be_changed() -> None:
+    known = edits.rename(informed(), "cat", "Tabby")
+    step = known.history[0]
+    for part in (known, known.retired, known.info["é"], step, step.undo, Before(((0, 1),))):
+        field = dataclasses.fields(part)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, field, None)

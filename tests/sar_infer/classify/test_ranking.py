@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -91,6 +93,9 @@ def test_without_a_scale_logits_are_cosines() -> None:
     found = rank(bank[:2], class_set(bank, []), Scale(), 5)
     np.testing.assert_array_equal(found.logits, found.similarities)
     np.testing.assert_allclose(found.scores, scoring.softmax(found.similarities), rtol=1e-6)
+    for part in (found, Scale()):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, dataclasses.fields(part)[0].name, None)
 
 
 def test_huge_logits_do_not_overflow_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
