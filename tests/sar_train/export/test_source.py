@@ -145,12 +145,12 @@ OTHERS = {"mean-image": {"base_accuracy": 78.0, "new_accuracy": 61.0, "harmonic_
             r" \(as trained: base 80.00 % / new 60.00 %; mean-image: base 78.00 % / new ",
         ),
         (RECORD, r" \(as trained: base 80.00 % / new 60.00 %\)$"),
-        ({}, "mean training photo$"),
+        ({}, "mean training image$"),
     ],
 )
 def test_a_prompt_for_each_photo_is_not_exported_unasked(tmp_path: Path, record: dict[str, Any], ending: str) -> None:
     folder = saved(run_of(moved("cocoop"), record=record), tmp_path / "run")
-    with pytest.raises(ConfigError, match="depends on the photo.*--approximate mean-image takes .*" + ending):
+    with pytest.raises(ConfigError, match="depends on the image.*--approximate mean-image takes .*" + ending):
         from_run(folder)
 
 

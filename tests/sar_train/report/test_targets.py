@@ -61,3 +61,12 @@ def test_what_is_particular_about_tcp_is_told(tmp_path: Path) -> None:
 def test_nothing_without_such_runs(tmp_path: Path) -> None:
     write(tmp_path, result())
     assert targets.tables(read(tmp_path)) == []
+
+
+def test_a_difference_is_never_the_best_of_its_column(tmp_path: Path) -> None:
+    common: dict[str, Any] = {"protocol": "cross-dataset", "new": None}
+    for name, value in (("coop", 0.0), ("coop+sar", 60.0)):
+        write(tmp_path, result(name, targets=judged(dtd=value), **common))
+    rows = targets.tables(read(tmp_path))[0].rows
+    assert [(row[0].text, row[2].text) for row in rows][2:] == [("CoOp + SAR", "60.0"), ("difference", "+60.0")]
+    assert [row[2].bold for row in rows] == [False, False, True, False]
