@@ -68,8 +68,8 @@ def report(folder: Path, out: Path | None, title: str | None, *, show: bool, qui
 def table(folder: Path, form: str, only: str) -> None:
     """Print the tables of the results in DIR."""
     from sar_train.errors import DataError
-    from sar_train.report import render
     from sar_train.report.results import read
+    from sar_train.report.table import to_csv, to_json, to_latex, to_markdown
     from sar_train.report.tables import all_tables
 
     every = all_tables(read(folder, tell=_warn))
@@ -77,9 +77,9 @@ def table(folder: Path, form: str, only: str) -> None:
     if not found:
         raise DataError(f"no table contains {only!r}; there are {', '.join(one.key for one in every)}")
     if form == "json":
-        click.echo(render.to_json(found), nl=False)
+        click.echo(to_json(found), nl=False)
         return
-    render_one = {"markdown": render.to_markdown, "csv": render.to_csv, "latex": render.to_latex}[form]
+    render_one = {"markdown": to_markdown, "csv": to_csv, "latex": to_latex}[form]
     comment = {"markdown": "", "csv": "# {}\n", "latex": ""}[form]
     click.echo("\n".join(comment.format(one.title) + render_one(one) for one in found), nl=False)
 

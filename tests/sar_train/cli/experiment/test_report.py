@@ -78,7 +78,7 @@ def test_nothing_to_report(tmp_path: Path, command: Any) -> None:
 
 def test_what_is_no_report_is_not_replaced(tmp_path: Path) -> None:
     write(tmp_path, result())
-    refused(run(module.report, tmp_path, "--out", tmp_path), "no report")
+    refused(run(module.report, tmp_path, "--out", tmp_path), "not a report")
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib", "scipy"])
