@@ -15,6 +15,7 @@ from typing import Literal
 
 import uvicorn
 
+from sar_infer.encoders.waiting import leave
 from sar_infer.errors import InputError, SarInferError
 from sar_infer.server.app import build_app
 from sar_infer.server.http.connection import Connection
@@ -24,6 +25,8 @@ from sar_infer.server.service import Service
 
 _log = logging.getLogger("sar_infer.server")
 _KEEP_ALIVE_SECONDS = 30
+_GRACE_SECONDS = 3
+"""After the drain, for the shutdown itself; then the process is ended, whatever it waits for."""
 _UNREAD_SECONDS = 30
 """A client that reads nothing of its answer for so long is disconnected; else its connection might stay for ever."""
 
@@ -66,6 +69,11 @@ class Server(uvicorn.Server):
             return
         self._service.draining = True
         notice = self._notice if sig == signal.SIGTERM else 0
+        drain = self.config.timeout_graceful_shutdown or 0
+        if threading.current_thread() is threading.main_thread():
+            watchdog = threading.Timer(notice + drain + _GRACE_SECONDS, leave, (1,))
+            watchdog.daemon = True
+            watchdog.start()
         _log.info(
             "stopping: not ready any more, listening for another %g s; requests that have begun are answered", notice
         )

@@ -107,7 +107,9 @@ def serving(*arguments: str, key: str | None = None, python: tuple[str, ...] = (
             yield Server(_url(process, log), process, log, key)
             if process.poll() is None:
                 process.terminate()
-                assert process.wait(30) == 0, log.read_text()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(30)
+                assert process.poll() == 0, log.read_text()
         finally:
             process.kill()
             process.wait()

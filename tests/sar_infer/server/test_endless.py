@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,3 +114,25 @@ def test_sigterm_ends_a_server_whose_graph_hangs_in_a_request(bundle_copy: Path)
         answer = httpx2.post(f"{server.url}/v1/embeddings", json={"input": ["one", "two"]}, timeout=60)
         assert answer.status_code == 504
         assert httpx2.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_sigterm_ends_a_server_whose_shutdown_hangs(bundle_path: Path, tmp_path: Path) -> None:
+    code = """
+import time
+from sar_infer.cli.serve import main
+from sar_infer.server.service import Service
+
+Service.close = lambda self: time.sleep(600)
+main()
+"""
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", code, "--port", "0", "--bundle", str(bundle_path), "--drain", "0"]
+    with log.open("wb") as stream, subprocess.Popen(command, stderr=stream) as process:
+        try:
+            while "Serving " not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.02)
+            process.terminate()
+            assert process.wait(60) == 1
+        finally:
+            process.kill()

@@ -118,7 +118,10 @@ def test_a_sweep_file_is_run(tmp_path: Path, blobs: tuple[str, ...]) -> None:
         (("base-to-new", "--datasets", "demo", "--seeds", "3-1"), "expected whole numbers"),
         (("base-to-new", "--datasets", "demo", "--seeds", "1-99999999999"), "a range of at most 1,000 numbers"),
         (("base-to-new", "--datasets", "demo", "--seeds", "9" * 5000), "expected whole numbers"),
-        (("base-to-new", "--datasets", "demo", "--methods", "coop", "--novel", "nosuch"), "no file and no source"),
+        (
+            ("base-to-new", "--datasets", "demo", "--methods", "coop", "--novel", "nosuch"),
+            "neither a file nor a source",
+        ),
         (("base-to-new", "--datasets", "demo", "--methods", "maple"), "method maple prompts the image tower"),
         (("base-to-new", "--datasets", "demo", "--config", "missing.toml"), "missing.toml"),
         (("base-to-new", "--datasets", "demo", "--set", "tau=3"), "expected SECTION.KEY=VALUE"),
