@@ -23,7 +23,7 @@ Unknown = Literal["score", "energy"]
 
 @dataclass(frozen=True)
 class DecisionOptions:
-    """What to tell beside the best classes.
+    """Options for what a result tells beside the best classes.
 
     Attributes:
         unknown: Tell if the best class is not to be believed, by its score or by the energy.

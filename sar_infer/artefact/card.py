@@ -27,7 +27,7 @@ _LIMITS = {
         "methods that prompt the image side, and has no other use."
     ),
 }
-"""What a reader has to know about our own backbones, by name."""
+"""Notes for readers about our own backbones, by name."""
 _WAYS = {"text-branch": "text branch, without the head", "per-image": "with a prompt for each photo"}
 """Tables of a passport that hold ``Scores``, and their names in the card."""
 _SPECIAL = re.compile(r"[^\w\s.,;:/()%+=?'-]|_")

@@ -1,4 +1,4 @@
-"""What a bank knows of a class beside its name and row, and how a bank file stores it.
+"""Facts about a class beside its name and row, and how a bank file stores them.
 
 In a file, classes that are alike stand together, as ranges of rows: a hundred thousand classes that came in one step,
 and differ from plain ones in nothing else, are one short entry.
@@ -23,7 +23,7 @@ _ROWS = "rows"
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """What differs from a plain class of the bundle.
+    """The differences of a class from a plain class of the bundle.
 
     Attributes:
         phrases: The texts that were embedded and averaged on the sphere; () is the name itself.

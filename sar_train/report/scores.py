@@ -73,7 +73,7 @@ def over_datasets(scores: Iterable[Score]) -> Score:
 
 @dataclass(frozen=True)
 class Scene:
-    """What has to be equal for accuracies to be comparable: backbone, dataset and number of shots."""
+    """Backbone, dataset and number of shots: accuracies can be compared only where all three are equal."""
 
     backbone: str
     dataset: str

@@ -1,4 +1,4 @@
-"""What routes share to read a request: the service, JSON bodies, images in base64, and checks of what a call holds.
+"""Reading a request, shared by all routes: the service, JSON bodies, images in base64, and checks of what a call holds.
 
 Functions that FastAPI calls are coroutines, because it would run plain functions in a thread of their own.
 """

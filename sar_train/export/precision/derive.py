@@ -29,7 +29,7 @@ JPEG_TABLE, PRECISION_TABLE = "jpeg_margin", "precision"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to add to a bundle.
+    """Additions that a user wants in a bundle.
 
     Attributes:
         gates: bounds for each wanted precision.
