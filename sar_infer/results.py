@@ -68,8 +68,8 @@ class Prediction:
             logit, mixed. Not divided by the temperature.
         similarity: Cosine between image and class embedding, -1..1.
         source: Source of the class.
-        calibrated: True if ``score`` was calibrated on held-out photos of this class, which a class that was added
-            after the bundle was made never is.
+        calibrated: True if ``score`` was calibrated on held-out photos of this class; never true of classes added
+            after the bundle was made.
     """
 
     label: str

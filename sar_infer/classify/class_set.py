@@ -161,7 +161,7 @@ def with_calibration(classes: ClassSet, calibrated: Collection[str], bank: Class
 
 
 def _once(given: Phrases, known: Mapping[str, int | None]) -> Phrases:
-    """Return the given names without those that have no phrases and name a class that another given name has.
+    """Return the given names without repetitions: a name without phrases goes if another stands for the same class.
 
     Args:
         given: Phrases by name.
@@ -196,7 +196,7 @@ def _gathered(
 
 
 class Sources(Sequence[Source]):
-    """The source of each class: first a number of the bank's, then those of the call; it takes no memory a class."""
+    """The source of each class: first those of the bank, then those of the call. Takes no memory per class."""
 
     def __init__(self, bank: int, given: tuple[Source, ...] = ()) -> None:
         self._bank = bank

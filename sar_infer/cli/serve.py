@@ -145,7 +145,7 @@ def _settings(values: dict[str, Any]) -> Settings:
 
 
 def _key(path: str | None) -> str | None:
-    """Return the key from the file, else the environment; refuse an empty one, which is no absence of a key."""
+    """Return the key from the file, else the environment; an empty key is refused."""
     if path is not None:
         if "SAR_API_KEY" in os.environ:
             raise InputError("two keys, SAR_API_KEY and --api-key-file: give one")

@@ -1,6 +1,7 @@
 """Image formats that can be read, and the suffixes by which folders, archives and buckets are searched for images.
 
-A new format also needs its Pillow plugin in `load` and, unless its header may be anywhere, a reader in `price`.
+A new format also needs its Pillow plugin in `load` and its signature in `price`, with a reader unless its header may be
+anywhere. The server takes those of ``SAFE_FORMATS`` (``server/settings.py``) unless it is told more.
 """
 
 from __future__ import annotations
@@ -21,5 +22,5 @@ SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suf
 
 
 def has_image_suffix(path: str) -> bool:
-    """Return whether a path or file name ends like an image; a file that is named by itself is never asked for it."""
+    """Return whether a name in a folder, archive or bucket ends like an image; a file given by name may have any."""
     return posixpath.splitext(path)[1].lower() in SUFFIXES

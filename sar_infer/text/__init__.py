@@ -13,7 +13,7 @@ class TokenizerSpec:
     Attributes:
         kind: CLIP's byte pair encoding, whose merges are in the bundle.
         context_length: Positions of the text tower: ``n_prefix + max_name_tokens + 1``.
-        n_prefix: Positions inside the graph: start token and context, also what stands behind the name.
+        n_prefix: Positions that the graph fills itself: start token and context, before and after the name.
         suffix: Text behind the name.
         end_token: Id of the token that ends the input.
         max_name_tokens: Most tokens of a name, suffix included, end token excluded.

@@ -51,7 +51,7 @@ def find_in_hf_dataset(root: Path, cache_dir: Path | None, *, whole: bool = Fals
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"{unpacked / INDEX}: damaged; remove {unpacked}, it is made again from {root}") from None
     if "train" not in splits and not whole:
-        raise DataError(f"{root}: no split train, got {', '.join(splits)}; only a target of evaluation can do without")
+        raise DataError(f"{root}: expected a split train, got {', '.join(splits)}; only evaluation does without one")
     return FoundImages(root.resolve().name, unpacked, splits)
 
 

@@ -234,7 +234,9 @@ def committed(names: Iterable[str]) -> dict[int, str]:
         number = part_number(name)
         if number is not None and _PART.fullmatch(name):
             if number in found:
-                raise InputError(f"{found[number]} and {name} are of one piece; remove one, or both, and use --resume")
+                raise InputError(
+                    f"{found[number]} and {name} hold the same piece of the work; remove one, or both, and use --resume"
+                )
             found[number] = name
     return found
 

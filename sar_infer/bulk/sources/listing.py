@@ -55,7 +55,7 @@ class InputSources:
         for argument in self.arguments:
             first = next(places(argument), None)
             if first is None:
-                raise InputError(f"{argument}: stands for nothing")
+                raise InputError(f"{argument}: matches nothing")
             if _kind(first) == row_groups.SUFFIX:
                 row_groups.check(first, self.column, self.key_column)
         if not any(piece.unit.count != 0 for piece in self.pieces()):

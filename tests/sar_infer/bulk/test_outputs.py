@@ -220,7 +220,7 @@ def test_two_parts_of_a_piece_are_not_chosen_from(tmp_path: Path) -> None:
     here.begin(listed(pieces("a")), resume=False)
     names = sorted(finish(here, *pieces("a")) | finish(here, *pieces("b")))
     for call in (lambda: here.begin(listed(pieces("a")), resume=True), lambda: here.parts({0: names[0]})):
-        with pytest.raises(InputError, match=f"{names[0]} and {names[1]} are of one piece; remove one"):
+        with pytest.raises(InputError, match=f"{names[0]} and {names[1]} hold the same piece of the work; remove one"):
             call()
 
 
