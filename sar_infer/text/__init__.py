@@ -14,9 +14,9 @@ class TokenizerSpec:
         kind: CLIP's byte pair encoding, whose merges are in the bundle.
         context_length: Positions of the text tower: ``n_prefix + max_name_tokens + 1``.
         n_prefix: Positions that the graph fills itself: start token and context, before and after the name.
-        suffix: Text behind the name.
+        suffix: Text after the name.
         end_token: Id of the token that ends the input.
-        max_name_tokens: Most tokens of a name, suffix included, end token excluded.
+        max_name_tokens: Most tokens of a name, including the suffix but not the end token.
     """
 
     kind: Literal["clip-bpe"]

@@ -73,7 +73,7 @@ def test_labels_without_names(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     root, cache = to_saved(tmp_path / "a", {"test": make_dataset(4)}), tmp_path / "cache"
-    with pytest.raises(DataError, match="no split train, got test"):
+    with pytest.raises(DataError, match="expected a split train, got test"):
         opened(root, 1, 1, cache_dir=cache)
     assert len(opened(root, 1, 1, whole=True, cache_dir=cache).test) == 4
     with pytest.raises(DataError, match="give a folder for them with --cache-dir"):
