@@ -90,7 +90,7 @@ class Cgroup:
 
 @dataclass
 class Watched:
-    """What good clients saw meanwhile."""
+    """Answers that good clients got meanwhile."""
 
     health: list[float] = field(default_factory=list)
     photos: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What an image's header says of its size and cost, and that decoding keeps to it."""
+"""Size and cost by an image's header, and decoding within them."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ OLD = 'class Old(Module):\n  __parameters__ = ["w", ]\n  w : Tensor\n'  # as the
 
 
 class Sample(nn.Module):
-    """What archives may hold beside plain layers."""
+    """A module with all that archives may hold beside plain layers."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a check of data finds."""
+"""Findings of a check of data."""
 
 from __future__ import annotations
 
