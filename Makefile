@@ -1,6 +1,6 @@
 # Everything runs in an environment that is made on first use. Choose the interpreter with PYTHON=python3.12, the folder
 # with VENV=…; VENV_READY=1 says that the environment holds everything already, so nothing is installed. JOBS=… is how
-# many processes the tests run in, each of them with one thread.
+# many processes tests and shown commands run in, each of them with one thread.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,16 +17,16 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast check docs docs-serve schema surface format format-check lint types imports readme wheel wheel-test image audit bench clean
+.PHONY: help install demo test test-fast check docs docs-serve schema surface format format-check lint types imports readme readme-shop readme-others wheel wheel-test image audit bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(TRAIN) ## all commands, in $(VENV)
-	@echo "Installed: $(VENV)/bin/sar-train, sar-export, sar-classify, sar-bank, sar-serve, sar-experiment"
+	@echo "Installed:" $(VENV)/bin/sar-*
 
-demo: $(TRAIN) ## learn a prompt from shipped features, export a bundle, classify photos (about a minute)
+demo: $(TRAIN) ## a shop: learn six garments from photos, add four by name and by photos (two minutes)
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) scripts/demo.py
 
 # ------------------------------------------------------------------------------------------------------------- checks
@@ -49,13 +49,19 @@ imports: $(DEV) ## who may import whom
 	$(VENV)/bin/lint-imports --no-logo
 
 readme: $(DEV) ## every command that README, CONTRIBUTING, the tutorial and the how-tos show
-	$(PY) scripts/readme_commands.py README.md CONTRIBUTING.md docs/tutorial.md docs/banks.md docs/bulk.md docs/handover.md docs/how-to/*.md
+	$(MAKE) --no-print-directory --jobs $(JOBS) readme-shop readme-others
+
+readme-shop: $(DEV)
+	OMP_NUM_THREADS=1 $(PY) scripts/readme_commands.py README.md docs/tutorial.md
+
+readme-others: $(DEV)
+	OMP_NUM_THREADS=1 $(PY) scripts/readme_commands.py CONTRIBUTING.md docs/banks.md docs/bulk.md docs/handover.md docs/how-to/*.md
 
 test: $(DEV) ## all tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(DEV) ## the tests that take seconds
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # ------------------------------------------------------------------------------------------------------ documentation
 # Material says on every run that a version 2 of MkDocs will not have it.
@@ -84,7 +90,7 @@ image: ## build the container image and test it (docker, podman or, as root, bui
 audit: $(TRAIN) ## known vulnerabilities of the packages in $(VENV) (asks a database on the network)
 	@$(PY) scripts/audit.py
 
-bench: $(DEV) ## the measurements behind README's figures (needs an idle machine)
+bench: $(DEV) ## the measurements behind docs/performance.md (needs an idle machine)
 	for script in $$(grep -l __main__ benchmarks/*.py); do $(PY) "$$script" || exit 1; done
 	$(PY) -m benchmarks.throughput
 	$(PY) -m benchmarks.serving

@@ -14,6 +14,7 @@ The names below are imported when they are first used, so that importing the pac
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from sar_infer.results import DecisionOptions, Explanation, ImageResult, Prediction
 
 __version__ = "0.1.0"
+
+# Without this, onnxruntime gives the user a device id on disk and sends usage data to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "AsyncClient",

@@ -3,44 +3,52 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import Bundle, open_bundle
+from sar_infer.artefact.bundle import Bundle, Place, open_bundle
 from sar_infer.artefact.manifest import Manifest
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank.calibration import model_digest
+from sar_infer.bank.trained import ClassPhotos
 from sar_infer.classify import ranking
-from sar_infer.classify.class_set import ClassSet, build_class_set, with_calibration, with_head
-from sar_infer.classify.decision import Decision, calibration_holds, scale
+from sar_infer.classify.class_set import (
+    NO_PHOTOS,
+    ClassSet,
+    build_class_set,
+    with_calibration,
+    with_head,
+    with_own_calibration,
+    with_photos,
+    without_counted,
+)
+from sar_infer.classify.composition import Composer
+from sar_infer.classify.decision import BRANCHES, Decision, calibration_holds, scale
 from sar_infer.encoders import scoring
 from sar_infer.encoders.cache import EmbeddingCache, shared_cache
-from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
-from sar_infer.encoders.precision import Choice, PrecisionChoice, choose
-from sar_infer.encoders.self_test import SelfTest
-from sar_infer.encoders.sessions import CUDA, Device, expects_cuda
-from sar_infer.encoders.waiting import TRIAL_SECONDS
+from sar_infer.encoders.embedder import Embedder
+from sar_infer.encoders.precision import PrecisionChoice
+from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, ImageError, InputError
 from sar_infer.images.load import ImageSource
-from sar_infer.images.prefetch import decode_batches, readable, several
+from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile, Unknown
 from sar_infer.text.names import Classes, phrases_by_name
-from sar_infer.text.tokenizer import encode_name
-
-_FIRST_NAME = "café"
-"""Not ASCII, so that the modules that repair names are imported too."""
 
 
-class Classifier:
+class Classifier(Embedder):
     """Classifies images against a bank of class names and any further names; safe to share between threads.
 
     Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others
     once, as long as ``cache`` remembers them. If the bundle has a class head, it takes part when the classes are
-    exactly its own, with the bundle's rows; for any other classes the text branch answers alone.
+    exactly its own, with the bundle's rows; for any other classes the text branch answers alone. If the bundle has
+    class statistics, or classes come with photos, they are part of every other ranking.
 
     Ranking multiplies with numpy, whose idle BLAS threads spin beside onnxruntime's: set ``OPENBLAS_NUM_THREADS=1``
     before numpy is imported, as the commands do.
@@ -54,6 +62,9 @@ class Classifier:
         cache: Keeps embeddings of further names; by default there is one for the whole process.
         precision: ``fp32``, or smaller graphs that the bundle has: ``fp16``, ``int8``, or ``auto`` for those that suit
             the device.
+        offset: Moves along the curve of the bundle's statistics: this is taken from the logits of all classes with
+            photos, those of training among them. Above 0 it favours classes that are named only. 0 is the balance
+            that was fitted, and the only one that calibration holds for.
 
     Attributes:
         choice: The graphs that run.
@@ -61,7 +72,8 @@ class Classifier:
 
     Raises:
         BankError: the bank belongs to another encoder or has rows of another length.
-        InputError: the bundle has nothing in this precision, or there is no such device.
+        InputError: the bundle has nothing in this precision or no statistics for ``offset``, or there is no such
+            device.
         DeviceError: ``cuda`` is not available to ``auto`` precision, which opens a session at once if there is a GPU.
     """
 
@@ -75,39 +87,46 @@ class Classifier:
         spin: bool = True,
         cache: EmbeddingCache = shared_cache,
         precision: PrecisionChoice = "fp32",
+        offset: float = 0.0,
     ) -> None:
         manifest = bundle.manifest
-        self.bundle = bundle
         self.bank = bundle.bank if bank is None else bank
         _check_bank(self.bank, manifest)
         if device not in get_args(Device):
             raise InputError(f"device: expected {', '.join(get_args(Device))}, got {device!r}")
-        self._cache = cache
-        self._use(choose(manifest, precision, device), device, threads, spin)
-        if precision == "auto" and manifest.precisions and expects_cuda(device) and self._images.open() != CUDA:
-            self._use(choose(manifest, precision, "cpu"), "cpu", threads, spin)  # the GPU cannot be used after all
+        if not math.isfinite(offset):
+            raise InputError(f"offset: expected a finite number, got {offset}")
+        if offset and bundle.statistics is None:
+            raise InputError("offset: this bundle has no class statistics; leave the offset out")
+        self._composer = Composer(bundle.statistics, bundle.bank, manifest.logit_scale, offset)
+        super().__init__(bundle, device, threads, spin=spin, cache=cache, precision=precision)
 
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str] | None = None,
+        path: Place | None = None,
         device: Device = "auto",
         bank: str | os.PathLike[str] | ClassBank | None = None,
         threads: int | None = None,
         precision: PrecisionChoice = "fp32",
+        offset: float = 0.0,
     ) -> Classifier:
-        """Open a bundle folder, by default the one that ships with the package, and another bank file if one is given.
+        """Open a bundle, by default the one that ships with the package, and another bank file if one is given.
+
+        ``path`` is a folder, or ``hf://USER/NAME@REVISION`` on a Hugging Face hub (extra ``hub``).
 
         Raises:
-            BundleError: the bundle is missing, damaged or inconsistent; SchemaError if it needs a newer reader.
+            BundleError: the bundle is missing, damaged or inconsistent, or its hub does not have it or cannot be
+                reached; SchemaError if it needs a newer reader.
             BankError: the bank is damaged or of another encoder.
             DeviceError: ``device`` is ``cuda``, which is not available.
-            InputError: the bundle has nothing in this precision, or there is no such device.
+            InputError: the bundle has nothing in this precision or no statistics for ``offset``, there is no such
+                device, or a place on a hub is not understood.
         """
-        bundle = open_bundle(None if path is None else Path(path))
+        bundle = open_bundle(path)
         if isinstance(bank, str | os.PathLike):
             bank = ClassBank.load(Path(bank), bundle.manifest.encoder_digest)
-        classifier = cls(bundle, bank=bank, device=device, threads=threads, precision=precision)
+        classifier = cls(bundle, bank=bank, device=device, threads=threads, precision=precision, offset=offset)
         if device == "cuda":
             classifier.start()
         return classifier
@@ -115,7 +134,7 @@ class Classifier:
     def classify(
         self,
         images: ImageSource | Iterable[ImageSource],
-        classes: Classes | None = None,
+        classes: Classes | ClassSet | None = None,
         only: bool = False,
         top_k: int = 5,
         *,
@@ -128,8 +147,9 @@ class Classifier:
         Args:
             images: One image or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
             classes: Names to add to the bank's, or phrases by name, averaged on the sphere. A name that the bank has
-                keeps the bank's embedding, unless it comes with phrases of its own.
-            only: Choose from ``classes`` alone.
+                keeps the bank's embedding, unless it comes with phrases of its own. Or a result of ``class_set``, which
+                says all by itself: for the same classes call after call, or with photos of them.
+            only: Choose from the names in ``classes`` alone; ignored with a ``ClassSet``.
             top_k: Number of classes to return for each image, at most.
             unknown: Tell if the best class is not to be believed, by its ``score`` or by the ``energy``.
             explain: Give the reasons for the best class.
@@ -144,24 +164,43 @@ class Classifier:
                 these options.
         """
         options = DecisionOptions(unknown, coverage=coverage, explain=explain)
-        return list(self.stream(several(images), self.class_set(classes, only), top_k, options=options))
+        chosen = classes if isinstance(classes, ClassSet) else self.class_set(classes, only)
+        return list(self.stream(several(images), chosen, top_k, options=options))
 
-    def class_set(self, classes: Classes | None = None, only: bool = False, bank: ClassBank | None = None) -> ClassSet:
+    def class_set(
+        self,
+        classes: Classes | None = None,
+        only: bool = False,
+        bank: ClassBank | None = None,
+        photos: Mapping[str, ClassPhotos | PhotoSet] = NO_PHOTOS,
+    ) -> ClassSet:
         """Return the classes to choose from, as in ``classify``, for any number of calls of ``stream`` or ``rank``.
 
-        This decides if the bundle's head takes part. ``bank`` replaces the classifier's, for a bank that changes while
-        sessions stay open; it must belong to the same encoder.
+        This decides if the bundle's head or its statistics take part.
+
+        Args:
+            classes: As in ``classify``: names, or phrases by name.
+            only: As in ``classify``; classes with ``photos`` are chosen from too.
+            bank: Replaces the classifier's, for a bank that changes while sessions stay open; it must belong to the
+                same encoder.
+            photos: Photos by class name, from ``embed_photos``: of further classes, or more for those that are there.
+                One that the bank counts for the class already does not count again.
 
         Raises:
             ClassNameError: a name is empty or too long.
             InputError: no class is left.
         """
         bank = self.bank if bank is None else bank
-        chosen = build_class_set(bank, phrases_by_name(classes), only, self.embed_phrases)
+        fresh = without_counted(bank, photos)
+        named = {**phrases_by_name(classes), **{name: (name,) for name in photos if name not in fresh}}
+        given, found = with_photos(named, fresh, self.bundle.manifest.embed_dim)
+        chosen = build_class_set(bank, given, only, self.embed_phrases, self._composer, found)
         chosen = with_head(chosen, self.bundle.head, self.bundle.bank)
+        if self._calibrated(bank, chosen):
+            return with_own_calibration(chosen, bank, found)
         if not calibration_holds(self.bundle.manifest, chosen):
             return chosen
-        return with_calibration(chosen, self.bundle.manifest.calibrated, self.bundle.bank)
+        return with_calibration(chosen, self.bundle.manifest.calibrated, self.bundle.bank, chosen.photographed)
 
     def stream(
         self,
@@ -215,37 +254,11 @@ class Classifier:
         """Return the scores (N, C) of ``logits``: their softmax over the bundle's temperature."""
         return ranking.scores(logits, scale(self.bundle.manifest, classes))
 
-    def start(self, names: bool = False, self_test: bool = False) -> str:
-        """Open the image session now rather than at the first image, and return the execution provider in use.
-
-        Args:
-            names: Open the name session and the tokenizer too, so that no file is needed any more.
-            self_test: Run the self-test whatever graph is used, and encode a name if ``names`` is set; otherwise only
-                a smaller graph is tested.
-
-        Raises:
-            DeviceError: the device is not available.
-            BundleError: onnxruntime does not accept a graph, or the graph does not compute what it did at export, or
-                takes more than ``TRIAL_SECONDS`` to open or to run once.
-        """
-        if names:
-            self._names.open()
-            tokens = encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, _FIRST_NAME)
-            if self_test:
-                self._names.encode([tokens], TRIAL_SECONDS)
-        provider = self._images.open()
-        if self_test or self.self_test.due:
-            self.self_test.run()
-        return provider
-
-    def stop(self) -> None:
-        """End all calls of the encoders, present and future, with an error."""
-        self._images.stop()
-        self._names.stop()
-
-    def check_name(self, name: str) -> None:
-        """Raise ClassNameError if the name encoder cannot take a name or phrase."""
-        encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, name)
+    @functools.cached_property
+    def model_digest(self) -> str:
+        """Return the digest of all that composes logits, by which a bank's calibration is bound to this bundle."""
+        statistics = None if self.bundle.statistics is None else self.bundle.statistics.statistics
+        return model_digest(statistics, self.bundle.manifest.logit_scale)
 
     def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
         """Return unit rows (N, D), one an image.
@@ -265,52 +278,28 @@ class Classifier:
             rows.append(scoring.finite(self.encode(readable(batch)), self.choice.image))
         return np.concatenate(rows)
 
-    def encode(self, pixels: Sequence[Floats], seconds: float | None = None) -> Floats:
-        """Return unit rows (N, D) for N images.
+    def embed_photos(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> PhotoSet:
+        """Return the photos of a class, for ``bank.add`` or ``class_set``: unit rows, and digests of their pixels.
 
-        Args:
-            pixels: The output (3, size, size) of ``preprocess.to_input`` for each image.
-            seconds: Time after which the encoder is stopped for good; None waits as long as it takes.
+        An image that has the same pixels as one before it is left out.
 
         Raises:
-            BundleError: the self-test of a smaller graph, made before its first image, finds that it does not compute
-                what it did at export; or the graph fails or takes too long.
+            ImageError: an image cannot be read; the message names it.
+            InputError: ``batch_size`` is below 1.
+            BundleError: the graph is broken.
         """
-        if self.self_test.due:
-            self.self_test.run()
-        if len(pixels) == 1:
-            return self._images.encode(pixels[0][np.newaxis], seconds)  # without a copy
-        batch = np.stack(pixels) if len(pixels) else np.empty((0, 3, 0, 0), dtype=np.float32)
-        return self._images.encode(batch, seconds)
+        found = [*self.each_photo(several(images), batch_size)]
+        digests = np.array([np.frombuffer(digest, np.uint8) for _, digest, _ in found], np.uint8).reshape(-1, 32)
+        rows = np.array([row for _, _, row in found], np.float32).reshape(-1, self.bundle.manifest.embed_dim)
+        return PhotoSet.of(digests, rows)
 
-    def embed_names(self, names: Sequence[str]) -> Floats:
-        """Return unit rows (N, D), one a name, from the name encoder or the cache, never from the bank.
-
-        Raises:
-            ClassNameError: a name is empty or too long.
-            InputError: ``names`` is a single string.
-        """
-        if isinstance(names, str):
-            raise InputError(f"names: expected a list of names, got the string {names!r}")
-        names, manifest = list(names), self.bundle.manifest
-        rows = {name: self._cache.get((self.choice.names_by, name)) for name in names}
-        missing = [name for name, row in rows.items() if row is None]
-        if missing:
-            tokens = [encode_name(self.bundle.tokenizer, manifest.tokenizer, name) for name in missing]
-            for name, row in zip(missing, self._names.encode(tokens), strict=True):
-                rows[name] = row
-                self._cache.put((self.choice.names_by, name), row)
-        return np.array([rows[name] for name in names], dtype=np.float32).reshape(-1, manifest.embed_dim)
-
-    def embed_phrases(self, groups: Sequence[tuple[str, ...]]) -> Floats:
-        """Return unit rows (N, D), one a class: the phrases of each, embedded and averaged on the sphere.
-
-        Raises:
-            ClassNameError: a phrase is empty or too long.
-        """
-        rows = iter(self.embed_names([phrase for group in groups for phrase in group]))
-        means = [np.mean([next(rows) for _ in group], axis=0) for group in groups]
-        return scoring.unit_rows(np.array(means, dtype=np.float32).reshape(-1, self.bundle.manifest.embed_dim))
+    def each_photo(self, images: Iterable[ImageSource], batch_size: int = 16) -> Iterator[tuple[str, bytes, Floats]]:
+        """Yield name, digest of the pixels and unit row (D,) of each image; as ``embed_photos``, which says more."""
+        if batch_size < 1:
+            raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
+        for batch in decode_photos(images, self.bundle.manifest.preprocess, batch_size):
+            rows = scoring.finite(self.encode([pixels for _, pixels, _ in batch]), self.choice.image)
+            yield from ((name, digest, row) for (name, _, digest), row in zip(batch, rows, strict=True))
 
     def _stream(
         self,
@@ -335,20 +324,20 @@ class Classifier:
                 ]
             yield from results
 
-    def _use(self, choice: Choice, device: Device, threads: int | None, spin: bool) -> None:
-        path, manifest = self.bundle.path, self.bundle.manifest
-        self.choice = choice
-        self._images = ImageEncoder(path / choice.image, manifest.embed_dim, device, threads, spin)
-        self._names = NameEncoder(
-            path / choice.name, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
-        )
-        self.self_test = SelfTest(self.bundle, choice, functools.partial(self._images.encode, seconds=TRIAL_SECONDS))
+    def _calibrated(self, bank: ClassBank, classes: ClassSet) -> bool:
+        """Return True if the bank has a calibration that holds for these classes of it."""
+        own = bank.calibration
+        if own is None or classes.shifted:
+            return False
+        background = [name for name, item in bank.info.items() if item.background]
+        return own.holds(bank.content_digest, background, self.model_digest, BRANCHES[classes.branch])
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:
     if bank.encoder_digest != manifest.encoder_digest:
         raise BankError(
-            f"bank of another encoder: expected {manifest.encoder_digest}, the bank has {bank.encoder_digest}"
+            f"bank of another encoder: open the bundle that it was made with (expected "
+            f"{manifest.encoder_digest[:8]}, the bank has {bank.encoder_digest[:8]})"
         )
     if bank.embeddings.shape[1] != manifest.embed_dim:
         raise BankError(f"bank with rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")

@@ -14,8 +14,9 @@ from sar_infer.errors import InputError
 
 Source = Literal["bank", "extended"]
 """Source of a class: the bank, or a name given with the call."""
-Branch = Literal["text", "head+text"]
-"""Branches that answer for the classes of a call: the text branch alone, or the bundle's class head with it."""
+Branch = Literal["text", "head+text", "text+statistics"]
+"""Branches that answer for the classes of a call: the text branch alone, or with it the bundle's class head, or image
+statistics."""
 
 Unknown = Literal["score", "energy"]
 """The sign of an unknown image: a low score of the best class, or a high energy over all classes."""
@@ -65,7 +66,8 @@ class Prediction:
         label: The class name.
         score: Softmax probability over all classes of the call, 0..1, of the logits over the bundle's temperature.
         logit: ``logit_scale * similarity`` (plus the bias, if the bundle has one); with a head, this and the head's
-            logit, mixed. Not divided by the temperature.
+            logit, mixed; with statistics, this and the image term less the offset, up to a constant for each image.
+            Not divided by the temperature.
         similarity: Cosine between image and class embedding, -1..1.
         source: Source of the class.
         calibrated: True if ``score`` was calibrated on held-out photos of this class; never true of classes added

@@ -4,9 +4,9 @@
 
 Learns a prompt with SAR on all classes of the shipped Caltech101 features, and one without, with the settings of
 ``experiments/mini_bundle.toml``; classifies one photo of each ImageNet class (PHOTOS, in class order) under the
-hand-crafted template, under CoOp's prompt and under CoOp + SAR's; exports the last with all three in its passport. It
+hand-crafted template, under CoOp's prompt and under CoOp + SAR's; exports the last with all three in its `quality`. It
 refuses a prompt that loses more than 2 points against the hand-crafted one. The photos come from ImageNet's training
-set, so the image tower has probably seen them; the passport says so.
+set, so the image tower has probably seen them; its manifest says so.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
         overwrite=True,
         tell=print,
     )
-    print(manifest.passport.parity)
+    print(manifest.quality.parity)
 
 
 def _train(out: Path, common: dict[str, object], *, sar: bool) -> Run:

@@ -2,7 +2,8 @@
 
 - Documents elsewhere in the repository become pages below ``project/``, and links to and from them lead there.
 - ``<!-- generated: KIND NAME -->`` gives way to what the code itself says: ``command NAME`` to the help of a command,
-  ``manifest`` to the manifest's schema. In the repository the mark is invisible.
+  ``manifest`` to the manifest's schema, ``file PATH`` to a Python file of the repository. In the repository the mark is
+  invisible.
 """
 
 from __future__ import annotations
@@ -22,15 +23,29 @@ ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = "project/"
 DOCUMENTS = (
     "*.md",
+    "CITATION.cff",
     "NOTICE",
     "benchmarks/**/*.md",
+    "benchmarks/results/*.txt",
+    "examples/README.md",
     "experiments/README.md",
     "exports/README.md",
     "sar_train/clip/mini/MODEL_CARD.md",
 )
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[)\s#])")
 _MARK = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->$", re.MULTILINE)
-_GENERATORS: dict[str, Callable[[str], str]] = {"command": docs_commands.page, "manifest": manifest_schema.page}
+
+
+def _file(path: str) -> str:
+    """Return a Python file as a block."""
+    return f"```python\n{(ROOT / path).read_text(encoding='utf-8')}```"
+
+
+_GENERATORS: dict[str, Callable[[str], str]] = {
+    "command": docs_commands.page,
+    "file": _file,
+    "manifest": manifest_schema.page,
+}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -1,134 +1,282 @@
-"""Build the container image, look into it, and use it the way a user does: ``python3 -m scripts.image_test``.
+"""Build the container image, look into it and use it as a user does. ``.ci/image`` calls this, having found a tool.
 
-Takes Docker, podman or, as root, buildah, whichever is there. A base is pulled; where no registry answers, ``--rootfs``
-names a folder tree to use instead, or debootstrap makes one. The settings that pip has on this machine reach the build
-as secrets, and no layer. Needs nothing but Python. Prints a table, or with ``--json`` the same as JSON on standard
-output; images and containers are removed.
+Works with Docker and podman, whose commands are the same. The settings that pip has on this machine reach the build as
+secrets. Prints what it measured; the image is removed.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import base64
+import http.client
 import json
 import os
 import re
-import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.image.buildah import Buildah
-from scripts.image.builder import Builder, UnavailableError, succeeds
-from scripts.image.contents import check_commands, check_config, check_contents
-from scripts.image.docker import Docker
-from scripts.image.expecting import say
-from scripts.image.pip_settings import pip_settings
-from scripts.image.serving import check_server
-
 ROOT = Path(__file__).resolve().parent.parent
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-DEBOOTSTRAP_SECONDS = 300
+SANDBOX = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # noqa: S108
+KEY = "of-the-image-test"
+LARGEST_MIB = {"cpu": 400, "cuda": 3000}
+LOOK = """
+import importlib.metadata as metadata, importlib.util as util, json, os
+size, files, seen, writable = 0, 0, set(), []
+for folder, below, names in os.walk('/'):
+    below[:] = [name for name in below if os.path.join(folder, name) not in ('/proc', '/sys', '/dev')]
+    if os.access(folder, os.W_OK):
+        writable.append(folder)
+    for about in (os.lstat(os.path.join(folder, name)) for name in names):
+        files += 1
+        size += 0 if about.st_ino in seen else about.st_size
+        seen.add(about.st_ino)
+print(json.dumps({
+    'uid': os.getuid(), 'pid': os.getpid(), 'state_owner': os.stat('/state').st_uid, 'writable': writable,
+    'training': [name for name in ('torch', 'torchvision', 'open_clip', 'timm', 'onnx') if util.find_spec(name)],
+    'runtimes': sorted(d.name for d in metadata.distributions() if d.name.startswith('onnxruntime')),
+    'secrets': [path for path in ('/etc/pip.conf', '/run/secrets') if os.path.exists(path)],
+    'bytes': size, 'files': files,
+}))
+"""
+DRAW = """
+import base64, io
+from PIL import Image
+Image.radial_gradient('L').convert('RGB').resize((320, 240)).save(kept := io.BytesIO(), 'PNG')
+print(base64.b64encode(kept.getvalue()).decode())
+"""
 
 
 def main() -> int:
-    """Build, check, measure; return 0 if all checks passed."""
+    """Build, check, measure; return 0 if all is as it should be."""
     parser = argparse.ArgumentParser(description="Build the container image and test it.")
-    parser.add_argument("--tool", choices=["docker", "podman", "buildah"], help="default: the first that works")
+    parser.add_argument("--tool", choices=["docker", "podman"], default="docker")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--base", help="base image in place of the Dockerfile's")
-    parser.add_argument("--rootfs", type=Path, help="folder tree of a Debian with python3, venv and pip, as the base")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--allow-skip", action="store_true", help="exit code 0 where no image can be built here")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
+    image = Image(given.tool, f"localhost/sar-clip-test:{os.getpid()}")
     with tempfile.TemporaryDirectory(prefix="sar-image-") as scratch:
         try:
-            builder = choose(arguments.tool, Path(scratch))
-            try:
-                figures = test(builder, arguments, Path(scratch))
-            finally:
-                builder.clean()
-        except UnavailableError as reason:
-            print(f"skipped: {reason}", file=sys.stderr if arguments.json else sys.stdout)
-            return 0 if arguments.allow_skip else 1
-    print(json.dumps(figures, indent=2) if arguments.json else table(figures))
+            figures: dict[str, Any] = {"tool": given.tool, "device": given.device, "base": given.base or "Dockerfile's"}
+            figures["build_seconds"] = image.build(given.device, given.base, pip_secrets(Path(scratch)))
+            check_config(image.inspect())
+            figures |= check_contents(image, given.device)
+            check_commands(image, Path(scratch))
+            figures |= check_server(image)
+        finally:
+            image.remove()
+    print("\n".join(f"{key.replace('_', ' '):16}{value}" for key, value in figures.items()))
     return 0
 
 
-def choose(name: str | None, scratch: Path) -> Builder:
-    """Return the named tool, else the first that works.
+class Image:
+    """One image, and one container that serves from it."""
 
-    Raises:
-        UnavailableError: there is none.
-    """
-    for program in [name] if name else ["docker", "podman", "buildah"]:
-        if program == "buildah":
-            if shutil.which(program) and os.geteuid() == 0 and succeeds(["unshare", "-mp", "--fork", "true"], 20):
-                return Buildah(scratch)
-        elif succeeds([program, "info"], 60):
-            return Docker(program)
-    raise UnavailableError(f"{name or 'docker, podman or buildah'} cannot be used here (buildah needs root)")
+    def __init__(self, tool: str, tag: str) -> None:
+        self.tool, self.tag = tool, tag
+        self.container = self.volume = f"sar-clip-{os.getpid()}"
+        self.sandbox = (*SANDBOX, *(["--read-only-tmpfs=false"] if tool == "podman" else []))  # or more is writable
+
+    def call(self, *arguments: str) -> str:
+        """Return what a command of the tool printed.
+
+        Raises:
+            SystemExit: It failed; its output is shown.
+        """
+        done = subprocess.run([self.tool, *arguments], capture_output=True, text=True, check=False)
+        expect(done.returncode == 0, f"{self.tool} {' '.join(arguments)}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def build(self, device: str, base: str | None, secrets: dict[str, Path]) -> float:
+        """Build the Dockerfile and return the seconds that it took."""
+        options = ["--build-arg", f"DEVICE={device}", *(["--build-arg", f"BASE_IMAGE={base}"] if base else [])]
+        options += [part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")]
+        started = time.monotonic()
+        self.call("build", *options, "--tag", self.tag, str(ROOT))
+        return round(time.monotonic() - started, 1)
+
+    def inspect(self) -> dict[str, Any]:
+        """Return what the image declares; podman tells the health check beside the rest."""
+        (found,) = json.loads(self.call("image", "inspect", self.tag))
+        return {**found, **found["Config"]}
+
+    def run(self, *command: str, bundle: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run a command in a container without a network."""
+        mount = ["--volume", f"{bundle}:/bundle:ro"] if bundle else []
+        options = ["--rm", "--interactive", "--network", "none", *self.sandbox, *mount, "--entrypoint", command[0]]
+        whole = [self.tool, "run", *options, self.tag, *command[1:]]
+        return subprocess.run(whole, input=stdin, capture_output=True, check=False, timeout=120)
+
+    def output(self, *command: str, stdin: bytes = b"") -> str:
+        """Return what a command in a container printed; it has to succeed."""
+        done = self.run(*command, stdin=stdin)
+        expect(done.returncode == 0, f"{command[:2]} in the image: exit {done.returncode}\n{done.stderr.decode()}")
+        return done.stdout.decode()
+
+    def start(self, port: int) -> None:
+        """Start the server on this port of the loopback interface, with a key, and a bank file on a volume."""
+        settings = [f"SAR_PORT={port}", f"SAR_API_KEY={KEY}", "SAR_BANK=/state/bank.safetensors"]
+        options = [part for setting in settings for part in ("--env", setting)]
+        options += ["--publish", f"127.0.0.1:{port}:{port}", "--volume", f"{self.volume}:/state"]
+        self.call("run", "--detach", "--name", self.container, *self.sandbox, *options, self.tag)
+
+    def logs(self) -> str:
+        """Return what the server logged."""
+        done = subprocess.run([self.tool, "logs", self.container], capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    def remove(self) -> None:
+        """Remove the container, its volume and the image, whichever are there."""
+        for arguments in (
+            ["rm", "--force", self.container], ["volume", "rm", self.volume], ["image", "rm", self.tag]
+        ):  # fmt: skip
+            subprocess.run([self.tool, *arguments], capture_output=True, check=False)
 
 
-def test(builder: Builder, arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Run the whole test and return the measurements."""
+def pip_secrets(scratch: Path) -> dict[str, Path]:
+    """Return what pip is told on this machine as build secrets; files that it names are secrets too."""
+    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    settings: dict[str, str] = {}
+    for line in sorted(done.stdout.splitlines(), key=lambda line: line.startswith(":env:")):  # the environment is last
+        key, _, value = line.partition("=")
+        if re.search(r"\.(cert|constraint|.*index-url|no-index|proxy|timeout|trusted-host)$", key):
+            settings[key.rpartition(".")[2]] = str(ast.literal_eval(value))
+    secrets = {}
+    for key, name in (("cert", "ca.pem"), ("constraint", "constraints.txt")):
+        if Path(settings.get(key, "")).is_file():
+            secrets[name] = Path(settings[key])
+            settings[key] = f"/run/secrets/{name}"
+    if settings:
+        secrets["pip.conf"] = scratch / "pip.conf"
+        secrets["pip.conf"].touch(0o600)
+        secrets["pip.conf"].write_text("\n".join(["[global]", *(f"{k} = {v}" for k, v in settings.items()), ""]))
+    return secrets
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """Check that the image says what runs, as whom, how to ask it whether it is well, and what it is."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    expect(
+        re.fullmatch(r"[1-9]\d*:[1-9]\d*", config["User"]), f"user is {config['User']!r}, not an unprivileged number"
+    )
+    expect(config["Entrypoint"] == ["sar-serve"], f"entry point is {config['Entrypoint']}")
+    expect(config["Healthcheck"]["Test"][:2] == ["CMD", "python"], f"health check is {config['Healthcheck']}")
+    expect(config["StopSignal"] in ("SIGTERM", "15"), f"stop signal is {config['StopSignal']}")
+    expect(list(config["ExposedPorts"]) == ["8000/tcp"], f"ports are {config['ExposedPorts']}")
+    found = config["Labels"].get("org.opencontainers.image.version")
+    expect(found == version, f"labelled {found}, not {version}")
+
+
+def check_contents(image: Image, device: str) -> dict[str, Any]:
+    """Check that nothing to train with is in it, no secret of the build, and nowhere to write but /tmp."""
+    found = json.loads(image.output("python", "-c", LOOK))
+    expect(found["uid"] > 0 and found["pid"] == 1, f"ran as {found['uid']}, process {found['pid']}")
+    expect(not found["training"], f"in the image: {found['training']}")
+    expect(not found["secrets"], f"in the image: {found['secrets']}")
+    expect(found["writable"] == ["/tmp"], f"can be written: {found['writable']}")  # noqa: S108
+    expect(found["state_owner"] == found["uid"], f"/state belongs to {found['state_owner']}")
+    wanted = "onnxruntime" if device == "cpu" else "onnxruntime-gpu"
+    expect(found["runtimes"] == [wanted], f"runtimes are {found['runtimes']}")
+    size = round(found["bytes"] / 2**20)
+    expect(size <= LARGEST_MIB[device], f"{size} MiB, more than {LARGEST_MIB[device]}")
+    return {"image_mib": size, "files": found["files"]}
+
+
+def check_commands(image: Image, scratch: Path) -> None:
+    """Check the commands without a network, and a mounted folder that holds no bundle."""
+    answer = json.loads(image.output("sar-classify", "-", "--format", "jsonl", stdin=drawn(image)))
+    expect(answer["error"] is None and answer["predictions"][0]["label"], f"sar-classify: {answer}")
+    (scratch / "empty").mkdir(mode=0o755)
+    refused = image.run("sar-serve", bundle=scratch / "empty")
+    expect(
+        refused.returncode == 2 and b"manifest.json" in refused.stderr,
+        f"empty bundle: exit {refused.returncode}\n{refused.stderr.decode()}",
+    )
+    training = image.run("sar-train", "photos")
+    expect(training.returncode and b"[train]" in training.stderr, f"sar-train: {training.stderr.decode()}")
+
+
+def check_server(image: Image) -> dict[str, Any]:
+    """Check a server from start to stop: readiness, health check, one image, one class added, a request under way."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    photo = drawn(image)
     started = time.monotonic()
-    base = arguments.base or find_base(builder, arguments.rootfs, scratch)
-    build_arguments = {
-        "DEVICE": arguments.device,
-        "VERSION": VERSION,
-        "REVISION": revision(),
-        "CREATED": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    } | ({"BASE_IMAGE": base} if base else {})
-    say(f"building with {builder.name}, base {base or 'as in the Dockerfile'}")
-    building = time.monotonic()
-    builder.build(ROOT, build_arguments, *pip_settings(scratch))
-    figures: dict[str, Any] = {"tool": builder.name, "device": arguments.device, "base": base or "Dockerfile's"}
-    figures["build_seconds"] = round(time.monotonic() - building, 1)
-    check_config(builder.config(), build_arguments)
-    figures |= check_contents(builder, arguments.device)
-    compressed = builder.compressed_bytes()
-    figures["pulled_mib"] = compressed and round(compressed / 2**20)
-    check_commands(builder, ROOT, VERSION, scratch)
-    figures |= check_server(builder)
-    figures["whole_seconds"] = round(time.monotonic() - started, 1)
-    return figures
+    image.start(port)
+    while status(port, "GET", "/readyz") != 200:
+        expect(time.monotonic() - started < 60, f"not ready after a minute\n{image.logs()}")
+        time.sleep(0.02)
+    ready = time.monotonic() - started
+    memory = image.call("exec", image.container, "python", "-c", "print(open('/proc/1/status').read())")
+    image.call("exec", image.container, *image.inspect()["Healthcheck"]["Test"][1:])
+    for method, path, body, wanted in (
+        ("POST", "/v1/classify", photo, 200),
+        ("PUT", "/v1/classes/latte%20art", None, 201),
+        ("POST", "/v1/classify?classes=latte%20art&mode=only", photo, 200),
+    ):
+        found = status(port, method, path, body)
+        expect(found == wanted, f"{method} {path}: {found}\n{image.logs()}")
+    image.call("exec", image.container, "test", "-s", "/state/bank.safetensors")
+    stop = check_stop(image, port, photo)
+    resident = re.findall(r"VmRSS:\s+(\d+) kB", memory)
+    return {"ready_seconds": round(ready, 2), "idle_mib": int(resident[0]) // 1024, "stop_seconds": round(stop, 2)}
 
 
-def find_base(builder: Builder, rootfs: Path | None, scratch: Path) -> str | None:
-    """Build a base image from a folder tree; return None where the Dockerfile's own can be pulled.
+def check_stop(image: Image, port: int, photo: bytes) -> float:
+    """Return the seconds from SIGTERM to the end; a request whose body is half sent by then is still answered."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.putrequest("POST", "/v1/classify")
+    for name, value in headers(photo).items():
+        connection.putheader(name, value)
+    connection.putheader("Content-Length", str(len(photo)))
+    connection.endheaders(photo[: len(photo) // 2])
+    time.sleep(0.3)
+    stopping = time.monotonic()
+    image.call("kill", "--signal", "TERM", image.container)
+    time.sleep(0.5)
+    connection.send(photo[len(photo) // 2 :])
+    answered = connection.getresponse().status
+    code = image.call("wait", image.container).strip()
+    expect(answered == 200, f"a request under way at SIGTERM got {answered}\n{image.logs()}")
+    expect(code == "0", f"exit code {code} after SIGTERM\n{image.logs()}")
+    return time.monotonic() - stopping
+
+
+def status(port: int, method: str, path: str, body: bytes | None = None) -> int:
+    """Return the status of an answer, 0 if there is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request(method, path, body, headers(body))
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+
+
+def headers(body: bytes | None) -> dict[str, str]:
+    """Return the key and, with a body, its type."""
+    return {"Authorization": f"Bearer {KEY}"} | ({"Content-Type": "application/octet-stream"} if body else {})
+
+
+def drawn(image: Image) -> bytes:
+    """Return a PNG that the image itself draws."""
+    return base64.b64decode(image.output("python", "-c", DRAW))
+
+
+def expect(met: object, complaint: str) -> None:
+    """Stop with the complaint unless the condition is met.
 
     Raises:
-        UnavailableError: no registry answers and no folder tree can be made.
+        SystemExit: It is not.
     """
-    if rootfs is None:
-        dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-        (default,) = re.findall(r"^ARG BASE_IMAGE=(\S+)", dockerfile, re.MULTILINE)
-        if builder.pull(default):
-            return None
-        if shutil.which("debootstrap") is None or os.geteuid():
-            raise UnavailableError(f"{default} cannot be pulled, and only root with debootstrap can make a base")
-        rootfs = scratch / "rootfs"
-        say(f"{default} cannot be pulled: debootstrap makes a base, about 90 s")
-        include = "--include=python3,python3-venv,python3-pip,ca-certificates"
-        if not succeeds(["debootstrap", "--variant=minbase", include, "trixie", str(rootfs)], DEBOOTSTRAP_SECONDS):
-            raise UnavailableError(f"{default} cannot be pulled, and debootstrap failed")
-    return builder.import_base(rootfs)
-
-
-def revision() -> str:
-    """Return the commit, where this is a checkout."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def table(figures: dict[str, Any]) -> str:
-    """Return the figures as a table."""
-    return "\n".join(f"{key.replace('_', ' '):16}{'-' if value is None else value}" for key, value in figures.items())
+    if not met:
+        raise SystemExit(complaint)
 
 
 if __name__ == "__main__":

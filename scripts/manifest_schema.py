@@ -2,7 +2,8 @@
 
     python -m scripts.manifest_schema            writes docs/manifest.schema.json
 
-It says what the reader accepts but for the digest, which no schema can check. Descriptions are the docstrings: those of
+It says what the reader accepts of the current version but for the digest, which no schema can check, and for what
+`sar_infer.artefact.checks` compares. Descriptions are the docstrings: those of
 a class, and of its fields where it has an "Attributes:" section.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from sar_infer.artefact.manifest import Manifest
+from sar_infer.artefact.manifest import SCHEMA_VERSION, Manifest
 from sar_infer.storage import READER_VERSION
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "manifest.schema.json"
@@ -33,6 +34,7 @@ def schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     _define(Manifest, definitions)
     manifest = definitions.pop(Manifest.__name__)
+    manifest["properties"]["schema_version"]["minimum"] = SCHEMA_VERSION  # older ones have other keys
     manifest["properties"]["min_reader"]["maximum"] = READER_VERSION
     manifest["required"].append("digest")  # the reader compares it, so it has to be there
     return {

@@ -76,7 +76,7 @@ def commands() -> Iterator[str]:
 def _command(name: str, command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
     context = click.Context(command, parent, name, **command.context_settings)
     yield f"command {context.command_path}"
-    for parameter in command.params:
+    for parameter in (found for found in command.params if not getattr(found, "hidden", False)):
         names = " ".join(sorted([*parameter.opts, *parameter.secondary_opts]))
         shape = "|".join(map(str, getattr(parameter.type, "choices", ()))) or parameter.type.name.replace(" ", "-")
         notes = [
@@ -89,7 +89,7 @@ def _command(name: str, command: click.Command, parent: click.Context | None = N
         yield " ".join([kind, context.command_path, names, shape, *filter(None, notes)])
     if isinstance(command, click.Group):
         for inner in command.list_commands(context):
-            if child := command.get_command(context, inner):
+            if (child := command.get_command(context, inner)) and not child.hidden:
                 yield from _command(inner, child, context)
 
 
@@ -166,6 +166,8 @@ def files_and_answers(folder: Path) -> Iterator[str]:
     yield from _folder("run", run)
     yield from _places("sar-export", _json("sar-export", run, "--with-reference", "--out", bundle))
     yield from _folder("bundle", bundle)
+    for name in ("show", "verify"):
+        yield from _places(f"sar-bundle {name}", _json("sar-bundle", name, bundle))
     yield from _classified(folder, images, bundle)
     yield from _bank(bank, bundle)
     yield from _served(folder, images)
@@ -204,6 +206,8 @@ def _bank(bank: Path, bundle: Path) -> Iterator[str]:
         for document in _documents(_run("sar-bank", name, bank, *arguments, *common, codes=(0, 1))):
             yield from _places(f"sar-bank {name}", document)
     yield from _file("bank", bank)
+    freeze = ("sar-bundle", "freeze", bundle, "--bank", bank, "--out", bank.with_name("frozen"))
+    yield from _places("sar-bundle freeze", _json(*freeze))
     _run("sar-bank", "add", other := bank.with_name("other.safetensors"), "matcha", *common)
     for name in ("diff", "merge"):
         for document in _documents(_run("sar-bank", name, bank, other, *common, codes=(0, 1))):
@@ -214,7 +218,7 @@ def _served(folder: Path, images: Path) -> Iterator[str]:
     """Ask a server once for each kind of answer; in the process, through its application."""
     from starlette.testclient import TestClient
 
-    with _service(folder / "state") as service:
+    with _service(folder / "bank.safetensors") as service:
         from sar_infer.server.app import build_app
 
         client = TestClient(build_app(service), headers={"Authorization": f"Bearer {KEY}"}, base_url="http://localhost")
@@ -253,12 +257,12 @@ def _served(folder: Path, images: Path) -> Iterator[str]:
                 yield f"metric {line.removeprefix('# TYPE ')}"
 
 
-def _service(state: Path | None = None) -> Any:
+def _service(bank: Path | None = None) -> Any:
     """Return a context manager around a service of the shipped bundle that takes changes."""
     from sar_infer.server.service import Service
     from sar_infer.server.settings import Settings
 
-    return contextlib.closing(Service.open(Settings(key=KEY, state=state)))
+    return contextlib.closing(Service.open(Settings(key=KEY, bank=bank)))
 
 
 # ------------------------------------------------------------------------------------------------------------- parts

@@ -113,7 +113,7 @@ def use(wheel: Path, python: str, folder: Path) -> None:
     run([str(tools / "python"), "-m", "pip", "install", "--quiet", str(wheel)], cwd=home)
     expect(run([str(tools / "python"), "-c", ABSENT], cwd=home).strip() == "[]", "torch or a relative was installed")
     expect(PROJECT["version"] in run([str(tools / "sar-classify"), "--version"], cwd=home), "--version without version")
-    for command in ("sar-classify", "sar-train", "sar-export"):
+    for command in ("sar-classify", "sar-train", "sar-export", "sar-bundle"):
         expect("Usage" in run([str(tools / command), "--help"], cwd=home), f"{command} --help shows no usage")
     run([str(tools / "python"), "-c", DRAW], cwd=home)
     (home / "new.txt").write_text("lunar eclipse\nespresso\n")
@@ -131,6 +131,10 @@ def use(wheel: Path, python: str, folder: Path) -> None:
     )
     expect(refused.returncode != 0 and "[train]" in refused.stderr, "sar-train without torch names no extra to install")
     expect("Traceback" not in refused.stderr, "sar-train without torch shows a traceback")
+    expect("intact" in run([str(tools / "sar-bundle"), "verify"], cwd=home), "sar-bundle verify finds something")
+    triton = [str(tools / "sar-bundle"), "triton", "--out", "models"]
+    bare = subprocess.run(triton, cwd=home, env=clean_environment(), capture_output=True, text=True, check=False)
+    expect(bare.returncode == 2 and "[train]" in bare.stderr, "sar-bundle triton without onnx names no extra")
     bare = subprocess.run(
         [str(tools / "sar-serve")], cwd=home, env=clean_environment(), capture_output=True, text=True, check=False
     )

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from sar_infer.artefact.checks import check_folder, check_numbers
-from sar_infer.artefact.manifest import BANK, HEAD, MANIFEST, TOKENIZER, Manifest
+from sar_infer.artefact.manifest import BANK, HEAD, MANIFEST, STATISTICS, TOKENIZER, Manifest
 from sar_infer.bank import ClassBank
 from sar_infer.bank.head import ClassHead
-from sar_infer.errors import BankError, BundleError
-from sar_infer.text.names import name_key
+from sar_infer.bank.trained import TrainedStatistics, check_classes
+from sar_infer.errors import BankError, BundleError, SchemaError
 from sar_infer.text.tokenizer import Tokenizer
+
+Place = str | os.PathLike[str]
+"""A folder, or ``hf://USER/NAME@REVISION`` on a Hugging Face hub."""
+_HUB = "hf://"
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A checked bundle folder."""
+    """A checked bundle.
+
+    Attributes:
+        path: The folder with its files.
+        origin: Where it was fetched from: a repository at one commit, ``hf://USER/NAME@COMMIT``.
+    """
 
     path: Path
     manifest: Manifest
     bank: ClassBank
     head: ClassHead | None = None
+    statistics: TrainedStatistics | None = None
+    origin: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Return what opens the same files again, wherever they came from."""
+        return self.origin or str(self.path)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -36,22 +54,37 @@ class Bundle:
         return tokenizer
 
 
-def open_bundle(path: Path | None = None) -> Bundle:
+def open_bundle(path: Place | None = None) -> Bundle:
     """Open and check a bundle.
 
     Args:
-        path: The folder; None takes ``default_bundle()``.
+        path: The folder, or ``hf://USER/NAME@REVISION``; None takes ``default_bundle()``.
 
     Raises:
+        InputError: A place on a hub is not understood, or `huggingface_hub` is not installed.
         SchemaError: The bundle needs a newer reader.
         BundleError: A file is missing, extra, changed or a link out of the folder; a graph refers to data outside
-            itself or does not fit the manifest; the bank or the head is damaged or does not belong to this bundle.
+            itself or does not fit the manifest; the bank, the head or the statistics are damaged or belong to another
+            bundle; a hub does not have it or cannot be reached.
     """
-    path = default_bundle() if path is None else path
+    if on_hub(path):
+        return _open_fetched(str(path))
     try:
-        return _open(path)
+        return _open(default_bundle() if path is None else Path(path))
     except (BankError, OSError) as error:
         raise BundleError(str(error)) from None
+
+
+def on_hub(place: Place | None) -> bool:
+    """Return True if a place is on a hub, not a folder."""
+    return isinstance(place, str) and place.startswith(_HUB)
+
+
+def bundle_name(place: Place) -> str:
+    """Return the name of a bundle: its folder's, or that of its repository."""
+    if on_hub(place):
+        return str(place).removeprefix(_HUB).partition("@")[0].rpartition("/")[2]
+    return Path(place).absolute().name
 
 
 def default_bundle() -> Path:
@@ -67,17 +100,32 @@ def default_bundle() -> Path:
     raise BundleError("no bundle ships with this installation; name one (--bundle DIR)")
 
 
-def _open(path: Path) -> Bundle:
+def _open_fetched(place: str) -> Bundle:
+    from sar_infer.artefact.hub import fetch, split_place
+
+    path, (repository, _) = fetch(place), split_place(place)
+    try:
+        bundle = _open(path, cached=True)
+    except SchemaError:
+        raise
+    except (BankError, BundleError, OSError) as error:
+        raise BundleError(
+            f"{place}: {error}; if the hub's files are sound, remove {path.parents[1]} to fetch them again"
+        ) from None
+    return dataclasses.replace(bundle, origin=f"{_HUB}{repository}@{path.name}")
+
+
+def _open(path: Path, *, cached: bool = False) -> Bundle:
     manifest = _read_manifest(path)
     check_numbers(manifest, str(path / MANIFEST))
-    check_folder(path, manifest)
+    check_folder(path, manifest, cached=cached)
     bank = ClassBank.load(path / BANK, manifest.encoder_digest)
     if bank.embeddings.shape[1] != manifest.embed_dim:
         raise BundleError(f"{path / BANK}: rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
     lost = [name for name in manifest.calibrated if bank.lookup.name(name) is None] if manifest.calibrated else []
     if lost:
         raise BundleError(f"{path / MANIFEST}: field calibrated: {lost[0]!r:.80} is not in the bank")
-    return Bundle(path, manifest, bank, _open_head(path, manifest, bank))
+    return Bundle(path, manifest, bank, _open_head(path, manifest, bank), _open_statistics(path, manifest, bank))
 
 
 def _open_head(path: Path, manifest: Manifest, bank: ClassBank) -> ClassHead | None:
@@ -86,16 +134,18 @@ def _open_head(path: Path, manifest: Manifest, bank: ClassBank) -> ClassHead | N
     head = ClassHead.load(path / HEAD, manifest.encoder_digest)
     if head.weight.shape[1] != manifest.embed_dim:
         raise BundleError(f"{path / HEAD}: rows of {head.weight.shape[1]}, expected {manifest.embed_dim}")
-    known = {name_key(name) for name in bank.names}
-    seen: set[str] = set()
-    for name in head.names:
-        key = name_key(name)
-        if key not in known:
-            raise BundleError(f"{path / HEAD}: class {name!r} is not in the bundle's bank")
-        if key in seen:
-            raise BundleError(f"{path / HEAD}: class {name!r} differs from another in case or space alone")
-        seen.add(key)
+    check_classes(path / HEAD, head.names, bank)
     return head
+
+
+def _open_statistics(path: Path, manifest: Manifest, bank: ClassBank) -> TrainedStatistics | None:
+    if manifest.statistics is None:
+        return None
+    found = TrainedStatistics.load(path / STATISTICS, manifest.encoder_digest)
+    if (width := len(found.statistics.centre)) != manifest.embed_dim:
+        raise BundleError(f"{path / STATISTICS}: rows of {width}, expected {manifest.embed_dim}")
+    check_classes(path / STATISTICS, found.names, bank)
+    return found
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from sar_infer.artefact.manifest import BANK, Calibration, Manifest, Passport, Precision, Scores, Variant
+from sar_infer.artefact.manifest import BANK, Calibration, Manifest, Precision, Quality, Scores, Variant
 from sar_infer.bank import ClassBank
 
 _FIRST = 12
@@ -28,8 +28,8 @@ _LIMITS = {
     ),
 }
 """Notes for readers about our own backbones, by name."""
-_WAYS = {"text-branch": "text branch, without the head", "per-image": "with a prompt for each photo"}
-"""Tables of a passport that hold ``Scores``, and their names in the card."""
+_WAYS = {"text-branch": "text branch alone", "per-image": "with a prompt for each photo"}
+"""Tables of ``quality`` that hold ``Scores``, and their names in the card."""
 _SPECIAL = re.compile(r"[^\w\s.,;:/()%+=?'-]|_")
 _UNSEEN = "\N{REPLACEMENT CHARACTER}"
 
@@ -45,8 +45,8 @@ def card(manifest: Manifest, bank: ClassBank) -> str:
         "": _summary(manifest, bank),
         "Use": _use(),
         "Intended use and limits": _limits(manifest),
-        "Training": _training(manifest.passport),
-        "Quality": _quality(manifest.passport),
+        "Training": _training(manifest),
+        "Quality": _quality(manifest.quality),
         "Confidence": _confidence(manifest),
         "Precisions": _precisions(manifest),
         "Preprocessing": _preprocessing(manifest),
@@ -108,18 +108,20 @@ def _limits(manifest: Manifest) -> Iterator[str]:
     yield "\n".join(f"- {point}" for point in points)
 
 
-def _training(passport: Passport) -> Iterator[str]:
-    """Yield what the prompt was learned from."""
-    if passport.dataset is None:
+def _training(manifest: Manifest) -> Iterator[str]:
+    """Yield what the prompt, or the statistics of a hand-crafted one, were learned from."""
+    quality = manifest.quality
+    if quality.dataset is None:
         yield "Not stated: nothing was trained, or the run left no record."
         return
     parts = [
-        f"dataset {escaped(passport.dataset)}",
-        f"protocol {escaped(passport.protocol)}" if passport.protocol else "",
-        f"{passport.shots} photos of each class" if passport.shots else "",
-        f"seed {', '.join(map(str, passport.seeds))}" if passport.seeds else "",
+        f"dataset {escaped(quality.dataset)}",
+        f"protocol {escaped(quality.protocol)}" if quality.protocol else "",
+        f"{quality.shots} photos of each class" if quality.shots else "",
+        f"seed {', '.join(map(str, quality.seeds))}" if quality.seeds else "",
     ]
-    yield "The prompt was learned, and the backbone left as it is: " + ", ".join(filter(None, parts)) + "."
+    what = "The prompt was" if manifest.method != "handcrafted" else "The prompt is hand-crafted; class statistics were"
+    yield f"{what} learned, and the backbone left as it is: " + ", ".join(filter(None, parts)) + "."
 
 
 def _preprocessing(manifest: Manifest) -> Iterator[str]:
@@ -145,7 +147,7 @@ def _licences(licences: Mapping[str, str]) -> Iterator[str]:
 
 def _provenance(manifest: Manifest) -> Iterator[str]:
     """Yield how the bundle was made, and how close it was to torch."""
-    origin, parity = manifest.provenance, manifest.passport.parity
+    origin, parity = manifest.provenance, manifest.quality.parity
     yield f"Made {escaped(origin.created)} by:"
     yield code_block(origin.command)
     versions = ", ".join(f"{escaped(name)} {escaped(number)}" for name, number in origin.versions.items())
@@ -174,6 +176,8 @@ def _parts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
     yield "embedding", f"{manifest.embed_dim} numbers; logit scale {manifest.logit_scale:g}"
     if manifest.head:
         yield "head", "a trained classifier that answers together with the names where exactly its classes are asked"
+    if manifest.statistics:
+        yield "statistics", "of image features, which rank trained and added classes together, by name and by photos"
     if manifest.reference is not None:
         yield "reference", f"the name encoder of the hand-crafted prompt, {escaped(manifest.reference.template)}"
 
@@ -182,10 +186,10 @@ def _numbers(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
 
 
-def _quality(passport: Passport) -> Iterator[str]:
+def _quality(quality: Quality) -> Iterator[str]:
     """Yield accuracies, further figures and notes."""
-    ways = {"zero-shot, the hand-crafted prompt": passport.zero_shot, "this bundle": passport.metrics}
-    ways |= {title: Scores(**passport.tables[key]) for key, title in _WAYS.items() if key in passport.tables}
+    ways = {"zero-shot, the hand-crafted prompt": quality.zero_shot, "this bundle": quality.metrics}
+    ways |= {title: Scores(**quality.tables[key]) for key, title in _WAYS.items() if key in quality.tables}
     measured = {title: scores for title, scores in ways.items() if scores != Scores()}
     if measured:
         rows = [
@@ -196,11 +200,11 @@ def _quality(passport: Passport) -> Iterator[str]:
         yield table(["", "trained classes", "new classes", "harmonic mean"], rows)
     else:
         yield "Accuracy was not measured."
-    further = {name: found for name, found in passport.tables.items() if name not in _WAYS and _is_flat(found)}
+    further = {name: found for name, found in quality.tables.items() if name not in _WAYS and _is_flat(found)}
     if further:
         yield "\n".join(f"- {escaped(name)}: {_figures(found)}" for name, found in further.items())
-    if passport.notes:
-        yield "\n".join(f"- Note: {escaped(note)}" for note in passport.notes)
+    if quality.notes:
+        yield "\n".join(f"- Note: {escaped(note)}" for note in quality.notes)
 
 
 def _is_flat(found: Any) -> bool:
@@ -224,7 +228,7 @@ def _confidence(manifest: Manifest) -> Iterator[str]:
         f"Scores are calibrated for {len(manifest.calibrated):,} of the classes (temperature "
         f"{manifest.temperature:.4g}), not for any that are added."
     )
-    found = manifest.passport.calibration
+    found = manifest.quality.calibration
     if found is not None:
         yield "\n".join(f"- {line}" for line in _calibration(found, manifest))
 

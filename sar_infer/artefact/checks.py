@@ -20,6 +20,7 @@ from sar_infer.artefact.manifest import (
     MANIFEST,
     NAME_ENCODER,
     REFERENCE_ENCODER,
+    STATISTICS,
     TOKENIZER,
     Manifest,
     file_entry,
@@ -45,10 +46,11 @@ def check_numbers(manifest: Manifest, source: str) -> None:
     for field, value, least, largest in _rules(manifest):
         if value is not None and not least <= value <= largest:
             raise BundleError(f"{source}: field {field}: expected {least:g} to {largest:g}, got {value}")
+    _check_branch(manifest, source)
 
 
 def _check_keys(manifest: Manifest, source: str) -> None:
-    calibration = manifest.passport.calibration
+    calibration = manifest.quality.calibration
     measured = () if calibration is None else calibration.coverage
     for name in manifest.thresholds:
         if name not in _THRESHOLDS:
@@ -57,9 +59,19 @@ def _check_keys(manifest: Manifest, source: str) -> None:
         if not _is_share(name):
             raise BundleError(f"{source}: a coverage is a number between 0 and 1, got {name!r:.80}")
     if calibration is not None and calibration.coverage.keys() != calibration.set_size.keys():
-        raise BundleError(f"{source}: field passport.calibration: coverage and set_size have different keys")
+        raise BundleError(f"{source}: field quality.calibration: coverage and set_size have different keys")
     if len({*manifest.calibrated}) < len(manifest.calibrated):
         raise BundleError(f"{source}: field calibrated: a class is listed twice")
+
+
+def _check_branch(manifest: Manifest, source: str) -> None:
+    """Raise BundleError unless a calibration names its branch, one that the bundle has."""
+    fitted = manifest.temperature is not None or manifest.thresholds or manifest.conformal or manifest.calibrated
+    branch, files = manifest.calibrated_for, {"head": manifest.head, "statistics": manifest.statistics}
+    if fitted and branch is None:
+        raise BundleError(f"{source}: field calibrated_for: expected the branch that the calibration is for, got null")
+    if branch in files and files[branch] is None:
+        raise BundleError(f"{source}: field calibrated_for: is {branch}, which the bundle does not have")
 
 
 def _rules(manifest: Manifest) -> Iterator[_Rule]:
@@ -96,49 +108,59 @@ def _is_share(text: str) -> bool:
         return False
 
 
-def check_folder(path: Path, manifest: Manifest) -> None:
+def check_folder(path: Path, manifest: Manifest, *, cached: bool = False) -> None:
     """Check that a folder holds what its manifest says.
+
+    Args:
+        path: The folder.
+        manifest: Its manifest.
+        cached: It is a hub's cache: files are links, and other files of the repository may lie beside them.
 
     Raises:
         BundleError: A file is missing, extra, changed or a link out of the folder; a graph does not fit the manifest.
         OSError: A file cannot be read.
     """
-    _check_listing(path, manifest)
+    _check_listing(path, manifest, cached=cached)
     _check_contents(path, manifest)
     _check_graphs(path, manifest)
 
 
-def _check_listing(path: Path, manifest: Manifest) -> None:
-    """Raise BundleError unless the folder holds exactly the listed files, all of them plain files in it."""
+def _check_listing(path: Path, manifest: Manifest, *, cached: bool) -> None:
+    """Raise BundleError unless the folder holds exactly the listed files, all of them plain files in it.
+
+    In a cache they may be links, and need not be all that the folder holds.
+    """
     listed = set(manifest.files)
     present = {entry.name for entry in path.iterdir()} - {MANIFEST}
     for name in _REQUIRED:
         if name not in listed:
             raise BundleError(f"{path / MANIFEST}: does not list {name}, which every bundle has")
-    _check_head_listing(path, manifest)
+    _check_named(path, manifest, "head", manifest.head, HEAD)
+    _check_named(path, manifest, "statistics", manifest.statistics, STATISTICS)
     _check_reference_listing(path, manifest)
     for name in sorted(listed - present):
         raise BundleError(f"{path / name}: missing, but listed in {MANIFEST}; copy or export the bundle again")
-    for name in sorted(present - listed):
+    for name in sorted(present - listed if not cached else ()):
         raise BundleError(
             f"{path / name}: not listed in {MANIFEST}; a bundle holds nothing but its own files: remove it"
         )
     root = path.resolve()
     for name in sorted(listed | {MANIFEST}):
-        if Path(os.path.realpath(path / name)).parent != root:  # resolve() raises where a link leads to itself
+        inside = Path(os.path.realpath(path / name)).parent == root  # resolve() raises where a link leads to itself
+        if not inside and not cached:
             raise BundleError(f"{path / name}: leads out of the bundle folder")
         if not (path / name).is_file():
             raise BundleError(f"{path / name}: not a file")
 
 
-def _check_head_listing(path: Path, manifest: Manifest) -> None:
-    """Raise BundleError unless a head is both named and listed, or neither."""
-    if manifest.head not in (None, HEAD):
-        raise BundleError(f"{path / MANIFEST}: field head: expected null or {HEAD!r}, got {manifest.head!r:.80}")
-    if manifest.head and HEAD not in manifest.files:
-        raise BundleError(f"{path / MANIFEST}: does not list {HEAD}, which its field head names")
-    if HEAD in manifest.files and not manifest.head:
-        raise BundleError(f"{path / HEAD}: listed in {MANIFEST}, whose field head does not name it")
+def _check_named(path: Path, manifest: Manifest, field: str, named: str | None, file: str) -> None:
+    """Raise BundleError unless an optional file is both named by its field and listed, or neither."""
+    if named not in (None, file):
+        raise BundleError(f"{path / MANIFEST}: field {field}: expected null or {file!r}, got {named!r:.80}")
+    if named and file not in manifest.files:
+        raise BundleError(f"{path / MANIFEST}: does not list {file}, which its field {field} names")
+    if file in manifest.files and not named:
+        raise BundleError(f"{path / file}: listed in {MANIFEST}, whose field {field} does not name it")
 
 
 def _check_reference_listing(path: Path, manifest: Manifest) -> None:

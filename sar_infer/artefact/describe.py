@@ -6,8 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 
 from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import Manifest, Passport, Scores, Variant
+from sar_infer.artefact.manifest import Manifest, Quality, Scores, Variant
+from sar_infer.bank.trained import TrainedStatistics
 from sar_infer.errors import one_line
+
+_WAYS = {"text-branch": "text branch", "per-image": "per image"}
+"""Labels of other ways to answer that a bundle may have figures for, by their table."""
 
 
 def describe(bundle: Bundle) -> str:
@@ -18,7 +22,7 @@ def describe(bundle: Bundle) -> str:
 def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
     manifest = bundle.manifest
     weights = ", ".join(f"{name} {weight:g}" for name, weight in manifest.regularisers.items())
-    yield "bundle", str(bundle.path)
+    yield "bundle", f"{bundle.place}, {sum(entry.size for entry in manifest.files.values()) / 1e6:.1f} MB"
     yield "backbone", manifest.backbone
     yield "method", manifest.method + (f" with {weights}" if weights else "")
     if manifest.template:
@@ -29,12 +33,14 @@ def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
             "head",
             f"for {len(bundle.head.names)} of them, with a share of {bundle.head.mix:g} beside the text branch",
         )
+    if bundle.statistics is not None:
+        yield from _statistics(bundle.statistics)
     yield "embedding", f"{manifest.embed_dim} numbers, logit scale {manifest.logit_scale:g}"
     yield "image", f"{manifest.preprocess.size} pixels, {manifest.preprocess.resize_mode}"
     if manifest.preprocess.jpeg_margin is not None:
         yield "large JPEGs", f"may be decoded down to {manifest.preprocess.jpeg_margin:g} times that"
     yield "class name", f"at most {manifest.tokenizer.max_name_tokens} tokens"
-    yield from _quality(manifest.passport)
+    yield from _quality(manifest.quality)
     yield from _confidence(manifest)
     yield from _precisions(manifest)
     yield "digest", manifest.digest
@@ -43,14 +49,31 @@ def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "by", manifest.provenance.command
 
 
-def _quality(passport: Passport) -> Iterator[tuple[str, str]]:
-    if passport.dataset:
-        parts = (passport.dataset, passport.protocol, f"{passport.shots} shots" if passport.shots else None)
+def _statistics(known: TrainedStatistics) -> Iterator[tuple[str, str]]:
+    model = known.statistics
+    photos = f"{int(model.counts.sum()):,} photos of {len(known.names):,} classes" if known.names else "no class"
+    yield "statistics", f"of {photos}, with a weight of {model.alpha:g} beside the text branch"
+    if model.curve:
+        _, trained, left_out = min(model.curve, key=lambda point: abs(point[0]))
+        yield "one ranking", f"{trained:.1f} % of trained classes, {left_out:.1f} % of those added by name, estimated"
+
+
+def _quality(quality: Quality) -> Iterator[tuple[str, str]]:
+    if quality.dataset:
+        parts = (quality.dataset, quality.protocol, f"{quality.shots} shots" if quality.shots else None)
         yield "measured on", ", ".join(part for part in parts if part)
-    for label, scores in (("zero-shot", passport.zero_shot), ("this bundle", passport.metrics)):
+    ways = {"zero-shot": quality.zero_shot, "this bundle": quality.metrics}
+    ways |= {label: Scores(**quality.tables[key]) for key, label in _WAYS.items() if key in quality.tables}
+    for label, scores in ways.items():
         if scores != Scores():
             yield label, _scores(scores)
-    for note in passport.notes:
+    if (parity := quality.parity) is not None:
+        yield (
+            "parity",
+            f"{parity.images} images: cosine to torch at least {parity.image_min_cosine:.7f}, same class "
+            f"{parity.top1_agreement:.1%}; {parity.names:,} names: differ by at most {parity.name_max_difference:.1e}",
+        )
+    for note in quality.notes:
         yield "note", note
 
 
@@ -78,14 +101,14 @@ def _confidence(manifest: Manifest) -> Iterator[tuple[str, str]]:
     known = [limits[kind].format(value) for kind, value in manifest.thresholds.items() if kind in limits]
     if known:
         yield "unknown", ", or ".join(known)
-    measured = manifest.passport.calibration
+    measured = manifest.quality.calibration
     if measured is None:
         return
     how = ", cross-fitted" if measured.cross_fitted else ""
     yield (
         "calibration",
-        f"error (ECE) {measured.error_before:.1%} before, {measured.error_after:.1%} after, on {measured.measured_on} "
-        f"photos{how}; in float32, photos decoded in full",
+        f"fitted on {measured.fitted_on} photos; error (ECE) {measured.error_before:.1%} before, "
+        f"{measured.error_after:.1%} after, on {measured.measured_on} photos{how}; in float32, photos decoded in full",
     )
     for coverage, share in measured.coverage.items():
         if coverage in manifest.conformal:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,20 +11,20 @@ from pathlib import Path
 import numpy as np
 
 from sar_infer.artefact.bundle import Bundle, open_bundle
-from sar_infer.artefact.manifest import BANK, CARD, HEAD, MANIFEST, SCHEMA_VERSION, Manifest, Provenance
-from sar_infer.artefact.writing import check_target, seal, staged
+from sar_infer.artefact.manifest import BANK, CARD, HEAD, MANIFEST, STATISTICS, Manifest, Provenance
+from sar_infer.artefact.writing import check_target, link_or_copy, seal, staged
 from sar_infer.bank import ClassBank, diff, settled
 from sar_infer.errors import BankError
 
 MEASURED = "measured"
-"""Table of a frozen bundle's passport that says what its figures are about: ``content_digest`` of the bank that
+"""Table in ``quality`` of a frozen bundle that says what its figures are about: ``content_digest`` of the bank that
 accuracies were measured with, and how many classes were ``calibrated``."""
 
 
 def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = False, command: str = "") -> Manifest:
     """Write a bundle whose classes are those of a bank; the old bundle is not touched.
 
-    The new passport keeps the figures of the old bundle, with notes on what has changed since. The head is kept only
+    The new manifest keeps the figures of the old bundle, with notes on what has changed since. The head is kept only
     if the bank has each of its classes with an unchanged row; if it is dropped, nothing is calibrated any more.
     Thresholds and conformal sets are kept only if the rows of all calibrated classes are unchanged and none became
     background. The history of the bank is kept as text, and its steps can no longer be undone.
@@ -56,11 +54,13 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
         raise BankError(f"the bank has no class{' but background' if len(bank.names) else ''}; a bundle needs one")
     check_target(out, overwrite=overwrite)
     manifest = _described(bundle, bank, command)
-    left_out = {BANK, CARD, MANIFEST} | ({HEAD} if manifest.head is None else set())
+    left_out = {BANK, CARD, MANIFEST, STATISTICS} | ({HEAD} if manifest.head is None else set())
     with staged(out, overwrite=overwrite) as folder:
         for name in old.files.keys() - left_out:
-            _link(bundle.path / name, folder / name)
+            link_or_copy(bundle.path / name, folder / name)
         settled(bank).save(folder / BANK)
+        if bundle.statistics is not None:
+            bundle.statistics.kept(bundle.bank, bank).save(folder / STATISTICS)
         sealed = seal(folder, manifest, bank)
         open_bundle(folder)
     return sealed
@@ -68,7 +68,7 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
 
 def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
     """Return the new manifest without files and digest."""
-    old, passport = bundle.manifest, bundle.manifest.passport
+    old, quality = bundle.manifest, bundle.manifest.quality
     keeps_head = bundle.head is not None and not _lost(bundle.head.names, bundle.bank, bank)
     notes = [_summary(bundle, bank)]
     changes: dict[str, object] = {}
@@ -77,8 +77,8 @@ def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
             "the class head was left out, since not all of its classes are there with the rows they had; what was "
             "calibrated with it went too"
         )
-        changes = {"temperature": None, "thresholds": {}, "conformal": {}, "calibrated": ()}
-        passport = dataclasses.replace(passport, calibration=None)
+        changes = {"temperature": None, "thresholds": {}, "conformal": {}, "calibrated": (), "calibrated_for": None}
+        quality = dataclasses.replace(quality, calibration=None)
     elif lost := _lost(old.calibrated, bundle.bank, bank) | _turned(old.calibrated, bundle.bank, bank):
         notes.append(
             f"thresholds and conformal sets were left out: {len(lost):,} of the {len(old.calibrated):,} calibrated "
@@ -96,10 +96,8 @@ def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
     )
     return dataclasses.replace(
         old,
-        schema_version=SCHEMA_VERSION,
-        min_reader=SCHEMA_VERSION,
         head=HEAD if keeps_head else None,
-        passport=dataclasses.replace(passport, notes=(*passport.notes, *notes), tables={**measured, **passport.tables}),
+        quality=dataclasses.replace(quality, notes=(*quality.notes, *notes), tables={**measured, **quality.tables}),
         provenance=provenance,
         **changes,  # type: ignore[arg-type]
     )
@@ -114,6 +112,7 @@ def _summary(bundle: Bundle, bank: ClassBank) -> str:
         "renamed": len(found.renamed),
         "embedded anew": len(found.reembedded),
         "changed in aliases, background or threshold": len(found.changed),
+        "with other photos": len(found.photos),
     }
     changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no changes"
     made = bundle.manifest.provenance
@@ -124,24 +123,25 @@ def _summary(bundle: Bundle, bank: ClassBank) -> str:
 
 
 def _lost(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
-    """Return the names that are gone or whose row has changed."""
+    """Return the names that are gone, or whose row or photos have changed."""
     rows = ((name, before.lookup.name(name), after.lookup.name(name)) for name in names)
     return {
         name
         for name, old, new in rows
-        if old is None or new is None or not np.array_equal(before.embeddings[old], after.embeddings[new])
+        if old is None
+        or new is None
+        or not np.array_equal(before.embeddings[old], after.embeddings[new])
+        or _seal(before, old) != _seal(after, new)
     }
+
+
+def _seal(bank: ClassBank, row: int) -> bytes | None:
+    """Return the seal of a class's photos; None if it has none."""
+    photos = bank.photos.get(bank.names[row]) if bank.photos else None
+    return None if photos is None else photos.seal
 
 
 def _turned(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
     """Return the names of classes that are background in only one of the banks."""
     flags = [{name for name, item in bank.info.items() if item.background} for bank in (before, after)]
     return {name for name in names if (name in flags[0]) != (name in flags[1])}
-
-
-def _link(source: Path, target: Path) -> None:
-    """Hard-link a file, which is never written to again, or copy it to another file system."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

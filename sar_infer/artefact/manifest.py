@@ -18,14 +18,15 @@ from sar_infer.storage import READER_VERSION
 from sar_infer.storage.strict_json import build, canonical_digest, read_sealed
 from sar_infer.text import TokenizerSpec
 
-SCHEMA_VERSION = 2
-"""Increased with every change of the format."""
+SCHEMA_VERSION = 3
+"""Increased with every change of the format: unknown fields are refused, so even one that may be absent needs it."""
 
 MANIFEST = "manifest.json"
 IMAGE_ENCODER = "image_encoder.onnx"
 NAME_ENCODER = "name_encoder.onnx"
 BANK = "bank.safetensors"
 HEAD = "head.safetensors"
+STATISTICS = "statistics.safetensors"
 TOKENIZER = "tokenizer.bpe.gz"
 REFERENCE_ENCODER = "reference_encoder.onnx"
 """Optional: the name encoder of the hand-crafted prompt, which new names are compared with (``sar-bank``'s lint)."""
@@ -115,8 +116,8 @@ class Variant:
         top1_agreement: Share of samples, 0..1, with the same best class of the bundle's bank; of names, the same
             nearest row.
         speedup: Time of the fp32 graph over its own, one at a time, one thread, where the bundle was made.
-        probe_cosine: Cosine between the manifest's self-test vector and the one that this graph gave when it was made;
-            None for names, and if there is no self-test.
+        self_test_cosine: Cosine between the manifest's self-test vector and the one that this graph gave when it was
+            made; None for names, and if there is no self-test.
         notes: Exceptions that were needed, such as layers that stayed in fp32.
     """
 
@@ -127,7 +128,7 @@ class Variant:
     mean_cosine: float
     top1_agreement: float
     speedup: float
-    probe_cosine: float | None = None
+    self_test_cosine: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -173,7 +174,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Passport:
+class Quality:
     """The measured quality of a bundle, and what it was measured on; ``tables`` holds further named results."""
 
     dataset: str | None = None
@@ -199,7 +200,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Probe:
+class SelfTestVector:
     """The self-test: an image given by a seed, and the unit vector (D,) that the image encoder must give for it."""
 
     seed: int
@@ -224,10 +225,10 @@ class Manifest:
         tokenizer: How a name becomes input.
         encoder_digest: Binds banks and heads: over weights, method and tokenizer, never a graph file.
         files: Every other file of the folder.
-        passport: Measured quality of the bundle.
+        quality: Measured quality of the bundle.
         provenance: When and how the bundle was made.
         logit_bias: Added to the scaled cosine, if the model has a bias.
-        probe: The self-test.
+        self_test: The self-test.
         precisions: Smaller graphs, by ``fp16`` and ``int8``.
         temperature: Divides the logits before the softmax.
         thresholds: An answer is *unknown* if its score is below ``score``, or its energy,
@@ -235,7 +236,10 @@ class Manifest:
         conformal: By coverage (``0.9``), the least score that a class needs to be in the set.
         calibrated: The classes that temperature, thresholds and conformal scores were fitted on; they hold for these
             alone, with the rows of the bundle's bank.
+        calibrated_for: The branch that answered when these were fitted; they hold for that branch alone. None if
+            nothing was fitted.
         head: ``head.safetensors``, if the bundle has that file.
+        statistics: ``statistics.safetensors``, if the bundle has that file.
         reference: Description of ``reference_encoder.onnx``, if the bundle has that file.
         digest: SHA-256 of the canonical JSON of all other fields: the bundle's identity.
     """
@@ -253,26 +257,29 @@ class Manifest:
     tokenizer: TokenizerSpec
     encoder_digest: str
     files: Mapping[str, FileEntry]
-    passport: Passport
+    quality: Quality
     provenance: Provenance
     logit_bias: float | None = None
-    probe: Probe | None = None
+    self_test: SelfTestVector | None = None
     precisions: Mapping[str, Precision] = field(default_factory=dict)
     temperature: float | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     conformal: Mapping[str, float] = field(default_factory=dict)
     calibrated: tuple[str, ...] = ()
+    calibrated_for: Literal["text", "head", "statistics"] | None = None
     head: str | None = None
+    statistics: str | None = None
     reference: Reference | None = None
     digest: str = ""
 
     def sealed(self) -> Manifest:
-        """Return the manifest as ``parse`` would read it, with ``digest`` filled in.
+        """Return the manifest as ``parse`` would read it, of the current schema, with ``digest`` filled in.
 
         Raises:
             BundleError: A field has the wrong type, or is not a finite number.
         """
-        manifest: Manifest = build(type(self), read_sealed(self.dump(), MANIFEST)[0], MANIFEST)
+        current = dataclasses.replace(self, schema_version=SCHEMA_VERSION, min_reader=SCHEMA_VERSION)
+        manifest: Manifest = build(type(self), read_sealed(current.dump(), MANIFEST)[0], MANIFEST)
         return dataclasses.replace(manifest, digest=manifest.content_digest())
 
     def content_digest(self) -> str:
@@ -287,7 +294,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, text: str, source: str = MANIFEST) -> Manifest:
-        """Read ``manifest.json``.
+        """Read ``manifest.json`` of this schema or an older one, whose keys are renamed; ``digest`` stays the file's.
 
         Raises:
             SchemaError: The bundle needs a newer reader.
@@ -301,10 +308,46 @@ class Manifest:
                 f"{source}: schema {data.get('schema_version')} needs a reader of version {needed} or later, "
                 f"this is {READER_VERSION}: upgrade sar-clip"
             )
-        manifest: Manifest = build(cls, data, source)
+        manifest: Manifest = build(cls, _current(data, source), source)
         if manifest.digest != digest:
             raise BundleError(f"{source}: content does not match its digest; the file was changed after export")
         return manifest
+
+
+_RENAMED = {"passport": "quality", "probe": "self_test"}
+"""Keys of schema 2 and their names since schema 3."""
+_SINCE_3 = (*_RENAMED.values(), "calibrated_for", "statistics")
+
+
+def _current(data: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the content of a manifest under the keys of the current schema.
+
+    Raises:
+        BundleError: An older manifest has a key that its schema does not know.
+    """
+    version = data.get("schema_version")
+    if not isinstance(version, int) or version >= SCHEMA_VERSION:
+        return dict(data)
+    if stray := [key for key in _SINCE_3 if key in data]:
+        raise BundleError(f"{source}: unknown field {stray[0]}")
+    found = {_RENAMED.get(key, key): value for key, value in data.items()}
+    if found.get("temperature") is not None or any(found.get(key) for key in ("thresholds", "conformal", "calibrated")):
+        found["calibrated_for"] = "text" if found.get("head") is None else "head"
+    if isinstance(found.get("precisions"), dict):
+        found["precisions"] = {name: _current_precision(item) for name, item in found["precisions"].items()}
+    return found
+
+
+def _current_precision(item: Any) -> Any:
+    """Return a precision of schema 2 with the key of its variants renamed."""
+    if not isinstance(item, dict):
+        return item
+    return {
+        encoder: {"self_test_cosine" if key == "probe_cosine" else key: value for key, value in variant.items()}
+        if isinstance(variant, dict)
+        else variant
+        for encoder, variant in item.items()
+    }
 
 
 def file_entry(path: Path) -> FileEntry:

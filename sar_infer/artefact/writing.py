@@ -73,6 +73,14 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
         raise WriteError(f"{out}: not written ({error.strerror or error}); nothing was changed") from error
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file of a bundle, which is never written to again, or copy it where that cannot be done."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
 def seal(folder: Path, manifest: Manifest, bank: ClassBank) -> Manifest:
     """Write the model card and the manifest of a bundle whose other files are in a folder.
 

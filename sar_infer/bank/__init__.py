@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sar_infer.bank.class_bank import ClassBank
     from sar_infer.bank.difference import Difference, diff
-    from sar_infer.bank.edits import add, amend, remove, rename
+    from sar_infer.bank.edits import add, amend, remove, remove_photos, rename, set_nameless
     from sar_infer.bank.history import Step, rollback, settled
     from sar_infer.bank.info import ClassInfo
     from sar_infer.bank.merging import merge
+    from sar_infer.bank.photos import PhotoSet
     from sar_infer.bank.search import find, nearest
 
 __all__ = [
     "ClassBank",
     "ClassInfo",
     "Difference",
+    "PhotoSet",
     "Step",
     "add",
     "amend",
@@ -31,8 +33,10 @@ __all__ = [
     "merge",
     "nearest",
     "remove",
+    "remove_photos",
     "rename",
     "rollback",
+    "set_nameless",
     "settled",
 ]
 
@@ -40,6 +44,7 @@ _HOMES = {
     "ClassBank": "class_bank",
     "ClassInfo": "info",
     "Difference": "difference",
+    "PhotoSet": "photos",
     "Step": "history",
     "add": "edits",
     "amend": "edits",
@@ -48,8 +53,10 @@ _HOMES = {
     "merge": "merging",
     "nearest": "search",
     "remove": "edits",
+    "remove_photos": "edits",
     "rename": "edits",
     "rollback": "history",
+    "set_nameless": "edits",
     "settled": "history",
 }
 

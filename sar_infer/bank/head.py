@@ -15,10 +15,10 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.errors import BundleError
-from sar_infer.storage.named_tensors import Kind, read_only
+from sar_infer.storage.named_tensors import FileKind, read_only
 from sar_infer.storage.tensor_file import Tensors
 
-_KIND = Kind(
+_KIND = FileKind(
     format="sar-head",
     noun="head",
     version=1,

@@ -1,23 +1,17 @@
-"""The history of a bank: what was done to it step by step, and how steps are taken back.
-
-Each step keeps an undo record; rows that a step removed or replaced lie on a stack, the latest on top, so that steps
-can be taken back from the last one on. Positions are those before the step.
-"""
+"""The history of a bank: what was done to it step by step, and going back to an earlier step."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from sar_infer._arrays import Floats
-from sar_infer.bank.info import PLAIN, ClassInfo, Ranges, ranges_by_item, set_info, sparse
-from sar_infer.errors import BankError, InputError
+from sar_infer.bank.info import PLAIN, sparse
+from sar_infer.bank.photos import PhotoSet
+from sar_infer.bank.undo import Stack, Stacks, State, Undo, undone
+from sar_infer.errors import InputError
 from sar_infer.storage.packed_names import PackedNames
 
 if TYPE_CHECKING:
@@ -25,41 +19,11 @@ if TYPE_CHECKING:
 
 UNDO_STEPS = 64
 """Number of latest steps that keep their undo records."""
-_UNFIT = "its history does not fit its classes; the file was damaged or changed"
+REMOVED = "removed"
+"""Key of a bank's provenance: names of the bundle's own classes that were removed, or got another row, at run time. A
+bank that follows to another encoder leaves out those that are not there any more."""
 
 Action = Literal["add", "remove", "rename", "amend", "merge", "rollback"]
-
-
-@dataclass(frozen=True)
-class Before:
-    """The info that classes had before a step, by their rows at that time; None if they had none."""
-
-    rows: Ranges
-    info: ClassInfo | None = None
-
-
-@dataclass(frozen=True)
-class Undo:
-    """How a step is taken back, in this order.
-
-    Attributes:
-        appended: Number of classes that the step added at the end; they are dropped.
-        removed: Number of rows on top of the stack that go back to their positions.
-        replaced: Number of rows below those that take the place of the rows at their positions.
-        renamed: Old name by new name.
-        info: The info that classes had before; it takes the place of what they have.
-    """
-
-    appended: int = 0
-    removed: int = 0
-    replaced: int = 0
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    info: tuple[Before, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """Return the number of rows that the step has on the stack."""
-        return self.removed + self.replaced
 
 
 @dataclass(frozen=True)
@@ -85,43 +49,6 @@ class Step:
     undo: Undo | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Stack:
-    """Rows that steps have removed or replaced, the latest at the end.
-
-    Attributes:
-        names: The R names that they had.
-        rows: (R, D) float32.
-        positions: (R,) int64, the rows' former places in the bank.
-    """
-
-    names: PackedNames
-    rows: Floats
-    positions: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @classmethod
-    def empty(cls, dim: int) -> Stack:
-        """Return a stack without rows, for rows of ``dim`` numbers."""
-        return cls(PackedNames.of(()), np.empty((0, dim), np.float32), np.empty(0, np.int64))
-
-    def __getitem__(self, part: slice) -> Stack:
-        return Stack(PackedNames.of(self.names[part]), self.rows[part], self.positions[part])
-
-    def pushed(self, *others: Stack) -> Stack:
-        """Return a stack with the rows of others on top."""
-        parts = [part for part in (self, *others) if len(part)] or [self]
-        if len(parts) == 1:
-            return parts[0]
-        return Stack(
-            PackedNames.chain(part.names for part in parts),
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.positions for part in parts]),
-        )
-
-
 def with_step(
     bank: ClassBank,
     action: Action,
@@ -130,6 +57,8 @@ def with_step(
     undo: Undo,
     *gone: Stack,
     at: str | None = None,
+    gone_photos: Sequence[PhotoSet] = (),
+    lost: Iterable[str] = (),
     **changes: object,
 ) -> ClassBank:
     """Return the bank with changes, one more step of history, and the rows that the step retires on its stack.
@@ -142,15 +71,39 @@ def with_step(
         undo: How to take it back.
         gone: Rows that the step removes or replaces.
         at: UTC time in ISO form; None is now.
+        gone_photos: Sets of photos that the step removes or replaces, in the order of ``undo.photos``.
+        lost: Names of classes that the step removes, or gives another row; the bundle's own are remembered.
         changes: Fields of the bank that change.
 
     Raises:
         BankError: the file that the bank was loaded from was damaged or changed, or a change is unsound.
     """
     bank.verified()
+    known = dict.fromkeys(removed_names(bank))
+    own = [name for name in lost if bank.info.get(name, PLAIN).added is None and name not in known]
+    undo = dataclasses.replace(undo, lost=len(own))
     step = Step(len(bank.history) + 1, at or utc_now(), action, summary, by, undo=undo)
-    history, stack = _recorded(bank.history, bank.retired.pushed(*gone), step)
-    return dataclasses.replace(bank, **changes, history=history, stack=stack, file=None)  # type: ignore[arg-type]
+    kept = Stacks(bank.retired.pushed(*gone), (*bank.photo_stack, *gone_photos))
+    history, kept = _recorded(bank.history, kept, step)
+    provenance = remembering(bank.provenance, [*known, *own])
+    changes = {"embeddings": bank.rows} | changes
+    changes |= {"history": history, "stack": kept.rows, "photo_stack": kept.photos, "provenance": provenance}
+    return dataclasses.replace(bank, **changes, file=None)  # type: ignore[arg-type]
+
+
+def removed_names(bank: ClassBank) -> list[str]:
+    """Return the names of the bundle's own classes that were removed, or got another row."""
+    found = bank.provenance.get(REMOVED, [])
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def remembering(provenance: Mapping[str, Any], removed: Iterable[str]) -> dict[str, Any]:
+    """Return provenance with these names as those of the bundle's own classes that were removed; each stands once."""
+    names = list(dict.fromkeys(removed))
+    return {
+        **{key: value for key, value in provenance.items() if key != REMOVED},
+        **({REMOVED: names} if names else {}),
+    }
 
 
 def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
@@ -168,33 +121,71 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
     plan = _plan(bank.verified().history, to)
     if not plan:
         return bank
-    state = _State(list(bank.names), bank.embeddings, bank.info, bank.retired)
+    stacks = Stacks(bank.retired, bank.photo_stack)
+    state = State(PackedNames.of(bank.names), bank.rows, bank.info, bank.photos, stacks)
     for undo in plan.values():
-        state = _undone(state, undo)
+        state = undone(state, undo)
     history = [dataclasses.replace(step, undo=None) if step.n in plan else step for step in bank.history]
     numbers = ", ".join(map(str, plan))
     summary = f"took back step{'s' if len(plan) > 1 else ''} {numbers}; as after step {to}"
     history.append(Step(len(history) + 1, utc_now(), "rollback", summary, by, to=to))
+    removed = removed_names(bank)
     return dataclasses.replace(
         bank,
+        provenance=remembering(bank.provenance, removed[: max(0, len(removed) - sum(u.lost for u in plan.values()))]),
         names=state.names,
-        embeddings=state.rows,
+        embeddings=state.rows,  # type: ignore[arg-type]
         info=state.info,
         history=tuple(history),
-        stack=state.stack,
+        photos=state.photos,
+        stack=state.stacks.rows,
+        photo_stack=state.stacks.photos,
         file=None,
     )
 
 
+def steps_back(history: Sequence[Step], steps: int) -> int:
+    """Return the number of the step that is this many steps back; steps that were rolled back do not count.
+
+    Raises:
+        InputError: there are fewer steps to take back.
+    """
+    number, left = len(history), steps
+    while left and number:
+        to = history[number - 1].to
+        number, left = (number - 1, left - 1) if to is None else (to, left)
+    if left:
+        raise InputError(f"cannot go back {steps} steps, there are {steps - left} to take back")
+    return number
+
+
 def settled(bank: ClassBank) -> ClassBank:
-    """Return the bank with its history as text alone: nothing can be undone, and no row is kept for it."""
+    """Return the bank as it is given away: its history is text alone, and of photos only sums and digests are kept.
+
+    It ranks as before, to the bit, and keeps a calibration that holds. Nothing can be undone, and no row of a photo
+    is in it.
+
+    Raises:
+        BankError: the bank is damaged.
+    """
+    photos = {name: one.limited(0) for name, one in bank.photos.items()}
     history = tuple(dataclasses.replace(step, undo=None) for step in bank.verified().history)
-    return dataclasses.replace(bank, history=history, stack=None, file=None)
-
-
-def before(items: Mapping[int, ClassInfo | None]) -> tuple[Before, ...]:
-    """Return the info that classes had, from the info of each row."""
-    return tuple(Before(rows, item) for item, rows in ranges_by_item(items).items())
+    provenance = remembering(bank.provenance, ())
+    given = dataclasses.replace(
+        bank,
+        embeddings=bank.rows,  # type: ignore[arg-type]
+        provenance=provenance,
+        history=history,
+        stack=None,
+        photos=photos,
+        photo_stack=(),
+        file=None,
+    )
+    calibration = bank.calibration
+    if calibration is not None and calibration.content_digest == bank.content_digest:
+        kept = dataclasses.replace(calibration, content_digest=given.content_digest)
+        return dataclasses.replace(given, calibration=kept)
+    return dataclasses.replace(given, calibration=None)
 
 
 def step_to_json(step: Step) -> dict[str, Any]:
@@ -207,6 +198,8 @@ def step_to_json(step: Step) -> dict[str, Any]:
                 {"rows": group.rows} | ({} if group.info is None else {"info": sparse(group.info)})
                 for group in step.undo.info
             ]
+        if step.undo.photos:
+            undo["photos"] = [sparse(one) for one in step.undo.photos]
         content["undo"] = undo
     return content
 
@@ -216,26 +209,16 @@ def utc_now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _recorded(history: tuple[Step, ...], stack: Stack, step: Step) -> tuple[tuple[Step, ...], Stack]:
-    """Return the history with one more step, and the stack; the oldest steps lose their undo records and their rows."""
+def _recorded(history: tuple[Step, ...], kept: Stacks, step: Step) -> tuple[tuple[Step, ...], Stacks]:
+    """Return the history with one more step, and the stacks; the oldest steps lose undo records and what these keep."""
     steps = [*history, step]
     can_undo = [place for place, found in enumerate(steps) if found.undo is not None]
     for place in can_undo[:-UNDO_STEPS]:
         undo = steps[place].undo
         assert undo is not None  # noqa: S101 - chosen above
-        stack = stack[undo.rows :]
+        kept = Stacks(kept.rows[undo.rows :], kept.photos[undo.photo_sets :])
         steps[place] = dataclasses.replace(steps[place], undo=None)
-    return tuple(steps), stack
-
-
-@dataclass(frozen=True)
-class _State:
-    """The parts of a bank that steps change."""
-
-    names: list[str]
-    rows: Floats
-    info: Mapping[str, ClassInfo]
-    stack: Stack
+    return tuple(steps), kept
 
 
 def _plan(history: tuple[Step, ...], to: int) -> dict[int, Undo]:
@@ -259,56 +242,3 @@ def _plan(history: tuple[Step, ...], to: int) -> dict[int, Undo]:
                 f"bundle); the earliest to go back to is {step.n}"
             )
     return plan
-
-
-def _undone(state: _State, undo: Undo) -> _State:
-    """Return the state before a step."""
-    count, stack = len(state.names) - undo.appended, state.stack
-    base, below = len(stack) - undo.rows, len(stack) - undo.removed
-    if min(count, base) < 0:
-        raise BankError(_UNFIT)
-    names, rows = _put_back(state.names[:count], state.rows[:count], stack[below:])
-    if undo.replaced:
-        old = stack[base:below]
-        _check_positions(old, len(names))
-        rows = rows.copy()
-        rows[old.positions] = old.rows
-    if undo.renamed:
-        names = [undo.renamed.get(name, name) for name in names]
-    present = set(names)
-    info = {name: item for name, item in state.info.items() if name in present}
-    _restore_info(info, undo.info, names)
-    return _State(names, rows, info, stack[:base])
-
-
-def _put_back(names: list[str], rows: Floats, gone: Stack) -> tuple[list[str], Floats]:
-    """Return names and rows with removed classes back between the others, at the positions that they had."""
-    if not len(gone):
-        return names, rows
-    total = len(names) + len(gone)
-    _check_positions(gone, total)
-    back = np.zeros(total, dtype=np.bool_)
-    back[gone.positions] = True
-    result = np.empty((total, rows.shape[1]), dtype=np.float32)
-    result[back], result[~back] = gone.rows, rows
-    returning, staying = iter(gone.names), iter(names)
-    return [next(returning if here else staying) for here in back.tolist()], result
-
-
-def _restore_info(info: dict[str, ClassInfo], had: tuple[Before, ...], names: list[str]) -> None:
-    """Write the info that classes had before a step into ``info``; a class is in one group at most."""
-    ranges = [(start, stop, group.info) for group in had for start, stop in group.rows]
-    if any(not 0 <= start < stop <= len(names) for start, stop, _ in ranges) or (
-        sum(stop - start for start, stop, _ in ranges) > len(names)
-    ):
-        raise BankError(_UNFIT)
-    for start, stop, item in ranges:
-        for name in names[start:stop]:
-            set_info(info, name, item or PLAIN)
-
-
-def _check_positions(stack: Stack, count: int) -> None:
-    """Raise BankError if positions are outside a bank of ``count`` classes, or stand twice."""
-    places = stack.positions
-    if places.min() < 0 or places.max() >= count or len(np.unique(places)) != len(places):
-        raise BankError(_UNFIT)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from sar_infer.errors import BankError
 from sar_infer.storage.packed_names import PackedNames
@@ -96,7 +97,7 @@ def ranges_by_item(items: Mapping[int, Item]) -> dict[Item, Ranges]:
     rows_by_item: dict[Item, list[int]] = {}
     for row, item in items.items():
         rows_by_item.setdefault(item, []).append(row)
-    return {item: _ranges(rows) for item, rows in rows_by_item.items()}
+    return {item: ranges_of(rows) for item, rows in rows_by_item.items()}
 
 
 def info_to_json(info: Mapping[str, ClassInfo], rows: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -133,8 +134,11 @@ def info_from_json(content: Any, names: PackedNames) -> dict[str, ClassInfo]:
     return info
 
 
-def _ranges(rows: list[int]) -> Ranges:
-    places = np.sort(np.array(rows, dtype=np.int64))
+def ranges_of(rows: npt.ArrayLike) -> Ranges:
+    """Return some rows, in any order, as ranges."""
+    places = np.sort(np.asarray(rows, dtype=np.int64))
+    if not places.size:
+        return ()
     breaks = np.flatnonzero(np.diff(places) != 1) + 1
     starts, ends = places[[0, *breaks]], places[[*(breaks - 1), -1]] + 1
     return tuple(zip(starts.tolist(), ends.tolist(), strict=True))

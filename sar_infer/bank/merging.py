@@ -11,6 +11,7 @@ import numpy as np
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.edits import listed, put, same_row
 from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.photos import Photos, PhotoSet, united
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.text.names import name_key
 
@@ -19,7 +20,7 @@ _CHOOSE = "choose the bank's or the other's with --conflict keep|take"
 
 
 def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, by: str = "") -> ClassBank:
-    """Add the classes of another bank of the same encoder; a class that both have gets the aliases of both.
+    """Add the classes of another bank of the same encoder; a class that both have gets aliases and photos of both.
 
     Classes are the same if their names are equal to the letter, else in any case and spacing if that is unambiguous.
     An alias that is the name of a class in the merged bank is dropped; the summary of the step says so.
@@ -27,9 +28,9 @@ def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, b
     Args:
         bank: The bank to add to.
         other: The bank whose classes are added.
-        conflict: How to settle a class that both have with different rows, thresholds or background, and an alias
-            that stands for two classes: ``keep`` the bank's, ``take`` the other's, or ``refuse``. A threshold that
-            only one of them has is no conflict.
+        conflict: How to settle a class that both have with different rows, thresholds or background, or with photos
+            that cannot be told apart, and an alias that stands for two classes: ``keep`` the bank's, ``take`` the
+            other's, or ``refuse``. A threshold that only one of them has is no conflict.
         by: The author of the change, such as a command line.
 
     Raises:
@@ -43,13 +44,19 @@ def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, b
     places = _matches(bank, other)
     rows: dict[str, int] = {}  # of the other bank, by the name in the merged one
     info: dict[str, ClassInfo] = {}
+    photos: dict[str, PhotoSet] = {}
     clashes: dict[str, str] = {}  # what differs, by the other bank's name
     spelled = {name: name if (place := places[name]) is None else bank.names[place] for name in other.names}
     for number, (name, place) in enumerate(places.items()):
         theirs, ours = other.info.get(name, PLAIN), bank.info.get(spelled[name], PLAIN)
+        their_photos = other.photos.get(name)
         if place is None:
             rows[name], info[name] = number, theirs
+            photos |= {} if their_photos is None else {name: their_photos}
             continue
+        if their_photos is not None:
+            photos[spelled[name]], apart = _photos_of_both(bank, spelled[name], their_photos, take=conflict == "take")
+            clashes |= {name: "photos"} if apart and conflict == "refuse" else {}
         same = same_row(bank.embeddings[place], other.embeddings[number])
         if conflict == "refuse" and (what := _clash(ours, theirs, same=same)):
             clashes[name] = what
@@ -62,19 +69,35 @@ def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, b
     gone = _settle(bank, other, info, spelled.__getitem__, take=conflict == "take")
     if gone and conflict == "refuse":
         raise ClassNameError(f"alias {gone[0]!r} stands for different classes; {_CHOOSE}")
-    return _put(bank, other, rows, info, by, f", dropped aliases {listed(gone)}" if gone else "")
+    note = f", dropped aliases {listed(gone)}" if gone else ""
+    return _put(bank, other, rows, info, by, note, photos)
+
+
+def _photos_of_both(bank: ClassBank, name: str, theirs: PhotoSet, *, take: bool) -> tuple[PhotoSet, bool]:
+    """Return the photos of a class that both have, and if a choice was needed.
+
+    Nobody can tell which photos two sums have in common, and a name means something or not.
+    """
+    ours = bank.photos.get(name)
+    if ours is None:
+        return theirs, theirs.nameless
+    both = united(ours, theirs)
+    apart = both is None or ours.nameless != theirs.nameless
+    if both is None:
+        return (theirs if take else ours), apart
+    return both.with_nameless((theirs if take else ours).nameless), apart
 
 
 def _matches(bank: ClassBank, other: ClassBank) -> dict[str, int | None]:
     """Return the bank's row of each class of the other one; no row is used twice."""
-    exact = {name: row for name in other.names if (row := bank.index.get(name)) is not None}
+    known = bank.index.for_many(len(other.names))
+    exact = {name: row for name in other.names if (row := known.get(name)) is not None}
     taken = set(exact.values())
     places: dict[str, int | None] = {}
     for name in other.names:
         row = exact.get(name)
-        if row is None and not bank.lookup.is_ambiguous(name):
-            alike = bank.lookup.name(name)
-            row = None if alike in taken else alike
+        if row is None and len(alike := bank.lookup.names(name)) == 1:
+            row = None if alike[0] in taken else alike[0]
         if row is not None:
             taken.add(row)
         places[name] = row
@@ -138,7 +161,13 @@ def _settle(
 
 
 def _put(
-    bank: ClassBank, other: ClassBank, rows: Mapping[str, int], info: Mapping[str, ClassInfo], by: str, note: str
+    bank: ClassBank,
+    other: ClassBank,
+    rows: Mapping[str, int],
+    info: Mapping[str, ClassInfo],
+    by: str,
+    note: str,
+    photos: Photos,
 ) -> ClassBank:
     """Put the other's ``rows`` by name; a class of which only the info changes keeps its own row."""
     names = list(dict.fromkeys([*rows, *info]))
@@ -147,6 +176,5 @@ def _put(
     new = np.empty((len(names), bank.embeddings.shape[1]), dtype=np.float32)
     new[: len(rows)] = other.embeddings[list(rows.values())]
     new[len(rows) :] = bank.embeddings[staying]
-    return put(
-        bank, "merge", places, new, {name: info.get(name, bank.info.get(name, PLAIN)) for name in names}, by, note
-    )
+    known = {name: info.get(name, bank.info.get(name, PLAIN)) for name in names}
+    return put(bank, "merge", places, new, known, by, note, photos)

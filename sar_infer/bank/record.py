@@ -1,20 +1,25 @@
-"""The parts of a bank file beside names and rows: provenance, class info, history, and the rows that undo needs.
+"""The parts of a bank file beside names, rows and photos: provenance, class info, history, and what undo needs.
 
-The first three are JSON in the metadata; ``record_digest`` covers all four. Files of version 1 have provenance alone.
+A calibration may be there too. All but what undo needs are JSON in the metadata; ``record_digest`` covers everything.
+Files of version 1 have provenance alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sar_infer.bank.history import Stack, Step, step_to_json
+from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bank.history import Step, step_to_json
 from sar_infer.bank.info import ClassInfo, info_from_json, info_to_json
+from sar_infer.bank.photos import RETIRED, RETIRED_SEALS, PhotoSet, retired_tensors
+from sar_infer.bank.undo import Stack
 from sar_infer.errors import BankError, BundleError
 from sar_infer.storage.named_tensors import Stored
 from sar_infer.storage.packed_names import PackedNames
@@ -24,6 +29,9 @@ from sar_infer.storage.tensor_file import Tensors, tensor_bytes
 _ROWS, _NAMES, _OFFSETS, _POSITIONS = "retired", "retired_names", "retired_offsets", "retired_positions"
 TENSORS = {_ROWS: "F32", _NAMES: "U8", _OFFSETS: "I64", _POSITIONS: "I64"}
 """Type of each tensor of the stack; a file has all of them or none."""
+_TEXTS = ("provenance", "info", "history")
+_COVERED = (*TENSORS, RETIRED, RETIRED_SEALS)
+"""Tensors that the record digest takes, if the file has them."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class Record:
     info: Mapping[str, ClassInfo]
     history: tuple[Step, ...]
     stack: Stack | None
+    photo_stack: Sequence[PhotoSet] = ()
+    calibration: BankCalibration | None = None
 
 
 def metadata(record: Record, rows: Mapping[str, int], encoder: str) -> dict[str, str]:
@@ -49,7 +59,10 @@ def metadata(record: Record, rows: Mapping[str, int], encoder: str) -> dict[str,
         "info": json.dumps(info_to_json(record.info, rows), ensure_ascii=False),
         "history": json.dumps([step_to_json(step) for step in record.history], ensure_ascii=False),
     }
-    kept = {} if record.stack is None else tensors(record.stack)
+    if record.calibration is not None:
+        texts["calibration"] = json.dumps(dataclasses.asdict(record.calibration), ensure_ascii=False)
+    kept = {} if record.stack is None else dict(tensors(record.stack))
+    kept |= retired_tensors(record.photo_stack)
     return {**texts, "record_digest": _digest(encoder, texts, kept)}
 
 
@@ -80,19 +93,22 @@ def read(stored: Stored, whole: bool = False) -> Record:
         if key not in found:
             raise BankError(f"metadata has no {key!r}")
     kept = {name: stored.tensors[name] for name in TENSORS if name in stored.tensors}
-    texts = {key: found[key] for key in ("provenance", "info", "history")}
-    if (stored.checked or whole) and _digest(found["encoder_digest"], texts, kept) != found["record_digest"]:
-        raise BankError("info or history do not match their digest; the file was damaged or changed")
+    texts = {key: found[key] for key in (*_TEXTS, "calibration") if key in found}
+    covered = {name: stored.tensors[name] for name in _COVERED if name in stored.tensors}
+    if (stored.checked or whole) and _digest(found["encoder_digest"], texts, covered) != found["record_digest"]:
+        raise BankError("info, history or calibration do not match their digest; the file was damaged or changed")
     try:
         info = info_from_json(json.loads(found["info"]), stored.names)
         history = build(tuple[Step, ...], json.loads(found["history"]), "history")
+        stated = None if "calibration" not in found else json.loads(found["calibration"])
+        calibration = None if stated is None else build(BankCalibration, stated, "calibration")
     except BundleError as error:
         raise BankError(str(error)) from None
-    return Record(provenance, info, history, _stack(kept))
+    return Record(provenance, info, history, _stack(kept), calibration=calibration)
 
 
-def check_stack(history: tuple[Step, ...], stack: Stack, dim: int) -> None:
-    """Raise BankError unless a history and its stack fit each other and rows of ``dim`` numbers."""
+def check_stack(history: tuple[Step, ...], stack: Stack, photo_sets: int, dim: int) -> None:
+    """Raise BankError unless a history fits what is kept to undo it, a stack of rows (R, dim) and sets of photos."""
     if [step.n for step in history] != list(range(1, len(history) + 1)):
         raise BankError("the steps of its history are not numbered from 1 on")
     for step in history:
@@ -100,9 +116,11 @@ def check_stack(history: tuple[Step, ...], stack: Stack, dim: int) -> None:
         if not (leads_back if step.action == "rollback" else step.to is None):
             raise BankError(f"step {step.n} of its history is no sound {step.action}")
     undos = [step.undo for step in history if step.undo is not None]
-    counts = [count for undo in undos for count in (undo.appended, undo.removed, undo.replaced)]
+    counts = [count for undo in undos for count in (undo.appended, undo.removed, undo.replaced, undo.lost)]
     if min(counts, default=0) < 0 or sum(undo.rows for undo in undos) != len(stack):
         raise BankError(f"the history does not account for the {len(stack)} rows that are kept to undo it")
+    if sum(undo.photo_sets for undo in undos) != photo_sets:
+        raise BankError(f"the history does not account for the {photo_sets} sets of photos that are kept to undo it")
     if stack.rows.shape != (len(stack), dim) or stack.positions.shape != (len(stack),):
         raise BankError(f"rows kept to undo the history: expected ({len(stack)}, {dim}), got {stack.rows.shape}")
 
@@ -131,7 +149,7 @@ def _digest(encoder: str, texts: Mapping[str, str], kept: Tensors) -> str:
     for text in (encoder, *texts.values()):
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
-    for name in TENSORS:
+    for name in _COVERED:
         for piece in tensor_bytes(kept.get(name, np.empty(0, np.uint8))):
             digest.update(piece)
     return digest.hexdigest()

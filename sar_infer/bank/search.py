@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ import numpy as np
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank.info import ClassInfo
 from sar_infer.errors import BankError, ClassNameError
-from sar_infer.text.names import name_key
+from sar_infer.storage.packed_names import Hashes, PackedNames
+from sar_infer.text.names import name_key, name_keys
 
 if TYPE_CHECKING:
     from sar_infer.bank.class_bank import ClassBank
@@ -34,14 +36,8 @@ class Lookup:
     """
 
     def __init__(self, names: Sequence[str], info: Mapping[str, ClassInfo]) -> None:
-        self._names = names
-        self._rows: dict[str, int] = {}
-        self._alike: dict[str, list[int]] = {}
-        for row, name in enumerate(names):
-            key = name_key(name)
-            if key in self._rows:
-                self._alike.setdefault(key, [self._rows[key]]).append(row)
-            self._rows[key] = row
+        self._names = PackedNames.of(names)
+        self._hashes = Hashes(map(name_keys, self._names.blocks()))
         self._aliases: dict[str, int] = {}
         for name, item in info.items():
             owner = self.name(name) if item.aliases else None
@@ -51,13 +47,13 @@ class Lookup:
 
     def name(self, text: str) -> int | None:
         """Return the row of the class with this name; of names that differ in case or space alone, the last."""
-        key = name_key(text)
-        alike = (row for row in self._alike.get(key, ()) if self._names[row] == text)
-        return next(alike, self._rows.get(key))
+        rows = self.names(text)
+        return next((row for row in rows if self._names[row] == text), rows[-1] if rows else None)
 
-    def is_ambiguous(self, text: str) -> bool:
-        """Return True if several names are equal to this one up to case and space."""
-        return name_key(text) in self._alike
+    def names(self, text: str) -> list[int]:
+        """Return the rows, rising, of all classes whose names are equal to this one up to case and space."""
+        key = name_key(text)
+        return [row for row in self._hashes.candidates(key) if name_key(self._names[row]) == key]
 
     def alias(self, text: str) -> int | None:
         """Return the row of the class that has this alias."""
@@ -79,8 +75,8 @@ class Lookup:
             near = self.near(text)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ClassNameError(f"no class {text!r:.80} in the bank{hint}")
-        alike = [self._names[other] for other in self._alike.get(name_key(text), ())]
-        if alike and text not in alike:
+        alike = [self._names[other] for other in self.names(text)]
+        if len(alike) > 1 and text not in alike:
             raise ClassNameError(
                 f"class name {text!r:.80} stands for {' and '.join(map(repr, alike))}; spell it exactly"
             )
@@ -89,7 +85,8 @@ class Lookup:
     def near(self, text: str, most: int = 3) -> list[str]:
         """Return names and aliases spelled alike, the nearest first; of a large bank, those that start alike."""
         key = name_key(text)
-        known = {**self._aliases, **self._rows}
+        keys_in_order = itertools.chain.from_iterable(map(name_keys, self._names.blocks()))
+        known = {**self._aliases, **{key: row for row, key in enumerate(keys_in_order)}}
         keys = [other for other in known if abs(len(other) - len(key)) <= max(3, len(key) // 3)]
         if len(keys) > _MOST_COMPARED:
             keys = [other for other in keys if other[:2] == key[:2]][:_MOST_COMPARED]
@@ -98,7 +95,7 @@ class Lookup:
 
     def _add_alias(self, alias: str, row: int) -> None:
         key = name_key(alias)
-        owner = self._rows.get(key, self._aliases.get(key))
+        owner = next(reversed(self.names(alias)), self._aliases.get(key))
         if owner == row:
             raise BankError(
                 f"alias {alias!r} already stands for class {self._names[row]!r} itself; case and space do not count"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from sar_infer.errors import InputError
+from sar_infer.errors import InputError, reason_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -75,7 +75,7 @@ def filesystem(url: str) -> tuple[Any, str]:
             f"{url}: needs {_needed(url)}; pip install 'sar-clip[bulk]' {_needed(url)}".replace("' fsspec", "'")
         ) from None
     except Exception as error:  # every storage has errors of its own
-        raise InputError(f"{url}: cannot be opened: {one_line(error)}") from None
+        raise InputError(f"{url}: cannot be opened: {reason_of(error)}") from None
     return system, str(path)
 
 
@@ -147,12 +147,6 @@ class _Patient(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
-
-
-def one_line(error: BaseException) -> str:
-    """Return the reason of an error on one line, for the end of a message."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(reason).split())[:200]
 
 
 def _needed(url: str) -> str:

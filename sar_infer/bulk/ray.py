@@ -11,7 +11,6 @@ import functools
 import logging
 import os
 import pickle
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,21 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from sar_infer.bulk.items import Piece
-from sar_infer.bulk.outputs.rows import Form, Packed
-from sar_infer.bulk.processes import Pool
+from sar_infer.bulk.outputs.rows import Packed, RowFormat
+from sar_infer.bulk.pool import BatchPool
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.work import Work, batches
 from sar_infer.bulk.worker import WorkerOptions
-from sar_infer.errors import DeviceError, InputError, SarInferError
+from sar_infer.errors import DeviceError, SarInferError
 
 _LISTING = 0.01
 """CPUs for listing: not the share that a piece takes, or Ray would fuse listing and work into one task."""
-_open: list[tuple[WorkerOptions, Form, Pool]] = []
+_open: list[tuple[WorkerOptions, RowFormat, BatchPool]] = []
 """In a process of the cluster: the pool that answered the last piece."""
 
 
 def run_ray(
-    work: Work, options: WorkerOptions, form: Form, tasks: int | None, batch_size: int, progress: Progress
+    work: Work, options: WorkerOptions, form: RowFormat, tasks: int | None, batch_size: int, progress: Progress
 ) -> dict[int, str]:
     """Write the parts of all remaining pieces, in any order; call it inside ``cluster``.
 
@@ -79,21 +78,8 @@ def _reason(error: BaseException | None) -> SarInferError | None:
 
 
 @contextlib.contextmanager
-def cluster(address: str) -> Iterator[None]:
-    """Connect to a cluster: ``auto`` = that of this machine or of RAY_ADDRESS, ``local`` = a new one on this machine.
-
-    Raises:
-        InputError: there is no cluster.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        if colon and port.isdigit():  # Ray itself would retry for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"--address {address}: no cluster there ({reason}); start one: ray start --head") from None
+def cluster() -> Iterator[None]:
+    """Prepare the cluster that this process is connected to, and disconnect at the end."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # for _reason
@@ -105,7 +91,7 @@ def cluster(address: str) -> Iterator[None]:
 
 
 def _commit(
-    folder: str, work: Work, options: WorkerOptions, form: Form, batch_size: int, block: dict[str, Any]
+    folder: str, work: Work, options: WorkerOptions, form: RowFormat, batch_size: int, block: dict[str, Any]
 ) -> dict[str, list[int | str]]:
     """Answer one piece on a node and write its part."""
     os.chdir(folder)  # relative paths are the driver's
@@ -126,7 +112,7 @@ def _commit(
     return {"number": [piece.number], "part": [part], **counts}
 
 
-def _opened(options: WorkerOptions, form: Form) -> Pool:
+def _opened(options: WorkerOptions, form: RowFormat) -> BatchPool:
     """Return the pool of this process, opened once for all its pieces.
 
     The pool has one further process, which may die or hang because of an image.
@@ -134,7 +120,7 @@ def _opened(options: WorkerOptions, form: Form) -> Pool:
     if not _open or _open[0][:2] != (options, form):
         while _open:
             _open.pop()[2].close()
-        _open.append((options, form, Pool(options, form, 1)))
+        _open.append((options, form, BatchPool(options, form, 1)))
     return _open[0][2]
 
 

@@ -24,14 +24,14 @@ from sar_infer.bulk.outputs.finish import (
     summary_file,
 )
 from sar_infer.bulk.outputs.job import WHOLE, BulkJob, Shard, alone, changes
-from sar_infer.bulk.outputs.rows import Form, JsonLines, Packed, Parquet, check_parquet
+from sar_infer.bulk.outputs.rows import JsonLines, Packed, Parquet, RowFormat, check_parquet
 from sar_infer.bulk.outputs.store import LocalFolder, Store, open_store
 from sar_infer.bulk.places import is_url
-from sar_infer.bulk.processes import Pool
+from sar_infer.bulk.pool import BatchPool
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.sources.listing import InputSources
 from sar_infer.bulk.work import Work, batches
-from sar_infer.bulk.worker import Answerer, Answers, WorkerOptions
+from sar_infer.bulk.worker import AnsweredRows, Answerer, WorkerOptions
 from sar_infer.errors import InputError, SarInferError
 
 SUFFIXES = (".parquet", ".jsonl")
@@ -119,7 +119,7 @@ def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
         return _finish(plan, work, written, form, progress)
 
 
-def _job(plan: BulkPlan, answerer: Answerer, parquet: bool) -> tuple[BulkJob, Form]:
+def _job(plan: BulkPlan, answerer: Answerer, parquet: bool) -> tuple[BulkJob, RowFormat]:
     sources, arguments = plan.sources, [printable(argument) for argument in plan.sources.arguments]
     settings = answerer.settings() | {
         "column": sources.column,
@@ -130,7 +130,7 @@ def _job(plan: BulkPlan, answerer: Answerer, parquet: bool) -> tuple[BulkJob, Fo
     if plan.file:  # the parts of a folder belong to the whole run, and each names its own inputs
         settings |= {"sources": arguments, "shard": f"{plan.shard.index}/{plan.shard.of}"}
     settings = json.loads(json.dumps(settings))
-    form: Form = (
+    form: RowFormat = (
         Parquet(answerer.columns, settings | {"version": __version__, "sources": arguments}) if parquet else JsonLines()
     )
     return BulkJob(settings, _store(plan), plan.shard, form.suffix), form
@@ -177,17 +177,16 @@ def _ready(engine: EngineOptions) -> contextlib.AbstractContextManager[None]:
     """
     if engine.kind == "local":
         return contextlib.nullcontext()
-    try:
-        import ray.data  # noqa: F401
-    except ModuleNotFoundError:
-        raise InputError("--engine ray needs Ray: pip install 'sar-clip[ray]'") from None
+    from sar_infer.processes.cluster import connect
+
+    connect(engine.address, "--address", "--engine ray needs Ray: pip install 'sar-clip[ray]'")
     from sar_infer.bulk.ray import cluster
 
-    return cluster(engine.address)
+    return cluster()
 
 
 def _work_off(
-    work: Work, options: WorkerOptions, form: Form, engine: EngineOptions, progress: Progress
+    work: Work, options: WorkerOptions, form: RowFormat, engine: EngineOptions, progress: Progress
 ) -> dict[int, str]:
     """Answer the remaining pieces and return the parts that were written, by piece."""
     if engine.kind == "ray":
@@ -197,7 +196,7 @@ def _work_off(
     return run_local(work, options, form, engine.workers or 1, engine.batch_size, progress)
 
 
-def _finish(plan: BulkPlan, work: Work, written: Mapping[int, str], form: Form, progress: Progress) -> Summary:
+def _finish(plan: BulkPlan, work: Work, written: Mapping[int, str], form: RowFormat, progress: Progress) -> Summary:
     job = work.job
     parts = job.parts({**work.done, **written})  # not listed again: sources that were unreachable then may be there now
     ended = Ended(progress.inputs, progress.seconds, len(work.done), progress.passed_over)
@@ -214,7 +213,7 @@ def _remove_parts(job: BulkJob) -> None:
 
 
 def run_local(
-    work: Work, options: WorkerOptions, form: Form, workers: int, batch_size: int, progress: Progress
+    work: Work, options: WorkerOptions, form: RowFormat, workers: int, batch_size: int, progress: Progress
 ) -> dict[int, str]:
     """Write the parts of all remaining pieces, one after the other, with one process for each worker.
 
@@ -227,7 +226,7 @@ def run_local(
         SarInferError: a worker cannot start, the encoder fails, or a part cannot be written.
     """
     written: dict[int, str] = {}
-    with Pool(options, form, workers) as pool:
+    with BatchPool(options, form, workers) as pool:
         left = work.left(progress.warn)
         cut = ((piece, batch) for piece in left for batch in batches(piece, batch_size, progress.pass_over))
         for piece, group in itertools.groupby(pool.in_order(cut), key=lambda pair: pair[0]):
@@ -238,7 +237,7 @@ def run_local(
     return written
 
 
-def _packed(answered: Iterable[tuple[Piece, Answers]], progress: Progress) -> Iterator[Packed]:
+def _packed(answered: Iterable[tuple[Piece, AnsweredRows]], progress: Progress) -> Iterator[Packed]:
     for _, answers in answered:
         progress.count(answers.inputs, answers.rejected)
         yield answers.packed

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-import threading
+import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, cast
 
 from sar_infer._arrays import Floats
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
-from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Form, Packed, answered, flawed
-from sar_infer.bulk.places import filesystem, is_url, one_line, patiently
-from sar_infer.bulk.signals import deadline
+from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Packed, RowFormat, answered, flawed
+from sar_infer.bulk.places import filesystem, is_url, patiently
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
-from sar_infer.errors import BundleError, DeviceError, ImageError, InputError, SarInferError
+from sar_infer.errors import BundleError, DeviceError, ImageError, InputError, reason_of
 from sar_infer.images.prefetch import decode_image
+from sar_infer.processes.signals import deadline
 from sar_infer.results import PLAIN, DecisionOptions
 from sar_infer.storage.strict_json import canonical_digest
 
@@ -32,8 +28,6 @@ _TRANSFERS = 16
 """Objects that one worker fetches from storage at the same time."""
 IMAGE_TIMEOUT = 60
 """Seconds for decoding one image; the slowest accepted image takes a few."""
-_worker: list[Any] = []
-"""In a process of the pool: the answerer and the form, or the error why there is none."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class WorkerOptions:
     """Settings by which every worker answers, as plain values, since workers run in other processes.
 
     Attributes:
-        bundle: Folder, the same path for all workers; None = the one that ships.
+        bundle: Folder, the same path for all workers, or a place on a hub; None = the one that ships.
         bank: Bank file to use instead of the bundle's.
         classes: Phrases by name, in addition to the bank's.
         only: Choose from ``classes`` alone.
@@ -51,6 +45,7 @@ class WorkerOptions:
         device: Where to encode.
         threads: Threads of the encoder.
         precision: ``fp32``, or smaller graphs of the bundle.
+        offset: As of ``Classifier``.
         image_timeout: Seconds after which a process that is still decoding one image is ended.
     """
 
@@ -64,11 +59,12 @@ class WorkerOptions:
     device: Device = "auto"
     threads: int | None = 1
     precision: PrecisionChoice = "fp32"
+    offset: float = 0.0
     image_timeout: float = IMAGE_TIMEOUT
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnsweredRows:
     """Rows of some inputs, in order and ready to be written.
 
     Attributes:
@@ -92,11 +88,13 @@ class Answerer:
     def __init__(self, options: WorkerOptions) -> None:
         warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its flaw
         self._classifier = Classifier.open(
-            options.bundle, options.device, options.bank, options.threads, options.precision
+            options.bundle, options.device, options.bank, options.threads, options.precision, options.offset
         )
         self._manifest = self._classifier.bundle.manifest
         chosen = cast("PrecisionChoice", self._classifier.choice.precision)
-        self.options = dataclasses.replace(options, precision=chosen)  # the same for all workers, wherever they are
+        # the same for all workers, wherever they are and whatever a hub has by then
+        bundle = self._classifier.bundle.origin or options.bundle
+        self.options = dataclasses.replace(options, bundle=bundle, precision=chosen)
         classes = self._classifier.class_set(options.classes, options.only)
         self._decide = self._classifier.decide(classes, options.top_k, options.decision)
         decision = options.decision
@@ -121,9 +119,10 @@ class Answerer:
             "top_k": options.top_k,
             **dataclasses.asdict(options.decision),
             "embeddings": options.embedding,
+            **({"offset": options.offset} if options.offset else {}),  # older runs have no such setting
         }
 
-    def answer(self, items: Sequence[Item], form: Form) -> Answers:
+    def answer(self, items: Sequence[Item], form: RowFormat) -> AnsweredRows:
         """Return the rows of some inputs. An image that takes too long to decode ends this process.
 
         Raises:
@@ -139,7 +138,7 @@ class Answerer:
             else answered(item.key, *next(results), self.columns)
             for item, content in zip(items, decoded, strict=True)
         ]
-        return Answers(form.pack(rows), len(rows), len(rows) - len(pixels))
+        return AnsweredRows(form.pack(rows), len(rows), len(rows) - len(pixels))
 
     def _decode(self, content: str | bytes | Flaw) -> Floats | Flaw:
         if isinstance(content, Flaw):
@@ -159,7 +158,7 @@ class Answerer:
             raise
         except Exception as error:  # what onnxruntime raises shares no base class
             raise DeviceError(
-                f"the encoder failed: {one_line(error)}; fewer --workers or a smaller --batch-size take less memory"
+                f"the encoder failed: {reason_of(error)}; fewer --workers or a smaller --batch-size take less memory"
             ) from None
 
 
@@ -185,51 +184,19 @@ def _checked(source: str | bytes | Flaw) -> str | bytes | Flaw:
     except InputError as error:
         return Flaw("unreadable", str(error).removeprefix(f"{source}: "))
     except Exception as error:  # every storage has errors of its own
-        return Flaw("unreadable", f"cannot be read: {one_line(error)}")
+        return Flaw("unreadable", f"cannot be read: {reason_of(error)}")
 
 
 def _too_large() -> Flaw:
     return Flaw("size", f"too large: more than {MOST_BYTES} bytes")
 
 
-def begin(options: WorkerOptions, form: Form) -> None:
-    """Open the bundle in a new process. The process ignores Ctrl-C: its parent ends it, by SIGTERM if need be."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGALRM"):  # for ``signals.deadline``; a parent may have ignored it
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        answerer = Answerer(options)
-        answerer.start()
-        _worker.append((answerer, form))
-    except SarInferError as error:
-        _worker.append(error)
-
-
-def _end_with_parent() -> None:
-    """Wait for the parent to end, then exit: without this, the process of a killed parent would wait for ever."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def ready() -> None:
-    """Raise the error with which the bundle failed to open, if it did.
+def begin(options: WorkerOptions, form: RowFormat) -> Callable[[Sequence[Item]], AnsweredRows]:
+    """Open the bundle in a process of the pool, and return what answers a batch there.
 
     Raises:
-        SarInferError: the bundle could not be opened.
+        SarInferError: see ``Answerer``.
     """
-    if isinstance(_worker[0], SarInferError):
-        raise _worker[0]
-
-
-def answer(batch: Sequence[Item]) -> Answers:
-    """Return the rows of some inputs.
-
-    Raises:
-        SarInferError: the bundle could not be opened, or the encoder fails.
-    """
-    ready()
-    answerer: Answerer = _worker[0][0]
-    return answerer.answer(batch, _worker[0][1])
+    answerer = Answerer(options)
+    answerer.start()
+    return functools.partial(answerer.answer, form=form)

@@ -10,23 +10,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.artefact.manifest import Manifest
+from sar_infer.bank.calibration import BankCalibration
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking, Scale
 from sar_infer.encoders.scoring import finite
 from sar_infer.errors import BankError, InputError
-from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction
+from sar_infer.results import PLAIN, Branch, DecisionOptions, Explanation, ImageResult, Prediction, Unknown
 
+BRANCHES: dict[Branch, Literal["text", "head", "statistics"]] = {
+    "text": "text",
+    "head+text": "head",
+    "text+statistics": "statistics",
+}
+"""Values of ``Manifest.calibrated_for`` by branch of the results."""
 _NEAREST = 3
 _LARGEST_COSINE = 1.01
 """More than any two unit rows have, in any precision."""
 _GIVE_ONE = "give a threshold (--threshold X), or leave unknown out"
-_CALIBRATE = "train with 50 or more held-out photos (docs/confidence.md), or leave coverage out"
+_CALIBRATE = "train with 50 or more held-out photos, or sar-bank calibrate (docs/confidence.md)"
 _NO_LIMIT = "cannot be told: no threshold for this class"
 
 
@@ -159,26 +167,46 @@ def _sound(found: Ranking) -> Ranking:
 
 
 def calibration_holds(manifest: Manifest, classes: ClassSet) -> bool:
-    """Return True if these classes are answered as in calibration: with the class head, if the bundle has one."""
-    return manifest.head is None or classes.head is not None
+    """Return True if these classes are answered as in calibration: by the branch that it was fitted for."""
+    return manifest.calibrated_for == BRANCHES[classes.branch] and not classes.shifted
 
 
 def scale(manifest: Manifest, classes: ClassSet) -> Scale:
-    """Return the scale of these classes; its temperature is 1 unless the bundle has one and ``calibration_holds``."""
-    known = manifest.temperature is not None and calibration_holds(manifest, classes)
-    return Scale(manifest.logit_scale, manifest.logit_bias or 0.0, (manifest.temperature or 1.0) if known else 1.0)
+    """Return the scale of these classes; its temperature is 1 unless a calibration holds for them."""
+    fitted = _fitted(manifest, classes)
+    temperature = None if fitted is None else fitted.temperature
+    return Scale(manifest.logit_scale, manifest.logit_bias or 0.0, temperature or 1.0)
+
+
+def _fitted(manifest: Manifest, classes: ClassSet) -> Manifest | BankCalibration | None:
+    """Return what holds the calibration of these classes: their bank, else the bundle; None if none holds."""
+    if classes.calibration is not None:
+        return classes.calibration
+    return manifest if calibration_holds(manifest, classes) else None
 
 
 def _limit(manifest: Manifest, classes: ClassSet, options: DecisionOptions) -> float | None:
     """Return the threshold for all classes; None if only thresholds of single classes, or background, can tell."""
     if options.unknown is None or options.threshold is not None:
         return options.threshold
-    if calibration_holds(manifest, classes) and options.unknown in manifest.thresholds:
-        return manifest.thresholds[options.unknown]
-    if classes.thresholds is None and not _has_background(classes):
-        why = "is calibrated for its head's classes alone" if manifest.thresholds else "was not calibrated"
-        raise InputError(f"unknown by {options.unknown}: this bundle {why}; {_GIVE_ONE}")
+    fitted = _fitted(manifest, classes)
+    if fitted is not None and options.unknown in fitted.thresholds:
+        return fitted.thresholds[options.unknown]
+    if options.unknown not in judged_by(manifest, classes):
+        why = f"was not calibrated; {_CALIBRATE}, or"
+        if manifest.thresholds and manifest.calibrated_for == "head":
+            why = "is calibrated for its head's classes alone;"
+        elif manifest.thresholds:
+            why = f"is calibrated for its {manifest.calibrated_for} branch, at its own offset;"
+        raise InputError(f"unknown by {options.unknown}: this bundle {why} {_GIVE_ONE}")
     return None
+
+
+def judged_by(manifest: Manifest, classes: ClassSet) -> list[Unknown]:
+    """Return the signs by which an unknown image of these classes can be told without a threshold of the caller's."""
+    fitted = _fitted(manifest, classes)
+    anyway = classes.thresholds is not None or _has_background(classes)
+    return [sign for sign in get_args(Unknown) if anyway or (fitted is not None and sign in fitted.thresholds)]
 
 
 def _has_background(classes: ClassSet) -> bool:
@@ -187,18 +215,23 @@ def _has_background(classes: ClassSet) -> bool:
 
 def _least(manifest: Manifest, classes: ClassSet, coverage: float) -> float:
     """Return the score that a class needs to be in the set."""
-    known = manifest.conformal.get(f"{coverage:g}")
+    fitted = _fitted(manifest, classes) or manifest
+    known = fitted.conformal.get(f"{coverage:g}")
     if known is None:
-        offered = ", ".join(manifest.conformal)
+        offered = ", ".join(fitted.conformal)
         raise InputError(
             f"coverage {coverage:g}: "
-            + (f"this bundle has {offered}" if offered else f"this bundle was not calibrated; {_CALIBRATE}")
+            + (
+                f"this bundle has {offered}"
+                if offered
+                else f"this bundle was not calibrated; {_CALIBRATE}, or leave coverage out"
+            )
         )
     flags = classes.calibrated
-    if flags is None or not flags.all() or len(classes.names) != len(manifest.calibrated):
+    if flags is None or not flags.all() or len(classes.names) != len(fitted.calibrated):
         raise InputError(
-            f"coverage {coverage:g}: holds for exactly the {len(manifest.calibrated)} classes that the bundle was "
-            "calibrated on, with its own rows; ask for those alone"
+            f"coverage {coverage:g}: holds for exactly the {len(fitted.calibrated)} classes that it was "
+            "calibrated on, with the rows they had; ask for those alone"
         )
     if _has_background(classes):
         raise InputError(f"coverage {coverage:g}: a class is background, and those were calibrated as answers")

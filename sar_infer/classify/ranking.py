@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.classify.class_set import ClassSet
+from sar_infer.classify.composition import Prepared
 from sar_infer.encoders import scoring
 
 Number = TypeVar("Number", bound=np.generic)
@@ -66,9 +67,13 @@ def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
     """
     best, best_background = _Best(len(rows), k), _Best(len(rows), 1)
     total = _LogSumExp(len(rows))
+    prepared = None if classes.terms is None else classes.terms.prepared(rows)
     for start, block in _blocks(classes, len(rows)):
-        similarities = rows @ block.T
-        logits = _logits(similarities, rows, classes, scale)
+        if prepared is None:
+            similarities = rows @ block.T
+            logits = _logits(similarities, rows, classes, scale)
+        else:  # the cosines of the best are taken below
+            logits = similarities = _composed(prepared, start, block, scale)
         total.add(_scaled(logits, scale))
         background = None if classes.background is None else classes.background[start : start + len(block)]
         if background is None or not background.any():
@@ -78,7 +83,7 @@ def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
                 found.add(logits[:, columns], similarities[:, columns], start + columns)
     return Ranking(
         columns=best.columns,
-        similarities=best.similarities,
+        similarities=best.similarities if prepared is None else _cosines(rows, classes, best.columns),
         logits=best.logits,
         scores=total.scores(_scaled(best.logits, scale)),
         logsumexp=scale.temperature * total.value(),
@@ -89,6 +94,10 @@ def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
 
 def logits(rows: Floats, classes: ClassSet, scale: Scale) -> Floats:
     """Return logits (N, C), not divided by the temperature, for N unit rows (N, D)."""
+    if classes.terms is not None:
+        prepared, starts = classes.terms.prepared(rows), np.cumsum([0, *map(len, classes.blocks)]).tolist()
+        pieces = zip(starts, classes.blocks, strict=False)
+        return np.concatenate([_composed(prepared, start, block, scale) for start, block in pieces], axis=1)
     similarities = np.concatenate([rows @ block.T for block in classes.blocks], axis=1)
     return _logits(similarities, rows, classes, scale)
 
@@ -100,7 +109,7 @@ def scores(values: Floats, scale: Scale) -> Floats:
 
 def nearest(classes: ClassSet, columns: Sequence[int], k: int) -> list[list[tuple[int, float]]]:
     """Return the ``k`` nearest other classes of each of some classes, (column, cosine), the nearest first."""
-    found = rank(classes.rows(columns), dataclasses.replace(classes, head=None), Scale(), k + 1)
+    found = rank(classes.rows(columns), dataclasses.replace(classes, head=None, terms=None), Scale(), k + 1)
     pairs = zip(columns, found.columns.tolist(), found.similarities.tolist(), strict=True)
     return [
         [(other, cosine) for other, cosine in zip(others, cosines, strict=True) if other != column][:k]
@@ -175,6 +184,19 @@ def _logits(similarities: Floats, rows: Floats, classes: ClassSet, scale: Scale)
     result = similarities * np.float32(scale.factor)
     result += np.float32(scale.bias)
     return result if classes.head is None else classes.head.combined(result, rows)
+
+
+def _composed(prepared: Prepared, start: int, block: Floats, scale: Scale) -> Floats:
+    result = prepared.logits(start, block)
+    if scale.bias:
+        result += np.float32(scale.bias)
+    return result
+
+
+def _cosines(rows: Floats, classes: ClassSet, columns: Indices) -> Floats:
+    """Return the cosines (N, K) between unit rows (N, D) and the text rows of some columns (N, K) of each."""
+    result: Floats = (classes.rows(columns) @ rows[:, :, np.newaxis])[:, :, 0]
+    return result
 
 
 def _scaled(values: Floats, scale: Scale) -> Floats:

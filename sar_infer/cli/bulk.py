@@ -18,7 +18,7 @@ from sar_infer.errors import SarInferError
 if TYPE_CHECKING:
     from sar_infer.bulk.outputs.finish import Summary
     from sar_infer.bulk.run import BulkPlan, EngineOptions
-    from sar_infer.cli.classify import ClassifyOptions
+    from sar_infer.cli.classify import ClassifyArguments
 
 bulk_options = together(
     option("--out", help="Write rows to FILE.parquet, FILE.jsonl, or a folder of parts, local or s3://, gs://, az://."),
@@ -27,18 +27,18 @@ bulk_options = together(
         type=click.Choice(["local", "ray"]),
         default="local",
         show_default=True,
-        help="Processes here, or a cluster.",
+        help="Run processes on this machine, or on a Ray cluster.",
     ),
-    option("--address", default="auto", show_default=True, help="Of the Ray cluster; local starts one."),
+    option("--address", default="auto", show_default=True, help="Address of the Ray cluster; local starts one."),
     option("--workers", type=click.IntRange(min=1), help="Processes, or Ray tasks.  [default: one a core; on a GPU 2]"),
-    option("--shard", metavar="I/N", help="Process every N-th piece, starting with the I-th; I of 1 to N."),
+    option("--shard", metavar="I/N", help="Process every N-th piece from the I-th on; I is 1 to N."),
     option(
         "--image-timeout",
         type=click.IntRange(1, 86_400),
         metavar="SECONDS",
         default=60,
         show_default=True,
-        help="Set an image aside that takes longer to decode.",
+        help="Set aside an image that takes longer to decode.",
     ),
     option("--resume", is_flag=True, help="Continue an interrupted run."),
     option(
@@ -51,9 +51,13 @@ bulk_options = together(
     option("--column", default="image", show_default=True, help="Column of the images in Parquet sources."),
     option("--key-column", help="Column of the keys.  [default: FILE#ROW]"),
     option(
-        "--piece-size", type=click.IntRange(min=1), default=4096, show_default=True, help="Listed images of a part."
+        "--piece-size",
+        type=click.IntRange(min=1),
+        default=4096,
+        show_default=True,
+        help="Listed images in one part.",
     ),
-    option("--progress", is_flag=True, help="Progress on stderr even where that is no terminal."),
+    option("--progress", is_flag=True, help="Show progress on stderr even if that is no terminal."),
 )
 _ON_GPU = 2
 """Sessions that share a GPU: one encodes while another decodes."""
@@ -104,6 +108,8 @@ def check_without_out(images: Iterable[str]) -> None:
         Refusal: an argument can only be read with ``--out``.
     """
     for image in images:
+        if image.startswith(("http://", "https://")):
+            raise Refusal(f"{image}: {image.partition(':')[0]} is not fetched; download it")
         if "://" in image or image.lower().endswith(_CONTAINERS):
             raise Refusal(
                 f"{image}: a tar shard, Parquet file, list or URL needs --out FILE.parquet, FILE.jsonl or DIR"
@@ -114,7 +120,7 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM."""
 
 
-def classify_in_bulk(options: ClassifyOptions, bulk: BulkOptions) -> int:
+def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
     """Run in bulk and return the exit code.
 
     Args:
@@ -129,13 +135,13 @@ def classify_in_bulk(options: ClassifyOptions, bulk: BulkOptions) -> int:
         return _run(options, bulk)
     except KeyboardInterrupt as stop:
         click.echo(
-            f"interrupted; what is finished stays: the same command with --resume continues ({bulk.out})", err=True
+            f"interrupted; what is finished is kept; the same command with --resume continues ({bulk.out})", err=True
         )
         return 143 if isinstance(stop, _Terminated) else 130
 
 
-def _run(options: ClassifyOptions, bulk: BulkOptions) -> int:
-    from sar_infer.bulk.signals import waiting
+def _run(options: ClassifyArguments, bulk: BulkOptions) -> int:
+    from sar_infer.processes.signals import waiting
 
     with waiting(signal.SIGINT, signal.SIGTERM):  # raised inside an import they would become an ImportError
         import onnxruntime  # noqa: F401
@@ -150,13 +156,13 @@ def _run(options: ClassifyOptions, bulk: BulkOptions) -> int:
     except SarInferError as error:
         if not progress.inputs:
             raise
-        click.echo(f"Error: {error}; what is finished stays: the same command with --resume continues", err=True)
+        click.echo(f"Error: {error}; what is finished is kept; the same command with --resume continues", err=True)
         return 1
     _report(summary, plan)
     return 1 if summary.rejected or (summary.pieces and not summary.inputs) else 0
 
 
-def _plan(options: ClassifyOptions, bulk: BulkOptions) -> BulkPlan:
+def _plan(options: ClassifyArguments, bulk: BulkOptions) -> BulkPlan:
     from sar_infer.bulk.outputs.job import WHOLE, Shard
     from sar_infer.bulk.run import BulkPlan
     from sar_infer.bulk.sources.listing import InputSources
@@ -177,6 +183,7 @@ def _plan(options: ClassifyOptions, bulk: BulkOptions) -> BulkPlan:
         device=options.device,
         threads=options.threads or 1,
         precision=options.precision,
+        offset=options.offset,
         image_timeout=bulk.image_timeout,
     )
     return BulkPlan(
@@ -202,7 +209,7 @@ def _form(given: str, out: str) -> Literal["parquet", "jsonl"]:
     return "jsonl" if (suffix == ".jsonl" or given == "jsonl") else "parquet"
 
 
-def _engine(options: ClassifyOptions, bulk: BulkOptions) -> EngineOptions:
+def _engine(options: ClassifyArguments, bulk: BulkOptions) -> EngineOptions:
     from sar_infer.bulk.run import EngineOptions
     from sar_infer.encoders.sessions import expects_cuda, usable_cores
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,9 +15,20 @@ import click
 from sar_infer import __version__
 from sar_infer.classify.output import FORMATS
 from sar_infer.cli.bulk import BulkOptions, bulk_options, check_without_out, classify_in_bulk
-from sar_infer.cli.options import Refusal, one_blas_thread, option, printing, read_classes, set_encoding, together
+from sar_infer.cli.options import (
+    CONTEXT,
+    GroupedCommand,
+    Refusal,
+    offset_option,
+    one_blas_thread,
+    option,
+    printing,
+    read_classes,
+    set_encoding,
+    together,
+)
 from sar_infer.errors import SarInferError
-from sar_infer.images.inputs import STDIN, expand
+from sar_infer.images.inputs import STDIN, expand, folders
 from sar_infer.results import DecisionOptions, Profile, Unknown
 
 if TYPE_CHECKING:
@@ -31,8 +40,15 @@ if TYPE_CHECKING:
 
 classify_options = together(
     option("--classes", type=click.Path(), help="Text file with further class names, one a line."),
-    option("--only", is_flag=True, help="Choose from the names of --classes alone."),
-    option("--bundle", type=click.Path(), help="Bundle folder.  [default: the one that ships with sar-clip]"),
+    option(
+        "--examples", type=click.Path(), help="Folder with example photos for this call, one folder for each class."
+    ),
+    option("--only", is_flag=True, help="Choose from the classes of --classes and --examples alone."),
+    option(
+        "--bundle",
+        type=click.Path(),
+        help="Bundle folder, or hf://USER/NAME@REVISION.  [default: the one that ships with sar-clip]",
+    ),
     option("--bank", type=click.Path(), help="Bank file to use in place of the bundle's."),
     option(
         "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to print for each image."
@@ -42,7 +58,7 @@ classify_options = together(
         type=click.Choice([*FORMATS, "parquet"]),
         default="text",
         show_default=True,
-        help="Form of the output; of parts, parquet (the default) or jsonl.",
+        help="Form of the output; with --out parquet (the default) or jsonl.",
     ),
     option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
@@ -52,8 +68,9 @@ classify_options = together(
         type=click.Choice(["fp32", "fp16", "int8", "auto"]),
         default="fp32",
         show_default=True,
-        help="Smaller graphs that the bundle has; auto: int8 on a CPU, fp16 on a GPU, where it has them.",
+        help="Graphs to run, where the bundle has them; auto: int8 on a CPU, fp16 on a GPU.",
     ),
+    offset_option,
     option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: chosen by onnxruntime]"),
     option(
         "--batch-size",
@@ -64,30 +81,41 @@ classify_options = together(
     option(
         "--unknown-by",
         type=click.Choice(["score", "energy"]),
-        help="The same, decided by the best score or by the energy of all classes.  [default: score]",
+        help="Like --unknown, decided by the best score or by the energy of all classes.  [default: score]",
     ),
     option(
-        "--threshold", type=float, metavar="X", help="With --unknown: least score or largest energy of a known image."
+        "--threshold", type=float, metavar="X", help="With --unknown: lowest score or highest energy of a known image."
     ),
     option(
         "--coverage",
         type=float,
         metavar="P",
-        help="Give the prediction set: the classes that include the true one with this probability, as 0.9.",
+        help="Give a set of classes that holds the true one with this probability, such as 0.9.",
     ),
-    option("--explain", is_flag=True, help="Say how sure the best class is, and what it is nearest to."),
+    option("--explain", is_flag=True, help="Give reasons: the margin, and the classes nearest to the best one."),
     option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on."),
 )
+GROUPS = {
+    "Options": ("bundle", "bank", "classes", "examples", "only", "top_k"),
+    "Decision": ("unknown", "unknown_by", "threshold", "coverage", "explain", "offset"),
+    "Speed": ("device", "precision", "threads", "batch_size", "profile"),
+    "Bulk runs": (
+        *("out", "resume", "shard", "workers", "engine", "address", "image_timeout"),
+        *("column", "key_column", "piece_size", "embeddings", "progress"),
+    ),
+    "Output": ("format", "info"),
+}
 _PROGRESS_FROM = 32
 _BATCH = 16
 
 
 @dataclass(frozen=True)
-class ClassifyOptions:
+class ClassifyArguments:
     """The command line but for bulk runs; every field is the option of that name."""
 
     images: tuple[str, ...]
     classes: str | None
+    examples: str | None
     only: bool
     bundle: str | None
     bank: str | None
@@ -95,6 +123,7 @@ class ClassifyOptions:
     format: str
     device: Device
     precision: PrecisionChoice
+    offset: float
     threads: int | None
     batch_size: int | None
     profile: bool
@@ -116,7 +145,11 @@ class ClassifyOptions:
         return DecisionOptions(by, self.threshold, self.coverage, self.explain)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=GroupedCommand,
+    groups=GROUPS,
+    context_settings=CONTEXT,
+)
 @click.argument("images", nargs=-1, metavar="IMAGE... | SOURCE...")
 @classify_options
 @bulk_options
@@ -134,6 +167,7 @@ def main(**values: Any) -> None:
     sar-classify cat.jpg
     sar-classify photos/ --classes new.txt --top-k 3 --format jsonl
     sar-classify 'photos/**/*.png' --classes new.txt --only
+    sar-classify photos/ --examples garments/ --only
     sar-classify 's3://bucket/shard-{0000..0999}.tar' --out answers/ --resume
 
     A line of new.txt is a class name, or a name and the phrases to look for: "name = phrase | phrase".
@@ -142,7 +176,7 @@ def main(**values: Any) -> None:
     something in the call is wrong.
     """  # noqa: D301 - \b is for click
     bulk = BulkOptions.pop_from(values)
-    options = ClassifyOptions(**values)
+    options = ClassifyArguments(**values)
     one_blas_thread()
     try:
         if options.info:
@@ -174,18 +208,22 @@ def _ended_by_ctrl_c() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _check(options: ClassifyOptions, bulk: BulkOptions) -> None:
+def _check(options: ClassifyArguments, bulk: BulkOptions) -> None:
     if not options.images:
         raise Refusal("no image given; see sar-classify --help")
-    if options.only and not options.classes:
-        raise Refusal("--only needs --classes")
+    if options.only and not options.classes and not options.examples:
+        raise Refusal("--only needs --classes or --examples")
+    if options.examples and bulk.out:
+        raise Refusal(
+            "--out takes no --examples; keep them in a bank: sar-bank add FILE --photos FOLDER, then --bank FILE"
+        )
     if options.format == "parquet" and not bulk.out:
         raise Refusal("--format parquet needs --out")
     if not bulk.out:
         check_without_out(options.images)
 
 
-def _classify(options: ClassifyOptions) -> int:
+def _classify(options: ClassifyArguments) -> int:
     """Classify the images, print the results, and return how many images could not be read."""
     paths = expand(options.images)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
@@ -200,16 +238,20 @@ def _classify(options: ClassifyOptions) -> int:
     return failed
 
 
-def _prepare(options: ClassifyOptions, profile: Profile) -> tuple[Classifier, ClassSet]:
+def _prepare(options: ClassifyArguments, profile: Profile) -> tuple[Classifier, ClassSet]:
     """Open the bundle and choose the classes; every refusal comes here, before anything is printed."""
     from sar_infer.classifier import Classifier
 
     with profile.phase("open"):
-        classifier = Classifier.open(options.bundle, options.device, options.bank, options.threads, options.precision)
+        classifier = Classifier.open(
+            options.bundle, options.device, options.bank, options.threads, options.precision, options.offset
+        )
         classifier.start()
     with profile.phase("names"):
         given = read_classes(options.classes, classifier.check_name) if options.classes else None
-        return classifier, classifier.class_set(given, options.only)
+        examples = folders(options.examples) if options.examples else {}
+        photos = {name: classifier.embed_photos(files) for name, files in examples.items()}
+        return classifier, classifier.class_set(given, options.only, photos=photos)
 
 
 def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
@@ -230,7 +272,7 @@ def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
             with printing():
                 click.echo(piece, nl=False)
     if failed and form != "text":  # as text, each failure is among the answers
-        click.echo(f"{failed:,} of {count:,} images could not be read; each says why in its error", err=True)
+        click.echo(f"{failed:,} of {count:,} images could not be read; see the error of each", err=True)
     return failed
 
 
@@ -240,25 +282,13 @@ def _print_profile(profile: Profile, provider: str) -> None:
         click.echo(f"{phase:<8}{seconds * 1000:10.1f} ms", err=True)
 
 
-def _print_info(options: ClassifyOptions) -> None:
-    """Describe the bundle: as lines of text, or as JSON with the manifest as stored and the bundle's ``path``."""
+def _print_info(options: ClassifyArguments) -> None:
+    """Describe the bundle, as ``sar-bundle show`` does."""
     if options.format not in ("text", "json", "jsonl"):
         raise Refusal(f"--info: expected --format text, json or jsonl, got {options.format}")
-    from sar_infer.artefact.bundle import open_bundle
-    from sar_infer.artefact.manifest import MANIFEST
+    from sar_infer.cli.bundle import print_bundle
 
-    bundle = open_bundle(Path(options.bundle) if options.bundle else None)
-    set_encoding(options.format)
-    if options.format == "text":
-        from sar_infer.artefact.describe import describe
-
-        with printing():
-            click.echo(describe(bundle), nl=False)
-        return
-    stored = json.loads((bundle.path / MANIFEST).read_text("utf-8"))
-    indent = 2 if options.format == "json" else None
-    with printing():
-        click.echo(json.dumps({"path": str(bundle.path), **stored}, ensure_ascii=False, indent=indent))
+    print_bundle(options.bundle or None, options.format)
 
 
 if __name__ == "__main__":

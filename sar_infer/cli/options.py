@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from sar_infer.errors import one_line
+from sar_infer.errors import SarInferError, WriteError, one_line
 
+INTERRUPTED = 130
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Settings of every command."""
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -24,8 +28,8 @@ class Refusal(click.ClickException):
     exit_code = 2
 
 
-class Number(click.FloatRange):
-    """A finite number within bounds; click alone would accept NaN."""
+class Finite(click.types.FloatParamType):
+    """A finite number; click alone would accept NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""
@@ -35,10 +39,49 @@ class Number(click.FloatRange):
         return number
 
 
+class Number(Finite, click.FloatRange):
+    """A finite number within bounds."""
+
+
+class GroupedCommand(click.Command):
+    """A command whose ``--help`` shows its options under several headings.
+
+    Args:
+        groups: Names of parameters by heading, in the order in which they are shown; the last heading also takes all
+            that are named nowhere, such as ``--help``.
+    """
+
+    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.groups = groups
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section for each group that has options to show."""
+        options = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, click.Option)]
+        records = {option.name: option.get_help_record(ctx) for option in options}
+        *_, last = self.groups
+        named = {name for names in self.groups.values() for name in names}
+        others = [name for name in records if name not in named]
+        for heading, names in self.groups.items():
+            wanted = [*names, *others] if heading == last else names
+            if shown := [record for name in wanted if (record := records.get(name))]:
+                with formatter.section(heading):
+                    formatter.write_dl(shown)
+
+
 def option(flag: str, *others: str, **settings: Any) -> Callable[[Decorated], Decorated]:
     """Return a ``click.option`` with its environment twin: ``--top-k`` is also ``SAR_TOP_K``."""
     name = flag.partition("/")[0][2:].upper().replace("-", "_")
     return click.option(flag, *others, envvar="SAR_" + name, show_envvar=True, **settings)
+
+
+offset_option = option(
+    "--offset",
+    type=Finite(),
+    default=0.0,
+    show_default=True,
+    help="Shift the balance between trained and added classes: above 0 finds more added ones.",
+)
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]:
@@ -50,6 +93,55 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]
         return command
 
     return add_all
+
+
+BUNDLE_ARGUMENT = click.argument("bundle", required=False, type=click.Path(), envvar="SAR_BUNDLE")
+"""BUNDLE of the commands of ``sar-bundle``: a folder or a place on a hub; None is the bundle that ships."""
+
+
+def moved_option(flag: str, to: str) -> Callable[[Decorated], Decorated]:
+    """Return a hidden option that is gone; giving it ends the command with one line that says what to type now."""
+
+    def refuse(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        del context, parameter
+        if value is not None:
+            raise Refusal(f"{flag} has moved: {to}")
+
+    return click.option(flag, hidden=True, expose_value=False, is_eager=True, allow_from_autoenv=False, callback=refuse)
+
+
+def refused_command(name: str, reason: str, *, summary: str | None = None) -> click.Command:
+    """Return a command that takes anything and ends with one line; without a summary, help does not list it."""
+
+    def refuse() -> None:
+        raise Refusal(reason)
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, anything, refuse, help=summary, hidden=summary is None, add_help_option=False)
+
+
+@contextlib.contextmanager
+def reported(place: object) -> Iterator[None]:
+    """Turn errors into one line on stderr: exit code 2 for what cannot be used, 1 for what could not be written.
+
+    An interrupt ends with 130; nothing that is written in one step is half-written then.
+
+    Args:
+        place: A file or folder to name for an error of the system that names none.
+    """
+    try:
+        yield
+    except WriteError as error:
+        raise click.ClickException(str(error)) from None
+    except SarInferError as error:
+        raise Refusal(str(error)) from None
+    except BrokenPipeError:  # the reader of the output has gone; click ends quietly
+        raise
+    except OSError as error:
+        raise Refusal(f"{error.filename or place}: {error.strerror or error}") from None
+    except KeyboardInterrupt:
+        click.echo("Error: interrupted; nothing is half-written", err=True)
+        sys.exit(INTERRUPTED)
 
 
 def one_blas_thread() -> None:
@@ -109,3 +201,23 @@ def printing(note: str = "") -> Iterator[None]:
     except OSError as error:
         sys.stdout = io.StringIO()  # else Python writes again when it ends
         raise click.ClickException(f"stdout: cannot be written ({error.strerror or error}){note}") from None
+
+
+def emit(form: str, content: Callable[[], Any], lines: Iterable[str]) -> None:
+    """Print JSON for programs or lines for people.
+
+    Args:
+        form: ``text`` or ``json``.
+        content: Returns what is printed as JSON.
+        lines: What is printed as text; characters that a terminal could take for a command are escaped.
+
+    Raises:
+        click.ClickException: stdout cannot be written; the change itself is complete.
+    """
+    with printing("; all else is done"):
+        set_encoding(form)
+        if form == "json":
+            click.echo(json.dumps(content(), ensure_ascii=False))
+            return
+        for line in lines:
+            click.echo(one_line(line, len(line)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import shlex
 import signal
 import warnings
 from pathlib import Path
@@ -12,50 +14,98 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer import __version__
-from sar_infer.cli.options import Number, Refusal, one_blas_thread, option
+from sar_infer.cli.options import CONTEXT, GroupedCommand, Number, Refusal, offset_option, one_blas_thread, option
 from sar_infer.errors import InputError, SarInferError
 
 if TYPE_CHECKING:
     from sar_infer.server.settings import Settings
 
+GROUPS = {
+    "Options": ("bundle", "bank", "host", "port", "offset", "check"),
+    "Access": ("api_key_file", "metrics", "pages"),
+    "Limits": (
+        *("max_body", "max_images", "max_megapixels", "max_classes", "formats", "queue"),
+        *("deadline", "body_timeout", "image_timeout"),
+    ),
+    "Speed": ("device", "precision", "workers", "threads", "max_batch", "decoders", "decode_memory"),
+    "Running": ("drain", "notice", "log_format", "access_log"),
+}
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")
 MIB = 2**20
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@option("--bundle", type=click.Path(), help="Bundle folder.  [default: the one that ships with sar-clip]")
+@click.command(cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT)
+@option(
+    "--bundle",
+    type=click.Path(),
+    help="Bundle folder, or hf://USER/NAME@REVISION.  [default: the one that ships with sar-clip]",
+)
 @option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@option("--state", type=click.Path(), help="Folder for classes that are added at run time.  [default: none]")
+@option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port; 0 takes a free one.",
+)
+@option("--bank", type=click.Path(), help="Bank file to serve; with a key also to change, and made if missing.")
+@option("--state", hidden=True, expose_value=False, callback=lambda _, __, value: _refuse_state(value),
+        help="Replaced by --bank.")  # fmt: skip
 @option("--api-key-file", type=click.Path(), help="File with the key that requests must carry.")
 @option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run.")
 @option("--precision", type=click.Choice(["fp32", "fp16", "int8", "auto"]), default="fp32", show_default=True,
-        help="Smaller graphs that the bundle has; auto: int8 on a CPU, fp16 on a GPU, where it has them.")  # fmt: skip
-@option(
-    "--workers", type=click.IntRange(min=1), help="Batches that run at once.  [default: 2, or a quarter of the cores]"
-)
+        help="Graphs to run, where the bundle has them; auto: int8 on a CPU, fp16 on a GPU.")  # fmt: skip
+@offset_option
+@option("--workers", type=click.IntRange(min=0),
+        help="Processes that decode and encode; 0: one process does all.  [default: 0]")  # fmt: skip
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1), help="Images of a batch at most.  [default: measured at the start]")
 @option("--decoders", type=click.IntRange(min=0),
         help="Threads that decode ahead; 0: workers do it.  [default: 0, one a core with a GPU]")  # fmt: skip
 @option("--decode-memory", type=click.IntRange(min=1),
         help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
-@option("--queue", type=click.IntRange(min=1), default=64, show_default=True, help="Images inside at most; then 429.")
-@option("--max-body", type=click.IntRange(min=1), default=10, show_default=True, help="MiB of a request.")
-@option("--max-images", type=click.IntRange(min=1), default=32, show_default=True, help="Images of a request.")
-@option("--max-megapixels", type=Number(min=0.001, max=50), default=50, show_default=True, help="Of an image.")
-@option("--max-classes", type=click.IntRange(min=1), default=1000, show_default=True, help="Class names of a request.")
-@option("--formats", default="JPEG,PNG,WEBP", show_default=True, help="Image formats taken; also GIF, BMP, TIFF.")
-@option("--deadline", type=Number(min=0.01), default=30, show_default=True, help="Seconds of a request.")
-@option("--body-timeout", type=Number(min=0.01), default=10, show_default=True, help="Seconds for a body to come.")
-@option("--drain", type=click.IntRange(min=0), default=20, show_default=True, help="Seconds to end on SIGTERM.")
+@option(
+    "--queue",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Images inside at most; beyond: 429.",
+)
+@option("--max-body", type=click.IntRange(min=1), default=10, show_default=True, help="MiB in a request.")
+@option("--max-images", type=click.IntRange(min=1), default=32, show_default=True, help="Images in a request.")
+@option(
+    "--max-megapixels",
+    type=Number(min=0.001, max=50),
+    default=50,
+    show_default=True,
+    help="Of one image.",
+)
+@option("--max-classes", type=click.IntRange(min=1), default=1000, show_default=True, help="Class names in a request.")
+@option("--formats", default="JPEG,PNG,WEBP", show_default=True, help="Image formats to accept; also GIF, BMP, TIFF.")
+@option("--deadline", type=Number(min=0.01), default=30, show_default=True, help="Seconds until the answer is 504.")
+@option("--image-timeout", type=Number(min=0.01), default=10, show_default=True,
+        help="Seconds for a worker process to decode an image.")  # fmt: skip
+@option("--body-timeout", type=Number(min=0.01), default=10, show_default=True, help="Seconds for a body to arrive.")
+@option(
+    "--drain",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Seconds to finish on SIGTERM.",
+)
 @option("--notice", type=Number(min=0), default=0, show_default=True,
-        help="Seconds between not being ready and closing the port on SIGTERM.")  # fmt: skip
-@option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of stderr.")
-@option("--access-log/--no-access-log", default=True, show_default=True, help="A line for each request.")
+        help="Seconds on SIGTERM from not ready to closing the port.")  # fmt: skip
+@option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log.",
+)
+@option("--access-log/--no-access-log", default=True, show_default=True, help="Log each request.")
 @option("--metrics/--no-metrics", default=True, show_default=True, help="Serve /metrics.")
 @option("--pages/--no-pages", default=True, show_default=True, help="Serve /ui and /docs.")
-@click.option("--check", is_flag=True, help="Open and verify the bundle, say what it is, and exit.")
+@click.option("--check", is_flag=True, help="Verify and describe the bundle, then exit.")
 @click.version_option(__version__, prog_name="sar-serve")
 def main(**values: Any) -> None:
     """Serve a bundle over HTTP.
@@ -65,10 +115,10 @@ def main(**values: Any) -> None:
     curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg localhost:8000/v1/classify
 
     /ui is a page to try it, /docs describes the API. The environment variable SAR_API_KEY holds the key that requests
-    must carry; without one everybody is answered, and nobody can change classes or reload.
+    must carry; without a key everybody may classify, and nobody can change classes or reload.
 
-    SIGTERM drains and stops, SIGHUP opens the bundle's path again. Exit code: 0 after a stop, 2 if nothing was served
-    because something in the call is wrong.
+    SIGTERM finishes running requests and stops; SIGHUP opens the bundle's path again. Exit code: 0
+    after a stop, 2 if nothing was served because something in the call is wrong.
     """  # noqa: D301 - \b is for click
     one_blas_thread()
     try:
@@ -88,6 +138,8 @@ def _serve(values: dict[str, Any]) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: leave(0))  # until uvicorn handles it; the kernel ignores it for process 1
     settings = _settings(values)
+    if values["check"]:
+        settings = dataclasses.replace(settings, key=None)  # so that nothing is written
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     set_up_logging(values["log_format"], values["access_log"])
     listener = None if values["check"] else bind(values["host"], values["port"])
@@ -102,10 +154,8 @@ def _serve(values: dict[str, Any]) -> None:
         click.echo(describe(service.engine.bundle), nl=False)
         service.close()
         return
-    if settings.state and not settings.key:
-        logging.getLogger("sar_infer.server").warning(
-            "--state without a key: nobody can change classes; set SAR_API_KEY"
-        )
+    if settings.bank and not settings.key:
+        logging.getLogger("sar_infer.server").warning("--bank without a key: only sar-bank can change the classes")
     serve(service, listener, values["drain"], values["notice"])
     leave(0)  # even if a worker's graph is still running
 
@@ -126,15 +176,18 @@ def _settings(values: dict[str, Any]) -> Settings:
         formats=formats,
         classes=values["max_classes"],
         queue=values["queue"],
+        image_seconds=values["image_timeout"],
     )
     return Settings(
-        bundle=Path(values["bundle"]) if values["bundle"] else None,
-        state=Path(values["state"]) if values["state"] else None,
+        bundle=values["bundle"] or None,
+        bank=Path(values["bank"]) if values["bank"] else None,
         key=_key(values["api_key_file"]),
         device=values["device"],
         precision=values["precision"],
+        offset=values["offset"],
         threads=values["threads"],
-        workers=values["workers"],
+        workers=values["workers"] or None,
+        processes=bool(values["workers"]) and not values["check"],
         max_batch=values["max_batch"],
         decoders=values["decoders"],
         decode_memory=values["decode_memory"] and values["decode_memory"] * MIB,
@@ -144,6 +197,15 @@ def _settings(values: dict[str, Any]) -> Settings:
     )
 
 
+def _refuse_state(folder: str | None) -> None:
+    if folder is not None:
+        file = Path(folder, "bank.safetensors")
+        raise Refusal(
+            f"--state (SAR_STATE) was removed: give the bank file itself, --bank {shlex.quote(str(file))} (SAR_BANK); "
+            "a file that an older sar-serve wrote there still works"
+        )
+
+
 def _key(path: str | None) -> str | None:
     """Return the key from the file, else the environment; an empty key is refused."""
     if path is not None:
@@ -151,8 +213,10 @@ def _key(path: str | None) -> str | None:
             raise InputError("two keys, SAR_API_KEY and --api-key-file: give one")
         try:
             key = Path(path).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--api-key-file: {path} cannot be read ({error})") from None
+        except OSError as error:
+            raise InputError(f"--api-key-file: {path} cannot be read: {error.strerror or error}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"--api-key-file: {path} is not text in UTF-8") from None
     elif (given := os.environ.get("SAR_API_KEY")) is None:
         return None
     else:
@@ -160,7 +224,7 @@ def _key(path: str | None) -> str | None:
     if not key or not key.isascii() or not key.isprintable():
         what = "has characters that no header carries" if key else "is empty"
         raise InputError(
-            f"the key {what}: set SAR_API_KEY or --api-key-file to one in ASCII, or neither to ask for none"
+            f"the key {what}: set SAR_API_KEY or --api-key-file to one of printable ASCII, or neither to have none"
         )
     return key
 

@@ -12,9 +12,9 @@
 waiting. httpx2 is imported when a client is made, Pillow and numpy when a PIL image or an array is passed in.
 """
 
-from sar_infer.client.answers import ClassEntry, ClassList
+from sar_infer.client.answers import ClassEntry, ClassList, PhotoFinding, PhotosAdded
 from sar_infer.client.async_client import AsyncClient
 from sar_infer.client.client import Client
 from sar_infer.errors import ServerError
 
-__all__ = ["AsyncClient", "ClassEntry", "ClassList", "Client", "ServerError"]
+__all__ = ["AsyncClient", "ClassEntry", "ClassList", "Client", "PhotoFinding", "PhotosAdded", "ServerError"]

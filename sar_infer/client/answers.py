@@ -19,11 +19,47 @@ class ClassEntry:
         name: The class name.
         origin: Whether it came with the bundle or was added at run time.
         phrases: The texts that are encoded for it; for a class of the bundle, its name.
+        photos: Number of photos that it got at run time.
+        photos_only: Its name means nothing, only its photos say what it is.
     """
 
     name: str
     origin: Literal["bundle", "added"]
     phrases: tuple[str, ...]
+    photos: int = 0
+    photos_only: bool = False
+
+
+@dataclass(frozen=True)
+class PhotoFinding:
+    """A finding of the server about a photo, or about a class with its photos.
+
+    Attributes:
+        kind: ``shared-photo``, ``far-photo`` or ``confused``.
+        message: One sentence; ``image[i]`` is the photo's place in its request.
+        suggestion: The other class, if there is one.
+    """
+
+    kind: str
+    message: str
+    suggestion: str | None = None
+
+
+@dataclass(frozen=True)
+class PhotosAdded:
+    """The effect of adding photos to a class.
+
+    Attributes:
+        etag: The bank's ETag after it.
+        photos: Number of photos that the class has now.
+        known: Number of photos that were left out, because they are counted already.
+        findings: What is odd about them.
+    """
+
+    etag: str
+    photos: int
+    known: int
+    findings: tuple[PhotoFinding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,4 +114,11 @@ def _explanation(why: Any, given: Mapping[str, str]) -> Explanation:
 
 def class_entry(found: Any) -> ClassEntry:
     """Parse one of ``classes`` of ``/v1/classes``."""
-    return ClassEntry(found["name"], found["origin"], tuple(found["phrases"]))
+    counted = found.get("photos", 0), found.get("photos_only", False)
+    return ClassEntry(found["name"], found["origin"], tuple(found["phrases"]), *counted)
+
+
+def photos_added(found: Any, etag: str) -> PhotosAdded:
+    """Parse the answer to a change of a class with photos."""
+    findings = tuple(PhotoFinding(one["kind"], one["message"], one["suggestion"]) for one in found["findings"])
+    return PhotosAdded(etag, found.get("photos", 0), found["known"], findings)

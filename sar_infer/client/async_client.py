@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sar_infer.client import exchange
-from sar_infer.client.answers import ClassList
-from sar_infer.client.calls import Calls, ClassifyRequest, Mode, rows
+from sar_infer.client.answers import ClassList, PhotosAdded
+from sar_infer.client.calls import Calls, ClassifyRequest, Mode, PhotosRequest, joined, rows
 from sar_infer.client.exchange import Call, Pause, Reply, Steps
 from sar_infer.client.images import EncodedImage, Portions, load, several
 from sar_infer.errors import InputError
@@ -127,9 +127,37 @@ class AsyncClient:
         """Add a class to the bank, as ``Client.add_class`` does, and return the bank's ETag."""
         return await self._run(self._calls.add_class(name, phrases, if_match))
 
+    async def add_photos(
+        self,
+        name: str,
+        images: ImageSource | Iterable[ImageSource],
+        phrases: Sequence[str] | None = None,
+        *,
+        photos_only: bool = False,
+        strict: bool = False,
+        if_match: str | None = None,
+        batch_size: int = 16,
+    ) -> PhotosAdded:
+        """Add photos to a class, as ``Client.add_photos`` does."""
+        request, added = PhotosRequest(phrases, photos_only, strict), None
+        async for portion in self._portions(images, batch_size):
+            condition = if_match if added is None else if_match and added.etag
+            added = joined(added, await self._run(self._calls.add_photos(name, portion, request, condition)))
+        if added is None:
+            raise InputError(f"no photo for class {name!r:.80}")
+        return added
+
     async def remove_class(self, name: str, if_match: str | None = None) -> str:
         """Remove a class from the bank and return the bank's ETag."""
         return await self._run(self._calls.remove_class(name, if_match))
+
+    async def history(self) -> list[dict[str, Any]]:
+        """Return the latest 1,000 changes of the bank, the latest first."""
+        return await self._run(self._calls.history())
+
+    async def rollback(self, to: int, if_match: str | None = None) -> str:
+        """Go back to the bank as it was after step ``to``, and return the bank's ETag."""
+        return await self._run(self._calls.rollback(to, if_match))
 
     async def model(self) -> dict[str, Any]:
         """Return what answers: the bundle, its measured quality, the device, the limits."""

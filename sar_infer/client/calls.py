@@ -11,9 +11,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from sar_infer.client.answers import ClassEntry, ClassList, class_entry, image_result
+from sar_infer.client.answers import ClassEntry, ClassList, PhotosAdded, class_entry, image_result, photos_added
 from sar_infer.client.exchange import Call, Steps, answered, read
-from sar_infer.client.images import EncodedImage, Sizes
+from sar_infer.client.images import EncodedImage, RequestSizes
 from sar_infer.errors import ImageError, InputError, ServerError
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult
 from sar_infer.text.names import Classes, phrases_by_name
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Mode = Literal["bank", "extend", "only"]
 _TOO_LARGE = 413
 _PLACE = re.compile(r"input\[(\d+)\]: ")
+_IMAGE_PLACE = re.compile(r"image\[(\d+)\]: ")
 _NAMES = 256
 _PAGE = 1000
 _CHANGES_SEEN = 5
@@ -81,6 +82,46 @@ class ClassifyRequest:
         return Call("POST", "/v1/classify", json={**fields, "classes": classes, "images": encoded})
 
 
+@dataclass(frozen=True)
+class PhotosRequest:
+    """A request to add photos to a class.
+
+    Attributes:
+        phrases: Texts to encode and average instead of the name; None leaves a class that is there as it is.
+        photos_only: The name means nothing, only photos say what the class is.
+        strict: Change nothing if a photo or the class is odd.
+    """
+
+    phrases: Sequence[str] | None = None
+    photos_only: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.phrases, str):
+            raise InputError(f"phrases: expected a list of phrases, got the string {self.phrases!r}")
+
+    def call(self, name: str, images: Sequence[EncodedImage], if_match: str | None) -> Call:
+        """Return the request, a form."""
+        fields: dict[str, Any] = {} if self.phrases is None else {"phrases": list(self.phrases)}
+        if self.photos_only:
+            fields["photos_only"] = "true"
+        return Call(
+            "PUT",
+            _class_path(name),
+            headers=_condition(if_match),
+            query={"strict": "true"} if self.strict else {},
+            fields=fields,
+            files=[image.data for image in images],
+        )
+
+
+def joined(first: PhotosAdded | None, second: PhotosAdded) -> PhotosAdded:
+    """Return the effect of two requests, one after the other."""
+    if first is None:
+        return second
+    return PhotosAdded(second.etag, second.photos, first.known + second.known, (*first.findings, *second.findings))
+
+
 class Calls:
     """Steps for everything that a client can do.
 
@@ -89,7 +130,7 @@ class Calls:
     """
 
     def __init__(self, retries: int) -> None:
-        self.sizes = Sizes()
+        self.sizes = RequestSizes()
         self._retries = retries
 
     def classify(self, images: Sequence[EncodedImage], request: ClassifyRequest) -> Steps[list[ImageResult]]:
@@ -154,9 +195,47 @@ class Calls:
         body = None if phrases is None else {"phrases": list(phrases)}
         return (yield from self._change("PUT", name, if_match, body))
 
+    def add_photos(
+        self, name: str, images: Sequence[EncodedImage], request: PhotosRequest, if_match: str | None
+    ) -> Steps[PhotosAdded]:
+        """Add photos to a class, which is made if it is not there; what is too large for one request is halved.
+
+        Raises:
+            ImageError: an image cannot be read, by the client or the server; the message names it.
+        """
+        for image in images:
+            if image.error is not None:
+                raise ImageError(f"{image.name}: {image.error}")
+        try:
+            reply = yield from answered(request.call(name, images, if_match), self._retries)
+        except ServerError as error:
+            if place := _IMAGE_PLACE.match(error.detail):
+                raise ImageError(f"{images[int(place[1])].name}: {error.detail[place.end() :]}") from error
+            if error.status != _TOO_LARGE or len(images) == 1:
+                raise
+            self.sizes.refused(images, error.code)
+        else:
+            etag = reply.headers.get("etag", "").strip('"')
+            return read(reply, lambda json: photos_added(json, etag))
+        half = len(images) // 2
+        first = yield from self.add_photos(name, images[:half], request, if_match)
+        second = yield from self.add_photos(name, images[half:], request, if_match and first.etag)
+        return joined(first, second)
+
     def remove_class(self, name: str, if_match: str | None) -> Steps[str]:
         """Remove a class; return the bank's new ETag."""
         return (yield from self._change("DELETE", name, if_match, None))
+
+    def history(self) -> Steps[list[dict[str, Any]]]:
+        """Return the latest steps of the bank's history."""
+        reply = yield from answered(Call("GET", "/v1/bank/history"), self._retries)
+        return read(reply, lambda json: [dict(step) for step in json["steps"]])
+
+    def rollback(self, to: int, if_match: str | None) -> Steps[str]:
+        """Go back to a step of the history; return the bank's new ETag."""
+        call = Call("POST", "/v1/bank/rollback", headers=_condition(if_match), json={"to": to})
+        reply = yield from answered(call, self._retries)
+        return read(reply, lambda json: str(json["bank"]))
 
     def model(self) -> Steps[dict[str, Any]]:
         """Return the answer of ``/v1/model``."""
@@ -202,12 +281,24 @@ class Calls:
         return read(reply, lambda json: _decoded(json["data"], len(what["input"])))
 
     def _change(self, method: str, name: str, if_match: str | None, body: Any) -> Steps[str]:
-        if not name.strip():
-            raise InputError("class name: expected text, got an empty one")
-        headers = {} if if_match is None else {"If-Match": if_match if if_match == "*" else f'"{if_match}"'}
-        call = Call(method, f"/v1/classes/{_segment(name)}", headers=headers, json=body)
+        call = Call(method, _class_path(name), headers=_condition(if_match), json=body)
         reply = yield from answered(call, self._retries)
         return reply.headers.get("etag", "").strip('"')
+
+
+def _condition(if_match: str | None) -> dict[str, str]:
+    return {} if if_match is None else {"If-Match": if_match if if_match == "*" else f'"{if_match}"'}
+
+
+def _class_path(name: str) -> str:
+    """Return the path of a class.
+
+    Raises:
+        InputError: the name is empty.
+    """
+    if not name.strip():
+        raise InputError("class name: expected text, got an empty one")
+    return f"/v1/classes/{_segment(name)}"
 
 
 def _segment(name: str) -> str:

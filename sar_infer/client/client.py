@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sar_infer.client import exchange
-from sar_infer.client.answers import ClassList
-from sar_infer.client.calls import Calls, ClassifyRequest, Mode, rows
+from sar_infer.client.answers import ClassList, PhotosAdded
+from sar_infer.client.calls import Calls, ClassifyRequest, Mode, PhotosRequest, joined, rows
 from sar_infer.client.exchange import Call, Pause, Reply, Steps
 from sar_infer.client.images import EncodedImage, Portions, load, several
+from sar_infer.errors import InputError
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Client:
         return self._run(self._calls.classes())
 
     def add_class(self, name: str, phrases: Sequence[str] | None = None, if_match: str | None = None) -> str:
-        """Add a class to the bank, or give one other phrases; needs a key, and a server with ``--state``.
+        """Add a class to the bank, or give one other phrases; needs a key, and a server with ``--bank``.
 
         Args:
             name: Name of the class.
@@ -135,9 +136,54 @@ class Client:
         """
         return self._run(self._calls.add_class(name, phrases, if_match))
 
+    def add_photos(
+        self,
+        name: str,
+        images: ImageSource | Iterable[ImageSource],
+        phrases: Sequence[str] | None = None,
+        *,
+        photos_only: bool = False,
+        strict: bool = False,
+        if_match: str | None = None,
+        batch_size: int = 16,
+    ) -> PhotosAdded:
+        """Add photos to a class, which is made if it is not there; many are sent in several requests.
+
+        Needs a key, and a server with ``--bank``. Photos that are counted already are left out, so that the call can be
+        repeated.
+
+        Args:
+            name: Name of the class.
+            images: One image or several, as in ``classify``.
+            phrases: Texts to encode and average instead of the name; None leaves a class that is there as it is.
+            photos_only: The name means nothing (``SKU-12345``), only photos say what the class is.
+            strict: Refuse a request (409) if one of its photos, or the class with them, is odd.
+            if_match: The ETag that the bank must still have, else the change is refused (412).
+            batch_size: Images in a request, at most.
+
+        Raises:
+            ImageError: client or server cannot read an image; the message names it.
+            InputError: there is no image, or ``phrases`` is a single string.
+        """
+        request, added = PhotosRequest(phrases, photos_only, strict), None
+        for portion in self._portions(images, batch_size):
+            condition = if_match if added is None else if_match and added.etag
+            added = joined(added, self._run(self._calls.add_photos(name, portion, request, condition)))
+        if added is None:
+            raise InputError(f"no photo for class {name!r:.80}")
+        return added
+
     def remove_class(self, name: str, if_match: str | None = None) -> str:
         """Remove a class from the bank, with the conditions of ``add_class``, and return the bank's ETag."""
         return self._run(self._calls.remove_class(name, if_match))
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the latest 1,000 changes of the bank, the latest first, as ``GET /v1/bank/history`` has them."""
+        return self._run(self._calls.history())
+
+    def rollback(self, to: int, if_match: str | None = None) -> str:
+        """Go back to the bank as it was after step ``to``, 0 being the beginning; return the bank's ETag."""
+        return self._run(self._calls.rollback(to, if_match))
 
     def model(self) -> dict[str, Any]:
         """Return what answers: the bundle, its measured quality, the device, the limits."""

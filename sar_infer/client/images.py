@@ -25,7 +25,7 @@ class EncodedImage:
 
 
 @dataclass
-class Sizes:
+class RequestSizes:
     """The most that goes into one request; it shrinks if a server refuses as too large.
 
     Attributes:
@@ -55,7 +55,7 @@ class Portions:
         InputError: ``count`` is below 1.
     """
 
-    def __init__(self, sizes: Sizes, count: int) -> None:
+    def __init__(self, sizes: RequestSizes, count: int) -> None:
         if count < 1:
             raise InputError(f"expected batch_size of 1 or more, got {count}")
         self._sizes = sizes

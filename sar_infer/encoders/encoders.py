@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.encoders.scoring import finite
-from sar_infer.encoders.sessions import Device, one_line, open_session, provider, run_options
+from sar_infer.encoders.sessions import Device, open_session, provider, run_options
 from sar_infer.encoders.waiting import within
-from sar_infer.errors import BundleError
+from sar_infer.errors import BundleError, reason_of
 
 _NAMES_AT_ONCE = 256
 
@@ -73,7 +73,7 @@ class Encoder:
         except TimeoutError:
             raise BundleError(f"{self._path}: the graph has given no answer within {seconds:g} s") from None
         except Exception as error:  # onnxruntime's own errors share no base class
-            raise BundleError(f"{self._path}: onnxruntime cannot run this graph: {one_line(error)}") from None
+            raise BundleError(f"{self._path}: onnxruntime cannot run this graph: {reason_of(error)}") from None
         wanted = (len(batch), self._embed_dim)
         if result.shape != wanted:
             raise BundleError(f"{self._path}: expected rows {wanted}, the graph gave {result.shape}")

@@ -53,7 +53,7 @@ def choose(manifest: Manifest, asked: PrecisionChoice, device: Device) -> Choice
         has = ", ".join(["fp32", *sorted(manifest.precisions)])
         raise InputError(
             f"precision {precision}: this bundle has {has}; "
-            f"sar-export BUNDLE --out NEW --precision {precision} --photos FOLDER adds it"
+            f"sar-bundle shrink BUNDLE --precision {precision} --photos FOLDER --out NEW adds it"
         )
     image, name = (known or Precision()).image, (known or Precision()).name
     digest = manifest.encoder_digest

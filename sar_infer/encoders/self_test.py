@@ -1,6 +1,6 @@
 """The self-test: an image that the manifest describes by a seed, and the vector that the encoder must give for it.
 
-In the manifest it is called ``probe``.
+In the manifest it is ``self_test``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import Probe, Variant
+from sar_infer.artefact.manifest import Preprocess, SelfTestVector, Variant
 from sar_infer.encoders.precision import Choice
 from sar_infer.errors import BundleError
 from sar_infer.images.prefetch import decode_image
@@ -28,7 +28,7 @@ _SEED = 0
 
 def least_cosine(variant: Variant | None = None) -> float:
     """Return the least cosine that a healthy encoder reaches; ``variant`` is None for the fp32 graph."""
-    expected = None if variant is None else variant.probe_cosine
+    expected = None if variant is None else variant.self_test_cosine
     return MIN_COSINE if expected is None else min(MIN_COSINE, expected - _VARIANT_TOLERANCE)
 
 
@@ -37,9 +37,14 @@ def self_test_image(size: int, seed: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
-def self_test_cosine(probe: Probe, row: Floats) -> float:
+def self_test_pixels(spec: Preprocess, seed: int) -> Floats:
+    """Return the encoder's input (3, size, size) for the image that a seed stands for."""
+    return decode_image(self_test_image(spec.size, seed), spec)
+
+
+def self_test_cosine(stored: SelfTestVector, row: Floats) -> float:
     """Return the cosine between the stored vector and a unit row (D,) computed here; NaN if the row is not finite."""
-    return float(row @ np.array(probe.embedding, dtype=np.float32))
+    return float(row @ np.array(stored.embedding, dtype=np.float32))
 
 
 class SelfTest:
@@ -64,15 +69,15 @@ class SelfTest:
         self._choice = choice
         self._encode = encode
         self._lock, self._passed = threading.Lock(), False
-        variant, probe = choice.variant, bundle.manifest.probe
+        variant, stored = choice.variant, bundle.manifest.self_test
         self.least = least_cosine(variant)
-        self.due = probe is not None and variant is not None and variant.probe_cosine is not None
+        self.due = stored is not None and variant is not None and variant.self_test_cosine is not None
 
     @property
     def image(self) -> npt.NDArray[np.uint8]:
         """Return the image (size, size, 3)."""
         manifest = self._bundle.manifest
-        return self_test_image(manifest.preprocess.size, manifest.probe.seed if manifest.probe else _SEED)
+        return self_test_image(manifest.preprocess.size, manifest.self_test.seed if manifest.self_test else _SEED)
 
     @property
     def pixels(self) -> Floats:
@@ -84,8 +89,8 @@ class SelfTest:
 
         For a bundle without a self-test, return 1 less the distance of the row's length from 1.
         """
-        probe = self._bundle.manifest.probe
-        return self_test_cosine(probe, row) if probe else 1 - abs(1 - float(np.linalg.norm(row)))
+        stored = self._bundle.manifest.self_test
+        return self_test_cosine(stored, row) if stored else 1 - abs(1 - float(np.linalg.norm(row)))
 
     def run(self) -> None:
         """Test the encoder, unless it has passed already.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sar_infer.encoders.waiting import TRIAL_SECONDS, within
-from sar_infer.errors import BundleError, DeviceError
+from sar_infer.errors import BundleError, DeviceError, reason_of
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -80,7 +80,7 @@ def _session(path: Path, providers: list[Any], threads: int | None, spin: bool) 
     except TimeoutError:
         raise BundleError(f"{path}: onnxruntime has not opened this graph within {TRIAL_SECONDS:g} s") from None
     except Exception as error:  # onnxruntime's own errors share no base class
-        raise BundleError(f"{path}: onnxruntime does not accept this graph: {one_line(error)}") from None
+        raise BundleError(f"{path}: onnxruntime does not accept this graph: {reason_of(error)}") from None
 
 
 def run_options() -> Any:
@@ -135,8 +135,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         onnxruntime.set_default_logger_severity(_WARNING)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of one of onnxruntime's errors as a line of at most 300 characters."""
-    return " ".join(str(error).split())[:300]

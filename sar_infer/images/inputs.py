@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -55,6 +56,25 @@ def matches(argument: str) -> list[str]:
     if not found:
         raise InputError(f"{argument}: matches nothing")
     return found
+
+
+def folders(root: str) -> dict[str, list[str]]:
+    """Return image paths by class, from a folder with one folder for each class, named like it.
+
+    Raises:
+        InputError: There is no such folder or none in it, one of them has no image, or images lie beside them.
+    """
+    if kind_of(root) != "folder":
+        raise InputError(f"{root}: expected a folder with one folder for each class")
+    visible = [path for path in sorted(Path(root).iterdir()) if not path.name.startswith(".")]
+    below = [path for path in visible if path.is_dir()]
+    if not below:
+        raise InputError(
+            f"{root}: expected one folder for each class, there is none; for a single class, give its name"
+        )
+    if loose := [path for path in visible if not path.is_dir() and has_image_suffix(path.name)]:
+        raise InputError(f"{loose[0]}: lies beside the folders of classes; move it into that of its class")
+    return {unicodedata.normalize("NFC", path.name): list(_images_below(path)) for path in below}
 
 
 def _expand(argument: str) -> Iterator[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -15,11 +16,12 @@ from sar_infer.artefact.manifest import Preprocess
 from sar_infer.errors import ImageError
 from sar_infer.images.formats import FORMATS
 from sar_infer.images.load import MAX_PIXELS, ImageSource, load_rgb, source_name
-from sar_infer.images.preprocess import least_side, to_input
+from sar_infer.images.preprocess import least_side, pixel_digest, to_input
 from sar_infer.results import Profile
 
 Decoded = tuple[str, Floats | ImageError]
 """The name of an input, with its (3, H, W) pixels or the error that it gave."""
+Item = TypeVar("Item")
 _MOST_THREADS = 8
 
 
@@ -48,8 +50,6 @@ def decode_batches(
     At most two batches are held. An open PIL file is read before the next image is requested, unless the images are a
     sequence: a generator may close the file or move it to the next frame, since the frames of a film are one object.
     """
-    numbered = enumerate(images)
-    lasting = isinstance(images, Sequence)
 
     def decode(item: tuple[int, ImageSource]) -> Decoded:
         index, source = item
@@ -59,9 +59,57 @@ def decode_batches(
             except ImageError as error:
                 return source_name(source, index), error
 
+    return _batches(images, batch_size, decode)
+
+
+def decode_photos(
+    images: Iterable[ImageSource], spec: Preprocess, batch_size: int
+) -> Iterator[list[tuple[str, Floats, bytes]]]:
+    """Yield batches like ``decode_batches``: the name, pixels and digest of each image (see ``decode_photo``).
+
+    Raises:
+        ImageError: An image cannot be read; the message names it.
+    """
+
+    def decode(item: tuple[int, ImageSource]) -> tuple[str, Floats, bytes]:
+        name = source_name(item[1], item[0])
+        try:
+            return name, *decode_photo(item[1], spec)
+        except ImageError as error:
+            raise ImageError(f"{name}: {error}", error.kind) from None
+
+    return _batches(images, batch_size, decode)
+
+
+def decode_photo(
+    source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> tuple[Floats, bytes]:
+    """Return the encoder's input for one image, as ``decode_image`` does, and the SHA-256 of its upright RGB pixels.
+
+    The digest does not depend on the file's format, its metadata or the policy for large JPEGs: another file of the
+    same pixels has the same digest.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
+    image = load_rgb(source, spec.fill, formats, max_pixels)
+    least, digest = least_side(spec), pixel_digest(image)
+    if least is not None and min(image.size) >= 2 * least:  # a JPEG of this size would be decoded at a smaller scale
+        del image
+        return decode_image(source, spec, formats, max_pixels), digest
+    return to_input(image, spec), digest
+
+
+def _batches(
+    images: Iterable[ImageSource], batch_size: int, decode: Callable[[tuple[int, ImageSource]], Item]
+) -> Iterator[list[Item]]:
+    """Yield what ``decode`` makes of each numbered image, in batches; the next batch is decoded meanwhile."""
+    numbered = enumerate(images)
+    lasting = isinstance(images, Sequence)
+
     with ThreadPoolExecutor(min(_MOST_THREADS, batch_size, os.cpu_count() or 1)) as pool:
 
-        def start(item: tuple[int, ImageSource]) -> Future[Decoded]:
+        def start(item: tuple[int, ImageSource]) -> Future[Item]:
             future = pool.submit(decode, item)
             if not lasting and isinstance(item[1], ImageFile.ImageFile):
                 wait([future])

@@ -7,6 +7,7 @@ does to such an image: resize, crop or pad, scale to 0..1, normalise.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Iterator
 
@@ -58,6 +59,14 @@ def normalise(image: Image.Image, fill: int = 0) -> Image.Image:
 def least_side(spec: Preprocess) -> int | None:
     """Return the short side in pixels that decoding a large JPEG must leave; None if it is decoded in full."""
     return None if spec.jpeg_margin is None else math.ceil(spec.jpeg_margin * spec.size)
+
+
+def pixel_digest(image: Image.Image) -> bytes:
+    """Return the SHA-256 of an RGB image's size and pixels, which no encoding of them changes."""
+    digest = hashlib.sha256(f"{image.width} x {image.height}".encode())
+    for _, band in _bands(image):
+        digest.update(band.tobytes())
+    return digest.digest()
 
 
 def to_input(image: Image.Image, spec: Preprocess) -> Floats:

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from sar_infer.lint.finding import Finding, Severity, worst_first
 from sar_infer.lint.linter import Linter, lint, reference_embedder
+from sar_infer.lint.photo_rules import photo_findings
 
-__all__ = ["Finding", "Linter", "Severity", "lint", "reference_embedder", "worst_first"]
+__all__ = ["Finding", "Linter", "Severity", "lint", "photo_findings", "reference_embedder", "worst_first"]

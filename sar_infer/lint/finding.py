@@ -9,7 +9,20 @@ from typing import Literal
 Severity = Literal["info", "warning", "error"]
 """``error``: the encoder cannot take it; ``warning``: look at it before you rely on it; ``info``: good to know."""
 Kind = Literal[
-    "unusable", "too-long", "odd-characters", "odd-tokens", "wording", "duplicate", "near-duplicate", "moved", "skipped"
+    "unusable",
+    "too-long",
+    "odd-characters",
+    "odd-tokens",
+    "wording",
+    "duplicate",
+    "near-duplicate",
+    "moved",
+    "skipped",
+    "known-photo",
+    "shared-photo",
+    "far-photo",
+    "confused",
+    "missed",
 ]
 
 

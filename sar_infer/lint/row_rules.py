@@ -15,7 +15,8 @@ tuned on other names, has moved it further than it moves the bank's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,8 @@ MOST_SAMPLES = 2000
 """Number of bank classes whose own nearest neighbour is looked up; of a larger bank, as many at even steps."""
 MOST_COMPARED = 50_000
 """Number of classes that these are compared with; a neighbour that is left out can only lower the limit."""
+_PIECE = 64
+"""Number of sampled classes that are looked up at a time."""
 LEAST_CLASSES = 100
 """Number of classes below which a percentile means nothing; then ``ABSOLUTE`` is the limit."""
 ABSOLUTE = 0.95
@@ -54,12 +57,40 @@ class Neighbours:
 
     def __init__(self, bank: ClassBank) -> None:
         self._bank = bank
-        self.limit = ABSOLUTE
-        if len(bank.names) >= LEAST_CLASSES:
-            sample, among = (at_even_steps(len(bank.names), most) for most in (MOST_SAMPLES, MOST_COMPARED))
-            rows = bank.embeddings if len(among) == len(bank.names) else bank.embeddings[np.union1d(among, sample)]
-            _, cosines = nearest_rows(rows, bank.embeddings[sample], 2)
-            self.limit = min(float(np.percentile(cosines[:, 1], NEAR_PERCENTILE)), HIGHEST)
+        self._few = len(bank.names) < LEAST_CLASSES
+        self._sample, self._among = (at_even_steps(len(bank.names), most) for most in (MOST_SAMPLES, MOST_COMPARED))
+        self._seen: list[Floats] = []
+        self._unseen = self._nearest_cosines()
+
+    @functools.cached_property
+    def limit(self) -> float:
+        """Return the cosine above which a name is too near."""
+        if self._few:
+            return ABSOLUTE
+        self._seen += self._unseen
+        return min(float(np.percentile(np.concatenate(self._seen), NEAR_PERCENTILE)), HIGHEST)
+
+    def is_passed(self, cosine: float) -> bool:
+        """Return True if a cosine is above the limit.
+
+        Most are not, and a glance at some classes shows it: as many as are beyond the percentile have nearer ones.
+        """
+        beyond = len(self._sample) - int((len(self._sample) - 1) * NEAR_PERCENTILE / 100)
+        while not self._few and cosine <= HIGHEST:
+            if sum(np.count_nonzero(part >= cosine) for part in self._seen) >= beyond:
+                return False
+            part = next(self._unseen, None)
+            if part is None:
+                break
+            self._seen.append(part)
+        return cosine > self.limit
+
+    def _nearest_cosines(self) -> Iterator[Floats]:
+        """Yield the cosines of the sampled classes to their nearest neighbours, piece by piece."""
+        every = self._bank.embeddings
+        rows = every if len(self._among) == len(every) else every[np.union1d(self._among, self._sample)]
+        for start in range(0, len(self._sample), _PIECE):
+            yield nearest_rows(rows, every[self._sample[start : start + _PIECE]], 2)[1][:, 1]
 
     def check(self, names: Sequence[str], rows: Floats) -> list[Finding]:
         """Return a finding for each of N names with unit rows (N, D) that is too near a class of another name."""
@@ -69,7 +100,7 @@ class Neighbours:
         for name, places, cosines in zip(names, *nearest(self._bank, rows, 2), strict=True):
             others = [(self._bank.names[p], c) for p, c in zip(places.tolist(), cosines.tolist(), strict=True)]
             other, cosine = next(((n, c) for n, c in others if n != name), (name, -1.0))
-            if cosine > self.limit:
+            if self.is_passed(cosine):
                 found, limit = _told_apart(cosine, self.limit)
                 message = (
                     f"has cosine {found} to {other!r}, above {limit}, and photos of the one may be "

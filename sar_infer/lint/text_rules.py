@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from sar_infer.errors import ClassNameError
 from sar_infer.lint.finding import Finding
 from sar_infer.text import TokenizerSpec
-from sar_infer.text.names import name_key
+from sar_infer.text.names import name_key, spoken
 from sar_infer.text.tokenizer import Tokenizer, clean, encode_name
 
 _THE = r"(?:an?|the)\s+(?!(?:and|or)\b)(?=\w)"
@@ -72,7 +72,7 @@ def wording(name: str, text: str) -> Iterator[Finding]:
     if _CODE.search(text):
         yield Finding("wording", "warning", name, "looks like a code; the encoder knows words: say what is to be seen")
     if _FILE.search(text):
-        yield Finding("wording", "warning", name, "looks like a file name", _words(_FILE.sub("", text)) or None)
+        yield Finding("wording", "warning", name, "looks like a file name", spoken(_FILE.sub("", text)) or None)
     elif text.rstrip().endswith((".", ",", ";", ":")):
         yield Finding("wording", "info", name, "the prompt ends the sentence itself", text.rstrip(" .,;:") or None)
     prompt = _PROMPT.match(text)
@@ -89,8 +89,8 @@ def wording(name: str, text: str) -> Iterator[Finding]:
 
 def glued(text: str) -> str | None:
     """Return the text with a space before each inner capital (``goldenRetriever``), None if it has none."""
-    words = _words(_CAMEL.sub(" ", text))
-    return words if words != _words(text) else None
+    words = spoken(_CAMEL.sub(" ", text))
+    return words if words != spoken(text) else None
 
 
 def unusable(name: str, text: str, tokenizer: Tokenizer, spec: TokenizerSpec) -> Finding | None:
@@ -170,7 +170,8 @@ class KnownNames:
 def loose_key(name: str) -> str:
     """Return what all spellings of a name share: lower case, letters and digits, no accents, the singular."""
     plain = unicodedata.normalize("NFKD", clean(name))
-    words = _JOINT.split("".join(c for c in plain if not unicodedata.combining(c)).strip())
+    bare = plain if plain.isascii() else "".join(c for c in plain if not unicodedata.combining(c))
+    words = _JOINT.split(bare.strip())
     words = [word for word in words if word] or [plain]
     return "".join([*words[:-1], _singular(words[-1])])
 
@@ -185,10 +186,6 @@ def _either(name: str) -> Iterator[Finding]:
     elif " or " in name:
         message = "names more than one thing; 'name = phrase | phrase' averages them"
         yield Finding("wording", "info", name, message)
-
-
-def _words(text: str) -> str:
-    return " ".join(text.replace("_", " ").split())
 
 
 def _script(letter: str) -> str:

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from PIL import Image
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from sar_infer import __version__
@@ -38,11 +39,13 @@ def build_app(service: Service) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.service = service
-    for module in (classify, classes, embeddings, zero_shot, v2, operations):
-        app.include_router(module.router)
+    routers = [module.router for module in (classify, classes, embeddings, zero_shot, v2, operations)]
     if service.settings.pages:
-        app.include_router(pages.router)
+        routers.append(pages.router(keyed=service.settings.key is not None))
         pages.files()
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [*app.routes, *(route for router in routers for route in router.routes)]
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation)
@@ -76,6 +79,16 @@ async def _fault(request: Request, error: Exception) -> Response:  # noqa: ARG00
 async def _http(request: Request, error: Exception) -> Response:
     """Answer Starlette's own exceptions: no such route, no such method."""
     status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
+    headers = dict(getattr(error, "headers", None) or {})
+    if status == 405:
+        headers["Allow"] = ", ".join(methods := _methods(request))
+        detail = f"use {' or '.join(methods)}"
     problem = Problem(_BY_STATUS.get(status, "internal"), f"{request.method} {request.url.path}: {detail}")
-    problem.headers.update(getattr(error, "headers", None) or {})
+    problem.headers.update(headers)
     return answer(problem, request.scope)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of a path, of which each may have a route of its own."""
+    routes = [route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})

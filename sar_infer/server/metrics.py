@@ -49,6 +49,10 @@ class Metrics:
         self.unknown = Counter(
             "sar_unknown", "Images found to be none of the classes, where that was requested.", registry=registry
         )
+        self.workers = Gauge("sar_workers", "Worker processes that are ready.", registry=registry)
+        self.deaths = Counter(
+            "sar_worker_deaths", "Worker processes that ended, by reason.", ["reason"], registry=registry
+        )
         self.names = Counter("sar_names_embedded", "Class names given to the name encoder.", registry=registry)
         self.sets = Counter("sar_class_sets", "Class sets requested.", ["cache"], registry=registry)
         self.classes = Gauge("sar_bank_classes", "Classes in the bank.", ["origin"], registry=registry)

@@ -31,6 +31,7 @@ _KNOWN = {
     "bad-bundle": (422, "The bundle is refused"),
     "overloaded": (429, "Too busy"),
     "internal": (500, "Internal error"),
+    "unavailable": (503, "No worker is there"),
     "draining": (503, "Shutting down"),
     "deadline": (504, "Took too long"),
     "not-stored": (507, "The change cannot be written"),

@@ -1,4 +1,4 @@
-"""The uvicorn server: one process, drained on SIGTERM, reloaded on SIGHUP; and its logging."""
+"""The uvicorn server, drained on SIGTERM, reloaded on SIGHUP; and its logging."""
 
 from __future__ import annotations
 
@@ -51,14 +51,17 @@ class Server(uvicorn.Server):
         connections, backlog = self.server_state.connections, self.config.backlog
         self._listener = Listener(listener, self._connection, connections, backlog, most_connections())
         await super().startup([])
+        self._watching = asyncio.ensure_future(self._service.watch())
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         host, port = listener.getsockname()[:2]
-        engine, names = self._service.engine, len(self._service.store.bank.names)
+        engine, names, file = self._service.engine, len(self._service.store.bank.names), self._service.settings.bank
+        source = "" if file is None else f" of {file}" if file.exists() else f", {file} does not exist yet"
         memory = f"{engine.memory.total / 2**20:.0f} MiB for decoding"
-        sizes = f"{engine.sizes.workers} workers, batches of {engine.sizes.max_batch}, {memory}"
+        workers = "workers" if engine.workers is None else "worker processes"
+        sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}, {memory}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
-        served = f"{engine.bundle.path} ({names} classes, {runs}, {sizes})"
+        served = f"{engine.bundle.place} ({names} classes{source}, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host
         _log.info("Serving %s on http://%s:%d - try /ui, read /docs", served, shown, port)
 
@@ -74,9 +77,8 @@ class Server(uvicorn.Server):
             watchdog = threading.Timer(notice + drain + _GRACE_SECONDS, leave, (1,))
             watchdog.daemon = True
             watchdog.start()
-        _log.info(
-            "stopping: not ready any more, listening for another %g s; requests that have begun are answered", notice
-        )
+        listening = f", listening for another {notice:g} s" if notice else ""
+        _log.info("stopping: not ready any more%s; requests that have begun are answered", listening)
         if notice:
             loop = asyncio.get_running_loop()
             loop.call_soon_threadsafe(loop.call_later, notice, self._stop)
@@ -86,6 +88,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for requests, then for changes that outlive theirs; both together get the time of the drain."""
         self._listener.close()
+        self._watching.cancel()
         end = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
         await super().shutdown(sockets)
         if not self.force_exit:

@@ -17,11 +17,14 @@ from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.sizing import bodies_limit
+from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
 
 _SELF_TEST_EVERY = 2.0
 _SELF_TEST_SECONDS = 10.0
 _LARGE = 2**16
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the worker processes and the bank file."""
 T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
 
@@ -31,7 +34,7 @@ class Readiness:
     """The readiness of the server: the cosine of the last self-test, and the reason if it is not ready."""
 
     ready: bool
-    probe_cosine: float | None
+    self_test_cosine: float | None
     reason: str | None = None
 
 
@@ -70,13 +73,11 @@ class Service:
         """
         metrics = Metrics()
         engine = Engine.open(settings, metrics)
-        store = BankStore.open(settings.state, engine.bundle, engine.classifier.embed_phrases)
-        return cls(settings, engine, store, metrics)
+        return cls(settings, engine, _open_store(settings, engine), metrics)
 
     def close(self) -> None:
-        """Stop the threads and release the state folder."""
+        """Stop the threads."""
         _retire(self.engine)
-        self.store.close()
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[Engine]:
@@ -119,7 +120,7 @@ class Service:
                 known = await self._self_test()
                 self._readiness = (time.monotonic(), known)
                 self.metrics.ready.set(known.ready)
-        return Readiness(False, known.probe_cosine, "shutting down") if self.draining else known
+        return Readiness(False, known.self_test_cosine, "shutting down") if self.draining else known
 
     async def reload(self) -> Engine:
         """Open the bundle's path again beside the engine that answers, and replace it if all is well.
@@ -141,6 +142,20 @@ class Service:
             await self.writing.acquire()
         return await self._to_its_end(self._changed(change))
 
+    async def watch(self) -> None:
+        """Look after the worker processes, and take up what others write to the bank file, as ``sar-bank`` does."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            try:
+                if self.engine.workers is not None:
+                    await in_thread(self.engine.workers.tend)
+                if await in_thread(self.store.has_changed):
+                    async with self.writing:
+                        await in_thread(self.store.refresh)
+                    self._count_classes()
+            except Exception:  # the next look may go well
+                _log.exception("workers and bank file were not looked at")
+
     async def unfinished(self, seconds: float) -> None:
         """Wait for changes and reloads that have begun, for at most so many seconds."""
         if self._unfinished:
@@ -148,7 +163,7 @@ class Service:
 
     async def _changed(self, change: Callable[[], T]) -> T:
         try:
-            return await asyncio.wrap_future(in_background(change))
+            return await in_thread(change)
         finally:
             self.writing.release()
             self._count_classes()
@@ -164,10 +179,11 @@ class Service:
     async def _reload(self) -> Engine:
         async with self.writing:
             old = self.engine
-            needed = 2 * sum(file.size for file in old.bundle.manifest.files.values())
+            models = 2 if old.workers is None else 1 + old.workers.count
+            needed = models * sum(file.size for file in old.bundle.manifest.files.values())
             try:
-                async with old.memory.share(0, needed):  # for a moment both models are in memory
-                    engine, store = await asyncio.wrap_future(in_background(self._successors))
+                async with old.memory.share(0, needed):  # for a moment the models of both are in memory
+                    engine, store = await in_thread(self._successors)
             except BaseException as error:
                 self.metrics.reloads.labels("refused").inc()
                 _log.error("reload refused, the old bundle stays: %s", error)
@@ -184,7 +200,7 @@ class Service:
     def _successors(self) -> tuple[Engine, BankStore]:
         engine = Engine.open(self.settings, self.metrics, self.engine)
         try:
-            return engine, self.store.rebased(engine.bundle, engine.classifier.embed_phrases)
+            return engine, _open_store(self.settings, engine)
         except BaseException:
             _retire(engine)
             raise
@@ -196,6 +212,8 @@ class Service:
                     cosine = await engine.self_test()
             except TimeoutError:
                 return Readiness(False, None, f"the self-test took more than {_SELF_TEST_SECONDS:g} s")
+            except Problem as problem:
+                return Readiness(False, None, problem.detail)
             except Exception as error:  # whatever it is, the model does not answer
                 _log.exception("the self-test failed")
                 return Readiness(False, None, f"the self-test failed: {error}")
@@ -220,6 +238,16 @@ class Service:
         snapshot = self.store.snapshot
         self.metrics.classes.labels("bundle").set(len(snapshot.bank.names) - snapshot.added)
         self.metrics.classes.labels("added").set(snapshot.added)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return the result of work that would block the event loop."""
+    return await asyncio.wrap_future(in_background(work))
+
+
+def _open_store(settings: Settings, engine: Engine) -> BankStore:
+    embed = engine.classifier.embed_phrases
+    return BankStore.open(settings.bank, engine.bundle, embed, writable=settings.writable)
 
 
 def _retire(engine: Engine) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sar_infer.encoders.precision import PrecisionChoice
-from sar_infer.encoders.sessions import Device
+from sar_infer.encoders.sessions import Device, expects_cuda
 from sar_infer.images.load import MAX_PIXELS
 
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP")
@@ -26,6 +26,7 @@ class Limits:
         formats: Image formats, recognised by content.
         classes: Class names in one request.
         queue: Images that may be in the server at once, being decoded, waiting or running.
+        image_seconds: Time to decode one image in a worker process; a batch gets twice as much, and 10 seconds.
     """
 
     body_bytes: int = 10 * 2**20
@@ -36,6 +37,7 @@ class Limits:
     formats: tuple[str, ...] = SAFE_FORMATS
     classes: int = 1000
     queue: int = 64
+    image_seconds: float = 10
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ class Settings:
     """The settings of a server.
 
     Attributes:
-        bundle: The bundle's folder, opened again by a reload; None takes the one that ships with the package.
-        state: Folder of the bank file with classes added at run time; None serves the bundle's bank as it is.
+        bundle: The bundle's folder or place on a hub, opened again by a reload; None takes the one that ships.
+        bank: The bank file, which may be missing until the first change; None serves the bundle's bank as it is.
         key: Required in ``Authorization: Bearer``; None requires nothing and allows no change.
         device: Where the encoders run.
         precision: ``fp32``, or smaller graphs of the bundle.
+        offset: As of ``Classifier``; a bundle without statistics is refused if it is not 0.
         threads: Threads of one batch. ``sizing`` chooses this and the next three if they are None.
         workers: Batches that run at once.
+        processes: Run each in a process of its own; None: if there is no GPU to share.
         max_batch: Images that run together at most.
         decoders: Threads that decode images ahead of the workers; with 0 the workers decode.
         decode_memory: Bytes that images may take while they are decoded; None takes what the model leaves of the
@@ -59,13 +63,15 @@ class Settings:
         limits: The limits of requests.
     """
 
-    bundle: Path | None = None
-    state: Path | None = None
+    bundle: str | Path | None = None
+    bank: Path | None = None
     key: str | None = field(default=None, repr=False)
     device: Device = "auto"
     precision: PrecisionChoice = "fp32"
+    offset: float = 0.0
     threads: int | None = None
     workers: int | None = None
+    processes: bool | None = False
     max_batch: int | None = None
     decoders: int | None = None
     decode_memory: int | None = None
@@ -74,6 +80,11 @@ class Settings:
     limits: Limits = Limits()
 
     @property
+    def in_processes(self) -> bool:
+        """Tell whether images are decoded and encoded in other processes."""
+        return not expects_cuda(self.device) if self.processes is None else self.processes
+
+    @property
     def writable(self) -> bool:
         """Tell whether classes can be added and removed."""
-        return self.key is not None and self.state is not None
+        return self.key is not None and self.bank is not None

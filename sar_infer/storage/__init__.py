@@ -3,5 +3,5 @@
 Nothing here knows what the files are for; only errors may come in.
 """
 
-READER_VERSION = 2
+READER_VERSION = 3
 """The newest format that this code reads; bundles and banks state the oldest reader that understands them."""

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ except ImportError:  # Windows
 Content = bytes | bytearray | memoryview
 _LONGEST_NAME = 200
 """Bytes; a longer name leaves no room for what a lock adds to it."""
+_TRY_EVERY = 0.02
+"""Seconds between two attempts to take a lock that another process holds."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 """Errors of a file system without locks."""
 
@@ -114,20 +117,28 @@ def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def owned(path: Path) -> Iterator[None]:
+def owned(path: Path, wait: float = 0) -> Iterator[None]:
     """Lock a file for writing, and remove what interrupted writes of it left behind.
 
     Every writer of the file must use this. See ``locked``.
 
+    Args:
+        path: The file.
+        wait: Seconds to wait for another process that is changing the file.
+
     Raises:
         WriteError: Another process is changing the file, or the lock cannot be made.
     """
-    real = Path(os.path.realpath(path))
+    real, end = Path(os.path.realpath(path)), time.monotonic() + wait
     with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(real))
-        except BlockingIOError:
-            raise WriteError(f"{path}: another process is changing it; try again when it is done") from None
+        while True:
+            try:
+                stack.enter_context(locked(real))
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise WriteError(f"{path}: another process is changing it; try again when it is done") from None
+                time.sleep(_TRY_EVERY)
         _clear_cut_off(real)
         yield
 

@@ -8,21 +8,23 @@ begins and the last one ends. Every kind has the metadata ``format``, ``schema_v
 from __future__ import annotations
 
 import hashlib
+import itertools
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
-from sar_infer._arrays import Floats
 from sar_infer.errors import SarInferError, SchemaError
 from sar_infer.storage import READER_VERSION
 from sar_infer.storage.files import write_atomically
 from sar_infer.storage.packed_names import PackedNames
-from sar_infer.storage.tensor_file import TensorFile, Tensors, file_pieces, tensor_bytes
+from sar_infer.storage.tensor_file import Storable, TensorFile, Tensors, file_pieces, parts_of, tensor_bytes
 
+Value = TypeVar("Value", bound=np.generic)
 _METADATA = ("schema_version", "min_reader", "encoder_digest", "content_digest")
 
 
@@ -44,7 +46,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """A kind of file, such as a bank.
 
     Attributes:
@@ -55,7 +57,9 @@ class Kind:
         error: Raised if a file or its content is unsound.
         remedy: Advice in the message about a file of another encoder.
         metadata: Further keys that the metadata must have.
-        optional: Type of each further tensor that a file may have, outside the content digest.
+        optional: Type of each further tensor that a file may have.
+        sealed: Those of them that the content digest takes too, after the others, if the file has them.
+        writer: The command that writes such files.
     """
 
     format: str
@@ -66,29 +70,34 @@ class Kind:
     remedy: str
     metadata: tuple[str, ...] = ()
     optional: Mapping[str, str] = field(default_factory=dict)
+    sealed: tuple[str, ...] = ()
+    writer: str = "sar-export"
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raise ``error`` if a name is empty, has control characters, or is listed more than once."""
-        seen: set[str] = set()
-        for number, name in enumerate(names):
-            if not name.strip():
+        packed, start = PackedNames.of(names), 0
+        for block in packed.blocks():
+            if not all(map(str.strip, block)):
+                number = next(number for number, name in enumerate(block, start) if not name.strip())
                 raise self.error(f"class {number} has an empty name")
-            if not name.isprintable() and any(unicodedata.category(character) == "Cc" for character in name):
-                raise self.error(f"class name {name!r} has a control character")
-            if name in seen:
-                raise self.error(f"class name {name!r} stands more than once")
-            seen.add(name)
+            for name in itertools.filterfalse(str.isprintable, block):
+                if any(unicodedata.category(character) == "Cc" for character in name):
+                    raise self.error(f"class name {name!r} has a control character")
+            start += len(block)
+        repeated = packed.places.repeated()
+        if repeated is not None:
+            raise self.error(f"class name {repeated!r} stands more than once")
 
-    def content_digest(self, names: Sequence[str], tensors: Tensors) -> str:
-        """Return the SHA-256 (hex) of names, offsets and the kind's tensors, in this order, little-endian."""
+    def content_digest(self, names: Sequence[str], tensors: Storable) -> str:
+        """Return the SHA-256 (hex) of names, offsets, the kind's tensors and sealed ones, in this order."""
         packed = PackedNames.of(names)
-        return digest_of(packed.data, packed.offsets, *(tensors[name] for name in self.tensors))
+        return digest_of(packed.data, packed.offsets, *self._covered(tensors))
 
     def save(
         self,
         path: Path,
         names: Sequence[str],
-        tensors: Tensors,
+        tensors: Storable,
         encoder_digest: str,
         metadata: Mapping[str, str] | None = None,
         digest: str | None = None,
@@ -141,18 +150,24 @@ class Kind:
         found = metadata["encoder_digest"]
         if encoder_digest is not None and found != encoder_digest:
             raise self.error(
-                f"{path}: belongs to another encoder: expected encoder digest {encoder_digest}, "
-                f"the {self.noun} has {found}; {self.remedy}"
+                f"{path}: belongs to another encoder; {self.remedy} "
+                f"(expected {encoder_digest[:8]}, the {self.noun} has {found[:8]})"
             )
         packed, offsets = tensors.pop("names"), tensors.pop("offsets")
         digest = metadata["content_digest"]
         checked = mapped.isdisjoint(self.tensors)
-        if checked and digest_of(packed, offsets, *(tensors[name] for name in self.tensors)) != digest:
+        if checked and digest_of(packed, offsets, *self._covered(tensors)) != digest:
             raise self.error(f"{path}: content does not match its digest; the file was damaged or changed")
         try:
             return Stored(PackedNames(packed, offsets), tensors, metadata, checked)
         except ValueError as error:
             raise self.error(f"{path}: {error}") from None
+
+    def _covered(self, tensors: Storable) -> Iterator[npt.NDArray[Any]]:
+        """Yield the tensors that the content digest takes after the names, or their parts."""
+        for name in (*self.tensors, *self.sealed):
+            if name in tensors or name in self.tensors:
+                yield from parts_of(tensors[name])
 
     def _read(
         self, path: Path, map_above: int | None
@@ -163,6 +178,9 @@ class Kind:
             raise self.error(f"{path}: no such {self.noun} file")
         try:
             with path.open("rb") as stream:
+                if stream.read(9)[8:] != b"{":  # where the header begins, in every file of this form
+                    raise self.error(f"{path}: not a {self.noun} file; expected one that {self.writer} wrote")
+                stream.seek(0)
                 file = TensorFile(stream)
                 self._check_metadata(path, file.metadata)
                 kinds = {name: place.kind for name, place in file.places.items()}
@@ -194,7 +212,7 @@ def digest_of(*tensors: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def read_only(array: Floats) -> Floats:
+def read_only(array: npt.NDArray[Value]) -> npt.NDArray[Value]:
     """Return a view that cannot be written through."""
     view = array.view()
     view.flags.writeable = False

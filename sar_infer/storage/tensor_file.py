@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -34,6 +36,67 @@ class Place:
     shape: tuple[int, ...]
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Arrays that stand in a file as one, end to end along their first side, without a copy of them all.
+
+    Attributes:
+        parts: One array or more, of one type and alike but for their first side.
+    """
+
+    parts: tuple[npt.NDArray[Any], ...]
+
+    @classmethod
+    def of(cls, pieces: Iterable[npt.NDArray[Any] | Joined]) -> Joined:
+        """Return some arrays, or arrays that are joined already, end to end; one at least."""
+        parts = [part for piece in pieces for part in parts_of(piece)]
+        return cls(tuple(part for part in parts if len(part)) or (parts[0],))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the type of all parts."""
+        return self.parts[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the whole."""
+        return (sum(len(part) for part in self.parts), *self.parts[0].shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the whole."""
+        return sum(part.nbytes for part in self.parts)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, part: slice) -> Joined:
+        start, stop, _ = part.indices(len(self))
+        pieces = []
+        for piece in self.parts:
+            pieces.append(piece[max(start, 0) : max(stop, 0)])
+            start, stop = start - len(piece), stop - len(piece)
+        return Joined.of(pieces)
+
+    def whole(self) -> npt.NDArray[Any]:
+        """Return all in one piece, which is a copy if there are several."""
+        return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
+
+    def take(self, places: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+        """Return what stands at some places (…), copied."""
+        result = np.empty((*places.shape, *self.shape[1:]), self.dtype)
+        start = 0
+        for part in self.parts:
+            inside = (places >= start) & (places < start + len(part))
+            result[inside] = part[places[inside] - start]
+            start += len(part)
+        return result
+
+
+Storable = Mapping[str, npt.NDArray[Any] | Joined]
+"""The content that a file is written from."""
 
 
 class TensorFile:
@@ -73,12 +136,33 @@ class TensorFile:
         if count * kind.itemsize != place.end - place.start:
             raise ValueError(f"tensor {name!r:.40}: {place.end - place.start} bytes do not fit {place.shape}")
         if mapped and count:
-            return np.asarray(np.memmap(self._stream, kind, "r", place.start, place.shape))
+            return self._mapped(kind, place)
         array = np.empty(count, dtype=kind)
         self._stream.seek(place.start)
         if self._stream.readinto(array.view(np.uint8).data) != array.nbytes:  # type: ignore[attr-defined]
             raise ValueError(f"tensor {name!r:.40}: the file ends too early")
         return array.reshape(place.shape)
+
+    def _mapped(self, kind: np.dtype[Any], place: Place) -> npt.NDArray[Any]:
+        """Map a tensor; the file is closed last, and apart.
+
+        A file that was replaced meanwhile is deleted when its last user goes, which takes a second for gigabytes: the
+        thread that drops the last array, such as a server's event loop, should not wait for that.
+        """
+        mapped = np.memmap(self._stream, kind, "r", place.start, place.shape)
+        closing = weakref.finalize(mapped._mmap, _close_apart, os.dup(self._stream.fileno()))  # type: ignore[attr-defined]
+        closing.atexit = False
+        return np.asarray(mapped)
+
+
+def _close_apart(handle: int) -> None:
+    """Close a file in a thread of its own."""
+    threading.Thread(target=os.close, args=(handle,), name="close", daemon=True).start()
+
+
+def parts_of(tensor: npt.NDArray[Any] | Joined) -> tuple[npt.NDArray[Any], ...]:
+    """Return the arrays that a tensor is made of."""
+    return tensor.parts if isinstance(tensor, Joined) else (tensor,)
 
 
 def tensor_bytes(array: npt.NDArray[Any]) -> Iterator[memoryview]:
@@ -90,7 +174,7 @@ def tensor_bytes(array: npt.NDArray[Any]) -> Iterator[memoryview]:
         yield piece.astype(piece.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
 
 
-def file_pieces(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+def file_pieces(tensors: Storable, metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
     """Yield the content of a file, wide types first, so that every tensor is aligned.
 
     Raises:
@@ -111,7 +195,8 @@ def file_pieces(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[bytes
         raise ValueError(f"header too large: {len(text):,} bytes, the format takes {LONGEST_HEADER:,}")
     yield len(text).to_bytes(8, "little") + text
     for name in order:
-        yield from tensor_bytes(tensors[name])
+        for part in parts_of(tensors[name]):
+            yield from tensor_bytes(part)
 
 
 def _read_header(stream: BinaryIO) -> tuple[dict[str, Any], int, int]:

@@ -109,7 +109,7 @@ def _stop(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-class Progress:
+class ProgressLine:
     """Progress on stderr: one line that is rewritten on a terminal, a line for each tenth of the work elsewhere."""
 
     def __init__(self, *, quiet: bool) -> None:

@@ -1,38 +1,34 @@
-"""``sar-export``: write a bundle from a run, or check one that was written."""
+"""``sar-export``: write a bundle from a run, or from a hand-crafted template."""
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from sar_train.cli import export_existing
+from sar_infer.cli.bundle import print_bundle
+from sar_infer.cli.options import CONTEXT, moved_option, read_classes
+from sar_train.api import MOST_PHOTOS, check_export, export
 from sar_train.cli.common import guarded, option
-from sar_train.cli.export_precision import PrecisionOptions, add, finish, precision_options
 
-if TYPE_CHECKING:
-    from sar_train.export.source import Source
-
-MOST_PHOTOS = 200
+SHRINK = "sar-bundle shrink BUNDLE --photos FOLDER --out NEW"
 
 EPILOG = """\b
 Examples:
   sar-export runs/demo --out exports/demo
   sar-export runs/demo --classes products.txt --photos photos/ --out exports/products
   sar-export runs/cocoop --approximate mean-image --out exports/cocoop
+  sar-export runs/demo --out exports/demo --push me/demo
   sar-export --handcrafted "a photo of a {}." --backbone ViT-B-16-quickgelu --pretrained openai \\
              --classes names.txt --out exports/untuned
-  sar-export exports/demo --precision int8 --photos photos/ --out exports/fast
-  sar-export exports/demo --triton triton/
-  sar-export --verify exports/demo --photos photos/
 """
 
 
-@click.command(context_settings={"auto_envvar_prefix": "SAR"}, epilog=EPILOG)
+@click.command(context_settings=CONTEXT | {"auto_envvar_prefix": "SAR"}, epilog=EPILOG)
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @option("--out", type=click.Path(path_type=Path), help="The bundle's folder.")
 @option(
@@ -62,125 +58,48 @@ Examples:
     is_flag=True,
     help="Add the name encoder of the hand-crafted prompt, which `sar-bank lint` compares new names with.",
 )
-@option(
-    "--triton",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="RUN is a bundle: write a Triton model repository that answers for its bank, in a new folder.",
-)
-@precision_options
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @option(
-    "--verify",
-    type=click.Path(path_type=Path),
-    metavar="BUNDLE",
-    help="Measure a bundle again with what is installed now, without torch: what moved, and how far. With --photos, a "
-    "folder for each class, accuracy too. Exit code 1 if something moved beyond its bound.",
+    "--push",
+    metavar="USER/NAME",
+    help="Push the bundle to this repository of a Hugging Face hub too; a new repository is private.",
 )
 @option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="No progress.")
+@moved_option("--verify", "sar-bundle verify BUNDLE")
+@moved_option("--triton", "sar-bundle triton BUNDLE --out DIR")
+@moved_option("--precision", f"{SHRINK} --precision int8")
+@moved_option("--jpeg-margin", f"{SHRINK} --jpeg-margin X")
+@moved_option("--min-cosine", f"{SHRINK} --precision int8 --min-cosine X")
+@moved_option("--min-agreement", f"{SHRINK} --precision int8 --min-agreement X")
 @click.version_option(package_name="sar-clip")
 @guarded
-def main(
-    run: Path | None, out: Path | None, verify: Path | None, form: str, *, overwrite: bool, quiet: bool, **given: Any
-) -> None:
+def main(run: Path | None, out: Path | None, push: str | None, form: str, *, quiet: bool, **given: Any) -> None:
     """Write a bundle, the folder that sar-classify reads, from RUN, a folder that sar-train has written.
 
     The bundle is compared with torch and opened before it gets its name; a bundle that fails a check is not written.
+    What can be done with a bundle that exists is `sar-bundle`.
     """
-    as_json = form == "json"
-    others = {"out": out, "overwrite": overwrite, **given}
-    if verify is not None:
-        export_existing.verify(verify, {"run": run, **others}, as_json=as_json, quiet=quiet)
-    if given.pop("triton") is not None:
-        export_existing.triton(run, others, as_json=as_json)
-        return
-    options = PrecisionOptions.take_from(given)
-    is_bundle = options.check(run, given)
-    with_reference = given.pop("with_reference")
-    out = _target(run, out, given["handcrafted"], overwrite=overwrite, with_reference=with_reference)
-
-    def tell(line: str) -> None:
-        if not quiet:
-            click.echo(line, err=True)
-
-    samples = options.photos(given["photos"])
-    if run is not None and is_bundle and samples:
-        made = options.write(run, out, samples, overwrite=overwrite, tell=tell)
-        finish(out, made.manifest, made.outcome, as_json=as_json)
-        return
-    source = _source(run, tell, **{key: value for key, value in given.items() if key != "photos"})
-    from sar_train.export.bundle import export_bundle
-    from sar_train.export.report import plain, report
-
-    manifest = export_bundle(
-        source,
-        out,
-        command=shlex.join(["sar-export", *sys.argv[1:]]),
-        photos=_photos(given["photos"]),
-        overwrite=overwrite,
-        with_reference=with_reference,
-        tell=tell,
-    )
-    if not as_json:
-        click.echo(report(out, manifest, len(source.phrases)))  # holds even if adding to it fails
-    if samples:
-        add(options, out, manifest, samples, as_json=as_json, tell=tell)
-    elif as_json:
-        click.echo(plain(out, manifest))
-
-
-def _target(run: Path | None, out: Path | None, template: str | None, *, overwrite: bool, with_reference: bool) -> Path:
-    """Check the arguments before anything heavy is loaded, and return the folder of the bundle."""
-    from sar_infer.artefact.writing import check_target
+    from sar_infer.artefact import hub
     from sar_train.errors import ConfigError
 
-    if (run is None) == (template is None):
-        raise ConfigError("expected a RUN folder, or --handcrafted TEMPLATE in its place")
-    if template is not None and with_reference:
-        raise ConfigError("--handcrafted: its name encoder is the hand-crafted one; leave --with-reference out")
+    check_export(run, {name: value for name, value in given.items() if name != "overwrite"})
     if out is None:
         raise ConfigError("expected --out DIR, the folder of the new bundle")
-    check_target(out, overwrite=overwrite)
-    return out
+    if push is not None:
+        hub.check_push(push)
+    if given["classes"] is not None:
+        given["classes"] = read_classes(given["classes"])
+    show = None if quiet else functools.partial(click.echo, err=True)
+    command = shlex.join(["sar-export", *sys.argv[1:]])
+    bundle = export(run, out=out, progress=show, command=command, **given)
+    pushed = None if push is None else hub.push(bundle, push, progress=not quiet and sys.stderr.isatty())
+    if form == "json":
+        from sar_train.export.report import plain
 
-
-def _source(
-    run: Path | None,
-    tell: Callable[[str], None],
-    classes: Path | None,
-    handcrafted: str | None,
-    **given: str | None,
-) -> Source:
-    from sar_train.errors import ConfigError
-
-    phrases = _phrases(classes)
-    if handcrafted is not None and not phrases:
-        raise ConfigError("--handcrafted needs class names for the bank: --classes FILE")
-    from sar_train.export.source import from_run, from_template
-
-    if handcrafted is not None:
-        if given["approximate"]:
-            raise ConfigError("--handcrafted is exported as it is; leave --approximate out")
-        return from_template(handcrafted, phrases, given["backbone"] or "sar-mini", given["pretrained"])
-    assert run is not None  # noqa: S101 - _target has seen to it
-    return from_run(run, phrases, tell=tell, **given)
-
-
-def _phrases(path: Path | None) -> Mapping[str, Sequence[str]]:
-    from sar_infer.text.names import read_class_file
-
-    if path is None:
-        return {}
-    file = read_class_file(path)
-    for warning in file.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    return file.classes
-
-
-def _photos(folder: Path | None) -> list[Path]:
-    """Return at most 200 images of a folder, at even steps."""
-    from sar_infer.images.inputs import expand
-
-    found = [] if folder is None else [Path(path) for path in expand([str(folder)])]
-    return found[:: -(-len(found) // MOST_PHOTOS) or 1]
+        click.echo(plain(out, bundle.manifest, pushed=pushed))
+        return
+    print_bundle(out, form)
+    if pushed:
+        click.echo(f"{'pushed':<14}{pushed}")
+    click.echo(f"{'next':<14}sar-classify PHOTO --bundle {shlex.quote(pushed or str(out))}")

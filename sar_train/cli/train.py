@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
-import sys
+import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli.common import Progress, guarded, option, sections_of
+from sar_infer.cli.options import CONTEXT, GroupedCommand
+from sar_train.cli.common import ProgressLine, guarded, option, sections_of
 
 if TYPE_CHECKING:
-    from sar_train.config.run import RunConfig
-    from sar_train.training.checkpoint import Run
+    from sar_train.api import TrainedRun
 
+_WIDTH = 27
+"""Characters of the first column of the closing table."""
 EPILOG = """\b
 Examples:
   sar-train demo --out runs/demo                        offline, about a minute
@@ -26,17 +28,41 @@ Examples:
   sar-train photos/ --backbone ViT-B-16-quickgelu --pretrained openai --method dept --on kgcoop
   sar-train --list-methods
 """
+GROUPS = {
+    "Options": ("out", "method", "sar", "backbone", "pretrained", "shots", "epochs", "seed", "config_file"),
+    "Data": (
+        *("data_root", "protocol", "base_classes", "template", "views", "cache_dir"),
+        *("allow_missing", "skip_unreadable", "save_features"),
+    ),
+    "Method": (
+        *("list_methods", "on", "settings", "learning_rate", "batch_size", "statistics", "prompt", "quick"),
+        *("sar_weight", "novel", "novel_count", "exclude_eval_names", "llm_url", "llm_model"),
+    ),
+    "Speed": ("device", "precision", "micro_batch"),
+    "Output": ("overwrite", "resume", "form", "quiet"),
+}
 
 
-@click.command(context_settings={"auto_envvar_prefix": "SAR"}, epilog=EPILOG)
+@click.command(
+    cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR"}, epilog=EPILOG
+)
 @click.argument("photos", required=False)
 @option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout.")
 @option("--backbone", help="open_clip model name, sar-mini or sar-mini-vit.  [default: sar-mini]")
 @option("--pretrained", help="Tag or file of the backbone's weights; sar-mini and sar-mini-vit bring their own.")
 @option("--method", help="Prompt-tuning method; --list-methods says which there are.  [default: coop]")
 @option("--on", help="The method that dept builds on: coop or kgcoop.  [default: coop]")
-@option("--list-methods", is_flag=True, help="Show all methods, what they prompt and their papers, and exit.")
-@option("--sar/--no-sar", default=None, help="Add Similarity Alignment Regularization.  [default: sar]")
+@option(
+    "--list-methods",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="Show all methods, what they prompt and their papers, and exit.",
+)
+@option(
+    "--sar/--no-sar",
+    default=None,
+    help="Add Similarity Alignment Regularization.  [default: sar; no-sar for dept]",
+)
 @option(
     "--novel",
     help="Novel names for SAR: wordnet (relatives; wordnet:D or wordnet:A-B steps away), words (random nouns), "
@@ -55,18 +81,49 @@ Examples:
 @option(
     "--views", type=int, help="Views cached per photo: the plain one, and random crops to learn from.  [default: 4]"
 )
-@option("--protocol", help="auto, base-to-new, all or pseudo (tuning on the base classes alone).  [default: auto]")
+@option(
+    "--protocol",
+    type=click.Choice(["auto", "base-to-new", "all", "pseudo"]),
+    help="Which classes are trained and which are new; pseudo tunes on the base classes alone.  [default: auto]",
+)
+@option("--base-classes", help="Names of the base classes, separated by commas.  [default: the first half]")
 @option("--template", help="Hand-crafted template with {}.  [default: the dataset's, or 'a photo of a {}.']")
-@option("--epochs", type=int, help="[default: the method's published number]")
+@option(
+    "--statistics/--no-statistics",
+    default=None,
+    help="Fit class statistics, which rank trained classes together with classes added later.  [default: statistics]",
+)
+@option(
+    "--prompt",
+    type=click.Choice(["auto", "learned", "handcrafted"]),
+    help="The prompt to use with class statistics; auto: the better one by leaving classes out.  [default: auto]",
+)
+@option(
+    "--quick",
+    is_flag=True,
+    default=None,
+    help="Fit class statistics with the hand-crafted prompt in two folds of the classes; training the prompt again in "
+    "each takes about as long as the run itself.",
+)
+@option("--epochs", type=int, help="Times to go through the photos.  [default: the method's published number]")
 @option(
     "--learning-rate",
     "--lr",
     type=float,
-    help="[default: the method's published rate; with SGD on sar-mini and sar-mini-vit ten times that]",
+    help="Step size of the optimiser.  [default: the method's published rate; with SGD on sar-mini and sar-mini-vit "
+    "ten times that]",
 )
-@option("--batch-size", type=int, help="[default: the method's published size]")
-@option("--device", help="cpu or cuda.  [default: cpu]")
-@option("--precision", help="Of the towers while training: fp32, bf16 or fp16.  [default: fp32]")
+@option("--batch-size", type=int, help="Photos in a step.  [default: the method's published size]")
+@option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where to train; auto: cuda if there is a GPU.  [default: cpu]",
+)
+@option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Of the towers while training.  [default: fp32]",
+)
 @option(
     "--micro-batch",
     type=int,
@@ -83,8 +140,21 @@ Examples:
 )
 @option("--skip-unreadable", is_flag=True, default=None, help="Leave out unreadable images instead of stopping.")
 @option("--sar-weight", type=float, help="Weight of SAR (lambda); short for --set sar.weight=…")
-@option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of a method or of SAR.")
-@option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with any of these settings.")
+@option(
+    "--set",
+    "settings",
+    envvar="SAR_SET",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Any setting of a method or of SAR.",
+)
+@option(
+    "--config",
+    "config_file",
+    envvar="SAR_CONFIG",
+    type=click.Path(path_type=Path),
+    help="TOML file with any of these settings.",
+)
 @option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-METHOD[-sar]-sSEED]")
 @option("--overwrite", is_flag=True, help="Replace a finished run in --out.")
 @option("--resume/--no-resume", default=True, show_default=True, help="Take up an unfinished run in --out.")
@@ -106,26 +176,27 @@ def main(**given: Any) -> None:
     A folder trains on all its classes and is tested on photos it did not learn from; a dataset with published splits
     learns from the first half of its classes (base) and is tested on both halves, each for itself (base, new).
     """
-    form, quiet, overwrite = given.pop("form"), given.pop("quiet"), given.pop("overwrite")
+    form, quiet = given.pop("form"), given.pop("quiet")
     if given.pop("list_methods"):
         click.echo(method_list(as_json=form == "json"))
         return
-    from sar_train.training import trainer
+    if given["photos"] is None:
+        from sar_train.errors import ConfigError
 
-    resume, save_features = given.pop("resume"), given.pop("save_features")
-    out: Path | None = given.pop("out")
-    config = read_config(**given)
-    out = out or Path("runs") / default_name(config)
-    config = dataclasses.replace(config, cache_dir=config.cache_dir or str(out.parent / ".features"))
-    show = Progress(quiet=quiet)
+        raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
+    from sar_train.api import train
+
+    show = ProgressLine(quiet=quiet)
     try:
-        run = trainer.run(config, out, tell=show, resume=resume, overwrite=overwrite)
-        if save_features:
-            trainer.write_features(config, save_features, tell=show, command=" ".join(sys.argv))
+        run = train(
+            settings=sections_of(given.pop("settings")), config=given.pop("config_file"), progress=show, **given
+        )
     finally:
         show.close()
     record = dict(run.record)
-    click.echo(json.dumps(record | {"run": str(out)}, ensure_ascii=False) if form == "json" else table(record, out))
+    click.echo(
+        json.dumps(record | {"run": str(run.path)}, ensure_ascii=False) if form == "json" else table(record, run.path)
+    )
     warn_below_zero_shot(run)
     warn_not_calibrated(run)
 
@@ -144,56 +215,46 @@ def method_list(*, as_json: bool) -> str:
     return "\n".join(lines)
 
 
-def read_config(
-    photos: str | None,
-    config_file: Path | None,
-    settings: tuple[str, ...],
-    sar_weight: float | None,
-    on: str | None = None,
-    **options: Any,
-) -> RunConfig:
-    """Build the settings from the file, then the options, then ``--set``; later ones win."""
-    from sar_train.config.run import RunConfig, build, merge, read_toml
-    from sar_train.errors import ConfigError
-
-    if photos is None:
-        raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
-    sections: dict[str, dict[str, Any]] = {**sections_of(settings)}
-    if sar_weight is not None:
-        sections.setdefault("sar", {})["weight"] = sar_weight
-    if on is not None:
-        sections.setdefault("dept", {})["on"] = on
-    chosen = {name: value for name, value in options.items() if value is not None}
-    file = read_toml(config_file) if config_file else {}
-    where = str(config_file) if config_file else "settings"
-    return build(RunConfig, merge(file, {"data": photos}, chosen, sections), where)
-
-
-def default_name(config: RunConfig) -> str:
-    """Return the folder name of a run, such as ``caltech101-coop-sar-s1``."""
-    on = config.sections.get(config.method, {}).get("on")
-    name = f"{config.method}-{on}" if on else config.method
-    parts = [Path(config.data).stem or "photos", name, *(["sar"] if config.sar else []), f"s{config.seed}"]
-    return "-".join(parts)
-
-
 def table(record: dict[str, Any], out: Path) -> str:
-    """Return a run's last lines: zero-shot, linear probe and this run; base, new and harmonic mean."""
+    """Return a run's last lines: zero-shot, linear probe, this run; base, new, harmonic mean; then in one ranking."""
     config = record["config"]
     name = config["method"] + (" + sar" if config["sar"] else "")
     rows = {"zero-shot": record["zero_shot"], "linear probe": record["linear_probe"], name: record["metrics"]}
+    statistics = record["statistics"]
+    if statistics:
+        rows[_with_statistics(name, statistics)] = record["other_metrics"]["statistics"]
     has_new = record["metrics"]["new_accuracy"] is not None
     columns = {"base_accuracy": "base" if has_new else "accuracy"}
     if has_new:
         columns |= {"new_accuracy": "new", "harmonic_mean": "harmonic mean"}
-    lines = ["", f"{'percent':<16}" + "".join(f"{title:>15}" for title in columns.values())]
-    for label, values in rows.items():
-        cells = [values.get(key) for key in columns]
-        lines.append(f"{label:<16}" + "".join(f"{'-' if v is None else format(v, '.2f'):>15}" for v in cells))
+    lines = ["", f"{'percent':<{_WIDTH}}" + "".join(f"{title:>15}" for title in columns.values())]
+    lines += _lines(rows, columns)
+    if found := record["open"]:
+        ways = {"zero-shot": found["zero_shot"], name: found["metrics"]}
+        for way, measures in found["other_metrics"].items():
+            ways[_with_statistics(name, statistics) if way == "statistics" else f"- {way}"] = measures
+        lines += ["", "one ranking over base and new"]
+        lines += _lines({label: measures["images"] for label, measures in ways.items()}, columns)
+    if statistics:
+        from sar_train.training.statistics import expectation
+
+        lines += ["", *textwrap.wrap(expectation(statistics), 100)]
     return "\n".join([*lines, "", f"run: {out}    next: sar-export {shlex.quote(str(out))} --out exports/NAME"])
 
 
-def warn_below_zero_shot(run: Run) -> None:
+def _with_statistics(name: str, statistics: Mapping[str, Any]) -> str:
+    return f"{'hand-crafted' if statistics['prompt'] == 'handcrafted' else name} + statistics"
+
+
+def _lines(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
+    found = []
+    for label, values in rows.items():
+        cells = [values.get(key) for key in columns]
+        found.append(f"{label:<{_WIDTH}}" + "".join(f"{'-' if v is None else format(v, '.2f'):>15}" for v in cells))
+    return found
+
+
+def warn_below_zero_shot(run: TrainedRun) -> None:
     """Warn if a learned prompt is worse than the hand-crafted one."""
     metrics, zero_shot = run.record["metrics"], run.record["zero_shot"]
     for key, label in (("base_accuracy", "the trained classes"), ("new_accuracy", "new classes")):
@@ -205,9 +266,9 @@ def warn_below_zero_shot(run: Run) -> None:
             )
 
 
-def warn_not_calibrated(run: Run) -> None:
+def warn_not_calibrated(run: TrainedRun) -> None:
     """Warn if too few images were held out to tell how far scores can be trusted."""
-    from sar_train.evaluation.confidence import not_calibrated
+    from sar_infer.classify.calibration import not_calibrated
 
     if run.record["calibration"] is None:
         click.echo(f"Warning: {not_calibrated(run.record['dataset']['held_out'])} (docs/confidence.md).", err=True)

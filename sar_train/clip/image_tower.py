@@ -39,7 +39,7 @@ class ImageTower:
     def embed(self, pixels: Tensor) -> Tensor:
         """Embed (N, 3, H, W) pixels as (N, T, W): class token and patches with positions, which no prompt changes."""
         patches = self.visual.conv1(pixels).flatten(2).transpose(1, 2)
-        start = self.visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        start = self.visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         embedded: Tensor = torch.cat([start, patches], 1) + self.visual.positional_embedding.to(patches.dtype)
         return embedded
 
@@ -79,8 +79,8 @@ def _insert(x: Tensor, insertion: DeepPrompt | None, added: int) -> tuple[Tensor
         return x, added
     count = insertion.vectors.shape[0]
     if insertion.mode == "append":
-        return torch.cat([x, insertion.vectors.to(x.dtype).expand(len(x), -1, -1)], 1), added + count
+        return torch.cat([x, insertion.vectors.to(x.dtype).expand(x.shape[0], -1, -1)], 1), added + count
     if count > added:
         raise ConfigError(f"{count} vectors cannot replace {added} prompt positions of the image tower")
     mixed = insertion.mix(x[:, -count:])
-    return torch.cat([x[:, :-count], mixed.expand(len(x), -1, -1)], 1), added
+    return torch.cat([x[:, :-count], mixed.expand(x.shape[0], -1, -1)], 1), added

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from sar_train.clip.attention import KeyValue, attend, finish_block, project, project_heads, split_heads
 from sar_train.clip.prompts import DeepPrompt, Prompts, insert
-from sar_train.clip.tokens import Encode, PackedNames, pack, tokenise
+from sar_train.clip.tokens import Encode, PackedTokens, pack, tokenise
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class TextTower:
             gap=prompts.n_suffix_context,
         )
 
-    def pack(self, names: Sequence[str], prompts: Prompts) -> PackedNames:
+    def pack(self, names: Sequence[str], prompts: Prompts) -> PackedTokens:
         """Prepare names for many calls with prompts of this shape."""
         return pack(self.tokenise(names, prompts)).to(self.positional_embedding.device)
 
@@ -98,10 +98,10 @@ class TextTower:
         """Return the number of tokens of the suffix and the end token."""
         return len(self.encode(prompts.suffix)) + 1
 
-    def __call__(self, prompts: Prompts, names: PackedNames | Sequence[str], *, unit: bool = True) -> Tensor:
+    def __call__(self, prompts: Prompts, names: PackedTokens | Sequence[str], *, unit: bool = True) -> Tensor:
         """Embed (C,) names in their order as (C, D), differentiable in ``prompts``; by default unit rows."""
         device = self.positional_embedding.device
-        packed = names.to(device) if isinstance(names, PackedNames) else self.pack(names, prompts)
+        packed = names.to(device) if isinstance(names, PackedTokens) else self.pack(names, prompts)
         prefix, rows = self.prefix(prompts), _Rows(packed, self._embed(prompts, packed))
         last = len(self.blocks) - 1
         for layer, (block, past) in enumerate(zip(self.blocks, prefix.past, strict=True)):
@@ -117,7 +117,7 @@ class TextTower:
         back[packed.order] = torch.arange(len(back), device=back.device)
         return embedded[back]
 
-    def _embed(self, prompts: Prompts, packed: PackedNames) -> Tensor:
+    def _embed(self, prompts: Prompts, packed: PackedTokens) -> Tensor:
         """Return the (N, W) input of the first block for the names' own tokens."""
         vectors: Tensor = self.token_embedding(packed.ids)
         if prompts.suffix_context is not None:
@@ -163,7 +163,7 @@ class TextTower:
 class _Rows:
     """The names' own tokens (N, W) on their way through the layers, after class-specific prompt positions if any."""
 
-    def __init__(self, packed: PackedNames, x: Tensor) -> None:
+    def __init__(self, packed: PackedTokens, x: Tensor) -> None:
         self.x, self._packed, self._lead = x, packed, 0
 
     def lead_with(self, own: Tensor) -> None:

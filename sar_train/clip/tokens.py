@@ -20,7 +20,7 @@ SLACK = 8
 
 
 @dataclass(frozen=True)
-class PackedNames:
+class PackedTokens:
     """C class names as one token row.
 
     Attributes:
@@ -47,9 +47,9 @@ class PackedNames:
         laid = torch.cat([torch.full((count,), length) for count, length in self.groups]).to(self.ids.device)
         return laid.cumsum(0) - laid + self.lengths - 1
 
-    def to(self, device: torch.device) -> PackedNames:
+    def to(self, device: torch.device) -> PackedTokens:
         """Return the same names on another device."""
-        return PackedNames(self.ids.to(device), self.groups, self.lengths.to(device), self.order.to(device))
+        return PackedTokens(self.ids.to(device), self.groups, self.lengths.to(device), self.order.to(device))
 
 
 def tokenise(
@@ -84,7 +84,7 @@ def tokenise(
     return rows
 
 
-def pack(rows: Sequence[Sequence[int]], slack: int = SLACK) -> PackedNames:
+def pack(rows: Sequence[Sequence[int]], slack: int = SLACK) -> PackedTokens:
     """Sort token rows by length and lay them one after the other, in groups of one length.
 
     A group joins that of the next length where that pads at most ``slack`` tokens.
@@ -104,4 +104,4 @@ def pack(rows: Sequence[Sequence[int]], slack: int = SLACK) -> PackedNames:
     laid = [length for count, length in groups for _ in range(count)]
     flat = [t for i, n in zip(order, laid, strict=True) for t in (*rows[i], *[0] * (n - len(rows[i])))]
     lengths = torch.tensor([len(rows[i]) for i in order])
-    return PackedNames(torch.tensor(flat), tuple(groups), lengths, torch.tensor(order))
+    return PackedTokens(torch.tensor(flat), tuple(groups), lengths, torch.tensor(order))

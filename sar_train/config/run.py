@@ -19,6 +19,8 @@ Protocol = Literal["auto", "base-to-new", "all", "pseudo"]
 
 ELSEWHERE = ("data_root", "cache_dir", "device", "llm_url")
 """Settings that say where things are on this machine; no result depends on them."""
+OF_STATISTICS = ("statistics", "prompt", "quick")
+"""Settings of class statistics. They came when runs had been kept, so at their defaults they are no part of a key."""
 OF_SAR = ("novel", "novel_count", "exclude_eval_names", "llm_model")
 """Settings that mean nothing without SAR."""
 _LARGEST_SEED = 2**32 - 1
@@ -45,14 +47,20 @@ class RunConfig:
         views: how many views of each photo have their features cached: the plain one and ``views - 1`` random crops,
             from which training then draws. Methods that prompt the image tower take fresh crops instead.
         protocol: ``base-to-new``, ``all`` classes, or ``pseudo`` (the base classes split again, for tuning).
+        base_classes: the classes that are base, where they are not the first half: names separated by commas, or
+            ``deal:K`` for half of them at random (`sar_train.training.protocol.plan`).
         template: hand-crafted template of the teacher and of zero-shot; empty means the dataset's.
         epochs, learning_rate, batch_size: None means the method's published value.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu`` or ``cuda``; `sar_train.api.run_config` takes ``auto`` for the one that there is.
         precision: of the towers while training: ``fp32``, or ``bf16`` or ``fp16`` by autocast.
         micro_batch: photos that go through the towers at once, to save memory; 0 means the whole batch.
         cache_dir: where image features are kept between runs.
         allow_missing: go on without photos that a split file names but that are not there.
         skip_unreadable: leave unreadable photos out instead of stopping.
+        statistics: fit class statistics.
+        prompt: the prompt that is exported with them: the learned one, the hand-crafted one, or by leaving classes out
+            in turn the better of the two.
+        quick: take the hand-crafted prompt where classes are left out, instead of training the prompt again.
         sections: settings of methods and regularisers by their name, as in ``[coop]`` or ``[sar]`` of the TOML file.
     """
 
@@ -71,6 +79,7 @@ class RunConfig:
     seed: int = 1
     views: int = 4
     protocol: Protocol = "auto"
+    base_classes: str | None = None
     template: str = ""
     epochs: int | None = None
     learning_rate: float | None = None
@@ -81,6 +90,9 @@ class RunConfig:
     cache_dir: str | None = None
     allow_missing: bool = False
     skip_unreadable: bool = False
+    statistics: bool = True
+    prompt: Literal["auto", "learned", "handcrafted"] = "auto"
+    quick: bool = False
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Check a folder of datasets, or a user's own images, for what is missing or wrong, and say how to mend it.
 
-Nothing here raises because of what it finds: every problem is a `Finding`. Folders are listed once; an even sample of
-the images is decoded, or all of them on request.
+Nothing here raises because of what it finds: every problem is a `DataFinding`. Folders are listed once; an even sample
+of the images is decoded, or all of them on request.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Literal
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
 from sar_train.data import hf_dataset
-from sar_train.data.check_known import Finding, check_rows, from_error, list_known
+from sar_train.data.check_known import DataFinding, check_rows, from_error, list_known
 from sar_train.data.folder import SPLIT_FOLDERS, domains
 from sar_train.data.images import SPLITS, DataOptions
 from sar_train.data.layouts import GUIDE, LAYOUTS, dataset_in, find, folder_of, is_there
 from sar_train.data.open_images import open_images
 from sar_train.errors import DataError
 
-State = Literal["ok", "warning", "error"]
+CheckState = Literal["ok", "warning", "error"]
 Watch = Callable[[str, int], Callable[[int], None]]
 """Takes a dataset's name and the number of images to decode; returns a callback for how many more are done."""
 FIRST = 3
@@ -52,10 +52,10 @@ class Checked:
     classes: int | None
     counts: tuple[int, int, int] | None
     decoded: int
-    findings: tuple[Finding, ...]
+    findings: tuple[DataFinding, ...]
 
     @property
-    def state(self) -> State:
+    def state(self) -> CheckState:
         """Return the worst severity of the findings."""
         found = {finding.severity for finding in self.findings}
         return "error" if "error" in found else "warning" if "warning" in found else "ok"
@@ -131,7 +131,7 @@ def _known(key: str, root: Path, all_images: bool, watch: Watch) -> Checked:
     if not is_there(key, root):
         expected = f"a folder {layout.images or 'cars_train'}" + (f" or {layout.split_file}" * bool(layout.split_file))
         what = f"{root / layout.folder} is not there" if folder == root else f"{folder}: expected {expected}, not there"
-        finding = Finding("error", key, what, f"get it as {GUIDE} says")
+        finding = DataFinding("error", key, what, f"get it as {GUIDE} says")
         return Checked(key, root / layout.folder, None, None, 0, (finding,))
     listing, findings = list_known(key, folder)
     if listing is None:
@@ -147,18 +147,18 @@ def _known(key: str, root: Path, all_images: bool, watch: Watch) -> Checked:
 def _own(place: Path, all_images: bool, watch: Watch) -> Checked:
     """Check a user's own folder or list."""
     name = place.resolve().name
-    findings: list[Finding] = []
+    findings: list[DataFinding] = []
     try:
         if place.is_dir() and hf_dataset.is_hf_dataset(place):
             return _packed(name, place)
         dataset = open_images(str(place), DataOptions(shots=SHOTS), whole=_only_test(place))
     except (DataError, OSError) as error:
         return Checked(name, place, None, None, 0, (from_error(name, error),))
-    findings += [Finding("warning", dataset.name, warning) for warning in dataset.warnings]
+    findings += [DataFinding("warning", dataset.name, warning) for warning in dataset.warnings]
     counts = len(dataset.train), len(dataset.val), len(dataset.test)
     if dataset.split_origin == "ours":
         text = f"no test split: with {SHOTS} shots this is what is learned from, validated and tested on"
-        findings.append(Finding("ok", dataset.name, text))
+        findings.append(DataFinding("ok", dataset.name, text))
     paths = [str(photo.path) for split in SPLITS for photo in dataset.images(split)]
     decoded = _photos(dataset.name, paths, all_images, watch, findings)
     return Checked(dataset.name, place, len(dataset.class_names), counts, decoded, tuple(findings))
@@ -176,16 +176,16 @@ def _packed(name: str, place: Path) -> Checked:
         parts[SPLIT_FOLDERS.get(split.lower(), split)] += count
     unknown = sorted(set(parts) - set(SPLITS))
     findings = [
-        Finding("ok", name, "packed by the library datasets: its photos are unpacked, and looked at, when used")
+        DataFinding("ok", name, "packed by the library datasets: its photos are unpacked, and looked at, when used")
     ]
     if unknown:
         text = f"expected splits called train, validation and test, got {', '.join(unknown)}"
-        findings.append(Finding("error", name, text, "rename the split, or save it as one of these"))
+        findings.append(DataFinding("error", name, text, "rename the split, or save it as one of these"))
     counts = parts["train"], parts["val"], parts["test"]
     return Checked(name, place, len(names) or None, counts, 0, tuple(findings))
 
 
-def _photos(name: str, paths: Sequence[str], all_images: bool, watch: Watch, findings: list[Finding]) -> int:
+def _photos(name: str, paths: Sequence[str], all_images: bool, watch: Watch, findings: list[DataFinding]) -> int:
     """Look for the files, decode some, add to the findings, and return how many were decoded."""
     found = sizes(paths)
     missing = [path for path, size in zip(paths, found, strict=True) if size is None]
@@ -196,17 +196,19 @@ def _photos(name: str, paths: Sequence[str], all_images: bool, watch: Watch, fin
         gone = {os.path.dirname(path) for path in missing} - {os.path.dirname(path) for path in there}  # noqa: PTH120
         folders = f", {len(gone)} folders of them altogether" if len(gone) > 1 else ""
         text = f"{len(missing):,} of {len(paths):,} listed photos are not there{folders}: {_first(missing)}"
-        findings.append(Finding("error", name, text, f"complete the download{advice}"))
+        findings.append(DataFinding("error", name, text, f"complete the download{advice}"))
     if empty:
         text = f"{len(empty):,} of {len(paths):,} photos have no bytes: {_first(empty)}"
-        findings.append(Finding("error", name, text, "download them again; a full disk leaves such files"))
+        findings.append(DataFinding("error", name, text, "download them again; a full disk leaves such files"))
     chosen = there if all_images else even_sample(there, SAMPLE)
     bad = unreadable(chosen, watch(name, len(chosen)))
     if bad:
         sample = "" if len(chosen) == len(there) else f" (--all-images looks at all {len(there):,})"
         which = f"{_first([path for path, _ in bad])} ({bad[0][1]})"
         text = f"{len(bad):,} of {len(chosen):,} photos cannot be read{sample}: {which}"
-        findings.append(Finding("error", name, text, "download them again, or leave them out with --skip-unreadable"))
+        findings.append(
+            DataFinding("error", name, text, "download them again, or leave them out with --skip-unreadable")
+        )
     return len(chosen)
 
 

@@ -18,7 +18,7 @@ TWICE_IN_IMAGENET = ("missile", "sunglasses")
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataFinding:
     """One result of a check.
 
     Attributes:
@@ -35,13 +35,13 @@ class Finding:
     mend: str = ""
 
 
-def from_error(dataset: str, error: Exception) -> Finding:
+def from_error(dataset: str, error: Exception) -> DataFinding:
     """Return an error's message as a finding; the part after its last semicolon says how to mend it."""
     what, _, mend = " ".join(str(error).split()).rpartition("; ")
-    return Finding("error", dataset, what, mend) if what else Finding("error", dataset, mend)
+    return DataFinding("error", dataset, what, mend) if what else DataFinding("error", dataset, mend)
 
 
-def list_known(key: str, folder: Path) -> tuple[Listing | None, list[Finding]]:
+def list_known(key: str, folder: Path) -> tuple[Listing | None, list[DataFinding]]:
     """Read a dataset's lists and folders, None where they cannot be used, and return what is wrong with them too."""
     if key in imagenet.KEYS:
         found = [from_error(key, DataError(text)) for text in imagenet.problems(key, folder)]
@@ -53,26 +53,26 @@ def list_known(key: str, folder: Path) -> tuple[Listing | None, list[Finding]]:
         layout, findings = LAYOUTS[key], [from_error(key, error)]
         if layout.split_file and not (folder / layout.split_file).is_file():
             what = f"{layout.split_file} is not there, and a split of our own cannot be drawn"
-            findings.insert(0, Finding("error", key, what, f"get the file as {GUIDE} says"))
+            findings.insert(0, DataFinding("error", key, what, f"get the file as {GUIDE} says"))
         return None, findings
     return listing, [_of_warning(key, listing)] if listing.origin == "ours" else []
 
 
-def check_rows(key: str, listing: Listing) -> list[Finding]:
+def check_rows(key: str, listing: Listing) -> list[DataFinding]:
     """Compare counts with the published ones; find names that cannot be told apart and images that are listed twice."""
     return [*_counts(key, listing), *_names(key, listing), *_twice(key, listing)]
 
 
-def _of_warning(key: str, listing: Listing) -> Finding:
+def _of_warning(key: str, listing: Listing) -> DataFinding:
     what, _, mend = listing.warning.removeprefix(f"dataset {key}: ").rpartition("; ")
-    return Finding("warning", key, what, mend)
+    return DataFinding("warning", key, what, mend)
 
 
-def _counts(key: str, listing: Listing) -> list[Finding]:
+def _counts(key: str, listing: Listing) -> list[DataFinding]:
     layout, findings = LAYOUTS[key], []
     if len(listing.class_names) != layout.classes:
         what = f"{len(listing.class_names):,} classes, expected {layout.classes:,}"
-        findings.append(Finding("error", key, what, "complete the download, or go on with --allow-missing"))
+        findings.append(DataFinding("error", key, what, "complete the download, or go on with --allow-missing"))
     counts: dict[str, int] = {split: len(listing.rows[split]) for split in SPLITS}
     expected: dict[str, int] = dict(zip(SPLITS, layout.counts, strict=True))
     if listing.origin == "ours":
@@ -82,29 +82,29 @@ def _counts(key: str, listing: Listing) -> list[Finding]:
             lists = bool(layout.split_file) or key == "fgvc_aircraft"
             mend = f"compare the lists with {GUIDE}" if lists else "complete the download, and remove what is not of it"
             what = f"{count:,} photos in {split}, published: {expected[split]:,}"
-            findings.append(Finding("warning" if count > expected[split] else "error", key, what, mend))
+            findings.append(DataFinding("warning" if count > expected[split] else "error", key, what, mend))
     return findings
 
 
-def _names(key: str, listing: Listing) -> list[Finding]:
+def _names(key: str, listing: Listing) -> list[DataFinding]:
     spelt = Counter(" ".join(name.replace("_", " ").lower().split()) for name in listing.class_names)
     twice = sorted(name for name, count in spelt.items() if count > 1)
     if key not in imagenet.KEYS:
         mend = f"get the split file as {GUIDE} says"
         return (
-            [Finding("error", key, f"classes that read the same in a prompt: {', '.join(twice)}", mend)]
+            [DataFinding("error", key, f"classes that read the same in a prompt: {', '.join(twice)}", mend)]
             if twice
             else []
         )
     strange = [name for name in twice if name not in TWICE_IN_IMAGENET]
     if strange:
         what = f"names that occur twice in classnames.txt: {', '.join(strange)}; the published list has them once"
-        return [Finding("warning", key, what, f"get classnames.txt as {GUIDE} says")]
+        return [DataFinding("warning", key, what, f"get classnames.txt as {GUIDE} says")]
     said = f"{' and '.join(twice)} occur twice in classnames.txt, as published; classes are told apart by WordNet id"
-    return [Finding("ok", key, said)] if twice else []
+    return [DataFinding("ok", key, said)] if twice else []
 
 
-def _twice(key: str, listing: Listing) -> list[Finding]:
+def _twice(key: str, listing: Listing) -> list[DataFinding]:
     seen: dict[str, set[str]] = {}
     count: Counter[str] = Counter()
     for split in SPLITS:
@@ -116,9 +116,9 @@ def _twice(key: str, listing: Listing) -> list[Finding]:
     if shared:
         where = " and ".join(split for split in SPLITS if split in seen[shared[0]])
         what = f"{len(shared):,} photos are in two splits, the first is {shared[0]} (in {where})"
-        findings.append(Finding("error", key, what, f"get the split file as {GUIDE} says"))
+        findings.append(DataFinding("error", key, what, f"get the split file as {GUIDE} says"))
     repeated = [path for path, number in count.items() if number > len(seen[path])]
     if repeated:
         what = f"{len(repeated):,} photos are listed twice in one split, the first is {repeated[0]}"
-        findings.append(Finding("warning", key, what, f"get the split file as {GUIDE} says"))
+        findings.append(DataFinding("warning", key, what, f"get the split file as {GUIDE} says"))
     return findings

@@ -23,7 +23,7 @@ from sar_train.errors import DataError
 SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
 }  # fmt: skip
-Classes = Mapping[str, Sequence[Path]]
+ImagesByClass = Mapping[str, Sequence[Path]]
 """Images by class name."""
 MOST_DOMAINS = 100
 """A folder with more folders than this holds classes, not domains."""
@@ -43,7 +43,7 @@ class FoundImages:
 
     name: str
     root: Path
-    splits: Mapping[Split, Classes]
+    splits: Mapping[Split, ImagesByClass]
     warnings: tuple[str, ...] = ()
 
 
@@ -150,12 +150,15 @@ def _check_photos(class_names: Sequence[str], empty: Sequence[str], root: Path) 
         )
 
 
-def _fewer(photos: Classes, shots: int) -> tuple[str, ...]:
+def _fewer(photos: ImagesByClass, shots: int) -> tuple[str, ...]:
     few = [len(paths) for paths in photos.values() if len(paths) < shots]
-    return (f"{len(few)} classes have fewer than {shots} photos (the fewest: {min(few)}); all are used",) if few else ()
+    who = "1 class has" if len(few) == 1 else f"{len(few)} classes have"
+    return (f"{who} fewer than {shots} photos (the fewest: {min(few)}); all are used",) if few else ()
 
 
-def _hold_out(name: str, root: Path, classes: Classes, options: DataOptions) -> dict[Split, dict[str, Sequence[Path]]]:
+def _hold_out(
+    name: str, root: Path, classes: ImagesByClass, options: DataOptions
+) -> dict[Split, dict[str, Sequence[Path]]]:
     prefix = root.as_posix().rstrip("/") + "/"
     named = {path.as_posix().removeprefix(prefix): (c, path) for c, paths in classes.items() for path in paths}
 

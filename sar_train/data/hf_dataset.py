@@ -140,7 +140,7 @@ def _suffix(data: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     """A split, or one shard of it.
 
     Attributes:
@@ -161,7 +161,7 @@ def is_hf_dataset(root: Path) -> bool:
     return bool(_saved(root) or _parquet(root))
 
 
-def parts(root: Path) -> Iterator[Part]:
+def parts(root: Path) -> Iterator[SplitPart]:
     """Yield the splits that a folder holds, shard by shard.
 
     Raises:
@@ -174,7 +174,7 @@ def parts(root: Path) -> Iterator[Part]:
         except Exception as error:  # a damaged folder makes the library raise almost anything
             raise DataError(f"{root}: cannot be read by the library datasets ({error})") from None
         for name, part in found.items() if isinstance(found, dict) else [(str(found.split or "train"), found)]:
-            yield Part(name, part.features, part.num_rows, functools.partial(_arrow_rows, library, part))
+            yield SplitPart(name, part.features, part.num_rows, functools.partial(_arrow_rows, library, part))
         return
     import pyarrow.parquet
 
@@ -187,7 +187,7 @@ def parts(root: Path) -> Iterator[Part]:
             raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
         named = [match["split"] if match else "", path.parent.name]
         split = next((name for name in named if name.lower() in SPLIT_FOLDERS), "train")
-        yield Part(split, features, file.metadata.num_rows, functools.partial(_parquet_rows, file))
+        yield SplitPart(split, features, file.metadata.num_rows, functools.partial(_parquet_rows, file))
 
 
 def _arrow_rows(library: Any, part: Any, image: str, label: str) -> Iterator[Mapping[str, Any]]:

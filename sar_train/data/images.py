@@ -112,5 +112,5 @@ class ImageDataset:
             train=train,
             val=val,
             test=test,
-            warnings=(*self.warnings, warning + (f" and {lost} classes" if lost else "")),
+            warnings=(*self.warnings, warning + (f" and {lost} class{'es' * (lost > 1)}" if lost else "")),
         )

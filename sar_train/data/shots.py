@@ -61,8 +61,3 @@ def base_new(labels: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     ordered = sorted(set(labels))
     half = (len(ordered) + 1) // 2
     return tuple(ordered[:half]), tuple(ordered[half:])
-
-
-def pseudo_split(base: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split base labels by the same rule, so that settings are tuned without the new classes."""
-    return base_new(base)

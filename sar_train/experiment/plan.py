@@ -5,8 +5,12 @@ A sweep file has ``seeds``, ``[common]`` settings and one ``[runs.NAME]`` table 
     experiment = "base-to-new"      # which tables the results belong to; default "custom"
     seeds = [1, 2, 3]
     targets = ["pacs/sketch"]       # optional: further datasets that each prompt is evaluated on
+    deals = [1, 2, 3]               # optional: base_classes = "deal:1", …, the classes split at random, each for itself
 
     [common]
+    data = "caltech101"
+
+    [[sets]]                        # optional: each run once with each of these settings, such as data
     data = "caltech101"
 
     [runs."coop+sar"]
@@ -18,6 +22,7 @@ Settings are those of ``sar-train --config``.
 
 from __future__ import annotations
 
+import itertools
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +35,7 @@ from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
 from sar_train.methods.base import methods
 from sar_train.training.identity import check_sections
+from sar_train.training.protocol import DEAL
 
 Modes = Literal["both", "on", "off"]
 PROTOCOLS: dict[Experiment, str] = {
@@ -44,9 +50,21 @@ ELEVEN = (
     "dtd", "eurosat", "ucf101",
 )  # fmt: skip
 VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "datasets": ELEVEN,
+        "methods": ("all", "dept:kgcoop"),
+        "backbone": "ViT-B-16-quickgelu",
+        "pretrained": "openai",
+        "device": "cuda",
+        "precision": "fp16",
+    }
+}
+"""Options of ``base-to-new`` by the name of a preset. ``paper``: the field's average over eleven datasets under CLIP
+ViT-B/16, in the precision of CoOp's configuration."""
 FIXED = ("method", "data", "seed", "shots", "protocol")
 """Settings that a grid is made of."""
-KEYS = ("experiment", "seeds", "targets", "common", "runs")
+KEYS = ("experiment", "seeds", "deals", "targets", "common", "sets", "runs")
 
 
 @dataclass(frozen=True)
@@ -158,7 +176,7 @@ def _job(
 
 
 def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Job]:
-    """Read the runs of a sweep file, seed by seed.
+    """Read the runs of a sweep file: seeds outermost, then deals, sets and runs.
 
     Args:
         path: the file.
@@ -167,29 +185,42 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Jo
     Raises:
         ConfigError: not TOML, unknown keys, or settings that cannot be used; all problems of one run together.
     """
-    spec = read_toml(path)
-    unknown = sorted(set(spec) - set(KEYS))
+    spec = _checked(path)
+    found = []
+    for seed, deal, one, (name, run) in itertools.product(
+        spec["seeds"], spec["deals"], spec["sets"], spec["runs"].items()
+    ):
+        settings = merge(spec["common"], one, {"base_classes": f"{DEAL}{deal}"} if deal else {}, run)
+        own = {"sar", str(settings.get("method", RunConfig.method)), *settings["sections"]}
+        wanted = {k: v for k, v in (overrides or {}).items() if not isinstance(v, Mapping) or k in own}
+        config = build(RunConfig, merge(settings, wanted, {"seed": seed}), f"{path}, run {name}")
+        check_sections(config)
+        found.append(Job(spec["experiment"], name, config, tuple(spec["targets"])))
+    return found
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """Read a sweep file with its defaults, and make sure that every part has its form."""
+    defaults = {"experiment": "custom", "seeds": [1], "deals": [0], "targets": [], "common": {}, "sets": [{}]}
+    given = read_toml(path)
+    spec: dict[str, Any] = defaults | given
+    unknown = sorted(set(given) - set(KEYS))
     if unknown or not isinstance(spec.get("runs"), dict) or not spec["runs"]:
         what = f"unknown {', '.join(unknown)}" if unknown else "no [runs.NAME]"
         raise ConfigError(f"{path}: {what}; expected {', '.join(KEYS)} (sar-experiment run --help)")
-    if not isinstance(spec.get("common", {}), dict):
-        raise ConfigError(f"{path}: common: expected a table of settings")
-    experiment, seeds, targets = spec.get("experiment", "custom"), spec.get("seeds", [1]), spec.get("targets", [])
-    if experiment not in typing.get_args(Experiment):
+    if spec["experiment"] not in typing.get_args(Experiment):
         raise ConfigError(f"{path}: experiment: expected one of {', '.join(typing.get_args(Experiment))}")
-    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
-        raise ConfigError(f"{path}: seeds: expected a list of whole numbers, got {seeds!r:.60}")
-    if not isinstance(targets, list) or any(type(target) is not str for target in targets):
-        raise ConfigError(f"{path}: targets: expected a list of datasets, got {targets!r:.60}")
-    jobs = []
-    for seed in seeds:
-        for name, run in spec["runs"].items():
-            if not isinstance(run, dict):
-                raise ConfigError(f"{path}: runs.{name}: expected a table of settings")
-            settings = merge(spec.get("common", {}), run)
-            own = {"sar", str(settings.get("method", RunConfig.method)), *settings["sections"]}
-            wanted = {k: v for k, v in (overrides or {}).items() if not isinstance(v, Mapping) or k in own}
-            config = build(RunConfig, merge(settings, wanted, {"seed": seed}), f"{path}, run {name}")
-            check_sections(config)
-            jobs.append(Job(experiment, name, config, tuple(targets)))
-    return jobs
+    for key, kind, what in (
+        ("seeds", int, "a list of whole numbers"),
+        ("deals", int, "a list of whole numbers"),
+        ("targets", str, "a list of datasets"),
+        ("sets", dict, "one or more tables of settings, [[sets]]"),
+    ):
+        value = spec[key]
+        few = key != "targets" and value == []
+        if not isinstance(value, list) or few or any(type(item) is not kind for item in value):
+            raise ConfigError(f"{path}: {key}: expected {what}, got {value!r:.60}")
+    for name, table in (("common", spec["common"]), *((f"runs.{name}", run) for name, run in spec["runs"].items())):
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {name}: expected a table of settings")
+    return spec

@@ -12,6 +12,7 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
 from sar_train.report.published import known_zero_shot
+from sar_train.training import measures
 from sar_train.training.context import RunContext, open_data, open_names, prepare
 from sar_train.training.record import dataset_entry, scores
 
@@ -23,7 +24,8 @@ def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, A
     """Compare a run's zero-shot accuracies with the known ones.
 
     Args:
-        config: the settings; with a template of the user's own, or with images left out, nothing is known.
+        config: the settings; with a template or base classes of the user's own, or with images left out, nothing is
+            known.
         record: the run's, or anything with ``dataset`` and ``zero_shot`` as in it.
 
     Returns:
@@ -31,7 +33,13 @@ def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, A
         None where nothing is known.
     """
     measured, dataset = record["zero_shot"], record["dataset"]
-    if config.template or config.allow_missing or config.skip_unreadable or measured["new_accuracy"] is None:
+    if (
+        config.template
+        or config.base_classes
+        or config.allow_missing
+        or config.skip_unreadable
+        or measured["new_accuracy"] is None
+    ):
         return None
     if dataset["judged_on"] != "test" or dataset["split_origin"] != "published":
         return None
@@ -71,7 +79,7 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
             open_names(job.config)
     for job in jobs:
         plain = dataclasses.replace(job.config, method="coop", sar=False, sections={})
-        world = (plain.data, plain.protocol, plain.template, plain.backbone, plain.pretrained)
+        world = (plain.data, plain.protocol, plain.base_classes, plain.template, plain.backbone, plain.pretrained)
         draw = (*world, plain.seed, plain.shots)
         if draw not in seen:
             tell(f"{plain.data}, seed {plain.seed}, {plain.shots or 'all'} shots: opening, encoding what is not cached")
@@ -98,7 +106,7 @@ def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> d
         raise DataError(
             f"{config.data}: nothing to judge on, {context.plan.protocol} needs photos of {context.plan.split}"
         )
-    zero_shot = scores(context.evaluator(context.zero_shot))
+    zero_shot = scores(measures.zero_shot(context).parts)
     entry = {"dataset": dataset_entry(context), "zero_shot": zero_shot}
     check = check_zero_shot(config, entry) or _check_on_halves(context)
     tell(f"zero-shot on {config.data}: {_percent(zero_shot)}{_verdict(check)}")
@@ -118,7 +126,7 @@ def _check_on_halves(context: RunContext) -> dict[str, Any] | None:
     if context.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
         return None
     halves = prepare(dataclasses.replace(config, protocol="base-to-new"))
-    entry = {"dataset": dataset_entry(halves), "zero_shot": scores(halves.evaluator(halves.zero_shot))}
+    entry = {"dataset": dataset_entry(halves), "zero_shot": scores(measures.zero_shot(halves).parts)}
     return check_zero_shot(halves.config, entry)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from sar_train.experiment import code
 from sar_train.experiment.execute import keep_or_remove, run_folder
 from sar_train.experiment.job import Job
 from sar_train.experiment.pools import Pool
+from sar_train.report.packed import ARCHIVE, unpack
 
 NUMBERS = re.compile(r"\[\n\s+-?\d[\d.e+-]*(,\n\s+-?\d[\d.e+-]*)*\n\s+\]")
 """A list of numbers in indented JSON."""
@@ -30,27 +31,39 @@ class Sweep:
 
 
 def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
-    """Return the path of a run's result, None where there is none yet.
+    """Return the file that holds a run's result, its own or the packed one, None where there is none yet.
 
     Args:
         job: the run.
         out: the sweep's folder.
         any_code: take a result of the same settings and seed that other code made.
+
+    Raises:
+        DataError: the folder's packed file is damaged.
     """
     digest = code.identity()["digest"]
     candidates = [out / job.path(digest)]
     if any_code:
         candidates += sorted((out / job.folder).glob(f"{glob_escape(job.stem)}-*.json"))
+    wanted = None if any_code else digest
     for path in candidates:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            if content["key"] == job.key(content["code"]["digest"]) and (
-                any_code or content["code"]["digest"] == digest
-            ):
-                return path
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             continue
-    return None
+        if _is_of(content, job, wanted):
+            return path
+    packed = (run for run in unpack(out) if run.path.name.startswith(f"{job.stem}-"))
+    return out / ARCHIVE if any(_is_of(run.result, job, wanted) for run in packed) else None
+
+
+def _is_of(content: Any, job: Job, digest: str | None) -> bool:
+    """Say whether a result is of a run, made by the code with this digest, or by any."""
+    try:
+        made_by = content["code"]["digest"]
+        return bool(content["key"] == job.key(made_by)) and digest in (None, made_by)
+    except (KeyError, TypeError):
+        return False
 
 
 def run_sweep(
@@ -112,12 +125,17 @@ def as_json(result: dict[str, Any]) -> str:
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Return ``84.9 / 50.9 (63.6)``, or one accuracy, and those on targets."""
-    metrics = result["metrics"]
-    base, new, both = (metrics[k] for k in ("base_accuracy", "new_accuracy", "harmonic_mean"))
-    text = f"{base:.1f} / {new:.1f} ({both:.1f})" if new is not None else f"{base:.1f}"
+    """Return ``84.9 / 50.9 (63.6), open 80.4 / 45.2 (57.9)``, or one accuracy, and those on targets."""
+    text = _percent(result["metrics"])
+    if in_one := result.get("open"):  # older runs have none
+        text += f", open {_percent(in_one['metrics']['images'])}"
     targets = (result["targets"] or {}).items()
     return text + "".join(f", {name} {values['accuracy']:.1f}" for name, values in targets)
+
+
+def _percent(metrics: Mapping[str, Any]) -> str:
+    base, new, both = (metrics[k] for k in ("base_accuracy", "new_accuracy", "harmonic_mean"))
+    return f"{base:.1f} / {new:.1f} ({both:.1f})" if new is not None else f"{base:.1f}"
 
 
 def remaining(seconds: float) -> str:

@@ -21,40 +21,43 @@ from sar_infer.artefact.manifest import (
     IMAGE_ENCODER,
     NAME_ENCODER,
     SCHEMA_VERSION,
+    STATISTICS,
     TOKENIZER,
     Manifest,
     Parity,
-    Probe,
     Provenance,
+    SelfTestVector,
 )
 from sar_infer.artefact.writing import seal, staged
 from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.storage.files import write_file
 from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
+from sar_infer.verify import verify_bundle
 from sar_train.export import tokenizer
 from sar_train.export.compact import write_graph
 from sar_train.export.head import class_head
 from sar_train.export.image_encoder import export_image_encoder
-from sar_train.export.layout import Layout, layout, tokenizer_spec
+from sar_train.export.layout import PromptLayout, layout, tokenizer_spec
 from sar_train.export.name_encoder import export_name_encoder
 from sar_train.export.parity import compare, compare_answers
 from sar_train.export.reference import write_reference
-from sar_train.export.source import Source
-from sar_train.export.verify import Rows, generated_pixels, verify_bundle
+from sar_train.export.refuse import refuse
+from sar_train.export.source import ExportSource
 from sar_train.training.record import versions
 
 if TYPE_CHECKING:
-    from sar_train.export.source import Source
+    from sar_train.export.source import ExportSource
 
 
-PROBE_SEED = 2024
+SELF_TEST_SEED = 2024
 MOST_NAMES = 1000
 """Phrases to compare with torch; of a longer list, as many at even steps."""
 
 
 def export_bundle(
-    source: Source,
+    source: ExportSource,
     out: Path,
     *,
     command: str,
@@ -90,6 +93,8 @@ def export_bundle(
         bank.save(folder / BANK)
         if head := class_head(source.prompted, source.head_names, digest):
             head.save(folder / HEAD)
+        if statistics := source.class_statistics(digest):
+            statistics.save(folder / STATISTICS)
         write_file(folder / TOKENIZER, tokenizer.compress(merges))
         tell("writing the graphs")
         write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
@@ -100,15 +105,16 @@ def export_bundle(
         reference = write_reference(folder, source, names) if with_reference else None
         manifest = _manifest(source, placed, spec, digest, parity, command)
         manifest = dataclasses.replace(manifest, reference=reference, head=HEAD if head else None)
+        manifest = dataclasses.replace(manifest, statistics=STATISTICS if statistics else None)
         manifest = seal(folder, manifest, bank)
         tell("opening the bundle")
-        verify_bundle(folder)
+        refuse(*verify_bundle(folder))
         if head:
             compare_answers(folder, source.prompted, head)
     return manifest
 
 
-def make_bank(source: Source, digest: str) -> ClassBank:
+def make_bank(source: ExportSource, digest: str) -> ClassBank:
     """Return the bank of all class names; a name with several phrases gets the direction of their mean."""
     flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
     rows = source.prompted.embed(flat).cpu().split([len(p) for p in source.phrases.values()])
@@ -120,7 +126,7 @@ def make_bank(source: Source, digest: str) -> ClassBank:
 
 
 def _manifest(
-    source: Source, placed: Layout, spec: TokenizerSpec, digest: str, parity: Parity, command: str
+    source: ExportSource, placed: PromptLayout, spec: TokenizerSpec, digest: str, parity: Parity, command: str
 ) -> Manifest:
     """Return the manifest before sealing, which adds the list of files."""
     backbone = source.backbone
@@ -140,14 +146,14 @@ def _manifest(
         tokenizer=spec,
         encoder_digest=digest,
         files={},
-        passport=dataclasses.replace(source.quality, parity=parity),
+        quality=dataclasses.replace(source.quality, parity=parity),
         provenance=Provenance(created, command, _versions(), source.licences),
-        probe=_probe(source),
+        self_test=_self_test(source),
         **_confidence(source),
     )
 
 
-def _confidence(source: Source) -> dict[str, Any]:
+def _confidence(source: ExportSource) -> dict[str, Any]:
     """Return the fields of the manifest that turn logits into scores, unknown and prediction sets."""
     known = source.confidence
     if known is None:
@@ -157,6 +163,7 @@ def _confidence(source: Source) -> dict[str, Any]:
         "thresholds": known.thresholds,
         "conformal": known.conformal,
         "calibrated": source.calibrated,
+        "calibrated_for": source.branch if source.calibrated else None,
     }
 
 
@@ -164,13 +171,13 @@ def _some(names: Sequence[str]) -> Sequence[str]:
     return names[:: -(-len(names) // MOST_NAMES)]
 
 
-def _probe(source: Source) -> Probe:
-    pixels: Rows = generated_pixels(source.backbone.preprocess, PROBE_SEED)
+def _self_test(source: ExportSource) -> SelfTestVector:
+    pixels = self_test_pixels(source.backbone.preprocess, SELF_TEST_SEED)
     (row,) = source.prompted.encode_images(torch.from_numpy(pixels[None])).tolist()
-    return Probe(PROBE_SEED, tuple(float(f"{value:.9g}") for value in row))
+    return SelfTestVector(SELF_TEST_SEED, tuple(float(f"{value:.9g}") for value in row))
 
 
-def _logit_bias(source: Source) -> float | None:
+def _logit_bias(source: ExportSource) -> float | None:
     bias = getattr(source.backbone.model, "logit_bias", None)
     return None if bias is None else float(bias)
 
@@ -180,7 +187,7 @@ def _versions() -> dict[str, str]:
     return versions() | exporter | {"Pillow": version("Pillow")}  # which decodes and resizes at run time
 
 
-def encoder_digest(source: Source, placed: Layout, spec: TokenizerSpec, merges: bytes) -> str:
+def encoder_digest(source: ExportSource, placed: PromptLayout, spec: TokenizerSpec, merges: bytes) -> str:
     """Return the SHA-256 over all that decides an embedding: weights, method, its tensors and settings, tokenizer.
 
     It does not depend on the graphs. The hand-crafted template counts if the method uses it.

@@ -1,11 +1,14 @@
-"""Fixed prompts in the form of a method, so that an untuned backbone is exported like any other."""
+"""Fixed prompts in the form of a method, so that an untuned text side is exported like any other."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+import dataclasses
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
-from sar_train.clip.prompts import Prompts
+from sar_train.clip.prompts import DeepPrompt, Prompts
 from sar_train.methods.base import Classes, PromptMethod
 from sar_train.training.prompted import PromptedCLIP
 
@@ -19,13 +22,29 @@ class Fixed(PromptMethod):
 
     def __init__(self, prompts: Prompts) -> None:
         """Keep the context and the suffix, which are all that a template has."""
-        nn.Module.__init__(self)
+        super().__init__(None, None)
         self.register_buffer("context", prompts.context)
         self.suffix = prompts.suffix
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
         """Return the prompts that were given."""
         return Prompts(self.context, self.suffix)
+
+
+class FixedBeside(Fixed):
+    """The same, beside what a trained method puts into the image tower."""
+
+    towers = ("text", "image")
+
+    def __init__(self, prompts: Prompts, image: Mapping[int, DeepPrompt]) -> None:
+        super().__init__(prompts)
+        self._plain = {layer: dataclasses.replace(item, vectors=item.vectors.detach()) for layer, item in image.items()}
+        for layer, item in self._plain.items():  # so that they are part of what the encoder is known by
+            self.register_buffer(f"image_{layer}", item.vectors)
+
+    def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
+        """Return the prompts that were given."""
+        return dataclasses.replace(super().prompts(classes, image), image=self._plain)
 
 
 def handcrafted(backbone: Backbone, template: str) -> PromptedCLIP:
@@ -35,3 +54,15 @@ def handcrafted(backbone: Backbone, template: str) -> PromptedCLIP:
         ConfigError: not a template.
     """
     return PromptedCLIP(backbone, Fixed(backbone.handcrafted(template)), template, ())
+
+
+def with_handcrafted(prompted: PromptedCLIP, template: str) -> PromptedCLIP:
+    """Return a trained method's classes and image side with a hand-crafted template in place of its prompt.
+
+    Raises:
+        ConfigError: not a template.
+    """
+    backbone, image = prompted.backbone, prompted.image_prompts()
+    plain = backbone.handcrafted(template)
+    method = Fixed(plain) if image is None else FixedBeside(plain, image.image)
+    return PromptedCLIP(backbone, method, template, prompted.trained)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 import onnx_ir
@@ -43,17 +43,7 @@ def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mappi
         ExportError: the graph is above 2 GiB.
     """
     with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=(dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC),),
-            optimize=False,
-            verbose=False,
-        )
-        if program is None:
-            raise ExportError("the exporter of torch gave no graph")
-        model = program.model
+        model = translate(module, example, dynamic)
         _tidy(model)
     _name(model, input_name, dynamic)
     proto = onnx_ir.to_proto(model)
@@ -61,6 +51,15 @@ def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mappi
     if proto.ByteSize() > LIMIT:
         raise ExportError(f"the graph has {proto.ByteSize():,} bytes, above the {LIMIT:,} that one ONNX file can hold")
     return proto
+
+
+def translate(module: nn.Module, example: Tensor, dynamic: Iterable[int]) -> onnx_ir.Model:
+    """Return the graph as torch's exporter gives it, with initializers named as the module's tensors."""
+    shapes = (dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC),)
+    program = torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=shapes, optimize=False, verbose=False)
+    if program is None:
+        raise ExportError("the exporter of torch gave no graph")
+    return program.model
 
 
 @contextlib.contextmanager

@@ -6,15 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sar_infer.bank.head import ClassHead
-from sar_infer.text.names import name_key
+from sar_infer.text.names import name_key, spoken
 
 if TYPE_CHECKING:
     from sar_train.training.prompted import PromptedCLIP
-
-
-def spoken(text: str) -> str:
-    """Return a name as training reads it and as it is shown: underscores as spaces, single spaces."""
-    return " ".join(text.replace("_", " ").split())
 
 
 def head_names(prompted: PromptedCLIP, phrases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from sar_train.training.prompted import PromptedCLIP
 
 
 @dataclass(frozen=True)
-class Layout:
+class PromptLayout:
     """The prompts of a method, seen without any particular name.
 
     Attributes:
@@ -42,7 +42,7 @@ class Layout:
 
 
 @torch.no_grad()
-def layout(prompted: PromptedCLIP) -> Layout:
+def layout(prompted: PromptedCLIP) -> PromptLayout:
     """Return the layout of a method's prompts.
 
     Raises:
@@ -51,7 +51,7 @@ def layout(prompted: PromptedCLIP) -> Layout:
     """
     prompts, template = prompted.method.prompts(prompted.classes(["x"])), prompted.template
     if prompts.first_class_specific_layer is None:
-        return Layout(prompts, None, template if isinstance(prompted.method, Fixed) else None)
+        return PromptLayout(prompts, None, template if isinstance(prompted.method, Fixed) else None)
     teacher = prompted.backbone.handcrafted(template)
     behind = prompts.suffix, teacher.suffix
     if behind[0] != behind[1] and any(text and not text[0].isspace() for text in behind):
@@ -60,10 +60,10 @@ def layout(prompted: PromptedCLIP) -> Layout:
             "same tokens of a name, so the two texts must be equal or begin with a space"
         )
     tower = prompted.backbone.text
-    return Layout(prompts, teacher, template, tower.tail(teacher) - tower.tail(prompts))
+    return PromptLayout(prompts, teacher, template, tower.tail(teacher) - tower.tail(prompts))
 
 
-def tokenizer_spec(tower: TextTower, placed: Layout) -> TokenizerSpec:
+def tokenizer_spec(tower: TextTower, placed: PromptLayout) -> TokenizerSpec:
     """Return how names become tokens for these prompts.
 
     Raises:

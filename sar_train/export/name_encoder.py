@@ -16,18 +16,19 @@ from sar_train.clip.attention import KeyValue, attend, finish_block, project_hea
 from sar_train.clip.prompts import Prompts, insert
 from sar_train.clip.text_tower import TextTower
 from sar_train.export.graph import trace
-from sar_train.export.layout import Layout
+from sar_train.export.layout import PromptLayout
 from sar_train.methods.base import Classes
 from sar_train.training.prompted import PromptedCLIP
 
 
-class NameEncoder(nn.Module):
+class NameEncoderModule(nn.Module):
     """The same as ``prompted.embed(names)``, for padded rows of tokens."""
 
-    def __init__(self, prompted: PromptedCLIP, placed: Layout) -> None:
+    def __init__(self, prompted: PromptedCLIP, placed: PromptLayout) -> None:
         super().__init__()
         tower = prompted.backbone.text
-        self.method, self.placed = prompted.method, placed
+        self.placed = placed
+        self.method = None if placed.teacher is None else prompted.method
         self.student = PaddedText(tower, placed.prompts)
         self.teacher = None if placed.teacher is None else PaddedText(tower, placed.teacher)
         self.exchanged = False
@@ -39,7 +40,7 @@ class NameEncoder(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode (N, L) token ids, each row ending with the end token and padded with 0, as (N, D) unit rows."""
         prompts = self.placed.prompts
-        if self.teacher is not None:
+        if self.teacher is not None and self.method is not None:
             read = self._exchange(tokens) if self.exchanged else tokens
             prompts = self.method.prompts(Classes((), self.teacher(read, self.placed.teacher)))
         rows: Tensor = self.student(tokens, prompts)
@@ -55,12 +56,12 @@ class NameEncoder(nn.Module):
         return torch.cat([tokens, tail.expand(tokens.shape[0], -1)], 1).gather(1, source)
 
 
-def export_name_encoder(prompted: PromptedCLIP, placed: Layout) -> onnx.ModelProto:
+def export_name_encoder(prompted: PromptedCLIP, placed: PromptLayout) -> onnx.ModelProto:
     """Export the graph, for any number of names of any length that the tower has room for."""
     tower = prompted.backbone.text
     suffix = [*tower.encode(placed.prompts.suffix), tower.end_token]
     example = torch.tensor([[1, 2, *suffix], [1, *suffix, 0]], device=prompted.backbone.device)
-    encoder = NameEncoder(prompted, placed).eval()
+    encoder = NameEncoderModule(prompted, placed).eval()
     return trace(encoder, example, input_name="tokens", dynamic={0: "batch", 1: "length"})
 
 

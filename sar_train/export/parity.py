@@ -1,32 +1,37 @@
-"""Compare torch with onnxruntime on images and on names, before a bundle is moved into place."""
+"""Compare what was written with torch, before a bundle is moved into place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from sar_infer._arrays import Floats
+from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, Parity, Preprocess
 from sar_infer.bank.head import ClassHead
-from sar_infer.encoders.self_test import self_test_image
-from sar_infer.errors import ImageError
-from sar_infer.images.load import load_rgb
-from sar_infer.images.preprocess import to_input
+from sar_infer.classifier import Classifier
+from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.encoders.self_test import self_test_image, self_test_pixels
+from sar_infer.errors import ClassNameError, ImageError
+from sar_infer.images.prefetch import decode_image
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import Tokenizer, encode_name
-from sar_train.errors import ExportError
-from sar_train.export.verify import (
+from sar_infer.verify.comparison import (
     BATCHES,
     MAX_DIFFERENCE,
     MIN_COSINE,
-    Rows,
-    classified,
-    generated_pixels,
+    compare_rows,
+    in_batches,
+    largest_difference,
     open_graph,
 )
+from sar_infer.verify.finding import at_least, at_most
+from sar_train.export.refuse import refuse
 from sar_train.training.prompted import PromptedCLIP
 
 MOST_NAMES_AT_ONCE = 128
@@ -40,7 +45,7 @@ def compare(
     folder: Path,
     prompted: PromptedCLIP,
     spec: TokenizerSpec,
-    bank: Rows,
+    bank: Floats,
     *,
     photos: Sequence[Path],
     names: Sequence[str],
@@ -59,14 +64,49 @@ def compare(
         ExportError: a figure misses its bound.
         ImageError: a photo cannot be read.
     """
-    images, min_cosine, agreement = _images(folder, prompted, bank, photos)
+    images: list[Path | int] = [*photos, *range(sum(BATCHES) - len(photos))]
+    pixels = (np.stack([_pixels(item, prompted.backbone.preprocess) for item in batch]) for batch in in_batches(images))
+    rows, reference = _both(pixels, open_graph(folder / IMAGE_ENCODER), lambda batch: _images(prompted, batch))
+    found = compare_rows(rows, reference, lambda some: some @ bank.T, TIE)
+    refuse(
+        at_least(f"image encoder, cosine to torch on the worst of {len(images)} images", found.min_cosine, MIN_COSINE),
+        at_least(f"image encoder, share of {len(images)} images with torch's class", found.top1_agreement, 1),
+    )
+    count, difference = compare_names(folder, NAME_ENCODER, prompted, spec, names)
+    return Parity(len(images), found.min_cosine, found.top1_agreement, count, difference)
+
+
+def compare_names(
+    folder: Path, encoder: str, prompted: PromptedCLIP, spec: TokenizerSpec, names: Sequence[str]
+) -> tuple[int, float]:
+    """Return how many names were tried and the largest difference between a name encoder's rows and torch's.
+
+    Args:
+        folder: has the graph and the tokenizer.
+        encoder: the graph's file.
+        prompted: the reference.
+        spec: how names become tokens.
+        names: class names to try if they fit the prompt; names of every possible length are added.
+
+    Raises:
+        ExportError: the difference is beyond its bound.
+    """
     tokenizer = Tokenizer.open(folder / TOKENIZER)
-    tried = [*dict.fromkeys([*names, *names_of_every_length(tokenizer, spec)])]
-    tokens = [[*encode_name(tokenizer, spec, name), spec.end_token] for name in tried]
-    difference = name_difference(folder / NAME_ENCODER, prompted, tried, tokens)
-    parity = Parity(images, min_cosine, agreement, len(tried), difference)
-    _gate(parity)
-    return parity
+    tokens: dict[str, list[int]] = {}
+    for name in (*names, *names_of_every_length(tokenizer, spec)):
+        try:
+            tokens[name] = [*encode_name(tokenizer, spec, name), spec.end_token]
+        except ClassNameError:  # fits only the bundle's other name encoder
+            continue
+    graph, batches = open_graph(folder / encoder), in_batches([*tokens], MOST_NAMES_AT_ONCE)
+    rows, reference = _both(
+        batches,
+        lambda batch: graph(_padded([tokens[name] for name in batch])),
+        lambda batch: prompted.embed(batch).cpu().numpy(),
+    )
+    difference = largest_difference(rows, reference)
+    refuse(at_most(f"{encoder}, difference to torch on {len(tokens)} names", difference, MAX_DIFFERENCE))
+    return len(tokens), difference
 
 
 def compare_answers(folder: Path, prompted: PromptedCLIP, head: ClassHead) -> None:
@@ -77,17 +117,21 @@ def compare_answers(folder: Path, prompted: PromptedCLIP, head: ClassHead) -> No
     Raises:
         ExportError: they differ by more.
     """
-    spec, images = prompted.backbone.preprocess, range(max(BATCHES))
-    pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in images]))
-    reference = prompted.logits(prompted.encode_images(pixels), prompted.trained).cpu().numpy()
-    found = classified(folder, [self_test_image(spec.size, seed) for seed in images], head.names)
-    difference = float(np.abs(found - reference).max())
+    spec, seeds = prompted.backbone.preprocess, range(max(BATCHES))
+    pixels = np.stack([self_test_pixels(spec, seed) for seed in seeds])
+    reference = prompted.logits(prompted.encode_images(torch.from_numpy(pixels)), prompted.trained).cpu().numpy()
+    found = classified(folder, [self_test_image(spec.size, seed) for seed in seeds], head.names)
     steepest = prompted.backbone.logit_scale + float(np.linalg.norm(head.weight, axis=1).max())
-    if not difference <= MAX_DIFFERENCE * steepest:
-        raise ExportError(
-            f"class head: logits differ from torch by {difference:.3g} on {len(images)} images, expected at most "
-            f"{MAX_DIFFERENCE * steepest:.3g}; nothing was written"
-        )
+    what = f"class head, difference of logits to torch on {len(seeds)} images"
+    refuse(at_most(what, largest_difference(found, reference), MAX_DIFFERENCE * steepest))
+
+
+def classified(path: Path, images: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]) -> Floats:
+    """Return the run time's logits (N, C) when ``names`` are the only candidates."""
+    classifier = Classifier(open_bundle(path), device="cpu", cache=EmbeddingCache())
+    results = classifier.classify(images, names, only=True, top_k=len(names))
+    answers = [{prediction.label: prediction.logit for prediction in result.predictions} for result in results]
+    return np.array([[logits[name] for name in names] for logits in answers], dtype=np.float32)
 
 
 def names_of_every_length(tokenizer: Tokenizer, spec: TokenizerSpec) -> list[str]:
@@ -96,73 +140,31 @@ def names_of_every_length(tokenizer: Tokenizer, spec: TokenizerSpec) -> list[str
     return [" ".join(["dog", "cat"][i % 2] for i in range(length)) for length in range(1, room + 1)]
 
 
-def in_batches(items: Sequence[T], most: int = max(BATCHES)) -> Iterator[Sequence[T]]:
-    """Yield pieces of 1, 2, 7 and 33, then of ``most``."""
-    start, sizes = 0, [*BATCHES]
-    while start < len(items):
-        size = sizes.pop(0) if sizes else most
-        yield items[start : start + size]
-        start += size
+def _both(
+    batches: Iterable[T], encode: Callable[[T], Floats], reference: Callable[[T], Floats]
+) -> tuple[Floats, Floats]:
+    """Return the rows (N, D) of both encoders for the same batches."""
+    pairs = [(encode(batch), reference(batch)) for batch in batches]
+    return np.concatenate([rows for rows, _ in pairs]), np.concatenate([rows for _, rows in pairs])
 
 
-def _images(folder: Path, prompted: PromptedCLIP, bank: Rows, photos: Sequence[Path]) -> tuple[int, float, float]:
-    graph, spec = open_graph(folder / IMAGE_ENCODER), prompted.backbone.preprocess
-    images: list[Path | int] = [*photos, *range(sum(BATCHES) - len(photos))]
-    cosines, agreed = [], 0
-    for batch in in_batches(images):
-        pixels = np.stack([_pixels(item, spec) for item in batch])
-        ours, reference = graph(pixels), prompted.encode_images(torch.from_numpy(pixels)).cpu().numpy()
-        cosines += (ours * reference).sum(1).tolist()
-        similarity = reference @ bank.T
-        answer = (ours @ bank.T).argmax(1)
-        agreed += int((similarity[np.arange(len(answer)), answer] >= similarity.max(1) - TIE).sum())
-    return len(images), float(np.min(cosines)), agreed / len(images)
+def _images(prompted: PromptedCLIP, pixels: Floats) -> Floats:
+    rows: Floats = prompted.encode_images(torch.from_numpy(pixels)).cpu().numpy()
+    return rows
 
 
-def _pixels(image: Path | int, spec: Preprocess) -> Rows:
+def _pixels(image: Path | int, spec: Preprocess) -> Floats:
     if isinstance(image, int):
-        return generated_pixels(spec, image)
+        return self_test_pixels(spec, image)
     try:
-        return to_input(load_rgb(image, spec.fill), spec)
+        return decode_image(image, spec)
     except ImageError as error:
         raise ImageError(f"{image}: {error}") from None
 
 
-def name_difference(
-    encoder: Path, prompted: PromptedCLIP, names: Sequence[str], tokens: Sequence[Sequence[int]]
-) -> float:
-    """Return the largest difference between a name encoder's rows and torch's.
-
-    Args:
-        encoder: the graph.
-        prompted: the reference.
-        names: class names.
-        tokens: the graph's input for each, the end token included.
-    """
-    graph, found = open_graph(encoder), []
-    for batch in in_batches(range(len(names)), MOST_NAMES_AT_ONCE):
-        padded = np.zeros((len(batch), max(len(tokens[i]) for i in batch)), dtype=np.int64)
-        for row, i in zip(padded, batch, strict=True):
-            row[: len(tokens[i])] = tokens[i]
-        reference = prompted.embed([names[i] for i in batch]).cpu().numpy()
-        found.append(np.abs(graph(padded) - reference).max())
-    return float(np.max(found))
-
-
-def _gate(parity: Parity) -> None:
-    """Raise if a figure is beyond its bound, or NaN, which compares false with everything."""
-    if not parity.image_min_cosine >= MIN_COSINE:
-        raise ExportError(
-            f"image encoder: cosine {parity.image_min_cosine:.7f} to torch on the worst of {parity.images} images, "
-            f"expected at least {MIN_COSINE}; nothing was written"
-        )
-    if not parity.top1_agreement == 1:
-        raise ExportError(
-            f"image encoder: {parity.top1_agreement:.2%} of {parity.images} images get the class that torch gives "
-            "them, expected all; nothing was written"
-        )
-    if not parity.name_max_difference <= MAX_DIFFERENCE:
-        raise ExportError(
-            f"name encoder: differs from torch by {parity.name_max_difference:.3g} on {parity.names} names, expected "
-            f"at most {MAX_DIFFERENCE}; nothing was written"
-        )
+def _padded(tokens: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """Return tokens as one array (N, longest), zeros behind each row."""
+    padded = np.zeros((len(tokens), max(map(len, tokens))), dtype=np.int64)
+    for row, ids in zip(padded, tokens, strict=True):
+        row[: len(ids)] = ids
+    return padded

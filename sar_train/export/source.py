@@ -7,20 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sar_infer.artefact.manifest import Passport, Scores
+from sar_infer.artefact.manifest import Quality, Scores
+from sar_infer.bank.statistics import Statistics
+from sar_infer.bank.trained import TrainedStatistics
+from sar_infer.classify.calibration import Fitted, not_calibrated
+from sar_infer.text.names import name_key, spoken
 from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
 from sar_train.errors import ConfigError, RunError
-from sar_train.evaluation.confidence import Fitted, not_calibrated
-from sar_train.export.fixed import handcrafted
-from sar_train.export.head import head_names, spoken, trained_names
-from sar_train.methods.base import methods
+from sar_train.export.fixed import handcrafted, with_handcrafted
+from sar_train.export.head import head_names, trained_names
+from sar_train.methods.base import PromptMethod, methods
 from sar_train.training.checkpoint import Run, load_run
 from sar_train.training.prompted import PromptedCLIP, restore
-from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH
+from sar_train.training.record import MEAN_IMAGE, STATISTICS, TEXT_BRANCH
+from sar_train.training.statistics import LEARNED, load_statistics
 
 HANDCRAFTED = "handcrafted"
 """Method of a bundle without training."""
@@ -33,7 +37,7 @@ MINI_LICENCES = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """The content of a bundle.
 
     Attributes:
@@ -45,6 +49,7 @@ class Source:
         quality: as measured; the export adds the parity.
         confidence: the calibration of its answers for the trained classes, if known.
         licences: of the parts that the bundle is made of.
+        statistics: class statistics of ``prompted.trained``, if the run has them.
     """
 
     prompted: PromptedCLIP
@@ -52,9 +57,10 @@ class Source:
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     regularisers: Mapping[str, float] = field(default_factory=dict)
-    quality: Passport = field(default_factory=Passport)
+    quality: Quality = field(default_factory=Quality)
     confidence: Fitted | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
+    statistics: Statistics | None = None
 
     @property
     def backbone(self) -> Backbone:
@@ -65,6 +71,29 @@ class Source:
     def head_names(self) -> tuple[str, ...]:
         """Return the classes that the bundle's head answers for, none if it has no head."""
         return head_names(self.prompted, self.phrases)
+
+    @property
+    def branch(self) -> Literal["text", "head", "statistics"]:
+        """Return what answers for the trained classes."""
+        if self.head_names:
+            return "head"
+        found = self.class_statistics("")
+        return "statistics" if found is not None and found.active else "text"
+
+    def class_statistics(self, encoder_digest: str) -> TrainedStatistics | None:
+        """Return the statistics as the bundle has them: those of the trained classes that its bank has, by its names.
+
+        Args:
+            encoder_digest: of the bundle.
+        """
+        if self.statistics is None:
+            return None
+        bank = {name_key(name): name for name in self.phrases}
+        names = [bank.get(name_key(spoken(name))) for name in self.prompted.trained]
+        places = [place for place, name in enumerate(names) if name is not None and name not in names[:place]]
+        model = self.statistics
+        kept = dataclasses.replace(model, means=model.means[places], counts=model.counts[places])
+        return TrainedStatistics([name for place in places if (name := names[place])], kept, encoder_digest)
 
     @cached_property
     def calibrated(self) -> tuple[str, ...]:
@@ -85,7 +114,7 @@ def from_run(
     pretrained: str | None = None,
     approximate: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
-) -> Source:
+) -> ExportSource:
     """Return a finished run with its own backbone.
 
     Args:
@@ -102,8 +131,9 @@ def from_run(
         ConfigError: ``backbone`` or ``approximate`` contradicts the run, or is missing.
         BackboneError: it cannot be loaded.
     """
-    run = load_run(path)
-    _check_approximation(path, run, approximate)
+    run, fitted = load_run(path), load_statistics(path)
+    learned = fitted is None or fitted.prompt == LEARNED
+    _check_approximation(path, run, approximate, learned=learned)
     name = run.backbone_name or backbone
     if not name:
         raise ConfigError(f"{path}: does not name its backbone; add --backbone and --pretrained")
@@ -119,25 +149,30 @@ def from_run(
             "here; say with --pretrained where the right ones are"
         )
     prompted = restore(run, loaded)
+    if fitted is not None and not learned:
+        tell(f"the hand-crafted prompt, {fitted.template!r}, which is better with class statistics")
+        prompted = with_handcrafted(prompted, fitted.template)
     if not prompted.method.transfers:
         raise RunError(
             f"{path}: its contexts belong to the trained classes alone, and a bundle must be able to embed new names; "
             f"train with --set {run.method}.class_specific=false"
         )
-    quality, judged_by = _quality(run, prompted, phrases, tell)
-    return Source(
+    source = ExportSource(
         prompted=prompted,
         phrases=phrases,
-        method=run.method,
-        settings=run.settings,
-        regularisers=run.regularisers,
-        quality=quality,
-        confidence=judged_by,
+        method=run.method if learned else HANDCRAFTED,
+        settings=run.settings if learned else {},
+        regularisers=run.regularisers if learned else {},
         licences=_licences(name),
+        statistics=None if fitted is None else fitted.statistics,
     )
+    quality, judged_by = _quality(run, source, tell)
+    return dataclasses.replace(source, quality=quality, confidence=judged_by)
 
 
-def from_template(template: str, phrases: Mapping[str, Sequence[str]], name: str, pretrained: str | None) -> Source:
+def from_template(
+    template: str, phrases: Mapping[str, Sequence[str]], name: str, pretrained: str | None
+) -> ExportSource:
     """Return an untuned backbone with a hand-crafted template.
 
     Raises:
@@ -145,12 +180,12 @@ def from_template(template: str, phrases: Mapping[str, Sequence[str]], name: str
         BackboneError: the backbone cannot be loaded.
     """
     loaded = backbones.load(name, pretrained)
-    return Source(handcrafted(loaded, template), spoken_phrases(phrases), HANDCRAFTED, licences=_licences(name))
+    return ExportSource(handcrafted(loaded, template), spoken_phrases(phrases), HANDCRAFTED, licences=_licences(name))
 
 
-def _check_approximation(path: Path, run: Run, approximate: str | None) -> None:
-    """Raise unless ``approximate`` is given exactly for methods whose prompt depends on the image."""
-    per_image = methods.get(run.method).per_image
+def _check_approximation(path: Path, run: Run, approximate: str | None, *, learned: bool) -> None:
+    """Raise unless ``approximate`` is given exactly for methods whose learned prompt depends on the image."""
+    per_image = learned and methods.get(run.method).per_image
     if approximate is not None and not per_image:
         raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
     if approximate is None and per_image:
@@ -169,10 +204,9 @@ def _percent(found: Mapping[str, Any]) -> str:
     return " / ".join(f"{part} {value:.2f} %" for part, value in parts.items() if value is not None)
 
 
-def _quality(
-    run: Run, prompted: PromptedCLIP, phrases: Mapping[str, Sequence[str]], tell: Callable[[str], None]
-) -> tuple[Passport, Fitted | None]:
+def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tuple[Quality, Fitted | None]:
     """Return the scores of the bundle as it will answer, and the calibration of its answers."""
+    prompted, phrases = source.prompted, source.phrases
     headless = prompted.method.head() is not None and not head_names(prompted, phrases)
     if headless:
         tell(
@@ -184,16 +218,27 @@ def _quality(
         alone, beside = MEAN_IMAGE, PER_IMAGE
     elif prompted.method.head() is not None:
         alone, beside = (TEXT_BRANCH, None) if headless else (None, TEXT_BRANCH)
-    quality = measured_quality(run, alone=alone, beside=beside)
+    if source.head_names and source.statistics is not None:
+        tell("the head answers where exactly its classes are asked, class statistics everywhere else")
+    elif source.statistics is not None:
+        alone, beside = STATISTICS, beside or TEXT_BRANCH
+    quality = measured_quality(run, alone=alone, beside=beside, approximate=prompted.method.per_image)
     judged_by = confidence(run)
     if judged_by is None:
         known = "calibration" in run.record
         why = (not_calibrated(run.record["dataset"].get("held_out")),) if known else ()
         return dataclasses.replace(quality, notes=(*quality.notes, *why)), None
-    if trained_names(prompted, phrases):
+    fitted_for = judged_by.branch or ("head" if methods.get(run.method).head is not PromptMethod.head else "text")
+    if fitted_for == "statistics" and source.statistics is not None and source.branch == "text":
+        fitted_for = "text"  # statistics that change nothing
+    if not trained_names(prompted, phrases):
+        note = NOT_CALIBRATED
+    elif fitted_for != source.branch:
+        note = f"without calibration: it was fitted for the branch {fitted_for}, the bundle answers by {source.branch}"
+    else:
         return dataclasses.replace(quality, calibration=judged_by.measured), judged_by
-    tell(NOT_CALIBRATED)
-    return dataclasses.replace(quality, notes=(*quality.notes, NOT_CALIBRATED)), None
+    tell(note)
+    return dataclasses.replace(quality, notes=(*quality.notes, note)), None
 
 
 def _licences(name: str) -> dict[str, str]:
@@ -207,26 +252,31 @@ APPROXIMATION = (
 )
 
 
-def measured_quality(run: Run, *, alone: str | None = None, beside: str | None = None) -> Passport:
+def measured_quality(
+    run: Run, *, alone: str | None = None, beside: str | None = None, approximate: bool = False
+) -> Quality:
     """Return the quality that the record states; empty if there is no record.
 
     Args:
         run: a finished run.
         alone: the way of ``other_metrics`` in which the bundle answers, None if it answers as the run did. The
             scores are empty if the record is too old to have it.
-        beside: another way to answer, to be shown beside it; ``per-image`` is the run's own.
+        beside: another way to answer, to be shown beside it; ``per-image`` is the run's own, and so is ``text-branch``
+            beside ``statistics``, unless the run has a head.
+        approximate: note that the prompt is that for the mean image.
 
     Raises:
         RunError: the record is incomplete.
     """
     record = run.record
-    notes = (APPROXIMATION,) if alone == MEAN_IMAGE else ()
+    notes = (APPROXIMATION,) if approximate or alone == MEAN_IMAGE else ()
     if not record:
-        return Passport(notes=notes)
+        return Quality(notes=notes)
     others = record.get("other_metrics", {})
-    tables = others | {PER_IMAGE: record.get("metrics")}
+    own = {TEXT_BRANCH: record.get("metrics")} if alone == STATISTICS else {}
+    tables = own | others | {PER_IMAGE: record.get("metrics")}
     try:
-        return Passport(
+        return Quality(
             dataset=record["dataset"]["name"],
             protocol=record["config"]["protocol"],
             shots=record["config"]["shots"],

@@ -134,6 +134,8 @@ class PromptMethod(nn.Module, ABC):
         per_image: whether the prompt depends on the image; such a method has a buffer ``mean_image`` (D,), which stands
             for all images where none is given. It is filled with the mean unit feature of the training images.
         reference_terms: names of terms whose gradient is not added but handed to `project_gradient`.
+        sar_weight: SAR's weight where none is given, if the method suits another than the usual one; 0 leaves SAR off
+            unless it is asked for (docs/experiments.md).
     """
 
     Config: ClassVar[type[Any]]
@@ -142,13 +144,17 @@ class PromptMethod(nn.Module, ABC):
     towers: ClassVar[tuple[Tower, ...]] = ("text",)
     per_image: ClassVar[bool] = False
     reference_terms: ClassVar[tuple[str, ...]] = ()
+    sar_weight: ClassVar[float | None] = None
 
     config: Any
 
-    def __init__(self, config: Any, setup: Setup) -> None:
-        """Keep the settings and the names of the trained classes; a method calls this, then makes its parameters."""
+    def __init__(self, config: Any, setup: Setup | None) -> None:
+        """Keep the settings and the names of the trained classes; a method calls this, then makes its parameters.
+
+        Without a ``setup`` there are no trained classes, as for the fixed prompts of an export.
+        """
         super().__init__()
-        self.config, self.class_names = config, tuple(setup.class_names)
+        self.config, self.class_names = config, tuple(setup.class_names) if setup else ()
 
     @classmethod
     def published(cls, experiment: str, *, shots: int, dataset: str) -> Mapping[str, Any]:  # noqa: ARG003

@@ -54,6 +54,7 @@ class DePT(PromptMethod):
     Config = DePTConfig
     schedule = Schedule(epochs=10, learning_rate=3.5e-3, batch_size=4)
     paper = "DePT: Decoupled Prompt Tuning, arXiv 2309.07439"
+    sar_weight = 0.0
 
     config: DePTConfig
 

@@ -62,6 +62,7 @@ class ProGrad(PromptMethod):
     schedule = Schedule(epochs=100, learning_rate=2e-3, batch_size=32)
     paper = "Prompt-aligned Gradient for Prompt Tuning, arXiv 2205.14865"
     reference_terms = ("zero_shot_kl",)
+    sar_weight = 1.0
 
     config: ProGradConfig
     rest: Tensor

@@ -5,6 +5,7 @@ The names of the new classes that a run is evaluated on are counted and, by defa
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,7 +62,7 @@ def novel_names(
     exclude: bool = True,
     template: str = "a photo of a {}.",
 ) -> NovelNames:
-    """Gather novel names.
+    """Gather novel names; where WordNet has no relatives of the class names, random nouns, with a warning.
 
     Args:
         source: where they come from; a text as after ``--novel`` is opened without options.
@@ -97,9 +98,14 @@ def novel_names(
             names.append(name)
         if source.endless and len(names) == count:
             break
+    if not names and source.form.startswith("wordnet"):  # as of a shop's article numbers
+        found = novel_names(
+            "words", trained, new=new, room=room, count=count, seed=seed, exclude=exclude, template=template
+        )
+        warning = f"WordNet has no relatives of these class names: {len(found.names)} random nouns are the novel names"
+        return dataclasses.replace(found, warnings=(warning, *found.warnings))
     if not names and source.form != "none":
-        advice = "; use --novel words, or a file" if source.form.startswith("wordnet") else ""
-        raise DataError(f"novel names from {source.name}: no name is left that is not a class name{advice}")
+        raise DataError(f"novel names from {source.name}: no name is left that is not a class name")
     warnings = _warnings(source, len(names), count, too_long, left=left)
     return NovelNames(tuple(names), source.name, overlap, warnings, source.model)
 

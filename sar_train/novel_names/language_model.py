@@ -206,7 +206,7 @@ def _said(error: openai.APIStatusError) -> str:
     return f": {text}" if text else ""
 
 
-class Answers:
+class AnswerCache:
     """A folder of answers, by model, seed and whole request."""
 
     def __init__(self, cache_dir: Path | None) -> None:

@@ -4,14 +4,14 @@ The paper keeps the similarities among the text embeddings of base and novel cla
 them. Its equation is not public to us; what follows is ours. Over a random subset S of base and novel names, with w_i
 the unit embedding under the learned prompt and v_i under the hand-crafted one::
 
-    P_i = softmax over j != i of w_i . v_j / tau        Q_i = softmax over j != i of v_i . v_j / tau
-    loss = mean over i in S of KL(Q_i || P_i)
+    s_ij = w_i . v_j        t_ij = v_i . v_j
+    loss = mean over i in S and j != i of (s_ij - t_ij)^2
 
-With ``frame="own"`` P_i compares w_i with the other prompted embeddings w_j, the reading nearest to the abstract; that
-loss is blind to a common rotation of all w, which moves unseen names away from their images and costs nothing. The
-defaults come from ``experiments/ablation.toml`` (frame and rows) and ``experiments/sar_methods.toml`` (weight and tau)
-with their committed results; a step draws a quarter as many novel names as there are base names, so that it costs about
-a quarter more.
+so that relations which moved a little cost next to nothing. ``distance="kl"`` compares the softmax over j of
+s_ij / tau with that of t_ij / tau instead. With ``frame="own"`` w_i is compared with the other prompted embeddings w_j,
+the reading nearest to the abstract; that loss is blind to a common rotation of all w, which moves unseen names away
+from their images and costs nothing. The defaults come from ``experiments/ruler.toml`` (docs/experiments.md); a step
+draws a quarter as many novel names as there are base names, so that it costs about a quarter more.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ class SARConfig:
     """Settings of SAR (all ours: the paper's values are not public to us).
 
     Attributes:
-        weight: multiplier of the loss (lambda); 0 switches SAR off to the bit.
-        tau: softmax temperature; the raw distances have none.
-        distance: ``kl`` teacher first, ``kl-reverse`` student first, ``l1`` or ``mse`` on the raw similarities.
+        weight: multiplier of the loss (lambda); 0 switches SAR off to the bit. A method may have a default of its own
+            (`PromptMethod.sar_weight`).
+        tau: softmax temperature of the KL distances; the raw ones have none.
+        distance: ``mse`` or ``l1`` on the raw similarities, ``kl`` teacher first, ``kl-reverse`` student first. Each
+            has a scale of its own, so a weight is for one distance.
         frame: what w_i is compared with: the ``teacher``'s v_j, or its ``own`` prompted neighbours w_j.
         rows: which i count: ``all`` of S, or the ``novel`` ones, which leaves base embeddings to the cross-entropy.
         rule: ``mixed`` takes all base names and ``subset`` novel ones a step, ``union`` draws ``subset`` from all.
@@ -43,9 +45,9 @@ class SARConfig:
         teacher: ``template`` for the dataset's single template, ``ensemble`` for the mean over CLIP's 80.
     """
 
-    weight: float = 0.3
+    weight: float = 10.0
     tau: float = 0.1
-    distance: Literal["kl", "kl-reverse", "l1", "mse"] = "kl"
+    distance: Literal["kl", "kl-reverse", "l1", "mse"] = "mse"
     frame: Literal["own", "teacher"] = "teacher"
     rows: Literal["all", "novel"] = "all"
     rule: Literal["mixed", "union"] = "mixed"

@@ -5,25 +5,45 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from sar_train.report.results import Result, Results, comparable, differing_settings
-from sar_train.report.scores import Groups, Mean, Scene, Score, grouped, mean, over_datasets, pairs, score, shots, slug
+from sar_train.report.results import Result, ResultSet, comparable, differing_settings
+from sar_train.report.scores import (
+    Groups,
+    Mean,
+    Scene,
+    Score,
+    grouped,
+    in_one_ranking,
+    mean,
+    over_datasets,
+    pairs,
+    score,
+    shots,
+    slug,
+)
 from sar_train.report.table import Column, Row, Table, averaged, difference, embolden, number, words
 from sar_train.report.wording import listed, method_name, seeds_of, spread_note
 
 SECTION = "base-to-new"
 SIDES = ("without SAR", "with SAR")
+OPEN, WITH_STATISTICS = "open H", "with statistics"
+MEASURES = ("base", "new", "H", OPEN, WITH_STATISTICS)
 COLUMNS = (
     Column("method", text=True),
-    *(Column(name, side, text=name == "seeds") for side in SIDES for name in ("base", "new", "H", "seeds")),
-    *(Column(name, "difference") for name in ("base", "new", "H")),
+    *(Column(name, side, text=name == "seeds") for side in SIDES for name in (*MEASURES, "seeds")),
+    *(Column(name, "difference") for name in MEASURES),
 )
-RIVALS = ((1, 5), (2, 6), (3, 7))
-"""Columns of base, new and H on both sides, which compete for the bold figure."""
+RIVALS = ((1, 7), (2, 8), (3, 9), (4, 10), (5, 11))
+"""Columns of each measure on both sides, which compete for the bold figure."""
+NOTES = {
+    OPEN: "Open H is the same mean in one ranking over base and new classes.",
+    WITH_STATISTICS: "With statistics is open H where class statistics rank, new classes added by name; the other "
+    "columns are the prompt alone.",
+}
 OF_DATASET = ("data", "template", "novel")
 """Settings that always differ between datasets."""
 
 
-def tables(results: Results) -> list[Table]:
+def tables(results: ResultSet) -> list[Table]:
     """Return all tables of the protocol; averages come first if there are several datasets."""
     groups = grouped(results.of(SECTION))
     found = [*averages(groups)]
@@ -53,7 +73,21 @@ def accuracies(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
     notes += incomparable(runs)
     title = f"Base to new on {scene}: accuracy in percent"
     marked = embolden(body, RIVALS, leave=[1])
-    return Table(f"{SECTION}-{scene.slug}", SECTION, title, COLUMNS, marked, tuple(notes))
+    return without_unmeasured(Table(f"{SECTION}-{scene.slug}", SECTION, title, COLUMNS, marked, tuple(notes)))
+
+
+def without_unmeasured(table: Table) -> Table:
+    """Explain the columns of one ranking, and leave those out that no run of a table was measured in."""
+    notes, kept = list(table.notes[:2]), list(range(len(table.columns)))
+    for name, note in NOTES.items():
+        places = [place for place, column in enumerate(table.columns) if column.name == name]
+        if any(row[place].text for row in table.rows for place in places):
+            notes.append(note)
+        else:
+            kept = [place for place in kept if place not in places]
+    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
+    columns = tuple(table.columns[place] for place in kept)
+    return dataclasses.replace(table, columns=columns, rows=rows, notes=(*notes, *table.notes[2:]))
 
 
 def incomparable(runs: Iterable[Result]) -> list[str]:
@@ -101,7 +135,7 @@ def _average(backbone: str, count: int, scenes: Groups) -> Table:
     notes += varied + incomparable(run for rows in scenes.values() for runs in rows.values() for run in runs)
     title = f"Base to new, average of {len(scenes)} datasets, {shots(count)}, {backbone}: accuracy in percent"
     key = slug(f"{SECTION}-average-{count or 'all'}shots-{backbone}")
-    return Table(key, SECTION, title, columns, embolden(body, RIVALS, leave=leave), tuple(notes))
+    return without_unmeasured(Table(key, SECTION, title, columns, embolden(body, RIVALS, leave=leave), tuple(notes)))
 
 
 def _row(
@@ -110,16 +144,30 @@ def _row(
     cells = [words(name)]
     for found, count in ((without, n_without), (with_sar, n_with)):
         cells += [averaged(found and found.base), averaged(found and found.new), number(found.both if found else None)]
+        cells += [number(part and part.both) for part in in_one(found)]
         cells.append(
             number(count or None, 0) if found and not found.seeds else words(seeds_of(found.seeds if found else ()))
         )
-    before, after = (found.values() if found else (None,) * 3 for found in (without, with_sar))
+    before, after = (
+        (*(found.values() if found else (None,) * 3), *(part.both if part else None for part in in_one(found)))
+        for found in (without, with_sar)
+    )
     return (*cells, *(difference(b, a) for a, b in zip(before, after, strict=True)))
+
+
+def in_one(found: Score | None) -> tuple[Score | None, Score | None]:
+    """Return the scores in one ranking, and those with class statistics."""
+    return (found.open, found.statistics) if found else (None, None)
 
 
 def zero_shot(runs: Sequence[Result]) -> Score:
     """Return the accuracies of the hand-crafted template; a seed changes them only if it draws the test images."""
-    by_seed = {run.seed: run["zero_shot"] for run in reversed(runs)}
+    in_one = {run.seed: found for run in reversed(runs) if (found := in_one_ranking(run, "zero_shot"))}
+    apart = _of_seeds({run.seed: run["zero_shot"] for run in reversed(runs)})
+    return dataclasses.replace(apart, open=_of_seeds(in_one) if in_one else None)
+
+
+def _of_seeds(by_seed: Mapping[int, Mapping[str, float | None]]) -> Score:
     parts = [[found.get(key) for found in by_seed.values()] for key in ("base_accuracy", "new_accuracy")]
     if all(len(set(values)) == 1 for values in parts):
         return Score(mean(parts[0][:1]), mean(parts[1][:1]))
@@ -168,7 +216,7 @@ def other_ways(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
     body = []
     for name, runs in rows.items():
         for way in dict.fromkeys(way for run in runs for way in run["other_metrics"] or {}):
-            found = score(runs, lambda run, way=way: (run["other_metrics"] or {}).get(way))  # type: ignore[misc]
+            found = score(runs, way)
             cells = (averaged(found.base), averaged(found.new), number(found.both), words(seeds_of(found.seeds)))
             body.append((words(method_name(name)), words(way.replace("-", " ")), *cells))
     columns = (

@@ -9,7 +9,7 @@ from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report import published
 from sar_train.report.base_new import SECTION as BASE_NEW
 from sar_train.report.base_new import zero_shot
-from sar_train.report.results import Result, Results, comparable
+from sar_train.report.results import Result, ResultSet, comparable
 from sar_train.report.scores import Scene, Score, grouped, over_datasets, pairs, score, slug
 from sar_train.report.table import Column, Row, Table, averaged, difference, number, words
 
@@ -24,7 +24,7 @@ NO_SAR = (
 )
 
 
-def tables(results: Results) -> list[Table]:
+def tables(results: ResultSet) -> list[Table]:
     """Return a table for each dataset with published figures, after the averages over the field's eleven."""
     runs = [run for run in results.of(BASE_NEW) if comparable(run)]
     groups = {scene: rows for scene, rows in grouped(runs).items() if scene.shots == 16}

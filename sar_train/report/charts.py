@@ -1,9 +1,9 @@
-"""Accuracy against shots, and learning curves: a small panel for each method, without SAR and with it."""
+"""One ranking, accuracy against shots, learning curves: a small panel for each method, without SAR and with it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sar_train.report.base_new import zero_shot
 from sar_train.report.few_shot import Series, by_dataset
-from sar_train.report.results import Result, Results
-from sar_train.report.scores import Scene, grouped, mean, pairs, score, slug
+from sar_train.report.results import Result, ResultSet
+from sar_train.report.scores import Scene, grouped, in_one_ranking, mean, pairs, score, slug
 from sar_train.report.style import INK, MUTED, WITH, WITHOUT, Figure, draw, tidy
 from sar_train.report.wording import listed, method_name
 
@@ -23,12 +23,56 @@ DASHES: tuple[Any, ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
 """Dashes of lines, by loss term."""
 
 
-def figures(results: Results) -> list[Figure]:
-    """Return all figures of both kinds."""
-    return [*accuracy_by_shots(results), *learning_curves(results)]
+def figures(results: ResultSet) -> list[Figure]:
+    """Return all figures of every kind."""
+    return [*open_curves(results), *accuracy_by_shots(results), *learning_curves(results)]
 
 
-def accuracy_by_shots(results: Results) -> list[Figure]:
+def open_curves(results: ResultSet) -> list[Figure]:
+    """Return a figure for each scene that was measured in one ranking: open new against open base accuracy."""
+    groups = grouped(results.of("base-to-new")).items()
+    found = [(scene, rows) for scene, rows in groups if any(any(map(in_one_ranking, runs)) for runs in rows.values())]
+    return [_open_curves(scene, pairs(rows), folded=len(found) > 2) for scene, rows in found]
+
+
+def _open_curves(scene: Scene, rows: dict[str, tuple[list[Result], list[Result]]], *, folded: bool) -> Figure:
+    sides = {method: pair for method, pair in rows.items() if any(map(in_one_ranking, [*pair[0], *pair[1]]))}
+
+    def line(axes: Axes, measures: Mapping[str, Any], colour: str, marker: str) -> None:
+        (curve,) = axes.plot(measures["curve"]["base"], measures["curve"]["new"], color=colour, linewidth=1.3)
+        curve.sticky_edges.x[:] = curve.sticky_edges.y[:] = [0]  # axes start at 0, those of later panels count too
+        axes.plot(measures["base_accuracy"], measures["new_accuracy"], marker, color=colour, ms=7, mew=0, zorder=3)
+
+    def paint(axes: Axes, method: str) -> None:
+        every = [run for side in sides[method] for run in side]
+        for measures in [found for run in every if (found := in_one_ranking(run, "zero_shot"))][:1]:
+            line(axes, measures, MUTED, "X")
+        for side, (_, colour, marker) in zip(sides[method], SIDES, strict=True):
+            for measures in filter(None, map(in_one_ranking, side)):
+                line(axes, measures, colour, marker)
+
+    names = listed([method_name(method) for method in sides])
+    return _panels(
+        list(sides),
+        paint,
+        labels=("open base accuracy, %", "open new accuracy, %"),
+        legend=[*_sides(), Line2D([], [], color=MUTED, linewidth=1.3, marker="X", ms=7, mew=0, label="zero-shot")],
+        planned=Figure(
+            key=f"open-{scene.slug}",
+            section="open",
+            title=f"One ranking over base and new classes on {scene}",
+            caption=(
+                "A line for each seed: an offset taken off the base logits moves a classifier along it, and the mark "
+                "is where it stands without one. Up and to the right is better; AUSUC is the area below."
+            ),
+            alt=f"Open new against open base accuracy for {names}; the figures are in the table below.",
+            folded=folded,
+            beside=f"open-{scene.slug}",
+        ),
+    )
+
+
+def accuracy_by_shots(results: ResultSet) -> list[Figure]:
     """Return a figure for each dataset that was run with more than one number of shots."""
     return [_by_shots(scene, series) for scene, series in by_dataset(results).items() if len(series) > 1]
 
@@ -71,7 +115,7 @@ def _by_shots(scene: Scene, series: Series) -> Figure:
     )
 
 
-def learning_curves(results: Results) -> list[Figure]:
+def learning_curves(results: ResultSet) -> list[Figure]:
     """Return a figure for each scene of each experiment but sweeps: loss terms by epoch, averaged over seeds."""
     found: list[Figure] = []
     for protocol in ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation"):

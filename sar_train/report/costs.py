@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sar_train.report.results import Result, Results
+from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import grouped, pairs
 from sar_train.report.scores import shots as shots_of
 from sar_train.report.table import Cell, Column, Row, Table, difference, number, words
@@ -15,7 +15,7 @@ from sar_train.report.wording import method_name
 PLACES = ("experiment", "dataset", "shots", "backbone")
 
 
-def tables(results: Results) -> list[Table]:
+def tables(results: ResultSet) -> list[Table]:
     """Return costs, novel names and set-up checks, each if it has rows."""
     found = (costs(results), novel_names(results), set_up(results))
     return [table for table in found if table.rows]
@@ -36,7 +36,7 @@ def memory(runs: Sequence[Result]) -> float | None:
     return max((run["peak_memory_mib"] for run in runs if run["peak_memory_mib"]), default=None)
 
 
-def costs(results: Results) -> Table:
+def costs(results: ResultSet) -> Table:
     """Return seconds an epoch and peak memory, without SAR and with it."""
     body: list[Row] = []
     for protocol in dict.fromkeys(run.protocol for run in results.runs):
@@ -92,7 +92,7 @@ def _significant(value: float | None) -> Cell:
     return Cell() if value is None else Cell(f"{value:.2g}" if value < 100 else f"{value:.0f}", value)
 
 
-def novel_names(results: Results) -> Table:
+def novel_names(results: ResultSet) -> Table:
     """Return the source and number of SAR's novel names, and how many evaluated new names the source contained."""
     found: dict[tuple[str, str, str], list[Result]] = {}
     for run in results.runs:
@@ -118,7 +118,7 @@ def _range(runs: Sequence[Result], key: str) -> str:
     return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
-def set_up(results: Results) -> Table:
+def set_up(results: ResultSet) -> Table:
     """Return zero-shot accuracy beside the known one; too low means a mistake in template, names or pre-processing."""
     found: dict[tuple[str, str, str, bool], Result] = {}
     for run in results.runs:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sar_train.report.results import Result, Results
+from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import Scene, grouped, pairs, slug
 from sar_train.report.table import Column, Table, number, words
 from sar_train.report.wording import method_name
@@ -61,7 +61,7 @@ class Similarities:
         return [(name, matrix) for name, matrix in named if matrix is not None]
 
 
-def similarities(results: Results) -> list[Similarities]:
+def similarities(results: ResultSet) -> list[Similarities]:
     """Return the similarities of each method and scene, of the first seed that has both sides.
 
     Of few-shot runs only those with the most shots count.
@@ -117,7 +117,7 @@ def most_disturbed(found: Similarities, most: int = MOST_PAIRS) -> list[tuple[in
     return [(int(rows[place]), int(columns[place])) for place in np.argsort(-size, kind="stable")[:most]]
 
 
-def tables(results: Results) -> list[Table]:
+def tables(results: ResultSet) -> list[Table]:
     """Return the most disturbed pairs of every method whose runs contain similarities."""
     return [_table(found) for found in similarities(results)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sar_train.report.base_new import linear_probe, zero_shot
-from sar_train.report.results import Result, Results
+from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import Groups, Scene, grouped, pairs, score, slug
 from sar_train.report.scores import shots as shots_of
 from sar_train.report.table import Cell, Column, Row, Table, averaged, difference, embolden, words
@@ -16,7 +16,7 @@ Series = dict[int, dict[str, list[Result]]]
 """Runs by number of shots and by row."""
 
 
-def by_dataset(results: Results) -> dict[Scene, Series]:
+def by_dataset(results: ResultSet) -> dict[Scene, Series]:
     """Group runs by backbone and dataset; the number of shots of these scenes is 0 and means nothing."""
     found: dict[Scene, Series] = {}
     groups: Groups = grouped(results.of(SECTION))
@@ -25,7 +25,7 @@ def by_dataset(results: Results) -> dict[Scene, Series]:
     return {scene: dict(sorted(series.items(), key=lambda item: item[0] or 10**9)) for scene, series in found.items()}
 
 
-def tables(results: Results) -> list[Table]:
+def tables(results: ResultSet) -> list[Table]:
     """Return a table for each dataset and backbone."""
     return [_table(scene, series) for scene, series in by_dataset(results).items()]
 

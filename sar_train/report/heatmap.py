@@ -14,7 +14,7 @@ from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
 from sar_train.report.disturbed import SECTION, Matrix, Similarities, similarities
-from sar_train.report.results import Results
+from sar_train.report.results import ResultSet
 from sar_train.report.style import GRID, INK, WITH, WITHOUT, Figure, draw
 
 MOST = 24
@@ -24,7 +24,7 @@ BASE, NEW = "#7b8591", "#0a9d74"
 """Colours along the edges; not the page's, as images inside a figure do not change in a dark scheme."""
 
 
-def figures(results: Results) -> list[Figure]:
+def figures(results: ResultSet) -> list[Figure]:
     """Return heat maps of each method and scene; the first of every scene come first, the others are folded away."""
     first: dict[tuple[str, object], Similarities] = {}
     every = similarities(results)

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 
 from sar_train.errors import ConfigError
 from sar_train.report import charts, heatmap, scatter, summary
-from sar_train.report.results import SAR, Results
+from sar_train.report.results import SAR, ResultSet
 from sar_train.report.style import Figure
 from sar_train.report.table import FORMATS, Table, to_html
 from sar_train.report.tables import all_tables
@@ -24,6 +24,11 @@ SECTIONS = {
         "Base to new",
         "Prompts learn from photos of the base classes and are evaluated on base and on new classes, each among its "
         "own names. A method generalises where new stays at the zero-shot row or above it.",
+    ),
+    "open": (
+        "One ranking over base and new",
+        "What users of a classifier meet: every image is ranked among base and new classes together. A prompt that has "
+        "learned its base classes too well gives them the photos of new ones.",
     ),
     "similarity": (
         "Similarities among class names",
@@ -108,7 +113,7 @@ def _is_report(folder: Path) -> bool:
 
 
 def write(
-    results: Results, out: Path, *, title: str, command: str, tell: Callable[[str], None] = lambda line: None
+    results: ResultSet, out: Path, *, title: str, command: str, tell: Callable[[str], None] = lambda line: None
 ) -> Path:
     """Write ``index.html``, ``tables/`` and ``figures/``; an older report is replaced once the new one is complete.
 
@@ -150,7 +155,7 @@ def _fill(folder: Path, text: str, tables: Iterable[Table], figures: Iterable[Fi
         (folder / "figures" / f"{figure.key}.png").write_bytes(figure.png)
 
 
-def page(results: Results, tables: Iterable[Table], figures: Iterable[Figure], *, title: str, command: str) -> str:
+def page(results: ResultSet, tables: Iterable[Table], figures: Iterable[Figure], *, title: str, command: str) -> str:
     """Return the page's HTML."""
     tables, figures = list(tables), list(figures)
     parts = [
@@ -175,7 +180,7 @@ def page(results: Results, tables: Iterable[Table], figures: Iterable[Figure], *
     )
 
 
-def provenance(results: Results) -> list[tuple[str, str]]:
+def provenance(results: ResultSet) -> list[tuple[str, str]]:
     """Return what the figures are based on, as names and values."""
     runs = results.runs
     versions: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Read result files: which count, which were skipped, and which newer code has replaced."""
+"""Read results, loose and packed: which count, which were skipped, and which newer code has replaced."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from sar_train.config.run import ELSEWHERE, OF_SAR
 from sar_train.errors import DataError
 from sar_train.report import published
+from sar_train.report.packed import PROTOCOLS, loose_files, packed_runs
 
 APART = {"seed", "sections", "schedule", "epochs", "learning_rate", "batch_size", *ELSEWHERE}
 """Keys of ``config`` that are stated elsewhere or on which no result depends."""
@@ -27,8 +28,8 @@ class Result:
     """One finished run: the content of its file, with the values that tables are sorted by.
 
     Attributes:
-        path: relative to the folder that was read.
-        modified: the file's modification time.
+        path: relative to the folder that was read; of a packed one, where it lay before.
+        modified: the file's modification time; 0 for a packed one.
         content: the parsed JSON, checked for the keys that every table needs.
         variant: settings that distinguish it from runs of the same name; empty for most.
         sar_variant: the same for settings of SAR.
@@ -139,14 +140,11 @@ def differing_settings(runs: list[Result]) -> list[str]:
     return [key for key in keys if len({json.dumps(run.settings.get(key)) for run in runs}) > 1]
 
 
-PROTOCOLS = ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation", "custom")
 SCHEMA_VERSION = 1
-RECORD = "record.json"
-"""In run folders that were kept; not a result."""
 
 
 @dataclass(frozen=True)
-class Results:
+class ResultSet:
     """The results in a folder.
 
     Attributes:
@@ -166,7 +164,7 @@ class Results:
         return tuple(run for run in self.runs if run.protocol == protocol)
 
 
-def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart: Path | None = None) -> Results:
+def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart: Path | None = None) -> ResultSet:
     """Read every result below a folder.
 
     Args:
@@ -175,14 +173,17 @@ def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart
         apart: a folder to leave out: the report's.
 
     Raises:
-        DataError: there is no such folder, or no result in it.
+        DataError: there is no such folder, no result in it, or a packed file is damaged.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    found, skipped = [], []
-    for path in _files(folder, apart):
+    found: dict[Path, Result] = {}
+    skipped = []
+    for path, make in _candidates(folder, apart):
+        if path in found:
+            continue
         try:
-            found.append(_read(path, folder))
+            found[path] = make()
         except DataError as error:
             skipped.append(f"{path.relative_to(folder).as_posix()}: {error}")
             tell(f"Warning: {path}: {error}; skipped")
@@ -192,7 +193,7 @@ def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart
     newest: dict[str, Result] = {}
     replaced: list[str] = []
     copies: list[str] = []
-    for run in sorted(found, key=lambda run: (run.finished, run.modified, run.path.as_posix()), reverse=True):
+    for run in sorted(found.values(), key=lambda run: (run.finished, run.modified, run.path.as_posix()), reverse=True):
         kept = newest.setdefault(run.identity(), run)
         if kept is run:
             continue
@@ -204,26 +205,32 @@ def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart
         else:
             copies.append(run.path.as_posix())
     runs = sorted(newest.values(), key=lambda run: run.path.as_posix())
-    return Results(_told_apart(runs), tuple(sorted(replaced)), tuple(sorted(copies)), tuple(skipped))
+    return ResultSet(_told_apart(runs), tuple(sorted(replaced)), tuple(sorted(copies)), tuple(skipped))
 
 
-def _files(folder: Path, apart: Path | None) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*.json")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and path.name != RECORD and not hidden and not (apart and path.is_relative_to(apart)):
-            yield path
+def _candidates(folder: Path, apart: Path | None) -> Iterator[tuple[Path, Callable[[], Result]]]:
+    """Yield the path of all that may be a result and a call that makes one of it, the loose files first."""
+    for path in loose_files(folder, apart):
+        yield path, partial(_read, path, folder)
+    for path, run in packed_runs(folder, apart):
+        yield path, partial(_checked, path.relative_to(folder), 0.0, run.result)
 
 
 def _read(path: Path, folder: Path) -> Result:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        modified = path.stat().st_mtime
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"not readable as JSON ({type(error).__name__})") from None
+    return _checked(path.relative_to(folder), modified, content)
+
+
+def _checked(path: Path, modified: float, content: object) -> Result:
     if not isinstance(content, dict) or content.get("protocol") not in PROTOCOLS:
         raise DataError("not a result")
     if content.get("schema_version") != SCHEMA_VERSION:
         raise DataError(f"result of schema version {content.get('schema_version')!r}, expected {SCHEMA_VERSION}")
-    result = Result(path.relative_to(folder), path.stat().st_mtime, content)
+    result = Result(path, modified, content)
     try:
         result.identity(), result.shots, result.backbone, result.code, str(content["name"])
         accuracies = content["metrics"]["base_accuracy"], content["zero_shot"]["base_accuracy"]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from sar_train.report.base_new import SECTION, zero_shot
-from sar_train.report.results import Result, Results
+from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import Scene, Score, grouped, over_datasets, pairs, score
 from sar_train.report.style import GRID, INK, MUTED, WITH, WITHOUT, Figure, draw
 from sar_train.report.wording import listed, method_name
@@ -22,7 +22,7 @@ Moves = dict[str, tuple[Point | None, Point | None]]
 """By method: (base, new) without SAR and with it."""
 
 
-def figures(results: Results) -> list[Figure]:
+def figures(results: ResultSet) -> list[Figure]:
     """Return a figure for each scene, after one for the average of several datasets."""
     groups = grouped(results.of(SECTION))
     found = []

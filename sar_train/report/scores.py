@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.published import load, method_key
 from sar_train.report.results import SAR, Result
+from sar_train.training.record import STATISTICS
 
 
 @final
@@ -33,11 +35,21 @@ def mean(values: Iterable[float | None]) -> Mean | None:
 @final
 @dataclass(frozen=True)
 class Score:
-    """Accuracies in percent; ``both`` is the harmonic mean of the averaged ``base`` and ``new``."""
+    """Accuracies in percent; ``both`` is the harmonic mean of the averaged ``base`` and ``new``.
+
+    Attributes:
+        base: of base images.
+        new: of new images.
+        seeds: of the runs.
+        open: the same in one ranking over base and new classes; None unless all runs were measured in it.
+        statistics: that ranking with class statistics; None unless all runs have them.
+    """
 
     base: Mean | None
     new: Mean | None
     seeds: tuple[int, ...] = ()
+    open: Score | None = None
+    statistics: Score | None = None
 
     @property
     def both(self) -> float | None:
@@ -49,26 +61,54 @@ class Score:
         return self.base and self.base.value, self.new and self.new.value, self.both
 
 
-def score(runs: Sequence[Result], pick: Callable[[Result], Mapping[str, Any] | None] = lambda r: r["metrics"]) -> Score:
+def score(runs: Sequence[Result], way: str = "metrics") -> Score:
     """Average runs over their seeds.
 
     Args:
         runs: runs with the same settings.
-        pick: returns the accuracies of a run to average.
+        way: how they answer: ``metrics`` for a run's own way, or one of ``other_metrics``.
     """
-    found = [(run.seed, part) for run in runs if (part := pick(run))]
-    return Score(
-        mean(part.get("base_accuracy") for _, part in found),
-        mean(part.get("new_accuracy") for _, part in found),
-        tuple(sorted(seed for seed, _ in found)),
+    apart = [(run.seed, run["metrics"] if way == "metrics" else (run["other_metrics"] or {}).get(way)) for run in runs]
+    found, opened = (
+        [(seed, part) for seed, part in measured if part]
+        for measured in (apart, [(run.seed, in_one_ranking(run, way)) for run in runs])
     )
+    in_one = _score(opened) if opened and len(opened) == len(found) else None
+    with_statistics = score(runs, STATISTICS).open if way == "metrics" else None
+    if with_statistics and with_statistics.seeds != tuple(sorted(seed for seed, _ in found)):
+        with_statistics = None
+    return dataclasses.replace(_score(found), open=in_one, statistics=with_statistics)
+
+
+def in_one_ranking(run: Result, way: str = "metrics", over: str = "images") -> Mapping[str, Any] | None:
+    """Return the measures in one ranking over base and new classes, None where a result has none.
+
+    Args:
+        run: the result.
+        way: ``metrics``, ``zero_shot`` or one of ``other_metrics``.
+        over: ``images`` or ``per_class``.
+    """
+    found = run["open"] or {}
+    answers = {**(found.get("other_metrics") or {}), **found}
+    return (answers.get(way) or {}).get(over)
+
+
+def _score(by_seed: Sequence[tuple[int, Mapping[str, Any]]]) -> Score:
+    parts = [part for _, part in by_seed]
+    base, new = (mean(part.get(key) for part in parts) for key in ("base_accuracy", "new_accuracy"))
+    return Score(base, new, tuple(sorted(seed for seed, _ in by_seed)))
 
 
 def over_datasets(scores: Iterable[Score]) -> Score:
     """Average base and new over datasets, without a deviation, which would be that between datasets."""
     parts = list(scores)
     base, new = (mean(m and m.value for m in column) for column in ([s.base for s in parts], [s.new for s in parts]))
-    return Score(base and Mean(base.value, None, base.n), new and Mean(new.value, None, new.n))
+    rankings = ([part.open for part in parts], [part.statistics for part in parts])
+    in_one, with_statistics = (
+        over_datasets(part for part in side if part) if side and all(side) else None for side in rankings
+    )
+    averages = (base and Mean(base.value, None, base.n), new and Mean(new.value, None, new.n))
+    return Score(*averages, open=in_one, statistics=with_statistics)
 
 
 @dataclass(frozen=True)

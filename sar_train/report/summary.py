@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sar_train.report.base_new import incomparable, zero_shot
-from sar_train.report.results import PROTOCOLS, SAR, Result, Results
+from sar_train.report.packed import PROTOCOLS
+from sar_train.report.results import SAR, Result, ResultSet
 from sar_train.report.scores import Groups, Scene, grouped, mean, over_datasets, pairs, score, shots
 from sar_train.report.wording import counted, listed, method_name, seeds_of
 
@@ -16,7 +17,7 @@ SMALL = 0.05
 
 @dataclass(frozen=True)
 class Move:
-    """The effect of SAR on one method in points, averaged over seeds and datasets."""
+    """The effect of SAR on one method in points, averaged over seeds and datasets; ``open`` on the harmonic mean."""
 
     method: str
     base: float
@@ -24,9 +25,10 @@ class Move:
     without_new: float
     zero_new: float
     clear: bool
+    open: float | None
 
 
-def what_was_run(results: Results) -> list[str]:
+def what_was_run(results: ResultSet) -> list[str]:
     """Return a sentence for each experiment."""
     found = []
     for protocol in PROTOCOLS:
@@ -51,7 +53,7 @@ def _method(run: Result) -> str:
     return method_name(str(run["config"]["method"] if custom else run["name"]).replace(SAR, ""))
 
 
-def claims(results: Results) -> list[tuple[str, list[str]]]:
+def claims(results: ResultSet) -> list[tuple[str, list[str]]]:
     """Return sentences on what SAR did to base, new and relations, by backbone and number of shots."""
     groups = grouped(results.of("base-to-new"))
     found = []
@@ -88,7 +90,7 @@ def _claims(scenes: Groups) -> list[str]:
     lines.append(f"Without SAR, {len(lost)} of {total} ended below zero-shot on new classes{_named(lost, gain=False)}.")
     if back := [move for move in lost if move.without_new + move.new >= move.zero_new - SMALL]:
         lines.append(f"With SAR, {len(back)} of these reached it{_named(back, gain=False)}.")
-    lines += _relations(scenes)
+    lines += [*_in_one_ranking(moves), *_relations(scenes)]
     seeds = {run.seed for rows in scenes.values() for side in rows.values() for run in side}
     if len(seeds) < 3:
         few = f"With {counted(len(seeds), 'seed')}, this says little about the paper's claim"
@@ -116,12 +118,26 @@ def _move(scenes: Groups, method: str) -> Move | None:
     spreads = [s.new.sd for side in by_side for s in side if s.new]
     clear = len(found) == 1 and all(sd is not None and abs(new) > sd for sd in spreads)
     base = after.base.value - before.base.value
-    return Move(method_name(method), base, new, before.new.value, zero.new.value, clear)
+    in_one = [side.open.both if side.open else None for side in (before, after)]
+    opened = None if in_one[0] is None or in_one[1] is None else in_one[1] - in_one[0]
+    return Move(method_name(method), base, new, before.new.value, zero.new.value, clear, opened)
 
 
 def _named(moves: list[Move], *, gain: bool = True) -> str:
     parts = [f"{move.method} {move.new:+.1f}".replace("-", "−") if gain else move.method for move in moves]
     return f" ({listed(parts, 12)})" if parts else ""
+
+
+def _in_one_ranking(moves: list[Move]) -> list[str]:
+    measured = [move for move in moves if move.open is not None]
+    if not measured:
+        return []
+    changes = listed([f"{move.method} {move.open:+.1f}".replace("-", "−") for move in measured], 12)
+    up = sum((move.open or 0) >= SMALL for move in measured)
+    return [
+        "In one ranking over base and new classes, SAR raised the harmonic mean for "
+        f"{up} of {counted(len(measured), 'method')} ({changes})."
+    ]
 
 
 def _relations(scenes: Mapping[Scene, Mapping[str, list[Result]]]) -> list[str]:
@@ -140,7 +156,7 @@ def _relations(scenes: Mapping[Scene, Mapping[str, list[Result]]]) -> list[str]:
     ]
 
 
-def warnings(results: Results) -> list[str]:
+def warnings(results: ResultSet) -> list[str]:
     """Return what a reader has to know before believing the figures."""
     found = []
     wrong = sorted({run.dataset for run in results.runs if (run["zero_shot_check"] or {}).get("ok") is False})

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sar_train.report.base_new import zero_shot
-from sar_train.report.results import Result, Results
+from sar_train.report.base_new import MEASURES, in_one, without_unmeasured, zero_shot
+from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import mean, score, slug
 from sar_train.report.table import Column, Row, Table, averaged, embolden, number, words
 from sar_train.report.wording import seeds_of, spread_note
@@ -16,7 +16,7 @@ SECTION = "custom"
 MOST_SETTINGS = 8
 
 
-def tables(results: Results) -> list[Table]:
+def tables(results: ResultSet) -> list[Table]:
     """Return a table for each folder of results, backbone and dataset."""
     groups: dict[tuple[Path, str, str], list[Result]] = {}
     for run in results.of(SECTION):
@@ -37,6 +37,7 @@ def _table(folder: Path, backbone: str, dataset: str, runs: Sequence[Result]) ->
             averaged(zero.base),
             averaged(zero.new),
             number(zero.both),
+            *(number(part and part.both) for part in in_one(zero)),
             *map(words, ("", "")),
         )
     ]
@@ -49,6 +50,7 @@ def _table(folder: Path, backbone: str, dataset: str, runs: Sequence[Result]) ->
                 averaged(scored.base),
                 averaged(scored.new),
                 number(scored.both),
+                *(number(part and part.both) for part in in_one(scored)),
                 averaged(mean((run["relations"] or {}).get("after") for run in found), 2),
                 words(seeds_of(scored.seeds)),
             )
@@ -57,7 +59,7 @@ def _table(folder: Path, backbone: str, dataset: str, runs: Sequence[Result]) ->
     columns = (
         Column("run", text=True),
         *(Column(key, "settings", text=True) for key in settings),
-        *(Column(name, "accuracy") for name in ("base", "new", "H")),
+        *(Column(name, "accuracy") for name in MEASURES),
         Column("relations"),
         Column("seeds", text=True),
     )
@@ -69,7 +71,8 @@ def _table(folder: Path, backbone: str, dataset: str, runs: Sequence[Result]) ->
         "took no part. Bold: the best of each column.",
     )
     title = f"{where}: {dataset}, {backbone}, accuracy in percent"
-    return Table(key, SECTION, title, columns, embolden(body, [(at,), (at + 1,), (at + 2,)]), notes)
+    marked = embolden(body, [(at + place,) for place in range(len(MEASURES))])
+    return without_unmeasured(Table(key, SECTION, title, columns, marked, notes))
 
 
 def shown_settings(rows: Sequence[Result]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from sar_train.report import published
-from sar_train.report.results import Result, Results
+from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import Mean, Scene, grouped, mean, pairs, slug
 from sar_train.report.table import Cell, Column, Row, Table, averaged, difference, embolden, number, words
 from sar_train.report.wording import method_name, spread_note
@@ -19,7 +19,7 @@ TCP = (
 )
 
 
-def tables(results: Results) -> list[Table]:
+def tables(results: ResultSet) -> list[Table]:
     """Return a table for each protocol, source, number of shots and backbone; then the published figures."""
     found = []
     for protocol in TITLES:

@@ -27,8 +27,7 @@ from sar_train.errors import ConfigError
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
 from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, novel_names, open_novel_source, room_in
-from sar_train.regularisers.base import regularisers
-from sar_train.training.identity import check_sections
+from sar_train.training.identity import check_sections, sar_settings
 from sar_train.training.protocol import Plan, plan
 from sar_train.training.task import FewShotTask
 
@@ -75,7 +74,7 @@ class RunContext:
         """Return all settings of the method, and of SAR where it is on, defaults included."""
         found = {self.config.method: dataclasses.asdict(self.method.config)}
         if self.config.sar:
-            found["sar"] = dataclasses.asdict(self.config.section("sar", regularisers.get("sar").Config))
+            found["sar"] = dataclasses.asdict(sar_settings(self.config))
         return found
 
     @functools.cached_property
@@ -85,14 +84,19 @@ class RunContext:
         content = [list(self.task.class_names), [paths[row] for row in drawn.train] if paths else []]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
+    @functools.cached_property
+    def learned_rows(self) -> tuple[int, ...]:
+        """Return the rows of the training split that are learned from, in the order of ``task``."""
+        return _learned_rows(self.source, self.plan, self.config)
+
     def handcrafted(self, names: Sequence[str]) -> Tensor:
         """Return (C, D) embeddings under the hand-crafted template that the method compares with."""
         return self.backbone.embed_names(names, self.backbone.handcrafted(self.teacher))
 
-    def zero_shot(self, part: EvaluationSplit) -> Tensor:
-        """Return (N, C) scaled cosines without any learning."""
-        rows = self.backbone.embed_names(part.names, self.backbone.handcrafted(self.template))
-        return self.backbone.logit_scale * part.features.to(rows.device) @ rows.T
+    def zero_shot(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        """Return (N, C) scaled cosines of (N, D) unit image features and C names without any learning."""
+        rows = self.backbone.embed_names(names, self.backbone.handcrafted(self.template))
+        return self.backbone.logit_scale * images.to(rows.device) @ rows.T
 
 
 def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> RunContext:
@@ -103,7 +107,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     """
     kind = methods.get(config.method)
     settings = config.section(config.method, kind.Config)
-    sar = config.section("sar", regularisers.get("sar").Config)
+    sar = sar_settings(config)
     check_sections(config)
     with_sar = config.sar and bool(sar.weight)
     novel_source = open_names(config) if with_sar else None
@@ -113,7 +117,12 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     source = open_data(config, backbone, tell)
     for warning in source.warnings:
         tell(f"warning: {warning}")
-    chosen = plan(config.protocol, len(source.class_names), published_split=source.published_split)
+    chosen = plan(
+        config.protocol,
+        source.class_names,
+        published_split=source.published_split,
+        base_classes=config.base_classes,
+    )
     template = config.template or source.template
     known = source.name if source.published_split and not config.template else None
     settings, teacher = kind.settle(settings, template, known)
@@ -246,13 +255,18 @@ def open_data(
     return open_source(target or config.data, backbone, options, whole=target is not None)
 
 
+def _learned_rows(source: FeatureSource | ImageDataSource, chosen: Plan, config: RunConfig) -> tuple[int, ...]:
+    """Return the drawn rows of the base classes."""
+    labels, base = source.labels("train").tolist(), set(chosen.base)
+    return tuple(row for row in source.draw(config.shots, config.seed).train if labels[row] in base)
+
+
 def _task(
     source: FeatureSource | ImageDataSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str
 ) -> FewShotTask:
     labels = source.labels("train").tolist()
     place = {label: i for i, label in enumerate(chosen.base)}
-    drawn = source.draw(config.shots, config.seed).train
-    rows = [row for row in drawn if labels[row] in place]
+    rows = _learned_rows(source, chosen, config)
     crops: Callable[[Tensor, int], Tensor] | None = None
     if "image" in methods.get(config.method).towers:
         if not isinstance(source, ImageDataSource):

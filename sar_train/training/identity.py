@@ -8,10 +8,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sar_train.config.run import ELSEWHERE, OF_SAR, RunConfig
+from sar_train.config.run import ELSEWHERE, OF_SAR, OF_STATISTICS, RunConfig
 from sar_train.errors import ConfigError
 from sar_train.methods.base import methods
 from sar_train.regularisers.base import regularisers
+
+
+def sar_settings(config: RunConfig) -> Any:
+    """Return SAR's settings of a run, with the method's own weight where neither weight nor distance is given.
+
+    Raises:
+        ConfigError: unknown or unusable settings.
+    """
+    settings = config.section("sar", regularisers.get("sar").Config)
+    own = methods.get(config.method).sar_weight
+    given = config.sections.get("sar", {}).keys() & {"weight", "distance"}
+    return settings if given or not own else dataclasses.replace(settings, weight=own)
 
 
 def outcome_settings(config: RunConfig) -> dict[str, Any]:
@@ -25,13 +37,17 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
     """
     check_sections(config)
     method = methods.get(config.method)
-    kinds = {config.method: method.Config} | ({"sar": regularisers.get("sar").Config} if config.sar else {})
+    sections = {config.method: config.section(config.method, method.Config)}
+    if config.sar:
+        sections["sar"] = sar_settings(config)
     apart = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
     found: dict[str, Any] = {
         "schedule": dataclasses.asdict(method.schedule),
-        "sections": {name: _counted(config.section(name, kind)) for name, kind in kinds.items()},
+        "sections": {name: _counted(section) for name, section in sections.items()},
     }
-    found |= {k: v for k, v in dataclasses.asdict(config).items() if k not in apart and v is not None}
+    usual = {name: getattr(RunConfig, name) for name in OF_STATISTICS}
+    given = {k: v for k, v in dataclasses.asdict(config).items() if k not in apart and v is not None}
+    found |= {k: v for k, v in given.items() if usual.get(k, ...) != v}
     names = {"data": config.data, "pretrained": config.pretrained, "novel": config.novel if config.sar else None}
     digests = {key: digest for key, name in names.items() if name and (digest := _digest(name, config.data_root))}
     return found | ({"digests": digests} if digests else {})

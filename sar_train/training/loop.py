@@ -14,16 +14,16 @@ from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.prompts import Prompts
-from sar_train.clip.tokens import PackedNames, pack
+from sar_train.clip.tokens import PackedTokens, pack
 from sar_train.errors import ConfigError, RunError
 from sar_train.methods.base import Classes, ForwardOutputs, Schedule
 from sar_train.regularisers.base import RegulariserInputs
 from sar_train.training.state import State
 from sar_train.training.task import FewShotTask, Regularisation
 
-Precision = Literal["fp32", "bf16", "fp16"]
+TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 WARM_UP_RATE = 1e-5
-_DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES: dict[TrainingPrecision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Of autocast; none in float32."""
 
 
@@ -47,7 +47,7 @@ def train(
     regularisation: Regularisation | None = None,
     after_epoch: Callable[[State], None] = lambda state: None,
     *,
-    precision: Precision = "fp32",
+    precision: TrainingPrecision = "fp32",
     micro_batch: int = 0,
 ) -> None:
     """Run the remaining epochs of ``state``, in place.
@@ -66,7 +66,7 @@ def train(
     Raises:
         RunError: the loss is not finite.
     """
-    step = Step(backbone, task, state, regularisation, precision=precision, micro_batch=micro_batch)
+    step = OptimiserStep(backbone, task, state, regularisation, precision=precision, micro_batch=micro_batch)
     batches = max(1, len(task.labels) // schedule.batch_size)  # the last, smaller batch is dropped, as in CoOp
     while state.epoch < schedule.epochs:
         epoch = state.epoch + 1
@@ -99,12 +99,12 @@ class _Drawn:
     """
 
     classes: Classes
-    packed: PackedNames
+    packed: PackedTokens
     chosen: Tensor | None = None
     teacher: Tensor | None = None
 
 
-class Step:
+class OptimiserStep:
     """One optimiser step, called with the rows of a batch; token rows are made once."""
 
     def __init__(
@@ -114,7 +114,7 @@ class Step:
         state: State,
         regularisation: Regularisation | None = None,
         *,
-        precision: Precision = "fp32",
+        precision: TrainingPrecision = "fp32",
         micro_batch: int = 0,
     ) -> None:
         """Tokenise all names; the arguments are those of `train`."""

@@ -1,26 +1,32 @@
-"""The measures of a run: accuracy, confidence, a linear probe, and the relations that it keeps."""
+"""The measures of a run: accuracy, one ranking, confidence, a linear probe, and the relations that it keeps."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from sar_infer.classify.calibration import Doubles, Fitted, HeldOut, calibrate
 from sar_train.data.features import FeatureSource
 from sar_train.data.image_source import ImageDataSource
 from sar_train.data.images import Split
-from sar_train.evaluation.accuracy import EvaluationSplit
-from sar_train.evaluation.confidence import Doubles, Fitted, HeldOut, calibrate
+from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.evaluation.linear_probe import linear_probe
+from sar_train.evaluation.open_protocol import open_protocol
 from sar_train.evaluation.relations import held_out_names, spearman_of_relations
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
-from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Parts
+from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Answers
 
+Logits = Callable[[Tensor, Sequence[str]], Tensor]
+"""(N, C) for (N, D) unit image features and C names."""
+EvaluatedBranch = Literal["text", "head", "statistics"]
 _ENOUGH_HELD = 100
 """Validation images that confidence is fitted on alone; a user's folder often has a handful."""
-Images = Callable[[Split, EvaluationSplit], Tensor]
+FeaturesOf = Callable[[Split, EvaluationSplit], Tensor]
 """(N, D) unit features of judged images of a split."""
 
 
@@ -47,7 +53,7 @@ def image_features(
     return source.map_pixels(split, part.rows, prompted.encode_images)
 
 
-def images_once(context: RunContext, prompted: PromptedCLIP) -> Images:
+def images_once(context: RunContext, prompted: PromptedCLIP) -> FeaturesOf:
     """Return a cached `image_features` that encodes each image once; the prompts must not change any more."""
     encoded: dict[int, Tensor] = {}
 
@@ -59,13 +65,46 @@ def images_once(context: RunContext, prompted: PromptedCLIP) -> Images:
     return images
 
 
-def answers(context: RunContext, prompted: PromptedCLIP, images: Images) -> tuple[Parts, dict[str, Parts]]:
+def evaluate_all(
+    evaluator: Evaluator, images: Callable[[EvaluationSplit], Tensor], logits: Callable[[Tensor, Sequence[str]], Tensor]
+) -> Answers:
+    """Evaluate base and new images among the classes of their own side, and all of them in one ranking.
+
+    The ranking has the logits that the base names get when they are asked for alone, and beside them those of the new
+    names. So a head answers for the classes that it knows and the text branch for the others; that no bundle does: one
+    that is asked for both at once leaves the head out, as ``text-branch`` does. Without a head it makes no difference.
+
+    Args:
+        evaluator: the images.
+        images: returns (N, D) unit features of a side.
+        logits: returns (N, C) for such features and C names.
+    """
+    base, new = evaluator.base, evaluator.new
+    if base is None or new is None:
+        return Answers(evaluator(lambda part: logits(images(part), part.names)), None)
+    rows, count = torch.cat([images(base), images(new)]), len(base.labels)
+    known, others = (logits(rows, part.names).cpu() for part in (base, new))
+    parts = evaluator(lambda part: known[:count] if part is base else others[count:])
+    labels = torch.cat([base.labels, new.labels + len(base.names)])
+    return Answers(parts, open_protocol(torch.cat([known, others], dim=1), labels, len(base.names)))
+
+
+def zero_shot(context: RunContext) -> Answers:
+    """Evaluate the hand-crafted prompt."""
+    return evaluate_all(context.evaluator, lambda part: part.features, context.zero_shot)
+
+
+def answers(context: RunContext, prompted: PromptedCLIP, images: FeaturesOf) -> tuple[Answers, dict[str, Answers]]:
     """Evaluate the method's own answers, and those in the other ways that a bundle may need."""
 
-    def judged(**way: bool) -> Parts:
-        return context.evaluator(lambda part: prompted.logits(images(context.plan.split, part), part.names, **way))
+    def judged(**way: bool) -> Answers:
+        return evaluate_all(
+            context.evaluator,
+            lambda part: images(context.plan.split, part),
+            lambda rows, names: prompted.logits(rows, names, **way),
+        )
 
-    others: dict[str, Parts] = {}
+    others: dict[str, Answers] = {}
     if prompted.method.head() is not None:
         others[TEXT_BRANCH] = judged(text_only=True)
     if prompted.method.per_image:
@@ -73,21 +112,40 @@ def answers(context: RunContext, prompted: PromptedCLIP, images: Images) -> tupl
     return judged(), others
 
 
-def confidence(context: RunContext, prompted: PromptedCLIP, images: Images) -> Fitted | None:
+def confidence(
+    context: RunContext,
+    prompted: PromptedCLIP,
+    images: FeaturesOf,
+    composed: Logits | None = None,
+    *,
+    headless: bool = False,
+) -> Fitted | None:
     """Fit and measure the confidence of a bundle's answers for the base classes; None where images do not suffice.
 
     Fitted on validation images of the base classes and measured on the judged ones. Of few validation images and the
     judged ones together each tenth is measured by the rest. New classes' images are the unknown ones. A prompt that
     depends on the image is that for the mean image, since a bundle has no other.
+
+    Args:
+        context: of the run.
+        prompted: the trained prompt.
+        images: features of a part of a split.
+        composed: returns the logits with class statistics, which a bundle answers by unless it has a head.
+        headless: the bundle has the hand-crafted prompt, and so no head.
     """
     base, new, held, split = context.evaluator.base, context.evaluator.new, context.held, context.plan.split
     if base is None:
         return None
-    head, bias = prompted.method.head(), float(getattr(context.backbone.model, "logit_bias", None) or 0)
+    head = None if headless else prompted.method.head()
+    bias = float(getattr(context.backbone.model, "logit_bias", None) or 0)
     shift = bias if head is None else bias * (1 - head.mix)
+    branch: EvaluatedBranch = "head" if head is not None else "text" if composed is None else "statistics"
 
     def logits(split: Split, part: EvaluationSplit) -> Doubles:
-        found = prompted.logits(images(split, part), base.names, frozen=True)
+        if branch == "statistics" and composed is not None:
+            found = composed(images(split, part), base.names)
+        else:
+            found = prompted.logits(images(split, part), base.names, frozen=True)
         return (found + shift).double().cpu().numpy()
 
     def held_out_images(split: Split, part: EvaluationSplit) -> HeldOut:
@@ -96,10 +154,12 @@ def confidence(context: RunContext, prompted: PromptedCLIP, images: Images) -> F
     unknown = None if new is None else logits(split, new)
     judged = held_out_images(split, base)
     if held is None:
-        return calibrate(context.source.name, judged, unknown=unknown)
-    if len(held.labels) < _ENOUGH_HELD:
-        return calibrate(context.source.name, judged.with_more(held_out_images("val", held)), unknown=unknown)
-    return calibrate(context.source.name, held_out_images("val", held), judged, unknown)
+        found = calibrate(context.source.name, judged, unknown=unknown)
+    elif len(held.labels) < _ENOUGH_HELD:
+        found = calibrate(context.source.name, judged.with_more(held_out_images("val", held)), unknown=unknown)
+    else:
+        found = calibrate(context.source.name, held_out_images("val", held), judged, unknown)
+    return found and dataclasses.replace(found, branch=branch)
 
 
 def held_out(context: RunContext) -> tuple[str, ...]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sar_train.data.images import Split
-from sar_train.data.shots import base_new, pseudo_split
+from sar_train.data.shots import base_new
 from sar_train.errors import ConfigError
+
+DEAL = "deal:"
+"""In front of a number: base classes are drawn at random, by a generator of that seed."""
 
 
 @dataclass(frozen=True)
@@ -26,27 +31,49 @@ class Plan:
     split: Split
 
 
-def plan(protocol: str, n_classes: int, *, published_split: bool) -> Plan:
+def plan(protocol: str, names: Sequence[str], *, published_split: bool, base_classes: str | None = None) -> Plan:
     """Choose classes as CoCoOp does: base is the first half of the labels, rounded up.
 
     Args:
         protocol: ``base-to-new``; ``all`` classes, none of them new; ``pseudo``, the base half split again and judged
             on its validation images, for tuning; ``auto``, base-to-new where the data has a published split.
-        n_classes: classes of the data.
+        names: of the data's classes, by label.
         published_split: whether the data came with its splits.
+        base_classes: another half: names separated by commas, or ``deal:K`` for half of the classes at random, the
+            same ones for the same K. Under ``pseudo`` the first half stays base, and this says how it is split again.
 
     Raises:
-        ConfigError: too few classes to split.
+        ConfigError: one class only, too few to split, or base classes that are not there.
     """
+    if len(names) == 1:
+        raise ConfigError(f"one class only ({names[0]}); a classifier needs two or more")
     if protocol == "auto":
         protocol = "base-to-new" if published_split else "all"
+    labels = tuple(range(len(names)))
     if protocol == "all":
-        return Plan(protocol, tuple(range(n_classes)), (), "test")
-    base, new = base_new(range(n_classes))
-    split: Split = "test"
-    if protocol == "pseudo":
-        base, new = pseudo_split(base)
-        split = "val"
+        if base_classes:
+            raise ConfigError("base_classes: protocol all has no new classes; use base-to-new, or leave it out")
+        return Plan(protocol, labels, (), "test")
+    pseudo = protocol == "pseudo"
+    if pseudo:
+        labels = base_new(labels)[0]
+    base, new = _split(labels, names, base_classes) if base_classes else base_new(labels)
     if len(base) < 2 or not new:
-        raise ConfigError(f"--protocol {protocol} splits the classes in two, but there are only {n_classes}: use all")
-    return Plan(protocol, base, new, split)
+        raise ConfigError(f"--protocol {protocol} splits the classes in two, but there are only {len(names)}: use all")
+    return Plan(protocol, base, new, "val" if pseudo else "test")
+
+
+def _split(labels: Sequence[int], names: Sequence[str], base_classes: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return sorted (base, new) labels: those named, or half of them at random."""
+    if base_classes.startswith(DEAL):
+        seed = base_classes.removeprefix(DEAL)
+        if not seed.isdecimal():
+            raise ConfigError(f"base_classes: expected a whole number after {DEAL}, got {seed!r:.40}")
+        base = set(random.Random(int(seed)).sample(labels, (len(labels) + 1) // 2))
+    else:
+        place = {names[label]: label for label in labels}
+        wanted = [name.strip() for name in base_classes.split(",") if name.strip()]
+        if missing := [name for name in wanted if name not in place]:
+            raise ConfigError(f"base_classes: no class {missing[0]!r}; there are {', '.join(place):.300}")
+        base = {place[name] for name in wanted}
+    return tuple(label for label in labels if label in base), tuple(label for label in labels if label not in base)

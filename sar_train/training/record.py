@@ -10,17 +10,31 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from sar_infer.classify.calibration import Fitted
 from sar_train.evaluation.accuracy import Evaluation, harmonic_mean
-from sar_train.evaluation.confidence import Fitted
+from sar_train.evaluation.open_protocol import OpenProtocol
 
 if TYPE_CHECKING:
     from sar_train.training.context import RunContext
 
 Parts = dict[str, Evaluation | None]
 """Evaluations of base and new classes."""
-TEXT_BRANCH, MEAN_IMAGE = "text-branch", "mean-image"
-"""Ways to answer other than the run's own: without the head, and with the prompt for the mean training image."""
+TEXT_BRANCH, MEAN_IMAGE, STATISTICS = "text-branch", "mean-image", "statistics"
+"""Ways to answer other than the run's own: without the head, with the prompt for the mean image, with statistics."""
 PACKAGES = ("sar-clip", "torch", "open_clip_torch", "timm", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The evaluation of one way to answer.
+
+    Attributes:
+        parts: base and new classes, each among their own.
+        open: both in one ranking; None where the protocol has no new classes.
+    """
+
+    parts: Parts
+    open: OpenProtocol | None
 
 
 def scores(parts: dict[str, Evaluation | None]) -> dict[str, float | None]:
@@ -58,7 +72,7 @@ class Results:
     Attributes:
         result: what the method answers.
         others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
-            ``mean-image`` with the prompt for the mean training image.
+            ``mean-image`` with the prompt for the mean training image, ``statistics`` with class statistics.
         confidence: what a bundle's answers can be judged by; None where images did not suffice.
         zero_shot: what the hand-crafted prompt answers.
         probe_accuracy: a linear probe on the same shots, percent; None where nothing is judged.
@@ -66,16 +80,18 @@ class Results:
             after, None where prompts hold for the trained classes alone.
         history: named means of the loss terms, an entry an epoch.
         timing: seconds by phase.
+        statistics: the entry on class statistics; None without them.
     """
 
-    result: Parts
-    others: dict[str, Parts]
+    result: Answers
+    others: dict[str, Answers]
     confidence: Fitted | None
-    zero_shot: Parts
+    zero_shot: Answers
     probe_accuracy: float | None
     relations: dict[str, float | None]
     history: Sequence[dict[str, float]]
     timing: dict[str, float]
+    statistics: dict[str, Any] | None = None
 
 
 def dataset_entry(context: RunContext) -> dict[str, Any]:
@@ -92,9 +108,19 @@ def dataset_entry(context: RunContext) -> dict[str, Any]:
     }
 
 
+def open_entry(results: Results) -> dict[str, Any] | None:
+    """Return the measures in one ranking by the keys of the accuracies; None where there are no new classes."""
+    ways = {"metrics": results.result, "zero_shot": results.zero_shot}
+    own, others = (
+        {name: dataclasses.asdict(found.open) for name, found in part.items() if found.open}
+        for part in (ways, results.others)
+    )
+    return own | {"other_metrics": others} if own else None
+
+
 def make_record(context: RunContext, results: Results) -> dict[str, Any]:
     """Return the record as plain JSON values; keys are listed in ``docs/record.md``."""
-    config, novel = context.config, context.novel
+    config, novel, parts = context.config, context.novel, results.result.parts
     return {
         "schema_version": 1,
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k != "llm_url"}
@@ -108,16 +134,18 @@ def make_record(context: RunContext, results: Results) -> dict[str, Any]:
         "seed": config.seed,
         "backbone": {"name": config.backbone, "weights_digest": context.backbone.weights_digest},
         "dataset": dataset_entry(context),
-        "metrics": scores(results.result),
-        "other_metrics": {name: scores(parts) for name, parts in results.others.items()},
+        "metrics": scores(results.result.parts),
+        "other_metrics": {name: scores(found.parts) for name, found in results.others.items()},
         "calibration": results.confidence and dataclasses.asdict(results.confidence),
-        "zero_shot": scores(results.zero_shot),
+        "zero_shot": scores(results.zero_shot.parts),
+        "open": open_entry(results),
         "linear_probe": {"base_accuracy": results.probe_accuracy},
         "relations": results.relations,
         "novel": novel.summary if novel else None,
-        "per_class": {name: part.per_class if part else None for name, part in results.result.items()},
-        "per_class_counts": {name: part.counts if part else None for name, part in results.result.items()},
-        "confused": {name: part.confused if part else None for name, part in results.result.items()},
+        "per_class": {name: part.per_class if part else None for name, part in parts.items()},
+        "per_class_counts": {name: part.counts if part else None for name, part in parts.items()},
+        "confused": {name: part.confused if part else None for name, part in parts.items()},
+        "statistics": results.statistics,
         "history": list(results.history),
         "timing": results.timing,
         "peak_memory_mib": peak_memory_mib(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -17,13 +18,13 @@ from sar_train.data.features import save_features
 from sar_train.data.progress import ProgressCallback
 from sar_train.data.source import to_feature_set
 from sar_train.errors import RunError
-from sar_train.evaluation.accuracy import Evaluation, harmonic_mean
 from sar_train.regularisers.base import regularisers
 from sar_train.training import checkpoint, loop, measures
+from sar_train.training import statistics as class_statistics
 from sar_train.training.context import RunContext, open_data, prepare
-from sar_train.training.identity import outcome_settings
+from sar_train.training.identity import outcome_settings, sar_settings
 from sar_train.training.prompted import PromptedCLIP
-from sar_train.training.record import Results, make_record
+from sar_train.training.record import STATISTICS, Answers, Results, make_record, scores
 from sar_train.training.state import State, start
 from sar_train.training.task import Regularisation
 
@@ -56,7 +57,7 @@ def run(
         raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
     _check_place(out)
     context = prepare(config, tell)
-    zero_shot = context.evaluator(context.zero_shot)
+    zero_shot = measures.zero_shot(context)
     tell(f"zero-shot: {describe(zero_shot)}")
     probe = measures.probe_accuracy(context)
     prompted = PromptedCLIP(context.backbone, context.method, context.teacher, context.task.class_names)
@@ -70,9 +71,19 @@ def run(
     _train(context, state, _after_epoch(context, out, tell, spent))
     trained = time.monotonic()
     images = measures.images_once(context, prompted)
+    fitted = class_statistics.fit(context, prompted, _regularisation, tell) if config.statistics else None
+    fitted_at = time.monotonic()
+    result, others = measures.answers(context, prompted, images)
+    handcrafted = fitted is not None and fitted.prompt == class_statistics.HANDCRAFTED
+    way = class_statistics.logits_with(context, prompted, fitted) if fitted else None
+    if way:
+        others[STATISTICS] = measures.evaluate_all(
+            context.evaluator, lambda part: images(context.plan.split, part), way
+        )
     results = Results(
-        *measures.answers(context, prompted, images),
-        confidence=measures.confidence(context, prompted, images),
+        result,
+        others,
+        confidence=measures.confidence(context, prompted, images, way, headless=handcrafted),
         zero_shot=zero_shot,
         probe_accuracy=probe,
         relations={
@@ -84,8 +95,10 @@ def run(
         timing={
             "prepare_seconds": prepared - began,
             "train_seconds": spent + trained - prepared,
-            "evaluate_seconds": time.monotonic() - trained,
+            "statistics_seconds": fitted_at - trained,
+            "evaluate_seconds": time.monotonic() - fitted_at,
         },
+        statistics=fitted.record if fitted else None,
     )
     finished = checkpoint.Run(
         tensors={name: tensor.detach().clone() for name, tensor in context.method.state_dict().items()},
@@ -96,9 +109,11 @@ def run(
         weights_digest=context.backbone.weights_digest,
         template=context.teacher,
         class_names=tuple(context.task.class_names),
-        regularisers={"sar": config.section("sar", regularisers.get("sar").Config).weight} if config.sar else {},
+        regularisers={"sar": sar_settings(config).weight} if config.sar else {},
         record=make_record(context, results),
     )
+    if fitted:
+        class_statistics.save_statistics(out, fitted)
     checkpoint.save_run(out, finished)
     checkpoint.remove_state(out)
     return finished
@@ -203,20 +218,25 @@ def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: 
     return after
 
 
-def describe(parts: dict[str, Evaluation | None]) -> str:
-    """Return ``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)``, or the part of it that was measured."""
-    base, new = parts["base"], parts["new"]
-    if base is None:
+def describe(found: Answers) -> str:
+    """Return ``base 60.70 % / new 59.10 % (harmonic mean 59.89 %)`` and the same in one ranking, as far as measured."""
+    apart = scores(found.parts)
+    if apart["base_accuracy"] is None:
         return "nothing to judge on"
-    if new is None:
-        return f"accuracy {base.accuracy:.2f} %"
-    mean = harmonic_mean(base.accuracy, new.accuracy)
-    return f"base {base.accuracy:.2f} % / new {new.accuracy:.2f} % (harmonic mean {mean:.2f} %)"
+    if found.open is None:
+        return f"accuracy {apart['base_accuracy']:.2f} %"
+    one = dataclasses.asdict(found.open.images)
+    shown, in_one = (
+        f"base {part['base_accuracy']:.2f} % / new {part['new_accuracy']:.2f} % "
+        f"(harmonic mean {part['harmonic_mean']:.2f} %)"
+        for part in (apart, one)
+    )
+    return f"{shown}; one ranking over base and new: {in_one}"
 
 
 def remove(out: Path) -> None:
     """Delete a run's own files and, if nothing else is in it, its folder."""
-    for name in (checkpoint.PROMPTS, checkpoint.RECORD):
+    for name in (checkpoint.PROMPTS, class_statistics.FILE, checkpoint.RECORD):
         (out / name).unlink(missing_ok=True)
     checkpoint.remove_state(out)
     if out.is_dir() and not any(out.iterdir()):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sar_infer.bulk.outputs.job import REJECTED, SUCCESS, BulkJob
-from sar_infer.bulk.outputs.rows import Form
+from sar_infer.bulk.outputs.rows import RowFormat
 from sar_infer.bulk.outputs.store import LocalFolder, Store, write_text
 
 
@@ -50,14 +50,14 @@ class Ended:
     passed_over: int = 0
 
 
-def finish_folder(job: BulkJob, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
+def finish_folder(job: BulkJob, form: RowFormat, parts: Sequence[str], ended: Ended) -> Summary:
     """Write ``_rejected.jsonl`` and ``_SUCCESS.json`` beside the parts; each shard writes its own."""
     summary = _collect(job.store, job.shard.named(REJECTED), job.store, form, parts, ended)
     write_text(job.store, job.shard.named(SUCCESS), _dumped(summary, parts, job.settings))
     return summary
 
 
-def finish_file(file: Path, job: BulkJob, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
+def finish_file(file: Path, job: BulkJob, form: RowFormat, parts: Sequence[str], ended: Ended) -> Summary:
     """Write ``FILE.rejected.jsonl``, FILE and ``FILE.summary.json``; the last one completes the run."""
     folder = LocalFolder(file.parent)
     summary = _collect(folder, _rejected_file(file), job.store, form, parts, ended)
@@ -128,7 +128,7 @@ def _rejected_file(file: Path) -> str:
     return f"{file.name}.rejected.jsonl"
 
 
-def _collect(target: Store, name: str, store: Store, form: Form, parts: Sequence[str], ended: Ended) -> Summary:
+def _collect(target: Store, name: str, store: Store, form: RowFormat, parts: Sequence[str], ended: Ended) -> Summary:
     inputs = rejected = 0
     with target.stage(name) as path, path.open("w", encoding="utf-8") as lines:
         for part in parts:

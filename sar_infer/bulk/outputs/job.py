@@ -23,7 +23,7 @@ from sar_infer.storage.files import locked
 from sar_infer.storage.strict_json import canonical_digest
 
 JOB, REJECTED, SUCCESS = "_job.json", "_rejected.jsonl", "_SUCCESS.json"
-Listing = Callable[[Callable[[int], bool]], Iterable[Piece]]
+PieceListing = Callable[[Callable[[int], bool]], Iterable[Piece]]
 """A function that returns the pieces of a run whose numbers it is asked for."""
 _PART = re.compile(r"part-(\d{6,})-[0-9a-f]{12}\.(?:jsonl|parquet)")
 
@@ -90,7 +90,7 @@ class BulkJob:
         """Return the file name of a piece's part."""
         return part_name(piece, self.digest, self.suffix)
 
-    def begin(self, pieces: Listing, *, resume: bool) -> dict[int, str]:
+    def begin(self, pieces: PieceListing, *, resume: bool) -> dict[int, str]:
         """Claim the output, and check that existing parts have the same settings and inputs.
 
         Args:
@@ -175,7 +175,7 @@ class BulkJob:
             advice = "give the same, or choose another --out"
             raise InputError(f"{place}: written with other settings ({changed}); {advice}")
 
-    def _same_inputs(self, pieces: Listing, done: Mapping[int, str]) -> dict[int, str]:
+    def _same_inputs(self, pieces: PieceListing, done: Mapping[int, str]) -> dict[int, str]:
         """Return the parts that stay finished; list pieces only as far as finished ones go."""
         left, stay = dict(done), dict(done)
         for piece in pieces(done.__contains__) if done else ():

@@ -44,7 +44,7 @@ class Columns:
     width: int = 0
 
 
-class Form(Protocol):
+class RowFormat(Protocol):
     """A kind of file that holds rows."""
 
     @property
@@ -113,16 +113,16 @@ class JsonLines:
     suffix: str = ".jsonl"
 
     def pack(self, rows: Sequence[Row]) -> bytes:
-        """See ``Form``."""
+        """See ``RowFormat``."""
         return b"".join(_line(row) for row in rows)
 
     def write(self, path: Path, packed: Iterable[bytes]) -> None:
-        """See ``Form``."""
+        """See ``RowFormat``."""
         with path.open("wb") as stream:
             stream.writelines(packed)
 
     def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
-        """See ``Form``."""
+        """See ``RowFormat``."""
         count, found = 0, []
         for line in stream:
             count += 1
@@ -132,7 +132,7 @@ class JsonLines:
         return count, found
 
     def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
-        """See ``Form``."""
+        """See ``RowFormat``."""
         with path.open("wb") as target:
             for part in parts:
                 with part() as stream:
@@ -159,7 +159,7 @@ class Parquet:
     suffix: str = ".parquet"
 
     def pack(self, rows: Sequence[Row]) -> Any:
-        """See ``Form``; returns an Arrow record batch."""
+        """See ``RowFormat``; returns an Arrow record batch."""
         import pyarrow
 
         schema = self._schema
@@ -167,7 +167,7 @@ class Parquet:
         return pyarrow.RecordBatch.from_arrays(arrays, schema=schema)
 
     def write(self, path: Path, packed: Iterable[Any]) -> None:
-        """See ``Form``."""
+        """See ``RowFormat``."""
         import pyarrow
 
         with _writer(path, self._schema) as writer:
@@ -182,7 +182,7 @@ class Parquet:
                 writer.write_table(pyarrow.Table.from_batches(waiting))
 
     def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
-        """See ``Form``; reads three columns only."""
+        """See ``RowFormat``; reads three columns only."""
         import pyarrow.compute
         import pyarrow.parquet
 
@@ -192,7 +192,7 @@ class Parquet:
         return len(table), found
 
     def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
-        """See ``Form``; copies one row group at a time."""
+        """See ``RowFormat``; copies one row group at a time."""
         import pyarrow.parquet
 
         with _writer(path, self._schema) as writer:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from sar_infer.bulk.places import filesystem, is_url, one_line, open_binary, patiently
-from sar_infer.errors import WriteError
+from sar_infer.bulk.places import filesystem, is_url, open_binary, patiently
+from sar_infer.errors import WriteError, reason_of
 from sar_infer.storage.files import sync_folder
 
 _PARTIAL = ".partial"
@@ -93,7 +93,7 @@ class LocalFolder:
             temporary.replace(self.folder / name)
             sync_folder(self.folder)
         except OSError as error:
-            raise WriteError(f"{self.folder / name}: cannot be written: {one_line(error)}") from None
+            raise WriteError(f"{self.folder / name}: cannot be written: {reason_of(error)}") from None
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -147,7 +147,7 @@ class _Stored:
             try:
                 patiently(lambda: self._system.put_file(str(local), f"{self._path}/{name}"))
             except Exception as error:  # every storage has errors of its own
-                raise WriteError(f"{self.place}/{name}: cannot be written: {one_line(error)}") from None
+                raise WriteError(f"{self.place}/{name}: cannot be written: {reason_of(error)}") from None
 
     def discard(self, name: str) -> None:
         """See ``Store``."""

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from sar_infer.bulk.items import Broken, Item, Piece, Unit, printable
-from sar_infer.bulk.places import check_url, filesystem, is_url, one_line, open_binary, patiently
+from sar_infer.bulk.places import check_url, filesystem, is_url, open_binary, patiently
 from sar_infer.bulk.sources import row_groups, tars
-from sar_infer.errors import InputError
+from sar_infer.errors import InputError, reason_of
 from sar_infer.images.formats import SUFFIXES
 from sar_infer.images.inputs import kind_of, matches
 
-Wanted = Callable[[int], bool]
+IsWanted = Callable[[int], bool]
 LISTS = (".txt", ".lst")
 CONTAINERS = (".tar", ".parquet")
 Warn = Callable[[str], object]
@@ -61,7 +61,7 @@ class InputSources:
         if not any(piece.unit.count != 0 for piece in self.pieces()):
             raise InputError(f"{', '.join(self.arguments)}: no image in it")
 
-    def pieces(self, wanted: Wanted = lambda _: True, warn: Warn = lambda _: None) -> Iterator[Piece]:
+    def pieces(self, wanted: IsWanted = lambda _: True, warn: Warn = lambda _: None) -> Iterator[Piece]:
         """Yield pieces, in the order of the arguments.
 
         Args:
@@ -182,7 +182,7 @@ def _stored(url: str, warn: Warn) -> Iterator[str]:
     except InputError:
         raise
     except Exception as error:  # every storage has errors of its own
-        raise InputError(f"{url}: cannot be listed: {one_line(error)}") from None
+        raise InputError(f"{url}: cannot be listed: {reason_of(error)}") from None
 
 
 def _stored_kind(system: Any, path: str) -> str | None:
@@ -212,7 +212,7 @@ def _lines(place: str) -> Iterator[str]:
     except InputError:
         raise
     except Exception as error:  # every storage has errors of its own
-        raise InputError(f"{place}: the list cannot be read: {one_line(error)}") from None
+        raise InputError(f"{place}: the list cannot be read: {reason_of(error)}") from None
     if empty:
         raise InputError(f"{place}: an empty list; write one path or URL a line")
 
@@ -244,7 +244,7 @@ def _images_below(folder: str) -> Iterator[str]:
     """Yield visible images and containers, sorted folder by folder, with one folder's names in memory at a time."""
 
     def failed(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be listed: {one_line(error)}")
+        raise InputError(f"{error.filename}: cannot be listed: {reason_of(error)}")
 
     for root, folders, files in os.walk(folder, onerror=failed):
         folders[:] = _visible(folders)

@@ -34,7 +34,7 @@ def allowed(packed: int) -> int:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ColumnChunk:
     """The pages of a column in one row group: the first byte in the file, and the one after the last."""
 
     start: int
@@ -50,10 +50,10 @@ class CheckedPages(io.RawIOBase):
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._chunk: Chunk | None = None
+        self._chunk: ColumnChunk | None = None
         self._known = 0
 
-    def watch(self, chunk: Chunk) -> None:
+    def watch(self, chunk: ColumnChunk) -> None:
         """Allow the pages of a column in one row group from now on, and nothing else."""
         self._chunk, self._known = chunk, chunk.start
 
@@ -81,7 +81,7 @@ class CheckedPages(io.RawIOBase):
         """Return the position."""
         return self._stream.tell()
 
-    def _check(self, chunk: Chunk, at: int, data: bytes) -> None:
+    def _check(self, chunk: ColumnChunk, at: int, data: bytes) -> None:
         end = at + len(data)
         if not chunk.start <= at <= self._known or end > chunk.end:
             raise ValueError("its pages are not where its footer says")
@@ -151,7 +151,7 @@ def read_footer(stream: IO[bytes], size: int) -> list[list[Any]]:
         stream.seek(0)
 
 
-def chunks(footer: list[list[Any]], path: str) -> list[Chunk]:
+def chunks(footer: list[list[Any]], path: str) -> list[ColumnChunk]:
     """Return where a column is in every row group.
 
     Raises:
@@ -160,7 +160,7 @@ def chunks(footer: list[list[Any]], path: str) -> list[Chunk]:
     return [_chunk(columns, path.encode()) for columns in footer]
 
 
-def _chunk(columns: Any, path: bytes) -> Chunk:
+def _chunk(columns: Any, path: bytes) -> ColumnChunk:
     """Return where a column is, from the ``ColumnMetaData`` of a row group's ``ColumnChunk``s."""
     try:
         (found,) = [column[3] for column in columns if b".".join(column.get(3, {}).get(3, [])) == path]
@@ -169,7 +169,7 @@ def _chunk(columns: Any, path: bytes) -> Chunk:
         raise ValueError(f"a row group has no column {path.decode()!r}, or it is encrypted") from None
     if 0 < dictionary < start:
         start = dictionary
-    return Chunk(start, start + length)
+    return ColumnChunk(start, start + length)
 
 
 class _Thrift:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sar_infer.bulk.items import MOST_BYTES, Broken, Flaw, Item, Unit, printable
-from sar_infer.bulk.places import one_line, open_binary, size_of
-from sar_infer.bulk.sources.pages import CheckedPages, Chunk, allowed, chunks, read_footer
-from sar_infer.errors import InputError
+from sar_infer.bulk.places import open_binary, size_of
+from sar_infer.bulk.sources.pages import CheckedPages, ColumnChunk, allowed, chunks, read_footer
+from sar_infer.errors import InputError, reason_of
 
 SUFFIX = ".parquet"
 _ROWS_AT_ONCE = 1024
@@ -45,8 +45,8 @@ class RowGroup:
     rows: int
     column: str
     key_column: str | None
-    images: Chunk = field(compare=False)
-    keys: Chunk | None = field(compare=False)
+    images: ColumnChunk = field(compare=False)
+    keys: ColumnChunk | None = field(compare=False)
 
     @property
     def count(self) -> int:
@@ -68,7 +68,7 @@ class RowGroup:
                 raise ValueError(f"it has {self.rows - row} rows less than its footer says")
         except Exception as error:  # pyarrow and storage raise almost anything
             yield Item(
-                printable(self.place), Flaw("source", f"row {self.first + row} on cannot be read: {one_line(error)}")
+                printable(self.place), Flaw("source", f"row {self.first + row} on cannot be read: {reason_of(error)}")
             )
 
     def _item(self, row: int, content: Any, key: Any) -> Item:
@@ -81,7 +81,7 @@ class RowGroup:
         return Item(printable(os.fsdecode(value) if isinstance(value, bytes) else str(value)), _content(content))
 
 
-def _values(place: str, group: int, column: str, chunk: Chunk) -> Iterator[Any]:
+def _values(place: str, group: int, column: str, chunk: ColumnChunk) -> Iterator[Any]:
     """Yield the scalars of a column in one row group, a bounded number of bytes at a time.
 
     A few bytes may unpack to many rows: nulls, or one value of a dictionary repeated. So the bytes of the rows are
@@ -126,7 +126,7 @@ def row_groups(place: str, column: str, key_column: str | None) -> Iterator[Unit
     except InputError as error:
         yield Broken(place, str(error).removeprefix(f"{place}: "))
     except Exception as error:  # pyarrow and storage raise almost anything
-        yield Broken(place, f"cannot be read: {one_line(error)}")
+        yield Broken(place, f"cannot be read: {reason_of(error)}")
     else:
         yield from groups
 
@@ -192,7 +192,7 @@ def _path(schema: Any, column: str) -> str:
     return f"{column}.bytes" if _is_struct(schema.field(column).type) else column
 
 
-def _check_apart(found: list[Chunk], size: int) -> None:
+def _check_apart(found: list[ColumnChunk], size: int) -> None:
     """Raise if a byte of the file belongs to more than one row group.
 
     Raises:

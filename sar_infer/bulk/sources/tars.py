@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item, printable
-from sar_infer.bulk.places import one_line, open_binary, size_of
-from sar_infer.errors import InputError
+from sar_infer.bulk.places import open_binary, size_of
+from sar_infer.errors import InputError, reason_of
 from sar_infer.images.formats import has_image_suffix
 
 SUFFIX = ".tar"
@@ -48,7 +48,7 @@ class TarShard:
         except InputError:
             raise
         except Exception as error:  # every storage has errors of its own
-            raise InputError(f"{place}: cannot be read: {one_line(error)}") from None
+            raise InputError(f"{place}: cannot be read: {reason_of(error)}") from None
 
     @property
     def count(self) -> None:
@@ -62,7 +62,7 @@ class TarShard:
             with open_binary(self.place) as stream:
                 yield from _members(stream, key)
         except Exception as error:  # storage raises almost anything
-            yield Item(key, Flaw("source", f"the rest cannot be read: {one_line(error)}"))
+            yield Item(key, Flaw("source", f"the rest cannot be read: {reason_of(error)}"))
 
 
 def _members(stream: IO[bytes], key: str) -> Iterator[Item | None]:

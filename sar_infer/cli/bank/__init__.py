@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from sar_infer import __version__
+from sar_infer.cli.bank.calibrating import calibrate
 from sar_infer.cli.bank.common import ENVIRONMENT
 from sar_infer.cli.bank.editing import add, alias, merge, remove, rename, rollback, set_class
-from sar_infer.cli.bank.reading import diff, freeze, history, lint, list_classes, nearest, verify
+from sar_infer.cli.bank.reading import diff, history, lint, list_classes, nearest, verify
+from sar_infer.cli.options import CONTEXT, refused_command
 
 EPILOG = """\b
 Examples:
@@ -20,19 +22,15 @@ Examples:
 
 
 @click.group(
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 100,
-        "auto_envvar_prefix": ENVIRONMENT,
-    },
+    context_settings=CONTEXT | {"auto_envvar_prefix": ENVIRONMENT},
     epilog=EPILOG,
 )
 @click.version_option(__version__, prog_name="sar-bank")
 def main() -> None:
-    """Look at the classes of a bank file and change them.
+    """Show and change the classes of a bank file.
 
     A bank file holds class names with their embeddings. It belongs to the encoder of one bundle (--bundle), starts as
-    a copy of that bundle's own bank when a command first writes it, and is what `sar-classify --bank` reads. A change
+    a copy of that bundle's own bank, and is what `sar-classify --bank` reads. A change
     is one step of its history, written whole or not at all, and can be rolled back.
 
     Exit code: 0 if all went well; 1 if something was found or could not be written, as each command says; 2 if nothing
@@ -41,7 +39,8 @@ def main() -> None:
 
 
 for command in (
-    *(add, alias, diff, freeze, history, lint, list_classes),
+    *(add, alias, calibrate, diff, history, lint, list_classes),
     *(merge, nearest, remove, rename, rollback, set_class, verify),
 ):
     main.add_command(command)
+main.add_command(refused_command("freeze", "freeze has moved: sar-bundle freeze BUNDLE --bank BANK_FILE --out NEW"))

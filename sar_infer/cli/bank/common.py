@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shlex
 import sys
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from sar_infer.cli.options import Decorated, Refusal, one_blas_thread, option, printing, read_classes, set_encoding
-from sar_infer.errors import InputError, SarInferError, WriteError, one_line
+from sar_infer.cli.options import Decorated, emit, one_blas_thread, option, read_classes, reported
+from sar_infer.errors import WriteError
 
 if TYPE_CHECKING:
     from sar_infer.artefact.bundle import Bundle
@@ -29,11 +28,8 @@ if TYPE_CHECKING:
 
 
 SUFFIX = ".safetensors"
-INTERRUPTED = 130
 ENVIRONMENT = "SAR_BANK"
 """Prefix of the environment twins of a single command's options: ``SAR_BANK_ADD_CLASSES`` for ``add --classes``."""
-_SERVED = ("bank.safetensors", "lock")
-"""Files that `sar-serve --state` keeps in a folder: its bank, and the lock beside it, which stays after the server."""
 own_option = functools.partial(click.option, show_envvar=True)
 """An option whose environment twin contains the name of its command; ``options.option`` is for shared ones."""
 Chunk = TypeVar("Chunk", bound=Sized)
@@ -73,19 +69,8 @@ def on_bank(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(bank_file: Path, bundle: str | None, form: str, **values: Any) -> None:
         one_blas_thread()
-        try:
+        with reported(bank_file):
             command(BankArguments(bank_file, bundle, form), **values)
-        except WriteError as error:
-            raise click.ClickException(str(error)) from None
-        except SarInferError as error:
-            raise Refusal(str(error)) from None
-        except BrokenPipeError:  # the reader of the output has gone; click ends quietly
-            raise
-        except OSError as error:
-            raise Refusal(f"{error.filename or bank_file}: {error.strerror or error}") from None
-        except KeyboardInterrupt:
-            click.echo("Error: interrupted; nothing is half-written", err=True)
-            sys.exit(INTERRUPTED)
 
     return run
 
@@ -93,9 +78,16 @@ def on_bank(command: Callable[..., None]) -> Callable[..., None]:
 def shared_options(command: Decorated) -> Decorated:
     """Add the options that every command has; they come last in its help."""
     bundle = option(
-        "--bundle", type=click.Path(), help="Bundle whose encoder it belongs to.  [default: the one that ships]"
+        "--bundle", type=click.Path(), help="Bundle whose encoder the bank belongs to.  [default: the one that ships]"
     )
-    form = option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+    form = option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="Form of the output: for people, or for programs.",
+    )
     return bundle(form(command))
 
 
@@ -119,21 +111,20 @@ def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: boo
 
 
 def _opened(arguments: BankArguments, *, missing: bool, whole: bool) -> Opened:
+    from sar_infer.artefact.bank_file import read
     from sar_infer.artefact.bundle import open_bundle
-    from sar_infer.bank import ClassBank
 
-    bundle = open_bundle(Path(arguments.bundle) if arguments.bundle else None)
-    if missing:
-        return Opened(bundle, bundle.bank)
-    load = ClassBank.verify if whole else ClassBank.load
-    return Opened(bundle, load(arguments.file, bundle.manifest.encoder_digest))
+    bundle = open_bundle(arguments.bundle or None)
+    return Opened(bundle, bundle.bank if missing else read(arguments.file, bundle, whole=whole))
 
 
 def _say_missing(arguments: BankArguments, found: Opened) -> None:
     """Say on stderr that the bundle's classes are used for a missing bank file, or that it was made as a copy."""
-    count, bundle = f"{len(found.bank.names):,}", found.bundle.path.name
+    from sar_infer.artefact.bundle import bundle_name
+
+    count, bundle = f"{len(found.bank.names):,}", bundle_name(found.bundle.place)
     if arguments.file.exists():
-        text = f"{arguments.file} did not exist: made as a copy of {bundle}'s {count} classes"
+        text = f"{arguments.file} did not exist: made as a copy of the {count} classes of {bundle}"
     else:
         text = f"{arguments.file} does not exist: these are the {count} classes of {bundle}"
     click.echo(text, err=True)
@@ -146,43 +137,23 @@ def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterat
     A missing file starts as a copy of the bundle's bank; at the end stderr says so.
 
     Raises:
-        InputError: it is the bank inside a bundle, the state of a server, or no name for a bank file.
+        InputError: the file cannot be changed where it is.
         WriteError: another process is changing it.
     """
+    from sar_infer.artefact.bank_file import WAIT, check_changeable
     from sar_infer.storage.files import owned
 
+    check_changeable(arguments.file)
     file = Path(os.path.realpath(arguments.file))
-    if not file.parent.is_dir():
-        raise InputError(f"{arguments.file}: no such folder; make it first")
-    if _in_bundle(file):
-        raise InputError(f"{arguments.file}: is part of a bundle, which never changes; name a file outside of it")
-    if file.name == _SERVED[0] and (file.parent / _SERVED[1]).exists():
-        raise InputError(
-            f"{arguments.file}: is the state of a server, which changes it by its API; to continue, change a copy: "
-            f"cp {shlex.quote(str(arguments.file))} mine.safetensors"
-        )
-    if not file.exists() and file.suffix != SUFFIX:
-        raise InputError(f"{arguments.file}: no such bank file; the name of a new one ends in {SUFFIX}")
-    with owned(file):
+    with owned(file, WAIT):
         missing = may_be_missing and not file.exists()
-        found = _opened(arguments, missing=missing, whole=True)
+        found = _opened(arguments, missing=missing, whole=False)
+        found.bank.verified()  # many photos are checked by class, when they change
         try:
             yield found
         finally:
             if missing:
                 _say_missing(arguments, found)
-
-
-def _in_bundle(file: Path) -> bool:
-    """Return whether a manifest in the same folder lists the file."""
-    from sar_infer.artefact.manifest import MANIFEST
-
-    try:
-        manifest = json.loads((file.parent / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    listed = manifest.get("files") if isinstance(manifest, dict) else None
-    return isinstance(listed, dict) and file.name in listed
 
 
 def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: Any) -> None:
@@ -200,12 +171,11 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
     """
     changed = after is not before.bank
     if changed:
-        try:
-            after.save(arguments.file)
-        except OSError as error:
-            raise WriteError(
-                f"{arguments.file}: not written ({error.strerror or error}); nothing was changed"
-            ) from None
+        save(arguments, after)
+        if (
+            old := before.bank.calibration
+        ) is not None and old.content_digest == before.bank.content_digest != after.content_digest:
+            click.echo("scores are not calibrated any more; calibrate again: sar-bank calibrate --photos", err=True)
     step, undo_to = after.history[-1] if changed else None, len(before.bank.history)
     undo = undo_to if step and step.undo else None
     content = {
@@ -216,13 +186,27 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
         "step": len(after.history),
         "undo_to": undo,
     }
-    how = "" if undo is None else f"; undo: {_undo_command(arguments, undo)}"
-    emit(arguments.form, lambda: content | more, [f"{content['summary']}; {len(after.names):,} classes{how}"])
+    how = "" if undo is None else f"; undo: {again(arguments, 'rollback', '--to', str(undo))}"
+    count = "1 class" if len(after.names) == 1 else f"{len(after.names):,} classes"
+    emit(arguments.form, lambda: content | more, [f"{content['summary']}; {count}{how}"])
 
 
-def _undo_command(arguments: BankArguments, step: int) -> str:
-    """Return the command that rolls back to a step; it names the bundle only if the command line did."""
-    words = ["sar-bank", "rollback", str(arguments.file), "--to", str(step)]
+def save(arguments: BankArguments, bank: ClassBank) -> None:
+    """Save a bank; the file is the old one or the new one.
+
+    Raises:
+        BankError: a bank file cannot hold it.
+        WriteError: it could not be written.
+    """
+    try:
+        bank.save(arguments.file)
+    except OSError as error:
+        raise WriteError(f"{arguments.file}: not written ({error.strerror or error}); nothing was changed") from None
+
+
+def again(arguments: BankArguments, command: str, *more: str) -> str:
+    """Return another command on the same bank file; it names the bundle only if the command line did."""
+    words = ["sar-bank", command, str(arguments.file), *more]
     source = click.get_current_context().get_parameter_source("bundle")
     if arguments.bundle and source is ParameterSource.COMMANDLINE:
         words += ["--bundle", arguments.bundle]
@@ -232,7 +216,7 @@ def _undo_command(arguments: BankArguments, step: int) -> str:
 def warn_of_background(bank: ClassBank) -> None:
     """Warn on stderr if a bank has no class left to answer with."""
     if bank.background is not None and bank.background.all():
-        click.echo("Warning: all classes are background now, so that nothing can be answered", err=True)
+        click.echo("Warning: every class is background now, so no image gets an answer", err=True)
 
 
 def given_classes(
@@ -279,26 +263,6 @@ def shown(findings: Sequence[Finding], most: int | None = None) -> Iterator[str]
     rest = Counter(finding.severity for finding in findings[len(findings[:most]) :])
     if rest:
         yield f"and {', '.join(f'{count:,} more of severity {severity}' for severity, count in rest.items())}"
-
-
-def emit(form: str, content: Callable[[], Any], lines: Iterable[str]) -> None:
-    """Print JSON for programs or lines for people.
-
-    Args:
-        form: ``text`` or ``json``.
-        content: Returns what is printed as JSON.
-        lines: What is printed as text; characters that a terminal could take for a command are escaped.
-
-    Raises:
-        click.ClickException: stdout cannot be written; the change itself is complete.
-    """
-    with printing("; all else is done"):
-        set_encoding(form)
-        if form == "json":
-            click.echo(json.dumps(content(), ensure_ascii=False))
-            return
-        for line in lines:
-            click.echo(one_line(line, len(line)))
 
 
 def counted(chunks: Iterable[Chunk], total: int, label: str, hidden_up_to: int) -> Iterator[Chunk]:

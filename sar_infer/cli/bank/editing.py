@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from sar_infer.cli.bank.common import (
     BankArguments,
     Opened,
+    again,
     changing,
     counted,
     given_classes,
@@ -33,9 +34,39 @@ if TYPE_CHECKING:
     from sar_infer.lint import Finding, Linter
 
     Phrases = Mapping[str, tuple[str, ...]]
-    from sar_infer.bank import Step
 
 _MOST_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class AddOptions:
+    """The command line of ``sar-bank add``; every field is the option of that name."""
+
+    names: Sequence[str]
+    classes: Path | None
+    source: Path | None
+    paths: Sequence[str]
+    photos_only: bool
+    background: bool
+    threshold: float | None
+    lint: bool
+    strict: bool
+
+    @property
+    def looks_at_names(self) -> bool:
+        """Return True if names are linted: they are to mean something."""
+        return self.lint and not self.photos_only
+
+    def check(self) -> None:
+        """Raise Refusal if the options say nothing, or contradict each other."""
+        if not self.names and self.classes is None and self.source is None and not self.paths:
+            raise Refusal("no class given; name one, a file of them (--classes), another bank (--from), or --photos")
+        if self.strict and not self.lint:
+            raise Refusal("--strict and --no-lint contradict")
+        if self.photos_only and not self.paths:
+            raise Refusal("--photos-only needs --photos; for classes in the bank: sar-bank set CLASS --photos-only")
+        if self.paths and (len(self.names) > 1 or self.classes is not None or self.source is not None):
+            raise Refusal("--photos goes with one class name, or with none and one folder for each class")
 
 
 @click.command()
@@ -45,53 +76,61 @@ _MOST_SHOWN = 20
 @own_option(
     "--from",
     "source",
+    envvar="SAR_BANK_ADD_FROM",
     type=click.Path(path_type=Path),
-    help="Bank of another bundle: the classes added to it, embedded anew, and what is known of all.",
+    help="Bank file of another bundle: take its added classes, embedded again, and aliases, thresholds and so on.",
 )
-@own_option("--background", is_flag=True, help="They take their share of the score, but are never an answer.")
-@own_option("--threshold", type=click.FloatRange(0, 1), help="Least score for them to be believed.")
 @own_option(
-    "--lint/--no-lint", default=True, help="Look for names that are odd, too long or double.  [default: --lint]"
+    "--photos",
+    "paths",
+    envvar="SAR_BANK_ADD_PHOTOS",
+    multiple=True,
+    metavar="PATH",
+    help="Photos of the one class that is named: files, folders or patterns; with no name, one folder for each class.",
+)
+@own_option("--photos-only", is_flag=True, help='The names carry no meaning ("SKU-12345"): use the photos alone.')
+@own_option("--background", is_flag=True, help="Give them a share of the score, but never the answer.")
+@own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which they count as an answer.")
+@own_option(
+    "--lint/--no-lint", default=True, help="Warn of names that are odd, too long or duplicates.  [default: --lint]"
 )
 @own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
 @shared_options
-def add(
-    arguments: BankArguments,
-    names: Sequence[str],
-    classes: Path | None,
-    *,
-    source: Path | None,
-    lint: bool,
-    strict: bool,
-    background: bool,
-    threshold: float | None,
-) -> None:
-    """Add classes to BANK_FILE: "name", or "name = phrase | phrase" to average several phrasings.
+def add(arguments: BankArguments, **values: Any) -> None:
+    """Add classes to BANK_FILE, by names, photos or both.
 
-    A class that the bank has already gets the new phrases, and keeps its place.
+    A NAME is "name", or "name = phrase | phrase" to average several phrasings.
+
+    A class that the bank has already gets the new phrases, and keeps its place; with --photos it gets these photos
+    beside those that it has, and keeps its embedding.
     """
-    if not names and classes is None and source is None:
-        raise Refusal("no class given; name one, a file of them (--classes), or another bank (--from)")
-    if strict and not lint:
-        raise Refusal("--strict and --no-lint contradict")
+    options = AddOptions(**values)
+    options.check()
     from sar_infer.bank import ClassBank, amend
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import places_of
+    from sar_infer.cli.bank.photos import files_by_class, findings_of, left_behind, read_photos, texts_to_embed
 
     with changing(arguments) as found:
-        given = given_classes(names, classes, len if lint else found.classifier.check_name)
-        other = ClassBank.verify(source) if source else None
+        check = len if options.looks_at_names else found.classifier.check_name
+        given = given_classes(options.names, options.classes, check)
+        files = files_by_class(given, options.paths)
+        given = texts_to_embed(found.bank, given, files)
+        other = ClassBank.verify(options.source) if options.source else None
         if other is not None:
             given = {**{name: other.phrases(name) for name, info in other.info.items() if info.added}, **given}
-        linter = linter_for(found) if lint else None
+        linter = linter_for(found) if options.looks_at_names else None
         findings = _checked_texts(given, linter)
-        _refuse(findings, strict=strict)
-        info = _info_to_add(found.bank, given, other, background=background, threshold=threshold)
+        _refuse(findings, strict=options.strict)
+        info = _info_to_add(found.bank, given, other, options)
         places_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding
         rows = _embedded(found, given, linter, findings)
-        _refuse(findings, strict=strict)
+        photos = read_photos(found, files, nameless=options.photos_only)
+        sets = photos.sets if other is None else left_behind(found, given, other)
+        after = edit(found.bank, [*given], rows, info, sets, by="sar-bank add")
+        findings += findings_of(found, after, photos, lint=options.lint)
+        _refuse(findings, strict=options.strict)
         _show(findings)
-        after = edit(found.bank, [*given], rows, info, by="sar-bank add")
         if other is not None:
             after = amend(after, _known_of_others(after, other), by="sar-bank add --from")
         warn_of_background(after)
@@ -154,9 +193,7 @@ def _known_of_others(bank: ClassBank, other: ClassBank) -> dict[str, ClassInfo]:
     return {name: info for name, info in known.items() if bank.lookup.name(name) is not None}
 
 
-def _info_to_add(
-    bank: ClassBank, given: Phrases, other: ClassBank | None, *, background: bool, threshold: float | None
-) -> dict[str, ClassInfo]:
+def _info_to_add(bank: ClassBank, given: Phrases, other: ClassBank | None, options: AddOptions) -> dict[str, ClassInfo]:
     """Return the info of each class to add: the given values, else those of the other bank, else those of this one."""
     from sar_infer.bank import ClassInfo
 
@@ -168,8 +205,8 @@ def _info_to_add(
         result[name] = dataclasses.replace(
             was,
             phrases=() if phrases == (name,) else phrases,
-            background=background or was.background,
-            threshold=was.threshold if threshold is None else threshold,
+            background=options.background or was.background,
+            threshold=was.threshold if options.threshold is None else options.threshold,
         )
     return result
 
@@ -178,24 +215,49 @@ def _info_to_add(
 @on_bank
 @click.argument("names", nargs=-1)
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to remove, one a line.")
+@own_option(
+    "--photos",
+    "paths",
+    envvar="SAR_BANK_REMOVE_PHOTOS",
+    multiple=True,
+    metavar="PATH",
+    help="Remove only these photos from the one class that is named: files, folders or patterns.",
+)
 @shared_options
-def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
-    """Remove classes, by name or alias; if one is not there, none is removed."""
+def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None, paths: Sequence[str]) -> None:
+    """Remove classes, by name or alias.
+
+    If one of them is not there, none is removed.
+
+    To drop an alias and keep its class: sar-bank alias BANK_FILE CLASS ALIAS --remove
+    """
     from sar_infer.bank import remove as edit
+    from sar_infer.bank import remove_photos
+    from sar_infer.bank.edits import aliases_among
+    from sar_infer.images.inputs import expand
     from sar_infer.text.names import read_class_file
 
     if not names and classes is None:
         raise Refusal("no class given; name one, or a file of them (--classes)")
+    if paths and (len(names) != 1 or classes is not None):
+        raise Refusal("--photos goes with one class name")
     listed = [] if classes is None else read_class_file(classes).classes
     with changing(arguments) as found:
+        if paths:
+            digests = found.classifier.embed_photos(expand(paths)).known
+            write(arguments, found, remove_photos(found.bank, names[0], digests, by="sar-bank remove --photos"))
+            return
         write(arguments, found, edit(found.bank, [*names, *listed], by="sar-bank remove"))
+        for name, alias in [*aliases_among(found.bank, [*names, *listed]).items()][:_MOST_SHOWN]:
+            command = again(arguments, "alias", name, alias, "--remove")
+            click.echo(one_line(f"to drop the alias {alias!r} alone, undo this, then: {command}"), err=True)
 
 
 @click.command()
 @on_bank
 @click.argument("old")
 @click.argument("new")
-@own_option("--embed", is_flag=True, help="Give it the embedding of the new name. Else it keeps the one that it has.")
+@own_option("--embed", is_flag=True, help="Embed the new name; otherwise it keeps its embedding.")
 @shared_options
 def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None:
     """Give a class another name. It keeps its place and its embedding, which was made from its old name."""
@@ -216,7 +278,7 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
 @own_option("--remove", is_flag=True, help="Take these aliases away.")
 @shared_options
 def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove: bool) -> None:
-    """Give a class other names, which find it and take its embedding."""
+    """Give a class other names, with the same embedding."""
     from sar_infer.bank import amend
     from sar_infer.text.names import name_key
 
@@ -226,7 +288,7 @@ def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove
         given = {name_key(text): text for text in aliases}
         if remove and not given.keys() <= known.keys():
             raise Refusal(
-                f"{name!r} has not all of these aliases; it has: {one_line(', '.join(info.aliases)) or 'none'}"
+                f"{name!r} does not have all of these aliases; it has: {one_line(', '.join(info.aliases)) or 'none'}"
             )
         if remove:
             kept = [text for key, text in known.items() if key not in given]
@@ -239,21 +301,33 @@ def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove
 @click.command("set")
 @on_bank
 @click.argument("name", metavar="CLASS")
-@own_option("--threshold", type=click.FloatRange(0, 1), help="Least score for the class to be believed.")
-@own_option("--no-threshold", is_flag=True, help="Believe it at any score.")
+@own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which the class counts as an answer.")
+@own_option("--no-threshold", is_flag=True, help="Accept it at any score.")
 @own_option(
-    "--background/--foreground", default=None, help="Background takes its share of the score, but is never an answer."
+    "--background/--foreground", default=None, help="Background has a share of the score, but is never the answer."
+)
+@own_option(
+    "--photos-only/--named", default=None, help="Use its photos alone, as its name carries no meaning; or its name too."
 )
 @shared_options
 def set_class(
-    arguments: BankArguments, name: str, threshold: float | None, *, no_threshold: bool, background: bool | None
+    arguments: BankArguments,
+    name: str,
+    threshold: float | None,
+    *,
+    no_threshold: bool,
+    background: bool | None,
+    photos_only: bool | None,
 ) -> None:
-    """Say when a class is to be believed, and whether it is an answer at all."""
-    from sar_infer.bank import amend
+    """Set when a class is to be believed, and as what.
+
+    It may be no answer at all (--background), and its name may mean nothing (--photos-only).
+    """
+    from sar_infer.bank import amend, set_nameless
 
     if threshold is not None and no_threshold:
         raise Refusal("--threshold and --no-threshold contradict")
-    if threshold is None and not no_threshold and background is None:
+    if threshold is None and not no_threshold and background is None and photos_only is None:
         raise Refusal("nothing to set; see sar-bank set --help")
     with changing(arguments) as found:
         info = _info(found.bank, name)
@@ -262,6 +336,8 @@ def set_class(
         if background is not None:
             info = dataclasses.replace(info, background=background)
         after = amend(found.bank, {name: info}, by="sar-bank set")
+        if photos_only is not None:
+            after = set_nameless(after, name, nameless=photos_only, by="sar-bank set")
         warn_of_background(after)
         write(arguments, found, after)
 
@@ -274,11 +350,14 @@ def set_class(
     type=click.Choice(["keep", "take", "refuse"]),
     default="refuse",
     show_default=True,
-    help="What becomes of a class that both have with different embeddings.",
+    help="Whose embedding to use where both have a class: this bank's, the other's, or neither (stop).",
 )
 @shared_options
 def merge(arguments: BankArguments, other: Path, conflict: Literal["keep", "take", "refuse"]) -> None:
-    """Add the classes of the bank file OTHER, with their aliases, thresholds and so on."""
+    """Add the classes of another bank file.
+
+    They come with their aliases, thresholds and so on.
+    """
     from sar_infer.bank import ClassBank
     from sar_infer.bank import merge as edit
 
@@ -293,13 +372,17 @@ def merge(arguments: BankArguments, other: Path, conflict: Literal["keep", "take
 @own_option("--steps", type=click.IntRange(min=1), help="How many steps to take back.")
 @shared_options
 def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> None:
-    """Go back to an earlier step of the history (`sar-bank history`); this is a step too, and is final."""
+    """Go back to an earlier step of the history.
+
+    `sar-bank history` lists the steps. Going back is a step too, and is final.
+    """
     from sar_infer.bank import rollback as edit
+    from sar_infer.bank.history import steps_back
 
     if (to is None) == (steps is None):
         raise Refusal("expected either --to STEP or --steps COUNT")
     with changing(arguments, may_be_missing=False) as found:
-        target = _back(found.bank.history, steps) if to is None else to
+        target = steps_back(found.bank.history, steps or 0) if to is None else to
         write(arguments, found, edit(found.bank, target, by="sar-bank rollback"))
 
 
@@ -312,14 +395,3 @@ def _info(bank: ClassBank, name: str) -> ClassInfo:
     from sar_infer.bank import ClassInfo, find
 
     return bank.info.get(bank.names[find(bank, name)], ClassInfo())
-
-
-def _back(history: Sequence[Step], steps: int | None) -> int:
-    """Return the number of the step that is this many steps back; steps that were rolled back do not count."""
-    number, left = len(history), steps or 0
-    while left and number:
-        to = history[number - 1].to
-        number, left = (number - 1, left - 1) if to is None else (to, left)
-    if left:
-        raise Refusal(f"cannot go back {steps} steps, there are {(steps or 0) - left} to take back")
-    return number

@@ -1,8 +1,7 @@
-"""The commands that read a bank: ``list``, ``nearest``, ``diff``, ``verify``, ``history``, ``lint``, ``freeze``."""
+"""The commands that read a bank: ``list``, ``nearest``, ``diff``, ``verify``, ``history``, ``lint``."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -14,7 +13,6 @@ import click
 from sar_infer.cli.bank.common import (
     BankArguments,
     counted,
-    emit,
     given_classes,
     linter_for,
     on_bank,
@@ -23,7 +21,7 @@ from sar_infer.cli.bank.common import (
     shared_options,
     shown,
 )
-from sar_infer.cli.options import Refusal
+from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import BankError, SchemaError
 
 if TYPE_CHECKING:
@@ -35,42 +33,59 @@ if TYPE_CHECKING:
 @on_bank
 @own_option("--long", is_flag=True, help="All that is known of each class.")
 @own_option("--like", metavar="TEXT", help="Only classes with this in their name or an alias.")
-@own_option("--added", is_flag=True, help="Only classes that did not come from training; a freeze keeps that.")
+@own_option("--added", is_flag=True, help="Only classes that were not trained; a frozen bundle remembers them.")
 @shared_options
 def list_classes(arguments: BankArguments, *, long: bool, like: str | None, added: bool) -> None:
     """Print the classes of BANK_FILE, one a line."""
     from sar_infer.bank import ClassInfo
     from sar_infer.text.names import name_key
 
-    bank = opened(arguments, may_be_missing=True).bank
+    bank = opened(arguments).bank
     plain, key = ClassInfo(), name_key(like or "")
     known = ((name, bank.info.get(name, plain)) for name in bank.names)
     known = ((name, info) for name, info in known if info.added or not added)
     chosen = [(name, info) for name, info in known if any(key in name_key(text) for text in (name, *info.aliases))]
     emit(
         arguments.form,
-        lambda: [{"name": name} | asdict(info) for name, info in chosen],
-        ("  ".join([name, *_described(info)]) if long else name for name, info in chosen),
+        lambda: [{"name": name} | asdict(info) | _photos_of(bank, name) for name, info in chosen],
+        ("  ".join([name, *_described(info), *_pictured(bank, name)]) if long else name for name, info in chosen),
     )
 
 
 @click.command()
 @on_bank
 @click.argument("texts", nargs=-1)
-@own_option("--image", "images", type=click.Path(), multiple=True, help="A photo instead of a text; may be repeated.")
+@own_option(
+    "--image",
+    "images",
+    envvar="SAR_BANK_NEAREST_IMAGE",
+    type=click.Path(),
+    multiple=True,
+    help="A photo instead of a text; may be repeated.",
+)
 @click.option(
-    "-k", "--top-k", envvar="SAR_TOP_K", show_envvar=True, type=click.IntRange(min=1), default=5, show_default=True
+    "-k",
+    "--top-k",
+    envvar="SAR_TOP_K",
+    show_envvar=True,
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Classes to print for each text or photo.",
 )
 @shared_options
 def nearest(arguments: BankArguments, texts: Sequence[str], images: Sequence[str], top_k: int) -> None:
-    """Print the classes of BANK_FILE whose embeddings are nearest to each text or photo, with their cosines."""
+    """Print the classes nearest to each text or photo.
+
+    The nearest are those of BANK_FILE whose embeddings have the largest cosines, which are printed too.
+    """
     import numpy as np
 
     from sar_infer.bank import nearest as search
 
     if not texts and not images:
         raise Refusal("nothing to compare with; give a text, or --image PHOTO")
-    found = opened(arguments, may_be_missing=True)
+    found = opened(arguments)
     rows = np.concatenate([found.classifier.embed_names(texts), found.classifier.embed_images(images)])
     content = [
         {
@@ -123,7 +138,10 @@ def verify(arguments: BankArguments) -> None:
 @on_bank
 @shared_options
 def history(arguments: BankArguments) -> None:
-    """Print what was done to BANK_FILE, the oldest first; a * marks steps that can be rolled back."""
+    """Print what was done to BANK_FILE, the oldest first.
+
+    A * marks steps that can be rolled back.
+    """
     steps = opened(arguments).bank.history
     content = [
         {key: value for key, value in asdict(step).items() if key != "undo"} | {"can_undo": step.undo is not None}
@@ -136,8 +154,9 @@ def history(arguments: BankArguments) -> None:
 def _summary(bank: ClassBank | None) -> dict[str, Any]:
     if bank is None:
         return {}
+    photos = {"photos": sum(map(len, bank.photos.values()))} if bank.photos else {}
     digests = {"encoder_digest": bank.encoder_digest, "content_digest": bank.content_digest}
-    return {"classes": len(bank.names), "own": bank.own, "steps": len(bank.history)} | digests
+    return {"classes": len(bank.names), "own": bank.own, "steps": len(bank.history)} | photos | digests
 
 
 def _described(info: ClassInfo) -> list[str]:
@@ -150,6 +169,19 @@ def _described(info: ClassInfo) -> list[str]:
     }
     parts = [f"{key}: {value}" for key, value in known.items() if value]
     return [*(["background"] if info.background else []), *parts]
+
+
+def _photos_of(bank: ClassBank, name: str) -> dict[str, Any]:
+    """Return how many photos a class has, and whether its name means nothing."""
+    photos = bank.photos.get(name)
+    return {"photos": 0 if photos is None else len(photos), "photos_only": photos is not None and photos.nameless}
+
+
+def _pictured(bank: ClassBank, name: str) -> list[str]:
+    """Return the same as words for people."""
+    found = _photos_of(bank, name)
+    count = [f"photos: {found['photos']:,}"] if found["photos"] else []
+    return [*count, *(["photos only"] if found["photos_only"] else [])]
 
 
 def _neighbours(content: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -167,6 +199,10 @@ def _changes(difference: Difference) -> Iterator[str]:
     for name, infos in difference.changed.items():
         before, after = ("  ".join(_described(info)) or "its name alone" for info in infos)
         yield f"~ {name}  {before}  ->  {after}"
+    for name, change in difference.photos.items():
+        counts = [f"+{change.came:,}"] * bool(change.came) + [f"-{change.went:,}"] * bool(change.went)
+        turned = {None: [], True: ["photos only"], False: ["named"]}[change.nameless]
+        yield f"~ {name}  photos {' '.join([*counts, *turned])}"
 
 
 @click.command()
@@ -175,16 +211,17 @@ def _changes(difference: Difference) -> Iterator[str]:
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to look at, one a line.")
 @shared_options
 def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
-    """Look at names before BANK_FILE gets them, or at its own classes where none are given.
+    """Check names before BANK_FILE gets them, or its own classes.
 
     Looks for names that are too long or odd to the encoder, that double a class or nearly do, and, in a bundle with a
     reference encoder (sar-export --with-reference), whose relations to other classes the learned prompt has moved.
     Exit code 0 if there is no warning, 1 if there is one.
     """
+    from sar_infer.lint import photo_findings
     from sar_infer.lint.linter import CHUNK, chunked
 
-    found = opened(arguments, may_be_missing=True)
     within = not names and classes is None
+    found = opened(arguments, may_be_missing=not within)
     bank = found.bank
     given = {name: bank.phrases(name) for name in bank.names} if within else given_classes(names, classes)
     linter = linter_for(found, within=within)
@@ -192,27 +229,8 @@ def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -
     for chunk in counted(chunked(given), len(given), "Checking", CHUNK):
         findings += linter.check(chunk, found.classifier.embed_phrases)
     findings += linter.skipped()
+    if within:
+        bundle = found.bundle
+        findings += photo_findings(bank, bundle.bank, bundle.statistics, scale=bundle.manifest.logit_scale)
     emit(arguments.form, lambda: [asdict(finding) for finding in findings], shown(findings))
     sys.exit(1 if any(finding.severity in ("warning", "error") for finding in findings) else 0)
-
-
-@click.command()
-@on_bank
-@own_option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
-@own_option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
-@shared_options
-def freeze(arguments: BankArguments, out: Path, *, overwrite: bool) -> None:
-    """Write a bundle like the one of --bundle, with BANK_FILE as its own bank."""
-    from sar_infer.artefact.freeze import freeze as write
-    from sar_infer.artefact.writing import check_target
-
-    check_target(out, overwrite=overwrite)
-    found = opened(arguments, whole=True)
-    command = shlex.join(["sar-bank", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
-    manifest = write(found.bundle, found.bank, out, overwrite=overwrite, command=command)
-    content = {"bundle": str(out), "digest": manifest.digest, "classes": len(found.bank.names)}
-    emit(
-        arguments.form,
-        lambda: content,
-        [f"{out}: {len(found.bank.names):,} classes; next: sar-classify PHOTO --bundle {shlex.quote(str(out))}"],
-    )

@@ -1,1 +1,1 @@
-"""The classes that a server chooses from: its bundle's bank, with the changes made while the server runs."""
+"""The bank that a server answers with: a bank file, changed with the functions of ``sar_infer.bank``."""

@@ -1,131 +1,77 @@
-"""The bank that results from changes to a bundle's bank, and its classes as they are shown.
-
-It has the bundle's classes in their order without the removed ones, then the added ones in the order of addition. An
-added class that the bundle has keeps the bundle's place; if it has no phrases of its own, it also has the bundle's row,
-as a name that comes with a call does.
-"""
+"""The classes of a bank at one moment, as the routes show them."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.server.bank.changes import Base, Changes
-from sar_infer.text.names import name_key
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One class of a bank that can change, with the phrases that were embedded for it."""
+    """One class, with the phrases that were embedded for it; ``added`` if it came, or got its row, at run time.
+
+    ``photos`` is the number that it got at run time, ``photos_only`` says that its name means nothing.
+    """
 
     name: str
     origin: Literal["bundle", "added"]
     phrases: tuple[str, ...]
+    photos: int = 0
+    photos_only: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The classes at one moment; it never changes, so that its names, rows and phrases always agree."""
+    """A bank and the bundle's own; neither changes, so that names, rows and phrases always agree."""
 
-    base: Base
-    changes: Changes
     bank: ClassBank
+    base: ClassBank
 
     @property
     def etag(self) -> str:
-        """Return the digest of names and rows."""
+        """Return the digest of names, rows and photos."""
         return self.bank.content_digest
+
+    @functools.cached_property
+    def added(self) -> int:
+        """Return the number of classes that are not the bundle's."""
+        return len(self.bank.names) - self.bank.own
 
     def find(self, name: str) -> Entry | None:
         """Return the class of a name in any spelling; None if there is none."""
-        key, base = name_key(name), self.base
-        added, row = self.changes.added.get(key), base.rows.get(key)
-        if added is not None and not (added.plain and row is not None):
-            spelling = added.name if row is None else base.bank.names[row]
-            return Entry(spelling, "added", added.phrases)
-        if row is None or key in self.changes.removed:
-            return None
-        return bundled(base, base.bank.names[row])
+        row = self.bank.lookup.name(name)
+        return None if row is None else _entry(self.bank, self.bank.names[row])
 
-    @property
-    def added(self) -> int:
-        """Return the number of classes that are not the bundle's."""
-        return len(self.changes.own(self.base))
+    def page(self, prefix: str, offset: int, limit: int, *, removed: bool = False) -> tuple[list[Entry], int]:
+        """Return some classes in the bank's order, and the number of those that begin with a prefix, in any case.
 
-    @functools.cached_property
-    def _entries(self) -> tuple[Entry, ...]:
-        own, base = self.changes.own(self.base), self.base
-        found: list[Entry] = []
-        for name, key in zip(base.bank.names, base.keys, strict=True):
-            if (added := own.pop(key, None)) is not None:
-                found.append(Entry(name, "added", added.phrases))
-            elif key not in self.changes.removed:
-                found.append(bundled(base, name))
-        return (*found, *(Entry(added.name, "added", added.phrases) for added in own.values()))
+        Args:
+            prefix: "" chooses all.
+            offset: Number of classes to leave out.
+            limit: Number of classes to return at most.
+            removed: Choose from the bundle's classes that were removed instead.
+        """
+        bank = self.base if removed else self.bank
+        names: Sequence[str] = self.removed if removed else bank.names
+        if prefix:
+            start = prefix.casefold()
+            names = [name for name in names if name.casefold().startswith(start)]
+        return [_entry(bank, name) for name in names[offset : offset + limit]], len(names)
 
     @functools.cached_property
-    def removed(self) -> tuple[Entry, ...]:
-        """Return the bundle's classes that were removed, in its order."""
-        base, removed = self.base, self.changes.removed
-        return tuple(
-            bundled(base, name) for name, key in zip(base.bank.names, base.keys, strict=True) if key in removed
-        )
-
-    def entries(self) -> tuple[Entry, ...]:
-        """Return all classes, in the bank's order."""
-        return self._entries
+    def removed(self) -> tuple[str, ...]:
+        """Return the names of the bundle's classes that the bank does not have, in the bundle's order."""
+        if self.bank is self.base:
+            return ()
+        return tuple(name for name in self.base.names if self.bank.lookup.name(name) is None)
 
 
-def bundled(base: Base, name: str) -> Entry:
-    """Return a class as the bundle has it, by the bundle's spelling."""
-    return Entry(name, "bundle", base.bank.phrases(name))
-
-
-def compose(base: Base, changes: Changes, encoded: Mapping[str, Floats], old: ClassBank) -> ClassBank:
-    """Return the bank that results from changes.
-
-    Args:
-        base: The bundle's bank.
-        changes: The changes to it.
-        encoded: New rows (D,) by key.
-        old: Has the rows of the other ``changes.own``.
-    """
-    own = changes.own(base)
-    kept = [row for row, key in enumerate(base.keys) if key not in changes.removed]
-    names = [base.bank.verified().names[row] for row in kept]
-    further = [key for key in own if key not in base.rows]
-    places = dict(zip(further, range(len(kept), len(kept) + len(further)), strict=True))
-    if len(further) < len(own):
-        places |= {key: place for place, row in enumerate(kept) if (key := base.keys[row]) in own}
-    names += [own[key].name for key in further]
-    rows = np.empty((len(names), base.bank.embeddings.shape[1]), dtype=np.float32)
-    np.take(base.bank.embeddings, kept, axis=0, out=rows[: len(kept)], mode="clip")  # "raise" would copy once more
-    known = [place for key, place in places.items() if key not in encoded]
-    if known:
-        rows[known] = old.embeddings[[old.index[names[place]] for place in known]]
-    for key, row in encoded.items():
-        rows[places[key]] = row
-    return ClassBank(names, rows, base.bank.encoder_digest, changes.record(base), info_after(base, changes))
-
-
-def info_after(base: Base, changes: Changes) -> dict[str, ClassInfo]:
-    """Return the info of the resulting classes; a class keeps what the bundle says about it, except its phrases."""
-    info = {name: item for name, item in base.bank.info.items() if name_key(name) not in changes.removed}
-    for key, added in changes.own(base).items():
-        name = base.bank.names[base.rows[key]] if key in base.rows else added.name
-        phrases = () if added.phrases == (name,) else added.phrases
-        info[name] = dataclasses.replace(info.get(name, ClassInfo()), phrases=phrases, added=added.at)
-    return info
-
-
-def names_after(base: Base, changes: Changes) -> tuple[str, ...]:
-    """Return the names of the resulting bank."""
-    kept = (name for name, key in zip(base.bank.names, base.keys, strict=True) if key not in changes.removed)
-    return (*kept, *(added.name for key, added in changes.own(base).items() if key not in base.rows))
+def _entry(bank: ClassBank, name: str) -> Entry:
+    info = bank.info.get(name, ClassInfo())
+    photos, origin = bank.photos.get(name), "bundle" if info.added is None else "added"
+    counted = (0, False) if photos is None else (len(photos), photos.nameless)
+    return Entry(name, origin, info.phrases or (name,), *counted)  # type: ignore[arg-type]

@@ -1,39 +1,95 @@
-"""The classes of a running server: its bundle's bank with later changes, saved in one bank file.
+"""The classes of a running server: the bank of ``--bank FILE``, which other processes may change too.
 
-Readers take ``snapshot`` and never wait. Writers take turns; a change is on disk before a reader sees it.
+Readers take ``snapshot`` and never wait. A change holds the file's lock: it takes up what others have written, applies
+an edit of ``sar_infer.bank``, and is on disk before a reader sees it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from sar_infer._arrays import Floats
+from sar_infer.artefact import bank_file
 from sar_infer.artefact.bundle import Bundle
-from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.errors import BankError
-from sar_infer.server.bank.changes import Added, Base, Changes
-from sar_infer.server.bank.folder import StateFolder
-from sar_infer.server.bank.refusals import ChangeRefusedError, check_aliases, check_known, check_match
-from sar_infer.server.bank.resume import Embed, carried, resumed
-from sar_infer.server.bank.snapshot import Entry, Snapshot, bundled, compose, info_after, names_after
+from sar_infer.artefact.manifest import BANK
+from sar_infer.bank import ClassBank, ClassInfo, PhotoSet, add, remove, rollback
+from sar_infer.bank.edits import listed
+from sar_infer.bank.following import Embed
+from sar_infer.bank.history import Step, removed_names, steps_back
+from sar_infer.errors import BankError, InputError, SarInferError, WriteError
+from sar_infer.lint import Finding, photo_findings
+from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.class_names import clean_name, clean_phrases
-from sar_infer.text.names import name_key
+from sar_infer.storage.files import owned
+
+_BY = "sar-serve"
+_Stamp = tuple[int, int, int] | None
+_log = logging.getLogger("sar_infer.server")
+RefusalCode = Literal["not-found", "precondition-failed", "writes-disabled", "conflict", "not-stored", "overloaded"]
+
+
+class ChangeRefusedError(Exception):
+    """The refusal of a change, before anything is done; ``code`` is one of ``problems``.
+
+    ``not-stored`` means a full or broken disk, ``overloaded`` that another process is changing the file.
+    """
+
+    def __init__(self, code: RefusalCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True)
 class Change:
-    """The effect of ``put``, the digest of the bank after it, and the class as it is now."""
+    """The effect of ``put``.
+
+    Attributes:
+        created: The class is new.
+        etag: The digest of the bank after it.
+        entry: The class as it is now.
+        known: Number of photos that were left out, because they are counted for the class already.
+        findings: What is odd about the photos.
+    """
 
     created: bool
-    changed: bool
     etag: str
     entry: Entry
+    known: int = 0
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class NewPhotos:
+    """Photos for a class.
+
+    Attributes:
+        photos: What the bank keeps of them; ``nameless`` says that the name of the class means nothing.
+        places: What the findings call each, by its digest.
+        strict: Refuse if a finding is a warning.
+        create: Add the class if it is not there.
+    """
+
+    photos: PhotoSet
+    places: Mapping[bytes, str]
+    strict: bool = False
+    create: bool = True
+
+
+@dataclass(frozen=True)
+class RollbackResult:
+    """The effect of ``rollback``: the step that it is, None if nothing was taken back; and the bank after it."""
+
+    step: Step | None
+    classes: int
+    etag: str
 
 
 class BankStore:
@@ -43,39 +99,53 @@ class BankStore:
         snapshot: The current classes. It is replaced as a whole: read it once for everything that has to agree.
     """
 
-    def __init__(self, folder: StateFolder | None, snapshot: Snapshot, embed: Embed) -> None:
-        self.snapshot = snapshot
-        self._folder = folder
+    def __init__(
+        self,
+        file: Path | None,
+        bundle: Bundle,
+        bank: ClassBank,
+        embed: Embed,
+        *,
+        writable: bool = False,
+        looked: _Stamp = None,
+    ) -> None:
+        self._file = file
+        self._bundle = bundle
         self._embed = embed
-        self._writing = threading.Lock()
-        self._successor: BankStore | None = None
+        self._writable = writable
+        self._changing = threading.Lock()
+        self._looked = looked
+        self._seen = None if bank is bundle.bank else bank_file.digests_of(bank)
+        self.snapshot = Snapshot(bank, bundle.bank)
 
     @classmethod
-    def open(cls, directory: Path | None, bundle: Bundle, embed: Embed) -> BankStore:
-        """Open a store with the changes saved in a folder; if there are none, the bundle's bank is served as it is.
-
-        Changes that were made to another bundle's bank are carried over: names are removed from this bundle's bank and
-        added classes are encoded again. The old file is kept beside the new one, as ``bank-DIGEST.safetensors``.
+    def open(cls, file: Path | None, bundle: Bundle, embed: Embed, *, writable: bool = True) -> BankStore:
+        """Open a bank file for a bundle; see ``bank_file.taken_up`` for one of another encoder.
 
         Args:
-            directory: Folder of the bank file; None allows no changes.
+            file: The bank file; a missing one is made at the first change. None serves the bundle's bank as it is.
             bundle: The served bundle.
-            embed: Its encoder.
+            embed: Its name encoder.
+            writable: Allow changes. Otherwise nothing is ever written.
 
         Raises:
-            InputError: the folder cannot be written, or another server uses it.
-            BankError: the bank file is damaged, or a class in it cannot be carried over.
-            SchemaError: the bank file needs a newer reader.
+            InputError: its folder is missing, or the file cannot be changed where it is.
+            BankError: the file is damaged, or a class in it does not suit the bundle; SchemaError if it needs a newer
+                reader.
+            WriteError: the file follows to the bundle's encoder, and cannot be written.
         """
-        base = Base.of(bundle)
-        if directory is None:
-            return cls(None, Snapshot(base, Changes(), base.bank), embed)
-        folder = StateFolder(directory)
-        try:
-            return cls(folder, resumed(folder, base, embed), embed)
-        except BaseException:
-            folder.close()
-            raise
+        if file is None:
+            return cls(None, bundle, bundle.bank, embed)
+        if writable:
+            bank_file.check_changeable(file)
+        else:
+            bank_file.check_folder(file)
+        looked = _stamp(file)
+        bank = bank_file.taken_up(file, bundle, embed, write=writable, by=_BY)
+        store = cls(file, bundle, bank, embed, writable=writable, looked=looked)
+        if writable:
+            store._warm()
+        return store
 
     @property
     def bank(self) -> ClassBank:
@@ -87,117 +157,244 @@ class BankStore:
         """Return the digest of the names and rows of the current bank."""
         return self.snapshot.etag
 
-    def put(self, name: str, phrases: Sequence[str] | None = None, if_match: str | None = None) -> Change:
-        """Add a class, or change the phrases of one, which keeps its place and spelling.
+    def put(
+        self,
+        name: str,
+        phrases: Sequence[str] | None = None,
+        if_match: str | None = None,
+        new: NewPhotos | None = None,
+    ) -> Change:
+        """Add a class, or change the phrases of one, which keeps its place, spelling, aliases and threshold.
 
-        Nothing is written if the encoder gives the same row. A name of the bundle that comes without phrases gets the
-        bundle's row back.
+        A name of the bundle that comes without phrases gets the bundle's row back. Nothing is written if the class is
+        there already. Photos are added to those that the class has; with photos and without phrases it keeps its row.
 
         Args:
             name: Its name.
             phrases: Encoded and averaged in place of the name.
             if_match: Content of an If-Match header: digests of the bank, one of which must be the current one; ``*``
                 requires that the class exists.
+            new: Photos for it.
 
         Raises:
             ClassNameError: the name or a phrase cannot be used.
-            ChangeRefusedError: ``conflict`` (another name of a class), ``precondition-failed``, ``writes-disabled`` or
-                ``not-stored``; nothing was changed.
+            ChangeRefusedError: ``conflict`` (another name of a class, or odd photos that are refused),
+                ``precondition-failed``, ``not-found``, ``writes-disabled``, ``not-stored`` or ``overloaded``; nothing
+                was changed.
         """
         name = clean_name(name)
         wanted = (name,) if phrases is None else clean_phrases(name, phrases)
-        with self._writing:
-            if self._successor is None:
-                return self._put(name, wanted, if_match)
-        return self._successor.put(name, phrases, if_match)
+        with self._owned() as now:
+            known = now.find(name)
+            check_match(if_match, now.etag, known is not None)
+            if known is None and (owner := now.bank.lookup.alias(name)) is not None:
+                raise ChangeRefusedError("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
+            if known is None and new is not None and not new.create:
+                raise ChangeRefusedError("not-found", f"no class {name!r:.80}; PUT adds it")
+            spelling = now.bank.names[now.bank.lookup.find(name)] if known else _spelling(now.base, name)
+            if known and new is not None and phrases is None:
+                none = np.empty((0, now.bank.embeddings.shape[1]), np.float32)
+                return self._put(
+                    now, known, spelling, add(now.bank, [], none, photos={spelling: new.photos}, by=_BY), new
+                )
+            wanted = (spelling,) if wanted == (name,) else wanted
+            plain = wanted == (spelling,)
+            if new is None and known and (known.phrases == wanted or (plain and known.origin == "bundle")):
+                return Change(False, now.etag, known)
+            info = now.bank.info.get(spelling, ClassInfo())
+            own = now.base.index.get(spelling) if plain else None
+            if own is None:
+                row, info = self._embed([wanted])[0], dataclasses.replace(info, phrases=() if plain else wanted)
+            else:
+                has = now.base.info.get(spelling, ClassInfo())
+                row = now.base.embeddings[own]
+                info = dataclasses.replace(info if known else has, phrases=has.phrases)
+            try:
+                photos = {} if new is None else {spelling: new.photos}
+                after = add(now.bank, [spelling], row[np.newaxis], {spelling: info}, photos, by=_BY)
+            except BankError as error:  # an alias of a class that comes back is another class now
+                raise ChangeRefusedError("conflict", f"{error}; remove that class first") from None
+            return self._put(now, known, spelling, after, new)
+
+    def _put(self, now: Snapshot, known: Entry | None, name: str, after: ClassBank, new: NewPhotos | None) -> Change:
+        """Write the bank with a class that was put, after a look at its photos."""
+        findings: tuple[Finding, ...] = ()
+        counted = 0
+        if new is not None:
+            had = now.bank.photos.get(name)
+            counted = 0 if had is None else len(had.known & new.photos.known)
+            bundle = self._bundle
+            findings = tuple(
+                photo_findings(
+                    after,
+                    bundle.bank,
+                    bundle.statistics,
+                    now.bank,
+                    new.places,
+                    scale=bundle.manifest.logit_scale,
+                )
+            )
+            if new.strict and findings:
+                raise ChangeRefusedError("conflict", f"nothing was changed (strict): {findings[0].message}")
+        if after is now.bank and known:
+            return Change(False, now.etag, known, counted)
+        committed = self._commit(after)
+        return Change(known is None, committed.etag, _found(committed, name), counted, findings)
 
     def remove(self, name: str, if_match: str | None = None) -> str:
         """Remove a class, and return the digest of the bank after it.
 
         Raises:
+            ClassNameError: the name stands for several classes.
             ChangeRefusedError: ``not-found``, ``conflict`` (the last class but background), ``precondition-failed``,
-                ``writes-disabled`` or ``not-stored``; nothing was changed.
+                ``writes-disabled``, ``not-stored`` or ``overloaded``; nothing was changed.
         """
-        with self._writing:
-            if self._successor is None:
-                return self._remove(name, if_match)
-        return self._successor.remove(name, if_match)
+        with self._owned() as now:
+            if now.find(name) is None:
+                raise ChangeRefusedError("not-found", f"no class {name if len(name) <= 40 else name[:40] + '…'!r}")
+            check_match(if_match, now.etag, True)
+            after = remove(now.bank, [name], by=_BY)
+            if not _answers(after):
+                raise ChangeRefusedError(
+                    "conflict", f"class {name!r} is the last one; add another before you remove it"
+                )
+            return self._commit(after).etag
 
-    def rebased(self, bundle: Bundle, embed: Embed) -> BankStore:
-        """Return a store with the same changes to another bundle's bank, as in ``open``; the last step of a reload.
+    def rollback(self, to: int | None = None, steps: int | None = None, if_match: str | None = None) -> RollbackResult:
+        """Go back to an earlier step of the history.
 
-        This store keeps its classes for the requests that began with it. It passes new changes on to the new store,
-        which owns the folder from now on.
+        Args:
+            to: Number of the step; 0 is the beginning.
+            steps: Number of steps to take back, in place of ``to``.
+            if_match: As in ``put``.
 
         Raises:
-            BankError: a class cannot be carried over, or the new bank cannot be written; this store stays in charge.
+            InputError: there is no such step, or it cannot be gone back to any more.
+            ChangeRefusedError: ``conflict`` (no class but background would be left), ``precondition-failed``,
+                ``writes-disabled``, ``not-stored`` or ``overloaded``; nothing was changed.
         """
-        base = Base.of(bundle)
-        with self._writing:
-            if self._successor is None:
-                folder, now = self._folder, self.snapshot
-                snapshot = Snapshot(base, Changes(), base.bank)
-                if folder is not None and now.bank is not now.base.bank:
-                    snapshot = carried(folder, now.bank, now.changes, base, embed)
-                self._successor = BankStore(folder, snapshot, embed)
-                return self._successor
-        return self._successor.rebased(bundle, embed)
+        if (to is None) == (steps is None):
+            raise InputError("expected either to, the number of a step, or steps, how many to take back")
+        with self._owned() as now:
+            check_match(if_match, now.etag, True)
+            target = steps_back(now.bank.history, steps or 0) if to is None else to
+            after = rollback(now.bank, target, by=_BY)
+            if after is now.bank:
+                return RollbackResult(None, len(after.names), now.etag)
+            if not _answers(after):
+                raise ChangeRefusedError("conflict", f"as after step {target} no class could be an answer")
+            committed = self._commit(after)
+            return RollbackResult(after.history[-1], len(after.names), committed.etag)
 
-    def close(self) -> None:
-        """Accept no more changes, and release the folder, unless a store that ``rebased`` returned owns it."""
-        with self._writing:
-            if self._folder is not None and self._successor is None:
-                self._folder.close()
-            self._folder = None
+    def has_changed(self) -> bool:
+        """Return True if another process has replaced the file since the last look at it."""
+        return self._file is not None and _stamp(self._file) != self._looked
 
-    def _put(self, name: str, wanted: tuple[str, ...], if_match: str | None) -> Change:
-        folder, now, key = self._owned(), self.snapshot, name_key(name)
-        known, row = now.find(name), now.base.rows.get(key)
-        check_match(if_match, now.etag, known is not None)
-        spelling = known.name if known else name if row is None else now.base.bank.names[row]
-        wanted = (spelling,) if wanted == (name,) else wanted
-        plain = wanted == (spelling,)
-        if known and (known.phrases == wanted or (plain and known.origin == "bundle")):
-            return Change(False, False, now.etag, known)
-        if known is None and (owner := now.bank.lookup.alias(name)) is not None:
-            raise ChangeRefusedError("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
-        if known is None and row is not None:
-            check_aliases(now, spelling)
-        entry = Entry(spelling, "added", wanted)
-        if plain and row is not None:
-            entry = bundled(now.base, spelling)
-            changes, encoded = now.changes.forgetting(key), {}
-        else:
-            encoded = {key: self._embed([wanted])[0]}
-            if known and np.array_equal(encoded[key], now.bank.embeddings[now.bank.index[known.name]]):
-                return Change(False, False, now.etag, known)
-            at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            changes = now.changes.adding(key, Added(spelling, wanted, at))
-        return Change(known is None, True, self._commit(folder, changes, encoded), entry)
+    def refresh(self) -> None:
+        """Take up what another process has written; a file that cannot be used is logged, and the old classes stay."""
+        with self._changing:
+            try:
+                self._take_up()
+            except SarInferError as error:
+                _log.error("the bank file was changed and cannot be used; the old classes stay: %s", error)
 
-    def _remove(self, name: str, if_match: str | None) -> str:
-        folder, now = self._owned(), self.snapshot
-        check_known(now, name)
-        check_match(if_match, now.etag, True)
-        changes = now.changes.removing(name_key(name), now.base)
-        info = info_after(now.base, changes)
-        if all(info.get(left, ClassInfo()).background for left in names_after(now.base, changes)):
-            raise ChangeRefusedError("conflict", f"class {name!r} is the last one; add another before you remove it")
-        return self._commit(folder, changes, {})
+    @contextlib.contextmanager
+    def _owned(self) -> Iterator[Snapshot]:
+        """Hold the file's lock, and yield the classes that it has now."""
+        if not self._writable or self._file is None:
+            raise ChangeRefusedError(
+                "writes-disabled", "this server changes no bank; start it with --bank FILE and SAR_API_KEY"
+            )
+        with self._changing, contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(owned(self._file, bank_file.WAIT))
+            except WriteError as error:
+                raise ChangeRefusedError("overloaded", str(error)) from None
+            try:
+                self._take_up()
+            except SarInferError as error:
+                raise ChangeRefusedError(
+                    "conflict", f"the bank file was changed by another process and cannot be used: {error}"
+                ) from None
+            yield self.snapshot
 
-    def _owned(self) -> StateFolder:
-        if self._folder is None:
-            raise ChangeRefusedError("writes-disabled", "this server has no folder for classes; start it with --state")
-        return self._folder
+    def _take_up(self) -> None:
+        """Read the file if it is not the one that is served; of a file that is gone the classes stay."""
+        assert self._file is not None  # noqa: S101 - checked by the callers
+        self._looked = _stamp(self._file)
+        if self._looked is None or (self._seen and bank_file.digests(self._file) == self._seen):
+            return
+        bank = bank_file.read(self._file, self._bundle)
+        self._publish(bank)
+        self._seen = bank_file.digests_of(bank)
+        _log.info("bank %s was changed by another process: %d classes", self._file, len(bank.names))
 
-    def _commit(self, folder: StateFolder, changes: Changes, encoded: Mapping[str, Floats]) -> str:
-        """Replace the file, then the snapshot."""
-        base = self.snapshot.base
-        bank = compose(base, changes, encoded, self.snapshot.bank)
+    def _commit(self, bank: ClassBank) -> Snapshot:
+        """Replace the file, then the snapshot; a large bank is mapped from the file again."""
+        assert self._file is not None  # noqa: S101 - checked by ``_owned``
         try:
-            folder.save(bank)
+            bank = bank.saved(self._file)
         except (OSError, BankError) as error:
-            message = f"{folder.file}: the change cannot be written and was not made ({error})"
+            message = f"{self._file}: the change cannot be written and was not made ({error})"
             raise ChangeRefusedError("not-stored", message) from error
-        self.snapshot = Snapshot(base, changes, bank)
-        return bank.content_digest
+        self._looked, self._seen = _stamp(self._file), bank_file.digests(self._file)
+        return self._publish(bank)
+
+    def _publish(self, bank: ClassBank) -> Snapshot:
+        snapshot = Snapshot(bank, self._bundle.bank)
+        _ = snapshot.added, snapshot.removed, bank.lookup  # in this thread, not when a request asks for them
+        self.snapshot = snapshot
+        return snapshot
+
+    def _warm(self) -> None:
+        """Prepare the first answers, and say what a new bundle of the same encoder has and the file does not."""
+        gone = set(removed_names(self._publish(self.bank).bank))
+        lacking = [name for name in self.snapshot.removed if name not in gone]
+        if lacking:
+            _log.warning(
+                "%s has not all classes of the bundle, it lacks %s; sar-bank merge FILE %s adds them",
+                self._file,
+                listed(lacking),
+                self._bundle.path / BANK,
+            )
+
+
+def check_match(if_match: str | None, etag: str, exists: bool) -> None:
+    """Raise ``precondition-failed`` if an If-Match header does not hold (RFC 9110, 13.1.1); a weak tag never matches.
+
+    Args:
+        if_match: The content of the header; None requires nothing.
+        etag: The current tag of the classes.
+        exists: The class to be changed exists, which ``*`` requires.
+    """
+    if if_match is None:
+        return
+    tags = {tag.strip() for tag in if_match.split(",")}
+    if not (exists if tags == {"*"} else etag in {tag.strip('"') for tag in tags}):
+        raise ChangeRefusedError("precondition-failed", f"classes were changed in the meantime; they are now {etag}")
+
+
+def _answers(bank: ClassBank) -> bool:
+    """Return True if a class is left that can be an answer."""
+    return bool(len(bank.names)) and not (bank.background is not None and bank.background.all())
+
+
+def _spelling(base: ClassBank, name: str) -> str:
+    """Return the bundle's spelling of a name that it has."""
+    row = base.lookup.name(name)
+    return name if row is None else base.names[row]
+
+
+def _found(snapshot: Snapshot, name: str) -> Entry:
+    entry = snapshot.find(name)
+    assert entry is not None  # noqa: S101 - it was just added
+    return entry
+
+
+def _stamp(file: Path | None) -> _Stamp:
+    """Return what changes whenever a file is replaced; None if it is not there."""
+    try:
+        found = None if file is None else file.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -99,8 +99,14 @@ class _RequestHandler:
         if service.settings.key is not None and path not in _OPEN and not path.startswith(_OPEN_BELOW):
             scheme, _, given = self._headers.get("authorization", "").partition(" ")
             right = hmac.compare_digest(_digest(given.strip()), _digest(service.settings.key))
-            if not right or scheme.lower() != "bearer":
-                raise Problem("unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key")
+            bearer = scheme.lower() == "bearer"
+            if not right or not bearer:
+                problem = Problem(
+                    "unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key"
+                )
+                if bearer and given.strip():
+                    problem.title = "The key is wrong"
+                raise problem
         if self._has_body:
             self._check_form()
         limit = service.settings.limits.body_bytes

@@ -45,7 +45,7 @@ async def _keyed(request: Request) -> Service:
     if service.settings.key is None:
         raise Problem(
             "writes-disabled",
-            "this server was started without a key; start it with SAR_API_KEY, to change classes also with --state DIR",
+            "this server was started without a key; start it with SAR_API_KEY, to change classes also with --bank FILE",
         )
     return service
 
@@ -53,7 +53,7 @@ async def _keyed(request: Request) -> Service:
 async def _writable(request: Request) -> Service:
     service = await _keyed(request)
     if not service.settings.writable:
-        raise Problem("writes-disabled", "this server keeps no bank of its own; start it with --state DIR")
+        raise Problem("writes-disabled", "this server has no bank file; start it with --bank FILE")
     return service
 
 
@@ -125,10 +125,10 @@ def invalid(errors: Sequence[Any], kind: type[BaseModel]) -> Problem:
     return Problem("invalid-request", f"{where:.80}: {what}{more}")
 
 
-def unknown_field(name: str, known: Collection[str]) -> str:
-    """Say that a field is unknown, which fields there are, and which one has a similar name."""
-    near = difflib.get_close_matches(name[:80], known, 1)
-    hint = f", perhaps {near[0]}" if near else ""
+def unknown_field(name: str, known: Collection[str], near: str | None = None) -> str:
+    """Say that a field is unknown, which fields there are, and which one was meant: by default one of similar name."""
+    near = near or next(iter(difflib.get_close_matches(name[:80], known, 1)), None)
+    hint = f", perhaps {near}" if near else ""
     return f"unknown field{hint}" + (f"; expected some of {', '.join(known)}" if known else "")
 
 

@@ -1,8 +1,11 @@
 """Batching without delay: images that queued while all workers were busy run together.
 
-An image that arrives while a worker is idle runs at once, alone. A worker decodes, encodes and ranks its images in one
-thread, which is fastest on a CPU. Images are served first come, first served; those whose request was cancelled are
-dropped. Each caller gets its own result, and an image that fails does not affect the others.
+An image that arrives while a worker is idle runs at once, alone. Images are served first come, first served; those
+whose request was cancelled are dropped. Each caller gets its own result, and an image that fails does not affect the
+others.
+
+A batch may run in another process, which may die of it. Then each of its images runs again, alone, so that only the one
+that is to blame fails.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from sar_infer._arrays import Floats
+from sar_infer.processes.signals import ended_by_deadline
+from sar_infer.processes.worker import DeathError
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.encoding import Compute, timed
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -38,35 +42,28 @@ class Timed(Generic[T]):
     score: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Item(Generic[P, T]):
     image: P
     finish: Finish[T]
     future: asyncio.Future[Timed[T]]
     since: float
+    alone: bool = False
+    """Set once a worker has died with it: it runs once more, in no batch with others."""
 
 
 class Batcher(Generic[P]):
     """Runs images through an encoder, called from one event loop.
 
     Args:
-        decode: Returns the encoder's input (3, size, size) for an image.
-        encode: Returns unit rows (N, D) for N inputs.
+        compute: Returns a row or an error for each image; called in several threads.
         workers: Batches that run at once, each in a thread.
         max_batch: Images of a batch at most.
         metrics: Counts batch sizes.
     """
 
-    def __init__(
-        self,
-        decode: Callable[[P], Floats],
-        encode: Callable[[Sequence[Floats]], Floats],
-        workers: int,
-        max_batch: int,
-        metrics: Metrics,
-    ) -> None:
-        self._decode = decode
-        self._encode = encode
+    def __init__(self, compute: Compute[P], workers: int, max_batch: int, metrics: Metrics) -> None:
+        self._compute = compute
         self._workers = workers
         self._max_batch = max_batch
         self._metrics = metrics
@@ -80,6 +77,9 @@ class Batcher(Generic[P]):
 
         An exception from decoding, encoding or finishing this image is raised here. If the caller is cancelled while
         the image waits, it leaves the queue. With ``first`` the image goes to the head of the queue.
+
+        Raises:
+            DeathError: the process that computed died, and of this image, as far as can be told.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Timed[T]] = loop.create_future()
@@ -100,73 +100,71 @@ class Batcher(Generic[P]):
     def close(self) -> None:
         """Stop the threads and release the encoder; nothing may be waiting or running."""
         self._pool.shutdown(wait=False)
-        del self._decode, self._encode  # they refer back to the owner, which is then freed at once
+        del self._compute  # it refers back to the owner, which is then freed at once
 
     def _work(self, batch: list[_Item[P, object]], loop: asyncio.AbstractEventLoop) -> None:
         """Run one batch after another in a worker's thread while any waits, without going through the event loop."""
         while batch:
             self._metrics.batches.observe(len(batch))
-            loop.call_soon_threadsafe(_deliver, batch, self._run(batch))
+            results = self._run(batch)
+            loop.call_soon_threadsafe(_deliver, batch, results)
             with self._lock:
                 batch = self._take()
                 self._busy -= not batch
+                while None in results and self._waiting and self._busy < self._workers:  # each in another worker
+                    self._busy += 1
+                    self._pool.submit(self._work, self._take(), loop)
 
     def _take(self) -> list[_Item[P, object]]:
         batch: list[_Item[P, object]] = []
         while self._waiting and len(batch) < self._max_batch:
+            if batch and self._waiting[0].alone:
+                break
             batch.append(self._waiting.popleft())
+            if batch[0].alone:
+                break
         return batch
 
-    def _run(self, batch: Sequence[_Item[P, object]]) -> list[Timed[object] | Exception]:
-        """Return a result or an error for each image."""
+    def _run(self, batch: Sequence[_Item[P, object]]) -> list[Timed[object] | Exception | None]:
+        """Return a result or an error for each image, None for those that run again."""
         start = time.perf_counter()
-        decoded = [_timed(self._decode, item.image) for item in batch]
-        inputs = [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]
-        before = time.perf_counter()
-        rows = iter(self._rows(inputs))
-        infer = time.perf_counter() - before
-        results: list[Timed[object] | Exception] = []
-        for item, (pixels, decoding) in zip(batch, decoded, strict=True):
-            row = pixels if isinstance(pixels, Exception) else next(rows)
-            value, scoring = (row, 0.0) if isinstance(row, Exception) else _timed(item.finish, row)
+        try:
+            computed = self._compute([item.image for item in batch])
+        except DeathError as error:
+            return self._again(batch, error)
+        except Exception as error:  # whatever it is, callers wait for an answer
+            return [error] * len(batch)
+        results: list[Timed[object] | Exception | None] = []
+        for item, row, decoding in zip(batch, computed.rows, computed.decode, strict=True):
+            value, scoring = (row, 0.0) if isinstance(row, Exception) else timed(item.finish, row)
             failed = isinstance(value, Exception)
-            results.append(value if failed else Timed(value, start - item.since, decoding, infer, scoring))  # type: ignore[arg-type]
+            results.append(
+                value if failed else Timed(value, start - item.since, decoding, computed.infer, scoring)  # type: ignore[arg-type]
+            )
         return results
 
-    def _rows(self, inputs: Sequence[Floats]) -> list[Floats | Exception]:
-        """Return a row (1, D) or an error for each input."""
-        if not inputs:
-            return []
-        try:
-            rows = self._encode(inputs)
-            if len(rows) != len(inputs):
-                raise RuntimeError(f"{len(inputs)} images gave {len(rows)} rows")
-            if len(inputs) > 1 and not np.isfinite(rows).all():  # INT8 graphs share ranges: one image spoils all
-                raise ArithmeticError("a row is not finite")
-        except Exception as error:  # the exceptions of onnxruntime share no base class
-            if len(inputs) == 1:
-                return [error]
-            half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails alone
-            return [*self._rows(inputs[:half]), *self._rows(inputs[half:])]
-        return [rows[i : i + 1] for i in range(len(rows))]
+    def _again(self, batch: Sequence[_Item[P, object]], error: DeathError) -> list[Timed[object] | Exception | None]:
+        """Put images back whose worker died, to the head of the queue; one that has had its turn gets the error.
+
+        One that alone took too long to decode would do so again.
+        """
+        late = ended_by_deadline(error.exit_code) and len(batch) == 1
+        with self._lock:
+            for item in reversed(batch):
+                if not (late or item.alone or item.future.done()):
+                    self._waiting.appendleft(item)
+            results: list[Timed[object] | Exception | None] = [error if late or i.alone else None for i in batch]
+            for item in batch:
+                item.alone = True
+        return results
 
 
-def _deliver(batch: Sequence[_Item[P, object]], results: Sequence[Timed[object] | Exception]) -> None:
+def _deliver(batch: Sequence[_Item[P, object]], results: Sequence[Timed[object] | Exception | None]) -> None:
     """Give each caller that still waits its result, on the event loop."""
     for item, result in zip(batch, results, strict=True):
-        if item.future.done():
+        if result is None or item.future.done():
             continue
         if isinstance(result, Exception):
             item.future.set_exception(result)
         else:
             item.future.set_result(result)
-
-
-def _timed(function: Callable[[P], T], argument: P) -> tuple[T | Exception, float]:
-    """Return what a function returns or raises, and the seconds it took."""
-    start = time.perf_counter()
-    try:
-        value: T | Exception = function(argument)
-    except Exception as error:
-        value = error
-    return value, time.perf_counter() - start

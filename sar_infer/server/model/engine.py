@@ -6,7 +6,7 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,32 +16,39 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import default_bundle, open_bundle
+from sar_infer.artefact.bundle import default_bundle, on_hub, open_bundle
 from sar_infer.artefact.manifest import FileEntry
+from sar_infer.bank import PhotoSet
+from sar_infer.bank.photos import DIGEST_BYTES
 from sar_infer.classifier import Classifier
-from sar_infer.encoders.waiting import TRIAL_SECONDS
+from sar_infer.encoders.self_test import SelfTest
+from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import ImageError
-from sar_infer.images.prefetch import decode_image
+from sar_infer.images.prefetch import decode_image, decode_photo
 from sar_infer.images.price import price
+from sar_infer.processes.worker import DeathError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.batcher import Batcher, Finish, Timed
-from sar_infer.server.model.memory import DecodeMemory, Share
+from sar_infer.server.model.encoding import Encoding
+from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
 from sar_infer.server.model.names import Names
+from sar_infer.server.model.process import TOO_LITTLE_MEMORY, Model
 from sar_infer.server.model.sizing import Sizes, decode_memory, measured, workers_and_threads
+from sar_infer.server.model.workers import Workers, described
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits, Settings
 
 T = TypeVar("T")
-ImageInput = bytes | npt.NDArray[np.uint8] | Floats | ImageError
+ImageInput = bytes | Pixels | ImageError
 """Encoded bytes; pixels (H, W, 3); the encoder's own input (3, size, size), float32; or why there is no image."""
 
 
 @dataclass(frozen=True)
-class _Encoded:
-    """The bytes of an image, and the memory to decode it in."""
+class EmbeddedPhotos:
+    """Photos of a class: what a bank keeps of them, and the place in the request of each, by its digest."""
 
-    data: bytes
-    share: Share
+    kept: PhotoSet
+    places: Mapping[bytes, str]
 
 
 @dataclass(frozen=True)
@@ -62,23 +69,34 @@ class Engine:
         limits: Formats and sizes of images that are accepted.
         metrics: Times the phases.
         memory: Each image takes its share of it while it is decoded.
+        workers: Processes that decode and encode, started already; None does both in threads of this process.
 
     Attributes:
         names: Makes the class sets that images are ranked against.
+        encoding: Decodes and encodes in this process, where there are no workers.
     """
 
     def __init__(
-        self, classifier: Classifier, sizes: Sizes, limits: Limits, metrics: Metrics, memory: DecodeMemory
+        self,
+        classifier: Classifier,
+        sizes: Sizes,
+        limits: Limits,
+        metrics: Metrics,
+        memory: DecodeMemory,
+        workers: Workers | None = None,
     ) -> None:
         self.classifier = classifier
         self.bundle = classifier.bundle
-        self.provider = classifier.start(names=True)
+        self.workers = workers
+        self.provider = classifier.start(names=True) if workers is None else workers.provider
         self.sizes = sizes
         self.memory = memory
         self.names = Names(classifier, limits.classes, metrics)
         self._limits = limits
         self._metrics = metrics
-        self._batcher = Batcher(self._decode, classifier.encode, sizes.workers, sizes.max_batch, metrics)
+        self.encoding: Encoding[Encoded | Pixels] = Encoding(self._decode, classifier.encode)
+        compute = self.encoding if workers is None else workers.compute
+        self._batcher: Batcher[Encoded | Pixels] = Batcher(compute, sizes.workers, sizes.max_batch, metrics)
         self._decoders = ThreadPoolExecutor(sizes.decoders, "decode") if sizes.decoders else None
 
     @classmethod
@@ -94,41 +112,84 @@ class Engine:
         Raises:
             BundleError: missing, damaged, or it computes something else than at export.
             DeviceError: the device is not available.
-            InputError: the bundle has no graphs in the precision of the settings.
+            InputError: the bundle has no graphs in the precision of the settings, or no statistics for their offset.
         """
-        path = default_bundle() if settings.bundle is None else Path(settings.bundle)
-        _, threads = workers_and_threads(settings)
+        place = default_bundle() if settings.bundle is None else settings.bundle
+        if not on_hub(place):
+            place = Path(place).resolve()
+        number, threads = workers_and_threads(settings)
         classifier = Classifier(
-            open_bundle(path.resolve()),
+            open_bundle(place),
             device=settings.device,
             threads=threads,
             spin=False,
             precision=settings.precision,
+            offset=settings.offset,
         )
-        provider = classifier.start(names=True, self_test=True)
+        workers = None
+        if settings.in_processes:
+            workers = _workers(classifier, settings, number, threads, metrics)
+        try:
+            return cls._opened(classifier, settings, metrics, before, workers)
+        except BaseException:
+            if workers is not None:
+                workers.close()
+            raise
+
+    @classmethod
+    def _opened(
+        cls,
+        classifier: Classifier,
+        settings: Settings,
+        metrics: Metrics,
+        before: Engine | None,
+        workers: Workers | None,
+    ) -> Engine:
+        encode: Callable[[Sequence[Floats]], Floats]
+        if workers is None:
+            provider = classifier.start(names=True, self_test=True)
+            encode = functools.partial(classifier.encode, seconds=TRIAL_SECONDS)
+        else:
+            starting = in_background(workers.start)
+            classifier.start_names(self_test=True)
+            starting.result()
+            provider, encode = workers.provider, workers.encode
         if before is not None and _image_file(before.classifier) == _image_file(classifier):
             sizes = before.sizes
         else:
-            encode = functools.partial(classifier.encode, seconds=TRIAL_SECONDS)
             sizes = measured(settings, provider, encode, classifier.self_test.pixels)
         if before is None:
-            memory = DecodeMemory(decode_memory(settings), settings.limits.seconds / 2, metrics)
+            total = decode_memory(settings, () if workers is None else workers.pids)
+            memory = DecodeMemory(total, settings.limits.seconds / 2, metrics)
         else:
             memory = before.memory
-        return cls(classifier, sizes, settings.limits, metrics, memory)
+        return cls(classifier, sizes, settings.limits, metrics, memory, workers)
 
     def close(self) -> None:
-        """Stop the threads; all requests must have ended."""
+        """Stop the threads, and the processes if there are any; all requests must have ended."""
         self._batcher.close()
         self.names.close()
         if self._decoders is not None:
             self._decoders.shutdown(wait=False)
+        if self.workers is not None:
+            self.workers.close()
+        del self.encoding  # it refers back to this engine, which is then freed at once
 
-    async def each(self, images: Sequence[ImageInput], finish: Finish[T]) -> list[Outcome[T]]:
-        """Return what ``finish`` makes of the unit row (1, D) of each image, in order; a bad image fails alone."""
+    async def each(
+        self, images: Sequence[ImageInput], finish: Finish[T], notes: Sequence[Note] = ()
+    ) -> list[Outcome[T]]:
+        """Return what ``finish`` makes of the unit row (1, D) of each image, in order; a bad image fails alone.
+
+        Args:
+            images: The images.
+            finish: Is called in another thread.
+            notes: For encoded images: is told the digest of each.
+        """
         if len(images) == 1:
-            return [await self._one(images[0], finish)]
-        ended = await asyncio.gather(*(self._one(image, finish) for image in images), return_exceptions=True)
+            return [await self._one(images[0], finish, *notes)]
+        told: Sequence[Note | None] = notes or [None] * len(images)
+        calls = (self._one(image, finish, note) for image, note in zip(images, told, strict=True))
+        ended = await asyncio.gather(*calls, return_exceptions=True)
         outcomes = []
         for outcome in ended:  # when all have ended, so that none runs on after the answer
             if isinstance(outcome, BaseException):
@@ -136,13 +197,30 @@ class Engine:
             outcomes.append(outcome)
         return outcomes
 
-    async def all_of(self, images: Sequence[ImageInput], finish: Finish[T], places: Sequence[str]) -> list[T]:
+    async def photos(self, images: Sequence[ImageInput]) -> EmbeddedPhotos:
+        """Return the photos of a class from encoded images; one that comes twice counts once.
+
+        Raises:
+            Problem: an image is bad; the first is named.
+        """
+        digests, places = [b""] * len(images), [f"image[{number}]" for number in range(len(images))]
+        notes = [functools.partial(digests.__setitem__, number) for number in range(len(images))]
+        rows = await self.all_of(images, lambda row: row[0].copy(), places, notes)
+        packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
+        return EmbeddedPhotos(
+            PhotoSet.of(packed, np.stack(rows)), dict(zip(reversed(digests), reversed(places), strict=True))
+        )
+
+    async def all_of(
+        self, images: Sequence[ImageInput], finish: Finish[T], places: Sequence[str], notes: Sequence[Note] = ()
+    ) -> list[T]:
         """Do as ``each`` for a protocol without an error for a single image: a bad one fails the whole call.
 
         Args:
             images: As in ``each``.
             finish: As in ``each``; returns something else than None.
             places: Names each image to the client.
+            notes: As in ``each``.
 
         Raises:
             Problem: an image is bad; the first is named.
@@ -151,7 +229,7 @@ class Engine:
             if isinstance(image, ImageError):
                 raise _bad_image(image, place)
         values = []
-        for outcome, place in zip(await self.each(images, finish), places, strict=True):
+        for outcome, place in zip(await self.each(images, finish, notes), places, strict=True):
             if outcome.error is not None:
                 raise _bad_image(outcome.error, place)
             assert outcome.value is not None  # noqa: S101 - there is a value if there is no error
@@ -169,7 +247,7 @@ class Engine:
         """Return the least cosine of a ``self_test`` that passes."""
         return self.classifier.self_test.least
 
-    async def _one(self, image: ImageInput, finish: Finish[T]) -> Outcome[T]:
+    async def _one(self, image: ImageInput, finish: Finish[T], note: Note | None = None) -> Outcome[T]:
         if isinstance(image, ImageError):
             return Outcome(None, image, {})
         try:
@@ -178,11 +256,13 @@ class Engine:
             start = time.perf_counter()
             async with self.memory.share(*price(image, self._limits.formats, self._limits.pixels)) as share:
                 waited = time.perf_counter() - start
-                return await self._encoded(_Encoded(image, share), finish, waited)
+                return await self._encoded(Encoded(image, share, note), finish, waited)
         except ImageError as error:
             return Outcome(None, error, {})
+        except DeathError as error:
+            return Outcome(None, ImageError(described(error, self._limits.image_seconds)), {})
 
-    async def _encoded(self, image: _Encoded, finish: Finish[T], waited: float) -> Outcome[T]:
+    async def _encoded(self, image: Encoded, finish: Finish[T], waited: float) -> Outcome[T]:
         if self._decoders is None:
             return self._answered(await self._batcher.run(image, finish), waited)
         start = time.perf_counter()
@@ -202,26 +282,51 @@ class Engine:
         self._metrics.images.inc()
         return Outcome(timed.value, None, seconds)
 
-    def _decode(self, image: _Encoded | npt.NDArray[np.uint8] | Floats) -> Floats:
-        if isinstance(image, _Encoded):
+    def _decode(self, image: Encoded | Pixels) -> Floats:
+        if isinstance(image, Encoded):
             with image.share.used():
-                return self._prepared(image.data)
+                return self._prepared(image.data, image.note)
         if image.dtype == np.float32:
             return image.astype(np.float32, copy=False)
         return self._prepared(image)
 
-    def _prepared(self, image: bytes | npt.NDArray[np.generic]) -> Floats:
+    def _prepared(self, image: bytes | npt.NDArray[np.generic], note: Note | None = None) -> Floats:
         spec = self.bundle.manifest.preprocess
         try:
+            if note is not None:
+                pixels, digest = decode_photo(image, spec, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
+                note(digest)
+                return pixels
             return decode_image(image, spec, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
         except MemoryError:
-            raise ImageError("needs more memory than there is; scale it down first", "size") from None
+            raise ImageError(TOO_LITTLE_MEMORY, "size") from None
 
 
 def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
     """Return the milliseconds of each phase, the longest of all images: they run side by side."""
     phases = ("decode", "queue", "infer", "score")
     return {p: round(max((o.seconds.get(p, 0.0) for o in outcomes), default=math.nan) * 1000, 3) for p in phases}
+
+
+def _workers(classifier: Classifier, settings: Settings, number: int, threads: int, metrics: Metrics) -> Workers:
+    """Return the processes for a bundle, not yet started; each is tested as the encoder of one process would be."""
+    bundle, limits = classifier.bundle, settings.limits
+    file = str(bundle.path / classifier.choice.image)
+    model = Model(
+        graph=file,
+        path=file,
+        embed_dim=bundle.manifest.embed_dim,
+        device=settings.device,
+        threads=threads,
+        preprocess=bundle.manifest.preprocess,
+        formats=limits.formats,
+        pixels=limits.pixels,
+        probe=classifier.self_test.image,
+        trial_seconds=TRIAL_SECONDS,
+        image_seconds=limits.image_seconds,
+    )
+    choice = classifier.choice
+    return Workers(model, number, lambda begun: SelfTest(bundle, choice, lambda _: begun.row).run(), metrics)
 
 
 def _image_file(classifier: Classifier) -> FileEntry:

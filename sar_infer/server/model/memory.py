@@ -10,13 +10,23 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer._arrays import Floats
 from sar_infer.errors import ImageError
+from sar_infer.processes.worker import DeathError
 from sar_infer.server.admission import overloaded
 from sar_infer.server.metrics import Metrics
 
+Pixels = npt.NDArray[np.uint8] | Floats
+"""Pixels (H, W, 3) of an image; or the encoder's own input (3, size, size), float32."""
+Note = Callable[[bytes], None]
+"""Is told the digest of an image's pixels (see ``prefetch.decode_photo``)."""
 _RESERVED = 8
 """One part in so many is for small images alone; an image is small if it takes at most half of that part."""
 
@@ -90,14 +100,18 @@ class DecodeMemory:
                 raise RuntimeError("the request was cancelled")
             share.state = "used"
 
-    def end(self, share: Share) -> None:
-        """End the use of a share; see ``Share.used``."""
+    def end(self, share: Share, again: bool) -> None:
+        """End the use of a share, if need be for the time being; see ``Share.used``."""
         with self._lock:
-            self._free(share)
+            if again and not share.dropped:
+                share.state = "granted"
+            else:
+                self._free(share)
 
     def _drop(self, share: Share) -> None:
         """Give back a share that is not in use, or stop waiting for it."""
         with self._lock:
+            share.dropped = True
             if share.state == "granted":
                 self._free(share)
             elif share.state == "waiting":
@@ -138,6 +152,7 @@ class Share:
         small: It may use the reserved part.
         state: ``over`` once the bytes are given back; changed under the memory's lock.
         granted: Set when the bytes are granted; None if they were at once.
+        dropped: Its request has ended.
     """
 
     def __init__(self, memory: DecodeMemory, amount: int, small: bool, loop: asyncio.AbstractEventLoop) -> None:
@@ -145,6 +160,7 @@ class Share:
         self.small = small
         self.state: Literal["waiting", "granted", "used", "over"] = "waiting"
         self.granted: asyncio.Event | None = None
+        self.dropped = False
         self._memory = memory
         self._loop = loop
 
@@ -157,11 +173,26 @@ class Share:
     def used(self) -> Iterator[None]:
         """Decode in this block, in any thread; the bytes are given back when it ends, and not before.
 
+        If the process that decoded has died, the share stays for another try, unless its request has ended.
+
         Raises:
             RuntimeError: the request was cancelled, so its share is gone.
         """
         self._memory.begin(self)
+        died = False
         try:
             yield
+        except DeathError:
+            died = True
+            raise
         finally:
-            self._memory.end(self)
+            self._memory.end(self, again=died)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The bytes of an image, the memory to decode it in, and who wants to know the digest of its pixels."""
+
+    data: bytes
+    share: Share
+    note: Note | None = None

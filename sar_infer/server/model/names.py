@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,8 @@ T = TypeVar("T")
 Phrases = Mapping[str, tuple[str, ...]]
 _SetKey = tuple[str, tuple[tuple[str, tuple[str, ...]], ...], bool]
 """Digest of the bank, phrases by name, and whether to choose from these names alone."""
+LARGE = 10_000
+"""Classes that are looked through on the event loop at most."""
 _SET_ROWS = 32_768
 """Rows of all class sets that are kept, 64 MiB at 512 numbers a row; the last set is kept however large it is."""
 
@@ -57,7 +60,10 @@ class Names:
         """
         if not classes and not only:
             if self._whole is None or self._whole[0] is not bank:
-                self._whole = bank, self._classifier.class_set(bank=bank)
+                make = functools.partial(self._classifier.class_set, bank=bank)
+                slow = self._classifier.bundle.statistics is not None or len(bank.names) > LARGE
+                self._whole = whole = bank, await self._run(0, make) if slow else make()
+                return whole[1]
             return self._whole[1]
         key = (bank.content_digest, tuple(classes.items()), only)
         found = self._sets.get(key)

@@ -72,16 +72,26 @@ def measured(settings: Settings, provider: str, encode: Callable[[Sequence[Float
     return Sizes(workers, batch, decoders if settings.decoders is None else settings.decoders)
 
 
-def decode_memory(settings: Settings) -> int:
+def decode_memory(settings: Settings, workers: Sequence[int] = ()) -> int:
     """Return the bytes for images that are being decoded: what an open and warm model leaves.
 
     An eighth of all memory stays free for batches, threads and what the allocator does not give back. If no cgroup
     limits this process, others share the machine, and images get at most half of it.
+
+    Args:
+        settings: What they set is taken as it is.
+        workers: Identifiers of this process's worker processes, which hold memory too.
     """
     if settings.decode_memory is not None:
         return settings.decode_memory
     limit, ours = memory_limit()
-    left = limit - _resident() - 2 * bodies_limit(settings.limits.body_bytes) - limit // 8
+    left = (
+        limit
+        - _resident("self")
+        - sum(map(_resident, workers))
+        - 2 * bodies_limit(settings.limits.body_bytes)
+        - limit // 8
+    )
     return max(_LEAST_MEMORY, left if ours else min(left, limit // 2))
 
 
@@ -138,9 +148,9 @@ def _number(path: Path) -> int | None:
         return None
 
 
-def _resident() -> int:
-    """Return the bytes that this process holds now; 0 if unknown."""
+def _resident(process: int | str) -> int:
+    """Return the bytes that a process holds now; 0 if unknown."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0

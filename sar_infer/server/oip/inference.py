@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.artefact.bundle import default_bundle
+from sar_infer.artefact.bundle import bundle_name, default_bundle
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.encoders import scoring
 from sar_infer.server.class_names import cleaned
@@ -41,8 +41,8 @@ def check_model(service: Service, engine: Engine, model: str, version: str | Non
     Raises:
         Problem: the call is for another model or version.
     """
-    path = service.settings.bundle or default_bundle()
-    known, current = path.absolute().name, engine.bundle.manifest.digest[:_VERSION_LENGTH]
+    known = bundle_name(service.settings.bundle or default_bundle())
+    current = engine.bundle.manifest.digest[:_VERSION_LENGTH]
     if model not in (known, ALIAS):
         raise Problem("not-found", f"no model {model!r:.80}; expected {known} or {ALIAS}")
     if version not in (None, current):
@@ -61,7 +61,7 @@ def describe(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Call:
+class InferenceCall:
     """A checked call: the request, the outputs it wants, the input with its images, and its class names."""
 
     request: InferRequest
@@ -71,7 +71,7 @@ class Call:
     classes: Phrases
 
 
-def read_call(body: bytes, header_length: str | None, size: int, limits: Limits) -> Call:
+def read_call(body: bytes, header_length: str | None, size: int, limits: Limits) -> InferenceCall:
     """Read and check a call.
 
     Args:
@@ -86,10 +86,10 @@ def read_call(body: bytes, header_length: str | None, size: int, limits: Limits)
     request, tensors = read_request(body, header_length, limits)
     wanted = _wanted(request)
     source, images = _images(tensors, size, limits)
-    return Call(request, wanted, source, images, _classes(tensors.get("CLASSES"), limits))
+    return InferenceCall(request, wanted, source, images, _classes(tensors.get("CLASSES"), limits))
 
 
-async def infer(service: Service, engine: Engine, call: Call) -> list[Output]:
+async def infer(service: Service, engine: Engine, call: InferenceCall) -> list[Output]:
     """Return the outputs of a call.
 
     Args:

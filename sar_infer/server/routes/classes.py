@@ -1,26 +1,42 @@
-"""``/v1/classes``: list the bank, and add and remove classes while the server runs."""
+"""``/v1/classes`` and ``/v1/bank``: list the bank, change it while the server runs, and take changes back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sar_infer.server.bank.refusals import ChangeRefusedError
-from sar_infer.server.bank.snapshot import Entry
-from sar_infer.server.http.openapi import problems, reference
-from sar_infer.server.http.request import Serving, Texts, Writable, parse
+from sar_infer.bank.history import Step
+from sar_infer.server.bank.snapshot import Entry, Snapshot
+from sar_infer.server.bank.store import ChangeRefusedError, NewPhotos
+from sar_infer.server.http.forms import read_form
+from sar_infer.server.http.openapi import BINARY, problems, reference
+from sar_infer.server.http.request import (
+    Serving,
+    Texts,
+    Writable,
+    check_count,
+    decoded,
+    parse,
+    validation_problem,
+)
+from sar_infer.server.model.engine import ImageInput
+from sar_infer.server.model.names import LARGE
 from sar_infer.server.problems import Problem
-from sar_infer.server.service import Service
+from sar_infer.server.service import Service, in_thread
 
 router = APIRouter(tags=["classes"])
 Name = Annotated[str, Path(description="the class name, percent-encoded", min_length=1)]
 IfMatch = Annotated[str | None, Header(description="the bank's ETag, as last seen: 412 if it has changed since")]
+Strict = Annotated[bool, Query(description="change nothing (409) if a photo or the class is odd")]
 T = TypeVar("T")
 _MOST = 1000
+_BUSY_SECONDS = 2
 
 
 class ClassEntry(BaseModel):
@@ -29,6 +45,25 @@ class ClassEntry(BaseModel):
     name: str
     origin: Literal["bundle", "added"]
     phrases: list[str]
+    photos: int | None = Field(None, description="photos that it got at run time; present if there are any")
+    photos_only: bool | None = Field(None, description="its name means nothing; present if so")
+
+
+class PhotoFinding(BaseModel):
+    """A finding about a photo or its class."""
+
+    kind: Literal["shared-photo", "far-photo", "confused", "missed"]
+    severity: Literal["warning"]
+    name: str
+    message: str
+    suggestion: str | None = Field(description="the other class")
+
+
+class ChangedClass(ClassEntry):
+    """A class after a change; with photos, what became of them."""
+
+    known: int | None = Field(None, description="photos left out, as they are counted already; present with photos")
+    findings: list[PhotoFinding] | None = Field(None, description="present with photos")
 
 
 class ClassList(BaseModel):
@@ -41,11 +76,70 @@ class ClassList(BaseModel):
 
 
 class ClassChange(BaseModel):
-    """The phrases to encode in place of a name."""
+    """The phrases to encode in place of a name, and photos that are added to those that the class has."""
 
     model_config = ConfigDict(extra="forbid")
 
     phrases: Annotated[Texts, Field(min_length=1)] | None = None
+    images: Annotated[Texts, Field(min_length=1, description="base64, or data:image/…;base64,… URIs")] | None = None
+    photos_only: bool = Field(False, description="the name means nothing, only photos say what the class is")
+
+
+class HistoryStep(BaseModel):
+    """One change of the bank."""
+
+    n: int = Field(description="its number, from 1")
+    at: str
+    action: str
+    summary: str
+    by: str
+    to: int | None = Field(description="the step that a rollback led back to")
+    can_undo: bool
+
+
+class History(BaseModel):
+    """The changes of the bank, the latest first, or some of them."""
+
+    steps: list[HistoryStep]
+    count: int
+    bank: str
+
+
+class Rollback(BaseModel):
+    """The place to go back to: a step, or a number of steps; exactly one of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    to: Annotated[int, Field(ge=0, description="number of a step; 0 is the beginning")] | None = None
+    steps: Annotated[int, Field(ge=1, description="steps to take back")] | None = None
+
+
+class RolledBack(BaseModel):
+    """The effect of a rollback; without a step there was nothing to take back."""
+
+    step: HistoryStep | None
+    classes: int
+    bank: str
+
+
+_FIELDS = ("image", "phrases", "photos_only")
+_FORM = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {
+        "image": {"type": "array", "minItems": 1, "items": BINARY},
+        "phrases": {"type": "array", "items": {"type": "string"}},
+        "photos_only": {"type": "boolean"},
+    },
+}
+_CONTENT = {
+    "application/json": {"schema": reference(ClassChange)},
+    "multipart/form-data": {"schema": _FORM},
+    "image/jpeg": {"schema": BINARY},
+    "image/png": {"schema": BINARY},
+    "image/webp": {"schema": BINARY},
+}
+_PUT_PROBLEMS = (400, 403, 404, 408, 409, 412, 413, 415, 422, 429, 503, 507)
 
 
 @router.get("/v1/classes", response_model=ClassList, responses={304: {"description": "Not changed."}, **problems(422)})
@@ -63,19 +157,20 @@ async def list_classes(
     known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
     if headers["ETag"] in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    start = prefix.casefold()
-    listed = snapshot.removed if removed else snapshot.entries()
-    entries = [entry for entry in listed if entry.name.casefold().startswith(start)]
-    shown = [_shown(entry) for entry in entries[offset : offset + limit]]
-    answer = {"classes": shown, "count": len(entries), "removed": len(snapshot.removed), "bank": snapshot.etag}
-    return JSONResponse(answer, headers=headers)
+
+    def answer() -> dict[str, Any]:
+        entries, count = snapshot.page(prefix, offset, limit, removed=removed)
+        shown = [_shown(entry) for entry in entries]
+        return {"classes": shown, "count": count, "removed": len(snapshot.removed), "bank": snapshot.etag}
+
+    return JSONResponse(await _looked_up(snapshot, answer), headers=headers)
 
 
 @router.get("/v1/classes/{name:path}", response_model=ClassEntry, responses=problems(404))
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
     snapshot = service.store.snapshot
-    entry = snapshot.find(name)
+    entry = await _looked_up(snapshot, lambda: snapshot.find(name))
     if entry is None:
         raise Problem("not-found", f"no class {name!r:.80}")
     return JSONResponse(_shown(entry), headers={"ETag": f'"{snapshot.etag}"'})
@@ -83,38 +178,161 @@ async def get_class(service: Serving, name: Name) -> Response:
 
 @router.put(
     "/v1/classes/{name:path}",
-    response_model=ClassEntry,
-    responses={201: {"model": ClassEntry, "description": "Added."}, **problems(400, 403, 404, 412, 422, 429, 507)},
-    openapi_extra={"requestBody": {"content": {"application/json": {"schema": reference(ClassChange)}}}},
+    response_model=ChangedClass,
+    responses={201: {"model": ChangedClass, "description": "Added."}, **problems(*_PUT_PROBLEMS)},
+    openapi_extra={"requestBody": {"content": _CONTENT}},
 )
-async def put_class(request: Request, service: Writable, name: Name, if_match: IfMatch = None) -> Response:
-    """Add a class, or change the phrases of one; repeating the request changes nothing.
+async def put_class(
+    request: Request, service: Writable, name: Name, strict: Strict = False, if_match: IfMatch = None
+) -> Response:
+    """Add a class, change the phrases of one, or add photos to it; repeating the request changes nothing.
 
-    Needs a server with a key and ``--state``.
+    With photos and without phrases, a class that is there keeps its embedding. Needs a server with a key and
+    ``--bank``.
     """
-    body = await request.body()
-    phrases = parse(ClassChange, body, service.settings.limits).phrases if body else None
-    change = await _change(service, lambda: service.store.put(name, phrases, if_match))
-    return JSONResponse(_shown(change.entry), 201 if change.created else 200, {"ETag": f'"{change.etag}"'})
+    return await _put(service, name, await _read_change(request, service), if_match, strict=strict, create=True)
+
+
+@router.post(
+    "/v1/classes/{name:path}/images",
+    response_model=ChangedClass,
+    responses=problems(*_PUT_PROBLEMS),
+    openapi_extra={"requestBody": {"content": _CONTENT, "required": True}},
+)
+async def add_images(
+    request: Request, service: Writable, name: Name, strict: Strict = False, if_match: IfMatch = None
+) -> Response:
+    """Add photos to a class that is there. Needs a server with a key and ``--bank``."""
+    given = await _read_change(request, service)
+    if not given.images:
+        raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
+    return await _put(service, name, given, if_match, strict=strict, create=False)
 
 
 @router.delete(
     "/v1/classes/{name:path}",
     status_code=204,
-    responses={204: {"description": "Removed."}, **problems(403, 404, 409, 412, 507)},
+    responses={204: {"description": "Removed."}, **problems(403, 404, 409, 412, 422, 429, 507)},
 )
 async def delete_class(service: Writable, name: Name, if_match: IfMatch = None) -> Response:
-    """Remove a class, also one of the bundle. Needs a server with a key and ``--state``."""
+    """Remove a class, also one of the bundle. Needs a server with a key and ``--bank``."""
     etag = await _change(service, lambda: service.store.remove(name, if_match))
     return Response(status_code=204, headers={"ETag": f'"{etag}"'})
+
+
+@router.get("/v1/bank/history", response_model=History, responses=problems(422))
+async def history(
+    service: Serving,
+    offset: Annotated[int, Query(ge=0, description="steps to leave out, from the latest")] = 0,
+    limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
+) -> Response:
+    """List the steps by which the bank was changed, the latest first, by this server and by ``sar-bank``."""
+    snapshot = service.store.snapshot
+    steps = snapshot.bank.history
+    shown = [_step(step) for step in steps[::-1][offset : offset + limit]]
+    answer = {"steps": shown, "count": len(steps), "bank": snapshot.etag}
+    return JSONResponse(answer, headers={"ETag": f'"{snapshot.etag}"'})
+
+
+@router.post(
+    "/v1/bank/rollback",
+    response_model=RolledBack,
+    responses=problems(400, 403, 409, 412, 422, 429, 507),
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": reference(Rollback)}}, "required": True}},
+)
+async def roll_back(request: Request, service: Writable, if_match: IfMatch = None) -> Response:
+    """Go back to an earlier step of the history; this is a step too, and is final.
+
+    Needs a server with a key and ``--bank``.
+    """
+    wanted = parse(Rollback, await request.body(), service.settings.limits)
+    done = await _change(service, lambda: service.store.rollback(wanted.to, wanted.steps, if_match))
+    answer = {"step": _step(done.step), "classes": done.classes, "bank": done.etag}
+    return JSONResponse(answer, headers={"ETag": f'"{done.etag}"'})
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A change that was read: phrases, images, and that the name means nothing."""
+
+    phrases: Sequence[str] | None = None
+    images: Sequence[ImageInput] = ()
+    photos_only: bool = False
+
+
+async def _read_change(request: Request, service: Service) -> _Given:
+    """Read a change: JSON, a form, the bytes of an image, or nothing.
+
+    Raises:
+        Problem: the body is malformed, or asks for too much.
+    """
+    limits = service.settings.limits
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        form = await read_form(request, limits, _FIELDS, limits.classes + 1)
+        only = {name: texts[-1] for name, texts in form.texts.items() if name == "photos_only"}
+        try:
+            texts = ClassChange.model_validate({"phrases": form.texts.get("phrases"), **only})
+        except ValidationError as error:
+            raise validation_problem(error, ClassChange) from None
+        given = _Given(texts.phrases, form.images, texts.photos_only)
+    else:
+        body = await request.body()
+        if not body:
+            return _Given()
+        if kind.startswith("image/") or kind == "application/octet-stream":
+            given = _Given(images=[body])
+        else:
+            found = await service.in_turn(len(body), lambda: parse(ClassChange, body, limits))
+            check_count(len(found.images or ()), limits)
+            given = _Given(found.phrases, [decoded(text) for text in found.images or ()], found.photos_only)
+    check_count(len(given.images), limits)
+    if given.photos_only and not given.images:
+        raise Problem("invalid-request", "photos_only: expected images too")
+    return given
+
+
+async def _put(
+    service: Service, name: str, given: _Given, if_match: str | None, *, strict: bool, create: bool
+) -> Response:
+    new: NewPhotos | None = None
+    store = service.store
+    if given.images:
+        with service.lease() as engine, service.admission.images.hold(len(given.images)):
+            store = service.store  # of the same bundle; if a reload replaces both, the change is refused
+            photos = await engine.photos(given.images)
+        new = NewPhotos(photos.kept.with_nameless(given.photos_only), photos.places, strict=strict, create=create)
+    change = await _change(service, lambda: store.put(name, given.phrases, if_match, new))
+    shown = _shown(change.entry)
+    if new is not None:
+        fresh = len(new.photos) - change.known
+        shown |= {
+            "known": len(given.images) - fresh,
+            "findings": [dataclasses.asdict(finding) for finding in change.findings],
+        }
+    return JSONResponse(shown, 201 if change.created else 200, {"ETag": f'"{change.etag}"'})
+
+
+async def _looked_up(snapshot: Snapshot, look: Callable[[], T]) -> T:
+    """Return what is found in the classes; a large bank is looked through in a thread."""
+    return look() if len(snapshot.bank.names) <= LARGE else await in_thread(look)
 
 
 async def _change(service: Service, change: Callable[[], T]) -> T:
     try:
         return await service.change(change)
     except ChangeRefusedError as error:
-        raise Problem(error.code, str(error)) from None
+        raise Problem(error.code, str(error), _BUSY_SECONDS if error.code == "overloaded" else None) from None
 
 
 def _shown(entry: Entry) -> dict[str, Any]:
-    return {"name": entry.name, "origin": entry.origin, "phrases": list(entry.phrases)}
+    photos = {"photos": entry.photos} if entry.photos else {}
+    only = {"photos_only": True} if entry.photos_only else {}
+    return {"name": entry.name, "origin": entry.origin, "phrases": list(entry.phrases), **photos, **only}
+
+
+def _step(step: Step | None) -> dict[str, Any] | None:
+    if step is None:
+        return None
+    shown = {key: getattr(step, key) for key in ("n", "at", "action", "summary", "by", "to")}
+    return {**shown, "can_undo": step.undo is not None}

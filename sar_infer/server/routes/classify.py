@@ -10,8 +10,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
@@ -19,6 +17,7 @@ from sar_infer.classify.output import optional_fields
 from sar_infer.errors import InputError
 from sar_infer.results import DecisionOptions, ImageResult, Unknown
 from sar_infer.server.class_names import cleaned
+from sar_infer.server.http.forms import read_form
 from sar_infer.server.http.openapi import BINARY, problems, reference
 from sar_infer.server.http.request import (
     MAX_TOP_K,
@@ -29,8 +28,6 @@ from sar_infer.server.http.request import (
     chooses_only,
     decoded,
     parse,
-    too_many_images,
-    unknown_field,
     validation_problem,
 )
 from sar_infer.server.model.engine import Engine, ImageInput, Outcome, milliseconds
@@ -117,7 +114,7 @@ class Result(BaseModel):
     predictions: list[Prediction]
     error: str | None = Field(description="why this image has no predictions")
     error_code: str | None
-    branch: Literal["text", "head+text"]
+    branch: Literal["text", "head+text", "text+statistics"]
     unknown: bool | None = Field(None, description="present if it was requested, or if a background class won")
     reason: str | None = Field(None, description="present with unknown: why")
     label_set: list[str] | None = Field(None, description="present if coverage was requested")
@@ -266,64 +263,14 @@ async def _read_call(request: Request, query: ClassifyOptions, service: Service)
     return _Call(images, classes, only, given.top_k or query.top_k or 5, options, single=given is query)
 
 
-class _Parser(MultiPartParser):
-    """A multipart parser that keeps files in memory, where the body is already, and reads text as UTF-8."""
-
-    spool_max_size = 2**31
-
-    @property
-    def _charset(self) -> str:
-        """Return UTF-8, whatever the client names: some of Python's codecs raise other errors or take hours."""
-        return "utf-8"
-
-    @_charset.setter
-    def _charset(self, given: str) -> None:
-        pass
-
-
-async def _multipart(request: Request, limits: Limits) -> tuple[list[ImageInput], ClassifyRequest]:
-    parser = _Parser(
-        request.headers,
-        request.stream(),
-        max_files=limits.images + 1,
-        max_fields=limits.classes + len(_FIELDS) - 2,
-        max_part_size=limits.body_bytes,
-    )
+async def _multipart(request: Request, limits: Limits) -> tuple[Sequence[ImageInput], ClassifyRequest]:
+    form = await read_form(request, limits, _FIELDS, limits.classes + len(_FIELDS) - 2)
+    last = {name: texts[-1] for name, texts in form.texts.items() if name != "classes"}
+    options = {"images": [""], "classes": form.texts.get("classes", []), **last}
     try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if error.message.startswith("Too many files"):
-            raise too_many_images(f"more than {limits.images}", limits) from None
-        if error.message.startswith("Too many fields"):
-            raise Problem("too-many-classes", f"expected at most {limits.classes} class names and phrases") from None
-        raise Problem("bad-request", f"not multipart/form-data: {error.message}") from None
-    try:
-        images, options = await _parts(form)
-    finally:
-        await form.close()
-    if not images:
-        raise Problem("bad-request", "no image; expected one or more parts named 'image'")
-    try:
-        return images, ClassifyRequest.model_validate(options)
+        return form.images, ClassifyRequest.model_validate(options)
     except ValidationError as error:
         raise validation_problem(error, ClassifyRequest) from None
-
-
-async def _parts(form: FormData) -> tuple[list[ImageInput], dict[str, Any]]:
-    images: list[ImageInput] = []
-    options: dict[str, Any] = {"images": [""], "classes": []}
-    for name, value in form.multi_items():
-        if name not in _FIELDS:
-            raise Problem("invalid-request", f"{name:.80}: {unknown_field(name, _FIELDS)}")
-        if name == "image" and isinstance(value, UploadFile):
-            images.append(await value.read())
-        elif name == "image" or isinstance(value, UploadFile):
-            raise Problem("invalid-request", f"field {name!r}: expected {'a file' if name == 'image' else 'text'}")
-        elif name == "classes":
-            options["classes"].append(value)
-        else:
-            options[name] = value
-    return images, options
 
 
 def _decision(engine: Engine, classes: ClassSet, call: _Call) -> Decision:

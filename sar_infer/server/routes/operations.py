@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from sar_infer import __version__
+from sar_infer.classify.decision import judged_by
 from sar_infer.errors import SarInferError
 from sar_infer.server.http.openapi import problems
 from sar_infer.server.http.request import Keyed, Serving
@@ -17,7 +18,7 @@ from sar_infer.server.problems import Problem
 router = APIRouter(tags=["operations"])
 _SHOWN = (
     "digest", "backbone", "weights_digest", "method", "template", "regularisers", "embed_dim", "logit_scale",
-    "encoder_digest", "preprocess", "tokenizer", "passport", "provenance", "schema_version",
+    "encoder_digest", "preprocess", "tokenizer", "quality", "provenance", "schema_version",
 )  # fmt: skip
 
 
@@ -49,15 +50,20 @@ async def metrics(service: Serving) -> Response:
 @router.get("/v1/model", responses=problems())
 async def model(service: Serving) -> dict[str, Any]:
     """Describe the model: the bundle and its measured quality, the device, the precision, the limits."""
-    manifest = dataclasses.asdict(service.engine.bundle.manifest)
+    engine, bank = service.engine, service.store.bank
+    manifest = dataclasses.asdict(engine.bundle.manifest)
+    classes = await engine.names.class_set({}, only=False, bank=bank) if bank.names else None
     return {
         **{field: manifest[field] for field in _SHOWN},
-        "classes": len(service.store.bank.names),
+        "classes": len(bank.names),
         "bank": service.store.etag,
-        "head": None if service.engine.bundle.head is None else len(service.engine.bundle.head.names),
-        "provider": service.engine.provider,
-        "precision": service.engine.classifier.choice.precision,
-        "sizes": {**dataclasses.asdict(service.engine.sizes), "decode_memory": service.engine.memory.total},
+        "head": None if engine.bundle.head is None else len(engine.bundle.head.names),
+        "statistics": None if engine.bundle.statistics is None else len(engine.bundle.statistics.names),
+        "offset": service.settings.offset,
+        "provider": engine.provider,
+        "unknown": [] if classes is None else judged_by(engine.bundle.manifest, classes),
+        "precision": engine.classifier.choice.precision,
+        "sizes": {**dataclasses.asdict(engine.sizes), "decode_memory": engine.memory.total},
         "writes": service.settings.writable,
         "limits": dataclasses.asdict(service.settings.limits),
         "version": __version__,

@@ -34,6 +34,8 @@ _CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+_KEYED = "ui-keyed.html"
+"""The page of a server with a key: it asks for the key before anything is refused."""
 SECURITY_HEADERS = {
     "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -54,13 +56,17 @@ class _File:
 @functools.cache
 def files() -> dict[str, _File]:
     """Return all files of the pages by name; a name from a request is only looked up here, never on disk."""
-    files = {}
+    files: dict[str, _File] = {}
     for entry in (resources.files("sar_infer.server") / "static").iterdir():
         content_type = _CONTENT_TYPES.get(entry.name.rpartition(".")[2])
         if content_type is not None and entry.is_file():
-            content = entry.read_bytes()
-            files[entry.name] = _File(content, content_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
-    return files
+            files[entry.name] = _file(entry.read_bytes(), content_type)
+    content = files["ui.html"].content.replace(b"<html ", b"<html data-key ", 1)
+    return {**files, _KEYED: _file(content, _CONTENT_TYPES["html"])}
+
+
+def _file(content: bytes, content_type: str) -> _File:
+    return _File(content, content_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
 def _answer(request: Request, name: str) -> Response:
@@ -75,22 +81,26 @@ def _answer(request: Request, name: str) -> Response:
     return Response(file.content, media_type=file.content_type, headers=headers)
 
 
-async def _start(request: Request) -> Response:  # noqa: ARG001 - given by the router
-    return RedirectResponse("ui", headers=SECURITY_HEADERS)
+def router(*, keyed: bool) -> APIRouter:
+    """Return the routes of the pages.
 
+    Args:
+        keyed: The server has a key, which ``/ui`` asks for before anything is refused.
+    """
 
-async def _ui(request: Request) -> Response:
-    return _answer(request, "ui.html")
+    async def start(request: Request) -> Response:  # noqa: ARG001 - given by the router
+        return RedirectResponse("ui", headers=SECURITY_HEADERS)
 
+    async def ui(request: Request) -> Response:
+        return _answer(request, _KEYED if keyed else "ui.html")
 
-async def _docs(request: Request) -> Response:
-    return _answer(request, "docs.html")
+    async def docs(request: Request) -> Response:
+        return _answer(request, "docs.html")
 
+    async def static(request: Request) -> Response:
+        return _answer(request, request.path_params["name"])
 
-async def _static(request: Request) -> Response:
-    return _answer(request, request.path_params["name"])
-
-
-router = APIRouter(include_in_schema=False)
-for _path, _endpoint in {"/": _start, "/ui": _ui, "/docs": _docs, "/static/{name}": _static}.items():
-    router.add_api_route(_path, _endpoint, methods=["GET", "HEAD"], include_in_schema=False)
+    made = APIRouter(include_in_schema=False)
+    for path, endpoint in {"/": start, "/ui": ui, "/docs": docs, "/static/{name}": static}.items():
+        made.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
+    return made

@@ -2,6 +2,7 @@
 
 const KEY = "sar-clip-key";
 const LONGEST_WAIT_S = 20;
+const OF_THE_FILE = ["unsupported-format", "undecodable-image", "image-too-large"];
 
 /** An error whose message is a sentence for people. */
 export class Failure extends Error {
@@ -9,6 +10,11 @@ export class Failure extends Error {
     super(message);
     this.status = status;
     this.code = code;
+  }
+
+  /** Whether the photo itself is why, so that asking again cannot help. */
+  get final() {
+    return OF_THE_FILE.includes(this.code);
   }
 }
 
@@ -26,8 +32,12 @@ export const apiKey = {
   },
 };
 
+/** Whether the server has said, in its page, that it asks for a key, and none was given yet. */
+const locked = () => "key" in document.documentElement.dataset && apiKey.get() === null;
+
 /** A fetch that returns good answers only. `onWait(seconds)` is called before a busy server is asked once more. */
 export async function request(path, { onWait, headers = {}, ...options } = {}) {
+  if (locked()) throw new Failure("This server asks for its key.", 401);
   for (let attempt = 1; ; attempt += 1) {
     const answer = await send(path, { ...options, headers });
     if (answer.ok) return answer;
@@ -51,7 +61,8 @@ async function send(path, options) {
 
 async function failure(answer) {
   const problem = await answer.json().catch(() => ({}));
-  const parts = [problem.title, problem.detail].filter((part) => typeof part === "string" && part.trim() !== "");
+  const title = [415, 422].includes(answer.status) && problem.detail ? "" : problem.title; // there the detail says it all
+  const parts = [title, problem.detail].filter((part) => typeof part === "string" && part.trim() !== "");
   if (parts.length === 2 && parts[1].toLowerCase().startsWith(parts[0].toLowerCase())) parts.shift();
   if (parts.length === 0) parts.push(`The server answered with status ${answer.status}`);
   return new Failure(parts.map(sentence).join(" "), answer.status, problem.code);

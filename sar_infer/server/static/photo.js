@@ -20,7 +20,7 @@ export async function prepare(file, limits) {
   const small = size && (await shrink(file, size));
   if (!small) {
     if (file.size <= limits.bytes) return { body: file, note: "" }; // the server says what is wrong with it
-    throw new Failure(`This file has ${excess}. Your browser cannot read it to make it smaller.`);
+    throw new Failure(`This file has ${excess}. Your browser cannot read it to make it smaller.`, 413, "image-too-large");
   }
   return { body: small.blob, note: `Scaled down to ${small.width} × ${small.height} before sending: this photo has ${excess}.` };
 }

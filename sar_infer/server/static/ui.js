@@ -1,24 +1,24 @@
 // The page to try the classifier. Text from users and from the server only ever becomes textContent.
 
 import { apiKey, Failure, request, sentence } from "./api.js";
+import * as bank from "./bank.js";
+import { $, button, carriesFiles, element, number, percent, redraw, say, show, spelling } from "./dom.js";
 import { prepare } from "./photo.js";
+import { drawRanking, unknown } from "./ranking.js";
 
 const DEBOUNCE_MS = 200;
 const LONGEST_QUERY = 4000; // more names than that travel in the body
 const LONGEST_RANKING = 1000; // how far down one's own names are looked for
 const MOST_PHOTOS = 60;
-const MOST_NAMES = 6; // in a sentence
+const PLACES = ["first", "second", "third", "fourth", "fifth"];
 const BLANK = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
-const MOST_LOWER = 10; // bars below the ranking
 
-const $ = (id) => document.getElementById(id);
-const percent = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
-const number = new Intl.NumberFormat("en");
-
-const state = { photos: [], current: null, names: [], only: false, topK: 5, model: null, revision: 0 };
-const limits = { bytes: 10 * 2 ** 20, pixels: 50e6, side: 16384 };
+const state = { photos: [], current: null, names: [], only: false, topK: 5, unknown: "", model: null, revision: 0 };
+const limits = { bytes: 10 * 2 ** 20, pixels: 50e6, side: 16384, images: 16 };
 let running = new AbortController();
 let timer = 0;
+let before = null; // the best class of the chosen photo before a change of the server's classes
+let change = null; // that change, once it is made: `before`, and the name of the class where the server has it then
 
 // ------------------------------------------------------------------------------------------------------- classifying
 
@@ -28,7 +28,10 @@ function wanted() {
   return state.names.length === 0 ? state.topK : Math.max(state.topK, Math.min(LONGEST_RANKING, classes + state.names.length));
 }
 
-const question = () => JSON.stringify([state.names, state.only, wanted(), state.revision]);
+const question = () => JSON.stringify([state.names, state.only, wanted(), byServer(), state.revision]);
+
+/** Whether the server's own threshold says what is unknown. */
+const byServer = () => state.unknown === "server" && !state.only;
 
 /** Ask again a moment after the last change. What is still on its way is dropped at once. */
 function changed() {
@@ -52,16 +55,17 @@ async function classifyAll() {
     if (signal.aborted) return; // a newer question is on its way: this answer is void
     Object.assign(photo, answer, { asked });
     draw();
-    if (photo === state.current) announce(photo);
+    if (photo === state.current) announce(photo, showEffect(photo));
     if (answer.error?.status === 401) return;
   }
 }
 
 /** An answer or an error, never a throw. */
 async function classify(photo, signal) {
-  const start = performance.now();
+  if (photo.error?.final) return { answer: null, error: photo.error };
   try {
     photo.prepared ??= await prepare(photo.file, limits);
+    const start = performance.now();
     const answer = await (await ask(photo.prepared.body, signal)).json();
     const [result] = answer.results;
     if (result.error) return { answer: null, error: new Failure(sentence(result.error), 422, result.error_code) };
@@ -73,7 +77,8 @@ async function classify(photo, signal) {
 }
 
 function ask(body, signal) {
-  const options = new URLSearchParams({ top_k: wanted() });
+  const options = new URLSearchParams({ top_k: wanted(), explain: true });
+  if (byServer()) options.set("unknown", "score");
   if (state.names.length > 0) options.set("mode", state.only ? "only" : "extend");
   for (const name of state.names) options.append("classes", name);
   const onWait = (seconds) => say(`The server is busy. Trying once more in ${Math.ceil(seconds)} s.`);
@@ -93,25 +98,73 @@ async function loadModel() {
     state.model = await (await request("v1/model")).json();
     const given = state.model.limits ?? {};
     limits.bytes = given.body_bytes ?? limits.bytes;
+    limits.images = given.images ?? limits.images;
     limits.pixels = given.pixels ?? limits.pixels;
     limits.side = given.side ?? limits.side;
     $("name").maxLength = given.characters ?? 256;
+    drawThresholds();
+    await bank.load(state.model);
   } catch (error) {
     if (error.status === 401) askForKey();
   }
   draw();
 }
 
-async function keep(name) {
-  try {
-    await request(`v1/classes/${encodeURIComponent(name)}`, { method: "PUT" });
-    say(`“${name}” is now one of the server’s classes.`);
-    state.revision += 1;
-    removeName(name);
-    await loadModel();
-  } catch (error) {
-    showProblem(error);
+/** The server has a threshold for some bundles and banks; then it is the page's choice until another is made. */
+function drawThresholds() {
+  const offered = $("unknown").querySelector("[value=server]");
+  const offers = state.model.unknown?.includes("score") === true;
+  if (offers && !offered) {
+    $("unknown").options[0].after(Object.assign(element("option", "", "by threshold"), { value: "server" }));
+    state.unknown = "server";
   }
+  if (!offers && offered) {
+    offered.remove();
+    if (state.unknown === "server") state.unknown = "";
+  }
+  $("unknown").value = state.unknown;
+}
+
+bank.connect({
+  limits,
+  locked: askForKey,
+  changing() { before = best(state.current); },
+  async changed(name, there) {
+    running.abort(); // its answers are of before the change
+    clearTimeout(timer);
+    change = { before, name: there ? name : "" };
+    state.revision += 1;
+    state.names = state.names.filter((other) => spelling(other) !== spelling(name));
+    if (state.names.length === 0) state.only = false;
+    await loadModel();
+    await classifyAll();
+  },
+});
+
+const best = (photo) => photo?.answer?.results[0].predictions[0] ?? null;
+const told = ({ label, score }) => `${label}, ${percent.format(score)}`;
+
+/** What a change of the server's classes did to the chosen photo, which is said once. */
+function showEffect(photo) {
+  const now = best(photo);
+  const was = change?.before;
+  const stands = change && standing(photo, change.name);
+  change = null;
+  if (!was || !now) return "";
+  let effect = "";
+  if (stands && was.label === now.label) effect = `This photo is still ${told(now)}${stands}.`;
+  else if (told(was) !== told(now)) effect = `This photo was ${told(was)}; it is ${told(now)} now${stands}.`;
+  if (effect) show("effect", effect);
+  return effect;
+}
+
+/** Where a class stands below the best one; "" if it is the best, or is not asked for. */
+function standing(photo, name) {
+  const predictions = photo.answer?.results[0].predictions ?? [];
+  const place = predictions.findIndex(({ label }) => spelling(label) === spelling(name));
+  if (name === "" || state.only || predictions.length === 0 || place === 0) return "";
+  if (place < 0) return `; ${name} is not among the best ${number.format(predictions.length)}`;
+  return `; ${name} is ${PLACES[place] ?? `number ${place + 1}`} now, ${percent.format(predictions[place].score)}`;
 }
 
 // ------------------------------------------------------------------------------------------------------------ photos
@@ -129,7 +182,12 @@ function addPhotos(files) {
 function choosePhoto(photo) {
   state.current = photo;
   classifyAll();
-  if (photo.asked === question()) announce(photo);
+  tellAgain();
+}
+
+/** Say the answer that is there already. */
+function tellAgain() {
+  if (state.current?.asked === question()) announce(state.current);
 }
 
 function removePhoto() {
@@ -143,8 +201,6 @@ function removePhoto() {
 }
 
 // ------------------------------------------------------------------------------------------------------- class names
-
-const spelling = (name) => name.trim().split(/\s+/).join(" ").toLowerCase();
 
 /** Add what is not there yet; returns whether anything was given. */
 function addNames(text) {
@@ -167,23 +223,13 @@ function removeName(name) {
 
 // ----------------------------------------------------------------------------------------------------------- drawing
 
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-function show(id, text) {
-  $(id).textContent = text;
-  $(id).hidden = text === "";
-}
-
 function draw() {
   drawStage();
   drawStrip();
   drawNames();
-  drawRanking();
+  const photo = state.current;
+  drawRanking(photo, state, photo?.asked === question());
+  if (photo?.error && photo.error.status !== 401) showProblem(photo.error); else $("problem").hidden = true;
 }
 
 function drawStage() {
@@ -208,16 +254,16 @@ function drawStrip() {
   while (strip.children.length > state.photos.length) strip.lastChild.remove();
   state.photos.forEach((photo, position) => {
     const item = strip.children[position] ?? strip.appendChild(thumbnail(position));
-    const [button] = item.children;
-    const [image, caption] = button.children;
+    const [choice] = item.children;
+    const [image, caption] = choice.children;
     const source = photo.unseen ? BLANK : photo.url;
     if (image.src !== source) image.src = source;
-    const best = photo.answer?.results[0].predictions[0]?.label;
-    caption.textContent = photo.error ? "not classified" : best ?? "…";
+    const name = unknown(photo, state.unknown) ? "unknown" : best(photo)?.label;
+    caption.textContent = photo.error ? "not classified" : name ?? "…";
     caption.classList.toggle("failed", photo.error !== null);
-    button.title = photo.name;
-    button.setAttribute("aria-label", `Photo ${position + 1}, ${photo.name}: ${caption.textContent}`);
-    button.setAttribute("aria-current", String(photo === state.current));
+    choice.title = photo.name;
+    choice.setAttribute("aria-label", `Photo ${position + 1}, ${photo.name}: ${caption.textContent}`);
+    choice.setAttribute("aria-current", String(photo === state.current));
   });
 }
 
@@ -228,19 +274,16 @@ function cannotShow(photo) {
 }
 
 function thumbnail(position) {
-  const button = element("button");
-  button.type = "button";
-  button.append(Object.assign(element("img"), { alt: "", loading: "lazy", decoding: "async" }), element("span"));
-  button.addEventListener("click", () => choosePhoto(state.photos[position]));
-  button.firstChild.addEventListener("error", (event) => { if (event.target.src !== BLANK) cannotShow(state.photos[position]); });
+  const made = button("", "", "", () => choosePhoto(state.photos[position]));
+  made.replaceChildren(Object.assign(element("img"), { alt: "", loading: "lazy", decoding: "async" }), element("span"));
+  made.firstChild.addEventListener("error", (event) => { if (event.target.src !== BLANK) cannotShow(state.photos[position]); });
   const item = element("li");
-  item.append(button);
+  item.append(made);
   return item;
 }
 
 function drawNames() {
-  const shown = [...$("chips").children].map((chip) => chip.firstChild.textContent);
-  if (JSON.stringify(shown) !== JSON.stringify(state.names)) $("chips").replaceChildren(...state.names.map(chip));
+  redraw($("chips"), [state.names, bank.writes()], () => state.names.map(chip));
   $("clear").hidden = state.names.length === 0;
   $("only").disabled = state.names.length === 0;
   $("only").checked = state.only;
@@ -248,105 +291,26 @@ function drawNames() {
 }
 
 function chip(name, position) {
-  const button = element("button", "", "×");
-  button.type = "button";
-  button.setAttribute("aria-label", `Remove ${name}`);
-  button.addEventListener("click", () => {
+  const item = element("li");
+  item.append(Object.assign(element("span", "", name), { title: name }));
+  if (bank.writes()) item.append(button("keep quiet", "Keep", `Keep the class ${name} on the server`, () => bank.keep(name)), bank.photosButton(name));
+  item.append(button("cross", "×", `Remove ${name}`, () => {
     removeName(name);
     ($("chips").children[position]?.lastChild ?? $("name")).focus();
-  });
-  const item = element("li");
-  item.append(Object.assign(element("span", "", name), { title: name }), button);
-  return item;
-}
-
-function drawRanking() {
-  const photo = state.current;
-  const answer = photo?.answer ?? null;
-  const all = (answer?.results[0].predictions ?? []).map((prediction, position) => ({ rank: position + 1, ...prediction }));
-  const top = all.slice(0, state.topK);
-  const own = new Set(state.names.map(spelling));
-  const lower = all.slice(state.topK).filter((prediction) => own.has(spelling(prediction.label))).slice(0, MOST_LOWER);
-  drawBars($("bars"), top);
-  drawBars($("lower-bars"), lower);
-  const shown = new Set([...top, ...lower].map((prediction) => spelling(prediction.label)));
-  const unseen = answer === null || photo.asked !== question() ? [] : state.names.filter((name) => !shown.has(spelling(name)));
-  show("beyond", unseen.length === 0 ? "" : `Lower still: ${brief(unseen)}`);
-  $("lower").hidden = lower.length === 0 && unseen.length === 0;
-  $("legend").hidden = ![...top, ...lower].some((prediction) => prediction.source === "extended");
-  $("locked").hidden = photo?.error?.status !== 401;
-  $("empty").hidden = photo !== null;
-  $("known").textContent = state.model?.classes ? `The server knows ${number.format(state.model.classes)}.` : "";
-  $("among").textContent = answer === null ? "" : `of ${number.format(answer.classes)} ${answer.classes === 1 ? "class" : "classes"}`;
-  $("ranking").setAttribute("aria-busy", String(photo !== null && photo.asked !== question()));
-  if (photo?.error && photo.error.status !== 401) showProblem(photo.error); else $("problem").hidden = true;
-  drawFooter(photo);
-}
-
-function brief(names) {
-  const rest = names.length - MOST_NAMES;
-  return names.slice(0, MOST_NAMES).join(", ") + (rest > 0 ? ` and ${number.format(rest)} more` : "");
-}
-
-/** Rows stay in place and change, so that their bars move from the old share to the new one. */
-function drawBars(list, predictions) {
-  while (list.children.length > predictions.length) list.lastChild.remove();
-  for (const [position, prediction] of predictions.entries()) {
-    const row = list.children[position] ?? list.appendChild(emptyRow());
-    const [label, share, bar] = row.children;
-    const extended = prediction.source === "extended";
-    row.classList.toggle("own", extended);
-    label.replaceChildren();
-    if (list.id === "lower-bars") label.append(element("span", "rank", `${number.format(prediction.rank)}.`));
-    if (extended) label.append(Object.assign(element("span", "mark", "+"), { ariaHidden: "true" }));
-    label.append(element("span", "name", prediction.label));
-    if (extended) label.append(element("span", "hidden", " (your name)"));
-    if (extended && state.model?.writes === true) label.append(keepButton(prediction.label));
-    share.textContent = prediction.score < 0.0005 ? "< 0.1%" : percent.format(prediction.score);
-    bar.firstChild.style.width = `${100 * prediction.score}%`;
-  }
-}
-
-function emptyRow() {
-  const row = element("li");
-  const bar = element("span", "bar");
-  bar.ariaHidden = "true";
-  bar.append(element("span", "fill"));
-  row.append(element("span", "label"), element("span", "share"), bar);
-  bar.getBoundingClientRect();
-  return row;
-}
-
-function keepButton(name) {
-  const button = element("button", "keep quiet", "Keep this class");
-  button.type = "button";
-  button.setAttribute("aria-label", `Keep the class ${name} on the server`);
-  button.addEventListener("click", () => keep(name));
-  return button;
-}
-
-function drawFooter(photo) {
-  const times = photo?.answer?.timings_ms;
-  const sum = times && Object.values(times).reduce((total, value) => total + value, 0);
-  $("timing").textContent = times ? `${Math.round(photo.elapsed)} ms, of which the server computed ${sum.toFixed(1)} ms` : "";
-  const provider = photo?.answer?.provider ?? state.model?.provider ?? "";
-  const digest = photo?.answer?.bundle ?? state.model?.digest ?? "";
-  const parts = [state.model?.backbone, digest && `bundle ${digest.replace(/^sha256:/, "").slice(0, 8)}`, provider.replace("ExecutionProvider", "")];
-  $("model").textContent = parts.filter(Boolean).join(" · ");
+  }));
+  return bank.takesPhotos(item, () => name);
 }
 
 function showProblem(error) {
   $("problem").hidden = false;
+  $("again").hidden = error.final === true;
   if ($("problem").firstChild.textContent !== error.message) $("problem").firstChild.textContent = error.message;
 }
 
-function say(text) {
-  $("status").textContent = text;
-}
-
-function announce(photo) {
-  const best = photo.answer?.results[0].predictions.slice(0, 3) ?? [];
-  if (best.length > 0) say(best.map((prediction) => `${prediction.label} ${percent.format(prediction.score)}`).join(", "));
+function announce(photo, effect = "") {
+  const shares = (photo.answer?.results[0].predictions ?? []).slice(0, 3).map(told);
+  const reason = unknown(photo, state.unknown);
+  if (shares.length > 0) say([effect, reason && `Unknown. ${reason}`, shares.join("; ")].filter(Boolean).join(" "));
 }
 
 function askForKey() {
@@ -370,7 +334,6 @@ for (const input of [$("files"), $("camera")]) {
 }
 $("preview").addEventListener("error", () => cannotShow(state.current));
 
-const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
 addEventListener("dragover", (event) => { if (carriesFiles(event)) { event.preventDefault(); document.body.classList.add("dragging"); } });
 addEventListener("dragleave", (event) => { if (event.relatedTarget === null) document.body.classList.remove("dragging"); });
 addEventListener("drop", (event) => {
@@ -397,6 +360,7 @@ nameInput.addEventListener("keydown", (event) => {
 $("add").addEventListener("click", () => { if (addNames(nameInput.value)) nameInput.value = ""; nameInput.focus(); });
 $("clear").addEventListener("click", () => { state.names = []; state.only = false; changed(); nameInput.focus(); });
 $("only").addEventListener("change", () => { state.only = $("only").checked; changed(); });
+$("unknown").addEventListener("change", () => { state.unknown = $("unknown").value; changed(); tellAgain(); });
 $("top-k").addEventListener("change", () => { state.topK = Number($("top-k").value); changed(); });
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -409,5 +373,6 @@ $("key-form").addEventListener("submit", (event) => {
 });
 
 $("top-k").value = String(state.topK); // browsers restore what was chosen before a reload
+$("unknown").value = state.unknown;
 draw();
 loadModel();

@@ -1,10 +1,12 @@
-"""``sar-experiment``: the paper's experiments, and their report."""
+"""``sar-experiment``: the experiments of the SAR paper, and their report."""
 
 from __future__ import annotations
 
 import importlib
 
 import click
+
+from sar_infer.cli.options import CONTEXT
 
 COMMANDS = {
     "base-to-new": ("protocols", "base_to_new", "Train on half of the classes, evaluate on both halves."),
@@ -14,6 +16,7 @@ COMMANDS = {
     "run": ("protocols", "run", "Execute the runs of sweep files."),
     "table": ("report", "table", "Print the tables of results."),
     "report": ("report", "report", "Write results as one HTML page, with figures and tables."),
+    "pack": ("report", "pack", "Pack the results of finished runs into one file."),
     "check-data": ("check_data", "check_data", "Check a folder of data, and say how to mend it."),
     "novel-names": ("novel_names", "novel_names", "List novel names for SAR."),
 }
@@ -44,7 +47,7 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
 
-@click.command(cls=Commands, context_settings={"auto_envvar_prefix": "SAR"})
+@click.command(cls=Commands, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR"})
 @click.version_option(package_name="sar-clip")
 def main() -> None:
-    """Run the experiments of the paper on your data, resumably, and write their report."""
+    """Run the experiments of the SAR paper (arXiv 2502.11969) on your data, resumably, and write their report."""

@@ -78,7 +78,7 @@ def novel_names(photos: str, **given: Any) -> None:
     from sar_train.training.protocol import plan
 
     data = read_class_names(photos, given["data_root"], given["cache_dir"])
-    chosen = plan(given["protocol"], len(data.names), published_split=data.published_split)
+    chosen = plan(given["protocol"], data.names, published_split=data.published_split)
     base, new = ([data.names[label] for label in labels] for labels in (chosen.base, chosen.new))
     template = given["template"] or data.template
     if given["show_request"]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from sar_train.cli.common import guarded, option, sections_of
 from sar_train.cli.experiment.sweeping import Machine, carry_out
@@ -66,8 +67,8 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
             help="Leave the evaluated new names out of the novel ones.  [default: leave out]",
         ),
         option("--llm-url", envvar="SAR_LLM_URL", help="OpenAI-compatible endpoint for --novel llm."),
-        option("--llm-model", envvar="SAR_LLM_MODEL", help="Its model."),
-        option("--epochs", type=int, help="Of every run.  [default: as each method's paper has it]"),
+        option("--llm-model", envvar="SAR_LLM_MODEL", help="Model to ask there."),
+        option("--epochs", type=int, help="Epochs of every run.  [default: as each method's paper has it]"),
         option(
             "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of a method or of SAR."
         ),
@@ -81,12 +82,12 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
         ),
         option("--skip-unreadable", is_flag=True, default=None, help="Leave out unreadable images."),
         option("--allow-setup-errors", is_flag=True, help="Train although zero-shot is below the known figure."),
-        option("--any-code", is_flag=True, help="Results that another version of the code made count as done."),
+        option("--any-code", is_flag=True, help="Count results of another version of the code as done."),
         option("--keep-prompts", is_flag=True, help="Keep each run's folder beside its result, for sar-export."),
         option("--jobs", type=click.IntRange(1), help="Runs at a time.  [default: cores / threads]"),
         option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of each run."),
         option(
-            "--ray", metavar="ADDRESS", help="Run on a Ray cluster in place of this machine, auto for the one here."
+            "--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address, or auto, instead of this machine."
         ),
         option("--cache-dir", type=click.Path(), help="Keep image features here.  [default: .features beside --out]"),
         option("--dry-run", is_flag=True, help="List the runs, and which are done, and stop."),
@@ -107,9 +108,19 @@ def grid_options(command: Callable[P, R]) -> Callable[P, R]:
             help="Such as coop,dept:kgcoop; all: what the backbone can train.",
         ),
         option(
-            "--seeds", callback=numbers, default="1,2,3", show_default=True, help="Of the photos drawn and the start."
+            "--seeds",
+            callback=numbers,
+            default="1,2,3",
+            show_default=True,
+            help="Seeds of draws and initial values.",
         ),
-        option("--sar", type=click.Choice(["both", "on", "off"]), default="both", show_default=True, help="With SAR?"),
+        option(
+            "--sar",
+            type=click.Choice(["both", "on", "off"]),
+            default="both",
+            show_default=True,
+            help="With SAR, without, or both.",
+        ),
         option(
             "--config",
             "config_file",
@@ -130,14 +141,28 @@ datasets = option(
 
 
 @click.command("base-to-new")
-@datasets
+@option("--datasets", callback=listed, help="Such as caltech101,dtd, or folders; all for the field's eleven.")
+@option(
+    "--preset",
+    type=click.Choice(["paper"]),
+    help="paper: all methods on the field's eleven datasets under CLIP ViT-B/16 on one GPU; needs --data-root alone, "
+    "and says first what time and memory it takes. Other options override it.",
+)
 @sixteen
 @grid_options
 @sweep_options
 @guarded
-def base_to_new(**given: Any) -> None:
+def base_to_new(preset: str | None, **given: Any) -> None:
     """Train on the first half of the classes (base) and evaluate on both halves, each for itself (base, new)."""
-    _protocol("base-to-new", given)
+    if preset:
+        from sar_train.experiment.plan import PRESETS
+
+        context = click.get_current_context()
+        by_user = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+        given |= {name: value for name, value in PRESETS[preset].items() if name not in by_user}
+    if not given["datasets"]:
+        raise click.MissingParameter(param_hint="'--datasets'", param_type="option")
+    _protocol("base-to-new", given, cost=bool(preset))
 
 
 @click.command("few-shot")
@@ -209,7 +234,7 @@ def run(files: tuple[Path, ...], only: str, **given: Any) -> None:
     _end(whole=all(whole))
 
 
-def _protocol(experiment: Experiment, given: dict[str, Any]) -> None:
+def _protocol(experiment: Experiment, given: dict[str, Any], *, cost: bool = False) -> None:
     from sar_train.experiment import plan
 
     file = _read_config(given.pop("config_file"))
@@ -226,7 +251,12 @@ def _protocol(experiment: Experiment, given: dict[str, Any]) -> None:
         overrides=overrides,
     )
     out = given.pop("out") or Path("results") / experiment
-    _end(whole=carry_out(plan.jobs(experiment, grid), out, Machine(**given)))
+    jobs = plan.jobs(experiment, grid)
+    if cost:
+        from sar_train.experiment.reckon import reckon
+
+        click.echo(str(reckon(jobs)), err=True)
+    _end(whole=carry_out(jobs, out, Machine(**given)))
 
 
 def _end(*, whole: bool) -> None:

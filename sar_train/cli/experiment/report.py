@@ -1,4 +1,4 @@
-"""``sar-experiment report`` and ``sar-experiment table``: results as a page and as tables."""
+"""``sar-experiment report``, ``table`` and ``pack``: results as a page, as tables, and as one file."""
 
 from __future__ import annotations
 
@@ -24,14 +24,21 @@ Examples:
     "--out", type=click.Path(path_type=Path), help="Folder of the report, replaced if it is one.  [default: DIR/report]"
 )
 @option("--title", help="Title of the page.  [default: Results of DIR]")
-@option("--open/--no-open", "show", default=False, show_default=True, help="Open it in the browser.")
+@option(
+    "--open/--no-open",
+    "show",
+    envvar="SAR_REPORT_OPEN",
+    default=False,
+    show_default=True,
+    help="Open it in the browser.",
+)
 @option("--quiet", "-q", is_flag=True, help="No progress.")
 @guarded
 def report(folder: Path, out: Path | None, title: str | None, *, show: bool, quiet: bool) -> None:
     """Write the results in DIR as one HTML page, with its tables (CSV, LaTeX, Markdown) and figures (PNG).
 
-    DIR is searched for result files to any depth; other JSON files are skipped with a warning. The page needs nothing
-    beside it and asks nothing of the network.
+    DIR is searched for results, loose and packed, to any depth; other JSON files are skipped with a warning. The page
+    needs nothing beside it and loads nothing from the network.
     """
     from sar_train.report.page import check_target, write
     from sar_train.report.results import read
@@ -82,6 +89,24 @@ def table(folder: Path, form: str, only: str) -> None:
     render_one = {"markdown": to_markdown, "csv": to_csv, "latex": to_latex}[form]
     comment = {"markdown": "", "csv": "# {}\n", "latex": ""}[form]
     click.echo("\n".join(comment.format(one.title) + render_one(one) for one in found), nl=False)
+
+
+@click.command("pack")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@guarded
+def pack(folder: Path) -> None:
+    """Pack the finished runs below DIR, an experiment's folder, into DIR/results.jsonl.xz, and delete their own files.
+
+    A line of it is one run: the whole result with its settings, key and digest of the code, and the TOML file that
+    repeats it. The same results give the same bytes. `table`, `report` and sweeps into DIR read packed and loose
+    results alike, and a loose one wins over a packed one of the same name; a sweep goes on writing a file for each run,
+    and pack takes these in when it is called again. `xz -dc DIR/results.jsonl.xz` prints the lines.
+    """
+    from sar_train.report.packed import pack as pack_all
+
+    done = pack_all(folder, _warn)
+    size = done.archive.stat().st_size / 1e3
+    click.echo(f"{done.archive}: {done.runs:,} runs, {done.added:,} of them added now, {size:,.0f} kB")
 
 
 def _warn(line: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli.common import Progress
+from sar_train.cli.common import ProgressLine
 
 if TYPE_CHECKING:
     from sar_train.experiment.job import Job
@@ -58,11 +58,11 @@ def carry_out(jobs: Sequence[Job], out: Path, machine: Machine) -> bool:
     from sar_train.experiment.sweep import find_result, run_sweep
 
     if not jobs:
-        raise ConfigError("no runs: nothing matches what was asked for")
+        raise ConfigError("no runs match these options")
     if machine.ray and machine.keep_prompts:
         raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
     jobs = [machine.placed(job, out) for job in jobs]
-    show = Progress(quiet=machine.quiet)
+    show = ProgressLine(quiet=machine.quiet)
     missing = [job for job in jobs if find_result(job, out, any_code=machine.any_code) is None]
     if machine.dry_run:
         click.echo(listing(jobs, missing, as_json=machine.form == "json"))
@@ -102,9 +102,10 @@ def report(
     elif results:
         from sar_train.report.results import read
         from sar_train.report.table import to_markdown
-        from sar_train.report.tables import accuracy_tables
+        from sar_train.report.tables import accuracy_tables, published_tables
 
-        click.echo("\n".join(map(to_markdown, accuracy_tables(read(out, tell=tell)))))
+        found = read(out, tell=tell)
+        click.echo("\n".join(map(to_markdown, [*accuracy_tables(found), *published_tables(found)])))
         tell(f"{len(results)} results in {out}; next: sar-experiment report {shlex.quote(str(out))}")
     for text in failed:
         click.echo(f"Failed: {text}", err=True)

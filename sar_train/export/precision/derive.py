@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sar_infer.artefact.bundle import Bundle, open_bundle
+from sar_infer.artefact.bundle import Bundle, Place, open_bundle
 from sar_infer.artefact.manifest import CARD, Manifest, Provenance
-from sar_infer.artefact.writing import seal, staged
+from sar_infer.artefact.writing import link_or_copy, seal, staged
 from sar_train.errors import ExportError
 from sar_train.export.precision import jpeg, variants
 from sar_train.export.precision.gate import Gate
 from sar_train.export.precision.jpeg import Policy
-from sar_train.export.precision.samples import Photos
+from sar_train.export.precision.samples import PhotoSamples
 from sar_train.export.precision.variants import Attempt
 from sar_train.training.record import versions
 
 JPEG_TABLE, PRECISION_TABLE = "jpeg_margin", "precision"
-"""Keys of ``passport.tables``."""
+"""Keys of ``quality.tables``."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Additions:
     """Additions that a user wants in a bundle.
 
     Attributes:
@@ -45,14 +42,14 @@ class Derived:
     """The manifest that was written, and the result for each part that was asked for."""
 
     manifest: Manifest
-    outcome: Outcome
+    outcome: DerivedParts
 
 
 def derive(
-    source: Path,
+    source: Place,
     out: Path,
-    wanted: Wanted,
-    photos: Photos,
+    wanted: Additions,
+    photos: PhotoSamples,
     *,
     command: str,
     overwrite: bool = False,
@@ -72,7 +69,7 @@ def derive(
         tell: called with lines of progress.
 
     Raises:
-        NothingPassedError: nothing that was asked for passed; nothing was changed.
+        ExportError: nothing that was asked for passed; nothing was changed.
         BundleError: the source is damaged.
         ImageError: a photo cannot be read.
         WriteError: the folder cannot be written.
@@ -81,40 +78,35 @@ def derive(
     with staged(out, overwrite=overwrite) as folder:
         for name in bundle.manifest.files:
             if name != CARD:
-                _link(bundle.path / name, folder / name)
+                link_or_copy(bundle.path / name, folder / name)
         outcome = _outcome(bundle, folder, wanted, photos, tell)
         if _kept(outcome.policy) is None and not variants.kept(outcome.attempts):
-            stays = f"{source} stays as it is" + ("" if out == source else f", and {out} was not written")
-            raise NothingPassedError(f"nothing that was asked for passed: {'; '.join(outcome.lines)}; {stays}", outcome)
+            stays = f"{source} stays as it is" + ("" if out == Path(source) else f", and {out} was not written")
+            raise ExportError(f"nothing that was asked for passed: {'; '.join(outcome.lines)}; {stays}")
         manifest = seal(folder, _manifest(bundle, outcome, photos, command), bundle.bank)
         open_bundle(folder)
     return Derived(manifest, outcome)
 
 
-def _link(source: Path, target: Path) -> None:
-    with contextlib.suppress(OSError):  # another file system, or one without links
-        os.link(source.resolve(), target)
-        return
-    shutil.copyfile(source, target)
-
-
-def _outcome(bundle: Bundle, folder: Path, wanted: Wanted, photos: Photos, tell: Callable[[str], None]) -> Outcome:
+def _outcome(
+    bundle: Bundle, folder: Path, wanted: Additions, photos: PhotoSamples, tell: Callable[[str], None]
+) -> DerivedParts:
     """Make and judge what is wanted; what passes is left in the folder."""
     policy = None
     if wanted.jpeg_margin is not None:
         tell("decoding large JPEGs at reduced scale")
         policy = jpeg.judged(bundle, wanted.jpeg_margin, photos.judging)
     made = variants.make(bundle, folder, wanted.gates, photos, tell) if wanted.gates else []
-    return Outcome(tuple(made), policy)
+    return DerivedParts(tuple(made), policy)
 
 
 def _kept(policy: Policy | None) -> Policy | None:
     return None if policy is None or policy.failures else policy
 
 
-def _manifest(bundle: Bundle, outcome: Outcome, photos: Photos, command: str) -> Manifest:
+def _manifest(bundle: Bundle, outcome: DerivedParts, photos: PhotoSamples, command: str) -> Manifest:
     before, policy = bundle.manifest, _kept(outcome.policy)
-    tables = dict(before.passport.tables)
+    tables = dict(before.quality.tables)
     kept = variants.kept(outcome.attempts)
     if kept:
         tables[PRECISION_TABLE] = {"calibration": len(photos.calibration), "judging": len(photos.judging)}
@@ -128,13 +120,13 @@ def _manifest(bundle: Bundle, outcome: Outcome, photos: Photos, command: str) ->
         before,
         precisions=precisions | kept,
         preprocess=jpeg.reduced(before.preprocess, policy.margin) if policy else before.preprocess,
-        passport=dataclasses.replace(before.passport, tables=tables),
+        quality=dataclasses.replace(before.quality, tables=tables),
         provenance=Provenance(now, command, {**before.provenance.versions, **versions()}, before.provenance.licences),
     )
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DerivedParts:
     """The result for each part that was asked for.
 
     Attributes:
@@ -178,14 +170,6 @@ class Outcome:
             found = self.policy.figures
             figures = None if found is None else dataclasses.asdict(found)
             yield _object({"jpeg_margin": self.policy.margin}, figures, self.policy.failures)
-
-
-class NothingPassedError(ExportError):
-    """Nothing that was asked for passed; ``outcome`` says why."""
-
-    def __init__(self, message: str, outcome: Outcome) -> None:
-        super().__init__(message)
-        self.outcome = outcome
 
 
 def _object(asked: dict[str, Any], figures: dict[str, Any] | None, failures: Sequence[str]) -> dict[str, Any]:

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.classifier import Classifier
-from sar_train.export.precision.samples import BATCH, Rows
-
-
-@dataclass(frozen=True)
-class Figures:
-    """How one graph compares with another on the same samples.
-
-    Attributes:
-        samples: how many.
-        min_cosine: the smallest between both graphs' rows.
-        mean_cosine: their mean.
-        top1_agreement: share of samples, 0..1, whose best class is the same.
-    """
-
-    samples: int
-    min_cosine: float
-    mean_cosine: float
-    top1_agreement: float
+from sar_infer.verify.comparison import Figures, Logits, same_answer
+from sar_infer.verify.finding import at_least, reasons
+from sar_train.export.precision.samples import BATCH
 
 
 @dataclass(frozen=True)
@@ -55,16 +39,12 @@ class Gate:
     def failures(self, found: Figures, speedup: float = np.inf) -> list[str]:
         """Describe each bound that is missed; empty if all hold."""
         measured = (
-            ("cosine on the worst", found.min_cosine, self.min_cosine, ".5f"),
-            ("mean cosine", found.mean_cosine, self.mean_cosine, ".5f"),
-            ("same answer on", found.top1_agreement, self.top1_agreement, ".2%"),
-            ("times as fast:", speedup, self.speedup, ".2f"),
+            at_least("cosine on the worst", found.min_cosine, self.min_cosine),
+            at_least("mean cosine", found.mean_cosine, self.mean_cosine),
+            at_least("share with the same answer", found.top1_agreement, self.top1_agreement),
+            at_least("times as fast", speedup, self.speedup),
         )
-        return [
-            f"{what} {value:{form}}, expected at least {bound:{form}}"
-            for what, value, bound, form in measured
-            if not value >= bound
-        ]
+        return reasons(measured)
 
 
 GATES = {
@@ -74,15 +54,6 @@ GATES = {
 """By precision, for both encoders. float16 is kept for its size and for GPUs, INT8 only where it is no slower."""
 
 
-def beside(rows: Rows, reference: Rows, logits: Logits) -> Figures:
-    """Compare unit rows (N, D) with those of the float32 graph; both choose a class by ``logits``."""
-    cosines = (rows * reference).sum(1)
-    same = best(rows, logits) == best(reference, logits)
-    return Figures(len(rows), float(cosines.min()), float(cosines.mean()), float(same.mean()))
-
-
-Logits = Callable[[Rows], Rows]
-"""(N, C) for unit rows (N, D)."""
 NEAR_TIE = 0.02
 """Two classes whose scores differ by less are nearly equal."""
 
@@ -94,7 +65,7 @@ def image_logits(bundle: Bundle) -> Logits:
     return lambda rows: classifier.logits(rows, classes)
 
 
-def near_ties(bundle: Bundle, rows: Rows, reference: Rows) -> tuple[int, int]:
+def near_ties(bundle: Bundle, rows: Floats, reference: Floats) -> tuple[int, int]:
     """Count the images that get another answer, and those among them with two nearly equal classes in float32.
 
     Args:
@@ -104,15 +75,7 @@ def near_ties(bundle: Bundle, rows: Rows, reference: Rows) -> tuple[int, int]:
     """
     classifier = Classifier(bundle, device="cpu")
     classes, logits = classifier.class_set(), image_logits(bundle)
-    other = reference[best(reference, logits) != best(rows, logits)]
-    scores = (np.sort(classifier.scores(logits(piece), classes), axis=1) for piece in _pieces(other))
+    other = reference[~same_answer(rows, reference, logits)]
+    pieces = (other[start : start + BATCH] for start in range(0, len(other), BATCH))
+    scores = (np.sort(classifier.scores(logits(piece), classes), axis=1) for piece in pieces)
     return len(other), sum(int((piece[:, -1] - piece[:, -2] < NEAR_TIE).sum()) for piece in scores)
-
-
-def best(rows: Rows, logits: Logits) -> npt.NDArray[np.intp]:
-    """Return the best column (N,) of each row, a few rows at a time, as a bank may have a million classes."""
-    return np.concatenate([logits(piece).argmax(1) for piece in _pieces(rows)])
-
-
-def _pieces(rows: Rows) -> Iterator[Rows]:
-    return (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))

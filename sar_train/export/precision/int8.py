@@ -14,8 +14,9 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
 
+from sar_infer._arrays import Floats
 from sar_train.export.precision.plain import tidied
-from sar_train.export.precision.samples import Rows, batches
+from sar_train.export.precision.samples import batches
 
 PRODUCTS = ("MatMul", "Gemm")
 
@@ -43,7 +44,7 @@ def dynamic(model: onnx.ModelProto) -> onnx.ModelProto | None:
         return tidied(onnx.load(folder / "int8.onnx"))
 
 
-def static(model: onnx.ModelProto, pixels: Sequence[Rows], first: int) -> onnx.ModelProto | None:
+def static(model: onnx.ModelProto, pixels: Sequence[Floats], first: int) -> onnx.ModelProto | None:
     """Quantise convolutions and what lies between them, with the ranges that calibration images show.
 
     Weights have a scale for each channel, activations one each (UINT8). The mean error from rounding the weights is
@@ -92,10 +93,10 @@ def kept_in_float(model: onnx.ModelProto, first: int) -> tuple[list[str], list[o
 class _Images(quantization.CalibrationDataReader):  # type: ignore[misc]
     """Calibration images in batches, as onnxruntime wants them."""
 
-    def __init__(self, name: str, pixels: Sequence[Rows]) -> None:
+    def __init__(self, name: str, pixels: Sequence[Floats]) -> None:
         self._batches = ({name: batch} for batch in batches(pixels))
 
-    def get_next(self) -> dict[str, Rows] | None:
+    def get_next(self) -> dict[str, Floats] | None:
         return next(self._batches, None)
 
 
@@ -116,7 +117,7 @@ STEPS = 127
 
 
 def corrected(
-    model: onnx.ModelProto, pixels: Sequence[Rows], convolutions: Sequence[onnx.NodeProto]
+    model: onnx.ModelProto, pixels: Sequence[Floats], convolutions: Sequence[onnx.NodeProto]
 ) -> onnx.ModelProto:
     """Return a copy of the model with the biases of these convolutions corrected.
 
@@ -144,7 +145,7 @@ def corrected(
     return copied
 
 
-def mean_error(weight: Rows, mean: Rows) -> Rows:
+def mean_error(weight: Floats, mean: Floats) -> Floats:
     """Return the mean error of each output channel (O) from rounding the weights, ignoring borders.
 
     Args:
@@ -157,11 +158,11 @@ def mean_error(weight: Rows, mean: Rows) -> Rows:
     error = (np.rint(flat / scale) * scale - flat).sum(2)
     groups = len(mean) // weight.shape[1]
     inputs = np.repeat(mean.reshape(groups, -1), len(weight) // groups, axis=0)
-    result: Rows = (error * inputs).sum(1)
+    result: Floats = (error * inputs).sum(1)
     return result
 
 
-def _means(model: onnx.ModelProto, pixels: Sequence[Rows], names: Sequence[str]) -> dict[str, Rows]:
+def _means(model: onnx.ModelProto, pixels: Sequence[Floats], names: Sequence[str]) -> dict[str, Floats]:
     """Return the mean of each channel (C) of inner values (N, C, H, W)."""
     probed = onnx.ModelProto()
     probed.CopyFrom(model)

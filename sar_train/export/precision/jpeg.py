@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, Preprocess
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.images.preprocess import least_side
-from sar_train.export.precision.gate import Figures, Gate, beside, image_logits
-from sar_train.export.precision.samples import Rows, pixels
+from sar_infer.verify.comparison import Figures, compare_rows
+from sar_train.export.precision.gate import Gate, image_logits
+from sar_train.export.precision.samples import pixels
 
 JPEG_GATE = Gate(min_cosine=0.99, mean_cosine=0.998, top1_agreement=0.99)
 MOST_PHOTOS = 200
@@ -63,10 +65,10 @@ def judged(bundle: Bundle, margin: float, photos: Sequence[Path]) -> Policy:
         return Policy(margin, None, (why,))
     encoder = ImageEncoder(bundle.path / IMAGE_ENCODER, bundle.manifest.embed_dim, "cpu")
 
-    def rows(limit: int | None) -> Rows:
+    def rows(limit: int | None) -> Floats:
         return np.concatenate([encoder.encode(pixels(p, spec, limit)[np.newaxis]) for p in large[:MOST_PHOTOS]])
 
-    figures = beside(rows(least), rows(None), image_logits(bundle))
+    figures = compare_rows(rows(least), rows(None), image_logits(bundle))
     return Policy(margin, figures, tuple(JPEG_GATE.failures(figures)))
 
 

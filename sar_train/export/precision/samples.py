@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import Preprocess
 from sar_infer.bank import ClassInfo
@@ -22,11 +22,10 @@ from sar_infer.text.tokenizer import encode_name
 from sar_train.errors import ConfigError
 from sar_train.novel_names.wordnet import load, random_words
 
-Rows = npt.NDArray[np.float32]
 BATCH = 8
 
 
-def batches(pixels: Sequence[Rows]) -> Iterator[Rows]:
+def batches(pixels: Sequence[Floats]) -> Iterator[Floats]:
     """Yield stacked pieces (N, 3, size, size) of images (3, size, size)."""
     for start in range(0, len(pixels), BATCH):
         yield np.stack(pixels[start : start + BATCH])
@@ -43,14 +42,14 @@ MOST_NAMES = 1000
 
 
 @dataclass(frozen=True)
-class Photos:
+class PhotoSamples:
     """Two sets that share no photo."""
 
     calibration: tuple[Path, ...]
     judging: tuple[Path, ...]
 
 
-def split(paths: Sequence[Path], root: object) -> Photos:
+def split(paths: Sequence[Path], root: object) -> PhotoSamples:
     """Split photos into two halves by one bit of a digest of each file's content.
 
     So copies of a photo, only one of which is used, are never on both sides, and adding photos moves none of them.
@@ -74,10 +73,10 @@ def split(paths: Sequence[Path], root: object) -> Photos:
             f"--photos {root}: {len(drawn)} photos that differ, {len(halves[0])} to calibrate and {len(halves[1])} to "
             f"judge with; expected at least {LEAST}, and {LEAST_EACH} for each: add photos"
         )
-    return Photos(tuple(halves[0][:CALIBRATION]), tuple(halves[1][:JUDGING]))
+    return PhotoSamples(tuple(halves[0][:CALIBRATION]), tuple(halves[1][:JUDGING]))
 
 
-def pixels(path: Path, spec: Preprocess, least: int | None = None) -> Rows:
+def pixels(path: Path, spec: Preprocess, least: int | None = None) -> Floats:
     """Return the encoder's input (3, size, size) for an image; without ``least``, decoded in full.
 
     Raises:

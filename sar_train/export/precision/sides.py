@@ -9,14 +9,15 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
 from sar_infer.encoders.scoring import finite
-from sar_infer.encoders.self_test import self_test_cosine
-from sar_train.export.precision.gate import NEAR_TIE, Figures, Gate, beside, image_logits, near_ties
-from sar_train.export.precision.samples import BATCH, Photos, Rows, name_tokens, pixels
-from sar_train.export.verify import generated_pixels
+from sar_infer.verify.comparison import Figures, compare_rows
+from sar_infer.verify.graphs import self_test_of
+from sar_train.export.precision.gate import NEAR_TIE, Gate, image_logits, near_ties
+from sar_train.export.precision.samples import BATCH, PhotoSamples, name_tokens, pixels
 
 
 class Side(Protocol):
@@ -31,7 +32,7 @@ class Side(Protocol):
         """Return its float32 graph in the bundle."""
 
     @property
-    def calibration(self) -> Sequence[Rows]:
+    def calibration(self) -> Sequence[Floats]:
         """Return the images that ranges may be taken from, each (3, size, size)."""
 
     @property
@@ -46,20 +47,20 @@ class Side(Protocol):
         """
 
     def self_test_cosine(self, path: Path) -> float | None:
-        """Return the cosine between the probe's vector in the manifest and a graph's; None without a probe.
+        """Return the cosine between the self-test vector in the manifest and a graph's; None without a self-test.
 
         Raises:
             BundleError: the graph gives numbers that are not finite.
         """
 
 
-class Images:
+class ImageSide:
     """The image encoder, judged on photos and the answers that they get from the bundle's bank."""
 
     encoder: Final = "image"
     source = IMAGE_ENCODER
 
-    def __init__(self, bundle: Bundle, photos: Photos) -> None:
+    def __init__(self, bundle: Bundle, photos: PhotoSamples) -> None:
         self._bundle, self._photos, self._spec = bundle, photos.judging, bundle.manifest.preprocess
         self.calibration = [pixels(photo, self._spec) for photo in photos.calibration]
         self.one = self.calibration[0][np.newaxis]
@@ -71,20 +72,16 @@ class Images:
         rows = self._rows(path)
         other, level = near_ties(self._bundle, rows, self.reference)
         what = f"of {other} photos with another answer, {level} have two classes within {NEAR_TIE:g} in float32"
-        return beside(rows, self.reference, image_logits(self._bundle)), [what] if other else [], []
+        return compare_rows(rows, self.reference, image_logits(self._bundle)), [what] if other else [], []
 
     def self_test_cosine(self, path: Path) -> float | None:
         """See ``Side``."""
-        probe = self._bundle.manifest.probe
-        if probe is None:
-            return None
-        (row,) = finite(self._encoder(path).encode(generated_pixels(self._spec, probe.seed)[np.newaxis]), str(path))
-        return self_test_cosine(probe, row)
+        return self_test_of(self._bundle.manifest, lambda batch: finite(self._encoder(path).encode(batch), str(path)))
 
     def _encoder(self, path: Path) -> ImageEncoder:
         return ImageEncoder(path, self._bundle.manifest.embed_dim, "cpu")
 
-    def _rows(self, path: Path) -> Rows:
+    def _rows(self, path: Path) -> Floats:
         """Encode the photos, read again for each graph so that memory does not grow with their number."""
         encoder, count = self._encoder(path), len(self._photos)
         pieces = [self._photos[start : start + BATCH] for start in range(0, count, BATCH)]
@@ -92,7 +89,7 @@ class Images:
         return finite(np.concatenate(rows), str(path))
 
 
-class Names:
+class NameSide:
     """The name encoder, judged on class names and nouns: their nearest class, and which of them photos choose.
 
     Args:
@@ -102,9 +99,9 @@ class Names:
 
     encoder: Final = "name"
     source = NAME_ENCODER
-    calibration: Sequence[Rows] = ()
+    calibration: Sequence[Floats] = ()
 
-    def __init__(self, bundle: Bundle, photos: Rows) -> None:
+    def __init__(self, bundle: Bundle, photos: Floats) -> None:
         self._bundle, self._photos, self._tokens = bundle, photos, name_tokens(bundle)
         typical = sorted(self._tokens, key=len)[len(self._tokens) // 2]
         self.one = np.array([[*typical, bundle.manifest.tokenizer.end_token]], dtype=np.int64)
@@ -118,12 +115,12 @@ class Names:
         what = f"{len(chosen)} photos choose the same of these {len(rows):,} names in {same:.2%}"
         failures = [] if same >= gate.top1_agreement else [f"{what}, expected at least {gate.top1_agreement:.2%}"]
         bank = self._bundle.bank.embeddings
-        return beside(rows, self._reference, lambda names: names @ bank.T), [what], failures
+        return compare_rows(rows, self._reference, lambda names: names @ bank.T), [what], failures
 
     def self_test_cosine(self, path: Path) -> float | None:  # noqa: ARG002
-        """See ``Side``. Names have no probe."""
+        """See ``Side``. Names have no self-test."""
         return None
 
-    def _rows(self, path: Path) -> Rows:
+    def _rows(self, path: Path) -> Floats:
         manifest = self._bundle.manifest
         return NameEncoder(path, manifest.embed_dim, manifest.tokenizer.end_token, "cpu").encode(self._tokens)

@@ -16,18 +16,19 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import Precision, Variant
 from sar_infer.encoders.sessions import open_session
 from sar_infer.errors import BundleError
+from sar_infer.verify.comparison import open_graph
 from sar_train.export.compact import write_graph
 from sar_train.export.precision.float16 import cast
 from sar_train.export.precision.gate import Gate
 from sar_train.export.precision.int8 import dynamic, static
 from sar_train.export.precision.plain import plain
-from sar_train.export.precision.samples import Photos, Rows, batches
-from sar_train.export.precision.sides import Images, Names, Side
-from sar_train.export.verify import open_graph
+from sar_train.export.precision.samples import PhotoSamples, batches
+from sar_train.export.precision.sides import ImageSide, NameSide, Side
 
 ProgressCallback = Callable[[str], None]
 
@@ -50,7 +51,7 @@ class Attempt:
 
 
 def make(
-    bundle: Bundle, folder: Path, gates: Mapping[str, Gate], photos: Photos, tell: ProgressCallback
+    bundle: Bundle, folder: Path, gates: Mapping[str, Gate], photos: PhotoSamples, tell: ProgressCallback
 ) -> list[Attempt]:
     """Make and judge the smaller graphs of both encoders.
 
@@ -65,8 +66,8 @@ def make(
         ImageError: a photo cannot be read.
     """
     tell(f"encoding {len(photos.judging):,} photos in float32")
-    images = Images(bundle, photos)
-    sides: tuple[Side, ...] = (images, Names(bundle, images.reference))
+    images = ImageSide(bundle, photos)
+    sides: tuple[Side, ...] = (images, NameSide(bundle, images.reference))
     return [
         _attempt(bundle, folder, precision, gate, side, tell) for precision, gate in gates.items() for side in sides
     ]
@@ -92,7 +93,7 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
         return Attempt(precision, side.encoder, None, ("onnxruntime does not open it",))
     tell("  judging it")
     try:
-        (figures, notes, failures), probe = side.judged(path, gate), side.self_test_cosine(path)
+        (figures, notes, failures), stored = side.judged(path, gate), side.self_test_cosine(path)
     except BundleError:
         path.unlink()
         return Attempt(precision, side.encoder, None, ("it gives numbers that are not finite",))
@@ -106,7 +107,7 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
         mean_cosine=figures.mean_cosine,
         top1_agreement=figures.top1_agreement,
         speedup=round(faster, 2),
-        probe_cosine=probe,
+        self_test_cosine=stored,
         notes=(*made.notes, *notes),
     )
     if failures:
@@ -130,7 +131,7 @@ class Candidate:
 
 
 def smaller(
-    model: onnx.ModelProto, precision: str, calibration: Sequence[Rows], tell: Callable[[str], None]
+    model: onnx.ModelProto, precision: str, calibration: Sequence[Floats], tell: Callable[[str], None]
 ) -> Candidate | None:
     """Return the smaller form that suits the network.
 
@@ -164,7 +165,7 @@ def is_convolutional(model: onnx.ModelProto) -> bool:
     return weights("Conv") > weights("MatMul", "Gemm")
 
 
-def _calibrated(model: onnx.ModelProto, calibration: Sequence[Rows], tell: Callable[[str], None]) -> Candidate | None:
+def _calibrated(model: onnx.ModelProto, calibration: Sequence[Floats], tell: Callable[[str], None]) -> Candidate | None:
     """Return the first attempt that comes near enough on the calibration images, else the nearest."""
     reference, best, nearest = _rows(model, calibration), None, -np.inf
     for first in FIRST:
@@ -181,7 +182,7 @@ def _calibrated(model: onnx.ModelProto, calibration: Sequence[Rows], tell: Calla
     return best
 
 
-def _rows(model: onnx.ModelProto, pixels: Sequence[Rows]) -> Rows:
+def _rows(model: onnx.ModelProto, pixels: Sequence[Floats]) -> Floats:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
         write_graph(path, model)

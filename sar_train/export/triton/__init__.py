@@ -12,28 +12,30 @@ from pathlib import Path
 
 import numpy as np
 
-from sar_infer.artefact.bundle import open_bundle
+from sar_infer._arrays import Floats
+from sar_infer.artefact.bundle import Place, open_bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER, Manifest
 from sar_infer.artefact.writing import staged
 from sar_infer.classifier import Classifier
-from sar_infer.classify.decision import scale
-from sar_infer.encoders import scoring
 from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.encoders.sessions import open_session
 from sar_infer.errors import InputError
 from sar_infer.storage.files import sync_folder, write_file
-from sar_train.errors import ConfigError, ExportError
+from sar_infer.verify.comparison import MAX_DIFFERENCE, largest_difference
+from sar_infer.verify.finding import at_most
+from sar_train.errors import ConfigError
+from sar_train.export.refuse import refuse
 from sar_train.export.triton import config
 from sar_train.export.triton.product import bank_product
 from sar_train.export.triton.readme import readme
-from sar_train.export.verify import Rows, generated_pixels
 
 
-def write_repository(path: Path, out: Path, precision: str = "fp32") -> tuple[str, ...]:
+def write_repository(place: Place, out: Path, precision: str = "fp32") -> tuple[str, ...]:
     """Write the repository and compare its answers with the run time's before the folder gets its name.
 
     Args:
-        path: The bundle.
+        place: The bundle.
         out: The new folder.
         precision: The image encoder's.
 
@@ -48,8 +50,8 @@ def write_repository(path: Path, out: Path, precision: str = "fp32") -> tuple[st
         WriteError: the folder cannot be written; nothing is left behind.
     """
     if os.path.lexists(out):
-        raise InputError(f"{out}: exists; --triton writes a new folder")
-    bundle = open_bundle(path)
+        raise InputError(f"{out}: exists; a repository is written to a new folder")
+    bundle = open_bundle(place)
     encoder = bundle.path / encoder_file(bundle.manifest, precision)
     classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
     product = bank_product(bundle.manifest, classifier.class_set())
@@ -97,8 +99,6 @@ def _configs(manifest: Manifest, classes: int, precision: str) -> dict[str, str]
 
 
 IMAGES = 8
-MAX_DIFFERENCE = 1e-5
-"""Largest difference of a score; both sides compute the same products in another order."""
 
 
 def check_answers(folder: Path, classifier: Classifier) -> None:
@@ -112,20 +112,15 @@ def check_answers(folder: Path, classifier: Classifier) -> None:
         ExportError: a score differs by more than ``MAX_DIFFERENCE``.
     """
     spec, classes = classifier.bundle.manifest.preprocess, classifier.class_set()
-    pixels = np.stack([generated_pixels(spec, seed) for seed in range(IMAGES)])
+    pixels = np.stack([self_test_pixels(spec, seed) for seed in range(IMAGES)])
     (rows,) = _run(folder / config.ENCODER, [config.EMBEDDING], {config.PIXELS: pixels})
     (found,) = _run(folder / config.PRODUCT, [config.SCORES], {config.EMBEDDING: rows})
-    how = scale(classifier.bundle.manifest, classes)
-    expected = scoring.softmax(classifier.logits(rows, classes) / np.float32(how.temperature))
+    expected = classifier.scores(classifier.logits(rows, classes), classes)
     shown = slice(None) if classes.background is None else ~classes.background
-    difference = float(np.abs(found - expected[:, shown]).max())
-    if not difference <= MAX_DIFFERENCE:
-        raise ExportError(
-            f"bank product: scores differ from the run time by {difference:.3g}, expected at most {MAX_DIFFERENCE}; "
-            "nothing was written"
-        )
+    difference = largest_difference(found, expected[:, shown])
+    refuse(at_most("bank product, difference of scores to the run time", difference, MAX_DIFFERENCE))
 
 
-def _run(model: Path, outputs: list[str], feeds: dict[str, Rows]) -> list[Rows]:
-    results: list[Rows] = open_session(model / "1" / "model.onnx", "cpu").run(outputs, feeds)
+def _run(model: Path, outputs: list[str], feeds: dict[str, Floats]) -> list[Floats]:
+    results: list[Floats] = open_session(model / "1" / "model.onnx", "cpu").run(outputs, feeds)
     return results

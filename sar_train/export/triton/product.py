@@ -33,7 +33,8 @@ def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
     """Return the graph that answers as the run time does for these classes.
 
     ``logits`` are the run time's, before the temperature; ``scores`` are the softmax of the logits over it. A head is
-    mixed in where the classes have one. Background classes take part in the softmax and have no column.
+    mixed in where the classes have one, and statistics are part of weights and bias where they rank. Background classes
+    take part in the softmax and have no column.
 
     Raises:
         ExportError: the bank is above 2 GiB, or has background classes alone.
@@ -47,7 +48,11 @@ def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
     how, head = scale(manifest, classes), classes.head
     weight = classes.embeddings.T * np.float32(how.factor)
     bias = np.full(len(classes.names), how.bias, dtype=np.float32)
-    if head is not None:
+    centre = None
+    if classes.terms is not None:
+        terms = classes.terms.dense(classes.embeddings)
+        weight, bias, centre = terms.weights.T, bias + terms.bias, terms.statistics.centre
+    elif head is not None:
         mix = np.float32(head.mix)
         weight = (1 - mix) * weight + mix * head.weight.T
         bias = (1 - mix) * bias + mix * head.bias
@@ -56,12 +61,17 @@ def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
     if not shown.size:
         raise ExportError("every class of the bank is background: there is nothing to answer")
     labels = tuple(classes.names[column] for column in shown.tolist())
-    return Product(_model(weight, bias, how.temperature, shown), labels)
+    return Product(_model(weight, bias, how.temperature, shown, centre), labels)
 
 
 def _model(
-    weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], temperature: float, shown: npt.NDArray[np.intp]
+    weight: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+    temperature: float,
+    shown: npt.NDArray[np.intp],
+    centre: npt.NDArray[np.float32] | None,
 ) -> onnx.ModelProto:
+    """Return the graph; ``centre`` is taken from the rows before the product, so that no digits are lost."""
     constants = {
         "weight": weight,
         "bias": bias,
@@ -70,8 +80,12 @@ def _model(
     }
     whole = len(shown) == len(bias)
     all_logits, all_scores = (LOGITS, SCORES) if whole else ("all_logits", "all_scores")
-    nodes = [
-        helper.make_node("Gemm", [EMBEDDING, "weight", "bias"], [all_logits]),
+    rows, nodes = EMBEDDING, []
+    if centre is not None:
+        rows, constants["centre"] = "centred", centre
+        nodes = [helper.make_node("Sub", [EMBEDDING, "centre"], [rows])]
+    nodes += [
+        helper.make_node("Gemm", [rows, "weight", "bias"], [all_logits]),
         helper.make_node("Div", [all_logits, "temperature"], ["divided"]),
         helper.make_node("Softmax", ["divided"], [all_scores], axis=-1),
     ]

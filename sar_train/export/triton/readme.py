@@ -11,7 +11,7 @@ from sar_train.export.triton.config import CLASSIFIER, EMBEDDING, ENCODER, LOGIT
 TEMPLATE = """\
 # Triton model repository
 
-Made by `sar-export BUNDLE --triton DIR` from the bundle `{digest}`
+Made by `sar-bundle triton BUNDLE --out DIR` from the bundle `{digest}`
 ({backbone}, {classes:,} classes, image encoder in {precision}).
 
 | model | takes | gives |
@@ -41,7 +41,7 @@ Triton decodes no images. The client does, and has to preprocess as the encoder 
 ## What is not here
 
 Names that come with a call, thresholds for *unknown*, and the name encoder stay with `sar-classify` and `sar-serve`.
-Other classes: freeze a bank into a bundle (`sar-bank freeze`) and write a repository from that.
+Other classes: freeze a bank into a bundle (`sar-bundle freeze`) and write a repository from that.
 """
 SNIPPET = """\
 import sys

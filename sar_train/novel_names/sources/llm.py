@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from sar_train.errors import ConfigError, DataError
 from sar_train.novel_names.clean import names_in
-from sar_train.novel_names.language_model import AT_ONCE, EXAMPLE, Answers, Endpoint, request
+from sar_train.novel_names.language_model import AT_ONCE, EXAMPLE, AnswerCache, Endpoint, request
 from sar_train.novel_names.source import NovelSource, Wanted, kinds
 
 
 @kinds.register("llm")
-class Model(NovelSource):
+class LanguageModelSource(NovelSource):
     """``llm``: asked in rounds, each answer kept under ``cache_dir``."""
 
     form = "llm"
@@ -33,7 +33,7 @@ class Model(NovelSource):
 
     def candidates(self, wanted: Wanted) -> Iterator[str]:
         """Ask in rounds until one brings nothing new, at most twice as often as a perfect model needs."""
-        answers, listed = Answers(self.options.cache_dir), list[str]()
+        answers, listed = AnswerCache(self.options.cache_dir), list[str]()
         for _ in range(2 * math.ceil(wanted.count / AT_ONCE) + 2):
             text = request(wanted, listed)
             answer = answers.get(self.endpoint.model, wanted.seed, text)

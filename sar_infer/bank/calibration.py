@@ -1,0 +1,80 @@
+"""The calibration of a bank file, as ``sar-bank calibrate`` fits it: temperature, thresholds, prediction sets.
+
+They hold for exactly the classes and photos, and the model of the image features, that they were fitted with. Edits
+leave them in the file, so that they hold again once the edits are rolled back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from sar_infer.bank.statistics import Statistics
+from sar_infer.errors import BankError
+from sar_infer.storage.tensor_file import tensor_bytes
+
+
+@dataclass(frozen=True)
+class BankCalibration:
+    """The calibration of a bank.
+
+    Attributes:
+        content_digest: Of the bank that it was fitted with: names, rows and photos.
+        model_digest: Of the model that composed the logits, from `model_digest`.
+        branch: The branch that answered.
+        calibrated: The classes that there were photos of.
+        background: The classes that were background.
+        temperature: Logits are divided by it.
+        thresholds: Least ``score`` and largest ``energy`` of a known image.
+        conformal: By coverage (``"0.9"``), the least score of a class in the set.
+        measured: How well all of it holds on images that it was not fitted on.
+
+    Raises:
+        BankError: A number is not finite or out of range.
+    """
+
+    content_digest: str
+    model_digest: str
+    branch: Literal["text", "head", "statistics"]
+    calibrated: tuple[str, ...]
+    background: tuple[str, ...]
+    temperature: float
+    thresholds: Mapping[str, float]
+    conformal: Mapping[str, float]
+    measured: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.temperature) or self.temperature <= 0:
+            raise BankError(f"calibration: expected a finite temperature above 0, got {self.temperature}")
+        if self.thresholds.keys() != {"score", "energy"} or not all(map(math.isfinite, self.thresholds.values())):
+            raise BankError("calibration: expected a finite threshold for score and one for energy")
+        if not all(0 <= score <= 1 for score in self.conformal.values()):
+            raise BankError("calibration: expected conformal scores of 0 to 1")
+        if len({*self.calibrated}) < len(self.calibrated):
+            raise BankError("calibration: a class is listed twice")
+
+    def holds(self, content_digest: str, background: Collection[str], model: str, branch: str) -> bool:
+        """Return True for the bank, the model and the branch that it was fitted with."""
+        found = (content_digest, model, branch, {*background})
+        return found == (self.content_digest, self.model_digest, self.branch, {*self.background})
+
+
+def model_digest(statistics: Statistics | None, scale: float) -> str:
+    """Return SHA-256 (hex) over all that turns features and classes into logits; photos of classes are no part of it.
+
+    Args:
+        statistics: The bundle's; None if it has none.
+        scale: The logit scale.
+    """
+    digest = hashlib.sha256(np.float64(scale).tobytes())
+    tensors = {} if statistics is None else statistics.tensors()
+    for name in sorted(tensors.keys() - {"means", "counts", "curve", "separation"}):
+        digest.update(name.encode())
+        for piece in tensor_bytes(tensors[name]):
+            digest.update(piece)
+    return digest.hexdigest()

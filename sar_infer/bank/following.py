@@ -1,0 +1,133 @@
+"""Following to another encoder: a bank of the new encoder gets what was done to the bank of the old one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sar_infer._arrays import Floats
+from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.edits import remove, set_nameless
+from sar_infer.bank.history import remembering, removed_names
+from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.merging import merge
+from sar_infer.bank.photos import PhotoSet
+from sar_infer.errors import BankError
+from sar_infer.text.names import name_key
+
+Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
+"""Returns unit rows (N, D) for the phrases of each of N classes, as ``Classifier.embed_phrases`` does."""
+
+
+def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None = None, *, by: str = "") -> ClassBank:
+    """Return a bank of another encoder with the classes that were added to ``old`` and what is known of all classes.
+
+    Names of added classes are embedded anew, with their phrases; aliases, background and thresholds stay. The bundle's
+    own classes come from ``base``, without those that were removed from ``old``. Photos stay behind, see
+    ``photos_missing``; that a name means nothing does not.
+
+    Args:
+        old: The bank of the encoder that was used until now.
+        base: The new bundle's own bank.
+        embed: The name encoder of the new bundle.
+        kept: The bank that this encoder had when it was used before. Rows, order and history are its; if nothing has
+            changed since, it is returned as it is.
+        by: The author of the change.
+
+    Raises:
+        BankError: a bank is damaged, or no class is left that can be an answer.
+        ClassNameError: the encoder cannot take a phrase of an added class.
+    """
+    start = base if kept is None else kept
+    gone = {name_key(name) for name in removed_names(old)} - {name_key(name) for name in old.names}
+    added = {name_key(name) for name in old.names if _added(old, name)}
+    left = [
+        name for name in start.names if name_key(name) in gone or (_added(start, name) and name_key(name) not in added)
+    ]
+    bank = remove(start, left, by=by)
+    if kept is not None:
+        missing = [n for n in base.names if name_key(n) not in gone and bank.lookup.name(n) is None]
+        if missing:
+            bank = merge(bank, _part(base, missing, base.embeddings[[base.index[n] for n in missing]]), "keep", by=by)
+    bank = merge(bank, _carried(old, bank, base, embed), "take", by=by)
+    for name, photos in old.photos.items():
+        if photos.nameless and bank.lookup.name(name) is not None:
+            bank = set_nameless(bank, name, nameless=True, by=by)
+    if not len(bank.names) or (bank.background is not None and bank.background.all()):
+        raise BankError("all classes of this bundle were removed, and none was added that can be an answer")
+    info = {**bank.info, **_came(old, bank)}
+    known = removed_names(bank)  # a rollback takes names from the end
+    provenance = remembering(bank.provenance, [*(name for name in removed_names(old) if name not in known), *known])
+    if (info, provenance) == (dict(bank.info), dict(bank.provenance)):
+        return bank
+    return dataclasses.replace(bank, info=info, provenance=provenance)
+
+
+def _came(old: ClassBank, bank: ClassBank) -> dict[str, ClassInfo]:
+    """Return the info of classes that were added to ``old`` and are this bundle's own: they follow to the next too."""
+    added = ((info, bank.lookup.name(name)) for name, info in old.info.items() if info.added is not None)
+    own = ((info, bank.names[row]) for info, row in added if row is not None)
+    return {
+        name: dataclasses.replace(bank.info.get(name, PLAIN), added=info.added)
+        for info, name in own
+        if not _added(bank, name)
+    }
+
+
+def _carried(old: ClassBank, bank: ClassBank, base: ClassBank, embed: Embed) -> ClassBank:
+    """Return the classes of ``old`` that were added or of which something is known, with rows of ``bank``'s encoder."""
+    phrases: dict[str, tuple[str, ...]] = {}
+    rows: dict[str, Floats] = {}
+    info: dict[str, ClassInfo] = {}
+    for name in old.names:
+        theirs, row = old.info.get(name, PLAIN), bank.lookup.name(name)
+        ours = PLAIN if row is None else bank.info.get(bank.names[row], PLAIN)
+        if theirs.added is None and (row is None or (theirs == PLAIN and ours.added is None)):
+            continue  # the old bundle's own, which this one does not have, or has as it is
+        texts, own = old.phrases(name), base.lookup.name(name)
+        if row is not None and (theirs.added or ours.added) is None:
+            threshold = theirs.threshold if ours.threshold is None else ours.threshold  # the new encoder's own
+            background = theirs.background or ours.background
+            theirs = dataclasses.replace(theirs, phrases=(), background=background, threshold=threshold)
+            rows[name] = bank.embeddings[row]
+        elif row is not None and _same_texts(texts, name, bank, row):
+            theirs = dataclasses.replace(theirs, phrases=())
+            rows[name] = bank.embeddings[row]
+        elif own is not None and texts == (name,):
+            theirs = dataclasses.replace(theirs, phrases=base.info.get(base.names[own], PLAIN).phrases)
+            rows[name] = base.embeddings[own]
+        else:
+            phrases[name] = texts
+        info[name] = theirs
+    rows |= dict(zip(phrases, embed([*phrases.values()]) if phrases else (), strict=True))
+    found = np.empty((len(info), base.embeddings.shape[1]), dtype=np.float32)
+    for number, name in enumerate(info):
+        found[number] = rows[name]
+    return ClassBank([*info], found, bank.encoder_digest, info=info)
+
+
+def photos_missing(old: ClassBank, new: ClassBank) -> list[str]:
+    """Return the classes of ``old`` some of whose photos a bank of another encoder does not have.
+
+    The rows of photos belong to the encoder, and the photos themselves are not kept: they have to be added again.
+    """
+    none = PhotoSet.none(1)
+    return [name for name, photos in old.photos.items() if not photos.known <= new.photos.get(name, none).known]
+
+
+def _same_texts(texts: tuple[str, ...], name: str, bank: ClassBank, row: int) -> bool:
+    """Return True if a row was made from these texts, or they are the name alone and the row is what it stands for."""
+    has = bank.names[row]
+    if texts == (name,):
+        return not _added(bank, has) or bank.phrases(has) == (has,)
+    return bank.phrases(has) == texts
+
+
+def _part(bank: ClassBank, names: Sequence[str], rows: Floats) -> ClassBank:
+    return ClassBank(names, rows, bank.encoder_digest, info={n: bank.info[n] for n in names if n in bank.info})
+
+
+def _added(bank: ClassBank, name: str) -> bool:
+    return bank.info.get(name, PLAIN).added is not None

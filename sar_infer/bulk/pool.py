@@ -1,0 +1,140 @@
+"""Processes of this machine that answer batches, in order, even if an image crashes one of them.
+
+A process decodes, encodes and ranks in one thread; batches come back in order, and a bounded number is in flight. If a
+process dies, say because an image crashes its decoder, its batch is tried again when nothing else is in flight and all
+memory is its own, then in halves, until the culprit is found and set aside. A process that takes too long to decode one
+image is ended (``signals.deadline``), and its batch is tried again image by image, since every further try with the
+culprit takes as long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, wait
+from functools import partial
+
+from sar_infer.bulk.items import Flaw, Item, Piece
+from sar_infer.bulk.outputs.rows import RowFormat
+from sar_infer.bulk.worker import AnsweredRows, WorkerOptions, begin
+from sar_infer.errors import DeviceError, SarInferError, reason_of
+from sar_infer.processes.pool import StartError, WorkerPool
+from sar_infer.processes.worker import DeathError, TimeLimitError
+
+Batch = tuple[Item, ...]
+_AHEAD = 4
+"""Batches in flight for each process."""
+_AHEAD_BYTES = 256 * 2**20
+"""The most bytes of images in batches in flight."""
+
+
+class BatchPool:
+    """Processes that answer batches.
+
+    Raises:
+        SarInferError: one of them cannot start.
+    """
+
+    def __init__(self, options: WorkerOptions, form: RowFormat, workers: int) -> None:
+        self._options, self._workers = options, workers
+        self._pool: WorkerPool[AnsweredRows] = WorkerPool(partial(begin, options, form), workers)
+        try:
+            self._pool.start()
+        except BaseException as error:
+            self._pool.close(now=True)
+            raise _refusal(error) from None
+
+    def __enter__(self) -> BatchPool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.close(now=kind is not None)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
+
+    def in_order(self, work: Iterable[tuple[Piece, Batch]]) -> Iterator[tuple[Piece, AnsweredRows]]:
+        """Yield the answers of every batch, in order, with few batches in flight; several if one had to be divided."""
+        waiting: deque[tuple[Piece, Batch, Future[AnsweredRows]]] = deque()
+        for piece, batch in work:
+            waiting.append((piece, batch, self._pool.submit(batch)))
+            while len(waiting) >= _AHEAD * self._workers or sum(_size(item[1]) for item in waiting) > _AHEAD_BYTES:
+                yield from self._first(waiting)
+        while waiting:
+            yield from self._first(waiting)
+
+    def _first(self, waiting: deque[tuple[Piece, Batch, Future[AnsweredRows]]]) -> Iterator[tuple[Piece, AnsweredRows]]:
+        piece, batch, future = waiting.popleft()
+        try:
+            answers = _result(future)
+        except SarInferError:
+            raise
+        except Exception as error:  # its process died, or raised something unforeseen
+            wait([others for *_, others in waiting])
+            yield from ((piece, answers) for answers in self._again(batch, error))
+        else:
+            yield piece, answers
+
+    def _again(self, batch: Batch, error: Exception) -> Iterator[AnsweredRows]:
+        """Yield the answers of a batch that raised ``error``; inputs that fail again are set aside."""
+        size = 1 if isinstance(error, TimeLimitError) else len(batch)
+        for start in range(0, len(batch), size or 1):
+            yield from self._alone(batch[start : start + size])
+
+    def _alone(self, batch: Batch) -> Iterator[AnsweredRows]:
+        """Yield the answers of a batch in halves if its process dies too."""
+        try:
+            found = [self._answer(batch)]
+        except SarInferError:
+            raise
+        except Exception as error:
+            half = len(batch) // 2
+            if half:
+                yield from self._again(batch[:half], error)
+                yield from self._again(batch[half:], error)
+                return
+            found = [self._without(item, error) for item in batch]
+        yield from found
+
+    def _without(self, item: Item, error: Exception) -> AnsweredRows:
+        try:
+            return self._answer((Item(item.key, self._flaw(error)),))
+        except SarInferError:
+            raise
+        except Exception as again:
+            raise DeviceError(f"a worker fails, whatever it is given: {reason_of(again)}") from None
+
+    def _flaw(self, error: Exception) -> Flaw:
+        if isinstance(error, TimeLimitError):
+            return Flaw("timeout", f"took more than {self._options.image_timeout:g} s to decode (--image-timeout)")
+        died = isinstance(error, DeathError)
+        return Flaw(
+            "crash",
+            f"the process that read it {'died: memory, or its decoder' if died else f'failed: {reason_of(error)}'}",
+        )
+
+    def _answer(self, batch: Batch) -> AnsweredRows:
+        return _result(self._pool.submit(batch))
+
+
+def _result(future: Future[AnsweredRows]) -> AnsweredRows:
+    try:
+        return future.result()
+    except StartError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: BaseException) -> BaseException:
+    """Return what a run ends with if no process can start."""
+    if not isinstance(error, StartError):
+        return error
+    if isinstance(error.__cause__, SarInferError):
+        return error.__cause__
+    if isinstance(error.__cause__, DeathError):
+        return DeviceError("no worker can start: a process died while it opened the bundle; too little memory?")
+    return DeviceError(f"no worker can start: {reason_of(error.__cause__ or error)}; fewer --workers?")
+
+
+def _size(batch: Batch) -> int:
+    return sum(item.held for item in batch)

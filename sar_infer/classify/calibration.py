@@ -1,0 +1,312 @@
+"""The calibration of scores: fitted on held-out images, and measured on others.
+
+`calibrate` fits and measures; the rest are pure functions on logits (N, C), probabilities (N, C) and labels (N,), in
+float64. Temperature and calibration error are those of Guo et al. (On Calibration of Modern Neural Networks, arXiv
+1706.04599), the energy that of Liu et al. (arXiv 2010.03759), the sets split conformal prediction with the score
+``1 - p`` (Sadinle et al., arXiv 1609.00451).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.artefact.manifest import Calibration
+
+Doubles = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+COVERAGES = (0.8, 0.9, 0.95)
+KEPT = 0.95
+"""Share of held-out images of known classes that the thresholds call known."""
+LEAST_IMAGES = 50
+"""Of fewer, nothing is fitted; nine tenths of them still suffice for every one of ``COVERAGES``."""
+FOLDS = 10
+"""Parts that images are cross-fitted in."""
+BINS = 15
+"""Of the calibration error."""
+_COLDEST, _HOTTEST = 0.02, 50.0
+_HALVINGS = 45
+
+
+def expected_calibration_error(
+    probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64], bins: int = BINS
+) -> float:
+    """Return the distance of the best score from the share of right answers, 0 to 1, over bins of equal width.
+
+    ``sum_b |B_b| / N * |accuracy(B_b) - mean score(B_b)|``, bin b holding scores in ((b - 1) / bins, b / bins] (Guo et
+    al., On Calibration of Modern Neural Networks, arXiv 1706.04599, equation 3).
+
+    Args:
+        probabilities: (N, C).
+        labels: (N,).
+        bins: their number.
+    """
+    scores, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    places = np.clip(np.ceil(scores * bins).astype(np.intp) - 1, 0, bins - 1)
+    gaps = np.bincount(places, weights=right - scores, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def fit_temperature(logits: Doubles, labels: Labels) -> float | None:
+    """Return the T between 0.02 and 50 that makes the labels most likely under ``softmax(logits / T)``.
+
+    The mean negative log-likelihood is convex in 1/T; the root of its derivative is found by bisection. None where
+    there is none between these bounds: all images are right, so that no T is small enough, or the true classes are
+    hardly above the average.
+
+    Args:
+        logits: (N, C).
+        labels: (N,).
+    """
+    true = true_scores(logits, labels)
+
+    def excess(beta: float) -> float:
+        """Return the derivative by beta, 1/T."""
+        return float(((softmax(beta * logits) * logits).sum(axis=1) - true).mean())
+
+    low, high = 1 / _HOTTEST, 1 / _COLDEST
+    if not excess(low) < 0 < excess(high):
+        return None
+    for _ in range(_HALVINGS):
+        beta = (low * high) ** 0.5
+        low, high = (low, beta) if excess(beta) > 0 else (beta, high)
+    return float((low * high) ** -0.5)
+
+
+def softmax(logits: Doubles) -> Doubles:
+    """Compute the softmax over the last axis."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: Doubles = powers / powers.sum(axis=-1, keepdims=True)
+    return result
+
+
+def energy(logits: Doubles, temperature: float) -> Doubles:
+    """Return (N,) ``-T logsumexp(logits / T)`` of (N, C)."""
+    scaled = logits / temperature
+    peak = scaled.max(axis=-1)
+    result: Doubles = -temperature * (peak + np.log(np.exp(scaled - peak[..., np.newaxis]).sum(axis=-1)))
+    return result
+
+
+def true_scores(probabilities: Doubles, labels: Labels) -> Doubles:
+    """Return (N,) the value that each image's own class has in (N, C)."""
+    result: Doubles = probabilities[np.arange(len(labels)), labels]
+    return result
+
+
+def negative_log_likelihood(probabilities: Doubles, labels: Labels) -> float:
+    """Return the mean in nats; a probability of 0 counts as the smallest number above it."""
+    return float(-np.log(np.maximum(true_scores(probabilities, labels), np.finfo(np.float64).tiny)).mean())
+
+
+def keeping(values: Doubles, share: float) -> float:
+    """Return the largest threshold that at least this share of the values (N,) reach."""
+    allowed = int(np.floor((1 - share) * len(values) + 1e-9))
+    return float(np.sort(values)[allowed])
+
+
+def conformal_threshold(scores: Doubles, coverage: float) -> float:
+    """Return the score that a class needs to be in the set, from the scores of held-out images' own classes.
+
+    The ``ceil((n + 1) coverage)``-th largest of n scores; 0, so that every class is in, where n is too small for that.
+    The set of a further image, drawn like these, then holds its class with probability ``coverage`` or more.
+
+    Args:
+        scores: (N,) probabilities of the true classes.
+        coverage: 0..1.
+    """
+    place = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
+    return float(np.sort(scores)[len(scores) - place]) if place <= len(scores) else 0.0
+
+
+def auroc(known: Doubles, unknown: Doubles) -> float:
+    """Return the probability that a known image has a larger value than an unknown one; equal values count half.
+
+    Args:
+        known: (N,) values, N above 0.
+        unknown: (M,) values, M above 0.
+    """
+    ordered = np.sort(unknown)
+    below, up_to = (np.searchsorted(ordered, known, side=side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(unknown)))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out images: logits (N, C) as a bundle computes them, and labels (N,) 0 to C - 1."""
+
+    logits: Doubles
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, rows: npt.NDArray[np.intp]) -> HeldOut:
+        """Return some of the rows."""
+        return HeldOut(self.logits[rows], self.labels[rows])
+
+    def with_more(self, others: HeldOut) -> HeldOut:
+        """Return these rows and others."""
+        return HeldOut(np.concatenate([self.logits, others.logits]), np.concatenate([self.labels, others.labels]))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The numbers by which a bundle judges its own answers.
+
+    Attributes:
+        temperature: logits are divided by it; 1 where the one that was fitted made other images less likely.
+        thresholds: least ``score`` and largest ``energy`` of a known image.
+        conformal: by coverage (``"0.9"``), the least score of a class in the set.
+        measured: how well all of it holds on images that it was not fitted on.
+        branch: what answered; older records do not say, and mean the head where the method has one, else the text.
+    """
+
+    temperature: float
+    thresholds: Mapping[str, float]
+    conformal: Mapping[str, float]
+    measured: Calibration
+    branch: Literal["text", "head", "statistics"] | None = None
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Fitted:
+        """Read it from a record.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        return cls(**{**stored, "measured": Calibration(**stored["measured"])})
+
+
+def not_calibrated(held_out: int | None) -> str:
+    """Return one line that says why scores are not calibrated.
+
+    Args:
+        held_out: images that it could be fitted on; None where an older record does not say.
+    """
+    said = "scores are not calibrated"
+    if held_out is None:
+        return said
+    if held_out < LEAST_IMAGES:
+        return f"{said}: {held_out} held-out photos of the trained classes, {LEAST_IMAGES} are needed"
+    return f"{said}: no temperature can be told from {held_out} held-out photos of the trained classes"
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """The fitted numbers, which apply to the logits of any images."""
+
+    temperature: float
+    thresholds: Mapping[str, float]
+    conformal: Mapping[str, float]
+
+    @classmethod
+    def fit(cls, held: HeldOut, temperature: float | None) -> _Rule | None:
+        if temperature is None:
+            temperature = fit_temperature(held.logits, held.labels)
+        if temperature is None:
+            return None
+        probabilities = softmax(held.logits / temperature)
+        return cls(
+            temperature,
+            {
+                "score": keeping(probabilities.max(axis=1), KEPT),
+                "energy": -keeping(-energy(held.logits, temperature), KEPT),
+            },
+            {f"{c:g}": conformal_threshold(true_scores(probabilities, held.labels), c) for c in COVERAGES},
+        )
+
+    def probabilities(self, held: HeldOut) -> Doubles:
+        return softmax(held.logits / self.temperature)
+
+    def set_sizes(self, held: HeldOut) -> dict[str, Doubles]:
+        """Return (N,) the number of classes in the set of each image, by coverage."""
+        found = self.probabilities(held)
+        return {key: (found >= least).sum(axis=1).astype(np.float64) for key, least in self.conformal.items()}
+
+    def covered(self, held: HeldOut) -> dict[str, Doubles]:
+        """Return (N,) 1 where the set of an image holds its class, by coverage."""
+        found = true_scores(self.probabilities(held), held.labels)
+        return {key: (found >= least).astype(np.float64) for key, least in self.conformal.items()}
+
+    def familiarity(self, logits: Doubles) -> dict[str, Doubles]:
+        """Return (N,) values that tell known from unknown images: the larger, the more known."""
+        return {
+            "score": softmax(logits / self.temperature).max(axis=1),
+            "energy": -energy(logits, self.temperature),
+        }
+
+
+def calibrate(
+    dataset: str, held: HeldOut, others: HeldOut | None = None, unknown: Doubles | None = None
+) -> Fitted | None:
+    """Fit on some images and measure on others; None where there are too few, or no temperature can be fitted.
+
+    Args:
+        dataset: whose images.
+        held: to fit on.
+        others: to measure on. None cross-fits: each tenth of ``held`` is measured with what the rest gives, and
+            what is returned is fitted on all of them.
+        unknown: (M, C) logits of images of other classes, against the same C classes.
+    """
+    if len(held) < LEAST_IMAGES or (others is not None and not len(others)):
+        return None
+    fitted = _fitted(dataset, held, others, unknown)
+    if fitted is None or fitted.measured.nll_after <= fitted.measured.nll_before:
+        return fitted
+    return _fitted(dataset, held, others, unknown, temperature=1.0)
+
+
+def _fitted(
+    dataset: str, held: HeldOut, others: HeldOut | None, unknown: Doubles | None, temperature: float | None = None
+) -> Fitted | None:
+    """Fit and measure as `calibrate` does; a given ``temperature`` replaces the fitted one."""
+    rule = _Rule.fit(held, temperature)
+    folds = [(rule, others)] if others is not None else _crossed(held, temperature)
+    sound = [(rule, part) for rule, part in folds if rule is not None]
+    if rule is None or len(sound) < len(folds):
+        return None
+    measured = _measure(dataset, len(held), sound, unknown, cross_fitted=others is None)
+    return Fitted(rule.temperature, rule.thresholds, rule.conformal, measured)
+
+
+def _crossed(held: HeldOut, temperature: float | None) -> list[tuple[_Rule | None, HeldOut]]:
+    """Return each tenth of the images, spread evenly over the classes, with the rule fitted on the other nine.
+
+    Rules of nine tenths are nearly the one that ships; those of halves are not: few images give wide sets.
+    """
+    order = np.argsort(held.labels, kind="stable")
+    parts = [order[start::FOLDS] for start in range(FOLDS)]
+    return [(_Rule.fit(held.part(np.setdiff1d(order, part)), temperature), held.part(part)) for part in parts]
+
+
+def _measure(
+    dataset: str, fitted_on: int, folds: list[tuple[_Rule, HeldOut]], unknown: Doubles | None, *, cross_fitted: bool
+) -> Calibration:
+    """Measure over the images of all folds, each judged by the rule of its fold."""
+    labels = np.concatenate([held.labels for _, held in folds])
+    before = np.concatenate([softmax(held.logits) for _, held in folds])
+    after = np.concatenate([rule.probabilities(held) for rule, held in folds])
+    covered, sizes = [r.covered(p) for r, p in folds], [r.set_sizes(p) for r, p in folds]
+    aurocs: dict[str, float] = {}
+    if unknown is not None and len(unknown):
+        pairs = [(rule.familiarity(held.logits), rule.familiarity(unknown)) for rule, held in folds]
+        aurocs = {kind: float(np.mean([auroc(a[kind], b[kind]) for a, b in pairs])) for kind in ("score", "energy")}
+    return Calibration(
+        dataset=dataset,
+        fitted_on=fitted_on,
+        measured_on=len(labels),
+        cross_fitted=cross_fitted,
+        error_before=expected_calibration_error(before, labels),
+        error_after=expected_calibration_error(after, labels),
+        nll_before=negative_log_likelihood(before, labels),
+        nll_after=negative_log_likelihood(after, labels),
+        coverage={key: float(np.concatenate([fold[key] for fold in covered]).mean()) for key in covered[0]},
+        set_size={key: float(np.concatenate([fold[key] for fold in sizes]).mean()) for key in sizes[0]},
+        unknown_auroc=aurocs,
+    )

@@ -1,0 +1,114 @@
+"""``sar-bank calibrate``: fit temperature, thresholds and prediction sets again, for the classes of a bank."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sar_infer.cli.bank.common import BankArguments, Opened, changing, on_bank, own_option, save, shared_options
+from sar_infer.cli.options import Refusal, emit
+
+if TYPE_CHECKING:
+    from sar_infer.bank.calibration import BankCalibration
+    from sar_infer.bank.photos import PhotoSet
+
+
+@click.command()
+@on_bank
+@own_option(
+    "--photos",
+    "paths",
+    envvar="SAR_BANK_CALIBRATE_PHOTOS",
+    multiple=True,
+    required=True,
+    metavar="ROOT",
+    help="Photos of the bank's classes that it has not learned from: one folder for each class.  [required]",
+)
+@shared_options
+def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
+    """Calibrate the answers of BANK_FILE on photos.
+
+    Fits, and keeps in it, the temperature of scores, the thresholds for unknown and the prediction sets of --coverage,
+    and measures them in ten folds. They hold for these classes with the photos that they have now: after a change
+    scores say again that they are not calibrated, until this is repeated or the change is rolled back. 50 photos or
+    more are needed; one that the bank counts for a class is left out, and those of training should be.
+    """
+    from sar_infer.cli.bank.photos import files_by_class, read_photos
+
+    with changing(arguments) as found:
+        files = files_by_class({}, paths)
+        places = {name: found.bank.lookup.find(name) for name in files}
+        for name, place in places.items():
+            if found.bank.background is not None and found.bank.background[place]:
+                raise Refusal(f"{name!r:.80} is background, which is never an answer; leave its folder out")
+        photos = read_photos(found, files, nameless=False)
+        if photos.known:
+            name, path, why = photos.known[0]
+            click.echo(f"{len(photos.known):,} photos are left out, such as {path} of {name!r}: {why}", err=True)
+        fitted = _fitted(found, photos.sets, places)
+        save(arguments, dataclasses.replace(found.bank, calibration=fitted))
+        emit(arguments.form, lambda: _content(arguments, fitted), _lines(arguments, fitted))
+
+
+def _fitted(found: Opened, photos: Mapping[str, PhotoSet], places: Mapping[str, int]) -> BankCalibration:
+    """Return the calibration of the bank on these photos, whose classes have these places in it.
+
+    Raises:
+        Refusal: there are too few, or no temperature can be told from them.
+    """
+    import numpy as np
+
+    from sar_infer.bank.calibration import BankCalibration
+    from sar_infer.classify.calibration import LEAST_IMAGES, HeldOut
+    from sar_infer.classify.calibration import calibrate as fit
+    from sar_infer.classify.decision import BRANCHES
+
+    classifier, bank = found.classifier, found.bank
+    # as if there were no calibration yet, so that logits are not of an earlier one
+    classes = classifier.class_set(bank=dataclasses.replace(bank, calibration=None))
+    rows = np.concatenate([one.rows for one in photos.values()])
+    labels = np.concatenate([np.full(len(one.rows), places[name], np.int64) for name, one in photos.items()])
+    if len(rows) < LEAST_IMAGES:
+        raise Refusal(f"{len(rows)} photos that the bank has not learned from, expected {LEAST_IMAGES} or more")
+    result = fit("", HeldOut(classifier.logits(rows, classes).astype(np.float64), labels))
+    if result is None:
+        raise Refusal(
+            f"no temperature can be told from these {len(rows)} photos: all are answered rightly, or hardly any; "
+            "give others, or more"
+        )
+    return BankCalibration(
+        content_digest=bank.content_digest,
+        model_digest=classifier.model_digest,
+        branch=BRANCHES[classes.branch],
+        calibrated=tuple(bank.names[place] for place in sorted(set(labels.tolist()))),
+        background=tuple(name for name, item in bank.info.items() if item.background),
+        temperature=result.temperature,
+        thresholds=result.thresholds,
+        conformal=result.conformal,
+        measured={key: value for key, value in dataclasses.asdict(result.measured).items() if key != "dataset"},
+    )
+
+
+def _content(arguments: BankArguments, fitted: BankCalibration) -> dict[str, Any]:
+    return {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
+
+
+def _lines(arguments: BankArguments, fitted: BankCalibration) -> list[str]:
+    found = fitted.measured
+    count, sets = (
+        len(fitted.calibrated),
+        ", ".join(
+            f"{float(key):.0%}: {found['coverage'][key]:.1%} with {found['set_size'][key]:.1f} classes"
+            for key in fitted.conformal
+        ),
+    )
+    return [
+        f"{arguments.file}: calibrated on {found['fitted_on']:,} photos of {count:,} classes",
+        f"temperature {fitted.temperature:.3f}; calibration error {found['error_before']:.1%} before, "
+        f"{found['error_after']:.1%} after",
+        f"prediction sets hold the class, measured in ten folds: {sets}",
+        f"unknown below score {fitted.thresholds['score']:.3f}, or above energy {fitted.thresholds['energy']:.2f}",
+    ]

@@ -1,0 +1,135 @@
+"""Photos on the command line of ``sar-bank``: which files belong to which class, reading them, and what is odd."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from sar_infer.cli.bank.common import Opened, counted
+from sar_infer.errors import one_line
+
+if TYPE_CHECKING:
+    from sar_infer.bank import ClassBank, PhotoSet
+    from sar_infer.lint import Finding
+
+    Phrases = Mapping[str, tuple[str, ...]]
+    Files = Mapping[str, Sequence[str]]
+
+_BATCH = 16
+_HIDDEN_UP_TO = 64
+_MOST_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class ReadPhotos:
+    """Photos that were read.
+
+    Attributes:
+        sets: The photos of each class.
+        files: The file that each came from, the first of several, by its digest.
+        known: Class, file, and what it doubles, of each that is not counted again.
+    """
+
+    sets: dict[str, PhotoSet] = field(default_factory=dict)
+    files: dict[bytes, str] = field(default_factory=dict)
+    known: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def files_by_class(given: Phrases, paths: Sequence[str]) -> Files:
+    """Return image paths by class: those of the one class that is given, or with none given one folder for each.
+
+    Raises:
+        InputError: there is no such file, no image in a folder, or no folder of a class.
+    """
+    from sar_infer.images.inputs import expand, folders
+
+    if not paths:
+        return {}
+    if given:
+        return {name: expand(paths) for name in given}
+    found: dict[str, list[str]] = {}
+    for root in paths:
+        for name, files in folders(root).items():
+            found.setdefault(name, []).extend(files)
+    return found
+
+
+def texts_to_embed(bank: ClassBank, given: Phrases, files: Files) -> Phrases:
+    """Return the phrases of classes whose text is embedded: with photos, new ones, and those given in phrases."""
+    new = {name: (name,) for name in files if name not in given and bank.lookup.get(name) is None}
+    kept = {
+        name: phrases
+        for name, phrases in given.items()
+        if name not in files or phrases != (name,) or bank.lookup.get(name) is None
+    }
+    return {**kept, **new}
+
+
+def read_photos(found: Opened, files: Files, *, nameless: bool) -> ReadPhotos:
+    """Read and embed photos; one that is counted for its class already is noted and left out.
+
+    Raises:
+        ImageError: one cannot be read; the message names it.
+    """
+    import numpy as np
+
+    from sar_infer.bank import PhotoSet
+
+    result = ReadPhotos()
+    bank, total = found.bank, sum(map(len, files.values()))
+    pairs = [(name, path) for name, paths in files.items() for path in paths]
+    chunks = (pairs[start : start + _BATCH] for start in range(0, total, _BATCH))
+    digests: dict[str, list[bytes]] = {name: [] for name in files}
+    rows: dict[str, list[object]] = {name: [] for name in files}
+    for chunk in counted(chunks, total, "Reading photos", _HIDDEN_UP_TO):
+        embedded = found.classifier.each_photo([path for _, path in chunk], _BATCH)
+        for (name, path), (_, digest, row) in zip(chunk, embedded, strict=True):
+            place = bank.lookup.get(name)
+            has = None if place is None else bank.photos.get(bank.names[place])
+            if has is not None and digest in has.known:
+                result.known.append((name, path, "counted for it already"))
+            elif digest in digests[name]:
+                result.known.append((name, path, f"the same pixels as {result.files[digest]}"))
+            else:
+                result.files.setdefault(digest, path)
+                digests[name].append(digest)
+                rows[name].append(row)
+    width = bank.embeddings.shape[1]
+    for name, found_digests in digests.items():
+        packed = np.frombuffer(b"".join(found_digests), np.uint8).reshape(-1, 32)
+        result.sets[name] = PhotoSet.of(packed, np.array(rows[name], np.float32).reshape(-1, width), nameless=nameless)
+    return result
+
+
+def findings_of(found: Opened, after: ClassBank, photos: ReadPhotos, *, lint: bool) -> list[Finding]:
+    """Return what is to be said of photos: those that were counted already, and with ``lint`` what is odd."""
+    from sar_infer.lint import Finding, photo_findings
+
+    findings = [
+        Finding("known-photo", "info", name, f"photo {path!r:.200} is left out: {why}")
+        for name, path, why in photos.known
+    ]
+    if lint and photos.sets:
+        bundle = found.bundle
+        scale = bundle.manifest.logit_scale
+        findings += photo_findings(after, bundle.bank, bundle.statistics, found.bank, photos.files, scale=scale)
+    return findings
+
+
+def left_behind(found: Opened, given: Phrases, other: ClassBank) -> dict[str, PhotoSet]:
+    """Say on stderr which classes of a bank of another encoder need their photos again; return what can be kept.
+
+    That is which names mean nothing; the rows of photos are of the other encoder.
+    """
+    from sar_infer.bank import PhotoSet
+    from sar_infer.bank.following import photos_missing
+
+    if names := photos_missing(other, found.bank):
+        shown = ", ".join(map(repr, names[:_MOST_SHOWN])) + (", …" if len(names) > _MOST_SHOWN else "")
+        text = f"Warning: photos belong to the encoder they were added with; add those of these classes again: {shown}"
+        click.echo(one_line(text), err=True)
+    none = PhotoSet.none(found.bank.embeddings.shape[1]).with_nameless(True)
+    return {name: none for name, photos in other.photos.items() if photos.nameless and name in given}

@@ -1,0 +1,200 @@
+"""``sar-bundle``: what can be done with a bundle that exists.
+
+Commands that need onnx live with the training half and are found by an entry point, so that this half never imports it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import click
+
+from sar_infer import __version__
+from sar_infer.cli.options import (
+    BUNDLE_ARGUMENT,
+    CONTEXT,
+    emit,
+    one_blas_thread,
+    option,
+    printing,
+    refused_command,
+    reported,
+    set_encoding,
+)
+
+FURTHER = "sar_infer.bundle_commands"
+"""Group of the entry points that add commands."""
+_OF_TRAINING = {
+    "shrink": "Write a bundle with smaller graphs, or a policy for large JPEGs.",
+    "triton": "Write a Triton model repository.",
+}
+EPILOG = """\b
+Examples:
+  sar-bundle show exports/mine
+  sar-bundle verify exports/mine --photos photos/
+  sar-bundle freeze exports/mine --bank mine.safetensors --out exports/menu
+  sar-bundle shrink exports/mine --precision int8 --photos photos/ --out exports/fast
+  sar-bundle triton exports/mine --out models/
+"""
+
+
+class _Commands(click.Group):
+    """The commands of this file and those that entry points add, which are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        found = {point.name for point in entry_points(group=FURTHER)}
+        return sorted({*super().list_commands(ctx), *found, *_OF_TRAINING})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; one of training that is not installed says what to install."""
+        return super().get_command(ctx, cmd_name) or _further(cmd_name)
+
+
+def _further(name: str) -> click.Command | None:
+    for point in entry_points(group=FURTHER, name=name):
+        try:
+            command: click.Command = point.load()
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != point.module.partition(".")[0]:
+                raise
+        else:
+            return command
+    if name not in _OF_TRAINING:
+        return None
+    reason = f"sar-bundle {name} comes with training: pip install 'sar-clip[train]'"
+    return refused_command(name, reason, summary=_OF_TRAINING[name])
+
+
+@click.group(
+    cls=_Commands,
+    context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_BUNDLE"},
+    epilog=EPILOG,
+)
+@click.version_option(__version__, prog_name="sar-bundle")
+def main() -> None:
+    """Show a bundle, measure it again, or make another from it; the bundle itself never changes.
+
+    BUNDLE is a folder that sar-export has written, or hf://USER/NAME@REVISION on a Hugging Face hub, by default the
+    one that ships with sar-clip.
+
+    Exit code: 0 if all went well; 1 if a figure moved beyond its bound, or something was not made or could not be
+    written; 2 if nothing was done because something in the call is wrong.
+    """
+
+
+_form = option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+
+
+@main.command()
+@BUNDLE_ARGUMENT
+@_form
+def show(bundle: str | None, form: str) -> None:
+    """Say what a bundle is, what it takes and how good it is.
+
+    As JSON, print its manifest and path.
+    """
+    one_blas_thread()
+    with reported(bundle):
+        print_bundle(bundle, form)
+
+
+def print_bundle(place: str | Path | None, form: str) -> None:
+    """Print a bundle's summary as lines of text, or its manifest as stored and its ``path``, as JSON or on one line.
+
+    Args:
+        place: A folder or a place on a hub; None is the bundle that ships.
+        form: ``text``, ``json`` or ``jsonl``.
+
+    Raises:
+        BundleError: it is damaged.
+    """
+    from sar_infer.artefact.bundle import open_bundle
+    from sar_infer.artefact.describe import describe
+    from sar_infer.artefact.manifest import MANIFEST
+
+    bundle = open_bundle(place)
+    set_encoding(form)
+    if form == "text":
+        text = describe(bundle)
+    else:
+        stored = json.loads((bundle.path / MANIFEST).read_text("utf-8"))
+        content = {"path": str(bundle.path), **stored}
+        text = json.dumps(content, ensure_ascii=False, indent=2 if form == "json" else None) + "\n"
+    with printing():
+        click.echo(text, nl=False)
+
+
+@main.command()
+@BUNDLE_ARGUMENT
+@click.option(
+    "--photos",
+    type=click.Path(path_type=Path),
+    show_envvar=True,
+    help="Folder of photos that training has not seen, one folder for each class, to measure accuracy too.",
+)
+@_form
+@option("--quiet", "-q", is_flag=True, help="No progress.")
+def verify(bundle: str | None, photos: Path | None, form: str, *, quiet: bool) -> None:
+    """Measure a bundle again with what is installed now.
+
+    Says what moved, and how far.
+
+    Exit code 1 if something moved beyond its bound.
+    """
+    one_blas_thread()
+    with reported(bundle):
+        from sar_infer.artefact.bundle import default_bundle
+        from sar_infer.verify import moved, verify_bundle
+        from sar_infer.verify.finding import plain, table
+        from sar_infer.verify.photos import find_photos
+
+        place = bundle or default_bundle()
+        found = None if photos is None else find_photos(photos)
+        count = 0 if found is None else len(found.paths)
+        hidden = quiet or not count or not sys.stderr.isatty()
+        with click.progressbar(length=count, label="Photos", file=sys.stderr, hidden=hidden) as progress:
+            findings = verify_bundle(place, found, progress.update)
+        beyond = moved(findings)
+        content = {"bundle": str(place), "moved": beyond, "findings": [plain(line) for line in findings]}
+        verdict = "moved beyond a bound" if beyond else "intact, and within all bounds"
+        emit(form, lambda: content, [*table(findings).splitlines(), f"{place}: {verdict}"])
+    sys.exit(int(beyond))
+
+
+@main.command()
+@BUNDLE_ARGUMENT
+@option("--bank", required=True, type=click.Path(path_type=Path), help="Bank file with the classes of the new bundle.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), show_envvar=True, help="Folder of the new bundle."
+)
+@click.option("--overwrite", is_flag=True, show_envvar=True, help="Replace a bundle in --out.")
+@_form
+def freeze(bundle: str | None, bank: Path, out: Path, form: str, *, overwrite: bool) -> None:
+    """Write a bundle with the classes of a bank file.
+
+    It is like BUNDLE but for the classes, which become its own.
+    """
+    one_blas_thread()
+    with reported(out):
+        from sar_infer.artefact import bank_file
+        from sar_infer.artefact.bundle import open_bundle
+        from sar_infer.artefact.freeze import freeze as write
+        from sar_infer.artefact.writing import check_target
+
+        check_target(out, overwrite=overwrite)
+        opened = open_bundle(bundle)
+        classes = bank_file.read(bank, opened, whole=True)
+        command = shlex.join(["sar-bundle", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
+        manifest = write(opened, classes, out, overwrite=overwrite, command=command)
+        content = {"bundle": str(out), "digest": manifest.digest, "classes": len(classes.names)}
+        following = f"sar-classify PHOTO --bundle {shlex.quote(str(out))}"
+        emit(form, lambda: content, [f"{out}: {len(classes.names):,} classes; next: {following}"])
+
+
+if __name__ == "__main__":
+    main()

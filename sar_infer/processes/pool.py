@@ -1,0 +1,161 @@
+"""A pool of workers: tasks go to whichever is free, and one that dies or takes too long is replaced.
+
+Each task is sent to one worker, once, and its future is resolved once: with the answer, with what the task raised, or
+with ``DeathError``. Whether to try again is for the caller to say, who knows what a task is.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic
+
+from sar_infer.processes.worker import Answer, DeathError, Load, Worker
+
+_MOST_FAILED = 3
+"""Workers that may die in a row while they load."""
+
+
+class StartError(RuntimeError):
+    """No worker can start; the cause is what ``load`` raised, or how the last one ended."""
+
+
+class WorkerPool(Generic[Answer]):
+    """Processes that answer tasks, each watched by a thread of this process.
+
+    A future is resolved in one of these threads; ``asyncio.wrap_future`` takes it to an event loop. Workers are started
+    as tasks come, or all at once by ``start``. To replace one by hand, kill it.
+
+    Args:
+        load: Called without arguments in each new process; returns what is called there with each task. It is
+            pickled, and so are tasks and answers.
+        workers: The most processes.
+        limit: The most seconds from a task to its answer; then its process is ended.
+        load_limit: The most seconds for ``load``.
+        fresh: Whether each task has a process of its own, which ends with it.
+    """
+
+    def __init__(
+        self,
+        load: Load[Answer],
+        workers: int,
+        *,
+        limit: float | None = None,
+        load_limit: float | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self._load, self._limit, self._load_limit, self._fresh = load, limit, load_limit, fresh
+        self._size = workers
+        self._threads = ThreadPoolExecutor(workers)
+        self._lock = threading.Lock()  # of all that follows
+        self._workers: set[Worker[Answer]] = set()
+        self._idle: list[Worker[Answer]] = []
+        self._failed = 0
+        self._refusal: Exception | None = None
+        self._closed = False
+
+    def __enter__(self) -> WorkerPool[Answer]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(now=kind is not None)  # after an error nobody waits for answers, and one may never come
+
+    @property
+    def pids(self) -> list[int]:
+        """Return the identifiers of all processes."""
+        with self._lock:
+            return [worker.pid for worker in self._workers if worker.pid is not None]
+
+    def start(self) -> None:
+        """Start all workers and wait until they are ready.
+
+        Raises:
+            StartError: one of them cannot start.
+        """
+        for started in [self._threads.submit(self._warm) for _ in range(self._size)]:
+            started.result()
+
+    def submit(self, *task: Any) -> Future[Answer]:
+        """Queue a task and return the future of its answer.
+
+        The future raises ``DeathError`` if the process ended before it answered (``TimeLimitError`` if it took too
+        long), ``StartError`` if there is no process, or what the task raised, with its traceback as a note.
+        """
+        return self._threads.submit(self._answer, task)
+
+    def close(self, *, now: bool = False) -> None:
+        """End all workers: when they have answered the task they are at, or ``now``. What waits is cancelled."""
+        with self._lock:
+            self._closed = True
+            workers = list(self._workers) if now else []
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.kill()
+        self._threads.shutdown()
+        for worker in self._workers:
+            worker.dismiss()
+        while self._workers:
+            self._workers.pop().ended()
+
+    def _answer(self, task: tuple[Any, ...]) -> Answer:
+        worker = self._free() or self._started()
+        try:
+            return worker.answer(task)
+        finally:
+            if self._fresh:
+                worker.dismiss()
+                worker.ended()
+            self._put_back(worker)
+
+    def _free(self) -> Worker[Answer] | None:
+        """Return a worker that waits, None if there is none; those that died waiting are forgotten."""
+        with self._lock:
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.alive:
+                    return worker
+                self._workers.discard(worker)
+        return None
+
+    def _put_back(self, worker: Worker[Answer]) -> None:
+        with self._lock:
+            if worker.alive:
+                self._idle.append(worker)
+            else:
+                self._workers.discard(worker)
+
+    def _warm(self) -> None:
+        self._put_back(self._started())
+
+    def _started(self) -> Worker[Answer]:
+        """Return a new worker that is ready; several deaths in a row, or an error of ``load``, end the pool."""
+        while True:
+            worker = None
+            try:
+                worker = self._begun()
+                worker.loaded(self._load_limit)
+            except StartError:
+                raise
+            except Exception as error:
+                self._count_failure(worker, error)
+            else:
+                self._failed = 0
+                return worker
+
+    def _begun(self) -> Worker[Answer]:
+        with self._lock:
+            if self._closed or self._refusal:
+                raise StartError(str(self._refusal or "the pool is closed")) from self._refusal
+            worker = Worker(self._load, self._limit)
+            self._workers.add(worker)
+            return worker
+
+    def _count_failure(self, worker: Worker[Answer] | None, error: Exception) -> None:
+        if worker is not None:
+            worker.ended()
+        with self._lock:
+            if worker is not None:
+                self._workers.discard(worker)
+            self._failed += 1
+            if not isinstance(error, DeathError) or self._failed >= _MOST_FAILED:
+                self._refusal = self._refusal or error

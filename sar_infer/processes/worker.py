@@ -1,0 +1,236 @@
+"""One worker: a process that is started fresh, answers tasks over a pipe of its own, and ends with its parent.
+
+Workers share neither queue nor lock, so one that is killed at any point disturbs no other. They are spawned, never
+forked: threads of onnxruntime and CUDA do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Generic, TypeVar
+
+from sar_infer.processes.signals import ended_by_deadline, waiting
+
+Answer = TypeVar("Answer")
+Load = Callable[[], Callable[..., Answer]]
+"""Called in the new process; what it returns is called with each task."""
+_SPAWN = get_context("spawn")
+_GRACE = 5.0
+"""Seconds for a process to end by itself."""
+_REAPING = threading.Lock()
+"""Held while a process is started or its exit code is read: ``multiprocessing`` reaps all of them whenever it starts
+one, and an exit code that two threads ask for at once can be lost to one of them."""
+
+
+class DeathError(RuntimeError):
+    """A process ended before it answered: it crashed, or was killed.
+
+    Attributes:
+        exit_code: Of the process; negative if a signal ended it.
+    """
+
+    def __init__(self, exit_code: int | None) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"the process died (exit code {self.exit_code})"
+
+
+class TimeLimitError(DeathError):
+    """A process was ended because a task took too long."""
+
+    def __str__(self) -> str:
+        return "the process was ended: it took too long"
+
+
+class Worker(Generic[Answer]):
+    """The parent's side of one process; one thread at a time may ask it.
+
+    Args:
+        load: Prepares the process.
+        limit: The most seconds from a task to its answer.
+
+    Raises:
+        OSError: the system starts no further process.
+    """
+
+    def __init__(self, load: Load[Answer], limit: float | None = None) -> None:
+        self._limit = limit
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, load), daemon=True)
+        _bound(self._pipe, limit)
+        try:
+            with _REAPING:
+                _start(self._process)
+        except BaseException:
+            self._pipe.close()
+            raise
+        finally:
+            theirs.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Return the identifier of the process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the process still runs."""
+        return not wait([self._process.sentinel], 0)
+
+    def loaded(self, limit: float | None = None) -> None:
+        """Wait until ``load`` has returned, ``limit`` seconds at most.
+
+        Raises:
+            DeathError: the process ended meanwhile (``TimeLimitError`` if it was given no more time).
+            Exception: whatever ``load`` raised.
+        """
+        self._receive(limit)
+
+    def answer(self, task: tuple[Any, ...]) -> Answer:
+        """Return the answer to a task.
+
+        Raises:
+            DeathError: the process ended before it answered (``TimeLimitError`` if that took too long).
+            Exception: whatever the task raised, with the process's traceback as a note; the process lives on.
+        """
+        content = ForkingPickler.dumps(task)
+        try:
+            self._pipe.send_bytes(content)
+        except OSError as error:
+            raise self._died(error) from None
+        del content
+        answer: Answer = self._receive(self._limit)
+        return answer
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing; a thread that waits for its answer is told."""
+        self._process.kill()
+
+    def dismiss(self) -> None:
+        """Let the process end when it has nothing to do; see ``ended``."""
+        self._pipe.close()
+
+    def ended(self) -> int | None:
+        """Wait for the process to end, after a few seconds by force, and return its exit code."""
+        if not wait([self._process.sentinel], _GRACE):
+            self._process.kill()
+        with _REAPING:
+            self._process.join()
+        return self._process.exitcode
+
+    def _receive(self, limit: float | None) -> Any:
+        try:
+            if not self._pipe.poll(limit):
+                raise BlockingIOError
+            content = self._pipe.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise self._died(error) from None
+        done, value = ForkingPickler.loads(content)
+        if not done:
+            raise value
+        return value
+
+    def _died(self, error: Exception) -> DeathError:
+        if late := isinstance(error, BlockingIOError):
+            self.kill()
+        exit_code = self.ended()
+        self._pipe.close()
+        return TimeLimitError(exit_code) if late or ended_by_deadline(exit_code) else DeathError(exit_code)
+
+
+def _start(process: SpawnProcess) -> None:
+    """Start a process that never receives Ctrl-C, not even while Python starts in it."""
+    if sys.platform != "win32":
+        from multiprocessing.resource_tracker import ensure_running
+
+        ensure_running()  # which ``start`` would do itself, and then receive Ctrl-C again
+    with waiting(signal.SIGINT):
+        process.start()
+
+
+def _bound(pipe: Connection, seconds: float | None) -> None:
+    """Let the kernel end a transfer with ``BlockingIOError`` if the other side stops in the middle of it."""
+    if seconds is None or sys.platform == "win32":
+        return
+    with socket.socket(fileno=os.dup(pipe.fileno())) as end:
+        time = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time)
+
+
+def _serve(pipe: Connection, load: Load[Any]) -> None:
+    """Answer tasks until the parent closes the pipe: the main function of the process.
+
+    The process ignores Ctrl-C: its parent ends it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):  # for ``signals.deadline``; a parent may have ignored it
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    _end_with_parent()
+    try:
+        answer = load()
+    except Exception as error:
+        pipe.send_bytes(_failure(error))
+        return
+    pipe.send((True, None))
+    with contextlib.suppress(EOFError, OSError):  # the parent has closed it, or has ended
+        while True:
+            pipe.send_bytes(_answered(answer, pipe.recv_bytes()))
+
+
+def _answered(answer: Callable[..., Any], content: bytes) -> Any:
+    try:
+        return ForkingPickler.dumps((True, answer(*ForkingPickler.loads(content))))
+    except Exception as error:
+        return _failure(error)
+
+
+def _failure(error: Exception) -> Any:
+    """Return an error as bytes, as text if it cannot be sent."""
+    error.add_note("".join(traceback.format_exception(error)))
+    try:
+        content = ForkingPickler.dumps((False, error))
+        ForkingPickler.loads(content)
+    except Exception:
+        return ForkingPickler.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+    return content
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent ends, even if that is killed: the one guard against orphans.
+
+    A thread waits for the parent. On Linux the kernel does so too, by a signal when the pipe that the parent holds is
+    closed: a decoder that hangs may never let the thread have Python's lock.
+    """
+    parent = parent_process()
+    if parent is None:
+        return
+    if sys.platform == "linux":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # a sandbox may not allow it
+            fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+    _exit_with(parent.sentinel, 0)  # if it ended before
+    threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_with(sentinel: int, seconds: float | None = None) -> None:
+    """End this process if its parent ends within this time."""
+    if wait([sentinel], seconds):
+        os._exit(1)

@@ -1,0 +1,83 @@
+"""Decode and encode a batch in one thread; an image that fails does not fail the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from sar_infer._arrays import Floats
+
+T = TypeVar("T")
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The unit row (1, D) or the error of each image of a batch, and seconds.
+
+    Attributes:
+        rows: A row or an error for each image.
+        decode: Seconds of decoding, for each image.
+        infer: Seconds of encoding all of them.
+    """
+
+    rows: Sequence[Floats | Exception]
+    decode: Sequence[float]
+    infer: float
+
+
+Compute = Callable[[Sequence[P]], Computed]
+
+
+class Encoding(Generic[P]):
+    """Decodes and encodes batches; safe to share between threads if its two functions are.
+
+    Args:
+        decode: Returns the encoder's input (3, size, size) for an image.
+        encode: Returns unit rows (N, D) for N inputs.
+    """
+
+    def __init__(self, decode: Callable[[P], Floats], encode: Callable[[Sequence[Floats]], Floats]) -> None:
+        self.decode = decode
+        self.encode = encode
+
+    def __call__(self, images: Sequence[P]) -> Computed:
+        """Return a row or an error for each image."""
+        decoded = [timed(self.decode, image) for image in images]
+        inputs = [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]
+        before = time.perf_counter()
+        rows = iter(self._rows(inputs))
+        infer = time.perf_counter() - before
+        found = [pixels if isinstance(pixels, Exception) else next(rows) for pixels, _ in decoded]
+        return Computed(found, [seconds for _, seconds in decoded], infer)
+
+    def _rows(self, inputs: Sequence[Floats]) -> list[Floats | Exception]:
+        """Return a row (1, D) or an error for each input."""
+        if not inputs:
+            return []
+        try:
+            rows = self.encode(inputs)
+            if len(rows) != len(inputs):
+                raise RuntimeError(f"{len(inputs)} images gave {len(rows)} rows")
+            if len(inputs) > 1 and not np.isfinite(rows).all():  # INT8 graphs share ranges: one image spoils all
+                raise ArithmeticError("a row is not finite")
+        except Exception as error:  # the exceptions of onnxruntime share no base class
+            if len(inputs) == 1:
+                return [error]
+            half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails alone
+            return [*self._rows(inputs[:half]), *self._rows(inputs[half:])]
+        return [rows[i : i + 1] for i in range(len(rows))]
+
+
+def timed(function: Callable[[P], T], argument: P) -> tuple[T | Exception, float]:
+    """Return what a function returns or raises, and the seconds it took."""
+    start = time.perf_counter()
+    try:
+        value: T | Exception = function(argument)
+    except Exception as error:
+        value = error
+    return value, time.perf_counter() - start

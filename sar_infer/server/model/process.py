@@ -1,0 +1,167 @@
+"""A worker process of the server: it decodes and encodes what the front sends, and knows neither names nor requests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer._arrays import Floats
+from sar_infer.artefact.manifest import Preprocess
+from sar_infer.encoders.encoders import ImageEncoder
+from sar_infer.encoders.sessions import Device
+from sar_infer.errors import BundleError, ImageError
+from sar_infer.images.prefetch import decode_image, decode_photo
+from sar_infer.processes.signals import deadline
+from sar_infer.server.model.encoding import Computed, Encoding
+
+_SLACK = 128 * 2**20
+"""Bytes that decoding may take above its price: an allocator reserves more than it uses."""
+TOO_LITTLE_MEMORY = "needs more memory than there is; scale it down first"
+
+
+@dataclass(frozen=True)
+class Model:
+    """An image encoder and how images are prepared for it, as plain values.
+
+    Attributes:
+        graph: The file to open, which stays the same even if the bundle's folder is replaced.
+        path: The file's name for messages.
+        embed_dim: D, the length of a row.
+        device: Where to encode.
+        threads: Threads of the encoder.
+        preprocess: How to prepare an image.
+        formats: Image formats that are accepted.
+        pixels: The most pixels of an image.
+        probe: The self-test image (size, size, 3), encoded once at the start.
+        trial_seconds: The most seconds for that.
+        image_seconds: The most seconds for decoding an image; then the process ends.
+    """
+
+    graph: str
+    path: str
+    embed_dim: int
+    device: Device
+    threads: int
+    preprocess: Preprocess
+    formats: tuple[str, ...]
+    pixels: int
+    probe: npt.NDArray[np.uint8]
+    trial_seconds: float
+    image_seconds: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image: encoded bytes, pixels (H, W, 3), or the encoder's own input (3, size, size), float32.
+
+    Attributes:
+        image: The image.
+        memory: Bytes that decoding may take.
+        digest: Return the digest of its pixels too.
+    """
+
+    image: bytes | npt.NDArray[np.uint8] | Floats
+    memory: int = 0
+    digest: bool = False
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The answer of a worker that is ready: its execution provider, and its row (1, D) for the self-test image."""
+
+    provider: str
+    row: Floats
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows or errors of a batch, and the digests of those images that were asked for theirs, by position."""
+
+    computed: Computed
+    digests: dict[int, bytes]
+
+
+class Process:
+    """The work of the process; called with a batch, or with None for ``Begun``."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._encoder = ImageEncoder(Path(model.graph), model.embed_dim, model.device, model.threads, spin=False)
+        provider = self._encoder.open()
+        pixels = decode_image(model.probe, model.preprocess)
+        self._begun = Begun(provider, self._encoder.encode(pixels[np.newaxis], model.trial_seconds))
+        self._compute = Encoding(self._decoded, lambda batch: self._encoder.encode(np.stack(batch)))
+        self._digests: dict[int, bytes] = {}
+
+    def __call__(self, tasks: Sequence[Task] | None) -> Begun | Answer:
+        """Return the rows of a batch; an image that takes too long to decode ends this process."""
+        if tasks is None:
+            return self._begun
+        self._digests = {}
+        computed = self._compute(list(enumerate(tasks)))
+        return Answer(computed, self._digests)
+
+    def _decoded(self, numbered: tuple[int, Task]) -> Floats:
+        number, task = numbered
+        image: Any = task.image
+        if not isinstance(image, bytes) and image.dtype == np.float32:
+            pixels: Floats = image.astype(np.float32, copy=False)
+            return pixels
+        model = self._model
+        try:
+            with deadline(model.image_seconds), _memory(task.memory):
+                if not task.digest:
+                    return decode_image(image, model.preprocess, model.formats, model.pixels)
+                pixels, self._digests[number] = decode_photo(image, model.preprocess, model.formats, model.pixels)
+                return pixels
+        except MemoryError:
+            raise ImageError(TOO_LITTLE_MEMORY, "size") from None
+
+
+def begin(model: Model) -> Process:
+    """Open the encoder in a new process.
+
+    Raises:
+        BundleError: onnxruntime does not accept the graph, or it takes too long.
+        DeviceError: the device is not available.
+    """
+    if hasattr(signal, "SIGTERM"):  # a service manager may send it to all processes; the front decides
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
+    try:
+        return Process(model)
+    except BundleError as error:
+        raise BundleError(str(error).replace(model.graph, model.path)) from None
+
+
+@contextlib.contextmanager
+def _memory(most: int) -> Iterator[None]:
+    """Let this process allocate no more than so many bytes and some slack until the block ends; 0 sets no limit.
+
+    Only Linux counts them in a way that serves.
+    """
+    if not most or sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    now = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = now + most + most // 4 + _SLACK
+    if before[1] != resource.RLIM_INFINITY:
+        wanted = min(wanted, before[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)

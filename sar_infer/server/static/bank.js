@@ -1,0 +1,187 @@
+// The server's own classes: shown as they are, kept, taught by photos, removed, and every change taken back.
+
+import { Failure, request, sentence } from "./api.js";
+import { $, button, carriesFiles, element, number, plural, redraw, say } from "./dom.js";
+import { prepare } from "./photo.js";
+
+const MOST_SHOWN = 24; // of the server's classes, the last that came first
+const FORM_BYTES = 1024; // of a form, around each photo
+
+const bank = { classes: [], count: 0, writes: false };
+let page = { limits: {}, changing() {}, changed() {}, locked() {} }; // what the page does about a change
+let chosen = ""; // the class that photos are being chosen for
+let thumbnails = [];
+
+export const writes = () => bank.writes;
+
+/** Connect the page: its limits, and what it does before a change, after it, and where a key is needed. */
+export function connect(given) {
+  page = given;
+  $("examples").addEventListener("change", () => { teach(chosen, $("examples").files); $("examples").value = ""; });
+}
+
+export async function load(model) {
+  bank.writes = model.writes === true;
+  const offset = Math.max(0, model.classes - MOST_SHOWN);
+  const { classes, count } = await (await request(`v1/classes?limit=${MOST_SHOWN}&offset=${offset}`)).json();
+  const added = classes.filter((entry) => entry.origin === "added").reverse();
+  Object.assign(bank, { classes: [...added, ...classes.filter((entry) => entry.origin !== "added")], count });
+  draw();
+}
+
+function draw() {
+  $("bank").hidden = bank.count === 0;
+  $("teaching").hidden = !bank.writes;
+  $("read-only").hidden = bank.writes || bank.count === 0;
+  $("bank-count").textContent = number.format(bank.count);
+  const rest = bank.count - bank.classes.length;
+  redraw($("bank-chips"), [bank.classes, bank.writes, rest], () => [
+    ...bank.classes.map(chip),
+    ...(rest > 0 ? [element("li", "rest", `and ${number.format(rest)} more`)] : []),
+  ]);
+}
+
+function chip({ name, origin, photos }) {
+  const item = element("li", origin);
+  item.append(Object.assign(element("span", "", name), { title: name }));
+  if (bank.writes) {
+    item.append(photosButton(name, photos));
+    item.append(button("cross", "×", `Remove the class ${name} from the server`, () => remove(name)));
+  } else if (photos) item.append(element("span", "count", plural(photos)));
+  return takesPhotos(item, () => name);
+}
+
+/** A button that asks for photos of a class, and says how many it was given. */
+export function photosButton(name, photos = 0) {
+  const label = `Add photos to the class ${name}${photos ? `, which has ${number.format(photos)}` : ""}`;
+  return button("keep quiet", photos ? `${plural(photos)} +` : "+ photos", label, () => { chosen = name; $("examples").click(); });
+}
+
+/** Let photos be dropped on an element that stands for a class. */
+export function takesPhotos(item, name) {
+  const over = (event, on) => {
+    if (!bank.writes || !carriesFiles(event)) return;
+    event.preventDefault();
+    item.classList.toggle("target", on);
+  };
+  item.classList.add("droppable");
+  item.addEventListener("dragover", (event) => over(event, true));
+  item.addEventListener("dragleave", (event) => over(event, false));
+  item.addEventListener("drop", (event) => {
+    over(event, false);
+    if (!bank.writes || !carriesFiles(event)) return;
+    event.stopPropagation(); // they are not photos to classify
+    document.body.classList.remove("dragging");
+    teach(name(), event.dataTransfer.files);
+  });
+  return item;
+}
+
+// ----------------------------------------------------------------------------------------------------------- changes
+
+export const keep = (name) => change(name, async (send) => {
+  await send("PUT");
+  return [`“${name}” is one of the server’s classes now.`];
+});
+
+const remove = (name) => change(name, async (send) => {
+  await send("DELETE");
+  return [`“${name}” is no longer one of the server’s classes.`];
+});
+
+/** Give photos to a class of the server, which is made if it is not there. */
+export async function teach(name, files) {
+  const photos = [...files];
+  if (photos.length === 0) return;
+  say(`Adding ${plural(photos.length)} to “${name}”.`);
+  await change(name, async (send) => {
+    const answers = [];
+    for (const body of await forms(photos)) answers.push(await send("PUT", body));
+    return told(answers, photos.length);
+  }, photos);
+}
+
+/** Make a change of one step or more, tell it, and offer to take it back. */
+async function change(name, work, photos = []) {
+  let steps = 0;
+  let etag = null;
+  let there = false;
+  const send = async (method, body) => {
+    const answer = await request(`v1/classes/${encodeURIComponent(name)}`, { method, body });
+    const done = answer.status === 204 ? {} : await answer.json();
+    if (answer.status !== 200 || done.known < body?.getAll("image").length) steps += 1;
+    etag = answer.headers.get("ETag");
+    there = method === "PUT";
+    return done;
+  };
+  page.changing();
+  try {
+    tell(await work(send), { photos, undo: steps > 0 ? () => takeBack(name, steps, etag) : null });
+  } catch (error) {
+    refuse(error);
+    if (steps === 0) return; // else a part of it was done
+  }
+  await page.changed(name, there);
+  if (document.activeElement === document.body) ($("undo") ?? $("name")).focus(); // what had the focus is gone
+}
+
+async function takeBack(name, steps, etag) {
+  page.changing();
+  try {
+    const headers = { "Content-Type": "application/json", "If-Match": etag };
+    await request("v1/bank/rollback", { method: "POST", body: JSON.stringify({ steps }), headers });
+    tell([`The change to “${name}” was taken back.`]);
+  } catch (error) {
+    refuse(error);
+    if (error.status !== 412) return; // else somebody else changed the classes: show them as they are
+  }
+  await page.changed(name);
+  $("name").focus();
+}
+
+function refuse(error) {
+  if (error.status === 401) page.locked();
+  tell([error instanceof Failure ? error.message : "The server’s answer makes no sense to this page."], { bad: true });
+}
+
+/** Photos as forms, each within what the server takes at once. */
+async function forms(photos) {
+  const made = [];
+  let count = 0;
+  let bytes = 0;
+  for (const file of photos) {
+    const { body } = await prepare(file, page.limits);
+    if (made.length === 0 || count >= page.limits.images || bytes + body.size > page.limits.bytes - FORM_BYTES) {
+      made.push(new FormData());
+      [count, bytes] = [0, 0];
+    }
+    made.at(-1).append("image", body, file.name || "photo");
+    count += 1;
+    bytes += body.size + FORM_BYTES;
+  }
+  return made;
+}
+
+function told(answers, sent) {
+  const { name, photos } = answers.at(-1);
+  const known = answers.reduce((sum, answer) => sum + answer.known, 0);
+  const lines = known === sent ? [] : [`${plural(sent - known)} added to “${name}”, which has ${number.format(photos)} now.`];
+  if (known > 0) lines.push(`${plural(known)} counted already.`);
+  for (const finding of answers.flatMap((answer) => answer.findings)) {
+    lines.push(sentence(finding.message.replace(/'image\[(\d+)\]'/, (_, place) => `number ${Number(place) + 1}`)));
+  }
+  return lines;
+}
+
+/** Say what was done, with the photos that did it, and how to take it back. */
+function tell(lines, { photos = [], undo = null, bad = false } = {}) {
+  thumbnails.forEach((url) => URL.revokeObjectURL(url));
+  thumbnails = photos.slice(0, 6).map((file) => URL.createObjectURL(file));
+  const head = element("div", "line");
+  head.append(...thumbnails.map((src) => Object.assign(element("img"), { src, alt: "" })), element("p", "", lines[0]));
+  if (undo) head.append(Object.assign(button("quiet", "Undo", "", undo), { id: "undo" }));
+  $("taught").replaceChildren(head, ...lines.slice(1).map((line) => element("p", "note", line)), Object.assign(element("p", "effect"), { id: "effect" }));
+  $("taught").classList.toggle("bad", bad);
+  $("taught").hidden = false;
+  say(lines.join(" "));
+}

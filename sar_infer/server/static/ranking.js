@@ -1,0 +1,103 @@
+// The answer for one photo: its classes as bars, the verdict, the reasons, and how long it took.
+
+import { takesPhotos } from "./bank.js";
+import { $, element, number, percent, show, spelling } from "./dom.js";
+
+const MOST_NAMES = 6; // in a sentence
+const MOST_LOWER = 10; // bars below the ranking
+const BY = { text: "by their names", "text+statistics": "by names and by photos", "head+text": "by names and by the trained head" };
+
+/** Draw a photo's answer; `current` says that it answers what is asked now. */
+export function drawRanking(photo, state, current) {
+  const answer = photo?.answer ?? null;
+  const all = (answer?.results[0].predictions ?? []).map((prediction, position) => ({ rank: position + 1, ...prediction }));
+  const top = all.slice(0, state.topK);
+  const own = new Set(state.names.map(spelling));
+  const lower = all.slice(state.topK).filter((prediction) => own.has(spelling(prediction.label))).slice(0, MOST_LOWER);
+  drawBars($("bars"), top);
+  drawBars($("lower-bars"), lower);
+  const shown = new Set([...top, ...lower].map((prediction) => spelling(prediction.label)));
+  const unseen = answer === null || !current ? [] : state.names.filter((name) => !shown.has(spelling(name)));
+  show("beyond", unseen.length === 0 ? "" : `Lower still: ${brief(unseen)}`);
+  $("lower").hidden = lower.length === 0 && unseen.length === 0;
+  $("legend").hidden = ![...top, ...lower].some((prediction) => prediction.source === "extended");
+  $("locked").hidden = photo?.error?.status !== 401;
+  $("empty").hidden = photo !== null;
+  $("known").textContent = state.model?.classes ? `The server knows ${number.format(state.model.classes)}.` : "";
+  $("among").textContent = answer === null ? "" : `of ${number.format(answer.classes)} ${answer.classes === 1 ? "class" : "classes"}`;
+  $("took").textContent = answer === null ? "" : `${Math.round(photo.elapsed)} ms`;
+  $("ranking").setAttribute("aria-busy", String(photo !== null && !current));
+  const reason = unknown(photo, state.unknown);
+  show("verdict", reason === "" ? "" : "Unknown");
+  show("reason", reason);
+  $("ranking").classList.toggle("unsure", reason !== "");
+  show("why", why(answer));
+  if (answer) $("why").prepend(element("strong", "", "Why? "));
+  drawFooter(photo, state.model);
+}
+
+/** Why a photo shows none of the classes; "" where it may. `least` is a share, "server" or "". */
+export function unknown(photo, least) {
+  const result = photo?.answer?.results[0];
+  if (!result) return "";
+  if (result.unknown) return `None of these is likely enough: ${result.reason}.`;
+  const share = Number(least) || 0;
+  const best = result.predictions[0].score;
+  return best < share ? `None of these is likely enough: the best has ${percent.format(best)}, less than ${percent.format(share)}.` : "";
+}
+
+function why(answer) {
+  const result = answer?.results[0];
+  const given = result?.explanation;
+  if (!given) return "";
+  const [{ label }] = result.predictions;
+  const parts = [];
+  if (given.margin !== null) parts.push(`${label} is ${(100 * given.margin).toFixed(1)} points ahead of ${given.runner_up}, compared ${BY[result.branch]}.`);
+  if (given.nearest.length > 0) parts.push(`Nearest classes: ${given.nearest.map(([name, cosine]) => `${name} (${cosine.toFixed(2)})`).join(", ")}.`);
+  return parts.join(" ");
+}
+
+function brief(names) {
+  const rest = names.length - MOST_NAMES;
+  return names.slice(0, MOST_NAMES).join(", ") + (rest > 0 ? ` and ${number.format(rest)} more` : "");
+}
+
+/** Rows stay in place and change, so that their bars move from the old share to the new one. */
+function drawBars(list, predictions) {
+  while (list.children.length > predictions.length) list.lastChild.remove();
+  for (const [position, prediction] of predictions.entries()) {
+    const row = list.children[position] ?? list.appendChild(emptyRow());
+    const [label, share, bar] = row.children;
+    const extended = prediction.source === "extended";
+    row.classList.toggle("own", extended);
+    label.replaceChildren();
+    if (list.id === "lower-bars") label.append(element("span", "rank", `${number.format(prediction.rank)}.`));
+    if (extended) label.append(Object.assign(element("span", "mark", "+"), { ariaHidden: "true" }));
+    label.append(element("span", "name", prediction.label));
+    if (extended) label.append(element("span", "hidden", " (your name)"));
+    row.dataset.label = prediction.label;
+    share.textContent = prediction.score < 0.0005 ? "< 0.1%" : percent.format(prediction.score);
+    bar.firstChild.style.width = `${100 * prediction.score}%`;
+  }
+}
+
+function emptyRow() {
+  const row = element("li");
+  const bar = element("span", "bar");
+  bar.ariaHidden = "true";
+  bar.append(element("span", "fill"));
+  row.append(element("span", "label"), element("span", "share"), bar);
+  bar.getBoundingClientRect();
+  return takesPhotos(row, () => row.dataset.label);
+}
+
+function drawFooter(photo, model) {
+  const times = photo?.answer?.timings_ms;
+  const sum = times && Object.values(times).reduce((total, value) => total + value, 0);
+  const phases = times && Object.entries(times).map(([phase, value]) => `${phase} ${value.toFixed(1)}`).join(", ");
+  $("timing").textContent = times ? `${Math.round(photo.elapsed)} ms, of which the server ${sum.toFixed(1)} ms (${phases})` : "";
+  const provider = photo?.answer?.provider ?? model?.provider ?? "";
+  const digest = photo?.answer?.bundle ?? model?.digest ?? "";
+  const parts = [model?.backbone, digest && `bundle ${digest.replace(/^sha256:/, "").slice(0, 8)}`, provider.replace("ExecutionProvider", "")];
+  $("model").textContent = parts.filter(Boolean).join(" · ");
+}

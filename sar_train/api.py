@@ -1,0 +1,365 @@
+"""Training and export as two calls: what ``sar-train`` and ``sar-export`` do, with objects in place of printed text.
+
+torch is imported when one of them is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
+
+if TYPE_CHECKING:
+    from sar_infer.artefact.bundle import Bundle
+    from sar_infer.artefact.manifest import Scores
+    from sar_infer.text.names import Classes
+    from sar_train.config.run import RunConfig
+    from sar_train.export.source import ExportSource
+
+Place: TypeAlias = str | Path
+ProgressCallback: TypeAlias = Callable[[str], None]
+MOST_PHOTOS = 200
+"""Images that an export is compared with torch on; of a larger folder, as many at even steps."""
+
+
+class TrainOptions(TypedDict, total=False):
+    """Options of `train`: those of ``sar-train``, by the same names, with the same defaults where they are left out.
+
+    Attributes:
+        data_root: Folder that holds datasets by name, in CoOp's layout.
+        backbone: open_clip model name, ``sar-mini`` or ``sar-mini-vit``.
+        pretrained: Tag or file of the backbone's weights.
+        method: Name of the prompt-tuning method.
+        on: The method that ``dept`` builds on.
+        sar: Add Similarity Alignment Regularization. Default: True, but False for DePT.
+        sar_weight: Weight of SAR (lambda); short for ``settings={"sar": {"weight": …}}``.
+        novel: Where novel names for SAR come from.
+        novel_count: How many of them.
+        exclude_eval_names: Leave the evaluated new names out of the novel ones.
+        llm_url: Base URL of the endpoint for ``novel="llm"``.
+        llm_model: The model to ask there.
+        shots: Images per class to learn from, 0 for all.
+        seed: Of the draw of images and of everything random.
+        views: Views cached per image.
+        protocol: Which classes are trained and evaluated.
+        base_classes: The base classes, where they are not the first half: names separated by commas, or
+            ``deal:K`` for half of them at random.
+        template: Hand-crafted template with ``{}``.
+        statistics: Fit class statistics, which rank trained classes together with classes added later.
+        prompt: The prompt to use with them.
+        quick: Fit them without training the prompt again in two folds of the classes.
+        epochs: Passes over the images.
+        learning_rate: Of the optimiser at the start.
+        batch_size: Images per step.
+        device: ``cpu``, ``cuda``, or ``auto``, cuda if there is a GPU.
+        precision: Of the towers while training.
+        micro_batch: Images through the towers at once, 0 for the whole batch.
+        cache_dir: Keep image features here between runs.
+        allow_missing: Go on without the missing images of a split file.
+        skip_unreadable: Leave out unreadable images instead of stopping.
+    """
+
+    data_root: Place | None
+    backbone: str
+    pretrained: Place | None
+    method: str
+    on: str | None
+    sar: bool
+    sar_weight: float | None
+    novel: Place
+    novel_count: int
+    exclude_eval_names: bool
+    llm_url: str | None
+    llm_model: str | None
+    shots: int
+    seed: int
+    views: int
+    protocol: Literal["auto", "base-to-new", "all", "pseudo"]
+    base_classes: str | None
+    template: str
+    statistics: bool
+    prompt: Literal["auto", "learned", "handcrafted"]
+    quick: bool
+    epochs: int | None
+    learning_rate: float | None
+    batch_size: int | None
+    device: str
+    precision: Literal["fp32", "bf16", "fp16"]
+    micro_batch: int
+    cache_dir: Place | None
+    allow_missing: bool
+    skip_unreadable: bool
+
+
+class ExportOptions(TypedDict, total=False):
+    """Options of `export`: those of ``sar-export``, by the same names.
+
+    Attributes:
+        classes: Names of the bank: a list, phrases by name, or a class file. Default: the classes of the run.
+        handcrafted: In place of a run: an untuned backbone with this template, such as ``a photo of a {}.``
+        backbone: With ``handcrafted`` (default ``sar-mini``), or for a checkpoint that does not name its own.
+        pretrained: Tag or file of the backbone's weights.
+        photos: Folder of images on which to compare the graphs with torch; generated images by default.
+        approximate: ``mean-image`` for a method whose prompt depends on the image.
+        with_reference: Add the name encoder of the hand-crafted prompt, for ``sar-bank lint``.
+        command: Noted in the manifest as what made the bundle. Default: this call.
+    """
+
+    classes: Place | Classes | None
+    handcrafted: str | None
+    backbone: str | None
+    pretrained: Place | None
+    photos: Place | None
+    approximate: Literal["mean-image"] | None
+    with_reference: bool
+    command: str
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run.
+
+    Attributes:
+        path: Its folder, which `export` takes.
+        scores: Accuracy in percent on the held-out images of the trained (base) and the new classes, and their
+            harmonic mean, answered with class statistics where they were fitted; None for what there was nothing to
+            measure on.
+        zero_shot: The same of the hand-crafted prompt, before training.
+        record: The content of ``record.json``, see docs/record.md.
+    """
+
+    path: Path
+    scores: Scores
+    zero_shot: Scores
+    record: Mapping[str, Any]
+
+
+def train(
+    photos: Place,
+    *,
+    out: Place | None = None,
+    config: Place | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    save_features: Place | None = None,
+    progress: ProgressCallback | None = None,
+    **options: Unpack[TrainOptions],
+) -> TrainedRun:
+    """Learn a prompt from photos, as ``sar-train`` does.
+
+    ::
+
+        from sar_train import train
+
+        run = train("photos/", out="runs/mine", shots=8, progress=print)
+        print(run.scores.base_accuracy, run.zero_shot.base_accuracy)
+
+    Args:
+        photos: A folder with one folder of photos per class, a list, a dataset by name, a feature file, or ``demo``.
+        out: The run's folder; an unfinished run of the same settings in it is continued. Default: a folder in
+            ``runs``, named after data, method and seed.
+        config: TOML file with any of the settings; arguments go before it.
+        settings: Any setting of a method or of SAR by section, such as ``{"sar": {"tau": 0.05}}``.
+        overwrite: Replace a finished run in ``out``.
+        resume: False starts anew.
+        save_features: Also write the features of all photos to this file.
+        progress: Called with short lines while the work goes on, ``epoch 3/50 …`` for one.
+        **options: See `TrainOptions`; None means the default.
+
+    Raises:
+        ConfigError: settings that are unknown, out of range or contradictory; all of them in the message.
+        DataError: the photos cannot be used.
+        BackboneError: an unknown backbone, or weights that cannot be had.
+        ClassNameError: a class name does not fit the text tower.
+        RunError: ``out`` cannot be used or holds another run, or memory does not suffice.
+        ImageError: a photo cannot be read (an error of `sar_infer`).
+    """
+    from sar_infer.artefact.manifest import Scores
+    from sar_train.training import trainer
+    from sar_train.training.record import STATISTICS
+
+    tell = progress or _silent
+    chosen = run_config(photos, config, settings, **options)
+    folder = Path("runs") / default_name(chosen) if out is None else Path(out)
+    chosen = replace(chosen, cache_dir=chosen.cache_dir or str(folder.parent / ".features"))
+    run = trainer.run(chosen, folder, tell=tell, resume=resume, overwrite=overwrite)
+    if save_features is not None:
+        trainer.write_features(chosen, Path(save_features), tell=tell, command=" ".join(sys.argv))
+    metrics = run.record["other_metrics"].get(STATISTICS, run.record["metrics"])
+    scores, zero_shot = (
+        Scores(part["base_accuracy"], part["new_accuracy"], part["harmonic_mean"])
+        for part in (metrics, run.record["zero_shot"])
+    )
+    return TrainedRun(folder, scores, zero_shot, run.record)
+
+
+def export(
+    run: TrainedRun | Place | None = None,
+    *,
+    out: Place,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    **options: Unpack[ExportOptions],
+) -> Bundle:
+    """Write a bundle, the folder that `sar_infer.Classifier` opens, from a run, as ``sar-export`` does.
+
+    The bundle is compared with torch and opened before it gets its name; one that fails a check is not written.
+
+    ::
+
+        from sar_infer import Classifier
+        from sar_train import export, train
+
+        bundle = export(train("photos/", out="runs/mine"), out="bundles/mine")
+        print(Classifier(bundle).classify("new.jpg")[0].predictions[0])
+
+    Args:
+        run: What `train` returned, a run folder, or a CoOp checkpoint; None with ``handcrafted``.
+        out: The bundle's folder.
+        overwrite: Replace a bundle in ``out``.
+        progress: Called with short lines while the work goes on.
+        **options: See `ExportOptions`; None means the default.
+
+    Raises:
+        ConfigError: options that are unknown or contradict each other or the run.
+        RunError: there is no finished run, or its prompts cannot embed new names.
+        BackboneError: the backbone cannot be loaded.
+        ClassNameError: a class name does not fit.
+        ExportError: the bundle failed a check or could not be written; the disk is as it was.
+        InputError: ``out`` exists, or a photo or the class file cannot be read (an error of `sar_infer`).
+    """
+    from sar_infer.artefact.writing import check_target
+
+    tell, target = progress or _silent, Path(out)
+    place = run.path if isinstance(run, TrainedRun) else None if run is None else Path(run)
+    check_export(place, options)
+    check_target(target, overwrite=overwrite)
+
+    from sar_infer.artefact.bundle import open_bundle
+    from sar_train.export.bundle import export_bundle
+
+    export_bundle(
+        _source(place, options, tell),
+        target,
+        command=options.get("command") or f"sar_train.export({str(place or '')!r}, out={str(out)!r})",
+        photos=_some_photos(options.get("photos")),
+        overwrite=overwrite,
+        with_reference=bool(options.get("with_reference")),
+        tell=tell,
+    )
+    return open_bundle(target)
+
+
+def run_config(
+    photos: Place,
+    config: Place | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> RunConfig:
+    """Build the settings of a run from a TOML file, then the options, then settings by section; later ones win.
+
+    Where neither SAR nor a setting of it is asked for, it is off for a method that it does not suit
+    (`PromptMethod.sar_weight`).
+
+    Raises:
+        ConfigError: the file cannot be read, or settings cannot be used; all problems are in the message.
+    """
+    from sar_train.config.run import RunConfig, build, merge, read_toml
+    from sar_train.methods.base import methods
+
+    sections: dict[str, dict[str, Any]] = {}
+    if (weight := options.pop("sar_weight", None)) is not None:
+        sections["sar"] = {"weight": weight}
+    if (on := options.pop("on", None)) is not None:
+        sections["dept"] = {"on": on}
+    chosen = {name: _plain(value) for name, value in options.items() if value is not None}
+    file = {} if config is None else read_toml(Path(config))
+    merged = merge(file, {"data": str(photos)}, chosen, {"sections": settings or {}}, {"sections": sections})
+    made = build(RunConfig, merged, "settings" if config is None else str(config))
+    if made.device == "auto":
+        import torch
+
+        made = replace(made, device="cuda" if torch.cuda.is_available() else "cpu")
+    asked = "sar" in merged or "sar" in made.sections
+    return made if asked or methods.get(made.method).sar_weight != 0 else replace(made, sar=False)
+
+
+def default_name(config: RunConfig) -> str:
+    """Return the folder name of a run, such as ``caltech101-coop-sar-s1``."""
+    on = config.sections.get(config.method, {}).get("on")
+    name = f"{config.method}-{on}" if on else config.method
+    parts = [Path(config.data).stem or "photos", name, *(["sar"] if config.sar else []), f"s{config.seed}"]
+    return "-".join(parts)
+
+
+def check_export(run: Path | None, options: Mapping[str, Any]) -> None:
+    """Check that there is a run or a template, and that the options fit it, before anything heavy is loaded.
+
+    Raises:
+        ConfigError: options that do not exist or contradict each other.
+    """
+    from sar_infer.artefact.manifest import MANIFEST
+    from sar_train.errors import ConfigError
+
+    if unknown := sorted(set(options) - set(ExportOptions.__annotations__)):
+        raise ConfigError(f"unknown option {unknown[0]!r}, expected one of {', '.join(ExportOptions.__annotations__)}")
+    template = options.get("handcrafted")
+    if (run is None) == (template is None):
+        raise ConfigError("expected a RUN folder, or --handcrafted TEMPLATE in its place")
+    if run is not None and (run / MANIFEST).is_file():
+        raise ConfigError(f"{run}: a bundle, not a run; sar-bundle works on it (shrink, freeze, triton, verify)")
+    if template is not None and options.get("with_reference"):
+        raise ConfigError("--handcrafted: its name encoder is the hand-crafted one; leave --with-reference out")
+    if template is not None and options.get("approximate"):
+        raise ConfigError("--handcrafted is exported as it is; leave --approximate out")
+    if template is not None and not options.get("classes"):
+        raise ConfigError("--handcrafted needs class names for the bank: --classes FILE")
+
+
+def _source(run: Path | None, options: ExportOptions, tell: ProgressCallback) -> ExportSource:
+    from sar_train.export.source import from_run, from_template
+
+    phrases = _phrases(options.get("classes"), tell)
+    pretrained = _plain(options.get("pretrained"))
+    if run is None:
+        backbone = options.get("backbone") or "sar-mini"
+        return from_template(options.get("handcrafted") or "", phrases, backbone, pretrained)
+    return from_run(
+        run,
+        phrases,
+        backbone=options.get("backbone"),
+        pretrained=pretrained,
+        approximate=options.get("approximate"),
+        tell=tell,
+    )
+
+
+def _phrases(classes: Place | Classes | None, tell: ProgressCallback) -> Mapping[str, Sequence[str]]:
+    """Return the phrases of each class of the bank, none for the classes of the run."""
+    from sar_infer.text.names import phrases_by_name, read_class_file
+
+    if not isinstance(classes, str | Path):
+        return phrases_by_name(classes)
+    file = read_class_file(Path(classes))
+    for warning in file.warnings:
+        tell(f"Warning: {warning}")
+    return file.classes
+
+
+def _some_photos(folder: Place | None) -> list[Path]:
+    """Return at most `MOST_PHOTOS` images of a folder, at even steps."""
+    from sar_infer.images.inputs import expand
+
+    found = [] if folder is None else [Path(path) for path in expand([str(folder)])]
+    return found[:: -(-len(found) // MOST_PHOTOS) or 1]
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _silent(line: str) -> None:
+    """Show nothing."""

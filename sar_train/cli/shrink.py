@@ -1,0 +1,100 @@
+"""``sar-bundle shrink``: write a bundle with smaller graphs, or with a policy for large JPEGs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from sar_infer.cli.options import BUNDLE_ARGUMENT, Number
+from sar_train.cli.common import guarded, option
+
+
+@click.command("shrink")
+@BUNDLE_ARGUMENT
+@option(
+    "--photos",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder, or quoted glob pattern, of at least 40 typical photos to calibrate and compare with.",
+)
+@option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@option(
+    "--precision",
+    type=click.Choice(["fp16", "int8"]),
+    multiple=True,
+    help="Add smaller graphs, each if it passes its gate; several times.",
+)
+@option(
+    "--jpeg-margin",
+    type=Number(min=1, max=16),
+    metavar="X",
+    help="Let large JPEGs be decoded at a reduced scale that leaves X times the encoder's size, if that passes.",
+)
+@option(
+    "--min-cosine",
+    type=Number(0, 1),
+    help="With --precision: least cosine of the worst photo or name.  [default: 0.9999 for fp16, 0.97 for int8]",
+)
+@option(
+    "--min-agreement",
+    type=Number(0, 1),
+    help="With --precision: least share with the same answer.  [default: 0.995 for fp16, 0.98 for int8]",
+)
+@option("--overwrite", is_flag=True, help="Replace a bundle in --out, which may be BUNDLE.")
+@option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--quiet", "-q", envvar="SAR_QUIET", is_flag=True, help="No progress.")
+@guarded
+def main(
+    bundle: str | None,
+    photos: Path,
+    out: Path,
+    precision: tuple[str, ...],
+    form: str,
+    *,
+    overwrite: bool,
+    quiet: bool,
+    **given: float | None,
+) -> None:
+    """Write a bundle with smaller graphs, or a policy for large JPEGs.
+
+    Each is kept if it answers like float32.
+
+    Exit code 1 if something that was asked for did not pass; what passed is written all the same.
+    """
+    from sar_infer.artefact.bundle import default_bundle
+    from sar_infer.artefact.writing import check_target
+    from sar_infer.images.inputs import expand
+    from sar_train.errors import ConfigError, ExportError
+
+    margin, cosine, agreement = given["jpeg_margin"], given["min_cosine"], given["min_agreement"]
+    if not precision and margin is None:
+        raise ConfigError("say what to add: --precision or --jpeg-margin")
+    if not precision and (cosine is not None or agreement is not None):
+        raise ConfigError("--min-cosine and --min-agreement are bounds of --precision, which was not given")
+    check_target(out, overwrite=overwrite)
+    from sar_train.export.precision.derive import Additions, derive
+    from sar_train.export.precision.gate import GATES
+    from sar_train.export.precision.samples import split
+    from sar_train.export.report import plain
+
+    samples = split([Path(path) for path in expand([str(photos)])], photos)
+    made = derive(
+        bundle or default_bundle(),
+        out,
+        Additions({name: GATES[name].with_least(cosine, agreement) for name in precision}, margin),
+        samples,
+        command=shlex.join(["sar-bundle", *sys.argv[1:]]),
+        overwrite=overwrite,
+        tell=lambda line: None if quiet else click.echo(line, err=True),
+    )
+    if form == "json":
+        click.echo(plain(out, made.manifest, made.outcome))
+    else:
+        following = f"sar-classify PHOTO --bundle {shlex.quote(str(out))} --precision"
+        use = [f"next       {following} {name}" for name in made.outcome.runs]
+        click.echo("\n".join([*made.outcome.lines, f"bundle     {out}", *use]))
+    if made.outcome.missing:
+        raise ExportError(f"left out: {'; '.join(made.outcome.missing)}; {out} was written without")

@@ -1,0 +1,377 @@
+"""The free numbers of class statistics, chosen by leaving classes out in turn.
+
+No photo of a class that is added later is needed: some trained classes are left out and added again, by name and by a
+few of their photos; half of the photos of the rest are the statistics, the other half is judged, together with the
+classes left out, in one ranking. What does best there is chosen. Generalised zero-shot learning chooses its
+*calibrated stacking* in the same way (Chao et al., ECCV 2016, arXiv 1605.04253).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.bank.statistics import Statistics, composed
+from sar_train.evaluation.gaussian import Doubles, Gaussian, Labels, assemble, gaussian
+
+ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
+PHOTOS = (0, 1, 2, 4, 8)
+"""Numbers of photos that g is fitted for."""
+PHOTO_ALPHA = 0.5
+"""Weight of the photos of added classes where alpha is 0, so that text alone ranks all others."""
+MIN_CLASSES = 4
+_PARTS = 3
+"""Of the classes, one part in so many is left out."""
+_SPLITS = 48
+"""Classes that are left out in all, unless there are more."""
+_JUDGED = 1600
+"""Photos that a fold judges about at most."""
+_MARGIN = 0.25
+"""Points that a larger alpha has to gain."""
+_EARNED = 0.5
+"""Points that a learned prompt has to gain; less is noise."""
+_CURVE_STEP = 4
+"""Every fourth value of g is kept in the curve."""
+_PLATEAU = 0.5
+"""Points below the best within which values of g count as equally good; the middle one is taken."""
+
+
+def text_alone(model: Gaussian) -> Gaussian:
+    """Return the model for an alpha of 0: trained classes have no image term, photos that are added later have.
+
+    With all means at the centre, a slope of 0 and `PHOTO_ALPHA`, logits of trained classes and of names are those of
+    text, apart from g. A class that gets photos is pulled by them, as it was when alpha was chosen.
+    """
+    return dataclasses.replace(model, means=np.broadcast_to(model.centre, model.means.shape).copy())
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Classes that stay and classes that are left out; ``half`` says which prompt of two was trained on the former."""
+
+    kept: Labels
+    left: Labels
+    half: int = 0
+
+
+def halves(classes: int, seed: int = 0) -> tuple[Labels, Labels]:
+    """Return the two halves of the classes that prompts are trained on again."""
+    order = np.random.default_rng(seed).permutation(classes)
+    middle = (classes + 1) // 2
+    return np.sort(order[:middle]), np.sort(order[middle:])
+
+
+def folds_of(classes: int, *, retrained: bool, seed: int = 0) -> list[Fold]:
+    """Return the folds: every class is left out as often as any other.
+
+    Args:
+        classes: C, at least `MIN_CLASSES`.
+        retrained: True for prompts that were trained on the `halves`: one half stays, and of the other one half is
+            left out; else a third of all classes is.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    repeats = max(2, math.ceil(_SPLITS / classes))
+    found = []
+    for _ in range(repeats):
+        if retrained:
+            both = halves(classes, seed)
+            for half, (kept, other) in enumerate((both, both[::-1])):
+                parts = np.array_split(rng.permutation(other), 2 if len(other) > 1 else 1)
+                found += [Fold(kept, np.sort(part), half) for part in parts]
+        else:
+            for part in np.array_split(rng.permutation(classes), _PARTS):
+                found.append(Fold(np.setdiff1d(np.arange(classes), part), np.sort(part)))
+    return found if classes <= 10 * _SPLITS else found[:1]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Text rows of the trained classes under one prompt.
+
+    Attributes:
+        name: ``learned`` or ``handcrafted``.
+        rows: (C, D) unit rows.
+        in_fold: (C, D) rows under the prompt trained again on each of the `halves`; empty if the prompt has never
+            seen a photo, so that ``rows`` hold in every fold.
+    """
+
+    name: str
+    rows: Doubles
+    in_fold: tuple[Doubles, ...] = ()
+
+    def of(self, fold: Fold) -> Doubles:
+        """Return the rows to judge a fold with."""
+        return self.in_fold[fold.half] if self.in_fold else self.rows
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The curves of one prompt, one alpha and one number of photos of the classes left out, in per cent.
+
+    Attributes:
+        trained: (G,) accuracy on kept classes for each value of g, mean over classes.
+        left: (C, G) accuracy on each class when it is left out; NaN for one that never was.
+    """
+
+    trained: Doubles
+    left: Doubles
+
+    @property
+    def mean(self) -> Doubles:
+        """Return (G,) the criterion: the mean of trained and left-out accuracy per class."""
+        result: Doubles = (self.trained + np.nanmean(self.left, axis=0)) / 2
+        return result
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Accuracy that a class added later may expect, in per cent, with a 95 % interval over classes."""
+
+    photos: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LeftOutResult:
+    """The result of leaving classes out.
+
+    Attributes:
+        prompt: the name of the chosen prompt.
+        alpha: weight of the image term; 0 leaves trained classes and names to text alone, and see `text_alone`.
+        offsets: (n, g) in rising n.
+        curve: (shift, trained, left-out by name) for `Statistics.curve`.
+        scores: the criterion by prompt and alpha.
+        trained: accuracy of trained classes beside left-out ones, by number of photos of the latter.
+        expected: for each number of photos.
+    """
+
+    prompt: str
+    alpha: float
+    offsets: tuple[tuple[int, float], ...]
+    curve: tuple[tuple[float, float, float], ...]
+    scores: Mapping[str, Mapping[float, float]]
+    trained: Mapping[int, float]
+    expected: tuple[Expected, ...]
+
+
+def fittable(labels: Labels, classes: int) -> str | None:
+    """Return why nothing can be fitted to such labels; None if it can."""
+    counts = np.bincount(labels, minlength=classes)
+    if classes < MIN_CLASSES:
+        return f"{classes} classes, fewer than {MIN_CLASSES}"
+    if 2 * int((counts >= 2).sum()) <= classes:
+        return "fewer than 2 photos of most classes"
+    return None
+
+
+def choose(
+    features: Doubles,
+    labels: Labels,
+    prompts: Sequence[Prompt],
+    scale: float,
+    *,
+    reference: Doubles | None = None,
+    alphas: Sequence[float] = ALPHAS,
+    seed: int = 0,
+) -> LeftOutResult:
+    """Choose prompt, alpha and g by leaving classes out.
+
+    Args:
+        features: (N, V, D) unit rows; the plain view is the first. All views are judged, so that what holds under one
+            crop alone does not win, and only plain views are learned from.
+        labels: (N,) 0 to C - 1, for which `fittable` says None.
+        prompts: to choose among; any but the first has to gain half a point on it.
+        scale: the logit scale.
+        reference: (D, D) covariance where photos show none.
+        alphas: to choose among, in rising order.
+        seed: of folds and draws.
+    """
+    classes = len(prompts[0].rows)
+    grid = np.linspace(-2, 4, 241) * scale
+    folds = folds_of(classes, retrained=any(prompt.in_fold for prompt in prompts), seed=seed)
+    rng = np.random.default_rng(seed + 1)
+    drawn = [_Part.draw(fold, features, labels, classes, reference, rng) for fold in folds]
+    parts = [part for part in drawn if part is not None]
+    measured = _measure(parts, prompts, scale, alphas, grid)
+    numbers = sorted({n for _, _, n in measured})
+    scores = {
+        prompt.name: {alpha: _score([measured[prompt.name, alpha, n].mean.max() for n in numbers]) for alpha in alphas}
+        for prompt in prompts
+    }
+    best = {name: max(of.values()) for name, of in scores.items()}
+    name = max(best, key=lambda each: best[each] - (0 if each == prompts[0].name else _EARNED))
+    alpha = next(a for a in alphas if scores[name][a] >= best[name] - _MARGIN)
+    chosen = {n: measured[name, alpha, n] for n in numbers}
+    places = {n: _middle(of.mean) for n, of in chosen.items()}
+    counts = np.bincount(labels, minlength=classes)
+    usual = int(np.median(counts[counts > 0]))
+    full = float(grid[places[0]])
+    offsets = [(n, full - float(grid[places[n]]) if n else 0.0) for n in numbers if n < usual]
+    named = chosen[0]
+    return LeftOutResult(
+        name,
+        alpha,
+        (*offsets, (usual, full)),
+        tuple(
+            (float(g - full), float(a), float(b))
+            for g, a, b in zip(grid, named.trained, np.nanmean(named.left, axis=0), strict=True)
+        )[places[0] % _CURVE_STEP :: _CURVE_STEP],  # so that the chosen place is among them
+        scores,
+        {n: float(of.trained[places[n]]) for n, of in chosen.items()},
+        tuple(_expected(n, of.left[:, places[n]]) for n, of in chosen.items()),
+    )
+
+
+def _score(best: Sequence[float]) -> float:
+    """Return one score of the best means by number of photos, the first of which is none: names count half."""
+    return float(best[0] if len(best) == 1 else (best[0] + np.mean(best[1:])) / 2)
+
+
+def _middle(curve: Doubles) -> int:
+    """Return the middle of the places where a curve is about as good as anywhere."""
+    good = np.flatnonzero(curve >= curve.max() - _PLATEAU)
+    return int(good[len(good) // 2])
+
+
+def _expected(photos: int, accuracies: Doubles) -> Expected:
+    values = accuracies[~np.isnan(accuracies)]
+    mean = float(values.mean())
+    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 100.0
+    return Expected(photos, mean, max(0.0, mean - half), min(100.0, mean + half))
+
+
+def _measure(
+    parts: Sequence[_Part], prompts: Sequence[Prompt], scale: float, alphas: Sequence[float], grid: Doubles
+) -> dict[tuple[str, float, int], Measured]:
+    """Return the curves by prompt, alpha and number of photos."""
+    classes = len(prompts[0].rows)
+    trained: dict[tuple[str, float, int], list[Doubles]] = {}
+    left: dict[tuple[str, float, int], list[tuple[Fold, Doubles]]] = {}
+    for part in parts:
+        for prompt in prompts:
+            for photos, alpha, ours, theirs in part.curves(prompt.of(part.fold), scale, alphas, grid):
+                key = (prompt.name, alpha, photos)
+                trained.setdefault(key, []).append(ours)
+                left.setdefault(key, []).append((part.fold, theirs))
+    found = {}
+    for key, curves in left.items():
+        sums, visits = np.zeros((classes, len(grid))), np.zeros((classes, 1))
+        for fold, theirs in curves:
+            seen = fold.left[~np.isnan(theirs[:, 0])]
+            sums[seen] += theirs[~np.isnan(theirs[:, 0])]
+            visits[seen] += 1
+        mean = np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)
+        found[key] = Measured(np.mean(trained[key], axis=0), mean)
+    return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The photos of one fold: the model of the kept classes, all judged views, and those of the left-out classes.
+
+    ``truth`` (N,) is the place among kept or left-out classes, ``order`` (N,) the number of a left-out photo within
+    its class, -1 for kept ones; ``drawn`` has the plain rows (n, D) of each left-out class in this order.
+    """
+
+    fold: Fold
+    model: Gaussian
+    images: Doubles
+    truth: Labels
+    order: Labels
+    drawn: Sequence[Doubles]
+
+    @classmethod
+    def draw(
+        cls,
+        fold: Fold,
+        features: Doubles,
+        labels: Labels,
+        classes: int,
+        reference: Doubles | None,
+        rng: np.random.Generator,
+    ) -> _Part | None:
+        """Draw the photos of a fold; None if no kept class has two."""
+        most = max(2, _JUDGED // classes)
+        kept = [rng.permutation(np.flatnonzero(labels == c)) for c in fold.kept]
+        left = [rng.permutation(np.flatnonzero(labels == c))[: most + PHOTOS[-1]] for c in fold.left]
+        learn = [rows[: (len(rows) + 1) // 2] for rows in kept]
+        judge = [rows[(len(rows) + 1) // 2 :][:most] for rows in kept]
+        if not any(map(len, judge)):
+            return None
+        places = np.repeat(np.arange(len(learn)), [len(rows) for rows in learn])
+        model = gaussian(features[np.concatenate(learn), 0], places, len(kept), reference)
+        truth = np.concatenate([np.full(len(rows), place) for part in (judge, left) for place, rows in enumerate(part)])
+        order = np.concatenate([np.full(len(rows), -1) for rows in judge] + [np.arange(len(rows)) for rows in left])
+        views = features.shape[1]
+        images = features[np.concatenate([*judge, *left])].reshape(-1, features.shape[2])
+        drawn = [features[rows, 0] for rows in left]
+        return cls(fold, model, images, truth.repeat(views), order.repeat(views), drawn)
+
+    def curves(
+        self, rows: Doubles, scale: float, alphas: Sequence[float], grid: Doubles
+    ) -> Iterator[tuple[int, float, Doubles, Doubles]]:
+        """Yield (photos, alpha, (G,) mean accuracy on kept classes, (L, G) accuracy on each left-out class)."""
+        kept, left = rows[self.fold.kept], rows[self.fold.left]
+        text_kept, text_left = scale * self.images @ kept.T, scale * self.images @ left.T
+        image_only = assemble(self.model, kept, alpha=1.0)
+        apart = self.images - self.model.centre
+
+        def image_logits(model: Statistics, names: Doubles, means: Doubles, counts: Labels) -> Doubles:
+            weights, bias = composed(model, 0.0, names.astype(np.float32), means, counts)
+            result: Doubles = apart @ weights.T.astype(np.float64) + bias
+            return result
+
+        image_kept = image_logits(image_only, kept, self.model.means, self.model.counts)
+        for photos in PHOTOS:
+            given = [of[: min(photos, max(len(of) - 1, 0))] for of in self.drawn]
+            if 2 * sum(len(of) > photos for of in self.drawn) <= len(self.drawn):
+                break
+            means = np.stack([of.mean(0) if len(of) else self.model.centre for of in given])
+            counts = np.array([len(of) for of in given])
+            image_left = image_logits(image_only, left, means, counts)
+            ours = self.order < 0
+            theirs = ~ours & (self.order >= counts[np.minimum(self.truth, len(counts) - 1)])
+            prototypes = image_logits(dataclasses.replace(image_only, slope=0.0), left, means, counts)
+            for alpha in alphas:
+                logits_kept, logits_left = text_kept + alpha * image_kept, text_left + alpha * image_left
+                if alpha == 0:
+                    logits_left = text_left + PHOTO_ALPHA * prototypes  # which are 0 without photos
+                margin = logits_kept.max(1) - logits_left.max(1)
+                right = np.where(ours, logits_kept.argmax(1), logits_left.argmax(1)) == self.truth
+                above = _shares(margin, right, self.truth, ours, len(kept), grid, above=True)
+                yield (
+                    photos,
+                    alpha,
+                    np.nanmean(above, axis=0),
+                    _shares(margin, right, self.truth, theirs, len(left), grid, above=False),
+                )
+
+
+def _shares(
+    margin: Doubles,
+    right: npt.NDArray[np.bool_],
+    truth: Labels,
+    part: npt.NDArray[np.bool_],
+    classes: int,
+    grid: Doubles,
+    *,
+    above: bool,
+) -> Doubles:
+    """Return (classes, G) per cent of each class's images that are right with g subtracted from the kept classes."""
+    found = np.full((classes, len(grid)), np.nan)
+    for c in range(classes):
+        own = part & (truth == c)
+        count = int(own.sum())
+        if count:
+            places = np.searchsorted(np.sort(margin[own & right]), grid, side="right")
+            hits = (own & right).sum() - places if above else places
+            found[c] = 100 * hits / count
+    return found

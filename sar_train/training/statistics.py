@@ -1,0 +1,356 @@
+"""Class statistics of a run: fitted on its photos, stored beside its prompts, and judged like every other branch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sar_infer.bank.statistics import Statistics, composed
+from sar_infer.errors import BankError
+from sar_train.clip.backbone import Backbone
+from sar_train.data.features import load_features
+from sar_train.data.image_source import ImageDataSource
+from sar_train.data.progress import ProgressCallback
+from sar_train.data.source import DEMO_FILE
+from sar_train.errors import DataError, RunError
+from sar_train.evaluation import left_out
+from sar_train.evaluation.gaussian import Gaussian, assemble, gaussian, separation
+from sar_train.evaluation.left_out import Prompt
+from sar_train.methods.base import Setup
+from sar_train.methods.base import methods as known_methods
+from sar_train.training import loop
+from sar_train.training.checkpoint import load_tensors, save_tensors
+from sar_train.training.context import RunContext
+from sar_train.training.prompted import PromptedCLIP
+from sar_train.training.state import State, start
+from sar_train.training.task import FewShotTask, Regularisation
+
+FILE = "statistics.safetensors"
+FORMAT = "sar-statistics"
+SCHEMA_VERSION = 1
+LEARNED, HANDCRAFTED = "learned", "handcrafted"
+PromptName = Literal["learned", "handcrafted"]
+_REFERENCE_SHOTS = 16
+_ENOUGH_PHOTOS = 4
+"""Photos a class with which half of them still have a scatter of their own."""
+_FEW_CLASSES = 20
+Regularise = Callable[[RunContext], Regularisation | None]
+"""Returns the regularisation of a run."""
+
+
+@dataclass(frozen=True)
+class FittedStatistics:
+    """Statistics with the prompt that they belong to.
+
+    Attributes:
+        statistics: fitted, or the defaults.
+        prompt: the prompt of the bundle.
+        template: the hand-crafted one.
+        record: the entry of ``record.json``, plain JSON values.
+    """
+
+    statistics: Statistics
+    prompt: PromptName
+    template: str
+    record: dict[str, Any]
+
+
+def save_statistics(folder: Path, fitted: FittedStatistics) -> None:
+    """Write ``statistics.safetensors`` into a run folder, whole or not at all.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    metadata = {
+        "format": FORMAT,
+        "schema_version": str(SCHEMA_VERSION),
+        "prompt": fitted.prompt,
+        "template": fitted.template,
+        "record": json.dumps(fitted.record, ensure_ascii=False),
+    }
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in fitted.statistics.tensors().items()}
+    save_tensors(folder / FILE, tensors, metadata)
+
+
+def load_statistics(folder: Path) -> FittedStatistics | None:
+    """Read the statistics of a run folder; None if it has none.
+
+    Raises:
+        RunError: the file is damaged, or of a newer version.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != FORMAT or metadata.get("prompt") not in (LEARNED, HANDCRAFTED):
+        raise RunError(f"{path}: not a statistics file of sar-train")
+    if metadata.get("schema_version") != str(SCHEMA_VERSION):
+        raise RunError(f"{path}: schema {metadata.get('schema_version')}, this reads {SCHEMA_VERSION}: upgrade")
+    try:
+        statistics = Statistics.from_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
+    except BankError as error:
+        raise RunError(f"{path}: {error}; train again, or delete the file to go without statistics") from None
+    prompt: PromptName = "learned" if metadata["prompt"] == LEARNED else "handcrafted"
+    return FittedStatistics(statistics, prompt, metadata["template"], json.loads(metadata["record"]))
+
+
+def fit(
+    context: RunContext,
+    prompted: PromptedCLIP,
+    regularise: Regularise,
+    tell: ProgressCallback = lambda text: None,
+) -> FittedStatistics:
+    """Fit class statistics on the photos that a run has learned from.
+
+    Args:
+        context: of the run.
+        prompted: the trained prompt.
+        regularise: makes the regularisation of a run, for prompts that are trained again on a fold of the classes.
+        tell: gets progress as short lines.
+
+    Raises:
+        SarTrainError: an image cannot be read, or training again fails.
+    """
+    names, config = context.task.class_names, context.config
+    features = _features(context, prompted).double().cpu().numpy()
+    labels, count = context.task.labels.numpy().astype(np.int64), len(names)
+    handcrafted = _handcrafted_rows(context, names)
+    learned = prompted.embed(names).double().cpu().numpy()
+    scale = context.backbone.logit_scale
+    why = left_out.fittable(labels, count)
+    few = why is not None or np.median(np.bincount(labels, minlength=count)) < _ENOUGH_PHOTOS
+    reference = _Reference.of(context.backbone) if few else None
+    scatter = None if reference is None else reference.scatter
+    entry: dict[str, Any] = {"classes": count, "photos": len(labels), "defaults": why}
+    model = gaussian(features[:, 0], labels, count, scatter)
+    prompt: PromptName = "handcrafted" if config.prompt == HANDCRAFTED else "learned"
+    rows = {LEARNED: learned, HANDCRAFTED: handcrafted}
+    if why is None:
+        again = config.prompt != HANDCRAFTED and _can_train_again(context)
+        candidates = [Prompt(HANDCRAFTED, handcrafted)]
+        if again:
+            tell("class statistics: training the prompt again in two folds of the classes, about as long as before")
+            try:
+                in_fold = _rows_in_folds(context, regularise, tell)
+                candidates = [*candidates, Prompt(LEARNED, learned, in_fold)][config.prompt == LEARNED :]
+            except RunError as error:
+                tell(f"warning: class statistics: the folds take the hand-crafted prompt ({error})")
+                again = False
+        choice = left_out.choose(features, labels, candidates, scale, reference=scatter, seed=config.seed)
+        entry |= _entry(choice, retrained=again)
+        if again and config.prompt == "auto":
+            prompt = "handcrafted" if choice.prompt == HANDCRAFTED else "learned"
+        statistics = _chosen(choice, model, rows[prompt], separation(features[:, 0], labels, count))
+    elif reference is not None:
+        known = reference.statistics(scale)
+        statistics = assemble(
+            model,
+            rows[prompt],
+            alpha=known.alpha,
+            offsets=known.offsets,
+            b=known.slope,
+            curve=known.curve,
+            separation=known.separation,
+        )
+    else:
+        default = Statistics.default(len(model.centre), model.centre.astype(np.float32), scale=scale)
+        statistics = dataclasses.replace(
+            default,
+            text_centre=rows[prompt].mean(0).astype(np.float32),
+            means=model.means.astype(np.float32),
+            counts=model.counts,
+        )
+    template = context.teacher if prompt == LEARNED else context.template
+    numbers = {"prompt": prompt, "slope": statistics.slope, "prior": statistics.prior}
+    entry = {"alpha": statistics.alpha, **entry, **numbers, "offsets": [list(pair) for pair in statistics.offsets]}
+    return FittedStatistics(statistics, prompt, template, entry)
+
+
+def logits_with(
+    context: RunContext, prompted: PromptedCLIP, fitted: FittedStatistics
+) -> Callable[[Tensor, Sequence[str]], Tensor]:
+    """Return a function from (N, D) unit image features and C names to logits (N, C) of the statistics' branch.
+
+    Trained names have their photos, all others are classes added by name.
+    """
+    place = {name: row for row, name in reversed([*enumerate(context.task.class_names)])}
+    statistics = fitted.statistics
+
+    def logits(images: Tensor, names: Sequence[str]) -> Tensor:
+        rows = (
+            prompted.embed(names).cpu().numpy()
+            if fitted.prompt == LEARNED
+            else _handcrafted_rows(context, names).astype(np.float32)
+        )
+        means, counts = np.zeros_like(rows), np.zeros(len(names), dtype=np.int64)
+        trained = [(column, place[name]) for column, name in enumerate(names) if name in place]
+        if trained:
+            columns, known = (list(side) for side in zip(*trained, strict=True))
+            means[columns], counts[columns] = statistics.means[known], statistics.counts[known]
+        weights, bias = composed(statistics, context.backbone.logit_scale, rows, means, counts)
+        return torch.from_numpy((images.cpu().numpy() - statistics.centre) @ weights.T + bias)
+
+    return logits
+
+
+def expectation(record: dict[str, Any]) -> str:
+    """Return the line on what a class added later may expect, from the entry of a record."""
+    if record["defaults"]:
+        return (
+            f"a class that you add later: nothing could be measured ({record['defaults']}), so class statistics have "
+            "their defaults"
+        )
+    found = {item["photos"]: item for item in record["expected"]}
+    by_name, photos = found.pop(0), [n for n in (1, 2, 4) if n in found]
+    line = f"a class you add by its name is found in about {by_name['accuracy']:.0f} % of cases"
+    if photos:
+        numbers = ", ".join(map(str, photos))
+        line += f", with {numbers} photo{'s' if photos != [1] else ''} in "
+        line += ", ".join(f"{found[n]['accuracy']:.0f}" for n in photos) + " %"
+    shown = [by_name, *(found[n] for n in photos)]
+    line += f" (trained classes left out in turn; 95 % over {record['classes']} classes: "
+    line += ", ".join(f"{item['low']:.0f}-{item['high']:.0f}" for item in shown) + ")"
+    if record["classes"] < _FEW_CLASSES:
+        line += f"; {record['classes']} classes say little"
+    return line
+
+
+def _chosen(
+    choice: left_out.LeftOutResult, model: Gaussian, rows: npt.NDArray[np.float64], distance: float
+) -> Statistics:
+    """Return the statistics of a choice; ``distance`` is their `Statistics.separation`."""
+    alone = choice.alpha == 0
+    return assemble(
+        left_out.text_alone(model) if alone else model,
+        rows,
+        alpha=left_out.PHOTO_ALPHA if alone else choice.alpha,
+        b=0.0 if alone else None,
+        offsets=choice.offsets,
+        curve=choice.curve,
+        separation=distance,
+    )
+
+
+def _features(context: RunContext, prompted: PromptedCLIP) -> Tensor:
+    """Return (N, V, D) features of the photos that are learned from, under image prompts where the method has them."""
+    if "image" not in context.method.towers or not isinstance(context.source, ImageDataSource):
+        return context.task.features
+    return context.source.map_pixels("train", context.learned_rows, prompted.encode_images)[:, None]
+
+
+def _handcrafted_rows(context: RunContext, names: Sequence[str]) -> npt.NDArray[np.float64]:
+    rows = context.backbone.embed_names(names, context.backbone.handcrafted(context.template))
+    return rows.double().cpu().numpy()
+
+
+def _can_train_again(context: RunContext) -> bool:
+    return not context.config.quick and "image" not in context.method.towers and context.method.transfers
+
+
+def _rows_in_folds(
+    context: RunContext, regularise: Regularise, tell: ProgressCallback
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return (C, D) rows of all classes under the prompt trained on each half of them."""
+    names, epochs = context.task.class_names, context.schedule.epochs
+
+    def rows(fold: int, half: Sequence[int]) -> npt.NDArray[np.float64]:
+        def after(state: State) -> None:
+            tell(f"epoch {state.epoch}/{epochs}  of fold {fold} of 2")
+
+        return _train_on(context, half, regularise, after).embed(names).double().cpu().numpy()
+
+    halves = left_out.halves(len(names), context.config.seed)
+    return tuple(rows(fold, half.tolist()) for fold, half in enumerate(halves, start=1))
+
+
+def _train_on(
+    context: RunContext, kept: Sequence[int], regularise: Regularise, after_epoch: Callable[[State], None]
+) -> PromptedCLIP:
+    """Train the run's method, at its settings, on some of the run's classes; no name of the others takes part."""
+    task, config = context.task, context.config
+    place = {label: row for row, label in enumerate(kept)}
+    rows = torch.tensor([row for row, label in enumerate(task.labels.tolist()) if label in place])
+    names = [task.class_names[label] for label in kept]
+    part = FewShotTask(
+        task.features[rows],
+        torch.tensor([place[label] for label in task.labels[rows].tolist()]),
+        names,
+        task.handcrafted[list(kept)],
+    )
+    generator = torch.Generator().manual_seed(config.seed)
+    kind = known_methods.get(config.method)
+    method = kind(context.method.config, Setup(context.backbone, tuple(names), context.teacher, generator))
+    if method.per_image:
+        method.get_buffer("mean_image").copy_(part.features[:, 0].mean(0))
+    novel = context.novel
+    if novel is not None:
+        others = {name.casefold() for name in set(task.class_names) - set(names)}
+        novel = dataclasses.replace(novel, names=tuple(n for n in novel.names if n.casefold() not in others))
+    fold = dataclasses.replace(context, task=part, method=method, novel=novel)
+    state = start(method, context.schedule, config.seed, scaled=config.precision == "fp16")
+    loop.train(
+        context.backbone,
+        part,
+        state,
+        context.schedule,
+        regularise(fold),
+        after_epoch,
+        precision=config.precision,
+        micro_batch=config.micro_batch,
+    )
+    return PromptedCLIP(context.backbone, method, context.teacher, names)
+
+
+def _entry(choice: left_out.LeftOutResult, *, retrained: bool) -> dict[str, Any]:
+    return {
+        "alpha": choice.alpha,
+        "folds": "learned and hand-crafted prompt" if retrained else "hand-crafted prompt",
+        "scores": {name: {str(alpha): score for alpha, score in of.items()} for name, of in choice.scores.items()},
+        "trained": {str(photos): accuracy for photos, accuracy in choice.trained.items()},
+        "expected": [dataclasses.asdict(item) for item in choice.expected],
+    }
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """Photos of a backbone's own, whose statistics stand in where a run's photos show nothing: those of the demo."""
+
+    features: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.float64]
+    scatter: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> _Reference | None:
+        """Return the reference of a backbone; None if it has none."""
+        demo = load_features(DEMO_FILE)
+        try:
+            demo.require(backbone)
+        except DataError:
+            return None
+        labels = demo.train.labels.numpy()
+        some = np.concatenate([np.flatnonzero(labels == c)[:_REFERENCE_SHOTS] for c in range(len(demo.class_names))])
+        features, kept = demo.train.features[some].double().numpy(), labels[some]
+        rows = backbone.embed_names(demo.class_names, backbone.handcrafted(demo.template)).double().cpu().numpy()
+        scatter = gaussian(features, kept, len(rows)).scatter
+        return None if scatter is None else cls(features, kept, rows, scatter)
+
+    def statistics(self, scale: float) -> Statistics:
+        """Return the statistics fitted to the reference itself."""
+        choice = left_out.choose(self.features[:, None], self.labels, [Prompt(HANDCRAFTED, self.rows)], scale)
+        return assemble(
+            gaussian(self.features, self.labels, len(self.rows)),
+            self.rows,
+            alpha=choice.alpha,
+            offsets=choice.offsets,
+            separation=separation(self.features, self.labels, len(self.rows)),
+        )
