@@ -4,8 +4,8 @@
 
 A child adds numbered names to a bank, one after another, and reports each that ``put`` has confirmed; it is killed
 after a random time, from its first instruction on. Then the file must load, hold exactly the first k names with the
-rows of their encoder, and k must be at least the number confirmed; and the folder must open again, without a trace of
-what was cut off. The next child goes on from there. Ends with status 1 where any of this does not hold.
+rows of their encoder, and k must be at least the number confirmed; and who takes its lock finds no trace of what was
+cut off. The next child goes on from there. Ends with status 1 where any of this does not hold.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import numpy.typing as npt
 
 from benchmarks.kills import Kills, added, killed_child, not_the_first, stored_bank
 from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import Manifest, Passport, Preprocess, Provenance
+from sar_infer.artefact.manifest import Manifest, Preprocess, Provenance, Quality
 from sar_infer.bank import ClassBank
-from sar_infer.server.bank.folder import BANK_FILE
 from sar_infer.server.bank.store import BankStore
+from sar_infer.storage.files import owned
 from sar_infer.text import TokenizerSpec
 
 Floats = npt.NDArray[np.float32]
@@ -66,36 +66,38 @@ def example_bundle(rows: int, dim: int) -> Bundle:
         tokenizer=TokenizerSpec("clip-bpe", context_length=24, n_prefix=5, suffix=".", end_token=1, max_name_tokens=18),
         encoder_digest="e" * 64,
         files={},
-        passport=Passport(dataset="none"),
+        quality=Quality(dataset="none"),
         provenance=Provenance("2000-01-01T00:00:00Z", "none", {}),
     )
     bank = ClassBank(names, Encoder(dim)([(name,) for name in names]), "e" * 64)
     return Bundle(Path(), dataclasses.replace(manifest, digest="d" * 64), bank)
 
 
-def add_for_ever(folder: Path, bundle: Bundle, confirmed: int) -> None:
+def add_for_ever(file: Path, bundle: Bundle, confirmed: int) -> None:
     """The child: one byte down the pipe for each name that is safe."""
-    store = BankStore.open(folder, bundle, Encoder(bundle.manifest.embed_dim))
+    store = BankStore.open(file, bundle, Encoder(bundle.manifest.embed_dim))
     os.write(confirmed, b"o")
     for number in range(len(store.bank.names) - len(bundle.bank.names), 10**6):
         store.put(added(number))
         os.write(confirmed, b".")
 
 
-def faults(folder: Path, bundle: Bundle, confirmed: int) -> Iterator[str]:
-    """What is wrong with the folder, where so many names were confirmed."""
-    encoder, bank = Encoder(bundle.manifest.embed_dim), stored_bank(folder / BANK_FILE, bundle.bank)
+def faults(file: Path, bundle: Bundle, confirmed: int) -> Iterator[str]:
+    """Say what is wrong with the file, where so many names were confirmed."""
+    encoder, bank = Encoder(bundle.manifest.embed_dim), stored_bank(file, bundle.bank)
     yield from not_the_first(bank, bundle.bank, confirmed)
     new = [(name,) for name in bank.names[len(bundle.bank.names) :]]
     expected = np.concatenate([bundle.bank.embeddings, encoder(new)])
     if not np.array_equal(bank.embeddings, expected):
         yield "rows are not the encoder's"
-    store = BankStore.open(folder, bundle, encoder)
-    entries = [entry.origin for entry in store.snapshot.entries()]
-    if store.etag != bank.content_digest or entries.count("added") != len(new):
+    if len(bank.history) != len(new):
+        yield f"{len(new)} names in {len(bank.history)} steps"
+    store = BankStore.open(file, bundle, encoder)
+    if store.etag != bank.content_digest or store.snapshot.added != len(new):
         yield "opens as something else"
-    store.close()
-    if left := [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]:
+    with owned(file):
+        pass
+    if left := [entry.name for entry in file.parent.iterdir() if entry.name.startswith(".")]:
         yield f"left behind: {left}"
 
 
@@ -105,28 +107,25 @@ def main() -> None:
     kills = Kills(__doc__, rows=rows, dim={"type": int, "default": 512})
     bundle = example_bundle(kills.given.rows, kills.given.dim)
     with tempfile.TemporaryDirectory() as parent:
-        folder, stored = Path(parent) / "state", 0
-        span = timed_put(Path(parent) / "trial", bundle)
+        file, stored = Path(parent) / "bank.safetensors", 0
+        span = timed_put(Path(parent) / "trial.safetensors", bundle)
         for seconds in kills.moments(0, 5 * span):
-            reported = killed_child(partial(add_for_ever, folder, bundle), seconds)
+            reported = killed_child(partial(add_for_ever, file, bundle), seconds)
             confirmed = stored + reported.count(b".")
             kills.counts["puts confirmed"] += reported.count(b".")
-            kills.counts["killed before the folder was open"] += not reported
-            kills.counts["killed before the new file took its place"] += any(folder.glob(".bank*"))
+            kills.counts["killed before the file was open"] += not reported
+            kills.counts["killed before the new file took its place"] += any(file.parent.glob(".bank*.????????"))
             with kills.looking():
-                if folder.exists():
-                    kills.faults += faults(folder, bundle, confirmed)
-                stored = len(stored_bank(folder / BANK_FILE, bundle.bank).names) - len(bundle.bank.names)
+                kills.faults += faults(file, bundle, confirmed)
+                stored = len(stored_bank(file, bundle.bank).names) - len(bundle.bank.names)
                 kills.counts["stored, killed before it was confirmed"] += stored == confirmed + 1
     kills.tell()
 
 
-def timed_put(folder: Path, bundle: Bundle) -> float:
-    """Seconds that opening the folder and adding one class take here."""
+def timed_put(file: Path, bundle: Bundle) -> float:
+    """Seconds that opening a file and adding one class take here."""
     start = time.perf_counter()
-    store = BankStore.open(folder, bundle, Encoder(bundle.manifest.embed_dim))
-    store.put("trial")
-    store.close()
+    BankStore.open(file, bundle, Encoder(bundle.manifest.embed_dim)).put("trial")
     return time.perf_counter() - start
 
 

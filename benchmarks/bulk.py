@@ -139,7 +139,7 @@ def _parquet(part: Path) -> list[dict[str, Any]]:
 
 
 def cost(given: argparse.Namespace) -> None:
-    """The tables of docs/bulk.md, prices at a GPU hour and core hours for what feeds it."""
+    """Print what docs/bulk.md says of costs, prices at a GPU hour and core hours for what feeds it."""
     found = json.loads(given.cost.read_text())
     count, cores = given.count, found["cores"]
     price = given.core_hour_price

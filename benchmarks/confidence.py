@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-CHOSEN = Path(__file__).parent.parent / "experiments" / "chosen.toml"
+CHOSEN = Path(__file__).parent.parent / "experiments" / "kl.toml"
 COVERAGES = ("0.8", "0.9", "0.95")
 
 
@@ -50,7 +50,7 @@ def measure(config: Any, out: Path) -> dict[str, Any]:
 
 def background_auroc(context: Any, prompted: Any, temperature: float) -> float:
     """Known and unknown test photos told apart by the best base score, beside nouns that nobody asks for."""
-    from sar_train.evaluation.confidence import auroc, softmax
+    from sar_infer.classify.calibration import auroc, softmax
     from sar_train.evaluation.relations import held_out_names
 
     base, new = context.evaluator.base, context.evaluator.new

@@ -60,7 +60,7 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
     from sar_train.methods.base import Setup, methods
     from sar_train.novel_names import wordnet
     from sar_train.regularisers.sar import SAR, SARConfig
-    from sar_train.training.loop import Step
+    from sar_train.training.loop import OptimiserStep
     from sar_train.training.state import start
     from sar_train.training.task import FewShotTask, Regularisation
 
@@ -86,7 +86,7 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
         regularisation = Regularisation(SAR(SARConfig(subset=subset)), novel, teacher)
     if variant == "full":
         model = dataclasses.replace(model, text=full_length(model.text))
-    return Step(model, problem, start(made, kind.schedule, 1), regularisation), batch
+    return OptimiserStep(model, problem, start(made, kind.schedule, 1), regularisation), batch
 
 
 def full_length(tower: Any) -> Any:

@@ -2,10 +2,11 @@
 
     python -m benchmarks.serve_kill [--kills 200] [--seconds 600] [--bundle DIR] [--seed 0]
 
-Each round starts ``sar-serve`` on the same state folder, adds numbered names one after another while two readers list
-and classify, and kills it after a random time, its start included. Then the bank file must load, hold exactly the
-first k added names, k being the number confirmed or one more, and no reader may have seen anything but the first n.
-Ends with status 1 where any of this does not hold.
+Each round starts ``sar-serve`` on the same bank file, adds numbered names one after another while two readers list
+and classify, and kills it after a random time, up to twice what a start and a first change take. Then the bank
+file must load, hold exactly the first k added names, k being the number confirmed or one more, and no reader may have
+seen anything but the first n. Ends with status 1 where any of this does not hold, or where no server lived long enough
+to change anything.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import httpx2
 from PIL import Image
+from support.servers import serving
 
 from benchmarks.kills import Kills, added, not_the_first, stored_bank
 from sar_infer.artefact.bundle import default_bundle
 from sar_infer.artefact.manifest import BANK
 from sar_infer.bank import ClassBank
-from sar_infer.server.bank.folder import BANK_FILE
 
 KEY = "a key"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -43,18 +45,18 @@ def picture() -> bytes:
 class Round:
     """One life of the server."""
 
-    def __init__(self, bundle: Path, state: Path, stored: int) -> None:
+    def __init__(self, bundle: Path, file: Path, stored: int) -> None:
         self.confirmed = stored
         self.faults: list[str] = []
         self.reads = 0
-        self._bundle, self._state = bundle, state
+        self._bundle, self._file = bundle, file
         self._picture = picture()
         self._base = len(ClassBank.load(bundle / BANK).names)
 
     def live(self, seconds: float) -> None:
         """Start, read and write, and be killed after some seconds, from the start on."""
         command = [sys.executable, "-m", "sar_infer.cli.serve", "--bundle", str(self._bundle), "--port", "0"]
-        command += ["--state", str(self._state), "--no-access-log"]
+        command += ["--bank", str(self._file), "--no-access-log"]
         environment = {**os.environ, "SAR_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
             timer = threading.Timer(seconds, process.send_signal, [signal.SIGKILL])
@@ -103,19 +105,31 @@ def main() -> None:
     kills = Kills(__doc__, bundle={"type": Path, "default": default_bundle()})
     base, stored = ClassBank.load(kills.given.bundle / BANK), 0
     with tempfile.TemporaryDirectory() as folder:
-        for seconds in kills.moments(0.2, 2.0):
-            life = Round(kills.given.bundle, Path(folder), stored)
+        span = timed_put(kills.given.bundle, Path(folder) / "trial.safetensors")
+        for seconds in kills.moments(span / 10, 2 * span):
+            file = Path(folder) / "bank.safetensors"
+            life = Round(kills.given.bundle, file, stored)
             life.live(seconds)
             kills.counts["killed before it answered"] += not life.reads
             kills.counts["puts confirmed"] += life.confirmed - stored
             kills.counts["reads meanwhile"] += life.reads
             kills.faults += life.faults
             with kills.looking():
-                bank = stored_bank(Path(folder) / BANK_FILE, base)
+                bank = stored_bank(file, base)
                 kills.faults += not_the_first(bank, base, life.confirmed)
                 stored = len(bank.names) - len(base.names)
                 kills.counts["stored, killed before it was confirmed"] += stored == life.confirmed + 1
+    if not kills.counts["puts confirmed"]:
+        kills.faults.append("every server was killed before it changed anything")
     kills.tell()
+
+
+def timed_put(bundle: Path, file: Path) -> float:
+    """Seconds that starting a server and adding one class take here."""
+    start = time.perf_counter()
+    with serving("--bundle", str(bundle), "--bank", str(file), "--no-access-log", key=KEY) as server:
+        httpx2.put(f"{server.url}/v1/classes/trial", headers=HEADERS, timeout=60).raise_for_status()
+        return time.perf_counter() - start
 
 
 if __name__ == "__main__":

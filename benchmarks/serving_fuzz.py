@@ -1,6 +1,6 @@
 """Thousands of hostile requests against a real ``sar-serve``: what it answers, and what it is like afterwards.
 
-    python benchmarks/serving_fuzz.py [--cases 6000] [--seed 0] [--clients 8] [--megabytes 64]
+    python benchmarks/serving_fuzz.py [--cases 6000] [--seed 0] [--clients 8] [--workers 0] [--megabytes 64]
 
 Damaged and lying pictures by every protocol, broken HTTP, odd class names, clients that hang up. A first round, every
 hostile picture and request that the tests know, warms the server up; then its memory and open files are measured. Ends
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=0, help="of sar-serve; memory is then that of its front")
     parser.add_argument("--megabytes", type=float, default=64, help="from the first quarter to the last")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="PIL")
@@ -175,8 +176,10 @@ def main() -> None:
         os.environ.setdefault(name, value)
     record = Record()
     print(f"Python {platform.python_version()}, seed {options.seed}, {options.clients} clients")
-    with tempfile.TemporaryDirectory() as state, serving("--state", state, key="k") as server:
-        attack(server, record, options)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["--bank", f"{folder}/bank.safetensors", "--workers", str(options.workers)]
+        with serving(*arguments, key="k") as server:
+            attack(server, record, options)
     record.show()
     print(f"{len(record.faults)} faults")
     for fault in record.faults[:50]:

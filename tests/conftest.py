@@ -1,4 +1,4 @@
-"""What tests of several folders need: a real browser for pages, and Ctrl-C for the processes that they start."""
+"""Fixtures and settings for all tests: a real browser, Ctrl-C for child processes, no deadline for examples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.browser import Watch
 
 QUIET = (
@@ -20,6 +21,8 @@ def pytest_configure() -> None:
     """A shell gives its background processes an ignored SIGINT, which those that tests interrupt would inherit."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")  # a machine that is busy has examples that take longer than 0.2 s
 
 
 @pytest.fixture(scope="module")

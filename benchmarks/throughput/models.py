@@ -47,7 +47,7 @@ def prepared(name: str, cache: Path, photos: Path | None) -> Model:
         return model
     smaller = cache / f"{name}-int8"
     asked = [str(plain), "--precision", "int8", "--photos", str(photos), *(_NO_GATE if name in VIT else ())]
-    if not smaller.is_dir() and _export(*asked, out=smaller):
+    if not smaller.is_dir() and _made("shrink", *asked, out=smaller):
         print(f"{name}: no INT8 form could be made", file=sys.stderr)
         return model
     return Model(name, model.backbone, model.pretrained, smaller)
@@ -66,12 +66,13 @@ def _vit(name: str, cache: Path) -> Path:
     torch.save(backbone.load(VIT[name], backbone.RANDOM).model.state_dict(), weights)
     names.write_text("\n".join(dict.fromkeys(open_clip.IMAGENET_CLASSNAMES)), "utf-8")
     made = ("--handcrafted", "a photo of a {}.", "--backbone", VIT[name], "--pretrained", str(weights))
-    if _export(*made, "--classes", str(names), out=bundle):
+    if _made("export", *made, "--classes", str(names), out=bundle):
         raise SystemExit(f"{name}: sar-export failed")
     weights.unlink()
     return bundle
 
 
-def _export(*arguments: str, out: Path) -> int:
-    command = [sys.executable, "-c", "from sar_train.cli.export import main; main()", *arguments, "--out", str(out)]
+def _made(name: str, *arguments: str, out: Path) -> int:
+    """Run the command ``sar_train.cli.NAME`` and return its exit code."""
+    command = [sys.executable, "-c", f"from sar_train.cli.{name} import main; main()", *arguments, "--out", str(out)]
     return subprocess.run([*command, "--quiet"], check=False, cwd=ROOT).returncode

@@ -79,6 +79,6 @@ def test_what_parses_what_strangers_send_has_an_upper_bound() -> None:
     extras = project["optional-dependencies"]
     wanted = [
         *project["dependencies"],
-        *(line for extra in ("serve", "bulk", "cuda", "train") for line in extras[extra]),
+        *(line for extra in ("serve", "bulk", "cuda", "hub", "train") for line in extras[extra]),
     ]
     assert [line for line in wanted if not any(part.operator == "<" for part in Requirement(line).specifier)] == []

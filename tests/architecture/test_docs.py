@@ -16,14 +16,16 @@ from scripts import readme_commands
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "exports").rglob("*.md")])
-_README = re.search(r"readme_commands.py (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
-RUN = [page for pattern in (_README[1] if _README else "").split() for page in sorted(ROOT.glob(pattern))]
+_RUN = re.findall(r"readme_commands.py (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+RUN = [page for pattern in " ".join(_RUN).split() for page in sorted(ROOT.glob(pattern))]
 
 
 def test_one_version_everywhere() -> None:
     newest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest is not None
-    assert newest[1] == PROJECT["version"] == sar_infer.__version__
+    cited = re.search(r"^version: (\S+)", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited is not None
+    assert newest[1] == cited[1] == PROJECT["version"] == sar_infer.__version__
 
 
 @pytest.mark.parametrize("kind", ["methods", "regularisers"])

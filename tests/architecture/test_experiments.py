@@ -1,4 +1,4 @@
-"""Committed experiments: every file can be run, and every committed result is of the settings that stand beside it."""
+"""Committed experiments: every file can be run, and every committed result is of the settings that come with it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,30 @@ import pytest
 
 from sar_train.clip import mini
 from sar_train.config.run import RunConfig, build, merge, read_toml
+from sar_train.experiment.job import Job
 from sar_train.experiment.plan import Grid, jobs, read_spec
 from sar_train.methods.base import methods
 from sar_train.regularisers.base import regularisers
+from sar_train.report.packed import loose_files, packed_runs
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILES = sorted(EXPERIMENTS.glob("*.toml"))
 SWEEPS = [path for path in FILES if "runs" in read_toml(path)]
 SETTINGS = [path for path in FILES if not {"runs", "methods"} & set(read_toml(path))]
 CHOICES = [path for path in FILES if "methods" in read_toml(path)]
-RESULTS = sorted((EXPERIMENTS / "results").glob("*/*/*.json"))
+LOOSE = {path: json.loads(path.read_text()) for path in loose_files(EXPERIMENTS / "results")}
+PACKED = dict(packed_runs(EXPERIMENTS / "results"))
+RESULTS = sorted({*LOOSE, *PACKED})
+
+
+def repeated(path: Path, folder: Path) -> Job:
+    """The run that a result's own TOML file describes."""
+    file = path.with_suffix(".toml")
+    if path not in LOOSE:
+        file = folder / file.name
+        file.write_text(PACKED[path].toml or "")
+    (job,) = read_spec(file)
+    return job
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -44,15 +58,19 @@ def test_every_file_of_choices_fits_the_methods(path: Path) -> None:
 
 
 def test_nothing_else_lies_among_the_results() -> None:
-    others = {path.suffix for path in (EXPERIMENTS / "results").rglob("*") if path.is_file()} - {".json", ".toml"}
+    others = {path.suffix for path in (EXPERIMENTS / "results").rglob("*") if path.is_file()} - {
+        ".json",
+        ".toml",
+        ".xz",
+    }
     assert not others
     assert RESULTS
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
-def test_every_result_is_of_the_settings_beside_it(path: Path) -> None:
-    content = json.loads(path.read_text())
-    (job,) = read_spec(path.with_suffix(".toml"))
+def test_every_result_is_of_its_settings(path: Path, tmp_path: Path) -> None:
+    content = LOOSE[path] if path in LOOSE else PACKED[path].result
+    job = repeated(path, tmp_path)
     digest = content["code"]["digest"]
     assert path.name == job.path(digest).name, "a setting has got another default: make the result anew"
     assert content["key"] == job.key(digest)
@@ -61,8 +79,8 @@ def test_every_result_is_of_the_settings_beside_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_every_result_of_a_sweep_is_in_its_file(path: Path) -> None:
+def test_every_result_of_a_sweep_is_in_its_file(path: Path, tmp_path: Path) -> None:
     keys = {job.key(None) for job in read_spec(path)}
-    for result in (EXPERIMENTS / "results" / path.stem).glob("*/*.toml"):
-        (job,) = read_spec(result)
-        assert job.key(None) in keys, f"{result.name} is no longer in {path.name}: delete it"
+    for result in RESULTS:
+        if result.is_relative_to(EXPERIMENTS / "results" / path.stem):
+            assert repeated(result, tmp_path).key(None) in keys, f"{result} is no longer in {path.name}: delete it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 COMMANDS = dict(PROJECT["scripts"])
-HEAVY = ("onnx", "onnxruntime", "open_clip", "scipy", "timm", "torch", "torchvision")
+HEAVY = ("huggingface_hub", "onnx", "onnxruntime", "open_clip", "scipy", "timm", "torch", "torchvision")
 TRAINING = ("onnx", "onnxscript", "open_clip", "sar_train", "timm", "torch", "torchvision")
 
 RUN_COMMAND = """
@@ -58,8 +59,8 @@ def test_help_and_version_load_nothing_heavy(command: str, option: str) -> None:
 
 
 def test_every_module_of_the_run_time_imports_without_torch() -> None:
-    _, loaded, _ = fresh(IMPORT_EVERYTHING, "sar_infer", *TRAINING)
-    assert loaded.isdisjoint(TRAINING)
+    _, loaded, _ = fresh(IMPORT_EVERYTHING, "sar_infer", *TRAINING, "huggingface_hub")
+    assert loaded.isdisjoint({*TRAINING, "huggingface_hub"})
 
 
 def test_the_proof_sees_a_module_that_is_loaded() -> None:
@@ -69,3 +70,13 @@ def test_the_proof_sees_a_module_that_is_loaded() -> None:
 def test_the_proof_sees_an_import_of_torch() -> None:
     with pytest.raises(AssertionError, match="import of torch"):
         fresh(IMPORT_EVERYTHING, "torch", "torch")
+
+
+@pytest.mark.parametrize("package", ["sar_infer", "sar_train"])
+def test_onnxruntime_keeps_no_usage_data(tmp_path: Path, package: str) -> None:
+    program = f"import {package}, onnxruntime"
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", program], env=env | {"HOME": str(tmp_path)}, cwd=ROOT, check=True, timeout=120
+    )
+    assert not list(tmp_path.rglob("*"))

@@ -20,7 +20,8 @@ def test_blocks_run_in_order_in_one_folder_beside_the_checkout(tmp_path: Path) -
     blocks = [
         ("<!-- run -->", "sh", "echo tulip > names.txt\ntest -f pyproject.toml\n.venv/bin/python --version\n"),
         ("<!-- run: output -->", "console", "$ cat \\\n    names.txt\ntulip\n$ seq 9\n1\n...\n9\n"),
-        ("<!-- run -->", "python", "assert open('names.txt').read() == 'tulip\\n'\n"),
+        ("<!-- run: words -->", "console", "$ echo 'tulip 68.7 % ██··'\ntulip 71.25 % ███·\n"),
+        ("<!-- run: output -->", "python", "names = open('names.txt').read()\nprint(names)  # tulip\nprint(2)  # 2\n"),
         ("<!-- not run: takes an hour -->", "sh", "exit 3\n"),
     ]
     assert main([page(tmp_path, *blocks)]) == 0
@@ -32,6 +33,24 @@ def test_each_page_starts_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert main([page(tmp_path, block), page(tmp_path, block, name="OTHER.md")]) == 0
 
 
+def test_an_equal_command_over_equal_files_is_run_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    train = f"$ seq 3 > made && rm -f old && echo >> {runs} && echo tulip\n"
+    first = ("<!-- run: output -->", "console", train + "tulip\n$ cat made\n1\n2\n3\n")
+    pages = {
+        "SAME.md": [("<!-- run: output -->", "console", f"{train}...\n$ wc -l < made\n3\n")],
+        "STALE.md": [("<!-- run: output -->", "console", f"{train}rose\n")],
+        "OTHER.md": [("<!-- run -->", "sh", "touch old\n"), first, ("<!-- run -->", "sh", "test ! -e old\n")],
+    }
+    made = [page(tmp_path, first), *(page(tmp_path, *blocks, name=name) for name, blocks in pages.items())]
+    assert main(made) == 1
+    printed = capsys.readouterr()
+    assert len(runs.read_text()) == 2, "once for three pages, and once for the one with another file"
+    assert printed.out.count("as on another page") == 2, "the first on SAME.md, the second on OTHER.md"
+    assert printed.err.startswith(f"{tmp_path}/STALE.md:4: shows\nrose")
+    assert printed.err.count(".md:") == 1
+
+
 @pytest.mark.parametrize(
     ("mark", "language", "body", "complaint"),
     [
@@ -40,7 +59,10 @@ def test_each_page_starts_in_a_folder_of_its_own(tmp_path: Path) -> None:
         ("<!-- run -->", "sh", "false\ntrue\n", "exit 1"),
         ("<!-- run -->", "console", "$ true\n$ no-such-command\n", "exit 127"),
         ("<!-- run -->", "python", "1 / 0\n", "ZeroDivisionError"),
+        ("<!-- run: output -->", "python", "print('rose')  # tulip\n", "rose"),
         ("<!-- run: output -->", "console", "$ echo rose\ntulip\n", "rose"),
+        ("<!-- run: output -->", "console", "$ echo tulip 1\ntulip 2\n", "tulip 1"),
+        ("<!-- run: words -->", "console", "$ echo rose 1\ntulip 1\n", "rose"),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -16,7 +16,7 @@ from sar_infer import Classifier
 from sar_train.clip.prompts import Prompts
 from sar_train.export.bundle import export_bundle
 from sar_train.export.fixed import Fixed
-from sar_train.export.source import Source
+from sar_train.export.source import ExportSource
 from sar_train.training.prompted import PromptedCLIP
 
 PHOTOS = [
@@ -27,22 +27,22 @@ NEW = ("man with a camera", "tripod", "Œuvre d'été", "a rather long name of a
 
 
 @pytest.fixture(scope="module", params=[VIT, RESNET])
-def source(request: pytest.FixtureRequest) -> Source:
+def source(request: pytest.FixtureRequest) -> ExportSource:
     register()
     backbone = tiny_backbone(request.param)
     context = 0.1 * torch.randn(16, backbone.text.width, generator=torch.Generator().manual_seed(0))
     prompted = PromptedCLIP(backbone, Fixed(Prompts(context)), "a photo of a {}.", ())
-    return Source(prompted, {name: (name,) for name in BANK}, "coop", regularisers={"sar": 1.0})
+    return ExportSource(prompted, {name: (name,) for name in BANK}, "coop", regularisers={"sar": 1.0})
 
 
 @pytest.fixture(scope="module")
-def classifier(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def classifier(source: ExportSource, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     path = tmp_path_factory.mktemp("parity") / "bundle"
     export_bundle(source, path, command="tests")
     return Classifier.open(path, device="cpu")
 
 
-def reference_logits(source: Source) -> torch.Tensor:
+def reference_logits(source: ExportSource) -> torch.Tensor:
     """(photos, names) by open_clip's transform and image tower, and CoOp's own 77 positions through its text tower."""
     model, spec = source.backbone.model, source.backbone.preprocess
     pixels = torch.stack([open_clip_transform(spec)(Image.open(path)) for path in PHOTOS])
@@ -58,7 +58,7 @@ def reference_logits(source: Source) -> torch.Tensor:
         return model.logit_scale.exp() * images @ torch.nn.functional.normalize(rows, dim=-1).T
 
 
-def test_logits_and_ranking_are_those_of_torch(source: Source, classifier: Classifier) -> None:
+def test_logits_and_ranking_are_those_of_torch(source: ExportSource, classifier: Classifier) -> None:
     expected = reference_logits(source)
     probabilities = expected.softmax(-1)
     results = classifier.classify(PHOTOS, classes=NEW, top_k=len(BANK) + len(NEW))

@@ -22,7 +22,7 @@ def test_parity_on_200_photos_and_1000_names(tmp_path: Path) -> None:
     source = from_template("a photo of a {}.", phrases, mini.NAME, None)
     photos = sorted(FOLDER.rglob("*.jpg"))[::5][:200]
     manifest = export_bundle(source, tmp_path / "mini", command="tests", photos=photos)
-    parity = manifest.passport.parity
+    parity = manifest.quality.parity
     assert parity is not None
     assert (parity.images, parity.top1_agreement) == (200, 1.0)
     assert parity.image_min_cosine >= 0.99999

@@ -62,6 +62,12 @@ def test_phrases_are_averaged_on_the_sphere(classifier: Classifier) -> None:
     np.testing.assert_allclose(classes.embeddings, [mean / np.linalg.norm(mean)], atol=1e-6)
 
 
+def test_a_class_set_stands_in_for_names(classifier: Classifier) -> None:
+    photos = {"zebra": classifier.embed_photos(picture())}
+    (found,) = classifier.classify(picture(), classifier.class_set(["red"], only=True, photos=photos))
+    assert {p.label for p in found.predictions} == {"zebra", "red"}
+
+
 def test_every_form_of_input_gives_the_same_answer(classifier: Classifier, tmp_path: Path) -> None:
     image = Image.fromarray(picture())
     path = tmp_path / "p.png"
@@ -144,7 +150,7 @@ def test_a_bank_of_another_encoder(bundle_path: Path, tmp_path: Path) -> None:
     bank = ClassBank(("owl",), name_rows(["owl"]), "f" * 64)
     bank.save(tmp_path / "b.safetensors")
     for given in (bank, tmp_path / "b.safetensors"):
-        with pytest.raises(BankError, match=f"expected .*{ENCODER_DIGEST}, the bank has {'f' * 64}"):
+        with pytest.raises(BankError, match=f"expected {ENCODER_DIGEST[:8]}, the bank has ffffffff"):
             Classifier.open(bundle_path, bank=given)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank import ClassBank, ClassInfo, PhotoSet
 
 DIM = 4
 ENCODER = "a" * 64
@@ -32,6 +33,20 @@ def example_bank(
     return ClassBank(names, unit_rows(names), ENCODER, {"list": "mine"}, info or {})
 
 
+def photo_set(*labels: str, nameless: bool = False, dim: int = DIM) -> PhotoSet:
+    """The photos of these labels: equal labels are the same photo."""
+    digests = [np.frombuffer(hashlib.sha256(label.encode()).digest(), np.uint8) for label in labels]
+    return PhotoSet.of(np.array(digests, np.uint8).reshape(-1, 32), unit_rows(labels, dim), nameless=nameless)
+
+
 def content(bank: ClassBank) -> tuple[object, ...]:
     """All of a bank but its history, comparable."""
-    return (tuple(bank.names), bank.embeddings.tobytes(), dict(bank.info), bank.encoder_digest, dict(bank.provenance))
+    seals = {name: photos.computed_seal() for name, photos in bank.photos.items()}
+    return (
+        tuple(bank.names),
+        bank.embeddings.tobytes(),
+        dict(bank.info),
+        bank.encoder_digest,
+        dict(bank.provenance),
+        seals,
+    )

@@ -22,16 +22,18 @@ from sar_infer.artefact.manifest import (
     MANIFEST,
     NAME_ENCODER,
     SCHEMA_VERSION,
+    STATISTICS,
     TOKENIZER,
     Manifest,
-    Passport,
     Preprocess,
     Provenance,
+    Quality,
     Scores,
     file_entry,
 )
 from sar_infer.bank import ClassBank
 from sar_infer.bank.head import ClassHead
+from sar_infer.bank.trained import TrainedStatistics
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import Tokenizer, encode_name
 
@@ -46,7 +48,13 @@ PREPROCESS = Preprocess(
 )
 
 
-def write_bundle(path: Path, names: Sequence[str] = BANK_NAMES, head: ClassHead | None = None, **changes: Any) -> Path:
+def write_bundle(
+    path: Path,
+    names: Sequence[str] = BANK_NAMES,
+    head: ClassHead | None = None,
+    trained: TrainedStatistics | None = None,
+    **changes: Any,
+) -> Path:
     """Write a sound bundle to a folder that does not exist yet; ``changes`` replace manifest fields."""
     path.mkdir(parents=True)
     onnx.save(image_graph(), path / IMAGE_ENCODER)
@@ -55,6 +63,8 @@ def write_bundle(path: Path, names: Sequence[str] = BANK_NAMES, head: ClassHead 
     ClassBank(tuple(names), name_rows(names), changes.get("encoder_digest", ENCODER_DIGEST)).save(path / BANK)
     if head is not None:
         head.save(path / HEAD)
+    if trained is not None:
+        trained.save(path / STATISTICS)
     reseal(path, **changes)
     return path
 
@@ -62,7 +72,10 @@ def write_bundle(path: Path, names: Sequence[str] = BANK_NAMES, head: ClassHead 
 def reseal(path: Path, **changes: Any) -> None:
     """Write the manifest anew for the files that are there."""
     files = {entry.name: file_entry(entry) for entry in sorted(path.iterdir()) if entry.name != MANIFEST}
-    changes = {"head": HEAD if HEAD in files else None, "files": files, **changes}
+    fitted = any(changes.get(key) for key in ("temperature", "thresholds", "conformal", "calibrated"))
+    branch = "head" if HEAD in files else "statistics" if STATISTICS in files else "text"
+    named = {"head": HEAD if HEAD in files else None, "statistics": STATISTICS if STATISTICS in files else None}
+    changes = {"calibrated_for": branch if fitted else None, "files": files, **named, **changes}
     manifest = dataclasses.replace(example_manifest(), **changes)
     (path / MANIFEST).write_text(manifest.sealed().dump(), "utf-8")
 
@@ -163,6 +176,6 @@ def example_manifest() -> Manifest:
         tokenizer=SPEC,
         encoder_digest=ENCODER_DIGEST,
         files={},
-        passport=Passport(dataset="nothing", metrics=Scores(base_accuracy=50.0), notes=("a test",)),
+        quality=Quality(dataset="nothing", metrics=Scores(base_accuracy=50.0), notes=("a test",)),
         provenance=Provenance("2000-01-01T00:00:00Z", "tests", {"sar-clip": "0"}),
     )

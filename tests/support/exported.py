@@ -14,15 +14,15 @@ from torch import Tensor
 
 from sar_train.clip.prompts import DeepPrompt, split_template
 from sar_train.export.bundle import export_bundle
-from sar_train.export.source import Source
+from sar_train.export.source import ExportSource
 from sar_train.methods.base import Classes, Setup, methods
 from sar_train.training.prompted import PromptedCLIP
 
 
-def source_of(prompted: PromptedCLIP, names: Sequence[str]) -> Source:
-    """What `export_run` exports; settings, passport and licences are empty."""
+def source_of(prompted: PromptedCLIP, names: Sequence[str]) -> ExportSource:
+    """The source that `export_run` exports; settings, quality and licences are empty."""
     (method,) = [name for name, kind in methods.entries.items() if type(prompted.method) is kind]
-    return Source(prompted, {name: (name,) for name in names}, method)
+    return ExportSource(prompted, {name: (name,) for name in names}, method)
 
 
 def export_run(prompted: PromptedCLIP, names: Sequence[str], folder: Path) -> Path:

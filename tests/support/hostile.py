@@ -25,9 +25,11 @@ def png(width: int = 8, height: int = 8, before: bytes = b"", depth: int = 8, co
 
 
 def zeros(count: int) -> bytes:
-    """So many zero bytes, compressed."""
+    """So many zero bytes, whole MiB of them, compressed: each of the later ones is the same few bytes."""
     packer = zlib.compressobj(9)
-    return b"".join(packer.compress(bytes(2**20)) for _ in range(count // 2**20)) + packer.flush()
+    first, later = (packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    end = b"\x03\0" + struct.pack(">HH", count % 65521, 1)  # an empty block, and the check sum of zeros
+    return first + later * (count // 2**20 - 1) + end
 
 
 def segments(first: bytes, *more: bytes) -> bytes:

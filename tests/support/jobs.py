@@ -8,7 +8,7 @@ from typing import Any
 
 from sar_train.config.run import RunConfig
 from sar_train.experiment.job import Job
-from sar_train.experiment.pools import Outcome, Task, attempt
+from sar_train.experiment.pools import JobOutcome, Task, attempt
 
 
 def job(config: RunConfig, name: str = "coop+sar", targets: tuple[str, ...] = (), **changes: Any) -> Job:
@@ -16,7 +16,7 @@ def job(config: RunConfig, name: str = "coop+sar", targets: tuple[str, ...] = ()
     return Job("base-to-new", name, dataclasses.replace(config, **changes), targets)
 
 
-def here(tasks: Sequence[Task]) -> Iterator[tuple[Job, Outcome]]:
+def here(tasks: Sequence[Task]) -> Iterator[tuple[Job, JobOutcome]]:
     """A pool that is this process, one run after the other."""
     for task, folder in tasks:
         yield task, attempt(task, folder, 1)

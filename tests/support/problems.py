@@ -19,7 +19,7 @@ from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedu
 from sar_train.regularisers.sar import SAR, SARConfig
 from sar_train.training import loop
 from sar_train.training.checkpoint import load_state, save_state
-from sar_train.training.loop import Precision
+from sar_train.training.loop import TrainingPrecision
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
 from sar_train.training.task import FewShotTask, Regularisation
@@ -146,7 +146,7 @@ def problem_for(name: str) -> FewShotTask:
 
 
 def started(
-    name: str, plan: Schedule | None = None, seed: int = 3, precision: Precision = "fp32", **settings: Any
+    name: str, plan: Schedule | None = None, seed: int = 3, precision: TrainingPrecision = "fp32", **settings: Any
 ) -> State:
     """The state before the first epoch; float16's scale is low enough that no step is skipped."""
     kind = methods.get(name)
@@ -165,7 +165,7 @@ def train(
     plan: Schedule | None = None,
     extra: Regularisation | None = None,
     after_epoch: Callable[[State], None] = lambda state: None,
-    precision: Precision = "fp32",
+    precision: TrainingPrecision = "fp32",
 ) -> State:
     """Run what is left of the epochs; the state itself is given back."""
     loop.train(
@@ -175,7 +175,12 @@ def train(
 
 
 def interrupted(
-    folder: Path, name: str, epoch: int, plan: Schedule | None = None, precision: Precision = "fp32", **settings: Any
+    folder: Path,
+    name: str,
+    epoch: int,
+    plan: Schedule | None = None,
+    precision: TrainingPrecision = "fp32",
+    **settings: Any,
 ) -> tuple[State, State]:
     """A whole run with SAR, and one that goes on from the file that the first left after an epoch."""
     extra = regularisation(weight=1.0)

@@ -24,10 +24,14 @@ def result(
     protocol: str = "base-to-new",
     zero_shot: tuple[float, float | None] = (60.0, 58.0),
     relations: tuple[float | None, float | None] = (1.0, 0.5),
+    open_: tuple[float, float] | None = None,
     settings: dict[str, Any] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """The content of a file; ``settings`` are of the config and of ``sar``, ``changes`` replace whole values."""
+    """The content of a file; ``settings`` are of the config and of ``sar``, ``changes`` replace whole values.
+
+    ``open_`` is open base and open new accuracy; zero-shot's are 50 and 40 then.
+    """
     sar = "+sar" in name
     config = {"method": name.removesuffix("+sar").partition(":")[0], "sar": sar, "shots": shots, "seed": seed}
     config |= {"backbone": "sar-mini", "pretrained": None, "data": dataset, "schedule": dict(SCHEDULE)}
@@ -52,6 +56,8 @@ def result(
         "dataset": {"name": dataset, "classes": ["a", "b"], "photos": 32, "judged_on": "test"},
         "metrics": accuracies(base, new),
         "zero_shot": accuracies(*zero_shot),
+        "open": open_
+        and {"metrics": open_measures(*open_), "zero_shot": open_measures(50.0, 40.0), "other_metrics": {}},
         "other_metrics": {},
         "linear_probe": {"base_accuracy": 90.0 + seed},
         "relations": {"names": 300, "before": relations[0], "after": relations[1]},
@@ -71,6 +77,17 @@ def accuracies(base: float, new: float | None) -> dict[str, float | None]:
     """As in ``metrics``."""
     both = None if new is None else 2 * base * new / (base + new)
     return {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": both}
+
+
+def open_measures(base: float, new: float) -> dict[str, Any]:
+    """As in ``open.metrics``; per class everything is one point higher."""
+
+    def measures(base: float, new: float) -> dict[str, Any]:
+        curve = {"base": [base + 5, base, 0.0], "new": [0.0, new, new + 5]}
+        areas = {"auroc": 0.9, "openworld_auc": base * new / 1e4, "ausuc": 0.6}
+        return {**accuracies(base, new), "accuracy": (base + new) / 2, **areas, "curve": curve}
+
+    return {"images": measures(base, new), "per_class": measures(base + 1, new + 1)}
 
 
 def write(folder: Path, content: dict[str, Any], *, name: str | None = None, time: float | None = None) -> Path:
@@ -114,7 +131,14 @@ def sample(folder: Path) -> None:
             name = method + ("+sar" if sar else "")
             for seed in (1, 2):
                 gain = 3 if sar else 0
-                b2n = result(name, seed=seed, base=80 - gain + shift, new=50.0 + gain + seed, similarities=found)
+                b2n = result(
+                    name,
+                    seed=seed,
+                    base=80 - gain + shift,
+                    new=50.0 + gain + seed,
+                    similarities=found,
+                    open_=(70.0, 40.0),
+                )
                 write(folder / "b2n", b2n)
         name = "coop+sar" if sar else "coop"
         for shots in (1, 4):

@@ -13,17 +13,17 @@ from sar_infer.artefact.manifest import (
     IMAGE_ENCODER,
     NAME_ENCODER,
     Calibration,
-    Passport,
     Precision,
     Preprocess,
-    Probe,
+    Quality,
     Scores,
+    SelfTestVector,
     Variant,
 )
 from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename
 
 _CALIBRATION = Calibration("nothing", 20, 20, True, 0.1, 0.05, 0.5, 0.4, {"0.9": 0.91}, {"0.9": 1.5}, {"score": 0.8})
-_PASSPORT = Passport(
+_QUALITY = Quality(
     "nothing",
     "all",
     16,
@@ -52,8 +52,8 @@ def write_rich_bundle(path: Path, names: Sequence[str] = BANK_NAMES) -> Path:
     reseal(
         path,
         preprocess=Preprocess(**(vars(PREPROCESS) | {"jpeg_margin": 2.0})),
-        passport=_PASSPORT,
-        probe=Probe(1, (1.0, *[0.0] * 7)),
+        quality=_QUALITY,
+        self_test=SelfTestVector(1, (1.0, *[0.0] * 7)),
         precisions={"int8": Precision(**smaller)},
         temperature=1.5,
         thresholds={"score": 0.1, "energy": 5.0},

@@ -10,10 +10,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from sar_infer.server.model.encoding import Compute, Computed
 from sar_infer.server.run import bind, make_server
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
@@ -65,6 +69,29 @@ class Local:
     def metric(self, name: str, **labels: str) -> float:
         """The value of a metric; 0 where it was never touched."""
         return self.service.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def workers(pid: int) -> list[int]:
+    """Return the worker processes of a server, by the identifier of its process."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread or a process has just ended
+            children = (task / "children").read_text().split()
+            found += [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return found
+
+
+def around(server: Local, patch: pytest.MonkeyPatch, call: Callable[[Compute[Any], Sequence[Any]], Computed]) -> None:
+    """Have a function called in place of what computes a batch, be that in this process or in others.
+
+    Args:
+        server: Its engine of now is meant.
+        patch: Takes the change back.
+        call: Is given what computes, and the images.
+    """
+    batcher = server.service.engine._batcher
+    compute = batcher._compute
+    patch.setattr(batcher, "_compute", lambda images: call(compute, images))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 from support.bundles import SIZE, image_graph, name_graph, reseal, write_bundle
 
-from sar_infer.artefact.manifest import MANIFEST, Manifest, Precision, Probe, Variant
+from sar_infer.artefact.manifest import MANIFEST, Manifest, Precision, SelfTestVector, Variant
 from sar_infer.bank.head import ClassHead
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.self_test import self_test_image
@@ -23,12 +23,12 @@ NO_FILES: Mapping[str, onnx.ModelProto] = {}
 def write_sound(
     path: Path, files: Mapping[str, onnx.ModelProto] = NO_FILES, head: ClassHead | None = None, **fields: Any
 ) -> Path:
-    """A bundle with a probe that holds, further graphs under the names given, and fields of the manifest."""
+    """A bundle with a self-test that holds, further graphs under the names given, and fields of the manifest."""
     write_bundle(path, head=head)
     row = Classifier.open(path, "cpu").embed_images([self_test_image(SIZE, 1)])[0]
     for name, graph in files.items():
         onnx.save(graph, path / name)
-    reseal(path, **{"probe": Probe(1, tuple(row.tolist())), **fields})
+    reseal(path, **{"self_test": SelfTestVector(1, tuple(row.tolist())), **fields})
     return path
 
 
@@ -42,7 +42,7 @@ def change(path: Path, **fields: Any) -> None:
 
 def image_variant(**found: float) -> dict[str, Precision]:
     """An int8 image encoder that agreed wholly with the other."""
-    found = {"probe_cosine": 1.0} | found
+    found = {"self_test_cosine": 1.0} | found
     return {"int8": Precision(image=_variant("image_encoder.int8.onnx", found))}
 
 

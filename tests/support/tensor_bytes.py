@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact.manifest import BANK, HEAD
+from sar_infer.artefact.manifest import BANK, HEAD, STATISTICS
 
 Header = dict[str, Any]
 Tensors = dict[str, npt.NDArray[Any]]
 _TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 _CODES = {np.dtype(kind): name for name, kind in _TYPES.items()}
-_DIGESTED = {BANK: ("names", "offsets", "embeddings"), HEAD: ("names", "offsets", "weight", "bias", "mix")}
+_MODEL = ("precision", "centre", "text_centre", "means", "counts", "photo_offsets", "curve")
+_NUMBERS = ("slope", "alpha", "prior", "separation")
+_DIGESTED = {
+    BANK: ("names", "offsets", "embeddings"),
+    HEAD: ("names", "offsets", "weight", "bias", "mix"),
+    STATISTICS: ("names", "offsets", *_MODEL, *_NUMBERS),
+}
 
 
 def split(data: bytes) -> tuple[Header, bytes]:

@@ -34,6 +34,21 @@ def register_quick(folder: Path) -> str:
     return name
 
 
+def shallow(name: str, folder: Path) -> str:
+    """Make open_clip know a published architecture with few layers, by a file in ``folder``; return its name.
+
+    All widths, heads and sizes stay; so does every kind of layer, also the second one of a ResNet's stage.
+    """
+    config = open_clip.get_model_config(name)
+    layers = config["vision_cfg"]["layers"]
+    config["vision_cfg"]["layers"] = [2, 1, 1, 1] if isinstance(layers, list) else 3
+    config["text_cfg"]["layers"] = 3
+    new = f"shallow-{name}"
+    (folder / f"{new}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / f"{new}.json")
+    return new
+
+
 def tiny_backbone(name: str = VIT, seed: int = 0) -> Backbone:
     """A tiny frozen CLIP; the same object for the same arguments."""
     register()

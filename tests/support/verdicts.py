@@ -18,6 +18,7 @@ from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.manifest import BANK
 from sar_infer.bank import ClassBank
 from sar_infer.cli import bank as sar_bank
+from sar_infer.cli import bundle as sar_bundle
 from sar_infer.cli import classify
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.errors import SarInferError
@@ -116,9 +117,10 @@ def _calls(folder: Path, sound: Path, place: Path) -> list[tuple[click.Command, 
         ["history", *bank],
         ["nearest", *bank, NEW_NAME],
         ["diff", *bank, str(sound / BANK)],
-        ["freeze", *bank, "--out", str(place / "frozen")],
         ["merge", str(place / "ours"), "--bundle", str(sound), str(copy), "--conflict", "take"],
         ["rollback", *edited, "--steps", "1"],
         ["rollback", *edited, "--to", "0"],
     )
-    return [(classify.main, ["--info", "--bundle", str(folder)]), *((sar_bank.main, call) for call in calls)]
+    freeze = ["freeze", str(sound), "--bank", str(folder / BANK), "--out", str(place / "frozen")]
+    others = [(classify.main, ["--info", "--bundle", str(folder)]), (sar_bundle.main, freeze)]
+    return [*others, *((sar_bank.main, call) for call in calls)]

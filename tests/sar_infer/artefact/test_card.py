@@ -14,9 +14,9 @@ from sar_infer.artefact.manifest import (
     Calibration,
     Manifest,
     Parity,
-    Passport,
     Precision,
     Provenance,
+    Quality,
     Reference,
     Scores,
     Variant,
@@ -38,7 +38,7 @@ CALIBRATION = Calibration(
     set_size={"0.9": 1.5},
     unknown_auroc={"score": 0.8, "energy": 0.85},
 )
-FULL = Passport(
+FULL = Quality(
     dataset="photos_2",
     protocol="base-to-new",
     shots=16,
@@ -67,7 +67,7 @@ def full() -> Manifest:
     return dataclasses.replace(
         plain,
         backbone="sar-mini",
-        passport=FULL,
+        quality=FULL,
         provenance=Provenance(
             "2026-01-02T03:04:05+00:00",
             "sar-export 'runs/a\n```b' --out x",
@@ -107,7 +107,7 @@ def test_no_name_of_others_becomes_markup() -> None:
 
 
 def test_a_bundle_that_says_little() -> None:
-    plain = dataclasses.replace(example_manifest(), passport=Passport(), regularisers={})
+    plain = dataclasses.replace(example_manifest(), quality=Quality(), regularisers={})
     text = card(plain, ClassBank(("red",), name_rows(("red",)), ENCODER_DIGEST))
     for expected in (
         "# coop on tiny\n",

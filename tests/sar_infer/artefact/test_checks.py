@@ -7,12 +7,12 @@ import pytest
 from support.bundles import PREPROCESS, SPEC, example_manifest
 
 from sar_infer.artefact.checks import check_numbers
-from sar_infer.artefact.manifest import Calibration, Manifest, Passport, Reference
+from sar_infer.artefact.manifest import Calibration, Manifest, Quality, Reference
 from sar_infer.errors import BundleError
 
 
-def measured(coverage: dict[str, float], set_size: dict[str, float]) -> Passport:
-    return Passport(calibration=Calibration("x", 1, 1, False, 0, 0, 0, 0, coverage, set_size))
+def measured(coverage: dict[str, float], set_size: dict[str, float]) -> Quality:
+    return Quality(calibration=Calibration("x", 1, 1, False, 0, 0, 0, 0, coverage, set_size))
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def measured(coverage: dict[str, float], set_size: dict[str, float]) -> Passport
         ({"thresholds": {"luck": 0.5}}, "field thresholds: expected score and energy, got 'luck'"),
         ({"conformal": {"0.9": -0.1}}, "field conformal.0.9: expected 0 to 1"),
         ({"conformal": {"most": 0.1}}, "a coverage is a number between 0 and 1, got 'most'"),
-        ({"passport": measured({"1.5": 0.9}, {"1.5": 2.0})}, "a coverage is a number between 0 and 1, got '1.5'"),
-        ({"passport": measured({"0.9": 0.9}, {})}, "field passport.calibration: coverage and set_size"),
+        ({"quality": measured({"1.5": 0.9}, {"1.5": 2.0})}, "a coverage is a number between 0 and 1, got '1.5'"),
+        ({"quality": measured({"0.9": 0.9}, {})}, "field quality.calibration: coverage and set_size"),
         ({"calibrated": ("cup", "mug", "cup")}, "field calibrated: a class is listed twice"),
         ({"preprocess": dataclasses.replace(PREPROCESS, size=100_000)}, "field preprocess.size: expected 1 to 4096"),
         ({"preprocess": dataclasses.replace(PREPROCESS, fill=256)}, "field preprocess.fill"),
@@ -49,12 +49,20 @@ def test_a_number_out_of_its_limits_is_named(changes: dict, message: str) -> Non
 
 def test_what_bundles_have_is_within_them() -> None:
     check_numbers(example_manifest(), "here")
-    check_numbers(dataclasses.replace(example_manifest(), temperature=1.0, logit_bias=-12.9), "here")
+    check_numbers(dataclasses.replace(example_manifest(), temperature=1.0, calibrated_for="text"), "here")
+    check_numbers(dataclasses.replace(example_manifest(), logit_bias=-12.9), "here")
+
+
+@pytest.mark.parametrize("fitted", [{"temperature": 1.0}, {"thresholds": {"score": 0.1}}, {"calibrated": ("red",)}])
+def test_a_calibration_names_a_branch_that_the_bundle_has(fitted: dict) -> None:
+    for branch in (None, "head", "statistics"):
+        with pytest.raises(BundleError, match="^here: field calibrated_for: "):
+            check_numbers(dataclasses.replace(example_manifest(), calibrated_for=branch, **fitted), "here")
 
 
 def limited(field: str, value: float) -> Manifest:
     """Return a manifest with a value in a field, such as ``preprocess.size`` or ``thresholds.score``."""
-    manifest = dataclasses.replace(example_manifest(), reference=Reference("a {}.", SPEC))
+    manifest = dataclasses.replace(example_manifest(), reference=Reference("a {}.", SPEC), calibrated_for="text")
     first, *rest = field.split(".")
     if not rest:
         return dataclasses.replace(manifest, **{first: value})

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.bundles import example_manifest
 
-from sar_infer.artefact.manifest import FileEntry, Manifest, Parity, Passport, Probe, Provenance, Scores
+from sar_infer.artefact.manifest import FileEntry, Manifest, Parity, Provenance, Quality, Scores, SelfTestVector
 from sar_infer.errors import BundleError, SchemaError
 
 SEALED = example_manifest().sealed()
@@ -17,9 +17,9 @@ FULL = dataclasses.replace(
     example_manifest(),
     files={"a": FileEntry("0" * 64, 5)},
     logit_bias=-1.5,
-    probe=Probe(3, (0.6, 0.8)),
+    self_test=SelfTestVector(3, (0.6, 0.8)),
     thresholds={"cat": 0.3},
-    passport=Passport(
+    quality=Quality(
         dataset="d",
         seeds=(1, 2),
         zero_shot=Scores(1.0, 2.0, 1.3),
@@ -59,8 +59,8 @@ def test_sealing_refuses_a_wrong_type() -> None:
 
 
 def test_a_later_schema_says_what_reads_it() -> None:
-    with pytest.raises(SchemaError, match="schema 7 needs a reader of version 3 or later, this is 2: upgrade sar-clip"):
-        Manifest.parse(changed(schema_version=7, min_reader=3, anything="new"))
+    with pytest.raises(SchemaError, match="schema 7 needs a reader of version 4 or later, this is 3: upgrade sar-clip"):
+        Manifest.parse(changed(schema_version=7, min_reader=4, anything="new"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from support.disk import fill_disk
 
 from sar_infer.bank import ClassBank, ClassInfo, add, edits
-from sar_infer.bank.history import Before, Undo
+from sar_infer.bank.undo import Before, Undo
 from sar_infer.errors import BankError, SchemaError
 from sar_infer.storage.named_tensors import digest_of
 
@@ -100,7 +100,9 @@ def test_unsound_content(names, rows, message: str) -> None:
 
 
 def test_another_encoder_is_refused_with_both_digests(path: Path) -> None:
-    with pytest.raises(BankError, match=f"expected encoder digest {'b' * 64}, the bank has {'a' * 64}"):
+    with pytest.raises(
+        BankError, match=r"another encoder; name the bundle .* \(expected bbbbbbbb, the bank has aaaaaaaa\)$"
+    ):
         ClassBank.load(path, "b" * 64)
     assert ClassBank.load(path).names == NAMES
 
@@ -108,13 +110,13 @@ def test_another_encoder_is_refused_with_both_digests(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"metadata": {"min_reader": "3"}}, SchemaError, "needs a reader of version 3, this is 2: upgrade"),
+        ({"metadata": {"min_reader": "4"}}, SchemaError, "needs a reader of version 4, this is 3: upgrade"),
         ({"metadata": {"format": "other"}}, BankError, "not a class bank"),
         ({"metadata": {"format": None}}, BankError, "not a class bank"),
         ({"metadata": {"provenance": None}}, BankError, "no 'provenance'"),
         ({"metadata": {"provenance": "{"}}, BankError, "b.safetensors: "),
         ({"metadata": {"provenance": "[]"}}, BankError, "field provenance: expected an object"),
-        ({"metadata": {"provenance": "{}"}}, BankError, "info or history do not match their digest"),
+        ({"metadata": {"provenance": "{}"}}, BankError, "info, history or calibration do not match their digest"),
         ({"metadata": {"info": '[{"rows": [[0, 1]], "background": true}]'}}, BankError, "do not match their digest"),
         ({"metadata": {"history": None}}, BankError, "metadata has no 'history'"),
         ({"metadata": {"content_digest": "0"}}, BankError, "does not match its digest"),
@@ -154,7 +156,7 @@ def test_every_single_changed_byte_is_noticed(path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 100])
 def test_not_a_bank(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(BankError, match="not a readable safetensors file"):
+    with pytest.raises(BankError, match="not a bank file; expected one that sar-bank wrote"):
         ClassBank.load(path)
 
 
@@ -192,11 +194,11 @@ def test_info_and_history_survive(tmp_path: Path) -> None:
     changed.save(tmp_path / "b")
     loaded = ClassBank.load(tmp_path / "b")
     assert (loaded.info, loaded.history) == (changed.info, changed.history)
-    assert loaded.history[1].undo == Undo(removed=1, info=(Before(((2, 3),), ClassInfo(threshold=1.0)),))
+    assert loaded.history[1].undo == Undo(removed=1, lost=1, info=(Before(((2, 3),), ClassInfo(threshold=1.0)),))
     for name in ("names", "rows", "positions"):
         np.testing.assert_array_equal(getattr(loaded.retired, name), getattr(changed.retired, name))
     metadata, tensors = contents(tmp_path / "b")
-    assert metadata["min_reader"] == "2"
+    assert metadata["min_reader"] == "3"  # older readers do not know ``lost``
     assert json.loads(metadata["info"]) == [
         {
             "rows": [[0, 1]],

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support.banks import example_bank, unit_row, unit_rows
+from support.banks import example_bank, photo_set, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, Difference, add, amend, diff, remove, rename
+from sar_infer.bank import ClassBank, ClassInfo, Difference, add, amend, diff, remove, rename, set_nameless
 from sar_infer.errors import BankError
 
 BANK = example_bank(("cat", "dog", "fox"))
@@ -35,5 +35,30 @@ def test_several_with_one_row_are_not_guessed() -> None:
 
 
 def test_other_encoders_cannot_be_compared() -> None:
-    with pytest.raises(BankError, match=f"banks of different encoders: {'a' * 64} and {'b' * 64}"):
+    with pytest.raises(BankError):
         diff(BANK, dataclasses.replace(BANK, encoder_digest="b" * 64))
+
+
+def test_when_a_class_was_added_is_no_difference_and_that_it_was_added_is() -> None:
+    first, later, own = (
+        dataclasses.replace(BANK, info={"cat": ClassInfo(added=added)})
+        for added in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", None)
+    )
+    assert not diff(first, later)
+    for one, two in ((first, own), (own, first)):
+        assert diff(one, two).changed == {"cat": (one.info["cat"], two.info["cat"])}
+
+
+def test_photos_that_came_and_went() -> None:
+    before = add(BANK, ["cat", "dog"], BANK.embeddings[:2], photos={"cat": photo_set("p", "q"), "dog": photo_set("r")})
+    after = add(
+        BANK, ["cat", "dog"], BANK.embeddings[:2], photos={"cat": photo_set("q", "s", "t"), "dog": photo_set("r")}
+    )
+    assert diff(before, before).photos == {}
+    (change,) = [found for name, found in diff(before, after).photos.items() if name == "cat"]
+    assert dataclasses.astuple(change) == (2, 1, None)
+    assert set(diff(before, after).photos) == {"cat"}
+    assert dataclasses.astuple(diff(BANK, before).photos["dog"]) == (1, 0, None)
+    assert dataclasses.astuple(diff(before, BANK).photos["cat"]) == (0, 2, None)
+    turned = set_nameless(before, "cat", nameless=True)
+    assert dataclasses.astuple(diff(before, turned).photos["cat"]) == (0, 0, True)

@@ -126,7 +126,7 @@ def test_unsound_content(changes: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"min_reader": "3"}, SchemaError, "needs a reader of version 3, this is 2: upgrade"),
+        ({"min_reader": "4"}, SchemaError, "needs a reader of version 4, this is 3: upgrade"),
         ({"format": "sar-bank"}, BundleError, "not a class head .*'sar-bank', not 'sar-head'"),
         ({"format": None}, BundleError, "not a class head"),
         ({"encoder_digest": None}, BundleError, "metadata has no 'encoder_digest'"),
@@ -155,7 +155,7 @@ def test_every_changed_byte_of_a_tensor_is_noticed(path: Path) -> None:
 
 
 def test_another_encoder(path: Path) -> None:
-    with pytest.raises(BundleError, match=f"expected encoder digest {'b' * 64}, the head has {ENCODER_DIGEST}; export"):
+    with pytest.raises(BundleError, match=f"; export .*expected bbbbbbbb, the head has {ENCODER_DIGEST[:8]}"):
         ClassHead.load(path, "b" * 64)
     assert ClassHead.load(path).names == NAMES
 

@@ -7,10 +7,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.banks import content, example_bank, unit_rows
+from support.banks import content, example_bank, photo_set, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, merge, remove, rename, rollback
-from sar_infer.bank.history import UNDO_STEPS, Before, Undo
+from sar_infer.bank import (
+    ClassBank,
+    ClassInfo,
+    add,
+    amend,
+    merge,
+    remove,
+    remove_photos,
+    rename,
+    rollback,
+    set_nameless,
+)
+from sar_infer.bank.history import UNDO_STEPS
+from sar_infer.bank.photos import MOST_ROWS
+from sar_infer.bank.undo import Before, Undo
 from sar_infer.errors import BankError, ClassNameError, InputError
 
 NAMES = st.sampled_from([*"abcdefghij", "A", "B c", "b  C", "日本"])
@@ -21,9 +34,14 @@ INFO = st.builds(
     background=st.booleans(),
     threshold=st.sampled_from([None, 0.25]),
 )
+PHOTOS = st.lists(st.sampled_from("pqrstu"), max_size=4) | st.just([f"p{number}" for number in range(MOST_ROWS + 3)])
 EDIT = st.one_of(
     st.tuples(st.just("add"), st.dictionaries(NAMES, st.tuples(st.integers(0, 3), st.none() | INFO), max_size=4)),
     st.tuples(st.just("merge"), st.dictionaries(NAMES, st.tuples(st.integers(0, 3), st.none() | INFO), max_size=3)),
+    st.tuples(st.just("photos"), st.dictionaries(NAMES, st.tuples(PHOTOS, st.booleans()), max_size=3)),
+    st.tuples(st.just("merge photos"), st.dictionaries(NAMES, st.tuples(PHOTOS, st.booleans()), max_size=3)),
+    st.tuples(st.just("remove photos"), st.tuples(NAMES, PHOTOS)),
+    st.tuples(st.just("nameless"), st.tuples(NAMES, st.booleans())),
     st.tuples(st.just("remove"), st.lists(NAMES, max_size=3)),
     st.tuples(st.just("rename"), st.tuples(NAMES, NAMES)),
     st.tuples(st.just("amend"), st.dictionaries(NAMES, INFO, max_size=2)),
@@ -38,9 +56,24 @@ def edited(bank: ClassBank, kind: str, given) -> ClassBank:
         if kind == "add":
             return add(bank, list(given), rows, info)
         return merge(bank, ClassBank(tuple(given), rows, bank.encoder_digest, info=info), "take")
+    if "photos" in kind or kind == "nameless":
+        return with_photos(bank, kind, given)
     if kind == "rename":
         return rename(bank, *given)
     return {"remove": remove, "amend": amend, "rollback": rollback}[kind](bank, given)
+
+
+def with_photos(bank: ClassBank, kind: str, given) -> ClassBank:
+    if kind == "nameless":
+        return set_nameless(bank, given[0], nameless=given[1])
+    if kind == "remove photos":
+        return remove_photos(bank, given[0], sorted(photo_set(*given[1]).known))
+    photos = {name: photo_set(*labels, nameless=nameless) for name, (labels, nameless) in given.items()}
+    new = [name for name in given if bank.lookup.name(name) is None]
+    if kind == "photos":
+        return add(bank, new, unit_rows(new), photos=photos)
+    photos = {name: found for name, found in photos.items() if found}
+    return merge(bank, ClassBank(tuple(given), unit_rows(given), bank.encoder_digest, photos=photos), "take")
 
 
 @settings(max_examples=300, deadline=None)
@@ -62,6 +95,7 @@ def test_every_earlier_bank_comes_back(tmp_path_factory: pytest.TempPathFactory,
         bank.save(file)
         bank = ClassBank.load(file)
         assert (content(bank), bank.history) == (content(states[-1]), states[-1].history)
+        assert bank.content_digest == states[-1].content_digest
     for to, state in enumerate(states):
         try:
             back = rollback(bank, to)
@@ -103,6 +137,7 @@ def test_the_rollback_says_what_it_undid() -> None:
     back = rollback(grown(3), 1, by="a test")
     assert [step.summary for step in back.history[3:]] == ["took back steps 3, 2; as after step 1"]
     assert (back.history[3].by, len(back.retired)) == ("a test", 1)
+    assert rollback(grown(3), 2).history[-1].summary == "took back step 3; as after step 2"
     assert rollback(back, 4) is back
     with pytest.raises(InputError, match="step 2 was taken back by step 4; it cannot be brought back"):
         rollback(back, 2)

@@ -98,7 +98,7 @@ def damaged(path: Path, tensor: str) -> None:
     [
         ("embeddings", "content does not match its digest"),
         ("names", "content does not match its digest"),
-        ("retired", "info or history do not match"),
+        ("retired", "info, history or calibration do not match"),
     ],
 )
 def test_what_opening_leaves_out_verifying_finds(path: Path, tensor: str, message: str) -> None:

@@ -11,7 +11,7 @@ from support.many import small_png, write_images, write_parquet, write_tar
 
 from sar_infer.bulk.items import Broken, Flaw, Piece
 from sar_infer.bulk.sources.listing import InputSources, Paths
-from sar_infer.bulk.sources.pages import Chunk
+from sar_infer.bulk.sources.pages import ColumnChunk
 from sar_infer.bulk.sources.row_groups import RowGroup
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError
@@ -232,8 +232,8 @@ def test_a_digest_tells_inputs_apart() -> None:
         Paths(("b", "a")),
         TarShard("a", 1),
         TarShard("a", 2),
-        RowGroup("a", 1, 0, 0, 4, "image", None, Chunk(0, 1), None),
-        RowGroup("a", 1, 1, 4, 4, "image", None, Chunk(0, 1), None),
+        RowGroup("a", 1, 0, 0, 4, "image", None, ColumnChunk(0, 1), None),
+        RowGroup("a", 1, 1, 4, 4, "image", None, ColumnChunk(0, 1), None),
         Broken("a", "b"),
     ]
     digests = {Piece(0, unit).digest for unit in units} | {Piece(1, units[0]).digest}

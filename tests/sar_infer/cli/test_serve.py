@@ -11,12 +11,14 @@ from pathlib import Path
 import httpx2
 import pytest
 from click.testing import CliRunner
-from support.bundles import DIM, reseal
+from support.bundles import BANK_NAMES, DIM, name_rows, reseal
 from support.pictures import jpeg
 from support.precisions import add_precision, variant
 from support.servers import serving
 
-from sar_infer.artefact.manifest import Precision, Probe
+from sar_infer.artefact.bundle import default_bundle
+from sar_infer.artefact.manifest import BANK, Precision, SelfTestVector
+from sar_infer.bank import ClassBank
 from sar_infer.cli.serve import main
 
 
@@ -29,7 +31,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_help_shows_every_option_with_its_environment_twin() -> None:
     text = CliRunner().invoke(main, ["--help"]).output
     for option in main.params:
-        if option.name not in ("check", "version", "help"):
+        if option.name not in ("check", "version", "help", "state"):
             assert f"SAR_{(option.name or '').upper()}" in text, option.name
 
 
@@ -64,10 +66,20 @@ def test_check_verifies_a_bundle_and_exits(bundle_path: Path, bundle_copy: Path)
         (["--formats", "JPEG,EXE"], {}, "--formats: expected some of JPEG, PNG"),
         (["--formats", ""], {}, "--formats: expected some of"),
         (["--host", "999.1.1.1"], {}, "cannot listen on 999.1.1.1"),
-        (["--api-key-file", "/nowhere"], {}, "--api-key-file: /nowhere cannot be read"),
+        (["--api-key-file", "/nowhere"], {}, "--api-key-file: /nowhere cannot be read: No such file or directory\n"),
         ([], {"SAR_API_KEY": " "}, "the key is empty"),
         ([], {"SAR_API_KEY": "schlüssel"}, "the key has characters that no header carries"),
-        (["--state", "/dev/null/x"], {}, "/dev/null/x"),
+        (["--bank", "/dev/null/x.safetensors"], {}, "/dev/null/x.safetensors: no such folder; make it first"),
+        (["--bank", "/dev/null/x.safetensors"], {"SAR_API_KEY": "k"}, "/dev/null/x.safetensors: no such folder"),
+        (["--bank", "/usr"], {"SAR_API_KEY": "k"}, "such as /usr/bank.safetensors"),
+        (["--bank", "/usr/mine"], {"SAR_API_KEY": "k"}, "the name of a new one ends in .safetensors"),
+        (["--bank", str(default_bundle() / BANK)], {"SAR_API_KEY": "k"}, "is part of a bundle, which never changes"),
+        (
+            ["--state", "/state"],
+            {},
+            "was removed: give the bank file itself, --bank /state/bank.saf",
+        ),
+        ([], {"SAR_STATE": "/state"}, "--state (SAR_STATE) was removed"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_2(
@@ -83,8 +95,8 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_bundle_that_computes_otherwise_than_at_export_is_not_served(bundle_copy: Path, precision: str) -> None:
     add_precision(bundle_copy, name=False)
-    graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=1.0))
-    reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, (1.0,) + (0.0,) * (DIM - 1)))
+    graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=1.0))
+    reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, (1.0,) + (0.0,) * (DIM - 1)))
     result = run("--port", "0", "--bundle", str(bundle_copy), "--precision", precision)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("Error: ")
@@ -99,11 +111,27 @@ def test_a_port_that_is_taken_is_one_line(bundle_path: Path) -> None:
     assert f"cannot listen on 127.0.0.1, port {server.port}: " in result.stderr
 
 
-def test_two_servers_do_not_share_a_state_folder(bundle_path: Path, tmp_path: Path) -> None:
-    with serving("--bundle", str(bundle_path), "--state", str(tmp_path)):
-        result = run("--bundle", str(bundle_path), "--state", str(tmp_path), "--port", "0")
-    assert result.returncode == 2
-    assert str(tmp_path) in result.stderr
+def test_a_bank_of_another_encoder_is_checked_and_not_written(bundle_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    ClassBank(("one",), name_rows(["one"]), "f" * 64).save(file)
+    before = file.read_bytes()
+    done = run("--check", "--bundle", str(bundle_path), "--bank", str(file), SAR_API_KEY="k")
+    assert (done.returncode, done.stderr) == (0, "")
+    file.write_bytes(before[:-1])
+    bad = run("--check", "--bundle", str(bundle_path), "--bank", str(file), SAR_API_KEY="k")
+    assert bad.returncode == 2
+    assert str(file) in bad.stderr
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_older_servers_state_is_taken_up(bundle_path: Path, tmp_path: Path) -> None:
+    """Serve what ``--state`` wrote: its record in the provenance says what was removed."""
+    record = {"names": {}, "bundle": "d" * 64, "bundle_bank": "c" * 64, "added": {}, "removed": ["red"]}
+    file = tmp_path / "bank.safetensors"
+    ClassBank(BANK_NAMES[1:], name_rows(BANK_NAMES[1:]), "f" * 64, record).save(file)
+    with serving("--bundle", str(bundle_path), "--bank", str(file), key="k") as server:
+        found = httpx2.get(f"{server.url}/v1/classes", headers=server.headers).json()
+    assert [entry["name"] for entry in found["classes"]] == list(BANK_NAMES[1:])
 
 
 def test_it_says_which_graphs_run(bundle_copy: Path) -> None:

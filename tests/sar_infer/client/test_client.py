@@ -60,7 +60,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving("--state", str(tmp_path_factory.mktemp("state")), key=KEY) as server:
+    with serving("--bank", str(tmp_path_factory.mktemp("bank") / "bank.safetensors"), key=KEY) as server:
         yield server
 
 
@@ -275,6 +275,9 @@ def test_embeddings_are_the_classifiers(client: Any, classifier: Classifier, tmp
 
 
 # ---------------------------------------------------------------------------------------------- the bank, the server
+VIOLET = (140, 60, 220)
+
+
 @pytest.mark.parametrize("name", ["blue whale", "a/b", "50 % off?", "Öl & Essig #1", "a\\b+c;d=e", "..", "."])
 def test_classes_come_and_go(client: Any, name: str) -> None:
     before = client.classes()
@@ -288,6 +291,52 @@ def test_classes_come_and_go(client: Any, name: str) -> None:
     assert changed != etag
     assert client.classes().classes[-1].phrases == ("one phrase", "another")
     assert client.remove_class(name, if_match=changed) == before.etag
+
+
+def test_photos_of_a_class(client: Any) -> None:
+    before = client.classes().etag
+    photos = [picture(VIOLET, seed) for seed in range(5)]
+    added = client.add_photos("iris", photos, batch_size=2, if_match=before)
+    assert (added.photos, added.known, added.etag) == (5, 0, client.classes().etag)
+    again = client.add_photos("iris", photos[:3])
+    assert (again.photos, again.known, again.etag) == (5, 3, added.etag)
+    (entry,) = [one for one in client.classes().classes if one.name == "iris"]
+    assert (entry.photos, entry.photos_only, entry.phrases) == (5, False, ("iris",))
+    (result,) = client.classify(picture(VIOLET, 9))
+    assert result.predictions[0].label == "iris"
+    with pytest.raises(ServerError) as refused:
+        client.add_photos("iris", picture((120, 230, 40), 1), strict=True)
+    assert refused.value.status == 409
+    odd = client.add_photos("iris", picture((120, 230, 40), 1))
+    assert [finding.kind for finding in odd.findings] == ["far-photo"]
+    only = client.add_photos("SKU-1", [picture((120, 230, 40), 2)], ["a thing"], photos_only=True)
+    assert only.photos == 1
+    with pytest.raises(ImageError, match=r"nowhere\.png: no such file"):
+        client.add_photos("iris", ["nowhere.png"])
+    with pytest.raises(ImageError, match=r"image\[1\]: not an image"):
+        client.add_photos("iris", [photos[0], b"no image"])
+    with pytest.raises(InputError, match="no photo"):
+        client.add_photos("iris", [])
+    client.remove_class("iris")
+    client.remove_class("SKU-1")
+
+
+def picture(colour: tuple[int, int, int], seed: int) -> np.ndarray:
+    pixels = np.tile(np.array(colour), (32, 32, 1))
+    pixels[:, :, seed % 3] += 6 if seed % 6 < 3 else -6
+    pixels[seed % 32, seed // 32] -= 1
+    return pixels.astype(np.uint8)
+
+
+def test_changes_are_told_and_taken_back(client: Any) -> None:
+    step = len(client.history())
+    before = client.classes().etag
+    client.add_class("blue whale")
+    assert (client.history()[0]["n"], client.history()[0]["by"]) == (step + 1, "sar-serve")
+    assert client.rollback(step, if_match=client.classes().etag) == before
+    with pytest.raises(ServerError) as refused:
+        client.rollback(step + 9)
+    assert (refused.value.status, refused.value.code) == (422, "invalid-request")
 
 
 def test_a_change_of_what_has_changed_is_refused(client: Any) -> None:

@@ -11,7 +11,7 @@ from support.precisions import add_precision, variant
 from sar_infer import Classifier
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.describe import describe
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, FileEntry, Manifest, Precision, Probe
+from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, FileEntry, Manifest, Precision, SelfTestVector
 from sar_infer.encoders import precision
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.precision import Choice, choose
@@ -68,7 +68,7 @@ def test_what_the_bundle_lacks_is_said_with_the_command_that_adds_it() -> None:
         choose(manifest(int8=Precision(IMAGE)), "fp16", "cpu")
     assert str(caught.value) == (
         "precision fp16: this bundle has fp32, int8; "
-        "sar-export BUNDLE --out NEW --precision fp16 --photos FOLDER adds it"
+        "sar-bundle shrink BUNDLE --precision fp16 --photos FOLDER --out NEW adds it"
     )
     with pytest.raises(InputError, match="precision: expected fp32, fp16, int8, auto, got 'fp8'"):
         choose(manifest(), "fp8", "cpu")  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ def test_auto_chooses_anew_where_the_gpu_cannot_be_had(
     if expects_cuda("auto"):
         pytest.skip("this machine has a GPU")
     monkeypatch.setattr("sar_infer.encoders.precision.expects_cuda", lambda device: device == "auto")
-    monkeypatch.setattr("sar_infer.classifier.expects_cuda", lambda device: device == "auto")
+    monkeypatch.setattr("sar_infer.encoders.embedder.expects_cuda", lambda device: device == "auto")
     found = Classifier(bundle, precision="auto")
     assert (found.choice.precision, found.start()) == ("fp32", "CPUExecutionProvider")
     assert Classifier(bundle, precision="fp16").choice.precision == "fp16"
@@ -137,8 +137,8 @@ def test_a_smaller_graph_that_computes_otherwise_than_at_export_is_refused(bundl
     row, small = (Classifier(bundle, device="cpu", precision=p).embed_images([picture])[0] for p in ("fp32", "int8"))
     cosine = float(row @ small)
     for expected, good in ((cosine, True), (cosine + 0.02, False), (None, True)):
-        graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=expected))
-        reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, tuple(row.tolist())))
+        graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=expected))
+        reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, tuple(row.tolist())))
         bundle = open_bundle(bundle_copy)
         calls = (Classifier.start, lambda c: c.classify(PICTURE), lambda c: c.embed_images([PICTURE]))
         for call in calls:

@@ -13,7 +13,7 @@ from support.bundles import DIM, ENCODER_DIGEST, PREPROCESS, SIZE, reseal
 from support.precisions import variant
 
 from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, Probe
+from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, SelfTestVector
 from sar_infer.encoders.precision import Choice
 from sar_infer.encoders.self_test import MIN_COSINE, SelfTest, least_cosine, self_test_cosine, self_test_image
 from sar_infer.errors import BundleError
@@ -31,22 +31,22 @@ def test_the_image_of_a_seed_never_changes() -> None:
 
 
 def test_the_cosine_to_the_stored_vector() -> None:
-    probe = Probe(1, (0.6, 0.8))
-    assert self_test_cosine(probe, np.array([0.6, 0.8], dtype=np.float32)) == pytest.approx(1)
-    assert self_test_cosine(probe, np.array([0.8, -0.6], dtype=np.float32)) == pytest.approx(0)
-    assert np.isnan(self_test_cosine(probe, np.array([np.nan, 1], dtype=np.float32)))
+    stored = SelfTestVector(1, (0.6, 0.8))
+    assert self_test_cosine(stored, np.array([0.6, 0.8], dtype=np.float32)) == pytest.approx(1)
+    assert self_test_cosine(stored, np.array([0.8, -0.6], dtype=np.float32)) == pytest.approx(0)
+    assert np.isnan(self_test_cosine(stored, np.array([np.nan, 1], dtype=np.float32)))
 
 
 def test_what_a_healthy_encoder_reaches() -> None:
     assert least_cosine() == least_cosine(variant("x")) == MIN_COSINE
-    assert least_cosine(variant("x", probe_cosine=0.97)) == pytest.approx(0.96)
-    assert least_cosine(variant("x", probe_cosine=1.0)) == pytest.approx(0.99)
+    assert least_cosine(variant("x", self_test_cosine=0.97)) == pytest.approx(0.96)
+    assert least_cosine(variant("x", self_test_cosine=1.0)) == pytest.approx(0.99)
 
 
 def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
-    probe = Probe(5, (1.0,) + (0.0,) * (DIM - 1))
-    reseal(bundle_copy, probe=probe)
-    rows = [np.roll(np.float32(probe.embedding), 1), np.float32(probe.embedding)]
+    stored = SelfTestVector(5, (1.0,) + (0.0,) * (DIM - 1))
+    reseal(bundle_copy, self_test=stored)
+    rows = [np.roll(np.float32(stored.embedding), 1), np.float32(stored.embedding)]
     seen = []
 
     def encode(pixels: np.ndarray) -> np.ndarray:
@@ -74,14 +74,14 @@ def test_without_a_stored_vector_the_length_is_looked_at(bundle_path: Path) -> N
     assert np.isnan(test.cosine(row * np.float32("nan")))
 
 
-@pytest.mark.parametrize(("known", "probe", "due"), [(0.97, True, True), (None, True, False), (0.97, False, False)])
+@pytest.mark.parametrize(("known", "stored", "due"), [(0.97, True, True), (None, True, False), (0.97, False, False)])
 def test_a_test_is_due_where_a_smaller_graph_has_something_to_be_compared_with(
-    bundle_copy: Path, known: float | None, probe: bool, due: bool
+    bundle_copy: Path, known: float | None, stored: bool, due: bool
 ) -> None:
     row = np.eye(1, DIM, dtype=np.float32)
-    if probe:
-        reseal(bundle_copy, probe=Probe(5, tuple(row[0].tolist())))
-    choice = dataclasses.replace(FULL, precision="int8", variant=variant("x", probe_cosine=known))
+    if stored:
+        reseal(bundle_copy, self_test=SelfTestVector(5, tuple(row[0].tolist())))
+    choice = dataclasses.replace(FULL, precision="int8", variant=variant("x", self_test_cosine=known))
     test = SelfTest(open_bundle(bundle_copy), choice, lambda pixels: row)
     assert test.due == due
     test.run()

@@ -12,7 +12,7 @@ from support.bundles import PREPROCESS, SIZE
 
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
-from sar_infer.images.prefetch import decode_batches, decode_image
+from sar_infer.images.prefetch import decode_batches, decode_image, decode_photo
 from sar_infer.images.preprocess import least_side, to_input
 from sar_infer.results import Profile
 
@@ -99,3 +99,34 @@ def test_large_jpegs_follow_the_policy_of_the_bundle() -> None:
     assert not np.array_equal(decode_image(data, reduced), full)
     (batch,) = decode_batches([data], reduced, 1, Profile())
     np.testing.assert_array_equal(batch[0][1], decode_image(data, reduced))
+
+
+# -------------------------------------------------------------------------------------------------------------- digests
+@pytest.mark.parametrize("margin", [None, 2.0])
+def test_the_digest_is_that_of_the_pixels_whatever_the_file(margin: float | None) -> None:
+    spec = dataclasses.replace(PREPROCESS, jpeg_margin=margin)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
+    jpeg = encoded(image, "JPEG", quality=90)
+    pixels = Image.open(io.BytesIO(jpeg)).convert("RGB")
+    same = [jpeg, encoded(pixels, "PNG"), encoded(pixels, "TIFF"), encoded(pixels, "WEBP", lossless=True), pixels]
+    assert len({decode_photo(source, spec)[1] for source in same}) == 1
+    turned = pixels.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned to the right
+    assert decode_photo(encoded(turned, "PNG", exif=exif), spec)[1] == decode_photo(jpeg, spec)[1]
+    for other in (turned, pixels.resize((200, 150)), encoded(pixels, "JPEG", quality=50)):
+        assert decode_photo(other, spec)[1] != decode_photo(jpeg, spec)[1]
+
+
+@pytest.mark.parametrize("margin", [None, 2.0])
+def test_a_photo_is_encoded_like_any_image(margin: float | None) -> None:
+    spec = dataclasses.replace(PREPROCESS, jpeg_margin=margin)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
+    for source in (encoded(image, "JPEG"), encoded(image, "PNG"), image):
+        np.testing.assert_array_equal(decode_photo(source, spec)[0], decode_image(source, spec))
+
+
+def encoded(image: Image.Image, form: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()

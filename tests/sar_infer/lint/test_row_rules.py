@@ -28,6 +28,39 @@ def test_the_limit_is_the_banks_own(large: ClassBank) -> None:
     assert Neighbours(large).limit == pytest.approx(np.percentile(cosines.max(axis=1), 99.9), abs=1e-6)
 
 
+@pytest.mark.parametrize("rising", [True, False])
+def test_a_glance_tells_what_the_plain_computation_tells(
+    large: ClassBank, monkeypatch: pytest.MonkeyPatch, *, rising: bool
+) -> None:
+    monkeypatch.setattr(row_rules, "_PIECE", 7)
+    cosines = large.embeddings @ large.embeddings.T
+    np.fill_diagonal(cosines, -1)
+    nearest = cosines.max(axis=1)
+    limit = np.percentile(nearest, 99.9)
+    values = np.sort(np.concatenate([np.linspace(-1, 1, 50), nearest - 1e-5, nearest + 1e-5]))
+    values = values if rising else values[::-1]
+    found = Neighbours(large)
+    assert [found.is_passed(value) for value in values] == [value > limit for value in values]
+
+
+def test_an_ordinary_name_costs_a_glance(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_rules, "_PIECE", 7)
+    looked: list[int] = []
+
+    def counted(embeddings: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        looked.append(len(rows))
+        return search.nearest_rows(embeddings, rows, k)
+
+    monkeypatch.setattr(row_rules, "nearest_rows", counted)
+    found = Neighbours(large)
+    assert not found.is_passed(0.3)
+    assert found.is_passed(0.995)  # a limit is never so high, but the message states it
+    assert found.limit < 0.99
+    assert looked == [7] * 42 + [6]
+    assert Neighbours(large).check(["ordinary"], -large.embeddings.mean(axis=0, keepdims=True)) == []
+    assert looked[43:] == [7]
+
+
 def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
     found = Neighbours(large)
     direction = unit_rows(np.random.default_rng(2).normal(size=(1, 16)).astype(np.float32))[0]
@@ -115,13 +148,13 @@ def test_the_distance_is_sars_for_classes_and_for_new_names(relations: Relations
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_it_is_the_loss_that_training_lowers(relations: Relations) -> None:
+def test_it_is_sars_loss_by_kl(relations: Relations) -> None:
     torch = pytest.importorskip("torch")
     from sar_train.regularisers.sar import SARConfig, relation_loss
 
     learned, handcrafted = torch.from_numpy(LEARNED), torch.from_numpy(HANDCRAFTED)
     rows = torch.ones(60, dtype=torch.bool)
-    loss = relation_loss(learned @ handcrafted.T, handcrafted @ handcrafted.T, rows, SARConfig())
+    loss = relation_loss(learned @ handcrafted.T, handcrafted @ handcrafted.T, rows, SARConfig(distance="kl"))
     assert SARConfig().tau == TAU
     assert relations.distances(NAMES, LEARNED, HANDCRAFTED).mean() == pytest.approx(float(loss), rel=1e-4)
 

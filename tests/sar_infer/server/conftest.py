@@ -16,7 +16,21 @@ def mini_server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def worker_server() -> Iterator[Server]:
+    """Serve the shipped bundle from two worker processes."""
+    with serving("--workers", "2") as server:
+        yield server
+
+
+@pytest.fixture(params=["mini_server", "worker_server"])
+def either_server(request: pytest.FixtureRequest) -> Server:
+    """Return the one and the other in turn."""
+    server: Server = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture(scope="session")
 def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Serve the shipped bundle with a key and a folder for classes."""
-    with serving("--state", str(tmp_path_factory.mktemp("state")), key="a key for tests") as server:
+    """Serve the shipped bundle with a key and a bank file."""
+    with serving("--bank", str(tmp_path_factory.mktemp("bank") / "bank.safetensors"), key="a key for tests") as server:
         yield server

@@ -41,7 +41,16 @@ HALF = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nAu
 
 @pytest.fixture
 def server(bundle_path: Path, tmp_path: Path) -> Iterator[Server]:
-    options = ("--bundle", str(bundle_path), "--state", str(tmp_path), "--body-timeout", "60", "--deadline", "60")
+    options = (
+        "--bundle",
+        str(bundle_path),
+        "--bank",
+        str(tmp_path / "bank.safetensors"),
+        "--body-timeout",
+        "60",
+        "--deadline",
+        "60",
+    )
     with serving(*options, key="k", python=("-c", FEW)) as found:
         yield found
 
@@ -100,7 +109,7 @@ def test_nothing_is_imported_once_it_serves(tmp_path: Path) -> None:
         "/v2/models/sar-clip/infer": {"inputs": [{"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": [text]}]},
     }
     gets = ("/ui", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/v1/classes", "/v1/model", "/v2")
-    with serving("--state", str(tmp_path), key="k", python=("-c", IMPORTS)) as server:
+    with serving("--bank", str(tmp_path / "bank.safetensors"), key="k", python=("-c", IMPORTS)) as server:
         with httpx2.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
             for path, body in posts.items():
                 assert client.post(path, json=body).status_code == 200
@@ -113,5 +122,7 @@ def test_nothing_is_imported_once_it_serves(tmp_path: Path) -> None:
             assert client.get("/nowhere").status_code == 404
             assert client.put("/v1/classes/latte%20art").status_code == 201
             assert client.delete("/v1/classes/latte%20art").status_code == 204
+            assert client.get("/v1/bank/history").status_code == 200
+            assert client.post("/v1/bank/rollback", json={"steps": 1}).status_code == 200
             assert client.post("/v1/reload").status_code == 200
         assert [line for line in server.log.read_text().splitlines() if line.startswith("imports ")] == []

@@ -18,13 +18,20 @@ from support.hostile_graphs import endless, huge
 from support.pictures import jpeg
 from support.servers import local_server, serving
 
-from sar_infer import classifier
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.encoders import embedder
 from sar_infer.server.model import engine
 from sar_infer.server.settings import Settings
 
 KEY = {"Authorization": "Bearer k"}
-SHORT = "import sar_infer.encoders.waiting as w; w.TRIAL_SECONDS = 0.5; from sar_infer.cli.serve import main; main()"
+SHORT = """
+import sar_infer.encoders.waiting as waiting
+waiting.TRIAL_SECONDS = 0.5
+import sar_infer.server.model.workers as workers
+workers._ENCODING = 0.3
+from sar_infer.cli.serve import main
+main()
+"""
 TELLS = """
 import sar_infer.encoders.encoders as e
 from sar_infer.cli.serve import main
@@ -39,10 +46,11 @@ main()
 """Prints a line when the first run of a graph begins."""
 
 
+@pytest.mark.parametrize("arguments", [["--check"], ["--workers", "2", "--image-timeout", "0.1"]])
 @pytest.mark.parametrize(("encoder", "above"), [(IMAGE_ENCODER, 0), (NAME_ENCODER, 0), (IMAGE_ENCODER, 1)])
-def test_an_endless_graph_is_refused_in_time(bundle_copy: Path, encoder: str, above: int) -> None:
+def test_an_endless_graph_is_refused_in_time(bundle_copy: Path, encoder: str, above: int, arguments: list[str]) -> None:
     endless(bundle_copy, encoder, above)
-    command = [sys.executable, "-c", SHORT, "--check", "--bundle", str(bundle_copy)]
+    command = [sys.executable, "-c", SHORT, "--port", "0", "--bundle", str(bundle_copy), *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     says = f"Error: {bundle_copy / encoder}: the graph has given no answer within 0.5 s\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", says)
@@ -82,7 +90,7 @@ def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(
 ) -> None:
     path = write_bundle(tmp_path / "bundle")
     with local_server(Settings(bundle=path, key="k", device="cpu", threads=1)) as server:
-        for module in (classifier, engine):
+        for module in (embedder, engine):
             monkeypatch.setattr(module, "TRIAL_SECONDS", 0.5)
         for above in (0, 1):
             shutil.rmtree(path)

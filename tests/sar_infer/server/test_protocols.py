@@ -61,12 +61,15 @@ def mini() -> Classifier:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_real_photos(
-    mini_server: Server, mini: Classifier, photos: list[Path], protocol: Callable[[str, bytes, list[str]], Scores]
+    either_server: Server,
+    mini: Classifier,
+    photos: list[Path],
+    protocol: Callable[[str, bytes, list[str]], Scores],
 ) -> None:
     names = ["tench", "a red mug", "goldfish", "tea pot"]
     for path in photos[:4]:
         expected = directly(mini, path.read_bytes(), names)
-        assert protocol(mini_server.url, path.read_bytes(), names) == pytest.approx(expected, abs=1e-4)
+        assert protocol(either_server.url, path.read_bytes(), names) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -81,11 +84,11 @@ def test_a_bundle_with_a_head(
 
 
 def test_embeddings_give_the_scores_of_names_that_the_bank_does_not_have(
-    mini_server: Server, mini: Classifier, photos: list[Path]
+    either_server: Server, mini: Classifier, photos: list[Path]
 ) -> None:
     photo, names = photos[0].read_bytes(), ["a red mug", "tea pot for two", "old fishing boat"]
     inputs = [{"image": base64.b64encode(photo).decode()}, *({"text": name} for name in names)]
-    data = post(mini_server.url, "/v1/embeddings", {"input": inputs, "model": "m"})["data"]
+    data = post(either_server.url, "/v1/embeddings", {"input": inputs, "model": "m"})["data"]
     image, *texts = (np.array(item["embedding"]) for item in data)
     powers = np.exp(mini.bundle.manifest.logit_scale * (np.array(texts) @ image))
     found = dict(zip(names, powers / powers.sum(), strict=True))

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from support.bundles import write_bundle
 from support.pictures import jpeg
-from support.servers import Local, local_server, serving
+from support.servers import Local, around, local_server, serving
 
 from sar_infer import Classifier
+from sar_infer.bank import ClassBank
+from sar_infer.cli.bank import main as sar_bank
 from sar_infer.server.bank.store import BankStore
+from sar_infer.server.model.encoding import Computed
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
 
@@ -33,34 +38,103 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(path: Path, tmp_path: Path) -> Iterator[Local]:
-    with local_server(Settings(bundle=path, state=tmp_path / "state", key="k", device="cpu", threads=1)) as local:
+def settings(path: Path, tmp_path: Path) -> Settings:
+    return Settings(bundle=path, bank=tmp_path / "mine.safetensors", key="k", device="cpu", threads=1, workers=2)
+
+
+@pytest.fixture
+def server(settings: Settings) -> Iterator[Local]:
+    with local_server(settings) as local:
+        yield local
+
+
+@pytest.fixture(params=[False, True], ids=["one process", "worker processes"])
+def either(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Local]:
+    with local_server(dataclasses.replace(settings, processes=request.param)) as local:
         yield local
 
 
 def labels(url: str, **query: Any) -> set[str]:
-    answer = httpx2.post(f"{url}/v1/classify", content=jpeg(), params={"top_k": 50, **query}, headers={**IMAGE, **KEY})
+    headers, params = {**IMAGE, **KEY}, {"top_k": 50, **query}
+    answer = httpx2.post(f"{url}/v1/classify", content=jpeg(), params=params, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     return {p["label"] for p in answer.json()["results"][0]["predictions"]}
 
 
-def replace(path: Path, *names: str) -> None:
-    """Put a new bundle in the place of the old one, as a deployment does."""
-    new = write_bundle(path.with_name("new"), names)
+def replace(path: Path, *names: str, encoder: str = "f") -> None:
+    """Put a new bundle in the place of the old one, as a deployment does; it has another encoder's digest."""
+    new = write_bundle(path.with_name("new"), names, encoder_digest=encoder * 64)
     shutil.rmtree(path)
     new.rename(path)
 
 
-def test_a_reload_replaces_the_bundle_and_keeps_what_was_added(server: Local, path: Path) -> None:
-    assert httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY).status_code == 201
+def test_a_reload_replaces_the_bundle_and_keeps_what_was_added(either: Local, path: Path) -> None:
+    assert httpx2.put(f"{either.url}/v1/classes/violet", headers=KEY).status_code == 201
     replace(path, "one", "two")
-    answer = httpx2.post(f"{server.url}/v1/reload", headers=KEY)
+    answer = httpx2.post(f"{either.url}/v1/reload", headers=KEY, timeout=60)
     assert answer.status_code == 200
     assert answer.json()["classes"] == 3
+    assert labels(either.url) == {"one", "two", "violet"}
+    assert httpx2.get(f"{either.url}/readyz").status_code == 200
+    assert either.metric("sar_reloads_total", outcome="done") == 1
+    assert either.metric("sar_bank_classes", origin="added") == 1
+
+
+def test_another_encoder_and_back_while_it_serves(server: Local, path: Path, tmp_path: Path) -> None:
+    httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY, json={"phrases": ["lilac", "mauve"]})
+    seen = httpx2.delete(f"{server.url}/v1/classes/green", headers=KEY).headers["etag"]
+    replace(path, "green", "two")
+    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY).json()["classes"] == 2
+    assert labels(server.url) == {"two", "violet"}
+    assert httpx2.get(f"{server.url}/v1/classes/violet", headers=KEY).json()["phrases"] == ["lilac", "mauve"]
+    assert (tmp_path / f"mine.{'e' * 16}.safetensors").is_file()
+    httpx2.put(f"{server.url}/v1/classes/teal", headers=KEY)
+    replace(path, "red", "green", "blue", "grey thing", encoder="e")
+    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY).json()["classes"] == 5
+    assert labels(server.url) == {"red", "blue", "grey thing", "violet", "teal"}
+    back = httpx2.post(f"{server.url}/v1/bank/rollback", headers=KEY, json={"steps": 1})
+    assert back.headers["etag"] == seen
+    steps = httpx2.get(f"{server.url}/v1/bank/history", headers=KEY).json()["steps"]
+    assert [step["action"] for step in steps] == ["rollback", "merge", "remove", "add"]
+
+
+def test_a_reload_takes_bundle_and_bank_as_a_pair(server: Local, path: Path, tmp_path: Path) -> None:
+    """Damage the bank file, so that a good bundle is refused with it and nothing has changed."""
+    httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY)
+    file, before = tmp_path / "mine.safetensors", labels(server.url)
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    replace(path, "one", "two")
+    answer = httpx2.post(f"{server.url}/v1/reload", headers=KEY)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad-bundle")
+    assert "mine.safetensors" in answer.json()["detail"]
+    assert labels(server.url) == before
+    file.write_bytes(content)
+    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY).status_code == 200
     assert labels(server.url) == {"one", "two", "violet"}
-    assert httpx2.get(f"{server.url}/readyz").status_code == 200
-    assert server.metric("sar_reloads_total", outcome="done") == 1
-    assert server.metric("sar_bank_classes", origin="added") == 1
+
+
+def test_a_bundle_of_the_same_encoder_takes_the_bank_as_it_is(server: Local, path: Path) -> None:
+    httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY)
+    before = labels(server.url)
+    replace(path, "one", "two", encoder="e")
+    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY).status_code == 200
+    assert labels(server.url) == before
+
+
+def test_what_sar_bank_writes_is_served_soon(path: Path, tmp_path: Path) -> None:
+    """Serve without a key, from a file that does not exist at first."""
+    file = tmp_path / "mine.safetensors"
+    with serving("--bundle", str(path), "--bank", str(file)) as server:
+        end = time.monotonic() + 30
+        for arguments in (["add", str(file), "violet"], ["rollback", str(file), "--to", "0"]):
+            done = CliRunner().invoke(sar_bank, [*arguments, "--bundle", str(path)])
+            assert done.exit_code == 0, done.output
+            expected = list(ClassBank.load(file).names)
+            while [e["name"] for e in httpx2.get(f"{server.url}/v1/classes").json()["classes"]] != expected:
+                assert time.monotonic() < end
+        assert len(httpx2.get(f"{server.url}/v1/bank/history").json()["steps"]) == 2
+        assert "only sar-bank can change the classes" in server.log.read_text()
 
 
 def test_a_bad_bundle_is_refused_and_the_old_one_stays(server: Local, path: Path) -> None:
@@ -78,34 +152,33 @@ def test_a_bad_bundle_is_refused_and_the_old_one_stays(server: Local, path: Path
 
 
 def test_requests_that_have_begun_end_with_the_bundle_they_began_with(
-    server: Local, path: Path, monkeypatch: pytest.MonkeyPatch
+    either: Local, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, gate, reached = server.service.engine, threading.Event(), threading.Event()
-    encode = old._batcher._encode
+    old, gate, reached = either.service.engine, threading.Event(), threading.Event()
 
-    def waiting(pixels: Any) -> Any:
+    def waiting(compute: Any, images: Any) -> Any:
         reached.set()
-        gate.wait(10)
-        return encode(pixels)
+        gate.wait(60)
+        return compute(images)
 
-    monkeypatch.setattr(old._batcher, "_encode", waiting)
+    around(either, monkeypatch, waiting)
     found: list[set[str]] = []
-    thread = threading.Thread(target=lambda: found.append(labels(server.url)))
+    thread = threading.Thread(target=lambda: found.append(labels(either.url)))
     thread.start()
-    assert reached.wait(5)
+    assert reached.wait(30)
     replace(path, "one", "two")
-    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=20).status_code == 200
-    assert labels(server.url) == {"one", "two"}
+    assert httpx2.post(f"{either.url}/v1/reload", headers=KEY, timeout=60).status_code == 200
+    assert labels(either.url) == {"one", "two"}
     gate.set()
-    thread.join(10)
+    thread.join(60)
     assert found == [{"red", "green", "blue", "grey thing"}]
-    assert labels(server.url, classes="teal", mode="only") == {"teal"}
+    assert labels(either.url, classes="teal", mode="only") == {"teal"}
     with pytest.raises(RuntimeError, match="shutdown"):
         asyncio.run(old.names.embed(["teal"]))
 
 
 def test_changes_and_reloads_need_a_key(path: Path, tmp_path: Path) -> None:
-    with local_server(Settings(bundle=path, state=tmp_path / "state", device="cpu")) as server:
+    with local_server(Settings(bundle=path, bank=tmp_path / "mine.safetensors", device="cpu")) as server:
         for method, route in (("POST", "/v1/reload"), ("PUT", "/v1/classes/x"), ("DELETE", "/v1/classes/red")):
             answer = httpx2.request(method, server.url + route)
             assert (answer.status_code, answer.json()["code"]) == (403, "writes-disabled"), route
@@ -113,38 +186,40 @@ def test_changes_and_reloads_need_a_key(path: Path, tmp_path: Path) -> None:
     with local_server(Settings(bundle=path, key="k", device="cpu")) as server:
         answer = httpx2.put(f"{server.url}/v1/classes/x", headers=KEY)
         assert (answer.status_code, answer.json()["code"]) == (403, "writes-disabled")
-        assert "--state" in answer.json()["detail"]
+        assert "--bank" in answer.json()["detail"]
 
 
-def test_readiness_runs_the_model(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_runs_the_model(either: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sar_infer.server.service._SELF_TEST_EVERY", 0.0)
-    assert httpx2.get(f"{server.url}/readyz").json()["ready"]
-    batcher = server.service.engine._batcher
-    healthy = batcher._encode
-    broken: list[Any] = [
-        lambda pixels: healthy(pixels) * np.float32("nan"),
-        lambda pixels: healthy(pixels) * np.float32(0.5),
-        lambda pixels: healthy(pixels) * np.float32(2),
-        lambda pixels: 1 / 0,
-    ]
-    for encode in broken:
-        batcher._encode = encode
-        answer = httpx2.get(f"{server.url}/readyz")
+    assert httpx2.get(f"{either.url}/readyz").json()["ready"]
+
+    def scaled(factor: float) -> Callable[[Any, Any], Computed]:
+        def call(compute: Any, images: Any) -> Computed:
+            computed = compute(images)
+            return dataclasses.replace(computed, rows=[row * np.float32(factor) for row in computed.rows])
+
+        return call
+
+    for broken in (scaled(float("nan")), scaled(0.5), scaled(2), lambda compute, images: 1 / 0):
+        with monkeypatch.context() as patch:
+            around(either, patch, broken)  # type: ignore[arg-type]
+            answer = httpx2.get(f"{either.url}/readyz")
         assert (answer.status_code, answer.json()["ready"]) == (503, False)
         assert answer.json()["reason"]
-        assert server.metric("sar_ready") == 0
-        assert httpx2.get(f"{server.url}/healthz").status_code == 200
-    batcher._encode = healthy
-    assert httpx2.get(f"{server.url}/readyz").status_code == 200
+        assert either.metric("sar_ready") == 0
+        assert httpx2.get(f"{either.url}/healthz").status_code == 200
+    assert httpx2.get(f"{either.url}/readyz").status_code == 200
 
 
-def test_readiness_is_asked_of_the_model_at_most_every_two_seconds(server: Local) -> None:
-    batcher, asked = server.service.engine._batcher, []
-    encode = batcher._encode
-    batcher._encode = lambda pixels: asked.append(1) or encode(pixels)  # type: ignore[func-returns-value]
+def test_readiness_is_asked_of_the_model_at_most_every_two_seconds(
+    either: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    around(either, monkeypatch, lambda compute, images: asked.append(1) or compute(images))  # type: ignore[func-returns-value]
+    start = time.monotonic()
     for _ in range(20):
-        assert httpx2.get(f"{server.url}/readyz").status_code == 200
-    assert len(asked) == 1
+        assert httpx2.get(f"{either.url}/readyz", timeout=60).status_code == 200
+    assert 1 <= len(asked) <= 1 + (time.monotonic() - start) / 2
 
 
 def test_sighup_reloads_and_sigterm_drains(path: Path) -> None:
@@ -192,14 +267,14 @@ def test_a_reload_is_finished_if_its_client_gives_up(
 ) -> None:
     """Let the client give up while the bank is carried over; the reload must not be left half done."""
     reached, gate = threading.Event(), threading.Event()
-    rebased = BankStore.rebased
+    open_store = BankStore.open
 
-    def slow(self: BankStore, *arguments: Any) -> BankStore:
+    def slow(*arguments: Any, **options: Any) -> BankStore:
         reached.set()
         gate.wait(10)
-        return rebased(self, *arguments)
+        return open_store(*arguments, **options)
 
-    monkeypatch.setattr(BankStore, "rebased", slow)
+    monkeypatch.setattr(BankStore, "open", slow)
     replace(path, "one", "two")
     with pytest.raises(httpx2.ReadTimeout):
         httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=1)
@@ -213,22 +288,26 @@ def test_a_reload_is_finished_if_its_client_gives_up(
     assert labels(server.url) == {"one", "two", "violet"}
 
 
-def test_readiness_does_not_wait_in_the_queue(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    batcher = server.service.engine._batcher
-    encode = batcher._encode
-    monkeypatch.setattr(batcher, "_max_batch", 2)  # so that the queue lasts
-    monkeypatch.setattr(batcher, "_encode", lambda pixels: (time.sleep(0.2), encode(pixels))[1])
-    waiting = [threading.Thread(target=labels, args=(server.url,)) for _ in range(20)]
+def test_readiness_does_not_wait_in_the_queue(either: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = threading.Event()
+
+    def slow(compute: Any, images: Any) -> Computed:
+        full.wait(60)
+        time.sleep(0.2)
+        return compute(images)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(either.service.engine._batcher, "_max_batch", 2)  # so that the queue lasts
+    around(either, monkeypatch, slow)
+    waiting = [threading.Thread(target=labels, args=(either.url,)) for _ in range(20)]
     for thread in waiting:
         thread.start()
-    while server.metric("sar_queue_depth") < 15:
+    while either.metric("sar_queue_depth") < 20:
         time.sleep(0.01)
-    start = time.monotonic()
-    assert httpx2.get(f"{server.url}/readyz").status_code == 200
-    assert time.monotonic() - start < 1.2
-    assert server.metric("sar_queue_depth") > 0
+    full.set()
+    assert httpx2.get(f"{either.url}/readyz", timeout=60).status_code == 200
+    assert either.metric("sar_queue_depth") > 0
     for thread in waiting:
-        thread.join(20)
+        thread.join(60)
 
 
 def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(server: Local) -> None:

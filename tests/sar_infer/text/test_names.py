@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sar_infer.errors import ClassFileError, ClassNameError, InputError
-from sar_infer.text.names import name_key, parse_line, phrases_by_name, read_class_file
+from sar_infer.text.names import name_key, name_keys, parse_line, phrases_by_name, read_class_file
 
 
 def written(tmp_path: Path, content: str | bytes) -> Path:
@@ -108,3 +110,16 @@ def test_repeated_names_count_once() -> None:
 def test_wrong_classes(classes, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         phrases_by_name(classes)
+
+
+def test_keys_of_many_are_those_of_each() -> None:
+    chance = random.Random(0)
+    parts = [*"aB \t\néΣςßİ日ﬁ\u0301\u3000\x85", "  ", "e\u0301"]
+    for _ in range(2000):
+        names = ["".join(chance.choices(parts, k=chance.randint(0, 5))) for _ in range(chance.randint(0, 6))]
+        assert name_keys(names) == list(map(name_key, names))
+
+
+def test_every_space_is_seen_in_many_names() -> None:
+    for space in filter(str.isspace, map(chr, range(sys.maxunicode + 1))):
+        assert name_keys([f"A{space}{space}b", "c"]) == ["a b", "c"], hex(ord(space))

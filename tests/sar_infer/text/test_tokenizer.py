@@ -70,13 +70,13 @@ def test_reads_what_the_writer_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
-        b"no gzip",
-        gzip.compress(b"")[:-6],
-        gzip.compress(b"#version\n"),
-        gzip.compress(b"#version\na b c\n"),
-        gzip.compress(b"\xff"),
-        gzip.compress(b"a b\n" * 2**22),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no gzip", id="not compressed"),
+        pytest.param(gzip.compress(b"")[:-6], id="cut off"),
+        pytest.param(gzip.compress(b"#version\n"), id="no merges"),
+        pytest.param(gzip.compress(b"#version\na b c\n"), id="a merge of three"),
+        pytest.param(gzip.compress(b"\xff"), id="not UTF-8"),
+        pytest.param(gzip.compress(b"a b\n" * 2**22), id="a bomb"),
     ],
 )
 def test_damaged_file(tmp_path: Path, content: bytes) -> None:

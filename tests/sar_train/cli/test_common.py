@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from sar_train.cli.common import Progress
+from sar_train.cli.common import ProgressLine
 
 
 def shown(lines: list[str], capsys: pytest.CaptureFixture[str], *, quiet: bool = False) -> str:
-    show = Progress(quiet=quiet)
+    show = ProgressLine(quiet=quiet)
     for line in lines:
         show(line)
     show.close()

@@ -13,11 +13,12 @@ from PIL import Image
 from support.problems import feature_set
 from support.tiny import VIT, register
 
-from sar_train.cli.train import default_name, main, read_config
+from sar_train.cli.train import main
 from sar_train.data import progress
 from sar_train.data.features import load_features, save_features
 from sar_train.training import checkpoint
 
+FILES = ["prompts.safetensors", "record.json", "statistics.safetensors"]
 TINY = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
 
 
@@ -104,7 +105,33 @@ def test_new_classes_have_their_column(novel: str, tmp_path: Path) -> None:
     save_features(feature_set(), tmp_path / "blobs.safetensors")
     result = sar_train(tmp_path / "blobs.safetensors", *TINY, "--novel", novel, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert "harmonic mean" in result.stdout
+    apart, _, one = result.stdout.partition("one ranking over base and new\n")
+    assert "harmonic mean" in apart
+    assert "epoch 2/2  of fold 2 of 2" in result.stderr
+    found = json.loads((tmp_path / "run" / "record.json").read_text())["open"]
+    shown = {line.split()[0]: [float(cell) for cell in line.split()[-3:]] for line in one.splitlines()[:2]}
+    for label, key in (("zero-shot", "zero_shot"), ("coop", "metrics")):
+        keys = ("base_accuracy", "new_accuracy", "harmonic_mean")
+        assert shown[label] == pytest.approx([found[key]["images"][k] for k in keys], abs=0.005)
+
+
+def test_the_closing_table_has_the_prompt_with_statistics(novel: str, tmp_path: Path) -> None:
+    save_features(feature_set(), tmp_path / "blobs.safetensors")
+    arguments = (tmp_path / "blobs.safetensors", *TINY, "--novel", novel, "--protocol", "all")
+    result = sar_train(*arguments, "--prompt", "learned", "--quick", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    rows = {line[:27].strip(): line[27:].strip() for line in result.stdout.splitlines()}
+    for label, key in (("zero-shot", "zero_shot"), ("linear probe", "linear_probe"), ("coop + sar", "metrics")):
+        assert float(rows[label]) == pytest.approx(record[key]["base_accuracy"], abs=0.0051)
+    found = record["other_metrics"]["statistics"]["base_accuracy"]
+    assert float(rows["coop + sar + statistics"]) == pytest.approx(found, abs=0.0051)
+    assert "a class you add by its name is found in about" in result.stdout
+    plain = sar_train(*arguments, "--no-statistics", "--out", tmp_path / "plain")
+    assert plain.exit_code == 0, plain.output
+    assert "statistics" not in plain.stdout
+    assert not (tmp_path / "plain" / "statistics.safetensors").exists()
+    refused(sar_train(*arguments, "--prompt", "best", "--out", tmp_path / "other"), "'auto', 'learned', 'handcrafted'")
 
 
 def test_a_result_below_zero_shot_is_said(novel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,11 +146,18 @@ def test_a_result_below_zero_shot_is_said(novel: str, tmp_path: Path, monkeypatc
 def test_settings_come_from_a_file_options_and_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("shots = 4\nseed = 3\n[sar]\ntau = 0.05\n")
-    config = read_config("demo", file, ("sar.weight=2", "coop.context_init="), None, shots=8, seed=None)
-    assert (config.shots, config.seed, config.data) == (8, 3, "demo")
-    assert config.sections == {"sar": {"tau": 0.05, "weight": "2"}, "coop": {"context_init": ""}}
-    assert default_name(config) == "demo-coop-sar-s3"
-    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "run")], env={"SAR_METHOD": "coup"})
+    save_features(feature_set(), tmp_path / "blobs.safetensors")
+    options = ("--config", file, "--set", "sar.weight=2", "--no-resume", "--out", tmp_path / "run", "--novel", "words")
+    result = CliRunner().invoke(
+        main,
+        [str(a) for a in (tmp_path / "blobs.safetensors", *TINY, *options)],
+        env={"SAR_SHOTS": "8", "SAR_DEVICE": "auto"},
+    )
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert (record["config"]["shots"], record["seed"]) == (8, 3)
+    assert (record["settings"]["sar"]["tau"], record["settings"]["sar"]["weight"]) == (0.05, 2)
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "other")], env={"SAR_METHOD": "coup"})
     refused(result, "did you mean 'coop'")
 
 
@@ -180,7 +214,7 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path:
         (("demo", "--set", "sar.taux=1"), "did you mean 'tau'"),
         (("demo", "--set", "tau=1"), "SECTION.KEY=VALUE"),
         (("demo", "--set", "maple.depth=9"), "maple"),
-        (("demo", "--protocol", "both"), "expected one of auto"),
+        (("demo", "--protocol", "both"), "is not one of 'auto', 'base-to-new'"),
         (("demo", "--seed", "-1"), "seed: expected 0 or more"),
         (("demo", "--config", "none.toml"), "none.toml"),
         (("demo", "--novel", "none.txt"), "none.txt"),
@@ -201,12 +235,21 @@ def test_a_class_without_a_photo_and_one_that_is_not_a_photo(photos: Path, novel
     assert not (tmp_path / "run").exists()
 
 
+def test_one_class_is_refused_before_anything_is_encoded(photos: Path, tmp_path: Path) -> None:
+    for name in ("red_thing", "green thing"):
+        shutil.rmtree(photos / name)
+    result = sar_train(photos, *TINY, "--out", tmp_path / "run")
+    refused(result, "one class only (blue thing); a classifier needs two or more")
+    assert "encoding" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_out_folder_that_cannot_be_written(photos: Path, novel: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     refused(sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "file" / "run"), "file")
 
 
-@pytest.mark.parametrize("name", ["prompts.safetensors", "record.json"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_disk_that_fills_up_is_one_line_with_the_file(
     photos: Path, novel: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,4 +274,4 @@ def test_a_disk_that_fills_up_is_one_line_with_the_file(
     monkeypatch.undo()
     register()
     assert sar_train(*arguments).exit_code == 0
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["prompts.safetensors", "record.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == FILES

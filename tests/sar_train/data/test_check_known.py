@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.coop import link_photos, write_class_names, write_imagenet, write_split
 
-from sar_train.data.check_known import Finding, check_rows, from_error, list_known
+from sar_train.data.check_known import DataFinding, check_rows, from_error, list_known
 from sar_train.data.coop_layout import Listing
 from sar_train.data.dataset_lists import SplitRows
 from sar_train.data.layouts import LAYOUTS
@@ -14,8 +14,8 @@ from sar_train.errors import DataError
 
 
 def test_the_last_part_of_a_message_says_how_to_mend() -> None:
-    assert from_error("x", DataError("a; b;\n  do c")) == Finding("error", "x", "a; b", "do c")
-    assert from_error("x", DataError("no advice")) == Finding("error", "x", "no advice")
+    assert from_error("x", DataError("a; b;\n  do c")) == DataFinding("error", "x", "a; b", "do c")
+    assert from_error("x", DataError("no advice")) == DataFinding("error", "x", "no advice")
 
 
 def listing(train: int, val: int, test: int, names: tuple[str, ...] | None = None) -> Listing:
@@ -27,7 +27,7 @@ def listing(train: int, val: int, test: int, names: tuple[str, ...] | None = Non
     return Listing(names, rows, "published")
 
 
-def texts(findings: list[Finding]) -> list[tuple[str, str]]:
+def texts(findings: list[DataFinding]) -> list[tuple[str, str]]:
     return [(finding.severity, finding.what) for finding in findings]
 
 

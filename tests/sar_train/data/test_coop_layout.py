@@ -92,7 +92,7 @@ def test_the_real_split_files_over_generated_photos(tmp_path: Path, name: str) -
 @needs_shared
 def test_dtd_halves_are_those_of_what_exists() -> None:
     dataset = load_dataset("dtd", SHARED, allow_missing=True)
-    chosen = plan("auto", len(dataset.class_names), published_split=dataset.published_split)
+    chosen = plan("auto", dataset.class_names, published_split=dataset.published_split)
     assert [dataset.class_names[label] for label in chosen.base] == ["banded", "blotchy", "braided", "bubbly", "bumpy"]
     assert [dataset.class_names[label] for label in chosen.new][:2] == ["chequered", "cobwebbed"]
     target = load_dataset("dtd", SHARED, allow_missing=True, whole=True)

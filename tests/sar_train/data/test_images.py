@@ -24,7 +24,7 @@ def test_keeping_closes_up_labels() -> None:
     assert kept.class_names == ("b", "c")
     assert [p.label for p in kept.train] == [0, 0, 1, 1]
     assert kept.val == ()
-    assert kept.warnings == ("two photos left out and 1 classes",)
+    assert kept.warnings == ("two photos left out and 1 class",)
 
 
 def test_targets_keep_the_classes_of_their_test_photos() -> None:

@@ -49,7 +49,7 @@ def test_it_is_said_and_base_to_new_still_runs(tmp_path: Path) -> None:
     assert "split_zhou_EuroSAT.json is not there, so this is our own split and not the published one" in warning
     assert warning.endswith("results cannot be compared with papers; get the file as CoOp's DATASETS.md "
                             "(github.com/KaiyangZhou/CoOp) says")  # fmt: skip
-    chosen = plan("auto", len(dataset.class_names), published_split=dataset.published_split)
+    chosen = plan("auto", dataset.class_names, published_split=dataset.published_split)
     assert (chosen.protocol, len(chosen.base), len(chosen.new)) == ("base-to-new", 5, 5)
 
 

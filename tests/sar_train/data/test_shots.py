@@ -10,7 +10,7 @@ from support.photos import SHARED, needs_shared
 
 from sar_train.data.dataset_lists import read_split
 from sar_train.data.layouts import LAYOUTS
-from sar_train.data.shots import base_new, few_shot, pseudo_split, sample
+from sar_train.data.shots import base_new, few_shot, sample
 
 
 def as_coop_does(train: list[tuple[str, int]], val: list[tuple[str, int]], shots: int, seed: int) -> list[list[str]]:
@@ -61,7 +61,6 @@ def test_base_is_the_first_half_rounded_up() -> None:
     assert base_new([]) == ((), ())
     base, new = base_new(range(100))
     assert (len(base), len(new)) == (50, 50)
-    assert pseudo_split(base) == (tuple(range(25)), tuple(range(25, 50)))
 
 
 @given(st.sets(st.integers(0, 500)))

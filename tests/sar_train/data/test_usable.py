@@ -42,7 +42,7 @@ def test_targets_keep_the_classes_that_have_test_photos(tmp_path: Path) -> None:
     kept = without_missing(x, allow_missing=True)
     assert kept.class_names == ("a", "c")
     assert [p.label for p in kept.test] == [0, 1]
-    assert kept.warnings == ("dataset x: went on without 1 of 3 photos and 1 classes",)
+    assert kept.warnings == ("dataset x: went on without 1 of 3 photos and 1 class",)
 
 
 def test_nothing_to_go_on_with(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_class_may_be_lost_but_not_all(tmp_path: Path) -> None:
     dataset.train[0].path.write_bytes(b"")
     cleaned = without_unreadable(dataset, tiny_backbone().preprocess)
     assert cleaned.class_names == ("b",)
-    assert "and 1 classes" in cleaned.warnings[-1]
+    assert "and 1 class" in cleaned.warnings[-1]
     dataset.train[1].path.write_bytes(b"")
     with pytest.raises(DataError, match="no training photo can be read"):
         without_unreadable(dataset, tiny_backbone().preprocess)

@@ -152,6 +152,31 @@ def test_runs_come_seed_by_seed_with_common_settings(tmp_path: Path) -> None:
     assert {job.experiment for job in jobs} == {"custom"}
 
 
+def test_every_run_meets_every_deal_of_every_set(tmp_path: Path) -> None:
+    text = """
+        deals = [1, 2]
+        [common]
+        shots = 8
+        [[sets]]
+        data = "demo"
+        protocol = "pseudo"
+        [[sets]]
+        data = "list.csv"
+        shots = 4
+        [runs.a]
+        [runs.b]
+        shots = 2
+    """
+    found = read_spec(write(tmp_path, text))
+    met = [(job.config.base_classes, job.config.data, job.name, job.config.shots) for job in found]
+    assert met == [
+        (f"deal:{deal}", data, name, shots)
+        for deal in (1, 2)
+        for data, name, shots in (("demo", "a", 8), ("demo", "b", 2), ("list.csv", "a", 4), ("list.csv", "b", 2))
+    ]
+    assert {job.config.base_classes for job in read_spec(write(tmp_path, "[runs.a]\ndata = 'demo'"))} == {None}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -161,6 +186,8 @@ def test_runs_come_seed_by_seed_with_common_settings(tmp_path: Path) -> None:
         ("seeds = [1.5]\n[runs.a]\ndata = 'demo'", "seeds: expected a list of whole numbers"),
         ("seeds = []\n[runs.a]\ndata = 'demo'", "seeds: expected"),
         ("experiment = 'b2n'\n[runs.a]\ndata = 'demo'", "experiment: expected one of base-to-new"),
+        ("deals = ['1']\n[runs.a]\ndata = 'demo'", "deals: expected a list of whole numbers"),
+        ("sets = [3]\n[runs.a]\ndata = 'demo'", "sets: expected one or more tables"),
         ("targets = 'x'\n[runs.a]\ndata = 'demo'", "targets: expected a list"),
         ("[runs]\na = 1", "runs.a: expected a table"),
         ("common = 3\n[runs.a]\ndata = 'demo'", "common: expected a table"),

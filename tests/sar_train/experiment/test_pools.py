@@ -22,30 +22,45 @@ from sar_train.config.run import RunConfig
 from sar_train.errors import ConfigError
 from sar_train.experiment import pools
 
-QUICK = RunConfig("demo", method="kgcoop", sar=False, epochs=1, protocol="base-to-new")
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """Settings of a short run, whose photos the first one encodes for all."""
+    features = str(tmp_path_factory.mktemp("features"))
+    return RunConfig("demo", method="kgcoop", sar=False, epochs=1, protocol="base-to-new", cache_dir=features)
+
+
+@pytest.fixture(scope="module")
+def here(quick: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the result of the short run in this process."""
+    outcome = pools.attempt(job(quick), tmp_path_factory.mktemp("here") / "run", 1)
+    assert isinstance(outcome, dict)
+    return outcome
 
 
 @pytest.mark.slow
-def test_processes_give_what_this_process_gives_and_fail_alone(tmp_path: Path) -> None:
-    good, bad = job(QUICK), job(QUICK, data=str(tmp_path / "gone" / "photos"))
+def test_processes_give_what_this_process_gives_and_fail_alone(
+    quick: RunConfig, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    good, bad = job(quick), job(quick, data=str(tmp_path / "gone" / "photos"))
     found = {j.config.data: o for j, o in pools.local(2, 1)([(good, tmp_path / "good"), (bad, tmp_path / "bad")])}
     assert isinstance(found[bad.config.data], str)
     assert "gone" in found[bad.config.data]
-    here = pools.attempt(good, tmp_path / "here", 1)
-    assert isinstance(here, dict)
+    here = request.getfixturevalue("here")  # now, so that photos have been encoded in the other process
     assert found[good.config.data]["metrics"] == here["metrics"]  # type: ignore[index]
     assert found[good.config.data]["similarities"] == here["similarities"]  # type: ignore[index]
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_one_failure(tmp_path: Path) -> None:
+def test_a_killed_process_is_one_failure(quick: RunConfig, tmp_path: Path) -> None:
     def kill_child() -> None:
-        for run in wait_for(lambda: [pid for pid in children_of(os.getpid()) if is_run(pid)]):
+        wait_for(lambda: any(tmp_path.iterdir()))  # one that dies while it is loaded is started again
+        for run in filter(is_run, children_of(os.getpid())):
             os.kill(run, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_child)
     killer.start()
-    ((_, outcome),) = pools.local(1, 1)([(job(QUICK), tmp_path / "run")])
+    ((_, outcome),) = pools.local(1, 1)([(job(quick), tmp_path / "run")])
     killer.join()
     assert isinstance(outcome, str)
     assert "the process died (exit code -9)" in outcome
@@ -124,7 +139,8 @@ CLUSTER = """
         import ray
         pool = pools.on_ray(cluster.address, 1)
         print("nodes", len([n for n in ray.nodes() if n["Alive"]]))
-        quick = RunConfig("demo", method="kgcoop", sar=False, epochs=1, protocol="base-to-new")
+        given = {"epochs": 1, "protocol": "base-to-new", "cache_dir": sys.argv[1]}
+        quick = RunConfig("demo", method="kgcoop", sar=False, **given)
         gone = RunConfig("/gone/photos", method="kgcoop", sar=False)
         for job, outcome in pool([(Job("custom", c.data, c), Path("unused")) for c in (quick, gone)]):
             print(job.name, outcome["metrics"] if isinstance(outcome, dict) else outcome)
@@ -135,17 +151,17 @@ CLUSTER = """
 
 @needs_ray
 @pytest.mark.slow
-def test_a_ray_cluster_of_two_nodes_gives_the_same(tmp_path: Path) -> None:
+def test_a_ray_cluster_of_two_nodes_gives_the_same(quick: RunConfig, here: dict[str, Any], tmp_path: Path) -> None:
     script = tmp_path / "cluster.py"
     script.write_text(textwrap.dedent(CLUSTER))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=900, env=environment, cwd=tmp_path
-    )
+        [sys.executable, script, str(quick.cache_dir)],
+        capture_output=True, text=True, timeout=900, env=environment, cwd=tmp_path,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    here = pools.attempt(job(QUICK), tmp_path / "here", 1)
     assert "nodes 2" in done.stdout
-    assert f"demo {here['metrics']}" in done.stdout  # type: ignore[index]
+    assert f"demo {here['metrics']}" in done.stdout
     assert "/gone/photos: no such file or folder" in done.stdout
 
 

@@ -15,11 +15,13 @@ from support.folders import listing
 from support.jobs import here, job
 
 from sar_train.config.run import RunConfig
+from sar_train.errors import DataError
 from sar_train.experiment import code, sweep
 from sar_train.experiment.job import Job
 from sar_train.experiment.plan import read_spec
-from sar_train.experiment.pools import Outcome, Task
+from sar_train.experiment.pools import JobOutcome, Task
 from sar_train.experiment.sweep import as_json, find_result, run_sweep
+from sar_train.report.packed import pack
 from sar_train.report.results import read
 from sar_train.report.table import to_markdown
 from sar_train.report.tables import accuracy_tables
@@ -77,7 +79,7 @@ def test_what_is_done_is_not_done_again(config: RunConfig, tmp_path: Path) -> No
 
 
 def test_an_interrupted_sweep_ends_with_the_same_results(config: RunConfig, tmp_path: Path) -> None:
-    def interrupted(tasks: Sequence[Task]) -> Iterator[tuple[Job, Outcome]]:
+    def interrupted(tasks: Sequence[Task]) -> Iterator[tuple[Job, JobOutcome]]:
         yield from itertools.islice(here(tasks), 2)
         raise KeyboardInterrupt
 
@@ -117,6 +119,22 @@ def test_other_code_means_another_result_unless_any_code_will_do(
     assert json.loads(new.read_text())["code"]["digest"] == "0" * 16
 
 
+def test_packed_results_are_done(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = grid(config)[:2]
+    run_sweep([one], tmp_path, here, silent)
+    archive = pack(tmp_path, silent).archive
+    assert find_result(one, tmp_path) == archive
+    assert find_result(two, tmp_path) is None
+    done = run_sweep([one, two], tmp_path, here, silent)
+    assert done.results == [archive, tmp_path / two.path(code.identity()["digest"])]
+    monkeypatch.setattr(code, "digest", lambda *_: "0" * 16)
+    assert find_result(one, tmp_path) is None
+    assert find_result(one, tmp_path, any_code=True) == archive
+    archive.write_bytes(archive.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"results\.jsonl\.xz: damaged"):
+        find_result(one, tmp_path)
+
+
 def test_a_result_that_says_something_else_than_its_name_is_not_taken(config: RunConfig, tmp_path: Path) -> None:
     one = grid(config)[0]
     (path,) = run_sweep([one], tmp_path, here, silent).results
@@ -126,7 +144,7 @@ def test_a_result_that_says_something_else_than_its_name_is_not_taken(config: Ru
 
 def test_prompts_are_kept_on_request(config: RunConfig, tmp_path: Path) -> None:
     (path,) = run_sweep(grid(config)[:1], tmp_path, here, silent, keep_prompts=True).results
-    assert listing(path.with_suffix("")) == ["prompts.safetensors", "record.json"]
+    assert listing(path.with_suffix("")) == ["prompts.safetensors", "record.json", "statistics.safetensors"]
 
 
 @pytest.mark.parametrize(

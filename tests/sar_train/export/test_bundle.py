@@ -26,7 +26,7 @@ from sar_train.export import bundle
 from sar_train.export.bundle import encoder_digest, export_bundle, make_bank
 from sar_train.export.fixed import handcrafted
 from sar_train.export.layout import layout, tokenizer_spec
-from sar_train.export.source import Source
+from sar_train.export.source import ExportSource
 from sar_train.methods.base import methods
 
 TEMPLATE = "a photo of a {}."
@@ -46,19 +46,19 @@ export_bundle(from_template("a {}.", {"cat": ("cat",)}, VIT, "random"), Path(sys
 """
 
 
-def test_what_is_written_says_what_it_is(exported: Path, source: Source) -> None:
+def test_what_is_written_says_what_it_is(exported: Path, source: ExportSource) -> None:
     manifest = open_bundle(exported).manifest
     assert (manifest.backbone, manifest.method, manifest.template) == ("tiny-vit", "handcrafted", "a photo of a {}.")
     assert manifest.weights_digest == source.backbone.weights_digest
     assert manifest.logit_scale == pytest.approx(1 / 0.07)
     assert (manifest.tokenizer.n_prefix, manifest.tokenizer.max_name_tokens) == (5, 71)
-    assert manifest.passport.parity is not None
-    assert manifest.passport.parity.top1_agreement == 1
+    assert manifest.quality.parity is not None
+    assert manifest.quality.parity.top1_agreement == 1
     assert {"torch", "onnxruntime", "python", "sar-clip"} <= manifest.provenance.versions.keys()
     assert listing(exported.parent) == [exported.name]
 
 
-def test_the_run_time_classifies_with_it_as_torch_does(exported: Path, source: Source) -> None:
+def test_the_run_time_classifies_with_it_as_torch_does(exported: Path, source: ExportSource) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (50, 40, 3), dtype=np.uint8)
     encoded = source.backbone.encode_images(
         torch.from_numpy(to_input(normalise(Image.fromarray(pixels)), source.backbone.preprocess)[None])
@@ -73,7 +73,7 @@ def test_the_run_time_classifies_with_it_as_torch_does(exported: Path, source: S
         assert similarity[name] == pytest.approx(float(encoded[0].numpy() @ row), abs=1e-5)
 
 
-def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, source: Source) -> None:
+def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, source: ExportSource) -> None:
     bank = ClassBank.load(exported / BANK)
     mean = source.prompted.embed(["tabby cat", "small dog"]).mean(0)
     np.testing.assert_allclose(bank.embeddings[bank.index["pet"]], mean / mean.norm(), atol=1e-6)
@@ -82,14 +82,16 @@ def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, s
 
 
 @pytest.mark.usefixtures("ready_graphs")
-def test_replaces_a_bundle_on_request(copy: Path, source: Source) -> None:
+def test_replaces_a_bundle_on_request(copy: Path, source: ExportSource) -> None:
     export_bundle(source, copy, command="again", overwrite=True)
     assert open_bundle(copy).manifest.provenance.command == "again"
     assert listing(copy.parent) == ["copy"]
 
 
 @pytest.mark.usefixtures("ready_graphs")
-def test_two_exports_differ_only_in_their_date_and_command(exported: Path, source: Source, tmp_path: Path) -> None:
+def test_two_exports_differ_only_in_their_date_and_command(
+    exported: Path, source: ExportSource, tmp_path: Path
+) -> None:
     export_bundle(source, tmp_path / "new", command="tests")
     old, new = open_bundle(exported), open_bundle(tmp_path / "new")
     assert new.bank.content_digest == old.bank.content_digest
@@ -101,7 +103,7 @@ def test_two_exports_differ_only_in_their_date_and_command(exported: Path, sourc
 
 @pytest.mark.usefixtures("ready_graphs")
 def test_a_gate_that_fails_leaves_what_was_there(
-    copy: Path, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copy: Path, source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (copy / MANIFEST).read_bytes()
     wrong = dataclasses.replace(source, prompted=handcrafted(tiny_backbone(seed=1), TEMPLATE))
@@ -114,7 +116,7 @@ def test_a_gate_that_fails_leaves_what_was_there(
 
 
 @pytest.mark.usefixtures("ready_graphs")
-def test_a_name_that_does_not_fit_leaves_nothing(source: Source, tmp_path: Path) -> None:
+def test_a_name_that_does_not_fit_leaves_nothing(source: ExportSource, tmp_path: Path) -> None:
     long = " ".join(["dog"] * 72)
     with pytest.raises(ClassNameError, match="room for 72"):
         export_bundle(dataclasses.replace(source, phrases={long: (long,)}), tmp_path / "new", command="")
@@ -123,7 +125,7 @@ def test_a_name_that_does_not_fit_leaves_nothing(source: Source, tmp_path: Path)
 
 @pytest.mark.usefixtures("ready_graphs")
 def test_a_graph_that_onnx_does_not_accept_leaves_nothing(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle, "export_name_encoder", lambda *_: onnx.ModelProto())
     with pytest.raises(onnx.checker.ValidationError):
@@ -153,14 +155,14 @@ def test_the_card_is_one_of_its_files(exported: Path) -> None:
     assert "Pillow" in found.manifest.provenance.versions
 
 
-def digest(source: Source, merges: bytes = b"merges", **changes: object) -> str:
+def digest(source: ExportSource, merges: bytes = b"merges", **changes: object) -> str:
     placed = layout(source.prompted)
     spec = dataclasses.replace(tokenizer_spec(source.backbone.text, placed), **changes)
     return encoder_digest(source, placed, spec, merges)
 
 
 def test_weights_template_settings_and_tokenizer_count() -> None:
-    source = Source(handcrafted(tiny_backbone(), "a {}."), {}, "handcrafted")
+    source = ExportSource(handcrafted(tiny_backbone(), "a {}."), {}, "handcrafted")
     digests = [
         digest(source),
         digest(dataclasses.replace(source, prompted=handcrafted(tiny_backbone(seed=1), "a {}."))),
@@ -174,7 +176,7 @@ def test_weights_template_settings_and_tokenizer_count() -> None:
 
 
 def test_who_is_in_the_bank_and_how_good_it_is_do_not_count() -> None:
-    source = Source(handcrafted(tiny_backbone(), "a {}."), {}, "handcrafted")
+    source = ExportSource(handcrafted(tiny_backbone(), "a {}."), {}, "handcrafted")
     other = dataclasses.replace(source, phrases={"cat": ("cat",)}, regularisers={"sar": 1.0}, licences={"x": "y"})
     assert digest(other) == digest(source)
 

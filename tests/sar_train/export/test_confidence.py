@@ -1,12 +1,13 @@
-"""From a run's record through the manifest to the run time, whose scores keep what the passport says of them."""
+"""From a run's record through the manifest to the run time, whose scores keep what the bundle says of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from support.tiny import VIT, register
 from sar_infer import Classifier
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.describe import describe
+from sar_infer.classify.calibration import expected_calibration_error
 from sar_infer.results import DecisionOptions
 from sar_train.clip import backbone
 from sar_train.clip.backbone import RANDOM
@@ -24,9 +26,7 @@ from sar_train.config.run import RunConfig
 from sar_train.data.features import FeatureSet, Rows, save_features
 from sar_train.data.images import SPLITS
 from sar_train.errors import RunError
-from sar_train.evaluation.confidence import expected_calibration_error
 from sar_train.export.bundle import export_bundle
-from sar_train.export.report import report
 from sar_train.export.source import NOT_CALIBRATED, from_run
 from sar_train.training import trainer
 
@@ -41,20 +41,22 @@ def blurred() -> FeatureSet:
     return dataclasses.replace(feature_set(), **splits)
 
 
-def trained(method: str, folder: Path) -> Path:
+def trained(method: str, folder: Path, prompt: Literal["learned", "handcrafted"] = "learned") -> Path:
     register()
     save_features(blurred(), folder / "blobs.safetensors")
     config = RunConfig(
         data=str(folder / "blobs.safetensors"), backbone=VIT, pretrained=RANDOM, method=method, sar=False, shots=4,
-        epochs=2, learning_rate=0.005, batch_size=4,
+        epochs=2, learning_rate=0.005, batch_size=4, prompt=prompt, quick=True,
     )  # fmt: skip
     trainer.run(config, folder / "run")
     return folder / "run"
 
 
-@pytest.fixture(scope="module", params=["coop", "dept"])
+@pytest.fixture(scope="module", params=[("coop", "learned"), ("dept", "learned"), ("dept", "handcrafted")])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(request.param, tmp_path_factory.mktemp(request.param))
+    """With class statistics, which answer unless a head does: of DePT with its own prompt."""
+    method, prompt = request.param
+    return trained(method, tmp_path_factory.mktemp(method), prompt)
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +77,10 @@ def rows(split: str, base: bool = True) -> tuple[np.ndarray, np.ndarray]:
     return part.features[chosen].numpy(), part.labels[chosen].numpy()
 
 
-def test_scores_at_run_time_have_the_calibration_error_of_the_passport(run: Path, bundle: Path) -> None:
+def test_scores_at_run_time_have_the_calibration_error_of_the_bundle(run: Path, bundle: Path) -> None:
     classifier = Classifier.open(bundle)
     manifest, classes = classifier.bundle.manifest, classifier.class_set()
-    measured = manifest.passport.calibration
+    measured = manifest.quality.calibration
     assert measured is not None
     assert (measured.fitted_on, measured.measured_on, measured.cross_fitted) == (160, 160, False)
     assert manifest.temperature == record(run)["calibration"]["temperature"]
@@ -90,10 +92,10 @@ def test_scores_at_run_time_have_the_calibration_error_of_the_passport(run: Path
     assert expected_calibration_error(scores.astype(float), labels) == pytest.approx(measured.error_after, abs=1e-3)
 
 
-def test_sets_at_run_time_have_the_coverage_of_the_passport(bundle: Path) -> None:
+def test_sets_at_run_time_have_the_coverage_of_the_bundle(bundle: Path) -> None:
     classifier = Classifier.open(bundle)
     classes = classifier.class_set(BASE[::-1], only=True)
-    measured = classifier.bundle.manifest.passport.calibration
+    measured = classifier.bundle.manifest.quality.calibration
     assert measured is not None
     features, labels = rows("test")
     for coverage in (0.8, 0.9, 0.95):
@@ -111,9 +113,9 @@ def test_photos_that_it_was_fitted_on_are_known_but_for_one_in_twenty(bundle: Pa
     assert np.mean([result.unknown for result in decide(rows("val")[0])]) == pytest.approx(0.05, abs=0.01)
 
 
-def test_known_and_new_photos_are_told_apart_as_the_passport_says(bundle: Path) -> None:
+def test_known_and_new_photos_are_told_apart_as_the_bundle_says(bundle: Path) -> None:
     classifier = Classifier.open(bundle)
-    measured = classifier.bundle.manifest.passport.calibration
+    measured = classifier.bundle.manifest.quality.calibration
     assert measured is not None
     decide = classifier.decide(classifier.class_set(), 1, DecisionOptions(explain=True))
     known, new = (list(decide(rows("test", base)[0])) for base in (True, False))
@@ -124,12 +126,10 @@ def test_known_and_new_photos_are_told_apart_as_the_passport_says(bundle: Path) 
 
 def test_what_a_user_is_shown(bundle: Path) -> None:
     opened = open_bundle(bundle)
-    shown = report(bundle, opened.manifest, len(BASE))
-    assert f"confidence temperature {opened.manifest.temperature:.3f}" in shown
-    assert "fitted on 160 photos, measured on 160 others" in shown
+    shown = describe(opened)
+    assert f"temperature   {opened.manifest.temperature:.3f}, for {len(BASE)} classes" in shown
+    assert re.search(r"fitted on 160 photos; error \(ECE\) .*, on 160 photos", shown)
     assert ("did not help" in shown) == (opened.manifest.temperature == 1)
-    assert "calibration error" in shown
-    assert "temperature" in describe(opened)
 
 
 def test_with_another_bank_there_is_no_calibration_and_a_note_says_so(run: Path) -> None:

@@ -12,8 +12,7 @@ from support.tiny import RESNET, VIT
 from torch import Tensor
 
 from sar_infer import Classifier
-from sar_infer.encoders.self_test import self_test_image
-from sar_train.export.verify import generated_pixels
+from sar_infer.encoders.self_test import self_test_image, self_test_pixels
 from sar_train.methods.base import methods
 from sar_train.training.prompted import PromptedCLIP
 
@@ -36,7 +35,7 @@ class Exported:
         self.classifier = Classifier.open(export_run(prompted, BANK, folder), device="cpu")
         spec = prompted.backbone.preprocess
         self.images = [self_test_image(spec.size, seed) for seed in range(5)]
-        self.pixels = torch.from_numpy(np.stack([generated_pixels(spec, seed) for seed in range(5)]))
+        self.pixels = torch.from_numpy(np.stack([self_test_pixels(spec, seed) for seed in range(5)]))
 
     def answers(self, names: tuple[str, ...], **given: object) -> tuple[Tensor, str]:
         """Return the run time's logits (photos, names), and the branch that gave them."""

@@ -17,7 +17,7 @@ from sar_infer.errors import BundleError
 from sar_infer.text.tokenizer import encode_name
 from sar_train.cli.export import main
 from sar_train.errors import ExportError
-from sar_train.export import reference
+from sar_train.export import parity, reference
 from sar_train.export.bundle import export_bundle
 
 NAMES = ("cat", "sea lake", "red car")
@@ -54,8 +54,8 @@ def test_without_the_option_there_is_none(exported: Path) -> None:
 
 def test_a_graph_that_differs_from_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tokenizer(tmp_path / TOKENIZER)
-    monkeypatch.setattr(reference, "MAX_DIFFERENCE", 0.0)
-    with pytest.raises(ExportError, match=r"reference encoder: differs from torch by .* names, expected at most 0.0"):
+    monkeypatch.setattr(parity, "MAX_DIFFERENCE", 0.0)
+    with pytest.raises(ExportError, match=r"reference_encoder.onnx, difference to torch on \d+ names: .* at most 0;"):
         reference.write_reference(tmp_path, source_of(moved("coop"), NAMES), NAMES)
 
 

@@ -10,7 +10,7 @@ import torch
 from support.exported import moved, source_of
 from support.tiny import VIT, register, tiny_backbone
 
-from sar_infer.artefact.manifest import Passport, Scores
+from sar_infer.artefact.manifest import Quality, Scores
 from sar_train.clip.backbone import RANDOM
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import Fixed
@@ -96,7 +96,7 @@ def test_a_checkpoint_without_a_backbone_takes_the_one_named(run: Run, tmp_path:
     bare = Run(run.tensors, "coop")
     source = from_run(saved(bare, tmp_path / "run"), {"cat": ("cat",)}, backbone=VIT, pretrained=RANDOM)
     assert source.backbone.name == VIT
-    assert source.quality == Passport()
+    assert source.quality == Quality()
 
 
 def test_a_template_without_a_place_for_the_name() -> None:
@@ -187,7 +187,7 @@ FULL = RECORD | {"other_metrics": {TEXT_BRANCH: OTHER, MEAN_IMAGE: OTHER}}
 AS_TRAINED = Scores(80.0, 60.0, 68.6)
 
 
-def of(record: dict[str, Any], **given: str) -> Passport:
+def of(record: dict[str, Any], **given: str) -> Quality:
     return measured_quality(Run({}, "x", record=record), **given)
 
 
@@ -200,8 +200,8 @@ def test_it_says_what_the_record_says(record: dict[str, Any]) -> None:
 
 
 def test_a_run_without_a_record() -> None:
-    assert of({}) == Passport()
-    assert of({}, alone=MEAN_IMAGE, beside=PER_IMAGE) == Passport(notes=(APPROXIMATION,))
+    assert of({}) == Quality()
+    assert of({}, alone=MEAN_IMAGE, beside=PER_IMAGE) == Quality(notes=(APPROXIMATION,))
 
 
 def test_a_head_and_the_text_branch_beside_it() -> None:

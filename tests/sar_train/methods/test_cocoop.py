@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sar_train.methods.base import PromptMethod
 from sar_train.methods.cocoop import CoCoOpConfig
-from sar_train.training.loop import Step
+from sar_train.training.loop import OptimiserStep
 from sar_train.training.state import start
 
 IMAGES = problem_for("cocoop").features[:5, 1]
@@ -77,7 +77,7 @@ def test_a_step_sees_the_same_logits() -> None:
     method, data, seen = make("cocoop", reduction=4), problem_for("cocoop"), []
     expected = by_hand(method, data.features[[2, 5, 7], 1])
     method.terms = lambda outputs: seen.append(outputs.logits.detach()) or type(method).terms(method, outputs)
-    Step(tiny_backbone(), data, start(method, schedule("cocoop"), 1))(torch.tensor([2, 5, 7]), 0.0)
+    OptimiserStep(tiny_backbone(), data, start(method, schedule("cocoop"), 1))(torch.tensor([2, 5, 7]), 0.0)
     torch.testing.assert_close(seen[0], expected, atol=2e-5, rtol=0)
 
 

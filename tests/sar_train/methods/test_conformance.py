@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -39,7 +38,6 @@ from sar_infer.classifier import Classifier
 from sar_train.clip.backbone import RANDOM
 from sar_train.experiment.job import Experiment
 from sar_train.experiment.plan import ELEVEN, PROTOCOLS, Grid, jobs
-from sar_train.export import bundle
 from sar_train.methods.base import PromptMethod, describe_methods, methods
 from sar_train.training.checkpoint import PROMPTS, Run, load_run, save_run
 from sar_train.training.prompted import PromptedCLIP, restore
@@ -191,22 +189,6 @@ def pictures() -> tuple[list[npt.NDArray[np.uint8]], Tensor]:
     return list(images), ((pixels - torch.tensor(preprocess.mean)) / torch.tensor(preprocess.std)).permute(0, 3, 1, 2)
 
 
-@pytest.fixture
-def one_image_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The untouched image tower is exported once for all methods that leave it alone."""
-    export = bundle.export_image_encoder
-    monkeypatch.setattr(
-        bundle,
-        "export_image_encoder",
-        lambda ready: export(ready) if "image" in ready.method.towers else untouched_image_graph(export),
-    )
-
-
-@cache
-def untouched_image_graph(export: Callable[[PromptedCLIP], onnx.ModelProto]) -> onnx.ModelProto:
-    return export(prompted(make("coop")))
-
-
 def check_export(ready: PromptedCLIP, folder: Path) -> None:
     """``sar_infer`` answers as the prompted backbone does, for trained names, and for others beside them."""
     classifier = Classifier.open(export_run(ready, BASE, folder), device="cpu")
@@ -224,7 +206,6 @@ def check_export(ready: PromptedCLIP, folder: Path) -> None:
 
 @every_method
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_image_graph")
 def test_a_bundle_answers_the_same(name: str, tmp_path: Path) -> None:
     check_export(prompted(trained(name, with_sar=True).method), tmp_path / "bundle")
 
@@ -291,7 +272,6 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_image_graph")
 def test_a_ninth_method_is_one_short_file(toy: Path, tmp_path: Path) -> None:
     assert len(toy.read_text().splitlines()) < 60
     assert "toy" in methods.entries

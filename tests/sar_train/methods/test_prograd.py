@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from sar_train.methods.prograd import ProGrad, ProGradConfig, opening
 from sar_train.regularisers.base import RegulariserInputs
-from sar_train.training.loop import Step
+from sar_train.training.loop import OptimiserStep
 from sar_train.training.state import start
 from sar_train.training.task import FewShotTask, Regularisation
 
@@ -100,7 +100,7 @@ def test_a_step_equals_the_projection_by_hand(*, micro_batch: int, contradict: b
     dot, gradient = by_hand(before, data, rows, extra, 3.0)
     assert (dot < 0) == contradict
     plan = schedule("prograd", learning_rate=0.05, momentum=0.0, weight_decay=0.1)
-    Step(tiny_backbone(), data, start(method, plan, 1), extra, micro_batch=micro_batch)(rows, 0.0)
+    OptimiserStep(tiny_backbone(), data, start(method, plan, 1), extra, micro_batch=micro_batch)(rows, 0.0)
     moved = method.context.detach() - before
     torch.testing.assert_close(moved, -0.05 * (gradient + 0.1 * before), atol=2e-6, rtol=1e-3)
 

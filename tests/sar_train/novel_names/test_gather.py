@@ -106,9 +106,14 @@ def test_fewer_than_the_default_is_no_warning() -> None:
     assert found.warnings == ()
 
 
+def test_names_that_wordnet_does_not_know_get_random_nouns() -> None:
+    found, words = novel_names("wordnet", ["SKU-10001", "SKU-10002"]), novel_names("words", ["SKU-10001", "SKU-10002"])
+    assert (found.names, found.source) == (words.names, "words")
+    assert len(found.names) == COUNT
+    assert len(found.warnings) == 1
+
+
 def test_nothing_left(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no name is left that is not a class name; use --novel words, or a file"):
-        novel_names("wordnet", ["garfield"])
     with pytest.raises(DataError, match="no name is left"):
         novel_names(write(tmp_path, "dog\n"), ["dog"])
 

@@ -13,7 +13,7 @@ from support.llm import KEY, MODEL, Reply, serve
 
 from sar_train.errors import ConfigError, DataError, SarTrainError
 from sar_train.novel_names import Wanted
-from sar_train.novel_names.language_model import FOLDER, Answer, Answers, Endpoint, request
+from sar_train.novel_names.language_model import FOLDER, Answer, AnswerCache, Endpoint, request
 
 AT_ONCE = {"Retry-After": "0.05"}
 
@@ -175,17 +175,17 @@ def test_the_server_speaks_the_protocol() -> None:
 
 
 def test_an_answer_is_found_by_model_seed_and_request(tmp_path: Path) -> None:
-    answers = Answers(tmp_path / "new")
+    answers = AnswerCache(tmp_path / "new")
     given = Answer("fox\nBär", "stub-1-2026")
     assert answers.get("stub-1", 1, "List.") is None
     answers.put("stub-1", 1, "List.", given)
-    assert Answers(tmp_path / "new").get("stub-1", 1, "List.") == given
+    assert AnswerCache(tmp_path / "new").get("stub-1", 1, "List.") == given
     for other in (("stub-2", 1, "List."), ("stub-1", 2, "List."), ("stub-1", 1, "List!")):
         assert answers.get(*other) is None
 
 
 def test_what_is_kept(tmp_path: Path) -> None:
-    Answers(tmp_path).put("stub-1", 3, "List.", Answer("fox", "stub-1-2026"))
+    AnswerCache(tmp_path).put("stub-1", 3, "List.", Answer("fox", "stub-1-2026"))
     (name,) = listing(tmp_path / FOLDER)
     kept = json.loads((tmp_path / FOLDER / name).read_text(encoding="utf-8"))
     assert kept.pop("date").startswith("20")
@@ -201,7 +201,7 @@ def test_what_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"answer": 1, "model": "m"}', b"\xff"])
 def test_a_damaged_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
-    answers = Answers(tmp_path)
+    answers = AnswerCache(tmp_path)
     answers.put("m", 1, "r", Answer("fox", "m"))
     (path,) = (tmp_path / FOLDER).iterdir()
     path.write_bytes(content)
@@ -209,11 +209,11 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
 
 
 def test_nothing_is_kept_without_a_place_and_a_bad_place_is_said(tmp_path: Path) -> None:
-    Answers(None).put("m", 1, "r", Answer("fox", "m"))
-    assert Answers(None).get("m", 1, "r") is None
+    AnswerCache(None).put("m", 1, "r", Answer("fox", "m"))
+    assert AnswerCache(None).get("m", 1, "r") is None
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
-        Answers(tmp_path / "file").put("m", 1, "r", Answer("fox", "m"))
+        AnswerCache(tmp_path / "file").put("m", 1, "r", Answer("fox", "m"))
 
 
 WANTED = Wanted(["sea_lake", "river $1"], 400, template="a centered satellite photo of {}.")

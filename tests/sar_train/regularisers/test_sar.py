@@ -147,14 +147,16 @@ def test_settings_at_the_edge_and_the_defaults() -> None:
     SARConfig(weight=0, subset=0, anchor=0, ramp=0, tau=1e-9)
     SARConfig(ramp=1)
     assert dataclasses.asdict(SARConfig()) == {
-        "weight": 0.3, "tau": 0.1, "distance": "kl", "frame": "teacher", "rows": "all", "rule": "mixed",
+        "weight": 10.0, "tau": 0.1, "distance": "mse", "frame": "teacher", "rows": "all", "rule": "mixed",
         "subset": 0.25, "anchor": 0.0, "ramp": 0.0, "teacher": "template",
     }  # fmt: skip
 
 
 def test_fewer_than_two_names_or_no_novel_row_cost_nothing() -> None:
     for count in (1, 2):
-        assert float(own()(inputs(rows(count, 0), rows(count, 1)))) == 0, "no choice among neighbours, no loss"
+        assert float(own(distance="kl")(inputs(rows(count, 0), rows(count, 1)))) == 0, (
+            "no choice among neighbours, no loss"
+        )
     assert float(own(distance="l1")(inputs(rows(2, 0), rows(2, 1)))) > 0
     w = rows(3, 0).requires_grad_()
     loss = SAR(SARConfig(rows="novel", anchor=1.0))(inputs(w, rows(3, 1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support.results import accuracies, result, write
 
 from sar_train.report import base_new
@@ -147,3 +148,13 @@ def test_zero_shot_is_averaged_where_seeds_draw_the_test_photos(tmp_path: Path) 
     same = base_new.zero_shot([run for run in read(tmp_path).runs if run.seed == 1])
     assert same.base is not None
     assert (same.base.value, same.base.sd, same.seeds) == (60.0, None, ())
+
+
+@pytest.mark.parametrize("datasets", [("caltech101", "dtd"), ("caltech101", "dtd", "eurosat")])
+def test_of_more_than_two_datasets_all_but_accuracies_are_folded(tmp_path: Path, datasets: tuple[str, ...]) -> None:
+    for dataset in datasets:
+        both_ways(tmp_path, dataset)
+    found = base_new.tables(read(tmp_path))
+    of_relations = [table for table in found if table.key.startswith("relations")]
+    assert [table.folded for table in of_relations] == [len(datasets) > 2] * len(datasets)
+    assert not any(table.folded for table in found if "accuracy" in table.title)

@@ -70,6 +70,27 @@ def test_lines_are_means_and_bands_their_deviations(tmp_path: Path, canvases: li
     assert [line.get_marker() for line in canvas.legends[0].legend_handles] == ["o", "^", "None"]  # type: ignore[union-attr]
 
 
+def test_one_ranking_is_a_curve_for_each_seed_and_a_mark_without_offset(tmp_path: Path, canvases: list[Canvas]) -> None:
+    for seed, base in ((1, 70.0), (2, 72.0)):
+        write(tmp_path, result(seed=seed, open_=(base, 20.0)))
+    write(tmp_path, result("coop+sar", open_=(60.0, 50.0)))
+    write(tmp_path, result("tcp"))  # made before there were such measures
+    write(tmp_path, result("dept", open_=(90.0, 80.0)))
+    (figure,) = charts.open_curves(read(tmp_path))
+    assert (figure.section, figure.beside, figure.folded) == ("open", figure.key, False)
+    axes, other = canvases[0].axes
+    assert [one.get_title(loc="left") for one in (axes, other)] == ["CoOp", "DePT on CoOp"]
+    for low, high, largest in ((*axes.get_xlim(), 95), (*axes.get_ylim(), 85)):
+        assert low == 0
+        assert largest < high < 110
+    assert curves(axes) == {
+        MUTED: [[(55, 0), (50, 40), (0, 45)], [(50, 40)]],
+        WITHOUT: [[(75, 0), (70, 20), (0, 25)], [(70, 20)], [(77, 0), (72, 20), (0, 25)], [(72, 20)]],
+        WITH: [[(65, 0), (60, 50), (0, 55)], [(60, 50)]],
+    }
+    assert legend(canvases[0]) == ["without SAR", "with SAR", "zero-shot"]
+
+
 def test_one_number_of_shots_is_no_curve(tmp_path: Path) -> None:
     write(tmp_path, result(shots=1, **FEW))
     assert charts.accuracy_by_shots(read(tmp_path)) == []

@@ -15,7 +15,7 @@ from support.results import result, sample, write
 
 from sar_train.errors import ConfigError
 from sar_train.report import page
-from sar_train.report.results import Results, read
+from sar_train.report.results import ResultSet, read
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 CHROMIUM = shutil.which("chromium")
@@ -59,14 +59,14 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def results(tmp_path_factory: pytest.TempPathFactory) -> ResultSet:
     folder = tmp_path_factory.mktemp("results")
     sample(folder)
     return read(folder)
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def small(tmp_path_factory: pytest.TempPathFactory) -> ResultSet:
     """Return a single run without new classes, history or time, the least there can be."""
     folder = tmp_path_factory.mktemp("small")
     write(folder, result(new=None, zero_shot=(50.0, None), protocol="few-shot", history=[], timing={}))
@@ -74,7 +74,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 @pytest.fixture(scope="module")
-def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(results: ResultSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "report"
     return page.write(results, out, title="A & B <c>", command="sar-experiment report x")
 
@@ -101,7 +101,7 @@ def test_names_are_escaped_wherever_they_stand(report: Path) -> None:
     assert "<b>" not in re.sub(r"<figcaption><b>", "", text)
 
 
-def test_it_is_the_same_every_time(results: Results, report: Path, tmp_path: Path) -> None:
+def test_it_is_the_same_every_time(results: ResultSet, report: Path, tmp_path: Path) -> None:
     again = page.write(results, tmp_path / "again", title="A & B <c>", command="sar-experiment report x")
     first, second = (
         {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
@@ -145,7 +145,7 @@ def test_what_the_figures_rest_on(report: Path) -> None:
         assert part in text
 
 
-def test_an_older_report_is_replaced_and_nothing_is_left_behind(small: Results, tmp_path: Path) -> None:
+def test_an_older_report_is_replaced_and_nothing_is_left_behind(small: ResultSet, tmp_path: Path) -> None:
     out = tmp_path / "report"
     told: list[str] = []
     page.write(small, out, title="one", command="x", tell=told.append)
@@ -175,7 +175,7 @@ def test_nothing_else_is_replaced(tmp_path: Path, kind: str) -> None:
         page.check_target(out)
 
 
-def test_a_failure_leaves_the_older_report(small: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_the_older_report(small: ResultSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "report"
     page.write(small, out, title="one", command="x")
     monkeypatch.setattr(page, "FORMATS", {"csv": lambda table: 1 / 0})
@@ -185,7 +185,7 @@ def test_a_failure_leaves_the_older_report(small: Results, tmp_path: Path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_a_single_run_is_enough(small: Results, tmp_path: Path) -> None:
+def test_a_single_run_is_enough(small: ResultSet, tmp_path: Path) -> None:
     found = page.write(small, tmp_path / "report", title="one", command="x")
     Page(found.read_text(encoding="utf-8"))
 

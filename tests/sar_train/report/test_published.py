@@ -46,7 +46,7 @@ def test_zero_shot_of_our_own_set_up() -> None:
     known = published.known_zero_shot("sar-mini", None, "caltech101")
     assert known is not None
     assert (known.base, known.new) == pytest.approx((59.910, 57.860), abs=0.001)
-    assert "experiments/results/base-to-new" in known.source
+    assert "experiments/results/default" in known.source
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,15 @@ def test_a_name_with_room_stands_right_of_the_point_with_sar(tmp_path: Path, can
     assert coop.arrow_patch is None
 
 
+def test_a_name_that_fits_nowhere_else_stands_below_its_point(tmp_path: Path, canvases: list[Canvas]) -> None:
+    move(tmp_path, "dept:kgcoop", (60.0, 50.0), (90.0, 50.0))  # the arrow comes from the left, the right edge is near
+    move(tmp_path, "coop", (90.0, 50.5), (90.0, 50.5))
+    scatter.figures(read(tmp_path))
+    (name,) = [text for text in names(canvases[0].axes[0]) if text.get_text() == "DePT on KgCoOp"]
+    assert (name.xy, tuple(name.xyann)) == ((90.0, 50.0), (0, -10))
+    assert (name.get_ha(), name.get_va()) == ("center", "top")
+
+
 def test_names_of_points_close_together_go_different_ways(tmp_path: Path, canvases: list[Canvas]) -> None:
     for place, method in enumerate(METHODS[:6]):
         base, new = 80.0 + 2 * (place % 3), 60.0 + 0.6 * (place // 3)

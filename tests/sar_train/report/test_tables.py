@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from support.results import sample
@@ -20,3 +21,12 @@ def test_every_kind_of_result_has_its_tables_under_keys_of_their_own(tmp_path: P
     for table in found:
         heads = [column.flat for column in table.columns]
         assert len(set(heads)) == len(heads), table.key
+
+
+def test_words_are_aligned_to_the_left_and_figures_to_the_right(tmp_path: Path) -> None:
+    sample(tmp_path)
+    for table in all_tables(read(tmp_path)):
+        for column, *cells in zip(table.columns, *table.rows, strict=True):
+            figures = all(re.match(r"[-+−]?\d", cell.text) for cell in cells if cell.text)
+            labels = column.name in ("seeds", "shots") or column.group == "settings"
+            assert column.text == (labels or not figures), (table.key, column.flat)

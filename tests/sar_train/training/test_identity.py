@@ -6,12 +6,13 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sar_train.config.run import RunConfig
 from sar_train.errors import ConfigError
-from sar_train.training.identity import check_sections, outcome_settings
+from sar_train.training.identity import check_sections, outcome_settings, sar_settings
 
 
 def test_it_is_json_and_spells_defaults_out() -> None:
@@ -54,3 +55,19 @@ def test_a_setting_that_came_later_counts_where_it_is_not_the_default() -> None:
 def test_settings_of_another_method_are_refused() -> None:
     with pytest.raises(ConfigError, match="settings for kgcoop, but this run uses coop and sar"):
         check_sections(RunConfig("demo", sections={"kgcoop": {}}))
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "weight"),
+    [
+        ("coop", {}, 10),
+        ("prograd", {}, 1),
+        ("prograd", {"weight": 3}, 3),
+        ("prograd", {"distance": "l1"}, 10),
+        ("dept", {}, 10),
+    ],
+)
+def test_a_method_may_have_a_weight_of_its_own_for_sar(method: str, given: dict[str, Any], weight: float) -> None:
+    config = RunConfig(data="demo", method=method, sections={"sar": given})
+    assert sar_settings(config).weight == weight
+    assert outcome_settings(config)["sections"]["sar"]["weight"] == weight

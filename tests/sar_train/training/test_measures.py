@@ -11,10 +11,10 @@ import torch
 from support.problems import BASE, CLASSES, feature_set, scattered
 from support.tiny import VIT, register, tiny_backbone
 
+from sar_infer.classify.calibration import negative_log_likelihood, softmax
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.features import Rows, save_features
-from sar_train.evaluation.confidence import negative_log_likelihood, softmax
 from sar_train.training import context, trainer
 from sar_train.training.context import prepare
 from sar_train.training.prompted import restore
@@ -86,7 +86,7 @@ def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
 
 
 def test_a_prompt_that_depends_on_the_photo_is_judged_as_a_bundle_has_it(tmp_path: Path) -> None:
-    config = dataclasses.replace(blurred(tmp_path, train=4), method="cocoop", shots=2, batch_size=2)
+    config = dataclasses.replace(blurred(tmp_path, train=4), method="cocoop", shots=2, batch_size=2, statistics=False)
     run = trainer.run(config, tmp_path / "run")
     ready, part = restore(run, tiny_backbone()), prepare(config).evaluator.base
     assert part is not None

@@ -29,7 +29,7 @@ from sar_train.methods.base import PromptMethod
 from sar_train.regularisers.base import RegulariserInputs
 from sar_train.regularisers.sar import SAR, SARConfig
 from sar_train.training import loop
-from sar_train.training.loop import Step
+from sar_train.training.loop import OptimiserStep
 from sar_train.training.state import start
 from sar_train.training.task import FewShotTask, Regularisation
 
@@ -57,7 +57,7 @@ def one_step(
     """The terms, and how the parameters moved at a learning rate of 0.1 without momentum or decay."""
     plan = schedule("coop", learning_rate=rate, momentum=0.0, weight_decay=0.0)
     before = parameters(method)
-    terms = Step(tiny_backbone(), data, start(method, plan, 1), extra, micro_batch=micro_batch)(rows, 0.0)
+    terms = OptimiserStep(tiny_backbone(), data, start(method, plan, 1), extra, micro_batch=micro_batch)(rows, 0.0)
     return terms, {name: value - before[name] for name, value in parameters(method).items()}
 
 
@@ -66,7 +66,7 @@ def test_it_is_what_sgd_would_do() -> None:
     method, data, backbone = make("coop"), problem(1), tiny_backbone()
     before = method.context.detach().clone()
     state = start(method, schedule("coop", learning_rate=0.01, momentum=0.0, weight_decay=0.1), 1)
-    terms = Step(backbone, data, state)(torch.arange(24), 0.0)
+    terms = OptimiserStep(backbone, data, state)(torch.arange(24), 0.0)
     context = before.clone().requires_grad_()
     logits = backbone.logit_scale * data.features[:, 0] @ full_length.text_rows(backbone, BASE, context).T
     loss = -(logits.log_softmax(1)[torch.arange(24), data.labels]).mean()
@@ -116,7 +116,7 @@ def test_a_draw_from_the_union_keeps_rows_and_teacher_together() -> None:
     extra = Regularisation(watched, NOVEL, given.teacher)
     plan = schedule("coop", learning_rate=1e-12)
     state = start(make("coop"), plan, 1)
-    step = Step(tiny_backbone(), problem(), state, extra)
+    step = OptimiserStep(tiny_backbone(), problem(), state, extra)
     for _ in range(6):
         step(torch.arange(4), 0.0)
     for inputs in watched.seen:
@@ -170,7 +170,7 @@ def test_float16_scales_the_loss_and_gives_the_same_update() -> None:
         if precision == "fp16":
             state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 4096.0})
         before = parameters(method)
-        Step(tiny_backbone(), data, state, precision=precision)(torch.arange(24), 0.0)
+        OptimiserStep(tiny_backbone(), data, state, precision=precision)(torch.arange(24), 0.0)
         moved[precision] = method.context.detach() - before["context"]
         assert state.scaler.get_scale() == (4096.0 if precision == "fp16" else 1.0)
     assert (moved["fp16"] - moved["fp32"]).norm() < 0.02 * moved["fp32"].norm()
@@ -181,7 +181,7 @@ def test_a_gradient_beyond_float16_skips_the_update_and_lowers_the_scale() -> No
     state = start(method, schedule("coop"), 1, scaled=True)
     state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 2.0**60})
     before = parameters(method)
-    terms = Step(tiny_backbone(), problem(1), state, precision="fp16")(torch.arange(24), 0.0)
+    terms = OptimiserStep(tiny_backbone(), problem(1), state, precision="fp16")(torch.arange(24), 0.0)
     assert terms["cross_entropy"] < 100
     assert torch.equal(method.context.detach(), before["context"])
     assert state.scaler.get_scale() == 2.0**59
@@ -205,7 +205,7 @@ def test_per_image_prompts_do_not_see_each_other() -> None:
 def test_the_plain_view_is_drawn_only_where_there_is_no_other(views: int, learned_from: set[int]) -> None:
     method, data, seen = make("coop"), problem(views), []
     method.terms = lambda outputs: seen.append(outputs.frozen_images) or type(method).terms(method, outputs)
-    step, rows = Step(tiny_backbone(), data, start(method, schedule("coop"), 1)), torch.arange(24)
+    step, rows = OptimiserStep(tiny_backbone(), data, start(method, schedule("coop"), 1)), torch.arange(24)
     for _ in range(4):
         step(rows, 0.0)
     matches = torch.stack([(batch[:, None] == data.features).all(-1) for batch in seen])

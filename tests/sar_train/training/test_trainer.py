@@ -73,14 +73,19 @@ def test_a_record_says_what_was_done_and_what_came_of_it(features: Path, names: 
         assert 0 <= scores["base_accuracy"] <= 100
         base, new = scores["base_accuracy"], scores["new_accuracy"]
         assert scores["harmonic_mean"] == pytest.approx(2 * base * new / (base + new) if base + new else 0)
+        in_one = record["open"][part]["images"]
+        assert in_one["base_accuracy"] <= scores["base_accuracy"]
+        assert in_one["new_accuracy"] <= scores["new_accuracy"]
+        assert in_one["curve"]["base"][0] == pytest.approx(scores["base_accuracy"], abs=0.005)
+        assert in_one["curve"]["new"][-1] == pytest.approx(scores["new_accuracy"], abs=0.005)
     assert record["linear_probe"]["base_accuracy"] > 90
     assert record["per_class"]["base"].keys() == set(CLASSES[:4])
     assert sum(record["per_class_counts"]["new"].values()) == 48
     assert len(record["history"]) == 3
-    assert record["timing"].keys() == {"prepare_seconds", "train_seconds", "evaluate_seconds"}
+    assert record["timing"].keys() == {"prepare_seconds", "train_seconds", "statistics_seconds", "evaluate_seconds"}
     assert record["versions"]["torch"] == torch.__version__
     assert any("about" in line and "left" in line for line in lines)
-    assert any(line.startswith("zero-shot: base") for line in lines)
+    assert any(line.startswith("zero-shot: base") and "one ranking over base and new: base" in line for line in lines)
 
 
 def test_the_record_has_sars_own_measure(features: Path, names: Path, tmp_path: Path) -> None:
@@ -105,29 +110,37 @@ def test_the_record_has_what_a_bundle_may_answer_instead(
 ) -> None:
     run = trainer.run(settings(features, names, method=method, shots=2, batch_size=2, epochs=2), tmp_path / "run")
     record = run.record
-    assert list(record["other_metrics"]) == ([other] if other else [])
+    assert list(record["other_metrics"]) == [*([other] if other else []), "statistics"]
     ready, data, backbone = restore(run, tiny_backbone()), feature_set(), tiny_backbone()
     base = data.test.labels < 4
-    shown = {"metrics": ready.logits(data.test.features[base], CLASSES[:4])}
+    ways: dict[str, dict[str, bool]] = {"metrics": {}}
     if other:
-        flags = {"text_only": True} if method == "dept" else {"frozen": True}
-        shown[other] = ready.logits(data.test.features[base], CLASSES[:4], **flags)
-    for key, logits in shown.items():
-        right = (logits.argmax(1) == data.test.labels[base]).float().mean()
-        scores = record["metrics"] if key == "metrics" else record["other_metrics"][key]
-        assert scores["base_accuracy"] == pytest.approx(100 * float(right))
+        ways[other] = {"text_only": True} if method == "dept" else {"frozen": True}
+    for key, flags in ways.items():
+        logits = ready.logits(data.test.features, CLASSES[:4], **flags)
+        right = (logits[base].argmax(1) == data.test.labels[base]).float().mean()
+        scores, in_one = (found if key == "metrics" else found["other_metrics"] for found in (record, record["open"]))
+        assert scores[key]["base_accuracy"] == pytest.approx(100 * float(right))
+        every = torch.cat([logits, ready.logits(data.test.features, CLASSES[4:], **flags)], dim=1)
+        right = (every.argmax(1) == data.test.labels)[base].float().mean()
+        assert in_one[key]["images"]["base_accuracy"] == pytest.approx(100 * float(right))
+        if key == other or method != "dept":  # then it is what a bundle answers that is asked for all names at once
+            torch.testing.assert_close(every, ready.logits(data.test.features, CLASSES, **flags))
     assert run.settings.keys() == {field.name for field in dataclasses.fields(type(ready.method).Config)}
     assert ready.backbone is backbone
 
 
 @pytest.mark.parametrize("method", ["maple", "promptsrc"])
 def test_methods_that_prompt_the_image_tower_see_the_photos(names: Path, tmp_path: Path, method: str) -> None:
-    photos = write_folder(tmp_path / "photos", {"cat": 6, "dog": 6, "red car": 6})
-    config = settings(photos, names, method=method, views=2, epochs=3, batch_size=4)
+    photos = write_folder(tmp_path / "photos", {"bird": 6, "cat": 6, "dog": 6, "red car": 6})
+    config = settings(photos, names, method=method, views=2, epochs=3, batch_size=4, protocol="base-to-new")
     run = trainer.run(config, tmp_path / "run")
     ready, context = restore(run, tiny_backbone()), prepare(config)
     part = context.evaluator.base
     pixels = context.source.map_pixels(context.plan.split, part.rows, lambda batch: batch)
+    every = ready.logits(ready.encode_images(pixels), ["bird", "cat", "dog", "red car"])
+    right = (every.argmax(1) == part.labels).float().mean()
+    assert run.record["open"]["metrics"]["images"]["base_accuracy"] == pytest.approx(100 * float(right))
     logits = ready.logits(ready.encode_images(pixels), part.names)
     right = (logits.argmax(1) == part.labels).float().mean()
     assert run.record["metrics"]["base_accuracy"] == pytest.approx(100 * float(right))
@@ -145,6 +158,7 @@ def test_protocol_all_has_no_new_classes(features: Path, names: Path, tmp_path: 
     record = trainer.run(settings(features, names, protocol="all"), tmp_path / "run").record
     assert record["metrics"]["new_accuracy"] is None
     assert record["metrics"]["harmonic_mean"] is None
+    assert record["open"] is None
     assert record["dataset"]["classes"] == list(CLASSES)
 
 
@@ -263,4 +277,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(features: Path, names: Path, tmp_
     assert any(line.startswith("taking up the run after epoch") for line in lines)
     whole = trainer.run(config, tmp_path / "whole")
     assert torch.equal(resumed.tensors["context"], whole.tensors["context"])
-    assert sorted(path.name for path in out.iterdir()) == ["prompts.safetensors", "record.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "prompts.safetensors",
+        "record.json",
+        "statistics.safetensors",
+    ]

@@ -29,7 +29,7 @@ _EXCLUDED = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving("--state", str(tmp_path_factory.mktemp("state")), key="k") as server:
+    with serving("--bank", str(tmp_path_factory.mktemp("bank") / "bank.safetensors"), key="k") as server:
         yield server
 
 

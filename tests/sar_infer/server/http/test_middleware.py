@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 from support.pictures import jpeg
-from support.servers import Local, local_server
+from support.servers import Local, around, local_server
 
 from sar_infer.server.http import connection
 from sar_infer.server.settings import Limits, Settings
@@ -29,26 +29,24 @@ def settings(bundle_path: Path) -> Settings:
     return Settings(bundle=bundle_path, device="cpu", threads=1, workers=1, max_batch=2, limits=limits)
 
 
-@pytest.fixture(scope="module")
-def server(settings: Settings) -> Iterator[Local]:
-    with local_server(settings) as local:
+@pytest.fixture(scope="module", params=[False, True], ids=["one process", "worker processes"])
+def server(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Local]:
+    with local_server(replace(settings, processes=request.param)) as local:
         yield local
 
 
 @pytest.fixture
 def gate(server: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Hold the encoder until the event is set; ``seen`` counts the images that reached it."""
+    """Hold batches until the event is set; ``seen`` counts their images."""
     event = threading.Event()
-    batcher = server.service.engine._batcher
-    encode = batcher._encode
 
-    def waiting(pixels: Any) -> Any:
-        event.seen += len(pixels)  # type: ignore[attr-defined]
+    def waiting(compute: Any, images: Any) -> Any:
+        event.seen += len(images)  # type: ignore[attr-defined]
         event.wait(10)
-        return encode(pixels)
+        return compute(images)
 
     event.seen = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(batcher, "_encode", waiting)
+    around(server, monkeypatch, waiting)
     yield event
     event.set()
     wait_for(lambda: server.metric("sar_queue_depth") == 0)
@@ -213,11 +211,11 @@ def test_a_client_that_disconnects_leaves_the_queue(server: Local, gate: Any) ->
 def test_a_fault_is_a_500_without_insides_and_the_server_goes_on(
     server: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(pixels: object) -> None:
+    def broken(compute: object, images: object) -> Any:
         raise RuntimeError("secret inside")
 
     with monkeypatch.context() as patch:
-        patch.setattr(server.service.engine._batcher, "_encode", broken)
+        around(server, patch, broken)
         answer = classify(server)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "secret" not in answer.text
@@ -243,6 +241,8 @@ def test_a_key_is_asked_for_where_it_matters(settings: Settings) -> None:
                 answer = client.get(path, headers=header)
                 assert answer.status_code == 401, (path, header)
                 assert answer.headers["www-authenticate"] == "Bearer"
+        for given, title in (({}, "A key is needed"), ({"Authorization": "Bearer wrong"}, "The key is wrong")):
+            assert client.get("/v1/model", headers=given).json()["title"] == title
         for scheme in ("Bearer", "bearer", "BEARER "):
             assert client.get("/v1/model", headers={"Authorization": f"{scheme} open sesame"}).status_code == 200
         for other in ("open sesame", "Basic open sesame"):

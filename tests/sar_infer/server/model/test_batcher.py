@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import Callable, Sequence
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from sar_infer._arrays import Floats
+from sar_infer.processes.worker import DeathError, TimeLimitError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.batcher import Batcher, Timed
+from sar_infer.server.model.encoding import Computed, Encoding
 
 
 class Encoder:
@@ -51,7 +54,7 @@ def run(test: Callable[[Batcher[Floats], Encoder], object], workers: int = 1, ma
     metrics, encoder = Metrics(), Encoder()
 
     async def go() -> None:
-        batcher = Batcher(same, encoder, workers, max_batch, metrics)
+        batcher = Batcher(Encoding(same, encoder), workers, max_batch, metrics)
         try:
             async with asyncio.timeout(20):
                 await test(batcher, encoder)  # type: ignore[misc]
@@ -184,7 +187,7 @@ def test_a_cancelled_request_gets_no_result() -> None:
 
 def test_an_encoder_that_loses_a_row_is_noticed() -> None:
     async def go() -> None:
-        batcher = Batcher(same, lambda pixels: np.zeros((0, 1), dtype=np.float32), 1, 4, Metrics())
+        batcher = Batcher(Encoding(same, lambda pixels: np.zeros((0, 1), dtype=np.float32)), 1, 4, Metrics())
         with pytest.raises(RuntimeError, match="1 images gave 0 rows"):
             await batcher.run(image(1), value)
         batcher.close()
@@ -214,3 +217,48 @@ def test_some_may_go_first() -> None:
         assert encoder.batches[1][0] == 9
 
     run(test)
+
+
+def test_when_a_worker_dies_each_image_of_its_batch_runs_again_alone() -> None:
+    batches: list[list[float]] = []
+    gate = threading.Event()
+
+    def compute(images: Sequence[Floats]) -> Computed:
+        numbers = [float(one[0, 0, 0]) for one in images]
+        batches.append(numbers)
+        gate.wait(10)
+        if 13 in numbers:
+            raise DeathError(-11)
+        return Computed([np.array([[n]], np.float32) for n in numbers], [0.0] * len(numbers), 0.0)
+
+    async def go() -> None:
+        batcher = Batcher(compute, 1, 4, Metrics())
+        tasks = [asyncio.create_task(batcher.run(image(n), value)) for n in (0, 11, 13, 12, 14, 15)]
+        while not batches:
+            await asyncio.sleep(0.001)
+        gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [getattr(result, "value", None) for result in results] == [0, 11, None, 12, 14, 15]
+        assert isinstance(results[2], DeathError)
+        batcher.close()
+
+    asyncio.run(go())
+    assert batches == [[0], [11, 13, 12, 14], [11], [13], [12], [14], [15]]
+
+
+@pytest.mark.parametrize(("ended_by", "turns"), [(signal.SIGKILL, 2), (signal.SIGALRM, 1)])
+def test_only_an_image_that_alone_takes_too_long_to_decode_has_no_second_turn(ended_by: int, turns: int) -> None:
+    runs: list[int] = []
+
+    def compute(images: Sequence[Floats]) -> Computed:
+        runs.append(len(images))
+        raise TimeLimitError(-ended_by)
+
+    async def go() -> None:
+        batcher = Batcher(compute, 1, 4, Metrics())
+        with pytest.raises(TimeLimitError):
+            await batcher.run(image(1), value)
+        batcher.close()
+
+    asyncio.run(go())
+    assert runs == [1] * turns

@@ -15,7 +15,7 @@ from support.precisions import add_precision, broken, turned, variant
 from sar_infer import Classifier
 from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import default_bundle, open_bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER, Precision, Probe
+from sar_infer.artefact.manifest import IMAGE_ENCODER, Precision, SelfTestVector
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.self_test import MIN_COSINE, self_test_image
@@ -85,16 +85,16 @@ def test_the_bound_tells_images_apart(alone: Floats) -> None:
 
 def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -> None:
     vector = Classifier.open(bundle_copy, "cpu").embed_images([self_test_image(SIZE, 5)])[0]
-    probe = Probe(5, tuple(vector.tolist()))
-    reseal(bundle_copy, probe=probe)
+    stored = SelfTestVector(5, tuple(vector.tolist()))
+    reseal(bundle_copy, self_test=stored)
     Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics()).close()
     onnx.save(turned(image_graph(), "weight"), bundle_copy / IMAGE_ENCODER)
-    reseal(bundle_copy, probe=probe)
+    reseal(bundle_copy, self_test=stored)
     with pytest.raises(BundleError, match=r"image_encoder\.onnx: .*another vector than at export .*is broken"):
         Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics())
     onnx.save(broken(image_graph(), "weight"), bundle_copy / IMAGE_ENCODER)
-    for known in (probe, None):
-        reseal(bundle_copy, probe=known)
+    for known in (stored, None):
+        reseal(bundle_copy, self_test=known)
         with pytest.raises(BundleError, match="cosine nan"):
             Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics())
 
@@ -105,8 +105,8 @@ def test_opening_runs_the_probe_once(
 ) -> None:
     add_precision(bundle_copy)
     vector = Classifier.open(bundle_copy, "cpu", precision=precision).embed_images([self_test_image(SIZE, 5)])[0]
-    graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=1.0))
-    reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, tuple(vector.tolist())))
+    graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=1.0))
+    reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, tuple(vector.tolist())))
     encode, seen = ImageEncoder.encode, []
 
     def spy(self: ImageEncoder, pixels: Floats, seconds: float | None = None) -> Floats:
@@ -171,8 +171,8 @@ def test_a_smaller_graph_is_probed_against_what_it_gave_at_export(bundle_copy: P
     assert 0.9 < cosine < MIN_COSINE - 0.002
     settings = Settings(bundle=bundle_copy, device="cpu", precision="int8", workers=1, max_batch=2)
     for expected, good in ((cosine, True), (cosine + 0.02, False), (None, False)):
-        graphs = Precision(variant("image_encoder.int8.onnx", probe_cosine=expected))
-        reseal(bundle_copy, precisions={"int8": graphs}, probe=Probe(5, tuple(row.tolist())))
+        graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=expected))
+        reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, tuple(row.tolist())))
         if good:
             engine = Engine.open(settings, Metrics())
             assert engine.classifier.choice.precision == "int8"
@@ -184,5 +184,5 @@ def test_a_smaller_graph_is_probed_against_what_it_gave_at_export(bundle_copy: P
 
 
 def test_a_precision_that_the_bundle_lacks_is_refused(bundle_path: Path) -> None:
-    with pytest.raises(InputError, match="precision int8: this bundle has fp32; sar-export"):
+    with pytest.raises(InputError, match="precision int8: this bundle has fp32; sar-bundle shrink"):
         Engine.open(Settings(bundle=bundle_path, device="cpu", precision="int8"), Metrics())

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sar_infer.errors import ImageError
+from sar_infer.processes.worker import DeathError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model import sizing
 from sar_infer.server.model.memory import DecodeMemory, Share
@@ -260,7 +261,7 @@ def test_the_limit_of_version_1_and_of_a_container_that_sees_its_own_root(machin
 
 
 def test_images_get_what_the_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sizing, "_resident", lambda: 220 * MIB)
+    monkeypatch.setattr(sizing, "_resident", lambda _: 220 * MIB)
     monkeypatch.setattr(sizing, "memory_limit", lambda: (2048 * MIB, True))
     assert bodies_limit(10 * MIB) == 128 * MIB
     assert decode_memory(Settings()) == (2048 - 220 - 2 * 128 - 256) * MIB
@@ -269,3 +270,28 @@ def test_images_get_what_the_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sizing, "memory_limit", lambda: (128 * MIB, True))
     assert decode_memory(Settings()) == 64 * MIB
     assert decode_memory(Settings(decode_memory=5)) == 5
+
+
+def test_a_share_stays_for_another_try_if_the_process_died_and_ends_with_its_request() -> None:
+    async def go() -> None:
+        memory_ = memory(160)
+        async with memory_.share(100, 100) as share:
+            with pytest.raises(DeathError), share.used():
+                raise DeathError(-9)
+            assert held(memory_) == 100
+            with share.used():
+                assert held(memory_) == 100
+            assert held(memory_) == 0
+        async with memory_.share(100, 100) as share:
+            with pytest.raises(DeathError), share.used():
+                raise DeathError(-9)
+        assert held(memory_) == 0
+        with contextlib.ExitStack() as using:
+            async with memory_.share(100, 100) as share:
+                using.enter_context(share.used())
+            assert held(memory_) == 100
+            with pytest.raises(DeathError), using:
+                raise DeathError(-9)
+        assert held(memory_) == 0
+
+    asyncio.run(go())

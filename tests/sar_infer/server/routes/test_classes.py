@@ -22,7 +22,9 @@ KEY = {"Authorization": "Bearer k"}
 
 @pytest.fixture
 def server(bundle_path: Path, tmp_path: Path) -> Iterator[Local]:
-    with local_server(Settings(bundle=bundle_path, state=tmp_path, key="k", device="cpu", threads=1)) as local:
+    with local_server(
+        Settings(bundle=bundle_path, bank=tmp_path / "bank.safetensors", key="k", device="cpu", threads=1)
+    ) as local:
         yield local
 
 
@@ -105,6 +107,39 @@ def test_a_change_can_be_bound_to_what_was_seen(client: httpx2.Client) -> None:
     assert client.delete(path("one"), headers={"If-Match": now}).status_code == 204
 
 
+def test_the_history_is_told_and_taken_back(client: httpx2.Client) -> None:
+    assert client.get("/v1/bank/history").json()["steps"] == []
+    seen = client.put(path("one")).headers["etag"]
+    client.put(path("two"))
+    client.delete(path("red"))
+    found = client.get("/v1/bank/history", params={"limit": 2}).json()
+    assert [(step["n"], step["action"], step["by"], step["can_undo"]) for step in found["steps"]] == [
+        (3, "remove", "sar-serve", True),
+        (2, "add", "sar-serve", True),
+    ]
+    assert (found["count"], found["bank"]) == (3, client.get("/v1/classes").json()["bank"])
+    late = client.post("/v1/bank/rollback", json={"to": 0}, headers={"If-Match": seen})
+    assert (late.status_code, late.json()["code"]) == (412, "precondition-failed")
+    done = client.post("/v1/bank/rollback", json={"to": 1}, headers={"If-Match": f'"{found["bank"]}"'})
+    assert (done.status_code, done.headers["etag"], done.json()["classes"]) == (200, seen, len(BANK_NAMES) + 1)
+    assert (done.json()["step"]["n"], done.json()["step"]["to"]) == (4, 1)
+    assert listed(client) == [*BANK_NAMES, "one"]
+    assert client.post("/v1/bank/rollback", json={"to": 4}).json()["step"] is None
+    assert client.post("/v1/bank/rollback", json={"steps": 1}).json()["step"]["to"] == 0
+    assert listed(client) == list(BANK_NAMES)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"to": 9}, {"to": -1}, {"steps": 0}, {"steps": 3}, {"to": 0, "steps": 1}, {"at": 1}]
+)
+def test_a_rollback_to_nowhere_changes_nothing(client: httpx2.Client, body: dict[str, int]) -> None:
+    seen = client.put(path("one")).headers["etag"]
+    answer = client.post("/v1/bank/rollback", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
+    assert client.post("/v1/bank/rollback").json()["code"] == "bad-request"
+    assert client.get("/v1/classes").headers["etag"] == seen
+
+
 def test_the_list_is_told_in_parts(client: httpx2.Client) -> None:
     assert listed(client, prefix="GR") == ["green", "grey thing"]
     assert listed(client, limit=2, offset=1) == list(BANK_NAMES[1:3])
@@ -179,7 +214,7 @@ def test_readers_never_wait_for_writers_nor_see_half_a_change(client: httpx2.Cli
 
 
 def test_added_classes_are_there_after_a_restart(bundle_path: Path, tmp_path: Path) -> None:
-    settings = Settings(bundle=bundle_path, state=tmp_path / "kept", key="k", device="cpu")
+    settings = Settings(bundle=bundle_path, bank=tmp_path / "bank.safetensors", key="k", device="cpu")
     with local_server(settings) as server:
         httpx2.put(server.url + path("violet"), headers=KEY, json={"phrases": ["lilac"]})
         httpx2.delete(server.url + path("red"), headers=KEY)

@@ -102,6 +102,7 @@ def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
         assert calibrated.metric("sar_unknown_total") == before + 4
         (known,) = raw(client, unknown="energy").json()["results"]
         assert (known["unknown"], known["reason"]) == (False, None)
+        assert client.get("/v1/model").json()["unknown"] == ["score", "energy"]
         (plain,) = raw(client).json()["results"]
         assert plain.keys().isdisjoint({"unknown", "reason", "label_set", "explanation"})
     with Client(calibrated.url) as asking:
@@ -317,6 +318,8 @@ def test_a_misspelt_option_is_named_with_those_there_are(client: httpx2.Client) 
     files = {"image": ("a.jpg", RED, "image/jpeg")}
     answer = client.post("/v1/classify", files=files, data={"colour": "red"})
     assert answer.json()["detail"] == f"colour: unknown field; expected some of image, {options}"
+    answer = client.post("/v1/classify", files={"file": files["image"]})
+    assert answer.json()["detail"] == f"file: unknown field, perhaps image; expected some of image, {options}"
 
 
 def test_decomposed_letters_and_odd_spaces_are_the_same_name(client: httpx2.Client) -> None:
@@ -328,4 +331,8 @@ def test_wrong_method_and_unknown_route_are_problems(client: httpx2.Client) -> N
     answer = client.get("/v1/classify")
     assert problem(answer) == (405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
+    assert answer.json()["detail"] == "GET /v1/classify: use POST"
+    answer = client.patch("/v1/classes/red")  # each of its methods is a route of its own
+    assert answer.headers["allow"] == "DELETE, GET, PUT"
+    assert answer.json()["detail"] == "PATCH /v1/classes/red: use DELETE or GET or PUT"
     assert problem(client.get("/v1/nowhere")) == (404, "not-found")

@@ -18,7 +18,7 @@ NAMES = sorted(entry.name for entry in STATIC.iterdir())
 @pytest.fixture(scope="module")
 def client() -> TestClient:
     app = FastAPI(docs_url=None, redoc_url=None)
-    app.include_router(pages.router)
+    app.include_router(pages.router(keyed=False))
     return TestClient(app, follow_redirects=False)
 
 
@@ -33,6 +33,16 @@ def test_pages(client: TestClient, path: str, name: str) -> None:
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert answer.content == (STATIC / name).read_bytes()
+
+
+def test_the_page_of_a_server_with_a_key_says_so() -> None:
+    app = FastAPI(docs_url=None, redoc_url=None)
+    app.include_router(pages.router(keyed=True))
+    keyed = TestClient(app).get("/ui")
+    plain = (STATIC / "ui.html").read_bytes()
+    assert keyed.content == plain.replace(b'<html lang="en">', b'<html data-key lang="en">')
+    assert keyed.content != plain
+    assert keyed.headers["ETag"] != pages.files()["ui.html"].etag
 
 
 @pytest.mark.parametrize("name", NAMES)

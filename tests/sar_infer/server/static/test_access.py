@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from support.browser import CAT, COFFEE, PHONE, ROCKET, WIDTHS, add, labels, settled
+from support.browser import CAT, COFFEE, CONTRASTS, PHONE, ROCKET, WIDTHS, add, labels, settled, unlock
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 expect = playwright.expect
@@ -29,6 +29,9 @@ def test_the_keyboard_alone_does_the_whole_job(open_page, mini_server) -> None:
     tab_to("#strip li:nth-child(2) button")
     page.keyboard.press("Enter")
     expect(page.locator("#bars .name").first).to_have_text(re.compile("cat|Mau", re.IGNORECASE))
+    tab_to("#top-k")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#top-k")).to_have_value("10")
     tab_to("#name")
     page.keyboard.type("sleepy cat")
     page.keyboard.press("Enter")
@@ -41,9 +44,6 @@ def test_the_keyboard_alone_does_the_whole_job(open_page, mini_server) -> None:
     page.keyboard.press("Space")
     expect(page.locator("#among")).to_have_text("of 1 class")
     assert labels(page) == ["sleepy cat"]
-    tab_to("#top-k")
-    page.keyboard.press("ArrowDown")
-    expect(page.locator("#top-k")).to_have_value("10")
 
 
 def test_on_a_phone(open_page, mini_server) -> None:
@@ -65,28 +65,6 @@ def test_on_a_phone(open_page, mini_server) -> None:
 OUTLINED = """node => getComputedStyle(node).outlineStyle !== 'none' || node.parentElement.matches(':focus-within')"""
 MOVING = """[...document.querySelectorAll('*')].map((node) => getComputedStyle(node))
     .filter((style) => style.transitionProperty !== 'none' && style.transitionDuration !== '0s').length"""
-CONTRASTS = """() => {
-    const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
-    const behind = (node) => { // the nearest background that is not see-through
-        for (let at = node; at; at = at.parentElement) {
-            const colour = parse(getComputedStyle(at).backgroundColor);
-            if (colour.length === 3 || colour[3] === 1) return colour;
-        }
-        return [255, 255, 255];
-    };
-    const found = [];
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-        const node = walker.currentNode.parentElement;
-        if (!walker.currentNode.data.trim() || !node.checkVisibility({ visibilityProperty: true })) continue;
-        const [one, two] = [light(parse(getComputedStyle(node).color)), light(behind(node))].sort((a, b) => b - a);
-        const contrast = (one + 0.05) / (two + 0.05);
-        if (contrast < 4.5) found.push(`${walker.currentNode.data.trim()}: ${contrast.toFixed(2)}`);
-    }
-    return found;
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -108,15 +86,31 @@ def test_text_can_be_read(open_page, mini_server, scheme) -> None:
     assert page.evaluate(CONTRASTS) == []
 
 
-def test_everything_has_a_name(open_page, mini_server) -> None:
-    page, _ = open_page(mini_server.url)
+@pytest.mark.parametrize(
+    "settings", [{"color_scheme": "light"}, {"color_scheme": "dark", **PHONE}], ids=["light", "phone"]
+)
+def test_everything_has_a_name_and_can_be_read_where_classes_can_be_changed(open_page, keyed_server, settings) -> None:
+    page, _ = open_page(keyed_server.url, reduced_motion="reduce", **settings)
+    expect(page.locator("#key-form")).to_be_visible()
+    assert page.evaluate(CONTRASTS) == []
+    unlock(page, keyed_server.key)
     page.set_input_files("#files", [COFFEE, CAT])
-    add(page, "cup of coffee")
+    add(page, "cup of coffee", "bowl of cherries")
     settled(page)
+    page.get_by_role("button", name="Keep the class bowl of cherries on the server").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_visible()
+    page.get_by_label("Unknown", exact=True).select_option("below 90%")
+    expect(page.locator("#verdict")).to_be_visible()
+    settled(page)
+    assert page.evaluate(CONTRASTS) == []
+    assert page.evaluate(WIDTHS)[0] == page.evaluate(WIDTHS)[1]
     tree = page.locator("body").aria_snapshot()
     assert not re.search(r"^\s*- (button|textbox|switch|combobox|link|img)\s*:?$", tree, re.MULTILINE), tree
-    for role, name in (("region", "Photos"), ("region", "Ranking"), ("list", "Your class names")):
+    regions = (("region", "Photos"), ("region", "Ranking"), ("region", "Classes"))
+    for role, name in (*regions, ("list", "Your class names"), ("list", "The server’s classes")):
         expect(page.get_by_role(role, name=name)).to_be_visible()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#bank-chips .added")).to_have_count(0)
 
 
 def test_the_policy_is_in_force_and_this_test_would_see_a_breach(open_page, mini_server) -> None:

@@ -21,7 +21,8 @@ def test_help_lists_every_command() -> None:
 def test_every_command_has_help_with_environment_twins(name: str) -> None:
     done = CliRunner().invoke(main, [name, "--help"])
     assert done.exit_code == 0, done.output
-    assert "SAR_" in done.output
+    options = [line for line in done.output.splitlines() if line.startswith("  --") and "--help" not in line]
+    assert "SAR_" in done.output or not options
 
 
 def test_an_unknown_command_exits_2() -> None:

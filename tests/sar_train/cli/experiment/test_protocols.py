@@ -186,3 +186,20 @@ def test_dtd_without_its_absent_classes(tmp_path: Path, blobs: tuple[str, ...]) 
     assert done.exit_code == 0, done.output
     (content,) = read(tmp_path / "out")
     assert len(content["per_class"]["base"]) == len(content["per_class"]["new"]) == 5
+
+
+def test_the_paper_preset_says_what_it_takes_and_options_win(tmp_path: Path) -> None:
+    words = ("base-to-new", "--preset", "paper", "--data-root", tmp_path, "--out", tmp_path / "out", "--dry-run")
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    assert "594 runs, 594 to do" in done.stdout  # 11 datasets, 3 seeds, 9 rows, without and with SAR
+    assert "594 runs" in done.stderr
+    assert "reckoned" in done.stderr
+    fewer = call(*words, "--datasets", "caltech101,dtd", "--methods", "coop", "--seeds", "1", "--format", "json")
+    assert [row["dataset"] for row in json.loads(fewer.stdout)] == ["caltech101"] * 2 + ["dtd"] * 2
+
+
+def test_without_a_preset_datasets_are_asked_for() -> None:
+    done = call("base-to-new", "--methods", "coop")
+    assert done.exit_code == 2
+    assert "--datasets" in done.stderr

@@ -1,9 +1,10 @@
-"""``sar-experiment report`` and ``table`` as people type them."""
+"""``sar-experiment report``, ``table`` and ``pack`` as people type them."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from support.folders import listing
 from support.results import result, sample, write
 
 from sar_train.cli.experiment import report as module
@@ -121,3 +123,23 @@ def test_only_some_tables(tmp_path: Path) -> None:
     sample(tmp_path)
     assert run(module.table, tmp_path, "--only", "WHAT A RUN COSTS").stdout.startswith("**What a run costs")
     refused(run(module.table, tmp_path, "--only", "nothing"), "there are base-to-new-caltech101")
+
+
+def test_packed_results_give_the_same_tables_and_the_same_page(tmp_path: Path) -> None:
+    sample(tmp_path / "runs")
+    forms = ("markdown", "csv", "latex", "json")
+    before = [run(module.table, tmp_path / "runs", "--format", form).stdout for form in forms]
+    run(module.report, tmp_path / "runs", "--out", tmp_path / "before")
+    found = run(module.pack, tmp_path / "runs")
+    archive = tmp_path / "runs" / "results.jsonl.xz"
+    assert re.fullmatch(rf"{archive}: 16 runs, 16 of them added now, \d+ kB\n", found.stdout), found.output
+    assert listing(tmp_path / "runs") == [archive.name]
+    assert [run(module.table, tmp_path / "runs", "--format", form).stdout for form in forms] == before
+    run(module.report, tmp_path / "runs", "--out", tmp_path / "after")
+    page, again = ((tmp_path / name / "index.html").read_bytes() for name in ("before", "after"))
+    assert page == again
+
+
+def test_nothing_to_pack(tmp_path: Path) -> None:
+    refused(run(module.pack, tmp_path), "no results")
+    refused(run(module.pack, tmp_path / "none"), "no such folder")

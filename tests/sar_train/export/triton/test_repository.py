@@ -25,7 +25,7 @@ from sar_infer.classifier import Classifier
 from sar_infer.classify.ranking import Scale
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
-from sar_train.cli.export import main
+from sar_train.cli.triton import main
 from sar_train.errors import ConfigError
 from sar_train.export.triton import product, write_repository
 from sar_train.export.triton.readme import snippet
@@ -176,16 +176,16 @@ def test_the_readmes_client_prepares_as_the_run_time(tmp_path: Path) -> None:
     assert [*scope["pixels"].shape()] == [1, 3, SIZE, SIZE]
 
 
-def export(*arguments: str | Path) -> Result:
+def triton(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_the_command(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle")
-    result = export(bundle, "--triton", tmp_path / "triton")
+    result = triton(bundle, "--out", tmp_path / "triton")
     assert result.exit_code == 0, result.output
     assert f"repository {tmp_path}/triton    4 classes, image encoder in fp32" in result.stdout
-    result = export(bundle, "--triton", tmp_path / "other", "--format", "json")
+    result = triton(bundle, "--out", tmp_path / "other", "--format", "json")
     assert json.loads(result.stdout)["classes"] == 4
     assert listing(tmp_path) == ["bundle", "other", "triton"]
 
@@ -193,16 +193,9 @@ def test_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bundle", "--triton", "there"], "there: exists"),
-        (["nothing", "--triton", "new"], "nothing: no such folder"),
-        (["--triton", "new"], "expected a BUNDLE folder in place of RUN"),
-        (["bundle", "--triton", "new", "--out", "other"], "leave --out out"),
-        (["bundle", "--triton", "new", "--classes", "names.txt"], "leave --classes out"),
-        (["bundle", "--triton", "new", "--precision", "int8"], "--precision int8: this bundle has fp32"),
-        (["bundle", "--triton", "new", "--precision", "int8", "--precision", "fp16"], "expected one --precision"),
-        (["bundle", "--verify", "bundle"], "leave RUN out"),
-        (["--verify", "bundle", "--with-reference"], "leave --with-reference out"),
-        (["--verify", "bundle", "--triton", "new"], "leave --triton out"),
+        (["bundle", "--out", "there"], "there: exists"),
+        (["nothing", "--out", "new"], "nothing: no such folder"),
+        (["bundle", "--out", "new", "--precision", "int8"], "--precision int8: this bundle has fp32"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_code_2(
@@ -211,7 +204,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     write_bundle(tmp_path / "bundle")
     (tmp_path / "there").mkdir()
-    result = export(*arguments)
+    result = triton(*arguments)
     assert (result.exit_code, result.stdout) == (2, ""), result.output
     (line,) = result.stderr.splitlines()
     assert message in line
@@ -221,21 +214,21 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(
 def test_a_product_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = write_bundle(tmp_path / "bundle")
     monkeypatch.setattr(product, "scale", lambda *_: Scale(1.0, 0.0, 1.0))
-    result = export(bundle, "--triton", tmp_path / "triton")
+    result = triton(bundle, "--out", tmp_path / "triton")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "scores differ from the run time by" in result.stderr
+    assert "difference of scores to the run time" in result.stderr
     assert listing(tmp_path) == ["bundle"]
 
 
 def test_a_bank_above_one_file_and_one_of_background_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = with_background(tmp_path / "bundle")
     monkeypatch.setattr(product, "LIMIT", 4 * (4 * 8 + 4 + 8) - 1)
-    assert "freeze a smaller bank" in export(bundle, "--triton", tmp_path / "new").stderr
+    assert "freeze a smaller bank" in triton(bundle, "--out", tmp_path / "new").stderr
     monkeypatch.undo()
     info = {name: ClassInfo(background=True) for name in BANK_NAMES}
     ClassBank(BANK_NAMES, name_rows(BANK_NAMES), "e" * 64, info=info).save(bundle / BANK)
     reseal(bundle)
-    assert "nothing to answer" in export(bundle, "--triton", tmp_path / "new").stderr
+    assert "nothing to answer" in triton(bundle, "--out", tmp_path / "new").stderr
     assert listing(tmp_path) == ["bundle"]
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from sar_train.export.recheck.finding import Finding, at_least, at_most, plain, same, table
+from sar_infer.verify.finding import Check, at_least, at_most, plain, same, table
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from sar_train.export.recheck.finding import Finding, at_least, at_most, plain, 
         (same("x", "a", "b"), "moved"),
     ],
 )
-def test_verdicts(finding: Finding, verdict: str) -> None:
+def test_verdicts(finding: Check, verdict: str) -> None:
     assert finding.verdict == verdict
 
 
@@ -39,8 +39,8 @@ def test_what_is_not_finite_is_null_in_json() -> None:
 def test_the_table() -> None:
     lines = [
         at_least("probe", 0.75, 0.9, then=1.0),
-        Finding("version of numpy", "1.0", "2.0", "changed"),
-        Finding("accuracy", None, 70.714286, "noted"),
+        Check("version of numpy", "1.0", "2.0", "changed"),
+        Check("accuracy", None, 70.714286, "noted"),
     ]
     assert table(lines).splitlines() == [
         "                  then  now       moved by  verdict",

@@ -5,8 +5,8 @@ import platform
 import numpy as np
 import onnxruntime
 
-from sar_train.export.recheck import versions
-from sar_train.export.recheck.finding import Finding
+from sar_infer.verify.bundle import versions
+from sar_infer.verify.finding import Check
 
 
 def test_what_changed_and_how_much_did_not() -> None:
@@ -17,7 +17,7 @@ def test_what_changed_and_how_much_did_not() -> None:
         "no-such-package": "1.0",
     }
     assert list(versions(then)) == [
-        Finding("version of numpy", "0.1", np.__version__, "changed"),
-        Finding("version of no-such-package", "1.0", "not installed", "changed"),
-        Finding("versions that are the same", None, "2 of 4", "noted"),
+        Check("version of numpy", "0.1", np.__version__, "changed"),
+        Check("version of no-such-package", "1.0", "not installed", "changed"),
+        Check("versions that are the same", None, "2 of 4", "noted"),
     ]

@@ -11,24 +11,24 @@ from onnx import helper, numpy_helper
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, SPEC, example_head, image_graph, name_graph, name_rows
 from support.sound import change, image_variant, name_variant, turned_image_graph, turned_name_graph, write_sound
 
-from sar_infer.artefact.manifest import BANK, REFERENCE_ENCODER, Probe, Provenance, Reference
+from sar_infer.artefact.manifest import BANK, REFERENCE_ENCODER, Provenance, Reference, SelfTestVector
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_train.errors import ExportError
-from sar_train.export.recheck import moved, recheck
-from sar_train.export.recheck.finding import Finding
+from sar_infer.errors import BundleError
+from sar_infer.verify import moved, verify_bundle
+from sar_infer.verify.finding import Check
 
 REFERENCE = Reference("a photo of a {}.", SPEC)
 
 
 def beyond(bundle: Path) -> list[str]:
     """Return what moved too far, in words."""
-    lines = recheck(bundle)
+    lines = verify_bundle(bundle)
     assert moved(lines) == any(line.verdict == "moved" for line in lines)
     return [line.what for line in lines if line.verdict == "moved"]
 
 
-def line(bundle: Path, start: str) -> Finding:
-    (found,) = [line for line in recheck(bundle) if line.what.startswith(start)]
+def line(bundle: Path, start: str) -> Check:
+    (found,) = [line for line in verify_bundle(bundle) if line.what.startswith(start)]
     return found
 
 
@@ -44,15 +44,15 @@ def test_a_sound_bundle(tmp_path: Path) -> None:
         reference=REFERENCE,
         precisions={"int8": dataclasses.replace(image_variant()["int8"], name=name_variant()["int8"].name)},
     )
-    lines = recheck(bundle)
+    lines = verify_bundle(bundle)
     assert not moved(lines)
     assert [line.what for line in lines if line.verdict == "ok"] == [
-        "probe image, cosine",
+        "self-test image, cosine",
         "4 bank rows made again, difference",
         "batches of 1, 2, 7 and 33, difference",
         "reference encoder, batches, difference",
         "what answers for the head's classes",
-        "int8 image encoder, probe image, cosine",
+        "int8 image encoder, self-test image, cosine",
         "int8 name encoder, 4 names, mean cosine",
         "int8 name encoder, 4 names, same class",
     ]
@@ -62,19 +62,19 @@ def test_another_version_is_told_and_fails_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("onnxruntime.__version__", "9.9.9")
     then = Provenance("2000-01-01T00:00:00Z", "tests", {"onnxruntime": "1.0.0"})
     bundle = write_sound(tmp_path / "bundle", provenance=then)
-    assert line(bundle, "version of") == Finding("version of onnxruntime", "1.0.0", "9.9.9", "changed")
+    assert line(bundle, "version of") == Check("version of onnxruntime", "1.0.0", "9.9.9", "changed")
     assert beyond(bundle) == []
 
 
 def test_a_probe_that_the_graph_does_not_give(tmp_path: Path) -> None:
-    bundle = write_sound(tmp_path / "bundle", probe=Probe(1, tuple(np.eye(DIM)[0].tolist())))
-    assert beyond(bundle) == ["probe image, cosine"]
-    assert line(bundle, "probe").then == 1.0
+    bundle = write_sound(tmp_path / "bundle", self_test=SelfTestVector(1, tuple(np.eye(DIM)[0].tolist())))
+    assert beyond(bundle) == ["self-test image, cosine"]
+    assert line(bundle, "self-test").then == 1.0
 
 
 def test_a_bundle_without_a_probe(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="no probe"):
-        recheck(write_sound(tmp_path / "bundle", probe=None))
+    with pytest.raises(BundleError, match="no self-test"):
+        verify_bundle(write_sound(tmp_path / "bundle", self_test=None))
 
 
 def test_rows_that_the_name_encoder_does_not_give(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def constant_image_graph() -> onnx.ModelProto:
 @pytest.mark.parametrize("graph", [constant_image_graph, turned_image_graph])
 def test_a_smaller_image_encoder_that_is_broken(tmp_path: Path, graph: Callable[[], onnx.ModelProto]) -> None:
     bundle = write_sound(tmp_path / "bundle", files={"image_encoder.int8.onnx": graph()}, precisions=image_variant())
-    assert beyond(bundle) == ["int8 image encoder, probe image, cosine"]
+    assert beyond(bundle) == ["int8 image encoder, self-test image, cosine"]
 
 
 def test_a_smaller_name_encoder_that_lost_agreement(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from support.sound import change, image_variant, name_variant, turned_image_grap
 
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.freeze import freeze
-from sar_infer.artefact.manifest import BANK, REFERENCE_ENCODER, Calibration, Passport, Reference, Scores
+from sar_infer.artefact.manifest import BANK, REFERENCE_ENCODER, Calibration, Quality, Reference, Scores
 from sar_infer.bank import ClassBank, ClassInfo, amend, remove
 from sar_infer.classifier import Classifier
 from sar_infer.errors import ImageError, InputError
-from sar_train.export.recheck import recheck
-from sar_train.export.recheck.finding import Finding
-from sar_train.export.recheck.photos import find_photos
+from sar_infer.verify import verify_bundle
+from sar_infer.verify.finding import Check
+from sar_infer.verify.photos import find_photos
 
 ALL = dict.fromkeys(("red", "green", "blue", "grey_thing"), 6)
 CALIBRATION = Calibration("photos", 100, 100, False, 0.2, 0.0, 1.0, 1.0)
@@ -32,9 +32,9 @@ def photos(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "photos", ALL)
 
 
-def lines(bundle: Path, photos: Path) -> dict[str, Finding]:
+def lines(bundle: Path, photos: Path) -> dict[str, Check]:
     """Return findings by their words up to the count of photos."""
-    found = recheck(bundle, find_photos(photos))
+    found = verify_bundle(bundle, find_photos(photos))
     return {line.what.partition(" photos")[0].rpartition(", ")[0]: line for line in found if " photos" in line.what}
 
 
@@ -71,15 +71,15 @@ def test_accuracy_where_the_folders_are_the_bank(photos: Path, tmp_path: Path, h
     now = accuracy(bundle, photos, [*BANK_NAMES])
     assert 0 < now < 100
     for then, verdict in ((now, "ok"), (now - 40, "ok"), (now + 60, "moved")):
-        change(bundle, passport=Passport(metrics=Scores(base_accuracy=then)))
+        change(bundle, quality=Quality(metrics=Scores(base_accuracy=then)))
         found = lines(bundle, photos)["accuracy"]
         assert (found.now, found.verdict) == (pytest.approx(now), verdict)
         assert found.what == "accuracy, 24 photos of 4 classes of the bank"
 
 
-def test_some_classes_of_the_bank_are_not_held_against_the_passport(tmp_path: Path) -> None:
+def test_some_classes_of_the_bank_are_not_held_against_the_bundle(tmp_path: Path) -> None:
     photos = write_folder(tmp_path / "photos", {"red": 4, "Blue": 4})
-    bundle = write_sound(tmp_path / "bundle", passport=Passport(metrics=Scores(base_accuracy=100.0)))
+    bundle = write_sound(tmp_path / "bundle", quality=Quality(metrics=Scores(base_accuracy=100.0)))
     found = lines(bundle, photos)["accuracy"]
     assert (found.then, found.verdict) == (None, "noted")
     assert "8 photos of 2 classes of the bank" in found.what
@@ -94,8 +94,8 @@ def test_new_classes_are_judged_among_themselves(tmp_path: Path) -> None:
     assert len(found) == 1  # a single class of the bank says nothing
     for name in ("green", "blue", "grey_thing"):
         write_photo(photos / name / "0.png")
-    change(bundle, passport=Passport(metrics=Scores(50.0, 100.0, 66.7)))
-    new = [line for line in recheck(bundle, find_photos(photos)) if line.what.endswith("new classes")]
+    change(bundle, quality=Quality(metrics=Scores(50.0, 100.0, 66.7)))
+    new = [line for line in verify_bundle(bundle, find_photos(photos)) if line.what.endswith("new classes")]
     assert [(line.then, line.now, line.verdict) for line in new] == [(100.0, found["accuracy"].now, "noted")]
 
 
@@ -114,13 +114,13 @@ def test_zero_shot_with_the_reference_encoder(photos: Path, tmp_path: Path) -> N
 
 def test_calibration_error(photos: Path, tmp_path: Path) -> None:
     fields: dict[str, Any] = {"temperature": 3.0, "calibrated": BANK_NAMES}
-    bundle = write_sound(tmp_path / "bundle", passport=Passport(calibration=CALIBRATION), **fields)
+    bundle = write_sound(tmp_path / "bundle", quality=Quality(calibration=CALIBRATION), **fields)
     now = calibration_error(bundle, photos)
     assert now > 0.02
     found = lines(bundle, photos)["calibration error"]
     assert (found.now, found.verdict) == (pytest.approx(now, abs=1e-6), "moved")
     near = dataclasses.replace(CALIBRATION, error_after=now - 0.01)
-    change(bundle, passport=Passport(calibration=near), **fields)
+    change(bundle, quality=Quality(calibration=near), **fields)
     assert lines(bundle, photos)["calibration error"].verdict == "ok"
 
 
@@ -128,7 +128,7 @@ def test_a_smaller_encoder_that_lost_agreement(photos: Path, tmp_path: Path) -> 
     bundle = write_sound(
         tmp_path / "bundle", files={"image_encoder.int8.onnx": turned_image_graph()}, precisions=image_variant()
     )
-    found = [line for line in recheck(bundle, find_photos(photos)) if "24 photos, " in line.what]
+    found = [line for line in verify_bundle(bundle, find_photos(photos)) if "24 photos, " in line.what]
     assert [line.what for line in found] == [
         "int8 image encoder, 24 photos, mean cosine",
         "int8 image encoder, 24 photos, same class",
@@ -141,7 +141,7 @@ def test_a_smaller_encoder_that_kept_it_also_on_photos_without_a_class(photos: P
     bundle = write_sound(
         tmp_path / "bundle", files={"image_encoder.int8.onnx": image_graph()}, precisions=image_variant()
     )
-    found = {line.what: line.verdict for line in recheck(bundle, find_photos(photos))}
+    found = {line.what: line.verdict for line in verify_bundle(bundle, find_photos(photos))}
     assert found["int8 image encoder, 25 photos, mean cosine"] == "ok"
     assert found["int8 image encoder, 25 photos, same class"] == "ok"
     assert "accuracy, 24 photos of 4 classes of the bank" in found
@@ -162,7 +162,7 @@ def test_a_bundle_whose_bank_is_empty(photos: Path, tmp_path: Path) -> None:
     bundle = write_sound(tmp_path / "bundle", files=files, precisions=both)
     ClassBank((), np.empty((0, DIM), dtype=np.float32), ENCODER_DIGEST).save(bundle / BANK)
     change(bundle)
-    found = {line.what: line.verdict for line in recheck(bundle, find_photos(photos))}
+    found = {line.what: line.verdict for line in verify_bundle(bundle, find_photos(photos))}
     assert found["0 bank rows made again, difference"] == "ok"
     assert found["int8 image encoder, 24 photos, mean cosine"] == "ok"
     assert found["accuracy, 24 photos of 4 new classes"] == "noted"
@@ -170,14 +170,14 @@ def test_a_bundle_whose_bank_is_empty(photos: Path, tmp_path: Path) -> None:
 
 def test_photos_are_counted_as_they_are_done(photos: Path, tmp_path: Path) -> None:
     done: list[int] = []
-    recheck(write_sound(tmp_path / "bundle"), find_photos(photos), done.append)
+    verify_bundle(write_sound(tmp_path / "bundle"), find_photos(photos), done.append)
     assert done == [16, 8]
 
 
 def test_a_photo_that_cannot_be_read_and_a_folder_without(photos: Path, tmp_path: Path) -> None:
     (photos / "red" / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"broken.jpg"):
-        recheck(write_sound(tmp_path / "bundle"), find_photos(photos))
+        verify_bundle(write_sound(tmp_path / "bundle"), find_photos(photos))
     with pytest.raises(InputError, match="expected a folder"):
         find_photos(photos / "red" / "broken.jpg")
     (tmp_path / "empty").mkdir()
@@ -187,8 +187,8 @@ def test_a_photo_that_cannot_be_read_and_a_folder_without(photos: Path, tmp_path
 
 def test_a_frozen_bundle_of_other_classes_is_not_held_against_old_figures(photos: Path, tmp_path: Path) -> None:
     fields: dict[str, Any] = {"temperature": 3.0, "calibrated": BANK_NAMES}
-    passport = Passport(metrics=Scores(base_accuracy=100.0), calibration=CALIBRATION)
-    old = open_bundle(write_sound(tmp_path / "old", passport=passport, **fields))
+    quality = Quality(metrics=Scores(base_accuracy=100.0), calibration=CALIBRATION)
+    old = open_bundle(write_sound(tmp_path / "old", quality=quality, **fields))
     same, fewer = tmp_path / "same", tmp_path / "fewer"
     freeze(old, amend(old.bank, {"red": ClassInfo(threshold=0.1)}), same)
     freeze(old, remove(old.bank, ["red"]), fewer)

@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from scipy.special import softmax as scipy_softmax
 
-from sar_train.evaluation.confidence import (
+from sar_infer.classify.calibration import (
     COVERAGES,
     FOLDS,
     LEAST_IMAGES,
@@ -106,19 +106,6 @@ def test_there_are_fifteen_bins_unless_asked_otherwise() -> None:
     assert found[0] not in [expected_calibration_error(softmax(3 * logits), labels, bins) for bins in (14, 16)]
 
 
-def test_calibration_error_by_hand() -> None:
-    """Two bins are filled: (0.9, 0.9, right and wrong) and (0.6, right)."""
-    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4]])
-    found = expected_calibration_error(probabilities, np.array([0, 0, 0]), bins=10)
-    assert found == pytest.approx(2 / 3 * abs(0.5 - 0.9) + 1 / 3 * abs(1 - 0.6))
-
-
-def test_a_score_on_the_edge_counts_to_the_bin_below_and_1_to_the_last() -> None:
-    probabilities = np.array([[0.5, 0.5], [0.4, 0.6], [1.0, 0.0]])
-    found = expected_calibration_error(probabilities, np.array([0, 0, 0]), bins=2)
-    assert found == pytest.approx((1 - 0.5) / 3 + abs((0 + 1) - (0.6 + 1)) / 3)
-
-
 def test_labels_drawn_from_the_scores_are_calibrated_and_sharper_ones_are_not() -> None:
     logits, labels = drawn(40_000, 5, 1.0)
     assert expected_calibration_error(softmax(logits), labels) < 0.01
@@ -187,6 +174,13 @@ def test_thresholds_keep_what_they_were_fitted_on() -> None:
     assert np.mean(softmax(scaled).max(axis=1) >= fitted.thresholds["score"]) == pytest.approx(0.95, abs=0.001)
     energy = -fitted.temperature * np.log(np.exp(scaled).sum(axis=1))
     assert np.mean(energy <= fitted.thresholds["energy"]) == pytest.approx(0.95, abs=0.001)
+
+
+def test_a_class_that_scores_just_enough_is_in_the_set() -> None:
+    held = photos(999)
+    fitted = calibrate("shapes", held, held)
+    assert fitted is not None
+    assert dict(fitted.measured.coverage) == pytest.approx({"0.8": 800 / 999, "0.9": 900 / 999, "0.95": 950 / 999})
 
 
 def test_without_other_photos_it_is_cross_fitted_and_each_photo_measured_once() -> None:
@@ -314,3 +308,16 @@ def test_a_record_gives_it_back() -> None:
 )
 def test_why_scores_are_not_calibrated(held_out: int | None, why: str) -> None:
     assert not_calibrated(held_out) == f"scores are not calibrated{why}"
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two bins are filled: (0.9, 0.9, right and wrong) and (0.6, right)."""
+    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4]])
+    found = expected_calibration_error(probabilities, np.array([0, 0, 0]), bins=10)
+    assert found == pytest.approx(2 / 3 * abs(0.5 - 0.9) + 1 / 3 * abs(1 - 0.6))
+
+
+def test_a_score_on_the_edge_counts_to_the_bin_below_and_1_to_the_last() -> None:
+    probabilities = np.array([[0.5, 0.5], [0.4, 0.6], [1.0, 0.0]])
+    found = expected_calibration_error(probabilities, np.array([0, 0, 0]), bins=2)
+    assert found == pytest.approx((1 - 0.5) / 3 + abs((0 + 1) - (0.6 + 1)) / 3)

@@ -1,0 +1,119 @@
+"""Adding four photos to a class of a bank with many photos: what it takes beyond encoding them.
+
+    python -m benchmarks.photos_add [--classes 1000] [--photos 50] [--repeat 7]
+
+The bank belongs to the bundle that ships; its photos are random unit rows around a mean for each class. Printed are the
+median milliseconds of each part of ``sar-bank add``: reading and checking the file, the edit, the look at the photos,
+and writing; then of ``PUT /v1/classes/NAME`` with four photos, beside ``POST /v1/classify`` with the same four, which
+encodes and ranks them; each with the smallest of all rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from support.pictures import jpeg
+from support.servers import serving
+
+from benchmarks.serve_kill import HEADERS, KEY
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.bank import ClassBank, PhotoSet, add
+from sar_infer.lint import photo_findings
+
+ADDED = 4
+
+
+def photos(random: np.random.Generator, mean: np.ndarray, count: int) -> PhotoSet:
+    """Return photos around a mean."""
+    rows = mean + random.standard_normal((count, len(mean)), dtype=np.float32) / np.sqrt(len(mean))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    digests = np.frombuffer(b"".join(hashlib.sha256(row.tobytes()).digest() for row in rows), np.uint8).reshape(-1, 32)
+    return PhotoSet.of(digests, rows.astype(np.float32))
+
+
+def filled(classes: int, count: int) -> ClassBank:
+    """Return a bank of the shipped bundle's encoder, whose classes have photos."""
+    manifest, random = open_bundle().manifest, np.random.default_rng(0)
+    rows = random.standard_normal((classes, manifest.embed_dim), dtype=np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    names = [f"class {number}" for number in range(classes)]
+    bank = ClassBank(names, rows, manifest.encoder_digest)
+    kept = {name: photos(random, row, count) for name, row in zip(names, rows, strict=True)}
+    return ClassBank(names, rows, manifest.encoder_digest, photos=kept) if count else bank
+
+
+def command(file: Path, repeat: int) -> dict[str, list[float]]:
+    """Return the seconds of each part of ``sar-bank add`` after encoding."""
+    bundle, random = open_bundle(), np.random.default_rng(1)
+    found: dict[str, list[float]] = {}
+
+    def timed(what: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        found.setdefault(what, []).append(time.perf_counter() - start)
+        return result
+
+    none = np.empty((0, bundle.manifest.embed_dim), np.float32)
+    for _ in range(repeat):
+        bank = timed("read", lambda: ClassBank.load(file, bundle.manifest.encoder_digest).verified())
+        new = photos(random, bank.embeddings[7], ADDED)
+        after = timed("edit", lambda bank=bank, new=new: add(bank, [], none, photos={"class 7": new}))
+        timed("look", lambda after=after, bank=bank: photo_findings(after, bundle.bank, bundle.statistics, bank))
+        timed("write", lambda after=after: after.save(file))
+    found["sar-bank add, all four"] = [sum(parts) for parts in zip(*found.values(), strict=True)]
+    return found
+
+
+def over_http(file: Path, repeat: int) -> dict[str, list[float]]:
+    """Return the seconds of adding and of classifying four photos."""
+    found: dict[str, list[float]] = {"POST /v1/classify, 4 images": [], "PUT /v1/classes/NAME, 4 images": []}
+    with (
+        serving("--bank", str(file), "--no-access-log", key=KEY) as server,
+        httpx2.Client(base_url=server.url, headers=HEADERS, timeout=60) as client,
+    ):
+        for number in range(repeat + 1):
+            data = [jpeg((256, 256), (number * 30 % 250, 20 * place, 90)) for place in range(ADDED)]
+            files = [("image", ("photo.jpg", image, "image/jpeg")) for image in data]
+            for what, call in (
+                ("POST /v1/classify, 4 images", lambda files=files: client.post("/v1/classify", files=files)),
+                (
+                    "PUT /v1/classes/NAME, 4 images",
+                    lambda files=files: client.put("/v1/classes/class%207", files=files),
+                ),
+            ):
+                start = time.perf_counter()
+                call().raise_for_status()
+                found[what].append(time.perf_counter() - start)
+    return {what: seconds[1:] for what, seconds in found.items()}
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--photos", type=int, default=50)
+    parser.add_argument("--repeat", type=int, default=7)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "photos.safetensors"
+        filled(given.classes, given.photos).save(file)
+        size = file.stat().st_size / 2**20
+        print(
+            f"{given.classes:,} classes of {given.photos} photos, {size:.0f} MiB; load average {os.getloadavg()[0]:.1f}"
+        )
+        for what, seconds in (command(file, given.repeat) | over_http(file, given.repeat)).items():
+            print(f"  {what:32} {1000 * statistics.median(seconds):8.1f} ms   least {1000 * min(seconds):8.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The scripts and the notebook in ``examples/`` run, in the order and with the folder that their README gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CLOTHES = EXAMPLES / "clothes"
+ONCE = Path(__file__).with_name("once.py")
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}",
+    "PYTHONPATH": str(EXAMPLES.parent),
+}
+pytestmark = pytest.mark.slow
+
+
+def python(*command: str | Path, cwd: Path, code: str = "") -> list[str]:
+    """Lines that a program in a process of its own printed; it has to succeed."""
+    done = subprocess.run(
+        [sys.executable, *command], cwd=cwd, env=ENVIRONMENT, input=code, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def example(name: str, folder: Path) -> list[str]:
+    return python(EXAMPLES / name, folder, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    folder = tmp_path_factory.mktemp("example")
+    return folder, python(ONCE, folder / "kept", EXAMPLES / "train_and_export.py", folder, cwd=folder)
+
+
+def test_train_and_export(trained: tuple[Path, list[str]]) -> None:
+    folder, printed = trained
+    zero_shot, this_run = next(
+        re.findall(r"\d+\.\d", line) for line in printed if line.startswith("zero-shot") and "this run" in line
+    )
+    assert float(this_run) > float(zero_shot)
+    assert printed[-1].endswith("dress, hat, jacket, long-sleeved shirt, shirt, trousers")
+    assert (folder / "bundle" / "manifest.json").is_file()
+
+
+def test_add_by_photos(trained: tuple[Path, list[str]]) -> None:
+    printed = example("add_by_photos.py", trained[0])
+    counts = {line[:20].strip(): [int(n) for n in re.findall(r"\d+", line)] for line in printed}
+    assert sorted(counts) == sorted(path.name for path in (CLOTHES / "test").iterdir())
+    added = [counts[path.name] for path in (CLOTHES / "added").iterdir()]
+    assert sum(found for found, _ in added) > 0.3 * sum(of for _, of in added)
+
+
+def test_classify_folder(trained: tuple[Path, list[str]]) -> None:
+    printed = example("classify_folder.py", trained[0])
+    table = pq.read_table(trained[0] / "answers.parquet")
+    assert table.num_rows == len([*CLOTHES.glob("test/*/*.jpg")]) == sum(int(line.split()[0]) for line in printed)
+    assert table["error"].null_count == table.num_rows
+
+
+def test_serve_and_call(trained: tuple[Path, list[str]]) -> None:
+    before, after = (
+        line for line in example("serve_and_call.py", trained[0]) if re.match(r".+ \d\.\d\d, .+ \d\.\d\d$", line)
+    )
+    assert "shoes" not in before
+    assert "shoes" in after
+
+
+def test_new_method(tmp_path: Path) -> None:
+    printed = example("new_method.py", tmp_path)
+    assert any("stay 0." in line for line in printed if line.startswith("epoch 5/5"))
+    assert json.loads((tmp_path / "stay" / "record.json").read_text())["config"]["method"] == "stay"
+
+
+def test_the_notebook(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """With what the first script has learned, from the same photos with the same options."""
+    (tmp_path / "clothes").symlink_to(CLOTHES)
+    cells = json.loads((EXAMPLES / "shop.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert [cell["outputs"] for cell in cells if cell["cell_type"] == "code" and cell["outputs"]] == []
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code += "\nprint(found(Classifier.open(bundle.path, bank=folder / 'shop.safetensors')))"
+    python(ONCE, trained[0] / "kept", "-", cwd=tmp_path, code=code)
+    assert len([*(trained[0] / "kept").iterdir()]) == 1, "the first example and the notebook train differently"
+
+
+def test_every_example_is_run_and_listed() -> None:
+    page, tests = (EXAMPLES / "README.md").read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8")
+    names = [path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")]
+    assert len(names) == 6
+    assert [name for name in names if name not in page or f'"{name}"' not in tests] == []

@@ -1,0 +1,314 @@
+"""One mixed set of classes has one answer on every surface.
+
+Trained, named, by name and photos, by photos only, background, and one with a threshold.
+
+The expectation is the formula of the design, class by class in float64, from the rows of the encoders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pyarrow.parquet
+import pytest
+from click.testing import CliRunner
+from support.banks import photo_set
+from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
+from support.photos import write_photo
+from support.servers import Local, local_server
+from support.trained import by_hand, example_statistics, photos
+from support.triton import run_ensemble
+
+from sar_infer import AsyncClient, Classifier, Client
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.freeze import freeze
+from sar_infer.artefact.manifest import BANK
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, class_bank
+from sar_infer.bank.trained import ClassPhotos
+from sar_infer.cli.classify import main
+from sar_infer.encoders.scoring import softmax
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
+from sar_infer.server.settings import Settings
+from sar_train.export.precision.derive import Additions, derive
+from sar_train.export.precision.gate import GATES
+from sar_train.export.precision.samples import split
+from sar_train.export.triton import write_repository
+
+TRAINED = example_statistics(BANK_NAMES[:3])
+SCALE, HEAT = 20.0, 1.5
+NAMED = "teal"
+"""Added to the bank by its name."""
+CALLED = "violet"
+"""Comes with the call."""
+PICTURED, SKU = "amber", "SKU-9"
+"""Added to the bank by name and photos, and by photos only."""
+SETS = {PICTURED: photo_set("a", "b", "c", dim=DIM), SKU: photo_set("d", "e", nameless=True, dim=DIM)}
+BACKGROUND = BANK_NAMES[3]
+SMALLER = {name: dataclasses.replace(gate, speedup=0.0) for name, gate in GATES.items()}
+"""Gates of the smaller graphs, judged on composed logits; graphs this small are not faster."""
+Answer = dict[str, Any]
+"""Score by label, and with ``unknown`` the verdict."""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A frozen bundle with everything: statistics, smaller graphs, calibration, an edited bank."""
+    folder = tmp_path_factory.mktemp("one")
+    fitted = {"temperature": HEAT, "thresholds": {"score": 0.5}, "calibrated": BANK_NAMES[:3]}
+    opened = open_bundle(write_bundle(folder / "first", trained=TRAINED, **fitted))
+    added = [NAMED, PICTURED, SKU]
+    bank = add(opened.bank, added, name_rows(added), photos=SETS)
+    bank = amend(bank, {BACKGROUND: ClassInfo(background=True), "red": ClassInfo(threshold=0.9999)})
+    freeze(opened, bank, folder / "frozen", command="tests")
+    samples = split([write_photo(folder / "photos" / f"{seed}.png", seed) for seed in range(100, 144)], folder)
+    made = derive(folder / "frozen", folder / "bundle", Additions(SMALLER), samples, command="tests")
+    assert made.outcome.runs == ["fp16", "int8"], made.outcome.lines
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("images")
+    return [write_photo(folder / f"{seed}.png", seed) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Any:
+    with local_server(Settings(bundle=bundle, device="cpu", threads=1)) as local:
+        yield local
+
+
+def expected(
+    bundle: Path,
+    images: list[Path],
+    names: tuple[str, ...],
+    seen: Mapping[str, ClassPhotos] | None = None,
+    precision: str = "fp32",
+) -> list[dict[str, float]]:
+    """Scores of all classes but background, by the formula; a smaller graph gives rows of images and of the call."""
+    classifier = Classifier.open(bundle, "cpu", precision=precision)
+    rows, text = classifier.embed_images(images), name_rows(names)
+    if precision != "fp32":
+        text[names.index(CALLED)] = classifier.embed_names([CALLED])[0]
+    kept = {name: ClassPhotos.of(found) for name, found in SETS.items() if name in names}
+    known = {names.index(name): item for name, item in {**kept, **(seen or {})}.items()}
+    model = TRAINED.statistics
+    for place, name in enumerate(TRAINED.names):
+        if name in names:
+            own = ClassPhotos(model.means[place], int(model.counts[place]))
+            known[names.index(name)] = own.joined(seen[name]) if seen and name in seen else own
+    logits = by_hand(model, SCALE, rows, text, known)
+    return [
+        {name: float(score) for name, score in zip(names, row, strict=True) if name != BACKGROUND}
+        for row in softmax(logits / HEAT)
+    ]
+
+
+OWN = (*BANK_NAMES, NAMED, PICTURED, SKU)
+ALL = (*OWN, CALLED)
+ONLY = (*BANK_NAMES[:3], NAMED, SKU, CALLED)
+
+
+def result_scores(result: Mapping[str, Any]) -> Answer:
+    assert result["branch"] == "text+statistics"
+    for prediction in result["predictions"]:
+        assert prediction["calibrated"] is (prediction["label"] in BANK_NAMES[:3])
+    return {p["label"]: p["score"] for p in result["predictions"]} | {"unknown": result["unknown"]}
+
+
+def in_python(bundle: Path, images: list[Path], **options: Any) -> list[Answer]:
+    classifier = Classifier.open(bundle, "cpu", **options)
+    found = classifier.classify(images, [CALLED], top_k=99, unknown="score")
+    return [result_scores(dataclasses.asdict(result)) for result in found]
+
+
+def command(bundle: Path, images: list[Path], folder: Path, *more: str) -> str:
+    (folder / "names.txt").write_text(f"{CALLED}\n", "utf-8")
+    arguments = [*map(str, images), "--bundle", str(bundle), "--classes", str(folder / "names.txt")]
+    call = [*arguments, "--top-k", "99", "--unknown", "--device", "cpu", *more]
+    done = CliRunner().invoke(main, call, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def by_command(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
+    return [result_scores(found) for found in json.loads(command(bundle, images, folder, "--format", "json"))]
+
+
+def row_scores(rows: list[dict[str, Any]], images: list[Path]) -> list[Answer]:
+    by_key = {Path(row["key"]).name: row for row in rows}
+    ordered = [by_key[path.name] for path in images]
+    return [dict(zip(row["labels"], row["scores"], strict=True)) | {"unknown": row["unknown"]} for row in ordered]
+
+
+def in_parts(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
+    command(bundle, images, folder, "--out", str(folder / "rows.parquet"))
+    return row_scores(pyarrow.parquet.read_table(folder / "rows.parquet").to_pylist(), images)
+
+
+def in_lines(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
+    command(bundle, images, folder, "--out", str(folder / "rows.jsonl"))
+    return row_scores([json.loads(line) for line in (folder / "rows.jsonl").read_text("utf-8").splitlines()], images)
+
+
+@pytest.mark.parametrize("surface", [by_command, in_parts, in_lines])
+def test_the_command(
+    bundle: Path, images: list[Path], tmp_path: Path, surface: Callable[[Path, list[Path], Path], list[Answer]]
+) -> None:
+    agree(surface(bundle, images, tmp_path), expected(bundle, images, ALL))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'sar-clip[ray]'")
+def test_ray(bundle: Path, images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text(f"{CALLED}\n", "utf-8")
+    call = [sys.executable, "-m", "sar_infer.cli.classify", *map(str, images), "--bundle", str(bundle)]
+    call += ["--classes", str(tmp_path / "names.txt"), "--top-k", "99", "--unknown", "--device", "cpu"]
+    call += ["--out", str(tmp_path / "rows.jsonl"), "--engine", "ray", "--address", "local", "--workers", "1"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text("utf-8").splitlines()]
+    agree(row_scores(rows, images), expected(bundle, images, ALL))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_python_in_every_precision(bundle: Path, images: list[Path], precision: str) -> None:
+    agree(in_python(bundle, images, precision=precision), expected(bundle, images, ALL, precision=precision))
+    first, second = (
+        Classifier.open(bundle, "cpu", precision=kind).embed_images(images) for kind in ("fp32", precision)
+    )
+    apart = float(np.abs(first - second).max())
+    assert (apart > 0) is (precision != "fp32")
+    assert apart < 0.05
+
+
+def test_a_mapped_bank(bundle: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(bundle / BANK, tmp_path / "bank.safetensors")
+    monkeypatch.setattr(class_bank, "MAPPED_BYTES", 0)
+    assert not ClassBank.load(tmp_path / "bank.safetensors").file.checked  # type: ignore[union-attr]
+    agree(in_python(bundle, images, bank=tmp_path / "bank.safetensors"), expected(bundle, images, ALL))
+
+
+def test_by_photos_in_python(bundle: Path, images: list[Path]) -> None:
+    """By photos, by name and photos, by photos only, and more photos of a trained class, beside all the others."""
+    seen = {CALLED: photos(5, 2), "SKU-12345": photos(6, 4, nameless=True), "green": photos(8, 3)}
+    classifier = Classifier.open(bundle, "cpu")
+    classes = classifier.class_set(photos=seen)
+    rows = classifier.embed_images(images)
+    names = tuple(classes.names)
+    assert set(names) == {*OWN, CALLED, "SKU-12345"}
+    for result, scores in zip(classifier.decide(classes, 99)(rows), expected(bundle, images, names, seen), strict=True):
+        assert {p.label: p.score for p in result.predictions} == pytest.approx(scores, abs=1e-5)
+        calibrated = {p.label for p in result.predictions if p.calibrated}
+        assert calibrated == {"red", "blue"}  # the photos of green are no longer those it was calibrated with
+
+
+def posted(server: Local, path: str, **request: Any) -> Any:
+    answer = httpx2.post(server.url + path, timeout=30, **request)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+QUERY = {"classes": CALLED, "top_k": "99", "unknown": "score"}
+
+
+def by_json(server: Local, images: list[Path]) -> list[Answer]:
+    body = {"images": [encoded(path) for path in images], "classes": [CALLED], "top_k": 99, "unknown": "score"}
+    return [result_scores(found) for found in posted(server, "/v1/classify", json=body)["results"]]
+
+
+def by_bytes(server: Local, images: list[Path]) -> list[Answer]:
+    headers = {"Content-Type": "image/png"}
+    return [
+        result_scores(
+            posted(server, "/v1/classify", params=QUERY, content=path.read_bytes(), headers=headers)["results"][0]
+        )
+        for path in images
+    ]
+
+
+def by_form(server: Local, images: list[Path]) -> list[Answer]:
+    files = [("image", (path.name, path.read_bytes(), "image/png")) for path in images]
+    return [result_scores(found) for found in posted(server, "/v1/classify", params=QUERY, files=files)["results"]]
+
+
+def by_client(server: Local, images: list[Path]) -> list[Answer]:
+    with Client(server.url) as client:
+        found = client.classify(images, [CALLED], top_k=99, unknown="score")
+    return [result_scores(dataclasses.asdict(result)) for result in found]
+
+
+def by_async_client(server: Local, images: list[Path]) -> list[Answer]:
+    async def ask() -> list[Answer]:
+        async with AsyncClient(server.url) as client:
+            found = await client.classify(images, [CALLED], top_k=99, unknown="score")
+        return [result_scores(dataclasses.asdict(result)) for result in found]
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("surface", [by_json, by_bytes, by_form, by_client, by_async_client])
+def test_the_server_and_its_clients(
+    bundle: Path, images: list[Path], server: Local, surface: Callable[[Local, list[Path]], list[Answer]]
+) -> None:
+    agree(surface(server, images), expected(bundle, images, ALL))
+
+
+def test_zero_shot(bundle: Path, images: list[Path], server: Local) -> None:
+    for path, scores in zip(images, expected(bundle, images, ONLY), strict=True):
+        body = {"inputs": encoded(path), "parameters": {"candidate_labels": list(ONLY)}}
+        found = posted(server, "/v1/zero-shot-image-classification", json=body)
+        assert {item["label"]: item["score"] for item in found} == pytest.approx(scores, abs=1e-5)
+
+
+def test_the_inference_protocol(bundle: Path, images: list[Path], server: Local) -> None:
+    body = {
+        "inputs": [
+            {"name": "IMAGE", "datatype": "BYTES", "shape": [len(images)], "data": [encoded(path) for path in images]},
+            {"name": "CLASSES", "datatype": "BYTES", "shape": [1], "data": [CALLED]},
+        ]
+    }
+    found = {item["name"]: item for item in posted(server, "/v2/models/sar-clip/infer", json=body)["outputs"]}
+    scores, labels = (np.array(found[name]["data"]).reshape(len(images), -1) for name in ("SCORES", "LABELS"))
+    for row, wanted in enumerate(expected(bundle, images, ALL)):
+        assert dict(zip(labels[row], scores[row], strict=True)) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_tritons_graphs(bundle: Path, images: list[Path], tmp_path: Path) -> None:
+    labels = write_repository(bundle, tmp_path / "triton")
+    spec = open_bundle(bundle).manifest.preprocess
+    pixels = np.stack([to_input(load_rgb(path, spec.fill), spec) for path in images])
+    found = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels})
+    for row, wanted in enumerate(expected(bundle, images, OWN)):
+        assert dict(zip(labels, found["scores"][row].tolist(), strict=True)) == pytest.approx(wanted, abs=1e-5)
+
+
+def encoded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def agree(found: list[Answer], wanted: list[dict[str, float]]) -> None:
+    """The same scores, and the verdict that they and the thresholds make."""
+    verdicts = set()
+    for answer, scores in zip(found, wanted, strict=True):
+        unknown = answer.pop("unknown")
+        assert answer == pytest.approx(scores, abs=1e-5)
+        best = max(scores, key=scores.__getitem__)
+        background = 1 - sum(scores.values())
+        least = 0.9999 if best == "red" else 0.5
+        assert unknown is (background > scores[best] or scores[best] < least)
+        verdicts.add(unknown)
+    assert verdicts == {True, False}

@@ -1,0 +1,95 @@
+"""Carrying a bank of one encoder over to another: which changes follow."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support.banks import photo_set, unit_row, unit_rows
+
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename
+from sar_infer.bank.following import follow, photos_missing
+from sar_infer.errors import BankError
+
+OLD = ClassBank(("cat", "dog"), unit_rows(["cat", "dog"]), "a" * 64)
+BASE = ClassBank(("cat", "owl"), unit_rows(["new cat", "new owl"]), "b" * 64)
+
+
+def embed(groups: list[tuple[str, ...]]) -> np.ndarray:
+    return unit_rows(["|".join(("new", *group)) for group in groups])
+
+
+def rows(bank: ClassBank) -> dict[str, list[float]]:
+    return dict(zip(bank.names, bank.embeddings.tolist(), strict=True))
+
+
+def row(text: str) -> list[float]:
+    found: list[float] = unit_row(text).tolist()
+    return found
+
+
+def test_added_classes_are_embedded_anew_and_the_rest_is_the_new_bundles() -> None:
+    known = {"fox": ClassInfo(phrases=("a fox", "red fox"), threshold=0.5)}
+    old = add(OLD, ["fox", "owl"], unit_rows(["fox", "owl"]), known)
+    found = follow(old, BASE, embed, by="me")
+    assert rows(found) == {"cat": row("new cat"), "owl": row("new owl"), "fox": row("new|a fox|red fox")}
+    assert (found.encoder_digest, found.info["fox"].threshold) == (BASE.encoder_digest, 0.5)
+    assert found.info["fox"].phrases == ("a fox", "red fox")
+    assert {step.by for step in found.history} == {"me"}
+
+
+def test_what_was_removed_stays_away_and_what_is_back_stays() -> None:
+    assert tuple(follow(remove(OLD, ["cat"]), BASE, embed).names) == ("owl",)
+    back = add(remove(OLD, ["cat"]), ["cat"], unit_rows(["cat"]))
+    assert set(follow(back, BASE, embed).names) == {"cat", "owl"}
+
+
+def test_settings_of_the_bundles_own_classes_follow_but_thresholds_of_the_new_one_stay() -> None:
+    old = amend(OLD, {"cat": ClassInfo(background=True, threshold=0.3), "dog": ClassInfo(threshold=0.1)})
+    found = follow(old, BASE, embed)
+    assert tuple(found.names) == ("cat", "owl")
+    assert (found.info["cat"].background, found.info["cat"].threshold) == (True, 0.3)
+    own = dataclasses.replace(BASE, info={"cat": ClassInfo(threshold=0.7)})
+    assert follow(old, own, embed).info["cat"].threshold == 0.7
+    assert rows(follow(old, own, embed))["cat"] == row("new cat")
+
+
+def test_a_bank_that_was_kept_gets_what_has_changed_since() -> None:
+    old = add(OLD, ["fox"], unit_rows(["fox"]))
+    kept = follow(old, BASE, embed)
+    assert follow(old, BASE, embed, kept) is kept
+    assert tuple(follow(add(old, ["emu"], unit_rows(["emu"])), BASE, embed, kept).names) == ("cat", "owl", "fox", "emu")
+    assert tuple(follow(remove(old, ["fox"]), BASE, embed, kept).names) == ("cat", "owl")
+    without = remove(kept, ["owl"])
+    assert set(follow(old, BASE, embed, without).names) == {"cat", "owl", "fox"}
+    renamed = follow(rename(old, "fox", "reynard"), BASE, embed, kept)
+    assert set(renamed.names) == {"cat", "owl", "reynard"}
+
+
+def test_other_phrases_are_embedded_anew_in_a_bank_that_was_kept() -> None:
+    by_name = add(OLD, ["fox"], unit_rows(["fox"]))
+    by_phrase = add(OLD, ["fox"], unit_rows(["a fox"]), {"fox": ClassInfo(phrases=("a fox",))})
+    kept = follow(by_name, BASE, embed)
+    other = follow(by_phrase, BASE, embed, kept)
+    assert rows(other)["fox"] == row("new|a fox")
+    assert rows(follow(by_name, BASE, embed, other))["fox"] == row("new|fox")
+
+
+@pytest.mark.parametrize("gone", [("cat", "owl"), ()])
+def test_a_class_that_can_be_an_answer_has_to_be_left(gone: tuple[str, ...]) -> None:
+    base = dataclasses.replace(BASE, info={name: ClassInfo(background=True) for name in BASE.names})
+    old = remove(add(OLD, ["owl"], unit_rows(["owl"])), [*gone]) if gone else OLD
+    with pytest.raises(BankError):
+        follow(old, base, embed)
+    assert "owl" in follow(OLD, BASE, embed).names
+
+
+def test_photos_stay_behind_and_are_named() -> None:
+    photos = {"cat": photo_set("p"), "SKU-1": photo_set("q", nameless=True)}
+    old = add(OLD, ["cat", "SKU-1"], unit_rows(["cat", "SKU-1"]), photos=photos)
+    found = follow(old, BASE, embed)
+    assert photos_missing(old, found) == ["cat", "SKU-1"]
+    assert photos_missing(old, old) == photos_missing(found, old) == []
+    assert found.photos["SKU-1"].nameless
+    assert "cat" not in found.photos

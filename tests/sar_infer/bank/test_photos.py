@@ -1,0 +1,231 @@
+"""Photos of classes: their sums are exact, whatever the order and the steps, and every change is undone to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.banks import DIM, content, example_bank, photo_set, unit_rows
+
+from sar_infer.bank import ClassBank, add, diff, merge, remove, remove_photos, rename, rollback, set_nameless, settled
+from sar_infer.bank import class_bank as class_banks
+from sar_infer.bank.difference import PhotoChange
+from sar_infer.bank.photos import MOST_ROWS, PhotoSet
+from sar_infer.errors import BankError, ClassNameError, InputError, SchemaError
+from sar_infer.storage.tensor_file import TensorFile
+
+LABELS = st.lists(st.integers(0, 200).map(str), unique=True, max_size=100)
+
+
+def photographed(**photos: str) -> ClassBank:
+    """Return cat, dog and fox with photos, a word a photo."""
+    none = np.empty((0, DIM), np.float32)
+    return add(example_bank(), [], none, photos={name: photo_set(*words.split()) for name, words in photos.items()})
+
+
+def numbers(photos: PhotoSet) -> tuple[bytes, int]:
+    return photos.mean.tobytes(), len(photos)
+
+
+# ---------------------------------------------------------------------------------------------------------------- sums
+@settings(max_examples=60, deadline=None)
+@given(labels=LABELS, data=st.data())
+def test_the_order_of_photos_does_not_change_a_bit_of_the_mean(labels: list[str], data: st.DataObject) -> None:
+    other = data.draw(st.permutations(labels))
+    assert numbers(photo_set(*labels)) == numbers(photo_set(*other))
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=LABELS, cut=st.integers(0, 100))
+def test_two_steps_are_one(labels: list[str], cut: int) -> None:
+    first, second, none = photo_set(*labels[:cut]), photo_set(*labels[cut:]), unit_rows([])
+    one = add(example_bank(), [], none, photos={"cat": photo_set(*labels)})
+    two = add(add(example_bank(), [], none, photos={"cat": first}), [], none, photos={"cat": second})
+    assert content(two) == content(one)
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=LABELS)
+def test_the_mean_is_that_of_a_float64_reference(labels: list[str]) -> None:
+    wanted = np.mean(unit_rows(labels).astype(np.float64), axis=0) if labels else np.zeros(DIM)
+    np.testing.assert_allclose(photo_set(*labels).mean, wanted, rtol=1e-6, atol=1e-13)
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=LABELS, more=LABELS)
+def test_removing_undoes_adding_to_the_bit(labels: list[str], more: list[str]) -> None:
+    before, added = photo_set(*labels[:40]), photo_set(*more[:20])
+    fresh = added.known - before.known
+    both = before.with_added(added.digests, added.rows)
+    assert both.without(fresh).seal == before.seal
+    assert len(both) == len(before) + len(fresh)
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=LABELS, more=LABELS)
+def test_a_merge_counts_every_photo_once(labels: list[str], more: list[str]) -> None:
+    ours, theirs = (photo_set(*some[:MOST_ROWS]) for some in (labels, more))
+    if not ours or not theirs:
+        return
+    one = add(example_bank(), [], unit_rows([]), photos={"cat": ours})
+    two = add(example_bank(), [], unit_rows([]), photos={"cat": theirs})
+    wanted = numbers(photo_set(*dict.fromkeys([*labels[:MOST_ROWS], *more[:MOST_ROWS]])))
+    assert numbers(merge(one, two).photos["cat"]) == wanted == numbers(merge(two, one).photos["cat"])
+
+
+def test_a_photo_that_comes_twice_counts_once() -> None:
+    once = photo_set("p", "q")
+    assert once.with_added(once.digests, once.rows) is once
+    assert photo_set("p", "q", "p").seal == once.seal
+
+
+# ------------------------------------------------------------------------------------------------------------- folding
+def test_the_oldest_fold_into_the_sum() -> None:
+    labels = [str(number) for number in range(MOST_ROWS + 6)]
+    photos = photo_set(*labels).limited()
+    assert (len(photos), photos.folded, len(photos.rows)) == (MOST_ROWS + 6, 6, MOST_ROWS)
+    np.testing.assert_allclose(photos.mean, unit_rows(labels).mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_array_equal(photos.rows, unit_rows(labels[6:]))
+    assert photos.with_added(photo_set("0").digests, photo_set("0").rows) is photos  # it is known all the same
+    with pytest.raises(InputError, match="the oldest 6 of the class"):
+        photos.without(photo_set("3").known)
+    rest = photos.without(photo_set("6").known)
+    assert (len(rest), rest.folded) == (MOST_ROWS + 5, 6)
+
+
+def test_folded_photos_of_two_banks_that_overlap_are_a_conflict() -> None:
+    many = [f"m{number}" for number in range(MOST_ROWS + 2)]
+    one = add(example_bank(), [], unit_rows([]), photos={"cat": photo_set(*many)})
+    other = add(example_bank(), [], unit_rows([]), photos={"cat": photo_set(*many[1:], "x", "y")})
+    apart = add(example_bank(), [], unit_rows([]), photos={"cat": photo_set(*(f"{name}'" for name in many))})
+    with pytest.raises(ClassNameError, match="different photos"):
+        merge(one, other)
+    with pytest.raises(BankError, match="kept as a sum"):
+        add(one, [], unit_rows([]), photos={"cat": other.photos["cat"]})
+    assert merge(one, other, "keep").photos["cat"].seal == one.photos["cat"].seal
+    assert merge(one, other, "take").photos["cat"].seal == other.photos["cat"].seal
+    both = merge(one, apart).photos["cat"]
+    wanted = unit_rows([*many, *(f"{name}'" for name in many)]).mean(axis=0, dtype=np.float64)
+    assert (len(both), len(both.rows)) == (2 * MOST_ROWS + 4, MOST_ROWS)
+    np.testing.assert_allclose(both.mean, wanted, rtol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------------------- edits
+def test_photos_come_with_a_new_class_or_to_one_that_is_there() -> None:
+    photos = {"owl": photo_set("o1", "o2"), "CAT": photo_set("c1"), "Owl": photo_set("o2", "o3")}
+    bank = add(example_bank(), ["owl"], unit_rows(["owl"]), photos={k: v for k, v in photos.items() if k != "Owl"})
+    bank = add(bank, [], unit_rows([]), photos={"Owl": photos["Owl"]})
+    assert {name: len(found) for name, found in bank.photos.items()} == {"owl": 3, "cat": 1}
+    assert bank.history[0].summary == "added 'owl', added 3 photos to 'owl', 'cat'"
+    assert bank.history[1].summary == "added 1 photo to 'owl'"
+    assert bank.info.get("cat") is None
+    np.testing.assert_array_equal(bank.embeddings[0], example_bank().embeddings[0])
+    assert add(bank, [], unit_rows([]), photos={"owl": photo_set("o1")}) is bank
+    with pytest.raises(ClassNameError, match="no class 'lion'"):
+        add(bank, [], unit_rows([]), photos={"lion": photo_set("l")})
+    with pytest.raises(BankError, match="rows of photos"):
+        add(bank, [], unit_rows([]), photos={"cat": photo_set("l", dim=DIM + 1)})
+
+
+def test_photos_follow_their_class() -> None:
+    bank = photographed(cat="c1 c2", dog="d1")
+    renamed = rename(bank, "cat", "tabby")
+    assert renamed.photos["tabby"].seal == bank.photos["cat"].seal
+    gone = remove(renamed, ["tabby"])
+    assert set(gone.photos) == {"dog"}
+    fewer = remove_photos(gone, "dog", photo_set("d1").known)
+    assert not fewer.photos
+    assert fewer.content_digest == remove(example_bank(), ["cat"]).content_digest
+    for step, state in enumerate((bank, renamed, gone), start=1):
+        assert content(rollback(fewer, step)) == content(state)
+
+
+def test_nameless_is_said_and_taken_back() -> None:
+    bank = set_nameless(photographed(cat="c1"), "cat", nameless=True)
+    assert bank.photos["cat"].nameless
+    assert bank.content_digest != photographed(cat="c1").content_digest
+    assert set_nameless(bank, "cat", nameless=True) is bank
+    assert not rollback(bank, 1).photos["cat"].nameless
+    waiting = set_nameless(example_bank(), "dog", nameless=True)
+    assert (len(waiting.photos["dog"]), waiting.photos["dog"].nameless) == (0, True)
+    assert add(waiting, [], unit_rows([]), photos={"dog": photo_set("d")}).photos["dog"].nameless
+
+
+def test_differences_of_photos_are_told_by_number() -> None:
+    one, two = photographed(cat="c1 c2", dog="d"), photographed(cat="c2 c3 c4", dog="d")
+    assert diff(one, two).photos == {"cat": PhotoChange(2, 1)}
+    assert diff(one, set_nameless(one, "cat", nameless=True)).photos == {"cat": PhotoChange(0, 0, nameless=True)}
+    assert not diff(photographed(cat="c1 c2"), photographed(cat="c2 c1"))
+
+
+# ---------------------------------------------------------------------------------------------------------------- file
+def test_only_a_bank_with_photos_needs_a_newer_reader(tmp_path: Path) -> None:
+    path = tmp_path / "b.safetensors"
+    bank = photographed(cat="c1 c2")
+    for state, reader in ((bank, "3"), (rollback(bank, 0), "1"), (remove(bank, ["cat"]), "3")):
+        state.save(path)
+        with path.open("rb") as stream:
+            assert TensorFile(stream).metadata["min_reader"] == reader
+        back = ClassBank.verify(path)
+        assert (content(back), back.content_digest) == (content(state), state.content_digest)
+        assert content(rollback(back, 0)) == content(example_bank())
+
+
+def test_a_frozen_bank_keeps_sums_and_nothing_of_its_history(tmp_path: Path) -> None:
+    bank = remove(photographed(cat="c1 c2", dog="d1"), ["cat"])
+    frozen = settled(bank)
+    assert (set(frozen.photos), len(bank.photo_stack), frozen.photo_stack) == ({"dog"}, 1, ())
+    assert numbers(frozen.photos["dog"]) == numbers(bank.photos["dog"])
+    assert frozen.photos["dog"].folded == 1
+    frozen.save(tmp_path / "b.safetensors")
+    assert content(ClassBank.verify(tmp_path / "b.safetensors")) == content(frozen)
+
+
+def damaged(path: Path, row: bytes) -> None:
+    """Change the first bytes of a photo's row in a file."""
+    data = path.read_bytes()
+    assert data.count(row) == 1
+    path.write_bytes(data.replace(row, bytes([row[0] ^ 1]) + row[1:]))
+
+
+def test_every_byte_of_a_photo_is_covered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "b.safetensors"
+    bank = photographed(cat="c1 c2", dog="d1")
+    bank.save(path)
+    damaged(path, unit_rows(["c2"]).tobytes())
+    with pytest.raises(BankError, match="class 'cat': photos do not match their seal"):
+        ClassBank.load(path)
+    monkeypatch.setattr(class_banks, "MAPPED_BYTES", 1)
+    mapped = ClassBank.load(path)
+    assert mapped.content_digest == bank.content_digest
+    with pytest.raises(BankError, match="class 'cat'"):
+        ClassBank.verify(path)
+    with pytest.raises(BankError, match="seal"):
+        add(mapped, [], unit_rows([]), photos={"cat": photo_set("c3")})
+    other = add(mapped, [], unit_rows([]), photos={"dog": photo_set("d2")})  # damage is carried on, and still found
+    other.save(path)
+    with pytest.raises(BankError, match="class 'cat'"):
+        ClassBank.verify(path)
+
+
+def test_unsound_photos_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "b.safetensors"
+    bank = photographed(cat="c1 c2")
+    good = bank.photos["cat"]
+    for changes, message in (
+        ({"rows": good.rows * 2}, "length 1"),
+        ({"digests": good.digests[[0, 0]]}, "twice"),
+        ({"total": good.total + 1}, "sum"),
+    ):
+        with pytest.raises(BankError, match=message):
+            dataclasses.replace(bank, photos={"cat": dataclasses.replace(good, **changes)}, file=None)
+    with pytest.raises(BankError, match="photos of class 'lion'"):
+        dataclasses.replace(bank, photos={"lion": good}, file=None)
+    bank.save(path)
+    path.write_bytes(path.read_bytes().replace(b'"min_reader":"3"', b'"min_reader":"9"'))
+    with pytest.raises(SchemaError, match="upgrade"):
+        ClassBank.load(path)

@@ -1,0 +1,106 @@
+"""Classes whose photos the bank has: logits by the formula in float64, whichever way the photos came."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.bundles import DIM, ENCODER_DIGEST
+from support.trained import by_hand, example_statistics
+
+from sar_infer.bank import ClassBank, PhotoSet, add
+from sar_infer.bank.statistics import Statistics
+from sar_infer.bank.trained import ClassPhotos, TrainedStatistics
+from sar_infer.classify import ranking
+from sar_infer.classify.class_set import ClassSet, build_class_set, with_photos, without_counted
+from sar_infer.classify.composition import SMALL, Composer
+from sar_infer.classify.ranking import Scale
+from sar_infer.encoders.scoring import unit_rows
+
+SCALE = Scale(factor=20.0)
+NAMES = ("red", "green", "blue", "grey", "teal", "SKU-1")
+TRAINED = example_statistics(NAMES[:3])
+
+
+def some_rows(count: int, seed: int) -> np.ndarray:
+    return unit_rows(np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32))
+
+
+def some_photos(count: int, seed: int, *, nameless: bool = False) -> PhotoSet:
+    rows = some_rows(count, seed)
+    digests = np.array([np.frombuffer(hashlib.sha256(row.tobytes()).digest(), np.uint8) for row in rows], np.uint8)
+    return PhotoSet.of(digests.reshape(-1, 32), rows, nameless=nameless)
+
+
+ROWS = some_rows(7, 9)
+OWN = ClassBank(NAMES, some_rows(len(NAMES), 3), ENCODER_DIGEST)
+PHOTOS = {"red": some_photos(3, 1), "teal": some_photos(2, 2), "SKU-1": some_photos(4, 3, nameless=True)}
+BANK = add(OWN, [], np.empty((0, DIM), np.float32), photos=PHOTOS)
+
+
+def class_set(
+    bank: ClassBank, trained: TrainedStatistics | None, photos: dict[str, PhotoSet] | None = None, small: int = SMALL
+) -> ClassSet:
+    names, found = with_photos({}, without_counted(bank, photos or {}), DIM)
+    return build_class_set(
+        bank, names, False, lambda groups: some_rows(len(groups), 0), Composer(trained, OWN, 20.0, 0.0, small), found
+    )
+
+
+def known(trained: TrainedStatistics | None, photos: dict[str, PhotoSet]) -> dict[int, ClassPhotos]:
+    found = {NAMES.index(name): ClassPhotos.of(one) for name, one in photos.items() if one}
+    for place, name in enumerate(() if trained is None else trained.names):
+        model, column = TRAINED.statistics, NAMES.index(name)
+        own = ClassPhotos(model.means[place], int(model.counts[place]))
+        found[column] = own.joined(found[column]) if column in found else own
+    return found
+
+
+def apart(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference but for one constant for each image, relative to the largest logit."""
+    differences = found - expected
+    differences = differences - differences.mean(axis=1, keepdims=True)
+    return float(np.abs(differences).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("small", [SMALL, 0], ids=["weights for all", "weights for photos"])
+@pytest.mark.parametrize("trained", [TRAINED, None], ids=["statistics", "defaults"])
+def test_logits_are_those_of_the_formula(trained: TrainedStatistics | None, small: int) -> None:
+    classes = class_set(BANK, trained, small=small)
+    model = Statistics.default(DIM) if trained is None else trained.statistics
+    expected = by_hand(model, SCALE.factor, ROWS, OWN.embeddings, known(trained, PHOTOS))
+    assert apart(ranking.logits(ROWS, classes, SCALE), expected) < 1e-6
+    assert classes.photographed is not None
+    assert [name for name, has in zip(NAMES, classes.photographed, strict=True) if has] == [*PHOTOS]
+
+
+@settings(max_examples=40, deadline=None)
+@given(photos=st.dictionaries(st.sampled_from(NAMES), st.tuples(st.integers(0, 5), st.booleans()), max_size=4))
+def test_photos_of_the_bank_and_of_the_call_count_the_same(photos: dict[str, tuple[int, bool]]) -> None:
+    sets = {name: some_photos(count, len(name), nameless=only) for name, (count, only) in photos.items()}
+    bank = add(OWN, [], np.empty((0, DIM), np.float32), photos=sets)
+    found = ranking.logits(ROWS, class_set(bank, TRAINED), SCALE)
+    expected = by_hand(TRAINED.statistics, SCALE.factor, ROWS, OWN.embeddings, known(TRAINED, sets))
+    assert apart(found, expected) < 1e-6
+    both = class_set(bank, TRAINED, sets)  # what is counted does not count again
+    columns = [both.names.index(name) for name in NAMES]
+    assert apart(ranking.logits(ROWS, both, SCALE)[:, columns], expected) < 1e-6
+
+
+def test_a_class_that_waits_for_its_first_photo_is_where_no_name_points() -> None:
+    waiting = add(OWN, [], np.empty((0, DIM), np.float32), photos={"teal": some_photos(0, 1, nameless=True)})
+    model = TRAINED.statistics
+    expected = by_hand(model, SCALE.factor, ROWS, OWN.embeddings, known(TRAINED, {}))
+    row = model.text_centre[np.newaxis]
+    expected[:, 4] = by_hand(model, SCALE.factor, ROWS, row, {})[:, 0]
+    assert apart(ranking.logits(ROWS, class_set(waiting, TRAINED), SCALE), expected) < 1e-6
+
+
+def test_a_bank_without_photos_is_ranked_as_before() -> None:
+    plain = dataclasses.replace(OWN, photos={})
+    assert class_set(plain, None).terms is None
+    assert class_set(plain, None).photographed is None

@@ -1,0 +1,200 @@
+"""``sar-bundle`` as it is typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, name_rows
+from support.folders import listing
+from support.photos import write_folder
+from support.sound import change, write_sound
+
+from sar_infer import default_bundle
+from sar_infer.artefact.bundle import open_bundle
+from sar_infer.artefact.describe import describe
+from sar_infer.artefact.manifest import SelfTestVector
+from sar_infer.bank import ClassBank
+from sar_infer.cli.bundle import FURTHER, main
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    """In this process; an exception that reaches the user as a traceback fails the test."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(*arguments: object, code: int = 2) -> str:
+    """The one line on stderr, with nothing on stdout."""
+    result = run(*arguments, code=code)
+    assert result.stdout == ""
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    return line
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_sound(tmp_path / "bundle")
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Path:
+    names = (*BANK_NAMES, "owl")
+    ClassBank(names, name_rows(names), ENCODER_DIGEST).save(tmp_path / "mine.safetensors")
+    return tmp_path / "mine.safetensors"
+
+
+# ----------------------------------------------------------------------------------------------------------------- show
+def test_show(bundle: Path) -> None:
+    assert run("show", bundle).stdout == describe(open_bundle(bundle))
+    told = json.loads(run("show", bundle, "--format", "json").stdout)
+    assert (told["path"], told["digest"]) == (str(bundle), open_bundle(bundle).manifest.digest)
+
+
+def test_without_a_folder_it_is_the_bundle_that_ships() -> None:
+    assert run("show").stdout == describe(open_bundle(default_bundle()))
+
+
+def test_a_bundle_in_the_environment(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAR_BUNDLE", str(bundle))
+    assert str(bundle) in run("show").stdout
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_what_is_damaged_is_one_line(bundle: Path, command: str) -> None:
+    (bundle / "extra").write_text("")
+    assert "not listed" in refused(command, bundle)
+    assert "no such folder" in refused(command, bundle / "nothing")
+
+
+# --------------------------------------------------------------------------------------------------------------- verify
+def test_verify_a_sound_bundle(bundle: Path) -> None:
+    result = run("verify", bundle)
+    assert result.stdout.endswith(f"{bundle}: intact, and within all bounds\n")
+    assert f"{len(BANK_NAMES)} bank rows made again" in result.stdout
+    assert result.stderr == ""
+
+
+def test_verify_on_photos_as_json(bundle: Path, tmp_path: Path) -> None:
+    photos = write_folder(tmp_path / "photos", {"red": 2, "blue": 2})
+    result = run("verify", bundle, "--photos", photos, "--format", "json")
+    found = json.loads(result.stdout)
+    assert (result.stderr, found["bundle"], found["moved"]) == ("", str(bundle), False)
+    by_what = {line["what"]: line for line in found["findings"]}
+    assert by_what["self-test image, cosine"]["verdict"] == "ok"
+    assert by_what["accuracy, 4 photos of 2 classes of the bank"]["now"] in (0, 25, 50, 75, 100)
+
+
+def test_verify_ends_with_1_where_something_moved(bundle: Path) -> None:
+    change(bundle, self_test=SelfTestVector(1, tuple(np.eye(DIM)[0].tolist())))
+    result = run("verify", bundle, code=1)
+    assert "moved (at least 0.99999)" in result.stdout
+    assert result.stdout.endswith(f"{bundle}: moved beyond a bound\n")
+    assert json.loads(run("verify", bundle, "--format", "json", code=1).stdout)["moved"] is True
+
+
+def test_verify_refuses_photos_that_are_none(bundle: Path, tmp_path: Path) -> None:
+    assert "expected a folder" in refused("verify", bundle, "--photos", tmp_path / "nothing")
+
+
+# --------------------------------------------------------------------------------------------------------------- freeze
+def test_freeze(bundle: Path, bank: Path, tmp_path: Path) -> None:
+    out = tmp_path / "frozen"
+    said = json.loads(run("freeze", bundle, "--bank", bank, "--out", out, "--format", "json").stdout)
+    frozen = open_bundle(out)
+    assert (said["digest"], said["classes"]) == (frozen.manifest.digest, 5)
+    assert frozen.bank.names == (*BANK_NAMES, "owl")
+    assert open_bundle(bundle).bank.names == BANK_NAMES
+    assert "exists; choose another --out" in refused("freeze", bundle, "--bank", bank, "--out", out)
+    result = run("freeze", bundle, "--bank", bank, "--out", out, "--overwrite")
+    assert result.stdout == f"{out}: 5 classes; next: sar-classify PHOTO --bundle {out}\n"
+
+
+def test_freeze_needs_a_bank_of_this_encoder(bundle: Path, bank: Path, tmp_path: Path) -> None:
+    before = listing(tmp_path)
+    new = ("--out", tmp_path / "new")
+    assert "nothing: no such bank file" in refused("freeze", bundle, "--bank", tmp_path / "nothing", *new)
+    ClassBank(("a",), name_rows(["a"]), "f" * 64).save(bank)
+    line = refused("freeze", bundle, "--bank", bank, *new)
+    assert ENCODER_DIGEST[:8] in line and "f" * 8 in line
+    assert listing(tmp_path) == before
+    assert "--bank" in refused("freeze", bundle, *new)
+
+
+# ------------------------------------------------------------------------------------------------- commands of training
+def declare(folder: Path, **commands: str) -> None:
+    """Install a distribution of nothing but entry points, as `pip install` writes them."""
+    info = folder / "further-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: further\nVersion: 1.0\n")
+    lines = [f"{name} = {target}" for name, target in commands.items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[{FURTHER}]", *lines]) + "\n")
+
+
+def test_commands_come_from_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "further_command.py").write_text(
+        "import click\n\n@click.command()\n@click.argument('word')\n"
+        "def main(word):\n    'Repeat a word.'\n    print(word)\n"
+    )
+    declare(tmp_path, repeat="further_command:main")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "Repeat a word." in run("--help").stdout
+    assert run("repeat", "again").stdout == "again\n"
+    assert "No such command" in refused("other")
+
+
+@pytest.mark.parametrize("name", ["shrink", "triton"])
+def test_without_training_they_say_what_to_install(tmp_path: Path, name: str) -> None:
+    """In a process in which the packages of training cannot be imported, whatever is installed here."""
+    declare(tmp_path, **{name: f"sar_train.cli.{name}:main"})
+    code = "import sys; sys.modules['sar_train'] = None; from sar_infer.cli.bundle import main; main()"
+    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
+    for arguments in ([name, "bundle", "--out", "new", "--help"], ["--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+        assert "Traceback" not in done.stderr
+        if arguments[0] == name:
+            assert (done.returncode, done.stdout) == (2, "")
+            assert f"sar-bundle {name} comes with training: pip install 'sar-clip[train]'" in done.stderr
+        else:
+            assert done.returncode == 0 and name in done.stdout
+
+
+def test_without_onnx_they_say_what_to_install(bundle: Path, tmp_path: Path) -> None:
+    declare(tmp_path / "site", triton="sar_train.cli.triton:main")
+    code = "import sys; sys.modules['onnx'] = None; from sar_infer.cli.bundle import main; main()"
+    command = [sys.executable, "-c", code, "triton", str(bundle), "--out", str(tmp_path / "new")]
+    environment = {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}", "PATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: this command needs onnx: pip install 'sar-clip[train]'\n"
+
+
+def test_what_the_project_declares_can_be_loaded() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"][FURTHER]
+    assert sorted(declared) == ["shrink", "triton"]
+    for name, target in declared.items():
+        module, _, attribute = target.partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command) and command.name == name
+
+
+def test_help_and_the_commands_of_this_package_load_neither_numpy_nor_training() -> None:
+    code = (
+        "import sys\nfrom sar_infer.cli.bundle import main\n"
+        "main(['verify', '--help'], standalone_mode=False)\n"
+        "assert not {'numpy', 'onnxruntime', 'sar_train', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

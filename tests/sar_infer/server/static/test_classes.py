@@ -1,0 +1,151 @@
+"""The server's classes on the page: kept, taught by photos that are dropped, removed, restored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image
+from support.browser import CAT, COFFEE, ROCKET, add, among, drop, labels, settled, unlock
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+expect = playwright.expect
+NAME = "my own mug"
+
+
+@pytest.fixture
+def page(open_page, keyed_server) -> Iterator[Any]:
+    """Return the page of a server that can be changed, with a photo on it; what the test changes is taken back."""
+    page, _ = open_page(keyed_server.url)
+    unlock(page, keyed_server.key)
+    page.set_input_files("#files", COFFEE)
+    settled(page)
+    expect(page.locator("#bank")).to_be_visible()
+    yield page
+    httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
+
+
+@pytest.fixture(scope="module")
+def mugs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Write two photos of the cup, from nearer."""
+    folder = tmp_path_factory.mktemp("mugs")
+    with Image.open(COFFEE) as photo:
+        for edge in (20, 60):
+            photo.crop((edge, edge, photo.width - edge, photo.height - edge)).save(folder / f"{edge}.png")
+    return sorted(folder.iterdir())
+
+
+def kept(server: Any, name: str) -> int | None:
+    """Return how many photos a class of the server has; None if it has no such class."""
+    answer = httpx2.get(f"{server.url}/v1/classes/{name}", headers=server.headers)
+    return None if answer.status_code == 404 else answer.json().get("photos", 0)
+
+
+def test_a_name_is_kept(page, keyed_server) -> None:
+    name = "cup / of 50% coffee?"
+    known = among(page)
+    add(page, name)
+    page.get_by_role("button", name=f"Keep the class {name} on the server").click()
+    expect(page.locator("#taught")).to_contain_text(f"“{name}” is one of the server’s classes now.")
+    expect(page.locator("#chips li")).to_have_count(0)
+    expect(page.locator("#bank-chips .added span")).to_have_text([name])
+    expect(page.locator("#among")).to_have_text(f"of {known + 1:,} classes")
+    still = r"^This photo is still espresso, [\d.]+%;"
+    effect = page.locator("#effect")
+    expect(effect).to_have_text(re.compile(rf"{still} {re.escape(name)} is fourth now, [\d.]+%\.$"))
+    assert labels(page)[3] == name
+    page.select_option("#top-k", "3")
+    add(page, "wooden table")
+    page.get_by_role("button", name="Keep the class wooden table on the server").click()
+    expect(effect).to_have_text(re.compile(rf"{still} wooden table is not among the best 3\.$"))
+    page.reload()
+    page.set_input_files("#files", COFFEE)
+    page.select_option("#top-k", "20")
+    expect(page.locator("#bars li")).to_have_count(20)
+    assert name in labels(page)
+    expect(page.locator("#bars .own")).to_have_count(0)
+
+
+def test_two_photos_that_are_dropped_on_a_name_teach_it_and_undo_forgets_it(page, keyed_server, mugs) -> None:
+    add(page, NAME)
+    settled(page)
+    drop(page, page.locator("#chips li"), mugs)
+    notice = page.locator("#taught")
+    expect(notice).to_contain_text(f"2 photos added to “{NAME}”, which has 2 now.")
+    expect(notice.locator("img")).to_have_count(2)
+    expect(page.locator("#effect")).to_have_text(re.compile(rf"^This photo was espresso, .*; it is {NAME}, .* now\.$"))
+    assert labels(page)[0] == NAME
+    expect(page.locator("#chips li")).to_have_count(0)
+    expect(page.locator("#bank-chips .added").first).to_have_text(re.compile(f"^{NAME}2 photos"))
+    expect(page.locator("#strip")).to_be_hidden()  # they are not photos to classify
+    assert page.locator("body").evaluate("body => body.className") == ""
+    assert kept(keyed_server, NAME) == 2
+    drop(page, page.locator("#bars li").first, mugs)  # the same again, on the ranking
+    expect(notice).to_have_text("2 photos counted already.")  # nothing to take back
+    drop(page, page.locator("#bank-chips li").first, [*mugs, ROCKET])
+    expect(notice).to_contain_text("1 photo added")
+    expect(notice).to_contain_text("2 photos counted already.")
+    page.get_by_role("button", name="Undo").click()
+    expect(notice).to_contain_text("was taken back")
+    expect(page.locator("#bank-chips .added").first).to_have_text(re.compile("2 photos"))
+    assert kept(keyed_server, NAME) == 2
+
+
+def test_photos_are_chosen_for_a_class_by_keyboard_and_it_is_removed(page, keyed_server, mugs) -> None:
+    page.on("filechooser", lambda chooser: chooser.set_files(mugs[:1]))
+    add(page, NAME)
+    page.get_by_role("button", name=f"Add photos to the class {NAME}").press("Enter")
+    expect(page.locator("#bars .name").first).to_have_text(NAME)
+    expect(page.get_by_role("button", name="Undo")).to_be_focused()
+    page.get_by_role("button", name=f"Add photos to the class {NAME}, which has 1").wait_for()
+    page.get_by_role("button", name=f"Remove the class {NAME} from the server").press("Enter")
+    expect(page.locator("#bars .name").first).to_have_text("espresso")
+    assert kept(keyed_server, NAME) is None
+    expect(page.get_by_role("button", name="Undo")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#bars .name").first).to_have_text(NAME)
+    expect(page.locator("#name")).to_be_focused()
+    assert kept(keyed_server, NAME) == 1
+
+
+def test_nothing_is_taken_back_that_somebody_else_did_meanwhile(open_page, keyed_server) -> None:
+    page, watch = open_page(keyed_server.url)
+    watch.expected = "status of 412"
+    unlock(page, keyed_server.key)
+    expect(page.locator("#bank")).to_be_visible()
+    add(page, NAME)
+    page.get_by_role("button", name=f"Keep the class {NAME} on the server").click()
+    page.get_by_role("button", name="Undo").wait_for()
+    httpx2.put(f"{keyed_server.url}/v1/classes/theirs", headers=keyed_server.headers)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#taught.bad")).to_be_visible()
+    expect(page.locator("#bank-chips .added span")).to_have_text(["theirs", NAME])
+    httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
+
+
+def test_a_file_that_is_no_photo_changes_nothing(open_page, keyed_server, tmp_path) -> None:
+    page, watch = open_page(keyed_server.url)
+    watch.expected = "status of 4(15|22)"
+    unlock(page, keyed_server.key)
+    add(page, NAME)
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
+    page.get_by_role("button", name=f"Keep the class {NAME} on the server").wait_for()
+    drop(page, page.locator("#chips li"), [CAT, tmp_path / "bad.jpg"])
+    expect(page.locator("#taught.bad")).to_contain_text("image")
+    expect(page.get_by_role("button", name="Undo")).to_have_count(0)
+    expect(page.locator("#chips span")).to_have_text([NAME])
+    assert kept(keyed_server, NAME) is None
+
+
+def test_a_server_that_keeps_nothing_says_how_it_would(open_page, mini_server) -> None:
+    page, _ = open_page(mini_server.url)
+    expect(page.locator("#read-only")).to_contain_text("--bank FILE")
+    expect(page.locator("#bank-chips li")).to_have_count(25)
+    expect(page.locator("#bank-chips .rest")).to_have_text("and 974 more")
+    expect(page.locator("#bank-chips button")).to_have_count(0)
+    drop(page, page.locator("#bank-chips li").first, [COFFEE])  # as anywhere on the page
+    expect(page.locator("#bars .name").first).to_have_text("espresso")

@@ -1,0 +1,159 @@
+"""Two servers with one bank file behind nginx, as ``deploy/nginx.conf`` has it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from support.pictures import jpeg
+from support.servers import Server, serving
+
+PROGRAM = shutil.which("nginx", path=os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin")
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs the program nginx")
+CONFIGURATION = Path(__file__).parents[3] / "deploy" / "nginx.conf"
+KEY = "k"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+CLIENTS = 8
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """The address of nginx, and the servers behind it."""
+
+    url: str
+    servers: list[Server]
+
+
+@pytest.fixture
+def options(bundle_path: Path, tmp_path: Path) -> list[str]:
+    return ["--bundle", str(bundle_path), "--bank", str(tmp_path / "mine.safetensors")]
+
+
+@pytest.fixture
+def replicas(options: list[str], tmp_path: Path) -> Iterator[Replicas]:
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(serving(*options, key=KEY)) for _ in range(2)]
+        port = free_port()
+        stack.enter_context(nginx(tmp_path / "nginx", {8000: port, 8001: servers[0].port, 8002: servers[1].port}))
+        yield Replicas(f"http://127.0.0.1:{port}", servers)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, ports: dict[int, int]) -> Iterator[None]:
+    """Run nginx as our configuration has it, on other ports, with all its files in a folder."""
+    folder.mkdir()
+    text = re.sub(r"\b800[012]\b", lambda found: str(ports[int(found[0])]), CONFIGURATION.read_text())
+    (folder / "sar.conf").write_text(text)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/errors;\n"
+        f"events {{}}\nhttp {{ access_log off; {temporary} include {folder}/sar.conf; }}\n"
+    )
+    assert PROGRAM is not None
+    command = [PROGRAM, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "errors")]
+    with subprocess.Popen(command) as process:
+        try:
+            wait_for(lambda: process.poll() is not None or answers(ports[8000]))
+            assert process.poll() is None, (folder / "errors").read_text()
+            yield
+        finally:
+            process.kill()
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def classes(url: str) -> list[str]:
+    listed = httpx2.get(f"{url}/v1/classes", headers=HEADERS, timeout=30).json()["classes"]
+    return [entry["name"] for entry in listed]
+
+
+def classify(url: str) -> int:
+    headers = {**HEADERS, "Content-Type": "image/jpeg"}
+    return httpx2.post(f"{url}/v1/classify", content=jpeg(), headers=headers, timeout=60).status_code
+
+
+def answered(server: Server) -> bool:
+    """Tell whether a server has classified."""
+    text = httpx2.get(f"{server.url}/metrics", timeout=30).text
+    return 'sar_requests_total{code="200",route="/v1/classify"}' in text
+
+
+def test_changes_of_the_bank_reach_both_and_none_is_lost(replicas: Replicas) -> None:
+    names = [f"added {number}" for number in range(12)]
+
+    def put(name: str) -> int:
+        return httpx2.put(f"{replicas.url}/v1/classes/{name}", headers=HEADERS, timeout=60).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(put, names)) == {201}
+    for server in replicas.servers:
+        wait_for(lambda server=server: set(names) < set(classes(server.url)))  # type: ignore[misc]
+    first, second = replicas.servers
+    changed = httpx2.put(f"{first.url}/v1/classes/last", headers=HEADERS, timeout=30)
+    request = f"{second.url}/v1/classes/added 0"
+    assert httpx2.delete(request, headers={**HEADERS, "If-Match": '"of-yesterday"'}, timeout=30).status_code == 412
+    current = {**HEADERS, "If-Match": changed.headers["etag"]}
+    assert httpx2.delete(request, headers=current, timeout=30).status_code == 204
+    for server in replicas.servers:
+        wait_for(lambda server=server: "added 0" not in classes(server.url))  # type: ignore[misc]
+        assert classes(server.url)[-1] == "last"
+
+
+def test_a_server_that_is_killed_loses_no_more_than_its_requests_in_flight(
+    replicas: Replicas, options: list[str]
+) -> None:
+    stop, done = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            start = time.monotonic()
+            done.append((start, classify(replicas.url)))
+
+    victim, other = replicas.servers
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        asked = [pool.submit(ask) for _ in range(CLIENTS)]
+        try:
+            wait_for(lambda: len(done) > 50 and answered(victim) and answered(other))
+            victim.process.kill()
+            victim.process.wait()
+            gone = time.monotonic()
+            wait_for(lambda: sum(start > gone for start, _ in done) > 50)
+        finally:
+            stop.set()
+        for one in asked:
+            one.result()
+    lost = [start for start, status in done if status != 200]
+    assert len(lost) <= CLIENTS
+    assert all(start < gone for start in lost)
+    with serving(*options, "--port", str(victim.port), key=KEY) as back:
+        wait_for(lambda: classify(replicas.url) == 200 and answered(back))

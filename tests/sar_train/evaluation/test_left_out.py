@@ -1,0 +1,321 @@
+"""Class statistics and the choice of their numbers, on made-up features of which the truth is known."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from sar_infer.bank.statistics import composed, confusion
+from sar_train.evaluation import left_out
+from sar_train.evaluation.gaussian import TRACE, assemble, gaussian, separation, slope
+from sar_train.evaluation.left_out import Measured, Prompt, choose, fittable, folds_of, halves
+
+SIZE, SCALE = 32, 20.0
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+@dataclass
+class World:
+    """Classes with a direction each; text rows follow it as closely as ``names`` says, photos as ``spread`` says."""
+
+    classes: int
+    names: float = 0.5
+    spread: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        self.truth = rng.normal(size=(self.classes, SIZE)) * 0.12
+        self.common = np.ones(SIZE) * 0.8
+        other = rng.normal(size=(self.classes, SIZE)) * 0.12
+        self.rows = unit(self.common + self.names * self.truth + (1 - self.names) * other)
+        self.noise = np.diag(np.linspace(0.3, 1.5, SIZE)) * self.spread
+
+    def photos(self, counts, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Return (N, 1, D) features and labels."""
+        rng = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(self.classes), counts)
+        noise = rng.normal(size=(len(labels), SIZE)) @ self.noise
+        return unit(self.common + self.truth[labels] + noise)[:, None], labels
+
+
+@pytest.mark.parametrize(("classes", "shots"), [(2, 2), (6, 8), (10, 16), (50, 16)])
+def test_the_precision_is_the_papers_at_one_trace(classes: int, shots: int) -> None:
+    features, labels = World(classes).photos(shots)
+    rows = features[:, 0]
+    found = gaussian(rows, labels, classes)
+    scatter = np.zeros((SIZE, SIZE))
+    for c in range(classes):
+        for row in rows[labels == c]:
+            apart = row - rows[labels == c].mean(0)
+            scatter += np.outer(apart, apart)
+    scatter /= classes * shots - classes
+    paper = SIZE * np.linalg.inv((len(rows) - 1) * scatter + np.trace(scatter) * np.eye(SIZE))
+    np.testing.assert_allclose(found.precision / found.precision[0, 0], paper / paper[0, 0], atol=1e-9)
+    assert np.trace(found.precision @ scatter) == pytest.approx(TRACE)
+    np.testing.assert_allclose(found.centre, np.stack([rows[labels == c].mean(0) for c in range(classes)]).mean(0))
+
+
+def test_photos_without_scatter_take_the_reference_or_the_identity() -> None:
+    features, labels = World(5).photos(1)
+    same = np.repeat(features[:, 0], 4, axis=0)
+    for rows, of in ((features[:, 0], labels), (same, np.repeat(labels, 4))):
+        plain = gaussian(rows, of, 5)
+        assert plain.scatter is None
+        np.testing.assert_allclose(plain.precision, np.eye(SIZE) * plain.precision[0, 0])
+        assert plain.precision[0, 0] > 0
+        known = np.diag(np.linspace(1, 2, SIZE))
+        taken = gaussian(rows, of, 5, known)
+        assert np.trace(taken.precision @ known) == pytest.approx(TRACE)
+        assert taken.precision[0, 0] > taken.precision[-1, -1]
+    one = gaussian(features[:1, 0], labels[:1], 1)
+    assert np.isfinite(one.precision).all()
+
+
+def test_the_slope_is_least_squares() -> None:
+    world = World(40, names=1.0, spread=0.0)
+    features, labels = world.photos(2)
+    model = gaussian(features[:, 0], labels, 40)
+    named, seen = world.rows - world.rows.mean(0), model.means - model.centre
+    expected = np.linalg.lstsq(named.reshape(-1, 1), seen.reshape(-1), rcond=None)[0]
+    assert slope(model, world.rows) == pytest.approx(expected[0])
+    assert slope(model, world.rows[:1].repeat(40, axis=0)) == 0
+
+
+@pytest.mark.parametrize("retrained", [False, True])
+@pytest.mark.parametrize("classes", [4, 5, 6, 7, 50, 1000])
+def test_classes_are_left_out_in_turn(classes: int, retrained: bool) -> None:
+    folds = folds_of(classes, retrained=retrained, seed=3)
+    for fold in folds:
+        assert not set(fold.kept) & set(fold.left)
+        assert len(fold.left) and len(fold.kept) >= 2
+        assert len(fold.left) <= len(fold.kept)
+        if retrained:
+            assert set(fold.kept) == set(halves(classes, 3)[fold.half])
+        else:
+            assert abs(len(fold.left) - classes / 3) < 1
+    if classes <= 50:
+        times = np.bincount(np.concatenate([fold.left for fold in folds]), minlength=classes)
+        assert times.min() == times.max() == max(2, -(-48 // classes))
+    else:
+        assert len(folds) == 1
+
+
+def test_the_criterion_is_the_mean_of_trained_classes_and_of_those_left_out() -> None:
+    left = np.array([[40.0, 20.0], [np.nan, np.nan], [60.0, 0.0]])
+    assert Measured(np.array([60.0, 80.0]), left).mean.tolist() == [55.0, 45.0]
+
+
+def test_a_class_that_is_never_found_counts_as_one_class_whatever_its_photos() -> None:
+    world = World(6, names=1.0, spread=0.01)
+    features, labels = world.photos([4, 4, 4, 4, 4, 12])
+    rows = world.rows.copy()
+    rows[5] = -rows[5]
+    (by_name, *_) = choose(features, labels, [Prompt("handcrafted", rows)], 200.0, alphas=(0.0,)).expected
+    assert by_name.accuracy == pytest.approx(500 / 6)
+    assert by_name.low == pytest.approx(500 / 6 - 1.96 * np.std([0, 100, 100, 100, 100, 100], ddof=1) / np.sqrt(6))
+    assert by_name.high == 100
+
+
+@pytest.mark.parametrize(("share", "right"), [(0.67, 0.0), (1.33, 100.0)])
+def test_alpha_weighs_the_photos_against_the_text(share: float, right: float) -> None:
+    """Text likes every other class better than the right one, by as much as photos outweigh at one alpha."""
+    classes, kept = 6, 4
+    photos, labels = np.eye(SIZE)[np.repeat(np.arange(classes), 60)][:, None], np.repeat(np.arange(classes), 60)
+    rows = unit((1.0 - np.eye(classes, SIZE)) * (np.arange(SIZE) < classes))
+    precision = TRACE / ((1 - 1 / kept) / 2)  # of photos that are all the same
+    alpha = share * SCALE / np.sqrt(classes - 1) / precision
+    choice = choose(photos, labels, [Prompt("handcrafted", rows)], SCALE, alphas=(alpha,))
+    assert max(trained for _, trained, _ in choice.curve) == right
+
+
+def test_what_is_taken_from_classes_with_photos_is_told_for_each_number_of_photos() -> None:
+    world = World(12, names=0.3, spread=0.1)
+    features, labels = world.photos(12)
+    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
+    numbers, offsets = zip(*choice.offsets, strict=True)
+    assert numbers == (0, 1, 2, 4, 8, 12)
+    assert offsets[0] == 0
+    assert min(offsets[1:]) > 0
+
+
+def test_scores_and_curves_are_in_per_cent() -> None:
+    world = World(6, names=1.0, spread=0.01)
+    features, labels = world.photos(4)
+    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], 200.0)
+    assert max(choice.scores["handcrafted"].values()) == pytest.approx(100)
+    assert [max(column) for column in list(zip(*choice.curve, strict=True))[1:]] == [100, 100]
+    shifts = [shift for shift, _, _ in choice.curve]
+    assert np.diff(shifts) == pytest.approx(4 * 6 * 200 / 240)  # every fourth of 241 values over six times the scale
+
+
+@pytest.mark.parametrize(
+    ("classes", "shots"), [*((c, s) for c in (4, 6, 50) for s in (2, 3, 4, 8, 16)), (1000, 2), (1000, 16)]
+)
+def test_every_regime_gives_sound_statistics_in_seconds(classes: int, shots: int) -> None:
+    world = World(classes)
+    features, labels = world.photos(shots)
+    assert fittable(labels, classes) is None
+    began = time.monotonic()
+    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
+    model = gaussian(features[:, 0], labels, classes)
+    found = assemble(model, world.rows, alpha=choice.alpha, offsets=choice.offsets, curve=choice.curve)  # checks itself
+    assert time.monotonic() - began < 60
+    assert found.offsets[-1][0] == shots
+    assert [item.photos for item in choice.expected] == [n for n in (0, 1, 2, 4, 8) if n < shots]
+    for item in choice.expected:
+        assert 0 <= item.low <= item.accuracy <= item.high <= 100
+    assert any(shift == 0 for shift, _, _ in found.curve)
+
+
+@pytest.mark.parametrize("counts", [[16, 2, 1, 9, 4, 30], [1, 1, 2, 2, 2, 2], [5, 0, 3, 3, 8, 8]])
+def test_unequal_numbers_of_photos(counts: list[int]) -> None:
+    world = World(6)
+    features, labels = world.photos(counts)
+    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
+    found = assemble(gaussian(features[:, 0], labels, 6), world.rows, alpha=choice.alpha, offsets=choice.offsets)
+    assert found.counts.tolist() == counts
+    assert np.isfinite(found.offset(counts)).all()
+
+
+def test_photos_that_are_all_the_same() -> None:
+    world = World(6, spread=0.0)
+    features, labels = world.photos(8)
+    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
+    found = assemble(gaussian(features[:, 0], labels, 6), world.rows, alpha=choice.alpha, offsets=choice.offsets)
+    weights, bias = composed(found, SCALE, world.rows.astype(np.float32), found.means, found.counts)
+    logits = (features[:, 0] - found.centre) @ weights.T + bias
+    assert (logits.argmax(1) == labels).all()
+
+
+@pytest.mark.parametrize(
+    ("counts", "sound"), [([4, 4, 4], False), ([1] * 6, False), ([2, 2, 2, 1, 1, 1], False), ([2, 2, 2, 2, 1, 1], True)]
+)
+def test_what_cannot_be_fitted_is_said(counts: list[int], sound: bool) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    assert (fittable(labels, len(counts)) is None) == sound
+
+
+def judged(choice, model, world: World, known: int, photos: int, alpha: float, offsets) -> float:
+    """The mean of accuracy on trained and on really new classes, in one ranking."""
+    found = assemble(model, world.rows[:known], alpha=alpha, offsets=offsets)
+    shown, of = world.photos(max(photos, 1), seed=7)
+    images, labels = world.photos(20, seed=8)
+    means = np.stack([shown[of == c, 0].mean(0) for c in range(world.classes)])
+    means[:known] = found.means
+    counts = np.concatenate([found.counts, np.full(world.classes - known, photos)])
+    weights, bias = composed(found, SCALE, world.rows.astype(np.float32), means, counts)
+    right = ((images[:, 0] - found.centre) @ weights.T + bias).argmax(1) == labels
+    return 50 * (right[labels < known].mean() + right[labels >= known].mean())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_is_chosen_without_new_classes_is_near_the_best_for_them(seed: int) -> None:
+    world = World(40, seed=seed)
+    features, labels = world.photos(16)
+    features, labels = features[labels < 24], labels[labels < 24]
+    choice = choose(features, labels, [Prompt("handcrafted", world.rows[:24])], SCALE)
+    assert choice.alpha > 0
+    model = gaussian(features[:, 0], labels, 24)
+    for photos in (0, 1, 4):
+        got = judged(choice, model, world, 24, photos, choice.alpha, choice.offsets)
+        best = max(
+            judged(choice, model, world, 24, photos, alpha, [(0, 0.0), (photos, 0.0), (16, g)][photos == 0 :])
+            if photos
+            else judged(choice, model, world, 24, 0, alpha, [(0, 0.0), (16, g)])
+            for alpha in left_out.ALPHAS
+            for g in np.linspace(-20, 40, 31)
+        )
+        assert got > best - 5
+
+
+def test_alpha_is_zero_where_photos_mislead() -> None:
+    """Names are right, and photos of one class lie as far apart as those of two."""
+    world = World(12, names=1.0, spread=0.05)
+    features, labels = world.photos(8)
+    rng = np.random.default_rng(5)
+    shuffled = rng.permutation(labels)
+    rows = unit(world.common + 3 * world.truth)
+    good = choose(features, labels, [Prompt("handcrafted", rows)], 400.0)
+    assert max(good.scores["handcrafted"].values()) == good.scores["handcrafted"][0.0]
+    assert good.alpha == 0
+    useless = choose(features, shuffled, [Prompt("handcrafted", rows)], 400.0)
+    assert max(item.accuracy for item in useless.expected) < 40
+
+
+def test_with_an_alpha_of_zero_text_ranks_names_and_photos_that_are_added_count() -> None:
+    world, known = World(9, names=0.2, spread=0.1), 6
+    features, labels = world.photos(16)
+    ours = labels < known
+    model = left_out.text_alone(gaussian(features[ours, 0], labels[ours], known))
+    found = assemble(
+        model, world.rows[:known], alpha=left_out.PHOTO_ALPHA, b=0.0, offsets=[(0, 0.0), (4, -2.0), (16, 3.0)]
+    )
+    rows, truth = features[:, 0], np.array(labels)
+    means = np.concatenate([model.means, [rows[labels == c][:4].mean(0) for c in range(known, 9)]])
+
+    def logits(photos: int) -> np.ndarray:
+        counts = np.array([*model.counts, *[photos] * 3])
+        weights, bias = composed(found, SCALE, world.rows.astype(np.float32), means, counts)
+        return (rows - found.centre) @ weights.T + bias
+
+    text = SCALE * rows @ world.rows.T - np.array([3.0] * known + [0.0] * 3)
+    apart = logits(0) - text  # one constant for each image is free
+    np.testing.assert_allclose(apart - apart[:, :1], 0, atol=1e-4)
+    fresh = ~ours & (np.tile(np.arange(16), 9) >= 4)
+    by_name, by_photos = (float((logits(n).argmax(1) == truth)[fresh].mean()) for n in (0, 4))
+    assert by_photos > by_name + 0.2
+
+
+def test_with_an_alpha_of_zero_more_photos_find_more_in_the_folds() -> None:
+    world = World(12, names=0.3, spread=0.1)
+    features, labels = world.photos(12)
+    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE, alphas=(0.0,))
+    by_name, *photos = (item.accuracy for item in choice.expected)
+    assert choice.alpha == 0
+    assert min(photos) > by_name + 10
+    assert photos[-1] > photos[0]
+
+
+def test_the_better_prompt_is_chosen_by_its_rows_in_the_folds() -> None:
+    world = World(12, spread=0.3)
+    features, labels = world.photos(8)
+    bad = World(12, seed=9).rows
+    learned = Prompt("learned", world.rows, (bad, bad))  # right on the whole, useless for classes it has not seen
+    assert choose(features, labels, [Prompt("handcrafted", world.rows), learned], SCALE).prompt == "handcrafted"
+    learned = Prompt("learned", bad, (world.rows, world.rows))
+    assert choose(features, labels, [Prompt("handcrafted", bad), learned], SCALE).prompt == "learned"
+
+
+def test_the_same_seed_chooses_the_same() -> None:
+    world = World(6)
+    features, labels = world.photos(8)
+    one, two = (choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE, seed=4) for _ in range(2))
+    assert one == two
+
+
+def test_separation_turns_distances_into_standard_deviations() -> None:
+    world = World(12, spread=0.25)
+    features, labels = world.photos(60)
+    model = gaussian(features[:, 0], labels, 12)
+    factor = separation(features[:, 0], labels, 12)
+    found = assemble(model, world.rows, alpha=1.0, separation=factor)
+    fresh, of = world.photos(400, seed=11)
+    expected = confusion(found, model.means)
+    errors = []
+    for i in range(12):
+        for j in range(12):
+            if i != j:
+                apart = model.means[i] - model.means[j]
+                middle = (model.means[i] + model.means[j]) / 2
+                wrong = ((fresh[of == i, 0] - middle) @ model.precision @ apart < 0).mean()
+                errors.append((expected[i, j], wrong))
+    predicted, seen = np.array(errors).T
+    assert predicted.mean() == pytest.approx(seen.mean(), rel=0.25)
+    assert separation(features[:3, 0], labels[:3], 12) == 1.0

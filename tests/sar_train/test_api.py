@@ -1,0 +1,180 @@
+"""`train` and `export` from Python: the command line's options and results, without its text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.problems import feature_set
+from support.tiny import VIT, register
+
+from sar_infer import Classifier, InputError
+from sar_train import ConfigError, ExportOptions, RunError, TrainedRun, TrainOptions, export, train
+from sar_train.api import default_name, run_config
+from sar_train.cli import export as export_command
+from sar_train.cli import train as train_command
+from sar_train.config.run import RunConfig
+from sar_train.data.features import load_features, save_features
+from sar_train.training.checkpoint import load_run
+
+OF_THE_TERMINAL = {"version", "format", "form", "quiet", "list_methods"}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    register()
+    path = tmp_path_factory.mktemp("features") / "blobs.safetensors"
+    save_features(feature_set(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(features: Path) -> tuple[TrainedRun, list[str]]:
+    lines: list[str] = []
+    tiny = {"backbone": VIT, "pretrained": "random", "epochs": 2, "novel": "words", "learning_rate": 0.005}
+    return train(features, out=features.parent / "run", progress=lines.append, **tiny), lines
+
+
+def test_train_leaves_a_run_and_returns_its_results(trained: tuple[TrainedRun, list[str]]) -> None:
+    run, lines = trained
+    on_disk = json.loads((run.path / "record.json").read_text())
+    assert json.loads(json.dumps(run.record)) == on_disk
+    answered = on_disk["other_metrics"]["statistics"]
+    assert dataclasses.asdict(run.scores) == {key: answered[key] for key in dataclasses.asdict(run.scores)}
+    assert run.zero_shot.base_accuracy == on_disk["zero_shot"]["base_accuracy"]
+    assert [line for line in lines if line.startswith("epoch 2/2")]
+
+
+def test_nothing_is_printed(features: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(features, out=tmp_path / "run", backbone=VIT, pretrained="random", epochs=1, sar=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_same_call_as_a_command_makes_the_same_run(
+    features: Path, trained: tuple[TrainedRun, list[str]], tmp_path: Path
+) -> None:
+    command = (
+        f"{features} --backbone {VIT} --pretrained random --epochs 2 --novel words --lr 0.005 -q --out {tmp_path}/run"
+    )
+    with pytest.raises(SystemExit):
+        train_command.main(command.split())
+    here, there = load_run(trained[0].path), load_run(tmp_path / "run")
+    assert here.settings == there.settings
+    assert torch.equal(here.tensors["context"], there.tensors["context"])
+
+
+@pytest.mark.slow
+def test_export_returns_the_bundle(trained: tuple[TrainedRun, list[str]], tmp_path: Path) -> None:
+    bundle = export(trained[0], out=tmp_path / "bundle", classes={"red fox": ["fox", "red fox"], "boat": "boat"})
+    assert tuple(bundle.bank.names) == ("red fox", "boat")
+    assert "sar_train.export(" in (tmp_path / "bundle" / "manifest.json").read_text()
+    (result,) = Classifier(bundle).classify(np.zeros((40, 40, 3), np.uint8), top_k=1)
+    assert result.predictions[0].label in ("red fox", "boat")
+    with pytest.raises(InputError):
+        export(trained[0].path, out=tmp_path / "bundle")
+
+
+@pytest.mark.slow
+def test_export_takes_the_class_file_and_the_template_of_the_command(tmp_path: Path) -> None:
+    register()
+    (tmp_path / "names.txt").write_text("fox\nboat\nFox\n")
+    lines: list[str] = []
+    bundle = export(
+        out=tmp_path / "bundle",
+        handcrafted="a photo of a {}.",
+        backbone=VIT,
+        pretrained="random",
+        classes=tmp_path / "names.txt",
+        progress=lines.append,
+    )
+    assert tuple(bundle.bank.names) == ("fox", "boat")
+    assert [line for line in lines if line.startswith("Warning: ") and "names.txt:3" in line]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"handcrafted": "a photo of a {}."},
+        {"handcrafted": "a {}.", "classes": ["fox"], "with_reference": True},
+        {"handcrafted": "a {}.", "classes": ["fox"], "approximate": "mean-image"},
+        {"handcrafted": "a {}.", "classes": ["fox"], "class": ["fox"]},
+    ],
+)
+def test_what_contradicts_itself_is_refused_before_anything_is_loaded(
+    options: dict[str, object], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError):
+        export(out=tmp_path / "bundle", **options)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_errors_are_our_exceptions(features: Path, trained: tuple[TrainedRun, list[str]], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'shots'"):
+        train(features, out=tmp_path / "run", shotz=4)
+    with pytest.raises(RunError):
+        train(features, out=trained[0].path, backbone=VIT, pretrained="random")
+    with pytest.raises(RunError):
+        export(tmp_path / "nothing", out=tmp_path / "bundle")
+
+
+def test_features_are_saved(features: Path, tmp_path: Path) -> None:
+    train(
+        features,
+        out=tmp_path / "run",
+        save_features=tmp_path / "again.safetensors",
+        backbone=VIT,
+        pretrained="random",
+        epochs=1,
+        sar=False,
+    )
+    assert load_features(tmp_path / "again.safetensors").class_names == load_features(features).class_names
+
+
+def test_later_settings_win(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("shots = 4\nseed = 3\n[sar]\ntau = 0.05\n")
+    config = run_config("demo", file, {"sar": {"weight": 2}}, shots=8, seed=None, sar_weight=3, data_root=tmp_path)
+    assert (config.shots, config.seed, config.data, config.data_root) == (8, 3, "demo", str(tmp_path))
+    assert config.sections == {"sar": {"tau": 0.05, "weight": 3}}
+    assert default_name(config) == "demo-coop-sar-s3"
+
+
+@pytest.mark.parametrize(("method", "sar"), [("coop", True), ("tcp", True), ("prograd", True), ("dept", False)])
+def test_sar_is_on_where_it_suits_the_method_unless_asked_for(tmp_path: Path, method: str, sar: bool) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("sar = true\n")
+    assert run_config("demo", method=method).sar is sar
+    assert run_config("demo", method=method, sar=False).sar is False
+    assert run_config("demo", file, method=method).sar
+    assert run_config("demo", method=method, sar=True).sar
+    assert run_config("demo", method=method, sar_weight=1).sar
+
+
+def test_options_are_those_of_the_commands_and_of_the_settings() -> None:
+    named = {"photos", "out", "config", "settings", "overwrite", "resume", "save_features", "progress"}
+    of_command = {parameter.name for parameter in train_command.main.params} - OF_THE_TERMINAL - {"config_file"}
+    assert set(TrainOptions.__annotations__) | named == of_command | {"config", "progress"}
+    short = {"on", "sar_weight"}
+    fields = {field.name for field in dataclasses.fields(RunConfig)} - {"data", "sections"}
+    assert set(TrainOptions.__annotations__) - short == fields
+    of_command = {parameter.name for parameter in export_command.main.params} - OF_THE_TERMINAL
+    assert of_command >= (set(ExportOptions.__annotations__) | {"run", "out", "overwrite"}) - {"command"}
+
+
+@pytest.mark.parametrize("options", [TrainOptions, ExportOptions])
+def test_every_option_is_described(options: type) -> None:
+    assert [name for name in options.__annotations__ if f" {name}: " not in str(options.__doc__)] == []
+
+
+@pytest.mark.parametrize("first", ["", "import sar_train.export.bundle; "])
+def test_the_package_is_cheap_and_export_is_the_function(first: str) -> None:
+    program = f"{first}import sys; from sar_train import export; print(callable(export), 'torch' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["True", str(bool(first))]

@@ -1,0 +1,76 @@
+"""Tasks for pools of processes; each process calls one of the first functions when it is loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def call() -> Callable[..., Any]:
+    """Be ready to call whatever is sent."""
+    return lambda function, *given: function(*given)
+
+
+def dying(log: Path) -> Callable[..., Any]:
+    """Die while loading."""
+    note(log, os.getpid())
+    return os._exit(7)
+
+
+def dying_once(log: Path) -> Callable[..., Any]:
+    """Die while loading, the first time."""
+    return dying(log) if not log.exists() else call()
+
+
+def raising(log: Path) -> Callable[..., Any]:
+    """Fail while loading."""
+    note(log, os.getpid())
+    raise ValueError("cannot be loaded")
+
+
+def note(log: Path, what: object) -> int:
+    """Add a line to a file, whole even if others write too; return the process."""
+    with log.open("ab", buffering=0) as file:
+        file.write(f"{what}\n".encode())
+    return os.getpid()
+
+
+def hang() -> Any:
+    """Wait in C, without letting go of Python's lock, as a decoder with a flaw would."""
+    return ctypes.PyDLL(None).pause()
+
+
+def kill() -> None:
+    """End as by the system for lack of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def segfault() -> None:
+    """Read what is not there."""
+    ctypes.string_at(0)
+
+
+class OddError(Exception):
+    """Cannot be sent as it is."""
+
+    def __init__(self, one: object, two: object) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def odd() -> None:
+    """Raise it."""
+    raise OddError(1, 2)
+
+
+def divide(number: int) -> float:
+    """Return one share of 1."""
+    return 1 / number
+
+
+def ignores(number: int) -> bool:
+    """Return whether this process ignores a signal."""
+    return signal.getsignal(number) is signal.SIG_IGN

@@ -1,0 +1,70 @@
+"""Class statistics as training might leave them, and the formula of the composed logits in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST
+
+from sar_infer.bank.statistics import Statistics
+from sar_infer.bank.trained import ClassPhotos, TrainedStatistics
+
+
+def example_statistics(
+    names: Sequence[str] = BANK_NAMES[:3], dim: int = DIM, seed: int = 1, **changes: Any
+) -> TrainedStatistics:
+    """Statistics whose answers differ from those of the text branch."""
+    generator = np.random.default_rng(seed)
+    factor = generator.normal(size=(dim, dim)) / np.sqrt(dim)
+    precision = 20 * (factor @ factor.T + np.eye(dim))
+    found: dict[str, Any] = {
+        "precision": ((precision + precision.T) / 2).astype(np.float32),
+        "centre": (0.5 * generator.normal(size=dim) / np.sqrt(dim)).astype(np.float32),
+        "text_centre": (0.5 * generator.normal(size=dim) / np.sqrt(dim)).astype(np.float32),
+        "slope": 0.7,
+        "alpha": 0.3,
+        "prior": 2.0,
+        "offsets": ((0, 0.0), (1, 0.5), (4, 1.0), (16, 2.0)),
+        "curve": ((-1.0, 90.0, 20.0), (0.0, 80.0, 60.0), (1.0, 60.0, 70.0)),
+        "means": np.stack([photo_mean(generator, dim) for _ in names]),
+        "counts": np.arange(3, 3 + len(names)),
+    }
+    return TrainedStatistics(tuple(names), Statistics(**(found | changes)), ENCODER_DIGEST)
+
+
+def photo_mean(generator: np.random.Generator, dim: int = DIM) -> npt.NDArray[np.float32]:
+    rows = generator.normal(size=(3, dim))
+    result: npt.NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0)
+    return result.astype(np.float32)
+
+
+def photos(seed: int = 5, count: int = 2, dim: int = DIM, nameless: bool = False) -> ClassPhotos:
+    return ClassPhotos(photo_mean(np.random.default_rng(seed), dim), count, nameless)
+
+
+def by_hand(
+    model: Statistics,
+    scale: float,
+    rows: npt.NDArray[Any],
+    text: npt.NDArray[Any],
+    known: Mapping[int, ClassPhotos],
+    shift: float = 0.0,
+) -> npt.NDArray[np.float64]:
+    """Logits (N, C) by the formula of the design, class by class, in float64; one constant for each image is free."""
+    columns = []
+    x, centre, p = rows.astype(np.float64), model.centre.astype(np.float64), model.precision.astype(np.float64)
+    for column, own in enumerate(text.astype(np.float64)):
+        item = known.get(column)
+        row = model.text_centre.astype(np.float64) if item is not None and item.nameless else own
+        mean = centre + model.slope * (row - model.text_centre)
+        offset = 0.0
+        if item is not None:
+            mean = (item.count * item.mean.astype(np.float64) + model.prior * mean) / (item.count + model.prior)
+            places = [np.log2(1 + n) for n, _ in model.offsets]
+            offset = float(np.interp(np.log2(1 + item.count), places, [g for _, g in model.offsets])) + shift
+        image = x @ p @ mean - mean @ p @ mean / 2
+        columns.append(scale * (x @ row) + model.alpha * image - offset)
+    return np.stack(columns, axis=1)
