@@ -100,8 +100,8 @@ class Worker(Generic[Answer]):
         """
         self._receive(limit)
 
-    def answer(self, task: tuple[Any, ...]) -> Answer:
-        """Return the answer to a task.
+    def answer(self, task: tuple[Any, ...], limit: float | None = None) -> Answer:
+        """Return the answer to a task, given within ``limit`` seconds; None: within the limit of this worker.
 
         Raises:
             DeathError: the process ended before it answered (``TimeLimitError`` if that took too long).
@@ -113,7 +113,7 @@ class Worker(Generic[Answer]):
         except OSError as error:
             raise self._died(error) from None
         del content
-        answer: Answer = self._receive(self._limit)
+        answer: Answer = self._receive(self._limit if limit is None else limit)
         return answer
 
     def kill(self) -> None:

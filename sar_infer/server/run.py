@@ -59,7 +59,8 @@ class Server(uvicorn.Server):
         source = "" if file is None else f" of {file}" if file.exists() else f", {file} does not exist yet"
         memory = f"{engine.memory.total / 2**20:.0f} MiB for decoding"
         workers = "workers" if engine.workers is None else "worker processes"
-        sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}, {memory}"
+        alone = f", {engine.sizes.alone} threads for a lone image" if engine.sizes.alone else ""
+        sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}{alone}, {memory}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
         served = f"{engine.bundle.place} ({names} classes{source}, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host

@@ -58,11 +58,30 @@ class Deadly:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def __call__(self, tasks: Sequence[Task] | None) -> Begun | Answer:
+    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
         """Return what a sound one says of itself."""
         if tasks is not None:
             os._exit(9)
         return self._process(None)
+
+
+def begin_leaking(model: Model) -> Leaking:
+    """Start as ``process.begin``, and keep more memory with every batch."""
+    return Leaking(begin(model))
+
+
+class Leaking:
+    """A worker that keeps 256 MiB of every batch."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._kept: list[bytes] = []
+
+    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
+        """Answer as a sound one."""
+        if tasks is not None:
+            self._kept.append(b"x" * 2**28)
+        return self._process(tasks, alone)
 
 
 def hang(model: Model) -> NoReturn:

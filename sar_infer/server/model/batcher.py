@@ -56,7 +56,8 @@ class Batcher(Generic[P]):
     """Runs images through an encoder, called from one event loop.
 
     Args:
-        compute: Returns a row or an error for each image; called in several threads.
+        compute: Returns a row or an error for each image; called in several threads. It is told whether a batch is a
+            single image beside which nothing runs.
         workers: Batches that run at once, each in a thread.
         max_batch: Images of a batch at most.
         metrics: Counts batch sizes.
@@ -106,7 +107,7 @@ class Batcher(Generic[P]):
         """Run one batch after another in a worker's thread while any waits, without going through the event loop."""
         while batch:
             self._metrics.batches.observe(len(batch))
-            results = self._run(batch)
+            results = self._run(batch, alone=len(batch) == self._busy == 1)
             loop.call_soon_threadsafe(_deliver, batch, results)
             with self._lock:
                 batch = self._take()
@@ -125,11 +126,11 @@ class Batcher(Generic[P]):
                 break
         return batch
 
-    def _run(self, batch: Sequence[_Item[P, object]]) -> list[Timed[object] | Exception | None]:
+    def _run(self, batch: Sequence[_Item[P, object]], alone: bool) -> list[Timed[object] | Exception | None]:
         """Return a result or an error for each image, None for those that run again."""
         start = time.perf_counter()
         try:
-            computed = self._compute([item.image for item in batch])
+            computed = self._compute([item.image for item in batch], alone)
         except DeathError as error:
             return self._again(batch, error)
         except Exception as error:  # whatever it is, callers wait for an answer

@@ -30,7 +30,9 @@ class Computed:
     infer: float
 
 
-Compute = Callable[[Sequence[P]], Computed]
+Encode = Callable[[Sequence[Floats]], Floats]
+Compute = Callable[[Sequence[P], bool], Computed]
+"""Is given images, and whether nothing else runs."""
 
 
 class Encoding(Generic[P]):
@@ -39,38 +41,42 @@ class Encoding(Generic[P]):
     Args:
         decode: Returns the encoder's input (3, size, size) for an image.
         encode: Returns unit rows (N, D) for N inputs.
+        alone: Does the same on all cores, for when nothing else runs; None if there is no such encoder.
     """
 
-    def __init__(self, decode: Callable[[P], Floats], encode: Callable[[Sequence[Floats]], Floats]) -> None:
+    def __init__(self, decode: Callable[[P], Floats], encode: Encode, alone: Encode | None = None) -> None:
         self.decode = decode
         self.encode = encode
+        self.alone = alone
 
-    def __call__(self, images: Sequence[P]) -> Computed:
-        """Return a row or an error for each image."""
+    def __call__(self, images: Sequence[P], alone: bool = False) -> Computed:
+        """Return a row or an error for each image; ``alone`` says that nothing else runs."""
+        encode = self.alone if alone and self.alone is not None else self.encode
         decoded = [timed(self.decode, image) for image in images]
         inputs = [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]
         before = time.perf_counter()
-        rows = iter(self._rows(inputs))
+        rows = iter(_rows(encode, inputs))
         infer = time.perf_counter() - before
         found = [pixels if isinstance(pixels, Exception) else next(rows) for pixels, _ in decoded]
         return Computed(found, [seconds for _, seconds in decoded], infer)
 
-    def _rows(self, inputs: Sequence[Floats]) -> list[Floats | Exception]:
-        """Return a row (1, D) or an error for each input."""
-        if not inputs:
-            return []
-        try:
-            rows = self.encode(inputs)
-            if len(rows) != len(inputs):
-                raise RuntimeError(f"{len(inputs)} images gave {len(rows)} rows")
-            if len(inputs) > 1 and not np.isfinite(rows).all():  # INT8 graphs share ranges: one image spoils all
-                raise ArithmeticError("a row is not finite")
-        except Exception as error:  # the exceptions of onnxruntime share no base class
-            if len(inputs) == 1:
-                return [error]
-            half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails alone
-            return [*self._rows(inputs[:half]), *self._rows(inputs[half:])]
-        return [rows[i : i + 1] for i in range(len(rows))]
+
+def _rows(encode: Encode, inputs: Sequence[Floats]) -> list[Floats | Exception]:
+    """Return a row (1, D) or an error for each input."""
+    if not inputs:
+        return []
+    try:
+        rows = encode(inputs)
+        if len(rows) != len(inputs):
+            raise RuntimeError(f"{len(inputs)} images gave {len(rows)} rows")
+        if len(inputs) > 1 and not np.isfinite(rows).all():  # INT8 graphs share ranges: one image spoils all
+            raise ArithmeticError("a row is not finite")
+    except Exception as error:  # the exceptions of onnxruntime share no base class
+        if len(inputs) == 1:
+            return [error]
+        half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails alone
+        return [*_rows(encode, inputs[:half]), *_rows(encode, inputs[half:])]
+    return [rows[i : i + 1] for i in range(len(rows))]
 
 
 def timed(function: Callable[[P], T], argument: P) -> tuple[T | Exception, float]:

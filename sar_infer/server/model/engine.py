@@ -6,7 +6,7 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from sar_infer.artefact.manifest import FileEntry
 from sar_infer.bank import PhotoSet
 from sar_infer.bank.photos import DIGEST_BYTES
 from sar_infer.classifier import Classifier
+from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import ImageError
@@ -29,11 +30,11 @@ from sar_infer.images.price import price
 from sar_infer.processes.worker import DeathError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.batcher import Batcher, Finish, Timed
-from sar_infer.server.model.encoding import Encoding
+from sar_infer.server.model.encoding import Computed, Encode, Encoding
 from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
 from sar_infer.server.model.names import Names
-from sar_infer.server.model.process import TOO_LITTLE_MEMORY, Model
-from sar_infer.server.model.sizing import Sizes, decode_memory, measured, workers_and_threads
+from sar_infer.server.model.process import TOO_LITTLE_MEMORY, Model, stacked
+from sar_infer.server.model.sizing import Sizes, decode_memory, measured, threads_alone, workers_and_threads
 from sar_infer.server.model.workers import Workers, described
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits, Settings
@@ -70,6 +71,7 @@ class Engine:
         metrics: Times the phases.
         memory: Each image takes its share of it while it is decoded.
         workers: Processes that decode and encode, started already; None does both in threads of this process.
+        alone: In such threads, the encoder for an image beside which nothing runs; None: there is no other.
 
     Attributes:
         names: Makes the class sets that images are ranked against.
@@ -84,6 +86,7 @@ class Engine:
         metrics: Metrics,
         memory: DecodeMemory,
         workers: Workers | None = None,
+        alone: ImageEncoder | None = None,
     ) -> None:
         self.classifier = classifier
         self.bundle = classifier.bundle
@@ -94,8 +97,11 @@ class Engine:
         self.names = Names(classifier, limits.classes, metrics)
         self._limits = limits
         self._metrics = metrics
-        self.encoding: Encoding[Encoded | Pixels] = Encoding(self._decode, classifier.encode)
-        compute = self.encoding if workers is None else workers.compute
+        self.encoding: Encoding[Encoded | Pixels] = Encoding(
+            self._decode, classifier.encode, None if alone is None else stacked(alone)
+        )
+        self._alone = alone
+        compute = self.encoding if workers is None else functools.partial(_compute, workers, sizes.alone > 0)
         self._batcher: Batcher[Encoded | Pixels] = Batcher(compute, sizes.workers, sizes.max_batch, metrics)
         self._decoders = ThreadPoolExecutor(sizes.decoders, "decode") if sizes.decoders else None
 
@@ -145,30 +151,43 @@ class Engine:
         before: Engine | None,
         workers: Workers | None,
     ) -> Engine:
-        encode: Callable[[Sequence[Floats]], Floats]
+        encode: Encode
+        encode_alone: Encode
+        threads = threads_alone(settings, _image_file(classifier).size)
+        alone = None
         if workers is None:
             provider = classifier.start(names=True, self_test=True)
             encode = functools.partial(classifier.encode, seconds=TRIAL_SECONDS)
+            alone = ImageEncoder(
+                _graph(classifier), classifier.bundle.manifest.embed_dim, settings.device, threads, spin=False
+            )
+            encode_alone = stacked(alone, TRIAL_SECONDS)
         else:
             starting = in_background(workers.start)
             classifier.start_names(self_test=True)
             starting.result()
-            provider, encode = workers.provider, workers.encode
+            provider, encode, encode_alone = (
+                workers.provider,
+                workers.encode,
+                functools.partial(workers.encode, alone=True),
+            )
         if before is not None and _image_file(before.classifier) == _image_file(classifier):
             sizes = before.sizes
         else:
-            sizes = measured(settings, provider, encode, classifier.self_test.pixels)
+            sizes = measured(settings, provider, encode, classifier.self_test.pixels, threads, encode_alone)
         if before is None:
             total = decode_memory(settings, () if workers is None else workers.pids)
             memory = DecodeMemory(total, settings.limits.seconds / 2, metrics)
         else:
             memory = before.memory
-        return cls(classifier, sizes, settings.limits, metrics, memory, workers)
+        return cls(classifier, sizes, settings.limits, metrics, memory, workers, alone if sizes.alone else None)
 
     def close(self) -> None:
         """Stop the threads, and the processes if there are any; all requests must have ended."""
         self._batcher.close()
         self.names.close()
+        if self._alone is not None:
+            self._alone.stop()
         if self._decoders is not None:
             self._decoders.shutdown(wait=False)
         if self.workers is not None:
@@ -311,13 +330,14 @@ def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
 def _workers(classifier: Classifier, settings: Settings, number: int, threads: int, metrics: Metrics) -> Workers:
     """Return the processes for a bundle, not yet started; each is tested as the encoder of one process would be."""
     bundle, limits = classifier.bundle, settings.limits
-    file = str(bundle.path / classifier.choice.image)
+    file = str(_graph(classifier))
     model = Model(
         graph=file,
         path=file,
         embed_dim=bundle.manifest.embed_dim,
         device=settings.device,
         threads=threads,
+        alone=threads_alone(settings, _image_file(classifier).size),
         preprocess=bundle.manifest.preprocess,
         formats=limits.formats,
         pixels=limits.pixels,
@@ -327,6 +347,15 @@ def _workers(classifier: Classifier, settings: Settings, number: int, threads: i
     )
     choice = classifier.choice
     return Workers(model, number, lambda begun: SelfTest(bundle, choice, lambda _: begun.row).run(), metrics)
+
+
+def _compute(workers: Workers, may: bool, images: Sequence[Encoded | Pixels], alone: bool) -> Computed:
+    """Let workers compute, on all cores for a lone image if that pays."""
+    return workers.compute(images, may and alone)
+
+
+def _graph(classifier: Classifier) -> Path:
+    return classifier.bundle.path / classifier.choice.image
 
 
 def _image_file(classifier: Classifier) -> FileEntry:

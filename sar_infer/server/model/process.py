@@ -22,7 +22,7 @@ from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BundleError, ImageError
 from sar_infer.images.prefetch import decode_image, decode_photo
 from sar_infer.processes.signals import deadline
-from sar_infer.server.model.encoding import Computed, Encoding
+from sar_infer.server.model.encoding import Computed, Encode, Encoding
 
 _SLACK = 128 * 2**20
 """Bytes that decoding may take above its price: an allocator reserves more than it uses."""
@@ -39,6 +39,7 @@ class Model:
         embed_dim: D, the length of a row.
         device: Where to encode.
         threads: Threads of the encoder.
+        alone: Threads of a second one, opened when it is first used, for an image beside which nothing runs; 0: none.
         preprocess: How to prepare an image.
         formats: Image formats that are accepted.
         pixels: The most pixels of an image.
@@ -52,6 +53,7 @@ class Model:
     embed_dim: int
     device: Device
     threads: int
+    alone: int
     preprocess: Preprocess
     formats: tuple[str, ...]
     pixels: int
@@ -92,7 +94,7 @@ class Answer:
 
 
 class Process:
-    """The work of the process; called with a batch, or with None for ``Begun``."""
+    """The work of the process; called with a batch and whether nothing else runs, or with None for ``Begun``."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -100,15 +102,16 @@ class Process:
         provider = self._encoder.open()
         pixels = decode_image(model.probe, model.preprocess)
         self._begun = Begun(provider, self._encoder.encode(pixels[np.newaxis], model.trial_seconds))
-        self._compute = Encoding(self._decoded, lambda batch: self._encoder.encode(np.stack(batch)))
+        alone = ImageEncoder(Path(model.graph), model.embed_dim, model.device, model.alone, spin=False)
+        self._compute = Encoding(self._decoded, stacked(self._encoder), stacked(alone) if model.alone else None)
         self._digests: dict[int, bytes] = {}
 
-    def __call__(self, tasks: Sequence[Task] | None) -> Begun | Answer:
+    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
         """Return the rows of a batch; an image that takes too long to decode ends this process."""
         if tasks is None:
             return self._begun
         self._digests = {}
-        computed = self._compute(list(enumerate(tasks)))
+        computed = self._compute(list(enumerate(tasks)), alone)
         return Answer(computed, self._digests)
 
     def _decoded(self, numbered: tuple[int, Task]) -> Floats:
@@ -126,6 +129,11 @@ class Process:
                 return pixels
         except MemoryError:
             raise ImageError(TOO_LITTLE_MEMORY, "size") from None
+
+
+def stacked(encoder: ImageEncoder, seconds: float | None = None) -> Encode:
+    """Return the function that encodes a list of inputs (3, size, size), within so many seconds."""
+    return lambda batch: encoder.encode(np.stack(batch), seconds)
 
 
 def begin(model: Model) -> Process:

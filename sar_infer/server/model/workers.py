@@ -1,5 +1,8 @@
 """The worker processes of an engine, seen from the front: each is watched, and one that dies is replaced.
 
+One that is idle is asked for a sign of life now and then, and ended if it gives none, or if it has grown out of all
+proportion.
+
 A batch goes to a worker that is idle, over a pipe of its own. A worker that dies, or is ended because a batch takes too
 long, takes only that batch with it (``batcher`` says what becomes of it), and another is started at once. If they die
 one after the other without an answer, no more are started for a while, and work is refused: a breaker.
@@ -29,6 +32,7 @@ from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.encoding import Computed
 from sar_infer.server.model.memory import Encoded, Pixels
 from sar_infer.server.model.process import Answer, Begun, Model, Task, begin
+from sar_infer.server.model.sizing import resident
 from sar_infer.server.problems import Problem
 
 _log = logging.getLogger("sar_infer.server")
@@ -36,9 +40,14 @@ _MOST_DEATHS = 10
 """Workers that may die in a row, without an answer between, before the breaker opens."""
 _PAUSE = 10.0
 """Seconds that the breaker stays open; then another worker is tried."""
+Cause = Literal["time", "crash", "idle", "silence", "memory"]
 _GONE = RuntimeError("the request was cancelled")
 _ENCODING = 10.0
 """Seconds for encoding a batch and for what a busy machine adds."""
+_HEARTBEAT = 10.0
+"""Seconds after which a worker that is idle is asked for a sign of life; it has as long to answer."""
+_GROWTH = 512 * 2**20
+"""Bytes that an idle worker may hold beyond twice those of its start; it has no image then, so the rest is leaked."""
 LOADING_SECONDS = TRIAL_SECONDS + 30
 """Seconds for a process to start, to open its graph and to run it once."""
 
@@ -67,7 +76,8 @@ class Workers:
         self._changed = threading.Condition()  # held for all that follows
         self._idle: list[Worker[Any]] = []
         self._line: deque[object] = deque()
-        self._ready: set[Worker[Any]] = set()
+        self._ready: dict[Worker[Any], int] = {}  # with the bytes each held at its start
+        self._heard: dict[Worker[Any], float] = {}
         self._loading: set[Worker[Any]] = set()
         self._starting = 0
         self._deaths = 0
@@ -94,8 +104,10 @@ class Workers:
         except DeathError as error:
             raise BundleError(f"{self._model.path}: {error} while it opened this graph") from None
 
-    def compute(self, images: Sequence[Encoded | Pixels]) -> Computed:
+    def compute(self, images: Sequence[Encoded | Pixels], alone: bool = False) -> Computed:
         """Return a row or an error for each image of a batch, from the next worker that is idle.
+
+        With ``alone`` the worker encodes on the threads that its model has for that.
 
         Raises:
             DeathError: the worker died (``TimeLimitError`` if it took too long).
@@ -112,7 +124,7 @@ class Workers:
                 with contextlib.suppress(RuntimeError):  # the request was cancelled
                     shares.enter_context(image.share.used())
                     tasks[i] = Task(image.data, image.share.amount, image.note is not None)
-            answer = self._run([*tasks.values()]) if tasks else Answer(Computed([], [], 0), {})
+            answer = self._run([*tasks.values()], alone) if tasks else Answer(Computed([], [], 0), {})
         computed = answer.computed
         for n, (i, row, seconds) in enumerate(zip(tasks, computed.rows, computed.decode, strict=True)):
             rows[i], decode[i] = row, seconds
@@ -121,10 +133,10 @@ class Workers:
                 image.note(answer.digests[n])
         return Computed(rows, decode, computed.infer)
 
-    def _run(self, tasks: Sequence[Task]) -> Answer:
+    def _run(self, tasks: Sequence[Task], alone: bool) -> Answer:
         worker = self._taken()
         try:
-            answer: Answer = worker.answer((tasks,))
+            answer: Answer = worker.answer((tasks, alone))
         except DeathError as error:
             self._died(worker, error)
             raise
@@ -135,7 +147,7 @@ class Workers:
         self._put_back(worker)
         return answer
 
-    def encode(self, pixels: Sequence[Floats]) -> Floats:
+    def encode(self, pixels: Sequence[Floats], alone: bool = False) -> Floats:
         """Return unit rows (N, D) for N inputs of the encoder, for a measurement; a worker that dies is not replaced.
 
         Raises:
@@ -143,7 +155,7 @@ class Workers:
         """
         worker = self._taken()
         try:
-            answer: Answer = worker.answer(([Task(image) for image in pixels],))
+            answer: Answer = worker.answer(([Task(image) for image in pixels], alone))
         except TimeLimitError:
             raise BundleError(
                 f"{self._model.path}: the graph has given no answer within {self.batch_seconds:g} s"
@@ -158,11 +170,15 @@ class Workers:
         return np.concatenate([row for row in rows if not isinstance(row, Exception)])
 
     def tend(self) -> None:
-        """Replace workers that died while they were idle, and close the breaker once its time is over."""
+        """Replace idle workers that died or give no sign of life, and close the breaker once its time is over."""
+        now = time.monotonic()
         with self._changed:
             for worker in [worker for worker in self._idle if not worker.alive]:
                 self._idle.remove(worker)
                 self._forget(worker, "idle")
+            for worker in [worker for worker in self._idle if now - self._heard[worker] > _HEARTBEAT]:
+                self._idle.remove(worker)
+                in_background(functools.partial(self._listen, worker))
             if self._paused and not self._starting:
                 self._deaths = _MOST_DEATHS - 1  # one more opens it again
                 if self._ready:
@@ -215,7 +231,8 @@ class Workers:
             if self._closed:
                 worker.kill()
                 return
-            self._ready.add(worker)
+            self._ready[worker] = 0 if worker.pid is None else resident(worker.pid)
+            self._heard[worker] = time.monotonic()
             self._idle.append(worker)
             self._metrics.workers.set(len(self._ready))
             self._changed.notify_all()
@@ -240,8 +257,26 @@ class Workers:
                 self._line.remove(turn)
                 self._changed.notify_all()
 
+    def _listen(self, worker: Worker[Any]) -> None:
+        """Wait for a sign of life, and put the worker back if it is in order."""
+        try:
+            worker.answer((None,), _HEARTBEAT)
+        except DeathError as error:
+            with self._changed:
+                self._forget(worker, "silence" if isinstance(error, TimeLimitError) else "idle", error)
+            return
+        held, start = 0 if worker.pid is None else resident(worker.pid), self._ready.get(worker, 0)
+        if held > 2 * start + _GROWTH:
+            worker.kill()
+            worker.ended()
+            with self._changed:
+                self._forget(worker, "memory", f"it held {held / 2**20:.0f} MiB, {start / 2**20:.0f} MiB at its start")
+            return
+        self._put_back(worker)
+
     def _put_back(self, worker: Worker[Any]) -> None:
         with self._changed:
+            self._heard[worker] = time.monotonic()
             self._idle.append(worker)
             self._changed.notify_all()
 
@@ -251,11 +286,12 @@ class Workers:
             self._deaths += not late
             self._forget(worker, "time" if late else "crash", error)
 
-    def _forget(self, worker: Worker[Any], why: Literal["time", "crash", "idle"], error: object = "it ended") -> None:
+    def _forget(self, worker: Worker[Any], why: Cause, error: object = "it ended") -> None:
         """Count a death, and start another worker if there is hope."""
         if self._closed:
             return
-        self._ready.discard(worker)
+        self._ready.pop(worker, None)
+        self._heard.pop(worker, None)
         worker.dismiss()
         self._metrics.deaths.labels(why).inc()
         self._metrics.workers.set(len(self._ready))

@@ -19,13 +19,14 @@ from typing import Any
 import httpx2
 import pytest
 from support.bundles import write_bundle
-from support.faults import CRASHES, GROWS, HANGS, begin_deadly, begin_flawed, die, hang
+from support.faults import CRASHES, GROWS, HANGS, begin_deadly, begin_flawed, begin_leaking, die, hang
 from support.hostile_graphs import endless
 from support.pictures import jpeg
 from support.servers import Local, local_server, serving
 from support.servers import workers as worker_pids
 
-from sar_infer.server.model import engine, workers
+from sar_infer.encoders.sessions import usable_cores
+from sar_infer.server.model import engine, sizing, workers
 from sar_infer.server.settings import Limits, Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -188,6 +189,45 @@ def test_a_stopped_worker_is_noticed(server: Local) -> None:
         answers = [one.result() for one in [pool.submit(classify, server.url) for _ in range(8)]]
     assert {answer.status_code for answer in answers} == {200}
     wait_for(lambda: len(pids(server) - {stopped}) == 2)
+
+
+def test_an_idle_worker_that_gives_no_sign_of_life_is_replaced(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_HEARTBEAT", 1)
+    stopped = min(pids(server))
+    os.kill(stopped, signal.SIGSTOP)
+    wait_for(lambda: len(pids(server) - {stopped}) == 2)
+    assert server.metric("sar_worker_deaths_total", reason="silence") >= 1
+    assert not alive(stopped)
+    assert classify(server.url).status_code == 200
+
+
+def test_a_worker_that_grows_is_replaced_while_it_is_idle(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "begin", begin_leaking)
+    monkeypatch.setattr(workers, "_HEARTBEAT", 3)
+    monkeypatch.setattr(workers, "_GROWTH", 2**26)
+    with local_server(replace(settings, workers=1)) as server:
+        (before,) = pids(server)
+        assert classify(server.url).status_code == 200
+        wait_for(lambda: server.metric("sar_worker_deaths_total", reason="memory") == 1)
+        wait_for(lambda: len(pids(server) - {before}) == 1)
+        assert classify(server.url).status_code == 200
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_lone_image_is_encoded_on_all_cores(
+    settings: Settings, processes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizing, "_ALONE_SECONDS", -9)
+    monkeypatch.setattr(sizing, "_ALONE_WORTH", 9)
+    with local_server(replace(settings, threads=None, workers=None, processes=processes)) as server:
+        assert server.service.engine.sizes.alone == usable_cores()
+        lone = classify(server.url).json()["results"]
+        with ThreadPoolExecutor(8) as pool:
+            together = [
+                one.result().json()["results"] for one in [pool.submit(classify, server.url) for _ in range(16)]
+            ]
+    assert all(found == lone for found in together)
 
 
 def test_a_reload_swaps_the_workers(server: Local, path: Path) -> None:

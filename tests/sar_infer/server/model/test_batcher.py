@@ -223,7 +223,7 @@ def test_when_a_worker_dies_each_image_of_its_batch_runs_again_alone() -> None:
     batches: list[list[float]] = []
     gate = threading.Event()
 
-    def compute(images: Sequence[Floats]) -> Computed:
+    def compute(images: Sequence[Floats], alone: bool) -> Computed:
         numbers = [float(one[0, 0, 0]) for one in images]
         batches.append(numbers)
         gate.wait(10)
@@ -246,11 +246,37 @@ def test_when_a_worker_dies_each_image_of_its_batch_runs_again_alone() -> None:
     assert batches == [[0], [11, 13, 12, 14], [11], [13], [12], [14], [15]]
 
 
+def test_it_says_whether_an_image_is_alone() -> None:
+    told: list[tuple[int, bool]] = []
+    gate = threading.Event()
+
+    def compute(images: Sequence[Floats], alone: bool) -> Computed:
+        told.append((len(images), alone))
+        gate.wait(10)
+        return Computed([np.zeros((1, 1), np.float32)] * len(images), [0.0] * len(images), 0.0)
+
+    async def go() -> None:
+        batcher = Batcher(compute, 2, 2, Metrics())
+        tasks = [asyncio.create_task(batcher.run(image(0), value))]
+        while not told:
+            await asyncio.sleep(0.001)
+        tasks += [asyncio.create_task(batcher.run(image(n), value)) for n in range(3)]
+        while len(told) < 2:
+            await asyncio.sleep(0.001)
+        gate.set()
+        await asyncio.gather(*tasks)
+        await batcher.run(image(4), value)
+        batcher.close()
+
+    asyncio.run(go())
+    assert told == [(1, True), (1, False), (2, False), (1, True)]
+
+
 @pytest.mark.parametrize(("ended_by", "turns"), [(signal.SIGKILL, 2), (signal.SIGALRM, 1)])
 def test_only_an_image_that_alone_takes_too_long_to_decode_has_no_second_turn(ended_by: int, turns: int) -> None:
     runs: list[int] = []
 
-    def compute(images: Sequence[Floats]) -> Computed:
+    def compute(images: Sequence[Floats], alone: bool) -> Computed:
         runs.append(len(images))
         raise TimeLimitError(-ended_by)
 

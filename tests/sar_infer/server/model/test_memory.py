@@ -261,7 +261,7 @@ def test_the_limit_of_version_1_and_of_a_container_that_sees_its_own_root(machin
 
 
 def test_images_get_what_the_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sizing, "_resident", lambda _: 220 * MIB)
+    monkeypatch.setattr(sizing, "resident", lambda _: 220 * MIB)
     monkeypatch.setattr(sizing, "memory_limit", lambda: (2048 * MIB, True))
     assert bodies_limit(10 * MIB) == 128 * MIB
     assert decode_memory(Settings()) == (2048 - 220 - 2 * 128 - 256) * MIB

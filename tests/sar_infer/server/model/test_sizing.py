@@ -8,7 +8,7 @@ import pytest
 
 from sar_infer._arrays import Floats
 from sar_infer.server.model import sizing
-from sar_infer.server.model.sizing import Sizes, measured, workers_and_threads
+from sar_infer.server.model.sizing import Sizes, measured, threads_alone, workers_and_threads
 from sar_infer.server.settings import Settings
 
 CPU = "CPUExecutionProvider"
@@ -61,6 +61,43 @@ def test_a_batch_grows_while_that_pays(
 ) -> None:
     sizes = measured(Settings(workers=2, decoders=0), provider, clocked(seconds), PIXELS)  # type: ignore[arg-type]
     assert sizes == Sizes(2, batch, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "graph", "wanted"),
+    [
+        (Settings(), 100, 4),
+        (Settings(threads=1), 1, 0),
+        (Settings(workers=1), 1, 0),
+        (Settings(), 101, 0),
+        (Settings(workers=2, processes=True), 50, 4),
+        (Settings(workers=2, processes=True), 51, 0),
+    ],
+    ids=["fits", "threads given", "a worker has all", "too large", "two copies", "two copies, too large"],
+)
+def test_the_threads_of_a_lone_image(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, graph: int, wanted: int
+) -> None:
+    monkeypatch.setattr(sizing, "usable_cores", lambda: 4)
+    monkeypatch.setattr(sizing, "memory_limit", lambda: (800, True))
+    assert threads_alone(settings, graph) == wanted
+
+
+@pytest.mark.parametrize(
+    ("provider", "each", "alone", "wanted"),
+    [
+        (CPU, 0.1, 0.05, 4),
+        (CPU, 0.1, 0.09, 0),
+        (CPU, 0.015, 0.008, 0),
+        ("CUDAExecutionProvider", 0.1, 0.05, 0),
+    ],
+    ids=["pays", "a tenth", "7 ms", "gpu"],
+)
+def test_a_second_encoder_is_used_where_it_pays(
+    clocked: Callable[..., object], provider: str, each: float, alone: float, wanted: int
+) -> None:
+    encode, second = clocked(lambda n: each * n), clocked(lambda n: alone * n)
+    assert measured(Settings(max_batch=1), provider, encode, PIXELS, 4, second).alone == wanted  # type: ignore[arg-type]
 
 
 def test_sizes_in_the_settings_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,63 @@
+"""The work of a worker process, done here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import psutil
+import pytest
+
+from sar_infer._arrays import Floats
+from sar_infer.classifier import Classifier
+from sar_infer.server.model.encoding import Encoding
+from sar_infer.server.model.process import Answer, Begun, Model, Process, Task
+from sar_infer.server.settings import SAFE_FORMATS
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    mini = Classifier.open(device="cpu")
+    bundle, file = mini.bundle, mini.bundle.path / mini.choice.image
+    return Model(
+        graph=str(file),
+        path=str(file),
+        embed_dim=bundle.manifest.embed_dim,
+        device="cpu",
+        threads=1,
+        alone=4,
+        preprocess=bundle.manifest.preprocess,
+        formats=SAFE_FORMATS,
+        pixels=10**6,
+        probe=mini.self_test.image,
+        trial_seconds=60,
+        image_seconds=10,
+    )
+
+
+def test_only_a_lone_image_opens_the_second_encoder_and_its_row_is_the_same(model: Model) -> None:
+    process = Process(model)
+    begun = process(None)
+    assert isinstance(begun, Begun)
+    before = psutil.Process().num_threads()
+    rows = []
+    for alone, more in ((False, 0), (True, 3), (False, 3)):
+        answer = process([Task(model.probe)], alone)
+        assert isinstance(answer, Answer)
+        rows.append(answer.computed.rows[0])
+        assert psutil.Process().num_threads() == before + more
+    np.testing.assert_allclose(rows, [begun.row] * 3, atol=1e-6)
+
+
+def test_the_second_encoder_is_for_lone_images_alone() -> None:
+    def encoder(number: float) -> object:
+        def encode(batch: Sequence[Floats]) -> Floats:
+            return np.full((len(batch), 1), number, np.float32)
+
+        return encode
+
+    pixels = np.zeros((3, 2, 2), np.float32)
+    both = Encoding(lambda image: image, encoder(1), encoder(2))  # type: ignore[arg-type, var-annotated]
+    one = Encoding(lambda image: image, encoder(1))  # type: ignore[arg-type, var-annotated]
+    found = [encoding([pixels], alone).rows[0] for encoding in (both, one) for alone in (False, True)]
+    assert [float(np.asarray(row)[0, 0]) for row in found] == [1, 2, 1, 1]
