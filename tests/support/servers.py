@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from sar_infer.server.model.encoding import Compute, Computed
+from sar_infer.server.model.encoding import Computed
 from sar_infer.server.run import bind, make_server
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
@@ -81,7 +82,11 @@ def workers(pid: int) -> list[int]:
     return found
 
 
-def around(server: Local, patch: pytest.MonkeyPatch, call: Callable[[Compute[Any], Sequence[Any]], Computed]) -> None:
+def around(
+    server: Local,
+    patch: pytest.MonkeyPatch,
+    call: Callable[[Callable[[Sequence[Any]], Computed], Sequence[Any]], Computed],
+) -> None:
     """Have a function called in place of what computes a batch, be that in this process or in others.
 
     Args:
@@ -91,7 +96,7 @@ def around(server: Local, patch: pytest.MonkeyPatch, call: Callable[[Compute[Any
     """
     batcher = server.service.engine._batcher
     compute = batcher._compute
-    patch.setattr(batcher, "_compute", lambda images: call(compute, images))
+    patch.setattr(batcher, "_compute", lambda images, alone: call(functools.partial(compute, alone=alone), images))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -298,16 +299,17 @@ def test_readiness_does_not_wait_in_the_queue(either: Local, monkeypatch: pytest
 
     monkeypatch.setattr(either.service.engine._batcher, "_max_batch", 2)  # so that the queue lasts
     around(either, monkeypatch, slow)
-    waiting = [threading.Thread(target=labels, args=(either.url,)) for _ in range(20)]
-    for thread in waiting:
-        thread.start()
-    while either.metric("sar_queue_depth") < 20:
-        time.sleep(0.01)
-    full.set()
-    assert httpx2.get(f"{either.url}/readyz", timeout=60).status_code == 200
-    assert either.metric("sar_queue_depth") > 0
-    for thread in waiting:
-        thread.join(60)
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(labels, either.url) for _ in range(20)]
+        while either.metric("sar_queue_depth") < 20 and not any(one.done() for one in waiting):
+            time.sleep(0.01)
+        full.set()
+        ready = httpx2.get(f"{either.url}/readyz", timeout=60).status_code
+        depth = either.metric("sar_queue_depth")
+        for one in waiting:
+            one.result()
+    assert ready == 200
+    assert depth > 0
 
 
 def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(server: Local) -> None:
