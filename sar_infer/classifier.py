@@ -62,9 +62,9 @@ class Classifier(Embedder):
         cache: Keeps embeddings of further names; by default there is one for the whole process.
         precision: ``fp32``, or smaller graphs that the bundle has: ``fp16``, ``int8``, or ``auto`` for those that suit
             the device.
-        offset: Moves along the curve of the bundle's statistics: this is taken from the logits of all classes with
-            photos, those of training among them. Above 0 it favours classes that are named only. 0 is the balance
-            that was fitted, and the only one that calibration holds for.
+        offset: Subtracted from the logits of all classes with photos, trained ones included, for bundles with class
+            statistics. Above 0 it favours classes known by name only. 0 is the fitted balance, and the only one for
+            which calibration holds.
 
     Attributes:
         choice: The graphs that run.
@@ -147,16 +147,16 @@ class Classifier(Embedder):
         Args:
             images: One image or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
             classes: Names to add to the bank's, or phrases by name, averaged on the sphere. A name that the bank has
-                keeps the bank's embedding, unless it comes with phrases of its own. Or a result of ``class_set``, which
-                says all by itself: for the same classes call after call, or with photos of them.
+                keeps the bank's embedding, unless it comes with phrases of its own. Or a result of ``class_set``, to use
+                the same classes in many calls, or classes with photos.
             only: Choose from the names in ``classes`` alone; ignored with a ``ClassSet``.
             top_k: Number of classes to return for each image, at most.
-            unknown: Tell if the best class is not to be believed, by its ``score`` or by the ``energy``.
+            unknown: Say if the image seems to be none of the classes, by the best ``score`` or by the ``energy``.
             explain: Give the reasons for the best class.
-            coverage: Give the set of classes that holds the true one with this probability.
+            coverage: Give the set of classes that contains the true one with this probability.
 
         Returns:
-            One result an image, in order; a list for a single image too.
+            One result per image, in order; a list for a single image too.
 
         Raises:
             ClassNameError: a name is empty or too long.
@@ -176,12 +176,12 @@ class Classifier(Embedder):
     ) -> ClassSet:
         """Return the classes to choose from, as in ``classify``, for any number of calls of ``stream`` or ``rank``.
 
-        This decides if the bundle's head or its statistics take part.
+        The choice decides if the bundle's head or its statistics take part.
 
         Args:
             classes: As in ``classify``: names, or phrases by name.
             only: As in ``classify``; classes with ``photos`` are chosen from too.
-            bank: Replaces the classifier's, for a bank that changes while sessions stay open; it must belong to the
+            bank: Replaces the classifier's bank, for one that changes while sessions stay open; it must belong to the
                 same encoder.
             photos: Photos by class name, from ``embed_photos``: of further classes, or more for those that are there.
                 One that the bank counts for the class already does not count again.
@@ -220,11 +220,11 @@ class Classifier(Embedder):
             top_k: Number of classes to return for each image, at most.
             batch_size: Number of images that run through the encoder together.
             profile: Counts the time of the phases ``decode``, ``encode`` and ``score``.
-            options: What to tell beside the classes.
-            names: The names of the results, one an image; by default the path, or ``image[i]`` for anything else.
+            options: What to return beside the classes.
+            names: The names of the results, one per image; by default the path, or ``image[i]`` for anything else.
 
         Returns:
-            One result an image, in order.
+            One result per image, in order.
 
         Raises:
             InputError: ``top_k`` or ``batch_size`` is below 1, or this bundle or these classes do not have what
@@ -261,7 +261,7 @@ class Classifier(Embedder):
         return model_digest(statistics, self.bundle.manifest.logit_scale)
 
     def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
-        """Return unit rows (N, D), one an image.
+        """Return unit rows (N, D), one per image.
 
         Raises:
             ImageError: an image cannot be read; the message names it.

@@ -24,12 +24,12 @@ Unknown = Literal["score", "energy"]
 
 @dataclass(frozen=True)
 class DecisionOptions:
-    """Options for what a result tells beside the best classes.
+    """Options for what a result says beside the best classes.
 
     Attributes:
-        unknown: Tell if the best class is not to be believed, by its score or by the energy.
+        unknown: Say if the image seems to be none of the classes, by the best score or by the energy.
         threshold: Replaces the bundle's threshold, 0..1 for a score; a class with its own in the bank keeps that.
-        coverage: Give the set of classes that holds the true one with this probability, 0..1.
+        coverage: Give the set of classes that contains the true one with this probability, 0..1.
         explain: Give the reasons for the best class.
 
     Raises:
@@ -110,7 +110,7 @@ class ImageResult:
         predictions: The best classes, the best first; none if the image could not be read.
         error: The reason why it could not be read; None if it could.
         branch: The branches that answer; they depend on the call's classes, and are the same for all its images.
-        unknown: True if the best class is not to be believed. None if that was not asked for, or if there is no
+        unknown: True if the image seems to be none of the classes. None if that was not asked for, or if there is no
             threshold for this class, which ``reason`` says. If a background class of the bank scores more than every
             other class, it is True even if not asked for.
         reason: The reason for ``unknown``, in words.

@@ -36,25 +36,25 @@ class TrainOptions(TypedDict, total=False):
         sar: Add Similarity Alignment Regularization. Default: True, but False for DePT.
         sar_weight: Weight of SAR (lambda); short for ``settings={"sar": {"weight": …}}``.
         novel: Where novel names for SAR come from.
-        novel_count: How many of them.
+        novel_count: How many novel names.
         exclude_eval_names: Leave the evaluated new names out of the novel ones.
         llm_url: Base URL of the endpoint for ``novel="llm"``.
         llm_model: The model to ask there.
         shots: Images per class to learn from, 0 for all.
-        seed: Of the draw of images and of everything random.
+        seed: Seed of the draw of images and of everything else that is random.
         views: Views cached per image.
         protocol: Which classes are trained and evaluated.
         base_classes: The base classes, where they are not the first half: names separated by commas, or
             ``deal:K`` for half of them at random.
         template: Hand-crafted template with ``{}``.
         statistics: Fit class statistics, which rank trained classes together with classes added later.
-        prompt: The prompt to use with them.
-        quick: Fit them without training the prompt again in two folds of the classes.
+        prompt: The prompt to use with class statistics.
+        quick: Fit class statistics without training the prompt again on each half of the classes.
         epochs: Passes over the images.
-        learning_rate: Of the optimiser at the start.
+        learning_rate: Learning rate at the start.
         batch_size: Images per step.
         device: ``cpu``, ``cuda``, or ``auto``, cuda if there is a GPU.
-        precision: Of the towers while training.
+        precision: Number format of the towers while training.
         micro_batch: Images through the towers at once, 0 for the whole batch.
         cache_dir: Keep image features here between runs.
         allow_missing: Go on without the missing images of a split file.
@@ -104,7 +104,7 @@ class ExportOptions(TypedDict, total=False):
         photos: Folder of images on which to compare the graphs with torch; generated images by default.
         approximate: ``mean-image`` for a method whose prompt depends on the image.
         with_reference: Add the name encoder of the hand-crafted prompt, for ``sar-bank lint``.
-        command: Noted in the manifest as what made the bundle. Default: this call.
+        command: The command to note in the manifest. Default: this call.
     """
 
     classes: Place | Classes | None
@@ -124,9 +124,8 @@ class TrainedRun:
     Attributes:
         path: Its folder, which `export` takes.
         scores: Accuracy in percent on the held-out images of the trained (base) and the new classes, and their
-            harmonic mean, answered with class statistics where they were fitted; None for what there was nothing to
-            measure on.
-        zero_shot: The same of the hand-crafted prompt, before training.
+            harmonic mean, with class statistics where they were fitted; None where there was nothing to measure.
+        zero_shot: The same for the hand-crafted prompt.
         record: The content of ``record.json``, see docs/record.md.
     """
 
@@ -161,18 +160,18 @@ def train(
         photos: A folder with one folder of photos per class, a list, a dataset by name, a feature file, or ``demo``.
         out: The run's folder; an unfinished run of the same settings in it is continued. Default: a folder in
             ``runs``, named after data, method and seed.
-        config: TOML file with any of the settings; arguments go before it.
+        config: TOML file with any of the settings; arguments override it.
         settings: Any setting of a method or of SAR by section, such as ``{"sar": {"tau": 0.05}}``.
         overwrite: Replace a finished run in ``out``.
-        resume: False starts anew.
+        resume: False starts from the beginning.
         save_features: Also write the features of all photos to this file.
-        progress: Called with short lines while the work goes on, ``epoch 3/50 …`` for one.
+        progress: Called with short lines during the work, such as ``epoch 3/50 …``.
         **options: See `TrainOptions`; None means the default.
 
     Raises:
-        ConfigError: settings that are unknown, out of range or contradictory; all of them in the message.
+        ConfigError: settings are unknown, out of range or contradictory; the message lists all of them.
         DataError: the photos cannot be used.
-        BackboneError: an unknown backbone, or weights that cannot be had.
+        BackboneError: the backbone is unknown, or its weights cannot be loaded.
         ClassNameError: a class name does not fit the text tower.
         RunError: ``out`` cannot be used or holds another run, or memory does not suffice.
         ImageError: a photo cannot be read (an error of `sar_infer`).
@@ -220,11 +219,11 @@ def export(
         run: What `train` returned, a run folder, or a CoOp checkpoint; None with ``handcrafted``.
         out: The bundle's folder.
         overwrite: Replace a bundle in ``out``.
-        progress: Called with short lines while the work goes on.
+        progress: Called with short lines during the work.
         **options: See `ExportOptions`; None means the default.
 
     Raises:
-        ConfigError: options that are unknown or contradict each other or the run.
+        ConfigError: options are unknown, or contradict each other or the run.
         RunError: there is no finished run, or its prompts cannot embed new names.
         BackboneError: the backbone cannot be loaded.
         ClassNameError: a class name does not fit.

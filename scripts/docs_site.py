@@ -3,7 +3,7 @@
 - Documents elsewhere in the repository become pages below ``project/``, and links to and from them lead there.
 - ``<!-- generated: KIND NAME -->`` gives way to what the code itself says: ``command NAME`` to the help of a command,
   ``manifest`` to the manifest's schema, ``file PATH`` to a Python file of the repository. In the repository the mark is
-  invisible.
+  invisible; a line right below it is for readers there and gives way too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DOCUMENTS = (
     "sar_train/clip/mini/MODEL_CARD.md",
 )
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[)\s#])")
-_MARK = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->(?:\n.+)?$", re.MULTILINE)
 
 
 def _file(path: str) -> str:

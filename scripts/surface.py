@@ -291,7 +291,7 @@ def _json(*command: object) -> Any:
 
 
 def _documents(text: str) -> Iterator[Any]:
-    """Yield the JSON documents of a text: one, or one a line."""
+    """Yield the JSON documents of a text: one, or one per line."""
     try:
         yield json.loads(text)
     except json.JSONDecodeError:

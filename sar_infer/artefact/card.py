@@ -19,7 +19,7 @@ _FIRST = 12
 _LIMITS = {
     "sar-mini": (
         "The backbone is sar-mini, which is for demonstrations, tests and small machines. Its text tower was taught by "
-        "words alone, never by pictures with captions. It knows everyday things; it does not know people, brands, "
+        "words alone, never by images with captions. It knows everyday things; it does not know people, brands, "
         "text, drawings or scenes in a sentence, and it is no rival of CLIP's ViT-B/16."
     ),
     "sar-mini-vit": (
@@ -155,7 +155,7 @@ def _provenance(manifest: Manifest) -> Iterator[str]:
     lines.append(f"Encoder, which banks belong to: {escaped(manifest.encoder_digest)}")
     if parity is not None:
         lines.append(
-            f"Compared with torch on {parity.images:,} pictures (cosine at least {parity.image_min_cosine:.7f}, same "
+            f"Compared with torch on {parity.images:,} images (cosine at least {parity.image_min_cosine:.7f}, same "
             f"class {parity.top1_agreement:.1%}) and {parity.names:,} names (differ by at most "
             f"{parity.name_max_difference:.1e})"
         )

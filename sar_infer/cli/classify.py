@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sar_infer.results import ImageResult
 
 classify_options = together(
-    option("--classes", type=click.Path(), help="Text file with further class names, one a line."),
+    option("--classes", type=click.Path(), help="Text file with further class names, one per line."),
     option(
         "--examples", type=click.Path(), help="Folder with example photos for this call, one folder for each class."
     ),

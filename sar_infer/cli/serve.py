@@ -61,7 +61,7 @@ MIB = 2**20
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1), help="Images of a batch at most.  [default: measured at the start]")
 @option("--decoders", type=click.IntRange(min=0),
-        help="Threads that decode ahead; 0: workers do it.  [default: 0, one a core with a GPU]")  # fmt: skip
+        help="Threads that decode ahead; 0: workers do it.  [default: 0, one per core with a GPU]")  # fmt: skip
 @option("--decode-memory", type=click.IntRange(min=1),
         help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
 @option(

@@ -81,7 +81,7 @@ def wording(name: str, text: str) -> Iterator[Finding]:
     elif article := _ARTICLE.match(text):
         yield Finding("wording", "info", name, "the prompt brings the article", text[article.end() :])
     if found := _KIND.fullmatch(text):
-        message = "the encoder takes brackets for part of the name; put the kind behind a comma"
+        message = "the encoder takes brackets for part of the name; put the kind after a comma"
         yield Finding("wording", "info", name, message, f"{found[1]}, {found[2]}")
     elif name == text:
         yield from _either(name)

@@ -1,4 +1,4 @@
-"""Class names as they are given: with a call, or in a text file, one a line, ``name`` or ``name = phrase | phrase``.
+"""Class names as they are given: with a call, or in a text file, one per line, ``name`` or ``name = phrase | phrase``.
 
 Blank lines and lines that start with ``#`` are skipped. A name alone is encoded as it is; if phrases are given, they
 are encoded in its place and averaged. Space around names and phrases does not count, nor case when names are compared.
@@ -109,7 +109,7 @@ def read_class_file(path: Path, check: Callable[[str], object] = len) -> ClassFi
         else:
             warnings.append(f"{path}:{number}: class name {name!r} stands already on line {first}; used once")
     if not classes:
-        raise ClassFileError(f"{path}: holds no class name; write one a line")
+        raise ClassFileError(f"{path}: holds no class name; write one per line")
     return ClassFile(classes, tuple(warnings))
 
 

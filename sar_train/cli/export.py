@@ -34,7 +34,7 @@ Examples:
 @option(
     "--classes",
     type=click.Path(path_type=Path),
-    help="Names of the bank, one a line, or 'name = phrase | phrase'.  [default: those of the run]",
+    help="Names of the bank, one per line, or 'name = phrase | phrase'.  [default: those of the run]",
 )
 @option(
     "--handcrafted",

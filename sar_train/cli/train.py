@@ -22,7 +22,7 @@ _WIDTH = 27
 EPILOG = """\b
 Examples:
   sar-train demo --out runs/demo                        offline, about a minute
-  sar-train photos/ --shots 16 --out runs/products      one folder of photos a class
+  sar-train photos/ --shots 16 --out runs/products      one folder of photos per class
   sar-train caltech101 --data-root DATA --no-sar --set coop.context_init="" --seed 2
   sar-train caltech101 --data-root DATA --backbone sar-mini-vit --method promptsrc
   sar-train photos/ --backbone ViT-B-16-quickgelu --pretrained openai --method dept --on kgcoop

@@ -1,4 +1,4 @@
-"""Images listed one a line in a CSV or JSONL file: ``path``, ``label`` and, optionally, ``split``.
+"""Images listed one per line in a CSV or JSONL file: ``path``, ``label`` and, optionally, ``split``.
 
 The ``metadata.csv`` or ``metadata.jsonl`` of Hugging Face's image folders is such a list too; its path is called
 ``file_name``, and it may lie in each split's folder.

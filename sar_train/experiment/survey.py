@@ -104,7 +104,7 @@ def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> d
     config = context.config
     if context.evaluator.base is None:
         raise DataError(
-            f"{config.data}: nothing to judge on, {context.plan.protocol} needs photos of {context.plan.split}"
+            f"{config.data}: nothing to evaluate on, {context.plan.protocol} needs photos of {context.plan.split}"
         )
     zero_shot = scores(measures.zero_shot(context).parts)
     entry = {"dataset": dataset_entry(context), "zero_shot": zero_shot}

@@ -12,7 +12,7 @@ MERGES = 49_152 - 256 - 2
 
 
 def merges_text(end_token: int) -> bytes:
-    """Return the first line of open_clip's vocabulary file and the merges in use, one a line.
+    """Return the first line of open_clip's vocabulary file and the merges in use, one per line.
 
     Args:
         end_token: of the tower's tokenizer; token ``512 + r`` is merge ``r``, then come the start and the end token.

@@ -136,7 +136,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     task = _task(source, chosen, config, backbone, teacher)
     if method.per_image:
         method.get_buffer("mean_image").copy_(task.features[:, 0].mean(0))
-    tell(f"{source.name}: {len(base)} classes, {len(task.labels)} photos to learn from, judged on {chosen.split}")
+    tell(f"{source.name}: {len(base)} classes, {len(task.labels)} photos to learn from, evaluated on {chosen.split}")
     evaluator = Evaluator(
         _evaluation_split(source, chosen.base, chosen.split), _evaluation_split(source, chosen.new, chosen.split)
     )

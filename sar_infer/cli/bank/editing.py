@@ -72,7 +72,7 @@ class AddOptions:
 @click.command()
 @on_bank
 @click.argument("names", nargs=-1)
-@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one a line.")
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one per line.")
 @own_option(
     "--from",
     "source",
@@ -214,7 +214,7 @@ def _info_to_add(bank: ClassBank, given: Phrases, other: ClassBank | None, optio
 @click.command()
 @on_bank
 @click.argument("names", nargs=-1)
-@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to remove, one a line.")
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to remove, one per line.")
 @own_option(
     "--photos",
     "paths",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @own_option("--added", is_flag=True, help="Only classes that were not trained; a frozen bundle remembers them.")
 @shared_options
 def list_classes(arguments: BankArguments, *, long: bool, like: str | None, added: bool) -> None:
-    """Print the classes of BANK_FILE, one a line."""
+    """Print the classes of BANK_FILE, one per line."""
     from sar_infer.bank import ClassInfo
     from sar_infer.text.names import name_key
 
@@ -208,7 +208,7 @@ def _changes(difference: Difference) -> Iterator[str]:
 @click.command()
 @on_bank
 @click.argument("names", nargs=-1)
-@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to look at, one a line.")
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to look at, one per line.")
 @shared_options
 def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
     """Check names before BANK_FILE gets them, or its own classes.

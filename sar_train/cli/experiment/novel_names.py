@@ -69,7 +69,7 @@ SOURCES = (
 def novel_names(photos: str, **given: Any) -> None:
     """List novel names for the classes of PHOTOS, which is whatever sar-train takes; photos themselves are not needed.
 
-    Names go to standard output, one a line, as --novel FILE reads them; counts and the overlap with the names of the
+    Names go to standard output, one per line, as --novel FILE reads them; counts and the overlap with the names of the
     evaluated new classes to standard error.
     """
     from sar_train import novel_names as novel

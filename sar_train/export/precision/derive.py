@@ -63,7 +63,7 @@ def derive(
         source: the bundle; may be the same as ``out`` with ``overwrite``.
         out: the new folder.
         wanted: the parts to add.
-        photos: to calibrate and judge with.
+        photos: to calibrate and evaluate with.
         command: the command line, for the manifest.
         overwrite: replace a bundle that is there.
         tell: called with lines of progress.

@@ -58,7 +58,7 @@ def judged(bundle: Bundle, margin: float, photos: Sequence[Path]) -> Policy:
     large = [photo for photo in photos if _is_large(photo, 2 * least)]
     if len(large) < LEAST_PHOTOS:
         why = (
-            f"{len(large)} of the {len(photos)} photos to judge with are JPEGs with a short side of {2 * least:,} "
+            f"{len(large)} of the {len(photos)} photos to evaluate with are JPEGs with a short side of {2 * least:,} "
             f"pixels or more, which it would change; expected at least {LEAST_PHOTOS}: give photos as the camera made "
             "them, or a smaller margin"
         )

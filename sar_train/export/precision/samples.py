@@ -1,4 +1,4 @@
-"""The photos and names that graphs are calibrated and judged on."""
+"""The photos and names that graphs are calibrated and evaluated on."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def split(paths: Sequence[Path], root: object) -> PhotoSamples:
     if len(drawn) < LEAST or min(map(len, halves)) < LEAST_EACH:
         raise ConfigError(
             f"--photos {root}: {len(drawn)} photos that differ, {len(halves[0])} to calibrate and {len(halves[1])} to "
-            f"judge with; expected at least {LEAST}, and {LEAST_EACH} for each: add photos"
+            f"evaluate with; expected at least {LEAST}, and {LEAST_EACH} for each: add photos"
         )
     return PhotoSamples(tuple(halves[0][:CALIBRATION]), tuple(halves[1][:JUDGING]))
 

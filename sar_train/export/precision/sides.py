@@ -55,7 +55,7 @@ class Side(Protocol):
 
 
 class ImageSide:
-    """The image encoder, judged on photos and the answers that they get from the bundle's bank."""
+    """The image encoder, evaluated on photos and the answers that they get from the bundle's bank."""
 
     encoder: Final = "image"
     source = IMAGE_ENCODER
@@ -90,7 +90,7 @@ class ImageSide:
 
 
 class NameSide:
-    """The name encoder, judged on class names and nouns: their nearest class, and which of them photos choose.
+    """The name encoder, evaluated on class names and nouns: their nearest class, and which of them photos choose.
 
     Args:
         bundle: its name encoder is judged.

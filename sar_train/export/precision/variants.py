@@ -59,7 +59,7 @@ def make(
         bundle: its encoders are made smaller.
         folder: receives the graphs; those that fail are deleted again.
         gates: bounds by precision; a graph of each encoder is tried for every one.
-        photos: to calibrate and to judge with.
+        photos: to calibrate and to evaluate with.
         tell: called with lines of progress.
 
     Raises:

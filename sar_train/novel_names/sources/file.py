@@ -25,7 +25,7 @@ class File(NovelSource):
         lines = (line.strip() for line in read_text(Path(self.argument or "")).splitlines())
         names = [line for line in lines if line and not line.startswith("#")]
         if not names:
-            raise DataError(f"novel names: {self.argument} holds no name; expected one a line")
+            raise DataError(f"novel names: {self.argument} holds no name; expected one per line")
         return names
 
 
