@@ -94,7 +94,7 @@ _form = option("--format", "form", type=click.Choice(["text", "json"]), default=
 @BUNDLE_ARGUMENT
 @_form
 def show(bundle: str | None, form: str) -> None:
-    """Say what a bundle is, what it takes and how good it is.
+    """Describe a bundle: what it contains, takes and reaches.
 
     As JSON, print its manifest and path.
     """
@@ -138,7 +138,7 @@ def print_bundle(place: str | Path | None, form: str) -> None:
     help="Folder of photos that training has not seen, one folder for each class, to measure accuracy too.",
 )
 @_form
-@option("--quiet", "-q", is_flag=True, help="No progress.")
+@option("--quiet", "-q", is_flag=True, help="Show no progress.")
 def verify(bundle: str | None, photos: Path | None, form: str, *, quiet: bool) -> None:
     """Measure a bundle again with what is installed now.
 
@@ -177,7 +177,7 @@ def verify(bundle: str | None, photos: Path | None, form: str, *, quiet: bool) -
 def freeze(bundle: str | None, bank: Path, out: Path, form: str, *, overwrite: bool) -> None:
     """Write a bundle with the classes of a bank file.
 
-    It is like BUNDLE but for the classes, which become its own.
+    All but the classes is as in BUNDLE.
     """
     one_blas_thread()
     with reported(out):

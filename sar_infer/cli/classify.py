@@ -58,7 +58,7 @@ classify_options = together(
         type=click.Choice([*FORMATS, "parquet"]),
         default="text",
         show_default=True,
-        help="Form of the output; with --out parquet (the default) or jsonl.",
+        help="Output format; with --out parquet (the default) or jsonl.",
     ),
     option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
@@ -90,7 +90,7 @@ classify_options = together(
         "--coverage",
         type=float,
         metavar="P",
-        help="Give a set of classes that holds the true one with this probability, such as 0.9.",
+        help="Give a set of classes that contains the true one with this probability, such as 0.9.",
     ),
     option("--explain", is_flag=True, help="Give reasons: the margin, and the classes nearest to the best one."),
     option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on."),
@@ -156,7 +156,7 @@ class ClassifyArguments:
 @click.option("--info", is_flag=True, help="Describe the bundle (--format text, json or jsonl) and exit.")
 @click.version_option(__version__, prog_name="sar-classify")
 def main(**values: Any) -> None:
-    """Classify photos by class names, those of a bundle's bank and any that you write down.
+    """Classify photos by class names: those of a bundle's bank, and any that you give.
 
     IMAGE is a file, a folder, a glob pattern, or - for an image on standard input. SOURCE, with --out, is a file, a
     folder, a glob pattern, a tar shard (webdataset), a Parquet file with the bytes of images, a list (.txt, .lst) of

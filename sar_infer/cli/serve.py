@@ -69,7 +69,7 @@ MIB = 2**20
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="Images inside at most; beyond: 429.",
+    help="Images in the server at most; more get 429.",
 )
 @option("--max-body", type=click.IntRange(min=1), default=10, show_default=True, help="MiB in a request.")
 @option("--max-images", type=click.IntRange(min=1), default=32, show_default=True, help="Images in a request.")
@@ -78,7 +78,7 @@ MIB = 2**20
     type=Number(min=0.001, max=50),
     default=50,
     show_default=True,
-    help="Of one image.",
+    help="Megapixels of one image.",
 )
 @option("--max-classes", type=click.IntRange(min=1), default=1000, show_default=True, help="Class names in a request.")
 @option("--formats", default="JPEG,PNG,WEBP", show_default=True, help="Image formats to accept; also GIF, BMP, TIFF.")
@@ -94,13 +94,13 @@ MIB = 2**20
     help="Seconds to finish on SIGTERM.",
 )
 @option("--notice", type=Number(min=0), default=0, show_default=True,
-        help="Seconds on SIGTERM from not ready to closing the port.")  # fmt: skip
+        help="Seconds from SIGTERM, not ready, to closing the port.")  # fmt: skip
 @option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Form of the log.",
+    help="Log format.",
 )
 @option("--access-log/--no-access-log", default=True, show_default=True, help="Log each request.")
 @option("--metrics/--no-metrics", default=True, show_default=True, help="Serve /metrics.")

@@ -65,7 +65,7 @@ Examples:
     help="Push the bundle to this repository of a Hugging Face hub too; a new repository is private.",
 )
 @option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@option("--quiet", "-q", is_flag=True, help="No progress.")
+@option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @moved_option("--verify", "sar-bundle verify BUNDLE")
 @moved_option("--triton", "sar-bundle triton BUNDLE --out DIR")
 @moved_option("--precision", f"{SHRINK} --precision int8")

@@ -25,7 +25,7 @@ from sar_train.cli.common import guarded, option
     "--precision",
     type=click.Choice(["fp16", "int8"]),
     multiple=True,
-    help="Add smaller graphs, each if it passes its gate; several times.",
+    help="Add smaller graphs, if they pass their checks; may be repeated.",
 )
 @option(
     "--jpeg-margin",
@@ -45,7 +45,7 @@ from sar_train.cli.common import guarded, option
 )
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out, which may be BUNDLE.")
 @option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@option("--quiet", "-q", envvar="SAR_QUIET", is_flag=True, help="No progress.")
+@option("--quiet", "-q", envvar="SAR_QUIET", is_flag=True, help="Show no progress.")
 @guarded
 def main(
     bundle: str | None,

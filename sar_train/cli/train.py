@@ -50,7 +50,7 @@ GROUPS = {
 @option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout.")
 @option("--backbone", help="open_clip model name, sar-mini or sar-mini-vit.  [default: sar-mini]")
 @option("--pretrained", help="Tag or file of the backbone's weights; sar-mini and sar-mini-vit bring their own.")
-@option("--method", help="Prompt-tuning method; --list-methods says which there are.  [default: coop]")
+@option("--method", help="Prompt-tuning method, see --list-methods.  [default: coop]")
 @option("--on", help="The method that dept builds on: coop or kgcoop.  [default: coop]")
 @option(
     "--list-methods",
@@ -105,7 +105,7 @@ GROUPS = {
     help="Fit class statistics with the hand-crafted prompt in two folds of the classes; training the prompt again in "
     "each takes about as long as the run itself.",
 )
-@option("--epochs", type=int, help="Times to go through the photos.  [default: the method's published number]")
+@option("--epochs", type=int, help="Passes over the photos.  [default: the method's published number]")
 @option(
     "--learning-rate",
     "--lr",
@@ -113,7 +113,7 @@ GROUPS = {
     help="Step size of the optimiser.  [default: the method's published rate; with SGD on sar-mini and sar-mini-vit "
     "ten times that]",
 )
-@option("--batch-size", type=int, help="Photos in a step.  [default: the method's published size]")
+@option("--batch-size", type=int, help="Photos per step.  [default: the method's published size]")
 @option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -122,7 +122,7 @@ GROUPS = {
 @option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Of the towers while training.  [default: fp32]",
+    help="Number format of the towers while training.  [default: fp32]",
 )
 @option(
     "--micro-batch",
@@ -157,14 +157,14 @@ GROUPS = {
 )
 @option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-METHOD[-sar]-sSEED]")
 @option("--overwrite", is_flag=True, help="Replace a finished run in --out.")
-@option("--resume/--no-resume", default=True, show_default=True, help="Take up an unfinished run in --out.")
+@option("--resume/--no-resume", default=True, show_default=True, help="Resume an unfinished run in --out.")
 @option(
     "--save-features",
     type=click.Path(path_type=Path),
     help="Also write the features of all photos to this file, which sar-train reads in place of photos.",
 )
 @option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@option("--quiet", "-q", is_flag=True, help="No progress.")
+@option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.version_option(package_name="sar-clip")
 @guarded
 def main(**given: Any) -> None:
@@ -174,7 +174,7 @@ def main(**given: Any) -> None:
     --data-root), a feature file (.safetensors), or the word demo for the one that ships with this package.
 
     A folder trains on all its classes and is tested on photos it did not learn from; a dataset with published splits
-    learns from the first half of its classes (base) and is tested on both halves, each for itself (base, new).
+    learns from the first half of its classes (base) and is tested on both halves, each by itself (base, new).
     """
     form, quiet = given.pop("form"), given.pop("quiet")
     if given.pop("list_methods"):

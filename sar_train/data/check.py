@@ -1,4 +1,4 @@
-"""Check a folder of datasets, or a user's own images, for what is missing or wrong, and say how to mend it.
+"""Check a folder of datasets, or a user's own images, for what is missing or wrong, and say how to fix it.
 
 Nothing here raises because of what it finds: every problem is a `DataFinding`. Folders are listed once; an even sample
 of the images is decoded, or all of them on request.

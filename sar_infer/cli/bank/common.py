@@ -86,7 +86,7 @@ def shared_options(command: Decorated) -> Decorated:
         type=click.Choice(["text", "json"]),
         default="text",
         show_default=True,
-        help="Form of the output: for people, or for programs.",
+        help="Output format: for people, or for programs.",
     )
     return bundle(form(command))
 

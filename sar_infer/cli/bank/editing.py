@@ -89,7 +89,7 @@ class AddOptions:
     help="Photos of the one class that is named: files, folders or patterns; with no name, one folder for each class.",
 )
 @own_option("--photos-only", is_flag=True, help='The names carry no meaning ("SKU-12345"): use the photos alone.')
-@own_option("--background", is_flag=True, help="Give them a share of the score, but never the answer.")
+@own_option("--background", is_flag=True, help="Give them a share of the score, but never answer with them.")
 @own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which they count as an answer.")
 @own_option(
     "--lint/--no-lint", default=True, help="Warn of names that are odd, too long or duplicates.  [default: --lint]"
@@ -275,7 +275,7 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
 @on_bank
 @click.argument("name", metavar="CLASS")
 @click.argument("aliases", nargs=-1, required=True, metavar="ALIAS...")
-@own_option("--remove", is_flag=True, help="Take these aliases away.")
+@own_option("--remove", is_flag=True, help="Remove these aliases.")
 @shared_options
 def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove: bool) -> None:
     """Give a class other names, with the same embedding."""
@@ -319,9 +319,9 @@ def set_class(
     background: bool | None,
     photos_only: bool | None,
 ) -> None:
-    """Set when a class is to be believed, and as what.
+    """Set the threshold of a class, and whether it can be an answer.
 
-    It may be no answer at all (--background), and its name may mean nothing (--photos-only).
+    With --background it is never the answer; with --photos-only its name does not count.
     """
     from sar_infer.bank import amend, set_nameless
 
@@ -369,12 +369,12 @@ def merge(arguments: BankArguments, other: Path, conflict: Literal["keep", "take
 @click.command()
 @on_bank
 @own_option("--to", type=click.IntRange(min=0), help="The step to go back to; 0 is the beginning.")
-@own_option("--steps", type=click.IntRange(min=1), help="How many steps to take back.")
+@own_option("--steps", type=click.IntRange(min=1), help="How many steps to undo.")
 @shared_options
 def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> None:
     """Go back to an earlier step of the history.
 
-    `sar-bank history` lists the steps. Going back is a step too, and is final.
+    `sar-bank history` lists the steps. Going back is a step too, and cannot be undone.
     """
     from sar_infer.bank import rollback as edit
     from sar_infer.bank.history import steps_back

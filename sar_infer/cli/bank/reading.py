@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @on_bank
-@own_option("--long", is_flag=True, help="All that is known of each class.")
+@own_option("--long", is_flag=True, help="Show all that is known about each class.")
 @own_option("--like", metavar="TEXT", help="Only classes with this in their name or an alias.")
 @own_option("--added", is_flag=True, help="Only classes that were not trained; a frozen bundle remembers them.")
 @shared_options
@@ -211,9 +211,9 @@ def _changes(difference: Difference) -> Iterator[str]:
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to look at, one per line.")
 @shared_options
 def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
-    """Check names before BANK_FILE gets them, or its own classes.
+    """Check new names for BANK_FILE or, without names, its own classes.
 
-    Looks for names that are too long or odd to the encoder, that double a class or nearly do, and, in a bundle with a
+    Looks for names that are too long or odd to the encoder, that duplicate a class or nearly do, and, in a bundle with a
     reference encoder (sar-export --with-reference), whose relations to other classes the learned prompt has moved.
     Exit code 0 if there is no warning, 1 if there is one.
     """

@@ -17,7 +17,7 @@ COMMANDS = {
     "table": ("report", "table", "Print the tables of results."),
     "report": ("report", "report", "Write results as one HTML page, with figures and tables."),
     "pack": ("report", "pack", "Pack the results of finished runs into one file."),
-    "check-data": ("check_data", "check_data", "Check a folder of data, and say how to mend it."),
+    "check-data": ("check_data", "check_data", "Check a folder of data, and say how to fix it."),
     "novel-names": ("novel_names", "novel_names", "List novel names for SAR."),
 }
 """Module, object and one line of help of each command; a module is imported when its command is used."""

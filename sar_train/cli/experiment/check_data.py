@@ -1,4 +1,4 @@
-"""``sar-experiment check-data``: check a folder of images, and say how to mend it."""
+"""``sar-experiment check-data``: check a folder of images, and say how to fix it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Examples:
 @option("--dataset", "names", multiple=True, metavar="NAME", help="Check this dataset alone; may be given again.")
 @option("--all-images", is_flag=True, help="Decode every photo, not only a sample of 500 of each dataset.")
 @option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@option("--quiet", "-q", is_flag=True, help="No progress.")
+@option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @guarded
 def check_data(folder: Path, names: tuple[str, ...], all_images: bool, form: str, quiet: bool) -> None:
-    """Find in seconds what is missing or wrong in DIR, and say how to mend it.
+    """Find in seconds what is missing or wrong in DIR, and say how to fix it.
 
     DIR is the folder that holds datasets in CoOp's layout, one dataset's folder, or photos of your own: a folder per
     class, a folder of domains, a CSV or JSONL list, or a folder of Hugging Face's library datasets.
@@ -73,7 +73,7 @@ def as_text(report: Report) -> str:
             for finding in checked.findings:
                 word = "note" if finding.severity == "ok" else finding.severity
                 lines += _wrapped(f"  {word:<9}", finding.what)
-                lines += _wrapped("  mend:    ", finding.mend) if finding.mend else []
+                lines += _wrapped("  fix:     ", finding.mend) if finding.mend else []
     lines.append("")
     if report.absent:
         lines += _wrapped("not there: ", ", ".join(report.absent))

@@ -92,7 +92,7 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
         option("--cache-dir", type=click.Path(), help="Keep image features here.  [default: .features beside --out]"),
         option("--dry-run", is_flag=True, help="List the runs, and which are done, and stop."),
         option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
-        option("--quiet", "-q", is_flag=True, help="No progress."),
+        option("--quiet", "-q", is_flag=True, help="Show no progress."),
     ]
     return functools.reduce(lambda wrapped, add: add(wrapped), reversed(options), command)
 
@@ -153,7 +153,7 @@ datasets = option(
 @sweep_options
 @guarded
 def base_to_new(preset: str | None, **given: Any) -> None:
-    """Train on the first half of the classes (base) and evaluate on both halves, each for itself (base, new)."""
+    """Train on the first half of the classes (base) and evaluate on both halves, each by itself (base, new)."""
     if preset:
         from sar_train.experiment.plan import PRESETS
 

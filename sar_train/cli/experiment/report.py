@@ -32,7 +32,7 @@ Examples:
     show_default=True,
     help="Open it in the browser.",
 )
-@option("--quiet", "-q", is_flag=True, help="No progress.")
+@option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @guarded
 def report(folder: Path, out: Path | None, title: str | None, *, show: bool, quiet: bool) -> None:
     """Write the results in DIR as one HTML page, with its tables (CSV, LaTeX, Markdown) and figures (PNG).

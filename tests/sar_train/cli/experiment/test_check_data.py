@@ -34,8 +34,8 @@ def test_problems_and_how_to_mend_them(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     text = " ".join(result.stdout.split())
     assert "imagenet - - - - 0 ERROR" in text
-    assert "expected 1000 classes sorted by id, got 998 mend: get the file as CoOp's DATASETS.md" in text
-    assert "3 photos lie directly in it and 0 class folders mend:" in text
+    assert "expected 1000 classes sorted by id, got 998 fix: get the file as CoOp's DATASETS.md" in text
+    assert "3 photos lie directly in it and 0 class folders fix:" in text
     assert "move each photo into the folder of its class" in text
     assert "not there: caltech101, oxford_pets" in text
     assert lines[-1] == "1 of 1 with problems: imagenet"
