@@ -5,7 +5,7 @@
     SarTrainError
     ├── ConfigError      an option or a configuration file: unknown, out of range, contradictory
     ├── DataError        photos, class folders, split files, feature files
-    ├── BackboneError    an unknown model, or weights that cannot be had or do not fit
+    ├── BackboneError    an unknown model, or weights that cannot be loaded or do not fit
     ├── ClassNameError   a class name that does not fit the text tower
     ├── RunError         a run folder or checkpoint that cannot be used
     └── ExportError      an export that failed its own checks
@@ -27,7 +27,7 @@ class DataError(SarTrainError):
 
 
 class BackboneError(SarTrainError):
-    """The backbone is unknown, or its weights cannot be had or do not fit."""
+    """The backbone is unknown, or its weights cannot be loaded or do not fit."""
 
 
 class ClassNameError(SarTrainError):

@@ -30,7 +30,7 @@ class ClassInfo:
         phrases: The texts that were embedded and averaged on the sphere; () is the name itself.
         aliases: Other names of the class, which find it and take its row.
         background: The class takes part in the softmax, and is never an answer.
-        threshold: Least score, 0..1, for the class to be believed.
+        threshold: Least score, 0..1, that counts as an answer.
         added: UTC time in ISO form when it came, or got its present row, at run time; None for the bundle's own.
 
     Raises:

@@ -70,7 +70,7 @@ def wording(name: str, text: str) -> Iterator[Finding]:
         text: The name, or the phrase that stands for it.
     """
     if _CODE.search(text):
-        yield Finding("wording", "warning", name, "looks like a code; the encoder knows words: say what is to be seen")
+        yield Finding("wording", "warning", name, "looks like a code; the encoder knows words: say what can be seen")
     if _FILE.search(text):
         yield Finding("wording", "warning", name, "looks like a file name", spoken(_FILE.sub("", text)) or None)
     elif text.rstrip().endswith((".", ",", ";", ":")):
@@ -79,7 +79,7 @@ def wording(name: str, text: str) -> Iterator[Finding]:
     if prompt:
         yield Finding("wording", "warning", name, "the prompt says already that it is a photo", text[prompt.end() :])
     elif article := _ARTICLE.match(text):
-        yield Finding("wording", "info", name, "the prompt brings the article", text[article.end() :])
+        yield Finding("wording", "info", name, "the prompt adds the article", text[article.end() :])
     if found := _KIND.fullmatch(text):
         message = "the encoder takes brackets for part of the name; put the kind after a comma"
         yield Finding("wording", "info", name, message, f"{found[1]}, {found[2]}")

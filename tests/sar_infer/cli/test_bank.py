@@ -227,7 +227,7 @@ def test_without_lint_nothing_is_said() -> None:
 # ----------------------------------------------------------------------------------------------------------- lint alone
 def test_lint_says_what_it_thinks_and_writes_nothing() -> None:
     result = run("lint", BANK, "latte art", "the sea", "--bundle", default_bundle())
-    assert "info: 'the sea' the prompt brings the article [wording] -> 'sea'" in result.stdout
+    assert "info: 'the sea' the prompt adds the article [wording] -> 'sea'" in result.stdout
     found = answer("lint", BANK, "goldenRetriever", code=1)
     assert {finding["kind"] for finding in found} >= {"odd-tokens", "skipped"}
     Path("new.txt").write_text("x" * 4000 + "\n")

@@ -134,7 +134,7 @@ def test_a_finding_about_a_phrase_names_the_phrase(referenced: Bundle) -> None:
     linter = Linter(referenced, referenced.bank)
     (finding,) = linter.texts({"teapot": ("teapot", "a pot of tea")})
     assert (finding.name, finding.suggestion) == ("teapot", "pot of tea")
-    assert finding.message == "phrase 'a pot of tea': the prompt brings the article"
+    assert finding.message == "phrase 'a pot of tea': the prompt adds the article"
     (finding,) = linter.texts({"cup": ("red", " ".join(["cat"] * 40))})
     assert finding.message.startswith("phrase 'cat cat ")
 

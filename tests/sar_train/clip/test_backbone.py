@@ -1,4 +1,4 @@
-"""Loading backbones, and what goes wrong when one cannot be had."""
+"""Loading backbones, and what goes wrong when one cannot be loaded."""
 
 from __future__ import annotations
 
