@@ -147,8 +147,8 @@ class Classifier(Embedder):
         Args:
             images: One image or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
             classes: Names to add to the bank's, or phrases by name, averaged on the sphere. A name that the bank has
-                keeps the bank's embedding, unless it comes with phrases of its own. Or a result of ``class_set``, to use
-                the same classes in many calls, or classes with photos.
+                keeps the bank's embedding, unless it comes with phrases of its own. Or a result of ``class_set``, to
+                use the same classes in many calls, or classes with photos.
             only: Choose from the names in ``classes`` alone; ignored with a ``ClassSet``.
             top_k: Number of classes to return for each image, at most.
             unknown: Say if the image seems to be none of the classes, by the best ``score`` or by the ``energy``.

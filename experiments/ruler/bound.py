@@ -3,8 +3,8 @@
     python experiments/ruler/bound.py adapt 0.07 run experiments/ruler.toml --data-root ../shared/data --out OUT
     python experiments/ruler/bound.py stop 0.1 run experiments/ruler.toml --data-root ../shared/data --out OUT
 
-The gap is the root of the mean squared difference of similarities, as cosines. Neither rule is in the package. They act on
-every run with squared SAR, whatever its weight; a run that was interrupted has to begin anew.
+The gap is the root of the mean squared difference of similarities, as cosines. Neither rule is in the package. They
+act on every run with squared SAR, whatever its weight; a run that was interrupted has to begin anew.
 
 On the three pairs of split and seed of the finalists, Caltech101, base / new (H), open H:
 

@@ -30,7 +30,9 @@ bulk_options = together(
         help="Run processes on this machine, or on a Ray cluster.",
     ),
     option("--address", default="auto", show_default=True, help="Address of the Ray cluster; local starts one."),
-    option("--workers", type=click.IntRange(min=1), help="Processes, or Ray tasks.  [default: one per core; on a GPU 2]"),
+    option(
+        "--workers", type=click.IntRange(min=1), help="Processes, or Ray tasks.  [default: one per core; on a GPU 2]"
+    ),
     option("--shard", metavar="I/N", help="Process every N-th piece from the I-th on; I is 1 to N."),
     option(
         "--image-timeout",

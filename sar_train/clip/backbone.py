@@ -123,8 +123,8 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
         seed: for random weights.
 
     Raises:
-        BackboneError: unknown name (the nearest are offered), a device or weights that cannot be loaded, weights that do
-            not fit, or a text tower that is not CLIP's.
+        BackboneError: unknown name (the nearest are offered), a device or weights that cannot be loaded, weights that
+            do not fit, or a text tower that is not CLIP's.
     """
     mini.register()
     _refuse(name, pretrained, device)

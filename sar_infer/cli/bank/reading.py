@@ -213,8 +213,8 @@ def _changes(difference: Difference) -> Iterator[str]:
 def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
     """Check new names for BANK_FILE or, without names, its own classes.
 
-    Looks for names that are too long or odd to the encoder, that duplicate a class or nearly do, and, in a bundle with a
-    reference encoder (sar-export --with-reference), whose relations to other classes the learned prompt has moved.
+    Looks for names that are too long or odd to the encoder, that duplicate a class or nearly do, and, in a bundle with
+    a reference encoder (sar-export --with-reference), whose relations to other classes the learned prompt has moved.
     Exit code 0 if there is no warning, 1 if there is one.
     """
     from sar_infer.lint import photo_findings
