@@ -166,7 +166,7 @@ def test_a_policy_for_large_jpegs(exported: Path, large: PhotoSamples, tmp_path:
 def test_a_policy_that_too_few_photos_can_test_is_left_out(
     exported: Path, photos: PhotoSamples, large: PhotoSamples, tmp_path: Path, margin: float
 ) -> None:
-    with pytest.raises(ExportError, match=r"jpeg margin \d+: left out \(0 of the \d\d photos to judge with"):
+    with pytest.raises(ExportError, match=r"jpeg margin \d+: left out \(0 of the \d\d photos to evaluate with"):
         derive(exported, tmp_path / "new", Additions(jpeg_margin=margin), photos if margin == 1 else large, command="t")
     assert list(tmp_path.iterdir()) == []
 

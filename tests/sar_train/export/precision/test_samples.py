@@ -64,7 +64,7 @@ def test_too_few(tmp_path: Path) -> None:
     ):
         split(paths, "x")
     one_sided = split(write(tmp_path, range(100)), "x").judging  # whose digests all say the same side
-    with pytest.raises(ConfigError, match=r"photos that differ, 0 to calibrate and \d\d to judge with"):
+    with pytest.raises(ConfigError, match=r"photos that differ, 0 to calibrate and \d\d to evaluate with"):
         split(one_sided, "x")
 
 
