@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import psutil
@@ -10,8 +12,9 @@ import pytest
 
 from sar_infer._arrays import Floats
 from sar_infer.classifier import Classifier
+from sar_infer.processes.worker import Worker
 from sar_infer.server.model.encoding import Encoding
-from sar_infer.server.model.process import Answer, Begun, Model, Process, Task
+from sar_infer.server.model.process import Model, Task, begin
 from sar_infer.server.settings import SAFE_FORMATS
 
 
@@ -36,17 +39,17 @@ def model() -> Model:
 
 
 def test_only_a_lone_image_opens_the_second_encoder_and_its_row_is_the_same(model: Model) -> None:
-    process = Process(model)
-    begun = process(None)
-    assert isinstance(begun, Begun)
-    before = psutil.Process().num_threads()
+    worker: Worker[Any] = Worker(functools.partial(begin, model))
+    worker.loaded(60)
+    begun = worker.answer((None,))
+    before = psutil.Process(worker.pid).num_threads()
     rows = []
-    for alone, more in ((False, 0), (True, 3), (False, 3)):
-        answer = process([Task(model.probe)], alone)
-        assert isinstance(answer, Answer)
-        rows.append(answer.computed.rows[0])
-        assert psutil.Process().num_threads() == before + more
+    for alone, more in ((False, 0), (True, model.alone - 1), (False, model.alone - 1)):
+        rows.append(worker.answer(([Task(model.probe)], alone)).computed.rows[0])
+        assert psutil.Process(worker.pid).num_threads() == before + more
     np.testing.assert_allclose(rows, [begun.row] * 3, atol=1e-6)
+    worker.dismiss()
+    assert worker.ended() == 0
 
 
 def test_the_second_encoder_is_for_lone_images_alone() -> None:
