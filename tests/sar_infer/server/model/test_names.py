@@ -9,6 +9,7 @@ import pytest
 from support.bundles import name_rows
 
 from sar_infer import Classifier
+from sar_infer.bank import ClassInfo, amend
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.names import Names
@@ -38,6 +39,23 @@ def test_class_sets_are_kept_while_the_bank_is_the_same(classifier: Classifier) 
         assert await names.class_set({}, False, bank) is not whole
         await names.class_set({"teal": ("teal",)}, False, other)
         assert await names.class_set({"violet": ("violet",)}, False, bank) is not first
+
+    run(classifier, go)
+
+
+def test_a_kept_class_set_does_not_outlive_what_is_known_of_the_classes(classifier: Classifier) -> None:
+    """Change what leaves names, rows and photos, and so the digest of the bank, as they are."""
+
+    async def go(names: Names) -> None:
+        new, bank = {"violet": ("violet",)}, classifier.bank
+        assert (await names.class_set(new, False, bank)).background is None
+        for info in (ClassInfo(background=True), ClassInfo(threshold=0.5), ClassInfo(aliases=("violet",))):
+            changed = amend(bank, {"red": info})
+            assert changed.content_digest == bank.content_digest
+            found, expected = await names.class_set(new, False, changed), classifier.class_set(new, bank=changed)
+            assert list(found.names) == list(expected.names)
+            np.testing.assert_array_equal(found.background, expected.background)
+            np.testing.assert_array_equal(found.thresholds, expected.thresholds)
 
     run(classifier, go)
 
