@@ -62,7 +62,8 @@ class Names:
         if not classes and not only:
             if self._whole is None or self._whole[0] is not bank:
                 make = functools.partial(self._classifier.class_set, bank=bank)
-                slow = self._classifier.bundle.statistics is not None or len(bank.names) > LARGE
+                composed = self._classifier.bundle.statistics is not None or bool(bank.photos)
+                slow = composed or len(bank.names) > LARGE
                 self._whole = whole = bank, await self._run(0, make) if slow else make()
                 return whole[1]
             return self._whole[1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from support.bundles import name_rows
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassInfo, amend
+from sar_infer.bank import ClassInfo, PhotoSet, add, amend
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.names import Names
@@ -58,6 +59,29 @@ def test_a_kept_class_set_does_not_outlive_what_is_known_of_the_classes(classifi
             np.testing.assert_array_equal(found.thresholds, expected.thresholds)
 
     run(classifier, go)
+
+
+def test_a_bank_with_photos_is_prepared_apart_from_the_event_loop(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of 9,000 classes take a second, in which the server would answer nobody."""
+    where: list[threading.Thread] = []
+
+    def noted(self: Classifier, *given: Any, **options: Any) -> ClassSet:
+        where.append(threading.current_thread())
+        return class_set(self, *given, **options)
+
+    class_set = Classifier.class_set
+    monkeypatch.setattr(Classifier, "class_set", noted)
+    none = np.empty((0, classifier.bank.embeddings.shape[1]), np.float32)
+    photos = PhotoSet.of(np.ones((1, 32), np.uint8), classifier.bank.embeddings[:1])
+
+    async def go(names: Names) -> None:
+        await names.class_set({}, False, add(classifier.bank, [], none, photos={"red": photos}))
+        await names.class_set({}, False, classifier.bank)
+
+    run(classifier, go)
+    assert [thread is threading.main_thread() for thread in where] == [False, True]
 
 
 def test_class_sets_that_are_kept_are_limited_by_their_rows(
