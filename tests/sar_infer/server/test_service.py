@@ -312,34 +312,6 @@ def test_readiness_does_not_wait_in_the_queue(either: Local, monkeypatch: pytest
     assert depth > 0
 
 
-def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(server: Local) -> None:
-    loop_free = threading.Event()
-
-    def hold() -> None:
-        with httpx2.Client(base_url=server.url, headers=KEY) as client:
-            client.put("/v1/classes/slow")
-
-    put = server.service.store.put
-
-    def slow(name: str, *arguments: Any) -> Any:
-        if name == "slow":
-            loop_free.wait(5)
-        return put(name, *arguments)
-
-    server.service.store.put = slow  # type: ignore[method-assign]
-    thread = threading.Thread(target=hold)
-    thread.start()
-    while not server.service.writing.locked():
-        time.sleep(0.01)
-    with pytest.raises(httpx2.ReadTimeout):
-        httpx2.put(f"{server.url}/v1/classes/given up", headers=KEY, timeout=0.3)
-    time.sleep(0.1)
-    loop_free.set()
-    thread.join(10)
-    assert httpx2.put(f"{server.url}/v1/classes/last", headers=KEY).status_code == 201
-    assert labels(server.url) == {"red", "green", "blue", "grey thing", "slow", "last"}
-
-
 def test_large_bodies_take_turns_and_let_others_in_between(path: Path) -> None:
     done: list[str] = []
 
