@@ -569,7 +569,7 @@ def test_kills_while_the_single_file_is_written_leave_nothing_hidden() -> None:
     write_images(Path("p"), 6)
     arguments = ("p", "--out", "answers.parquet", "--piece-size", "1", "--embeddings", "--resume")
     kills = 0
-    for _ in range(3):
+    for _ in range(20):  # one that is not seen in time, on a busy machine, ends by itself
         process = start(*arguments)
         while process.poll() is None:
             if [name for name in os.listdir() if name.endswith(".partial")]:
@@ -578,7 +578,11 @@ def test_kills_while_the_single_file_is_written_leave_nothing_hidden() -> None:
                 break
             time.sleep(0.0002)
         process.communicate(timeout=60)
-    assert kills
+        if kills == 3:
+            break
+        if process.returncode == 0:
+            Path("answers.parquet").unlink()
+    assert kills == 3
     assert run(*arguments).exit_code == 0
     assert not [name for name in os.listdir() if name.startswith(".")]
     assert len(read_rows(Path("answers.parquet"))) == 6
