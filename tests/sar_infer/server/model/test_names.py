@@ -125,11 +125,16 @@ def test_embedded_names_come_with_their_tokens(classifier: Classifier) -> None:
 
 
 def test_a_lone_request_is_always_taken_and_a_queue_is_bounded(classifier: Classifier) -> None:
+    none = np.empty((0, classifier.bank.embeddings.shape[1]), np.float32)
+    photos = PhotoSet.of(np.ones((1, 32), np.uint8), classifier.bank.embeddings[:1])
+    photographed = add(classifier.bank, [], none, photos={"red": photos})
+
     async def go(names: Names) -> None:
         first = asyncio.ensure_future(names.embed(["a", "b", "c", "d", "e"]))
         await asyncio.sleep(0)
         with pytest.raises(Problem, match="too many new class names"):
             await names.embed(["f"])
+        assert len((await names.class_set({}, False, photographed)).names) == 4  # nothing new to encode
         await first
         await names.embed(["f"])
 
