@@ -39,7 +39,7 @@ from sar_infer.errors import BankError, ImageError, InputError
 from sar_infer.images.load import ImageSource
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile, Unknown
-from sar_infer.text.names import Classes, phrases_by_name
+from sar_infer.text.names import Classes, name_key, phrases_by_name
 
 
 class Classifier(Embedder):
@@ -184,15 +184,17 @@ class Classifier(Embedder):
             bank: Replaces the classifier's bank, for one that changes while sessions stay open; it must belong to the
                 same encoder.
             photos: Photos by class name, from ``embed_photos``: of further classes, or more for those that are there.
-                One that the bank counts for the class already does not count again.
+                One that the bank counts for the class already does not count again, unless ``classes`` has phrases
+                for it: these replace the bank's class, photos and all.
 
         Raises:
             ClassNameError: a name is empty or too long.
             InputError: no class is left.
         """
         bank = self.bank if bank is None else bank
-        fresh = without_counted(bank, photos)
-        named = {**phrases_by_name(classes), **{name: (name,) for name in photos if name not in fresh}}
+        phrases = phrases_by_name(classes)
+        fresh = without_counted(bank, photos, {name_key(name) for name in phrases if phrases[name] != (name,)})
+        named = {**{name: (name,) for name in photos if name not in fresh}, **phrases}
         given, found = with_photos(named, fresh, self.bundle.manifest.embed_dim)
         chosen = build_class_set(bank, given, only, self.embed_phrases, self._composer, found)
         chosen = with_head(chosen, self.bundle.head, self.bundle.bank)

@@ -58,10 +58,13 @@ class BankCalibration:
         if len({*self.calibrated}) < len(self.calibrated):
             raise BankError("calibration: a class is listed twice")
 
+    def fits(self, content_digest: str, background: Collection[str]) -> bool:
+        """Return True for the bank that it was fitted with."""
+        return (content_digest, {*background}) == (self.content_digest, {*self.background})
+
     def holds(self, content_digest: str, background: Collection[str], model: str, branch: str) -> bool:
         """Return True for the bank, the model and the branch that it was fitted with."""
-        found = (content_digest, model, branch, {*background})
-        return found == (self.content_digest, self.model_digest, self.branch, {*self.background})
+        return self.fits(content_digest, background) and (model, branch) == (self.model_digest, self.branch)
 
 
 def model_digest(statistics: Statistics | None, scale: float) -> str:

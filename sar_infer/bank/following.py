@@ -52,9 +52,12 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
         if missing:
             bank = merge(bank, _part(base, missing, base.embeddings[[base.index[n] for n in missing]]), "keep", by=by)
     bank = merge(bank, _carried(old, bank, base, embed), "take", by=by)
-    for name, photos in old.photos.items():
-        if photos.nameless and bank.lookup.name(name) is not None:
-            bank = set_nameless(bank, name, nameless=True, by=by)
+    sides = (old,) if kept is None else (old, kept)
+    for name in [name for side in sides for name, photos in side.photos.items() if photos.nameless]:
+        row = old.lookup.name(name)
+        if row is not None and bank.lookup.name(name) is not None:
+            has = old.photos.get(old.names[row])
+            bank = set_nameless(bank, name, nameless=has is not None and has.nameless, by=by)
     if not len(bank.names) or (bank.background is not None and bank.background.all()):
         raise BankError("all classes of this bundle were removed, and none was added that can be an answer")
     info = {**bank.info, **_came(old, bank)}

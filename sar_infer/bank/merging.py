@@ -78,9 +78,7 @@ def _photos_of_both(bank: ClassBank, name: str, theirs: PhotoSet, *, take: bool)
 
     Nobody can tell which photos two sums have in common, and a name means something or not.
     """
-    ours = bank.photos.get(name)
-    if ours is None:
-        return theirs, theirs.nameless
+    ours = bank.photos.get(name, PhotoSet.none(bank.rows.shape[1]))
     both = united(ours, theirs)
     apart = both is None or ours.nameless != theirs.nameless
     if both is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sar_infer._arrays import Floats
+from sar_infer.bank import ClassBank
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Packed, RowFormat, answered, flawed
 from sar_infer.bulk.places import filesystem, is_url, patiently
@@ -113,6 +114,7 @@ class Answerer:
         return {
             "bundle": self._manifest.digest,
             "bank": self._classifier.bank.content_digest,
+            **({} if self._classifier.bank is self._classifier.bundle.bank else _known(self._classifier.bank)),
             "classes": canonical_digest(phrases) if phrases else None,
             "only": options.only,
             "precision": options.precision,
@@ -189,6 +191,17 @@ def _checked(source: str | bytes | Flaw) -> str | bytes | Flaw:
 
 def _too_large() -> Flaw:
     return Flaw("size", f"too large: more than {MOST_BYTES} bytes")
+
+
+def _known(bank: ClassBank) -> dict[str, str]:
+    """Return a digest of what answers depend on beside names, rows and photos; nothing if nothing is known."""
+    info = {
+        name: [item.aliases, item.background, item.threshold]
+        for name, item in bank.info.items()
+        if item.aliases or item.background or item.threshold is not None
+    }
+    calibration = None if bank.calibration is None else dataclasses.asdict(bank.calibration)
+    return {"bank_info": canonical_digest([info, calibration])} if info or calibration else {}
 
 
 def begin(options: WorkerOptions, form: RowFormat) -> Callable[[Sequence[Item]], AnsweredRows]:

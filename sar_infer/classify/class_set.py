@@ -148,14 +148,22 @@ def build_class_set(
     )
 
 
-def without_counted(bank: ClassBank, photos: Mapping[str, ClassPhotos | PhotoSet]) -> dict[str, ClassPhotos]:
-    """Return what ranking needs of photos by name, without those that the bank counts for that class already."""
+def without_counted(
+    bank: ClassBank, photos: Mapping[str, ClassPhotos | PhotoSet], replaced: Collection[str] = ()
+) -> dict[str, ClassPhotos]:
+    """Return what ranking needs of photos by name, without those that the bank counts for that class already.
+
+    Args:
+        bank: The call's bank.
+        photos: Photos by name.
+        replaced: ``name_key`` of the classes that the call gives phrases for, so that nothing of the bank's counts.
+    """
     found = {}
     for name, item in photos.items():
         if isinstance(item, ClassPhotos):
             found[name] = item
             continue
-        row = bank.lookup.get(name) if bank.photos else None
+        row = bank.lookup.get(name) if bank.photos and name_key(name) not in replaced else None
         has = None if row is None else bank.photos.get(bank.names[row])
         fresh = item if has is None else item.without(item.known & has.known)
         if fresh:

@@ -49,7 +49,7 @@ class Quota:
         Raises:
             Problem: ``overloaded``.
         """
-        if self.held and self.held + count > self._most:
+        if count and self.held and self.held + count > self._most:
             raise self.refusal()
         self.held += count
         try:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.bundles import BANK_NAMES, ENCODER_DIGEST, PREPROCESS, example_head, image_weight, name_rows
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, example_head, image_weight, name_rows
 from support.pictures import encoded
 
 from sar_infer import BankError, Classifier, ClassNameError, DecisionOptions, DeviceError, InputError
 from sar_infer.artefact.bundle import open_bundle
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, add
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.images.preprocess import to_input
 
@@ -60,6 +60,17 @@ def test_phrases_are_averaged_on_the_sphere(classifier: Classifier) -> None:
     classes = classifier.class_set({"zebra": ["zebra", "striped horse"]}, only=True)
     mean = name_rows(["zebra", "striped horse"]).mean(axis=0)
     np.testing.assert_allclose(classes.embeddings, [mean / np.linalg.norm(mean)], atol=1e-6)
+
+
+def test_phrases_stand_and_their_photos_count_though_the_bank_counts_them_for_its_class(classifier: Classifier) -> None:
+    photos = {"red": classifier.embed_photos([picture(1), picture(2)])}
+    counted = add(classifier.bank, [], np.empty((0, DIM), np.float32), photos=photos)
+    phrases = {"red": ["violet", "teal"]}
+    found, wanted = (classifier.class_set(phrases, bank=bank, photos=photos) for bank in (counted, classifier.bank))
+    assert list(found.names) == list(wanted.names)
+    assert found.sources[-1] == "extended"
+    rows = classifier.embed_images([picture(3)])
+    np.testing.assert_array_equal(classifier.logits(rows, found), classifier.logits(rows, wanted))
 
 
 def test_a_class_set_stands_in_for_names(classifier: Classifier) -> None:

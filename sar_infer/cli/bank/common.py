@@ -172,9 +172,7 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
     changed = after is not before.bank
     if changed:
         save(arguments, after)
-        if (
-            old := before.bank.calibration
-        ) is not None and old.content_digest == before.bank.content_digest != after.content_digest:
+        if _calibrated(before.bank) and not _calibrated(after):
             click.echo("scores are not calibrated any more; calibrate again: sar-bank calibrate --photos", err=True)
     step, undo_to = after.history[-1] if changed else None, len(before.bank.history)
     undo = undo_to if step and step.undo else None
@@ -189,6 +187,12 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
     how = "" if undo is None else f"; undo: {again(arguments, 'rollback', '--to', str(undo))}"
     count = "1 class" if len(after.names) == 1 else f"{len(after.names):,} classes"
     emit(arguments.form, lambda: content | more, [f"{content['summary']}; {count}{how}"])
+
+
+def _calibrated(bank: ClassBank) -> bool:
+    """Return True if a bank's own calibration is of its classes as they are."""
+    background = [name for name, item in bank.info.items() if item.background]
+    return bank.calibration is not None and bank.calibration.fits(bank.content_digest, background)
 
 
 def save(arguments: BankArguments, bank: ClassBank) -> None:

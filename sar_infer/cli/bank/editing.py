@@ -109,26 +109,27 @@ def add(arguments: BankArguments, **values: Any) -> None:
     from sar_infer.bank import ClassBank, amend
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import places_of
-    from sar_infer.cli.bank.photos import files_by_class, findings_of, left_behind, read_photos, texts_to_embed
+    from sar_infer.cli.bank import photos as from_photos
 
     with changing(arguments) as found:
         check = len if options.looks_at_names else found.classifier.check_name
         given = given_classes(options.names, options.classes, check)
-        files = files_by_class(given, options.paths)
-        given = texts_to_embed(found.bank, given, files)
+        files = from_photos.files_by_class(given, options.paths)
+        given = from_photos.texts_to_embed(found.bank, given, files)
         other = ClassBank.verify(options.source) if options.source else None
         if other is not None:
             given = {**{name: other.phrases(name) for name, info in other.info.items() if info.added}, **given}
         linter = linter_for(found) if options.looks_at_names else None
         findings = _checked_texts(given, linter)
         _refuse(findings, strict=options.strict)
-        info = _info_to_add(found.bank, given, other, options)
         places_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding
         rows = _embedded(found, given, linter, findings)
-        photos = read_photos(found, files, nameless=options.photos_only)
-        sets = photos.sets if other is None else left_behind(found, given, other)
+        photos = from_photos.read_photos(found, files, nameless=options.photos_only)
+        sets = photos.sets if other is None else from_photos.left_behind(found, given, other)
+        given, rows = from_photos.with_kept(found.bank, given, rows, files)
+        info = _info_to_add(found.bank, given, other, options)
         after = edit(found.bank, [*given], rows, info, sets, by="sar-bank add")
-        findings += findings_of(found, after, photos, lint=options.lint)
+        findings += from_photos.findings_of(found, after, photos, lint=options.lint)
         _refuse(findings, strict=options.strict)
         _show(findings)
         if other is not None:

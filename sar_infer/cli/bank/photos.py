@@ -12,6 +12,7 @@ from sar_infer.cli.bank.common import Opened, counted
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
+    from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, PhotoSet
     from sar_infer.lint import Finding
 
@@ -66,6 +67,15 @@ def texts_to_embed(bank: ClassBank, given: Phrases, files: Files) -> Phrases:
         if name not in files or phrases != (name,) or bank.lookup.get(name) is None
     }
     return {**kept, **new}
+
+
+def with_kept(bank: ClassBank, given: Phrases, rows: Floats, files: Files) -> tuple[Phrases, Floats]:
+    """Return the given classes and their rows, and after them those of the bank that get photos and keep their row."""
+    import numpy as np
+
+    places = sorted({bank.lookup.find(name) for name in files if name not in given})
+    kept = {bank.names[place]: bank.phrases(bank.names[place]) for place in places}
+    return {**given, **kept}, np.concatenate([rows, bank.rows_at(np.array(places, np.intp))])
 
 
 def read_photos(found: Opened, files: Files, *, nameless: bool) -> ReadPhotos:

@@ -39,7 +39,8 @@ RefusalCode = Literal["not-found", "precondition-failed", "writes-disabled", "co
 class ChangeRefusedError(Exception):
     """The refusal of a change, before anything is done; ``code`` is one of ``problems``.
 
-    ``not-stored`` means a full or broken disk, ``overloaded`` that another process is changing the file.
+    ``not-stored`` means a full or broken disk; ``overloaded`` that another process is changing the file, or that a
+    reload came between: the same change may be tried again.
     """
 
     def __init__(self, code: RefusalCode, message: str) -> None:
@@ -73,12 +74,14 @@ class NewPhotos:
     Attributes:
         photos: What the bank keeps of them; ``nameless`` says that the name of the class means nothing.
         places: What the findings call each, by its digest.
+        encoder: Digest of the encoder that embedded them.
         strict: Refuse if a finding is a warning.
         create: Add the class if it is not there.
     """
 
     photos: PhotoSet
     places: Mapping[bytes, str]
+    encoder: str
     strict: bool = False
     create: bool = True
 
@@ -182,6 +185,8 @@ class BankStore:
                 ``precondition-failed``, ``not-found``, ``writes-disabled``, ``not-stored`` or ``overloaded``; nothing
                 was changed.
         """
+        if new is not None and new.encoder != self._bundle.manifest.encoder_digest:
+            raise ChangeRefusedError("overloaded", "the bundle was replaced while photos were read; send them again")
         name = clean_name(name)
         wanted = (name,) if phrases is None else clean_phrases(name, phrases)
         with self._owned() as now:
@@ -223,17 +228,8 @@ class BankStore:
         if new is not None:
             had = now.bank.photos.get(name)
             counted = 0 if had is None else len(had.known & new.photos.known)
-            bundle = self._bundle
-            findings = tuple(
-                photo_findings(
-                    after,
-                    bundle.bank,
-                    bundle.statistics,
-                    now.bank,
-                    new.places,
-                    scale=bundle.manifest.logit_scale,
-                )
-            )
+            bundle, scale = self._bundle, self._bundle.manifest.logit_scale
+            findings = tuple(photo_findings(after, bundle.bank, bundle.statistics, now.bank, new.places, scale=scale))
             if new.strict and findings:
                 raise ChangeRefusedError("conflict", f"nothing was changed (strict): {findings[0].message}")
         if after is now.bank and known:

@@ -20,8 +20,9 @@ from sar_infer.text.tokenizer import encode_name
 
 T = TypeVar("T")
 Phrases = Mapping[str, tuple[str, ...]]
-_SetKey = tuple[str, tuple[tuple[str, tuple[str, ...]], ...], bool]
-"""Digest of the bank, phrases by name, and whether to choose from these names alone."""
+_SetKey = tuple[ClassBank, tuple[tuple[str, tuple[str, ...]], ...], bool]
+"""The bank itself, as no digest covers all that is known of its classes; phrases by name; and whether to choose from
+these names alone."""
 LARGE = 10_000
 """Classes that are looked through on the event loop at most."""
 _SET_ROWS = 32_768
@@ -61,11 +62,12 @@ class Names:
         if not classes and not only:
             if self._whole is None or self._whole[0] is not bank:
                 make = functools.partial(self._classifier.class_set, bank=bank)
-                slow = self._classifier.bundle.statistics is not None or len(bank.names) > LARGE
+                composed = self._classifier.bundle.statistics is not None or bool(bank.photos)
+                slow = composed or len(bank.names) > LARGE
                 self._whole = whole = bank, await self._run(0, make) if slow else make()
                 return whole[1]
             return self._whole[1]
-        key = (bank.content_digest, tuple(classes.items()), only)
+        key = (bank, tuple(classes.items()), only)
         found = self._sets.get(key)
         self._metrics.sets.labels("miss" if found is None else "hit").inc()
         if found is not None:
@@ -73,7 +75,7 @@ class Names:
             return found
         making = self._making.get(key)
         if making is None:
-            making = self._making[key] = asyncio.ensure_future(self._make(key, bank))
+            making = self._making[key] = asyncio.ensure_future(self._make(key))
             making.add_done_callback(lambda done: (self._making.pop(key), done.cancelled() or done.exception()))
         return await asyncio.shield(making)  # others may wait for the same
 
@@ -90,8 +92,8 @@ class Names:
         bundle = self._classifier.bundle
         return sum(len(encode_name(bundle.tokenizer, bundle.manifest.tokenizer, name)) for name in names)
 
-    async def _make(self, key: _SetKey, bank: ClassBank) -> ClassSet:
-        _, items, only = key
+    async def _make(self, key: _SetKey) -> ClassSet:
+        bank, items, only = key
         count = sum(len(phrases) for _, phrases in items)
         made = await self._run(count, lambda: self._classifier.class_set(dict(items), only, bank))
         self._keep(key, made)
@@ -99,7 +101,7 @@ class Names:
 
     def _keep(self, key: _SetKey, classes: ClassSet) -> None:
         """Keep a class set while the bank stays the same; the least recently used ones make room."""
-        if any(digest != key[0] for digest, _, _ in itertools.islice(self._sets, 1)):
+        if any(bank is not key[0] for bank, _, _ in itertools.islice(self._sets, 1)):
             self._sets.clear()
         self._sets[key] = classes
         while sum(len(kept.names) for kept in self._sets.values()) > _SET_ROWS and len(self._sets) > 1:

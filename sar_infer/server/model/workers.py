@@ -5,7 +5,8 @@ proportion.
 
 A batch goes to a worker that is idle, over a pipe of its own. A worker that dies, or is ended because a batch takes too
 long, takes only that batch with it (``batcher`` says what becomes of it), and another is started at once. If they die
-one after the other without an answer, no more are started for a while, and work is refused: a breaker.
+one after the other without an answer, or none is left and none can be started, no more are started for a while, and
+work is refused: a breaker.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _log = logging.getLogger("sar_infer.server")
 _MOST_DEATHS = 10
 """Workers that may die in a row, without an answer between, before the breaker opens."""
 _PAUSE = 10.0
-"""Seconds that the breaker stays open; then another worker is tried."""
+"""Seconds that the breaker stays open, and between tries to start a worker that is missing."""
 Cause = Literal["time", "crash", "idle", "silence", "memory"]
 _GONE = RuntimeError("the request was cancelled")
 _ENCODING = 10.0
@@ -82,6 +83,7 @@ class Workers:
         self._starting = 0
         self._deaths = 0
         self._broken: tuple[float, str] | None = None
+        self._failed = 0.0
         self._closed = False
         if sys.platform == "linux":  # a worker that starts later opens the same file, wherever it is by then
             self._graph = os.open(model.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -170,7 +172,7 @@ class Workers:
         return np.concatenate([row for row in rows if not isinstance(row, Exception)])
 
     def tend(self) -> None:
-        """Replace idle workers that died or give no sign of life, and close the breaker once its time is over."""
+        """Replace workers that are missing, died idle or show no life, and close the breaker once its time is over."""
         now = time.monotonic()
         with self._changed:
             for worker in [worker for worker in self._idle if not worker.alive]:
@@ -185,6 +187,8 @@ class Workers:
                     self._mend()
                 else:
                     self._replace(1)
+            elif not self._broken and now - self._failed > _PAUSE:  # one that could not be started is tried again
+                self._replace(self.count - len(self._ready) - self._starting)
 
     def close(self) -> None:
         """End all processes, whatever they are doing."""
@@ -329,6 +333,10 @@ class Workers:
             with self._changed:
                 self._starting -= 1
                 if self._closed:
+                    return
+                if self._ready and not isinstance(error, DeathError):
+                    self._failed = time.monotonic()
+                    _log.warning("no worker process starts, %d go on: %s", len(self._ready), error)
                     return
                 self._deaths += 1
                 if self._deaths >= _MOST_DEATHS or not isinstance(error, DeathError):

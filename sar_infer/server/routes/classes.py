@@ -296,13 +296,12 @@ async def _put(
     service: Service, name: str, given: _Given, if_match: str | None, *, strict: bool, create: bool
 ) -> Response:
     new: NewPhotos | None = None
-    store = service.store
     if given.images:
         with service.lease() as engine, service.admission.images.hold(len(given.images)):
-            store = service.store  # of the same bundle; if a reload replaces both, the change is refused
             photos = await engine.photos(given.images)
-        new = NewPhotos(photos.kept.with_nameless(given.photos_only), photos.places, strict=strict, create=create)
-    change = await _change(service, lambda: store.put(name, given.phrases, if_match, new))
+        kept, encoder = photos.kept.with_nameless(given.photos_only), engine.bundle.manifest.encoder_digest
+        new = NewPhotos(kept, photos.places, encoder, strict=strict, create=create)
+    change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new))
     shown = _shown(change.entry)
     if new is not None:
         fresh = len(new.photos) - change.known

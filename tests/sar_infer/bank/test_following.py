@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.banks import photo_set, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, set_nameless
 from sar_infer.bank.following import follow, photos_missing
 from sar_infer.errors import BankError
 
@@ -93,3 +93,12 @@ def test_photos_stay_behind_and_are_named() -> None:
     assert photos_missing(old, old) == photos_missing(found, old) == []
     assert found.photos["SKU-1"].nameless
     assert "cat" not in found.photos
+
+
+def test_that_a_name_means_something_after_all_is_known_after_going_back() -> None:
+    old = set_nameless(add(OLD, ["SKU-1"], unit_rows(["SKU-1"])), "SKU-1", nameless=True)
+    there = follow(old, BASE, embed)
+    assert there.photos["SKU-1"].nameless
+    named = set_nameless(there, "SKU-1", nameless=False)
+    assert "SKU-1" not in follow(named, OLD, embed, old).photos
+    assert follow(there, OLD, embed, old) is old

@@ -77,6 +77,17 @@ def test_a_merge_counts_every_photo_once(labels: list[str], more: list[str]) -> 
     assert numbers(merge(one, two).photos["cat"]) == wanted == numbers(merge(two, one).photos["cat"])
 
 
+@pytest.mark.parametrize("ours", [None, photo_set("p")], ids=["no photos", "photos"])
+def test_a_merge_settles_whether_a_name_means_something(ours: PhotoSet | None) -> None:
+    bank = add(example_bank(), [], unit_rows([]), photos={} if ours is None else {"cat": ours})
+    other = add(example_bank(), [], unit_rows([]), photos={"cat": photo_set("q", nameless=True)})
+    with pytest.raises(ClassNameError, match="different photos"):
+        merge(bank, other)
+    for conflict, nameless in (("keep", False), ("take", True)):
+        found = merge(bank, other, conflict).photos["cat"]
+        assert (found.nameless, len(found)) == (nameless, 1 + (ours is not None))
+
+
 def test_a_photo_that_comes_twice_counts_once() -> None:
     once = photo_set("p", "q")
     assert once.with_added(once.digests, once.rows) is once

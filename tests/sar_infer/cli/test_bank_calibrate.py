@@ -130,9 +130,10 @@ def test_it_holds_until_the_classes_change_and_again_when_that_is_rolled_back(ca
     run("add", BANK, "iris", "--photos", "held/iris")
     assert flags() == {False}
     run("rollback", BANK, "--to", 1)
-    run("set", BANK, "grey thing", "--background")
+    assert "not calibrated any more" in run("set", BANK, "grey thing", "--background").stderr
     assert flags() == {False}
-    run("set", BANK, "grey thing", "--foreground")
+    assert "not calibrated any more" not in run("set", BANK, "grey thing", "--foreground").stderr
+    assert "not calibrated any more" not in run("alias", BANK, "red", "crimson").stderr
     assert flags() == {True}
 
 

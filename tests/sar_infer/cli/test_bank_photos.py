@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -98,6 +99,20 @@ def test_more_photos_and_photos_that_are_counted_already() -> None:
     before = BANK.read_bytes()
     assert run("add", BANK, "iris", "--photos", "iris").stdout.startswith("nothing to change")
     assert BANK.read_bytes() == before
+
+
+def test_options_hold_for_a_class_that_gets_more_photos_too() -> None:
+    run("add", BANK, "mug = cup | beaker", "--no-lint")
+    before = ClassBank.load(BANK)
+    options = ("--threshold", 0.25, "--background", "--no-lint")
+    result = run("add", BANK, "MUG", "--photos", folder("mug", LIME), *options)
+    assert result.stdout.startswith("changed 'mug', added 4 photos to 'mug'; ")
+    bank = ClassBank.load(BANK)
+    assert bank.info["mug"] == dataclasses.replace(before.info["mug"], threshold=0.25, background=True)
+    assert bank.embeddings.tobytes() == before.embeddings.tobytes()
+    folder("root/mug", VIOLET)
+    run("add", BANK, "--photos", "root", "--no-lint")
+    assert ClassBank.load(BANK).info == bank.info
 
 
 def test_photos_only() -> None:

@@ -520,9 +520,7 @@ def test_a_stream_keeps_so_many_requests_under_way_and_their_order() -> None:
 
     answers = [(200, {}, {"results": [result("fog")]})]
     with scripted(*answers, delay=0.05) as state:
-        start = time.perf_counter()
         assert asyncio.run(main(state.url)) == ["fog"] * 12
-        assert time.perf_counter() - start < 12 * 0.05
         assert (state.most_at_once, len(state.asked)) == (3, 12)
 
 

@@ -188,9 +188,9 @@ def test_each_task_is_answered_once_whenever_processes_are_killed(tmp_path: Path
                     assert isinstance(error, DeathError)
                 else:
                     assert answered.setdefault(futures[future], future.result()) == future.result()
-                if kills < 12 and count % 20 == chance.randrange(20) and pool.pids:
+                if kills < 12 and count % 20 == chance.randrange(20) and (pids := pool.pids):
                     with suppress(ProcessLookupError):  # one that was killed before, and whose task was answered since
-                        os.kill(chance.choice(pool.pids), signal.SIGKILL)
+                        os.kill(chance.choice(pids), signal.SIGKILL)
                         kills += 1
             left = [number for number in left if number not in answered]
         assert kills >= 5

@@ -27,7 +27,7 @@ class Decoding:
     """Counts the large images being decoded, and the most so far; small images are counted apart."""
 
     def __init__(self, decode: Callable[..., Any]) -> None:
-        self.seconds = 0.2
+        self.wait = lambda: time.sleep(0.2)
         self.giants = self.most = self.small_beside = 0
         self._decode = decode
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class Decoding:
             self.small_beside += not giant and self.giants > 0
         try:
             if giant:
-                time.sleep(self.seconds)
+                self.wait()
             return self._decode(data, *rest)
         finally:
             with self._lock:
@@ -129,7 +129,8 @@ def test_small_images_pass_while_giants_wait(server: Local, decoding: Decoding) 
 
 
 def test_memory_is_taken_until_decoding_ends_though_its_request_was_told_504(decoding: Decoding) -> None:
-    decoding.seconds = 4
+    gate = threading.Event()
+    decoding.wait = lambda: gate.wait(60)
     settings = Settings(device="cpu", threads=1, workers=4, decode_memory=160 * MIB, limits=Limits(seconds=1))
     with local_server(settings) as local:
         statuses = [
@@ -142,6 +143,7 @@ def test_memory_is_taken_until_decoding_ends_though_its_request_was_told_504(dec
             (200, None),
         ]
         assert local.metric("sar_decode_memory_held_bytes") > 77 * MIB
+        gate.set()
         while local.metric("sar_decode_memory_held_bytes"):
             time.sleep(0.01)
     assert decoding.most == 1
@@ -151,7 +153,7 @@ def test_the_option_and_what_it_says() -> None:
     with serving("--decode-memory", "100") as server:
         assert "100 MiB for decoding" in server.logged("Serving")[0]
         assert httpx2.get(f"{server.url}/v1/model").json()["sizes"]["decode_memory"] == 100 * MIB
-        answer = httpx2.post(f"{server.url}/v1/classify", content=giant(), headers=IMAGE)
+        answer = httpx2.post(f"{server.url}/v1/classify", content=giant(), headers=IMAGE, timeout=60)
         assert answer.status_code == 200
         larger = httpx2.post(
             f"{server.url}/v1/classify", content=GIANTS["WebP lossless"]((3000, 2900)), headers=IMAGE, timeout=60

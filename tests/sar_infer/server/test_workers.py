@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import shutil
 import signal
@@ -319,6 +320,28 @@ def test_a_crash_loop_opens_the_breaker_which_says_why_and_closes_again(
     wait_for(lambda: len(worker_pids(os.getpid())) == len(pids(server)) == 2)
 
 
+def test_where_no_process_can_be_started_those_that_live_go_on(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def full(*_: object) -> None:
+        tried.append(1)
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    before = pids(server)
+    monkeypatch.setattr(workers, "_PAUSE", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "Worker", full)
+        os.kill(min(before), signal.SIGKILL)
+        wait_for(lambda: len(tried) >= 3)
+        assert {classify(server.url).status_code for _ in range(5)} == {200}
+        assert ready(server).json()["ready"]
+        os.kill(max(before), signal.SIGKILL)
+        wait_for(lambda: classify(server.url).status_code == 503)
+        assert "Resource temporarily unavailable" in classify(server.url).json()["detail"]
+    wait_for(lambda: len(pids(server)) == 2)
+    assert classify(server.url).status_code == 200
+
+
 def test_workers_that_die_of_every_batch_open_the_breaker_too(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,7 +386,7 @@ def test_sigterm_ends_a_server_whose_new_workers_never_load_and_them(path: Path)
 
 def test_requests_in_flight_are_answered_though_everybody_is_told_to_stop(path: Path) -> None:
     """Send SIGTERM to the workers too, as service managers do."""
-    with serving("--bundle", str(path), "--workers", "2", "--notice", "1") as server:
+    with serving("--bundle", str(path), "--workers", "2", "--notice", "4") as server:
         for pid in worker_pids(server.process.pid):
             os.kill(pid, signal.SIGTERM)
         server.process.terminate()

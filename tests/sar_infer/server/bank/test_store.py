@@ -25,6 +25,7 @@ from support.disk import fill_disk
 
 from sar_infer import Classifier
 from sar_infer import bank as banks
+from sar_infer.artefact import bank_file
 from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.cli.bank import main as sar_bank
@@ -386,13 +387,17 @@ def test_a_change_waits_for_the_lock_and_says_that_it_is_held(
 
 
 def _adds(file: Path, which: str) -> None:
+    bank_file.WAIT = 60  # a slow disk lets others wait for longer than users should
     store = opened(file)
     for number in range(10):
         store.put(f"{which} {number}")
 
 
-def test_servers_and_sar_bank_change_one_file_and_nothing_is_lost(bundle_path: Path, file: Path) -> None:
+def test_servers_and_sar_bank_change_one_file_and_nothing_is_lost(
+    bundle_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Run ``sar-bank`` against a store in this process, with a second one in a thread."""
+    monkeypatch.setattr(bank_file, "WAIT", 60)
     classifier = Classifier.open(bundle_path)
     store = BankStore.open(file, classifier.bundle, classifier.embed_phrases)
     other = BankStore.open(file, classifier.bundle, classifier.embed_phrases)

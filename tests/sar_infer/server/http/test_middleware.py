@@ -25,7 +25,7 @@ IMAGE = {"Content-Type": "image/jpeg"}
 
 @pytest.fixture(scope="module")
 def settings(bundle_path: Path) -> Settings:
-    limits = Limits(body_bytes=100_000, body_seconds=0.4, seconds=2, queue=3)
+    limits = Limits(body_bytes=100_000, queue=3)
     return Settings(bundle=bundle_path, device="cpu", threads=1, workers=1, max_batch=2, limits=limits)
 
 
@@ -42,7 +42,7 @@ def gate(server: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.E
 
     def waiting(compute: Any, images: Any) -> Any:
         event.seen += len(images)  # type: ignore[attr-defined]
-        event.wait(10)
+        event.wait(60)
         return compute(images)
 
     event.seen = 0  # type: ignore[attr-defined]
@@ -52,7 +52,13 @@ def gate(server: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.E
     wait_for(lambda: server.metric("sar_queue_depth") == 0)
 
 
-def wait_for(condition: Any, seconds: float = 5) -> None:
+def limited(server: Local, patch: pytest.MonkeyPatch, **limits: Any) -> None:
+    """Let a server have other limits; all tests of a busy machine would meet those that are short."""
+    settings = server.service.settings
+    patch.setattr(server.service, "settings", replace(settings, limits=replace(settings.limits, **limits)))
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -60,14 +66,14 @@ def wait_for(condition: Any, seconds: float = 5) -> None:
 
 
 def classify(server: Local, **options: Any) -> httpx2.Response:
-    return httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=IMAGE, timeout=20, **options)
+    return httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=IMAGE, timeout=60, **options)
 
 
 class Talk:
     """A connection on which a test writes any bytes."""
 
     def __init__(self, server: Local) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=60)
 
     def __enter__(self) -> Talk:
         return self
@@ -123,8 +129,9 @@ def test_a_body_of_no_declared_size_is_counted_while_it_is_read(server: Local) -
         assert (status, json.loads(body)["code"]) == (413, "body-too-large")
 
 
-def test_a_body_that_trickles_in_is_given_up(server: Local) -> None:
-    with Talk(server) as talk:
+def test_a_body_that_trickles_in_is_given_up(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, Talk(server) as talk:
+        limited(server, patch, body_seconds=0.4)
         talk.head(Content_Length=1000)
         talk.socket.sendall(b"x" * 10)
         status, _, body = talk.answer()
@@ -134,7 +141,7 @@ def test_a_body_that_trickles_in_is_given_up(server: Local) -> None:
 
 
 def test_headers_that_trickle_in_are_given_up(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 2)
     with Talk(server) as silent, Talk(server) as slow, Talk(server) as again:
         slow.socket.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: ")
         again.socket.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -146,11 +153,11 @@ def test_headers_that_trickle_in_are_given_up(server: Local, monkeypatch: pytest
 
 
 def test_a_slow_body_after_headers_in_time_is_no_slow_header(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 1)
     image = jpeg()
     with Talk(server) as talk:
         talk.head(Content_Length=len(image))
-        time.sleep(0.25)
+        time.sleep(1.2)
         talk.socket.sendall(image)
         assert talk.answer()[0] == 200
 
@@ -166,8 +173,12 @@ def test_endless_headers_are_refused(server: Local) -> None:
     assert httpx2.get(f"{server.url}/healthz").status_code == 200
 
 
-def test_a_deadline_ends_a_request_and_nothing_else(server: Local, gate: threading.Event) -> None:
-    answer = classify(server)
+def test_a_deadline_ends_a_request_and_nothing_else(
+    server: Local, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        limited(server, patch, seconds=1)
+        answer = classify(server)
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline")
     assert server.metric("sar_rejected_total", reason="deadline") == 1
     gate.set()
@@ -179,16 +190,16 @@ def test_a_full_queue_answers_429_at_once_and_says_when_to_come_again(server: Lo
     for thread in waiting:
         thread.start()
     wait_for(lambda: server.service.admission.images.full)
-    start = time.monotonic()
     answer = classify(server)
-    assert time.monotonic() - start < 1
+    assert server.service.admission.images.full  # it has waited for none of them
     assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
+    assert "too many images are waiting" in answer.json()["detail"]
     assert int(answer.headers["retry-after"]) >= 1
     assert server.metric("sar_requests_total", route="/v1/classify", code="429") == 1
     assert httpx2.get(f"{server.url}/healthz").status_code == 200
     gate.set()
     for thread in waiting:
-        thread.join(10)
+        thread.join(60)
     assert classify(server).status_code == 200
 
 
@@ -203,7 +214,7 @@ def test_a_client_that_disconnects_leaves_the_queue(server: Local, gate: Any) ->
     wait_for(lambda: server.metric("sar_queue_depth") == 1)
     assert server.metric("sar_rejected_total", reason="cancelled") == 1
     gate.set()
-    first.join(10)
+    first.join(60)
     assert gate.seen == 1
     assert classify(server).status_code == 200
 

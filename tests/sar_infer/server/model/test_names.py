@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from support.bundles import name_rows
 
 from sar_infer import Classifier
+from sar_infer.bank import ClassInfo, PhotoSet, add, amend
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.names import Names
@@ -40,6 +42,46 @@ def test_class_sets_are_kept_while_the_bank_is_the_same(classifier: Classifier) 
         assert await names.class_set({"violet": ("violet",)}, False, bank) is not first
 
     run(classifier, go)
+
+
+def test_a_kept_class_set_does_not_outlive_what_is_known_of_the_classes(classifier: Classifier) -> None:
+    """Change what leaves names, rows and photos, and so the digest of the bank, as they are."""
+
+    async def go(names: Names) -> None:
+        new, bank = {"violet": ("violet",)}, classifier.bank
+        assert (await names.class_set(new, False, bank)).background is None
+        for info in (ClassInfo(background=True), ClassInfo(threshold=0.5), ClassInfo(aliases=("violet",))):
+            changed = amend(bank, {"red": info})
+            assert changed.content_digest == bank.content_digest
+            found, expected = await names.class_set(new, False, changed), classifier.class_set(new, bank=changed)
+            assert list(found.names) == list(expected.names)
+            np.testing.assert_array_equal(found.background, expected.background)
+            np.testing.assert_array_equal(found.thresholds, expected.thresholds)
+
+    run(classifier, go)
+
+
+def test_a_bank_with_photos_is_prepared_apart_from_the_event_loop(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of 9,000 classes take a second, in which the server would answer nobody."""
+    where: list[threading.Thread] = []
+
+    def noted(self: Classifier, *given: Any, **options: Any) -> ClassSet:
+        where.append(threading.current_thread())
+        return class_set(self, *given, **options)
+
+    class_set = Classifier.class_set
+    monkeypatch.setattr(Classifier, "class_set", noted)
+    none = np.empty((0, classifier.bank.embeddings.shape[1]), np.float32)
+    photos = PhotoSet.of(np.ones((1, 32), np.uint8), classifier.bank.embeddings[:1])
+
+    async def go(names: Names) -> None:
+        await names.class_set({}, False, add(classifier.bank, [], none, photos={"red": photos}))
+        await names.class_set({}, False, classifier.bank)
+
+    run(classifier, go)
+    assert [thread is threading.main_thread() for thread in where] == [False, True]
 
 
 def test_class_sets_that_are_kept_are_limited_by_their_rows(
@@ -83,11 +125,16 @@ def test_embedded_names_come_with_their_tokens(classifier: Classifier) -> None:
 
 
 def test_a_lone_request_is_always_taken_and_a_queue_is_bounded(classifier: Classifier) -> None:
+    none = np.empty((0, classifier.bank.embeddings.shape[1]), np.float32)
+    photos = PhotoSet.of(np.ones((1, 32), np.uint8), classifier.bank.embeddings[:1])
+    photographed = add(classifier.bank, [], none, photos={"red": photos})
+
     async def go(names: Names) -> None:
         first = asyncio.ensure_future(names.embed(["a", "b", "c", "d", "e"]))
         await asyncio.sleep(0)
         with pytest.raises(Problem, match="too many new class names"):
             await names.embed(["f"])
+        assert len((await names.class_set({}, False, photographed)).names) == 4  # nothing new to encode
         await first
         await names.embed(["f"])
 
