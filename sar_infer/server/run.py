@@ -143,6 +143,7 @@ def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain,
     )
