@@ -93,6 +93,7 @@ audit: $(TRAIN) ## known vulnerabilities of the packages in $(VENV) (asks a data
 bench: $(DEV) ## the measurements behind docs/performance.md (needs an idle machine)
 	for script in $$(grep -l __main__ benchmarks/*.py); do $(PY) "$$script" || exit 1; done
 	$(PY) -m benchmarks.throughput
+	$(PY) -m benchmarks.throughput.operators
 	$(PY) -m benchmarks.serving
 
 clean: ## remove what was built, not the environment
