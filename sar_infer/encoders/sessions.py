@@ -90,6 +90,16 @@ def run_options() -> Any:
     return onnxruntime.RunOptions()
 
 
+def give_back_memory() -> None:
+    """Return to the system what opening sessions took and freed, where the C library is glibc; it takes some 10 ms.
+
+    onnxruntime parses a graph and packs its weights anew, and glibc keeps what that leaves: 29 MiB for ``sar-mini``.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def usable_cores() -> int:
     """Return how many cores this process may use; a container may have only part of the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -23,6 +23,7 @@ from sar_infer.bank.photos import DIGEST_BYTES
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.self_test import SelfTest
+from sar_infer.encoders.sessions import give_back_memory
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import ImageError
 from sar_infer.images.prefetch import decode_image, decode_photo
@@ -175,6 +176,7 @@ class Engine:
             sizes = before.sizes
         else:
             sizes = measured(settings, provider, encode, classifier.self_test.pixels, threads, encode_alone)
+        give_back_memory()
         if before is None:
             total = decode_memory(settings, () if workers is None else workers.pids)
             memory = DecodeMemory(total, settings.limits.seconds / 2, metrics)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats
 from sar_infer.artefact.manifest import Preprocess
 from sar_infer.encoders.encoders import ImageEncoder
-from sar_infer.encoders.sessions import Device
+from sar_infer.encoders.sessions import Device, give_back_memory
 from sar_infer.errors import BundleError, ImageError
 from sar_infer.images.prefetch import decode_image, decode_photo
 from sar_infer.processes.signals import deadline
@@ -102,6 +102,7 @@ class Process:
         provider = self._encoder.open()
         pixels = decode_image(model.probe, model.preprocess)
         self._begun = Begun(provider, self._encoder.encode(pixels[np.newaxis], model.trial_seconds))
+        give_back_memory()
         alone = ImageEncoder(Path(model.graph), model.embed_dim, model.device, model.alone, spin=False)
         self._compute = Encoding(self._decoded, stacked(self._encoder), stacked(alone) if model.alone else None)
         self._digests: dict[int, bytes] = {}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -109,3 +111,14 @@ def test_a_graph_that_takes_too_long_to_open_is_refused(graph: Path, monkeypatch
     with pytest.raises(BundleError, match=r"onnxruntime has not opened this graph within 0\.01 s"):
         sessions.open_session(graph, "cpu")
     opened.set()
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver()[0], reason="of glibc alone")
+def test_memory_that_was_freed_goes_back_to_the_system() -> None:
+    code = (
+        "import psutil; from sar_infer.encoders.sessions import give_back_memory as give;"
+        "held = [bytes(1000) for _ in range(10**5)]; held = held[::1000];"
+        "me = psutil.Process(); before = me.memory_info().rss; give(); print(before - me.memory_info().rss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(done.stdout) > 70 * 2**20
