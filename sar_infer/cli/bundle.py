@@ -177,7 +177,7 @@ def verify(bundle: str | None, photos: Path | None, form: str, *, quiet: bool) -
 def freeze(bundle: str | None, bank: Path, out: Path, form: str, *, overwrite: bool) -> None:
     """Write a bundle with the classes of a bank file.
 
-    All but the classes is as in BUNDLE.
+    Everything but the classes is taken from BUNDLE.
     """
     one_blas_thread()
     with reported(out):

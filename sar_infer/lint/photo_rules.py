@@ -282,8 +282,8 @@ def _confused(
         told.add(pair)
         name, other = (bank.names[int(evidence.rows[one])] for one in (place, int(some[best])))
         message = (
-            f"about {100 * shares[best]:.0f} % of its photos and of those of {other!r} will be taken for the other "
-            "class; add photos that show the difference, or make them one class"
+            f"about {100 * shares[best]:.0f} % of photos of it or of {other!r} will be taken for the other of the two; "
+            "add photos that show the difference, or make them one class"
         )
         findings.append(Finding("confused", "warning", name, message, other))
     return findings

@@ -104,7 +104,7 @@ class Neighbours:
                 found, limit = _told_apart(cosine, self.limit)
                 message = (
                     f"has cosine {found} to {other!r}, above {limit}, and photos of the one may be "
-                    "taken for the other; word it otherwise, or make it an alias"
+                    "taken for the other; choose another wording, or make it an alias if both mean the same"
                 )
                 findings.append(Finding("near-duplicate", "warning", name, message, other))
         return findings
@@ -149,7 +149,7 @@ class Relations:
                 nats, limit = _told_apart(distance, self.limit)
                 message = (
                     f"the learned prompt changes its relations to the bank by {nats} nats, 99 % of the bank's classes "
-                    f"stay below {limit}; try it on photos, or word it otherwise"
+                    f"stay below {limit}; try it on photos, or choose another wording"
                 )
                 findings.append(Finding("moved", "warning", name, message))
         return findings

@@ -107,7 +107,7 @@ def read_class_file(path: Path, check: Callable[[str], object] = len) -> ClassFi
         if first == number:
             classes[name] = phrases
         else:
-            warnings.append(f"{path}:{number}: class name {name!r} stands already on line {first}; used once")
+            warnings.append(f"{path}:{number}: class name {name!r} is already on line {first}; used once")
     if not classes:
         raise ClassFileError(f"{path}: holds no class name; write one per line")
     return ClassFile(classes, tuple(warnings))

@@ -145,7 +145,7 @@ def _check_photos(class_names: Sequence[str], empty: Sequence[str], root: Path) 
         raise DataError(f"{root}: no photos found")
     if empty:
         raise DataError(
-            f"{root}: class {empty[0]!r} has no usable photo to train on (of {len(empty)} such classes; "
+            f"{root}: class {empty[0]!r} has no usable photo to train on ({len(empty)} such in all; "
             f"expected {', '.join(sorted(SUFFIXES))}); add photos, or remove the class"
         )
 

@@ -179,8 +179,10 @@ def _start(context: RunContext, out: Path, *, resume: bool, tell: ProgressCallba
     stored = checkpoint.load_state(out) if resume else None
     if stored:
         tensors, meta = stored
-        if meta["config"] != outcome_settings(context.config):
-            raise RunError(f"{out} holds an unfinished run with other settings: choose another --out, or --no-resume")
+        if other := _differing(meta["config"], outcome_settings(context.config)):
+            raise RunError(
+                f"{out} holds an unfinished run with other settings ({other}): choose another --out, or --no-resume"
+            )
         if meta.get("learned_from", context.learned_from) != context.learned_from:  # older states do not say
             raise RunError(
                 f"{out} holds an unfinished run that learns from other photos or classes, {context.config.data} has "
@@ -190,6 +192,18 @@ def _start(context: RunContext, out: Path, *, resume: bool, tell: ProgressCallba
         tell(f"taking up the run after epoch {state.epoch}")
         return state, meta["seconds"]
     return state, 0.0
+
+
+def _differing(stored: dict[str, Any], given: dict[str, Any], before: str = "") -> str:
+    """Name the settings that differ, with both values; the empty string if none does."""
+    found = []
+    for key in dict.fromkeys([*stored, *given]):
+        then, now = stored.get(key), given.get(key)
+        if isinstance(then, dict) and isinstance(now, dict):
+            found.append(_differing(then, now, f"{before}{key}."))
+        elif then != now:
+            found.append(f"{before}{key}: {then} there, {now} now")
+    return ", ".join(filter(None, found))
 
 
 def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: float) -> Callable[[State], None]:

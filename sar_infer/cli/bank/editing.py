@@ -91,9 +91,7 @@ class AddOptions:
 @own_option("--photos-only", is_flag=True, help='The names carry no meaning ("SKU-12345"): use the photos alone.')
 @own_option("--background", is_flag=True, help="Give them a share of the score, but never answer with them.")
 @own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which they count as an answer.")
-@own_option(
-    "--lint/--no-lint", default=True, help="Warn of names that are odd, too long or duplicates.  [default: --lint]"
-)
+@own_option("--lint/--no-lint", default=True, help="Warn of names that are odd, too long or duplicates.  [default: on]")
 @own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
 @shared_options
 def add(arguments: BankArguments, **values: Any) -> None:

@@ -36,7 +36,7 @@ def check_data(folder: Path, names: tuple[str, ...], all_images: bool, form: str
     """Find in seconds what is missing or wrong in DIR, and say how to fix it.
 
     DIR is the folder that holds datasets in CoOp's layout, one dataset's folder, or photos of your own: a folder per
-    class, a folder of domains, a CSV or JSONL list, or a folder of Hugging Face's library datasets.
+    class, a folder of domains, a CSV or JSONL list, or a folder saved by Hugging Face's datasets.
 
     Exit code 0: all of it can be used; 1: there are problems; 2: nothing was checked, and the message says why.
     """

@@ -124,7 +124,7 @@ def test_the_way_back_names_the_bundle_where_it_was_named(
 def test_phrases_are_averaged_on_the_sphere(tmp_path: Path) -> None:
     Path("new.txt").write_text("zebra = zebra | striped horse\nowl\n# a comment\nOwl\n")
     result = run("add", BANK, "pet = cat | dog", "--classes", "new.txt")
-    assert "Warning: new.txt:4: class name 'Owl' stands already on line 2; used once" in result.stderr
+    assert "Warning: new.txt:4: class name 'Owl' is already on line 2; used once" in result.stderr
     bank = ClassBank.load(BANK)
     assert bank.names[4:] == ("pet", "zebra", "owl")
     mean = name_rows(["zebra", "striped horse"]).mean(axis=0)

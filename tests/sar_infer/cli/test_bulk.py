@@ -141,7 +141,7 @@ def test_jsonl_parts_and_classes() -> None:
     result = run(
         "p", "--out", "out", "--format", "jsonl", "--classes", "new.txt", "--only", "--unknown", "--threshold", "1"
     )
-    assert result.stderr.startswith("Warning: new.txt:2: class name 'owl' stands already on line 1")
+    assert result.stderr.startswith("Warning: new.txt:2: class name 'owl' is already on line 1")
     rows = read_rows(Path("out"))
     assert {label for row in rows for label in row["labels"]} == {"owl", "zebra"}
     assert {row["unknown"] for row in rows} == {True}

@@ -374,7 +374,7 @@ def test_a_repeated_name_is_a_warning_and_used_once(folder: Path) -> None:
     Path("new.txt").write_text("owl\nemu\nOwl\n")
     result = run("photos/a.jpg", "--classes", "new.txt", "--only", "--format", "jsonl")
     assert result.exit_code == 0
-    assert result.stderr == "Warning: new.txt:3: class name 'Owl' stands already on line 1; used once\n"
+    assert result.stderr == "Warning: new.txt:3: class name 'Owl' is already on line 1; used once\n"
     assert sorted(p["label"] for p in objects(result)[0]["predictions"]) == ["emu", "owl"]
 
 

@@ -35,7 +35,7 @@ def test_byte_order_mark_and_line_ends(tmp_path: Path, content: bytes) -> None:
 def test_a_repeated_name_is_a_warning_and_counts_once(tmp_path: Path) -> None:
     file = read_class_file(written(tmp_path, "cat\ndog\n Cat = feline\n"))
     assert file.classes == {"cat": ("cat",), "dog": ("dog",)}
-    assert file.warnings == (f"{tmp_path / 'new.txt'}:3: class name 'Cat' stands already on line 1; used once",)
+    assert file.warnings == (f"{tmp_path / 'new.txt'}:3: class name 'Cat' is already on line 1; used once",)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_an_untuned_backbone_and_a_class_file(classes: Path, tmp_path: Path) -> 
     assert found["digest"] == open_bundle(out).manifest.digest
     assert found["quality"]["parity"]["top1_agreement"] == 1
     assert open_bundle(out).bank.names == ("golden retriever", "red fox", "pet")
-    assert "stands already on line 2" in result.stderr
+    assert "is already on line 2" in result.stderr
 
 
 @pytest.mark.usefixtures("ready_graphs")

@@ -15,7 +15,7 @@ expect = playwright.expect
 def test_the_key_is_asked_for_once_and_forgotten_with_the_tab(open_page, keyed_server) -> None:
     page, watch = open_page(keyed_server.url)
     watch.expected = "status of 401"
-    field = page.get_by_label("This server asks for its API key")
+    field = page.get_by_label("This server needs an API key")
     expect(field).to_be_focused()
     page.set_input_files("#files", COFFEE)
     expect(page.locator("#locked")).to_be_visible()
