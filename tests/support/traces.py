@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from torch import Tensor, nn
 from sar_train.export import graph
 from sar_train.export.graph import translate
 
-MOST_PARAMETERS = 4_000_000
-"""Larger modules are those of real architectures, which are translated once anyway."""
+MOST_PARAMETERS = 20_000_000
+"""Larger modules than sar-mini's are those of real architectures, which are translated once anyway."""
 SOURCES = "sources"
 """Key of a kept graph's metadata: the places of the tensors that its initializers are."""
 
@@ -34,12 +35,17 @@ SOURCES = "sources"
 @pytest.fixture(autouse=True, scope="session")
 def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Give exports the graph of an equal module where this process or a worker beside it has made one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "translate", partial(remembered, kept_graphs(tmp_path_factory)))
+        yield
+
+
+def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the graphs that this run of the tests has made, in whichever of its processes."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traces"
     folder.mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "translate", lambda *given: remembered(folder, *given))
-        yield
+    return folder
 
 
 def remembered(folder: Path, module: nn.Module, example: Tensor, dynamic: Iterable[int]) -> onnx_ir.Model:
