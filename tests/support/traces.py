@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from sar_train.export import graph
 from sar_train.export.graph import translate
+from sar_train.export.layout import PromptLayout
+from sar_train.methods.base import PromptMethod
 
 MOST_PARAMETERS = 20_000_000
 """Larger modules than sar-mini's are those of real architectures, which are translated once anyway."""
@@ -127,6 +129,15 @@ class Content(pickle.Pickler):
         self.values.update(value)
         fractions = found.dtype.is_floating_point
         return self.places[key(found)], *key(found)[1:3], str(found.dtype), None if fractions else value
+
+    def reducer_override(self, found: Any) -> Any:
+        """Leave out the template and the names of trained classes, of which the module has tensors."""
+        if isinstance(found, PromptLayout):
+            return PromptLayout, (found.prompts, found.teacher, None, found.longer)
+        if isinstance(found, PromptMethod):
+            make, arguments, state, *rest = found.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+            return make, arguments, state | {"class_names": ()}, *rest
+        return NotImplemented
 
     @property
     def structure(self) -> str:
