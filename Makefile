@@ -15,6 +15,9 @@ TRAIN := $(VENV)/.installed-train
 DEV := $(VENV)/.installed-dev
 endif
 
+# Where it is set, each of the hundreds of processes that tests start would compile the packages anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install demo test test-fast check docs docs-serve schema surface format format-check lint types imports readme readme-shop readme-others wheel wheel-test image audit bench clean

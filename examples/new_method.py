@@ -60,7 +60,7 @@ if __name__ == "__main__":
         "demo",
         method="stay",
         settings={"stay": {"weight": 1}},
-        epochs=5,
+        epochs=2,
         out=folder / "stay",
         overwrite=True,
         progress=print,

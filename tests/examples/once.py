@@ -1,9 +1,10 @@
 """Run a program in which `sar_train.train` learns from the same photos with the same options once.
 
-    python tests/examples/once.py KEPT SCRIPT [ARGUMENT...]
+    python tests/examples/once.py KEPT GRAPHS SCRIPT [ARGUMENT...]
 
-KEPT is a folder with what was learned so far. The script ``-`` is read from standard input. A later call with equal
-arguments gets a copy of the run's folder and of what `train` returned, in place of the same minute again.
+KEPT is a folder with what was learned so far, GRAPHS one of graphs that `support.traces` shares. The script ``-`` is
+read from standard input. A later call with equal arguments gets a copy of the run's folder and of what `train`
+returned, in place of the same minute again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +39,15 @@ def once(train: Callable[..., Any], kept: Path) -> Callable[..., Any]:
 
 
 if __name__ == "__main__":
-    _, folder, script, *arguments = sys.argv
+    _, folder, graphs, script, *arguments = sys.argv
     sys.path[0] = "" if script == "-" else str(Path(script).parent)  # as it is without this file
 
-    import sar_train
+    from support.traces import remembered
 
+    import sar_train
+    from sar_train.export import graph
+
+    graph.translate = partial(remembered, Path(graphs))
     sar_train.train = once(sar_train.train, Path(folder))  # type: ignore[assignment]
     sys.argv = [script, *arguments]
     if script == "-":

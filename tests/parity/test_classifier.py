@@ -30,7 +30,7 @@ NEW = ("man with a camera", "tripod", "Œuvre d'été", "a rather long name of a
 def source(request: pytest.FixtureRequest) -> ExportSource:
     register()
     backbone = tiny_backbone(request.param)
-    context = 0.1 * torch.randn(16, backbone.text.width, generator=torch.Generator().manual_seed(0))
+    context = 0.1 * torch.randn(4, backbone.text.width, generator=torch.Generator().manual_seed(0))
     prompted = PromptedCLIP(backbone, Fixed(Prompts(context)), "a photo of a {}.", ())
     return ExportSource(prompted, {name: (name,) for name in BANK}, "coop", regularisers={"sar": 1.0})
 

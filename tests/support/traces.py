@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from torch import Tensor, nn
 
 from sar_train.export import graph
 from sar_train.export.graph import translate
+from sar_train.export.layout import PromptLayout
+from sar_train.methods.base import PromptMethod
 
-MOST_PARAMETERS = 4_000_000
-"""Larger modules are those of real architectures, which are translated once anyway."""
+MOST_PARAMETERS = 20_000_000
+"""Larger modules than sar-mini's are those of real architectures, which are translated once anyway."""
 SOURCES = "sources"
 """Key of a kept graph's metadata: the places of the tensors that its initializers are."""
 
@@ -34,12 +37,17 @@ SOURCES = "sources"
 @pytest.fixture(autouse=True, scope="session")
 def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Give exports the graph of an equal module where this process or a worker beside it has made one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "translate", partial(remembered, kept_graphs(tmp_path_factory)))
+        yield
+
+
+def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the graphs that this run of the tests has made, in whichever of its processes."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traces"
     folder.mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "translate", lambda *given: remembered(folder, *given))
-        yield
+    return folder
 
 
 def remembered(folder: Path, module: nn.Module, example: Tensor, dynamic: Iterable[int]) -> onnx_ir.Model:
@@ -121,6 +129,15 @@ class Content(pickle.Pickler):
         self.values.update(value)
         fractions = found.dtype.is_floating_point
         return self.places[key(found)], *key(found)[1:3], str(found.dtype), None if fractions else value
+
+    def reducer_override(self, found: Any) -> Any:
+        """Leave out the template and the names of trained classes, of which the module has tensors."""
+        if isinstance(found, PromptLayout):
+            return PromptLayout, (found.prompts, found.teacher, None, found.longer)
+        if isinstance(found, PromptMethod):
+            make, arguments, state, *rest = found.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+            return make, arguments, state | {"class_names": ()}, *rest
+        return NotImplemented
 
     @property
     def structure(self) -> str:

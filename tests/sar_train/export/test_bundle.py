@@ -14,6 +14,7 @@ from PIL import Image
 from support.exported import moved, source_of
 from support.folders import listing
 from support.tiny import tiny_backbone
+from support.traces import kept_graphs
 
 from sar_infer import Classifier
 from sar_infer.artefact.bundle import open_bundle
@@ -33,16 +34,21 @@ TEMPLATE = "a photo of a {}."
 ROOT = Path(__file__).parents[3]
 EXPORTING = """
 import sys, time
+from functools import partial
 from pathlib import Path
 sys.path.insert(0, "tests")
 from support.tiny import VIT, register
+from support.traces import remembered
+from sar_train.export import graph
 from sar_train.export.bundle import export_bundle
 from sar_train.export.source import from_template
+graph.translate = partial(remembered, Path(sys.argv[2]))
 register()
 def tell(line):
     print(line, flush=True)
     time.sleep(60 if line.startswith("comparing") else 0)
-export_bundle(from_template("a {}.", {"cat": ("cat",)}, VIT, "random"), Path(sys.argv[1]), command="", tell=tell)
+source = from_template("a photo of a {}.", {"cat": ("cat",)}, VIT, "random")
+export_bundle(source, Path(sys.argv[1]), command="", tell=tell)
 """
 
 
@@ -133,8 +139,12 @@ def test_a_graph_that_onnx_does_not_accept_leaves_nothing(
     assert listing(tmp_path) == []
 
 
-def test_a_kill_in_the_middle_leaves_nothing_at_the_place(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", EXPORTING, str(tmp_path / "new")]
+@pytest.mark.usefixtures("exported")
+def test_a_kill_in_the_middle_leaves_nothing_at_the_place(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It has the graphs that the export of ``exported`` made."""
+    command = [sys.executable, "-c", EXPORTING, str(tmp_path / "new"), str(kept_graphs(tmp_path_factory))]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any(line.startswith("comparing") for line in process.stdout)
