@@ -28,14 +28,10 @@ import onnxruntime
 
 from benchmarks.throughput import models
 from benchmarks.throughput.__main__ import peaks
-from benchmarks.throughput.models import ROOT, Model
+from benchmarks.throughput.models import ROOT
+from sar_infer.artefact.manifest import IMAGE_ENCODER
 
-_WEIGHT = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
-"""Where the second factor stands among the inputs, if not in the second place."""
-_CONV, _MATRIX = ("Conv", "FusedConv", "QLinearConv", "ConvInteger"), (
-    "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "QLinearMatMul", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul",
-    "MatMulIntegerToFloat",
-)  # fmt: skip
+_CONV, _MATRIX = ("Conv", "FusedConv"), ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")
 _SHOWN = 0.01
 
 
@@ -63,22 +59,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images of a run")
     parser.add_argument("--runs", type=int, default=20, help="runs that are timed")
     parser.add_argument("--cache", type=Path, default=ROOT / "results" / "throughput", help="folder of the bundles")
-    parser.add_argument("--int8-photos", type=Path, help="photos to choose and judge INT8 forms by; none: fp32 alone")
     given = parser.parse_args()
     found = peaks([1])["1"]
     bandwidth = copied()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(f"One core: {_listed(found)} thousand million operations a second; a copy {bandwidth / 1e9:.1f} GB/s.")
     for name in given.models:
-        model = models.prepared(name, given.cache, given.int8_photos)
-        for precision in model.precisions:
-            if precision == "fp16":
-                continue
-            kinds = ("onnxruntime INT8",) if precision == "int8" else ("numpy", "torch", "onnxruntime")
-            peak = 1e9 * max(found[kind] for kind in kinds)
-            rows = by_operator(profile(graph(model, precision), given.batch, given.runs), peak, bandwidth)
-            print(f"\n### {name}, {precision}, batches of {given.batch}\n")
-            print("\n".join(table(rows, given.batch, peak)))
+        path = models.prepared(name, given.cache, None).bundle / IMAGE_ENCODER
+        peak = 1e9 * max(found[kind] for kind in ("numpy", "torch", "onnxruntime"))
+        rows = by_operator(profile(path, given.batch, given.runs), peak, bandwidth)
+        print(f"\n### {name}, fp32, batches of {given.batch}\n")
+        print("\n".join(table(rows, given.batch, peak)))
 
 
 def copied() -> float:
@@ -90,13 +81,6 @@ def copied() -> float:
         np.copyto(target, source)
         best = min(best, time.perf_counter() - start)
     return 2 * source.nbytes / best
-
-
-def graph(model: Model, precision: str) -> Path:
-    """Return the file of an image encoder."""
-    manifest = json.loads((model.bundle / "manifest.json").read_text("utf-8"))
-    name = "image_encoder.onnx" if precision == "fp32" else manifest["precisions"][precision]["image"]
-    return model.bundle / str(name)
 
 
 def profile(path: Path, batch: int, runs: int) -> list[list[dict[str, Any]]]:
@@ -145,7 +129,7 @@ def kind_of(arguments: Mapping[str, Any]) -> str:
     operator = str(arguments["op_name"])
     if operator not in _CONV:
         return operator
-    _, inner, *kernel = _shapes(arguments["input_type_shape"])[_WEIGHT.get(operator, 1)]
+    _, inner, *kernel = _shapes(arguments["input_type_shape"])[1]
     return f"{operator}, {'pointwise' if math.prod(kernel) == 1 else 'depthwise' if inner == 1 else 'full'}"
 
 
@@ -156,7 +140,7 @@ def flops_of(arguments: Mapping[str, Any]) -> int:
         return 0
     inputs, outputs = _shapes(arguments["input_type_shape"]), _shapes(arguments["output_type_shape"])
     if operator in _CONV:
-        return 2 * math.prod(outputs[0]) * math.prod(inputs[_WEIGHT.get(operator, 1)][1:])
+        return 2 * math.prod(outputs[0]) * math.prod(inputs[1][1:])
     return 2 * math.prod(outputs[0]) * inputs[0][-1]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -202,8 +204,8 @@ def _differing(stored: dict[str, Any], given: dict[str, Any], before: str = "") 
         if isinstance(then, dict) and isinstance(now, dict):
             found.append(_differing(then, now, f"{before}{key}."))
         elif then != now:
-            found.append(f"{before}{key}: {then} there, {now} now")
-    return ", ".join(filter(None, found))
+            found.append(f"{before}{key} was {json.dumps(then)}, now {json.dumps(now)}")
+    return "; ".join(filter(None, found))
 
 
 def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: float) -> Callable[[State], None]:

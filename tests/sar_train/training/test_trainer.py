@@ -235,6 +235,8 @@ def test_an_interrupted_run_on_photos_sees_the_crops_that_a_whole_one_sees(
 
     with pytest.raises(KeyboardInterrupt):
         trainer.run(config, out, tell=interrupt)
+    with pytest.raises(RunError, match=r"other settings \(seed was 1, now 2; epochs was 4, now 5\)"):
+        trainer.run(dataclasses.replace(config, epochs=5, seed=2), out)
     lines: list[str] = []
     resumed, whole = trainer.run(config, out, tell=lines.append), trainer.run(config, tmp_path / "whole")
     assert "taking up the run after epoch 2" in lines
