@@ -38,4 +38,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/example"))
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/example")
+    if not (folder / "bundle").is_dir():
+        sys.exit(f"{folder / 'bundle'} is missing; make it with: python examples/train_and_export.py {folder}")
+    main(folder)

@@ -76,6 +76,17 @@ def test_serve_and_call(trained: tuple[Path, list[str]]) -> None:
     assert "shoes" in after
 
 
+@pytest.mark.parametrize("name", ["add_by_photos.py", "classify_folder.py", "serve_and_call.py"])
+def test_without_a_bundle_they_say_how_to_make_one(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, tmp_path], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"{tmp_path / 'bundle'} is missing; make it with: python examples/train_and_export.py {tmp_path}"
+    ]
+
+
 def test_new_method(tmp_path: Path) -> None:
     printed = example("new_method.py", tmp_path)
     assert any("stay 0." in line for line in printed if line.startswith("epoch 2/2"))
