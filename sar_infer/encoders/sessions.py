@@ -93,7 +93,7 @@ def run_options() -> Any:
 def give_back_memory() -> None:
     """Return to the system what opening sessions took and freed, where the C library is glibc; it takes some 10 ms.
 
-    onnxruntime parses a graph and packs its weights anew, and glibc keeps what that leaves: 29 MiB for ``sar-mini``.
+    onnxruntime parses a graph and packs its weights anew, and glibc keeps the memory of what it parsed.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library

@@ -282,7 +282,7 @@ def _confused(
         told.add(pair)
         name, other = (bank.names[int(evidence.rows[one])] for one in (place, int(some[best])))
         message = (
-            f"about {100 * shares[best]:.0f} % of photos of it or of {other!r} will be taken for the other of the two; "
+            f"will be confused with {other!r} in about {100 * shares[best]:.0f} % of the photos of either; "
             "add photos that show the difference, or make them one class"
         )
         findings.append(Finding("confused", "warning", name, message, other))

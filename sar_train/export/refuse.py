@@ -1,4 +1,4 @@
-"""The one way in which an export ends on a comparison: an error that says what is beyond its bound."""
+"""How an export ends if a comparison fails: with an error that says what is beyond its bound."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from sar_train.errors import ExportError
 
 
 def refuse(*findings: Check) -> None:
-    """Do not let anything be written of which a finding moved beyond its bound.
+    """Stop before anything is written if a finding is beyond its bound.
 
     Raises:
-        ExportError: one did.
+        ExportError: one is.
     """
     if lines := reasons(findings):
         raise ExportError(f"{'; '.join(lines)}; nothing was written")

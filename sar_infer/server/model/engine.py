@@ -31,7 +31,7 @@ from sar_infer.images.price import price
 from sar_infer.processes.worker import DeathError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.batcher import Batcher, Finish, Timed
-from sar_infer.server.model.encoding import Computed, Encode, Encoding
+from sar_infer.server.model.encoding import Encode, Encoding
 from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.process import TOO_LITTLE_MEMORY, Model, stacked
@@ -102,7 +102,7 @@ class Engine:
             self._decode, classifier.encode, None if alone is None else stacked(alone)
         )
         self._alone = alone
-        compute = self.encoding if workers is None else functools.partial(_compute, workers, sizes.alone > 0)
+        compute = self.encoding if workers is None else workers.compute
         self._batcher: Batcher[Encoded | Pixels] = Batcher(compute, sizes.workers, sizes.max_batch, metrics)
         self._decoders = ThreadPoolExecutor(sizes.decoders, "decode") if sizes.decoders else None
 
@@ -167,15 +167,14 @@ class Engine:
             starting = in_background(workers.start)
             classifier.start_names(self_test=True)
             starting.result()
-            provider, encode, encode_alone = (
-                workers.provider,
-                workers.encode,
-                functools.partial(workers.encode, alone=True),
-            )
+            provider, encode = workers.provider, workers.encode
+            encode_alone = functools.partial(workers.encode, alone=True)
         if before is not None and _image_file(before.classifier) == _image_file(classifier):
             sizes = before.sizes
         else:
             sizes = measured(settings, provider, encode, classifier.self_test.pixels, threads, encode_alone)
+        if workers is not None:
+            workers.alone = sizes.alone > 0
         give_back_memory()
         if before is None:
             total = decode_memory(settings, () if workers is None else workers.pids)
@@ -349,11 +348,6 @@ def _workers(classifier: Classifier, settings: Settings, number: int, threads: i
     )
     choice = classifier.choice
     return Workers(model, number, lambda begun: SelfTest(bundle, choice, lambda _: begun.row).run(), metrics)
-
-
-def _compute(workers: Workers, may: bool, images: Sequence[Encoded | Pixels], alone: bool) -> Computed:
-    """Let workers compute, on all cores for a lone image if that pays."""
-    return workers.compute(images, may and alone)
 
 
 def _graph(classifier: Classifier) -> Path:

@@ -65,11 +65,13 @@ class Workers:
     Attributes:
         provider: The execution provider that they run on; set by ``start``.
         count: How many there are.
+        alone: An image beside which nothing runs is encoded on all cores; set once that was measured to pay.
     """
 
     def __init__(self, model: Model, count: int, check: Callable[[Begun], object], metrics: Metrics) -> None:
         self.provider = ""
         self.count = count
+        self.alone = False
         self.batch_seconds = 2 * model.image_seconds + _ENCODING
         self._check = check
         self._metrics = metrics
@@ -109,7 +111,7 @@ class Workers:
     def compute(self, images: Sequence[Encoded | Pixels], alone: bool = False) -> Computed:
         """Return a row or an error for each image of a batch, from the next worker that is idle.
 
-        With ``alone`` the worker encodes on the threads that its model has for that.
+        ``alone`` says that nothing else runs.
 
         Raises:
             DeathError: the worker died (``TimeLimitError`` if it took too long).
@@ -126,7 +128,7 @@ class Workers:
                 with contextlib.suppress(RuntimeError):  # the request was cancelled
                     shares.enter_context(image.share.used())
                     tasks[i] = Task(image.data, image.share.amount, image.note is not None)
-            answer = self._run([*tasks.values()], alone) if tasks else Answer(Computed([], [], 0), {})
+            answer = self._run([*tasks.values()], alone and self.alone) if tasks else Answer(Computed([], [], 0), {})
         computed = answer.computed
         for n, (i, row, seconds) in enumerate(zip(tasks, computed.rows, computed.decode, strict=True)):
             rows[i], decode[i] = row, seconds

@@ -163,7 +163,7 @@ def test_classes_that_will_be_confused_are_pointed_out_with_the_share() -> None:
     findings = json.loads(run("lint", BANK, "--format", "json", code=1).stdout)
     (pair,) = [found for found in findings if found["kind"] == "confused"]
     assert {pair["name"], pair["suggestion"]} == {"iris", "lilac"}
-    assert "% of photos of it" in pair["message"]
+    assert "% of the photos of either" in pair["message"]
     BANK.unlink()
     assert "nothing was added: --strict" in refused("add", BANK, "--photos", "root", "--strict")
 

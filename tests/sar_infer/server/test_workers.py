@@ -26,6 +26,8 @@ from support.pictures import jpeg
 from support.servers import Local, local_server, serving
 from support.servers import workers as worker_pids
 
+from sar_infer._arrays import Floats
+from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.sessions import usable_cores
 from sar_infer.server.model import engine, sizing, workers
 from sar_infer.server.settings import Limits, Settings
@@ -215,15 +217,30 @@ def test_a_worker_that_grows_is_replaced_while_it_is_idle(settings: Settings, mo
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
-@pytest.mark.parametrize("processes", [False, True])
-def test_a_lone_image_is_encoded_on_all_cores(
-    settings: Settings, processes: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("processes", "worth"), [(False, 9), (True, 9), (False, -9), (True, -9)])
+def test_a_lone_image_is_encoded_on_all_cores_where_that_pays(
+    settings: Settings, processes: bool, worth: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    alone: list[bool] = []
+    encode, answer = ImageEncoder.encode, workers.Worker.answer
+
+    def encoded(self: ImageEncoder, pixels: Floats, seconds: float | None = None) -> Floats:
+        alone.append(self._threads == usable_cores())
+        return encode(self, pixels, seconds)
+
+    def answered(self: Any, task: Any, limit: float | None = None) -> Any:
+        if task[0] is not None:  # not asked for a sign of life
+            alone.append(task[1])
+        return answer(self, task, limit)
+
+    monkeypatch.setattr(ImageEncoder, "encode", encoded)
+    monkeypatch.setattr(workers.Worker, "answer", answered)
     monkeypatch.setattr(sizing, "_ALONE_SECONDS", -9)
-    monkeypatch.setattr(sizing, "_ALONE_WORTH", 9)
+    monkeypatch.setattr(sizing, "_ALONE_WORTH", worth)
     with local_server(replace(settings, threads=None, workers=None, processes=processes)) as server:
-        assert server.service.engine.sizes.alone == usable_cores()
+        assert server.service.engine.sizes.alone == (usable_cores() if worth > 0 else 0)
         lone = classify(server.url).json()["results"]
+        assert alone[-1] is (worth > 0)
         with ThreadPoolExecutor(8) as pool:
             together = [
                 one.result().json()["results"] for one in [pool.submit(classify, server.url) for _ in range(16)]
