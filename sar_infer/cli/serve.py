@@ -57,7 +57,8 @@ MIB = 2**20
         help="Graphs to run, where the bundle has them; auto: int8 on a CPU, fp16 on a GPU.")  # fmt: skip
 @offset_option
 @option("--workers", type=click.IntRange(min=0),
-        help="Processes that decode and encode; 0: one process does all.  [default: 0]")  # fmt: skip
+        help="Processes that decode and encode; 0: one process does all.  [default: 2, a quarter of the cores if that "
+        "is more; 0 with a GPU or too little memory]")  # fmt: skip
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1), help="Images of a batch at most.  [default: measured at the start]")
 @option("--decoders", type=click.IntRange(min=0),
@@ -133,8 +134,8 @@ def main(**values: Any) -> None:
 
 def _serve(values: dict[str, Any]) -> None:
     from sar_infer.encoders.waiting import in_background, leave, waited
-    from sar_infer.server.run import bind, serve, set_up_logging
     from sar_infer.server.service import Service
+    from sar_infer.server.startup import bind, set_up_logging
 
     signal.signal(signal.SIGTERM, lambda *_: leave(0))  # until uvicorn handles it; the kernel ignores it for process 1
     settings = _settings(values)
@@ -144,7 +145,10 @@ def _serve(values: dict[str, Any]) -> None:
     set_up_logging(values["log_format"], values["access_log"])
     listener = None if values["check"] else bind(values["host"], values["port"])
     try:
-        service = waited(in_background(lambda: Service.open(settings)))  # a signal need not wait for it
+        opening = in_background(lambda: Service.open(settings))  # a signal need not wait for it
+        from sar_infer.server.run import serve  # takes as long as worker processes to start
+
+        service = waited(opening)
     except KeyboardInterrupt:
         click.echo("Aborted!", err=True)
         leave(1)
@@ -187,7 +191,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         offset=values["offset"],
         threads=values["threads"],
         workers=values["workers"] or None,
-        processes=bool(values["workers"]) and not values["check"],
+        processes=False if values["check"] or values["workers"] == 0 else (bool(values["workers"]) or None),
         max_batch=values["max_batch"],
         decoders=values["decoders"],
         decode_memory=values["decode_memory"] and values["decode_memory"] * MIB,

@@ -1,22 +1,19 @@
-"""The uvicorn server, drained on SIGTERM, reloaded on SIGHUP; and its logging."""
+"""The uvicorn server, drained on SIGTERM, reloaded on SIGHUP."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 import socket
-import sys
 import threading
 import time
 from types import FrameType
-from typing import Literal
 
 import uvicorn
 
 from sar_infer.encoders.waiting import leave
-from sar_infer.errors import InputError, SarInferError
+from sar_infer.errors import SarInferError
 from sar_infer.server.app import build_app
 from sar_infer.server.http.connection import Connection
 from sar_infer.server.http.listener import Listener, most_connections
@@ -27,8 +24,6 @@ _log = logging.getLogger("sar_infer.server")
 _KEEP_ALIVE_SECONDS = 30
 _GRACE_SECONDS = 3
 """After the drain, for the shutdown itself; then the process is ended, whatever it waits for."""
-_UNREAD_SECONDS = 30
-"""A client that reads nothing of its answer for so long is disconnected; else its connection might stay for ever."""
 
 
 class Server(uvicorn.Server):
@@ -114,25 +109,6 @@ class Server(uvicorn.Server):
             _log.exception("reload failed")
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket bound to an address, not yet listening; port 0 takes a free one.
-
-    Raises:
-        InputError: the address is not available.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # its connections inherit it
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise InputError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
-    return bound
-
-
 def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:
     """Return a server that has not started; at its end, requests that have begun get ``drain`` seconds."""
     config = uvicorn.Config(
@@ -154,29 +130,3 @@ def serve(service: Service, listener: socket.socket, drain: int, notice: float) 
     """Serve until a signal stops the server."""
     make_server(service, drain, notice).run(sockets=[listener])
     service.close()
-
-
-def set_up_logging(form: Literal["text", "json"], access: bool) -> None:
-    """Log to stderr, as text or as JSON; of uvicorn only warnings."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("sar_infer.access").disabled = not access
-
-
-class _Json(logging.Formatter):
-    """Writes one JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps({**line, **getattr(record, "fields", {})}, ensure_ascii=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sar_infer.encoders.precision import PrecisionChoice
-from sar_infer.encoders.sessions import Device, expects_cuda
+from sar_infer.encoders.sessions import Device
 from sar_infer.images.load import MAX_PIXELS
 
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP")
@@ -53,7 +53,7 @@ class Settings:
         offset: As of ``Classifier``; a bundle without statistics is refused if it is not 0.
         threads: Threads of one batch. ``sizing`` chooses this and the next three if they are None.
         workers: Batches that run at once.
-        processes: Run each in a process of its own; None: if there is no GPU to share.
+        processes: Run each in a process of its own; None: on a CPU, if ``sizing.in_processes`` finds the memory.
         max_batch: Images that run together at most.
         decoders: Threads that decode images ahead of the workers; with 0 the workers decode.
         decode_memory: Bytes that images may take while they are decoded; None takes what the model leaves of the
@@ -78,11 +78,6 @@ class Settings:
     metrics: bool = True
     pages: bool = True
     limits: Limits = Limits()
-
-    @property
-    def in_processes(self) -> bool:
-        """Tell whether images are decoded and encoded in other processes."""
-        return not expects_cuda(self.device) if self.processes is None else self.processes
 
     @property
     def writable(self) -> bool:

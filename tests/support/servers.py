@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from sar_infer.server.model.encoding import Computed
-from sar_infer.server.run import bind, make_server
+from sar_infer.server.run import make_server
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
+from sar_infer.server.startup import bind
 
 _READY = re.compile(r"Serving .* on (http://\S+) ")
 _SECONDS = 60

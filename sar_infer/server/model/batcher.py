@@ -107,14 +107,14 @@ class Batcher(Generic[P]):
         """Run one batch after another in a worker's thread while any waits, without going through the event loop."""
         while batch:
             self._metrics.batches.observe(len(batch))
-            results = self._run(batch, alone=len(batch) == self._busy == 1)
-            loop.call_soon_threadsafe(_deliver, batch, results)
+            done, results = batch, self._run(batch, alone=len(batch) == self._busy == 1)
             with self._lock:
                 batch = self._take()
                 self._busy -= not batch
                 while None in results and self._waiting and self._busy < self._workers:  # each in another worker
                     self._busy += 1
                     self._pool.submit(self._work, self._take(), loop)
+            loop.call_soon_threadsafe(_deliver, done, results)  # now that a caller's next image is alone
 
     def _take(self) -> list[_Item[P, object]]:
         batch: list[_Item[P, object]] = []

@@ -35,7 +35,14 @@ from sar_infer.server.model.encoding import Encode, Encoding
 from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.process import TOO_LITTLE_MEMORY, Model, stacked
-from sar_infer.server.model.sizing import Sizes, decode_memory, measured, threads_alone, workers_and_threads
+from sar_infer.server.model.sizing import (
+    Sizes,
+    decode_memory,
+    in_processes,
+    measured,
+    threads_alone,
+    workers_and_threads,
+)
 from sar_infer.server.model.workers import Workers, described
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits, Settings
@@ -134,7 +141,7 @@ class Engine:
             offset=settings.offset,
         )
         workers = None
-        if settings.in_processes:
+        if in_processes(settings, _image_file(classifier).size):
             workers = _workers(classifier, settings, number, threads, metrics)
         try:
             return cls._opened(classifier, settings, metrics, before, workers)
@@ -172,9 +179,10 @@ class Engine:
         if before is not None and _image_file(before.classifier) == _image_file(classifier):
             sizes = before.sizes
         else:
-            sizes = measured(settings, provider, encode, classifier.self_test.pixels, threads, encode_alone)
+            pixels, processes = classifier.self_test.pixels, workers is not None
+            sizes = measured(settings, provider, encode, pixels, threads, encode_alone, processes)
         if workers is not None:
-            workers.alone = sizes.alone > 0
+            workers.settle(sizes.alone > 0)
         give_back_memory()
         if before is None:
             total = decode_memory(settings, () if workers is None else workers.pids)

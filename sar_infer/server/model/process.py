@@ -94,7 +94,10 @@ class Answer:
 
 
 class Process:
-    """The work of the process; called with a batch and whether nothing else runs, or with None for ``Begun``."""
+    """The work of the process; called with a batch and whether nothing else runs, or with None for ``Begun``.
+
+    With None, ``alone`` says whether the second encoder is still wanted; if not, it is closed.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -110,6 +113,9 @@ class Process:
     def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
         """Return the rows of a batch; an image that takes too long to decode ends this process."""
         if tasks is None:
+            if not alone and self._compute.alone is not None:
+                self._compute.alone = None
+                give_back_memory()
             return self._begun
         self._digests = {}
         computed = self._compute(list(enumerate(tasks)), alone)

@@ -65,7 +65,7 @@ class Workers:
     Attributes:
         provider: The execution provider that they run on; set by ``start``.
         count: How many there are.
-        alone: An image beside which nothing runs is encoded on all cores; set once that was measured to pay.
+        alone: An image beside which nothing runs is encoded on all cores; see ``settle``.
     """
 
     def __init__(self, model: Model, count: int, check: Callable[[Begun], object], metrics: Metrics) -> None:
@@ -173,6 +173,24 @@ class Workers:
                 raise row
         return np.concatenate([row for row in rows if not isinstance(row, Exception)])
 
+    def settle(self, alone: bool) -> None:
+        """Say whether it pays to encode a lone image on all cores; if not, the worker that tried it frees the memory.
+
+        Raises:
+            BundleError: a worker died.
+        """
+        self.alone = alone
+        if alone:
+            return
+        self._model = dataclasses.replace(self._model, alone=0)
+        with self._changed:
+            workers = list(self._idle)
+        for worker in workers:
+            try:
+                worker.answer((None, False))
+            except DeathError as error:
+                raise BundleError(f"{self._model.path}: {error} while it closed this graph") from None
+
     def tend(self) -> None:
         """Replace workers that are missing, died idle or show no life, and close the breaker once its time is over."""
         now = time.monotonic()
@@ -219,7 +237,7 @@ class Workers:
                     raise RuntimeError("closed")
                 self._loading.add(worker)
             worker.loaded(LOADING_SECONDS)
-            begun: Begun = worker.answer((None,))
+            begun: Begun = worker.answer((None, True))
             self._check(begun)
         except BaseException:
             worker.kill()
@@ -266,7 +284,7 @@ class Workers:
     def _listen(self, worker: Worker[Any]) -> None:
         """Wait for a sign of life, and put the worker back if it is in order."""
         try:
-            worker.answer((None,), _HEARTBEAT)
+            worker.answer((None, self.alone), _HEARTBEAT)
         except DeathError as error:
             with self._changed:
                 self._forget(worker, "silence" if isinstance(error, TimeLimitError) else "idle", error)

@@ -19,7 +19,7 @@ from support.hostile_requests import METHODS, PATHS, chunked, request, talk, wir
 from support.pictures import jpeg
 from support.servers import Local, Server, local_server, serving
 
-from sar_infer.server import run
+from sar_infer.server import startup
 from sar_infer.server.http import connection
 from sar_infer.server.problems import CODES
 from sar_infer.server.settings import Limits, Settings
@@ -116,7 +116,7 @@ def impatient(bundle_path: Path) -> Iterator[Local]:
     """Run a server with short timeouts."""
     patch = pytest.MonkeyPatch()
     patch.setattr(connection, "HEADER_SECONDS", 2)
-    patch.setattr(run, "_UNREAD_SECONDS", 1)
+    patch.setattr(startup, "_UNREAD_SECONDS", 1)
     limits = Limits(body_bytes=10 * _MIB, body_seconds=2, seconds=4)
     with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as server:
         yield server

@@ -41,13 +41,18 @@ def model() -> Model:
 def test_only_a_lone_image_opens_the_second_encoder_and_its_row_is_the_same(model: Model) -> None:
     worker: Worker[Any] = Worker(functools.partial(begin, model))
     worker.loaded(60)
-    begun = worker.answer((None,))
-    before = psutil.Process(worker.pid).num_threads()
-    rows = []
-    for alone, more in ((False, 0), (True, model.alone - 1), (False, model.alone - 1)):
+    begun = worker.answer((None, True))
+    rows = [worker.answer(([Task(model.probe)], False)).computed.rows[0]]
+    before = psutil.Process(worker.pid).num_threads()  # by now that of the trial has ended
+    for alone, more in ((True, model.alone - 1), (False, model.alone - 1)):
         rows.append(worker.answer(([Task(model.probe)], alone)).computed.rows[0])
         assert psutil.Process(worker.pid).num_threads() == before + more
-    np.testing.assert_allclose(rows, [begun.row] * 3, atol=1e-6)
+    worker.answer((None, True))
+    assert psutil.Process(worker.pid).num_threads() == before + model.alone - 1
+    worker.answer((None, False))  # it is not wanted any more
+    assert psutil.Process(worker.pid).num_threads() == before
+    rows.append(worker.answer(([Task(model.probe)], True)).computed.rows[0])
+    np.testing.assert_allclose(rows, [begun.row] * 4, atol=1e-6)
     worker.dismiss()
     assert worker.ended() == 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from sar_infer._arrays import Floats
 from sar_infer.server.model import sizing
-from sar_infer.server.model.sizing import Sizes, measured, threads_alone, workers_and_threads
+from sar_infer.server.model.sizing import Sizes, in_processes, measured, threads_alone, workers_and_threads
 from sar_infer.server.settings import Settings
 
 CPU = "CPUExecutionProvider"
@@ -66,6 +66,26 @@ def test_a_batch_grows_while_that_pays(
 @pytest.mark.parametrize(
     ("settings", "graph", "wanted"),
     [
+        (Settings(processes=None), 50, True),
+        (Settings(processes=None), 51, False),
+        (Settings(processes=None, workers=1), 100, True),
+        (Settings(processes=None, device="cuda"), 1, False),
+        (Settings(processes=True), 1000, True),
+        (Settings(processes=False), 1, False),
+    ],
+    ids=["fits", "too large", "one copy", "gpu", "forced", "forbidden"],
+)
+def test_workers_are_processes_where_copies_of_the_encoder_fit(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, graph: int, wanted: bool
+) -> None:
+    monkeypatch.setattr(sizing, "usable_cores", lambda: 4)
+    monkeypatch.setattr(sizing, "memory_limit", lambda: (800, True))
+    assert in_processes(settings, graph) is wanted
+
+
+@pytest.mark.parametrize(
+    ("settings", "graph", "wanted"),
+    [
         (Settings(), 100, 4),
         (Settings(threads=1), 1, 0),
         (Settings(workers=1), 1, 0),
@@ -89,15 +109,22 @@ def test_the_threads_of_a_lone_image(
         (CPU, 0.1, 0.05, 4),
         (CPU, 0.1, 0.09, 0),
         (CPU, 0.015, 0.008, 0),
+        (CPU, 0.012, None, 0),
         ("CUDAExecutionProvider", 0.1, 0.05, 0),
     ],
-    ids=["pays", "a tenth", "7 ms", "gpu"],
+    ids=["pays", "a tenth", "7 ms", "cannot pay", "gpu"],
 )
 def test_a_second_encoder_is_used_where_it_pays(
-    clocked: Callable[..., object], provider: str, each: float, alone: float, wanted: int
+    clocked: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    each: float,
+    alone: float,
+    wanted: int,
 ) -> None:
+    monkeypatch.setattr(sizing, "usable_cores", lambda: 4)
     encode, second = clocked(lambda n: each * n), clocked(lambda n: alone * n)
-    assert measured(Settings(max_batch=1), provider, encode, PIXELS, 4, second).alone == wanted  # type: ignore[arg-type]
+    assert measured(Settings(workers=4, max_batch=1), provider, encode, PIXELS, 4, second).alone == wanted  # type: ignore[arg-type]
 
 
 def test_sizes_in_the_settings_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,3 +136,8 @@ def test_sizes_in_the_settings_are_not_measured(monkeypatch: pytest.MonkeyPatch)
     assert measured(Settings(max_batch=5), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 8)
     monkeypatch.setattr(sizing, "usable_cores", lambda: 6)
     assert measured(Settings(max_batch=5, decoders=1), CPU, unused, PIXELS) == Sizes(2, 5, 1)
+
+
+def test_worker_processes_on_a_cpu_get_batches_of_four_unmeasured() -> None:
+    assert measured(Settings(workers=2), CPU, pytest.fail, PIXELS, processes=True) == Sizes(2, 4, 0)
+    assert measured(Settings(workers=2, max_batch=3), CPU, pytest.fail, PIXELS, processes=True) == Sizes(2, 3, 0)
