@@ -19,7 +19,9 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.util import Finalize
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from sar_infer.processes.signals import ended_by_deadline, waiting
 
@@ -32,6 +34,17 @@ _GRACE = 5.0
 _REAPING = threading.Lock()
 """Held while a process is started or its exit code is read: ``multiprocessing`` reaps all of them whenever it starts
 one, and an exit code that two threads ask for at once can be lost to one of them."""
+_LIVING: WeakSet[SpawnProcess] = WeakSet()
+"""All processes."""
+
+
+def _kill_all() -> None:
+    for process in list(_LIVING):
+        process.kill()
+
+
+Finalize(None, _kill_all, exitpriority=0)
+"""At exit, before ``multiprocessing`` sends SIGTERM to its children and waits for them: a worker may ignore that."""
 
 
 class DeathError(RuntimeError):
@@ -75,6 +88,7 @@ class Worker(Generic[Answer]):
         try:
             with _REAPING:
                 _start(self._process)
+            _LIVING.add(self._process)
         except BaseException:
             self._pipe.close()
             raise

@@ -72,8 +72,7 @@ class Service:
             SarInferError: either cannot be used; the message says why.
         """
         metrics = Metrics()
-        engine = Engine.open(settings, metrics)
-        return cls(settings, engine, _open_store(settings, engine), metrics)
+        return cls(settings, *_open(settings, metrics), metrics)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -183,7 +182,7 @@ class Service:
             needed = models * sum(file.size for file in old.bundle.manifest.files.values())
             try:
                 async with old.memory.share(0, needed):  # for a moment the models of both are in memory
-                    engine, store = await in_thread(self._successors)
+                    engine, store = await in_thread(lambda: _open(self.settings, self.metrics, old))
             except BaseException as error:
                 self.metrics.reloads.labels("refused").inc()
                 _log.error("reload refused, the old bundle stays: %s", error)
@@ -196,14 +195,6 @@ class Service:
             self._publish()
             _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
             return engine
-
-    def _successors(self) -> tuple[Engine, BankStore]:
-        engine = Engine.open(self.settings, self.metrics, self.engine)
-        try:
-            return engine, _open_store(self.settings, engine)
-        except BaseException:
-            _retire(engine)
-            raise
 
     async def _self_test(self) -> Readiness:
         with self.lease() as engine:
@@ -245,9 +236,14 @@ async def in_thread(work: Callable[[], T]) -> T:
     return await asyncio.wrap_future(in_background(work))
 
 
-def _open_store(settings: Settings, engine: Engine) -> BankStore:
-    embed = engine.classifier.embed_phrases
-    return BankStore.open(settings.bank, engine.bundle, embed, writable=settings.writable)
+def _open(settings: Settings, metrics: Metrics, before: Engine | None = None) -> tuple[Engine, BankStore]:
+    engine = Engine.open(settings, metrics, before)
+    try:
+        embed = engine.classifier.embed_phrases
+        return engine, BankStore.open(settings.bank, engine.bundle, embed, writable=settings.writable)
+    except BaseException:
+        _retire(engine)
+        raise
 
 
 def _retire(engine: Engine) -> None:

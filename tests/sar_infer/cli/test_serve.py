@@ -23,7 +23,7 @@ from sar_infer.cli.serve import main
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("SAR_")}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SAR_")} | {"SAR_WORKERS": "0"}
     command = [sys.executable, "-m", "sar_infer.cli.serve", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean | environment)
 
@@ -71,6 +71,7 @@ def test_check_verifies_a_bundle_and_exits(bundle_path: Path, bundle_copy: Path)
         ([], {"SAR_API_KEY": "schlüssel"}, "the key has characters that no header carries"),
         (["--bank", "/dev/null/x.safetensors"], {}, "/dev/null/x.safetensors: no such folder; make it first"),
         (["--bank", "/dev/null/x.safetensors"], {"SAR_API_KEY": "k"}, "/dev/null/x.safetensors: no such folder"),
+        (["--bank", "/dev/null/x.safetensors", "--workers", "1"], {}, "/dev/null/x.safetensors: no such folder"),
         (["--bank", "/usr"], {"SAR_API_KEY": "k"}, "such as /usr/bank.safetensors"),
         (["--bank", "/usr/mine"], {"SAR_API_KEY": "k"}, "the name of a new one ends in .safetensors"),
         (["--bank", str(default_bundle() / BANK)], {"SAR_API_KEY": "k"}, "is part of a bundle, which never changes"),

@@ -24,6 +24,7 @@ from sar_infer.processes.signals import deadline
 from sar_infer.processes.worker import DeathError, TimeLimitError
 
 ROOT = Path(__file__).parents[3]
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
@@ -230,8 +231,7 @@ if __name__ == "__main__":
 def test_no_process_outlives_its_parent_whatever_it_is_doing(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    parent = subprocess.Popen([sys.executable, program], env=environment, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, program], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pids = [*map(int, parent.stdout.readline().split())]
     assert len(pids) == 4
@@ -243,3 +243,17 @@ def test_no_process_outlives_its_parent_whatever_it_is_doing(tmp_path: Path) -> 
     for pid in filter(runs, pids):
         os.kill(pid, signal.SIGKILL)
     assert ended, "a process outlives its parent"
+
+
+def test_a_worker_that_ignores_sigterm_does_not_hold_up_the_exit() -> None:
+    code = """
+import signal
+from support import tasks
+from sar_infer.processes.worker import Worker
+
+worker = Worker(tasks.call)
+worker.loaded(60)
+worker.answer((signal.signal, signal.SIGTERM, signal.SIG_IGN))
+raise SystemExit(3)
+"""
+    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, timeout=60).returncode == 3

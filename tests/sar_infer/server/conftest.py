@@ -10,15 +10,15 @@ from support.servers import Server, serving
 
 @pytest.fixture(scope="session")
 def mini_server() -> Iterator[Server]:
-    """Serve the shipped bundle without a key."""
-    with serving() as server:
+    """Serve the shipped bundle without a key, in one process."""
+    with serving("--workers", "0") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def worker_server() -> Iterator[Server]:
-    """Serve the shipped bundle from two worker processes."""
-    with serving("--workers", "2") as server:
+    """Serve the shipped bundle from worker processes, as is the default."""
+    with serving() as server:
         yield server
 
 
