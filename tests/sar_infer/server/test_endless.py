@@ -69,7 +69,7 @@ def test_a_graph_that_asks_for_terabytes_is_refused_in_one_line(bundle_copy: Pat
     [
         (["--check"], signal.SIGTERM, 0, ""),
         (["--check"], signal.SIGINT, 1, "Aborted!\n"),
-        (["--port", "0"], signal.SIGTERM, 0, ""),
+        (["--port", "0", "--workers", "0"], signal.SIGTERM, 0, ""),
     ],
 )
 def test_a_signal_ends_a_start_that_never_ends(
@@ -105,8 +105,9 @@ def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(
 
 def test_sigterm_ends_a_server_while_a_reload_never_ends(tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "bundle")
+    options = ("--bundle", str(path), "--drain", "1", "--workers", "0")
     with ThreadPoolExecutor(1) as pool:
-        with serving("--bundle", str(path), "--drain", "1", key="k", python=("-c", TELLS)) as server:
+        with serving(*options, key="k", python=("-c", TELLS)) as server:
             shutil.rmtree(path)
             endless(write_bundle(path))
             before = server.log.read_text().count("on trial")
