@@ -22,12 +22,18 @@ EXTRA_MODULES = dict.fromkeys(
     ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"), "train"
 ) | dict.fromkeys(("jinja2", "matplotlib", "scipy", "tomli_w"), "experiment")
 """Extra that installs a module."""
+SHARED = ("--data-root", "--format", "--llm-model", "--llm-url", "--quiet")
+"""Options whose environment variable is the same for all commands, such as ``SAR_DATA_ROOT``."""
 _PASSING = re.compile(r"(\w+) ([\d,]+)/([\d,]+) ")
 
 
 def option(*names: str, **settings: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a click option that shows its environment variable in ``--help``."""
-    return click.option(*names, show_envvar=True, **settings)
+    """Return a click option that shows its environment variable in ``--help``.
+
+    The name of the command is part of it (``SAR_TRAIN_SHOTS``), unless the option is one of `SHARED`.
+    """
+    shared = {"envvar": "SAR_" + names[0][2:].upper().replace("-", "_")} if names[0] in SHARED else {}
+    return click.option(*names, show_envvar=True, **shared | settings)
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:

@@ -28,7 +28,7 @@ Examples:
 """
 
 
-@click.command(context_settings=CONTEXT | {"auto_envvar_prefix": "SAR"}, epilog=EPILOG)
+@click.command(context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_EXPORT"}, epilog=EPILOG)
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @option("--out", type=click.Path(path_type=Path), help="The bundle's folder.")
 @option(
@@ -64,7 +64,7 @@ Examples:
     metavar="USER/NAME",
     help="Push the bundle to this repository of a Hugging Face hub too; a new repository is private.",
 )
-@option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @moved_option("--verify", "sar-bundle verify BUNDLE")
 @moved_option("--triton", "sar-bundle triton BUNDLE --out DIR")

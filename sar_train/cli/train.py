@@ -44,7 +44,7 @@ GROUPS = {
 
 
 @click.command(
-    cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR"}, epilog=EPILOG
+    cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_TRAIN"}, epilog=EPILOG
 )
 @click.argument("photos", required=False)
 @option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout.")
@@ -143,7 +143,7 @@ GROUPS = {
 @option(
     "--set",
     "settings",
-    envvar="SAR_SET",
+    envvar="SAR_TRAIN_SET",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
     help="Any setting of a method or of SAR.",
@@ -151,7 +151,7 @@ GROUPS = {
 @option(
     "--config",
     "config_file",
-    envvar="SAR_CONFIG",
+    envvar="SAR_TRAIN_CONFIG",
     type=click.Path(path_type=Path),
     help="TOML file with any of these settings.",
 )
@@ -163,7 +163,7 @@ GROUPS = {
     type=click.Path(path_type=Path),
     help="Also write the features of all photos to this file, which sar-train reads in place of photos.",
 )
-@option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.version_option(package_name="sar-clip")
 @guarded

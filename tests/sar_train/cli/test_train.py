@@ -151,13 +151,13 @@ def test_settings_come_from_a_file_options_and_the_environment(tmp_path: Path) -
     result = CliRunner().invoke(
         main,
         [str(a) for a in (tmp_path / "blobs.safetensors", *TINY, *options)],
-        env={"SAR_SHOTS": "8", "SAR_DEVICE": "auto"},
+        env={"SAR_TRAIN_SHOTS": "8", "SAR_TRAIN_DEVICE": "auto", "SAR_OUT": "elsewhere", "SAR_EPOCHS": "no number"},
     )
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert (record["config"]["shots"], record["seed"]) == (8, 3)
     assert (record["settings"]["sar"]["tau"], record["settings"]["sar"]["weight"]) == (0.05, 2)
-    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "other")], env={"SAR_METHOD": "coup"})
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "other")], env={"SAR_TRAIN_METHOD": "coup"})
     refused(result, "did you mean 'coop'")
 
 

@@ -157,7 +157,7 @@ def test_other_ways_to_answer_stand_beside(method: str, options: list[str], line
 def test_an_untuned_backbone_and_a_class_file(classes: Path, tmp_path: Path) -> None:
     out = tmp_path / "new"
     options = ("--handcrafted", "a photo of a {}.", "--backbone", VIT, "--pretrained", RANDOM, "--format", "json", "-q")
-    result = export(*options, "--out", out, SAR_CLASSES=str(classes))
+    result = export(*options, "--out", out, SAR_EXPORT_CLASSES=str(classes))
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["digest"] == open_bundle(out).manifest.digest
@@ -256,7 +256,7 @@ def test_help_shows_environment_twins() -> None:
     result = export("--help")
     assert result.exit_code == 0
     options = ("OUT", "CLASSES", "HANDCRAFTED", "PHOTOS", "APPROXIMATE", "WITH_REFERENCE")
-    for name in (f"SAR_{option}" for option in options):
+    for name in (*(f"SAR_EXPORT_{option}" for option in options), "SAR_FORMAT"):
         assert name in result.stdout
     for moved_away in ("--verify", "--triton", "--precision"):
         assert moved_away not in result.stdout
