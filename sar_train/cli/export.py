@@ -20,11 +20,12 @@ SHRINK = "sar-bundle shrink BUNDLE --photos FOLDER --out NEW"
 EPILOG = """\b
 Examples:
   sar-export runs/demo --out exports/demo
-  sar-export runs/demo --classes products.txt --photos photos/ --out exports/products
+  sar-export runs/demo --classes new.txt --photos photos/ --out exports/new
   sar-export runs/cocoop --approximate mean-image --out exports/cocoop
   sar-export runs/demo --out exports/demo --push me/demo
-  sar-export --handcrafted "a photo of a {}." --backbone ViT-B-16-quickgelu --pretrained openai \\
-             --classes names.txt --out exports/untuned
+  sar-export --handcrafted "a photo of a {}." --classes names.txt \\
+             --backbone ViT-B-16-quickgelu --pretrained openai \\
+             --out exports/untuned
 """
 
 

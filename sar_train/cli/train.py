@@ -21,11 +21,12 @@ _WIDTH = 27
 """Characters of the first column of the closing table."""
 EPILOG = """\b
 Examples:
-  sar-train demo --out runs/demo                        offline, about a minute
-  sar-train photos/ --shots 16 --out runs/products      one folder of photos per class
-  sar-train caltech101 --data-root DATA --no-sar --set coop.context_init="" --seed 2
-  sar-train caltech101 --data-root DATA --backbone sar-mini-vit --method promptsrc
-  sar-train photos/ --backbone ViT-B-16-quickgelu --pretrained openai --method dept --on kgcoop
+  sar-train demo --out runs/demo            offline, about a minute
+  sar-train photos/ --out runs/products     one folder of photos per class
+  sar-train caltech101 --data-root DATA --no-sar --set coop.context_init=""
+  sar-train dtd --data-root DATA --backbone sar-mini-vit --method promptsrc
+  sar-train photos/ --method dept --on kgcoop \\
+            --backbone ViT-B-16-quickgelu --pretrained openai
   sar-train --list-methods
 """
 GROUPS = {

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 WIDTH = 120
 EPILOG = """\b
 Examples:
-  sar-experiment check-data DATA                      all known datasets below DATA
+  sar-experiment check-data DATA                      all known datasets
   sar-experiment check-data DATA --dataset imagenet   one of them
-  sar-experiment check-data photos/ --all-images      your own photos, every one decoded
+  sar-experiment check-data photos/ --all-images      decode every photo
 """
 
 

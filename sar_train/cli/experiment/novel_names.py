@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   sar-experiment novel-names demo --source wordnet:2 --count 20
-  sar-experiment novel-names eurosat --data-root DATA --source dataset:imagenet --out names.txt
-  sar-experiment novel-names photos/ --source llm --llm-url http://localhost:11434/v1 --llm-model NAME
-  sar-experiment novel-names photos/ --show-request     paste it into any chat, save the answer, then
+  sar-experiment novel-names photos/ --source dataset:imagenet --out names.txt
+  sar-experiment novel-names photos/ --source llm --llm-model NAME \\
+                             --llm-url http://localhost:11434/v1
+  sar-experiment novel-names photos/ --show-request
+      paste it into any chat, save the answer in FILE, then
   sar-train photos/ --novel answer:FILE
 """
 SOURCES = (

@@ -11,7 +11,7 @@ from sar_train.cli.common import guarded, option
 
 EPILOG = """\b
 Examples:
-  sar-experiment report results/                     results/report/index.html, with tables and figures beside it
+  sar-experiment report results/     writes results/report/index.html
   sar-experiment report results/ --out page --open
   sar-experiment table results/ --only base-to-new
   sar-experiment table results/ --format latex > tables.tex
