@@ -76,6 +76,15 @@ def test_a_folder_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
     assert result.stderr.splitlines()[-1] == f"Warning: {told} (docs/confidence.md)."
 
 
+def test_photos_that_changed_since_an_earlier_run_are_a_plain_warning(photos: Path, tmp_path: Path) -> None:
+    command = (photos, *TINY, "--no-sar", "--no-statistics", "--shots", "2", "--views", "1", "--quiet")
+    assert "earlier run" not in sar_train(*command, "--out", tmp_path / "one").stderr
+    (photos / "red_thing" / "0.png").unlink()
+    lines = sar_train(*command, "--out", tmp_path / "two").stderr.splitlines()
+    (line,) = [line for line in lines if "earlier run" in line]
+    assert line.startswith("Warning: photos: its photos are not those of an earlier run (15 then, 14 now)")
+
+
 def test_json_for_machines_and_quiet(photos: Path, novel: str, tmp_path: Path) -> None:
     result = sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run", "--format", "json", "--quiet")
     assert json.loads(result.stdout)["run"] == str(tmp_path / "run")
