@@ -275,6 +275,8 @@ def test_a_run_without_calibration_is_said(run: Path, tmp_path: Path) -> None:
 def test_a_broken_photo_is_named_with_what_to_do(run: Path, tmp_path: Path) -> None:
     photos = write_folder(tmp_path / "photos", {"a": 3})
     (photos / "a" / "broken.jpg").write_bytes(b"no image")
-    line = one_line(export(run, "--out", tmp_path / "bundle", "--photos", photos, "--quiet"), 2)
+    result = export(run, "--out", tmp_path / "bundle", "--photos", photos)
+    line = one_line(result, 2)
+    assert result.stderr.splitlines() == [line]  # nothing was encoded or written before
     assert re.search(r"broken\.jpg: not an image .*; repair this image or remove it", line)
     assert not (tmp_path / "bundle").exists()
