@@ -29,6 +29,10 @@ Examples:
             --backbone ViT-B-16-quickgelu --pretrained openai
   sar-train --list-methods
 """
+NOT_MEASURED = (
+    "no accuracy: no photo is left to test on; give each class two photos or more, or test photos of their own "
+    "(PHOTOS/train/CLASS and PHOTOS/test/CLASS)"
+)
 GROUPS = {
     "Options": ("out", "method", "sar", "backbone", "pretrained", "shots", "epochs", "seed", "config_file"),
     "Data": (
@@ -230,6 +234,8 @@ def table(record: dict[str, Any], out: Path) -> str:
         columns |= {"new_accuracy": "new", "harmonic_mean": "harmonic mean"}
     lines = ["", f"{'percent':<{_WIDTH}}" + "".join(f"{title:>15}" for title in columns.values())]
     lines += _lines(rows, columns)
+    if all(record["metrics"][key] is None for key in columns):
+        lines = ["", *textwrap.wrap(NOT_MEASURED, 100)]
     if found := record["open"]:
         ways = {"zero-shot": found["zero_shot"], name: found["metrics"]}
         for way, measures in found["other_metrics"].items():

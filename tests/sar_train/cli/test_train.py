@@ -85,6 +85,15 @@ def test_photos_that_changed_since_an_earlier_run_are_a_plain_warning(photos: Pa
     assert line.startswith("Warning: photos: its photos are not those of an earlier run (15 then, 14 now)")
 
 
+def test_one_photo_of_each_class_leaves_none_to_test_on(photos: Path, tmp_path: Path) -> None:
+    for path in photos.glob("*/[1-9].png"):
+        path.unlink()
+    result = sar_train(photos, *TINY, "--no-sar", "--views", "1", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "no photo is left to test on; give each class two photos or more" in result.stdout
+    assert "zero-shot" not in result.stdout  # no table of dashes
+
+
 def test_json_for_machines_and_quiet(photos: Path, novel: str, tmp_path: Path) -> None:
     result = sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run", "--format", "json", "--quiet")
     assert json.loads(result.stdout)["run"] == str(tmp_path / "run")
