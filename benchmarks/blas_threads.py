@@ -2,7 +2,7 @@
 
     python benchmarks/blas_threads.py [--photos FOLDER] [--runs 5]
 
-The two take turns; medians of whole processes are printed. Without ``--photos`` a picture of scikit-image is classified
+The two take turns; medians of whole processes are printed. Without ``--photos`` a photo of scikit-image is classified
 300 times.
 """
 

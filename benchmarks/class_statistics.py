@@ -49,7 +49,7 @@ class Photos:
 
 @dataclass(frozen=True)
 class Domain:
-    """A set to train on, and the photos to judge on, all labelled by the places of ``names``, trained ones first."""
+    """A set to train on, and the photos to evaluate on, all labelled by the places of ``names``, trained ones first."""
 
     name: str
     names: tuple[str, ...]

@@ -2,7 +2,7 @@
 
     python benchmarks/jpeg_margin.py [--bundle DIR] [--margin 2] [--rounds 20] [--photo FILE]
 
-Two pictures of 4,000 x 3,000 pixels, saved at quality 92: a photo (scikit-image's astronaut, unless another is named)
+Two images of 4,000 x 3,000 pixels, saved at quality 92: a photo (scikit-image's astronaut, unless another is named)
 that is enlarged, with the little detail that leaves; and smooth noise with grain. One thread; medians.
 """
 

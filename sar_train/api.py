@@ -236,6 +236,7 @@ def export(
     place = run.path if isinstance(run, TrainedRun) else None if run is None else Path(run)
     check_export(place, options)
     check_target(target, overwrite=overwrite)
+    photos = _some_photos(options.get("photos"))
 
     from sar_infer.artefact.bundle import open_bundle
     from sar_train.export.bundle import export_bundle
@@ -244,7 +245,7 @@ def export(
         _source(place, options, tell),
         target,
         command=options.get("command") or f"sar_train.export({str(place or '')!r}, out={str(out)!r})",
-        photos=_some_photos(options.get("photos")),
+        photos=photos,
         overwrite=overwrite,
         with_reference=bool(options.get("with_reference")),
         tell=tell,
@@ -349,11 +350,23 @@ def _phrases(classes: Place | Classes | None, tell: ProgressCallback) -> Mapping
 
 
 def _some_photos(folder: Place | None) -> list[Path]:
-    """Return at most `MOST_PHOTOS` images of a folder, at even steps."""
+    """Return at most `MOST_PHOTOS` images of a folder, at even steps, each of which can be read.
+
+    Raises:
+        InputError: the folder holds no image, or one of them cannot be read.
+    """
+    from sar_infer.errors import ImageError
     from sar_infer.images.inputs import expand
+    from sar_infer.images.load import load_rgb
 
     found = [] if folder is None else [Path(path) for path in expand([str(folder)])]
-    return found[:: -(-len(found) // MOST_PHOTOS) or 1]
+    chosen = found[:: -(-len(found) // MOST_PHOTOS) or 1]
+    for path in chosen:
+        try:
+            load_rgb(path)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}", error.kind) from None
+    return chosen
 
 
 def _plain(value: Any) -> Any:

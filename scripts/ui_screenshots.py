@@ -1,8 +1,8 @@
 """Photograph ``/ui`` while it learns a class from two photos: ``python scripts/ui_screenshots.py [BUNDLE [FOLDER]]``.
 
 BUNDLE (default ``runs/demo/bundle``, which ``make demo`` makes) is served with a new bank file; FOLDER (default
-``runs/ui``) takes ``ui.webp``, the picture of README (``docs/assets/ui.webp``), and ``ui-phone.webp``, dark and narrow.
-Needs Chromium on the PATH. Fails if the page complains in the browser's console.
+``runs/ui``) takes ``ui.webp``, the screenshot of README (``docs/assets/ui.webp``), and ``ui-phone.webp``, dark and
+narrow. Needs Chromium on the PATH. Fails if the page complains in the browser's console.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, ConsoleMessage, expect, sync_playwright
 
 CLOTHES = Path("examples/clothes")
 SHOWN = [CLOTHES / "test" / name / "00.jpg" for name in ("shoes", "hat", "trousers", "dress")]
-KEY = "a key for the pictures"
+KEY = "a key for the screenshots"
 WIDE: dict[str, Any] = {"viewport": {"width": 1280, "height": 830}}
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "is_mobile": True, "has_touch": True,
@@ -33,7 +33,7 @@ PHONE: dict[str, Any] = {
 
 
 def main() -> None:
-    """Serve, take each picture, and write it."""
+    """Serve, take each screenshot, and write it."""
     bundle, folder = (Path(given) for given in [*sys.argv[1:], *("runs/demo/bundle", "runs/ui")[len(sys.argv) - 1 :]])
     program = shutil.which("chromium")
     if program is None or not (bundle / "manifest.json").is_file():
@@ -43,7 +43,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         for name, settings in {"ui": WIDE, "ui-phone": PHONE}.items():
             with serving(bundle) as url:
-                taken = picture(browser, url, settings)
+                taken = screenshot(browser, url, settings)
             path = folder / f"{name}.webp"
             Image.open(io.BytesIO(taken)).save(path, quality=86, method=6)
             print(f"{path}, {path.stat().st_size / 1000:.0f} kB")
@@ -67,7 +67,7 @@ def serving(bundle: Path) -> Iterator[str]:
             process.wait()
 
 
-def picture(browser: Browser, url: str, settings: dict[str, Any]) -> bytes:
+def screenshot(browser: Browser, url: str, settings: dict[str, Any]) -> bytes:
     """Classify photos, add a class by its name, give it two photos, and return the page as PNG."""
     page = browser.new_page(**settings)
     complaints: list[str] = []

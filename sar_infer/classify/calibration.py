@@ -288,7 +288,7 @@ def _crossed(held: HeldOut, temperature: float | None) -> list[tuple[_Rule | Non
 def _measure(
     dataset: str, fitted_on: int, folds: list[tuple[_Rule, HeldOut]], unknown: Doubles | None, *, cross_fitted: bool
 ) -> Calibration:
-    """Measure over the images of all folds, each judged by the rule of its fold."""
+    """Measure over the images of all folds, each evaluated by the rule of its fold."""
     labels = np.concatenate([held.labels for _, held in folds])
     before = np.concatenate([softmax(held.logits) for _, held in folds])
     after = np.concatenate([rule.probabilities(held) for rule, held in folds])

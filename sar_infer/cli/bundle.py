@@ -37,7 +37,7 @@ Examples:
   sar-bundle show exports/mine
   sar-bundle verify exports/mine --photos photos/
   sar-bundle freeze exports/mine --bank mine.safetensors --out exports/menu
-  sar-bundle shrink exports/mine --precision int8 --photos photos/ --out exports/fast
+  sar-bundle shrink exports/mine --precision int8 --photos photos/ --out small
   sar-bundle triton exports/mine --out models/
 """
 

@@ -28,7 +28,7 @@ from sar_infer.cli.options import (
     together,
 )
 from sar_infer.errors import SarInferError
-from sar_infer.images.inputs import STDIN, expand, folders
+from sar_infer.images.inputs import STDIN, expand_present, folders
 from sar_infer.results import DecisionOptions, Profile, Unknown
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _check(options: ClassifyArguments, bulk: BulkOptions) -> None:
 
 def _classify(options: ClassifyArguments) -> int:
     """Classify the images, print the results, and return how many images could not be read."""
-    paths = expand(options.images)
+    paths = expand_present(options.images)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     profile = Profile()
     classifier, classes = _prepare(options, profile)

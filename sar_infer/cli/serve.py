@@ -113,7 +113,8 @@ def main(**values: Any) -> None:
 
     \b
     sar-serve --bundle exports/mine
-    curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg localhost:8000/v1/classify
+    curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg \\
+         localhost:8000/v1/classify
 
     /ui is a page to try it, /docs describes the API. The environment variable SAR_API_KEY holds the key that requests
     must carry; without a key everybody may classify, and nobody can change classes or reload.

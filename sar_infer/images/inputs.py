@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,22 @@ def expand(arguments: Iterable[str]) -> list[str]:
         InputError: Nothing is there, or a folder holds no image.
     """
     return [path for argument in arguments for path in _expand(argument)]
+
+
+def expand_present(arguments: Sequence[str]) -> list[str]:
+    """Return image paths as `expand` does, but keep a missing file among others, which fails when it is read.
+
+    Raises:
+        InputError: All of them are missing, a folder holds no image, or a pattern matches nothing.
+    """
+    missing = [argument != STDIN and not glob.has_magic(argument) and not kind_of(argument) for argument in arguments]
+    if all(missing):
+        return expand(arguments)
+    return [
+        path
+        for argument, gone in zip(arguments, missing, strict=True)
+        for path in ([argument] if gone else _expand(argument))
+    ]
 
 
 def kind_of(argument: str) -> Literal["file", "folder"] | None:

@@ -164,7 +164,8 @@ class KnownNames:
         owner = self._loose.get(loose_key(name))
         if owner is None:
             return None
-        return Finding("duplicate", "warning", name, f"is another spelling of {owner!r}, which is known", owner)
+        message = f"is close to the class {owner!r}; use that name, or make this an alias, if both mean the same"
+        return Finding("duplicate", "warning", name, message, owner)
 
 
 def loose_key(name: str) -> str:
@@ -206,11 +207,11 @@ def _fitting(text: str, tokenizer: Tokenizer, spec: TokenizerSpec) -> int:
 
 
 def _singular(word: str) -> str:
-    """Return the word without the ending of an English plural; a wrong stem is still the same for both forms."""
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if word.endswith(("ses", "xes", "zes", "ches", "shes")) and len(word) > 4:
-        return word[:-2]
+    """Return a stem that an English noun and its plural share, such as ``hous`` for ``house`` and ``houses``."""
     if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
-        return word[:-1]
-    return word
+        word = word[:-1]
+    if word.endswith("ie"):
+        return word[:-2] + "y"
+    if word.endswith(("fe", "ve")):
+        return word[:-2] + "f"
+    return word[:-1] if word.endswith(("che", "oe", "se", "she", "xe", "ze")) else word

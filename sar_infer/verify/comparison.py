@@ -52,7 +52,7 @@ def compare_rows(rows: Floats, reference: Floats, logits: Logits | None, tie: fl
     """Compare unit rows (N, D) with those of a reference, N at least 1.
 
     Args:
-        rows: of the encoder that is judged.
+        rows: of the encoder that is checked.
         reference: of the other, for the same inputs.
         logits: choose the best class; None if there are no classes.
         tie: A class is the best one too if its logit for the reference row is at most this much below the largest.

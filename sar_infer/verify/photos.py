@@ -63,7 +63,7 @@ def find_photos(folder: Path) -> LabelledPhotos:
 def checks(bundle: Bundle, photos: LabelledPhotos, advance: Callable[[int], None]) -> Iterator[Check]:
     """Check smaller image encoders, accuracy, zero-shot accuracy and calibration error, as far as photos allow.
 
-    Folders named like classes of the bank are judged among themselves, and so are the others, which are new classes.
+    Folders named like classes of the bank are evaluated among themselves, and so are the others, which are new classes.
     Accuracy has a bound if the folders are all the classes of the bank and the manifest's figures are about these. The
     manifest does not name its new classes, so their accuracy has no bound.
 

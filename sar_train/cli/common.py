@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import re
 import shutil
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -22,12 +23,18 @@ EXTRA_MODULES = dict.fromkeys(
     ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"), "train"
 ) | dict.fromkeys(("jinja2", "matplotlib", "scipy", "tomli_w"), "experiment")
 """Extra that installs a module."""
+SHARED = ("--data-root", "--format", "--llm-model", "--llm-url", "--quiet")
+"""Options whose environment variable is the same for all commands, such as ``SAR_DATA_ROOT``."""
 _PASSING = re.compile(r"(\w+) ([\d,]+)/([\d,]+) ")
 
 
 def option(*names: str, **settings: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a click option that shows its environment variable in ``--help``."""
-    return click.option(*names, show_envvar=True, **settings)
+    """Return a click option that shows its environment variable in ``--help``.
+
+    The name of the command is part of it (``SAR_TRAIN_SHOTS``), unless the option is one of `SHARED`.
+    """
+    shared = {"envvar": "SAR_" + names[0][2:].upper().replace("-", "_")} if names[0] in SHARED else {}
+    return click.option(*names, show_envvar=True, **shared | settings)
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -39,7 +46,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         from sar_train.errors import ExportError, SarTrainError
 
         try:
-            with _interruptible():
+            with _interruptible(), _warnings_on_stderr():
                 return command(*args, **kwargs)
         except ModuleNotFoundError as error:
             extra = EXTRA_MODULES.get((error.name or "").split(".")[0])
@@ -58,6 +65,27 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             _stop("interrupted; no file is half-written; the same command goes on from what was saved so far", 130)
 
     return run
+
+
+class _WarningLines(logging.Handler):
+    """Prints what the package logs as the commands print their own warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line on stderr."""
+        ProgressLine.close()
+        click.echo("Warning: " + " ".join(record.getMessage().split()), err=True)
+
+
+@contextlib.contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    logger, handler = logging.getLogger("sar_train"), _WarningLines(logging.WARNING)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
 
 
 @contextlib.contextmanager
@@ -112,9 +140,12 @@ def _stop(message: str, code: int) -> NoReturn:
 class ProgressLine:
     """Progress on stderr: one line that is rewritten on a terminal, a line for each tenth of the work elsewhere."""
 
+    _open: ClassVar[bool] = False
+    """True while a line is being rewritten; there is one terminal."""
+
     def __init__(self, *, quiet: bool) -> None:
         """Show nothing if ``quiet``."""
-        self._quiet, self._live, self._open = quiet, sys.stderr.isatty(), False
+        self._quiet, self._live = quiet, sys.stderr.isatty()
         self._shown: tuple[str, int, int] | None = None
 
     def __call__(self, text: str) -> None:
@@ -127,7 +158,7 @@ class ProgressLine:
         if passing and self._live:
             width = shutil.get_terminal_size().columns - 1
             click.echo("\r" + text[:width].ljust(width), nl=False, err=True)
-            self._open = True
+            ProgressLine._open = True
         else:
             self.close()
             click.echo(text, err=True)
@@ -137,8 +168,9 @@ class ProgressLine:
         before, self._shown = self._shown, (what, of, 10 * int(done.replace(",", "")) // of)
         return self._shown != before
 
-    def close(self) -> None:
+    @staticmethod
+    def close() -> None:
         """End a line that is being rewritten."""
-        if self._open:
+        if ProgressLine._open:
             click.echo(err=True)
-            self._open = False
+            ProgressLine._open = False

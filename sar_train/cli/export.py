@@ -20,15 +20,16 @@ SHRINK = "sar-bundle shrink BUNDLE --photos FOLDER --out NEW"
 EPILOG = """\b
 Examples:
   sar-export runs/demo --out exports/demo
-  sar-export runs/demo --classes products.txt --photos photos/ --out exports/products
+  sar-export runs/demo --classes new.txt --photos photos/ --out exports/new
   sar-export runs/cocoop --approximate mean-image --out exports/cocoop
   sar-export runs/demo --out exports/demo --push me/demo
-  sar-export --handcrafted "a photo of a {}." --backbone ViT-B-16-quickgelu --pretrained openai \\
-             --classes names.txt --out exports/untuned
+  sar-export --handcrafted "a photo of a {}." --classes names.txt \\
+             --backbone ViT-B-16-quickgelu --pretrained openai \\
+             --out exports/untuned
 """
 
 
-@click.command(context_settings=CONTEXT | {"auto_envvar_prefix": "SAR"}, epilog=EPILOG)
+@click.command(context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_EXPORT"}, epilog=EPILOG)
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @option("--out", type=click.Path(path_type=Path), help="The bundle's folder.")
 @option(
@@ -64,7 +65,7 @@ Examples:
     metavar="USER/NAME",
     help="Push the bundle to this repository of a Hugging Face hub too; a new repository is private.",
 )
-@option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @moved_option("--verify", "sar-bundle verify BUNDLE")
 @moved_option("--triton", "sar-bundle triton BUNDLE --out DIR")

@@ -44,8 +44,8 @@ from sar_train.cli.common import guarded, option
     help="With --precision: least share with the same answer.  [default: 0.995 for fp16, 0.98 for int8]",
 )
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out, which may be BUNDLE.")
-@option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@option("--quiet", "-q", envvar="SAR_QUIET", is_flag=True, help="Show no progress.")
+@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @guarded
 def main(
     bundle: str | None,

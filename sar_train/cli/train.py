@@ -21,13 +21,18 @@ _WIDTH = 27
 """Characters of the first column of the closing table."""
 EPILOG = """\b
 Examples:
-  sar-train demo --out runs/demo                        offline, about a minute
-  sar-train photos/ --shots 16 --out runs/products      one folder of photos per class
-  sar-train caltech101 --data-root DATA --no-sar --set coop.context_init="" --seed 2
-  sar-train caltech101 --data-root DATA --backbone sar-mini-vit --method promptsrc
-  sar-train photos/ --backbone ViT-B-16-quickgelu --pretrained openai --method dept --on kgcoop
+  sar-train demo --out runs/demo            offline, about a minute
+  sar-train photos/ --out runs/products     one folder of photos per class
+  sar-train caltech101 --data-root DATA --no-sar --set coop.context_init=""
+  sar-train dtd --data-root DATA --backbone sar-mini-vit --method promptsrc
+  sar-train photos/ --method dept --on kgcoop \\
+            --backbone ViT-B-16-quickgelu --pretrained openai
   sar-train --list-methods
 """
+NOT_MEASURED = (
+    "no accuracy: no photo is left to test on; give each class two photos or more, or test photos of their own "
+    "(PHOTOS/train/CLASS and PHOTOS/test/CLASS)"
+)
 GROUPS = {
     "Options": ("out", "method", "sar", "backbone", "pretrained", "shots", "epochs", "seed", "config_file"),
     "Data": (
@@ -44,7 +49,7 @@ GROUPS = {
 
 
 @click.command(
-    cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR"}, epilog=EPILOG
+    cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_TRAIN"}, epilog=EPILOG
 )
 @click.argument("photos", required=False)
 @option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout.")
@@ -143,7 +148,7 @@ GROUPS = {
 @option(
     "--set",
     "settings",
-    envvar="SAR_SET",
+    envvar="SAR_TRAIN_SET",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
     help="Any setting of a method or of SAR.",
@@ -151,7 +156,7 @@ GROUPS = {
 @option(
     "--config",
     "config_file",
-    envvar="SAR_CONFIG",
+    envvar="SAR_TRAIN_CONFIG",
     type=click.Path(path_type=Path),
     help="TOML file with any of these settings.",
 )
@@ -163,7 +168,7 @@ GROUPS = {
     type=click.Path(path_type=Path),
     help="Also write the features of all photos to this file, which sar-train reads in place of photos.",
 )
-@option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.version_option(package_name="sar-clip")
 @guarded
@@ -229,6 +234,8 @@ def table(record: dict[str, Any], out: Path) -> str:
         columns |= {"new_accuracy": "new", "harmonic_mean": "harmonic mean"}
     lines = ["", f"{'percent':<{_WIDTH}}" + "".join(f"{title:>15}" for title in columns.values())]
     lines += _lines(rows, columns)
+    if all(record["metrics"][key] is None for key in columns):
+        lines = ["", *textwrap.wrap(NOT_MEASURED, 100)]
     if found := record["open"]:
         ways = {"zero-shot": found["zero_shot"], name: found["metrics"]}
         for way, measures in found["other_metrics"].items():

@@ -21,7 +21,7 @@ from sar_train.cli.common import guarded, option
     show_default=True,
     help="Precision of the image encoder; the bundle must have it.",
 )
-@option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @guarded
 def main(bundle: str | None, out: Path, precision: str, form: str) -> None:
     """Write a Triton model repository.

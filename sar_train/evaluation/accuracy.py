@@ -58,7 +58,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class EvaluationSplit:
-    """The images of some classes that a run is judged on.
+    """The images of some classes that a run is evaluated on.
 
     Attributes:
         names: the C classes, which are the candidates.
@@ -80,7 +80,7 @@ class EvaluationSplit:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The images that a run is judged on: those of base and of new classes."""
+    """The images that a run is evaluated on: those of base and of new classes."""
 
     base: EvaluationSplit | None
     new: EvaluationSplit | None

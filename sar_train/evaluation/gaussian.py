@@ -127,7 +127,7 @@ def separation(features: Doubles, labels: Labels, classes: int, *, pairs: int = 
         return 1.0
     first, second = ([rows[: len(rows) // 2] for rows in own], [rows[len(rows) // 2 :] for rows in own])
     places = [np.repeat(np.arange(len(own)), [len(rows) for rows in half]) for half in (first, second)]
-    learned, judged = (
+    learned, tested = (
         gaussian(features[np.concatenate(half)], place, len(own))
         for half, place in zip((first, second), places, strict=True)
     )
@@ -138,9 +138,9 @@ def separation(features: Doubles, labels: Labels, classes: int, *, pairs: int = 
     apart = learned.means[left] - learned.means[right]
     directions = apart @ learned.precision
     distances = np.sqrt(np.maximum((directions * apart).sum(1), 0))
-    if judged.scatter is None or learned.scatter is None or not distances.all():
+    if tested.scatter is None or learned.scatter is None or not distances.all():
         return 1.0
-    spread = np.sqrt(np.maximum(((directions @ judged.scatter) * directions).sum(1), 0))
-    between = ((judged.means[left] - judged.means[right]) * directions).sum(1)
+    spread = np.sqrt(np.maximum(((directions @ tested.scatter) * directions).sum(1), 0))
+    between = ((tested.means[left] - tested.means[right]) * directions).sum(1)
     factor = float(np.median(between / np.maximum(spread, _ALMOST_NOTHING) / distances))
     return factor if math.isfinite(factor) and factor > 0 else 1.0

@@ -1,7 +1,7 @@
 """The free numbers of class statistics, chosen by leaving classes out in turn.
 
 No photo of a class that is added later is needed: some trained classes are left out and added again, by name and by a
-few of their photos; half of the photos of the rest are the statistics, the other half is judged, together with the
+few of their photos; half of the photos of the rest are the statistics, the other half is evaluated, together with the
 classes left out, in one ranking. What does best there is chosen. Generalised zero-shot learning chooses its
 *calibrated stacking* in the same way (Chao et al., ECCV 2016, arXiv 1605.04253).
 """
@@ -29,8 +29,8 @@ _PARTS = 3
 """Of the classes, one part in so many is left out."""
 _SPLITS = 48
 """Classes that are left out in all, unless there are more."""
-_JUDGED = 1600
-"""Photos that a fold judges about at most."""
+_EVALUATED = 1600
+"""Approximate limit of the photos that a fold evaluates."""
 _MARGIN = 0.25
 """Points that a larger alpha has to gain."""
 _EARNED = 0.5
@@ -106,7 +106,7 @@ class Prompt:
     in_fold: tuple[Doubles, ...] = ()
 
     def of(self, fold: Fold) -> Doubles:
-        """Return the rows to judge a fold with."""
+        """Return the rows to evaluate a fold with."""
         return self.in_fold[fold.half] if self.in_fold else self.rows
 
 
@@ -185,8 +185,8 @@ def choose(
     """Choose prompt, alpha and g by leaving classes out.
 
     Args:
-        features: (N, V, D) unit rows; the plain view is the first. All views are judged, so that what holds under one
-            crop alone does not win, and only plain views are learned from.
+        features: (N, V, D) unit rows; the plain view is the first. All views are evaluated, so that what holds under
+            one crop alone does not win, and only plain views are learned from.
         labels: (N,) 0 to C - 1, for which `fittable` says None.
         prompts: to choose among; any but the first has to gain half a point on it.
         scale: the logit scale.
@@ -275,7 +275,7 @@ def _measure(
 
 @dataclass(frozen=True)
 class _Part:
-    """The photos of one fold: the model of the kept classes, all judged views, and those of the left-out classes.
+    """The photos of one fold: the model of the kept classes, all evaluated views, and those of the left-out classes.
 
     ``truth`` (N,) is the place among kept or left-out classes, ``order`` (N,) the number of a left-out photo within
     its class, -1 for kept ones; ``drawn`` has the plain rows (n, D) of each left-out class in this order.
@@ -299,19 +299,21 @@ class _Part:
         rng: np.random.Generator,
     ) -> _Part | None:
         """Draw the photos of a fold; None if no kept class has two."""
-        most = max(2, _JUDGED // classes)
+        most = max(2, _EVALUATED // classes)
         kept = [rng.permutation(np.flatnonzero(labels == c)) for c in fold.kept]
         left = [rng.permutation(np.flatnonzero(labels == c))[: most + PHOTOS[-1]] for c in fold.left]
         learn = [rows[: (len(rows) + 1) // 2] for rows in kept]
-        judge = [rows[(len(rows) + 1) // 2 :][:most] for rows in kept]
-        if not any(map(len, judge)):
+        tested = [rows[(len(rows) + 1) // 2 :][:most] for rows in kept]
+        if not any(map(len, tested)):
             return None
         places = np.repeat(np.arange(len(learn)), [len(rows) for rows in learn])
         model = gaussian(features[np.concatenate(learn), 0], places, len(kept), reference)
-        truth = np.concatenate([np.full(len(rows), place) for part in (judge, left) for place, rows in enumerate(part)])
-        order = np.concatenate([np.full(len(rows), -1) for rows in judge] + [np.arange(len(rows)) for rows in left])
+        truth = np.concatenate(
+            [np.full(len(rows), place) for part in (tested, left) for place, rows in enumerate(part)]
+        )
+        order = np.concatenate([np.full(len(rows), -1) for rows in tested] + [np.arange(len(rows)) for rows in left])
         views = features.shape[1]
-        images = features[np.concatenate([*judge, *left])].reshape(-1, features.shape[2])
+        images = features[np.concatenate([*tested, *left])].reshape(-1, features.shape[2])
         drawn = [features[rows, 0] for rows in left]
         return cls(fold, model, images, truth.repeat(views), order.repeat(views), drawn)
 

@@ -40,7 +40,7 @@ class LinearProbe:
 def linear_probe(
     features: Tensor,
     labels: Tensor,
-    judged: Tensor,
+    images: Tensor,
     truth: Tensor,
     *,
     val: Labelled | None = None,
@@ -51,7 +51,7 @@ def linear_probe(
     Args:
         features: (N, D) or (N, V, D) unit features of the training shots; views count as rows of their own.
         labels: (N,) 0 to C - 1.
-        judged: (M, D) rows to classify.
+        images: (M, D) rows to classify.
         truth: (M,) their labels.
         val: validation shots, which choose the strength and are not trained on, so that the probe sees what a prompt
             sees. Without them a seeded quarter of the training rows chooses, and all of them are then trained on.
@@ -62,13 +62,13 @@ def linear_probe(
         features = features.flatten(0, 1)
     classes = int(labels.max()) + 1
     if val is not None and len(val[1]):
-        return choose((features, labels), val, classes).accuracy(judged, truth)
+        return choose((features, labels), val, classes).accuracy(images, truth)
     if len(labels) < 2 * HELD_OUT:
-        return fit(features, labels, classes, DEFAULT_STRENGTH).accuracy(judged, truth)
+        return fit(features, labels, classes, DEFAULT_STRENGTH).accuracy(images, truth)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     kept, held = order[len(order) // HELD_OUT :], order[: len(order) // HELD_OUT]
     chosen = choose((features[kept], labels[kept]), (features[held], labels[held]), classes)
-    return fit(features, labels, classes, chosen.l2, start=chosen).accuracy(judged, truth)
+    return fit(features, labels, classes, chosen.l2, start=chosen).accuracy(images, truth)
 
 
 def choose(train: Labelled, val: Labelled, classes: int, strengths: Sequence[float] = STRENGTHS) -> LinearProbe:

@@ -1,6 +1,6 @@
 """The open protocol: base and new classes in one ranking, as a deployed classifier has them.
 
-The base-to-new protocol judges base images among base classes and new images among new classes. Here each image is
+The base-to-new protocol evaluates base images among base classes and new images among new classes. Here each image is
 ranked among all of them. The setting is *open-world prompt tuning* (Zhou et al., DeCoOp, ICML 2024, arXiv 2406.00345)
 or *generalised zero-shot learning* (Chao et al., ECCV 2016, arXiv 1605.04253). Pure functions in float64.
 """

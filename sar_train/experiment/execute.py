@@ -1,6 +1,6 @@
 """Execute one run, from its settings to its result: train, evaluate, and add what an experiment records besides.
 
-Every image of a target's test split is judged against all of the target's classes. The learned prompt is used as it is,
+Every image of a target's test split is ranked against all of the target's classes. The learned prompt is used as it is,
 with no template of the target's; zero-shot has the target's own template, as in the published tables. TCP's class-aware
 tokens come from the *training* template here, where its reference implementation looks up that of the target.
 """
@@ -76,7 +76,7 @@ def evaluate_targets(prompted: PromptedCLIP, config: RunConfig, targets: Sequenc
     Args:
         prompted: the learned prompt on its backbone.
         config: of its run; says where datasets lie.
-        targets: datasets to judge on, named as for ``sar-train``.
+        targets: datasets to evaluate on, named as for ``sar-train``.
 
     Raises:
         SarTrainError: a target cannot be opened, or an image cannot be read.

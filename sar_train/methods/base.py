@@ -175,7 +175,7 @@ class PromptMethod(nn.Module, ABC):
         """Return the settings and the hand-crafted template of a run, once it is known what it learns from.
 
         By default both stay as they are. A method whose reference implementation has templates of its own puts them
-        here. Zero-shot is judged with the dataset's template in any case.
+        here. Zero-shot is evaluated with the dataset's template in any case.
 
         Args:
             config: the method's settings as given.

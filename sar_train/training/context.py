@@ -43,16 +43,16 @@ class RunContext:
         config: the settings.
         backbone: the frozen CLIP.
         source: the images or features.
-        plan: which classes are base and new, and the split that the run is judged on.
-        template: the hand-crafted prompt that zero-shot is judged with.
+        plan: which classes are base and new, and the split that the run is evaluated on.
+        template: the hand-crafted prompt that zero-shot is evaluated with.
         teacher: the one that the method compares with, which its reference implementation may have otherwise
             (`PromptMethod.settle`).
         method: at its start values; the seed decides what is random in them.
         schedule: the method's, with what the user set.
         task: what the method learns from.
-        evaluator: the images that the run is judged on.
+        evaluator: the images that the run is evaluated on.
         held: validation images of the base classes, which confidence is fitted on; None where there are none, or the
-            run is judged on them.
+            run is evaluated on them.
         novel: names for the regulariser; None without one.
     """
 
@@ -230,7 +230,7 @@ def open_data(
     *,
     target: str | None = None,
 ) -> FeatureSource | ImageDataSource:
-    """Open the data to train on, or a target: another dataset to judge on.
+    """Open the data to train on, or a target: another dataset to evaluate on.
 
     Args:
         config: the settings.

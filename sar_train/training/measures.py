@@ -27,13 +27,13 @@ EvaluatedBranch = Literal["text", "head", "statistics"]
 _ENOUGH_HELD = 100
 """Validation images that confidence is fitted on alone; a user's folder often has a handful."""
 FeaturesOf = Callable[[Split, EvaluationSplit], Tensor]
-"""(N, D) unit features of judged images of a split."""
+"""(N, D) unit features of the evaluated images of a split."""
 
 
 def probe_accuracy(context: RunContext) -> float | None:
-    """Return the base accuracy in percent of a linear probe on the same shots; None where nothing is judged."""
-    judged = context.evaluator.base
-    if judged is None:
+    """Return the base accuracy in percent of a linear probe on the same shots; None where nothing is evaluated."""
+    base_images = context.evaluator.base
+    if base_images is None:
         return None
     config, source, base = context.config, context.source, context.plan.base
     labels = source.labels("val").tolist()
@@ -41,13 +41,13 @@ def probe_accuracy(context: RunContext) -> float | None:
     rows = [row for row in drawn if labels[row] in base]
     val = source.plain("val", rows), torch.tensor([base.index(labels[row]) for row in rows], dtype=torch.long)
     shots = context.task.features, context.task.labels
-    return linear_probe(*shots, judged.features, judged.labels, val=val, seed=config.seed)
+    return linear_probe(*shots, base_images.features, base_images.labels, val=val, seed=config.seed)
 
 
 def image_features(
     prompted: PromptedCLIP, source: FeatureSource | ImageDataSource, split: Split, part: EvaluationSplit
 ) -> Tensor:
-    """Return (N, D) unit features of judged images, under image prompts where the method has them."""
+    """Return (N, D) unit features of evaluated images, under image prompts where the method has them."""
     if "image" not in prompted.method.towers or not isinstance(source, ImageDataSource):
         return part.features
     return source.map_pixels(split, part.rows, prompted.encode_images)
@@ -97,7 +97,7 @@ def zero_shot(context: RunContext) -> Answers:
 def answers(context: RunContext, prompted: PromptedCLIP, images: FeaturesOf) -> tuple[Answers, dict[str, Answers]]:
     """Evaluate the method's own answers, and those in the other ways that a bundle may need."""
 
-    def judged(**way: bool) -> Answers:
+    def evaluated(**way: bool) -> Answers:
         return evaluate_all(
             context.evaluator,
             lambda part: images(context.plan.split, part),
@@ -106,10 +106,10 @@ def answers(context: RunContext, prompted: PromptedCLIP, images: FeaturesOf) -> 
 
     others: dict[str, Answers] = {}
     if prompted.method.head() is not None:
-        others[TEXT_BRANCH] = judged(text_only=True)
+        others[TEXT_BRANCH] = evaluated(text_only=True)
     if prompted.method.per_image:
-        others[MEAN_IMAGE] = judged(frozen=True)
-    return judged(), others
+        others[MEAN_IMAGE] = evaluated(frozen=True)
+    return evaluated(), others
 
 
 def confidence(
@@ -122,8 +122,8 @@ def confidence(
 ) -> Fitted | None:
     """Fit and measure the confidence of a bundle's answers for the base classes; None where images do not suffice.
 
-    Fitted on validation images of the base classes and measured on the judged ones. Of few validation images and the
-    judged ones together each tenth is measured by the rest. New classes' images are the unknown ones. A prompt that
+    Fitted on validation images of the base classes and measured on the evaluated ones. Of few validation images and the
+    evaluated ones together each tenth is measured by the rest. New classes' images are the unknown ones. A prompt that
     depends on the image is that for the mean image, since a bundle has no other.
 
     Args:
@@ -152,13 +152,13 @@ def confidence(
         return HeldOut(logits(split, part), part.labels.numpy())
 
     unknown = None if new is None else logits(split, new)
-    judged = held_out_images(split, base)
+    tested = held_out_images(split, base)
     if held is None:
-        found = calibrate(context.source.name, judged, unknown=unknown)
+        found = calibrate(context.source.name, tested, unknown=unknown)
     elif len(held.labels) < _ENOUGH_HELD:
-        found = calibrate(context.source.name, judged.with_more(held_out_images("val", held)), unknown=unknown)
+        found = calibrate(context.source.name, tested.with_more(held_out_images("val", held)), unknown=unknown)
     else:
-        found = calibrate(context.source.name, held_out_images("val", held), judged, unknown)
+        found = calibrate(context.source.name, held_out_images("val", held), tested, unknown)
     return found and dataclasses.replace(found, branch=branch)
 
 

@@ -1,4 +1,4 @@
-"""The classes that a run learns from, and those that it is judged on."""
+"""The classes that a run learns from, and those that it is evaluated on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Plan:
         protocol: the protocol's name.
         base: classes with images to learn from.
         new: evaluated classes without; empty where the protocol has none.
-        split: the split whose images are judged.
+        split: the split whose images are evaluated.
     """
 
     protocol: str
@@ -35,8 +35,8 @@ def plan(protocol: str, names: Sequence[str], *, published_split: bool, base_cla
     """Choose classes as CoCoOp does: base is the first half of the labels, rounded up.
 
     Args:
-        protocol: ``base-to-new``; ``all`` classes, none of them new; ``pseudo``, the base half split again and judged
-            on its validation images, for tuning; ``auto``, base-to-new where the data has a published split.
+        protocol: ``base-to-new``; ``all`` classes, none of them new; ``pseudo``, the base half split again and
+            evaluated on its validation images, for tuning; ``auto``, base-to-new where the data has a published split.
         names: of the data's classes, by label.
         published_split: whether the data came with its splits.
         base_classes: another half: names separated by commas, or ``deal:K`` for half of the classes at random, the

@@ -73,9 +73,9 @@ class Results:
         result: what the method answers.
         others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
             ``mean-image`` with the prompt for the mean training image, ``statistics`` with class statistics.
-        confidence: what a bundle's answers can be judged by; None where images did not suffice.
+        confidence: what tells how far a bundle's answers can be trusted; None where images did not suffice.
         zero_shot: what the hand-crafted prompt answers.
-        probe_accuracy: a linear probe on the same shots, percent; None where nothing is judged.
+        probe_accuracy: a linear probe on the same shots, percent; None where nothing is evaluated.
         relations: `sar_train.evaluation.relations`: how many held-out names, and Spearman's correlation before and
             after, None where prompts hold for the trained classes alone.
         history: named means of the loss terms, an entry an epoch.
@@ -95,7 +95,7 @@ class Results:
 
 
 def dataset_entry(context: RunContext) -> dict[str, Any]:
-    """Describe what a run learned from and was judged on."""
+    """Describe what a run learned from and was evaluated on."""
     held_out = [part for part in (context.evaluator.base, context.held) if part is not None]
     return {
         "name": context.source.name,

@@ -1,4 +1,4 @@
-"""Class statistics of a run: fitted on its photos, stored beside its prompts, and judged like every other branch."""
+"""Class statistics of a run: fitted on its photos, stored beside its prompts, and evaluated like every other branch."""
 
 from __future__ import annotations
 

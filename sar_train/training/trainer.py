@@ -238,7 +238,7 @@ def describe(found: Answers) -> str:
     """Return ``base 60.70 % / new 59.10 % (harmonic mean 59.89 %)`` and the same in one ranking, as far as measured."""
     apart = scores(found.parts)
     if apart["base_accuracy"] is None:
-        return "nothing to judge on"
+        return "not measured, no photo is left to test on"
     if found.open is None:
         return f"accuracy {apart['base_accuracy']:.2f} %"
     one = dataclasses.asdict(found.open.images)

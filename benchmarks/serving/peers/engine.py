@@ -41,7 +41,7 @@ class Engine:
         self._scale = np.float32(bundle.manifest.logit_scale)
 
     def classify(self, pixels: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        """An answer for each picture."""
+        """An answer for each image."""
         rows = self._session.run(None, {"pixels": np.stack(pixels)})[0]
         logits = self._scale * (rows @ self._rows.T)
         scores = scoring.softmax(logits)

@@ -31,7 +31,7 @@ class Api(litserve.LitAPI):
         return inputs
 
     def predict(self, x: Any) -> Any:
-        """One batch, or one picture where batching is off."""
+        """One batch, or one image where batching is off."""
         return self.engine.classify(x) if isinstance(x, list) else self.engine.classify([x])[0]
 
     def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ class Decode(Worker):
         return bytes(data)
 
     def forward(self, data: bytes) -> np.ndarray:
-        """Pixels of one picture."""
+        """Pixels of one image."""
         return decode(data)
 
 
@@ -33,7 +33,7 @@ class Encode(Worker):
         self.engine = Engine()
 
     def forward(self, data: Any) -> Any:
-        """One batch, or one picture where batching is off."""
+        """One batch, or one image where batching is off."""
         return self.engine.classify(data) if isinstance(data, list) else self.engine.classify([data])[0]
 
 
@@ -41,7 +41,7 @@ class Whole(Encode):
     """Both in one process: nothing but the body and the answer travels."""
 
     def deserialize(self, data: bytes) -> np.ndarray:
-        """Pixels of one picture."""
+        """Pixels of one image."""
         return decode(bytes(data))
 
 

@@ -46,13 +46,16 @@ class Snapshot:
         row = self.bank.lookup.name(name)
         return None if row is None else _entry(self.bank, self.bank.names[row])
 
-    def page(self, prefix: str, offset: int, limit: int, *, removed: bool = False) -> tuple[list[Entry], int]:
-        """Return some classes in the bank's order, and the number of those that begin with a prefix, in any case.
+    def page(
+        self, prefix: str, offset: int, limit: int, *, like: str = "", removed: bool = False
+    ) -> tuple[list[Entry], int]:
+        """Return some of the classes that have a text in their names, in the bank's order, and the number of all those.
 
         Args:
-            prefix: "" chooses all.
+            prefix: Text that names begin with, in any case; "" chooses all.
             offset: Number of classes to leave out.
             limit: Number of classes to return at most.
+            like: Text that names contain, in any case.
             removed: Choose from the bundle's classes that were removed instead.
         """
         bank = self.base if removed else self.bank
@@ -60,6 +63,9 @@ class Snapshot:
         if prefix:
             start = prefix.casefold()
             names = [name for name in names if name.casefold().startswith(start)]
+        if like:
+            part = like.casefold()
+            names = [name for name in names if part in name.casefold()]
         return [_entry(bank, name) for name in names[offset : offset + limit]], len(names)
 
     @functools.cached_property

@@ -146,6 +146,7 @@ _PUT_PROBLEMS = (400, 403, 404, 408, 409, 412, 413, 415, 422, 429, 503, 507)
 async def list_classes(
     service: Serving,
     prefix: Annotated[str, Query(description="only names that begin with this")] = "",
+    like: Annotated[str, Query(description="only names that contain this")] = "",
     removed: Annotated[bool, Query(description="list the bundle's classes that were removed instead")] = False,
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
@@ -159,7 +160,7 @@ async def list_classes(
         return Response(status_code=304, headers=headers)
 
     def answer() -> dict[str, Any]:
-        entries, count = snapshot.page(prefix, offset, limit, removed=removed)
+        entries, count = snapshot.page(prefix, offset, limit, like=like, removed=removed)
         shown = [_shown(entry) for entry in entries]
         return {"classes": shown, "count": count, "removed": len(snapshot.removed), "bank": snapshot.etag}
 

@@ -1,16 +1,21 @@
 // The server's own classes: shown as they are, kept, taught by photos, removed, and every change taken back.
 
 import { Failure, request, sentence } from "./api.js";
-import { $, button, carriesFiles, element, number, plural, redraw, say } from "./dom.js";
+import { $, button, carriesFiles, element, number, plural, redraw, say, spelling } from "./dom.js";
 import { prepare } from "./photo.js";
 
 const MOST_SHOWN = 24; // of the server's classes, the last that came first
 const FORM_BYTES = 1024; // of a form, around each photo
 
-const bank = { classes: [], count: 0, writes: false };
+const DEBOUNCE_MS = 200;
+const MOST_LOOKED_UP = 50; // of the names that are typed together
+
+const bank = { classes: [], count: 0, found: 0, writes: false }; // `classes`: some of those that were `found`
+const notes = new Map(); // what the server's classes have to do with a name that was typed, by its spelling
 let page = { limits: {}, changing() {}, changed() {}, locked() {} }; // what the page does about a change
 let chosen = ""; // the class that photos are being chosen for
 let thumbnails = [];
+let timer = 0;
 
 export const writes = () => bank.writes;
 
@@ -18,26 +23,64 @@ export const writes = () => bank.writes;
 export function connect(given) {
   page = given;
   $("examples").addEventListener("change", () => { teach(chosen, $("examples").files); $("examples").value = ""; });
+  $("find").value = ""; // browsers restore what was typed before a reload
+  $("find").addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(find, DEBOUNCE_MS); });
 }
 
 export async function load(model) {
   bank.writes = model.writes === true;
-  const offset = Math.max(0, model.classes - MOST_SHOWN);
-  const { classes, count } = await (await request(`v1/classes?limit=${MOST_SHOWN}&offset=${offset}`)).json();
+  bank.count = model.classes;
+  notes.clear();
+  await list();
+}
+
+const ask = async (options) => (await request(`v1/classes?${new URLSearchParams(options)}`)).json();
+
+/** Show the classes that are looked for; where none are, the last that came first. */
+async function list() {
+  const like = $("find").value.trim();
+  const offset = like === "" ? Math.max(0, bank.count - MOST_SHOWN) : 0;
+  const { classes, count } = await ask({ like, offset, limit: MOST_SHOWN });
+  if ($("find").value.trim() !== like) return; // a later question is on its way
   const added = classes.filter((entry) => entry.origin === "added").reverse();
-  Object.assign(bank, { classes: [...added, ...classes.filter((entry) => entry.origin !== "added")], count });
+  Object.assign(bank, { classes: [...added, ...classes.filter((entry) => entry.origin !== "added")], found: count });
   draw();
 }
+
+async function find() {
+  try {
+    await list();
+    say($("find").value.trim() === "" ? "" : `${number.format(bank.found)} found.`);
+  } catch (error) {
+    refuse(error);
+  }
+}
+
+/** Note which names are classes of the server already, or differ from one by a plural alone. */
+export async function lookUp(names) {
+  for (const name of names.slice(0, MOST_LOOKED_UP)) {
+    const { classes } = await ask({ prefix: name.replace(/e?s$/i, "") });
+    const known = new Map(classes.map((entry) => [spelling(entry.name), entry.name]));
+    const typed = spelling(name);
+    const near = [`${typed}s`, `${typed}es`, typed.replace(/s$/, ""), typed.replace(/es$/, "")].find((other) => known.has(other));
+    notes.set(typed, known.has(typed) ? "already a class" : near ? `close to ${known.get(near)}` : "");
+  }
+}
+
+/** What the server's classes have to do with a name; "" if they have nothing, or it was not looked up. */
+export const note = (name) => notes.get(spelling(name)) ?? "";
 
 function draw() {
   $("bank").hidden = bank.count === 0;
   $("teaching").hidden = !bank.writes;
   $("read-only").hidden = bank.writes || bank.count === 0;
   $("bank-count").textContent = number.format(bank.count);
-  const rest = bank.count - bank.classes.length;
-  redraw($("bank-chips"), [bank.classes, bank.writes, rest], () => [
+  $("find").hidden = bank.count <= MOST_SHOWN;
+  const rest = bank.found - bank.classes.length;
+  const more = bank.found === 0 ? "no class has this in its name" : rest > 0 ? `and ${number.format(rest)} more` : "";
+  redraw($("bank-chips"), [bank.classes, bank.writes, more], () => [
     ...bank.classes.map(chip),
-    ...(rest > 0 ? [element("li", "rest", `and ${number.format(rest)} more`)] : []),
+    ...(more ? [element("li", "rest", more)] : []),
   ]);
 }
 

@@ -104,6 +104,7 @@ async function loadModel() {
     $("name").maxLength = given.characters ?? 256;
     drawThresholds();
     await bank.load(state.model);
+    lookUp(state.names);
   } catch (error) {
     if (error.status === 401) askForKey();
   }
@@ -210,9 +211,18 @@ function addNames(text) {
   if (fresh.length > 0) {
     state.names.push(...fresh);
     changed();
+    lookUp(fresh);
     $("name").scrollIntoView({ block: "nearest" });
   }
   return given.length > 0;
+}
+
+/** Say beside the names which of them the server has, or nearly has. */
+async function lookUp(names) {
+  await bank.lookUp(names).catch(() => {}); // without an answer there is nothing to say
+  drawNames();
+  const told = names.map((name) => [name, bank.note(name)]).filter(([, note]) => note !== "");
+  if (told.length > 0) say(told.map(([name, note]) => `${name}: ${note}`).join("; "));
 }
 
 function removeName(name) {
@@ -283,7 +293,7 @@ function thumbnail(position) {
 }
 
 function drawNames() {
-  redraw($("chips"), [state.names, bank.writes()], () => state.names.map(chip));
+  redraw($("chips"), [state.names.map((name) => [name, bank.note(name)]), bank.writes()], () => state.names.map(chip));
   $("clear").hidden = state.names.length === 0;
   $("only").disabled = state.names.length === 0;
   $("only").checked = state.only;
@@ -292,8 +302,13 @@ function drawNames() {
 
 function chip(name, position) {
   const item = element("li");
+  const note = bank.note(name);
+  const known = note === "already a class";
+  item.classList.toggle("known", known);
   item.append(Object.assign(element("span", "", name), { title: name }));
-  if (bank.writes()) item.append(button("keep quiet", "Keep", `Keep the class ${name} on the server`, () => bank.keep(name)), bank.photosButton(name));
+  if (note) item.append(element("span", "count", note));
+  if (bank.writes() && !known) item.append(button("keep quiet", "Keep", `Keep the class ${name} on the server`, () => bank.keep(name)));
+  if (bank.writes()) item.append(bank.photosButton(name));
   item.append(button("cross", "×", `Remove ${name}`, () => {
     removeName(name);
     ($("chips").children[position]?.lastChild ?? $("name")).focus();

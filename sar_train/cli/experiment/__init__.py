@@ -47,7 +47,7 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
 
-@click.command(cls=Commands, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR"})
+@click.command(cls=Commands, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_EXPERIMENT"})
 @click.version_option(package_name="sar-clip")
 def main() -> None:
     """Run the experiments of the SAR paper (arXiv 2502.11969) on your data, resumably, and write their report."""

@@ -19,17 +19,24 @@ if TYPE_CHECKING:
 WIDTH = 120
 EPILOG = """\b
 Examples:
-  sar-experiment check-data DATA                      all known datasets below DATA
+  sar-experiment check-data DATA                      all known datasets
   sar-experiment check-data DATA --dataset imagenet   one of them
-  sar-experiment check-data photos/ --all-images      your own photos, every one decoded
+  sar-experiment check-data photos/ --all-images      decode every photo
 """
 
 
-@click.command("check-data", context_settings={"auto_envvar_prefix": "SAR"}, epilog=EPILOG)
+@click.command("check-data", epilog=EPILOG)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@option("--dataset", "names", multiple=True, metavar="NAME", help="Check this dataset alone; may be given again.")
+@option(
+    "--dataset",
+    "names",
+    envvar="SAR_EXPERIMENT_CHECK_DATA_DATASET",
+    multiple=True,
+    metavar="NAME",
+    help="Check this dataset alone; may be given again.",
+)
 @option("--all-images", is_flag=True, help="Decode every photo, not only a sample of 500 of each dataset.")
-@option("--format", "form", envvar="SAR_FORMAT", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @guarded
 def check_data(folder: Path, names: tuple[str, ...], all_images: bool, form: str, quiet: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli.common import guarded
+from sar_train.cli.common import guarded, option
 
 if TYPE_CHECKING:
     from sar_train.novel_names import NovelNames
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   sar-experiment novel-names demo --source wordnet:2 --count 20
-  sar-experiment novel-names eurosat --data-root DATA --source dataset:imagenet --out names.txt
-  sar-experiment novel-names photos/ --source llm --llm-url http://localhost:11434/v1 --llm-model NAME
-  sar-experiment novel-names photos/ --show-request     paste it into any chat, save the answer, then
+  sar-experiment novel-names photos/ --source dataset:imagenet --out names.txt
+  sar-experiment novel-names photos/ --source llm --llm-model NAME \\
+                             --llm-url http://localhost:11434/v1
+  sar-experiment novel-names photos/ --show-request
+      paste it into any chat, save the answer in FILE, then
   sar-train photos/ --novel answer:FILE
 """
 SOURCES = (
@@ -29,42 +31,40 @@ SOURCES = (
 
 @click.command("novel-names", epilog=EPILOG)
 @click.argument("photos")
-@click.option("--source", default="wordnet", show_default=True, envvar="SAR_NOVEL", show_envvar=True, help=SOURCES)
-@click.option("--count", type=click.IntRange(1), default=400, show_default=True, help="How many names at most.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of random draws.")
-@click.option(
+@option("--source", default="wordnet", show_default=True, help=SOURCES)
+@option("--count", type=click.IntRange(1), default=400, show_default=True, help="How many names at most.")
+@option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of random draws.")
+@option(
     "--exclude-eval-names/--keep-eval-names",
     default=True,
     show_default=True,
     help="Leave the evaluated new names out.",
 )
-@click.option(
+@option(
     "--data-root",
     type=click.Path(path_type=Path),
-    envvar="SAR_DATA_ROOT",
-    show_envvar=True,
     help="Folder that holds datasets by name, in CoOp's layout.",
 )
-@click.option(
+@option(
     "--protocol",
     type=click.Choice(["auto", "base-to-new", "all", "pseudo"]),
     default="auto",
     show_default=True,
     help="Which classes are trained and which are new, as for sar-train.",
 )
-@click.option("--template", help="Hand-crafted template with {}, for the request.  [default: the dataset's]")
-@click.option("--llm-url", envvar="SAR_LLM_URL", show_envvar=True, help="Base URL of an OpenAI-compatible endpoint.")
-@click.option("--llm-model", envvar="SAR_LLM_MODEL", show_envvar=True, help="Model to ask there; key in SAR_LLM_KEY.")
-@click.option(
+@option("--template", help="Hand-crafted template with {}, for the request.  [default: the dataset's]")
+@option("--llm-url", help="Base URL of an OpenAI-compatible endpoint.")
+@option("--llm-model", help="Model to ask there; key in SAR_LLM_KEY.")
+@option(
     "--cache-dir",
     type=click.Path(path_type=Path),
     default=Path("runs/.features"),
     show_default=True,
     help="Where a model's answers are kept, as for sar-train with --out in runs/.",
 )
-@click.option("--show-request", is_flag=True, help="Print the request to a language model, and exit.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the names here, for --novel FILE.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--show-request", is_flag=True, help="Print the request to a language model, and exit.")
+@option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the names here, for --novel FILE.")
+@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @guarded
 def novel_names(photos: str, **given: Any) -> None:
     """List novel names for the classes of PHOTOS, which is whatever sar-train takes; photos themselves are not needed.

@@ -66,8 +66,8 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
             default=None,
             help="Leave the evaluated new names out of the novel ones.  [default: leave out]",
         ),
-        option("--llm-url", envvar="SAR_LLM_URL", help="OpenAI-compatible endpoint for --novel llm."),
-        option("--llm-model", envvar="SAR_LLM_MODEL", help="Model to ask there."),
+        option("--llm-url", help="OpenAI-compatible endpoint for --novel llm."),
+        option("--llm-model", help="Model to ask there."),
         option("--epochs", type=int, help="Epochs of every run.  [default: as each method's paper has it]"),
         option(
             "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of a method or of SAR."

@@ -11,7 +11,7 @@ from sar_train.cli.common import guarded, option
 
 EPILOG = """\b
 Examples:
-  sar-experiment report results/                     results/report/index.html, with tables and figures beside it
+  sar-experiment report results/     writes results/report/index.html
   sar-experiment report results/ --out page --open
   sar-experiment table results/ --only base-to-new
   sar-experiment table results/ --format latex > tables.tex
@@ -27,7 +27,7 @@ Examples:
 @option(
     "--open/--no-open",
     "show",
-    envvar="SAR_REPORT_OPEN",
+    envvar="SAR_EXPERIMENT_REPORT_OPEN",
     default=False,
     show_default=True,
     help="Open it in the browser.",
@@ -65,6 +65,7 @@ def report(folder: Path, out: Path | None, title: str | None, *, show: bool, qui
 @option(
     "--format",
     "form",
+    envvar="SAR_EXPERIMENT_TABLE_FORMAT",
     type=click.Choice(["markdown", "csv", "latex", "json"]),
     default="markdown",
     show_default=True,

@@ -334,10 +334,20 @@ def test_a_turned_photo_gets_the_answer_of_the_upright_one(folder: Path) -> None
     assert upright["predictions"] == turned["predictions"]
 
 
+def test_a_missing_image_is_reported_and_the_rest_go_on(folder: Path) -> None:
+    result = run("photos/a.jpg", "nowhere.jpg", "photos/b.png", "--format", "jsonl")
+    first, missing, last = objects(result)
+    assert (missing["image"], missing["error"]) == ("nowhere.jpg", "no such file")
+    assert first["predictions"]
+    assert last["predictions"]
+    assert (result.exit_code, result.stderr) == (1, "1 of 3 images could not be read; see the error of each\n")
+    assert "nowhere.jpg\n  error: no such file\n" in run("nowhere.jpg", "photos/b.png").stdout
+
+
 # --------------------------------------------------------------------------------- refused before any work, exit code 2
 def test_images_that_are_not_there(folder: Path) -> None:
     Path("empty").mkdir()
-    refused(run("photos/a.jpg", "nowhere.jpg"), "nowhere.jpg: no such file or folder")
+    refused(run("nowhere.jpg", "neither.jpg"), "nowhere.jpg: no such file or folder")
     refused(run("photos/a.jpg", "empty"), "empty: a folder without images")
     refused(run("photos/a.jpg", "*.webp"), r"\*\.webp: matches nothing")
     refused(run("https://a.example/b.jpg"), "https is not fetched; download it")

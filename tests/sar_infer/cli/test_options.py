@@ -52,6 +52,16 @@ def test_help_is_short_for_help_and_cuts_no_line(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
+    "module", [bank, bundle, classify, serve, train, export, experiment], ids=lambda module: module.__name__
+)
+def test_help_fits_80_columns(module: ModuleType) -> None:
+    inner = module.main.list_commands(click.Context(module.main)) if isinstance(module.main, click.Group) else ()
+    for words in ([], *([name] for name in inner)):
+        text = CliRunner().invoke(module.main, [*words, "--help"], terminal_width=80).output
+        assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(
     "command", [classify.main, serve.main, train.main], ids=["sar-classify", "sar-serve", "sar-train"]
 )
 def test_help_shows_each_option_once_under_one_of_the_headings(command: GroupedCommand) -> None:
@@ -64,4 +74,3 @@ def test_help_shows_each_option_once_under_one_of_the_headings(command: GroupedC
     assert sorted(grouped) == sorted({p.name for p in options} - {"version"})
     of_options = text[text.index("\nOptions:") :].partition("Examples:")[0]
     assert re.findall(r"^  [^ -].*", of_options, re.MULTILINE) == []  # arguments stand in the first line
-    assert max(map(len, of_options.splitlines())) <= 80

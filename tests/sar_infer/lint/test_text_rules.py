@@ -188,6 +188,31 @@ def test_other_names(known: KnownNames, name: str) -> None:
     assert known.check(name) is None
 
 
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("shoe", "shoes"),
+        ("dress", "dresses"),
+        ("blouse", "blouses"),
+        ("box", "boxes"),
+        ("watch", "watches"),
+        ("scarf", "scarves"),
+        ("knife", "knives"),
+        ("glove", "gloves"),
+        ("cherry", "cherries"),
+        ("cookie", "cookies"),
+        ("potato", "potatoes"),
+        ("bus", "buses"),
+    ],
+)
+def test_a_plural_is_close_to_its_singular_and_the_other_way_round(one: str, many: str) -> None:
+    for known, name in ((one, many), (many, one)):
+        finding = KnownNames([(known, known)]).check(name)
+        assert finding is not None
+        assert (finding.severity, finding.suggestion) == ("warning", known)
+        assert finding.message.startswith(f"is close to the class {known!r}; use that name, or make this an alias")
+
+
 def test_names_are_doubled_within_one_call_too(known: KnownNames) -> None:
     assert known.check("owl") is None
     known.add("owl", "owl")

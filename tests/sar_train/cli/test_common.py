@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from sar_train.cli.common import ProgressLine
+from sar_train.cli.common import ProgressLine, guarded
 
 
 def shown(lines: list[str], capsys: pytest.CaptureFixture[str], *, quiet: bool = False) -> str:
@@ -48,11 +49,24 @@ def test_a_terminal_has_one_line_that_is_rewritten(
     assert (line, last.strip(), end) == ("zero-shot: 60 %", "epoch 1/1  loss 1.0", "")
 
 
+def test_a_warning_gets_a_line_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    @guarded
+    def command() -> None:
+        ProgressLine(quiet=False)("encoding 1/2 train photos")
+        logging.getLogger("sar_train.data").warning("a full\ndisk")
+
+    command()
+    assert capsys.readouterr().err.split("\n")[1:] == ["Warning: a full disk", ""]
+
+
 def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown([*encoding(4, 1), "zero-shot: 60 %"], capsys, quiet=True) == ""
 
 
 INTERRUPTED = """
+import logging
 import signal
 from sar_train.cli.common import guarded
 

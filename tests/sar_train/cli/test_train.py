@@ -76,6 +76,24 @@ def test_a_folder_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
     assert result.stderr.splitlines()[-1] == f"Warning: {told} (docs/confidence.md)."
 
 
+def test_photos_that_changed_since_an_earlier_run_are_a_plain_warning(photos: Path, tmp_path: Path) -> None:
+    command = (photos, *TINY, "--no-sar", "--no-statistics", "--shots", "2", "--views", "1", "--quiet")
+    assert "earlier run" not in sar_train(*command, "--out", tmp_path / "one").stderr
+    (photos / "red_thing" / "0.png").unlink()
+    lines = sar_train(*command, "--out", tmp_path / "two").stderr.splitlines()
+    (line,) = [line for line in lines if "earlier run" in line]
+    assert line.startswith("Warning: photos: its photos are not those of an earlier run (15 then, 14 now)")
+
+
+def test_one_photo_of_each_class_leaves_none_to_test_on(photos: Path, tmp_path: Path) -> None:
+    for path in photos.glob("*/[1-9].png"):
+        path.unlink()
+    result = sar_train(photos, *TINY, "--no-sar", "--views", "1", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "no photo is left to test on; give each class two photos or more" in result.stdout
+    assert "zero-shot" not in result.stdout  # no table of dashes
+
+
 def test_json_for_machines_and_quiet(photos: Path, novel: str, tmp_path: Path) -> None:
     result = sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run", "--format", "json", "--quiet")
     assert json.loads(result.stdout)["run"] == str(tmp_path / "run")
@@ -151,13 +169,13 @@ def test_settings_come_from_a_file_options_and_the_environment(tmp_path: Path) -
     result = CliRunner().invoke(
         main,
         [str(a) for a in (tmp_path / "blobs.safetensors", *TINY, *options)],
-        env={"SAR_SHOTS": "8", "SAR_DEVICE": "auto"},
+        env={"SAR_TRAIN_SHOTS": "8", "SAR_TRAIN_DEVICE": "auto", "SAR_OUT": "elsewhere", "SAR_EPOCHS": "no number"},
     )
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert (record["config"]["shots"], record["seed"]) == (8, 3)
     assert (record["settings"]["sar"]["tau"], record["settings"]["sar"]["weight"]) == (0.05, 2)
-    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "other")], env={"SAR_METHOD": "coup"})
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "other")], env={"SAR_TRAIN_METHOD": "coup"})
     refused(result, "did you mean 'coop'")
 
 

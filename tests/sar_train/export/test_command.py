@@ -157,7 +157,7 @@ def test_other_ways_to_answer_stand_beside(method: str, options: list[str], line
 def test_an_untuned_backbone_and_a_class_file(classes: Path, tmp_path: Path) -> None:
     out = tmp_path / "new"
     options = ("--handcrafted", "a photo of a {}.", "--backbone", VIT, "--pretrained", RANDOM, "--format", "json", "-q")
-    result = export(*options, "--out", out, SAR_CLASSES=str(classes))
+    result = export(*options, "--out", out, SAR_EXPORT_CLASSES=str(classes))
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["digest"] == open_bundle(out).manifest.digest
@@ -256,7 +256,7 @@ def test_help_shows_environment_twins() -> None:
     result = export("--help")
     assert result.exit_code == 0
     options = ("OUT", "CLASSES", "HANDCRAFTED", "PHOTOS", "APPROXIMATE", "WITH_REFERENCE")
-    for name in (f"SAR_{option}" for option in options):
+    for name in (*(f"SAR_EXPORT_{option}" for option in options), "SAR_FORMAT"):
         assert name in result.stdout
     for moved_away in ("--verify", "--triton", "--precision"):
         assert moved_away not in result.stdout
@@ -275,6 +275,8 @@ def test_a_run_without_calibration_is_said(run: Path, tmp_path: Path) -> None:
 def test_a_broken_photo_is_named_with_what_to_do(run: Path, tmp_path: Path) -> None:
     photos = write_folder(tmp_path / "photos", {"a": 3})
     (photos / "a" / "broken.jpg").write_bytes(b"no image")
-    line = one_line(export(run, "--out", tmp_path / "bundle", "--photos", photos, "--quiet"), 2)
+    result = export(run, "--out", tmp_path / "bundle", "--photos", photos)
+    line = one_line(result, 2)
+    assert result.stderr.splitlines() == [line]  # nothing was encoded or written before
     assert re.search(r"broken\.jpg: not an image .*; repair this image or remove it", line)
     assert not (tmp_path / "bundle").exists()

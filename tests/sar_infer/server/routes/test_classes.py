@@ -142,6 +142,8 @@ def test_a_rollback_to_nowhere_changes_nothing(client: httpx2.Client, body: dict
 
 def test_the_list_is_told_in_parts(client: httpx2.Client) -> None:
     assert listed(client, prefix="GR") == ["green", "grey thing"]
+    assert listed(client, like="Y t") == ["grey thing"]
+    assert listed(client, prefix="g", like="e", offset=1) == ["grey thing"]
     assert listed(client, limit=2, offset=1) == list(BANK_NAMES[1:3])
     page = client.get("/v1/classes", params={"limit": 1}).json()
     assert (len(page["classes"]), page["count"]) == (1, len(BANK_NAMES))

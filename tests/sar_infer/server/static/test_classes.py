@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
-from support.browser import CAT, COFFEE, ROCKET, add, among, drop, labels, settled, unlock
+from support.browser import CAT, COFFEE, PASTE, ROCKET, add, among, drop, labels, settled, unlock
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 expect = playwright.expect
@@ -139,6 +139,40 @@ def test_a_file_that_is_no_photo_changes_nothing(open_page, keyed_server, tmp_pa
     expect(page.get_by_role("button", name="Undo")).to_have_count(0)
     expect(page.locator("#chips span")).to_have_text([NAME])
     assert kept(keyed_server, NAME) is None
+
+
+def test_a_name_that_the_server_has_or_nearly_has_is_said(page) -> None:
+    page.locator("#name").evaluate(PASTE, "Espresso, zebras, own mug")
+    chips = page.locator("#chips li")
+    expect(chips.nth(0)).to_have_text(re.compile("^Espressoalready a class"))
+    expect(chips.nth(1)).to_have_text(re.compile("^zebrasclose to zebra"))
+    expect(chips.nth(2).locator(".count")).to_have_count(0)
+    keep = page.get_by_role("button", name="Keep the class")
+    assert [button.get_attribute("aria-label") for button in keep.all()] == [
+        "Keep the class zebras on the server",
+        "Keep the class own mug on the server",
+    ]
+
+
+def test_a_screen_reader_is_told_that_a_name_is_a_class_already(open_page, mini_server) -> None:
+    page, _ = open_page(mini_server.url)
+    expect(page.locator("#bank")).to_be_visible()
+    add(page, "zebra")
+    expect(page.locator("#status")).to_have_text("zebra: already a class")
+
+
+def test_classes_of_the_server_are_found_by_a_part_of_their_name(open_page, mini_server) -> None:
+    page, _ = open_page(mini_server.url)
+    box = page.get_by_role("searchbox", name="Find a class of the server")
+    box.fill("ON SHOE")
+    expect(page.locator("#bank-chips li")).to_have_text(["slip-on shoe"])
+    expect(page.locator("#status")).to_have_text("1 found.")
+    box.fill("e")
+    expect(page.locator("#bank-chips .rest")).to_have_text(re.compile(r"^and \d+ more$"))
+    box.fill("no such thing")
+    expect(page.locator("#bank-chips li")).to_have_text(["no class has this in its name"])
+    box.fill("")
+    expect(page.locator("#bank-chips li")).to_have_count(25)
 
 
 def test_a_server_that_keeps_nothing_says_how_it_would(open_page, mini_server) -> None:

@@ -19,7 +19,7 @@ from sar_train.novel_names import open_novel_source
 def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for name in ("SAR_LLM_URL", "SAR_LLM_MODEL", "SAR_LLM_KEY", "SAR_NOVEL", "SAR_DATA_ROOT"):
+    for name in ("SAR_LLM_URL", "SAR_LLM_MODEL", "SAR_LLM_KEY", "SAR_EXPERIMENT_NOVEL_NAMES_SOURCE", "SAR_DATA_ROOT"):
         monkeypatch.delenv(name, raising=False)
 
 
