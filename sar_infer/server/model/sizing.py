@@ -104,14 +104,17 @@ def measured(
         pixels: An image's input (3, size, size).
         threads: Those of the second encoder, see ``threads_alone``; 0 if there is none.
         alone: The second encoder.
-        processes: Each worker is a process; the batch then is not measured.
+        processes: Each worker is a process; the batch is then tried, not measured.
     """
     workers, shared = workers_and_threads(settings)
     if on_cpu := provider == "CPUExecutionProvider":
         decoders = 0
     else:  # two workers, so that one batch is made ready while another runs
         workers, decoders = settings.workers or 2, min(usable_cores(), _MOST_DECODERS)
-    batch = settings.max_batch or (_BETWEEN_PROCESSES if processes and on_cpu else None)
+    batch = settings.max_batch
+    if batch is None and processes and on_cpu:
+        batch = _BETWEEN_PROCESSES
+        encode([pixels] * batch)  # a graph may fail, or never end, in batches alone
     lone = threads if alone is not None and on_cpu else 0
     each = _seconds(encode, [pixels]) if lone or batch is None else 0.0
     if lone and alone is not None and not _pays(alone, pixels, each, lone / shared):

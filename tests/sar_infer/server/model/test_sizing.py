@@ -138,6 +138,13 @@ def test_sizes_in_the_settings_are_not_measured(monkeypatch: pytest.MonkeyPatch)
     assert measured(Settings(max_batch=5, decoders=1), CPU, unused, PIXELS) == Sizes(2, 5, 1)
 
 
-def test_worker_processes_on_a_cpu_get_batches_of_four_unmeasured() -> None:
-    assert measured(Settings(workers=2), CPU, pytest.fail, PIXELS, processes=True) == Sizes(2, 4, 0)
+def test_worker_processes_on_a_cpu_get_batches_of_four_which_are_tried_once() -> None:
+    tried: list[int] = []
+
+    def encode(batch: Sequence[Floats]) -> Floats:
+        tried.append(len(batch))
+        return np.zeros((len(batch), 4), np.float32)
+
+    assert measured(Settings(workers=2), CPU, encode, PIXELS, processes=True) == Sizes(2, 4, 0)
+    assert tried == [4]
     assert measured(Settings(workers=2, max_batch=3), CPU, pytest.fail, PIXELS, processes=True) == Sizes(2, 3, 0)
