@@ -111,6 +111,7 @@ class Content(pickle.Pickler):
     def __init__(self, module: nn.Module) -> None:
         self.stream, self.values = io.BytesIO(), hashlib.sha256()
         super().__init__(self.stream)
+        self.fast = True  # whether two tuples are the same object is no part of the structure, and tracing changes it
         self.named = dict(module.named_parameters(remove_duplicate=False))
         self.named |= dict(module.named_buffers(remove_duplicate=False))
         self.places: dict[tuple[Any, ...], int] = {}
