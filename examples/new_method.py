@@ -60,6 +60,7 @@ if __name__ == "__main__":
         "demo",
         method="stay",
         settings={"stay": {"weight": 1}},
+        shots=4,
         epochs=2,
         out=folder / "stay",
         overwrite=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -23,6 +24,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy")  # a machine that is busy has examples that take longer than 0.2 s
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of garbage collection, which would look through half a million objects every time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

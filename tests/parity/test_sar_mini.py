@@ -1,4 +1,7 @@
-"""The shipped backbone on real photos: 200 of them and ImageNet's names, torch against onnxruntime."""
+"""The shipped backbone on real photos and some of ImageNet's names, torch against onnxruntime.
+
+``scripts/build_mini_bundle.py`` compares on 200 photos and all of the names.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ FOLDER = Path(__file__).parents[3] / "shared" / "data" / "imagenet_sample"
 @pytest.mark.slow
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the photos of ../shared/data/imagenet_sample")
 @pytest.mark.skipif(not mini.WEIGHTS.is_file(), reason="needs the weights of sar-mini")
-def test_parity_on_200_photos_and_1000_names(tmp_path: Path) -> None:
-    phrases = {name: (name,) for name in dict.fromkeys(open_clip.IMAGENET_CLASSNAMES)}
+def test_parity_on_photos_and_names(tmp_path: Path) -> None:
+    phrases = {name: (name,) for name in dict.fromkeys(open_clip.IMAGENET_CLASSNAMES[::4])}
     source = from_template("a photo of a {}.", phrases, mini.NAME, None)
-    photos = sorted(FOLDER.rglob("*.jpg"))[::5][:200]
+    photos = sorted(FOLDER.rglob("*.jpg"))[::20]
     manifest = export_bundle(source, tmp_path / "mini", command="tests", photos=photos)
     parity = manifest.quality.parity
     assert parity is not None
-    assert (parity.images, parity.top1_agreement) == (200, 1.0)
+    assert (parity.images, parity.top1_agreement) == (50, 1.0)
     assert parity.image_min_cosine >= 0.99999
     assert parity.names >= len(phrases)
     assert parity.name_max_difference <= 1e-5

@@ -69,7 +69,9 @@ def trained(curriculum: targets.Curriculum, steps: int) -> tuple[dict[str, torch
     torch.manual_seed(0)
     model = open_clip.create_model(mini.NAME)
     losses: list[float] = []
-    text_tower.train(model, curriculum, replace(RECIPE, steps=steps), lambda step, loss, seconds: losses.append(loss))
+    text_tower.train(
+        model, curriculum, replace(RECIPE, batch=16, steps=steps), lambda step, loss, seconds: losses.append(loss)
+    )
     return model.state_dict(), losses
 
 

@@ -97,8 +97,13 @@ def merges() -> list[str]:
 
 
 def write_tokenizer(path: Path) -> None:
+    path.write_bytes(_packed_merges())
+
+
+@functools.cache
+def _packed_merges() -> bytes:
     text = "\n".join(["#version: 0.2", *merges()]) + "\n"
-    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    return gzip.compress(text.encode(), mtime=0)
 
 
 def name_rows(names: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -13,7 +13,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import pytest
 from open_clip import SimpleTokenizer
 from torch import Tensor, nn
 
-from sar_train.export import graph
+from sar_train.export import graph, tokenizer
 from sar_train.export.graph import translate
 from sar_train.export.layout import PromptLayout
 from sar_train.methods.base import PromptMethod
@@ -36,9 +36,13 @@ SOURCES = "sources"
 
 @pytest.fixture(autouse=True, scope="session")
 def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Give exports the graph of an equal module where this process or a worker beside it has made one."""
+    """Give exports the graph of an equal module where this process or a worker beside it has made one.
+
+    The merges, which are always the same, are compressed once.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "translate", partial(remembered, kept_graphs(tmp_path_factory)))
+        patch.setattr(tokenizer, "compress", cache(tokenizer.compress))
         yield
 
 
@@ -111,6 +115,7 @@ class Content(pickle.Pickler):
     def __init__(self, module: nn.Module) -> None:
         self.stream, self.values = io.BytesIO(), hashlib.sha256()
         super().__init__(self.stream)
+        self.fast = True  # whether two tuples are the same object is no part of the structure, and tracing changes it
         self.named = dict(module.named_parameters(remove_duplicate=False))
         self.named |= dict(module.named_buffers(remove_duplicate=False))
         self.places: dict[tuple[Any, ...], int] = {}

@@ -114,6 +114,7 @@ def test_sigterm_ends_a_server_while_a_reload_never_ends(tmp_path: Path) -> None
             asked = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
             while server.log.read_text().count("on trial") < before + 2:
                 assert not asked.done()
+                time.sleep(0.02)
         assert asked.result().status_code == 503
 
 

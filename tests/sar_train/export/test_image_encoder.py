@@ -59,9 +59,8 @@ def test_equals_torch_for_real_architectures(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ViT-B-32", "sar-mini-vit"])
-@pytest.mark.parametrize("method", ["maple", "promptsrc"])
-def test_image_prompts_in_real_architectures(name: str, method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "name"), [("maple", "sar-mini-vit"), ("promptsrc", "ViT-B-32")])
+def test_image_prompts_in_real_architectures(method: str, name: str, tmp_path: Path) -> None:
     known = name if name in mini.NAMES else shallow(name, tmp_path)
     kind, backbone = methods.get(method), backbones.load(known, backbones.RANDOM)
     made = kind(kind.Config(), Setup(backbone, ("cat",), "a {}.", torch.Generator().manual_seed(0)))

@@ -132,15 +132,12 @@ def test_class_aware_tokens_behind_templates_of_several_kinds(template: str, set
         ("a photo of a {}", "person doing {} ."),
     ],
 )
-def test_a_teacher_with_another_text_behind_the_name(template: str, student: str, tmp_path: Path) -> None:
+def test_a_teacher_with_another_text_behind_the_name(template: str, student: str) -> None:
     prompted = moved("tcp", template=template, student=student)
     names = [*NAMES, "U.S.A.", "what?!", "...", *every_length(prompted)[::9], every_length(prompted)[-1]]
     expected = prompted.embed(names)
     torch.testing.assert_close(expected, reference_names(prompted, names), atol=1e-6, rtol=0)
     torch.testing.assert_close(encode(prompted, names), expected, atol=1e-6, rtol=0)
-    graph = exported_graph(prompted, tmp_path)
-    np.testing.assert_allclose(graph(padded(prompted, names)), expected.numpy(), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(graph(padded(prompted, names[:1])), expected[:1].numpy(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("position", ["middle", "front"])

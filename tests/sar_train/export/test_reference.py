@@ -27,7 +27,7 @@ TEMPLATE = "a bad photo of the {}, a pet!"  # neither prefix nor suffix are thos
 @pytest.fixture(scope="module")
 def referenced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reference") / "bundle"
-    source = source_of(moved("coop", template=TEMPLATE, n_ctx=2, context_init=""), NAMES)
+    source = source_of(moved("coop", template=TEMPLATE), NAMES)
     export_bundle(source, folder, command="tests", with_reference=True)
     return folder
 

@@ -40,7 +40,7 @@ def test_with_share_zero_it_is_a_plain_prompt() -> None:
     assert (embed(make("tcp"), UNSEEN) - plain).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("model", "block"), [(VIT, 2), (RESNET, 1), (DEEP, 8)])
+@pytest.mark.parametrize(("model", "block"), [(VIT, 2), (RESNET, 2), (DEEP, 8)])
 def test_class_aware_tokens_enter_before_the_scaled_block(model: str, block: int) -> None:
     backbone, method = tiny_backbone(model), make("tcp", setup(model=model))
     assert method.block == block
