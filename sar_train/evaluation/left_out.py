@@ -131,7 +131,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Expected:
-    """Accuracy that a class added later may expect, in per cent, with a 95 % interval over classes."""
+    """Accuracy that a class added later may expect, in per cent, with a 95 % interval over classes; see `_expected`."""
 
     photos: int
     accuracy: float
@@ -215,7 +215,7 @@ def choose(
     usual = int(np.median(counts[counts > 0]))
     full = float(grid[places[0]])
     offsets = [(n, full - float(grid[places[n]]) if n else 0.0) for n in numbers if n < usual]
-    named = chosen[0]
+    named, rivals = chosen[0], float(np.mean([len(fold.kept) + len(fold.left) - 1 for fold in folds]))
     return LeftOutResult(
         name,
         alpha,
@@ -226,7 +226,7 @@ def choose(
         )[places[0] % _CURVE_STEP :: _CURVE_STEP],  # so that the chosen place is among them
         scores,
         {n: float(of.trained[places[n]]) for n, of in chosen.items()},
-        tuple(_expected(n, of.left[:, places[n]]) for n, of in chosen.items()),
+        tuple(_expected(n, of.left[:, places[n]], rivals) for n, of in chosen.items()),
     )
 
 
@@ -241,10 +241,24 @@ def _middle(curve: Doubles) -> int:
     return int(good[len(good) // 2])
 
 
-def _expected(photos: int, accuracies: Doubles) -> Expected:
+def _expected(photos: int, accuracies: Doubles, rivals: float) -> Expected:
+    """Return what a class may expect if as many classes are added as were trained.
+
+    Left-out classes had fewer rivals than that. A class that is right with probability a among ``rivals`` others is so
+    with a^(m / rivals) among m, if each takes images independently. The interval is Student's.
+
+    Args:
+        photos: number of photos of the added class.
+        accuracies: (C,) of the classes left out; NaN for one that never was.
+        rivals: the mean number of others that they were ranked with.
+    """
     values = accuracies[~np.isnan(accuracies)]
-    mean = float(values.mean())
-    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 100.0
+    values = 100 * (values / 100) ** ((2 * len(accuracies) - 1) / rivals)
+    mean, free = float(values.mean()), len(values) - 1
+    half = 100.0
+    if free:
+        quantile = 1.96 + 2.372 / free + 2.823 / free**2 + 2.556 / free**3  # of 97.5 %, Cornish-Fisher
+        half = quantile * float(values.std(ddof=1)) / math.sqrt(free + 1)
     return Expected(photos, mean, max(0.0, mean - half), min(100.0, mean + half))
 
 

@@ -217,10 +217,12 @@ def expectation(record: dict[str, Any]) -> str:
         line += f", with {numbers} photo{'s' if photos != [1] else ''} in "
         line += ", ".join(f"{found[n]['accuracy']:.0f}" for n in photos) + " %"
     shown = [by_name, *(found[n] for n in photos)]
-    line += f" (trained classes left out in turn; 95 % interval over {record['classes']} classes: "
+    count = record["classes"]
+    line += f" (estimate for {count} added classes and photos of the same kind, from trained classes left out in turn; "
+    line += f"95 % interval over {count} classes: "
     line += ", ".join(f"{item['low']:.0f}-{item['high']:.0f}" for item in shown) + ")"
-    if record["classes"] < _FEW_CLASSES:
-        line += f"; so few as {record['classes']} are a rough guide"
+    if count < _FEW_CLASSES:
+        line += f"; so few as {count} are a rough guide"
     return line
 
 

@@ -76,6 +76,7 @@ def test_a_run_keeps_statistics_of_the_photos_it_learned_from(tmp_path: Path) ->
     assert data.backbone == tiny_backbone().name
     assert run.record["other_metrics"]["statistics"]["base_accuracy"] >= run.record["metrics"]["base_accuracy"]
     assert "by its name is found in about" in expectation(record)
+    assert "estimate for 8 added classes and photos of the same kind" in expectation(record)
     assert "so few as 8 are a rough guide" in expectation(record)
 
 
