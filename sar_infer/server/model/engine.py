@@ -179,8 +179,8 @@ class Engine:
         if before is not None and _image_file(before.classifier) == _image_file(classifier):
             sizes = before.sizes
         else:
-            pixels, processes = classifier.self_test.pixels, workers is not None
-            sizes = measured(settings, provider, encode, pixels, threads, encode_alone, processes)
+            pixels, graph = classifier.self_test.pixels, None if workers is None else _image_file(classifier).size
+            sizes = measured(settings, provider, encode, pixels, threads, encode_alone, graph)
         if workers is not None:
             workers.settle(sizes.alone > 0)
         give_back_memory()

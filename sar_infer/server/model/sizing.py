@@ -16,9 +16,11 @@ from sar_infer.server.settings import Settings
 _LARGEST = {"CPUExecutionProvider": 8}
 _LARGEST_ELSEWHERE = 32
 _WORTH = 0.95
-_BETWEEN_PROCESSES = 4
-"""Images of a batch for another process: the front saves more than the encoder gains or loses. With 8 clients of
-sar-mini an image takes 18.7 ms of CPU one by one, 17.6 by twos, 17.4 by fours, 18.2 by eights."""
+_SMALL, _LARGE = 2, 8
+_CACHED = 2**26
+"""Images of a batch for another process, where the graph is smaller than so many bytes, and where it is larger. Twos
+save the front's time: an image of sar-mini takes 18.4 ms of CPU one by one, of which the front 2.2; by twos 17.7 and
+1.6. Large encoders read their weights once a batch: one of ViT-B/32 takes 102 ms, 100 by twos, 91 by eights."""
 _ALONE_WORTH, _ALONE_SECONDS = 0.8, 0.01
 _COPIES = 8
 """The share of the memory, as its divisor, that copies of the encoder in worker processes may take, and once more those
@@ -90,7 +92,7 @@ def measured(
     pixels: Floats,
     threads: int = 0,
     alone: Encode | None = None,
-    processes: bool = False,
+    graph: int | None = None,
 ) -> Sizes:
     """Return the sizes for an open encoder; the batch is doubled as long as that makes an image 5 % cheaper.
 
@@ -104,7 +106,8 @@ def measured(
         pixels: An image's input (3, size, size).
         threads: Those of the second encoder, see ``threads_alone``; 0 if there is none.
         alone: The second encoder.
-        processes: Each worker is a process; the batch is then tried, not measured.
+        graph: Bytes of the encoder if each worker is a process; on a CPU the batch is then not measured, because a
+            worker keeps the memory that this takes.
     """
     workers, shared = workers_and_threads(settings)
     if on_cpu := provider == "CPUExecutionProvider":
@@ -112,8 +115,8 @@ def measured(
     else:  # two workers, so that one batch is made ready while another runs
         workers, decoders = settings.workers or 2, min(usable_cores(), _MOST_DECODERS)
     batch = settings.max_batch
-    if batch is None and processes and on_cpu:
-        batch = _BETWEEN_PROCESSES
+    if batch is None and graph is not None and on_cpu:
+        batch = _SMALL if graph < _CACHED else _LARGE
         encode([pixels] * batch)  # a graph may fail, or never end, in batches alone
     lone = threads if alone is not None and on_cpu else 0
     each = _seconds(encode, [pixels]) if lone or batch is None else 0.0

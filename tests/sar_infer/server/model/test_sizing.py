@@ -138,13 +138,14 @@ def test_sizes_in_the_settings_are_not_measured(monkeypatch: pytest.MonkeyPatch)
     assert measured(Settings(max_batch=5, decoders=1), CPU, unused, PIXELS) == Sizes(2, 5, 1)
 
 
-def test_worker_processes_on_a_cpu_get_batches_of_four_which_are_tried_once() -> None:
+@pytest.mark.parametrize(("graph", "batch"), [(2**25, 2), (2**26, 8)])
+def test_the_batch_of_worker_processes_is_tried_and_not_measured(graph: int, batch: int) -> None:
     tried: list[int] = []
 
-    def encode(batch: Sequence[Floats]) -> Floats:
-        tried.append(len(batch))
-        return np.zeros((len(batch), 4), np.float32)
+    def encode(images: Sequence[Floats]) -> Floats:
+        tried.append(len(images))
+        return np.zeros((len(images), 4), np.float32)
 
-    assert measured(Settings(workers=2), CPU, encode, PIXELS, processes=True) == Sizes(2, 4, 0)
-    assert tried == [4]
-    assert measured(Settings(workers=2, max_batch=3), CPU, pytest.fail, PIXELS, processes=True) == Sizes(2, 3, 0)
+    assert measured(Settings(workers=2), CPU, encode, PIXELS, graph=graph) == Sizes(2, batch, 0)
+    assert measured(Settings(workers=2, max_batch=3), CPU, encode, PIXELS, graph=graph) == Sizes(2, 3, 0)
+    assert tried == [batch]
