@@ -60,7 +60,9 @@ MIB = 2**20
         help="Processes that decode and encode; 0: one process does all.  [default: 2, a quarter of the cores if that "
         "is more; 0 with a GPU or too little memory]")  # fmt: skip
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
-@option("--max-batch", type=click.IntRange(min=1), help="Images of a batch at most.  [default: measured at the start]")
+@option("--max-batch", type=click.IntRange(min=1),
+        help="Images of a batch at most.  [default: 2, with a large encoder 8; without processes measured at the "
+        "start]")  # fmt: skip
 @option("--decoders", type=click.IntRange(min=0),
         help="Threads that decode ahead; 0: workers do it.  [default: 0, one per core with a GPU]")  # fmt: skip
 @option("--decode-memory", type=click.IntRange(min=1),
