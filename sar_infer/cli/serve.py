@@ -18,6 +18,10 @@ from sar_infer.cli.options import CONTEXT, GroupedCommand, Number, Refusal, offs
 from sar_infer.errors import InputError, SarInferError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from socket import socket
+
+    from sar_infer.server.service import Service
     from sar_infer.server.settings import Settings
 
 GROUPS = {
@@ -149,13 +153,13 @@ def _serve(values: dict[str, Any]) -> None:
     listener = None if values["check"] else bind(values["host"], values["port"])
     try:
         opening = in_background(lambda: Service.open(settings))  # a signal need not wait for it
-        from sar_infer.server.run import serve  # takes as long as worker processes to start
-
+        loading = None if listener is None else in_background(_load)  # takes as long as worker processes to start
         service = waited(opening)
+        serve = None if loading is None else waited(loading)
     except KeyboardInterrupt:
         click.echo("Aborted!", err=True)
         leave(1)
-    if listener is None:
+    if listener is None or serve is None:
         from sar_infer.artefact.describe import describe
 
         click.echo(describe(service.engine.bundle), nl=False)
@@ -165,6 +169,12 @@ def _serve(values: dict[str, Any]) -> None:
         logging.getLogger("sar_infer.server").warning("--bank without a key: only sar-bank can change the classes")
     serve(service, listener, values["drain"], values["notice"])
     leave(0)  # even if a worker's graph is still running
+
+
+def _load() -> Callable[[Service, socket, int, float], None]:
+    from sar_infer.server.run import serve
+
+    return serve
 
 
 def _settings(values: dict[str, Any]) -> Settings:
