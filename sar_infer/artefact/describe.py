@@ -55,7 +55,7 @@ def _statistics(known: TrainedStatistics) -> Iterator[tuple[str, str]]:
     yield "statistics", f"of {photos}, with a weight of {model.alpha:g} beside the text branch"
     if model.curve:
         _, trained, left_out = min(model.curve, key=lambda point: abs(point[0]))
-        yield "one ranking", f"{trained:.1f} % of trained classes, {left_out:.1f} % of those added by name, estimated"
+        yield "one ranking", f"{trained:.1f} % of trained classes, {left_out:.1f} % of those left out in turn"
 
 
 def _quality(quality: Quality) -> Iterator[tuple[str, str]]:

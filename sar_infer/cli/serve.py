@@ -76,7 +76,7 @@ MIB = 2**20
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="Images in the server at most; more get 429.",
+    help="Images held at once; more get 429.",
 )
 @option("--max-body", type=click.IntRange(min=1), default=10, show_default=True, help="MiB in a request.")
 @option("--max-images", type=click.IntRange(min=1), default=32, show_default=True, help="Images in a request.")
@@ -88,7 +88,12 @@ MIB = 2**20
     help="Megapixels of one image.",
 )
 @option("--max-classes", type=click.IntRange(min=1), default=1000, show_default=True, help="Class names in a request.")
-@option("--formats", default="JPEG,PNG,WEBP", show_default=True, help="Image formats to accept; also GIF, BMP, TIFF.")
+@option(
+    "--formats",
+    default="JPEG,PNG,WEBP",
+    show_default=True,
+    help="Image formats to accept; GIF, BMP and TIFF can be added.",
+)
 @option("--deadline", type=Number(min=0.01), default=30, show_default=True, help="Seconds until the answer is 504.")
 @option("--image-timeout", type=Number(min=0.01), default=10, show_default=True,
         help="Seconds for a worker process to decode an image.")  # fmt: skip
@@ -101,7 +106,7 @@ MIB = 2**20
     help="Seconds to finish on SIGTERM.",
 )
 @option("--notice", type=Number(min=0), default=0, show_default=True,
-        help="Seconds from SIGTERM, not ready, to closing the port.")  # fmt: skip
+        help="Seconds after SIGTERM in which it still listens, not ready.")  # fmt: skip
 @option(
     "--log-format",
     type=click.Choice(["text", "json"]),
