@@ -66,7 +66,10 @@ class AddOptions:
         if self.photos_only and not self.paths:
             raise Refusal("--photos-only needs --photos; for classes in the bank: sar-bank set CLASS --photos-only")
         if self.paths and (len(self.names) > 1 or self.classes is not None or self.source is not None):
-            raise Refusal("--photos goes with one class name, or with none and one folder for each class")
+            raise Refusal(
+                "--photos goes with one class name, or with none and one folder for each class; for several files "
+                "repeat --photos, or name their folder"
+            )
 
 
 @click.command()
