@@ -35,7 +35,7 @@ _REAPING = threading.Lock()
 """Held while a process is started or its exit code is read: ``multiprocessing`` reaps all of them whenever it starts
 one, and an exit code that two threads ask for at once can be lost to one of them."""
 _LIVING: WeakSet[SpawnProcess] = WeakSet()
-"""All processes."""
+"""Processes that were started here, as long as anything refers to them."""
 
 
 def _kill_all() -> None:

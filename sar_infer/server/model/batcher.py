@@ -114,7 +114,7 @@ class Batcher(Generic[P]):
                 while None in results and self._waiting and self._busy < self._workers:  # each in another worker
                     self._busy += 1
                     self._pool.submit(self._work, self._take(), loop)
-            loop.call_soon_threadsafe(_deliver, done, results)  # now that a caller's next image is alone
+            loop.call_soon_threadsafe(_deliver, done, results)  # once it no longer counts as busy
 
     def _take(self) -> list[_Item[P, object]]:
         batch: list[_Item[P, object]] = []

@@ -16,15 +16,14 @@ from sar_infer.server.settings import Settings
 _LARGEST = {"CPUExecutionProvider": 8}
 _LARGEST_ELSEWHERE = 32
 _WORTH = 0.95
-_SMALL, _LARGE = 2, 8
-_CACHED = 2**26
-"""Images of a batch for another process, where the graph is smaller than so many bytes, and where it is larger. Twos
-save the front's time: an image of sar-mini takes 18.4 ms of CPU one by one, of which the front 2.2; by twos 17.7 and
-1.6. Large encoders read their weights once a batch: one of ViT-B/32 takes 102 ms, 100 by twos, 91 by eights."""
+_LARGE_GRAPH = 2**26
+"""Bytes from which a graph counts as large: its weights do not stay in the cache, so they are read once a batch."""
+_BATCH, _BATCH_OF_LARGE_GRAPH = 2, 8
+"""Images of a batch for a worker process. Two share the cost of handing over; more would take memory."""
 _ALONE_WORTH, _ALONE_SECONDS = 0.8, 0.01
 _COPIES = 8
-"""The share of the memory, as its divisor, that copies of the encoder in worker processes may take, and once more those
-on all cores."""
+"""One part in so many of the memory is for the copies of the encoder in worker processes; as much again is for second
+encoders, which use all cores."""
 _MOST_DECODERS = 8
 """An image may take 400 MB while it is decoded."""
 _LEAST_MEMORY = 64 * 2**20
@@ -116,7 +115,7 @@ def measured(
         workers, decoders = settings.workers or 2, min(usable_cores(), _MOST_DECODERS)
     batch = settings.max_batch
     if batch is None and graph is not None and on_cpu:
-        batch = _SMALL if graph < _CACHED else _LARGE
+        batch = _BATCH if graph < _LARGE_GRAPH else _BATCH_OF_LARGE_GRAPH
         encode([pixels] * batch)  # a graph may fail, or never end, in batches alone
     lone = threads if alone is not None and on_cpu else 0
     each = _seconds(encode, [pixels]) if lone or batch is None else 0.0
@@ -182,7 +181,7 @@ def _seconds(encode: Encode, batch: Sequence[Floats]) -> float:
 
 
 def _pays(alone: Encode, pixels: Floats, each: float, times: float) -> bool:
-    """Return whether an encoder of so many times the threads saves enough; it stays closed if it cannot."""
+    """Return whether a second encoder, with so many times the threads, saves enough; it is not opened if it cannot."""
     if each - each / times < _ALONE_SECONDS:
         return False
     alone([pixels])  # opens it
