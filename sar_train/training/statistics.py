@@ -222,7 +222,7 @@ def expectation(record: dict[str, Any]) -> str:
     line += f"95 % interval over {count} classes: "
     line += ", ".join(f"{item['low']:.0f}-{item['high']:.0f}" for item in shown) + ")"
     if count < _FEW_CLASSES:
-        line += f"; so few as {count} are a rough guide"
+        line += f"; with {count} classes this is a rough guide"
     return line
 
 
