@@ -180,12 +180,12 @@ def test_images_that_cannot_be_read_are_counted_for_whoever_reads_only_the_end(f
 def test_ctrl_c_ends_a_decoder_that_hangs(folder: Path) -> None:
     """In a thread, in C, without letting go of Python's lock."""
     program = """
-import ctypes
+import ctypes, os
 from sar_infer.images import prefetch as decoding
 from sar_infer.cli.classify import main
 
 def hangs(*_):
-    print("hangs", flush=True)
+    os.write(1, b"hangs\\n")
     ctypes.PyDLL(None).pause()
 
 decoding.decode_image = hangs
