@@ -34,11 +34,11 @@ _OF_TRAINING = {
 }
 EPILOG = """\b
 Examples:
-  sar-bundle show exports/mine
-  sar-bundle verify exports/mine --photos photos/
-  sar-bundle freeze exports/mine --bank mine.safetensors --out exports/menu
-  sar-bundle shrink exports/mine --precision int8 --photos photos/ --out small
-  sar-bundle triton exports/mine --out models/
+  sar-bundle show bundles/mine
+  sar-bundle verify bundles/mine --photos photos/
+  sar-bundle freeze bundles/mine --bank mine.safetensors --out bundles/menu
+  sar-bundle shrink bundles/mine --precision int8 --photos photos/ --out small
+  sar-bundle triton bundles/mine --out models/
 """
 
 

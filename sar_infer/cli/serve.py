@@ -65,8 +65,7 @@ MIB = 2**20
         "is more; 0 with a GPU or too little memory]")  # fmt: skip
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1),
-        help="Images of a batch at most.  [default: 2, with a large encoder 8; without processes measured at the "
-        "start]")  # fmt: skip
+        help="Most images in a batch.  [default: 2, 8 with a large encoder; measured with --workers 0]")  # fmt: skip
 @option("--decoders", type=click.IntRange(min=0),
         help="Threads that decode ahead; 0: workers do it.  [default: 0, one per core with a GPU]")  # fmt: skip
 @option("--decode-memory", type=click.IntRange(min=1),
@@ -123,7 +122,7 @@ def main(**values: Any) -> None:
     """Serve a bundle over HTTP.
 
     \b
-    sar-serve --bundle exports/mine
+    sar-serve --bundle bundles/mine
     curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg \\
          localhost:8000/v1/classify
 

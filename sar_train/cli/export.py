@@ -19,13 +19,13 @@ SHRINK = "sar-bundle shrink BUNDLE --photos FOLDER --out NEW"
 
 EPILOG = """\b
 Examples:
-  sar-export runs/demo --out exports/demo
-  sar-export runs/demo --classes new.txt --photos photos/ --out exports/new
-  sar-export runs/cocoop --approximate mean-image --out exports/cocoop
-  sar-export runs/demo --out exports/demo --push me/demo
+  sar-export runs/demo --out bundles/demo
+  sar-export runs/demo --classes new.txt --photos photos/ --out bundles/new
+  sar-export runs/cocoop --approximate mean-image --out bundles/cocoop
+  sar-export runs/demo --out bundles/demo --push me/demo
   sar-export --handcrafted "a photo of a {}." --classes names.txt \\
              --backbone ViT-B-16-quickgelu --pretrained openai \\
-             --out exports/untuned
+             --out bundles/untuned
 """
 
 

@@ -107,8 +107,8 @@ GROUPS = {
     "--quick",
     is_flag=True,
     default=None,
-    help="Fit class statistics with the hand-crafted prompt in two folds of the classes; training the prompt again in "
-    "each takes about as long as the run itself.",
+    help="Skip the second half of the time: choose class statistics with the hand-crafted prompt instead of training "
+    "the prompt again on each half of the classes.",
 )
 @option("--epochs", type=int, help="Passes over the photos.  [default: the method's published number]")
 @option(
@@ -151,7 +151,7 @@ GROUPS = {
     envvar="SAR_TRAIN_SET",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Any setting of a method or of SAR.",
+    help="Any setting of a method or of SAR, such as coop.n_ctx=4; repeatable.",
 )
 @option(
     "--config",
@@ -246,7 +246,7 @@ def table(record: dict[str, Any], out: Path) -> str:
         from sar_train.training.statistics import expectation
 
         lines += ["", *textwrap.wrap(expectation(statistics), 100)]
-    return "\n".join([*lines, "", f"run: {out}    next: sar-export {shlex.quote(str(out))} --out exports/NAME"])
+    return "\n".join([*lines, "", f"run: {out}    next: sar-export {shlex.quote(str(out))} --out bundles/NAME"])
 
 
 def _with_statistics(name: str, statistics: Mapping[str, Any]) -> str:

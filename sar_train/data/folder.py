@@ -153,7 +153,7 @@ def _check_photos(class_names: Sequence[str], empty: Sequence[str], root: Path) 
 def _fewer(photos: ImagesByClass, shots: int) -> tuple[str, ...]:
     few = [len(paths) for paths in photos.values() if len(paths) < shots]
     who = "1 class has" if len(few) == 1 else f"{len(few)} classes have"
-    return (f"{who} fewer than {shots} photos (the fewest: {min(few)}); all are used",) if few else ()
+    return (f"{who} fewer than {shots} photos to learn from (the fewest: {min(few)})",) if few else ()
 
 
 def _hold_out(

@@ -70,7 +70,11 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
         option("--llm-model", help="Model to ask there."),
         option("--epochs", type=int, help="Epochs of every run.  [default: as each method's paper has it]"),
         option(
-            "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of a method or of SAR."
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Any setting of a method or of SAR, such as coop.n_ctx=4; repeatable.",
         ),
         option("--device", help="cpu or cuda.  [default: cpu]"),
         option("--precision", help="fp32, bf16 or fp16.  [default: fp32]"),

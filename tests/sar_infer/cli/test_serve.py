@@ -37,7 +37,7 @@ def test_help_shows_every_option_with_its_environment_twin() -> None:
 
 def test_help_keeps_the_lines_of_its_examples() -> None:
     lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
-    assert "  sar-serve --bundle exports/mine" in lines
+    assert "  sar-serve --bundle bundles/mine" in lines
     assert not any("\\b" in line or "\b" in line for line in lines)
 
 

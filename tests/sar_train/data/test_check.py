@@ -78,7 +78,7 @@ def test_own_photos(tmp_path: Path) -> None:
     own = write_folder(tmp_path / "own", {"a": 20, "b": 3})
     (report,) = check(own).checked
     assert (report.name, report.classes, report.counts, report.state) == ("own", 2, (18, 2, 3), "warning")
-    assert report.findings[0].what == "1 class has fewer than 16 photos (the fewest: 3); all are used"
+    assert report.findings[0].what == "1 class has fewer than 16 photos to learn from (the fewest: 3)"
     (own / "a/00.png").write_bytes(b"broken")
     (report,) = check(own).checked
     assert report.findings[-1].what.startswith("1 of 23 photos cannot be read")

@@ -27,7 +27,7 @@ def test_shots_and_the_rest(tmp_path: Path) -> None:
     assert dataset.name == "pets"
     assert dataset.class_names == ("dog", "fish", "owl", "tabby_cat")
     assert counts(dataset) == [(4, 0, 1), (3, 0, 1), (1, 0, 0), (4, 4, 4)]
-    assert dataset.warnings == ("1 class has fewer than 4 photos (the fewest: 1); all are used",)
+    assert dataset.warnings == ("1 class has fewer than 4 photos to learn from (the fewest: 1)",)
     assert not dataset.published_split
     everything = [p.path for p in (*dataset.train, *dataset.val, *dataset.test)]
     assert sorted(everything) == sorted(root.rglob("*.png"))
