@@ -43,10 +43,8 @@ async def _keyed(request: Request) -> Service:
     """Return the service if it has a key; ``middleware`` has checked that this request carries it."""
     service = await _service(request)
     if service.settings.key is None:
-        raise Problem(
-            "writes-disabled",
-            "this server was started without a key; start it with SAR_API_KEY, to change classes also with --bank FILE",
-        )
+        also = "" if service.settings.bank else ", to change classes also with --bank FILE"
+        raise Problem("writes-disabled", f"this server was started without a key; start it with SAR_API_KEY{also}")
     return service
 
 
