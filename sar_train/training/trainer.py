@@ -211,15 +211,17 @@ def _differing(stored: dict[str, Any], given: dict[str, Any], before: str = "") 
 def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: float) -> Callable[[State], None]:
     """Show the loss and what is left after each epoch; save the state every few seconds."""
     began = saved = time.monotonic()
-    first: int | None = None
+    first: tuple[int, float] | None = None  # the first epoch of this run, which also warms up, and when it ended
 
     def after(state: State) -> None:
         nonlocal saved, first
-        first = state.epoch - 1 if first is None else first
         now = time.monotonic()
-        left = (now - began) / (state.epoch - first) * (context.schedule.epochs - state.epoch)
+        first = first or (state.epoch, now)
         terms = ", ".join(f"{k} {v:.3f}" for k, v in state.history[-1].items() if k not in ("epoch", "learning_rate"))
-        tell(f"epoch {state.epoch}/{context.schedule.epochs}  {terms}  about {left:.0f} s left")
+        line = f"epoch {state.epoch}/{context.schedule.epochs}  {terms}"
+        if (timed := state.epoch - first[0]) and (coming := context.schedule.epochs - state.epoch):
+            line += f"  about {(now - first[1]) / timed * coming:.0f} s left"
+        tell(line)
         if now - saved > _SAVE_EVERY and state.epoch < context.schedule.epochs:
             meta = {
                 "config": outcome_settings(context.config),
