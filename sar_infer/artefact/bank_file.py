@@ -146,10 +146,19 @@ def taken_up(path: Path, bundle: Bundle, embed: Embed, *, write: bool, by: str =
             )
         if write:
             try:
-                _keep(Path(os.path.realpath(path)), kept_file(path, old.encoder_digest))
+                as_it_was = kept_file(path, old.encoder_digest)
+                _keep(Path(os.path.realpath(path)), as_it_was)
                 after.save(path)
             except OSError as error:
                 raise WriteError(f"{path}: cannot be written for this bundle ({error.strerror or error})") from None
+            _log.warning(
+                "%s: belonged to another encoder and was written anew for this bundle, %d classes instead of %d; "
+                "as it was it is kept in %s",
+                path,
+                len(after.names),
+                len(old.names),
+                as_it_was,
+            )
         return after
 
 

@@ -160,7 +160,7 @@ def _run(options: ClassifyArguments, bulk: BulkOptions) -> int:
             raise
         click.echo(f"Error: {error}; what is finished is kept; the same command with --resume continues", err=True)
         return 1
-    _report(summary, plan)
+    _report(summary, plan, nothing_new=bulk.resume and not progress.inputs)
     return 1 if summary.rejected or (summary.pieces and not summary.inputs) else 0
 
 
@@ -227,13 +227,13 @@ def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _report(summary: Summary, plan: BulkPlan) -> None:
+def _report(summary: Summary, plan: BulkPlan, *, nothing_new: bool) -> None:
     from sar_infer.bulk.progress import say
 
     folder = f"{plan.out.rstrip('/')}/{plan.shard.named('_rejected.jsonl')}"
     rejected = f"{plan.out}.rejected.jsonl" if plan.file else folder
-    text = f"classified {summary.classified:,} of {summary.inputs:,}"
-    if summary.rate:
+    text = f"{'already complete: ' if nothing_new else ''}classified {summary.classified:,} of {summary.inputs:,}"
+    if summary.rate and not nothing_new:
         text += f" ({summary.rate:,.1f} a second)"
     if summary.pieces and not summary.inputs:
         text += "; there is no image in what was named"

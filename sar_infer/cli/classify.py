@@ -172,8 +172,8 @@ def main(**values: Any) -> None:
 
     A line of new.txt is a class name, or a name and the phrases to look for: "name = phrase | phrase".
 
-    Exit code: 0 if all images were classified, 1 if one or more could not be read, 2 if nothing was done because
-    something in the call is wrong.
+    Exit code: 0 if all images were classified; 1 if one or more could not be read, or a run with --out stopped before
+    its end; 2 if nothing was done because something in the call is wrong; 130 and 143 after Ctrl-C and SIGTERM.
     """  # noqa: D301 - \b is for click
     bulk = BulkOptions.pop_from(values)
     options = ClassifyArguments(**values)

@@ -86,7 +86,7 @@ def folders(root: str) -> dict[str, list[str]]:
     below = [path for path in visible if path.is_dir()]
     if not below:
         raise InputError(
-            f"{root}: expected one folder for each class, there is none; for a single class, give its name"
+            f"{root}: expected one folder for each class, there is none; make one, or name the class to sar-bank add"
         )
     if loose := [path for path in visible if not path.is_dir() and has_image_suffix(path.name)]:
         raise InputError(f"{loose[0]}: lies beside the folders of classes; move it into that of its class")

@@ -25,6 +25,8 @@ _LONGEST_NAME = 200
 """Bytes; a longer name leaves no room for what a lock adds to it."""
 _TRY_EVERY = 0.02
 """Seconds between two attempts to take a lock that another process holds."""
+_MOST_TRIES = 100
+"""Attempts to make a lock in a folder that other processes remove."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 """Errors of a file system without locks."""
 
@@ -174,13 +176,21 @@ def _taken(lock: Path, operation: int) -> int | None:
 
 
 def _opened(lock: Path) -> int | None:
-    """Return a handle of the lock file, which is made if missing; None if the folder cannot be written."""
+    """Return a handle of the lock file, which is made if missing; None if the folder cannot be written.
+
+    Raises:
+        WriteError: the folder is missing and cannot be made, as in ``/proc``.
+    """
     flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    tries = _MOST_TRIES
     while True:
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
             return os.open(lock, os.O_RDWR | os.O_CREAT | flags, 0o666)
         except FileNotFoundError:  # another process has just removed the folder, which it had made for the lock
+            tries -= 1
+            if not tries:
+                raise WriteError(f"{lock.parent}: this folder cannot be made") from None
             continue
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):

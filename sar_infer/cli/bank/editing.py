@@ -333,6 +333,8 @@ def set_class(
         raise Refusal("nothing to set; see sar-bank set --help")
     with changing(arguments) as found:
         info = _info(found.bank, name)
+        if photos_only and found.bank.names[found.bank.lookup.find(name)] not in found.bank.photos:
+            raise Refusal(f"{name!r} has no photos, so its name has to count; sar-bank add --photos adds some")
         if threshold is not None or no_threshold:
             info = dataclasses.replace(info, threshold=threshold)
         if background is not None:

@@ -323,7 +323,7 @@ class BankStore:
         bank = bank_file.read(self._file, self._bundle)
         self._publish(bank)
         self._seen = bank_file.digests_of(bank)
-        _log.info("bank %s was changed by another process: %d classes", self._file, len(bank.names))
+        _log.info("bank %s has changed and was read again: %d classes", self._file, len(bank.names))
 
     def _commit(self, bank: ClassBank) -> Snapshot:
         """Replace the file, then the snapshot; a large bank is mapped from the file again."""

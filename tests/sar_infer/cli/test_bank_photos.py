@@ -181,6 +181,8 @@ def test_bad_input_is_one_line_and_changes_nothing() -> None:
     assert "empty/loose.png: lies beside" in refused("add", BANK, "--photos", "empty")
     assert "one class name" in refused("add", BANK, "a", "b", "--photos", "iris")
     assert "--photos-only needs --photos" in refused("add", BANK, "a", "--photos-only")
+    run("add", BANK, "a")
+    assert "'a' has no photos, so its name has to count" in refused("set", BANK, "a", "--photos-only")
     assert "one class name" in refused("remove", BANK, "a", "b", "--photos", "iris")
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,13 @@ def test_what_else_has_the_name_of_a_lock_is_refused_and_left_alone(tmp_path: Pa
             pass
     assert listing(tmp_path) == before
     assert kind != "link" or victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such folder there")
+@pytest.mark.parametrize("take", [locked, owned])
+def test_where_no_folder_can_be_made_is_said(take: Callable[..., AbstractContextManager[object]]) -> None:
+    with pytest.raises(WriteError, match="^/proc/none: this folder cannot be made$"), take(Path("/proc/none/run")):
+        pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
