@@ -116,8 +116,10 @@ class BulkJob:
         self._check_settings()
         done = {number: name for number, name in parts.items() if self.shard.has(number)}
         if not resume and (done or self.shard.of == 1):
-            what = f"{len(done)} finished pieces are there"
-            raise InputError(f"{place}: {what}; go on with --resume, or choose another --out")
+            pieces_are = "piece is" if len(done) == 1 else "pieces are"
+            raise InputError(
+                f"{place}: {len(done)} finished {pieces_are} there; go on with --resume, or choose another --out"
+            )
         return self._same_inputs(pieces, done)
 
     def parts(self, expected: Mapping[int, str]) -> list[str]:
