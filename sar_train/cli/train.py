@@ -110,7 +110,11 @@ GROUPS = {
     help="Skip the second half of the time: choose class statistics with the hand-crafted prompt instead of training "
     "the prompt again on each half of the classes.",
 )
-@option("--epochs", type=int, help="Passes over the photos.  [default: the method's published number]")
+@option(
+    "--epochs",
+    type=int,
+    help="Passes over the photos; the first only warms up.  [default: the method's published number]",
+)
 @option(
     "--learning-rate",
     "--lr",
@@ -185,17 +189,17 @@ def main(**given: Any) -> None:
     if given.pop("list_methods"):
         click.echo(method_list(as_json=form == "json"))
         return
-    if given["photos"] is None:
-        from sar_train.errors import ConfigError
-
-        raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
     from sar_train.api import train
+    from sar_train.errors import ConfigError
 
+    if given["photos"] is None:
+        raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
+    settings = sections_of(given.pop("settings"))
+    if given["sar"] is False and ("sar" in settings or given["sar_weight"] is not None):
+        raise ConfigError("--no-sar goes with no setting of SAR; leave out --sar-weight and --set sar.…")
     show = ProgressLine(quiet=quiet)
     try:
-        run = train(
-            settings=sections_of(given.pop("settings")), config=given.pop("config_file"), progress=show, **given
-        )
+        run = train(settings=settings, config=given.pop("config_file"), progress=show, **given)
     finally:
         show.close()
     record = dict(run.record)

@@ -70,7 +70,7 @@ class Reckoned:
     def __str__(self) -> str:
         hours = ", ".join(f"{value:.0f} h on one {name}" for name, value in self.hours.items())
         return (
-            f"{self.runs} runs, {self.steps:,} steps: reckoned, not measured, about {hours}, {self.memory:.0f} GiB of "
+            f"{self.runs} runs, {self.steps:,} steps: estimated, not measured: about {hours}, {self.memory:.0f} GiB of "
             "its memory and 4 CPU cores"
         )
 

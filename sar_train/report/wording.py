@@ -29,7 +29,7 @@ def spread_note(runs: Sequence[Result]) -> str:
     """Explain what is shown beside a mean."""
     if len({run.seed for run in runs}) < 2:
         return "One seed: no deviation can be given."
-    return "Mean ± standard deviation over seeds; without ± there is one seed."
+    return "Mean ± standard deviation over seeds, in the columns that give one."
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

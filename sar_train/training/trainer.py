@@ -217,7 +217,7 @@ def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: 
         nonlocal saved, first
         now = time.monotonic()
         first = first or (state.epoch, now)
-        terms = ", ".join(f"{k} {v:.3f}" for k, v in state.history[-1].items() if k not in ("epoch", "learning_rate"))
+        terms = ", ".join(f"{k} {v:.3g}" for k, v in state.history[-1].items() if k not in ("epoch", "learning_rate"))
         line = f"epoch {state.epoch}/{context.schedule.epochs}  {terms}"
         if (timed := state.epoch - first[0]) and (coming := context.schedule.epochs - state.epoch):
             line += f"  about {(now - first[1]) / timed * coming:.0f} s left"

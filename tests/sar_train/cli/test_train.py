@@ -231,6 +231,8 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path:
         (("demo", "--method", "copo"), "did you mean 'coop'"),
         (("demo", "--set", "sar.taux=1"), "did you mean 'tau'"),
         (("demo", "--set", "tau=1"), "SECTION.KEY=VALUE"),
+        (("demo", "--no-sar", "--sar-weight", "3"), "--no-sar goes with no setting of SAR"),
+        (("demo", "--no-sar", "--set", "sar.tau=1"), "--no-sar goes with no setting of SAR"),
         (("demo", "--set", "maple.depth=9"), "maple"),
         (("demo", "--protocol", "both"), "is not one of 'auto', 'base-to-new'"),
         (("demo", "--seed", "-1"), "seed: expected 0 or more"),

@@ -53,4 +53,4 @@ def test_a_faster_card_is_never_slower() -> None:
     found = reckon([dataclasses.replace(one) for one in jobs])
     assert found.runs == 4
     assert found.hours["H100"] <= found.hours["A100"]
-    assert "reckoned, not measured" in str(found)
+    assert "estimated, not measured" in str(found)

@@ -194,7 +194,7 @@ def test_the_paper_preset_says_what_it_takes_and_options_win(tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     assert "594 runs, 594 to do" in done.stdout  # 11 datasets, 3 seeds, 9 rows, without and with SAR
     assert "594 runs" in done.stderr
-    assert "reckoned" in done.stderr
+    assert "estimated" in done.stderr
     fewer = call(*words, "--datasets", "caltech101,dtd", "--methods", "coop", "--seeds", "1", "--format", "json")
     assert [row["dataset"] for row in json.loads(fewer.stdout)] == ["caltech101"] * 2 + ["dtd"] * 2
 
