@@ -13,6 +13,8 @@ from sar_train.report.wording import counted, listed, method_name, seeds_of
 
 SMALL = 0.05
 """Differences below this many points count as none; they would be shown as 0.0 or 0.1."""
+_SAME_RELATION = 0.005
+"""Rank correlations are shown with two decimals; what differs by less is the same."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _relations(scenes: Mapping[Scene, Mapping[str, list[Result]]]) -> list[str]:
             after = [mean((run["relations"] or {}).get("after") for run in side) for side in sides]
             if after[0] and after[1]:
                 total += 1
-                nearer += after[1].value > after[0].value
+                nearer += after[1].value - after[0].value > _SAME_RELATION
     if not total:
         return []
     return [

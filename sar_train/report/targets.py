@@ -20,12 +20,12 @@ TCP = (
 
 
 def tables(results: ResultSet) -> list[Table]:
-    """Return a table for each protocol, source, number of shots and backbone; then the published figures."""
+    """Return a table for each protocol, source, number of shots and backbone; for ImageNet the published figures."""
     found = []
     for protocol in TITLES:
         groups = grouped(results.of(protocol))
         found += [_table(protocol, scene, rows) for scene, rows in groups.items()]
-        if groups:
+        if any(scene.dataset == "imagenet" for scene in groups):
             found.append(_published(protocol))
     return found
 

@@ -39,6 +39,13 @@ def test_claims_are_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_relations_that_look_the_same_in_the_table_are_the_same(tmp_path: Path) -> None:
+    for name, after in (("coop", 0.9), ("coop+sar", 0.904), ("tcp", 0.9), ("tcp+sar", 0.906)):
+        write(tmp_path, result(name, base=85.0, new=50.0, relations=(1.0, after)))
+    ((_, lines),) = summary.claims(read(tmp_path))
+    assert any(line.endswith("with SAR in 1 of 2 comparisons.") for line in lines)
+
+
 def test_a_claim_that_holds(tmp_path: Path) -> None:
     thrice(tmp_path, "coop", (85.0, 50.0), (85.0, 59.0))
     ((_, lines),) = summary.claims(read(tmp_path))

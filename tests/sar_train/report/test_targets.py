@@ -48,7 +48,8 @@ def test_an_average_with_a_target_missing_is_left_out(tmp_path: Path) -> None:
     common: dict[str, Any] = {"protocol": "cross-dataset", "new": None}
     write(tmp_path, result(targets=judged(dtd=40.0, pets=80.0), **common))
     write(tmp_path, result("kgcoop", targets=judged(dtd=40.0), **common))
-    rows = {row[0].text: [c.text for c in row] for row in targets.tables(read(tmp_path))[0].rows}
+    (found,) = targets.tables(read(tmp_path))  # the published figures are of prompts from ImageNet
+    rows = {row[0].text: [c.text for c in row] for row in found.rows}
     assert rows["CoOp"][-1] == "60.0"
     assert rows["KgCoOp"][-2:] == ["", ""]
 
