@@ -288,10 +288,14 @@ def run_config(
 
 
 def default_name(config: RunConfig) -> str:
-    """Return the folder name of a run, such as ``caltech101-coop-sar-s1``."""
+    """Return the folder name of a run: ``caltech101-coop-sar-s1``, ``shop-coop-sar-s1`` for ``shop/train``."""
+    from sar_train.data.folder import domain_name
+
+    place = Path(config.data)
+    data = domain_name(place).replace("/", "-") if place.is_dir() else place.stem
     on = config.sections.get(config.method, {}).get("on")
     name = f"{config.method}-{on}" if on else config.method
-    parts = [Path(config.data).stem or "photos", name, *(["sar"] if config.sar else []), f"s{config.seed}"]
+    parts = [data or "photos", name, *(["sar"] if config.sar else []), f"s{config.seed}"]
     return "-".join(parts)
 
 

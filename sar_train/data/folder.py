@@ -226,9 +226,11 @@ def domains(root: Path) -> tuple[str, ...]:
 
 
 def domain_name(folder: Path) -> str:
-    """Return the name of a dataset after its folder: ``pacs/photo`` for a domain, else the folder's own name."""
+    """Return the name of a dataset after its folder: ``pacs/photo`` for a domain, ``shop`` for ``shop/train``."""
     whole = folder.resolve()
-    return f"{whole.parent.name}/{whole.name}" if whole.name in domains(whole.parent) else whole.name
+    if whole.name in domains(whole.parent):
+        return f"{whole.parent.name}/{whole.name}"
+    return whole.parent.name if whole.name.lower() in SPLIT_FOLDERS and whole.parent.name else whole.name
 
 
 def _folders(folder: Path) -> tuple[list[str], list[str]]:

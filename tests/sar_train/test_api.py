@@ -144,6 +144,8 @@ def test_later_settings_win(tmp_path: Path) -> None:
     assert (config.shots, config.seed, config.data, config.data_root) == (8, 3, "demo", str(tmp_path))
     assert config.sections == {"sar": {"tau": 0.05, "weight": 3}}
     assert default_name(config) == "demo-coop-sar-s3"
+    (tmp_path / "shop" / "train").mkdir(parents=True)
+    assert default_name(run_config(str(tmp_path / "shop" / "train"))) == "shop-coop-sar-s1"
 
 
 @pytest.mark.parametrize(("method", "sar"), [("coop", True), ("tcp", True), ("prograd", True), ("dept", False)])

@@ -168,6 +168,7 @@ def test_the_same_classes_in_several_folders(tmp_path: Path) -> None:
     assert domains(pacs) == ("photo", "sketch")
     assert domain_name(pacs / "photo") == "pacs/photo"
     assert opened(pacs / "sketch", 1, 1).name == "pacs/sketch"
+    assert (domain_name(tmp_path / "shop" / "train"), domain_name(tmp_path / "shop")) == ("shop", "shop")
     for whole in (False, True):
         with pytest.raises(
             DataError, match=r"same classes in each of photo, sketch.*give one of them, such as .*pacs.photo$"
