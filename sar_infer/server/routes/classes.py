@@ -36,6 +36,7 @@ IfMatch = Annotated[str | None, Header(description="the bank's ETag, as last see
 Strict = Annotated[bool, Query(description="change nothing (409) if a photo or the class is odd")]
 T = TypeVar("T")
 _MOST = 1000
+_IMAGES = "/images"
 _BUSY_SECONDS = 2
 
 
@@ -180,7 +181,7 @@ async def get_class(service: Serving, name: Name) -> Response:
 @router.put(
     "/v1/classes/{name:path}",
     response_model=ChangedClass,
-    responses={201: {"model": ChangedClass, "description": "Added."}, **problems(*_PUT_PROBLEMS)},
+    responses={201: {"model": ChangedClass, "description": "Added."}, **problems(*_PUT_PROBLEMS, 405)},
     openapi_extra={"requestBody": {"content": _CONTENT}},
 )
 async def put_class(
@@ -191,11 +192,15 @@ async def put_class(
     With photos and without phrases, a class that is there keeps its embedding. Needs a server with a key and
     ``--bank``.
     """
+    if name.endswith(_IMAGES):
+        problem = Problem("method-not-allowed", f"use POST to add images; PUT takes no name that ends in {_IMAGES}")
+        problem.headers["Allow"] = "POST"
+        raise problem
     return await _put(service, name, await _read_change(request, service), if_match, strict=strict, create=True)
 
 
 @router.post(
-    "/v1/classes/{name:path}/images",
+    "/v1/classes/{name:path}" + _IMAGES,
     response_model=ChangedClass,
     responses=problems(*_PUT_PROBLEMS),
     openapi_extra={"requestBody": {"content": _CONTENT, "required": True}},

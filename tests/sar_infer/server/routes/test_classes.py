@@ -85,12 +85,22 @@ def test_putting_twice_is_doing_once(client: httpx2.Client) -> None:
     assert other.headers["etag"] != first.headers["etag"]
 
 
-@pytest.mark.parametrize("name", ["a/b", "50 %", "?x=1", "#1", "crème brûlée", "日本", "a..b", "x;y"])
+@pytest.mark.parametrize(
+    "name", ["a/b", "50 %", "?x=1", "#1", "crème brûlée", "日本", "a..b", "x;y", "a/images/b", "images"]
+)
 def test_any_name_fits_into_a_path(client: httpx2.Client, name: str) -> None:
     assert client.put(path(name)).json()["name"] == name
     assert client.get(path(name)).json()["name"] == name
     assert name in listed(client)
     assert client.delete(path(name)).status_code == 204
+
+
+@pytest.mark.parametrize("sent", ["red/images", "red%2Fimages"])
+def test_put_in_place_of_post_makes_no_class(client: httpx2.Client, sent: str) -> None:
+    answer = client.put("/v1/classes/" + sent)
+    assert (answer.status_code, answer.headers["allow"], answer.json()["code"]) == (405, "POST", "method-not-allowed")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert listed(client) == list(BANK_NAMES)
 
 
 def test_a_change_can_be_bound_to_what_was_seen(client: httpx2.Client) -> None:
