@@ -185,7 +185,12 @@ async def get_class(service: Serving, name: Name) -> Response:
     openapi_extra={"requestBody": {"content": _CONTENT}},
 )
 async def put_class(
-    request: Request, service: Writable, name: Name, strict: Strict = False, if_match: IfMatch = None
+    request: Request,
+    service: Writable,
+    name: Name,
+    strict: Strict = False,
+    if_match: IfMatch = None,
+    if_none_match: Annotated[Literal["*"] | None, Header(description="add only: 412 if the class exists")] = None,
 ) -> Response:
     """Add a class, change the phrases of one, or add photos to it; repeating the request changes nothing.
 
@@ -196,7 +201,9 @@ async def put_class(
         problem = Problem("method-not-allowed", f"use POST to add images; PUT takes no name that ends in {_IMAGES}")
         problem.headers["Allow"] = "POST"
         raise problem
-    return await _put(service, name, await _read_change(request, service), if_match, strict=strict, create=True)
+    given = await _read_change(request, service)
+    only_add = if_none_match is not None
+    return await _put(service, name, given, if_match, strict=strict, create=True, only_add=only_add)
 
 
 @router.post(
@@ -299,7 +306,14 @@ async def _read_change(request: Request, service: Service) -> _Given:
 
 
 async def _put(
-    service: Service, name: str, given: _Given, if_match: str | None, *, strict: bool, create: bool
+    service: Service,
+    name: str,
+    given: _Given,
+    if_match: str | None,
+    *,
+    strict: bool,
+    create: bool,
+    only_add: bool = False,
 ) -> Response:
     new: NewPhotos | None = None
     if given.images:
@@ -307,7 +321,7 @@ async def _put(
             photos = await engine.photos(given.images)
         kept, encoder = photos.kept.with_nameless(given.photos_only), engine.bundle.manifest.encoder_digest
         new = NewPhotos(kept, photos.places, encoder, strict=strict, create=create)
-    change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new))
+    change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new, only_add))
     shown = _shown(change.entry)
     if new is not None:
         fresh = len(new.photos) - change.known

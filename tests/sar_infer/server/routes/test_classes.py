@@ -117,6 +117,17 @@ def test_a_change_can_be_bound_to_what_was_seen(client: httpx2.Client) -> None:
     assert client.delete(path("one"), headers={"If-Match": now}).status_code == 204
 
 
+def test_put_can_be_bound_to_the_class_being_new(client: httpx2.Client) -> None:
+    new = {"If-None-Match": "*"}
+    assert client.put(path("violet"), json={"phrases": ["lilac"]}, headers=new).status_code == 201
+    answer = client.put(path("Violet"), json={"phrases": ["mauve"]}, headers=new)
+    assert (answer.status_code, answer.json()["code"]) == (412, "precondition-failed")
+    assert answer.json()["detail"] == "class 'violet' exists already"
+    assert client.get(path("violet")).json()["phrases"] == ["lilac"]
+    answer = client.put(path("violet"), headers={"If-None-Match": '"a tag"'})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
+
+
 def test_the_history_is_told_and_taken_back(client: httpx2.Client) -> None:
     assert client.get("/v1/bank/history").json()["steps"] == []
     seen = client.put(path("one")).headers["etag"]
