@@ -169,7 +169,7 @@ def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ({"unknown": "score"}, "was not calibrated"),
+        ({"unknown": "score"}, "or set a threshold, or leave unknown out"),
         ({"coverage": "0.9"}, "was not calibrated"),
         ({"coverage": "nan"}, "coverage"),
         ({"coverage": "1"}, "coverage"),
@@ -181,6 +181,7 @@ def test_confidence_that_cannot_be_had_is_refused(client: httpx2.Client, query: 
     answer = raw(client, **query)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
     assert message in answer.json()["detail"]
+    assert "--" not in answer.json()["detail"]
 
 
 def test_phrases_by_name_are_averaged(client: httpx2.Client, classifier: Classifier) -> None:
