@@ -101,11 +101,12 @@ class _RequestHandler:
             right = hmac.compare_digest(_digest(given.strip()), _digest(service.settings.key))
             bearer = scheme.lower() == "bearer"
             if not right or not bearer:
-                problem = Problem(
-                    "unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key"
-                )
-                if bearer and given.strip():
-                    problem.title = "The key is wrong"
+                if not (bearer and given.strip()):
+                    raise Problem(
+                        "unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key"
+                    )
+                problem = Problem("unauthorised", "the key in the header Authorization is not this server's")
+                problem.title = "The key is wrong"
                 raise problem
         if self._has_body:
             self._check_form()

@@ -252,8 +252,14 @@ def test_a_key_is_asked_for_where_it_matters(settings: Settings) -> None:
                 answer = client.get(path, headers=header)
                 assert answer.status_code == 401, (path, header)
                 assert answer.headers["www-authenticate"] == "Bearer"
-        for given, title in (({}, "A key is needed"), ({"Authorization": "Bearer wrong"}, "The key is wrong")):
-            assert client.get("/v1/model", headers=given).json()["title"] == title
+        for given, title, detail in (
+            ({}, "A key is needed", "expected the header 'Authorization: Bearer KEY'"),
+            ({"Authorization": "Basic wrong"}, "A key is needed", "expected the header 'Authorization: Bearer KEY'"),
+            ({"Authorization": "Bearer wrong"}, "The key is wrong", "the key in the header Authorization is not this"),
+        ):
+            problem = client.get("/v1/model", headers=given).json()
+            assert problem["title"] == title
+            assert problem["detail"].startswith(detail)
         for scheme in ("Bearer", "bearer", "BEARER "):
             assert client.get("/v1/model", headers={"Authorization": f"{scheme} open sesame"}).status_code == 200
         for other in ("open sesame", "Basic open sesame"):
