@@ -214,17 +214,24 @@ class _RequestHandler:
         metrics = self._service.metrics
         metrics.requests.labels(route, code).inc()
         metrics.seconds.labels(route).observe(seconds)
-        if reason := self._scope["state"].get("problem") or ("cancelled" if self._gone else None):
+        reason = self._scope["state"].get("problem") or ("cancelled" if self._gone else None)
+        if reason:
             metrics.rejected.labels(reason).inc()
         method, path = self._scope["method"], self._scope.get("raw_path", b"").decode("ascii", "backslashreplace")
+        client = (self._scope.get("client") or ("-",))[0]
+        more = {**({"code": reason} if reason else {}), **self._scope["state"].get("logged", {})}
         fields = {
             "method": method,
             "path": path,
             "status": int(code),
             "seconds": round(seconds, 4),
             "request_id": self._id,
+            "client": client,
+            **more,
         }
-        _access.info("%s %s %s %.1f ms %s", method, path, code, seconds * 1000, self._id, extra={"fields": fields})
+        text = "".join(f" {key}={value}" for key, value in more.items())
+        shown = method, path, code, seconds * 1000, self._id, client, text
+        _access.info("%s %s %s %.1f ms %s %s%s", *shown, extra={"fields": fields})
 
 
 def _digest(text: str) -> bytes:

@@ -260,6 +260,8 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     """
     wanted = parse(Rollback, await request.body(), service.settings.limits)
     done = await _change(service, lambda: service.store.rollback(wanted.to, wanted.steps, if_match))
+    if done.step is not None:
+        request.state.logged = {"step": done.step.n, "to": done.step.to}
     answer = {"step": _step(done.step), "classes": done.classes, "bank": done.etag}
     return JSONResponse(answer, headers={"ETag": f'"{done.etag}"'})
 

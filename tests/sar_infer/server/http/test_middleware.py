@@ -292,6 +292,14 @@ def test_a_path_cannot_forge_a_log_line(server: Local, caplog: pytest.LogCapture
     assert line.isprintable()
 
 
+def test_a_log_line_says_who_was_refused_and_why(server: Local, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sar_infer.access")
+    httpx2.get(f"{server.url}/nowhere/at/all", headers={"X-Request-ID": "mine"})
+    wait_for(lambda: "/nowhere/at/all" in caplog.text)
+    (line,) = [record.getMessage() for record in caplog.records if "/nowhere/at/all" in record.getMessage()]
+    assert line.endswith(" ms mine 127.0.0.1 code=not-found")
+
+
 def test_balancers_may_ask_with_head(server: Local) -> None:
     for path in ("/healthz", "/readyz"):
         answer = httpx2.head(server.url + path)

@@ -128,7 +128,8 @@ def test_put_can_be_bound_to_the_class_being_new(client: httpx2.Client) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
 
 
-def test_the_history_is_told_and_taken_back(client: httpx2.Client) -> None:
+def test_the_history_is_told_and_taken_back(client: httpx2.Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sar_infer.access")
     assert client.get("/v1/bank/history").json()["steps"] == []
     seen = client.put(path("one")).headers["etag"]
     client.put(path("two"))
@@ -145,6 +146,8 @@ def test_the_history_is_told_and_taken_back(client: httpx2.Client) -> None:
     assert (done.status_code, done.headers["etag"], done.json()["classes"]) == (200, seen, len(BANK_NAMES) + 1)
     assert (done.json()["step"]["n"], done.json()["step"]["to"]) == (4, 1)
     assert listed(client) == [*BANK_NAMES, "one"]
+    (line,) = [line for line in caplog.messages if "/v1/bank/rollback 200" in line]
+    assert line.endswith(" step=4 to=1")
     assert client.post("/v1/bank/rollback", json={"to": 4}).json()["step"] is None
     assert client.post("/v1/bank/rollback", json={"steps": 1}).json()["step"]["to"] == 0
     assert listed(client) == list(BANK_NAMES)
