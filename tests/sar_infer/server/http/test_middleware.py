@@ -301,6 +301,6 @@ def test_a_log_line_says_who_was_refused_and_why(server: Local, caplog: pytest.L
 
 
 def test_balancers_may_ask_with_head(server: Local) -> None:
-    for path in ("/healthz", "/readyz"):
+    for path in ("/healthz", "/livez", "/readyz", "/metrics"):
         answer = httpx2.head(server.url + path)
         assert (answer.status_code, answer.content) == (200, b"")
