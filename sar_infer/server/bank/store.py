@@ -245,13 +245,13 @@ class BankStore:
         """Remove a class, and return the digest of the bank after it.
 
         Raises:
-            ClassNameError: the name stands for several classes.
+            ClassNameError: the name cannot be used, or stands for several classes.
             ChangeRefusedError: ``not-found``, ``conflict`` (the last class but background), ``precondition-failed``,
                 ``writes-disabled``, ``not-stored`` or ``overloaded``; nothing was changed.
         """
         with self._owned() as now:
             if now.find(name) is None:
-                raise ChangeRefusedError("not-found", f"no class {name if len(name) <= 40 else name[:40] + '…'!r}")
+                raise ChangeRefusedError("not-found", f"no class {clean_name(name)!r:.80}")
             check_match(if_match, now.etag, True)
             after = remove(now.bank, [name], by=_BY)
             if not _answers(after):

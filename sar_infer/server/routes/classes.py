@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank.history import Step
 from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.bank.store import ChangeRefusedError, NewPhotos
+from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.forms import read_form
 from sar_infer.server.http.openapi import BINARY, problems, reference
 from sar_infer.server.http.request import (
@@ -38,6 +40,15 @@ T = TypeVar("T")
 _MOST = 1000
 _IMAGES = "/images"
 _BUSY_SECONDS = 2
+
+
+class _Text(PathConvertor):
+    """Matches any text; ``path`` stops at a newline, of which a name is to be refused, not unknown."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", _Text())
 
 
 class ClassEntry(BaseModel):
@@ -168,18 +179,18 @@ async def list_classes(
     return JSONResponse(await _looked_up(snapshot, answer), headers=headers)
 
 
-@router.get("/v1/classes/{name:path}", response_model=ClassEntry, responses=problems(404))
+@router.get("/v1/classes/{name:text}", response_model=ClassEntry, responses=problems(404, 422))
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
     snapshot = service.store.snapshot
     entry = await _looked_up(snapshot, lambda: snapshot.find(name))
     if entry is None:
-        raise Problem("not-found", f"no class {name!r:.80}")
+        raise Problem("not-found", f"no class {clean_name(name)!r:.80}")
     return JSONResponse(_shown(entry), headers={"ETag": f'"{snapshot.etag}"'})
 
 
 @router.put(
-    "/v1/classes/{name:path}",
+    "/v1/classes/{name:text}",
     response_model=ChangedClass,
     responses={201: {"model": ChangedClass, "description": "Added."}, **problems(*_PUT_PROBLEMS, 405)},
     openapi_extra={"requestBody": {"content": _CONTENT}},
@@ -207,7 +218,7 @@ async def put_class(
 
 
 @router.post(
-    "/v1/classes/{name:path}" + _IMAGES,
+    "/v1/classes/{name:text}" + _IMAGES,
     response_model=ChangedClass,
     responses=problems(*_PUT_PROBLEMS),
     openapi_extra={"requestBody": {"content": _CONTENT, "required": True}},
@@ -223,7 +234,7 @@ async def add_images(
 
 
 @router.delete(
-    "/v1/classes/{name:path}",
+    "/v1/classes/{name:text}",
     status_code=204,
     responses={204: {"description": "Removed."}, **problems(403, 404, 409, 412, 422, 429, 507)},
 )

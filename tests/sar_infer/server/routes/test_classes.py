@@ -193,6 +193,15 @@ def test_a_change_that_cannot_be_used_changes_nothing(client: httpx2.Client, bod
     assert client.get("/v1/classes").headers["etag"] == seen
 
 
+@pytest.mark.parametrize("name", ["a%0Ab", "%0Aa", "a%0A", "a%0Db", "a%00", "x" * 300])
+def test_a_name_that_no_class_can_have_is_refused_by_all_methods(client: httpx2.Client, name: str) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        answer = client.request(method, "/v1/classes/" + name)
+        assert (answer.status_code, answer.json()["code"]) == (422, "bad-class-name"), method
+    assert client.put("/v1/classes/red%0A").status_code == 422
+    assert listed(client) == list(BANK_NAMES)
+
+
 def test_the_last_class_stays(client: httpx2.Client) -> None:
     for name in BANK_NAMES[1:]:
         assert client.delete(path(name)).status_code == 204
