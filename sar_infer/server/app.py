@@ -81,8 +81,9 @@ async def _http(request: Request, error: Exception) -> Response:
     status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
     headers = dict(getattr(error, "headers", None) or {})
     if status == 405:
-        headers["Allow"] = ", ".join(methods := _methods(request))
-        detail = f"use {' or '.join(methods)}"
+        *others, last = methods = _methods(request)
+        headers["Allow"] = ", ".join(methods)
+        detail = f"use {', '.join(others)} or {last}" if others else f"use {last}"
     problem = Problem(_BY_STATUS.get(status, "internal"), f"{request.method} {request.url.path}: {detail}")
     problem.headers.update(headers)
     return answer(problem, request.scope)

@@ -21,7 +21,7 @@ def clean_name(text: str) -> str:
     """Return a name or phrase in NFC, with single spaces.
 
     Raises:
-        ClassNameError: empty, longer than ``LONGEST_TEXT``, or with control characters or half characters.
+        ClassNameError: empty, longer than ``LONGEST_TEXT``, or with control characters or lone surrogates.
     """
     if len(text) <= 4 * LONGEST_TEXT:  # longer text stays too long, and could take hours
         text = unicodedata.normalize("NFC", text)
@@ -29,7 +29,7 @@ def clean_name(text: str) -> str:
     if len(text) > LONGEST_TEXT:
         raise ClassNameError(f"class name {shown} has {len(text)} characters, {LONGEST_TEXT} are allowed; shorten it")
     if any(unicodedata.category(character) in ("Cc", "Cs") or character == _NOT_UTF_8 for character in text):
-        raise ClassNameError(f"class name {shown} contains a control character or half a character; leave it out")
+        raise ClassNameError(f"class name {shown} contains a control character or a lone surrogate; leave it out")
     if not text.split():
         raise ClassNameError(f"class name {shown} is empty")
     return " ".join(text.split())

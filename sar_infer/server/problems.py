@@ -18,7 +18,7 @@ _KNOWN = {
     "method-not-allowed": (405, "Method not allowed"),
     "body-timeout": (408, "The body did not arrive in time"),
     "conflict": (409, "The change does not fit"),
-    "precondition-failed": (412, "Changed in the meantime"),
+    "precondition-failed": (412, "Precondition failed"),
     "body-too-large": (413, "Body too large"),
     "too-many-images": (413, "Too many images"),
     "image-too-large": (413, "Image too large"),

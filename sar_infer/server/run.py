@@ -130,3 +130,4 @@ def serve(service: Service, listener: socket.socket, drain: int, notice: float) 
     """Serve until a signal stops the server."""
     make_server(service, drain, notice).run(sockets=[listener])
     service.close()
+    _log.info("stopped")

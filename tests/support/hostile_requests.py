@@ -161,7 +161,7 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "host with a path": (request(b"/nowhere", method=get).replace(b"Host: x", b"Host: x/v2/y?"), {404}),
         "slash at the end": (request(b"/v1/model/", method=get), {404}),
         "bytes beyond ASCII": (request(b"/v1/classes/\xff", method=get), {400}),
-        "%ff": (request(b"/v1/classes/%ff%00", method=get), {404}),
+        "%ff": (request(b"/v1/classes/%ff%00", method=get), {422}),
         "traversal": (request(b"/static/..%2f..%2fcli.py", method=get), {404}),
         "traversal, backslash": (request(b"/static/..%5c..%5ccli.py", method=get), {404}),
         "traversal, classes": (request(b"/v1/classes/../../etc/passwd", method=get), {404}),

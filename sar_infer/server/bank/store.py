@@ -166,6 +166,7 @@ class BankStore:
         phrases: Sequence[str] | None = None,
         if_match: str | None = None,
         new: NewPhotos | None = None,
+        only_add: bool = False,
     ) -> Change:
         """Add a class, or change the phrases of one, which keeps its place, spelling, aliases and threshold.
 
@@ -178,6 +179,7 @@ class BankStore:
             if_match: Content of an If-Match header: digests of the bank, one of which must be the current one; ``*``
                 requires that the class exists.
             new: Photos for it.
+            only_add: Refuse if the class exists (``precondition-failed``).
 
         Raises:
             ClassNameError: the name or a phrase cannot be used.
@@ -192,6 +194,8 @@ class BankStore:
         with self._owned() as now:
             known = now.find(name)
             check_match(if_match, now.etag, known is not None)
+            if only_add and known is not None:
+                raise ChangeRefusedError("precondition-failed", f"class {known.name!r} exists already")
             if known is None and (owner := now.bank.lookup.alias(name)) is not None:
                 raise ChangeRefusedError("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
             if known is None and new is not None and not new.create:
@@ -241,13 +245,13 @@ class BankStore:
         """Remove a class, and return the digest of the bank after it.
 
         Raises:
-            ClassNameError: the name stands for several classes.
+            ClassNameError: the name cannot be used, or stands for several classes.
             ChangeRefusedError: ``not-found``, ``conflict`` (the last class but background), ``precondition-failed``,
                 ``writes-disabled``, ``not-stored`` or ``overloaded``; nothing was changed.
         """
         with self._owned() as now:
             if now.find(name) is None:
-                raise ChangeRefusedError("not-found", f"no class {name if len(name) <= 40 else name[:40] + '…'!r}")
+                raise ChangeRefusedError("not-found", f"no class {clean_name(name)!r:.80}")
             check_match(if_match, now.etag, True)
             after = remove(now.bank, [name], by=_BY)
             if not _answers(after):

@@ -101,11 +101,12 @@ class _RequestHandler:
             right = hmac.compare_digest(_digest(given.strip()), _digest(service.settings.key))
             bearer = scheme.lower() == "bearer"
             if not right or not bearer:
-                problem = Problem(
-                    "unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key"
-                )
-                if bearer and given.strip():
-                    problem.title = "The key is wrong"
+                if not (bearer and given.strip()):
+                    raise Problem(
+                        "unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key"
+                    )
+                problem = Problem("unauthorised", "the key in the header Authorization is not this server's")
+                problem.title = "The key is wrong"
                 raise problem
         if self._has_body:
             self._check_form()
@@ -213,17 +214,24 @@ class _RequestHandler:
         metrics = self._service.metrics
         metrics.requests.labels(route, code).inc()
         metrics.seconds.labels(route).observe(seconds)
-        if reason := self._scope["state"].get("problem") or ("cancelled" if self._gone else None):
+        reason = self._scope["state"].get("problem") or ("cancelled" if self._gone else None)
+        if reason:
             metrics.rejected.labels(reason).inc()
         method, path = self._scope["method"], self._scope.get("raw_path", b"").decode("ascii", "backslashreplace")
+        client = (self._scope.get("client") or ("-",))[0]
+        more = {**({"code": reason} if reason else {}), **self._scope["state"].get("logged", {})}
         fields = {
             "method": method,
             "path": path,
             "status": int(code),
             "seconds": round(seconds, 4),
             "request_id": self._id,
+            "client": client,
+            **more,
         }
-        _access.info("%s %s %s %.1f ms %s", method, path, code, seconds * 1000, self._id, extra={"fields": fields})
+        text = "".join(f" {key}={value}" for key, value in more.items())
+        shown = method, path, code, seconds * 1000, self._id, client, text
+        _access.info("%s %s %s %.1f ms %s %s%s", *shown, extra={"fields": fields})
 
 
 def _digest(text: str) -> bytes:

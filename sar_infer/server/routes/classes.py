@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank.history import Step
 from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.bank.store import ChangeRefusedError, NewPhotos
+from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.forms import read_form
 from sar_infer.server.http.openapi import BINARY, problems, reference
 from sar_infer.server.http.request import (
@@ -36,7 +38,17 @@ IfMatch = Annotated[str | None, Header(description="the bank's ETag, as last see
 Strict = Annotated[bool, Query(description="change nothing (409) if a photo or the class is odd")]
 T = TypeVar("T")
 _MOST = 1000
+_IMAGES = "/images"
 _BUSY_SECONDS = 2
+
+
+class _Text(PathConvertor):
+    """Matches any text; ``path`` stops at a newline, of which a name is to be refused, not unknown."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", _Text())
 
 
 class ClassEntry(BaseModel):
@@ -167,35 +179,46 @@ async def list_classes(
     return JSONResponse(await _looked_up(snapshot, answer), headers=headers)
 
 
-@router.get("/v1/classes/{name:path}", response_model=ClassEntry, responses=problems(404))
+@router.get("/v1/classes/{name:text}", response_model=ClassEntry, responses=problems(404, 422))
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
     snapshot = service.store.snapshot
     entry = await _looked_up(snapshot, lambda: snapshot.find(name))
     if entry is None:
-        raise Problem("not-found", f"no class {name!r:.80}")
+        raise Problem("not-found", f"no class {clean_name(name)!r:.80}")
     return JSONResponse(_shown(entry), headers={"ETag": f'"{snapshot.etag}"'})
 
 
 @router.put(
-    "/v1/classes/{name:path}",
+    "/v1/classes/{name:text}",
     response_model=ChangedClass,
-    responses={201: {"model": ChangedClass, "description": "Added."}, **problems(*_PUT_PROBLEMS)},
+    responses={201: {"model": ChangedClass, "description": "Added."}, **problems(*_PUT_PROBLEMS, 405)},
     openapi_extra={"requestBody": {"content": _CONTENT}},
 )
 async def put_class(
-    request: Request, service: Writable, name: Name, strict: Strict = False, if_match: IfMatch = None
+    request: Request,
+    service: Writable,
+    name: Name,
+    strict: Strict = False,
+    if_match: IfMatch = None,
+    if_none_match: Annotated[Literal["*"] | None, Header(description="add only: 412 if the class exists")] = None,
 ) -> Response:
     """Add a class, change the phrases of one, or add photos to it; repeating the request changes nothing.
 
     With photos and without phrases, a class that is there keeps its embedding. Needs a server with a key and
     ``--bank``.
     """
-    return await _put(service, name, await _read_change(request, service), if_match, strict=strict, create=True)
+    if name.endswith(_IMAGES):
+        problem = Problem("method-not-allowed", f"use POST to add images; PUT takes no name that ends in {_IMAGES}")
+        problem.headers["Allow"] = "POST"
+        raise problem
+    given = await _read_change(request, service)
+    only_add = if_none_match is not None
+    return await _put(service, name, given, if_match, strict=strict, create=True, only_add=only_add)
 
 
 @router.post(
-    "/v1/classes/{name:path}/images",
+    "/v1/classes/{name:text}" + _IMAGES,
     response_model=ChangedClass,
     responses=problems(*_PUT_PROBLEMS),
     openapi_extra={"requestBody": {"content": _CONTENT, "required": True}},
@@ -211,7 +234,7 @@ async def add_images(
 
 
 @router.delete(
-    "/v1/classes/{name:path}",
+    "/v1/classes/{name:text}",
     status_code=204,
     responses={204: {"description": "Removed."}, **problems(403, 404, 409, 412, 422, 429, 507)},
 )
@@ -248,6 +271,8 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     """
     wanted = parse(Rollback, await request.body(), service.settings.limits)
     done = await _change(service, lambda: service.store.rollback(wanted.to, wanted.steps, if_match))
+    if done.step is not None:
+        request.state.logged = {"step": done.step.n, "to": done.step.to}
     answer = {"step": _step(done.step), "classes": done.classes, "bank": done.etag}
     return JSONResponse(answer, headers={"ETag": f'"{done.etag}"'})
 
@@ -294,7 +319,14 @@ async def _read_change(request: Request, service: Service) -> _Given:
 
 
 async def _put(
-    service: Service, name: str, given: _Given, if_match: str | None, *, strict: bool, create: bool
+    service: Service,
+    name: str,
+    given: _Given,
+    if_match: str | None,
+    *,
+    strict: bool,
+    create: bool,
+    only_add: bool = False,
 ) -> Response:
     new: NewPhotos | None = None
     if given.images:
@@ -302,7 +334,7 @@ async def _put(
             photos = await engine.photos(given.images)
         kept, encoder = photos.kept.with_nameless(given.photos_only), engine.bundle.manifest.encoder_digest
         new = NewPhotos(kept, photos.places, encoder, strict=strict, create=create)
-    change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new))
+    change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new, only_add))
     shown = _shown(change.entry)
     if new is not None:
         fresh = len(new.photos) - change.known

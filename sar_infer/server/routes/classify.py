@@ -80,8 +80,9 @@ class ClassifyRequest(BaseModel):
     @classmethod
     def _several(cls, value: Any) -> Any:
         """Refuse other types with one plain message, where the union of types would give two."""
-        if value is not None and not isinstance(value, list | dict):
-            raise PydanticCustomError("classes", "expected a list of names, or phrases by name")
+        lists = value.values() if isinstance(value, dict) else () if value is None else (value,)
+        if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
+            raise PydanticCustomError("classes", "expected a list of names, or lists of phrases by name")
         return value
 
 

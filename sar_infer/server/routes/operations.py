@@ -24,6 +24,7 @@ _SHOWN = (
 
 @router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", include_in_schema=False)
 async def alive() -> dict[str, str]:
     """Tell that the event loop answers; this says nothing about the model."""
@@ -39,6 +40,7 @@ async def ready(service: Serving) -> JSONResponse:
     return JSONResponse(content, 200 if found.ready else 503, {} if found.ready else {"Retry-After": "2"})
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}, 404: {"description": "Switched off."}})
 async def metrics(service: Serving) -> Response:
     """Return the metrics in Prometheus's text format."""

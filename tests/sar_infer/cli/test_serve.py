@@ -173,9 +173,13 @@ def test_limits_come_from_options(bundle_path: Path, tmp_path: Path) -> None:
 def test_logs_are_json_on_request(bundle_path: Path) -> None:
     with serving("--bundle", str(bundle_path), "--log-format", "json") as server:
         httpx2.get(f"{server.url}/healthz", headers={"X-Request-ID": "mine"})
-        lines = [json.loads(line) for line in server.logged('"mine"') if line.startswith("{")]
-    (line,) = [line for line in lines if line["logger"] == "sar_infer.access"]
+        httpx2.post(f"{server.url}/v1/reload", headers={"X-Request-ID": "refused"})
+        lines = [json.loads(line) for line in server.logged('"refused"') if line.startswith("{")]
+    line, refused = [line for line in lines if line["logger"] == "sar_infer.access"]
     assert (line["method"], line["path"], line["status"], line["request_id"]) == ("GET", "/healthz", 200, "mine")
+    assert line["client"] == "127.0.0.1"
+    assert "code" not in line
+    assert (refused["status"], refused["code"]) == (403, "writes-disabled")
 
 
 def test_nothing_but_the_loopback_is_listened_on_by_default() -> None:

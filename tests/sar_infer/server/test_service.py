@@ -248,6 +248,7 @@ def test_sighup_reloads_and_sigterm_drains(path: Path) -> None:
         assert labels(server.url) == {"one", "two"}
         server.process.terminate()  # the second signal ends the drain
         assert server.process.wait(30) == 0
+        assert server.log.read_text().endswith(" stopped\n")
 
 
 def test_a_request_in_flight_is_answered_before_the_server_ends(path: Path) -> None:
@@ -267,6 +268,7 @@ def test_a_request_in_flight_is_answered_before_the_server_ends(path: Path) -> N
         talk.sendall(image[50:])
         assert answer.readline().startswith(b"HTTP/1.1 200")
         assert server.process.wait(30) == 0
+        assert server.log.read_text().endswith(" stopped\n")
 
 
 def test_the_classifier_answers_alike(server: Local, path: Path) -> None:

@@ -318,6 +318,14 @@ def test_a_star_asks_that_the_class_exists(store: BankStore) -> None:
     store.remove("red", if_match="*")
 
 
+@pytest.mark.parametrize("name", ["red", " RED"])
+def test_a_class_that_is_there_can_be_kept_from_a_change(store: BankStore, name: str) -> None:
+    with refused("precondition-failed", "class 'red' exists already"):
+        store.put(name, ["rose"], only_add=True)
+    assert store.bank is bundle().bank
+    assert store.put("mug", only_add=True).created
+
+
 def test_of_many_writers_with_one_digest_one_succeeds(store: BankStore, file: Path) -> None:
     """Let threads of two stores on one file, as two servers have them, all change what they saw."""
     tag, stores = store.etag, [store, opened(file)]

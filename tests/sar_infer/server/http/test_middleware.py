@@ -252,8 +252,14 @@ def test_a_key_is_asked_for_where_it_matters(settings: Settings) -> None:
                 answer = client.get(path, headers=header)
                 assert answer.status_code == 401, (path, header)
                 assert answer.headers["www-authenticate"] == "Bearer"
-        for given, title in (({}, "A key is needed"), ({"Authorization": "Bearer wrong"}, "The key is wrong")):
-            assert client.get("/v1/model", headers=given).json()["title"] == title
+        for given, title, detail in (
+            ({}, "A key is needed", "expected the header 'Authorization: Bearer KEY'"),
+            ({"Authorization": "Basic wrong"}, "A key is needed", "expected the header 'Authorization: Bearer KEY'"),
+            ({"Authorization": "Bearer wrong"}, "The key is wrong", "the key in the header Authorization is not this"),
+        ):
+            problem = client.get("/v1/model", headers=given).json()
+            assert problem["title"] == title
+            assert problem["detail"].startswith(detail)
         for scheme in ("Bearer", "bearer", "BEARER "):
             assert client.get("/v1/model", headers={"Authorization": f"{scheme} open sesame"}).status_code == 200
         for other in ("open sesame", "Basic open sesame"):
@@ -263,7 +269,7 @@ def test_a_key_is_asked_for_where_it_matters(settings: Settings) -> None:
 def test_requests_are_counted_by_route_not_by_path(server: Local) -> None:
     for name in ("red", "green", "no such class"):
         httpx2.get(f"{server.url}/v1/classes/{name}")
-    route = "/v1/classes/{name:path}"
+    route = "/v1/classes/{name:text}"
     assert server.metric("sar_requests_total", route=route, code="200") == 2
     assert server.metric("sar_requests_total", route=route, code="404") == 1
     httpx2.get(f"{server.url}/some/where")
@@ -286,7 +292,15 @@ def test_a_path_cannot_forge_a_log_line(server: Local, caplog: pytest.LogCapture
     assert line.isprintable()
 
 
+def test_a_log_line_says_who_was_refused_and_why(server: Local, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sar_infer.access")
+    httpx2.get(f"{server.url}/nowhere/at/all", headers={"X-Request-ID": "mine"})
+    wait_for(lambda: "/nowhere/at/all" in caplog.text)
+    (line,) = [record.getMessage() for record in caplog.records if "/nowhere/at/all" in record.getMessage()]
+    assert line.endswith(" ms mine 127.0.0.1 code=not-found")
+
+
 def test_balancers_may_ask_with_head(server: Local) -> None:
-    for path in ("/healthz", "/readyz"):
+    for path in ("/healthz", "/livez", "/readyz", "/metrics"):
         answer = httpx2.head(server.url + path)
         assert (answer.status_code, answer.content) == (200, b"")

@@ -85,12 +85,22 @@ def test_putting_twice_is_doing_once(client: httpx2.Client) -> None:
     assert other.headers["etag"] != first.headers["etag"]
 
 
-@pytest.mark.parametrize("name", ["a/b", "50 %", "?x=1", "#1", "crème brûlée", "日本", "a..b", "x;y"])
+@pytest.mark.parametrize(
+    "name", ["a/b", "50 %", "?x=1", "#1", "crème brûlée", "日本", "a..b", "x;y", "a/images/b", "images"]
+)
 def test_any_name_fits_into_a_path(client: httpx2.Client, name: str) -> None:
     assert client.put(path(name)).json()["name"] == name
     assert client.get(path(name)).json()["name"] == name
     assert name in listed(client)
     assert client.delete(path(name)).status_code == 204
+
+
+@pytest.mark.parametrize("sent", ["red/images", "red%2Fimages"])
+def test_put_in_place_of_post_makes_no_class(client: httpx2.Client, sent: str) -> None:
+    answer = client.put("/v1/classes/" + sent)
+    assert (answer.status_code, answer.headers["allow"], answer.json()["code"]) == (405, "POST", "method-not-allowed")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert listed(client) == list(BANK_NAMES)
 
 
 def test_a_change_can_be_bound_to_what_was_seen(client: httpx2.Client) -> None:
@@ -107,7 +117,19 @@ def test_a_change_can_be_bound_to_what_was_seen(client: httpx2.Client) -> None:
     assert client.delete(path("one"), headers={"If-Match": now}).status_code == 204
 
 
-def test_the_history_is_told_and_taken_back(client: httpx2.Client) -> None:
+def test_put_can_be_bound_to_the_class_being_new(client: httpx2.Client) -> None:
+    new = {"If-None-Match": "*"}
+    assert client.put(path("violet"), json={"phrases": ["lilac"]}, headers=new).status_code == 201
+    answer = client.put(path("Violet"), json={"phrases": ["mauve"]}, headers=new)
+    assert (answer.status_code, answer.json()["code"]) == (412, "precondition-failed")
+    assert answer.json()["detail"] == "class 'violet' exists already"
+    assert client.get(path("violet")).json()["phrases"] == ["lilac"]
+    answer = client.put(path("violet"), headers={"If-None-Match": '"a tag"'})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
+
+
+def test_the_history_is_told_and_taken_back(client: httpx2.Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sar_infer.access")
     assert client.get("/v1/bank/history").json()["steps"] == []
     seen = client.put(path("one")).headers["etag"]
     client.put(path("two"))
@@ -124,6 +146,8 @@ def test_the_history_is_told_and_taken_back(client: httpx2.Client) -> None:
     assert (done.status_code, done.headers["etag"], done.json()["classes"]) == (200, seen, len(BANK_NAMES) + 1)
     assert (done.json()["step"]["n"], done.json()["step"]["to"]) == (4, 1)
     assert listed(client) == [*BANK_NAMES, "one"]
+    (line,) = [line for line in caplog.messages if "/v1/bank/rollback 200" in line]
+    assert line.endswith(" step=4 to=1")
     assert client.post("/v1/bank/rollback", json={"to": 4}).json()["step"] is None
     assert client.post("/v1/bank/rollback", json={"steps": 1}).json()["step"]["to"] == 0
     assert listed(client) == list(BANK_NAMES)
@@ -167,6 +191,17 @@ def test_a_change_that_cannot_be_used_changes_nothing(client: httpx2.Client, bod
         answer = client.put(path(name))
         assert (answer.status_code, answer.json()["code"]) == (422, "bad-class-name"), name
     assert client.get("/v1/classes").headers["etag"] == seen
+
+
+@pytest.mark.parametrize("name", ["a%0Ab", "%0Aa", "a%0A", "a%0Db", "a%00", "x" * 300])
+def test_a_name_that_no_class_can_have_is_refused_by_all_methods(client: httpx2.Client, name: str) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        answer = client.request(method, "/v1/classes/" + name)
+        assert (answer.status_code, answer.json()["code"]) == (422, "bad-class-name"), method
+    answer = client.put("/v1/classes/red%0A")
+    assert answer.status_code == 422
+    assert answer.json()["detail"].endswith("contains a control character or a lone surrogate; leave it out")
+    assert listed(client) == list(BANK_NAMES)
 
 
 def test_the_last_class_stays(client: httpx2.Client) -> None:

@@ -169,7 +169,7 @@ def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ({"unknown": "score"}, "was not calibrated"),
+        ({"unknown": "score"}, "or set a threshold, or leave unknown out"),
         ({"coverage": "0.9"}, "was not calibrated"),
         ({"coverage": "nan"}, "coverage"),
         ({"coverage": "1"}, "coverage"),
@@ -181,6 +181,7 @@ def test_confidence_that_cannot_be_had_is_refused(client: httpx2.Client, query: 
     answer = raw(client, **query)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
     assert message in answer.json()["detail"]
+    assert "--" not in answer.json()["detail"]
 
 
 def test_phrases_by_name_are_averaged(client: httpx2.Client, classifier: Classifier) -> None:
@@ -322,6 +323,13 @@ def test_a_misspelt_option_is_named_with_those_there_are(client: httpx2.Client) 
     assert answer.json()["detail"] == f"file: unknown field, perhaps image; expected some of image, {options}"
 
 
+@pytest.mark.parametrize("classes", ["a", 1, ["a", 1], {"a": "b"}, {"a": ["b"], "c": [1]}])
+def test_classes_of_another_type_are_refused_in_one_sentence(client: httpx2.Client, classes: object) -> None:
+    answer = client.post("/v1/classify", json={"images": ["aa"], "classes": classes})
+    assert problem(answer) == (422, "invalid-request")
+    assert answer.json()["detail"] == "classes: expected a list of names, or lists of phrases by name"
+
+
 def test_decomposed_letters_and_odd_spaces_are_the_same_name(client: httpx2.Client) -> None:
     answers = [raw(client, classes=[name], mode="only") for name in ("caf\u00e9  au lait", "cafe\u0301 au lait ")]
     assert len({json.dumps(predictions(answer)) for answer in answers}) == 1
@@ -334,5 +342,5 @@ def test_wrong_method_and_unknown_route_are_problems(client: httpx2.Client) -> N
     assert answer.json()["detail"] == "GET /v1/classify: use POST"
     answer = client.patch("/v1/classes/red")  # each of its methods is a route of its own
     assert answer.headers["allow"] == "DELETE, GET, PUT"
-    assert answer.json()["detail"] == "PATCH /v1/classes/red: use DELETE or GET or PUT"
+    assert answer.json()["detail"] == "PATCH /v1/classes/red: use DELETE, GET or PUT"
     assert problem(client.get("/v1/nowhere")) == (404, "not-found")
