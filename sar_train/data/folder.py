@@ -25,6 +25,8 @@ SPLIT_FOLDERS: dict[str, Split] = {
 }  # fmt: skip
 ImagesByClass = Mapping[str, Sequence[Path]]
 """Images by class name."""
+FIRST = 3
+"""Names in a warning."""
 MOST_DOMAINS = 100
 """A folder with more folders than this holds classes, not domains."""
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "images"))
@@ -105,6 +107,7 @@ def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -
         warnings = (*warnings, *_fewer(splits["train"], options.shots))
     if "test" not in splits:
         splits = _hold_out(name, root, splits["train"], options)
+    warnings = (*warnings, *_untested([c for c in class_names if not whole and not splits["test"].get(c)]))
     train, val, test = (
         tuple(LabelledImage(p, i) for i, c in enumerate(class_names) for p in splits.get(split, {}).get(c, ()))
         for split in SPLITS
@@ -154,6 +157,12 @@ def _fewer(photos: ImagesByClass, shots: int) -> tuple[str, ...]:
     few = [len(paths) for paths in photos.values() if len(paths) < shots]
     who = "1 class has" if len(few) == 1 else f"{len(few)} classes have"
     return (f"{who} fewer than {shots} photos to learn from (the fewest: {min(few)})",) if few else ()
+
+
+def _untested(classes: Sequence[str]) -> tuple[str, ...]:
+    who = "1 class has" if len(classes) == 1 else f"{len(classes)} classes have"
+    first = ", ".join(map(repr, classes[:FIRST])) + ", …" * (len(classes) > FIRST)
+    return (f"{who} no photo left to test on ({first})",) if classes else ()
 
 
 def _hold_out(

@@ -27,10 +27,22 @@ def test_shots_and_the_rest(tmp_path: Path) -> None:
     assert dataset.name == "pets"
     assert dataset.class_names == ("dog", "fish", "owl", "tabby_cat")
     assert counts(dataset) == [(4, 0, 1), (3, 0, 1), (1, 0, 0), (4, 4, 4)]
-    assert dataset.warnings == ("1 class has fewer than 4 photos to learn from (the fewest: 1)",)
+    assert dataset.warnings == (
+        "1 class has fewer than 4 photos to learn from (the fewest: 1)",
+        "1 class has no photo left to test on ('owl')",
+    )
     assert not dataset.published_split
     everything = [p.path for p in (*dataset.train, *dataset.val, *dataset.test)]
     assert sorted(everything) == sorted(root.rglob("*.png"))
+
+
+def test_classes_without_a_test_photo_are_named(tmp_path: Path) -> None:
+    write_folder(tmp_path / "own", {"cat": 9} | dict.fromkeys(("one", "two", "three", "four"), 1))
+    said = "4 classes have no photo left to test on ('four', 'one', 'three', …)"
+    assert opened(tmp_path / "own", 4, 1).warnings[-1] == said
+    write_folder(tmp_path / "given/train", {"a": 4, "b": 4})
+    write_folder(tmp_path / "given/test", {"a": 2})
+    assert opened(tmp_path / "given", 4, 1).warnings == ("1 class has no photo left to test on ('b')",)
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:
