@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import logging
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,15 +131,13 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     mini.register()
     _refuse(name, pretrained, device)
     torch.manual_seed(seed)
-    logging.getLogger().addFilter(_quiet)
     try:
-        model = _build(name, pretrained)
+        with _quietly():
+            model = _build(name, pretrained)
     except BackboneError:
         raise
     except Exception as error:
         raise BackboneError(_explain(name, pretrained, error)) from error
-    finally:
-        logging.getLogger().removeFilter(_quiet)
     model.eval().requires_grad_(requires_grad=False).to(device)
     text, image = _text_tower(name, model), image_tower(model.visual)  # type: ignore[arg-type]
     return Backbone(name, pretrained or "", model, text, image, _preprocess(model))
@@ -201,7 +201,7 @@ def _load_openai(model: nn.Module, name: str, path: Path) -> None:
 
 def _explain(name: str, pretrained: str | None, error: Exception) -> str:
     """Return one line for an error that open_clip raised while loading."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = textwrap.shorten(str(error), 200, placeholder=" …", break_on_hyphens=False) or type(error).__name__
     if pretrained is None:
         return f"backbone {name}: cannot be built ({reason})"
     if Path(pretrained).exists():
@@ -216,6 +216,20 @@ def _explain(name: str, pretrained: str | None, error: Exception) -> str:
         f"backbone {name}: weights {pretrained!r} could not be downloaded ({reason}); download them on a machine with "
         "network and pass the file with --pretrained FILE"
     )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Hide the warnings of huggingface_hub, one for each retry, and open_clip's that weights are random."""
+    root, hub = logging.getLogger(), logging.getLogger("huggingface_hub")
+    level = hub.level
+    root.addFilter(_quiet)
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
+        root.removeFilter(_quiet)
 
 
 def _quiet(record: logging.LogRecord) -> bool:

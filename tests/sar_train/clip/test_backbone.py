@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from support.tiny import RESNET, VIT, tiny_backbone
@@ -56,3 +58,23 @@ def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
 def test_one_clear_error(name: str, pretrained: str | None, words: str) -> None:
     with pytest.raises(BackboneError, match=words):
         backbone.load(name, pretrained)
+
+
+def test_a_failed_download_is_one_line_that_ends_at_a_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = logging.getLogger("huggingface_hub")
+
+    def fail(*_: object) -> None:
+        hub.getChild("utils._http").warning("Retrying in 8s [Retry 4/5].")
+        hub.error("no room")
+        raise RuntimeError("an error happened\n" + "elsewhere " * 30)
+
+    monkeypatch.setattr(open_clip, "create_model", fail)
+    monkeypatch.setattr(hub, "propagate", True)
+    before = hub.level
+    with pytest.raises(BackboneError, match=r"\(an error happened (elsewhere )+…\); download them on") as raised:
+        backbone.load("ViT-B-16", "laion2b_s34b_b88k")
+    assert "\n" not in str(raised.value)
+    assert caplog.messages == ["no room"]
+    assert hub.level == before
