@@ -31,6 +31,7 @@ RANDOM = "random"
 """In place of a tag or file: weights made by a seed."""
 OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
 """Entries that only OpenAI's checkpoints have; they are not weights."""
+_GELU = "{0} holds weights that were trained with QuickGELU, but {1} has GELU: use --backbone {1}-quickgelu"
 _OTHER_TEXT_TOWER = "backbone {}: expected CLIP's causal text tower and tokenizer, this model has others"
 
 
@@ -156,8 +157,21 @@ def _refuse(name: str, pretrained: str | None, device: str) -> None:
     if any(settings.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls")):
         raise BackboneError(_OTHER_TEXT_TOWER.format(name))
     if pretrained is None and name not in mini.NAMES:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise BackboneError(f"backbone {name} needs --pretrained: a file or one of the tags {tags}")
+        raise BackboneError(f"backbone {name} needs --pretrained: a file or one of the tags {_tags(name)}")
+    if pretrained in _quick_tags(name):
+        raise BackboneError(_GELU.format(f"the tag {pretrained}", name))
+
+
+def _quick_tags(name: str) -> list[str]:
+    """Return the tags of weights that open_clip lists for the model of that name with QuickGELU."""
+    return list(open_clip.list_pretrained_tags_by_model(f"{name}-quickgelu"))
+
+
+def _tags(name: str) -> str:
+    """List the tags that fit a model, and those that fit its sibling with QuickGELU."""
+    quick = _quick_tags(name)
+    own = [tag for tag in open_clip.list_pretrained_tags_by_model(name) if tag not in quick]
+    return (", ".join(own) or "none") + (f" ({name}-quickgelu: {', '.join(quick)})" if quick else "")
 
 
 def _build(name: str, pretrained: str | None) -> nn.Module:
@@ -188,10 +202,7 @@ def _load_openai(model: nn.Module, name: str, path: Path) -> None:
             trained with QuickGELU (open_clip would take them and classify worse without a word).
     """
     if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
-        raise BackboneError(
-            f"{path} holds OpenAI's weights, which were trained with QuickGELU, but {name} has GELU: "
-            f"use --backbone {name}-quickgelu"
-        )
+        raise BackboneError(_GELU.format(path, name))
     state = torchscript.load_tensors(path)
     try:
         model.load_state_dict({key: tensor for key, tensor in state.items() if key not in OPENAI_KEYS})
@@ -206,12 +217,8 @@ def _explain(name: str, pretrained: str | None, error: Exception) -> str:
         return f"backbone {name}: cannot be built ({reason})"
     if Path(pretrained).exists():
         return f"backbone {name}: weights {pretrained} do not fit ({reason})"
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained not in tags:
-        return (
-            f"backbone {name}: weights {pretrained!r} are neither a file nor a known tag; "
-            f"tags: {', '.join(tags) or 'none'}"
-        )
+    if pretrained not in open_clip.list_pretrained_tags_by_model(name):
+        return f"backbone {name}: weights {pretrained!r} are neither a file nor a known tag; tags: {_tags(name)}"
     return (
         f"backbone {name}: weights {pretrained!r} could not be downloaded ({reason}); download them on a machine with "
         "network and pass the file with --pretrained FILE"

@@ -50,14 +50,22 @@ def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
     ("name", "pretrained", "words"),
     [
         ("ViT-B-61", None, "did you mean ViT-B-16"),
-        ("ViT-B-16", None, "needs --pretrained.*openai"),
-        ("ViT-B-16", "no-such-tag", "neither a file nor a known tag.*openai"),
+        ("ViT-B-16", None, r"needs --pretrained: .* tags laion.*, (?!openai)\w+ \(ViT-B-16-quickgelu: openai, "),
+        ("ViT-B-16", "no-such-tag", "neither a file nor a known tag; tags: laion"),
+        ("RN50x4", None, r"tags none \(RN50x4-quickgelu: openai\)"),
         ("ViT-B-16-SigLIP", "random", "causal text tower"),
     ],
 )
 def test_one_clear_error(name: str, pretrained: str | None, words: str) -> None:
     with pytest.raises(BackboneError, match=words):
         backbone.load(name, pretrained)
+
+
+@pytest.mark.parametrize("tag", ["openai", "metaclip_400m"])
+def test_tags_of_quickgelu_are_refused_before_anything_is_downloaded(monkeypatch: pytest.MonkeyPatch, tag: str) -> None:
+    monkeypatch.setattr(open_clip, "create_model", lambda *_: pytest.fail("built"))
+    with pytest.raises(BackboneError, match=f"the tag {tag} .*QuickGELU.*use --backbone ViT-B-16-quickgelu"):
+        backbone.load("ViT-B-16", tag)
 
 
 def test_a_failed_download_is_one_line_that_ends_at_a_word(
