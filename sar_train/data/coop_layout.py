@@ -11,7 +11,7 @@ from pathlib import Path
 from sar_train.data import imagenet
 from sar_train.data.dataset_lists import SplitRows, read_aircraft, read_split
 from sar_train.data.images import SPLITS, ImageDataset, LabelledImage, SplitOrigin
-from sar_train.data.layouts import LAYOUTS, find, folder_of, is_there, nearest
+from sar_train.data.layouts import LAYOUTS, find, folder_of, missing_in, nearest
 from sar_train.data.own_split import own_split
 from sar_train.data.usable import without_missing
 from sar_train.errors import DataError
@@ -44,11 +44,8 @@ def load_dataset(
         raise DataError(f"unknown dataset {name!r}" + (nearest(name) or f"; the known ones: {', '.join(LAYOUTS)}"))
     layout, folder = LAYOUTS[key], folder_of(key, root)
     images = folder / layout.images
-    if not is_there(key, root):
-        raise DataError(
-            f"dataset {key}: expected {layout.split_file or layout.images} in {root / layout.folder}, not there; "
-            "get it as CoOp's DATASETS.md says, or pass the folder above it as --data-root"
-        )
+    if missing := missing_in(root, key):
+        raise DataError(missing)
     listing = read_listing(key, folder, allow_missing=allow_missing, whole=whole, cache_dir=cache_dir)
     train, val, test = (
         ()

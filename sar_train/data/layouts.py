@@ -128,6 +128,19 @@ def is_there(key: str, root: Path) -> bool:
     return has_split or (folder / (layout.images or "cars_train")).is_dir()
 
 
+def missing_in(root: Path, key: str) -> str:
+    """Return a message that says which file or folder of a dataset ``root`` lacks; an empty text if none."""
+    layout, folder = LAYOUTS[key], folder_of(key, root)
+    if not is_there(key, root):
+        return (
+            f"dataset {key}: expected {layout.split_file or layout.images} in {root / layout.folder}, not there; "
+            "get it as CoOp's DATASETS.md says, or pass the folder above it as --data-root"
+        )
+    if not (folder / layout.images).is_dir():
+        return f"dataset {key}: expected the folder {folder / layout.images}, not there; complete the download"
+    return ""
+
+
 def _is_named_like(folder: Path, layout: Layout) -> bool:
     return folder.resolve().name == layout.folder and (folder / (layout.images or "cars_train")).is_dir()
 

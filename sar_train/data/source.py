@@ -12,6 +12,7 @@ from sar_train.clip.backbone import Backbone
 from sar_train.data.features import OUR_SPLIT, FeatureSet, FeatureSource, Rows, load_features
 from sar_train.data.image_source import ImageDataSource
 from sar_train.data.images import SPLITS, DataOptions, Split, SplitOrigin
+from sar_train.data.open_images import missing as missing_images
 from sar_train.data.open_images import open_images
 from sar_train.data.shots import Shots
 from sar_train.data.usable import without_unreadable
@@ -87,6 +88,19 @@ def open_source(
     if options.skip_unreadable:
         dataset = without_unreadable(dataset, backbone.preprocess)
     return ImageDataSource(dataset, backbone, options.views, options.seed, options.cache_dir, tell=options.tell)
+
+
+def missing(spec: str, root: Path | None) -> str:
+    """Return a message on data that a user names and that are not there; an empty text if they are.
+
+    Only names of files and folders are looked at.
+
+    Raises:
+        DataError: there is no such dataset.
+    """
+    if spec == DEMO or spec.endswith(".safetensors"):
+        return "" if spec == DEMO or Path(spec).is_file() else f"{spec}: no such feature file"
+    return missing_images(spec, root)
 
 
 def to_feature_set(source: FeatureSource | ImageDataSource, provenance: Mapping[str, str] | None = None) -> FeatureSet:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.progress import ProgressCallback
+from sar_train.data.source import missing
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
 from sar_train.report.published import known_zero_shot
@@ -53,6 +55,35 @@ def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, A
         "difference": gap,
         "ok": gap >= -TOLERANCE,
     }
+
+
+def look_for_data(jobs: Sequence[Job], warn: ProgressCallback | None = None) -> None:
+    """Make sure that every dataset and target is there, before anything is loaded or encoded; no image is read.
+
+    Args:
+        jobs: the runs to come.
+        warn: gets a line for each that is only not there, in place of an error.
+
+    Raises:
+        DataError: datasets that cannot be found, all of them in one line, unknown names first.
+    """
+    wanted = dict.fromkeys((name, job.config.data_root) for job in jobs for name in (job.config.data, *job.targets))
+    unknown: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    for name, root in wanted:
+        try:
+            if said := missing(name, Path(root) if root else None):
+                absent[name] = said
+        except DataError as error:
+            unknown[name] = str(error)
+    if warn:
+        for said in absent.values():
+            warn(f"Warning: {said}")
+        absent = {}
+    if lost := unknown | absent:
+        first = next(iter(lost.values()))
+        several = f"{len(lost)} datasets cannot be found: {', '.join(lost)}; the first: "
+        raise DataError(several * (len(lost) > 1) + first)
 
 
 def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) -> list[dict[str, Any]]:

@@ -234,8 +234,7 @@ def run(files: tuple[Path, ...], only: str, **given: Any) -> None:
     if given["form"] == "json" and len(files) > 1:
         raise ConfigError("--format json takes one file at a time")
     places = {file: out if out and len(files) == 1 else (out or Path("results")) / file.stem for file in files}
-    whole = [carry_out(jobs, places[file], Machine(**given)) for file, jobs in found.items() if jobs]
-    _end(whole=all(whole))
+    _end(whole=carry_out([(jobs, places[file]) for file, jobs in found.items() if jobs], Machine(**given)))
 
 
 def _protocol(experiment: Experiment, given: dict[str, Any], *, cost: bool = False) -> None:
@@ -256,11 +255,12 @@ def _protocol(experiment: Experiment, given: dict[str, Any], *, cost: bool = Fal
     )
     out = given.pop("out") or Path("results") / experiment
     jobs = plan.jobs(experiment, grid)
+    said = ""
     if cost:
         from sar_train.experiment.reckon import reckon
 
-        click.echo(str(reckon(jobs)), err=True)
-    _end(whole=carry_out(jobs, out, Machine(**given)))
+        said = str(reckon(jobs))
+    _end(whole=carry_out([(jobs, out)], Machine(**given), said))
 
 
 def _end(*, whole: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shlex
@@ -51,22 +52,42 @@ class Machine:
         return pools.local(self.jobs or (1 if on_gpu else max(1, (os.cpu_count() or 1) // self.threads)), self.threads)
 
 
-def carry_out(jobs: Sequence[Job], out: Path, machine: Machine) -> bool:
-    """Survey the data, make the missing results, print the tables; return False if a run failed."""
-    from sar_train.errors import ConfigError
-    from sar_train.experiment.survey import survey
-    from sar_train.experiment.sweep import find_result, run_sweep
+def carry_out(sweeps: Sequence[tuple[Sequence[Job], Path]], machine: Machine, cost: str = "") -> bool:
+    """Look for the data, make the missing results, print the tables; return False if a run failed.
 
-    if not jobs:
+    Args:
+        sweeps: runs, and the folder of their results.
+        machine: where and how.
+        cost: says what the runs take; shown before them, or below their list.
+    """
+    from sar_train.errors import ConfigError
+    from sar_train.experiment.survey import look_for_data
+    from sar_train.experiment.sweep import find_result
+
+    if not all(jobs for jobs, _ in sweeps):
         raise ConfigError("no runs match these options")
     if machine.ray and machine.keep_prompts:
         raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
-    jobs = [machine.placed(job, out) for job in jobs]
-    show = ProgressLine(quiet=machine.quiet)
-    missing = [job for job in jobs if find_result(job, out, any_code=machine.any_code) is None]
+    on_stderr = functools.partial(click.echo, err=True)
+    planned = []
+    for given, out in sweeps:
+        jobs = [machine.placed(job, out) for job in given]
+        planned.append((jobs, [job for job in jobs if find_result(job, out, any_code=machine.any_code) is None], out))
+    look_for_data([job for _, todo, _ in planned for job in todo], on_stderr if machine.dry_run else None)
     if machine.dry_run:
-        click.echo(listing(jobs, missing, as_json=machine.form == "json"))
-        return True
+        for jobs, todo, _ in planned:
+            click.echo(listing(jobs, todo, as_json=machine.form == "json"))
+    if cost:
+        on_stderr(cost)
+    whole = [machine.dry_run or _execute(*sweep, machine) for sweep in planned]
+    return all(whole)
+
+
+def _execute(jobs: Sequence[Job], missing: Sequence[Job], out: Path, machine: Machine) -> bool:
+    from sar_train.experiment.survey import survey
+    from sar_train.experiment.sweep import run_sweep
+
+    show = ProgressLine(quiet=machine.quiet)
     pool = machine.pool(jobs)
     zero_shot = survey(missing, show, strict=not machine.allow_setup_errors)
     done = run_sweep(jobs, out, pool, show, any_code=machine.any_code, keep_prompts=machine.keep_prompts)

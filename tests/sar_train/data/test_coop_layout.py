@@ -129,6 +129,10 @@ def test_missing_photos(tmp_path: Path) -> None:
 
 def test_no_photo_at_all_is_never_allowed(tmp_path: Path) -> None:
     make_caltech(tmp_path, [])
+    images = tmp_path / "caltech-101/101_ObjectCategories"
+    with pytest.raises(DataError, match="expected the folder .*101_ObjectCategories, not there; complete the download"):
+        load_dataset("caltech101", tmp_path, allow_missing=True)
+    images.mkdir()
     with pytest.raises(DataError, match="4 of 4 photos are missing"):
         load_dataset("caltech101", tmp_path, allow_missing=True)
 

@@ -8,6 +8,7 @@ from support.hf import make_dataset, to_saved
 from support.opened import opened
 from support.photos import SHARED, needs_shared, write_folder, write_photo
 
+from sar_train.data.source import missing
 from sar_train.errors import DataError
 
 
@@ -55,6 +56,25 @@ def test_targets_cannot_be_learned_from(tmp_path: Path) -> None:
 def test_imagenet_through_the_front_door(tmp_path: Path) -> None:
     folder = write_imagenet(tmp_path)
     assert len(opened(folder, 1, 1).train) == 2000
+
+
+def test_what_is_missing_is_said_without_opening_anything(tmp_path: Path) -> None:
+    write_folder(tmp_path / "pacs/photo", {"cat": 1})
+    assert missing("demo", None) == missing("pacs/photo", tmp_path) == missing(str(tmp_path / "pacs"), None) == ""
+    assert "pacs/sketch: no such file or folder, nor in" in missing("pacs/sketch", tmp_path)
+    assert "gone.safetensors: no such feature file" in missing("gone.safetensors", tmp_path)
+    assert "give with --data-root the folder that holds eurosat" in missing("EuroSAT", None)
+    folder = tmp_path / "eurosat"
+    folder.mkdir()
+    assert "expected split_zhou_EuroSAT.json in" in missing("EuroSAT", tmp_path)
+    (folder / "split_zhou_EuroSAT.json").write_text("{}")
+    assert missing("eurosat", tmp_path) == (
+        f"dataset eurosat: expected the folder {folder / '2750'}, not there; complete the download"
+    )
+    (folder / "2750").mkdir()
+    assert missing("eurosat", tmp_path) == missing(str(folder), None) == ""
+    with pytest.raises(DataError, match="eurosad: no such folder, .* did you mean eurosat"):
+        missing("eurosad", tmp_path)
 
 
 @needs_shared

@@ -188,13 +188,58 @@ def test_dtd_without_its_absent_classes(tmp_path: Path, blobs: tuple[str, ...]) 
     assert len(content["per_class"]["base"]) == len(content["per_class"]["new"]) == 5
 
 
+@pytest.mark.parametrize("command", ["base-to-new", "few-shot"])
+def test_all_that_is_missing_is_named_before_anything_starts(
+    tmp_path: Path, blobs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("sar_train.clip.backbone.load", lambda *_, **__: pytest.fail("loaded"))
+    words = (command, "--datasets", f"{tmp_path / 'blobs.safetensors'},caltech101,dtd", "--methods", "coop")
+    words = (*words, "--data-root", tmp_path, "--out", tmp_path / "out", *blobs)
+    done = call(*words)
+    assert done.exit_code == 2, done.output
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: 2 datasets cannot be found: caltech101, dtd; the first: ")
+    assert f"expected split_zhou_Caltech101.json in {tmp_path / 'caltech-101'}" in line
+    assert not (tmp_path / "out").exists()
+    dry = call(*words, "--dry-run")
+    assert dry.exit_code == 0, dry.output
+    assert [line.split(":")[:2] for line in dry.stderr.splitlines()] == [
+        ["Warning", " dataset caltech101"],
+        ["Warning", " dataset dtd"],
+    ]
+    misspelt = call(*words, "--datasets", "caltech101,caltech", "--dry-run")
+    assert misspelt.exit_code == 2
+    assert "caltech: no such folder" in misspelt.stderr
+    assert misspelt.stdout == ""
+
+
+def test_the_data_of_all_sweep_files_and_of_all_targets_are_looked_for_first(
+    tmp_path: Path, blobs: tuple[str, ...]
+) -> None:
+    files = [tmp_path / "one.toml", tmp_path / "two.toml"]
+    files[0].write_text(f'[common]\ndata = "{tmp_path / "blobs.safetensors"}"\n[runs.plain]\nsar = false\n')
+    files[1].write_text('targets = ["pacs/sketch"]\n[common]\ndata = "demo"\n[runs.plain]\nsar = false\n')
+    done = call("run", *files, "--out", tmp_path / "out", *blobs)
+    assert done.exit_code == 2, done.output
+    assert "Error: pacs/sketch: no such file or folder" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_paper_preset_asks_for_the_data_first(tmp_path: Path) -> None:
+    done = call("base-to-new", "--preset", "paper", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert "11 datasets cannot be found: imagenet, caltech101, " in line
+    assert "--data-root" in line
+
+
 def test_the_paper_preset_says_what_it_takes_and_options_win(tmp_path: Path) -> None:
     words = ("base-to-new", "--preset", "paper", "--data-root", tmp_path, "--out", tmp_path / "out", "--dry-run")
     done = call(*words)
     assert done.exit_code == 0, done.output
     assert "594 runs, 594 to do" in done.stdout  # 11 datasets, 3 seeds, 9 rows, without and with SAR
-    assert "594 runs" in done.stderr
-    assert "estimated" in done.stderr
+    assert "594 runs" in done.output.splitlines()[-1]  # below the list, where it is seen
+    assert "estimated" in done.stderr.splitlines()[-1]
     fewer = call(*words, "--datasets", "caltech101,dtd", "--methods", "coop", "--seeds", "1", "--format", "json")
     assert [row["dataset"] for row in json.loads(fewer.stdout)] == ["caltech101"] * 2 + ["dtd"] * 2
 
