@@ -94,7 +94,7 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
             "--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address, or auto, instead of this machine."
         ),
         option("--cache-dir", type=click.Path(), help="Keep image features here.  [default: .features beside --out]"),
-        option("--dry-run", is_flag=True, help="List the runs, and which are done, and stop."),
+        option("--dry-run", is_flag=True, help="List or count the runs, and which are done, and stop."),
         option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
         option("--quiet", "-q", is_flag=True, help="Show no progress."),
     ]
@@ -257,9 +257,11 @@ def _protocol(experiment: Experiment, given: dict[str, Any], *, cost: bool = Fal
     jobs = plan.jobs(experiment, grid)
     said = ""
     if cost:
+        from sar_train.data.layouts import find
         from sar_train.experiment.reckon import reckon
 
-        said = str(reckon(jobs))
+        known = all(find(job.config.data) for job in jobs)
+        said = str(reckon(jobs)) if known else "time and memory are estimated for datasets known by name alone"
     _end(whole=carry_out([(jobs, out)], Machine(**given), said))
 
 

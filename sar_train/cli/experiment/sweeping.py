@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from sar_train.cli.common import ProgressLine
 if TYPE_CHECKING:
     from sar_train.experiment.job import Job
     from sar_train.experiment.pools import Pool
+
+
+MOST_LINES = 50
+"""Runs that are listed one by one."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def _execute(jobs: Sequence[Job], missing: Sequence[Job], out: Path, machine: Ma
 
 
 def listing(jobs: Sequence[Job], missing: Sequence[Job], *, as_json: bool) -> str:
-    """List all runs and whether each is done."""
+    """List all runs and whether each is done, or count those of each dataset in a text that would be long."""
     todo = set(map(id, missing))
     rows = [
         {"dataset": job.config.data, "run": job.stem, "done": id(job) not in todo, "targets": list(job.targets)}
@@ -104,7 +109,11 @@ def listing(jobs: Sequence[Job], missing: Sequence[Job], *, as_json: bool) -> st
     ]
     if as_json:
         return json.dumps(rows, ensure_ascii=False)
-    lines = [f"{'done' if row['done'] else 'to do':<7}{row['dataset']}  {row['run']}" for row in rows]
+    if len(rows) > MOST_LINES:
+        left, total = (Counter(job.config.data for job in of) for of in (missing, jobs))
+        lines = [f"{name}  {left[name]} to do, {count - left[name]} done" for name, count in total.items()]
+    else:
+        lines = [f"{'done' if row['done'] else 'to do':<7}{row['dataset']}  {row['run']}" for row in rows]
     return "\n".join([*lines, f"{len(jobs)} runs, {len(missing)} to do"])
 
 

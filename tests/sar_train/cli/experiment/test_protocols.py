@@ -238,10 +238,22 @@ def test_the_paper_preset_says_what_it_takes_and_options_win(tmp_path: Path) -> 
     done = call(*words)
     assert done.exit_code == 0, done.output
     assert "594 runs, 594 to do" in done.stdout  # 11 datasets, 3 seeds, 9 rows, without and with SAR
+    assert done.stdout.splitlines()[0].split() == ["imagenet", "54", "to", "do,", "0", "done"]
+    assert len(done.stdout.splitlines()) == 12
     assert "594 runs" in done.output.splitlines()[-1]  # below the list, where it is seen
     assert "estimated" in done.stderr.splitlines()[-1]
     fewer = call(*words, "--datasets", "caltech101,dtd", "--methods", "coop", "--seeds", "1", "--format", "json")
     assert [row["dataset"] for row in json.loads(fewer.stdout)] == ["caltech101"] * 2 + ["dtd"] * 2
+
+
+def test_the_paper_preset_on_data_of_ones_own(tmp_path: Path) -> None:
+    words = ("base-to-new", "--preset", "paper", "--out", tmp_path / "out", "--dry-run", "--datasets")
+    done = call(*words, "demo")
+    assert done.exit_code == 0, done.output
+    assert "known by name alone" in done.stderr
+    misspelt = call(*words, "cifra")
+    assert misspelt.exit_code == 2, misspelt.output
+    assert misspelt.stderr.startswith("Error: cifra: no such folder, and no such dataset")
 
 
 def test_without_a_preset_datasets_are_asked_for() -> None:
