@@ -62,7 +62,9 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             _stop(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
         except KeyboardInterrupt:
-            _stop("interrupted; no file is half-written; the same command goes on from what was saved so far", 130)
+            _stop(
+                "interrupted; no file is half-written; the same command goes on from the last state saved, if any", 130
+            )
 
     return run
 
