@@ -146,18 +146,18 @@ def taken_up(path: Path, bundle: Bundle, embed: Embed, *, write: bool, by: str =
             )
         if write:
             try:
-                as_it_was = kept_file(path, old.encoder_digest)
-                _keep(Path(os.path.realpath(path)), as_it_was)
+                previous = kept_file(path, old.encoder_digest)
+                _keep(Path(os.path.realpath(path)), previous)
                 after.save(path)
             except OSError as error:
                 raise WriteError(f"{path}: cannot be written for this bundle ({error.strerror or error})") from None
             _log.warning(
-                "%s: belonged to another encoder and was written anew for this bundle, %d classes instead of %d; "
-                "as it was it is kept in %s",
+                "%s: belonged to another encoder; rewritten for this bundle with %d classes instead of %d; "
+                "the previous file is kept as %s",
                 path,
                 len(after.names),
                 len(old.names),
-                as_it_was,
+                previous,
             )
         return after
 

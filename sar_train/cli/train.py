@@ -107,8 +107,8 @@ GROUPS = {
     "--quick",
     is_flag=True,
     default=None,
-    help="Skip the second half of the time: choose class statistics with the hand-crafted prompt instead of training "
-    "the prompt again on each half of the classes.",
+    help="Take half the time: choose class statistics with the hand-crafted prompt instead of training the prompt "
+    "again on each half of the classes.",
 )
 @option(
     "--epochs",
@@ -196,7 +196,7 @@ def main(**given: Any) -> None:
         raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
     settings = sections_of(given.pop("settings"))
     if given["sar"] is False and ("sar" in settings or given["sar_weight"] is not None):
-        raise ConfigError("--no-sar goes with no setting of SAR; leave out --sar-weight and --set sar.…")
+        raise ConfigError("--no-sar cannot be combined with settings of SAR; leave out --sar-weight and --set sar.…")
     show = ProgressLine(quiet=quiet)
     try:
         run = train(settings=settings, config=given.pop("config_file"), progress=show, **given)

@@ -25,8 +25,8 @@ SPLIT_FOLDERS: dict[str, Split] = {
 }  # fmt: skip
 ImagesByClass = Mapping[str, Sequence[Path]]
 """Images by class name."""
-FIRST = 3
-"""Names in a warning."""
+_MOST_NAMED = 3
+"""Classes that a warning names."""
 MOST_DOMAINS = 100
 """A folder with more folders than this holds classes, not domains."""
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "images"))
@@ -161,7 +161,7 @@ def _fewer(photos: ImagesByClass, shots: int) -> tuple[str, ...]:
 
 def _untested(classes: Sequence[str]) -> tuple[str, ...]:
     who = "1 class has" if len(classes) == 1 else f"{len(classes)} classes have"
-    first = ", ".join(map(repr, classes[:FIRST])) + ", …" * (len(classes) > FIRST)
+    first = ", ".join(map(repr, classes[:_MOST_NAMED])) + ", …" * (len(classes) > _MOST_NAMED)
     return (f"{who} no photo left to test on ({first})",) if classes else ()
 
 

@@ -67,8 +67,7 @@ class AddOptions:
             raise Refusal("--photos-only needs --photos; for classes in the bank: sar-bank set CLASS --photos-only")
         if self.paths and (len(self.names) > 1 or self.classes is not None or self.source is not None):
             raise Refusal(
-                "--photos goes with one class name, or with none and one folder for each class; for several files "
-                "repeat --photos, or name their folder"
+                "--photos goes with one class name, or none and a folder of class folders; repeat it for more files"
             )
 
 

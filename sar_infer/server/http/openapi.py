@@ -19,7 +19,7 @@ _DESCRIPTIONS = {
     405: "Method not allowed.",
     408: "The body did not arrive in time.",
     409: "The change conflicts with the bank.",
-    412: "Changed in the meantime, or there already.",
+    412: "Changed in the meantime, or the class exists already.",
     413: "Body, number of images, or an image too large.",
     415: "The content type or image format is not accepted.",
     422: "Well formed, but not usable.",

@@ -43,7 +43,7 @@ _BUSY_SECONDS = 2
 
 
 class _Text(PathConvertor):
-    """Matches any text; ``path`` stops at a newline, of which a name is to be refused, not unknown."""
+    """Match any text, so that a name with a newline is refused (422); Starlette's ``path`` stops there (404)."""
 
     regex = "(?s:.*)"
 

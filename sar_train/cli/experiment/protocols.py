@@ -94,7 +94,9 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
             "--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address, or auto, instead of this machine."
         ),
         option("--cache-dir", type=click.Path(), help="Keep image features here.  [default: .features beside --out]"),
-        option("--dry-run", is_flag=True, help="List or count the runs, and which are done, and stop."),
+        option(
+            "--dry-run", is_flag=True, help="List the runs and which are done (more than 50: count them), then stop."
+        ),
         option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
         option("--quiet", "-q", is_flag=True, help="Show no progress."),
     ]

@@ -88,8 +88,8 @@ def test_the_old_file_is_kept_and_taken_up_again(file: Path, caplog: pytest.LogC
     first = file.read_bytes()
     after = bank_file.taken_up(file, NEW, embed, write=True, by="a test")
     (warning,) = caplog.messages
-    assert "belonged to another encoder and was written anew for this bundle, 3 classes" in warning
-    assert warning.endswith(f"kept in {bank_file.kept_file(file, 'e' * 64)}")
+    assert "belonged to another encoder; rewritten for this bundle with 3 classes" in warning
+    assert warning.endswith(f"kept as {bank_file.kept_file(file, 'e' * 64)}")
     assert after.names == ("cat", "owl", "fox")
     np.testing.assert_array_equal(after.embeddings[2], unit_row("new|fox", DIM))
     assert (after.info["fox"].threshold, after.history[-1].by) == (0.5, "a test")
