@@ -30,9 +30,9 @@ from sar_infer.classify.class_set import (
 )
 from sar_infer.classify.composition import Composer
 from sar_infer.classify.decision import BRANCHES, Decision, calibration_holds, scale
-from sar_infer.encoders import scoring
 from sar_infer.encoders.cache import EmbeddingCache, shared_cache
 from sar_infer.encoders.embedder import Embedder
+from sar_infer.encoders.encoders import finite
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, ImageError, InputError
@@ -277,7 +277,7 @@ class Classifier(Embedder):
             for name, item in batch:
                 if isinstance(item, ImageError):
                     raise ImageError(f"{name}: {item}")
-            rows.append(scoring.finite(self.encode(readable(batch)), self.choice.image))
+            rows.append(finite(self.encode(readable(batch)), self.choice.image))
         return np.concatenate(rows)
 
     def embed_photos(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> PhotoSet:
@@ -300,7 +300,7 @@ class Classifier(Embedder):
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
         for batch in decode_photos(images, self.bundle.manifest.preprocess, batch_size):
-            rows = scoring.finite(self.encode([pixels for _, pixels, _ in batch]), self.choice.image)
+            rows = finite(self.encode([pixels for _, pixels, _ in batch]), self.choice.image)
             yield from ((name, digest, row) for (name, _, digest), row in zip(batch, rows, strict=True))
 
     def _stream(

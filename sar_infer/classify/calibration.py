@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from sar_infer.artefact.manifest import Calibration
 
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+Floating = TypeVar("Floating", bound=np.floating[Any])
 
 COVERAGES = (0.8, 0.9, 0.95)
 KEPT = 0.95
@@ -78,10 +79,10 @@ def fit_temperature(logits: Doubles, labels: Labels) -> float | None:
     return float((low * high) ** -0.5)
 
 
-def softmax(logits: Doubles) -> Doubles:
-    """Compute the softmax over the last axis."""
+def softmax(logits: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
+    """Return the softmax over the last axis; the row maximum is subtracted first, so that no logit overflows."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Doubles = powers / powers.sum(axis=-1, keepdims=True)
+    result: npt.NDArray[Floating] = powers / powers.sum(axis=-1, keepdims=True)
     return result
 
 

@@ -20,7 +20,7 @@ from sar_infer.bank.calibration import BankCalibration
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking, Scale
-from sar_infer.encoders.scoring import finite
+from sar_infer.encoders.encoders import finite
 from sar_infer.errors import BankError, InputError
 from sar_infer.results import PLAIN, Branch, DecisionOptions, Explanation, ImageResult, Prediction, Unknown
 

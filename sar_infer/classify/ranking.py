@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
+from sar_infer.classify.calibration import softmax
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.composition import Prepared
-from sar_infer.encoders import scoring
 
 Number = TypeVar("Number", bound=np.generic)
 _CELLS = 2**20
 """Number of logits that are held at once: 65,536 classes for a batch of 16."""
+_SORTED = 256
+"""Up to this many columns, sorting all of them is as fast as selecting the best."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def logits(rows: Floats, classes: ClassSet, scale: Scale) -> Floats:
 
 def scores(values: Floats, scale: Scale) -> Floats:
     """Return probabilities (N, C) of logits (N, C) over all classes."""
-    return scoring.softmax(_scaled(values, scale))
+    return softmax(_scaled(values, scale))
 
 
 def nearest(classes: ClassSet, columns: Sequence[int], k: int) -> list[list[tuple[int, float]]]:
@@ -115,6 +117,19 @@ def nearest(classes: ClassSet, columns: Sequence[int], k: int) -> list[list[tupl
         [(other, cosine) for other, cosine in zip(others, cosines, strict=True) if other != column][:k]
         for column, others, cosines in pairs
     ]
+
+
+def top_k(scores: Floats, k: int) -> Indices:
+    """Return indices (N, min(k, C)) of the largest entries in each row of (N, C), largest first, ties by column."""
+    k = min(k, scores.shape[-1])
+    if scores.shape[-1] <= max(_SORTED, 4 * k):
+        return np.argsort(-scores, axis=-1, kind="stable")[:, :k]
+    least = np.partition(scores, -k, axis=-1)[:, -k]
+    result = np.empty((len(scores), k), dtype=np.intp)
+    for row, bound in enumerate(least):
+        found = np.flatnonzero(~(scores[row] < bound))  # so that a row of NaN has its first columns, as when sorted
+        result[row] = found[np.argsort(-scores[row, found], kind="stable")[:k]]
+    return result
 
 
 class _Best:
@@ -128,9 +143,9 @@ class _Best:
 
     def add(self, logits: Floats, similarities: Floats, columns: Indices) -> None:
         """Add a block (N, B) and the places of its columns (B,), which are greater than all before."""
-        best = scoring.top_k(logits, self._k)
+        best = top_k(logits, self._k)
         merged = np.concatenate([self.logits, np.take_along_axis(logits, best, 1)], axis=1)
-        order = scoring.top_k(merged, self._k)
+        order = top_k(merged, self._k)
         self.logits = np.take_along_axis(merged, order, 1)
         self.similarities = _merged(self.similarities, np.take_along_axis(similarities, best, 1), order)
         self.columns = _merged(self.columns, columns[best], order)

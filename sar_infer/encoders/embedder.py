@@ -9,9 +9,8 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
-from sar_infer.encoders import scoring
 from sar_infer.encoders.cache import EmbeddingCache
-from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
+from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
 from sar_infer.encoders.precision import Choice, PrecisionChoice, choose
 from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.sessions import CUDA, Device, expects_cuda
@@ -146,7 +145,7 @@ class Embedder:
         """
         rows = iter(self.embed_names([phrase for group in groups for phrase in group]))
         means = [np.mean([next(rows) for _ in group], axis=0) for group in groups]
-        return scoring.unit_rows(np.array(means, dtype=np.float32).reshape(-1, self.bundle.manifest.embed_dim))
+        return unit_rows(np.array(means, dtype=np.float32).reshape(-1, self.bundle.manifest.embed_dim))
 
     def _use(self, choice: Choice, device: Device, threads: int | None, spin: bool) -> None:
         path, manifest = self.bundle.path, self.bundle.manifest

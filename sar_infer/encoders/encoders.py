@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.encoders.scoring import finite
 from sar_infer.encoders.sessions import Device, open_session, provider, run_options
 from sar_infer.encoders.waiting import within
 from sar_infer.errors import BundleError, reason_of
@@ -146,3 +145,21 @@ class NameEncoder(Encoder):
                 batch = np.array([[*names[row], self._end_token] for row in chunk], dtype=np.int64)
                 result[chunk] = self._run("tokens", batch, seconds)
         return finite(result, str(self._path))
+
+
+def unit_rows(rows: Floats) -> Floats:
+    """Return rows (N, D) scaled to length 1; a zero row stays zero."""
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    result: Floats = (rows / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    return result
+
+
+def finite(rows: Floats, source: str) -> Floats:
+    """Return the rows unchanged.
+
+    Raises:
+        BundleError: One is not finite, so the graph that they come from, ``source``, is broken.
+    """
+    if not np.isfinite(rows).all():
+        raise BundleError(f"{source}: gives numbers that are not finite; export the bundle again")
+    return rows

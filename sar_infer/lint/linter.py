@@ -14,8 +14,7 @@ from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import REFERENCE_ENCODER
 from sar_infer.bank import ClassBank
 from sar_infer.bank.search import at_even_steps
-from sar_infer.encoders.encoders import NameEncoder
-from sar_infer.encoders.scoring import unit_rows
+from sar_infer.encoders.encoders import NameEncoder, unit_rows
 from sar_infer.encoders.sessions import Device
 from sar_infer.lint.finding import Finding
 from sar_infer.lint.row_rules import LEAST_ANCHORS, MOST_ANCHORS, Neighbours, Relations

@@ -21,9 +21,9 @@ def lint(folder: Path, contract: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("contract", "file", "line"),
     [
-        ("torch-free", "sar_infer/encoders/scoring.py", "def f() -> None:\n    import torch\n"),
+        ("torch-free", "sar_infer/encoders/encoders.py", "def f() -> None:\n    import torch\n"),
         ("torch-free", "sar_infer/errors.py", "from sar_train import errors\n"),
-        ("seam", "sar_train/clip/tokens.py", "from sar_infer.encoders import scoring\n"),
+        ("seam", "sar_train/clip/tokens.py", "from sar_infer.encoders import encoders\n"),
         ("infer-rooms", "sar_infer/bank/record.py", "from sar_infer.artefact import manifest\n"),
         ("train-rooms", "sar_train/clip/prompts.py", "import sar_train.methods.coop\n"),
     ],

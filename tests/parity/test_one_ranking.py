@@ -37,8 +37,8 @@ from sar_infer.artefact.freeze import freeze
 from sar_infer.artefact.manifest import BANK
 from sar_infer.bank import ClassBank, ClassInfo, add, amend, class_bank
 from sar_infer.bank.trained import ClassPhotos
+from sar_infer.classify.calibration import softmax
 from sar_infer.cli.classify import main
-from sar_infer.encoders.scoring import softmax
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 from sar_infer.server.settings import Settings

@@ -12,7 +12,8 @@ import onnxruntime
 
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.manifest import IMAGE_ENCODER
-from sar_infer.encoders import scoring
+from sar_infer.classify.calibration import softmax
+from sar_infer.classify.ranking import top_k
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 
@@ -44,10 +45,10 @@ class Engine:
         """An answer for each image."""
         rows = self._session.run(None, {"pixels": np.stack(pixels)})[0]
         logits = self._scale * (rows @ self._rows.T)
-        scores = scoring.softmax(logits)
+        scores = softmax(logits)
         return [
             {"predictions": [{"label": self._names[column], "score": float(scores[row, column])} for column in best]}
-            for row, best in enumerate(scoring.top_k(logits, 5))
+            for row, best in enumerate(top_k(logits, 5))
         ]
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.artefact.bundle import bundle_name, default_bundle
+from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.encoders import scoring
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.request import check_count, chooses_only, decoded
 from sar_infer.server.model.engine import Engine, ImageInput
@@ -149,11 +149,11 @@ class _Finish:
         logits = self._classifier.logits(row, self._classes)
         scores = self._classifier.scores(logits, self._classes)[0][self._answers]
         logits = logits[:, self._answers]
-        shown = slice(None) if self._top_k is None else scoring.top_k(logits, self._top_k)[0]
+        shown = slice(None) if self._top_k is None else ranking.top_k(logits, self._top_k)[0]
         values: list[Floats | Sequence[bytes]] = []
         for output in self._wanted:
             if (count := output.parameters.classification) is not None:
-                values.append(self._classification(scores, scoring.top_k(logits, count)[0]))
+                values.append(self._classification(scores, ranking.top_k(logits, count)[0]))
             elif output.name == "LABELS":
                 values.append(self._names if isinstance(shown, slice) else [self._names[column] for column in shown])
             else:

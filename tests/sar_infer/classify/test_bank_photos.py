@@ -19,7 +19,7 @@ from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet, build_class_set, with_photos, without_counted
 from sar_infer.classify.composition import SMALL, Composer
 from sar_infer.classify.ranking import Scale
-from sar_infer.encoders.scoring import unit_rows
+from sar_infer.encoders.encoders import unit_rows
 
 SCALE = Scale(factor=20.0)
 NAMES = ("red", "green", "blue", "grey", "teal", "SKU-1")

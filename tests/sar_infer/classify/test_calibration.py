@@ -34,6 +34,9 @@ from sar_infer.classify.calibration import (
 )
 
 LOGITS = hnp.arrays(np.float64, st.tuples(st.integers(1, 9), st.integers(1, 6)), elements=st.floats(-300, 300))
+SINGLE = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.floats(-500, 500, width=32)
+)
 VALUES = st.lists(st.integers(-4, 4), min_size=1, max_size=12)
 
 
@@ -43,6 +46,18 @@ def drawn(count: int, classes: int, temperature: float, seed: int = 0) -> tuple[
     logits = rng.normal(scale=4, size=(count, classes))
     labels = [rng.choice(classes, p=row) for row in softmax(logits / temperature)]
     return logits, np.array(labels)
+
+
+@given(logits=SINGLE)
+def test_softmax_is_a_distribution_that_a_shift_leaves_alone(logits) -> None:
+    result = softmax(logits)
+    np.testing.assert_allclose(result.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(softmax(logits - np.float32(16)), result, atol=1e-3)
+
+
+def test_softmax_of_known_values_and_huge_ones() -> None:
+    np.testing.assert_allclose(softmax(np.log(np.array([[1, 3]], np.float32))), [[0.25, 0.75]], rtol=1e-6)
+    np.testing.assert_array_equal(softmax(np.array([[1e30, -1e30]], np.float32)), [[1, 0]])
 
 
 @given(logits=LOGITS, temperature=st.floats(0.1, 10))

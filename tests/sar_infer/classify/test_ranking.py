@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from sar_infer.classify import ranking
+from sar_infer.classify.calibration import softmax
 from sar_infer.classify.class_set import ClassSet, Sources
-from sar_infer.classify.ranking import Scale, nearest, rank
-from sar_infer.encoders import scoring
-from sar_infer.encoders.scoring import unit_rows
+from sar_infer.classify.ranking import Scale, nearest, rank, top_k
+from sar_infer.encoders.encoders import unit_rows
+
+SCORES = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.floats(-500, 500, width=32)
+)
 
 
 def class_set(rows: np.ndarray, cuts: list[int], background: np.ndarray | None = None) -> ClassSet:
@@ -72,13 +77,12 @@ def test_one_block_gives_the_bits_of_softmax_and_a_sort() -> None:
     logits = rows @ bank.T * np.float32(100)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :7]
     np.testing.assert_array_equal(found.columns, order)
-    np.testing.assert_array_equal(found.scores, np.take_along_axis(scoring.softmax(logits), order, 1))
+    np.testing.assert_array_equal(found.scores, np.take_along_axis(softmax(logits), order, 1))
 
 
 def test_memory_does_not_grow_with_the_number_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
-    top_k = scoring.top_k
-    monkeypatch.setattr(scoring, "top_k", lambda values, k: (seen.append(values.shape), top_k(values, k))[1])
+    monkeypatch.setattr(ranking, "top_k", lambda values, k: (seen.append(values.shape), top_k(values, k))[1])
     monkeypatch.setattr(ranking, "_CELLS", 4096)
     rng = np.random.default_rng(0)
     bank = rng.normal(size=(50_000, 4)).astype(np.float32)
@@ -92,7 +96,7 @@ def test_without_a_scale_logits_are_cosines() -> None:
     bank = unit_rows(np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32))
     found = rank(bank[:2], class_set(bank, []), Scale(), 5)
     np.testing.assert_array_equal(found.logits, found.similarities)
-    np.testing.assert_allclose(found.scores, scoring.softmax(found.similarities), rtol=1e-6)
+    np.testing.assert_allclose(found.scores, softmax(found.similarities), rtol=1e-6)
     for part in (found, Scale()):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(part, dataclasses.fields(part)[0].name, None)
@@ -113,3 +117,25 @@ def test_nearest_leaves_the_class_itself_and_background_out() -> None:
     assert [column for column, _ in third] == [1, 0]
     np.testing.assert_allclose([c for _, c in first], np.cos(np.radians([0, 10])), rtol=1e-6)
     assert nearest(class_set(bank[:1], []), [0], 3) == [[]]
+
+
+@given(scores=SCORES, k=st.integers(1, 8))
+def test_top_k_is_the_sorted_row(scores, k: int) -> None:
+    columns = top_k(scores, k)
+    assert columns.shape == (len(scores), min(k, scores.shape[1]))
+    expected = -np.sort(-scores, axis=1)[:, :k]
+    np.testing.assert_array_equal(np.take_along_axis(scores, columns, axis=1), expected)
+
+
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 400), spread=st.sampled_from([1, 3, 1000]))
+def test_top_k_of_many_columns_is_that_of_a_stable_sort(seed: int, k: int, spread: int) -> None:
+    scores = np.random.default_rng(seed).integers(0, spread, (2, 2000)).astype(np.float32)
+    np.testing.assert_array_equal(top_k(scores, k), np.argsort(-scores, axis=1, kind="stable")[:, :k])
+
+
+def test_top_k_of_a_row_that_is_no_number_is_its_first_columns() -> None:
+    assert top_k(np.full((1, 5000), np.nan, np.float32), 3).tolist() == [[0, 1, 2]]
+
+
+def test_top_k_breaks_ties_in_column_order() -> None:
+    assert top_k(np.array([[1, 2, 2, 1]], np.float32), 4).tolist() == [[1, 2, 0, 3]]

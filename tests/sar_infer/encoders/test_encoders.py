@@ -10,7 +10,7 @@ from support.bundles import DIM, SIZE, image_weight
 
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.encoders import encoders
-from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
+from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
 from sar_infer.errors import BundleError
 
 END = 49_407
@@ -92,3 +92,9 @@ def test_the_session_opens_once_and_only_when_needed(bundle_path: Path, monkeypa
     assert len(opened) == 1
     assert all(np.array_equal(result, results[0]) for result in results)
     assert encoder.open() == "CPUExecutionProvider"
+
+
+def test_unit_rows() -> None:
+    result = unit_rows(np.array([[3, 4], [0, 0]], np.float32))
+    np.testing.assert_allclose(result, [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    assert result.dtype == np.float32

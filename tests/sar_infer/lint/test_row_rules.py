@@ -8,7 +8,7 @@ from scipy.special import rel_entr, softmax
 
 from sar_infer.bank import ClassBank, search
 from sar_infer.bank.search import at_even_steps
-from sar_infer.encoders.scoring import unit_rows
+from sar_infer.encoders.encoders import unit_rows
 from sar_infer.lint import row_rules
 from sar_infer.lint.row_rules import ABSOLUTE, HIGHEST, TAU, Neighbours, Relations
 
