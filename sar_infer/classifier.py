@@ -329,10 +329,9 @@ class Classifier(Embedder):
     def _calibrated(self, bank: ClassBank, classes: ClassSet) -> bool:
         """Return True if the bank has a calibration that holds for these classes of it."""
         own = bank.calibration
-        if own is None or classes.shifted:
+        if own is None or classes.shifted or not own.fits(bank):
             return False
-        background = [name for name, item in bank.info.items() if item.background]
-        return own.holds(bank.content_digest, background, self.model_digest, BRANCHES[classes.branch])
+        return (own.model_digest, own.branch) == (self.model_digest, BRANCHES[classes.branch])
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:

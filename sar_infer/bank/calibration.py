@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sar_infer.bank.statistics import Statistics
 from sar_infer.errors import BankError
 from sar_infer.storage.tensor_file import tensor_bytes
+
+if TYPE_CHECKING:
+    from sar_infer.bank.class_bank import ClassBank
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,10 @@ class BankCalibration:
         if len({*self.calibrated}) < len(self.calibrated):
             raise BankError("calibration: a class is listed twice")
 
-    def fits(self, content_digest: str, background: Collection[str]) -> bool:
-        """Return True for the bank that it was fitted with."""
-        return (content_digest, {*background}) == (self.content_digest, {*self.background})
-
-    def holds(self, content_digest: str, background: Collection[str], model: str, branch: str) -> bool:
-        """Return True for the bank, the model and the branch that it was fitted with."""
-        return self.fits(content_digest, background) and (model, branch) == (self.model_digest, self.branch)
+    def fits(self, bank: ClassBank) -> bool:
+        """Return True if a bank has the classes, photos and background that it was fitted with."""
+        background = {name for name, item in bank.info.items() if item.background}
+        return self.content_digest == bank.content_digest and {*self.background} == background
 
 
 def model_digest(statistics: Statistics | None, scale: float) -> str:

@@ -191,8 +191,7 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
 
 def _calibrated(bank: ClassBank) -> bool:
     """Return True if a bank's own calibration is of its classes as they are."""
-    background = [name for name, item in bank.info.items() if item.background]
-    return bank.calibration is not None and bank.calibration.fits(bank.content_digest, background)
+    return bank.calibration is not None and bank.calibration.fits(bank)
 
 
 def save(arguments: BankArguments, bank: ClassBank) -> None:
