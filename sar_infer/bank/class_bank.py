@@ -97,10 +97,11 @@ class ClassBank:
         except UnicodeEncodeError as error:
             raise BankError(f"a class name is not text: {error}") from None
         if isinstance(rows, Joined):
-            large = len(rows.parts) > 1 and rows.nbytes > MAPPED_BYTES
-            object.__setattr__(self, *(("_pieces", rows) if large else ("embeddings", read_only(rows.whole()))))
-            if large:
+            if len(rows.parts) > 1 and rows.nbytes > MAPPED_BYTES:
+                object.__setattr__(self, "_pieces", rows)
                 object.__delattr__(self, "embeddings")
+            else:
+                object.__setattr__(self, "embeddings", read_only(rows.whole()))
         elif rows.flags.writeable:
             object.__setattr__(self, "embeddings", read_only(rows))
         record.check_stack(self.history, self.retired, len(self.photo_stack), rows.shape[1])
@@ -236,10 +237,7 @@ class ClassBank:
             BankError: phrases, aliases and history exceed a file's header; the old file is still there.
             OSError: the file cannot be written; the old one is still there.
         """
-        content = record.Record(
-            self.provenance, self.info, self.history, self.retired, self.photo_stack, self.calibration
-        )
-        metadata = record.metadata(content, self.index.for_many(len(self.info)), self.encoder_digest)
+        metadata = record.metadata(self)
         places = self.index.for_many(len(self.photos))
         photos = photo_sets.to_tensors(self.photos, self.photo_stack, places, self.rows.shape[1])
         reader = 2 if self.info or len(self.retired) else 1

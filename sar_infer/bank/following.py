@@ -50,7 +50,9 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
     if kept is not None:
         missing = [n for n in base.names if name_key(n) not in gone and bank.lookup.name(n) is None]
         if missing:
-            bank = merge(bank, _part(base, missing, base.embeddings[[base.index[n] for n in missing]]), "keep", by=by)
+            rows = base.embeddings[[base.index[name] for name in missing]]
+            info = {name: base.info[name] for name in missing if name in base.info}
+            bank = merge(bank, ClassBank(missing, rows, base.encoder_digest, info=info), "keep", by=by)
     bank = merge(bank, _carried(old, bank, base, embed), "take", by=by)
     sides = (old,) if kept is None else (old, kept)
     for name in [name for side in sides for name, photos in side.photos.items() if photos.nameless]:
@@ -126,10 +128,6 @@ def _same_texts(texts: tuple[str, ...], name: str, bank: ClassBank, row: int) ->
     if texts == (name,):
         return not _added(bank, has) or bank.phrases(has) == (has,)
     return bank.phrases(has) == texts
-
-
-def _part(bank: ClassBank, names: Sequence[str], rows: Floats) -> ClassBank:
-    return ClassBank(names, rows, bank.encoder_digest, info={n: bank.info[n] for n in names if n in bank.info})
 
 
 def _added(bank: ClassBank, name: str) -> bool:

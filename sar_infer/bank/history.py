@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sar_infer.bank.info import PLAIN, sparse
 from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.undo import Stack, Stacks, State, Undo, undone
+from sar_infer.bank.undo import Stack, State, Undo, undone
 from sar_infer.errors import InputError
 from sar_infer.storage.packed_names import PackedNames
 
@@ -82,12 +82,15 @@ def with_step(
     known = dict.fromkeys(removed_names(bank))
     own = [name for name in lost if bank.info.get(name, PLAIN).added is None and name not in known]
     undo = dataclasses.replace(undo, lost=len(own))
-    step = Step(len(bank.history) + 1, at or utc_now(), action, summary, by, undo=undo)
-    kept = Stacks(bank.retired.pushed(*gone), (*bank.photo_stack, *gone_photos))
-    history, kept = _recorded(bank.history, kept, step)
+    steps = [*bank.history, Step(len(bank.history) + 1, at or utc_now(), action, summary, by, undo=undo)]
+    stack, photo_stack = bank.retired.pushed(*gone), (*bank.photo_stack, *gone_photos)
+    can_undo = [(place, step.undo) for place, step in enumerate(steps) if step.undo is not None]
+    for place, oldest in can_undo[:-UNDO_STEPS]:  # they lose their undo records, and what these keep
+        stack, photo_stack = stack[oldest.rows :], photo_stack[oldest.photo_sets :]
+        steps[place] = dataclasses.replace(steps[place], undo=None)
     provenance = remembering(bank.provenance, [*known, *own])
     changes = {"embeddings": bank.rows} | changes
-    changes |= {"history": history, "stack": kept.rows, "photo_stack": kept.photos, "provenance": provenance}
+    changes |= {"history": tuple(steps), "stack": stack, "photo_stack": photo_stack, "provenance": provenance}
     return dataclasses.replace(bank, **changes, file=None)  # type: ignore[arg-type]
 
 
@@ -121,8 +124,8 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
     plan = _plan(bank.verified().history, to)
     if not plan:
         return bank
-    stacks = Stacks(bank.retired, bank.photo_stack)
-    state = State(PackedNames.of(bank.names), bank.rows, bank.info, bank.photos, stacks)
+    names = PackedNames.of(bank.names)
+    state = State(names, bank.rows, bank.info, bank.photos, bank.retired, bank.photo_stack)
     for undo in plan.values():
         state = undone(state, undo)
     history = [dataclasses.replace(step, undo=None) if step.n in plan else step for step in bank.history]
@@ -138,8 +141,8 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
         info=state.info,
         history=tuple(history),
         photos=state.photos,
-        stack=state.stacks.rows,
-        photo_stack=state.stacks.photos,
+        stack=state.stack,
+        photo_stack=state.photo_stack,
         file=None,
     )
 
@@ -207,18 +210,6 @@ def step_to_json(step: Step) -> dict[str, Any]:
 def utc_now() -> str:
     """Return the time in UTC, in ISO form."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _recorded(history: tuple[Step, ...], kept: Stacks, step: Step) -> tuple[tuple[Step, ...], Stacks]:
-    """Return the history with one more step, and the stacks; the oldest steps lose undo records and what these keep."""
-    steps = [*history, step]
-    can_undo = [place for place, found in enumerate(steps) if found.undo is not None]
-    for place in can_undo[:-UNDO_STEPS]:
-        undo = steps[place].undo
-        assert undo is not None  # noqa: S101 - chosen above
-        kept = Stacks(kept.rows[undo.rows :], kept.photos[undo.photo_sets :])
-        steps[place] = dataclasses.replace(steps[place], undo=None)
-    return tuple(steps), kept
 
 
 def _plan(history: tuple[Step, ...], to: int) -> dict[int, Undo]:

@@ -9,22 +9,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.history import Step, step_to_json
 from sar_infer.bank.info import ClassInfo, info_from_json, info_to_json
-from sar_infer.bank.photos import RETIRED, RETIRED_SEALS, PhotoSet, retired_tensors
+from sar_infer.bank.photos import RETIRED, RETIRED_SEALS, retired_tensors
 from sar_infer.bank.undo import Stack
 from sar_infer.errors import BankError, BundleError
 from sar_infer.storage.named_tensors import Stored
 from sar_infer.storage.packed_names import PackedNames
 from sar_infer.storage.strict_json import build
 from sar_infer.storage.tensor_file import Tensors, tensor_bytes
+
+if TYPE_CHECKING:
+    from sar_infer.bank.class_bank import ClassBank
 
 _ROWS, _NAMES, _OFFSETS, _POSITIONS = "retired", "retired_names", "retired_offsets", "retired_positions"
 TENSORS = {_ROWS: "F32", _NAMES: "U8", _OFFSETS: "I64", _POSITIONS: "I64"}
@@ -42,28 +45,21 @@ class Record:
     info: Mapping[str, ClassInfo]
     history: tuple[Step, ...]
     stack: Stack | None
-    photo_stack: Sequence[PhotoSet] = ()
     calibration: BankCalibration | None = None
 
 
-def metadata(record: Record, rows: Mapping[str, int], encoder: str) -> dict[str, str]:
-    """Return the metadata of a record.
-
-    Args:
-        record: The record to write.
-        rows: The row of each class that has info, by name.
-        encoder: The digest of the bank's encoder.
-    """
+def metadata(bank: ClassBank) -> dict[str, str]:
+    """Return the metadata of a bank's record."""
+    rows = bank.index.for_many(len(bank.info))
     texts = {
-        "provenance": json.dumps(dict(record.provenance), ensure_ascii=False, sort_keys=True),
-        "info": json.dumps(info_to_json(record.info, rows), ensure_ascii=False),
-        "history": json.dumps([step_to_json(step) for step in record.history], ensure_ascii=False),
+        "provenance": json.dumps(dict(bank.provenance), ensure_ascii=False, sort_keys=True),
+        "info": json.dumps(info_to_json(bank.info, rows), ensure_ascii=False),
+        "history": json.dumps([step_to_json(step) for step in bank.history], ensure_ascii=False),
     }
-    if record.calibration is not None:
-        texts["calibration"] = json.dumps(dataclasses.asdict(record.calibration), ensure_ascii=False)
-    kept = {} if record.stack is None else dict(tensors(record.stack))
-    kept |= retired_tensors(record.photo_stack)
-    return {**texts, "record_digest": _digest(encoder, texts, kept)}
+    if bank.calibration is not None:
+        texts["calibration"] = json.dumps(dataclasses.asdict(bank.calibration), ensure_ascii=False)
+    kept = {**tensors(bank.retired), **retired_tensors(bank.photo_stack)}
+    return {**texts, "record_digest": _digest(bank.encoder_digest, texts, kept)}
 
 
 def tensors(stack: Stack) -> Tensors:

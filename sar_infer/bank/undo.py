@@ -102,22 +102,15 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Stacks:
-    """Rows and sets of photos that steps keep to be undone."""
-
-    rows: Stack
-    photos: tuple[PhotoSet, ...]
-
-
-@dataclass(frozen=True)
 class State:
-    """The parts of a bank that steps change."""
+    """The parts of a bank that steps change, and what they keep to be undone."""
 
     names: PackedNames
     rows: Floats | Joined
     info: Mapping[str, ClassInfo]
     photos: Photos
-    stacks: Stacks
+    stack: Stack
+    photo_stack: tuple[PhotoSet, ...]
 
 
 def before(items: Mapping[int, ClassInfo | None]) -> tuple[Before, ...]:
@@ -127,9 +120,9 @@ def before(items: Mapping[int, ClassInfo | None]) -> tuple[Before, ...]:
 
 def undone(state: State, undo: Undo) -> State:
     """Return the state before a step."""
-    count, stack = len(state.names) - undo.appended, state.stacks.rows
-    base, below = len(stack) - undo.rows, len(stack) - undo.removed
-    if min(count, base, len(state.stacks.photos) - undo.photo_sets) < 0:
+    count, stack = len(state.names) - undo.appended, state.stack
+    base, below, sets = len(stack) - undo.rows, len(stack) - undo.removed, len(state.photo_stack) - undo.photo_sets
+    if min(count, base, sets) < 0:
         raise BankError(_UNFIT)
     names, rows = _put_back(PackedNames.of(state.names[:count]), state.rows[:count], stack[below:])
     if undo.replaced:
@@ -143,11 +136,9 @@ def undone(state: State, undo: Undo) -> State:
     info = {name: item for name, item in state.info.items() if name not in gone}
     _restore_info(info, undo.info, names)
     photos = {undo.renamed.get(name, name): one for name, one in state.photos.items()}
-    sets = len(state.stacks.photos) - undo.photo_sets
-    photos = put_back(
-        {n: one for n, one in photos.items() if n not in gone}, undo.photos, state.stacks.photos[sets:], names
-    )
-    return State(names, rows, info, photos, Stacks(stack[:base], state.stacks.photos[:sets]))
+    photos = {name: one for name, one in photos.items() if name not in gone}
+    photos = put_back(photos, undo.photos, state.photo_stack[sets:], names)
+    return State(names, rows, info, photos, stack[:base], state.photo_stack[:sets])
 
 
 def replaced(rows: Floats | Joined, places: npt.NDArray[np.int64], new: Floats) -> Joined:
