@@ -105,7 +105,7 @@ def one_line(text: str, longest: int = _LONGEST) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def reason_of(error: BaseException, longest: int = 300) -> str:
+def reason_of(error: BaseException) -> str:
     """Return the reason that an error gives, on one line, for the end of a message."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(reason).split())[:longest]
+    return " ".join(str(reason).split())[:300]

@@ -125,7 +125,6 @@ class Statistics:
         cls,
         dimension: int,
         centre: Floats | None = None,
-        text_centre: Floats | None = None,
         scale: float = 20.0,
     ) -> Statistics:
         """Return statistics for a bundle that has none: names rank by text alone, photos are prototypes.
@@ -136,14 +135,13 @@ class Statistics:
         Args:
             dimension: D.
             centre: (D,) mean image feature, if it is known; None is the origin.
-            text_centre: (D,) mean text row, if it is known; None is the origin.
             scale: The logit scale; P grows with it, so that photos and names weigh the same under any.
         """
         zero = np.zeros(dimension, dtype=np.float32)
         return cls(
             np.eye(dimension, dtype=np.float32) * np.float32(_DEFAULT_PRECISION * scale),
             zero if centre is None else centre,
-            zero if text_centre is None else text_centre,
+            zero,
             slope=0.0,
             alpha=1.0,
             prior=PRIOR,
@@ -298,9 +296,7 @@ def named_bias(statistics: Statistics, text_rows: Floats) -> Floats:
     return bias
 
 
-def confusion(
-    statistics: Statistics, means: npt.NDArray[Any], others: npt.NDArray[Any] | None = None
-) -> npt.NDArray[np.float64]:
+def confusion(statistics: Statistics, means: npt.NDArray[Any], others: npt.NDArray[Any]) -> Doubles:
     """Return the expected share (K, L) of images of one of two classes that lie nearer to the other, 0..0.5.
 
     It is Φ(-d/2) with ``d² = (m_i - m_j)' P (m_i - m_j)``, d times `Statistics.separation`: the Bayes error of two
@@ -309,12 +305,10 @@ def confusion(
     Args:
         statistics: The bundle's.
         means: (K, D) class means.
-        others: (L, D) class means to compare with; None takes ``means`` themselves, and 0.5 stands on the diagonal.
+        others: (L, D) class means to compare with.
     """
-    left = means.astype(np.float64) - statistics.centre
-    right = left if others is None else others.astype(np.float64) - statistics.centre
     factor = np.linalg.cholesky(statistics.precision.astype(np.float64))
-    left, right = left @ factor, right @ factor
+    left, right = ((some.astype(np.float64) - statistics.centre) @ factor for some in (means, others))
     squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2 * left @ right.T
     halves = statistics.separation * np.sqrt(np.maximum(squares, 0.0)) / 2
     errors = np.vectorize(math.erfc, otypes=[np.float64])(halves / math.sqrt(2)) / 2
@@ -322,19 +316,10 @@ def confusion(
     return result
 
 
-def outliers(statistics: Statistics, rows: Floats, mean: npt.NDArray[Any] | None = None) -> Doubles:
-    """Return the Mahalanobis distance (N,) under P of each row (N, D) from the mean of the others, or from ``mean``.
-
-    A single row has no others; its distance is 0.
-    """
-    values = rows.astype(np.float64)
-    if mean is not None:
-        apart = values - mean.astype(np.float64)
-    elif len(values) > 1:
-        apart = (values - values.mean(axis=0)) * (len(values) / (len(values) - 1))
-    else:
-        apart = np.zeros_like(values)
-    squares = ((apart @ statistics.precision.astype(np.float64)) * apart).sum(axis=1)
+def mahalanobis(statistics: Statistics, apart: Floats) -> Doubles:
+    """Return the length (N,) under P of each difference (N, D) between two features."""
+    values = apart.astype(np.float64)
+    squares = ((values @ statistics.precision.astype(np.float64)) * values).sum(axis=1)
     result: Doubles = np.sqrt(np.maximum(squares, 0.0))
     return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -13,17 +13,15 @@ from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import REFERENCE_ENCODER
 from sar_infer.bank import ClassBank
+from sar_infer.bank.following import Embed
 from sar_infer.bank.search import at_even_steps
 from sar_infer.encoders.encoders import NameEncoder, unit_rows
-from sar_infer.encoders.sessions import Device
 from sar_infer.lint.finding import Finding
 from sar_infer.lint.row_rules import LEAST_ANCHORS, MOST_ANCHORS, Neighbours, Relations
 from sar_infer.lint.text_rules import KnownNames, odd_characters, odd_tokens, unusable, wording
 from sar_infer.text.tokenizer import encode_name
 
 Phrases = Mapping[str, tuple[str, ...]]
-Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
-"""Unit rows (N, D) for N classes, each given by its phrases."""
 
 CHUNK = 2048
 """Number of names that are embedded and compared together."""
@@ -119,25 +117,7 @@ class Linter:
         return not any(unusable("", phrase, self._bundle.tokenizer, reference.tokenizer) for phrase in phrases)
 
 
-def lint(
-    classes: Phrases, bundle: Bundle, bank: ClassBank, embed: Embed, reference: Embed | None = None
-) -> Iterator[Finding]:
-    """Yield all findings of all rules, as they are found.
-
-    Args:
-        classes: Phrases by class name; the phrase of a plain class is its name.
-        bundle: The bundle whose name encoder embeds.
-        bank: The bank whose classes the names are compared with.
-        embed: Learned embeddings (``Classifier.embed_phrases``).
-        reference: Hand-crafted embeddings (``reference_embedder``).
-    """
-    linter = Linter(bundle, bank, reference)
-    for chunk in chunked(classes):
-        yield from linter.check(chunk, embed)
-    yield from linter.skipped()
-
-
-def reference_embedder(bundle: Bundle, device: Device = "auto", threads: int | None = None) -> Embed | None:
+def reference_embedder(bundle: Bundle) -> Embed | None:
     """Return the hand-crafted counterpart of ``Classifier.embed_phrases``; None if the bundle has no reference encoder.
 
     The function raises ClassNameError for a phrase that does not fit after the template.
@@ -146,7 +126,7 @@ def reference_embedder(bundle: Bundle, device: Device = "auto", threads: int | N
     if reference is None:
         return None
     spec = reference.tokenizer
-    encoder = NameEncoder(bundle.path / REFERENCE_ENCODER, bundle.manifest.embed_dim, spec.end_token, device, threads)
+    encoder = NameEncoder(bundle.path / REFERENCE_ENCODER, bundle.manifest.embed_dim, spec.end_token)
 
     def embed(groups: Sequence[tuple[str, ...]]) -> Floats:
         tokens = [encode_name(bundle.tokenizer, spec, phrase) for group in groups for phrase in group]
@@ -157,10 +137,10 @@ def reference_embedder(bundle: Bundle, device: Device = "auto", threads: int | N
     return embed
 
 
-def chunked(classes: Phrases, size: int = CHUNK) -> Iterator[dict[str, tuple[str, ...]]]:
-    """Yield the classes, ``size`` at a time."""
+def chunked(classes: Phrases) -> Iterator[dict[str, tuple[str, ...]]]:
+    """Yield the classes, ``CHUNK`` at a time."""
     pairs = iter(classes.items())
-    while chunk := dict(itertools.islice(pairs, size)):
+    while chunk := dict(itertools.islice(pairs, CHUNK)):
         yield chunk
 
 

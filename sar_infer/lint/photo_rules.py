@@ -21,7 +21,7 @@ from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.photos import UNIT
 from sar_infer.bank.search import at_even_steps
-from sar_infer.bank.statistics import Statistics, class_means, composed, confusion, outliers
+from sar_infer.bank.statistics import Statistics, class_means, composed, confusion, mahalanobis
 from sar_infer.bank.trained import TrainedStatistics
 from sar_infer.lint.finding import Finding
 
@@ -179,7 +179,7 @@ def _far(
     others = [name for name in bank.photos if name not in fresh and len(bank.photos[name].rows) > 1]
     some = [others[place] for place in at_even_steps(len(others), _CLASSES).tolist()]
     apart += [evidence.apart(places[name], bank.photos[name].rows[-_PHOTOS:]) for name in some]
-    known = outliers(model, np.concatenate(apart).astype(np.float32), np.zeros(len(model.centre)))
+    known = mahalanobis(model, np.concatenate(apart).astype(np.float32))
     distances = dict(
         zip(fresh, np.split(known, np.cumsum([len(bank.photos[name].rows) for name in fresh])), strict=False)
     )

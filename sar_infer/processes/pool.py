@@ -30,22 +30,11 @@ class WorkerPool(Generic[Answer]):
         load: Called without arguments in each new process; returns what is called there with each task. It is
             pickled, and so are tasks and answers.
         workers: The most processes.
-        limit: The most seconds from a task to its answer; then its process is ended.
-        load_limit: The most seconds for ``load``.
         fresh: Whether each task has a process of its own, which ends with it.
     """
 
-    def __init__(
-        self,
-        load: Load[Answer],
-        workers: int,
-        *,
-        limit: float | None = None,
-        load_limit: float | None = None,
-        fresh: bool = False,
-    ) -> None:
-        self._load, self._limit, self._load_limit, self._fresh = load, limit, load_limit, fresh
-        self._size = workers
+    def __init__(self, load: Load[Answer], workers: int, *, fresh: bool = False) -> None:
+        self._load, self._size, self._fresh = load, workers, fresh
         self._threads = ThreadPoolExecutor(workers)
         self._lock = threading.Lock()  # of all that follows
         self._workers: set[Worker[Answer]] = set()
@@ -133,7 +122,7 @@ class WorkerPool(Generic[Answer]):
             worker = None
             try:
                 worker = self._begun()
-                worker.loaded(self._load_limit)
+                worker.loaded()
             except StartError:
                 raise
             except Exception as error:
@@ -146,7 +135,7 @@ class WorkerPool(Generic[Answer]):
         with self._lock:
             if self._closed or self._refusal:
                 raise StartError(str(self._refusal or "the pool is closed")) from self._refusal
-            worker = Worker(self._load, self._limit)
+            worker = Worker(self._load)
             self._workers.add(worker)
             return worker
 

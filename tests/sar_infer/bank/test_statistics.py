@@ -143,7 +143,7 @@ def test_confusion_is_the_error_of_two_gaussians() -> None:
     means[1, 0], means[2, 0] = 0.5, 2.0  # at distances of 1 and 4 standard deviations from the first
     rng = np.random.default_rng(0)
     drawn = rng.normal(size=400_000) / 2
-    found = room.confusion(stats, means)
+    found = room.confusion(stats, means, means)
     assert found[0, 0] == 0.5
     assert found[0, 1] == pytest.approx((drawn > 0.25).mean(), abs=0.003)
     assert found[0, 2] == pytest.approx((drawn > 1).mean(), abs=0.003)
@@ -151,19 +151,14 @@ def test_confusion_is_the_error_of_two_gaussians() -> None:
     np.testing.assert_allclose(room.confusion(stats, means[:1], means[1:]), found[:1, 1:])
     assert room.confusion(stats, means[:0], means).shape == (0, 3)
     wider = dataclasses.replace(stats, separation=0.25)
-    assert room.confusion(wider, means)[0, 2] == pytest.approx(found[0, 1])
+    assert room.confusion(wider, means, means)[0, 2] == pytest.approx(found[0, 1])
 
 
-def test_outliers_are_measured_against_the_others() -> None:
+def test_distances_are_mahalanobis() -> None:
     stats, rows = example(), features(5, 16)
-    found = room.outliers(stats, rows)
-    for place in range(5):
-        apart = np.float64(rows[place]) - np.delete(np.float64(rows), place, axis=0).mean(0)
-        assert found[place] == pytest.approx(math.sqrt(apart @ np.float64(stats.precision) @ apart), rel=1e-6)
-    assert room.outliers(stats, rows[:1]).tolist() == [0]
-    apart = np.float64(rows[0]) - stats.means[0]
-    given = room.outliers(stats, rows[:1], stats.means[0])
-    assert given[0] == pytest.approx(math.sqrt(apart @ np.float64(stats.precision) @ apart), rel=1e-6)
+    for one, found in zip(np.float64(rows), room.mahalanobis(stats, rows), strict=True):
+        assert found == pytest.approx(math.sqrt(one @ np.float64(stats.precision) @ one), rel=1e-6)
+    assert room.mahalanobis(stats, rows[:1] - rows[:1]).tolist() == [0]
 
 
 def test_the_default_ranks_names_by_text_alone_and_photos_as_prototypes() -> None:

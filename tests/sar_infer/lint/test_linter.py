@@ -12,7 +12,7 @@ from sar_infer import Classifier, default_bundle, open_bundle
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import REFERENCE_ENCODER, Reference
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.lint import Finding, Linter, lint, reference_embedder, worst_first
+from sar_infer.lint import Finding, Linter, reference_embedder, worst_first
 from sar_infer.lint import linter as module
 from sar_infer.lint.linter import chunked
 from sar_infer.text import TokenizerSpec
@@ -53,8 +53,8 @@ def moved(findings: list[Finding]) -> list[str]:
 
 def run(bundle: Bundle, *names: str, **phrases: tuple[str, ...]) -> list[Finding]:
     classes = {name: (name,) for name in names} | phrases
-    embed = Classifier(bundle).embed_phrases
-    return list(lint(classes, bundle, bundle.bank, embed, reference_embedder(bundle)))
+    linter, embed = Linter(bundle, bundle.bank, reference_embedder(bundle)), Classifier(bundle).embed_phrases
+    return [finding for chunk in chunked(classes) for finding in linter.check(chunk, embed)] + linter.skipped()
 
 
 # ------------------------------------------------------------------------------------------ learned and hand-crafted
@@ -102,7 +102,8 @@ def test_reference_rows_of_phrases_are_averaged_on_the_sphere(referenced: Bundle
 # ------------------------------------------------------------------------------------------------------------ together
 def test_real_names_on_the_shipped_bundle(mini: Classifier) -> None:
     names = ("tabby", "latte art", "Tabby Cats", "golden_retriever", "fire engine", "SKU-12345", "espresso", "the sea")
-    findings = list(lint({name: (name,) for name in names}, mini.bundle, mini.bundle.bank, mini.embed_phrases))
+    linter = Linter(mini.bundle, mini.bundle.bank)
+    findings = linter.check({name: (name,) for name in names}, mini.embed_phrases)
     assert kinds(findings, "tabby") == {("near-duplicate", "warning")}
     assert kinds(findings, "fire engine") == {("near-duplicate", "warning")}
     assert kinds(findings, "Tabby Cats") == {("duplicate", "warning")}
@@ -149,7 +150,7 @@ def test_aliases_are_known(referenced: Bundle) -> None:
 def test_chunks_change_nothing(referenced: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [*NAMES[::3], "old owl", "new owl", "red-cat", "Old Owl", *("x" * length for length in range(1, 9))]
     whole = run(referenced, *names)
-    monkeypatch.setattr(module, "chunked", lambda classes: chunked(classes, 3))
+    monkeypatch.setattr(module, "CHUNK", 3)
     assert sorted(map(str, run(referenced, *names))) == sorted(map(str, whole))
 
 

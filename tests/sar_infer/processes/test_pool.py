@@ -21,7 +21,7 @@ from support import tasks
 
 from sar_infer.processes.pool import StartError, WorkerPool
 from sar_infer.processes.signals import deadline
-from sar_infer.processes.worker import DeathError, TimeLimitError
+from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
@@ -110,11 +110,12 @@ def test_one_that_dies_while_it_waits_costs_no_task() -> None:
 
 
 def test_a_task_that_takes_too_long_is_ended() -> None:
-    with WorkerPool(tasks.call, 2, limit=1) as pool:
-        hangs, after = pool.submit(tasks.hang), [pool.submit(tasks.divide, 2) for _ in range(5)]
-        with pytest.raises(TimeLimitError):
-            hangs.result(timeout=30)
-        assert {future.result() for future in after} == {0.5}
+    worker: Worker[float] = Worker(tasks.call, limit=1)
+    worker.loaded()
+    assert worker.answer((tasks.divide, 2)) == 0.5
+    with pytest.raises(TimeLimitError):
+        worker.answer((tasks.hang,))
+    assert not worker.alive
 
 
 def test_a_task_may_set_itself_a_time() -> None:
@@ -133,13 +134,14 @@ def _with_alarm() -> Callable[..., Any]:
 
 
 def test_one_that_stops_reading_is_ended_too() -> None:
-    with WorkerPool(tasks.call, 1, limit=1) as pool:
-        pool.start()
-        (pid,) = pool.pids
-        os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(TimeLimitError):
-            pool.submit(len, bytes(2**24)).result(timeout=30)
-        assert pool.submit(len, bytes(2**24)).result() == 2**24
+    worker: Worker[int] = Worker(tasks.call, limit=1)
+    worker.loaded()
+    assert worker.answer((len, bytes(2**24))) == 2**24
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(TimeLimitError):
+        worker.answer((len, bytes(2**24)))
+    assert not worker.alive
 
 
 @pytest.mark.parametrize(("load", "starts"), [(tasks.dying, 3), (tasks.raising, 1)])
@@ -160,9 +162,10 @@ def test_a_process_that_cannot_load_is_not_started_for_ever(
 
 
 def test_one_that_hangs_while_it_loads_is_ended() -> None:
-    with WorkerPool(tasks.hang, 1, load_limit=0.5) as pool, pytest.raises(StartError) as caught:
-        pool.start()
-    assert isinstance(caught.value.__cause__, TimeLimitError)
+    worker: Worker[None] = Worker(tasks.hang)
+    with pytest.raises(TimeLimitError):
+        worker.loaded(0.5)
+    assert not worker.alive
 
 
 def test_one_that_dies_by_chance_while_it_loads_is_started_again(tmp_path: Path) -> None:

@@ -330,7 +330,7 @@ def test_separation_turns_distances_into_standard_deviations() -> None:
     factor = separation(features[:, 0], labels, 12)
     found = assemble(model, world.rows, alpha=1.0, separation=factor)
     fresh, of = world.photos(400, seed=11)
-    expected = confusion(found, model.means)
+    expected = confusion(found, model.means, model.means)
     errors = []
     for i in range(12):
         for j in range(12):
