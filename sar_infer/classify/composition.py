@@ -44,10 +44,6 @@ class Terms:
     columns: Indices | None = None
     shift: float = 0.0
 
-    def prepared(self, rows: Floats) -> Prepared:
-        """Return what every block of classes needs of unit rows (N, D)."""
-        return Prepared(self, rows)
-
     def run(self, part: slice) -> Terms:
         """Return the terms of some neighbouring classes."""
         if self.columns is None:
@@ -67,7 +63,7 @@ class Terms:
 
 
 class Prepared:
-    """The rows of some images, ready for any number of blocks of classes."""
+    """The unit rows (N, D) of some images, ready for any number of blocks of classes."""
 
     def __init__(self, terms: Terms, rows: Floats) -> None:
         self._terms = terms
@@ -222,4 +218,6 @@ class Composer:
 
 
 def _both(first: ClassPhotos | None, second: ClassPhotos | None) -> ClassPhotos | None:
-    return second if first is None else first if second is None else first.joined(second)
+    if first is None or second is None:
+        return first or second
+    return first.joined(second)

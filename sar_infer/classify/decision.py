@@ -218,15 +218,10 @@ def _least(manifest: Manifest, classes: ClassSet, coverage: float) -> float:
     fitted = _fitted(manifest, classes) or manifest
     known = fitted.conformal.get(f"{coverage:g}")
     if known is None:
-        offered = ", ".join(fitted.conformal)
-        raise InputError(
-            f"coverage {coverage:g}: "
-            + (
-                f"this bundle has {offered}"
-                if offered
-                else f"this bundle was not calibrated; {_CALIBRATE}, or leave coverage out"
-            )
-        )
+        why = f"was not calibrated; {_CALIBRATE}, or leave coverage out"
+        if fitted.conformal:
+            why = f"has {', '.join(fitted.conformal)}"
+        raise InputError(f"coverage {coverage:g}: this bundle {why}")
     flags = classes.calibrated
     if flags is None or not flags.all() or len(classes.names) != len(fitted.calibrated):
         raise InputError(

@@ -69,7 +69,7 @@ def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
     """
     best, best_background = _Best(len(rows), k), _Best(len(rows), 1)
     total = _LogSumExp(len(rows))
-    prepared = None if classes.terms is None else classes.terms.prepared(rows)
+    prepared = None if classes.terms is None else Prepared(classes.terms, rows)
     for start, block in _blocks(classes, len(rows)):
         if prepared is None:
             similarities = rows @ block.T
@@ -97,7 +97,7 @@ def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
 def logits(rows: Floats, classes: ClassSet, scale: Scale) -> Floats:
     """Return logits (N, C), not divided by the temperature, for N unit rows (N, D)."""
     if classes.terms is not None:
-        prepared, starts = classes.terms.prepared(rows), np.cumsum([0, *map(len, classes.blocks)]).tolist()
+        prepared, starts = Prepared(classes.terms, rows), np.cumsum([0, *map(len, classes.blocks)]).tolist()
         pieces = zip(starts, classes.blocks, strict=False)
         return np.concatenate([_composed(prepared, start, block, scale) for start, block in pieces], axis=1)
     similarities = np.concatenate([rows @ block.T for block in classes.blocks], axis=1)

@@ -145,11 +145,7 @@ class ClassifyArguments:
         return DecisionOptions(by, self.threshold, self.coverage, self.explain)
 
 
-@click.command(
-    cls=GroupedCommand,
-    groups=GROUPS,
-    context_settings=CONTEXT,
-)
+@click.command(cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT)
 @click.argument("images", nargs=-1, metavar="IMAGE... | SOURCE...")
 @classify_options
 @bulk_options
@@ -234,7 +230,9 @@ def _classify(options: ClassifyArguments) -> int:
     results = classifier.stream(sources, classes, options.top_k, batch_size, profile, options.decision, paths)
     failed = _print(results, options.format, len(paths))
     if options.profile:
-        _print_profile(profile, classifier.start())
+        click.echo(f"runs on {classifier.start()}", err=True)
+        for phase, seconds in profile.seconds.items():
+            click.echo(f"{phase:<8}{seconds * 1000:10.1f} ms", err=True)
     return failed
 
 
@@ -274,12 +272,6 @@ def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
     if failed and form != "text":  # as text, each failure is among the answers
         click.echo(f"{failed:,} of {count:,} images could not be read; see the error of each", err=True)
     return failed
-
-
-def _print_profile(profile: Profile, provider: str) -> None:
-    click.echo(f"runs on {provider}", err=True)
-    for phase, seconds in profile.seconds.items():
-        click.echo(f"{phase:<8}{seconds * 1000:10.1f} ms", err=True)
 
 
 def _print_info(options: ClassifyArguments) -> None:

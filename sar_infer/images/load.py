@@ -89,8 +89,9 @@ def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, lea
             if math.prod(tile) > max_pixels:  # each is decoded as a whole
                 raise ImageError("too large: its tiles have more pixels than an image may have", "size")
         _check_scans(image)
-        if least is not None:
-            _reduce(image, least)
+        if least is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+            short = min(image.size)  # decode at the smallest scale that leaves enough pixels
+            image.draft(None, (-(-image.width * least // short), -(-image.height * least // short)))
         image.load()
         return image._new(image.im)  # copy() would hold all pixels twice
 
@@ -114,20 +115,16 @@ def _opened(source: ImageSource, formats: tuple[str, ...]) -> Image.Image:
             raise ImageError("no such file")
         if not path.is_file():
             raise ImageError("not a file")
-        return _from_file(path, formats)
+        with path.open("rb") as stream:
+            if stream.read(len(jpeg.START)) == jpeg.START:
+                return _from_bytes(_rest(stream, 0), formats)
+        return Image.open(path, formats=formats)
     return _from_array(source)
 
 
 def _from_bytes(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     jpeg.check_header(data)
     return Image.open(io.BytesIO(data), formats=formats)
-
-
-def _from_file(path: Path, formats: tuple[str, ...]) -> Image.Image:
-    with path.open("rb") as stream:
-        if stream.read(len(jpeg.START)) == jpeg.START:
-            return _from_bytes(_rest(stream, 0), formats)
-    return Image.open(path, formats=formats)
 
 
 def _from_array(array: Any) -> Image.Image:
@@ -138,13 +135,6 @@ def _from_array(array: Any) -> Image.Image:
         )
     _check_size(shape[1], shape[0])
     return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
-
-
-def _reduce(image: Image.Image, least: int) -> None:
-    """Set a JPEG to decode at the smallest scale that leaves enough pixels."""
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        short = min(image.size)
-        image.draft(None, (-(-image.width * least // short), -(-image.height * least // short)))
 
 
 def _check_scans(image: Image.Image) -> None:
