@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sar_infer.artefact.checks import check_folder, check_numbers
+from sar_infer.artefact.hub import SCHEME, fetch, split_place
 from sar_infer.artefact.manifest import BANK, HEAD, MANIFEST, STATISTICS, TOKENIZER, Manifest
 from sar_infer.bank import ClassBank
 from sar_infer.bank.head import ClassHead
@@ -18,7 +19,6 @@ from sar_infer.text.tokenizer import Tokenizer
 
 Place = str | os.PathLike[str]
 """A folder, or ``hf://USER/NAME@REVISION`` on a Hugging Face hub."""
-_HUB = "hf://"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +77,13 @@ def open_bundle(path: Place | None = None) -> Bundle:
 
 def on_hub(place: Place | None) -> bool:
     """Return True if a place is on a hub, not a folder."""
-    return isinstance(place, str) and place.startswith(_HUB)
+    return isinstance(place, str) and place.startswith(SCHEME)
 
 
 def bundle_name(place: Place) -> str:
     """Return the name of a bundle: its folder's, or that of its repository."""
     if on_hub(place):
-        return str(place).removeprefix(_HUB).partition("@")[0].rpartition("/")[2]
+        return str(place).removeprefix(SCHEME).partition("@")[0].rpartition("/")[2]
     return Path(place).absolute().name
 
 
@@ -101,8 +101,6 @@ def default_bundle() -> Path:
 
 
 def _open_fetched(place: str) -> Bundle:
-    from sar_infer.artefact.hub import fetch, split_place
-
     path, (repository, _) = fetch(place), split_place(place)
     try:
         bundle = _open(path, cached=True)
@@ -112,7 +110,7 @@ def _open_fetched(place: str) -> Bundle:
         raise BundleError(
             f"{place}: {error}; if the hub's files are sound, remove {path.parents[1]} to fetch them again"
         ) from None
-    return dataclasses.replace(bundle, origin=f"{_HUB}{repository}@{path.name}")
+    return dataclasses.replace(bundle, origin=f"{SCHEME}{repository}@{path.name}")
 
 
 def _open(path: Path, *, cached: bool = False) -> Bundle:

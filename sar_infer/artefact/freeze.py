@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.artefact.manifest import BANK, CARD, HEAD, MANIFEST, STATISTICS, Manifest, Provenance
 from sar_infer.artefact.writing import check_target, link_or_copy, seal, staged
 from sar_infer.bank import ClassBank, diff, settled
+from sar_infer.bank.history import utc_now
 from sar_infer.errors import BankError
 
 MEASURED = "measured"
@@ -86,10 +86,9 @@ def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
         )
         rest = tuple(name for name in old.calibrated if name not in lost)
         changes = {"thresholds": {}, "conformal": {}, "calibrated": rest}
-    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     measured = {MEASURED: {"content_digest": bundle.bank.content_digest, "calibrated": len(old.calibrated)}}
     provenance = Provenance(
-        created,
+        utc_now(),
         command,
         {**old.provenance.versions, "sar-clip": version("sar-clip")},
         old.provenance.licences,
