@@ -81,14 +81,11 @@ class BulkJob:
     shard: Shard
     suffix: str
 
-    @property
-    def digest(self) -> str:
-        """Return the SHA-256 (hex) of the settings."""
-        return canonical_digest(dict(self.settings))
-
     def part(self, piece: Piece) -> str:
         """Return the file name of a piece's part."""
-        return part_name(piece, self.digest, self.suffix)
+        settings = canonical_digest(dict(self.settings))
+        digest = hashlib.sha256(f"{settings}{piece.digest}".encode()).hexdigest()
+        return f"part-{piece.number:06}-{digest[:12]}{self.suffix}"
 
     def begin(self, pieces: PieceListing, *, resume: bool) -> dict[int, str]:
         """Claim the output, and check that existing parts have the same settings and inputs.
@@ -161,10 +158,23 @@ class BulkJob:
                 self.store.remove_if_empty()
 
     def _committed(self, names: Iterable[str]) -> dict[int, str]:
-        try:
-            return committed(names)
-        except InputError as error:
-            raise InputError(f"{self.store.place}: {error}") from None
+        """Return the names of parts, by piece.
+
+        Raises:
+            InputError: a piece has two.
+        """
+        found: dict[int, str] = {}
+        for name in sorted(names):
+            number = part_number(name)
+            if number is None or not _PART.fullmatch(name):
+                continue
+            if number in found:
+                raise InputError(
+                    f"{self.store.place}: {found[number]} and {name} hold the same piece of the work; remove one, or "
+                    "both, and use --resume"
+                )
+            found[number] = name
+        return found
 
     def _check_settings(self) -> None:
         place = self.store.place
@@ -213,34 +223,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def part_name(piece: Piece, settings_digest: str, suffix: str) -> str:
-    """Return the file name of a piece's part."""
-    digest = hashlib.sha256(f"{settings_digest}{piece.digest}".encode()).hexdigest()
-    return f"part-{piece.number:06}-{digest[:12]}{suffix}"
-
-
 def part_number(name: str) -> int | None:
     """Return the number of the piece that a part belongs to, None for other files; what follows the name may differ."""
     match = _PART.match(name)
     return int(match[1]) if match else None
-
-
-def committed(names: Iterable[str]) -> dict[int, str]:
-    """Return the names of parts, by piece.
-
-    Raises:
-        InputError: a piece has two.
-    """
-    found: dict[int, str] = {}
-    for name in sorted(names):
-        number = part_number(name)
-        if number is not None and _PART.fullmatch(name):
-            if number in found:
-                raise InputError(
-                    f"{found[number]} and {name} hold the same piece of the work; remove one, or both, and use --resume"
-                )
-            found[number] = name
-    return found
 
 
 @contextlib.contextmanager

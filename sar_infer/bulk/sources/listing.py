@@ -252,18 +252,14 @@ def _images_below(folder: str) -> Iterator[str]:
 
 
 def _images_stored(system: Any, path: str) -> Iterator[str]:
-    entries = {posixpath.basename(entry["name"].rstrip("/")): entry for entry in _ls(system, path)}
+    found = patiently(lambda: system.ls(path, detail=True))
+    entries = {posixpath.basename(entry["name"].rstrip("/")): entry for entry in found}
     folders = [name for name, entry in entries.items() if entry["type"] == "directory"]
     for name in _images(entries.keys() - set(folders)):
         yield system.unstrip_protocol(entries[name]["name"])
     for name in _visible(folders):
         if entries[name]["name"].rstrip("/") != path.rstrip("/"):  # some storages list a folder as its own entry
             yield from _images_stored(system, entries[name]["name"])
-
-
-def _ls(system: Any, path: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = patiently(lambda: system.ls(path, detail=True))
-    return found
 
 
 def _images(names: Iterable[str]) -> list[str]:

@@ -22,8 +22,6 @@ from sar_infer.bulk.outputs.job import (
     BulkJob,
     PieceListing,
     Shard,
-    committed,
-    part_name,
     part_number,
 )
 from sar_infer.bulk.outputs.rows import METADATA, Columns, JsonLines, Parquet, answered, flawed, names
@@ -157,14 +155,22 @@ def test_a_file_url_is_a_local_folder(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ the job
-def test_part_names() -> None:
-    piece, other = Piece(17, Paths(("a",))), Piece(17, Paths(("b",)))
-    name = part_name(piece, "d" * 64, ".jsonl")
+def test_part_names(tmp_path: Path) -> None:
+    here, piece, other = job(tmp_path), Piece(17, Paths(("a",))), Piece(17, Paths(("b",)))
+    name = here.part(piece)
     assert name.startswith("part-000017-")
     assert part_number(name) == 17
-    assert len({name, part_name(other, "d" * 64, ".jsonl"), part_name(piece, "e" * 64, ".jsonl")}) == 3
-    assert committed([name, "_job.json", "part-1-abc.parquet", "x" + name]) == {17: name}
-    assert part_number(part_name(Piece(1_234_567, Paths(())), "", ".parquet")) == 1_234_567
+    assert len({name, here.part(other), job(tmp_path, top_k=1).part(piece)}) == 3
+    assert part_number(here.part(Piece(1_234_567, Paths(())))) == 1_234_567
+
+
+def test_other_files_are_no_parts(tmp_path: Path) -> None:
+    here, piece = job(tmp_path), Piece(17, Paths(("a",)))
+    here.begin(listed([piece]), resume=False)
+    (name,) = finish(here, piece)
+    for other in ("part-1-abc.parquet", "x" + name, name + "x"):
+        write_text(here.store, other, "")
+    assert here.begin(listed([piece]), resume=True) == {17: name}
 
 
 @given(st.integers(1, 9), st.integers(0, 10**6))
