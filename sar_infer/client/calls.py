@@ -298,12 +298,8 @@ def _class_path(name: str) -> str:
     """
     if not name.strip():
         raise InputError("class name: expected text, got an empty one")
-    return f"/v1/classes/{_segment(name)}"
-
-
-def _segment(name: str) -> str:
-    """Return a name as one segment of a path; one of dots alone would otherwise mean the folder above."""
-    return quote(name, safe="") if name.strip(".") else "%2E" * len(name)
+    # dots alone would otherwise mean a folder above
+    return "/v1/classes/" + (quote(name, safe="") if name.strip(".") else "%2E" * len(name))
 
 
 def rows(parts: Sequence[Floats]) -> Floats:

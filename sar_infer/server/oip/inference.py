@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sar_infer._arrays import Floats, Indices
+from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import bundle_name, default_bundle
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
@@ -153,15 +153,13 @@ class _Finish:
         values: list[Floats | Sequence[bytes]] = []
         for output in self._wanted:
             if (count := output.parameters.classification) is not None:
-                values.append(self._classification(scores, ranking.top_k(logits, count)[0]))
+                best = ranking.top_k(logits, count)[0]
+                values.append([b"%.9g:%d:%b" % (scores[column], column, self._names[column]) for column in best])
             elif output.name == "LABELS":
                 values.append(self._names if isinstance(shown, slice) else [self._names[column] for column in shown])
             else:
                 values.append(scores[shown] if output.name == "SCORES" else row[0])
         return _Row(row[0], float(scores.max()), values)
-
-    def _classification(self, scores: Floats, columns: Indices) -> Sequence[bytes]:
-        return [b"%.9g:%d:%b" % (scores[column], column, self._names[column]) for column in columns]
 
 
 def _wanted(request: InferRequest) -> Sequence[InferOutput]:

@@ -199,28 +199,19 @@ class Output:
 
     def describe(self) -> tuple[dict[str, Any], bytes]:
         """Return its entry in the JSON of the answer, and the binary data that follows, if any."""
-        floats = isinstance(self.values, np.ndarray)
-        item = {"name": self.name, "datatype": "FP32" if floats else "BYTES", "shape": self._shape()}
-        if not self.binary:
-            return {**item, "data": self._list()}, b""
-        data = self._bytes()
+        values = self.values
+        if isinstance(values, np.ndarray):
+            item: dict[str, Any] = {"name": self.name, "datatype": "FP32", "shape": list(values.shape)}
+            if not self.binary:
+                return {**item, "data": values.reshape(-1).tolist()}, b""
+            data = np.ascontiguousarray(values, dtype="<f4").tobytes()
+        else:
+            item = {"name": self.name, "datatype": "BYTES", "shape": [len(values), len(values[0])]}
+            texts = [text for row in values for text in row]
+            if not self.binary:
+                return {**item, "data": [text.decode() for text in texts]}, b""
+            data = b"".join(len(text).to_bytes(_LENGTH_BYTES, "little") + text for text in texts)
         return {**item, "parameters": {"binary_data_size": len(data)}}, data
-
-    def _shape(self) -> list[int]:
-        return (
-            list(self.values.shape) if isinstance(self.values, np.ndarray) else [len(self.values), len(self.values[0])]
-        )
-
-    def _list(self) -> list[Any]:
-        if isinstance(self.values, np.ndarray):
-            numbers: list[float] = self.values.reshape(-1).tolist()
-            return numbers
-        return [text.decode() for row in self.values for text in row]
-
-    def _bytes(self) -> bytes:
-        if isinstance(self.values, np.ndarray):
-            return np.ascontiguousarray(self.values, dtype="<f4").tobytes()
-        return b"".join(len(text).to_bytes(_LENGTH_BYTES, "little") + text for row in self.values for text in row)
 
 
 def read_request(body: bytes, header_length: str | None, limits: Limits) -> tuple[InferRequest, dict[str, Input]]:

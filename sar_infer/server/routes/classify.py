@@ -11,10 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from sar_infer.classify.class_set import ClassSet
-from sar_infer.classify.decision import Decision
 from sar_infer.classify.output import optional_fields
-from sar_infer.errors import InputError
 from sar_infer.results import DecisionOptions, ImageResult, Unknown
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.forms import read_form
@@ -30,7 +27,7 @@ from sar_infer.server.http.request import (
     parse,
     validation_problem,
 )
-from sar_infer.server.model.engine import Engine, ImageInput, Outcome, milliseconds
+from sar_infer.server.model.engine import ImageInput, Outcome, milliseconds
 from sar_infer.server.model.names import Phrases
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.service import Service
@@ -176,7 +173,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     with service.lease() as engine, service.admission.images.hold(len(call.images)):
         bank = service.store.bank
         classes = await engine.names.class_set(call.classes, call.only, bank)
-        decide = _decision(engine, classes, call)
+        decide = engine.classifier.decide(classes, call.top_k, call.options)
         outcomes = await engine.each(call.images, lambda row: next(decide(row)))
     if call.single and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
@@ -274,35 +271,13 @@ async def _multipart(request: Request, limits: Limits) -> tuple[Sequence[ImageIn
         raise validation_problem(error, ClassifyRequest) from None
 
 
-def _decision(engine: Engine, classes: ClassSet, call: _Call) -> Decision:
-    try:
-        return engine.classifier.decide(classes, call.top_k, call.options)
-    except InputError as error:
-        raise Problem("invalid-request", str(error)) from None
-
-
 def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str, Any]:
     error, result = outcome.error, outcome.value
     return {
         "image": f"image[{index}]",
-        "predictions": [] if result is None else _predictions(result),
+        "predictions": [{"rank": rank, **vars(p)} for rank, p in enumerate(result.predictions if result else (), 1)],
         "error": None if error is None else str(error),
         "error_code": None if error is None else IMAGE_CODES[error.kind],
         "branch": branch,
         **({} if result is None else optional_fields(result)),
     }
-
-
-def _predictions(result: ImageResult) -> list[dict[str, Any]]:
-    return [
-        {
-            "rank": rank,
-            "label": p.label,
-            "score": p.score,
-            "logit": p.logit,
-            "similarity": p.similarity,
-            "source": p.source,
-            "calibrated": p.calibrated,
-        }
-        for rank, p in enumerate(result.predictions, start=1)
-    ]
