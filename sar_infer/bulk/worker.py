@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from sar_infer.images.prefetch import decode_image
 from sar_infer.processes.signals import deadline
 from sar_infer.results import PLAIN, DecisionOptions
 from sar_infer.storage.strict_json import canonical_digest
+from sar_infer.text.names import Phrases
 
 _TRANSFERS = 16
 """Objects that one worker fetches from storage at the same time."""
@@ -52,7 +53,7 @@ class WorkerOptions:
 
     bundle: str | None = None
     bank: str | None = None
-    classes: Mapping[str, tuple[str, ...]] | None = None
+    classes: Phrases | None = None
     only: bool = False
     top_k: int = 5
     decision: DecisionOptions = PLAIN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ from sar_infer.client.exchange import Call, Steps, answered, read
 from sar_infer.client.images import EncodedImage, RequestSizes
 from sar_infer.errors import ImageError, InputError, ServerError
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult
-from sar_infer.text.names import Classes, phrases_by_name
+from sar_infer.text.names import Classes, Phrases, phrases_by_name
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
@@ -42,7 +42,7 @@ class ClassifyRequest:
         decision: What to report beside them.
     """
 
-    classes: Mapping[str, tuple[str, ...]]
+    classes: Phrases
     mode: Mode | None
     top_k: int
     decision: DecisionOptions = PLAIN

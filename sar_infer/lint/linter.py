@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -19,9 +19,8 @@ from sar_infer.encoders.encoders import NameEncoder, unit_rows
 from sar_infer.lint.finding import Finding
 from sar_infer.lint.row_rules import LEAST_ANCHORS, MOST_ANCHORS, Neighbours, Relations
 from sar_infer.lint.text_rules import KnownNames, odd_characters, odd_tokens, unusable, wording
+from sar_infer.text.names import Phrases
 from sar_infer.text.tokenizer import encode_name
-
-Phrases = Mapping[str, tuple[str, ...]]
 
 CHUNK = 2048
 """Number of names that are embedded and compared together."""

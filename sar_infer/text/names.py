@@ -17,7 +17,8 @@ from sar_infer.errors import ClassFileError, ClassNameError, InputError
 
 Classes = Sequence[str] | Mapping[str, str | list[str] | tuple[str, ...]]
 """Class names, or phrases by class name."""
-Phrases = dict[str, tuple[str, ...]]
+Phrases = Mapping[str, tuple[str, ...]]
+"""The texts to encode for each class, by its name."""
 _EQUALS = re.compile(r"(?:^|\s)=(?:\s|$)")
 _SPACES = "\t\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
@@ -31,7 +32,7 @@ _WIDE_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 class ClassFile:
     """The content of a class file: phrases by name, in order, and a warning for each repeated name."""
 
-    classes: Mapping[str, tuple[str, ...]]
+    classes: Phrases
     warnings: tuple[str, ...] = ()
 
 
@@ -66,7 +67,7 @@ def phrases_by_name(classes: Classes | None) -> Phrases:
         raise InputError(f"classes: expected a list of names or phrases by name, got the string {classes!r}")
     given = () if classes is None else classes  # arrays have no truth
     pairs = given.items() if isinstance(given, Mapping) else ((name, name) for name in given)
-    result: Phrases = {}
+    result: dict[str, tuple[str, ...]] = {}
     seen: set[str] = set()
     for name, value in pairs:
         phrases = tuple(value) if isinstance(value, list | tuple) else (value,)

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
     from sar_infer.classifier import Classifier
     from sar_infer.lint import Finding, Linter
+    from sar_infer.text.names import Phrases
 
 
 SUFFIX = ".safetensors"
@@ -222,9 +223,7 @@ def warn_of_background(bank: ClassBank) -> None:
         click.echo("Warning: every class is background now, so no image gets an answer", err=True)
 
 
-def given_classes(
-    names: Iterable[str], file: Path | None, check: Callable[[str], object] = len
-) -> Mapping[str, tuple[str, ...]]:
+def given_classes(names: Iterable[str], file: Path | None, check: Callable[[str], object] = len) -> Phrases:
     """Return phrases by class name, from the command line (``name`` or ``name = phrase | phrase``) and a class file.
 
     Raises:

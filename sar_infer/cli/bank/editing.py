@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, ClassInfo
     from sar_infer.lint import Finding, Linter
-
-    Phrases = Mapping[str, tuple[str, ...]]
+    from sar_infer.text.names import Phrases
 
 _MOST_SHOWN = 20
 

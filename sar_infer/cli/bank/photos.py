@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, PhotoSet
     from sar_infer.lint import Finding
+    from sar_infer.text.names import Phrases
 
-    Phrases = Mapping[str, tuple[str, ...]]
     Files = Mapping[str, Sequence[str]]
 
 _BATCH = 16
