@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from sar_infer.bulk.items import Piece
@@ -38,7 +37,7 @@ class Progress:
         self._shown = asked or self._terminal
         self._every = _EVERY_TTY if self._terminal else _EVERY_LINE
         self._start = self._last = time.monotonic()
-        self._expected: list[_Total] = []
+        self._total: tuple[int | None, int] | None = None  # inputs, unless a tar hides their number, and pieces
         self.inputs = self.rejected = self.pieces = self.passed_over = 0
 
     def count(self, inputs: int, rejected: int) -> None:
@@ -65,7 +64,7 @@ class Progress:
     def expect(self, pieces: Callable[[], Iterable[Piece]]) -> None:
         """Count in the background how much there is to do."""
         if self._shown:
-            threading.Thread(target=_add_up, args=(pieces, self._expected), daemon=True).start()
+            threading.Thread(target=self._add_up, args=(pieces,), daemon=True).start()
 
     def close(self) -> None:
         """Print the last line."""
@@ -81,38 +80,26 @@ class Progress:
     def text(self) -> str:
         """Return the line: ``1,234 of 10,000 done, 2 set aside, 56.7/s, 0:02:35 left``."""
         rate = self.inputs / max(self.seconds, 1e-9)
-        total = self._expected[0] if self._expected else None
-        of = "" if total is None or total.inputs is None else f" of {total.inputs:,}"
+        inputs, pieces = self._total or (None, 0)
+        of = "" if inputs is None else f" of {inputs:,}"
         text = f"{self.inputs:,}{of} done, {self.rejected:,} set aside, {rate:,.1f}/s"
-        if total is not None and (share := self._share(total)):
+        share = self.pieces / max(pieces, 1) if inputs is None else self.inputs / max(inputs, 1)
+        if self._total is not None and share:
             left = round(max(0.0, self.seconds * (1 / share - 1)))
             text += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         return text
 
-    def _share(self, total: _Total) -> float:
-        """Return the share that is done: of inputs, or of pieces if the number of inputs in a tar is not known yet."""
-        if total.inputs is None:
-            return self.pieces / max(total.pieces, 1)
-        return self.inputs / max(total.inputs, 1)
-
     def _print(self, text: str) -> None:
         say(f"\r{text}{_CLEAR}" if self._terminal else f"{text}\n")
 
-
-@dataclass(frozen=True)
-class _Total:
-    inputs: int | None
-    pieces: int
-
-
-def _add_up(pieces: Callable[[], Iterable[Piece]], expected: list[_Total]) -> None:
-    """Count inputs and pieces, in a thread of its own; errors are left for the run to report."""
-    inputs: int | None = 0
-    number = 0
-    try:
-        for piece in pieces():
-            number += 1
-            inputs = None if inputs is None or piece.unit.count is None else inputs + piece.unit.count
-    except SarInferError:
-        return
-    expected.append(_Total(inputs, number))
+    def _add_up(self, pieces: Callable[[], Iterable[Piece]]) -> None:
+        """Count inputs and pieces, in a thread of its own; errors are left for the run to report."""
+        inputs: int | None = 0
+        number = 0
+        try:
+            for piece in pieces():
+                number += 1
+                inputs = None if inputs is None or piece.unit.count is None else inputs + piece.unit.count
+        except SarInferError:
+            return
+        self._total = inputs, number

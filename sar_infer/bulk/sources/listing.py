@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,25 +70,22 @@ class InputSources:
         Raises:
             InputError: a list or a folder does not exist.
         """
-        for number, opened in enumerate(self._units(warn)):
+        for number, found in enumerate(self._units(warn)):
             if wanted(number):
-                yield Piece(number, opened())
+                yield Piece(number, _shard(found) if isinstance(found, str) else found)
 
-    def _units(self, warn: Warn) -> Iterator[Callable[[], Unit]]:
+    def _units(self, warn: Warn) -> Iterator[Unit | str]:
+        """Yield the units; a tar shard as its path or URL, which is looked at only if it is wanted."""
         found = itertools.chain.from_iterable(places(argument, warn) for argument in self.arguments)
         for kind, group in itertools.groupby(found, _kind):
             if kind == tars.SUFFIX:
-                yield from (partial(_shard, place) for place in group)
+                yield from group
             elif kind == row_groups.SUFFIX:
                 for place in group:
-                    yield from map(_itself, row_groups.row_groups(place, self.column, self.key_column))
+                    yield from row_groups.row_groups(place, self.column, self.key_column)
             else:
                 while paths := tuple(itertools.islice(group, self.piece_size)):
-                    yield _itself(Paths(paths))
-
-
-def _itself(unit: Unit) -> Callable[[], Unit]:
-    return lambda: unit
+                    yield Paths(paths)
 
 
 def _kind(place: str) -> str:

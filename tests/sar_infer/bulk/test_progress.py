@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def shown(pieces: list[Piece]) -> Progress:
     progress = Progress(asked=True)
     progress.expect(lambda: pieces)
-    while not progress._expected:
+    while progress._total is None:
         time.sleep(0.001)
     return progress
 
