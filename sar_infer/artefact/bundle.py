@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sar_infer.artefact.checks import check_folder, check_numbers
-from sar_infer.artefact.hub import SCHEME, fetch, split_place
+from sar_infer.artefact.hub import SCHEME, fetch
 from sar_infer.artefact.manifest import BANK, HEAD, MANIFEST, STATISTICS, TOKENIZER, Manifest
 from sar_infer.bank import ClassBank
 from sar_infer.bank.head import ClassHead
@@ -101,7 +101,7 @@ def default_bundle() -> Path:
 
 
 def _open_fetched(place: str) -> Bundle:
-    path, (repository, _) = fetch(place), split_place(place)
+    path, origin = fetch(place)
     try:
         bundle = _open(path, cached=True)
     except SchemaError:
@@ -110,7 +110,7 @@ def _open_fetched(place: str) -> Bundle:
         raise BundleError(
             f"{place}: {error}; if the hub's files are sound, remove {path.parents[1]} to fetch them again"
         ) from None
-    return dataclasses.replace(bundle, origin=f"{SCHEME}{repository}@{path.name}")
+    return dataclasses.replace(bundle, origin=origin)
 
 
 def _open(path: Path, *, cached: bool = False) -> Bundle:

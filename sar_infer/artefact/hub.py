@@ -27,36 +27,30 @@ _README, _ATTRIBUTES = "README.md", ".gitattributes"
 _SIGN_IN = "set HF_TOKEN, or run `hf auth login`"
 
 
-def split_place(place: str) -> tuple[str, str]:
-    """Return repository and revision of ``hf://USER/NAME@REVISION``; without a revision, that of the newest files.
+def fetch(place: str) -> tuple[Path, str]:
+    """Return the folder in the hub's cache that holds a bundle's files, and the place of their commit.
 
-    Raises:
-        InputError: it is written in another way.
-    """
-    match = _PLACE.fullmatch(place)
-    if match is None:
-        raise InputError(f"{place}: expected {SCHEME}USER/NAME@REVISION")
-    return match[1], match[2] or _NEWEST
+    Files that are not there are downloaded. A commit that is in the cache needs no network; a branch or tag that cannot
+    be looked up is taken as it was last seen.
 
-
-def fetch(place: str) -> Path:
-    """Return the folder in the hub's cache that holds a bundle's files, after downloading those that are not there.
-
-    The folder's name is the commit. A commit that is in the cache needs no network; a branch or tag that cannot be
-    looked up is taken as it was last seen.
+    Args:
+        place: ``hf://USER/NAME@REVISION``; without a revision, the newest files.
 
     Raises:
         InputError: the place is not understood, or `huggingface_hub` is not installed.
         BundleError: there is no such repository or revision, no access to it, or no bundle in it.
     """
-    repository, revision = split_place(place)
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        raise InputError(f"{place}: expected {SCHEME}USER/NAME@REVISION")
+    repository, revision = match[1], match[2] or _NEWEST
     hub = _library(place)
     with _explained(place, BundleError):
         manifest = Path(_file(hub, repository, revision, MANIFEST))
         commit = manifest.parent.name
         for name in Manifest.parse(manifest.read_text("utf-8"), f"{place}: {MANIFEST}").files:
             _file(hub, repository, commit, name)
-    return manifest.parent
+    return manifest.parent, f"{SCHEME}{repository}@{commit}"
 
 
 def check_push(repository: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -50,7 +50,8 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
             click.echo(f"{len(photos.known):,} photos are left out, such as {path} of {name!r}: {why}", err=True)
         fitted = _fitted(found, photos.sets, places)
         save(arguments, dataclasses.replace(found.bank, calibration=fitted))
-        emit(arguments.form, lambda: _content(arguments, fitted), _lines(arguments, fitted))
+        content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
+        emit(arguments.form, lambda: content, _lines(arguments, fitted))
 
 
 def _fitted(found: Opened, photos: Mapping[str, PhotoSet], places: Mapping[str, int]) -> BankCalibration:
@@ -92,21 +93,14 @@ def _fitted(found: Opened, photos: Mapping[str, PhotoSet], places: Mapping[str, 
     )
 
 
-def _content(arguments: BankArguments, fitted: BankCalibration) -> dict[str, Any]:
-    return {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
-
-
 def _lines(arguments: BankArguments, fitted: BankCalibration) -> list[str]:
     found = fitted.measured
-    count, sets = (
-        len(fitted.calibrated),
-        ", ".join(
-            f"{float(key):.0%}: {found['coverage'][key]:.1%} with {found['set_size'][key]:.1f} classes"
-            for key in fitted.conformal
-        ),
+    sets = ", ".join(
+        f"{float(key):.0%}: {found['coverage'][key]:.1%} with {found['set_size'][key]:.1f} classes"
+        for key in fitted.conformal
     )
     return [
-        f"{arguments.file}: calibrated on {found['fitted_on']:,} photos of {count:,} classes",
+        f"{arguments.file}: calibrated on {found['fitted_on']:,} photos of {len(fitted.calibrated):,} classes",
         f"temperature {fitted.temperature:.3f}; calibration error {found['error_before']:.1%} before, "
         f"{found['error_after']:.1%} after",
         f"prediction sets hold the class, measured in ten folds: {sets}",

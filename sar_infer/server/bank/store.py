@@ -239,7 +239,9 @@ class BankStore:
         if after is now.bank and known:
             return Change(False, now.etag, known, counted)
         committed = self._commit(after)
-        return Change(known is None, committed.etag, _found(committed, name), counted, findings)
+        entry = committed.find(name)
+        assert entry is not None  # noqa: S101 - it was just added
+        return Change(known is None, committed.etag, entry, counted, findings)
 
     def remove(self, name: str, if_match: str | None = None) -> str:
         """Remove a class, and return the digest of the bank after it.
@@ -383,12 +385,6 @@ def _spelling(base: ClassBank, name: str) -> str:
     """Return the bundle's spelling of a name that it has."""
     row = base.lookup.name(name)
     return name if row is None else base.names[row]
-
-
-def _found(snapshot: Snapshot, name: str) -> Entry:
-    entry = snapshot.find(name)
-    assert entry is not None  # noqa: S101 - it was just added
-    return entry
 
 
 def _stamp(file: Path | None) -> _Stamp:
