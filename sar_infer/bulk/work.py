@@ -43,7 +43,10 @@ def batches(piece: Piece, size: int, passed_over: Callable[[], object]) -> Itera
     """
     batch: list[Item] = []
     held = number = 0
-    for item in _inputs(piece, passed_over):
+    for item in piece.unit.items():
+        if item is None:
+            passed_over()
+            continue
         batch.append(item)
         held += item.held
         if len(batch) == size or held >= _BATCH_BYTES:
@@ -51,11 +54,3 @@ def batches(piece: Piece, size: int, passed_over: Callable[[], object]) -> Itera
             batch, held, number = [], 0, number + 1
     if batch or not number:
         yield tuple(batch)
-
-
-def _inputs(piece: Piece, passed_over: Callable[[], object]) -> Iterator[Item]:
-    for item in piece.unit.items():
-        if item is None:
-            passed_over()
-        else:
-            yield item

@@ -79,6 +79,7 @@ class Decision:
         """
         with np.errstate(all="ignore"):  # the outcome is checked instead
             found = _sound(ranking.rank(finite(rows, "image encoder"), self._classes, self._scale, self._wanted))
+        least = self._least
         near = ranking.nearest(self._classes, found.columns[:, 0].tolist(), _NEAREST) if self._options.explain else None
         for row in range(len(rows)):
             predictions = self._predictions(found, row)
@@ -89,7 +90,7 @@ class Decision:
                 branch=self.branch,
                 unknown=unknown,
                 reason=reason,
-                label_set=self._label_set(predictions),
+                label_set=None if least is None else tuple(p.label for p in predictions if p.score >= least),
                 explanation=None if near is None else self._explanation(found, row, predictions, near[row]),
             )
 
@@ -141,10 +142,6 @@ class Decision:
         if not found.best_background.shape[1] or found.best_background_scores[row, 0] <= found.scores[row, 0]:
             return None
         return self._classes.names[int(found.best_background[row, 0])]
-
-    def _label_set(self, predictions: tuple[Prediction, ...]) -> tuple[str, ...] | None:
-        least = self._least
-        return None if least is None else tuple(p.label for p in predictions if p.score >= least)
 
     def _explanation(
         self, found: Ranking, row: int, predictions: tuple[Prediction, ...], near: list[tuple[int, float]]

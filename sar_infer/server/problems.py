@@ -75,18 +75,18 @@ def _problem_json(problem: Problem, request_id: str) -> dict[str, Any]:
     }
 
 
-def _openai(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001
+def _openai(problem: Problem) -> dict[str, Any]:
     """Return a problem as the error object that OpenAI's clients read."""
     kind = "invalid_request_error" if problem.status < 500 else "server_error"
     return {"error": {"message": problem.detail, "type": kind, "param": None, "code": problem.code}}
 
 
-def _plain(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001
+def _plain(problem: Problem) -> dict[str, Any]:
     """Return a problem in the form of Open Inference Protocol v2 and Hugging Face's API."""
     return {"error": problem.detail}
 
 
-_FORMS: Mapping[str, Callable[[Problem, str], dict[str, Any]]] = {
+_FORMS: Mapping[str, Callable[[Problem], dict[str, Any]]] = {
     "/v1/embeddings": _openai,
     "/v1/zero-shot-image-classification": _plain,
     "/v2": _plain,
@@ -98,6 +98,6 @@ def answer(problem: Problem, scope: Scope) -> Response:
     path, request_id = scope["path"], scope["state"]["request_id"]
     scope["state"]["problem"] = problem.code
     form = next((f for prefix, f in _FORMS.items() if path == prefix or path.startswith(prefix + "/")), None)
-    content = (form or _problem_json)(problem, request_id)
+    content = form(problem) if form else _problem_json(problem, request_id)
     kind = "application/json" if form else "application/problem+json"
     return Response(json.dumps(content, ensure_ascii=False), problem.status, problem.headers, kind)

@@ -83,9 +83,7 @@ def _mismatch(source: str, where: str, expected: str, value: Any) -> BundleError
     return BundleError(f"{source}: field {place}: expected {expected}, got {value!r:.80}")
 
 
-@functools.cache
-def _hints(kind: Any) -> Mapping[str, Any]:
-    return typing.get_type_hints(kind)
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _build_dataclass(kind: Any, value: Any, source: str, where: str) -> Any:

@@ -7,7 +7,7 @@ Background classes take their share of the scores but have no column.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ async def infer(service: Service, engine: Engine, call: InferenceCall) -> list[O
             _check_size(len(call.images), len(classes.names), wanted, top_k)
             engine.classifier.decide(classes)  # refuses a call with background classes alone
         places = [f"{source.name}[{i}]" for i in range(len(call.images))]
-        rows = await engine.all_of(call.images, _Finish(engine, classes, wanted, top_k), places)
+        rows = await engine.all_of(call.images, _finisher(engine, classes, wanted, top_k), places)
     for row, place in zip(rows, places, strict=True):
         if not np.isfinite(row.embedding).all():
             raise source.wrong(f"{place} gives no finite embedding, its values are too large")
@@ -128,38 +128,33 @@ class _Row:
     values: Sequence[Floats | Sequence[bytes]]
 
 
-class _Finish:
-    """Makes the outputs of one image in a worker's thread."""
+def _finisher(
+    engine: Engine, classes: ClassSet | None, wanted: Sequence[InferOutput], top_k: int | None
+) -> Callable[[Floats], _Row]:
+    """Return the function that makes the outputs of one image, in a worker's thread."""
+    if classes is None:  # only the embedding is wanted
+        return lambda row: _Row(row[0], None, [row[0] for _ in wanted])
+    classifier, hidden = engine.classifier, classes.background
+    answers = slice(None) if hidden is None else ~hidden
+    names = tuple(name.encode() for i, name in enumerate(classes.names) if hidden is None or not hidden[i])
 
-    def __init__(
-        self, engine: Engine, classes: ClassSet | None, wanted: Sequence[InferOutput], top_k: int | None
-    ) -> None:
-        self._classifier = engine.classifier
-        self._classes = classes
-        hidden = None if classes is None else classes.background
-        self._answers = slice(None) if hidden is None else ~hidden
-        names = () if classes is None else classes.names
-        self._names = tuple(n.encode() for i, n in enumerate(names) if hidden is None or not hidden[i])
-        self._wanted = wanted
-        self._top_k = top_k
-
-    def __call__(self, row: Floats) -> _Row:
-        if self._classes is None:
-            return _Row(row[0], None, [row[0] for _ in self._wanted])
-        logits = self._classifier.logits(row, self._classes)
-        scores = self._classifier.scores(logits, self._classes)[0][self._answers]
-        logits = logits[:, self._answers]
-        shown = slice(None) if self._top_k is None else ranking.top_k(logits, self._top_k)[0]
+    def finish(row: Floats) -> _Row:
+        logits = classifier.logits(row, classes)
+        scores = classifier.scores(logits, classes)[0][answers]
+        logits = logits[:, answers]
+        shown = slice(None) if top_k is None else ranking.top_k(logits, top_k)[0]
         values: list[Floats | Sequence[bytes]] = []
-        for output in self._wanted:
+        for output in wanted:
             if (count := output.parameters.classification) is not None:
                 best = ranking.top_k(logits, count)[0]
-                values.append([b"%.9g:%d:%b" % (scores[column], column, self._names[column]) for column in best])
+                values.append([b"%.9g:%d:%b" % (scores[column], column, names[column]) for column in best])
             elif output.name == "LABELS":
-                values.append(self._names if isinstance(shown, slice) else [self._names[column] for column in shown])
+                values.append(names if isinstance(shown, slice) else [names[column] for column in shown])
             else:
                 values.append(scores[shown] if output.name == "SCORES" else row[0])
         return _Row(row[0], float(scores.max()), values)
+
+    return finish
 
 
 def _wanted(request: InferRequest) -> Sequence[InferOutput]:
