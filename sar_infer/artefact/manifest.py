@@ -32,9 +32,6 @@ REFERENCE_ENCODER = "reference_encoder.onnx"
 """Optional: the name encoder of the hand-crafted prompt, which new names are compared with (``sar-bank``'s lint)."""
 CARD = "model_card.md"
 
-PRECISIONS = ("fp16", "int8")
-"""Smaller forms that a bundle may have in addition to fp32: keys of ``Manifest.precisions``."""
-
 
 @dataclass(frozen=True)
 class Preprocess:

@@ -38,7 +38,7 @@ class Attempt:
     """The result for one smaller graph.
 
     Attributes:
-        precision: one of ``artefact.PRECISIONS``.
+        precision: ``fp16`` or ``int8``.
         encoder: which of the two it replaces.
         variant: its figures; None if there was no graph to judge.
         failures: why it is left out; empty if it is kept.
@@ -140,7 +140,7 @@ def smaller(
 
     Args:
         model: as ``plain`` returns it.
-        precision: one of ``artefact.PRECISIONS``.
+        precision: ``fp16`` or ``int8``.
         calibration: photos for the image encoder, each (3, size, size); none for the name encoder.
         tell: called with lines of progress.
 
