@@ -19,7 +19,7 @@ from sar_infer.cli.options import (
     CONTEXT,
     GroupedCommand,
     Refusal,
-    offset_option,
+    model_options,
     one_blas_thread,
     option,
     printing,
@@ -44,11 +44,7 @@ classify_options = together(
         "--examples", type=click.Path(), help="Folder with example photos for this call, one folder for each class."
     ),
     option("--only", is_flag=True, help="Choose from the classes of --classes and --examples alone."),
-    option(
-        "--bundle",
-        type=click.Path(),
-        help="Bundle folder, or hf://USER/NAME@REVISION.  [default: the one that ships with sar-clip]",
-    ),
+    model_options,
     option("--bank", type=click.Path(), help="Bank file to use in place of the bundle's."),
     option(
         "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to print for each image."
@@ -60,17 +56,6 @@ classify_options = together(
         show_default=True,
         help="Output format; with --out parquet (the default) or jsonl.",
     ),
-    option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
-    ),
-    option(
-        "--precision",
-        type=click.Choice(["fp32", "fp16", "int8", "auto"]),
-        default="fp32",
-        show_default=True,
-        help="Graphs to run, where the bundle has them; auto: int8 on a CPU, fp16 on a GPU.",
-    ),
-    offset_option,
     option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: chosen by onnxruntime]"),
     option(
         "--batch-size",

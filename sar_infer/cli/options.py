@@ -75,15 +75,6 @@ def option(flag: str, *others: str, **settings: Any) -> Callable[[Decorated], De
     return click.option(flag, *others, envvar="SAR_" + name, show_envvar=True, **settings)
 
 
-offset_option = option(
-    "--offset",
-    type=Finite(),
-    default=0.0,
-    show_default=True,
-    help="Shift the balance between trained and added classes: above 0 finds more added ones.",
-)
-
-
 def together(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]:
     """Return one decorator for several options; help shows them in this order."""
 
@@ -95,6 +86,31 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]
     return add_all
 
 
+model_options = together(
+    option(
+        "--bundle",
+        type=click.Path(),
+        help="Bundle folder, or hf://USER/NAME@REVISION.  [default: the one that ships with sar-clip]",
+    ),
+    option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
+    ),
+    option(
+        "--precision",
+        type=click.Choice(["fp32", "fp16", "int8", "auto"]),
+        default="fp32",
+        show_default=True,
+        help="Graphs to run, where the bundle has them; auto: int8 on a CPU, fp16 on a GPU.",
+    ),
+    option(
+        "--offset",
+        type=Finite(),
+        default=0.0,
+        show_default=True,
+        help="Shift the balance between trained and added classes: above 0 finds more added ones.",
+    ),
+)
+"""The bundle that answers, and how it runs."""
 BUNDLE_ARGUMENT = click.argument("bundle", required=False, type=click.Path(), envvar="SAR_BUNDLE")
 """BUNDLE of the commands of ``sar-bundle``: a folder or a place on a hub; None is the bundle that ships."""
 

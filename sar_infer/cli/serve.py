@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer import __version__
-from sar_infer.cli.options import CONTEXT, GroupedCommand, Number, Refusal, offset_option, one_blas_thread, option
+from sar_infer.cli.options import CONTEXT, GroupedCommand, Number, Refusal, model_options, one_blas_thread, option
 from sar_infer.errors import InputError, SarInferError
 
 if TYPE_CHECKING:
@@ -39,11 +39,7 @@ MIB = 2**20
 
 
 @click.command(cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT)
-@option(
-    "--bundle",
-    type=click.Path(),
-    help="Bundle folder, or hf://USER/NAME@REVISION.  [default: the one that ships with sar-clip]",
-)
+@model_options
 @option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @option(
     "--port",
@@ -56,10 +52,6 @@ MIB = 2**20
 @option("--state", hidden=True, expose_value=False, callback=lambda _, __, value: _refuse_state(value),
         help="Replaced by --bank.")  # fmt: skip
 @option("--api-key-file", type=click.Path(), help="File with the key that requests must carry.")
-@option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run.")
-@option("--precision", type=click.Choice(["fp32", "fp16", "int8", "auto"]), default="fp32", show_default=True,
-        help="Graphs to run, where the bundle has them; auto: int8 on a CPU, fp16 on a GPU.")  # fmt: skip
-@offset_option
 @option("--workers", type=click.IntRange(min=0),
         help="Processes that decode and encode; 0: one process does all.  [default: 2, a quarter of the cores if that "
         "is more; 0 with a GPU or too little memory]")  # fmt: skip
