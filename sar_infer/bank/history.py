@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from sar_infer.bank.info import PLAIN, sparse
+from sar_infer.bank.info import PLAIN
 from sar_infer.bank.photos import PhotoSet
 from sar_infer.bank.undo import Stack, State, Undo, undone
 from sar_infer.errors import InputError
@@ -189,22 +189,6 @@ def settled(bank: ClassBank) -> ClassBank:
         kept = dataclasses.replace(calibration, content_digest=given.content_digest)
         return dataclasses.replace(given, calibration=kept)
     return dataclasses.replace(given, calibration=None)
-
-
-def step_to_json(step: Step) -> dict[str, Any]:
-    """Return a step in the form that ``strict_json.build`` reads back."""
-    content = sparse(step)
-    if step.undo is not None:
-        undo = sparse(step.undo)
-        if step.undo.info:
-            undo["info"] = [
-                {"rows": group.rows} | ({} if group.info is None else {"info": sparse(group.info)})
-                for group in step.undo.info
-            ]
-        if step.undo.photos:
-            undo["photos"] = [sparse(one) for one in step.undo.photos]
-        content["undo"] = undo
-    return content
 
 
 def utc_now() -> str:

@@ -81,14 +81,18 @@ def set_info(info: dict[str, ClassInfo], name: str, item: ClassInfo) -> None:
         info[name] = item
 
 
-def sparse(value: Any) -> dict[str, Any]:
-    """Return, for JSON, the fields of a dataclass that differ from their defaults, and those without a default."""
+def sparse(value: Any) -> Any:
+    """Return a value for JSON; of dataclasses, also of those in it, the fields that differ from their defaults."""
+    if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+        return [sparse(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
     result: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if item != default:
-            result[field.name] = item
+            result[field.name] = sparse(item)
     return result
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sar_infer.bank.calibration import BankCalibration
-from sar_infer.bank.history import Step, step_to_json
-from sar_infer.bank.info import ClassInfo, info_from_json, info_to_json
+from sar_infer.bank.history import Step
+from sar_infer.bank.info import ClassInfo, info_from_json, info_to_json, sparse
 from sar_infer.bank.photos import RETIRED, RETIRED_SEALS, retired_tensors
 from sar_infer.bank.undo import Stack
 from sar_infer.errors import BankError, BundleError
@@ -54,7 +54,7 @@ def metadata(bank: ClassBank) -> dict[str, str]:
     texts = {
         "provenance": json.dumps(dict(bank.provenance), ensure_ascii=False, sort_keys=True),
         "info": json.dumps(info_to_json(bank.info, rows), ensure_ascii=False),
-        "history": json.dumps([step_to_json(step) for step in bank.history], ensure_ascii=False),
+        "history": json.dumps(sparse(bank.history), ensure_ascii=False),
     }
     if bank.calibration is not None:
         texts["calibration"] = json.dumps(dataclasses.asdict(bank.calibration), ensure_ascii=False)
