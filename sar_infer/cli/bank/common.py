@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from sar_infer.cli.options import Decorated, emit, one_blas_thread, option, read_classes, reported
+from sar_infer.cli.options import emit, one_blas_thread, option, read_classes, reported, together
 from sar_infer.errors import WriteError
 
 if TYPE_CHECKING:
@@ -76,20 +76,20 @@ def on_bank(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def shared_options(command: Decorated) -> Decorated:
-    """Add the options that every command has; they come last in its help."""
-    bundle = option(
+shared_options = together(
+    option(
         "--bundle", type=click.Path(), help="Bundle whose encoder the bank belongs to.  [default: the one that ships]"
-    )
-    form = option(
+    ),
+    option(
         "--format",
         "form",
         type=click.Choice(["text", "json"]),
         default="text",
         show_default=True,
         help="Output format: for people, or for programs.",
-    )
-    return bundle(form(command))
+    ),
+)
+"""The options that every command has; they come last in its help."""
 
 
 def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: bool = False) -> Opened:
