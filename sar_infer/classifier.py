@@ -291,7 +291,7 @@ class Classifier(Embedder):
             BundleError: the graph is broken.
         """
         found = [*self.each_photo(several(images), batch_size)]
-        digests = np.array([np.frombuffer(digest, np.uint8) for _, digest, _ in found], np.uint8).reshape(-1, 32)
+        digests = np.frombuffer(b"".join(digest for _, digest, _ in found), np.uint8).reshape(-1, 32)
         rows = np.array([row for _, _, row in found], np.float32).reshape(-1, self.bundle.manifest.embed_dim)
         return PhotoSet.of(digests, rows)
 

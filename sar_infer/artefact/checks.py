@@ -196,7 +196,7 @@ def _check_graphs(path: Path, manifest: Manifest) -> None:
                 _check_graph(path / variant.file, key, port, dim)
     _check_lengths(path, "tokenizer", manifest.tokenizer)
     if manifest.reference:
-        _check_graph(path / REFERENCE_ENCODER, TOKENS, Port(INT64, (None, None)), dim)
+        _check_graph(path / REFERENCE_ENCODER, TOKENS, names, dim)
         _check_lengths(path, "reference.tokenizer", manifest.reference.tokenizer)
 
 

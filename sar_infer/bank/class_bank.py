@@ -306,14 +306,12 @@ class ClassBank:
         stored = replace(stored, names=names or stored.names, tensors={**stored.tensors, "embeddings": embeddings})
         try:
             read = record.read(stored)
-            photos, photo_stack = photo_sets.from_tensors(
-                stored.tensors, stored.names, stored.tensors["embeddings"].shape[-1]
-            )
+            photos, photo_stack = photo_sets.from_tensors(stored.tensors, stored.names, embeddings.shape[-1])
             if photos or photo_stack:
                 _check_photos(stored, photos, photo_stack, whole=whole)
             bank = cls(
                 names=stored.names,
-                embeddings=stored.tensors["embeddings"],
+                embeddings=embeddings,
                 encoder_digest=stored.metadata["encoder_digest"],
                 provenance=read.provenance,
                 info=read.info,

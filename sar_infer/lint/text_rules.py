@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from sar_infer.errors import ClassNameError
 from sar_infer.lint.finding import Finding
@@ -105,8 +105,8 @@ def unusable(name: str, text: str, tokenizer: Tokenizer, spec: TokenizerSpec) ->
     try:
         encode_name(tokenizer, spec, text)
     except ClassNameError as error:
-        fitting = _fitting(text, tokenizer, spec)
         words = clean(text.replace("_", " ")).split()
+        fitting = _fitting(words, tokenizer, spec)
         if fitting == len(words):
             return Finding("unusable", "error", name, str(error))
         lost = " ".join(words[fitting:])
@@ -195,10 +195,9 @@ def _script(letter: str) -> str:
     return "latin" if script in _LATIN else script if script == "CJK" else script.split("-")[0].capitalize()
 
 
-def _fitting(text: str, tokenizer: Tokenizer, spec: TokenizerSpec) -> int:
+def _fitting(words: Sequence[str], tokenizer: Tokenizer, spec: TokenizerSpec) -> int:
     """Return how many words, from the first on, fit; all of them if the length is not at fault."""
     room = spec.max_name_tokens - len(tokenizer.encode(spec.suffix))
-    words = clean(text.replace("_", " ")).split()
     for count, word in enumerate(words):
         room -= len(tokenizer.encode(word))
         if room < 0:
