@@ -68,7 +68,7 @@ def command(file: Path, repeat: int) -> dict[str, list[float]]:
         bank = timed("read", lambda: ClassBank.load(file, bundle.manifest.encoder_digest).verified())
         new = photos(random, bank.embeddings[7], ADDED)
         after = timed("edit", lambda bank=bank, new=new: add(bank, [], none, photos={"class 7": new}))
-        timed("look", lambda after=after, bank=bank: photo_findings(after, bundle.bank, bundle.statistics, bank))
+        timed("look", lambda after=after, bank=bank: photo_findings(after, bundle, bank))
         timed("write", lambda after=after: after.save(file))
     found["sar-bank add, all four"] = [sum(parts) for parts in zip(*found.values(), strict=True)]
     return found

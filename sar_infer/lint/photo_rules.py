@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
+from sar_infer.artefact.bundle import Bundle
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.photos import UNIT
 from sar_infer.bank.search import at_even_steps
@@ -93,27 +94,20 @@ class _Evidence:
 
 
 def photo_findings(
-    bank: ClassBank,
-    own: ClassBank,
-    trained: TrainedStatistics | None,
-    before: ClassBank | None = None,
-    files: Mapping[bytes, str] | None = None,
-    *,
-    scale: float,
+    bank: ClassBank, bundle: Bundle, before: ClassBank | None = None, files: Mapping[bytes, str] | None = None
 ) -> list[Finding]:
     """Return what is odd about the photos that a bank has got, and about the classes that have got them.
 
     Args:
         bank: The bank with its photos.
-        own: The bundle's bank.
-        trained: The bundle's statistics.
+        bundle: Its bundle.
         before: The bank as it was, whose photos are not looked at again; None looks at all.
         files: Where photos came from, by their digest.
-        scale: The bundle's logit scale.
     """
     fresh = _fresh(bank, before)
     if not fresh:
         return []
+    own, trained, scale = bundle.bank, bundle.statistics, bundle.manifest.logit_scale
     model = _default(own.embeddings.shape[1], scale=scale) if trained is None else trained.statistics
     evidence = _Evidence.of(bank, own, trained, model)
     places = {bank.names[row]: place for place, row in enumerate(evidence.rows.tolist())}

@@ -123,9 +123,7 @@ def findings_of(found: Opened, after: ClassBank, photos: ReadPhotos, *, lint: bo
         for name, path, why in photos.known
     ]
     if lint and photos.sets:
-        bundle = found.bundle
-        scale = bundle.manifest.logit_scale
-        findings += photo_findings(after, bundle.bank, bundle.statistics, found.bank, photos.files, scale=scale)
+        findings += photo_findings(after, found.bundle, found.bank, photos.files)
     return findings
 
 

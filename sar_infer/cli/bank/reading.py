@@ -230,7 +230,6 @@ def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -
         findings += linter.check(chunk, found.classifier.embed_phrases)
     findings += linter.skipped()
     if within:
-        bundle = found.bundle
-        findings += photo_findings(bank, bundle.bank, bundle.statistics, scale=bundle.manifest.logit_scale)
+        findings += photo_findings(bank, found.bundle)
     emit(arguments.form, lambda: [asdict(finding) for finding in findings], shown(findings))
     sys.exit(1 if any(finding.severity in ("warning", "error") for finding in findings) else 0)

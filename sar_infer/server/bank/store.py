@@ -232,8 +232,7 @@ class BankStore:
         if new is not None:
             had = now.bank.photos.get(name)
             counted = 0 if had is None else len(had.known & new.photos.known)
-            bundle, scale = self._bundle, self._bundle.manifest.logit_scale
-            findings = tuple(photo_findings(after, bundle.bank, bundle.statistics, now.bank, new.places, scale=scale))
+            findings = tuple(photo_findings(after, self._bundle, now.bank, new.places))
             if new.strict and findings:
                 raise ChangeRefusedError("conflict", f"nothing was changed (strict): {findings[0].message}")
         if after is now.bank and known:

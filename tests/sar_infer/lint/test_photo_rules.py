@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+from pathlib import Path
 from statistics import NormalDist
+from types import SimpleNamespace
 
 import numpy as np
 from support.bundles import ENCODER_DIGEST
 from support.trained import example_statistics
 
+from sar_infer.artefact.bundle import Bundle
 from sar_infer.bank import ClassBank, PhotoSet, add
 from sar_infer.bank.statistics import Statistics, class_means
 from sar_infer.bank.trained import TrainedStatistics
@@ -26,6 +29,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 CENTRES = unit(np.random.default_rng(0).normal(size=(len(NAMES), DIM)))
 OWN = ClassBank(NAMES, CENTRES, ENCODER_DIGEST)
+BUNDLE = Bundle(Path(), SimpleNamespace(logit_scale=20.0), OWN)
 
 
 def shots(centre: np.ndarray, count: int, seed: int, spread: float = 0.5) -> PhotoSet:
@@ -48,7 +52,7 @@ def test_few_sound_photos_are_far_and_most_of_other_classes_are() -> None:
     false = hits = 0
     for seed in range(20):
         bank = filled()
-        false += len(names_of(photo_findings(bank, OWN, None, scale=20.0), "far-photo"))
+        false += len(names_of(photo_findings(bank, BUNDLE), "far-photo"))
         new = shots(CENTRES[seed % 12], 3, 100 + seed)
         wrong = shots(CENTRES[(seed + 5) % 12], 1, 200 + seed)
         after = add(
@@ -57,7 +61,7 @@ def test_few_sound_photos_are_far_and_most_of_other_classes_are() -> None:
             np.empty((0, DIM), np.float32),
             photos={NAMES[seed % 12]: new.with_added(wrong.digests, wrong.rows)},
         )
-        found = photo_findings(after, OWN, None, bank, {wrong.digests[0].tobytes(): "wrong.jpg"}, scale=20.0)
+        found = photo_findings(after, BUNDLE, bank, {wrong.digests[0].tobytes(): "wrong.jpg"})
         hits += any("'wrong.jpg'" in finding.message for finding in found)
         assert all(finding.name == NAMES[seed % 12] for finding in found)
     assert hits >= 18
@@ -68,7 +72,7 @@ def test_the_share_is_that_of_two_gaussians() -> None:
     near = unit(CENTRES[0] + 0.14 * CENTRES[1])
     sets = {"class 0": shots(CENTRES[0], 30, 1, 0.1), "class 1": shots(near, 30, 2, 0.1)}
     bank = add(OWN, [], np.empty((0, DIM), np.float32), photos=sets)
-    (finding,) = [found for found in photo_findings(bank, OWN, None, scale=20.0) if found.kind == "confused"]
+    (finding,) = [found for found in photo_findings(bank, BUNDLE) if found.kind == "confused"]
     model = Statistics.default(DIM)
     means = class_means(model, CENTRES[:2], [one.rows.mean(0) for one in sets.values()], [30, 30])
     distance = math.sqrt(float(model.precision[0, 0])) * float(np.linalg.norm(means[0] - means[1])) * model.separation
@@ -84,9 +88,13 @@ def test_a_trained_class_is_compared_by_its_means_from_training() -> None:
     )
     trained = TrainedStatistics(trained.names, model, trained.encoder_digest)
     bank = add(OWN, [], np.empty((0, DIM), np.float32), photos={"class 7": shots(CENTRES[0], 4, 3, 0.1)})
-    (finding,) = [found for found in photo_findings(bank, OWN, trained, scale=20.0) if found.kind == "confused"]
+    (finding,) = [
+        found
+        for found in photo_findings(bank, dataclasses.replace(BUNDLE, statistics=trained))
+        if found.kind == "confused"
+    ]
     assert (finding.name, finding.suggestion) == ("class 7", "class 0")
-    assert not photo_findings(bank, OWN, None, scale=20.0)  # without statistics nothing is known of photos of class 0
+    assert not photo_findings(bank, BUNDLE)  # without statistics nothing is known of photos of class 0
 
 
 def test_a_photo_that_two_classes_count_is_named() -> None:
@@ -94,7 +102,7 @@ def test_a_photo_that_two_classes_count_is_named() -> None:
     one = shots(CENTRES[3], 8, 3)
     first = PhotoSet.of(one.digests[:1], one.rows[:1])
     after = add(bank, [], np.empty((0, DIM), np.float32), photos={"class 4": first})
-    found = photo_findings(after, OWN, None, bank, {first.digests[0].tobytes(): "twice.jpg"}, scale=20.0)
+    found = photo_findings(after, BUNDLE, bank, {first.digests[0].tobytes(): "twice.jpg"})
     (shared,) = [finding for finding in found if finding.kind == "shared-photo"]
     assert (shared.name, shared.suggestion) == ("class 4", "class 3")
     assert "'twice.jpg'" in shared.message
@@ -102,11 +110,11 @@ def test_a_photo_that_two_classes_count_is_named() -> None:
 
 def test_nothing_is_said_of_what_has_not_changed() -> None:
     bank = filled(**{"class 0": shots(CENTRES[1], 8, 5)})
-    assert names_of(photo_findings(bank, OWN, None, scale=20.0), "confused")
-    assert photo_findings(bank, OWN, None, bank, scale=20.0) == []
-    assert photo_findings(OWN, OWN, None, scale=20.0) == []
+    assert names_of(photo_findings(bank, BUNDLE), "confused")
+    assert photo_findings(bank, BUNDLE, bank) == []
+    assert photo_findings(OWN, BUNDLE) == []
     single = add(OWN, [], np.empty((0, DIM), np.float32), photos={"class 0": shots(CENTRES[0], 1, 5)})
-    assert photo_findings(single, OWN, None, scale=20.0) == []
+    assert photo_findings(single, BUNDLE) == []
 
 
 def test_photos_that_do_not_win_their_class_are_told_with_the_class_that_does() -> None:
@@ -116,15 +124,15 @@ def test_photos_that_do_not_win_their_class_are_told_with_the_class_that_does() 
     (mean,) = class_means(model, CENTRES[:1], rows.mean(0, keepdims=True), [2])
     own = 20 * rows @ CENTRES[0] + rows @ model.precision @ mean - mean @ model.precision @ mean / 2 - model.offset(2)
     assert (own < 20 * rows @ CENTRES[1]).all()
-    (finding,) = [found for found in photo_findings(bank, OWN, None, scale=20.0) if found.kind == "missed"]
+    (finding,) = [found for found in photo_findings(bank, BUNDLE) if found.kind == "missed"]
     assert (finding.name, finding.suggestion) == ("class 0", "class 1")
     assert "wins 2 of its 2 new photos" in finding.message
-    assert not names_of(photo_findings(filled(), OWN, None, scale=20.0), "missed")
+    assert not names_of(photo_findings(filled(), BUNDLE), "missed")
 
 
 def test_photos_of_another_class_with_photos_are_missed_too() -> None:
     before = filled(**{"class 1": shots(CENTRES[1], 30, 8, 0.1)})
     photos = shots(CENTRES[1], 2, 5, 0.1)
     after = add(before, ["odd"], unit(-CENTRES[1:2]), photos={"odd": photos})
-    found = photo_findings(after, OWN, None, before, scale=20.0)
+    found = photo_findings(after, BUNDLE, before)
     assert [(one.name, one.suggestion) for one in found if one.kind == "missed"] == [("odd", "class 1")]
