@@ -6,7 +6,7 @@ A ``Linter`` runs them all, for one bundle and one bank; each rule returns findi
 from __future__ import annotations
 
 from sar_infer.lint.finding import Finding, Severity, worst_first
-from sar_infer.lint.linter import Linter, reference_embedder
+from sar_infer.lint.linter import Linter
 from sar_infer.lint.photo_rules import photo_findings
 
-__all__ = ["Finding", "Linter", "Severity", "photo_findings", "reference_embedder", "worst_first"]
+__all__ = ["Finding", "Linter", "Severity", "photo_findings", "worst_first"]

@@ -30,16 +30,13 @@ class Linter:
     """The rules for one bundle and one bank.
 
     Args:
-        bundle: The bundle whose name encoder embeds.
+        bundle: The bundle whose name encoder embeds; its reference encoder, if it has one, tells what has moved.
         bank: The bank whose classes new names are compared with.
-        reference: Hand-crafted embeddings (``reference_embedder``); without them, relations are not checked.
         within: The names to check are the bank's own, so that a duplicate is one that doubles an earlier name.
     """
 
-    def __init__(
-        self, bundle: Bundle, bank: ClassBank, reference: Embed | None = None, *, within: bool = False
-    ) -> None:
-        self._bundle, self._bank, self._reference = bundle, bank, reference
+    def __init__(self, bundle: Bundle, bank: ClassBank, *, within: bool = False) -> None:
+        self._bundle, self._bank, self._reference = bundle, bank, reference_embedder(bundle)
         self._known = KnownNames(() if within else _spellings(bank))
         self._doubles: set[tuple[str, str | None]] = set()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sar_infer.artefact.bundle import Bundle
     from sar_infer.bank import ClassBank
     from sar_infer.classifier import Classifier
-    from sar_infer.lint import Finding, Linter
+    from sar_infer.lint import Finding
     from sar_infer.text.names import Phrases
 
 
@@ -243,13 +243,6 @@ def given_classes(names: Iterable[str], file: Path | None, check: Callable[[str]
         seen = {name_key(name) for name in classes}
         classes |= {name: phrases for name, phrases in found.items() if name_key(name) not in seen}
     return classes
-
-
-def linter_for(found: Opened, *, within: bool = False) -> Linter:
-    """Return the linter of a bank, with reference embeddings if the bundle can make them."""
-    from sar_infer.lint import Linter, reference_embedder
-
-    return Linter(found.bundle, found.bank, reference_embedder(found.bundle), within=within)
 
 
 def shown(findings: Sequence[Finding], most: int | None = None) -> Iterator[str]:

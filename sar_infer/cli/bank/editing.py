@@ -17,7 +17,6 @@ from sar_infer.cli.bank.common import (
     changing,
     counted,
     given_classes,
-    linter_for,
     on_bank,
     own_option,
     shared_options,
@@ -109,6 +108,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import places_of
     from sar_infer.cli.bank import photos as from_photos
+    from sar_infer.lint import Linter
 
     with changing(arguments) as found:
         check = len if options.looks_at_names else found.classifier.check_name
@@ -118,7 +118,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
         other = ClassBank.verify(options.source) if options.source else None
         if other is not None:
             given = {**{name: other.phrases(name) for name, info in other.info.items() if info.added}, **given}
-        linter = linter_for(found) if options.looks_at_names else None
+        linter = Linter(found.bundle, found.bank) if options.looks_at_names else None
         findings = _checked_texts(given, linter)
         _refuse(findings, strict=options.strict)
         places_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding

@@ -14,7 +14,6 @@ from sar_infer.cli.bank.common import (
     BankArguments,
     counted,
     given_classes,
-    linter_for,
     on_bank,
     opened,
     own_option,
@@ -217,14 +216,14 @@ def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -
     a reference encoder (sar-export --with-reference), whose relations to other classes the learned prompt has moved.
     Exit code 0 if there is no warning, 1 if there is one.
     """
-    from sar_infer.lint import photo_findings
+    from sar_infer.lint import Linter, photo_findings
     from sar_infer.lint.linter import CHUNK, chunked
 
     within = not names and classes is None
     found = opened(arguments, may_be_missing=not within)
     bank = found.bank
     given = {name: bank.phrases(name) for name in bank.names} if within else given_classes(names, classes)
-    linter = linter_for(found, within=within)
+    linter = Linter(found.bundle, bank, within=within)
     findings: list[Finding] = []
     for chunk in counted(chunked(given), len(given), "Checking", CHUNK):
         findings += linter.check(chunk, found.classifier.embed_phrases)

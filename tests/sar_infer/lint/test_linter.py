@@ -12,9 +12,9 @@ from sar_infer import Classifier, default_bundle, open_bundle
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import REFERENCE_ENCODER, Reference
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.lint import Finding, Linter, reference_embedder, worst_first
+from sar_infer.lint import Finding, Linter, worst_first
 from sar_infer.lint import linter as module
-from sar_infer.lint.linter import chunked
+from sar_infer.lint.linter import chunked, reference_embedder
 from sar_infer.text import TokenizerSpec
 
 WORDS = ("red", "green", "blue", "grey", "small", "large", "old", "new", "round", "flat")
@@ -53,7 +53,7 @@ def moved(findings: list[Finding]) -> list[str]:
 
 def run(bundle: Bundle, *names: str, **phrases: tuple[str, ...]) -> list[Finding]:
     classes = {name: (name,) for name in names} | phrases
-    linter, embed = Linter(bundle, bundle.bank, reference_embedder(bundle)), Classifier(bundle).embed_phrases
+    linter, embed = Linter(bundle, bundle.bank), Classifier(bundle).embed_phrases
     return [finding for chunk in chunked(classes) for finding in linter.check(chunk, embed)] + linter.skipped()
 
 
@@ -70,7 +70,7 @@ def test_without_a_reference_encoder_the_rule_says_so(bundle_path: Path) -> None
 
 def test_a_small_bank_has_no_percentile(referenced: Bundle) -> None:
     few = ClassBank(NAMES[:49], name_rows(NAMES[:49]), ENCODER_DIGEST)
-    linter = Linter(referenced, few, reference_embedder(referenced))
+    linter = Linter(referenced, few)
     assert moved(linter.embeddings({"old owl": ("old owl",)}, name_rows(["old owl"]))) == []
     (finding,) = linter.skipped()
     assert "49 classes, 50 are needed" in finding.message
