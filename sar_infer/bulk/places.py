@@ -42,12 +42,8 @@ def is_url(place: str) -> bool:
     return _SCHEME.match(place) is not None
 
 
-def check_url(url: str) -> None:
-    """Raise if a URL is not of a kind that is read.
-
-    Raises:
-        InputError: it is not.
-    """
+def _check_url(url: str) -> None:
+    """Raise InputError if a URL is not of a kind that is read."""
     match = _SCHEME.match(url)
     scheme = match[1].lower() if match else ""
     if scheme in ("http", "https"):
@@ -65,7 +61,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     Raises:
         InputError: the URL is of a kind that is not read, a package is missing, or the storage refuses.
     """
-    check_url(url)
+    _check_url(url)
     try:
         import fsspec
 

@@ -31,7 +31,7 @@ class Encoder:
     """
 
     def __init__(
-        self, path: Path, embed_dim: int, device: Device = "auto", threads: int | None = None, spin: bool = True
+        self, path: Path, embed_dim: int, device: Device, threads: int | None = None, spin: bool = True
     ) -> None:
         self._path = path
         self._embed_dim = embed_dim
@@ -115,7 +115,7 @@ class NameEncoder(Encoder):
         path: Path,
         embed_dim: int,
         end_token: int,
-        device: Device = "auto",
+        device: Device,
         threads: int | None = None,
         spin: bool = True,
     ) -> None:

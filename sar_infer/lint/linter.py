@@ -122,7 +122,7 @@ def reference_embedder(bundle: Bundle) -> Embed | None:
     if reference is None:
         return None
     spec = reference.tokenizer
-    encoder = NameEncoder(bundle.path / REFERENCE_ENCODER, bundle.manifest.embed_dim, spec.end_token)
+    encoder = NameEncoder(bundle.path / REFERENCE_ENCODER, bundle.manifest.embed_dim, spec.end_token, "auto")
 
     def embed(groups: Sequence[tuple[str, ...]]) -> Floats:
         tokens = [encode_name(bundle.tokenizer, spec, phrase) for group in groups for phrase in group]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sar_infer.bulk.items import Broken, Item, Piece, Unit, printable
-from sar_infer.bulk.places import check_url, filesystem, is_url, open_binary, patiently
+from sar_infer.bulk.places import filesystem, is_url, open_binary, patiently
 from sar_infer.bulk.sources import row_groups, tars
 from sar_infer.errors import InputError, reason_of
 from sar_infer.images.formats import SUFFIXES
@@ -163,7 +163,6 @@ def _local(argument: str, warn: Warn) -> Iterator[str]:
 
 def _stored(url: str, warn: Warn) -> Iterator[str]:
     """Yield what a URL in storage stands for, as ``_local`` does for a path."""
-    check_url(url)
     system, path = filesystem(url)
     try:
         kind = _stored_kind(system, path)
