@@ -109,7 +109,7 @@ class _RequestHandler:
                 problem.title = "The key is wrong"
                 raise problem
         if self._has_body:
-            self._check_form()
+            self._check_encoding()
         limit = service.settings.limits.body_bytes
         length = self._headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limit:
@@ -118,7 +118,7 @@ class _RequestHandler:
         if images.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
             raise images.refusal()
 
-    def _check_form(self) -> None:
+    def _check_encoding(self) -> None:
         """Refuse a body that is compressed, or that belongs to another protocol."""
         encoding = self._headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
