@@ -104,7 +104,7 @@ def _of_features(spec: str) -> ClassNames:
     from sar_train.data.source import DEMO, DEMO_FILE
 
     stored = load_features(DEMO_FILE if spec == DEMO else Path(spec))
-    return ClassNames(stored.dataset, stored.class_names, stored.template, published_split=stored.published_split)
+    return ClassNames(stored.name, stored.class_names, stored.template, published_split=stored.published_split)
 
 
 def _of_photos(spec: str, data_root: Path | None, cache_dir: Path | None) -> ClassNames:

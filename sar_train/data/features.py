@@ -46,10 +46,10 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """The contents of a feature file, checked for consistency when it is built.
+    """A `DataSource` that a feature file holds, checked for consistency when it is built; everything has one view.
 
     Attributes:
-        dataset: name for tables and records.
+        name: of the dataset, for tables and records.
         template: hand-crafted prompt with ``{}``.
         class_names: C names.
         backbone: name of the backbone that made the features.
@@ -63,7 +63,7 @@ class FeatureSet:
         DataError: a bad template, shapes that disagree, a label out of range, a row that is not finite or all zero.
     """
 
-    dataset: str
+    name: str
     template: str
     class_names: tuple[str, ...]
     backbone: str
@@ -98,7 +98,7 @@ class FeatureSet:
         Raises:
             DataError: other weights (both digests are named) or another preprocessing.
         """
-        made_with = f"features of {self.dataset} were made with {self.backbone}"
+        made_with = f"features of {self.name} were made with {self.backbone}"
         if self.weights_digest != backbone.weights_digest:
             raise DataError(
                 f"{made_with}, weights {self.weights_digest}; this is {backbone.name}, weights "
@@ -109,6 +109,39 @@ class FeatureSet:
                 f"{made_with} and photos prepared by {self.preprocess}; {backbone.name} expects "
                 f"{backbone.preprocess}: make the features again from the photos"
             )
+
+    @property
+    def split_origin(self) -> SplitOrigin:
+        """Return ``ours`` for splits drawn when the file was made, ``published`` for those of papers, or ``given``."""
+        if OUR_SPLIT in self.provenance:
+            return "ours"
+        return "published" if self.published_split else "given"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return the warnings that go with a split that is not the published one."""
+        return tuple(self.provenance.get(OUR_SPLIT, "").splitlines())
+
+    def draw(self, shots: int, seed: int) -> Shots:
+        """Draw training and validation rows as CoOp does."""
+        return few_shot(self.train.labels.tolist(), self.val.labels.tolist(), shots, seed)
+
+    def labels(self, split: Split) -> Tensor:
+        """Return (N,) int64 labels of all rows of a split."""
+        return self.rows(split).labels
+
+    def paths(self, split: Split) -> None:  # noqa: ARG002
+        """Return None: there are no images."""
+        return
+
+    def features(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Return (n, 1, D) unit float32 rows."""
+        return self.plain(split, indices)[:, None]
+
+    def plain(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Return (n, D) unit float32 rows."""
+        rows = self.rows(split).features
+        return rows if indices is None else rows[indices if isinstance(indices, Tensor) else list(indices)]
 
 
 def _check(split: Split, rows: Rows, size: int, classes: int) -> None:
@@ -138,7 +171,7 @@ def save_features(features: FeatureSet, path: Path) -> None:
     metadata = {
         "format": FORMAT,
         "schema_version": str(SCHEMA_VERSION),
-        "dataset": features.dataset,
+        "dataset": features.name,
         "template": features.template,
         "class_names": json.dumps(features.class_names, ensure_ascii=False),
         "backbone": features.backbone,
@@ -195,7 +228,7 @@ def _build(metadata: Mapping[str, str], train: Rows, val: Rows, test: Rows) -> F
     try:
         names, provenance = json.loads(metadata["class_names"]), json.loads(metadata["provenance"])
         preprocess, published = json.loads(metadata["preprocess"]), json.loads(metadata["published_split"])
-        texts = {name: metadata[name] for name in ("dataset", "template", "backbone", "weights_digest")}
+        texts = {key: metadata[key] for key in ("dataset", "template", "backbone", "weights_digest")}
         spec = Preprocess(**preprocess | {name: tuple(map(float, preprocess[name])) for name in ("mean", "std")})
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"metadata is missing or damaged ({type(error).__name__}: {error})") from None
@@ -206,6 +239,7 @@ def _build(metadata: Mapping[str, str], train: Rows, val: Rows, test: Rows) -> F
     if not isinstance(published, bool):
         raise DataError(f"metadata published_split: expected true or false, got {published!r:.20}")
     return FeatureSet(
+        name=texts.pop("dataset"),
         **texts,
         class_names=tuple(names),
         preprocess=spec,
@@ -215,63 +249,3 @@ def _build(metadata: Mapping[str, str], train: Rows, val: Rows, test: Rows) -> F
         test=test,
         provenance=provenance,
     )
-
-
-@dataclass(frozen=True)
-class FeatureSource:
-    """A `DataSource` that reads a feature set; there is one view of everything."""
-
-    feature_set: FeatureSet
-
-    @property
-    def name(self) -> str:
-        """Return the dataset's name."""
-        return self.feature_set.dataset
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Return C names, by label."""
-        return self.feature_set.class_names
-
-    @property
-    def template(self) -> str:
-        """Return the dataset's hand-crafted template."""
-        return self.feature_set.template
-
-    @property
-    def published_split(self) -> bool:
-        """Return True if the splits are those that papers report on."""
-        return self.feature_set.published_split
-
-    @property
-    def split_origin(self) -> SplitOrigin:
-        """Return ``ours`` for splits drawn when the file was made, ``published`` for those of papers, or ``given``."""
-        if OUR_SPLIT in self.feature_set.provenance:
-            return "ours"
-        return "published" if self.feature_set.published_split else "given"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Return the warnings that go with a split that is not the published one."""
-        return tuple(self.feature_set.provenance.get(OUR_SPLIT, "").splitlines())
-
-    def draw(self, shots: int, seed: int) -> Shots:
-        """Draw training and validation rows as CoOp does."""
-        return few_shot(self.labels("train").tolist(), self.labels("val").tolist(), shots, seed)
-
-    def labels(self, split: Split) -> Tensor:
-        """Return (N,) int64 labels of all rows of a split."""
-        return self.feature_set.rows(split).labels
-
-    def paths(self, split: Split) -> None:  # noqa: ARG002
-        """Return None: there are no images."""
-        return
-
-    def features(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
-        """Return (n, 1, D) unit float32 rows."""
-        return self.plain(split, indices)[:, None]
-
-    def plain(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
-        """Return (n, D) unit float32 rows."""
-        rows = self.feature_set.rows(split).features
-        return rows if indices is None else rows[indices if isinstance(indices, Tensor) else list(indices)]

@@ -2,70 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
-
-from torch import Tensor
+from typing import TypeAlias
 
 from sar_train.clip.backbone import Backbone
-from sar_train.data.features import OUR_SPLIT, FeatureSet, FeatureSource, Rows, load_features
+from sar_train.data.features import OUR_SPLIT, FeatureSet, Rows, load_features
 from sar_train.data.image_source import ImageDataSource
-from sar_train.data.images import SPLITS, DataOptions, Split, SplitOrigin
+from sar_train.data.images import SPLITS, DataOptions
 from sar_train.data.open_images import missing as missing_images
 from sar_train.data.open_images import open_images
-from sar_train.data.shots import Shots
 from sar_train.data.usable import without_unreadable
 
 DEMO = "demo"
 DEMO_FILE = Path(__file__).parents[1] / "assets" / "caltech101_sar-mini.safetensors"
 
-
-class DataSource(Protocol):
-    """Labelled image features of three splits.
-
-    Attributes:
-        name: of the dataset.
-        class_names: C names, by label.
-        template: hand-crafted prompt with ``{}``.
-        published_split: True if these are the classes of a dataset that papers report base-to-new on; base-to-new is
-            then the default.
-        split_origin: ``published`` for the splits of papers, ``given`` with the data, or ``ours``, drawn here.
-        warnings: for the user, one line each.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def class_names(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def template(self) -> str: ...  # noqa: D102
-    @property
-    def published_split(self) -> bool: ...  # noqa: D102
-    @property
-    def split_origin(self) -> SplitOrigin: ...  # noqa: D102
-    @property
-    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
-
-    def draw(self, shots: int, seed: int) -> Shots:
-        """Draw training and validation rows as CoOp does."""
-
-    def labels(self, split: Split) -> Tensor:
-        """Return (N,) int64 labels of all rows of a split."""
-
-    def paths(self, split: Split) -> tuple[str, ...] | None:
-        """Return the relative paths of the images, None where there are only features."""
-
-    def features(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
-        """Return (n, V, D) unit float32 rows, all of the split for None; V views for training rows, else 1."""
-
-    def plain(self, split: Split, indices: Sequence[int] | Tensor | None = None) -> Tensor:
-        """Return (n, D) unit float32 rows of the plain views."""
+DataSource: TypeAlias = FeatureSet | ImageDataSource
+"""Labelled image features of three splits; either kind has ``name``, ``class_names`` and the like, and gives rows."""
 
 
-def open_source(
-    spec: str, backbone: Backbone, options: DataOptions, *, whole: bool = False
-) -> FeatureSource | ImageDataSource:
+def open_source(spec: str, backbone: Backbone, options: DataOptions, *, whole: bool = False) -> DataSource:
     """Open the data that a user names.
 
     Args:
@@ -83,7 +39,7 @@ def open_source(
     if spec == DEMO or path.suffix == ".safetensors":
         features = load_features(DEMO_FILE if spec == DEMO else path)
         features.require(backbone)
-        return FeatureSource(features)
+        return features
     dataset = open_images(spec, options, whole=whole)
     if options.skip_unreadable:
         dataset = without_unreadable(dataset, backbone.preprocess)
@@ -103,18 +59,18 @@ def missing(spec: str, root: Path | None) -> str:
     return missing_images(spec, root)
 
 
-def to_feature_set(source: FeatureSource | ImageDataSource, provenance: Mapping[str, str] | None = None) -> FeatureSet:
+def to_feature_set(source: DataSource, provenance: Mapping[str, str] | None = None) -> FeatureSet:
     """Return all rows of a source, plain views, ready for `save_features`; images are encoded where needed.
 
     Raises:
         DataError: an image cannot be read.
     """
-    if isinstance(source, FeatureSource):
-        return source.feature_set
+    if isinstance(source, FeatureSet):
+        return source
     train, val, test = (Rows(source.plain(split), source.labels(split)) for split in SPLITS)
     ours = {OUR_SPLIT: "\n".join(source.warnings)} if source.published_split and source.split_origin == "ours" else {}
     return FeatureSet(
-        dataset=source.name,
+        name=source.name,
         template=source.template,
         class_names=source.class_names,
         backbone=source.backbone.name,

@@ -18,11 +18,10 @@ from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.features import FeatureSource
 from sar_train.data.image_source import ImageDataSource
 from sar_train.data.images import DataOptions, Split
 from sar_train.data.progress import ProgressCallback
-from sar_train.data.source import open_source
+from sar_train.data.source import DataSource, open_source
 from sar_train.errors import ConfigError
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
@@ -58,7 +57,7 @@ class RunContext:
 
     config: RunConfig
     backbone: Backbone
-    source: FeatureSource | ImageDataSource
+    source: DataSource
     plan: Plan
     template: str
     teacher: str
@@ -229,7 +228,7 @@ def open_data(
     tell: ProgressCallback = lambda text: None,
     *,
     target: str | None = None,
-) -> FeatureSource | ImageDataSource:
+) -> DataSource:
     """Open the data to train on, or a target: another dataset to evaluate on.
 
     Args:
@@ -255,15 +254,13 @@ def open_data(
     return open_source(target or config.data, backbone, options, whole=target is not None)
 
 
-def _learned_rows(source: FeatureSource | ImageDataSource, chosen: Plan, config: RunConfig) -> tuple[int, ...]:
+def _learned_rows(source: DataSource, chosen: Plan, config: RunConfig) -> tuple[int, ...]:
     """Return the drawn rows of the base classes."""
     labels, base = source.labels("train").tolist(), set(chosen.base)
     return tuple(row for row in source.draw(config.shots, config.seed).train if labels[row] in base)
 
 
-def _task(
-    source: FeatureSource | ImageDataSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str
-) -> FewShotTask:
+def _task(source: DataSource, chosen: Plan, config: RunConfig, backbone: Backbone, template: str) -> FewShotTask:
     labels = source.labels("train").tolist()
     place = {label: i for i, label in enumerate(chosen.base)}
     rows = _learned_rows(source, chosen, config)
@@ -289,7 +286,7 @@ def _task(
 
 
 def _evaluation_split(
-    source: FeatureSource | ImageDataSource, classes: Sequence[int], split: Split, *, most: int | None = None
+    source: DataSource, classes: Sequence[int], split: Split, *, most: int | None = None
 ) -> EvaluationSplit | None:
     """Return the images of some classes; of more than ``most``, that many at random, the same ones in every run."""
     place = {label: i for i, label in enumerate(classes)}

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sar_infer.classify.calibration import Doubles, Fitted, HeldOut, calibrate
-from sar_train.data.features import FeatureSource
 from sar_train.data.image_source import ImageDataSource
 from sar_train.data.images import Split
+from sar_train.data.source import DataSource
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.evaluation.linear_probe import linear_probe
 from sar_train.evaluation.open_protocol import open_protocol
@@ -44,9 +44,7 @@ def probe_accuracy(context: RunContext) -> float | None:
     return linear_probe(*shots, base_images.features, base_images.labels, val=val, seed=config.seed)
 
 
-def image_features(
-    prompted: PromptedCLIP, source: FeatureSource | ImageDataSource, split: Split, part: EvaluationSplit
-) -> Tensor:
+def image_features(prompted: PromptedCLIP, source: DataSource, split: Split, part: EvaluationSplit) -> Tensor:
     """Return (N, D) unit features of evaluated images, under image prompts where the method has them."""
     if "image" not in prompted.method.towers or not isinstance(source, ImageDataSource):
         return part.features

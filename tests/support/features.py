@@ -23,7 +23,7 @@ def feature_set() -> FeatureSet:
     """Three classes, 30 / 9 / 15 rows."""
     backbone = tiny_backbone()
     return FeatureSet(
-        dataset="made up",
+        name="made up",
         template="a photo of a {}.",
         class_names=NAMES,
         backbone=backbone.name,

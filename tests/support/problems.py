@@ -55,7 +55,7 @@ def feature_set(per_class: int = 12) -> FeatureSet:
     labels = [label for label in range(len(CLASSES)) for _ in range(per_class)]
     train, val, test = (Rows(scattered(labels, seed), torch.tensor(labels)) for seed in (1, 2, 3))
     return FeatureSet(
-        dataset="blobs",
+        name="blobs",
         template=TEMPLATE,
         class_names=CLASSES,
         backbone=backbone.name,

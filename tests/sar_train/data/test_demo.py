@@ -18,7 +18,7 @@ from sar_train.training.context import prepare
 def test_the_demo_is_caltech101_with_its_published_split() -> None:
     features = load_features(DEMO_FILE)
     features.require(backbone.load("sar-mini"))
-    assert (features.dataset, len(features.class_names), features.published_split) == ("caltech101", 100, True)
+    assert (features.name, len(features.class_names), features.published_split) == ("caltech101", 100, True)
     assert [len(features.rows(split).labels) for split in ("train", "val", "test")] == [4128, 1649, 2465]
     assert DEMO_FILE.stat().st_size < 10e6
     assert "CC BY 4.0" in features.provenance["licence"]

@@ -19,9 +19,8 @@ from support.features import feature_set, rows
 from support.tiny import tiny_backbone
 from torch import Tensor
 
-from sar_train.data.features import FeatureSource, Rows, load_features, save_features
+from sar_train.data.features import Rows, load_features, save_features
 from sar_train.data.images import SPLITS
-from sar_train.data.source import DataSource
 from sar_train.errors import DataError
 
 
@@ -193,15 +192,13 @@ def test_of_another_backbone() -> None:
 
 
 def test_reads_rows_in_the_order_asked_for() -> None:
-    features = feature_set()
-    source: DataSource = FeatureSource(features)
-    assert (source.name, source.class_names, source.template) == ("made up", features.class_names, "a photo of a {}.")
-    assert source.published_split
+    source = feature_set()
+    assert source.split_origin == "published"
     assert source.warnings == ()
     assert source.paths("train") is None
-    assert torch.equal(source.labels("test"), features.test.labels)
+    assert torch.equal(source.labels("test"), source.test.labels)
     assert source.features("train").shape == (30, 1, 32)
     for indices in ([4, 2, 2], (4, 2, 2), torch.tensor([4, 2, 2])):
-        assert torch.equal(source.features("train", indices)[:, 0], features.train.features[[4, 2, 2]])
-        assert torch.equal(source.plain("train", indices), features.train.features[[4, 2, 2]])
+        assert torch.equal(source.features("train", indices)[:, 0], source.train.features[[4, 2, 2]])
+        assert torch.equal(source.plain("train", indices), source.train.features[[4, 2, 2]])
     assert source.features("val", []).shape == (0, 1, 32)

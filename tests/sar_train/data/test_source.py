@@ -10,7 +10,7 @@ from support.photos import SHARED, needs_shared, write_folder, write_photo
 from support.tiny import tiny_backbone
 
 from sar_train.data import source as module
-from sar_train.data.features import FeatureSource, save_features
+from sar_train.data.features import FeatureSet, save_features
 from sar_train.data.image_source import ImageDataSource
 from sar_train.data.images import DataOptions
 from sar_train.data.own_split import NAME_FIXES
@@ -18,9 +18,7 @@ from sar_train.data.source import DataSource, open_source, to_feature_set
 from sar_train.errors import DataError
 
 
-def opened(
-    spec: object, root: Path | None = None, views: int = 1, **options: object
-) -> FeatureSource | ImageDataSource:
+def opened(spec: object, root: Path | None = None, views: int = 1, **options: object) -> DataSource:
     return open_source(str(spec), tiny_backbone(), DataOptions(root, 4, 1, views, **options))
 
 
@@ -28,7 +26,7 @@ def test_feature_file_and_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "x.safetensors"
     save_features(feature_set(), path)
     source = opened(path)
-    assert isinstance(source, FeatureSource)
+    assert isinstance(source, FeatureSet)
     monkeypatch.setattr(module, "DEMO_FILE", path)
     assert opened("demo").labels("train").tolist() == source.labels("train").tolist()
     with pytest.raises(DataError, match="use that backbone"):
@@ -39,7 +37,7 @@ def test_feature_file_and_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_folder_and_list(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "pets", {"a": 6, "b": 6})
-    source: DataSource = opened(folder, views=3)
+    source = opened(folder, views=3)
     assert source.name == "pets"
     assert source.features("train", [0]).shape == (1, 3, 32)
     (folder / "list.csv").write_text("path,label\na/00.png,x\na/01.png,x\n")
@@ -55,8 +53,7 @@ def test_saved_features_equal_the_photos(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         assert torch.equal(again.labels(split), source.labels(split))
         torch.testing.assert_close(again.plain(split), source.plain(split), atol=1e-3, rtol=0)
-    assert isinstance(again, FeatureSource)
-    assert to_feature_set(again) is again.feature_set
+    assert to_feature_set(again) is again
     assert made.provenance == {"licence": "CC0-1.0"}
 
 
@@ -128,5 +125,5 @@ def test_draws_are_kept_where_features_are(tmp_path: Path) -> None:
         "shot_4-seed_1.json", "split-4-seed_1.json",
     ]  # fmt: skip
     made = to_feature_set(plain)
-    assert FeatureSource(made).draw(4, 1) == plain.draw(4, 1)
-    assert (FeatureSource(made).split_origin, FeatureSource(made).warnings) == ("given", ())
+    assert made.draw(4, 1) == plain.draw(4, 1)
+    assert (made.split_origin, made.warnings) == ("given", ())
