@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
 from sar_train.data.cache import FeatureCache, row_key, set_folder
-from sar_train.data.images import ImageDataset, LabelledImage, Split, SplitOrigin
+from sar_train.data.images import ImageDataset, LabelledImage, Split
 from sar_train.data.progress import ProgressCallback, counter
 from sar_train.data.shots import Shots
 from sar_train.data.split_cache import draw_shots
@@ -40,7 +40,10 @@ class _Pending:
 
 
 class ImageDataSource:
-    """A `DataSource` of images; each view of each image is encoded once."""
+    """A `DataSource` of images; each view of each image is encoded once.
+
+    ``name``, ``class_names``, ``template``, ``published_split``, ``split_origin`` and ``warnings`` are the dataset's.
+    """
 
     def __init__(
         self,
@@ -63,41 +66,14 @@ class ImageDataSource:
             tell: gets a line now and then while images are encoded.
         """
         self.dataset, self.backbone, self.views, self.seed = dataset, backbone, views, seed
+        self.name, self.class_names, self.template = dataset.name, dataset.class_names, dataset.template
+        self.published_split, self.split_origin = dataset.published_split, dataset.split_origin
+        self.warnings = dataset.warnings
         self._tell, self._cache_dir = tell, cache_dir
         self._batch = BATCH_CPU if backbone.device.type == "cpu" else BATCH
         self._draws: dict[tuple[int, int], Shots] = {}
         folder = set_folder(cache_dir, dataset.name, backbone) if cache_dir else None
         self._cache = FeatureCache(folder, backbone.embed_dim)
-
-    @property
-    def name(self) -> str:
-        """Return the dataset's name."""
-        return self.dataset.name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Return C names, by label."""
-        return self.dataset.class_names
-
-    @property
-    def template(self) -> str:
-        """Return the dataset's hand-crafted template."""
-        return self.dataset.template
-
-    @property
-    def published_split(self) -> bool:
-        """Return True if the splits are those that papers report on."""
-        return self.dataset.published_split
-
-    @property
-    def split_origin(self) -> SplitOrigin:
-        """Return ``published``, ``given`` with the images, or ``ours``, drawn here."""
-        return self.dataset.split_origin
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Return the warnings for the user, one line each."""
-        return self.dataset.warnings
 
     def draw(self, shots: int, seed: int) -> Shots:
         """Draw training and validation rows as CoOp does; the draw of an earlier run holds for the same images."""
@@ -143,18 +119,12 @@ class ImageDataSource:
         images = self.dataset.images(split)
         jobs = [_Pending(images[int(i)], (0,), ()) for i in indices]
         made, done = torch.empty(0), 0
-        waiting: list[npt.NDArray[np.float32]] = []
-        count = self._counter(split, len(jobs))
-        for place, (_, decoded) in enumerate(self._decoded(jobs), 1):
-            waiting.append(decoded)
-            if len(waiting) >= self._batch or place == len(jobs):
-                rows = encode(torch.from_numpy(np.concatenate(waiting)))
-                if not done:
-                    made = torch.empty(len(jobs), *rows.shape[1:], dtype=rows.dtype)
-                made[done : done + len(rows)] = rows
-                done += len(rows)
-                waiting.clear()
-                count(place)
+        for _, batch in self._batches(jobs, split):
+            rows = encode(batch)
+            if not done:
+                made = torch.empty(len(jobs), *rows.shape[1:], dtype=rows.dtype)
+            made[done : done + len(rows)] = rows
+            done += len(rows)
         return made
 
     def crops(self, indices: Sequence[int] | Tensor, view: int) -> Tensor:
@@ -171,9 +141,6 @@ class ImageDataSource:
         jobs = [_Pending(images[int(i)], (view,), ()) for i in indices]
         return torch.from_numpy(np.concatenate([decoded for _, decoded in self._decoded(jobs)]))
 
-    def _counter(self, split: Split, total: int) -> Callable[[int], None]:
-        return counter(self._tell, f"encoding {{}} {split} photos", total)
-
     def _rows(self, split: Split, indices: Sequence[int] | Tensor | None, views: int) -> Tensor:
         images = self.dataset.images(split)
         chosen = images if indices is None else [images[int(i)] for i in indices]
@@ -183,12 +150,15 @@ class ImageDataSource:
             missing = tuple(view for view in range(views) if of_image[view] not in self._cache)
             if missing:
                 jobs[of_image[missing[0]]] = _Pending(image, missing, tuple(of_image[view] for view in missing))
-        self._encode(list(jobs.values()), split)
+        try:
+            for encoded, batch in self._batches(list(jobs.values()), split):
+                self._cache.put([key for job in encoded for key in job.keys], self.backbone.encode_images(batch))
+        finally:
+            self._cache.flush()
         rows = [self._cache[key] for of_image in keys for key in of_image]
-        return torch.stack(rows).unflatten(0, (len(chosen), views)) if rows else self._nothing(views)
-
-    def _nothing(self, views: int) -> Tensor:
-        return torch.empty(0, views, self.backbone.embed_dim)
+        return (
+            torch.stack(rows).view(len(chosen), views, -1) if rows else torch.empty(0, views, self.backbone.embed_dim)
+        )
 
     def _keys(self, image: LabelledImage, views: int) -> list[bytes]:
         try:
@@ -197,25 +167,18 @@ class ImageDataSource:
             raise DataError(f"{image.path}: cannot be read ({error.strerror})") from None
         return [row_key(self.dataset.relative(image), stat, view, self.seed) for view in range(views)]
 
-    def _encode(self, jobs: Sequence[_Pending], split: Split) -> None:
-        count = self._counter(split, len(jobs))
-        keys: list[bytes] = []
-        waiting: list[npt.NDArray[np.float32]] = []
-        try:
-            for place, (job, decoded) in enumerate(self._decoded(jobs), 1):
-                keys += job.keys
-                waiting.append(decoded)
-                if len(keys) >= self._batch or place == len(jobs):
-                    self._encode_batch(keys, waiting)
-                    count(place)
-        finally:
-            self._cache.flush()
-
-    def _encode_batch(self, keys: list[bytes], waiting: list[npt.NDArray[np.float32]]) -> None:
-        """Encode the images that wait, and empty both lists."""
-        self._cache.put(keys.copy(), self.backbone.encode_images(torch.from_numpy(np.concatenate(waiting))))
-        keys.clear()
-        waiting.clear()
+    def _batches(self, jobs: Sequence[_Pending], split: Split) -> Iterator[tuple[list[_Pending], Tensor]]:
+        """Yield jobs with their pixels (N, 3, size, size) in batches to encode, and tell of the progress."""
+        count = counter(self._tell, f"encoding {{}} {split} photos", len(jobs))
+        waiting: list[_Pending] = []
+        decoded: list[npt.NDArray[np.float32]] = []
+        for place, (job, views) in enumerate(self._decoded(jobs), 1):
+            waiting.append(job)
+            decoded.append(views)
+            if sum(map(len, decoded)) >= self._batch or place == len(jobs):
+                yield waiting, torch.from_numpy(np.concatenate(decoded))
+                waiting, decoded = [], []
+                count(place)
 
     def _decoded(self, jobs: Sequence[_Pending]) -> Iterator[tuple[_Pending, npt.NDArray[np.float32]]]:
         """Yield jobs in order with their pixels (V, 3, size, size); a bounded number is decoded ahead."""
