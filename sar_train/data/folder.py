@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sar_infer.images.formats import SUFFIXES, has_image_suffix
-from sar_train.data.images import SPLITS, TEMPLATE, DataOptions, ImageDataset, LabelledImage, Split, SplitOrigin
+from sar_train.data.images import SPLITS, DataOptions, ImageDataset, LabelledImage, Split, SplitOrigin
+from sar_train.data.layouts import PHOTO
 from sar_train.data.shots import MAX_VAL_SHOTS
 from sar_train.data.split_cache import SplitCache
 from sar_train.errors import DataError
@@ -112,7 +113,7 @@ def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -
         tuple(LabelledImage(p, i) for i, c in enumerate(class_names) for p in splits.get(split, {}).get(c, ()))
         for split in SPLITS
     )
-    return ImageDataset(name, class_names, TEMPLATE, root, train, val, test, warnings=warnings, split_origin=origin)
+    return ImageDataset(name, class_names, PHOTO, root, train, val, test, warnings=warnings, split_origin=origin)
 
 
 def divide(count: int, shots: int) -> tuple[int, int, int]:

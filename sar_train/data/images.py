@@ -12,8 +12,6 @@ from sar_train.data.progress import ProgressCallback
 Split = Literal["train", "val", "test"]
 SplitOrigin = Literal["published", "given", "ours"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-TEMPLATE = "a photo of a {}."
-"""For images about which nothing else is known."""
 
 
 @dataclass(frozen=True)

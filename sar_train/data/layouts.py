@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PHOTO = "a photo of a {}."
+"""Also for images about which nothing else is known."""
 GUIDE = "CoOp's DATASETS.md (github.com/KaiyangZhou/CoOp)"
 """Where each dataset's download and split file are described."""
 
@@ -37,11 +38,6 @@ class Layout:
     classes: int
     counts: tuple[int, int, int]
     aliases: tuple[str, ...] = ()
-
-    @property
-    def only_tests(self) -> bool:
-        """Return True if there is nothing to train on: a target of evaluation."""
-        return not self.counts[0]
 
 
 def _zhou(name: str) -> str:

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sar_infer.artefact.manifest import Preprocess
-from sar_train.data.images import SPLITS, ImageDataset, LabelledImage
+from sar_train.data.images import SPLITS, ImageDataset, LabelledImage, Split
 from sar_train.data.views import load
 from sar_train.errors import DataError
-
-
-class FolderEntries:
-    """The names in folders, each read once when it is first asked about."""
-
-    def __init__(self) -> None:
-        self._names: dict[Path, frozenset[str]] = {}
-
-    def has(self, path: Path) -> bool:
-        """Return True if there is an entry of that name."""
-        folder = path.parent
-        if folder not in self._names:
-            try:
-                with os.scandir(folder) as entries:
-                    self._names[folder] = frozenset(entry.name for entry in entries)
-            except OSError:
-                self._names[folder] = frozenset()
-        return path.name in self._names[folder]
 
 
 def without_missing(dataset: ImageDataset, *, allow_missing: bool) -> ImageDataset:
@@ -41,23 +24,35 @@ def without_missing(dataset: ImageDataset, *, allow_missing: bool) -> ImageDatas
     Raises:
         DataError: images are missing; the message counts them, names the first and says how to go on.
     """
-    there = FolderEntries()
-    here: dict[str, list[LabelledImage]] = {
-        split: [p for p in dataset.images(split) if there.has(p.path)] for split in SPLITS
+    names = functools.cache(_names)  # each folder is read once
+
+    def is_there(path: Path) -> bool:
+        return path.name in names(path.parent)
+
+    here: dict[Split, list[LabelledImage]] = {
+        split: [p for p in dataset.images(split) if is_there(p.path)] for split in SPLITS
     }
     total = sum(len(dataset.images(split)) for split in SPLITS)
     missing = total - sum(map(len, here.values()))
     if missing == 0:
         return dataset
     if not allow_missing or not here["train" if dataset.train else "test"]:
-        first = next(p for split in SPLITS for p in dataset.images(split) if not there.has(p.path))
+        first = next(p for split in SPLITS for p in dataset.images(split) if not is_there(p.path))
         advice = "" if missing == total else ", or go on without them with --allow-missing"
         raise DataError(
             f"dataset {dataset.name}: {missing} of {total} photos are missing, the first is {first.path}; "
             f"complete the download{advice}"
         )
-    kept = {split: here[split] for split in SPLITS}
-    return dataset.keeping(kept, f"dataset {dataset.name}: went on without {missing} of {total} photos")
+    return dataset.keeping(here, f"dataset {dataset.name}: went on without {missing} of {total} photos")
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """Return the names in a folder, none if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries)
+    except OSError:
+        return frozenset()
 
 
 def without_unreadable(dataset: ImageDataset, spec: Preprocess) -> ImageDataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from support.photos import write_folder
 from support.tiny import tiny_backbone
 
 from sar_train.data.images import ImageDataset, LabelledImage
-from sar_train.data.usable import FolderEntries, without_missing, without_unreadable
+from sar_train.data.usable import without_missing, without_unreadable
 from sar_train.errors import DataError
 
 
@@ -21,13 +22,14 @@ def dataset(root: Path, train: list[str], test: list[str]) -> ImageDataset:
     return ImageDataset("x", ("a", "b", "c"), "a {}.", root, parts[0], (), parts[1])
 
 
-def test_a_folder_is_listed_once(tmp_path: Path) -> None:
-    link_photos(tmp_path, ["a/1.jpg"])
-    there = FolderEntries()
-    assert there.has(tmp_path / "a/1.jpg")
-    (tmp_path / "a/1.jpg").unlink()
-    assert there.has(tmp_path / "a/1.jpg")
-    assert not there.has(tmp_path / "none/1.jpg")
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(folder) or scandir(folder))
+    x = dataset(link_photos(tmp_path, ["a/1.jpg", "a/2.jpg"]), ["a/1.jpg", "a/2.jpg", "c/1.jpg"], ["a/1.jpg"])
+    with pytest.raises(DataError, match=r"1 of 4 photos are missing, the first is .*c.1\.jpg"):
+        without_missing(x, allow_missing=False)
+    assert listed == [tmp_path / "a", tmp_path / "c"]
 
 
 def test_what_is_complete_stays_as_it_is(tmp_path: Path) -> None:
