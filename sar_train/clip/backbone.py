@@ -61,6 +61,12 @@ class Backbone:
         return float(self.model.logit_scale.exp())  # type: ignore[operator]
 
     @property
+    def logit_bias(self) -> float | None:
+        """Return what is added to scaled cosines (SigLIP); None where the model has no such number."""
+        bias = getattr(self.model, "logit_bias", None)
+        return None if bias is None else float(bias)
+
+    @property
     def embed_dim(self) -> int:
         """Return D, the size of an embedding."""
         return int(self.text.projection.shape[1])

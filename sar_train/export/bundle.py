@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -20,12 +20,14 @@ from sar_infer.artefact.manifest import (
     HEAD,
     IMAGE_ENCODER,
     NAME_ENCODER,
+    REFERENCE_ENCODER,
     SCHEMA_VERSION,
     STATISTICS,
     TOKENIZER,
     Manifest,
     Parity,
     Provenance,
+    Reference,
     SelfTestVector,
 )
 from sar_infer.artefact.writing import seal, staged
@@ -37,19 +39,14 @@ from sar_infer.text import TokenizerSpec
 from sar_infer.verify import verify_bundle
 from sar_train.export import tokenizer
 from sar_train.export.compact import write_graph
-from sar_train.export.head import class_head
+from sar_train.export.fixed import handcrafted
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.layout import PromptLayout, layout, tokenizer_spec
 from sar_train.export.name_encoder import export_name_encoder
-from sar_train.export.parity import compare, compare_answers
-from sar_train.export.reference import write_reference
+from sar_train.export.parity import compare, compare_answers, compare_names
 from sar_train.export.refuse import refuse
 from sar_train.export.source import ExportSource
 from sar_train.training.record import versions
-
-if TYPE_CHECKING:
-    from sar_train.export.source import ExportSource
-
 
 SELF_TEST_SEED = 2024
 MOST_NAMES = 1000
@@ -91,7 +88,7 @@ def export_bundle(
         digest = encoder_digest(source, placed, spec, merges)
         bank = make_bank(source, digest)
         bank.save(folder / BANK)
-        if head := class_head(source.prompted, source.head_names, digest):
+        if head := source.head(digest):
             head.save(folder / HEAD)
         if statistics := source.class_statistics(digest):
             statistics.save(folder / STATISTICS)
@@ -103,9 +100,12 @@ def export_bundle(
         names = _some([phrase for phrases in source.phrases.values() for phrase in phrases])
         parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
         reference = write_reference(folder, source, names) if with_reference else None
-        manifest = _manifest(source, placed, spec, digest, parity, command)
-        manifest = dataclasses.replace(manifest, reference=reference, head=HEAD if head else None)
-        manifest = dataclasses.replace(manifest, statistics=STATISTICS if statistics else None)
+        manifest = dataclasses.replace(
+            _manifest(source, placed, spec, digest, parity, command),
+            reference=reference,
+            head=HEAD if head else None,
+            statistics=STATISTICS if statistics else None,
+        )
         manifest = seal(folder, manifest, bank)
         tell("opening the bundle")
         refuse(*verify_bundle(folder))
@@ -125,6 +125,27 @@ def make_bank(source: ExportSource, digest: str) -> ClassBank:
     return ClassBank(tuple(source.phrases), means.numpy(), digest, {"origin": "sar-export"}, info)
 
 
+def write_reference(folder: Path, source: ExportSource, names: Sequence[str]) -> Reference:
+    """Write the name encoder of the hand-crafted prompt, with which new names are compared, and compare it with torch.
+
+    It takes tokens like the bundle's own name encoder, but after its template's words and with its template's suffix.
+
+    Args:
+        folder: the bundle's, which has the tokenizer.
+        source: the content of the bundle.
+        names: phrases to try if they fit the template; names of every possible length are added.
+
+    Raises:
+        ExportError: the graph differs from torch, or the template leaves no room for a name.
+    """
+    prompted = handcrafted(source.backbone, source.prompted.template)
+    placed = layout(prompted)
+    spec = tokenizer_spec(source.backbone.text, placed)
+    write_graph(folder / REFERENCE_ENCODER, export_name_encoder(prompted, placed))
+    compare_names(folder, REFERENCE_ENCODER, prompted, spec, names)
+    return Reference(source.prompted.template, spec)
+
+
 def _manifest(
     source: ExportSource, placed: PromptLayout, spec: TokenizerSpec, digest: str, parity: Parity, command: str
 ) -> Manifest:
@@ -141,7 +162,7 @@ def _manifest(
         regularisers=source.regularisers,
         embed_dim=backbone.embed_dim,
         logit_scale=backbone.logit_scale,
-        logit_bias=_logit_bias(source),
+        logit_bias=backbone.logit_bias,
         preprocess=backbone.preprocess,
         tokenizer=spec,
         encoder_digest=digest,
@@ -175,11 +196,6 @@ def _self_test(source: ExportSource) -> SelfTestVector:
     pixels = self_test_pixels(source.backbone.preprocess, SELF_TEST_SEED)
     (row,) = source.prompted.encode_images(torch.from_numpy(pixels[None])).tolist()
     return SelfTestVector(SELF_TEST_SEED, tuple(float(f"{value:.9g}") for value in row))
-
-
-def _logit_bias(source: ExportSource) -> float | None:
-    bias = getattr(source.backbone.model, "logit_bias", None)
-    return None if bias is None else float(bias)
 
 
 def _versions() -> dict[str, str]:

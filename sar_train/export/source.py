@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sar_infer.artefact.manifest import Quality, Scores
+from sar_infer.bank.head import ClassHead
 from sar_infer.bank.statistics import Statistics
 from sar_infer.bank.trained import TrainedStatistics
 from sar_infer.classify.calibration import Fitted, not_calibrated
@@ -19,7 +20,6 @@ from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import handcrafted, with_handcrafted
-from sar_train.export.head import head_names, trained_names
 from sar_train.methods.base import PromptMethod, methods
 from sar_train.training.checkpoint import Run, load_run
 from sar_train.training.prompted import PromptedCLIP, restore
@@ -68,9 +68,37 @@ class ExportSource:
         return self.prompted.backbone
 
     @cached_property
+    def trained_names(self) -> tuple[str, ...]:
+        """Return the trained classes as the bank spells them if each is there once, under its own name; else none."""
+        themselves = {
+            name_key(name): name
+            for name, several in self.phrases.items()
+            if [*map(name_key, several)] == [name_key(name)]
+        }
+        keys = [name_key(spoken(name)) for name in self.prompted.trained]
+        if len(set(keys)) < len(keys) or not all(key in themselves for key in keys):
+            return ()
+        return tuple(themselves[key] for key in keys)
+
+    @property
     def head_names(self) -> tuple[str, ...]:
-        """Return the classes that the bundle's head answers for, none if it has no head."""
-        return head_names(self.prompted, self.phrases)
+        """Return the classes that the bundle's head answers for, none if it has no head.
+
+        The head answers together with the text branch, so every trained class has to be in the bank.
+        """
+        return () if self.prompted.method.head() is None else self.trained_names
+
+    def head(self, encoder_digest: str) -> ClassHead | None:
+        """Return the head as the bundle has it, None if it has none.
+
+        Args:
+            encoder_digest: of the bundle.
+        """
+        head = self.prompted.method.head()
+        if head is None or not self.trained_names:
+            return None
+        weight, bias = (tensor.detach().cpu().float().numpy() for tensor in (head.weight, head.bias))
+        return ClassHead(self.trained_names, weight, bias, head.mix, encoder_digest)
 
     @property
     def branch(self) -> Literal["text", "head", "statistics"]:
@@ -95,10 +123,10 @@ class ExportSource:
         kept = dataclasses.replace(model, means=model.means[places], counts=model.counts[places])
         return TrainedStatistics([name for place in places if (name := names[place])], kept, encoder_digest)
 
-    @cached_property
+    @property
     def calibrated(self) -> tuple[str, ...]:
         """Return the classes that ``confidence`` holds for, none without it."""
-        return () if self.confidence is None else trained_names(self.prompted, self.phrases)
+        return () if self.confidence is None else self.trained_names
 
 
 def spoken_phrases(phrases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -206,23 +234,23 @@ def _percent(found: Mapping[str, Any]) -> str:
 
 def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tuple[Quality, Fitted | None]:
     """Return the scores of the bundle as it will answer, and the calibration of its answers."""
-    prompted, phrases = source.prompted, source.phrases
-    headless = prompted.method.head() is not None and not head_names(prompted, phrases)
+    method = source.prompted.method
+    headless = method.head() is not None and not source.trained_names
     if headless:
         tell(
             f"without the head of {run.method}: not every trained class is in the bank under its own name, so the "
             "text branch answers alone"
         )
     alone, beside = None, None
-    if prompted.method.per_image:
+    if method.per_image:
         alone, beside = MEAN_IMAGE, PER_IMAGE
-    elif prompted.method.head() is not None:
+    elif method.head() is not None:
         alone, beside = (TEXT_BRANCH, None) if headless else (None, TEXT_BRANCH)
     if source.head_names and source.statistics is not None:
         tell("the head answers where exactly its classes are asked, class statistics everywhere else")
     elif source.statistics is not None:
         alone, beside = STATISTICS, beside or TEXT_BRANCH
-    quality = measured_quality(run, alone=alone, beside=beside, approximate=prompted.method.per_image)
+    quality = measured_quality(run, alone=alone, beside=beside, approximate=method.per_image)
     judged_by = confidence(run)
     if judged_by is None:
         known = "calibration" in run.record
@@ -231,7 +259,7 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tup
     fitted_for = judged_by.branch or ("head" if methods.get(run.method).head is not PromptMethod.head else "text")
     if fitted_for == "statistics" and source.statistics is not None and source.branch == "text":
         fitted_for = "text"  # statistics that change nothing
-    if not trained_names(prompted, phrases):
+    if not source.trained_names:
         note = NOT_CALIBRATED
     elif fitted_for != source.branch:
         note = f"without calibration: it was fitted for the branch {fitted_for}, the bundle answers by {source.branch}"

@@ -135,7 +135,7 @@ def confidence(
     if base is None:
         return None
     head = None if headless else prompted.method.head()
-    bias = float(getattr(context.backbone.model, "logit_bias", None) or 0)
+    bias = context.backbone.logit_bias or 0.0
     shift = bias if head is None else bias * (1 - head.mix)
     branch: EvaluatedBranch = "head" if head is not None else "text" if composed is None else "statistics"
 

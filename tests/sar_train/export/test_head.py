@@ -5,7 +5,7 @@ import pytest
 import torch
 from support.exported import moved
 
-from sar_train.export.head import class_head, head_names
+from sar_train.export.source import ExportSource
 from sar_train.methods.base import methods
 
 TRAINED = ("cat", "sea_lake", "Red car")
@@ -13,7 +13,7 @@ ALL = {"dog": ("dog",), "CAT": ("cat",), "red car": ("red car",), "sea lake": ("
 
 
 def test_every_trained_class_stands_in_the_bank_for_itself() -> None:
-    assert head_names(moved("dept", names=TRAINED), ALL) == ("CAT", "sea lake", "red car")
+    assert ExportSource(moved("dept", names=TRAINED), ALL, "dept").head_names == ("CAT", "sea lake", "red car")
 
 
 @pytest.mark.parametrize(
@@ -26,19 +26,19 @@ def test_every_trained_class_stands_in_the_bank_for_itself() -> None:
     ],
 )
 def test_otherwise_there_is_no_head(names: tuple[str, ...], phrases: dict[str, tuple[str, ...]]) -> None:
-    assert head_names(moved("dept", names=names), phrases) == ()
+    source = ExportSource(moved("dept", names=names), phrases, "dept")
+    assert (source.head_names, source.head("e" * 64)) == ((), None)
 
 
 @pytest.mark.parametrize("name", sorted(set(methods.entries) - {"dept"}))
 def test_a_method_without_a_head(name: str) -> None:
-    prompted = moved(name, names=TRAINED)
-    assert head_names(prompted, ALL) == ()
-    assert class_head(prompted, (), "e" * 64) is None
+    source = ExportSource(moved(name, names=TRAINED), ALL, name)
+    assert (source.head_names, source.head("e" * 64)) == ((), None)
 
 
 def test_its_logits_are_those_of_the_layers_that_were_trained() -> None:
     prompted = moved("dept", names=TRAINED, mix=0.6, feature_length=7.0)
-    method, head = prompted.method, class_head(prompted, ("CAT", "sea lake", "red car"), "e" * 64)
+    method, head = prompted.method, ExportSource(prompted, ALL, "dept").head("e" * 64)
     assert head is not None
     assert (head.names, head.mix, head.encoder_digest) == (("CAT", "sea lake", "red car"), 0.6, "e" * 64)
     features = torch.nn.functional.normalize(torch.randn(4, 32, generator=torch.Generator().manual_seed(0)), dim=1)

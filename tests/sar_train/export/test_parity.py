@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.exported import moved
+from support.exported import moved, source_of
 from support.tiny import tiny_backbone
 
 from sar_infer.artefact.manifest import TOKENIZER, Manifest
@@ -18,7 +18,6 @@ from sar_infer.text.tokenizer import Tokenizer, encode_name
 from sar_train.errors import ExportError
 from sar_train.export import parity
 from sar_train.export.fixed import Fixed, handcrafted
-from sar_train.export.head import class_head
 from sar_train.export.parity import compare, compare_answers, names_of_every_length
 from sar_train.export.source import ExportSource
 from sar_train.training.prompted import PromptedCLIP
@@ -84,7 +83,7 @@ def test_another_prompt_does_not_pass(
 
 def test_a_head_that_answers_otherwise_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     prompted = moved("dept")
-    head = class_head(prompted, ("cat", "sea lake", "red car"), "")
+    head = source_of(prompted, ("cat", "sea lake", "red car")).head("")
     assert head is not None
     pixels = np.stack([self_test_pixels(prompted.backbone.preprocess, seed) for seed in range(33)])
     logits = prompted.logits(prompted.encode_images(torch.from_numpy(pixels)), prompted.trained).numpy()

@@ -17,8 +17,8 @@ from sar_infer.errors import BundleError
 from sar_infer.text.tokenizer import encode_name
 from sar_train.cli.export import main
 from sar_train.errors import ExportError
-from sar_train.export import parity, reference
-from sar_train.export.bundle import export_bundle
+from sar_train.export import parity
+from sar_train.export.bundle import export_bundle, write_reference
 
 NAMES = ("cat", "sea lake", "red car")
 TEMPLATE = "a bad photo of the {}, a pet!"  # neither prefix nor suffix are those of the learned prompt
@@ -56,7 +56,7 @@ def test_a_graph_that_differs_from_torch_is_refused(tmp_path: Path, monkeypatch:
     write_tokenizer(tmp_path / TOKENIZER)
     monkeypatch.setattr(parity, "MAX_DIFFERENCE", 0.0)
     with pytest.raises(ExportError, match=r"reference_encoder.onnx, difference to torch on \d+ names: .* at most 0;"):
-        reference.write_reference(tmp_path, source_of(moved("coop"), NAMES), NAMES)
+        write_reference(tmp_path, source_of(moved("coop"), NAMES), NAMES)
 
 
 def test_described_and_listed_or_neither(referenced: Path, tmp_path: Path) -> None:
