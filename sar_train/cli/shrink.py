@@ -75,26 +75,27 @@ def main(
     if not precision and (cosine is not None or agreement is not None):
         raise ConfigError("--min-cosine and --min-agreement are bounds of --precision, which was not given")
     check_target(out, overwrite=overwrite)
-    from sar_train.export.precision.derive import Additions, derive
+    from sar_train.export.precision.derive import derive
     from sar_train.export.precision.gate import GATES
     from sar_train.export.precision.samples import split
     from sar_train.export.report import plain
 
     samples = split([Path(path) for path in expand([str(photos)])], photos)
-    made = derive(
+    manifest, outcome = derive(
         bundle or default_bundle(),
         out,
-        Additions({name: GATES[name].with_least(cosine, agreement) for name in precision}, margin),
         samples,
+        gates={name: GATES[name].with_least(cosine, agreement) for name in precision},
+        jpeg_margin=margin,
         command=shlex.join(["sar-bundle", *sys.argv[1:]]),
         overwrite=overwrite,
         tell=lambda line: None if quiet else click.echo(line, err=True),
     )
     if form == "json":
-        click.echo(plain(out, made.manifest, made.outcome))
+        click.echo(plain(out, manifest, outcome))
     else:
         following = f"sar-classify PHOTO --bundle {shlex.quote(str(out))} --precision"
-        use = [f"next       {following} {name}" for name in made.outcome.runs]
-        click.echo("\n".join([*made.outcome.lines, f"bundle     {out}", *use]))
-    if made.outcome.missing:
-        raise ExportError(f"left out: {'; '.join(made.outcome.missing)}; {out} was written without")
+        use = [f"next       {following} {name}" for name in outcome.runs]
+        click.echo("\n".join([*outcome.lines, f"bundle     {out}", *use]))
+    if outcome.missing:
+        raise ExportError(f"left out: {'; '.join(outcome.missing)}; {out} was written without")

@@ -42,7 +42,7 @@ from sar_infer.cli.classify import main
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 from sar_infer.server.settings import Settings
-from sar_train.export.precision.derive import Additions, derive
+from sar_train.export.precision.derive import derive
 from sar_train.export.precision.gate import GATES
 from sar_train.export.precision.samples import split
 from sar_train.export.triton import write_repository
@@ -74,8 +74,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bank = amend(bank, {BACKGROUND: ClassInfo(background=True), "red": ClassInfo(threshold=0.9999)})
     freeze(opened, bank, folder / "frozen", command="tests")
     samples = split([write_photo(folder / "photos" / f"{seed}.png", seed) for seed in range(100, 144)], folder)
-    made = derive(folder / "frozen", folder / "bundle", Additions(SMALLER), samples, command="tests")
-    assert made.outcome.runs == ["fp16", "int8"], made.outcome.lines
+    _, made = derive(folder / "frozen", folder / "bundle", samples, gates=SMALLER, command="tests")
+    assert made.runs == ["fp16", "int8"], made.lines
     return folder / "bundle"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,37 +24,17 @@ JPEG_TABLE, PRECISION_TABLE = "jpeg_margin", "precision"
 """Keys of ``quality.tables``."""
 
 
-@dataclass(frozen=True)
-class Additions:
-    """Additions that a user wants in a bundle.
-
-    Attributes:
-        gates: bounds for each wanted precision.
-        jpeg_margin: as in ``Preprocess``; None leaves the policy as it is.
-    """
-
-    gates: Mapping[str, Gate] = field(default_factory=dict)
-    jpeg_margin: float | None = None
-
-
-@dataclass(frozen=True)
-class Derived:
-    """The manifest that was written, and the result for each part that was asked for."""
-
-    manifest: Manifest
-    outcome: DerivedParts
-
-
 def derive(
     source: Place,
     out: Path,
-    wanted: Additions,
     photos: PhotoSamples,
     *,
+    gates: Mapping[str, Gate] | None = None,
+    jpeg_margin: float | None = None,
     command: str,
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda _: None,
-) -> Derived:
+) -> tuple[Manifest, DerivedParts]:
     """Write a new bundle with every part that passes its gate; the others are left out.
 
     Files that stay the same become hard links if the file system has them.
@@ -62,11 +42,15 @@ def derive(
     Args:
         source: the bundle; may be the same as ``out`` with ``overwrite``.
         out: the new folder.
-        wanted: the parts to add.
         photos: to calibrate and evaluate with.
+        gates: bounds for each precision that is asked for.
+        jpeg_margin: as in ``Preprocess``; None leaves the policy as it is.
         command: the command line, for the manifest.
         overwrite: replace a bundle that is there.
         tell: called with lines of progress.
+
+    Returns:
+        The manifest that was written, and the result for each part that was asked for.
 
     Raises:
         ExportError: nothing that was asked for passed; nothing was changed.
@@ -79,25 +63,18 @@ def derive(
         for name in bundle.manifest.files:
             if name != CARD:
                 link_or_copy(bundle.path / name, folder / name)
-        outcome = _outcome(bundle, folder, wanted, photos, tell)
-        if _kept(outcome.policy) is None and not variants.kept(outcome.attempts):
+        policy = None
+        if jpeg_margin is not None:
+            tell("decoding large JPEGs at reduced scale")
+            policy = jpeg.judged(bundle, jpeg_margin, photos.judging)
+        made = variants.make(bundle, folder, gates, photos, tell) if gates else []
+        outcome = DerivedParts(tuple(made), policy)
+        if _kept(policy) is None and not variants.kept(outcome.attempts):
             stays = f"{source} stays as it is" + ("" if out == Path(source) else f", and {out} was not written")
             raise ExportError(f"nothing that was asked for passed: {'; '.join(outcome.lines)}; {stays}")
         manifest = seal(folder, _manifest(bundle, outcome, photos, command), bundle.bank)
         open_bundle(folder)
-    return Derived(manifest, outcome)
-
-
-def _outcome(
-    bundle: Bundle, folder: Path, wanted: Additions, photos: PhotoSamples, tell: Callable[[str], None]
-) -> DerivedParts:
-    """Make and judge what is wanted; what passes is left in the folder."""
-    policy = None
-    if wanted.jpeg_margin is not None:
-        tell("decoding large JPEGs at reduced scale")
-        policy = jpeg.judged(bundle, wanted.jpeg_margin, photos.judging)
-    made = variants.make(bundle, folder, wanted.gates, photos, tell) if wanted.gates else []
-    return DerivedParts(tuple(made), policy)
+    return manifest, outcome
 
 
 def _kept(policy: Policy | None) -> Policy | None:
@@ -119,7 +96,7 @@ def _manifest(bundle: Bundle, outcome: DerivedParts, photos: PhotoSamples, comma
     return dataclasses.replace(
         before,
         precisions=precisions | kept,
-        preprocess=jpeg.reduced(before.preprocess, policy.margin) if policy else before.preprocess,
+        preprocess=dataclasses.replace(before.preprocess, jpeg_margin=policy.margin) if policy else before.preprocess,
         quality=dataclasses.replace(before.quality, tables=tables),
         provenance=Provenance(now, command, {**before.provenance.versions, **versions()}, before.provenance.licences),
     )
@@ -160,20 +137,20 @@ class DerivedParts:
 
     def plain(self) -> list[dict[str, Any]]:
         """Return, for JSON, what was asked for, whether it was kept, its figures and the reasons, for each part."""
-        return list(self._plain())
-
-    def _plain(self) -> Iterator[dict[str, Any]]:
-        for a in self.attempts:
-            figures = None if a.variant is None else dataclasses.asdict(a.variant)
-            yield _object({"precision": a.precision, "encoder": a.encoder}, figures, a.failures)
+        parts: list[tuple[dict[str, Any], Any, Sequence[str]]] = [
+            ({"precision": a.precision, "encoder": a.encoder}, a.variant, a.failures) for a in self.attempts
+        ]
         if self.policy is not None:
-            found = self.policy.figures
-            figures = None if found is None else dataclasses.asdict(found)
-            yield _object({"jpeg_margin": self.policy.margin}, figures, self.policy.failures)
-
-
-def _object(asked: dict[str, Any], figures: dict[str, Any] | None, failures: Sequence[str]) -> dict[str, Any]:
-    return {**asked, "kept": not failures, "figures": figures, "reasons": list(failures)}
+            parts.append(({"jpeg_margin": self.policy.margin}, self.policy.figures, self.policy.failures))
+        return [
+            {
+                **asked,
+                "kept": not failures,
+                "figures": None if figures is None else dataclasses.asdict(figures),
+                "reasons": list(failures),
+            }
+            for asked, figures, failures in parts
+        ]
 
 
 def _what(attempt: Attempt) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER, Preprocess
+from sar_infer.artefact.manifest import IMAGE_ENCODER
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.images.preprocess import least_side
 from sar_infer.verify.comparison import Figures, compare_rows
@@ -52,7 +52,7 @@ def judged(bundle: Bundle, margin: float, photos: Sequence[Path]) -> Policy:
     Raises:
         ImageError: a photo cannot be read; names it.
     """
-    spec = reduced(bundle.manifest.preprocess, margin)
+    spec = dataclasses.replace(bundle.manifest.preprocess, jpeg_margin=margin)
     least = least_side(spec)
     assert least is not None  # noqa: S101 - the margin is a number
     large = [photo for photo in photos if _is_large(photo, 2 * least)]
@@ -70,11 +70,6 @@ def judged(bundle: Bundle, margin: float, photos: Sequence[Path]) -> Policy:
 
     figures = compare_rows(rows(least), rows(None), image_logits(bundle))
     return Policy(margin, figures, tuple(JPEG_GATE.failures(figures)))
-
-
-def reduced(spec: Preprocess, margin: float) -> Preprocess:
-    """Return the same preprocessing with this policy for large JPEGs."""
-    return dataclasses.replace(spec, jpeg_margin=margin)
 
 
 def _is_large(photo: Path, side: int) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import Bundle
@@ -19,42 +18,16 @@ from sar_train.export.precision.gate import NEAR_TIE, Gate, image_logits, near_t
 from sar_train.export.precision.samples import BATCH, PhotoSamples, name_tokens, pixels
 
 
-class Side(Protocol):
-    """One of a bundle's two encoders."""
-
-    @property
-    def encoder(self) -> Literal["image", "name"]:
-        """Return which of the two it is."""
-
-    @property
-    def source(self) -> str:
-        """Return its float32 graph in the bundle."""
-
-    @property
-    def calibration(self) -> Sequence[Floats]:
-        """Return the images that ranges may be taken from, each (3, size, size)."""
-
-    @property
-    def one(self) -> npt.NDArray[Any]:
-        """Return a single typical input, for timing."""
-
-    def judged(self, path: Path, gate: Gate) -> tuple[Figures, list[str], list[str]]:
-        """Judge a graph: its figures beside float32, notes, and the bounds it misses beyond those of the figures.
-
-        Raises:
-            BundleError: the graph gives numbers that are not finite.
-        """
-
-    def self_test_cosine(self, path: Path) -> float | None:
-        """Return the cosine between the self-test vector in the manifest and a graph's; None without a self-test.
-
-        Raises:
-            BundleError: the graph gives numbers that are not finite.
-        """
-
-
 class ImageSide:
-    """The image encoder, evaluated on photos and the answers that they get from the bundle's bank."""
+    """The image encoder, evaluated on photos and the answers that they get from the bundle's bank.
+
+    Attributes:
+        encoder: which of the two it is.
+        source: its float32 graph in the bundle.
+        calibration: the images that ranges may be taken from, each (3, size, size).
+        one: a single typical input, for timing.
+        reference: unit rows (N, D) of the judging photos in float32.
+    """
 
     encoder: Final = "image"
     source = IMAGE_ENCODER
@@ -64,17 +37,24 @@ class ImageSide:
         self.calibration = [pixels(photo, self._spec) for photo in photos.calibration]
         self.one = self.calibration[0][np.newaxis]
         self.reference = self._rows(bundle.path / self.source)
-        """Unit rows (N, D) of the judging photos in float32."""
 
     def judged(self, path: Path, gate: Gate) -> tuple[Figures, list[str], list[str]]:  # noqa: ARG002
-        """See ``Side``."""
+        """Judge a graph: its figures beside float32, notes, and the bounds it misses beyond those of the figures.
+
+        Raises:
+            BundleError: the graph gives numbers that are not finite.
+        """
         rows = self._rows(path)
         other, level = near_ties(self._bundle, rows, self.reference)
         what = f"of {other} photos with another answer, {level} have two classes within {NEAR_TIE:g} in float32"
         return compare_rows(rows, self.reference, image_logits(self._bundle)), [what] if other else [], []
 
     def self_test_cosine(self, path: Path) -> float | None:
-        """See ``Side``."""
+        """Return the cosine between the self-test vector in the manifest and a graph's; None without a self-test.
+
+        Raises:
+            BundleError: the graph gives numbers that are not finite.
+        """
         return self_test_of(self._bundle.manifest, lambda batch: finite(self._encoder(path).encode(batch), str(path)))
 
     def _encoder(self, path: Path) -> ImageEncoder:
@@ -107,7 +87,7 @@ class NameSide:
         self._reference = self._rows(bundle.path / self.source)
 
     def judged(self, path: Path, gate: Gate) -> tuple[Figures, list[str], list[str]]:
-        """See ``Side``. Photos must choose the same name among all of them as often as the gate's agreement says."""
+        """Judge a graph; photos must choose the same name among all of them as often as the gate's agreement says."""
         rows = self._rows(path)
         chosen, expected = ((self._photos @ names.T).argmax(1) for names in (rows, self._reference))
         same = float((chosen == expected).mean())
@@ -117,9 +97,13 @@ class NameSide:
         return compare_rows(rows, self._reference, lambda names: names @ bank.T), [what], failures
 
     def self_test_cosine(self, path: Path) -> float | None:  # noqa: ARG002
-        """See ``Side``. Names have no self-test."""
+        """Return None: names have no self-test."""
         return None
 
     def _rows(self, path: Path) -> Floats:
         manifest = self._bundle.manifest
         return NameEncoder(path, manifest.embed_dim, manifest.tokenizer.end_token, "cpu").encode(self._tokens)
+
+
+Side = ImageSide | NameSide
+"""One of a bundle's two encoders."""

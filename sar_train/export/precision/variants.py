@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from sar_infer.artefact.manifest import Precision, Variant
 from sar_infer.encoders.sessions import open_session
 from sar_infer.errors import BundleError
 from sar_infer.verify.comparison import open_graph
+from sar_train.data.progress import ProgressCallback
 from sar_train.export.compact import write_graph
 from sar_train.export.precision.float16 import cast
 from sar_train.export.precision.gate import Gate
@@ -29,8 +30,6 @@ from sar_train.export.precision.int8 import dynamic, static
 from sar_train.export.precision.plain import plain
 from sar_train.export.precision.samples import PhotoSamples, batches
 from sar_train.export.precision.sides import ImageSide, NameSide, Side
-
-ProgressCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Candidate:
 
 
 def smaller(
-    model: onnx.ModelProto, precision: str, calibration: Sequence[Floats], tell: Callable[[str], None]
+    model: onnx.ModelProto, precision: str, calibration: Sequence[Floats], tell: ProgressCallback
 ) -> Candidate | None:
     """Return the smaller form that suits the network.
 
@@ -165,7 +164,7 @@ def is_convolutional(model: onnx.ModelProto) -> bool:
     return weights("Conv") > weights("MatMul", "Gemm")
 
 
-def _calibrated(model: onnx.ModelProto, calibration: Sequence[Floats], tell: Callable[[str], None]) -> Candidate | None:
+def _calibrated(model: onnx.ModelProto, calibration: Sequence[Floats], tell: ProgressCallback) -> Candidate | None:
     """Return the first attempt that comes near enough on the calibration images, else the nearest."""
     reference, best, nearest = _rows(model, calibration), None, -np.inf
     for first in FIRST:

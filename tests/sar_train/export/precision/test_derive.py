@@ -21,7 +21,7 @@ from sar_infer.artefact.manifest import BANK, IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.errors import ImageError
 from sar_train.errors import ExportError
 from sar_train.export.precision import jpeg, variants
-from sar_train.export.precision.derive import Additions, derive
+from sar_train.export.precision.derive import derive
 from sar_train.export.precision.gate import GATES, NEAR_TIE, Gate, image_logits, near_ties
 from sar_train.export.precision.samples import PhotoSamples, split
 from sar_train.export.precision.sides import ImageSide
@@ -44,8 +44,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> PhotoSamples:
 
 
 def test_smaller_graphs_beside_the_same_encoder(exported: Path, photos: PhotoSamples, tmp_path: Path) -> None:
-    wanted = Additions({"fp16": LOOSE, "int8": LOOSE})
-    made = derive(exported, tmp_path / "new", wanted, photos, command="tests")
+    wanted = {"fp16": LOOSE, "int8": LOOSE}
+    _, made = derive(exported, tmp_path / "new", photos, gates=wanted, command="tests")
     before, bundle = open_bundle(exported), open_bundle(tmp_path / "new")
     assert set(bundle.manifest.precisions) == {"fp16", "int8"}
     assert bundle.manifest.encoder_digest == before.manifest.encoder_digest
@@ -58,9 +58,9 @@ def test_smaller_graphs_beside_the_same_encoder(exported: Path, photos: PhotoSam
         assert graphs.image and graphs.image.samples == len(photos.judging)
         assert graphs.image.self_test_cosine == pytest.approx(1, abs=0.02)
         assert graphs.name and f"{len(photos.judging)} photos choose the same" in graphs.name.notes[-1]
-    lines = made.outcome.lines
+    lines = made.lines
     assert len(lines) == 4 and all(line.endswith(": kept") for line in lines)
-    assert (made.outcome.runs, made.outcome.missing) == (["fp16", "int8"], [])
+    assert (made.runs, made.missing) == (["fp16", "int8"], [])
     images = list(photos.judging)
     full, small = (Classifier(bundle, device="cpu", precision=p).embed_images(images) for p in ("fp32", "int8"))
     figures = bundle.manifest.precisions["int8"].image
@@ -68,13 +68,13 @@ def test_smaller_graphs_beside_the_same_encoder(exported: Path, photos: PhotoSam
 
 
 def test_what_misses_its_gate_is_left_out(exported: Path, photos: PhotoSamples, tmp_path: Path) -> None:
-    wanted = Additions({"fp16": LOOSE, "int8": OUT_OF_REACH})
-    made = derive(exported, tmp_path / "new", wanted, photos, command="tests")
-    assert set(made.manifest.precisions) == {"fp16"}
-    assert made.outcome.runs == ["fp16"]
-    (missing,) = made.outcome.missing
+    wanted = {"fp16": LOOSE, "int8": OUT_OF_REACH}
+    manifest, made = derive(exported, tmp_path / "new", photos, gates=wanted, command="tests")
+    assert set(manifest.precisions) == {"fp16"}
+    assert made.runs == ["fp16"]
+    (missing,) = made.missing
     assert missing.startswith("int8 image encoder (cosine on the worst")
-    told = made.outcome.plain()
+    told = made.plain()
     assert [(part["precision"], part["encoder"], part["kept"]) for part in told] == [
         ("fp16", "image", True), ("fp16", "name", True), ("int8", "image", False), ("int8", "name", False),
     ]  # fmt: skip
@@ -84,17 +84,17 @@ def test_what_misses_its_gate_is_left_out(exported: Path, photos: PhotoSamples, 
 
 def test_nothing_is_written_where_nothing_passes(exported: Path, photos: PhotoSamples, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"passed: fp16 image encoder.*stays as it is, and .*new was not writ"):
-        derive(exported, tmp_path / "new", Additions({"fp16": OUT_OF_REACH}), photos, command="tests")
+        derive(exported, tmp_path / "new", photos, gates={"fp16": OUT_OF_REACH}, command="tests")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bundle_in_its_own_place(copy: Path, photos: PhotoSamples) -> None:
     before = listing(copy)
-    derive(copy, copy, Additions({"fp16": LOOSE}), photos, command="tests", overwrite=True)
+    derive(copy, copy, photos, gates={"fp16": LOOSE}, command="tests", overwrite=True)
     after = listing(copy)
     assert set(after) - set(before) == {"image_encoder.fp16.onnx", "name_encoder.fp16.onnx"}
-    again = derive(copy, copy, Additions({"int8": LOOSE}), photos, command="tests", overwrite=True)
-    assert set(again.manifest.precisions) == {"fp16", "int8"}
+    again, _ = derive(copy, copy, photos, gates={"int8": LOOSE}, command="tests", overwrite=True)
+    assert set(again.precisions) == {"fp16", "int8"}
 
 
 def test_a_broken_graph_does_not_pass(exported: Path, photos: PhotoSamples, tmp_path: Path) -> None:
@@ -119,11 +119,11 @@ def test_a_name_encoder_that_overflows_float16_is_left_out(copy: Path, photos: P
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e6), weight.name))
     onnx.save(model, copy / NAME_ENCODER)
     change(copy)
-    made = derive(copy, tmp_path / "new", Additions({"fp16": LOOSE}), photos, command="tests")
-    image, name = made.outcome.attempts
+    _, made = derive(copy, tmp_path / "new", photos, gates={"fp16": LOOSE}, command="tests")
+    image, name = made.attempts
     assert image.failures == ()
     assert name.failures == ("it gives numbers that are not finite",)
-    assert made.outcome.missing == []  # the name encoder of float32 runs beside
+    assert made.missing == []  # the name encoder of float32 runs beside
     assert not (tmp_path / "new" / "name_encoder.fp16.onnx").exists()
 
 
@@ -150,16 +150,16 @@ def test_a_head_takes_part_in_the_answers(tmp_path: Path) -> None:
 
 
 def test_a_policy_for_large_jpegs(exported: Path, large: PhotoSamples, tmp_path: Path, monkeypatch) -> None:
-    made = derive(exported, tmp_path / "new", Additions(jpeg_margin=2.0), large, command="tests")
-    spec = made.manifest.preprocess
+    manifest, made = derive(exported, tmp_path / "new", large, jpeg_margin=2.0, command="tests")
+    spec = manifest.preprocess
     assert spec == dataclasses.replace(open_bundle(exported).manifest.preprocess, jpeg_margin=2.0)
-    table = made.manifest.quality.tables["jpeg_margin"]
+    table = manifest.quality.tables["jpeg_margin"]
     assert (table["margin"], table["samples"]) == (2.0, len(large.judging))
     assert 0.99 < table["min_cosine"] < 1  # so something was decoded at half its size
-    assert made.outcome.plain()[0]["kept"] is True
+    assert made.plain()[0]["kept"] is True
     monkeypatch.setattr(jpeg, "JPEG_GATE", OUT_OF_REACH)
     with pytest.raises(ExportError, match=r"jpeg margin 2: \d\d large photos, .*: left out \(cosine on the wor"):
-        derive(exported, tmp_path / "other", Additions(jpeg_margin=2.0), large, command="tests")
+        derive(exported, tmp_path / "other", large, jpeg_margin=2.0, command="tests")
 
 
 @pytest.mark.parametrize("margin", [1.0, 16.0])
@@ -167,7 +167,7 @@ def test_a_policy_that_too_few_photos_can_test_is_left_out(
     exported: Path, photos: PhotoSamples, large: PhotoSamples, tmp_path: Path, margin: float
 ) -> None:
     with pytest.raises(ExportError, match=r"jpeg margin \d+: left out \(0 of the \d\d photos to evaluate with"):
-        derive(exported, tmp_path / "new", Additions(jpeg_margin=margin), photos if margin == 1 else large, command="t")
+        derive(exported, tmp_path / "new", photos if margin == 1 else large, jpeg_margin=margin, command="t")
     assert list(tmp_path.iterdir()) == []
 
 
