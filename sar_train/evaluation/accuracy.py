@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # reports take the harmonic mean from here without torch
     from torch import Tensor
 
+    from sar_train.data.images import Split
+
 
 _SAME = 1 - 1e-6
 """Cosine of two encodings of one image, which differ by rounding; an image that was saved again is below."""
@@ -56,7 +58,7 @@ def distinct(names: Sequence[str]) -> list[str]:
     return [f"{name} (class {i})" if counts[name] > 1 else name for i, name in enumerate(names)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EvaluationSplit:
     """The images of some classes that a run is evaluated on.
 
@@ -65,12 +67,14 @@ class EvaluationSplit:
         features: (N, D) plain views under the untouched image tower.
         labels: (N,) 0 to C - 1.
         rows: (N,) their places in the split.
+        split: the split.
     """
 
     names: Sequence[str]
     features: Tensor
     labels: Tensor
     rows: Tensor
+    split: Split
 
     def copies_of(self, learned: Tensor) -> int:
         """Count the images that are the same as one of others, given as (M, D) plain views."""

@@ -86,8 +86,8 @@ def evaluate_targets(prompted: PromptedCLIP, config: RunConfig, targets: Sequenc
         source = open_data(config, prompted.backbone, target=target)
         labels, names = source.labels("test"), list(source.class_names)
         rows = torch.arange(len(labels))
-        part = EvaluationSplit(names, source.plain("test", rows), labels, rows)
-        learned = evaluate(prompted.logits(image_features(prompted, source, "test", part), names), labels, names)
+        part = EvaluationSplit(names, source.plain("test", rows), labels, rows, "test")
+        learned = evaluate(prompted.logits(image_features(prompted, source, part), names), labels, names)
         handcrafted = prompted.backbone.embed_names(names, prompted.backbone.handcrafted(source.template))
         zero_shot = evaluate(part.features.to(handcrafted.device) @ handcrafted.T, labels, names)
         found[target] = {

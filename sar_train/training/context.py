@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
-from sar_train.clip.backbone import Backbone
+from sar_train.clip.backbone import TEMPLATES, Backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.image_source import ImageDataSource
 from sar_train.data.images import DataOptions, Split
@@ -26,9 +26,10 @@ from sar_train.errors import ConfigError
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
 from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, novel_names, open_novel_source, room_in
+from sar_train.regularisers.base import regularisers
 from sar_train.training.identity import check_sections, sar_settings
 from sar_train.training.protocol import Plan, plan
-from sar_train.training.task import FewShotTask
+from sar_train.training.task import FewShotTask, Regularisation
 
 _MOST_HELD = 1000
 """Validation images that confidence is fitted on; a quantile of as many is known to a point."""
@@ -91,6 +92,18 @@ class RunContext:
     def handcrafted(self, names: Sequence[str]) -> Tensor:
         """Return (C, D) embeddings under the hand-crafted template that the method compares with."""
         return self.backbone.embed_names(names, self.backbone.handcrafted(self.teacher))
+
+    def regularisation(self) -> Regularisation | None:
+        """Return SAR with its novel names and what it compares with; None where it takes no part."""
+        if self.novel is None:
+            return None
+        kind, novel = regularisers.get("sar"), self.novel.names
+        config = self.config.section("sar", kind.Config)
+        base = self.task.handcrafted
+        single = torch.cat([base, self.handcrafted(novel)]) if novel else base
+        names = [*self.task.class_names, *novel]
+        teacher = single if config.teacher == "template" else self.backbone.ensemble(names, TEMPLATES, unit=True)
+        return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
 
     def zero_shot(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Return (N, C) scaled cosines of (N, D) unit image features and C names without any learning."""
@@ -298,4 +311,4 @@ def _evaluation_split(
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].sort().values]
     names = [source.class_names[label] for label in classes]
     truth = torch.tensor([place[int(label)] for label in labels[rows]])
-    return EvaluationSplit(names, source.plain(split, rows), truth, rows)
+    return EvaluationSplit(names, source.plain(split, rows), truth, rows, split)

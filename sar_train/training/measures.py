@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sar_infer.classify.calibration import Doubles, Fitted, HeldOut, calibrate
 from sar_train.data.image_source import ImageDataSource
-from sar_train.data.images import Split
 from sar_train.data.source import DataSource
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.evaluation.linear_probe import linear_probe
@@ -26,8 +25,8 @@ Logits = Callable[[Tensor, Sequence[str]], Tensor]
 EvaluatedBranch = Literal["text", "head", "statistics"]
 _ENOUGH_HELD = 100
 """Validation images that confidence is fitted on alone; a user's folder often has a handful."""
-FeaturesOf = Callable[[Split, EvaluationSplit], Tensor]
-"""(N, D) unit features of the evaluated images of a split."""
+FeaturesOf = Callable[[EvaluationSplit], Tensor]
+"""(N, D) unit features of evaluated images."""
 
 
 def probe_accuracy(context: RunContext) -> float | None:
@@ -44,28 +43,14 @@ def probe_accuracy(context: RunContext) -> float | None:
     return linear_probe(*shots, base_images.features, base_images.labels, val=val, seed=config.seed)
 
 
-def image_features(prompted: PromptedCLIP, source: DataSource, split: Split, part: EvaluationSplit) -> Tensor:
+def image_features(prompted: PromptedCLIP, source: DataSource, part: EvaluationSplit) -> Tensor:
     """Return (N, D) unit features of evaluated images, under image prompts where the method has them."""
     if "image" not in prompted.method.towers or not isinstance(source, ImageDataSource):
         return part.features
-    return source.map_pixels(split, part.rows, prompted.encode_images)
+    return source.map_pixels(part.split, part.rows, prompted.encode_images)
 
 
-def images_once(context: RunContext, prompted: PromptedCLIP) -> FeaturesOf:
-    """Return a cached `image_features` that encodes each image once; the prompts must not change any more."""
-    encoded: dict[int, Tensor] = {}
-
-    def images(split: Split, part: EvaluationSplit) -> Tensor:
-        if id(part) not in encoded:
-            encoded[id(part)] = image_features(prompted, context.source, split, part)
-        return encoded[id(part)]
-
-    return images
-
-
-def evaluate_all(
-    evaluator: Evaluator, images: Callable[[EvaluationSplit], Tensor], logits: Callable[[Tensor, Sequence[str]], Tensor]
-) -> Answers:
+def evaluate_all(evaluator: Evaluator, images: FeaturesOf, logits: Logits) -> Answers:
     """Evaluate base and new images among the classes of their own side, and all of them in one ranking.
 
     The ranking has the logits that the base names get when they are asked for alone, and beside them those of the new
@@ -96,11 +81,7 @@ def answers(context: RunContext, prompted: PromptedCLIP, images: FeaturesOf) -> 
     """Evaluate the method's own answers, and those in the other ways that a bundle may need."""
 
     def evaluated(**way: bool) -> Answers:
-        return evaluate_all(
-            context.evaluator,
-            lambda part: images(context.plan.split, part),
-            lambda rows, names: prompted.logits(rows, names, **way),
-        )
+        return evaluate_all(context.evaluator, images, lambda rows, names: prompted.logits(rows, names, **way))
 
     others: dict[str, Answers] = {}
     if prompted.method.head() is not None:
@@ -127,11 +108,11 @@ def confidence(
     Args:
         context: of the run.
         prompted: the trained prompt.
-        images: features of a part of a split.
+        images: returns the features of evaluated images.
         composed: returns the logits with class statistics, which a bundle answers by unless it has a head.
         headless: the bundle has the hand-crafted prompt, and so no head.
     """
-    base, new, held, split = context.evaluator.base, context.evaluator.new, context.held, context.plan.split
+    base, new, held = context.evaluator.base, context.evaluator.new, context.held
     if base is None:
         return None
     head = None if headless else prompted.method.head()
@@ -139,24 +120,24 @@ def confidence(
     shift = bias if head is None else bias * (1 - head.mix)
     branch: EvaluatedBranch = "head" if head is not None else "text" if composed is None else "statistics"
 
-    def logits(split: Split, part: EvaluationSplit) -> Doubles:
+    def logits(part: EvaluationSplit) -> Doubles:
         if branch == "statistics" and composed is not None:
-            found = composed(images(split, part), base.names)
+            found = composed(images(part), base.names)
         else:
-            found = prompted.logits(images(split, part), base.names, frozen=True)
+            found = prompted.logits(images(part), base.names, frozen=True)
         return (found + shift).double().cpu().numpy()
 
-    def held_out_images(split: Split, part: EvaluationSplit) -> HeldOut:
-        return HeldOut(logits(split, part), part.labels.numpy())
+    def held_out_images(part: EvaluationSplit) -> HeldOut:
+        return HeldOut(logits(part), part.labels.numpy())
 
-    unknown = None if new is None else logits(split, new)
-    tested = held_out_images(split, base)
+    unknown = None if new is None else logits(new)
+    tested = held_out_images(base)
     if held is None:
         found = calibrate(context.source.name, tested, unknown=unknown)
     elif len(held.labels) < _ENOUGH_HELD:
-        found = calibrate(context.source.name, tested.with_more(held_out_images("val", held)), unknown=unknown)
+        found = calibrate(context.source.name, tested.with_more(held_out_images(held)), unknown=unknown)
     else:
-        found = calibrate(context.source.name, held_out_images("val", held), tested, unknown)
+        found = calibrate(context.source.name, held_out_images(held), tested, unknown)
     return found and dataclasses.replace(found, branch=branch)
 
 

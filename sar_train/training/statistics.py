@@ -32,7 +32,7 @@ from sar_train.training.checkpoint import load_tensors, save_tensors
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.task import FewShotTask, Regularisation
+from sar_train.training.task import FewShotTask
 
 FILE = "statistics.safetensors"
 FORMAT = "sar-statistics"
@@ -43,8 +43,6 @@ _REFERENCE_SHOTS = 16
 _ENOUGH_PHOTOS = 4
 """Photos a class with which half of them still have a scatter of their own."""
 _FEW_CLASSES = 20
-Regularise = Callable[[RunContext], Regularisation | None]
-"""Returns the regularisation of a run."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +101,12 @@ def load_statistics(folder: Path) -> FittedStatistics | None:
     return FittedStatistics(statistics, prompt, metadata["template"], json.loads(metadata["record"]))
 
 
-def fit(
-    context: RunContext,
-    prompted: PromptedCLIP,
-    regularise: Regularise,
-    tell: ProgressCallback = lambda text: None,
-) -> FittedStatistics:
+def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = lambda text: None) -> FittedStatistics:
     """Fit class statistics on the photos that a run has learned from.
 
     Args:
         context: of the run.
         prompted: the trained prompt.
-        regularise: makes the regularisation of a run, for prompts that are trained again on a fold of the classes.
         tell: gets progress as short lines.
 
     Raises:
@@ -140,7 +132,7 @@ def fit(
         if again:
             tell("class statistics: training the prompt again in two folds of the classes, about as long as before")
             try:
-                in_fold = _rows_in_folds(context, regularise, tell)
+                in_fold = _rows_in_folds(context, tell)
                 candidates = [*candidates, Prompt(LEARNED, learned, in_fold)][config.prompt == LEARNED :]
             except RunError as error:
                 tell(f"warning: class statistics: the folds take the hand-crafted prompt ({error})")
@@ -258,9 +250,7 @@ def _can_train_again(context: RunContext) -> bool:
     return not context.config.quick and "image" not in context.method.towers and context.method.transfers
 
 
-def _rows_in_folds(
-    context: RunContext, regularise: Regularise, tell: ProgressCallback
-) -> tuple[npt.NDArray[np.float64], ...]:
+def _rows_in_folds(context: RunContext, tell: ProgressCallback) -> tuple[npt.NDArray[np.float64], ...]:
     """Return (C, D) rows of all classes under the prompt trained on each half of them."""
     names, epochs = context.task.class_names, context.schedule.epochs
 
@@ -268,15 +258,13 @@ def _rows_in_folds(
         def after(state: State) -> None:
             tell(f"epoch {state.epoch}/{epochs}  of fold {fold} of 2")
 
-        return _train_on(context, half, regularise, after).embed(names).double().cpu().numpy()
+        return _train_on(context, half, after).embed(names).double().cpu().numpy()
 
     halves = left_out.halves(len(names), context.config.seed)
     return tuple(rows(fold, half.tolist()) for fold, half in enumerate(halves, start=1))
 
 
-def _train_on(
-    context: RunContext, kept: Sequence[int], regularise: Regularise, after_epoch: Callable[[State], None]
-) -> PromptedCLIP:
+def _train_on(context: RunContext, kept: Sequence[int], after_epoch: Callable[[State], None]) -> PromptedCLIP:
     """Train the run's method, at its settings, on some of the run's classes; no name of the others takes part."""
     task, config = context.task, context.config
     place = {label: row for row, label in enumerate(kept)}
@@ -304,7 +292,7 @@ def _train_on(
         part,
         state,
         context.schedule,
-        regularise(fold),
+        fold.regularisation(),
         after_epoch,
         precision=config.precision,
         micro_batch=config.micro_batch,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -14,13 +15,11 @@ from typing import Any
 import torch
 
 from sar_train.clip import backbone as backbones
-from sar_train.clip.backbone import TEMPLATES
 from sar_train.config.run import RunConfig
 from sar_train.data.features import save_features
 from sar_train.data.progress import ProgressCallback
 from sar_train.data.source import to_feature_set
 from sar_train.errors import RunError
-from sar_train.regularisers.base import regularisers
 from sar_train.training import checkpoint, loop, measures
 from sar_train.training import statistics as class_statistics
 from sar_train.training.context import RunContext, open_data, prepare
@@ -28,7 +27,6 @@ from sar_train.training.identity import outcome_settings, sar_settings
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import STATISTICS, Answers, Results, make_record, scores
 from sar_train.training.state import State, start
-from sar_train.training.task import Regularisation
 
 _SAVE_EVERY = 5.0
 """Seconds between saved states."""
@@ -72,16 +70,14 @@ def run(
     state, spent = _start(context, out, resume=resume, tell=tell)
     _train(context, state, _after_epoch(context, out, tell, spent))
     trained = time.monotonic()
-    images = measures.images_once(context, prompted)
-    fitted = class_statistics.fit(context, prompted, _regularisation, tell) if config.statistics else None
+    images = functools.cache(lambda part: measures.image_features(prompted, context.source, part))
+    fitted = class_statistics.fit(context, prompted, tell) if config.statistics else None
     fitted_at = time.monotonic()
     result, others = measures.answers(context, prompted, images)
     handcrafted = fitted is not None and fitted.prompt == class_statistics.HANDCRAFTED
     way = class_statistics.logits_with(context, prompted, fitted) if fitted else None
     if way:
-        others[STATISTICS] = measures.evaluate_all(
-            context.evaluator, lambda part: images(context.plan.split, part), way
-        )
+        others[STATISTICS] = measures.evaluate_all(context.evaluator, images, way)
     results = Results(
         result,
         others,
@@ -139,18 +135,6 @@ def write_features(
     save_features(to_feature_set(source, {"command": command} if command else None), path)
 
 
-def _regularisation(context: RunContext) -> Regularisation | None:
-    if context.novel is None:
-        return None
-    kind, novel = regularisers.get("sar"), context.novel.names
-    config = context.config.section("sar", kind.Config)
-    base = context.task.handcrafted
-    single = torch.cat([base, context.handcrafted(novel)]) if novel else base
-    names = [*context.task.class_names, *novel]
-    teacher = single if config.teacher == "template" else context.backbone.ensemble(names, TEMPLATES, unit=True)
-    return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
-
-
 def _train(context: RunContext, state: State, after_epoch: Callable[[State], None]) -> None:
     """Run the loop; raise RunError with advice where memory does not suffice."""
     config = context.config
@@ -160,7 +144,7 @@ def _train(context: RunContext, state: State, after_epoch: Callable[[State], Non
             context.task,
             state,
             context.schedule,
-            _regularisation(context),
+            context.regularisation(),
             after_epoch,
             precision=config.precision,
             micro_batch=config.micro_batch,

@@ -66,7 +66,7 @@ def test_without_images_there_is_no_accuracy() -> None:
 
 def split(names: list[str], features: torch.Tensor) -> EvaluationSplit:
     labels = torch.arange(len(features)) % len(names)
-    return EvaluationSplit(names, features, labels, torch.arange(len(features)))
+    return EvaluationSplit(names, features, labels, torch.arange(len(features)), "test")
 
 
 def test_each_part_is_evaluated_against_its_own_classes() -> None:
