@@ -97,13 +97,12 @@ class RunContext:
         """Return SAR with its novel names and what it compares with; None where it takes no part."""
         if self.novel is None:
             return None
-        kind, novel = regularisers.get("sar"), self.novel.names
-        config = self.config.section("sar", kind.Config)
+        config, novel = sar_settings(self.config), self.novel.names
         base = self.task.handcrafted
         single = torch.cat([base, self.handcrafted(novel)]) if novel else base
         names = [*self.task.class_names, *novel]
         teacher = single if config.teacher == "template" else self.backbone.ensemble(names, TEMPLATES, unit=True)
-        return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
+        return Regularisation(regularisers.get("sar")(config), novel, teacher, single[len(names) - len(novel) :])
 
     def zero_shot(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Return (N, C) scaled cosines of (N, D) unit image features and C names without any learning."""

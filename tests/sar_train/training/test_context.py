@@ -114,6 +114,16 @@ def test_published_schedules_hold_until_the_user_says_otherwise(config: RunConfi
     assert (given.optimiser, given.eps) == ("adam", 1e-3)
 
 
+@pytest.mark.parametrize(("given", "weight"), [({}, 1), ({"weight": 3}, 3), ({"distance": "l1"}, 10)])
+def test_a_run_trains_with_the_weight_that_it_records(
+    config: RunConfig, given: dict[str, float | str], weight: float
+) -> None:
+    context = prepare(dataclasses.replace(config, method="prograd", sar=True, sections={"sar": given}))
+    used = context.regularisation()
+    assert used is not None
+    assert used.regulariser.weight(1.0) == context.settings["sar"]["weight"] == weight
+
+
 def test_zero_shot_keeps_the_datasets_template_where_the_method_has_its_own(config: RunConfig) -> None:
     given = dataclasses.replace(config, template="a photo of a {}, a type of pet.")
     plain, other = (prepare(dataclasses.replace(given, method=name)) for name in ("coop", "prograd"))
