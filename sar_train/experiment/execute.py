@@ -7,7 +7,6 @@ tokens come from the *training* template here, where its reference implementatio
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,17 +143,3 @@ def result(job: Job, run: Run) -> dict[str, Any]:
     del record["schema_version"]
     record["config"] = {k: v for k, v in record["config"].items() if k not in ELSEWHERE}
     return head | record | tail
-
-
-def run_folder(job: Job, out: Path, key: str) -> Path:
-    """Return the folder of a run's state while it is under way."""
-    return out / job.folder / f".{job.stem}-{key}"
-
-
-def keep_or_remove(folder: Path, kept: Path | None) -> None:
-    """Move a finished run to where it is kept, replacing an older one, or delete it."""
-    if kept is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    elif folder.is_dir():
-        shutil.rmtree(kept, ignore_errors=True)
-        folder.replace(kept)

@@ -17,21 +17,8 @@ from sar_train.experiment.job import Job
 from sar_train.methods.base import methods
 from sar_train.regularisers.sar import SARConfig
 
-
-@dataclass(frozen=True)
-class Card:
-    """A GPU.
-
-    Attributes:
-        name: what it is called.
-        peak: dense FLOPs a second in half precision, as its data sheet promises.
-    """
-
-    name: str
-    peak: float
-
-
-CARDS = (Card("A100", 312e12), Card("H100", 989e12))
+CARDS = {"A100": 312e12, "H100": 989e12}
+"""GPUs, with their dense FLOPs a second in half precision, as their data sheets promise."""
 UTILISATION = 0.3
 LAUNCH = 10e-6
 """Seconds a kernel, launched from Python without a CUDA graph."""
@@ -84,9 +71,9 @@ class _Work:
     kernels: int = 0
     photos: float = 0
 
-    def seconds(self, card: Card) -> float:
-        """Return the time on a card."""
-        longest = max(self.flops / (UTILISATION * card.peak), self.kernels * LAUNCH, self.photos * DECODE / DECODERS)
+    def seconds(self, peak: float) -> float:
+        """Return the time on a card of so many FLOPs a second."""
+        longest = max(self.flops / (UTILISATION * peak), self.kernels * LAUNCH, self.photos * DECODE / DECODERS)
         return self.times * longest
 
 
@@ -113,7 +100,7 @@ def reckon(jobs: Sequence[Job]) -> Reckoned:
         training, used = _training(config, trained)
         steps, memory = steps + training.times, max(memory, used)
         work += [training, *_evaluation(config, trained, layout.classes, layout.counts[2])]
-    hours = {card.name: sum(part.seconds(card) for part in work) / 3600 for card in CARDS}
+    hours = {name: sum(part.seconds(peak) for part in work) / 3600 for name, peak in CARDS.items()}
     return Reckoned(len(jobs), steps, hours, (RESIDENT + memory) / 2**30)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from typing import Any
 from sar_train.data.files import write_atomic
 from sar_train.data.progress import ProgressCallback
 from sar_train.experiment import code
-from sar_train.experiment.execute import keep_or_remove, run_folder
 from sar_train.experiment.job import Job
 from sar_train.experiment.pools import Pool
 from sar_train.report.packed import ARCHIVE, unpack
@@ -98,8 +98,9 @@ def run_sweep(
         tell(f"{len(done.results)} of {len(jobs)} runs are done already")
     tasks = []
     for job in todo:
-        write_atomic((out / job.path(digest)).with_suffix(".toml"), job.toml().encode())
-        tasks.append((job, run_folder(job, out, job.key(digest))))
+        path = out / job.path(digest)
+        write_atomic(path.with_suffix(".toml"), job.toml().encode())
+        tasks.append((job, run_folder(path)))
     for count, (job, outcome) in enumerate(pool(tasks), 1):
         label = f"[{count}/{len(todo)}] {job.config.data} {job.stem}"
         if isinstance(outcome, str):
@@ -107,15 +108,21 @@ def run_sweep(
             tell(f"{label}: FAILED: {outcome}")
             continue
         path = out / job.path(digest)
-        folder = run_folder(job, out, job.key(digest))
-        if keep_prompts:
-            keep_or_remove(folder, path.with_suffix(""))
+        folder = run_folder(path)
+        if keep_prompts and folder.is_dir():
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            folder.replace(path.with_suffix(""))
         write_atomic(path, as_json(outcome).encode())
-        keep_or_remove(folder, None)
+        shutil.rmtree(folder, ignore_errors=True)
         done.results.append(path)
         left = (time.monotonic() - began) / count * (len(todo) - count)
         tell(f"{label}: {summary(outcome)} in {sum(outcome['timing'].values()):.0f} s{remaining(left)}")
     return done
+
+
+def run_folder(result: Path) -> Path:
+    """Return the folder of a run's state while it is under way, beside its result."""
+    return result.with_name(f".{result.stem}")
 
 
 def as_json(result: dict[str, Any]) -> str:

@@ -236,7 +236,8 @@ def run(files: tuple[Path, ...], only: str, **given: Any) -> None:
     if given["form"] == "json" and len(files) > 1:
         raise ConfigError("--format json takes one file at a time")
     places = {file: out if out and len(files) == 1 else (out or Path("results")) / file.stem for file in files}
-    _end(whole=carry_out([(jobs, places[file]) for file, jobs in found.items() if jobs], Machine(**given)))
+    whole = carry_out([(jobs, places[file]) for file, jobs in found.items() if jobs], Machine(**given))
+    sys.exit(0 if whole else 1)
 
 
 def _protocol(experiment: Experiment, given: dict[str, Any], *, cost: bool = False) -> None:
@@ -264,13 +265,7 @@ def _protocol(experiment: Experiment, given: dict[str, Any], *, cost: bool = Fal
 
         known = all(find(job.config.data) for job in jobs)
         said = str(reckon(jobs)) if known else "time and memory are estimated for datasets known by name alone"
-    _end(whole=carry_out([(jobs, out)], Machine(**given), said))
-
-
-def _end(*, whole: bool) -> None:
-    """Exit with code 1 if a run failed."""
-    if not whole:
-        sys.exit(1)
+    sys.exit(0 if carry_out([(jobs, out)], Machine(**given), said) else 1)
 
 
 def _overrides(given: dict[str, Any]) -> dict[str, Any]:

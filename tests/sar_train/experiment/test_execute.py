@@ -21,7 +21,7 @@ from sar_infer.images.preprocess import to_input
 from sar_train.config.run import RunConfig
 from sar_train.errors import RunError, SarTrainError
 from sar_train.experiment import code
-from sar_train.experiment.execute import evaluate_targets, execute, keep_or_remove, run_folder, similarities
+from sar_train.experiment.execute import evaluate_targets, execute, similarities
 from sar_train.methods.base import Setup, methods
 from sar_train.training import checkpoint, trainer
 from sar_train.training.prompted import PromptedCLIP, restore
@@ -53,17 +53,6 @@ def test_a_finished_run_is_not_trained_again(
     monkeypatch.setattr(trainer, "run", lambda *_, **__: pytest.fail("trained again"))
     again = execute(job(config), tmp_path / "run")
     assert {**again, "finished": ""} == {**first, "finished": ""}
-
-
-def test_folders_are_kept_or_removed(config: RunConfig, tmp_path: Path) -> None:
-    folder = run_folder(job(config), tmp_path, "abc")
-    assert folder.name == ".coop+sar-4shots-s1-abc"
-    for kept in (None, tmp_path / "kept"):
-        folder.mkdir(parents=True)
-        (folder / "prompts").write_text("x")
-        keep_or_remove(folder, kept)
-        assert not folder.exists()
-    assert (tmp_path / "kept" / "prompts").is_file()
 
 
 def test_a_half_trained_run_is_taken_up_although_data_lie_elsewhere_now(
