@@ -18,6 +18,7 @@ from sar_infer.bank.statistics import PRIOR, Statistics
 TRACE = 100.0
 """tr(P S) of every precision matrix; the estimator alone has 219 for 6 x 8 photos and 100 for 100 x 16."""
 _ALMOST_NOTHING = 1e-9
+_MOST_PAIRS = 2000
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
@@ -106,21 +107,19 @@ def assemble(
     )
 
 
-def separation(features: Doubles, labels: Labels, classes: int, *, pairs: int = 2000, seed: int = 0) -> float:
+def separation(features: Doubles, labels: Labels, classes: int) -> float:
     """Return the factor from the distance of two means under P to that of their classes in standard deviations.
 
     P is shrunk and scaled, so its distances are no standard deviations. Here half of the photos make means and P, and
     along the direction that separates two classes the other half says how many standard deviations they lie apart.
-    The median over pairs of classes is returned; 1 where there are not enough photos.
+    The median over pairs of classes, 2,000 at most, is returned; 1 where there are not enough photos.
 
     Args:
         features: (N, D) unit rows.
         labels: (N,) 0 to C - 1.
         classes: C.
-        pairs: at most so many pairs of classes.
-        seed: of the halves and the pairs.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     own = [rng.permutation(np.flatnonzero(labels == c)) for c in range(classes)]
     own = [rows for rows in own if len(rows) >= 4]
     if len(own) < 2:
@@ -132,8 +131,8 @@ def separation(features: Doubles, labels: Labels, classes: int, *, pairs: int = 
         for half, place in zip((first, second), places, strict=True)
     )
     left, right = np.triu_indices(len(own), 1)
-    if len(left) > pairs:
-        some = rng.choice(len(left), pairs, replace=False)
+    if len(left) > _MOST_PAIRS:
+        some = rng.choice(len(left), _MOST_PAIRS, replace=False)
         left, right = left[some], right[some]
     apart = learned.means[left] - learned.means[right]
     directions = apart @ learned.precision

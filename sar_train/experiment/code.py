@@ -31,7 +31,8 @@ def identity() -> dict[str, str]:
         release = version("sar-clip")
     except PackageNotFoundError:
         release = "source"
-    return {"version": release, "digest": digest(*_roots())}
+    trainer, shared = (Path(str(find_spec(name).origin)).parent for name in ("sar_train", "sar_infer"))  # type: ignore[union-attr]
+    return {"version": release, "digest": digest(trainer, shared)}
 
 
 @cache
@@ -49,8 +50,3 @@ def digest(trainer: Path, shared: Path) -> str:
             found.update(path.relative_to(root).as_posix().encode() + b"\0")
             found.update(hashlib.sha256(path.read_bytes()).digest())
     return found.hexdigest()[:16]
-
-
-def _roots() -> tuple[Path, Path]:
-    trainer, shared = (Path(str(find_spec(name).origin)).parent for name in ("sar_train", "sar_infer"))  # type: ignore[union-attr]
-    return trainer, shared

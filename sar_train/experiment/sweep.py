@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import shutil
@@ -44,7 +45,7 @@ def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
     digest = code.identity()["digest"]
     candidates = [out / job.path(digest)]
     if any_code:
-        candidates += sorted((out / job.folder).glob(f"{glob_escape(job.stem)}-*.json"))
+        candidates += sorted((out / job.folder).glob(f"{glob.escape(job.stem)}-*.json"))
     wanted = None if any_code else digest
     for path in candidates:
         try:
@@ -150,8 +151,3 @@ def remaining(seconds: float) -> str:
     if seconds < 1:
         return ""
     return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
-
-
-def glob_escape(text: str) -> str:
-    """Escape a name for `Path.glob`."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)

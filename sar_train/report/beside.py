@@ -10,7 +10,7 @@ from sar_train.report import published
 from sar_train.report.base_new import SECTION as BASE_NEW
 from sar_train.report.base_new import zero_shot
 from sar_train.report.results import Result, ResultSet, comparable
-from sar_train.report.scores import Scene, Score, grouped, over_datasets, pairs, score, slug
+from sar_train.report.scores import Scene, Score, grouped, on_all, over_datasets, pairs, score, slug
 from sar_train.report.table import Column, Row, Table, averaged, difference, number, words
 
 SECTION = "published"
@@ -41,9 +41,9 @@ def _on_dataset(scene: Scene, rows: Mapping[str, list[Result]]) -> Table | None:
         return None
     runs = [run for found in rows.values() for run in found]
     theirs = {k: (v.base, v.new, harmonic_mean(v.base, v.new) or 0.0) for k, v in figures.items()}
-    ours = {"clip": (zero_shot(runs), None)}
+    ours: dict[str, tuple[Score | None, Score | None]] = {"clip": (zero_shot(runs), None)}
     for method, (without, with_sar) in pairs(rows).items():
-        ours[published.method_key(method)] = score(without), score(with_sar) if with_sar else None  # type: ignore[assignment]
+        ours[published.method_key(method)] = score(without), score(with_sar) if with_sar else None
     sources = dict.fromkeys(known.source for known in figures.values())
     title = f"Published figures on {scene.dataset} beside ours, 16 shots, {scene.backbone}, in percent"
     notes = (_backbones(runs), f"Sources: {'; '.join(sources)}.", NO_SAR)
@@ -62,14 +62,8 @@ def _average(backbone: str, groups: Mapping[Scene, Mapping[str, list[Result]]]) 
             over_datasets(zero_shot([r for f in rows.values() for r in f]) for rows in of_eleven.values()),
             None,
         )
-        by_scene = [pairs(rows) for rows in of_eleven.values()]
-        for method in dict.fromkeys(name for found in by_scene for name in found):
-            sides = [
-                [score(found[method][side]) for found in by_scene if method in found and found[method][side]]
-                for side in (0, 1)
-            ]
-            whole = [over_datasets(side) if len(side) == len(by_scene) else None for side in sides]
-            ours[published.method_key(method)] = whole[0], whole[1]
+        averages = on_all(of_eleven.values())
+        ours |= {published.method_key(method): both for method, both in averages.items()}
     beside = "" if missing else f", beside ours under {backbone}"
     title = f"Published averages over 11 datasets, 16 shots{beside}, in percent"
     sources = {published.label(method): entry["source"] for method, entry in content["averages"].items()}

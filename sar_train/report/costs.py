@@ -44,14 +44,12 @@ def costs(results: ResultSet) -> Table:
             for method, sides in (_by_sar(rows) if protocol == "custom" else pairs(rows)).items():
                 time, mib = [seconds(side) for side in sides], [memory(side) for side in sides]
                 ratio = time[1] / time[0] if time[0] and time[1] else None
-                cells = [_significant(value) for value in time]
-                times = number(ratio, 2)
                 body.append(
                     (
                         words(method_name(method)),
                         *map(words, (protocol, scene.dataset, shots_of(scene.shots), scene.backbone)),
-                        *cells,
-                        times,
+                        *map(_significant, time),
+                        number(ratio, 2),
                         *(number(value, 0) for value in mib),
                         difference(mib[1], mib[0], 0, good=0),
                     )

@@ -104,7 +104,7 @@ def matrix(upper: Sequence[int], count: int) -> Matrix:
     return found
 
 
-def most_disturbed(found: Similarities, most: int = MOST_PAIRS) -> list[tuple[int, int]]:
+def most_disturbed(found: Similarities) -> list[tuple[int, int]]:
     """Return the pairs whose cosine moved most under the method, or under the method with SAR if only that was run.
 
     A change that all pairs share does not disturb their relations, so the median change is subtracted first.
@@ -114,7 +114,7 @@ def most_disturbed(found: Similarities, most: int = MOST_PAIRS) -> list[tuple[in
         return []
     change = (found.learned()[0][1] - found.handcrafted)[rows, columns]
     size = np.abs(change - np.median(change))
-    return [(int(rows[place]), int(columns[place])) for place in np.argsort(-size, kind="stable")[:most]]
+    return [(int(rows[place]), int(columns[place])) for place in np.argsort(-size, kind="stable")[:MOST_PAIRS]]
 
 
 def tables(results: ResultSet) -> list[Table]:

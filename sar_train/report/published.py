@@ -43,8 +43,7 @@ def known_zero_shot(backbone: str, pretrained: str | None, dataset: str) -> Know
         dataset: a key of `sar_train.data.layouts.LAYOUTS`.
     """
     if is_published_backbone(backbone, pretrained):
-        found = of_dataset(dataset).get("clip")
-        return found and Known(found.base, found.new, found.source)
+        return of_dataset(dataset).get("clip")
     for entry in load()["known"]:
         if (entry["backbone"], entry.get("pretrained"), entry["dataset"]) == (backbone, pretrained, dataset):
             return _known(entry["scores"], entry["source"])

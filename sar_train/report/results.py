@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -179,11 +180,13 @@ def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart
         raise DataError(f"{folder}: no such folder")
     found: dict[Path, Result] = {}
     skipped = []
-    for path, make in _candidates(folder, apart):
+    loose = ((path, None) for path in loose_files(folder, apart))
+    packed = ((path, run.result) for path, run in packed_runs(folder, apart))
+    for path, content in itertools.chain(loose, packed):  # a loose file wins over a packed one of the same path
         if path in found:
             continue
         try:
-            found[path] = make()
+            found[path] = _read(path, folder, content)
         except DataError as error:
             skipped.append(f"{path.relative_to(folder).as_posix()}: {error}")
             tell(f"Warning: {path}: {error}; skipped")
@@ -208,29 +211,25 @@ def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart
     return ResultSet(_told_apart(runs), tuple(sorted(replaced)), tuple(sorted(copies)), tuple(skipped))
 
 
-def _candidates(folder: Path, apart: Path | None) -> Iterator[tuple[Path, Callable[[], Result]]]:
-    """Yield the path of all that may be a result and a call that makes one of it, the loose files first."""
-    for path in loose_files(folder, apart):
-        yield path, partial(_read, path, folder)
-    for path, run in packed_runs(folder, apart):
-        yield path, partial(_checked, path.relative_to(folder), 0.0, run.result)
+def _read(path: Path, folder: Path, packed: dict[str, Any] | None) -> Result:
+    """Read a loose file, or check what a packed one holds.
 
-
-def _read(path: Path, folder: Path) -> Result:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        modified = path.stat().st_mtime
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"not readable as JSON ({type(error).__name__})") from None
-    return _checked(path.relative_to(folder), modified, content)
-
-
-def _checked(path: Path, modified: float, content: object) -> Result:
+    Raises:
+        DataError: it is no result.
+    """
+    content: Any = packed
+    modified = 0.0
+    if packed is None:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            modified = path.stat().st_mtime
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(f"not readable as JSON ({type(error).__name__})") from None
     if not isinstance(content, dict) or content.get("protocol") not in PROTOCOLS:
         raise DataError("not a result")
     if content.get("schema_version") != SCHEMA_VERSION:
         raise DataError(f"result of schema version {content.get('schema_version')!r}, expected {SCHEMA_VERSION}")
-    result = Result(path, modified, content)
+    result = Result(path.relative_to(folder), modified, content)
     try:
         result.identity(), result.shots, result.backbone, result.code, str(content["name"])
         accuracies = content["metrics"]["base_accuracy"], content["zero_shot"]["base_accuracy"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from sar_train.report.base_new import SECTION, zero_shot
 from sar_train.report.results import Result, ResultSet
-from sar_train.report.scores import Scene, Score, grouped, over_datasets, pairs, score
+from sar_train.report.scores import Scene, Score, grouped, on_all, over_datasets
 from sar_train.report.style import GRID, INK, MUTED, WITH, WITHOUT, Figure, draw
 from sar_train.report.wording import listed, method_name
 
@@ -35,22 +35,15 @@ def figures(results: ResultSet) -> list[Figure]:
     return found
 
 
-def _average(scenes: Iterable[dict[str, list[Result]]]) -> tuple[Point | None, Moves]:
+def _average(scenes: Collection[dict[str, list[Result]]]) -> tuple[Point | None, Moves]:
     """Return the zero-shot point, and the moves of every method that was run on all of the scenes."""
-    parts = [(zero_shot([run for found in rows.values() for run in found]), pairs(rows)) for rows in scenes]
-    moves: Moves = {}
-    for method in dict.fromkeys(name for _, found in parts for name in found):
-        sides = [
-            [score(found[method][k]) for _, found in parts if method in found and found[method][k]] for k in (0, 1)
-        ]
-        without, with_sar = (_point(over_datasets(side)) if len(side) == len(parts) else None for side in sides)
-        if without or with_sar:
-            moves[method] = without, with_sar
-    return _point(over_datasets(zero for zero, _ in parts)), moves
+    zero = over_datasets(zero_shot([run for found in rows.values() for run in found]) for rows in scenes)
+    moves = {method: (_point(without), _point(with_sar)) for method, (without, with_sar) in on_all(scenes).items()}
+    return _point(zero), {method: pair for method, pair in moves.items() if any(pair)}
 
 
-def _point(found: Score) -> Point | None:
-    return (found.base.value, found.new.value) if found.base and found.new else None
+def _point(found: Score | None) -> Point | None:
+    return (found.base.value, found.new.value) if found and found.base and found.new else None
 
 
 def _figure(scene: Scene, content: tuple[Point | None, Moves], *, folded: bool) -> Figure:

@@ -167,11 +167,6 @@ def plain(name: str) -> str:
     return name.replace(SAR, "")
 
 
-def has_sar(name: str) -> bool:
-    """Say whether a row's name says that SAR took part."""
-    return SAR in name
-
-
 def pairs(rows: Mapping[str, list[Result]]) -> dict[str, tuple[list[Result], list[Result]]]:
     """Return the runs without SAR and with it by method; either side may be empty.
 
@@ -179,10 +174,23 @@ def pairs(rows: Mapping[str, list[Result]]) -> dict[str, tuple[list[Result], lis
     """
     found: dict[str, tuple[list[Result], list[Result]]] = {}
     for name, runs in rows.items():
-        if has_sar(name):
+        if SAR in name:
             without = rows.get(runs[0].partner) or []
             found[plain(name)] = without, runs
         else:
             found.setdefault(name, (runs, []))
     used = [without for without, runs in found.values() if runs]
     return {name: pair for name, pair in found.items() if pair[1] or pair[0] not in used}
+
+
+def on_all(scenes: Iterable[Mapping[str, list[Result]]]) -> dict[str, tuple[Score | None, Score | None]]:
+    """Average methods over scenes, without SAR and with it; None where that was not run on all of them."""
+    parts = [pairs(rows) for rows in scenes]
+    found = {}
+    for method in dict.fromkeys(name for part in parts for name in part):
+        sides = [
+            [score(part[method][side]) for part in parts if method in part and part[method][side]] for side in (0, 1)
+        ]
+        without, with_sar = (over_datasets(side) if len(side) == len(parts) else None for side in sides)
+        found[method] = without, with_sar
+    return found

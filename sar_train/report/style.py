@@ -125,8 +125,8 @@ def _attribute(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
 
 
-def tidy(axes: Axes, *, axis: str = "y") -> None:
+def tidy(axes: Axes) -> None:
     """Draw faint grid lines behind the data."""
-    axes.grid(visible=True, axis=axis, linewidth=0.8)  # type: ignore[arg-type]
+    axes.grid(visible=True, axis="y", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=3)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sar_train.report import published
 from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import Mean, Scene, grouped, mean, pairs, slug
-from sar_train.report.table import Cell, Column, Row, Table, averaged, difference, embolden, number, words
+from sar_train.report.table import Column, Row, Table, averaged, difference, embolden, number, words
 from sar_train.report.wording import method_name, spread_note
 
 TITLES = {"cross-dataset": "Cross-dataset transfer", "domain-generalisation": "Domain generalisation"}
@@ -33,14 +33,15 @@ def tables(results: ResultSet) -> list[Table]:
 def _table(protocol: str, scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
     runs = [run for found in rows.values() for run in found]
     targets = list(dict.fromkeys(name for run in runs for name in run["targets"] or {}))
-    body: list[Row] = [_row("zero-shot", runs, targets, _zero_shot)]
+    body: list[Row] = [_row("zero-shot", runs, targets, zero_shot=True)]
     leave = []
     for method, sides in pairs(rows).items():
         names = method_name(method), f"{method_name(method)} + SAR"
-        body += [_row(name, side, targets, _accuracy) for name, side in zip(names, sides, strict=True) if side]
+        body += [_row(name, side, targets) for name, side in zip(names, sides, strict=True) if side]
         if all(sides):
             leave.append(len(body))
-            body.append((words("difference"), *map(_moved, body[-1][1:], body[-2][1:])))
+            moved = (difference(b.value, a.value) for a, b in zip(body[-2][1:], body[-1][1:], strict=True))
+            body.append((words("difference"), *moved))
     each = (*targets, "average")
     columns = (Column("method", text=True), Column(scene.dataset, "source"), *(Column(k, "targets") for k in each))
     rivals = [[place] for place in range(1, len(columns))]
@@ -53,31 +54,16 @@ def _table(protocol: str, scene: Scene, rows: Mapping[str, list[Result]]) -> Tab
     )
 
 
-def _accuracy(run: Result, target: str | None) -> float | None:
-    if target is None:
-        return run["metrics"]["base_accuracy"]  # type: ignore[no-any-return]
-    return (run["targets"] or {}).get(target, {}).get("accuracy")  # type: ignore[no-any-return]
-
-
-def _zero_shot(run: Result, target: str | None) -> float | None:
-    if target is None:
-        return run["zero_shot"]["base_accuracy"]  # type: ignore[no-any-return]
-    return (run["targets"] or {}).get(target, {}).get("zero_shot")  # type: ignore[no-any-return]
-
-
-def _row(
-    name: str, runs: Sequence[Result], targets: Sequence[str], pick: Callable[[Result, str | None], float | None]
-) -> Row:
-    source, *parts = (mean(pick(run, target) for run in runs) for target in (None, *targets))
-    if pick is _zero_shot:  # the same for all seeds
+def _row(name: str, runs: Sequence[Result], targets: Sequence[str], *, zero_shot: bool = False) -> Row:
+    """Return the accuracies of runs, or of zero-shot, on the source, on each target, and the mean over targets."""
+    own, key = ("zero_shot", "zero_shot") if zero_shot else ("metrics", "accuracy")
+    source = mean(run[own]["base_accuracy"] for run in runs)
+    parts = [mean((run["targets"] or {}).get(target, {}).get(key) for run in runs) for target in targets]
+    if zero_shot:  # the same for all seeds
         source, *parts = (part and Mean(part.value, None, 1) for part in (source, *parts))
     complete = all(parts) and bool(parts)
     average = mean(part.value for part in parts if part) if complete else None
     return (words(name), averaged(source), *map(averaged, parts), number(average.value if average else None))
-
-
-def _moved(after: Cell, before: Cell) -> Cell:
-    return difference(after.value, before.value)
 
 
 def _published(protocol: str) -> Table:
