@@ -74,27 +74,21 @@ class OpenProtocol:
     per_class: OpenMeasures
 
 
-def open_protocol(
-    logits: npt.ArrayLike, labels: npt.ArrayLike, n_base: int, *, offset: float = 0.0, points: int = CURVE_POINTS
-) -> OpenProtocol:
+def open_protocol(logits: npt.ArrayLike, labels: npt.ArrayLike, n_base: int) -> OpenProtocol:
     """Measure one ranking over base and new classes.
 
     Args:
         logits: (N, C), the base classes first.
         labels: (N,) 0 to C - 1; an image is a base image if its label is below ``n_base``.
         n_base: how many of the C classes are base classes.
-        offset: subtracted from the base logits before accuracies are taken (calibrated stacking, Chao et al.). Scores
-            for ``auroc`` and ``openworld_auc`` are taken before it, and ``ausuc`` does not depend on it.
-        points: most points that are kept of a curve, at least 2.
 
     Raises:
         ValueError: shapes, labels or ``n_base`` do not fit, or a logit is not a number.
     """
     scores, truth = np.asarray(logits), np.asarray(labels, dtype=np.int64)
-    if scores.ndim != 2 or truth.shape != scores.shape[:1] or not 0 <= n_base <= scores.shape[1] or points < 2:
+    if scores.ndim != 2 or truth.shape != scores.shape[:1] or not 0 <= n_base <= scores.shape[1]:
         raise ValueError(
-            f"expected (N, C) logits, (N,) labels, 0 to C base classes and 2 or more points; got {scores.shape}, "
-            f"{truth.shape}, {n_base} and {points}"
+            f"expected (N, C) logits, (N,) labels and 0 to C base classes; got {scores.shape}, {truth.shape}, {n_base}"
         )
     if truth.size and not 0 <= truth.min() <= truth.max() < scores.shape[1]:
         raise ValueError(f"labels: expected 0 to {scores.shape[1] - 1}, got {truth.min()} to {truth.max()}")
@@ -104,9 +98,7 @@ def open_protocol(
     found = [_rank(scores[part], truth[part], n_base) for part in parts]
     ranked = _Ranked(*map(np.concatenate, zip(*found, strict=True)))
     counts = np.bincount(truth, minlength=scores.shape[1])
-    return OpenProtocol(
-        _measure(ranked, np.ones(len(truth)), offset, points), _measure(ranked, 1 / counts[truth], offset, points)
-    )
+    return OpenProtocol(_measure(ranked, np.ones(len(truth))), _measure(ranked, 1 / counts[truth]))
 
 
 class _Ranked(NamedTuple):
@@ -142,10 +134,10 @@ def _rank(logits: npt.NDArray[Any], labels: Labels, n_base: int) -> _Ranked:
     return _Ranked(base, right, -np.logaddexp.reduce(logits, axis=1), margin)
 
 
-def _measure(ranked: _Ranked, weights: Doubles, offset: float, points: int) -> OpenMeasures:
+def _measure(ranked: _Ranked, weights: Doubles) -> OpenMeasures:
     """Return the measures with a weight (N,) for each image, which is divided by the sum over what is counted."""
     base, right = ranked.base, ranked.right
-    as_base = ranked.margin >= offset  # on ties the arg max takes the first class, which is a base class
+    as_base = ranked.margin >= 0  # on ties the arg max takes the first class, which is a base class
     open_right = right & (as_base == base)
     found = [_share(open_right[part], weights[part]) for part in (base, ~base, np.ones_like(base))]
     percent = [None if share is None else 100 * share for share in found]
@@ -156,7 +148,7 @@ def _measure(ranked: _Ranked, weights: Doubles, offset: float, points: int) -> O
         auroc = _above(ranked.score, share, base, ~base)
         openworld = _above(ranked.score, share, known, unknown)
         ausuc = _above(ranked.margin, share, known, unknown)
-        curve = _thin(100 * _corners(ranked.margin, share, known, unknown), points)
+        curve = _thin(100 * _corners(ranked.margin, share, known, unknown))
     both = harmonic_mean(percent[0], percent[1])
     return OpenMeasures(percent[0], percent[1], both, percent[2], auroc, openworld, ausuc, curve)
 
@@ -189,10 +181,10 @@ def _corners(
     return np.stack([passed[-1, 0] - passed[:, 0], passed[:, 1]], axis=1)
 
 
-def _thin(corners: Doubles, points: int) -> Curve:
+def _thin(corners: Doubles) -> Curve:
     """Keep the ends and corners that are about evenly spaced along the curve, rounded to 0.01."""
-    if len(corners) > points:
+    if len(corners) > CURVE_POINTS:
         along = np.concatenate([[0.0], np.abs(np.diff(corners, axis=0)).sum(axis=1).cumsum()])
-        corners = corners[np.unique(np.searchsorted(along, np.linspace(0, along[-1] * (1 - 1e-12), points)))]
+        corners = corners[np.unique(np.searchsorted(along, np.linspace(0, along[-1] * (1 - 1e-12), CURVE_POINTS)))]
     base, new = ([round(float(value), 2) for value in column] for column in corners.T)
     return Curve(base, new)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from sar_train.evaluation import open_protocol as module
 from sar_train.evaluation.open_protocol import CURVE_POINTS, Curve, OpenMeasures, open_protocol
 
 Rows = Sequence[Sequence[float]]
@@ -24,7 +25,7 @@ def probability(row: Sequence[float], n_base: int) -> float:
     return math.exp(max(row[:n_base])) / total
 
 
-def by_loops(logits: Rows, labels: Sequence[int], n_base: int, weight: Callable[[int], float], g: float) -> list[float]:
+def by_loops(logits: Rows, labels: Sequence[int], n_base: int, weight: Callable[[int], float]) -> list[float]:
     """Return base, new, all (percent), AUROC, OpenworldAUC and AUSUC by counting images and pairs of images."""
     n = len(labels)
     sides = ([i for i in range(n) if labels[i] < n_base], [i for i in range(n) if labels[i] >= n_base])
@@ -56,7 +57,7 @@ def by_loops(logits: Rows, labels: Sequence[int], n_base: int, weight: Callable[
     curve = [[share(side, lambda i, o=offset: open_right(i, o)) for side in sides] for offset in offsets]
     area = sum((a[0] - b[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(curve)) / 1e4
     return [
-        *(share(images, lambda i: open_right(i, g)) for images in (*sides, range(n))),
+        *(share(images, lambda i: open_right(i, 0)) for images in (*sides, range(n))),
         pairs(above),
         pairs(lambda i, j: above(i, j) * among_own(i) * among_own(j)),
         area,
@@ -75,19 +76,18 @@ def values(found: OpenMeasures) -> list[float | None]:
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["no ties", "many ties"])
-@pytest.mark.parametrize("offset", [0.0, 1.0, -0.5])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_every_measure_is_what_loops_count(seed: int, offset: float, whole: bool) -> None:
+def test_every_measure_is_what_loops_count(seed: int, whole: bool) -> None:
     rng = np.random.default_rng(seed)
     n_base, n_classes = 3, 7
     labels = rng.choice(n_classes, 60, p=[0.3, 0.1, 0.1, 0.05, 0.25, 0.15, 0.05])
     logits = rng.normal(size=(60, n_classes)) + 1.5 * np.eye(n_classes)[labels]
     logits = logits.round() if whole else logits
-    found = open_protocol(logits, labels, n_base, offset=offset)
+    found = open_protocol(logits, labels, n_base)
     counts = [int((labels == c).sum()) for c in range(n_classes)]
     rows, truth = logits.tolist(), labels.tolist()
     for measures, weight in ((found.images, lambda i: 1.0), (found.per_class, lambda i: 1 / counts[truth[i]])):
-        assert values(measures) == pytest.approx(by_loops(rows, truth, n_base, weight, offset), abs=1e-9)
+        assert values(measures) == pytest.approx(by_loops(rows, truth, n_base, weight), abs=1e-9)
     assert found.images.harmonic_mean == pytest.approx(
         2 / (1 / found.images.base_accuracy + 1 / found.images.new_accuracy)
     )
@@ -151,11 +151,13 @@ def test_a_side_without_classes_and_no_images_at_all_are_measured_too() -> None:
     assert values(open_protocol(np.zeros((0, 3)), [], 2).per_class) == [None] * 6
 
 
-def test_a_long_curve_keeps_its_ends_its_shape_and_its_exact_area() -> None:
+def test_a_long_curve_keeps_its_ends_its_shape_and_its_exact_area(monkeypatch: pytest.MonkeyPatch) -> None:
     rng, n = np.random.default_rng(4), 9000  # more images than are ranked at once
     labels = rng.integers(0, 10, n)
     logits = (rng.normal(size=(n, 10)) + 2 * np.eye(10)[labels]).astype(np.float32)
-    found, full = (open_protocol(logits, labels, 5, points=points).images for points in (CURVE_POINTS, n))
+    found = open_protocol(logits, labels, 5).images
+    monkeypatch.setattr(module, "CURVE_POINTS", n)
+    full = open_protocol(logits, labels, 5).images
     assert found.curve is not None
     assert full.curve is not None
     base, new = np.array(found.curve.base), np.array(found.curve.new)
