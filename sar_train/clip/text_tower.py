@@ -73,6 +73,10 @@ class TextTower:
         """Return the positions left for a name, what follows it, and the end token."""
         return self.context_length - 1 - prompts.n_context
 
+    def fits(self, name: str, prompts: Prompts) -> bool:
+        """Return True if there is room for a name, written with spaces."""
+        return len(self.encode(name + prompts.suffix)) + 1 + prompts.n_suffix_context <= self.room(prompts)
+
     def embed_text(self, text: str) -> Tensor:
         """Return (M, W) token vectors of a text, without start and end token."""
         ids = torch.tensor(self.encode(text), dtype=torch.long, device=self.positional_embedding.device)

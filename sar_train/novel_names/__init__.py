@@ -5,7 +5,7 @@ is one file in ``sar_train/novel_names/sources/`` that registers a class. Only `
 in; nothing here needs a backbone.
 """
 
-from sar_train.novel_names.gather import COUNT, NovelNames, novel_names, room_in
+from sar_train.novel_names.gather import COUNT, NovelNames, novel_names
 from sar_train.novel_names.source import NovelSource, SourceOptions, Wanted, forms, kinds, open_novel_source
 
 __all__ = [
@@ -18,5 +18,4 @@ __all__ = [
     "kinds",
     "novel_names",
     "open_novel_source",
-    "room_in",
 ]

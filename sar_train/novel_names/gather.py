@@ -8,21 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sar_train.errors import DataError
 from sar_train.novel_names import wordnet
 from sar_train.novel_names.clean import key
 from sar_train.novel_names.source import NovelSource, Wanted, open_novel_source
 
-if TYPE_CHECKING:  # they import torch, which names do not need
-    from sar_train.clip.prompts import Prompts
-    from sar_train.clip.text_tower import TextTower
-
 COUNT = 400
 """How many names to take by default; fewer are then no reason for a warning."""
-CONTEXT = 16
-"""Context tokens to leave room for when the prompt is not known yet."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +101,6 @@ def novel_names(
         raise DataError(f"novel names from {source.name}: no name is left that is not a class name")
     warnings = _warnings(source, len(names), count, too_long, left=left)
     return NovelNames(tuple(names), source.name, overlap, warnings, source.model)
-
-
-def room_in(tower: TextTower, prompts: Prompts | None = None) -> Callable[[str], bool]:
-    """Return a test for whether a name fits into prompts; None means 16 context tokens and a full stop."""
-    context, suffix = (prompts.n_context + prompts.n_suffix_context, prompts.suffix) if prompts else (CONTEXT, ".")
-    room = tower.context_length - 1 - context
-    return lambda name: len(tower.encode(name + suffix)) + 1 <= room
 
 
 def _matcher(new: Sequence[str]) -> Callable[[str], bool]:

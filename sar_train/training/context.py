@@ -25,7 +25,7 @@ from sar_train.data.source import DataSource, open_source
 from sar_train.errors import ConfigError
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
-from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, novel_names, open_novel_source, room_in
+from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, novel_names, open_novel_source
 from sar_train.regularisers.base import regularisers
 from sar_train.training.identity import check_sections, sar_settings
 from sar_train.training.protocol import Plan, plan
@@ -156,11 +156,13 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
         _warn_of_copies(task, [part for part in (evaluator.base, held) if part], tell)
     novel = None
     if novel_source:
+        with torch.no_grad():
+            prompts = method.prompts(Classes(tuple(base), task.handcrafted))
         novel = novel_names(
             novel_source,
             base,
             new=new,
-            room=_room(method, backbone, task),
+            room=lambda name: backbone.text.fits(name, prompts),
             count=config.novel_count,
             seed=config.seed,
             exclude=config.exclude_eval_names,
@@ -170,12 +172,6 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     return RunContext(
         config, backbone, source, chosen, template, teacher, method, schedule, task, evaluator, held, novel
     )
-
-
-@torch.no_grad()
-def _room(method: PromptMethod, backbone: Backbone, task: FewShotTask) -> Callable[[str], bool]:
-    """Return a check for names that are short enough for the method's prompts."""
-    return room_in(backbone.text, method.prompts(Classes(tuple(task.class_names), task.handcrafted)))
 
 
 def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> None:

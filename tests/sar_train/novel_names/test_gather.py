@@ -12,7 +12,7 @@ from support.tiny import tiny_backbone
 from sar_train.clip.prompts import Prompts
 from sar_train.data.coop_layout import load_dataset
 from sar_train.errors import DataError
-from sar_train.novel_names import COUNT, novel_names, room_in
+from sar_train.novel_names import COUNT, novel_names
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -67,13 +67,13 @@ def test_count_and_too_long_names(tmp_path: Path) -> None:
     long = " ".join(["word"] * 80)
     file = write(tmp_path, f"a cat\n{long}\nfox\nwolf\n")
     tower = tiny_backbone().text
-    found = novel_names(file, ["dog"], room=room_in(tower), count=2)
+    plain, crowded = (Prompts(torch.zeros(count, tower.width)) for count in (16, 73))
+    found = novel_names(file, ["dog"], room=lambda name: tower.fits(name, plain), count=2)
     assert found.names == ("a cat", "fox")
     assert "1 novel names are too long" in found.warnings[0]
     assert "holds more names than the 2 taken" in found.warnings[1]
     assert long in novel_names(file, ["dog"]).names
-    crowded = Prompts(torch.zeros(73, tower.width))
-    assert novel_names(file, ["dog"], room=room_in(tower, crowded)).names == ("fox", "wolf")
+    assert novel_names(file, ["dog"], room=lambda name: tower.fits(name, crowded)).names == ("fox", "wolf")
     tower(crowded, ["fox", "wolf"])
 
 
@@ -82,12 +82,11 @@ def test_count_and_too_long_names(tmp_path: Path) -> None:
 def test_names_for_caltech101(source: str) -> None:
     names = load_dataset("caltech101", SHARED).class_names
     base, new = names[:50], names[50:]
-    room = room_in(tiny_backbone().text)
-    found = novel_names(source, base, new=new, room=room)
+    found = novel_names(source, base, new=new)
     assert len(found.names) == 400
     keys = [name.lower().replace("_", " ") for name in (*found.names, *names)]
     assert len(set(keys)) == len(keys)
-    assert found == novel_names(source, base, new=new, room=room)
+    assert found == novel_names(source, base, new=new)
     assert found.names != novel_names(source, base, new=new, seed=2).names
     kept = novel_names(source, base, new=new, exclude=False)
     assert kept.overlap >= 1
