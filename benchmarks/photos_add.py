@@ -47,9 +47,8 @@ def filled(classes: int, count: int) -> ClassBank:
     rows = random.standard_normal((classes, manifest.embed_dim), dtype=np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     names = [f"class {number}" for number in range(classes)]
-    bank = ClassBank(names, rows, manifest.encoder_digest)
-    kept = {name: photos(random, row, count) for name, row in zip(names, rows, strict=True)}
-    return ClassBank(names, rows, manifest.encoder_digest, photos=kept) if count else bank
+    kept = {name: photos(random, row, count) for name, row in zip(names, rows, strict=True)} if count else {}
+    return ClassBank(names, rows, manifest.encoder_digest, photos=kept)
 
 
 def command(file: Path, repeat: int) -> dict[str, list[float]]:

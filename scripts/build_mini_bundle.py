@@ -46,7 +46,7 @@ def main() -> None:
     common = tomllib.loads((ROOT / "experiments" / "mini_bundle.toml").read_text())
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: _train(Path(folder) / name, common, sar=sar) for name, sar in (("coop", False), ("sar", True))}
-        source = from_run(Path(folder) / "sar", {name: (name,) for name in _unique(IMAGENET_CLASSNAMES)})
+        source = from_run(Path(folder) / "sar", {name: (name,) for name in IMAGENET_CLASSNAMES})
     backbone = source.backbone
     images = _encode(backbone, photos)
     ways = {
@@ -77,12 +77,8 @@ def main() -> None:
 
 
 def _train(out: Path, common: dict[str, object], *, sar: bool) -> Run:
-    settings = merge(common, {"sar": sar} if not sar else {})
+    settings = merge(common, {} if sar else {"sar": False})
     return trainer.run(build(RunConfig, settings, out.name), out, tell=print)
-
-
-def _unique(names: list[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 def _encode(backbone: Backbone, photos: list[Path]) -> Tensor:

@@ -105,7 +105,7 @@ class Bench:
         if self.given.overload:
             say(f"  overload for {self.given.overload:.0f} s")
             with servers.started(self.ours[0], bundle, self.first) as server:
-                found["overload"] = scenarios.overload(server, self.folder, self.given.overload, 10, labels)
+                found["overload"] = scenarios.overload(server, self.folder, self.given.overload, labels)
         return found
 
     def _usable(self, candidates: list[Candidate]) -> list[Candidate]:

@@ -18,6 +18,9 @@ import psutil
 from benchmarks.serving.servers import ROOT, Running, post
 
 _REPORT = 1000
+_CLIENTS = 8
+_OVERLOAD = 10
+"""A flood asks for so many times the capacity."""
 _NORMAL = 2.0
 """A lone request is normal again when it takes at most so many times its median before the flood."""
 
@@ -43,11 +46,11 @@ def steady(
     return result
 
 
-def memory(server: Running, photos: Path, count: int, clients: int = 8) -> dict[str, Any]:
+def memory(server: Running, photos: Path, count: int) -> dict[str, Any]:
     """MiB of the server after every thousand of ``count`` requests, and its slope once a fifth of them is over."""
     at, rss = [0], [server.memory()["rss"]]
     for line in _lines(
-        "load", server, photos, ["--clients", str(clients), "--requests", str(count), "--report", "1000"]
+        "load", server, photos, ["--clients", str(_CLIENTS), "--requests", str(count), "--report", "1000"]
     ):
         if line.startswith("at "):
             at.append(int(line.split()[1]))
@@ -57,7 +60,7 @@ def memory(server: Running, photos: Path, count: int, clients: int = 8) -> dict[
     slope = np.polyfit([at[index] for index in settled], [rss[index] for index in settled], 1)[0] * _REPORT
     return {
         "requests": count,
-        "clients": clients,
+        "clients": _CLIENTS,
         "rss": rss,
         "first": rss[0],
         "settled": rss[settled[0]],
@@ -68,15 +71,15 @@ def memory(server: Running, photos: Path, count: int, clients: int = 8) -> dict[
     }
 
 
-def overload(server: Running, photos: Path, seconds: float, times: float, labels: list[str]) -> dict[str, Any]:
-    """``times`` the capacity for ``seconds``, with ``/healthz`` watched, then how soon a lone request is normal."""
+def overload(server: Running, photos: Path, seconds: float, labels: list[str]) -> dict[str, Any]:
+    """Ten times the capacity for ``seconds``, with ``/healthz`` watched, then how soon a lone request is normal."""
     photo = min(photos.glob("*.jpg")).read_bytes()
     alone = statistics.median(_timed(server, photo) for _ in range(30))
     capacity = steady(server, photos, 32, min(10.0, seconds), 2.0, labels)["rate"]
     before = server.memory()
     command = [sys.executable, "-m", "benchmarks.serving.watch", "--port", str(server.port)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watch:
-        arguments = ["--rate", str(times * capacity), "--seconds", str(seconds)]
+        arguments = ["--rate", str(_OVERLOAD * capacity), "--seconds", str(seconds)]
         recovery = float("nan")
         for line in _lines("flood", server, photos, arguments):
             if line == "stop":
@@ -86,7 +89,7 @@ def overload(server: Running, photos: Path, seconds: float, times: float, labels
         health = json.loads(watch.communicate(timeout=30)[0].splitlines()[-1])
     return {
         "capacity": capacity,
-        "times": times,
+        "times": _OVERLOAD,
         "flood": flood,
         "healthz": health,
         "alone_ms": 1000 * alone,

@@ -27,7 +27,7 @@ from benchmarks.serving import photos
 from benchmarks.throughput import jpeg, models, settings, table
 from benchmarks.throughput.flops import flops_of_open_clip, flops_per_image
 from benchmarks.throughput.models import ROOT, Model
-from benchmarks.throughput.settings import RunContext
+from benchmarks.throughput.settings import Setting
 
 OPEN_CLIP = "open_clip"
 
@@ -62,11 +62,11 @@ class Bench:
             }
         return result | {"agreement": self._agreement(model, contenders)}
 
-    def _tried(self, model: Model, name: str, cores: int) -> list[tuple[RunContext, dict[str, float]]]:
+    def _tried(self, model: Model, name: str, cores: int) -> list[tuple[Setting, dict[str, float]]]:
         ways = settings.of_open_clip(cores, model.name == "sar-mini") if name == OPEN_CLIP else settings.of_ours(cores)
         return [(way, self._run(model, name, cores, way, self.given.trial_seconds)) for way in ways]
 
-    def _run(self, model: Model, name: str, cores: int, setting: RunContext, seconds: float) -> dict[str, float]:
+    def _run(self, model: Model, name: str, cores: int, setting: Setting, seconds: float) -> dict[str, float]:
         """Rates of all copies together."""
         count = len(list(self.photos.iterdir()))
         environment = os.environ | {
@@ -104,7 +104,7 @@ class Bench:
         answers = {}
         for name in contenders:
             target = self.folder / f"{model.name}-{name}.npz"
-            command = [*self._command(model, name, 1, 0.0), "--save", str(target), *RunContext("loop", 1).arguments()]
+            command = [*self._command(model, name, 1, 0.0), "--save", str(target), *Setting("loop", 1).arguments()]
             _finished([_started(command, os.environ | {"SAR_BENCH_CORES": str(min(os.sched_getaffinity(0)))})])
             answers[name] = np.load(target)
         result = {}

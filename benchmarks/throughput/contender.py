@@ -25,9 +25,9 @@ def main() -> None:
     os.sched_setaffinity(0, [int(core) for core in os.environ[CORES].split(",")])  # before any library counts them
     given = arguments()
     logging.disable(logging.WARNING)  # open_clip says that random weights are random
-    from benchmarks.throughput.settings import RunContext
+    from benchmarks.throughput.settings import Setting
 
-    setting = RunContext(given.mode, given.batch, given.processes, given.workers, bool(given.channels_last))
+    setting = Setting(given.mode, given.batch, given.processes, given.workers, bool(given.channels_last))
     side = opened(given, setting.channels_last)
     paths = sorted(given.photos.glob("*.jpg"))
     endless = paths if setting.mode == "loader" else itertools.cycle(paths[given.offset :] + paths[: given.offset])

@@ -18,11 +18,11 @@ SPEC = Preprocess(256, "shortest", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _RUNS = 15
 
 
-def large_jpeg(source: Path, target: Path, megapixels: float = 12) -> Path:
+def large_jpeg(source: Path, target: Path) -> Path:
     """A real photo enlarged, as a JPEG of quality 90."""
     with Image.open(source) as opened:
         image = opened.convert("RGB")
-    factor = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
+    factor = (12e6 / (image.width * image.height)) ** 0.5
     size = (round(image.width * factor), round(image.height * factor))
     image.resize(size, Image.Resampling.LANCZOS).save(target, "JPEG", quality=90)
     return target

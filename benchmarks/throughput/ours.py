@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.throughput.settings import RunContext, batched
+from benchmarks.throughput.settings import Setting, batched
 from sar_infer import Classifier
 from sar_infer.images.prefetch import decode_image
 
@@ -31,7 +31,7 @@ class Ours:
         self.spec = self.classifier.bundle.manifest.preprocess
         self.classifier.start()
 
-    def labels(self, paths: Iterable[Path], setting: RunContext) -> Iterator[str]:
+    def labels(self, paths: Iterable[Path], setting: Setting) -> Iterator[str]:
         """The best class of each photo, in order."""
         if setting.mode == "stream":
             for result in self.classifier.stream(paths, self.classes, TOP_K, setting.batch):

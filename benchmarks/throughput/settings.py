@@ -13,7 +13,7 @@ BATCHES = (1, 8, 16)
 
 
 @dataclass(frozen=True)
-class RunContext:
+class Setting:
     """One way to run.
 
     Attributes:
@@ -45,19 +45,19 @@ class RunContext:
         return words + (", channels last" if self.channels_last else "")
 
 
-def of_open_clip(cores: int, convolutional: bool) -> list[RunContext]:
+def of_open_clip(cores: int, convolutional: bool) -> list[Setting]:
     """What may be best for torch: small batches for networks of many small steps, larger ones for products."""
     found = []
     for channels_last in (False, True) if convolutional else (False,):
         for batch in BATCHES[:2] if convolutional else BATCHES[1:]:
-            found.append(RunContext("loop", batch, channels_last=channels_last))
-            found += [RunContext("loop", batch, cores, 0, channels_last)] if cores > 1 else []
-    return [*found, RunContext("loader", 8, 1, cores, convolutional)]
+            found.append(Setting("loop", batch, channels_last=channels_last))
+            found += [Setting("loop", batch, cores, 0, channels_last)] if cores > 1 else []
+    return [*found, Setting("loader", 8, 1, cores, convolutional)]
 
 
-def of_ours(cores: int) -> list[RunContext]:
+def of_ours(cores: int) -> list[Setting]:
     """What `sar-classify` does for some images, and what its bulk engine does: a worker on each core."""
-    return [RunContext("stream", 8), *(RunContext("loop", batch, cores) for batch in BATCHES[:2])]
+    return [Setting("stream", 8), *(Setting("loop", batch, cores) for batch in BATCHES[:2])]
 
 
 def batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:

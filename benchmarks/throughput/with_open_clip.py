@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.throughput.ours import TOP_K
-from benchmarks.throughput.settings import RunContext, batched
+from benchmarks.throughput.settings import Setting, batched
 from sar_infer.artefact.bundle import open_bundle
 from sar_train.clip import backbone
 
@@ -58,7 +58,7 @@ class OpenClip:
         self.names = tuple(bank.names)
         self.classifier = torch.from_numpy(np.array(bank.embeddings)).T * manifest.logit_scale
 
-    def labels(self, paths: Iterable[Path], setting: RunContext) -> Iterator[str]:
+    def labels(self, paths: Iterable[Path], setting: Setting) -> Iterator[str]:
         """The best class of each photo, in order; with a loader, over and over."""
         if setting.mode == "loader":
             photos = Photos(list(paths), self.transform)
