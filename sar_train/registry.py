@@ -6,7 +6,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from sar_train.errors import ConfigError
@@ -37,7 +37,8 @@ class Registry(Generic[T]):
     @property
     def entries(self) -> Mapping[str, type[T]]:
         """Return all registered classes by name."""
-        import_modules(importlib.import_module(self._package))
+        for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
         return MappingProxyType(dict(sorted(self._entries.items())))
 
     def get(self, name: str) -> type[T]:
@@ -52,9 +53,3 @@ class Registry(Generic[T]):
         near = difflib.get_close_matches(name, entries, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"unknown {self._kind} {name!r}: expected one of {', '.join(entries)}{hint}")
-
-
-def import_modules(package: ModuleType) -> None:
-    """Import every module of a package."""
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")

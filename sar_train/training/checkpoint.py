@@ -115,7 +115,8 @@ def load_coop(path: Path) -> Run:
     """
     import numpy
 
-    harmless = [numpy.dtype, type(numpy.dtype("f8")), type(numpy.float64(0)), _numpy_scalar()]  # Dassl's val_result
+    scalar: Any = numpy.float64(0).__reduce__()  # begins with a function that makes a number from bytes, nothing else
+    harmless = [numpy.dtype, type(numpy.dtype("f8")), type(numpy.float64(0)), scalar[0]]  # Dassl's val_result
     try:
         with torch.serialization.safe_globals(harmless):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -134,14 +135,6 @@ def load_coop(path: Path) -> Run:
 def _coop_settings(context: Tensor) -> dict[str, Any]:
     """Return settings of CoOp that give a context of this shape."""
     return {"context_init": "", "n_ctx": len(context)}
-
-
-def _numpy_scalar() -> Any:
-    """Return the function by which numpy scalars are pickled; it makes a number from bytes and nothing else."""
-    import numpy
-
-    reduced: Any = numpy.float64(0).__reduce__()
-    return reduced[0]
 
 
 def save_state(folder: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any]) -> None:
