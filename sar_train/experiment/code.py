@@ -12,6 +12,8 @@ APART = ("cli", "export", "report", "__pycache__")
 """Parts of ``sar_train`` that no accuracy depends on."""
 SHARED = (
     "artefact/manifest.py",
+    "bank/statistics.py",
+    "classify/calibration.py",
     "images/formats.py",
     "images/jpeg.py",
     "images/load.py",

@@ -32,6 +32,8 @@ def fresh(copies: tuple[Path, Path]) -> str:
         "regularisers/sar.py",
         "assets/new.txt",
         "experiment/transfer.py",
+        "../sar_infer/bank/statistics.py",
+        "../sar_infer/classify/calibration.py",
         "../sar_infer/images/load.py",
     ],
 )
