@@ -9,18 +9,18 @@ import click
 from sar_infer.cli.options import CONTEXT
 
 COMMANDS = {
-    "base-to-new": ("protocols", "base_to_new", "Train on half of the classes, evaluate on both halves."),
-    "few-shot": ("protocols", "few_shot", "Train on all classes from 1, 2, 4, 8 and 16 photos of each."),
-    "cross-dataset": ("protocols", "cross_dataset", "Train on one dataset, evaluate on others."),
-    "domain-generalisation": ("protocols", "domain_generalisation", "Train on one domain, evaluate on others."),
-    "run": ("protocols", "run", "Execute the runs of sweep files."),
-    "table": ("report", "table", "Print the tables of results."),
-    "report": ("report", "report", "Write results as one HTML page, with figures and tables."),
-    "pack": ("report", "pack", "Pack the results of finished runs into one file."),
-    "check-data": ("check_data", "check_data", "Check a folder of data, and say how to fix it."),
-    "novel-names": ("novel_names", "novel_names", "List novel names for SAR."),
+    "base-to-new": ("protocols", "Train on half of the classes, evaluate on both halves."),
+    "few-shot": ("protocols", "Train on all classes from 1, 2, 4, 8 and 16 photos of each."),
+    "cross-dataset": ("protocols", "Train on one dataset, evaluate on others."),
+    "domain-generalisation": ("protocols", "Train on one domain, evaluate on others."),
+    "run": ("protocols", "Execute the runs of sweep files."),
+    "table": ("report", "Print the tables of results."),
+    "report": ("report", "Write results as one HTML page, with figures and tables."),
+    "pack": ("report", "Pack the results of finished runs into one file."),
+    "check-data": ("check_data", "Check a folder of data, and say how to fix it."),
+    "novel-names": ("novel_names", "List novel names for SAR."),
 }
-"""Module, object and one line of help of each command; a module is imported when its command is used."""
+"""Module and one line of help of each command; a module is imported when its command is used."""
 
 
 class Commands(click.Group):
@@ -36,15 +36,15 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module, name, _ = COMMANDS[cmd_name]
-        found: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        module = importlib.import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
+        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands from the table above."""
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
 @click.command(cls=Commands, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_EXPERIMENT"})
