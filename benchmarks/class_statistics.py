@@ -201,7 +201,7 @@ def rankings(domain: Domain, test: Photos, run_folder: Path, args: argparse.Name
         raise SystemExit(f"{run_folder}: no statistics")
     statistics, known = fitted.statistics, domain.trained
     run = load_run(run_folder)
-    handcrafted = backbone.embed_names(domain.names, backbone.handcrafted(domain.template)).numpy()
+    handcrafted = backbone.embed_names(domain.names, domain.template).numpy()
     own = restore(run, backbone).embed(domain.names).numpy() if fitted.prompt == LEARNED else handcrafted
     pool = [np.flatnonzero(domain.train.labels == c) for c in range(known, len(domain.names))]
 

@@ -33,9 +33,8 @@ def on_held_out_nouns(model: Backbone, curriculum: Curriculum) -> dict[str, Any]
     Their mean cosine to their targets, and Spearman's rank correlation between WordNet path similarity and embedding
     cosine, among themselves and towards ImageNet's classes; the targets' own correlation is what could be reached.
     """
-    prompts = model.handcrafted(TEMPLATE)
-    nouns = model.embed_names([names[0] for names in curriculum.held_out.names], prompts)
-    classes = model.embed_names(IMAGENET_CLASSNAMES, prompts)
+    nouns = model.embed_names([names[0] for names in curriculum.held_out.names], TEMPLATE)
+    classes = model.embed_names(IMAGENET_CLASSNAMES, TEMPLATE)
     synsets, imagenet = curriculum.held_out_synsets, imagenet_synsets()
     upper = np.triu_indices(len(synsets), 1)
     among, across = _path(synsets, synsets)[upper], _path(synsets, imagenet).ravel()
@@ -57,7 +56,7 @@ def on_photos(model: Backbone, class_rows: Tensor, photos: Sequence[Path]) -> di
     """
     images = torch.cat([_encode(model, photos[i : i + 50]) for i in range(0, len(photos), 50)])
     labels = torch.arange(len(photos))
-    names = model.embed_names(IMAGENET_CLASSNAMES, model.handcrafted(TEMPLATE))
+    names = model.embed_names(IMAGENET_CLASSNAMES, TEMPLATE)
     return {
         "photos": len(photos),
         "top1_from_names": 100 * float((images @ names.T).argmax(1).eq(labels).double().mean()),
@@ -94,7 +93,7 @@ def on_photos_of_vit(root: Path, weights: Path) -> dict[str, Any]:
 def _beside(
     student: Backbone, teacher: Backbone, photos: Sequence[Path], labels: Sequence[int], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    names = teacher.embed_names(class_names, teacher.handcrafted(TEMPLATE))
+    names = teacher.embed_names(class_names, TEMPLATE)
     ours, theirs = (
         torch.cat([_encode(m, photos[i : i + 8]) for i in range(0, len(photos), 8)]) for m in (student, teacher)
     )
@@ -112,7 +111,7 @@ def on_demo(model: Backbone) -> dict[str, Any]:
     features = load_features(DEMO_FILE)
     base, _ = base_new(range(len(features.class_names)))
     rows = features.val.labels < len(base)
-    names = model.embed_names([features.class_names[label] for label in base], model.handcrafted(TEMPLATE))
+    names = model.embed_names([features.class_names[label] for label in base], TEMPLATE)
     best = best_logit_scale(features.val.features[rows], features.val.labels[rows], names)
     return {"logit_scale": model.logit_scale, "best_logit_scale_on_demo": best}
 

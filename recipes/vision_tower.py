@@ -83,7 +83,7 @@ def distil(root: Path, recipe: Recipe, maps_file: Path | None, say: Callable[[st
 
     shared = hashlib.sha256(mini.WEIGHTS.read_bytes()).hexdigest()
     maps = photos.kept(maps_file, photos.key(files, root, recipe.views, recipe.seed, shared), make)
-    names = original.embed_names(IMAGENET_CLASSNAMES, original.handcrafted(TEMPLATE))
+    names = original.embed_names(IMAGENET_CLASSNAMES, TEMPLATE)
     teacher = Teacher(original.model, STAGES, names)
     progress = _Progress("step", recipe.steps, 50, say)
     train(model, teacher, maps, recipe, lambda step, loss: progress(step, f"  1 - cosine {loss:.4f}"))

@@ -27,6 +27,8 @@ from sar_train.errors import BackboneError
 
 TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
 """CLIP's 80 templates for ImageNet."""
+CHUNK = 2048
+"""Names that go through the text tower at once."""
 RANDOM = "random"
 """In place of a tag or file: weights made by a seed."""
 OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
@@ -110,14 +112,15 @@ class Backbone:
         return Prompts(self.text.embed_text(before), after)
 
     @torch.no_grad()
-    def embed_names(self, names: Sequence[str], prompts: Prompts, *, chunk: int = 2048, unit: bool = True) -> Tensor:
-        """Return (C, D) class embeddings without gradient, for any number of names under shared prompts."""
-        parts = [self.text(prompts, names[i : i + chunk], unit=unit) for i in range(0, len(names), chunk)]
+    def embed_names(self, names: Sequence[str], template: str, *, unit: bool = True) -> Tensor:
+        """Return (C, D) class embeddings without gradient, for any number of names under a hand-crafted template."""
+        prompts = self.handcrafted(template)
+        parts = [self.text(prompts, names[i : i + CHUNK], unit=unit) for i in range(0, len(names), CHUNK)]
         return torch.cat(parts)
 
     def ensemble(self, names: Sequence[str], templates: Sequence[str], *, unit: bool) -> Tensor:
         """Return (C, D) unit rows: the mean over templates, of unit rows or of rows with the tower's own lengths."""
-        rows = [self.embed_names(names, self.handcrafted(text), unit=unit) for text in templates]
+        rows = [self.embed_names(names, template, unit=unit) for template in templates]
         return normalize(torch.stack(rows).mean(0), dim=-1)
 
 

@@ -48,7 +48,7 @@ def similarities(prompted: PromptedCLIP, base: Sequence[str], new: Sequence[str]
     names = [*kept[0], *kept[1]]
     if not prompted.method.transfers or len(names) < 3:
         return None
-    handcrafted = prompted.backbone.embed_names(names, prompted.backbone.handcrafted(prompted.template))
+    handcrafted = prompted.backbone.embed_names(names, prompted.template)
     return {
         "names": names,
         "base": len(kept[0]),
@@ -87,7 +87,7 @@ def evaluate_targets(prompted: PromptedCLIP, config: RunConfig, targets: Sequenc
         rows = torch.arange(len(labels))
         part = EvaluationSplit(names, source.plain("test", rows), labels, rows, "test")
         learned = evaluate(prompted.logits(image_features(prompted, source, part), names), labels, names)
-        handcrafted = prompted.backbone.embed_names(names, prompted.backbone.handcrafted(source.template))
+        handcrafted = prompted.backbone.embed_names(names, source.template)
         zero_shot = evaluate(part.features.to(handcrafted.device) @ handcrafted.T, labels, names)
         found[target] = {
             "accuracy": learned.accuracy,

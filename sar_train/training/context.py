@@ -91,7 +91,7 @@ class RunContext:
 
     def handcrafted(self, names: Sequence[str]) -> Tensor:
         """Return (C, D) embeddings under the hand-crafted template that the method compares with."""
-        return self.backbone.embed_names(names, self.backbone.handcrafted(self.teacher))
+        return self.backbone.embed_names(names, self.teacher)
 
     def regularisation(self) -> Regularisation | None:
         """Return SAR with its novel names and what it compares with; None where it takes no part."""
@@ -106,7 +106,7 @@ class RunContext:
 
     def zero_shot(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Return (N, C) scaled cosines of (N, D) unit image features and C names without any learning."""
-        rows = self.backbone.embed_names(names, self.backbone.handcrafted(self.template))
+        rows = self.backbone.embed_names(names, self.template)
         return self.backbone.logit_scale * images.to(rows.device) @ rows.T
 
 
@@ -288,7 +288,7 @@ def _task(source: DataSource, chosen: Plan, config: RunConfig, backbone: Backbon
         features,
         torch.tensor([place[labels[row]] for row in rows]),
         base,
-        backbone.embed_names(base, backbone.handcrafted(template)),
+        backbone.embed_names(base, template),
         crops,
     )
 

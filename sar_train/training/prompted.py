@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sar_train.clip.backbone import Backbone
+from sar_train.clip.backbone import CHUNK, Backbone
 from sar_train.clip.prompts import Prompts
 from sar_train.config.run import build
 from sar_train.errors import RunError
@@ -31,14 +31,12 @@ class PromptedCLIP:
 
     def classes(self, names: Sequence[str]) -> Classes:
         """Return names with their hand-crafted embeddings, which are made when the method asks for them."""
-        prompts = self.backbone.handcrafted(self.template)
-        return Classes(tuple(names), lambda: self.backbone.embed_names(names, prompts))
+        return Classes(tuple(names), lambda: self.backbone.embed_names(names, self.template))
 
     @torch.no_grad()
-    def embed(self, names: Sequence[str], *, chunk: int = 2048) -> Tensor:
+    def embed(self, names: Sequence[str]) -> Tensor:
         """Return (C, D) unit class embeddings; where prompts depend on the image, those for the mean training image."""
-        if not self.method.transfers:
-            chunk = max(chunk, len(names))  # such prompts know their classes as a whole
+        chunk = CHUNK if self.method.transfers else len(names)  # else prompts know their classes as a whole
         parts = [names[i : i + chunk] for i in range(0, len(names), chunk)]
         return torch.cat([self.backbone.text(self.method.prompts(self.classes(part)), part) for part in parts])
 

@@ -242,7 +242,7 @@ def _features(context: RunContext, prompted: PromptedCLIP) -> Tensor:
 
 
 def _handcrafted_rows(context: RunContext, names: Sequence[str]) -> npt.NDArray[np.float64]:
-    rows = context.backbone.embed_names(names, context.backbone.handcrafted(context.template))
+    rows = context.backbone.embed_names(names, context.template)
     return rows.double().cpu().numpy()
 
 
@@ -330,7 +330,7 @@ class _Reference:
         labels = demo.train.labels.numpy()
         some = np.concatenate([np.flatnonzero(labels == c)[:_REFERENCE_SHOTS] for c in range(len(demo.class_names))])
         features, kept = demo.train.features[some].double().numpy(), labels[some]
-        rows = backbone.embed_names(demo.class_names, backbone.handcrafted(demo.template)).double().cpu().numpy()
+        rows = backbone.embed_names(demo.class_names, demo.template).double().cpu().numpy()
         scatter = gaussian(features, kept, len(rows)).scatter
         return None if scatter is None else cls(features, kept, rows, scatter)
 

@@ -279,7 +279,7 @@ def solve(case: Case) -> dict[str, Any]:
     backbone = clip(case.clip)
     pixels, tests = images("train", len(LABELS)), images("test", 3)
     features = backbone.encode_images(pixels)
-    handcrafted = backbone.embed_names(BASE, backbone.handcrafted(make(case, backbone, features)[1]))
+    handcrafted = backbone.embed_names(BASE, make(case, backbone, features)[1])
     truth = labels(case, backbone, features, handcrafted)
     official = OFFICIAL[case.name if case.method == "dept" else case.method]
     prepare(backbone.model.state_dict())

@@ -165,7 +165,7 @@ def ours(case: Case) -> dict[str, Any]:
     pixels, tests = images("train", len(LABELS)), images("test", 3)
     features = backbone.encode_images(pixels)
     method, template = make(case, backbone, features)
-    handcrafted = backbone.embed_names(BASE, backbone.handcrafted(template))
+    handcrafted = backbone.embed_names(BASE, template)
     problem = FewShotTask(
         features[:, None],
         labels(case, backbone, features, handcrafted),

@@ -71,7 +71,7 @@ def feature_set(per_class: int = 12) -> FeatureSet:
 def classes(names: Sequence[str] = BASE, template: str = TEMPLATE, model: str = VIT) -> Classes:
     """Names with their hand-crafted embeddings."""
     backbone = tiny_backbone(model)
-    return Classes(tuple(names), backbone.embed_names(names, backbone.handcrafted(template)))
+    return Classes(tuple(names), backbone.embed_names(names, template))
 
 
 def setup(

@@ -11,6 +11,7 @@ from support import full_length
 from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
+from sar_train.clip import backbone as backbones
 from sar_train.clip.prompts import DeepPrompt, Prompts, split_template
 from sar_train.clip.tokens import pack
 from sar_train.errors import ClassNameError, ConfigError
@@ -40,7 +41,7 @@ TEMPLATES = [
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_equals_encode_text_for_every_template_length(template: str) -> None:
     backbone = tiny_backbone()
-    ours = backbone.embed_names(NAMES, backbone.handcrafted(template))
+    ours = backbone.embed_names(NAMES, template)
     torch.testing.assert_close(
         ours, full_length.encode_text(backbone, [template.format(n) for n in NAMES]), atol=2e-6, rtol=0
     )
@@ -183,20 +184,20 @@ def test_gradient_equals_finite_differences() -> None:
 
 def test_the_order_and_company_of_names_do_not_matter() -> None:
     backbone = tiny_backbone()
-    prompts = backbone.handcrafted("a photo of a {}.")
-    together = backbone.embed_names(NAMES, prompts)
-    alone = torch.cat([backbone.embed_names([name], prompts) for name in NAMES])
-    backwards = backbone.embed_names(NAMES[::-1], prompts).flip(0)
+    template = "a photo of a {}."
+    together = backbone.embed_names(NAMES, template)
+    alone = torch.cat([backbone.embed_names([name], template) for name in NAMES])
+    backwards = backbone.embed_names(NAMES[::-1], template).flip(0)
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
     torch.testing.assert_close(together, backwards, atol=1e-6, rtol=0)
 
 
-def test_rows_have_unit_norm_and_chunks_change_nothing() -> None:
+def test_rows_have_unit_norm_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny_backbone()
-    prompts = backbone.handcrafted("a photo of a {}.")
-    rows = backbone.embed_names(NAMES, prompts)
+    rows = backbone.embed_names(NAMES, "a photo of a {}.")
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(NAMES)))
-    torch.testing.assert_close(backbone.embed_names(NAMES, prompts, chunk=2), rows, atol=1e-6, rtol=0)
+    monkeypatch.setattr(backbones, "CHUNK", 2)
+    torch.testing.assert_close(backbone.embed_names(NAMES, "a photo of a {}."), rows, atol=1e-6, rtol=0)
 
 
 def test_a_name_that_fits_exactly_and_one_that_does_not() -> None:
@@ -204,9 +205,9 @@ def test_a_name_that_fits_exactly_and_one_that_does_not() -> None:
     prompts = Prompts(torch.zeros(16, backbone.text.width))
     room = backbone.text.room(prompts)
     fits = " ".join(["cat"] * (room - 2))
-    assert backbone.embed_names([fits], prompts).isfinite().all()
+    assert backbone.text(prompts, [fits]).isfinite().all()
     with pytest.raises(ClassNameError, match=f"needs {room + 1} tokens.*room for {room}"):
-        backbone.embed_names([fits + " cat"], prompts)
+        backbone.text(prompts, [fits + " cat"])
 
 
 def test_empty_lists_and_names_are_refused() -> None:
@@ -214,7 +215,7 @@ def test_empty_lists_and_names_are_refused() -> None:
     with pytest.raises(ClassNameError, match="at least one"):
         pack([])
     with pytest.raises(ClassNameError, match="class name 2 is empty"):
-        backbone.embed_names(["cat", " "], backbone.handcrafted("{}"))
+        backbone.embed_names(["cat", " "], "{}")
 
 
 @pytest.mark.parametrize("template", ["a photo", "{} and {}", "photo-{}"])

@@ -123,7 +123,7 @@ def test_a_template_is_a_method_like_others() -> None:
     source = from_template("a {}, a pet.", {"small_cat": ("cat",)}, VIT, RANDOM)
     assert isinstance(source.prompted.method, Fixed)
     assert source.phrases == {"small cat": ("cat",)}
-    expected = source.backbone.embed_names(["cat"], source.backbone.handcrafted("a {}, a pet."))
+    expected = source.backbone.embed_names(["cat"], "a {}, a pet.")
     assert torch.equal(source.prompted.embed(["cat"]), expected)
 
 

@@ -11,6 +11,7 @@ from support.tiny import DEEP, tiny_backbone
 
 from sar_train.errors import ConfigError, RunError
 from sar_train.methods.base import PromptMethod
+from sar_train.training import prompted as module
 from sar_train.training.checkpoint import Run
 from sar_train.training.prompted import restore
 
@@ -59,9 +60,11 @@ def test_unknown_methods_and_settings_are_named() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"class_specific": True}, {}])
-def test_chunks_change_nothing(settings: dict[str, bool]) -> None:
+def test_chunks_change_nothing(settings: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
     ready = prompted(make("coop", **settings))
-    torch.testing.assert_close(ready.embed(BASE, chunk=3), ready.embed(BASE), atol=1e-6, rtol=0)
+    whole = ready.embed(BASE)
+    monkeypatch.setattr(module, "CHUNK", 3)
+    torch.testing.assert_close(ready.embed(BASE), whole, atol=1e-6, rtol=0)
 
 
 def test_nothing_is_answered_with_a_gradient() -> None:

@@ -119,7 +119,7 @@ def test_quick_and_a_named_prompt_do_not_train_again(tmp_path: Path) -> None:
     stored = load_statistics(tmp_path / "fixed")
     assert stored is not None
     backbone = tiny_backbone()
-    rows = backbone.embed_names(CLASSES, backbone.handcrafted(stored.template))
+    rows = backbone.embed_names(CLASSES, stored.template)
     np.testing.assert_allclose(stored.statistics.text_centre, rows.mean(0).numpy(), atol=1e-6)
 
 
