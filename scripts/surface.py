@@ -259,10 +259,11 @@ def _served(folder: Path, images: Path) -> Iterator[str]:
 
 def _service(bank: Path | None = None) -> Any:
     """Return a context manager around a service of the shipped bundle that takes changes."""
+    from sar_infer.artefact.bundle import default_bundle
     from sar_infer.server.service import Service
     from sar_infer.server.settings import Settings
 
-    return contextlib.closing(Service.open(Settings(key=KEY, bank=bank)))
+    return contextlib.closing(Service.open(Settings(bundle=str(default_bundle()), key=KEY, bank=bank)))
 
 
 # ------------------------------------------------------------------------------------------------------------- parts

@@ -65,6 +65,15 @@ def check_folder(path: Path) -> None:
         raise InputError(f"{path}: no such folder; make it first")
 
 
+def check_encoder(path: Path, bundle: Bundle) -> None:
+    """Raise InputError if a bank file is there and belongs to another encoder than a bundle that nobody has named."""
+    if path.is_file() and ClassBank.load(path).encoder_digest != bundle.manifest.encoder_digest:
+        raise InputError(
+            f"{path}: belongs to another encoder than the bundle that ships; name the bundle with --bundle (a bank "
+            f"follows to another one only if that is named: --bundle {bundle.place})"
+        )
+
+
 def read(path: Path, bundle: Bundle, *, whole: bool = False) -> ClassBank:
     """Return the bank of a file.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.history import Action, utc_now, with_step
+from sar_infer.bank.history import Action, utc_now, with_new_name, with_step
 from sar_infer.bank.info import PLAIN, ClassInfo, check_text, ranges_of, set_info
 from sar_infer.bank.photos import Photos, PhotosBefore, PhotoSet, united
 from sar_infer.bank.undo import Stack, Undo, before, replaced, spliced
@@ -180,6 +180,8 @@ def rename(bank: ClassBank, old: str, new: str, row: Floats | None = None, *, by
     photos = {new if has == name else has: one for has, one in bank.photos.items()}
     summary = f"renamed {name!r} to {new!r}"
     if row is None:
+        if was.added is None:
+            bank = dataclasses.replace(bank, provenance=with_new_name(bank.provenance, name, new))
         return with_step(bank, "rename", summary, by, undo, names=names, info=info, photos=photos)
     where = np.array([place], dtype=np.int64)
     gone = Stack(PackedNames.of([name]), bank.rows_at(where), where)

@@ -9,8 +9,8 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.edits import remove, set_nameless
-from sar_infer.bank.history import remembering, removed_names
+from sar_infer.bank.edits import remove, rename, set_nameless
+from sar_infer.bank.history import remembering, removed_names, renamed_names
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.merging import merge
 from sar_infer.bank.photos import PhotoSet
@@ -43,16 +43,21 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
     start = base if kept is None else kept
     gone = {name_key(name) for name in removed_names(old)} - {name_key(name) for name in old.names}
     added = {name_key(name) for name in old.names if _added(old, name)}
+    origins = renamed_names(start.provenance)
     left = [
-        name for name in start.names if name_key(name) in gone or (_added(start, name) and name_key(name) not in added)
+        name
+        for name in start.names
+        if name_key(origins.get(name, name)) in gone or (_added(start, name) and name_key(name) not in added)
     ]
     bank = remove(start, left, by=by)
     if kept is not None:
-        missing = [n for n in base.names if name_key(n) not in gone and bank.lookup.name(n) is None]
+        here = gone | {name_key(origin) for origin in renamed_names(bank.provenance).values()}
+        missing = [n for n in base.names if name_key(n) not in here and bank.lookup.name(n) is None]
         if missing:
             rows = base.embeddings[[base.index[name] for name in missing]]
             info = {name: base.info[name] for name in missing if name in base.info}
             bank = merge(bank, ClassBank(missing, rows, base.encoder_digest, info=info), "keep", by=by)
+    bank = _renamed_alike(bank, old, by)
     bank = merge(bank, _carried(old, bank, base, embed), "take", by=by)
     sides = (old,) if kept is None else (old, kept)
     for name in [name for side in sides for name, photos in side.photos.items() if photos.nameless]:
@@ -68,6 +73,18 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
     if (info, provenance) == (dict(bank.info), dict(bank.provenance)):
         return bank
     return dataclasses.replace(bank, info=info, provenance=provenance)
+
+
+def _renamed_alike(bank: ClassBank, old: ClassBank, by: str) -> ClassBank:
+    """Return the bank with the bundle's own classes renamed as in ``old``."""
+    here, there = ({o: n for n, o in renamed_names(side.provenance).items()} for side in (bank, old))
+    for origin in {**here, **there}:
+        row, wanted = bank.lookup.name(here.get(origin, origin)), there.get(origin, origin)
+        if row is None or _added(bank, bank.names[row]) or old.lookup.name(wanted) is None or _added(old, wanted):
+            continue
+        if bank.lookup.get(wanted) in (None, row):
+            bank = rename(bank, bank.names[row], wanted, by=by)
+    return bank
 
 
 def _came(old: ClassBank, bank: ClassBank) -> dict[str, ClassInfo]:
@@ -95,7 +112,7 @@ def _carried(old: ClassBank, bank: ClassBank, base: ClassBank, embed: Embed) -> 
         if row is not None and (theirs.added or ours.added) is None:
             threshold = theirs.threshold if ours.threshold is None else ours.threshold  # the new encoder's own
             background = theirs.background or ours.background
-            theirs = dataclasses.replace(theirs, phrases=(), background=background, threshold=threshold)
+            theirs = dataclasses.replace(theirs, phrases=ours.phrases, background=background, threshold=threshold)
             rows[name] = bank.embeddings[row]
         elif row is not None and _same_texts(texts, name, bank, row):
             theirs = dataclasses.replace(theirs, phrases=())

@@ -22,6 +22,9 @@ UNDO_STEPS = 64
 REMOVED = "removed"
 """Key of a bank's provenance: names of the bundle's own classes that were removed, or got another row, at run time. A
 bank that follows to another encoder leaves out those that are not there any more."""
+RENAMED = "renamed"
+"""Key of a bank's provenance: the bundle's names of its own classes that were renamed at run time, by the new names. An
+entry stays when its class is removed, so that a rollback finds it."""
 
 Action = Literal["add", "remove", "rename", "amend", "merge", "rollback"]
 
@@ -79,8 +82,9 @@ def with_step(
         BankError: the file that the bank was loaded from was damaged or changed, or a change is unsound.
     """
     bank.verified()
-    known = dict.fromkeys(removed_names(bank))
-    own = [name for name in lost if bank.info.get(name, PLAIN).added is None and name not in known]
+    known, origins = dict.fromkeys(removed_names(bank)), renamed_names(bank.provenance)
+    lost = [origins.get(name, name) for name in lost if bank.info.get(name, PLAIN).added is None]
+    own = [name for name in lost if name not in known]
     undo = dataclasses.replace(undo, lost=len(own))
     steps = [*bank.history, Step(len(bank.history) + 1, at or utc_now(), action, summary, by, undo=undo)]
     stack, photo_stack = bank.retired.pushed(*gone), (*bank.photo_stack, *gone_photos)
@@ -109,6 +113,24 @@ def remembering(provenance: Mapping[str, Any], removed: Iterable[str]) -> dict[s
     }
 
 
+def renamed_names(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return the bundle's names of its own classes that were renamed, by the names that they have now."""
+    found = provenance.get(RENAMED, {})
+    known = found.items() if isinstance(found, dict) else ()
+    return {name: origin for name, origin in known if isinstance(origin, str)}
+
+
+def with_new_name(provenance: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    """Return provenance in which one of the bundle's own classes has another name."""
+    names = renamed_names(provenance)
+    names[new] = names.pop(old, old)
+    names = {name: origin for name, origin in names.items() if name != origin}
+    return {
+        **{key: value for key, value in provenance.items() if key != RENAMED},
+        **({RENAMED: names} if names else {}),
+    }
+
+
 def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
     """Return the bank as it was after a step; the rollback is one more step of history, and cannot be undone itself.
 
@@ -126,8 +148,12 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
         return bank
     names = PackedNames.of(bank.names)
     state = State(names, bank.rows, bank.info, bank.photos, bank.retired, bank.photo_stack)
+    provenance = dict(bank.provenance)
     for undo in plan.values():
         state = undone(state, undo)
+        for new, old in undo.renamed.items():
+            if new in renamed_names(provenance):
+                provenance = with_new_name(provenance, new, old)
     history = [dataclasses.replace(step, undo=None) if step.n in plan else step for step in bank.history]
     numbers = ", ".join(map(str, plan))
     summary = f"took back step{'s' if len(plan) > 1 else ''} {numbers}; as after step {to}"
@@ -135,7 +161,7 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
     removed = removed_names(bank)
     return dataclasses.replace(
         bank,
-        provenance=remembering(bank.provenance, removed[: max(0, len(removed) - sum(u.lost for u in plan.values()))]),
+        provenance=remembering(provenance, removed[: max(0, len(removed) - sum(u.lost for u in plan.values()))]),
         names=state.names,
         embeddings=state.rows,  # type: ignore[arg-type]
         info=state.info,
@@ -173,7 +199,7 @@ def settled(bank: ClassBank) -> ClassBank:
     """
     photos = {name: one.limited(0) for name, one in bank.photos.items()}
     history = tuple(dataclasses.replace(step, undo=None) for step in bank.verified().history)
-    provenance = remembering(bank.provenance, ())
+    provenance = {key: value for key, value in bank.provenance.items() if key not in (REMOVED, RENAMED)}
     given = dataclasses.replace(
         bank,
         embeddings=bank.rows,  # type: ignore[arg-type]

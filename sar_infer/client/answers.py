@@ -54,12 +54,14 @@ class PhotosAdded:
         photos: Number of photos that the class has now.
         known: Number of photos that were left out, because they are counted already.
         findings: What is odd about them.
+        created: The class was made by this call.
     """
 
     etag: str
     photos: int
     known: int
     findings: tuple[PhotoFinding, ...] = ()
+    created: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def class_entry(found: Any) -> ClassEntry:
     return ClassEntry(found["name"], found["origin"], tuple(found["phrases"]), *counted)
 
 
-def photos_added(found: Any, etag: str) -> PhotosAdded:
+def photos_added(found: Any, etag: str, *, created: bool) -> PhotosAdded:
     """Parse the answer to a change of a class with photos."""
     findings = tuple(PhotoFinding(one["kind"], one["message"], one["suggestion"]) for one in found["findings"])
-    return PhotosAdded(etag, found.get("photos", 0), found["known"], findings)
+    return PhotosAdded(etag, found.get("photos", 0), found["known"], findings, created)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 Mode = Literal["bank", "extend", "only"]
-_TOO_LARGE = 413
+_CREATED, _TOO_LARGE = 201, 413
 _PLACE = re.compile(r"input\[(\d+)\]: ")
 _IMAGE_PLACE = re.compile(r"image\[(\d+)\]: ")
 _NAMES = 256
@@ -119,7 +119,8 @@ def joined(first: PhotosAdded | None, second: PhotosAdded) -> PhotosAdded:
     """Return the effect of two requests, one after the other."""
     if first is None:
         return second
-    return PhotosAdded(second.etag, second.photos, first.known + second.known, (*first.findings, *second.findings))
+    known, findings = first.known + second.known, (*first.findings, *second.findings)
+    return PhotosAdded(second.etag, second.photos, known, findings, first.created)
 
 
 class Calls:
@@ -216,7 +217,7 @@ class Calls:
             self.sizes.refused(images, error.code)
         else:
             etag = reply.headers.get("etag", "").strip('"')
-            return read(reply, lambda json: photos_added(json, etag))
+            return read(reply, lambda json: photos_added(json, etag, created=reply.status == _CREATED))
         half = len(images) // 2
         first = yield from self.add_photos(name, images[:half], request, if_match)
         second = yield from self.add_photos(name, images[half:], request, if_match and first.etag)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sar_infer.artefact.bank_file import check_encoder
 from sar_infer.encoders.waiting import in_background
 from sar_infer.server.admission import Admission
 from sar_infer.server.bank.store import BankStore
@@ -239,6 +240,8 @@ async def in_thread(work: Callable[[], T]) -> T:
 def _open(settings: Settings, metrics: Metrics, before: Engine | None = None) -> tuple[Engine, BankStore]:
     engine = Engine.open(settings, metrics, before)
     try:
+        if settings.bundle is None and settings.bank is not None:
+            check_encoder(settings.bank, engine.bundle)
         embed = engine.classifier.embed_phrases
         return engine, BankStore.open(settings.bank, engine.bundle, embed, writable=settings.writable)
     except BaseException:

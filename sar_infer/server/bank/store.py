@@ -23,7 +23,7 @@ from sar_infer.artefact.manifest import BANK
 from sar_infer.bank import ClassBank, ClassInfo, PhotoSet, add, remove, rollback
 from sar_infer.bank.edits import listed
 from sar_infer.bank.following import Embed
-from sar_infer.bank.history import Step, removed_names, steps_back
+from sar_infer.bank.history import Step, removed_names, renamed_names, steps_back
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.lint import Finding, photo_findings
 from sar_infer.server.bank.snapshot import Entry, Snapshot
@@ -349,7 +349,8 @@ class BankStore:
 
     def _warm(self) -> None:
         """Prepare the first answers, and say what a new bundle of the same encoder has and the file does not."""
-        gone = set(removed_names(self._publish(self.bank).bank))
+        bank = self._publish(self.bank).bank
+        gone = {*removed_names(bank), *renamed_names(bank.provenance).values()}
         lacking = [name for name in self.snapshot.removed if name not in gone]
         if lacking:
             _log.warning(

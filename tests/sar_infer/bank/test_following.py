@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.banks import photo_set, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, set_nameless
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback, set_nameless
 from sar_infer.bank.following import follow, photos_missing
 from sar_infer.errors import BankError
 
@@ -74,6 +74,23 @@ def test_other_phrases_are_embedded_anew_in_a_bank_that_was_kept() -> None:
     other = follow(by_phrase, BASE, embed, kept)
     assert rows(other)["fox"] == row("new|a fox")
     assert rows(follow(by_name, BASE, embed, other))["fox"] == row("new|fox")
+
+
+def test_a_class_of_the_bundle_that_was_renamed_stays_so_there_and_back() -> None:
+    old = rename(rename(OLD, "cat", "puss"), "puss", "tom")
+    new = follow(old, BASE, embed)
+    assert rows(new) == {"tom": row("new cat"), "owl": row("new owl")}
+    assert new.phrases("tom") == ("cat",)
+    assert follow(old, BASE, embed, new) is new
+    assert follow(new, OLD, embed, old) is old
+    other = follow(rollback(old, 1), BASE, embed, new)
+    assert set(other.names) == {"puss", "owl"}
+    again = follow(rename(old, "tom", "cat"), BASE, embed, new)
+    assert rows(again) == rows(BASE)
+    assert tuple(follow(remove(old, ["tom"]), BASE, embed, new).names) == ("owl",)
+    assert tuple(follow(remove(old, ["tom"]), BASE, embed).names) == ("owl",)
+    anew = rename(old, "tom", "lion", unit_row("lion"))
+    assert rows(follow(anew, BASE, embed)) == {"owl": row("new owl"), "lion": row("new|lion")}
 
 
 @pytest.mark.parametrize("gone", [("cat", "owl"), ()])

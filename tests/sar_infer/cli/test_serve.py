@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from click.testing import CliRunner
+from support.banks import example_bank
 from support.bundles import BANK_NAMES, DIM, name_rows, reseal
 from support.pictures import jpeg
 from support.precisions import add_precision, variant
@@ -91,6 +92,17 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(
     assert says in result.stderr
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("environment", [{}, {"SAR_API_KEY": "k"}])
+def test_a_bank_of_another_encoder_needs_a_named_bundle(tmp_path: Path, environment: dict[str, str]) -> None:
+    file = tmp_path / "shop.safetensors"
+    example_bank().save(file)
+    before = file.read_bytes()
+    result = run("--port", "0", "--bank", str(file), **environment)
+    assert result.returncode == 2
+    assert f"{file}: belongs to another encoder than the bundle that ships; name the bundle" in result.stderr
+    assert (file.read_bytes(), [*tmp_path.iterdir()]) == (before, [file])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -297,9 +297,9 @@ def test_photos_of_a_class(client: Any) -> None:
     before = client.classes().etag
     photos = [picture(VIOLET, seed) for seed in range(5)]
     added = client.add_photos("iris", photos, batch_size=2, if_match=before)
-    assert (added.photos, added.known, added.etag) == (5, 0, client.classes().etag)
+    assert (added.photos, added.known, added.etag, added.created) == (5, 0, client.classes().etag, True)
     again = client.add_photos("iris", photos[:3])
-    assert (again.photos, again.known, again.etag) == (5, 3, added.etag)
+    assert (again.photos, again.known, again.etag, again.created) == (5, 3, added.etag, False)
     (entry,) = [one for one in client.classes().classes if one.name == "iris"]
     assert (entry.photos, entry.photos_only, entry.phrases) == (5, False, ("iris",))
     (result,) = client.classify(picture(VIOLET, 9))
