@@ -20,11 +20,14 @@ from typing import Any
 import numpy as np
 import onnx_ir
 import pytest
+import torch
 from open_clip import SimpleTokenizer
 from torch import Tensor, nn
 
+from sar_train.clip.prompts import Prompts
 from sar_train.export import graph, tokenizer
 from sar_train.export.graph import translate
+from sar_train.export.image_encoder import VisionTransformerEncoder
 from sar_train.export.layout import PromptLayout
 from sar_train.methods.base import PromptMethod
 
@@ -136,9 +139,20 @@ class Content(pickle.Pickler):
         return self.places[key(found)], *key(found)[1:3], str(found.dtype), None if fractions else value
 
     def reducer_override(self, found: Any) -> Any:
-        """Leave out the template and the names of trained classes, of which the module has tensors."""
+        """Leave out what no graph depends on: the other tower's prompts, and what the module has as tensors.
+
+        These are the template, the names of trained classes, and what all classes share of the text's prompts, but for
+        how many positions come before and after a name.
+        """
         if isinstance(found, PromptLayout):
-            return PromptLayout, (found.prompts, found.teacher, None, found.longer)
+            prompts = found.prompts
+            if prompts.first_class_specific_layer is None:
+                prompts = Prompts(torch.empty(prompts.n_context, 0), suffix_context=prompts.suffix_context)
+            return PromptLayout, (prompts, found.teacher, None, found.longer)
+        if isinstance(found, VisionTransformerEncoder):
+            make, arguments, state, *rest = found.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+            prompts = Prompts(torch.empty(0, 0), image=found.prompts.image)
+            return make, arguments, state | {"prompts": prompts}, *rest
         if isinstance(found, PromptMethod):
             make, arguments, state, *rest = found.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
             return make, arguments, state | {"class_names": ()}, *rest

@@ -38,7 +38,7 @@ def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
 
 
 def test_image_prompts_are_inside(tmp_path: Path) -> None:
-    check(moved("promptsrc", n_ctx_image=3), tmp_path, (1, 2, 7, 33))
+    check(moved("promptsrc", n_ctx_image=2), tmp_path, (1, 2, 7, 33))
 
 
 def test_the_last_layer_of_a_vision_transformer_computes_the_class_token_alone(tmp_path: Path) -> None:
