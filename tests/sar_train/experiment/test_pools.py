@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -23,11 +24,15 @@ from sar_train.errors import ConfigError
 from sar_train.experiment import pools
 
 
+QUICK: dict[str, Any] = {
+    "method": "kgcoop", "sar": False, "shots": 2, "epochs": 1, "statistics": False, "protocol": "base-to-new",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """Settings of a short run, whose photos the first one encodes for all."""
-    features = str(tmp_path_factory.mktemp("features"))
-    return RunConfig("demo", method="kgcoop", sar=False, epochs=1, protocol="base-to-new", cache_dir=features)
+    return RunConfig("demo", **QUICK, cache_dir=str(tmp_path_factory.mktemp("features")))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +130,7 @@ def test_an_error_that_is_not_ours_is_told_with_its_traceback(
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'sar-clip[ray]'")
 
 CLUSTER = """
-    import warnings, sys
+    import json, warnings, sys
     warnings.simplefilter("ignore")
     from pathlib import Path
     from ray.cluster_utils import Cluster
@@ -134,14 +139,16 @@ CLUSTER = """
     from sar_train.experiment.job import Job
 
     if __name__ == "__main__":
+        try:
+            pools.on_ray("127.0.0.1:1", 1)
+        except Exception as error:
+            print(type(error).__name__, error)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         cluster.add_node(num_cpus=1)
         import ray
         pool = pools.on_ray(cluster.address, 1)
         print("nodes", len([n for n in ray.nodes() if n["Alive"]]))
-        given = {"epochs": 1, "protocol": "base-to-new", "cache_dir": sys.argv[1]}
-        quick = RunConfig("demo", method="kgcoop", sar=False, **given)
-        gone = RunConfig("/gone/photos", method="kgcoop", sar=False)
+        quick, gone = (RunConfig(data, **json.loads(sys.argv[1])) for data in ("demo", "/gone/photos"))
         for job, outcome in pool([(Job("custom", c.data, c), Path("unused")) for c in (quick, gone)]):
             print(job.name, outcome["metrics"] if isinstance(outcome, dict) else outcome)
         ray.shutdown()
@@ -152,34 +159,19 @@ CLUSTER = """
 @needs_ray
 @pytest.mark.slow
 def test_a_ray_cluster_of_two_nodes_gives_the_same(quick: RunConfig, here: dict[str, Any], tmp_path: Path) -> None:
+    """After one line about a cluster that is not there."""
     script = tmp_path / "cluster.py"
     script.write_text(textwrap.dedent(CLUSTER))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(
-        [sys.executable, script, str(quick.cache_dir)],
+        [sys.executable, script, json.dumps(QUICK | {"cache_dir": quick.cache_dir})],
         capture_output=True, text=True, timeout=900, env=environment, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("ConfigError --ray 127.0.0.1:1: no cluster there"), done.stdout
     assert "nodes 2" in done.stdout
     assert f"demo {here['metrics']}" in done.stdout
     assert "/gone/photos: no such file or folder" in done.stdout
-
-
-@needs_ray
-def test_no_cluster_is_one_clear_line() -> None:
-    script = """
-        import warnings
-        warnings.simplefilter("ignore")
-        from sar_train.experiment import pools
-        try:
-            pools.on_ray("127.0.0.1:1", 1)
-        except Exception as error:
-            print(type(error).__name__, error)
-    """
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert done.stdout.startswith("ConfigError --ray 127.0.0.1:1: no cluster there"), done.stdout + done.stderr[-500:]
 
 
 def test_without_ray_the_install_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
