@@ -4,7 +4,8 @@
 
 KEPT is a folder with what was learned so far, GRAPHS one of graphs that `support.traces` shares. The script ``-`` is
 read from standard input. A later call with equal arguments gets a copy of the run's folder and of what `train`
-returned, in place of the same minute again.
+returned, in place of the same minute again. What no script asks for is left out: random crops of photos, and another
+training for each half of the classes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+BRIEF = {"views": 1, "quick": True}
+
 
 def once(train: Callable[..., Any], kept: Path) -> Callable[..., Any]:
     """Return ``train``, which looks into a folder first and keeps there what it has learned."""
@@ -28,7 +31,7 @@ def once(train: Callable[..., Any], kept: Path) -> Callable[..., Any]:
         asked = repr((str(Path(photos).resolve()), sorted(options.items())))
         place = kept / hashlib.sha256(asked.encode()).hexdigest()
         if not place.is_dir():
-            run = train(photos, out=out, progress=progress, **options)
+            run = train(photos, out=out, progress=progress, **BRIEF | options)
             shutil.copytree(out, place / "run")
             (place / "returned.pickle").write_bytes(pickle.dumps(run))
             return run
