@@ -19,7 +19,11 @@ QUIET = (
 
 
 def pytest_configure() -> None:
-    """A shell gives its background processes an ignored SIGINT, which those that tests interrupt would inherit."""
+    """A shell gives its background processes an ignored SIGINT, which those that tests interrupt would inherit.
+
+    Garbage is looked for less often than by default: imports and traced graphs make millions of objects that stay.
+    """
+    gc.set_threshold(100_000)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
