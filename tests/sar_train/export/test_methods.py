@@ -19,11 +19,9 @@ from sar_train.training.prompted import PromptedCLIP
 BANK = ("sea lake", "grey stone", "cat", "red car")
 NEW = ("tripod", "Œuvre d'été", "a rather long name of a thing, with commas in it", "x")
 TEXT_ONLY = sorted(name for name, kind in methods.entries.items() if "image" not in kind.towers)
-SETTINGS = {"promptsrc": {"n_ctx_image": 2}}  # as many as MaPLe's, so that one traced graph serves both
 CASES = [
-    *((name, VIT, SETTINGS.get(name, {})) for name in sorted(methods.entries)),
+    *((name, VIT, {}) for name in sorted(methods.entries)),
     ("coop", VIT, {"position": "middle"}),
-    ("coop", VIT, {"position": "front"}),
     ("tcp", RESNET, {}),
     ("tcp", VIT, {"student": "person doing {}."}),
     *(pytest.param((name, RESNET, {}), marks=pytest.mark.slow) for name in TEXT_ONLY if name != "tcp"),

@@ -210,7 +210,7 @@ def test_a_bundle_answers_the_same(name: str, tmp_path: Path) -> None:
     check_export(prompted(trained(name, with_sar=True).method), tmp_path / "bundle")
 
 
-TOY = '''"""Toy: learned vectors before the name and, from the second block on, one more (arXiv 0000.00000)."""
+TOY = '''"""Toy: learned vectors before the name and, from the second block on, another first one (arXiv 0000.00000)."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ class ToyConfig:
         weight: of a pull of the context to zero.
     """
 
-    n_ctx: int = 2
+    n_ctx: int = 4
     weight: float = 0.1
 
 
@@ -251,7 +251,7 @@ class Toy(PromptMethod):
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
         """The same for all classes."""
-        return Prompts(self.context, text={1: DeepPrompt(self.deeper, "append")})
+        return Prompts(self.context, text={1: DeepPrompt(self.deeper)})
 
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
         """Cross-entropy and the pull."""
