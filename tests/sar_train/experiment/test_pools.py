@@ -23,7 +23,6 @@ from sar_train.config.run import RunConfig
 from sar_train.errors import ConfigError
 from sar_train.experiment import pools
 
-
 QUICK: dict[str, Any] = {
     "method": "kgcoop", "sar": False, "shots": 2, "epochs": 1, "statistics": False, "protocol": "base-to-new",
 }  # fmt: skip

@@ -116,17 +116,17 @@ def test_prompts_of_each_classes_own_wherever_they_enter(kind: str) -> None:
     torch.testing.assert_close(encode(prompted, names), reference_names(prompted, names), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("method", ["maple", "promptsrc"])
+class Longer(PerClass):
+    """Vectors that all classes share, more of them from the second block on."""
+
+    def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
+        return Prompts(self.vectors(1, 3), text={1: DeepPrompt(self.vectors(3, 2), "append")})
+
+
+@pytest.mark.parametrize("method", ["maple", "promptsrc", "longer"])
 def test_prompts_of_every_layer_that_all_names_share(method: str) -> None:
-    prompted = moved(method)
-    names = NAMES + every_length(prompted)[::9]
-    torch.testing.assert_close(encode(prompted, names), reference_names(prompted, names), atol=1e-6, rtol=0)
-
-
-def test_prompts_that_all_names_share_may_become_longer() -> None:
-    context, more = 0.3 * torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1))
-    prompts = Prompts(context, text={1: DeepPrompt(more[:2], "append")})
-    prompted = PromptedCLIP(tiny_backbone(), Fixed(prompts), "a photo of a {}.", ())
+    longer = PromptedCLIP(tiny_backbone(), Longer(method), "a photo of a {}.", ())
+    prompted = longer if method == "longer" else moved(method)
     names = NAMES + every_length(prompted)[::9]
     torch.testing.assert_close(encode(prompted, names), reference_names(prompted, names), atol=1e-6, rtol=0)
 
