@@ -113,10 +113,8 @@ def _tiff(mode: str, **settings: object) -> Callable[[Size], bytes]:
     return lambda size: _saved(Image.new(mode, size), "TIFF", compression="tiff_deflate", **settings)
 
 
-_TEXTS = tuple(
-    chunk(b"iTXt", b"%d\0\1\0\0\0" % i + zlib.compress("\U0001f600".encode() + bytes(2**20 - 100), 9))
-    for i in range(60)
-)
+_TEXT = zlib.compress("\U0001f600".encode() + bytes(2**20 - 100), 9)
+_TEXTS = tuple(chunk(b"iTXt", b"%d\0\1\0\0\0" % i + _TEXT) for i in range(60))
 """A thousand bytes each, which become 4 MiB of text."""
 
 GIANTS: dict[str, Callable[[Size], bytes]] = {

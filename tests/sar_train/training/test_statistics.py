@@ -143,7 +143,7 @@ def test_what_cannot_be_fitted_has_the_stated_default(tmp_path: Path, classes: i
     assert found.counts.tolist() == [shots] * classes
 
 
-@pytest.mark.parametrize(("classes", "shots"), [(2, 4), (3, 8), (6, 1)])
+@pytest.mark.parametrize(("classes", "shots"), [(3, 8), (6, 1)])
 def test_sar_mini_has_reference_statistics_for_what_cannot_be_fitted(tmp_path: Path, classes: int, shots: int) -> None:
     demo = load_features(DEMO_FILE)
     parts = {}
