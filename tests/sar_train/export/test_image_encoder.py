@@ -52,8 +52,10 @@ def test_the_last_layer_of_a_vision_transformer_computes_the_class_token_alone(t
 
 
 @pytest.mark.slow
-def test_equals_torch_for_a_real_resnet(tmp_path: Path) -> None:
-    check(handcrafted(backbones.load(shallow("RN50", tmp_path), backbones.RANDOM), "a {}."), tmp_path, (1, 3))
+@pytest.mark.parametrize("name", ["ViT-B-32", "RN50"])
+def test_equals_torch_for_real_architectures(name: str, tmp_path: Path) -> None:
+    backbone = backbones.load(shallow(name, tmp_path), backbones.RANDOM)
+    check(handcrafted(backbone, "a {}."), tmp_path, (1, 3))
 
 
 @pytest.mark.slow
