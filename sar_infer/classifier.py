@@ -12,6 +12,7 @@ from typing import get_args
 import numpy as np
 
 from sar_infer._arrays import Floats
+from sar_infer.artefact.bank_file import read
 from sar_infer.artefact.bundle import Bundle, Place, open_bundle
 from sar_infer.artefact.manifest import Manifest
 from sar_infer.bank import ClassBank, PhotoSet
@@ -125,7 +126,7 @@ class Classifier(Embedder):
         """
         bundle = open_bundle(path)
         if isinstance(bank, str | os.PathLike):
-            bank = ClassBank.load(Path(bank), bundle.manifest.encoder_digest)
+            bank = read(Path(bank), bundle)
         classifier = cls(bundle, bank=bank, device=device, threads=threads, precision=precision, offset=offset)
         if device == "cuda":
             classifier.start()

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,8 +60,13 @@ def check_changeable(path: Path) -> None:
 def check_folder(path: Path) -> None:
     """Check that there can be a bank file at a path; raise InputError if it is a folder, or its folder is missing."""
     file = Path(os.path.realpath(path))
+    if (file / MANIFEST).is_file():
+        raise InputError(
+            f"{path}: is a bundle; name a bank file outside of it, such as shop{SUFFIX}, "
+            f"and the bundle with --bundle {shlex.quote(str(path))}"
+        )
     if file.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it, such as {path / 'bank'}{SUFFIX}")
+        raise InputError(f"{path}: is a folder; expected a bank file, such as shop{SUFFIX}")
     if not file.parent.is_dir():
         raise InputError(f"{path}: no such folder; make it first")
 
@@ -86,7 +92,13 @@ def read(path: Path, bundle: Bundle, *, whole: bool = False) -> ClassBank:
         BankError: it is missing, damaged or of another encoder.
         SchemaError: it needs a newer reader.
     """
-    bank = (ClassBank.verify if whole else ClassBank.load)(path, bundle.manifest.encoder_digest)
+    bank, expected = (ClassBank.verify if whole else ClassBank.load)(path), bundle.manifest.encoder_digest
+    if bank.encoder_digest != expected:
+        raise BankError(
+            f"{path}: belongs to another encoder than the bundle {bundle.place}; name the bundle that it was made with "
+            f"(--bundle), or embed its added classes anew: sar-bank add NEW{SUFFIX} --from {shlex.quote(str(path))} "
+            f"(expected {expected[:8]}, the bank has {bank.encoder_digest[:8]})"
+        )
     if bank.embeddings.shape[1] != bundle.manifest.embed_dim:
         raise BankError(
             f"{path}: rows of {bank.embeddings.shape[1]} numbers, the bundle has {bundle.manifest.embed_dim}"

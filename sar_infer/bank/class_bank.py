@@ -36,8 +36,7 @@ _KIND = FileKind(
     version=2,
     tensors={"embeddings": "F32"},
     error=BankError,
-    remedy="name the bundle that it was made with (--bundle or SAR_BUNDLE), or embed its classes anew "
-    "(sar-bank add NEW --from IT)",
+    remedy="embed its added classes anew: sar-bank add NEW.safetensors --from FILE",
     writer="sar-bank",
     metadata=("provenance",),
     optional={**record.TENSORS, **photo_sets.TENSORS},

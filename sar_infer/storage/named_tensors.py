@@ -174,6 +174,8 @@ class FileKind:
     ) -> tuple[Mapping[str, str], dict[str, npt.NDArray[Any]], set[str]]:
         """Return metadata, tensors, and the names of mapped tensors."""
         expected = {**self.tensors, "names": "U8", "offsets": "I64"}
+        if path.is_dir():
+            raise self.error(f"{path}: is a folder; expected a {self.noun} file that {self.writer} wrote")
         if not path.is_file():
             raise self.error(f"{path}: no such {self.noun} file")
         try:

@@ -132,6 +132,8 @@ def _read_text(path: Path) -> str:
         data = path.read_bytes()
     except FileNotFoundError:
         raise ClassFileError(f"{path}: no such class file; expected a text file with one name a line") from None
+    except IsADirectoryError:
+        raise ClassFileError(f"{path}: is a folder; expected a text file with one name a line") from None
     except OSError as error:
         raise ClassFileError(f"{path}: cannot be read ({error.strerror})") from None
     if not data.strip():

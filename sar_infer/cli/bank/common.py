@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from sar_infer.cli.options import emit, one_blas_thread, option, read_classes, reported, together
+from sar_infer.cli.options import Refusal, emit, one_blas_thread, option, read_classes, reported, together
 from sar_infer.errors import WriteError
 
 if TYPE_CHECKING:
@@ -66,12 +66,14 @@ def on_bank(command: Callable[..., None]) -> Callable[..., None]:
     Exit code 2 for what cannot be used, 1 for what could not be written, 130 for an interrupt.
     """
 
-    @click.argument("bank_file", type=click.Path(path_type=Path))
+    @click.argument("bank_file", type=click.Path())
     @functools.wraps(command)
-    def run(bank_file: Path, bundle: str | None, form: str, **values: Any) -> None:
+    def run(bank_file: str, bundle: str | None, form: str, **values: Any) -> None:
         one_blas_thread()
+        if not bank_file:
+            raise Refusal(f"BANK_FILE is empty; expected a bank file, such as shop{SUFFIX}")
         with reported(bank_file):
-            command(BankArguments(bank_file, bundle, form), **values)
+            command(BankArguments(Path(bank_file), bundle, form), **values)
 
     return run
 

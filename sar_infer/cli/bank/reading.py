@@ -119,11 +119,11 @@ def diff(arguments: BankArguments, other: Path) -> None:
 @shared_options
 def verify(arguments: BankArguments) -> None:
     """Check every byte of BANK_FILE, however large. Exit code 0 if it is sound, 1 if not."""
-    if not arguments.file.is_file():
-        raise Refusal(f"{arguments.file}: no such bank file")
     try:
         bank, problem = opened(arguments, whole=True).bank, None
     except (BankError, SchemaError) as error:
+        if not arguments.file.is_file():
+            raise
         bank, problem = None, str(error)
     content = {"bank": str(arguments.file), "sound": bank is not None, "problem": problem} | _summary(bank)
     if problem is not None:

@@ -101,7 +101,7 @@ def test_unsound_content(names, rows, message: str) -> None:
 
 def test_another_encoder_is_refused_with_both_digests(path: Path) -> None:
     with pytest.raises(
-        BankError, match=r"another encoder; name the bundle .* \(expected bbbbbbbb, the bank has aaaaaaaa\)$"
+        BankError, match=r"another encoder; embed its added .* \(expected bbbbbbbb, the bank has aaaaaaaa\)$"
     ):
         ClassBank.load(path, "b" * 64)
     assert ClassBank.load(path).names == NAMES

@@ -474,6 +474,8 @@ def test_a_bank_inside_a_bundle_is_never_changed(bundle_copy: Path) -> None:
     inside = bundle_copy / "bank.safetensors"
     before = content(inside)
     assert "is part of a bundle, which never changes" in refused("add", inside, "owl")
+    told = refused("add", inside.parent, "owl")
+    assert f"such as shop.safetensors, and the bundle with --bundle {inside.parent}" in told
     assert content(inside) == before
 
 
@@ -508,7 +510,11 @@ def test_what_is_wrong_with_a_name_shows_before_any_is_embedded(
 def test_a_path_that_cannot_be_one() -> None:
     assert "File name too long" in refused("add", "x" * 300, "owl")
     Path("folder").mkdir()
-    assert "folder: no such bank file" in refused("list", "folder")
+    for command in ("list", "verify"):
+        assert "folder: is a folder; expected a bank file that sar-bank wrote" in refused(command, "folder")
+    assert "folder: is a folder; expected a bank file, such as shop.safetensors" in refused("add", "folder", "owl")
+    assert "BANK_FILE is empty; expected a bank file" in refused("add", "", "owl")
+    assert "folder: is a folder; expected a text file" in refused("add", BANK, "--classes", "folder")
 
 
 def test_no_class_given() -> None:
@@ -641,8 +647,8 @@ def test_classes_of_another_bundles_bank_are_embedded_anew(tmp_path: Path) -> No
     run("rename", "old.safetensors", BANK_NAMES[2], "azure")
     newer = write_bundle(tmp_path / "newer", encoder_digest="f" * 64)
     line = refused("list", "old.safetensors", "--bundle", newer)
-    assert "belongs to another encoder" in line
-    assert "sar-bank add NEW --from IT" in line
+    assert f"old.safetensors: belongs to another encoder than the bundle {newer}; name the bundle" in line
+    assert "sar-bank add NEW.safetensors --from old.safetensors" in line
     added = run("add", "new.safetensors", "--from", "old.safetensors", "--bundle", newer, "--no-lint")
     assert "Warning: left out what --from knows of 'azure': renamed there" in added.stderr
     found = ClassBank.load(Path("new.safetensors"), "f" * 64)

@@ -429,9 +429,10 @@ def test_bad_banks(folder: Path) -> None:
     ClassBank(("owl",), name_rows(["owl"]), "f" * 64).save(Path("other.safetensors"))
     refused(run("photos/a.jpg", "--bank", "other.safetensors"), f"expected {ENCODER_DIGEST[:8]}, the bank has ffffffff")
     ClassBank(("owl",), np.eye(1, DIM + 1, dtype=np.float32), ENCODER_DIGEST).save(Path("wide.safetensors"))
-    refused(run("photos/a.jpg", "--bank", "wide.safetensors"), f"rows of {DIM + 1}, expected {DIM}")
+    refused(run("photos/a.jpg", "--bank", "wide.safetensors"), f"rows of {DIM + 1} numbers, the bundle has {DIM}")
     refused(run("photos/a.jpg", "--bank", "bad.jpg"), "bad.jpg: not a bank file")
     refused(run("photos/a.jpg", "--bank", "none"), "none: no such bank file")
+    refused(run("photos/a.jpg", "--bank", "photos"), "photos: is a folder; expected a bank file")
 
 
 def test_cuda_that_cannot_be_had(folder: Path) -> None:

@@ -73,9 +73,10 @@ def test_check_verifies_a_bundle_and_exits(bundle_path: Path, bundle_copy: Path)
         (["--bank", "/dev/null/x.safetensors"], {}, "/dev/null/x.safetensors: no such folder; make it first"),
         (["--bank", "/dev/null/x.safetensors"], {"SAR_API_KEY": "k"}, "/dev/null/x.safetensors: no such folder"),
         (["--bank", "/dev/null/x.safetensors", "--workers", "1"], {}, "/dev/null/x.safetensors: no such folder"),
-        (["--bank", "/usr"], {"SAR_API_KEY": "k"}, "such as /usr/bank.safetensors"),
+        (["--bank", "/usr"], {"SAR_API_KEY": "k"}, "/usr: is a folder; expected a bank file"),
         (["--bank", "/usr/mine"], {"SAR_API_KEY": "k"}, "the name of a new one ends in .safetensors"),
         (["--bank", str(default_bundle() / BANK)], {"SAR_API_KEY": "k"}, "is part of a bundle, which never changes"),
+        (["--bank", str(default_bundle())], {}, "is a bundle; name a bank file outside of it"),
         (
             ["--state", "/state"],
             {},
