@@ -33,7 +33,7 @@ BRANCHES: dict[Branch, Literal["text", "head", "statistics"]] = {
 _NEAREST = 3
 _LARGEST_COSINE = 1.01
 """More than any two unit rows have, in any precision."""
-_GIVE_ONE = "set a threshold, or leave unknown out"
+_GIVE_ONE = "set a threshold (over HTTP: one of each class, with sar-bank set), or leave unknown out"
 _CALIBRATE = "train with 50 or more held-out photos, or sar-bank calibrate (docs/confidence.md)"
 _NO_LIMIT = "cannot be told: no threshold for this class"
 

@@ -186,7 +186,10 @@ def _far(
         for row, distance in zip(rows, distances[name][rows].tolist(), strict=True):
             if distance > limit:
                 photo = _named(bank.photos[name], row, files)
-                message = f"{photo} lies {distance / median:.1f} times as far from its others as is usual; look at it"
+                message = (
+                    f"{photo} lies {distance / median:.1f} times as far from the other photos of its class "
+                    "as is usual; look at it"
+                )
                 findings.append(Finding("far-photo", "warning", name, message))
     return findings
 
@@ -194,7 +197,7 @@ def _far(
 def _named(photos: PhotoSet, row: int, files: Mapping[bytes, str]) -> str:
     """Return how to call a photo: by its file, or by its number among those whose rows are kept."""
     file = files.get(photos.digests[photos.folded + row].tobytes())
-    return f"photo {row + 1} of {len(photos.rows)}" if file is None else f"photo {file!r:.200}"
+    return f"photo {row + 1} of {len(photos.rows)}, as added," if file is None else f"photo {file!r:.200}"
 
 
 def _neighbours(model: Statistics, evidence: _Evidence) -> Callable[[int], Indices]:

@@ -178,14 +178,11 @@ def loose_key(name: str) -> str:
 
 
 def _either(name: str) -> Iterator[Finding]:
-    """Find two things in one name; only with a slash is it clear which words belong to which."""
+    """Find two things in one name; which words belong to which is for the user to say, as in ``red/blue skirt``."""
     parts = name.split("/")
-    if "/" in name and all(part.strip() and not part.strip().isdecimal() for part in parts):
-        phrases = " | ".join(part.strip() for part in parts)
-        message = "names more than one thing; as phrases they are embedded apart and averaged"
-        yield Finding("wording", "info", name, message, f"{parts[0].strip()} = {phrases}")
-    elif " or " in name:
-        message = "names more than one thing; 'name = phrase | phrase' averages them"
+    slashed = len(parts) > 1 and all(part.strip() and not part.strip().isdecimal() for part in parts)
+    if slashed or " or " in name:
+        message = "seems to name more than one thing; if so, 'name = phrase | phrase' averages them"
         yield Finding("wording", "info", name, message)
 
 

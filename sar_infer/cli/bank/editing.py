@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from sar_infer.cli.bank.common import (
+    SUFFIX,
     BankArguments,
     Opened,
     again,
@@ -55,14 +56,19 @@ class AddOptions:
         """Return True if names are linted: they are to mean something."""
         return self.lint and not self.photos_only
 
-    def check(self) -> None:
-        """Raise Refusal if the options say nothing, or contradict each other."""
+    def check(self, file: Path) -> None:
+        """Raise Refusal if the options say nothing, or contradict each other; ``file`` is BANK_FILE."""
         if not self.names and self.classes is None and self.source is None and not self.paths:
-            raise Refusal("no class given; name one, a file of them (--classes), another bank (--from), or --photos")
+            taken = "" if file.suffix == SUFFIX else f" ({str(file)!r} was taken as BANK_FILE)"
+            raise Refusal(
+                f"no class given{taken}; name one, a file of them (--classes), another bank (--from), or --photos"
+            )
         if self.strict and not self.lint:
             raise Refusal("--strict and --no-lint contradict")
         if self.photos_only and not self.paths:
-            raise Refusal("--photos-only needs --photos; for classes in the bank: sar-bank set CLASS --photos-only")
+            raise Refusal(
+                "--photos-only needs --photos; for classes in the bank: sar-bank set BANK_FILE CLASS --photos-only"
+            )
         if self.paths and (len(self.names) > 1 or self.classes is not None or self.source is not None):
             raise Refusal(
                 "--photos goes with one class name, or none and a folder of class folders; repeat it for more files"
@@ -103,7 +109,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
     beside those that it has, and keeps its embedding.
     """
     options = AddOptions(**values)
-    options.check()
+    options.check(arguments.file)
     from sar_infer.bank import ClassBank, amend
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import places_of
@@ -132,7 +138,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
         _refuse(findings, strict=options.strict)
         _show(findings)
         if other is not None:
-            after = amend(after, _known_of_others(after, other), by="sar-bank add --from")
+            after = amend(after, from_photos.known_of_others(after, other, options.source), by="sar-bank add --from")
         warn_of_background(after)
         write(arguments, found, after, findings=[asdict(finding) for finding in findings])
 
@@ -181,18 +187,6 @@ def _show(findings: Sequence[Finding]) -> None:
         click.echo(one_line(line), err=True)
 
 
-def _known_of_others(bank: ClassBank, other: ClassBank) -> dict[str, ClassInfo]:
-    """Return what the other bank knows of classes that came with its bundle; warn of those that this bank lacks."""
-    from sar_infer.bank.edits import listed
-
-    known = {name: info for name, info in other.info.items() if not info.added}
-    lacking = [name for name in known if bank.lookup.name(name) is None]
-    if lacking:
-        text = f"Warning: left out what --from knows of {listed(lacking)}: renamed there, or in its bundle alone"
-        click.echo(one_line(text), err=True)
-    return {name: info for name, info in known.items() if bank.lookup.name(name) is not None}
-
-
 def _info_to_add(bank: ClassBank, given: Phrases, other: ClassBank | None, options: AddOptions) -> dict[str, ClassInfo]:
     """Return the info of each class to add: the given values, else those of the other bank, else those of this one."""
     from sar_infer.bank import ClassInfo
@@ -234,7 +228,7 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     from sar_infer.bank import remove as edit
     from sar_infer.bank import remove_photos
     from sar_infer.bank.edits import aliases_among
-    from sar_infer.images.inputs import expand
+    from sar_infer.cli.bank import photos as from_photos
     from sar_infer.text.names import read_class_file
 
     if not names and classes is None:
@@ -244,10 +238,13 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     listed = [] if classes is None else read_class_file(classes).classes
     with changing(arguments) as found:
         if paths:
-            digests = found.classifier.embed_photos(expand(paths)).known
+            digests = from_photos.counted_for(found, names[0], paths)
             write(arguments, found, remove_photos(found.bank, names[0], digests, by="sar-bank remove --photos"))
             return
-        write(arguments, found, edit(found.bank, [*names, *listed], by="sar-bank remove"))
+        after = edit(found.bank, [*names, *listed], by="sar-bank remove")
+        if not len(after.names):
+            raise Refusal(f"class {found.bank.names[-1]!r} is the last one; add another before you remove it")
+        write(arguments, found, after)
         for name, alias in [*aliases_among(found.bank, [*names, *listed]).items()][:_MOST_SHOWN]:
             command = again(arguments, "alias", name, alias, "--remove")
             click.echo(one_line(f"to drop the alias {alias!r} alone, undo this, then: {command}"), err=True)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from sar_infer.cli.bank.common import Opened, counted
-from sar_infer.errors import one_line
+from sar_infer.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
-    from sar_infer.bank import ClassBank, PhotoSet
+    from sar_infer.bank import ClassBank, ClassInfo, PhotoSet
     from sar_infer.lint import Finding
     from sar_infer.text.names import Phrases
 
@@ -43,12 +44,19 @@ def files_by_class(given: Phrases, paths: Sequence[str]) -> Files:
     """Return image paths by class: those of the one class that is given, or with none given one folder for each.
 
     Raises:
-        InputError: there is no such file, no image in a folder, or no folder of a class.
+        InputError: there is no such file, no image in a folder, no folder of a class, or with a class given only those.
     """
-    from sar_infer.images.inputs import expand, folders
+    from sar_infer.images.inputs import expand, folders, kind_of
 
     if not paths:
         return {}
+    for root in paths if given else ():
+        files = expand([root])
+        if kind_of(root) == "folder" and not any(Path(file).parent == Path(root) for file in files):
+            raise InputError(
+                f"{root}: holds no photo of its own but folders of classes; leave the name out to add each, or name "
+                f"one of them, such as {Path(root, Path(files[0]).relative_to(root).parts[0])}"
+            )
     if given:
         return {name: expand(paths) for name in given}
     found: dict[str, list[str]] = {}
@@ -56,6 +64,23 @@ def files_by_class(given: Phrases, paths: Sequence[str]) -> Files:
         for name, files in folders(root).items():
             found.setdefault(name, []).extend(files)
     return found
+
+
+def counted_for(found: Opened, name: str, paths: Sequence[str]) -> list[bytes]:
+    """Return the digests of photos that are counted for a class.
+
+    Raises:
+        ClassNameError: there is no such class.
+        InputError: there is no such file, or one is not counted for the class.
+    """
+    from sar_infer.images.inputs import expand
+
+    name = found.bank.names[found.bank.lookup.find(name)]
+    known = found.bank.photos[name].known if name in found.bank.photos else ()
+    photos = [*found.classifier.each_photo(expand(paths))]
+    if strange := [path for path, digest, _ in photos if digest not in known]:
+        raise InputError(f"{strange[0]}: not counted for the class {name!r}, so nothing was removed; leave it out")
+    return [digest for _, digest, _ in photos]
 
 
 def texts_to_embed(bank: ClassBank, given: Phrases, files: Files) -> Phrases:
@@ -141,3 +166,16 @@ def left_behind(found: Opened, given: Phrases, other: ClassBank) -> dict[str, Ph
         click.echo(one_line(text), err=True)
     none = PhotoSet.none(found.bank.embeddings.shape[1]).with_nameless(True)
     return {name: none for name, photos in other.photos.items() if photos.nameless and name in given}
+
+
+def known_of_others(bank: ClassBank, other: ClassBank, source: Path | None) -> dict[str, ClassInfo]:
+    """Return what the other bank knows of classes that came with its bundle; warn of those that this bank lacks."""
+    from sar_infer.bank.edits import listed
+
+    known = {name: info for name, info in other.info.items() if not info.added}
+    lacking = [name for name in known if bank.lookup.name(name) is None]
+    if lacking:
+        text = f"Warning: not in this bank, so what {source} sets for it was left out: {listed(lacking)}; "
+        text += "to take it too, name the class beside --from"
+        click.echo(one_line(text), err=True)
+    return {name: info for name, info in known.items() if bank.lookup.name(name) is not None}

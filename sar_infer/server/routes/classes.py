@@ -269,7 +269,10 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
 
     Needs a server with a key and ``--bank``.
     """
-    wanted = parse(Rollback, await request.body(), service.settings.limits)
+    body = await request.body()
+    if not body:
+        raise Problem("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
+    wanted = parse(Rollback, body, service.settings.limits)
     done = await _change(service, lambda: service.store.rollback(wanted.to, wanted.steps, if_match))
     if done.step is not None:
         request.state.logged = {"step": done.step.n, "to": done.step.to}

@@ -303,6 +303,7 @@ def test_remove_what_a_file_lists() -> None:
     said = answer("remove", BANK, "blue", "--classes", "gone.txt")
     assert (said["classes"], said["changed"], names()) == (1, True, ["grey thing"])
     assert "no class given" in refused("remove", BANK)
+    assert "class 'grey thing' is the last one; add another" in refused("remove", BANK, "grey thing")
 
 
 def test_background_alone_is_warned_of() -> None:
@@ -518,7 +519,8 @@ def test_a_path_that_cannot_be_one() -> None:
 
 
 def test_no_class_given() -> None:
-    assert "no class given" in refused("add", BANK)
+    assert "no class given; name one" in refused("add", BANK)
+    assert "no class given ('jacket' was taken as BANK_FILE); name one" in refused("add", "jacket")
     Path("new.txt").write_text("\n")
     assert "new.txt: empty" in refused("add", BANK, "--classes", "new.txt")
     assert "absent/mine.safetensors: no such folder" in refused("add", "absent/mine.safetensors", "owl")
@@ -617,9 +619,10 @@ def test_arguments_that_are_no_text(command: str) -> None:
 
 
 def test_text_of_a_bank_cannot_steer_the_terminal() -> None:
-    row = name_rows(["a"])
     odd = "a\u202eb"
-    ClassBank((odd,), row, ENCODER_DIGEST, info={odd: ClassInfo(aliases=("c\u2028d",))}).save(BANK)
+    ClassBank((odd, "b"), name_rows(["a", "b"]), ENCODER_DIGEST, info={odd: ClassInfo(aliases=("c\u2028d",))}).save(
+        BANK
+    )
     run("remove", BANK, odd)
     run("rollback", BANK, "--to", "0")
     for arguments in (["list", BANK, "--long"], ["history", BANK], ["nearest", BANK, "red"]):
@@ -650,7 +653,10 @@ def test_classes_of_another_bundles_bank_are_embedded_anew(tmp_path: Path) -> No
     assert f"old.safetensors: belongs to another encoder than the bundle {newer}; name the bundle" in line
     assert "sar-bank add NEW.safetensors --from old.safetensors" in line
     added = run("add", "new.safetensors", "--from", "old.safetensors", "--bundle", newer, "--no-lint")
-    assert "Warning: left out what --from knows of 'azure': renamed there" in added.stderr
+    assert "not in this bank, so what old.safetensors sets for it was left out: 'azure'; to take it" in added.stderr
+    run("alias", "old.safetensors", "azure", "sky")
+    run("add", "more.safetensors", "azure", "--from", "old.safetensors", "--bundle", newer, "--no-lint")
+    assert ClassBank.load(Path("more.safetensors")).info["azure"].aliases == ("sky",)
     found = ClassBank.load(Path("new.safetensors"), "f" * 64)
     assert found.names == (*BANK_NAMES, "owl", "cup")
     assert (found.info["owl"].aliases, found.info["owl"].threshold) == (("night bird",), 0.4)

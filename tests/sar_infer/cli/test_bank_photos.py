@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,9 @@ def test_photos_are_removed_and_steps_taken_back() -> None:
     assert counts() == {"iris": 2}
     run("rollback", BANK, "--to", "1")
     assert ClassBank.load(BANK).content_digest == before.content_digest
-    assert "not counted" in refused("remove", BANK, "iris", "--photos", paint("v.png", VIOLET, 99))
+    assert "v.png: not counted for the class 'iris'" in refused(
+        "remove", BANK, "IRIS", "--photos", "iris", "--photos", paint("v.png", VIOLET, 99)
+    )
 
 
 def test_differences_of_photos_are_printed() -> None:
@@ -149,6 +152,10 @@ def test_a_photo_far_from_the_others_is_pointed_out_by_file() -> None:
     folder("iris", VIOLET, 6)
     wrong = paint("iris/wrong.png", LIME, 3)
     assert f"'iris' photo '{wrong}' lies" in run("add", BANK, "iris", "--photos", "iris").stderr
+    far = (
+        r"'iris' photo 7 of 7, as added, lies [\d.]+ times as far from the other photos of its class as is usual; look"
+    )
+    assert re.search(far, run("lint", BANK, code=1).stdout)
     Path(wrong).unlink()
     assert "lies" not in run("add", "other.safetensors", "iris", "--photos", "iris").stderr
 
@@ -180,8 +187,12 @@ def test_bad_input_is_one_line_and_changes_nothing() -> None:
     paint("empty/loose.png", LIME)
     assert "empty/loose.png: lies beside" in refused("add", BANK, "--photos", "empty")
     assert "one class name" in refused("add", BANK, "a", "b", "--photos", "iris")
-    assert "--photos-only needs --photos" in refused("add", BANK, "a", "--photos-only")
     run("add", BANK, "a")
+    assert "sar-bank set BANK_FILE CLASS --photos-only" in refused("add", BANK, "a", "--photos-only")
+    folder("root/iris", VIOLET)
+    assert "such as root/iris" in refused("add", BANK, "iris", "--photos", "root")
+    paint("root/loose.png", LIME)
+    run("add", "all.safetensors", "iris", "--photos", "root")
     assert "'a' has no photos, so its name has to count" in refused("set", BANK, "a", "--photos-only")
     assert "one class name" in refused("remove", BANK, "a", "b", "--photos", "iris")
 

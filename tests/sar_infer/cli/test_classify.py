@@ -132,7 +132,7 @@ def test_added_names_are_not_calibrated_and_have_no_coverage(calibrated: Path) -
 
 def test_confidence_that_cannot_be_had_is_refused_before_anything_is_printed(folder: Path) -> None:
     for form in ("csv", "json"):
-        told = "was not calibrated; train .*, or sar-bank calibrate .*, or set a threshold, or leave unknown out"
+        told = "was not calibrated; train .*, or sar-bank calibrate .*, or set a threshold .*, or leave unknown out"
         refused(run("photos", "--unknown", "--format", form), told)
     refused(run("photos", "--coverage", "0.9"), "was not calibrated; train with 50 or more held-out photos")
     refused(run("photos", "--coverage", "1.5"), "between 0 and 1, got 1.5")

@@ -160,7 +160,8 @@ def test_a_rollback_to_nowhere_changes_nothing(client: httpx2.Client, body: dict
     seen = client.put(path("one")).headers["etag"]
     answer = client.post("/v1/bank/rollback", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
-    assert client.post("/v1/bank/rollback").json()["code"] == "bad-request"
+    nothing = client.post("/v1/bank/rollback").json()
+    assert (nothing["code"], nothing["detail"]) == ("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
     assert client.get("/v1/classes").headers["etag"] == seen
 
 

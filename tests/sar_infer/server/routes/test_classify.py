@@ -169,7 +169,7 @@ def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ({"unknown": "score"}, "or set a threshold, or leave unknown out"),
+        ({"unknown": "score"}, "or set a threshold (over HTTP: one of each class, with sar-bank set), or leave"),
         ({"coverage": "0.9"}, "was not calibrated"),
         ({"coverage": "nan"}, "coverage"),
         ({"coverage": "1"}, "coverage"),
