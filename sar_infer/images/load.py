@@ -6,6 +6,7 @@ never by file name, and only those in ``FORMATS`` are tried. Of several frames t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -30,13 +31,15 @@ from sar_infer.errors import ImageError
 from sar_infer.images import jpeg
 from sar_infer.images.formats import FORMATS
 from sar_infer.images.preprocess import normalise
-from sar_infer.images.price import read_header
+from sar_infer.images.price import format_of, read_header
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 """A path, encoded bytes, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 MAX_RATIO = 100
+_BRANDS = {b"avi": "AVIF", b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIF", b"msf": "HEIF", b"crx": "CR3"}
+_RAW = frozenset((".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"))
 _READING = tuple(threading.Lock() for _ in range(61))
 """Locks for PIL images, chosen by identity: only one thread may read an image that was opened but not yet read."""
 
@@ -67,7 +70,7 @@ def load_rgb(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"too large: more than {max_pixels / 1e6:.3g} million pixels", "size") from None
     except UnidentifiedImageError:
-        raise ImageError(f"not an image (or none of {', '.join(formats)})", "format") from None
+        raise ImageError(_why_unidentified(source, formats), "format") from None
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # hostile data makes decoders raise almost anything
@@ -94,6 +97,22 @@ def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, lea
             image.draft(None, (-(-image.width * least // short), -(-image.height * least // short)))
         image.load()
         return image._new(image.im)  # copy() would hold all pixels twice
+
+
+def _why_unidentified(source: ImageSource, formats: tuple[str, ...]) -> str:
+    """Return why no decoder took a file: it is empty, of another format by its signature or suffix, or no image."""
+    head, suffix = source[:16] if isinstance(source, bytes) else None, ""
+    if isinstance(source, str | os.PathLike):
+        suffix = Path(source).suffix.lower()
+        with contextlib.suppress(OSError), Path(source).open("rb") as stream:
+            head = stream.read(16)
+    if head == b"":
+        return "empty file"
+    form = _BRANDS.get(head[8:11]) if head and head[4:8] == b"ftyp" else format_of(head or b"")
+    form = form or (f"{suffix[1:].upper()} (camera raw)" if suffix in _RAW else None)
+    if form is None or form in formats:
+        return f"not an image (or none of {', '.join(formats)})"
+    return f"{form} is not read, only {', '.join(formats)}; convert it to JPEG"
 
 
 def source_name(source: ImageSource, index: int) -> str:

@@ -53,9 +53,9 @@ def read_header(data: bytes, formats: tuple[str, ...]) -> Header | None:
         data: The encoded image.
         formats: The formats, some of ``FORMATS``, that it may have.
     """
-    read = _READERS.get(_format(data) or "")
+    read = _READERS.get(format_of(data) or "")
     try:
-        return read(data) if read and _format(data) in formats else None
+        return read(data) if read and format_of(data) in formats else None
     except (IndexError, struct.error):
         return None
 
@@ -72,7 +72,7 @@ def price(data: bytes, formats: tuple[str, ...], max_pixels: int) -> tuple[int, 
         Bytes for its pixels, 0 if the header does not give its size; and bytes at most, even for hostile content.
     """
     header = read_header(data, formats)
-    if _format(data) not in formats or (header and header.size[0] * header.size[1] > max_pixels):
+    if format_of(data) not in formats or (header and header.size[0] * header.size[1] > max_pixels):
         return 0, _FIXED  # will be refused
     if header is None:  # 32: objects that a decoder makes of tags and segments
         return 0, max_pixels * _WEBP + 32 * len(data) + 256 * MIB
@@ -80,7 +80,8 @@ def price(data: bytes, formats: tuple[str, ...], max_pixels: int) -> tuple[int, 
     return pixels, pixels + header.fixed + 4 * len(data) + _FIXED
 
 
-def _format(data: bytes) -> str | None:
+def format_of(data: bytes) -> str | None:
+    """Return the format, one of ``FORMATS``, that the first bytes of a file are the signature of."""
     return next((form for form, starts in _STARTS.items() if data.startswith(starts)), None)
 
 

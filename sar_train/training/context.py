@@ -127,7 +127,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
         backbone.image_tower(config.method)
     source = open_data(config, backbone, tell)
     for warning in source.warnings:
-        tell(f"warning: {warning}")
+        tell(f"Warning: {warning}")
     chosen = plan(
         config.protocol,
         source.class_names,
@@ -192,7 +192,7 @@ def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: Progr
     last = max(epoch for epoch, weight in enumerate(weights, 1) if weight > 1e-3)
     if top > 0.9 or last < 0.75 * epochs:
         tell(
-            f"warning: of {epochs} epochs the average takes {top:.0%} from epoch {weights.index(top) + 1} and nothing "
+            f"Warning: of {epochs} epochs the average takes {top:.0%} from epoch {weights.index(top) + 1} and nothing "
             f"after epoch {last}: its mean and width are for another number of epochs (--set {method}.mean=…, "
             f"--set {method}.sigma=…)"
         )
@@ -203,7 +203,7 @@ def _warn_of_copies(task: FewShotTask, parts: Sequence[EvaluationSplit], tell: P
     copies = sum(part.copies_of(task.features[:, 0]) for part in parts)
     if copies:
         tell(
-            f"warning: {copies} of {sum(len(part.labels) for part in parts)} held-out photos are copies of photos that "
+            f"Warning: {copies} of {sum(len(part.labels) for part in parts)} held-out photos are copies of photos that "
             "are learned from, so this run will look better than it is; remove copies"
         )
 
@@ -225,7 +225,7 @@ def open_names(config: RunConfig) -> NovelSource:
 
 def _tell_of_novel(novel: NovelNames, tell: ProgressCallback, *, excluded: bool) -> None:
     for warning in novel.warnings:
-        tell(f"warning: {warning}")
+        tell(f"Warning: {warning}")
     what = "left out" if excluded else "kept"
     tell(f"{len(novel.names)} novel names from {novel.source}; {novel.overlap} of the evaluated new names {what}")
 

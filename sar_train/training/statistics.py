@@ -135,7 +135,7 @@ def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = la
                 in_fold = _rows_in_folds(context, tell)
                 candidates = [*candidates, Prompt(LEARNED, learned, in_fold)][config.prompt == LEARNED :]
             except RunError as error:
-                tell(f"warning: class statistics: the folds take the hand-crafted prompt ({error})")
+                tell(f"Warning: class statistics: the folds take the hand-crafted prompt ({error})")
                 again = False
         choice = left_out.choose(features, labels, candidates, scale, reference=scatter, seed=config.seed)
         entry |= _entry(choice, retrained=again)

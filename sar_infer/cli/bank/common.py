@@ -256,7 +256,7 @@ def shown(findings: Sequence[Finding], most: int | None = None) -> Iterator[str]
     for finding in findings[:most]:
         name = f"{finding.name!r} " if finding.name else ""
         hint = "" if finding.suggestion is None else f" -> {finding.suggestion!r}"
-        yield f"{finding.severity}: {name}{finding.message} [{finding.kind}]{hint}"
+        yield f"{finding.severity.capitalize()}: {name}{finding.message} [{finding.kind}]{hint}"
     rest = Counter(finding.severity for finding in findings[len(findings[:most]) :])
     if rest:
         yield f"and {', '.join(f'{count:,} more of severity {severity}' for severity, count in rest.items())}"

@@ -97,7 +97,7 @@ def novel_names(photos: str, **given: Any) -> None:
     )
     told = _told(found, excluded=given["exclude_eval_names"])
     for line in (
-        *(f"warning: {text}" for text in found.warnings),
+        *(f"Warning: {text}" for text in found.warnings),
         f"{data.dataset}: {len(base)} trained classes, {told}",
     ):
         click.echo(line, err=True)

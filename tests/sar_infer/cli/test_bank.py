@@ -188,8 +188,8 @@ def test_many_names_are_embedded_in_chunks(monkeypatch: pytest.MonkeyPatch) -> N
 # ---------------------------------------------------------------------------------------------------- lint while adding
 def test_findings_are_shown_and_do_not_stop() -> None:
     result = run("add", BANK, "Red ", "SKU-12345", "owl")
-    assert "warning: 'SKU-12345' looks like a code" in result.stderr
-    assert "warning: 'Red' is a name of 'red' already [duplicate] -> 'red'" in result.stderr
+    assert "Warning: 'SKU-12345' looks like a code" in result.stderr
+    assert "Warning: 'Red' is a name of 'red' already [duplicate] -> 'red'" in result.stderr
     assert names() == [*BANK_NAMES, "SKU-12345", "owl"]
     said = answer("add", BANK, "SKU-12346")
     assert said["findings"][0]["kind"] == "wording"
@@ -227,11 +227,11 @@ def test_without_lint_nothing_is_said() -> None:
 # ----------------------------------------------------------------------------------------------------------- lint alone
 def test_lint_says_what_it_thinks_and_writes_nothing() -> None:
     result = run("lint", BANK, "latte art", "the sea", "--bundle", default_bundle())
-    assert "info: 'the sea' the prompt adds the article [wording] -> 'sea'" in result.stdout
+    assert "Info: 'the sea' the prompt adds the article [wording] -> 'sea'" in result.stdout
     found = answer("lint", BANK, "goldenRetriever", code=1)
     assert {finding["kind"] for finding in found} >= {"odd-tokens", "skipped"}
     Path("new.txt").write_text("x" * 4000 + "\n")
-    assert "error: " in run("lint", BANK, "--classes", "new.txt", code=1).stdout
+    assert "Error: " in run("lint", BANK, "--classes", "new.txt", code=1).stdout
     assert not BANK.exists()
 
 

@@ -294,7 +294,7 @@ def test_version_and_help(folder: Path) -> None:
     ("data", "error"),
     [
         (b"hello", "not an image"),
-        (b"", "not an image"),
+        (b"", "empty file"),
         (encoded(PICTURE, "JPEG")[:-400], "cannot be read: image file is truncated"),
         (huge_png(30_000, 30_000), "too large"),
         (huge_png(10_000, 9_000), "too large: 10000 x 9000"),

@@ -113,8 +113,27 @@ def test_truncated(form: str, share: float) -> None:
     "data", [b"", b"hello", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n" + bytes(100), b"II*\0\xff\xff\xff\xff"]
 )
 def test_not_an_image(data: bytes) -> None:
-    with pytest.raises(ImageError, match=r"not an image|cannot be read"):
+    with pytest.raises(ImageError, match=r"not an image|empty file|cannot be read"):
         load_rgb(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.jpg", b"", "empty file"),
+        ("a.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1", "HEIC is not read, only JPEG, PNG; convert it to JPEG"),
+        ("a.jpg", b"\0\0\0\x18ftypmif1\0\0\0\0mif1", "HEIF is not read"),
+        ("a.jpg", b"\0\0\0\x18ftypavif\0\0\0\0mif1", "AVIF is not read"),
+        ("a.jpg", encoded(PICTURE, "TIFF"), "TIFF is not read"),
+        ("a.RAF", b"FUJIFILMCCD-RAW", r"RAF \(camera raw\) is not read"),
+        ("a.jpg", b"\x89PNG\r\n\x1a\n" + bytes(100), "not an image"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(tmp_path: Path, name: str, data: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    for source in (tmp_path / name, data)[: 1 if name == "a.RAF" else 2]:
+        with pytest.raises(ImageError, match=f"^{told}"):
+            load_rgb(source, formats=("JPEG", "PNG"))
 
 
 @pytest.mark.parametrize(("width", "height"), [(30_000, 30_000), (10_000, 9_500), (16_385, 200), (10_000, 5_001)])

@@ -46,7 +46,7 @@ def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunCon
     copies = sum(photo.path.read_bytes() in learned for photo in held_out)
     assert copies
     prepare(changed, lines.append)
-    assert any(f"{copies} of {len(held_out)} held-out photos are copies of photos" in line for line in lines)
+    assert any(f"Warning: {copies} of {len(held_out)} held-out photos are copies of photos" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ BAD = [
     ([{}], {}, 422, "invalid-request", "input[0]: expected either text or image"),
     ([text(RED), "no base64!"], IMAGE, 422, "undecodable-image", "input[1]: not valid base64"),
     ([text(RED), text(RED[:300])], IMAGE, 422, "undecodable-image", "input[1]: cannot be read"),
-    (["violet", {"image": text(b"GIF89a")}], {}, 415, "unsupported-format", "input[1]: not an image"),
+    (["violet", {"image": text(b"GIF89a")}], {}, 415, "unsupported-format", "input[1]: GIF is not read, only JPEG"),
     (["https://example.org/a.jpg"], IMAGE, 422, "undecodable-image", "URLs are not fetched"),
     ([text(RED)] * 4, IMAGE, 413, "too-many-images", "at most 3 images"),
     ([text(jpeg((2000, 1000)))], IMAGE, 413, "image-too-large", "input[0]: too large"),

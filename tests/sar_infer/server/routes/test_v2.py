@@ -305,7 +305,7 @@ def prefixed(*data: bytes) -> bytes:
         (binary(b"\xff\xff\xff\xff"), 422, "the data ends before 1 elements"),
         (binary(b""), 422, "the data ends before 1 elements"),
         (binary(prefixed(RED, RED)), 422, "bytes are left after 1 elements"),
-        (binary(prefixed(b"")), 415, "IMAGE[0]: not an image"),
+        (binary(prefixed(b"")), 415, "IMAGE[0]: empty file"),
         ({"content": b""}, 400, "not JSON"),
         ({"content": b"[" * 5000}, 400, "not JSON"),
         (
