@@ -175,7 +175,7 @@ def known_of_others(bank: ClassBank, other: ClassBank, source: Path | None) -> d
     known = {name: info for name, info in other.info.items() if not info.added}
     lacking = [name for name in known if bank.lookup.name(name) is None]
     if lacking:
-        text = f"Warning: not in this bank, so what {source} sets for it was left out: {listed(lacking)}; "
-        text += "to take it too, name the class beside --from"
+        text = f"Warning: left out aliases, thresholds and so on in {source} of classes that this bank lacks: "
+        text += f"{listed(lacking)}; to add such a class with them, name it beside --from"
         click.echo(one_line(text), err=True)
     return {name: info for name, info in known.items() if bank.lookup.name(name) is not None}

@@ -653,7 +653,7 @@ def test_classes_of_another_bundles_bank_are_embedded_anew(tmp_path: Path) -> No
     assert f"old.safetensors: belongs to another encoder than the bundle {newer}; name the bundle" in line
     assert "sar-bank add NEW.safetensors --from old.safetensors" in line
     added = run("add", "new.safetensors", "--from", "old.safetensors", "--bundle", newer, "--no-lint")
-    assert "not in this bank, so what old.safetensors sets for it was left out: 'azure'; to take it" in added.stderr
+    assert "on in old.safetensors of classes that this bank lacks: 'azure'; to add such a class" in added.stderr
     run("alias", "old.safetensors", "azure", "sky")
     run("add", "more.safetensors", "azure", "--from", "old.safetensors", "--bundle", newer, "--no-lint")
     assert ClassBank.load(Path("more.safetensors")).info["azure"].aliases == ("sky",)
