@@ -33,7 +33,7 @@ class TrainOptions(TypedDict, total=False):
         pretrained: Tag or file of the backbone's weights.
         method: Name of the prompt-tuning method.
         on: The method that ``dept`` builds on.
-        sar: Add Similarity Alignment Regularization. Default: True, but False for DePT.
+        sar: Add Similarity Alignment Regularization. Default: True, but False for DePT and PromptSRC.
         sar_weight: Weight of SAR (lambda); short for ``settings={"sar": {"weight": …}}``.
         novel: Where novel names for SAR come from.
         novel_count: How many novel names.

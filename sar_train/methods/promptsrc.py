@@ -78,6 +78,7 @@ class PromptSRC(PromptMethod):
     Config = PromptSRCConfig
     schedule = Schedule(epochs=20, learning_rate=2.5e-3, batch_size=4)
     paper = "Self-regulating Prompts: Foundational Model Adaptation without Forgetting, arXiv 2307.06948"
+    sar_weight = 0.0
     towers = ("text", "image")
 
     config: PromptSRCConfig

@@ -148,7 +148,9 @@ def test_later_settings_win(tmp_path: Path) -> None:
     assert default_name(run_config(str(tmp_path / "shop" / "train"))) == "shop-coop-sar-s1"
 
 
-@pytest.mark.parametrize(("method", "sar"), [("coop", True), ("tcp", True), ("prograd", True), ("dept", False)])
+@pytest.mark.parametrize(
+    ("method", "sar"), [("coop", True), ("tcp", True), ("prograd", True), ("dept", False), ("promptsrc", False)]
+)
 def test_sar_is_on_where_it_suits_the_method_unless_asked_for(tmp_path: Path, method: str, sar: bool) -> None:
     file = tmp_path / "run.toml"
     file.write_text("sar = true\n")
