@@ -26,6 +26,7 @@ from sar_infer.cli.options import (
     read_classes,
     set_encoding,
     together,
+    warn,
 )
 from sar_infer.errors import SarInferError
 from sar_infer.images.inputs import STDIN, expand_present, folders
@@ -206,7 +207,7 @@ def _check(options: ClassifyArguments, bulk: BulkOptions) -> None:
 
 def _classify(options: ClassifyArguments) -> int:
     """Classify the images, print the results, and return how many images could not be read."""
-    paths = expand_present(options.images)
+    paths = expand_present(options.images, warn)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     profile = Profile()
     classifier, classes = _prepare(options, profile)
@@ -232,7 +233,7 @@ def _prepare(options: ClassifyArguments, profile: Profile) -> tuple[Classifier, 
         classifier.start()
     with profile.phase("names"):
         given = read_classes(options.classes, classifier.check_name) if options.classes else None
-        examples = folders(options.examples) if options.examples else {}
+        examples = folders(options.examples, warn) if options.examples else {}
         photos = {name: classifier.embed_photos(files) for name, files in examples.items()}
         return classifier, classifier.class_set(given, options.only, photos=photos)
 

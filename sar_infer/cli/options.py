@@ -184,8 +184,13 @@ def read_classes(path: str | Path, check: Callable[[str], object] = len) -> Mapp
 
     file = read_class_file(Path(path), check)
     for warning in file.warnings:
-        click.echo(f"Warning: {one_line(warning)}", err=True)
+        warn(warning)
     return file.classes
+
+
+def warn(text: str) -> None:
+    """Print a warning to stderr, on one line."""
+    click.echo(f"Warning: {one_line(text)}", err=True)
 
 
 def set_encoding(form: str) -> None:

@@ -7,6 +7,7 @@ anywhere. The server takes those of ``SAFE_FORMATS`` (``server/settings.py``) un
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -20,7 +21,29 @@ FORMATS = tuple(_SUFFIXES)
 """Pillow's names of the formats; MPO counts as JPEG."""
 SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 
+UNREAD = frozenset(
+    (*(".heic", ".heif", ".hif", ".avif", ".jp2", ".jxl"), *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf"))
+)
+"""Suffixes of images that are not read, which a search of a folder tells of."""
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a name in lower case, with its dot."""
+    return posixpath.splitext(path)[1].lower()
+
 
 def has_image_suffix(path: str) -> bool:
     """Return whether a name in a folder, archive or bucket ends like an image; a file given by name may have any."""
-    return posixpath.splitext(path)[1].lower() in SUFFIXES
+    return suffix_of(path) in SUFFIXES
+
+
+def left_out(counts: Mapping[str, int], first: str) -> str:
+    """Return a line on files of a folder that are not read.
+
+    Args:
+        counts: How many there are, by suffix.
+        first: The first of them.
+    """
+    total, files = sum(counts.values()), "file" if sum(counts.values()) == 1 else "files"
+    suffixes = ", ".join(sorted(counts))
+    return f"{total:,} {files} left out, whose format is not read ({suffixes}), the first: {first}; convert to JPEG"

@@ -5,42 +5,46 @@ from __future__ import annotations
 import glob
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from sar_infer.errors import InputError
-from sar_infer.images.formats import SUFFIXES, has_image_suffix
+from sar_infer.images.formats import SUFFIXES, UNREAD, has_image_suffix, left_out, suffix_of
 
 STDIN = "-"
+Warn = Callable[[str], object]
 
 
-def expand(arguments: Iterable[str]) -> list[str]:
+def expand(arguments: Iterable[str], warn: Warn = lambda _: None, missing: Collection[str] = ()) -> list[str]:
     """Return image paths for files, folders, glob patterns and ``-``, in the order given.
 
     A file that is named itself is taken whatever its suffix. A folder is searched with all its subfolders for visible
     files with an image suffix, which are sorted.
 
+    Args:
+        arguments: The arguments.
+        warn: Called with a line about images in folders whose format is not read.
+        missing: Arguments to keep as they are, though nothing is there.
+
     Raises:
         InputError: Nothing is there, or a folder holds no image.
     """
-    return [path for argument in arguments for path in _expand(argument)]
+    unread: list[str] = []
+    found = [path for name in arguments for path in ([name] if name in missing else _expand(name, unread))]
+    _tell(unread, warn)
+    return found
 
 
-def expand_present(arguments: Sequence[str]) -> list[str]:
+def expand_present(arguments: Sequence[str], warn: Warn = lambda _: None) -> list[str]:
     """Return image paths as `expand` does, but keep a missing file among others, which fails when it is read.
 
     Raises:
         InputError: All of them are missing, a folder holds no image, or a pattern matches nothing.
     """
-    missing = [argument != STDIN and not glob.has_magic(argument) and not kind_of(argument) for argument in arguments]
-    if all(missing):
-        return expand(arguments)
-    return [
-        path
-        for argument, gone in zip(arguments, missing, strict=True)
-        for path in ([argument] if gone else _expand(argument))
-    ]
+    missing = {name for name in arguments if name != STDIN and not glob.has_magic(name) and not kind_of(name)}
+    return expand(arguments, warn, missing if missing != set(arguments) else ())
 
 
 def kind_of(argument: str) -> Literal["file", "folder"] | None:
@@ -74,7 +78,7 @@ def matches(argument: str) -> list[str]:
     return found
 
 
-def folders(root: str) -> dict[str, list[str]]:
+def folders(root: str, warn: Warn = lambda _: None) -> dict[str, list[str]]:
     """Return image paths by class, from a folder with one folder for each class, named like it.
 
     Raises:
@@ -90,26 +94,41 @@ def folders(root: str) -> dict[str, list[str]]:
         )
     if loose := [path for path in visible if not path.is_dir() and has_image_suffix(path.name)]:
         raise InputError(f"{loose[0]}: lies beside the folders of classes; move it into that of its class")
-    return {unicodedata.normalize("NFC", path.name): list(_images_below(path)) for path in below}
+    unread: list[str] = []
+    found = {unicodedata.normalize("NFC", path.name): _images_below(path, unread) for path in below}
+    _tell(unread, warn)
+    return found
 
 
-def _expand(argument: str) -> Iterator[str]:
+def _expand(argument: str, unread: list[str]) -> Iterator[str]:
     kind = "file" if argument == STDIN else kind_of(argument)
     if kind == "file":
         yield argument
     elif kind == "folder":
-        yield from _images_below(Path(argument))
+        yield from _images_below(Path(argument), unread)
     else:
-        yield from expand(matches(argument))
+        for found in matches(argument):
+            yield from _expand(found, unread)
 
 
-def _images_below(folder: Path) -> list[str]:
+def _images_below(folder: Path, unread: list[str]) -> list[str]:
+    """Return the images in a folder, sorted, and add to ``unread`` those whose format is not read."""
     below = (path for path in folder.rglob("*") if _is_visible_image(path.relative_to(folder)))
-    found = sorted(str(path) for path in below if not path.is_dir())
+    files = sorted(str(path) for path in below if not path.is_dir())
+    found = [path for path in files if has_image_suffix(path)]
+    unread += [path for path in files if not has_image_suffix(path)]
     if not found:
-        raise InputError(f"{folder}: a folder without images (looked for {', '.join(sorted(SUFFIXES))})")
+        lines = [f"{folder}: a folder without images (looked for {', '.join(sorted(SUFFIXES))})"]
+        _tell(unread, lines.append)
+        raise InputError("; ".join(lines))
     return found
 
 
+def _tell(unread: Sequence[str], warn: Warn) -> None:
+    if unread:
+        warn(left_out(Counter(map(suffix_of, unread)), unread[0]))
+
+
 def _is_visible_image(path: Path) -> bool:
-    return has_image_suffix(path.name) and not any(part.startswith(".") for part in path.parts)
+    suffix = suffix_of(path.name)
+    return (suffix in SUFFIXES or suffix in UNREAD) and not any(part.startswith(".") for part in path.parts)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import random
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sar_infer.images.formats import SUFFIXES, has_image_suffix
+from sar_infer.images.formats import SUFFIXES, UNREAD, has_image_suffix, left_out, suffix_of
 from sar_train.data.images import SPLITS, DataOptions, ImageDataset, LabelledImage, Split, SplitOrigin
 from sar_train.data.layouts import PHOTO
 from sar_train.data.shots import MAX_VAL_SHOTS
@@ -66,7 +67,7 @@ def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
     trainable = "train" in given or (whole and bool(given))
     if trainable and None not in given and len(set(given)) == len(given):
         splits = {split: _classes(folder) for split, folder in zip(given, folders, strict=True) if split}
-        return FoundImages(root.resolve().name, root, splits)
+        return FoundImages(root.resolve().name, root, splits, _unread(root))
     found = domains(root)
     if found:
         raise DataError(
@@ -77,7 +78,7 @@ def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
     if not folders:
         raise DataError(f"{root}: expected one folder per class, got {loose} photos and no folders")
     warnings = (f"{loose} photos directly in {root} have no class and are left out",) if loose else ()
-    return FoundImages(domain_name(root), root, {"train": _classes(root)}, warnings)
+    return FoundImages(domain_name(root), root, {"train": _classes(root)}, warnings + _unread(root))
 
 
 def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -> ImageDataset:
@@ -101,7 +102,7 @@ def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -
     origin: SplitOrigin = "given" if "test" in splits else "ours"
     needed = list(splits.values()) if whole else [splits["train"]]
     empty = [c for c in class_names if not any(classes.get(c) for classes in needed)]
-    _check_photos(class_names, empty, root)
+    _check_photos(class_names, empty, root, warnings)
     if whole:
         splits = {"test": splits.get("test") or splits["train"]}
     else:
@@ -143,15 +144,16 @@ def _check_names(class_names: Sequence[str], root: Path) -> None:
             raise DataError(f"{root}: classes {other!r} and {name!r} read the same in a prompt; rename or merge them")
 
 
-def _check_photos(class_names: Sequence[str], empty: Sequence[str], root: Path) -> None:
+def _check_photos(class_names: Sequence[str], empty: Sequence[str], root: Path, warnings: Sequence[str]) -> None:
     """Refuse classes without an image."""
     if not class_names:
-        raise DataError(f"{root}: no photos found")
+        raise DataError("; ".join([f"{root}: no photos found", *warnings]))
     if empty:
-        raise DataError(
+        missing = (
             f"{root}: class {empty[0]!r} has no usable photo to train on ({len(empty)} such in all; "
             f"expected {', '.join(sorted(SUFFIXES))}); add photos, or remove the class"
         )
+        raise DataError("; ".join([missing, *warnings]))
 
 
 def _fewer(photos: ImagesByClass, shots: int) -> tuple[str, ...]:
@@ -207,11 +209,19 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = []
+    return sorted(Path(path) for path in _files(folder) if has_image_suffix(path))
+
+
+def _unread(root: Path) -> tuple[str, ...]:
+    """Return a warning if images are left out because their format is not read."""
+    found = sorted(os.path.relpath(path, root) for path in _files(root) if suffix_of(path) in UNREAD)
+    return (left_out(Counter(map(suffix_of, found)), found[0]),) if found else ()
+
+
+def _files(folder: Path) -> Iterator[str]:
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        found += [Path(parent, f) for f in files if has_image_suffix(f) and not f.startswith(".")]
-    return sorted(found)
+        yield from (os.path.join(parent, name) for name in files if not name.startswith("."))  # noqa: PTH118
 
 
 def domains(root: Path) -> tuple[str, ...]:

@@ -18,13 +18,12 @@ from sar_infer.bulk.items import Broken, Item, Piece, Unit, printable
 from sar_infer.bulk.places import filesystem, is_url, open_binary, patiently
 from sar_infer.bulk.sources import row_groups, tars
 from sar_infer.errors import InputError, reason_of
-from sar_infer.images.formats import SUFFIXES
-from sar_infer.images.inputs import kind_of, matches
+from sar_infer.images.formats import SUFFIXES, UNREAD, left_out, suffix_of
+from sar_infer.images.inputs import Warn, kind_of, matches
 
 IsWanted = Callable[[int], bool]
 LISTS = (".txt", ".lst")
 CONTAINERS = (".tar", ".parquet")
-Warn = Callable[[str], object]
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
@@ -216,17 +215,24 @@ def _some(folder: str, found: Iterator[str], warn: Warn) -> Iterator[str]:
     """Yield the images among the files of a folder; raise InputError if there is none."""
     images = 0
     passed: Counter[str] = Counter()
+    unread: Counter[str] = Counter()
+    first = ""
     for place in found:
-        suffix = posixpath.splitext(place)[1].lower()
+        suffix = suffix_of(place)
         if suffix in CONTAINERS:
             passed[suffix] += 1
+        elif suffix in UNREAD:
+            unread[suffix] += 1
+            first = first or place
         else:
             images += 1
             yield place
+    told = left_out(unread, first) if unread else ""
     if not images:
-        raise InputError(
-            f"{folder}: a folder without images; shards are named by a pattern, {_pattern(folder, '.tar')}"
-        )
+        advice = told or f"shards are named by a pattern, {_pattern(folder, '.tar')}"
+        raise InputError(f"{folder}: a folder without images; {advice}")
+    if told:
+        warn(told)
     for suffix, count in sorted(passed.items()):
         warn(f"{folder}: {count:,} {suffix} in it passed over; name them as {_pattern(folder, suffix)}")
 
@@ -258,8 +264,8 @@ def _images_stored(system: Any, path: str) -> Iterator[str]:
 
 
 def _images(names: Iterable[str]) -> list[str]:
-    wanted = SUFFIXES.union(CONTAINERS)
-    return [name for name in _visible(names) if posixpath.splitext(name)[1].lower() in wanted]
+    wanted = SUFFIXES.union(CONTAINERS, UNREAD)
+    return [name for name in _visible(names) if suffix_of(name) in wanted]
 
 
 def _visible(names: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sar_infer.cli.bank.common import Opened, counted
+from sar_infer.cli.options import warn
 from sar_infer.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ def files_by_class(given: Phrases, paths: Sequence[str]) -> Files:
                 f"one of them, such as {Path(root, Path(files[0]).relative_to(root).parts[0])}"
             )
     if given:
-        return {name: expand(paths) for name in given}
+        return {name: expand(paths, warn) for name in given}
     found: dict[str, list[str]] = {}
     for root in paths:
-        for name, files in folders(root).items():
+        for name, files in folders(root, warn).items():
             found.setdefault(name, []).extend(files)
     return found
 

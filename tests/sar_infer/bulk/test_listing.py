@@ -192,7 +192,7 @@ def test_a_parquet_file_of_a_list_without_the_column_is_one_row() -> None:
 
 def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
     write_images(Path("p/deep"), 2)
-    for name in ("a.tar", "deep/b.tar", "deep/c.parquet", ".hidden.tar"):
+    for name in ("a.tar", "deep/b.tar", "deep/c.parquet", ".hidden.tar", "z.HEIC"):
         Path("p", name).touch()
     memory = fsspec.filesystem("memory")
     for name in ("/mixed/a.png", "/mixed/b.tar"):
@@ -201,6 +201,7 @@ def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
     pieces = list(InputSources(("p", "memory://mixed")).pieces(warn=told.append))
     assert [len(piece.unit.paths) for piece in pieces] == [3]
     assert told == [
+        f"1 file left out, whose format is not read (.heic), the first: {Path('p/z.HEIC')}; convert to JPEG",
         "p: 1 .parquet in it passed over; name them as 'p/**/*.parquet'",
         "p: 2 .tar in it passed over; name them as 'p/**/*.tar'",
         "memory://mixed: 1 .tar in it passed over; name them as 'memory://mixed/**/*.tar'",

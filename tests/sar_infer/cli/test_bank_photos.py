@@ -116,6 +116,13 @@ def test_options_hold_for_a_class_that_gets_more_photos_too() -> None:
     assert ClassBank.load(BANK).info == bank.info
 
 
+@pytest.mark.parametrize("names", [(), ("violet",)])
+def test_photos_whose_format_is_not_read_are_a_warning(names: tuple[str, ...]) -> None:
+    Path(folder("new/violet", VIOLET), "x.HEIC").touch()
+    told = run("add", BANK, *names, "--photos", "new").stderr
+    assert told.count("Warning: 1 file left out, whose format is not read (.heic)") == 1
+
+
 def test_photos_only() -> None:
     run("add", BANK, "SKU-12345", "--photos", folder("sku", LIME), "--photos-only", "--strict")
     (line,) = run("list", BANK, "--long", "--like", "sku").stdout.splitlines()

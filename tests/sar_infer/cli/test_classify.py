@@ -150,6 +150,13 @@ def test_only(folder: Path) -> None:
     assert result.exit_code == 0
 
 
+def test_photos_whose_format_is_not_read_are_a_warning(folder: Path) -> None:
+    Path("photos/c.heic").touch()
+    result = run("photos", "--format", "jsonl")
+    assert len(result.stdout.splitlines()) == 2
+    assert result.stderr.startswith("Warning: 1 file left out, whose format is not read (.heic), the first: ")
+
+
 def test_text_is_the_default(folder: Path) -> None:
     result = run("photos/a.jpg", "--top-k", "2")
     first, *rest = result.stdout.splitlines()

@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from sar_infer.images.formats import FORMATS, SUFFIXES, has_image_suffix
+from sar_infer.images.formats import FORMATS, SUFFIXES, UNREAD, has_image_suffix
 
 
 def test_suffixes_belong_to_formats_that_can_be_read() -> None:
     known = {suffix: "JPEG" if form == "MPO" else form for suffix, form in Image.registered_extensions().items()}
     assert {known[suffix] for suffix in SUFFIXES} == set(FORMATS)
+    assert not SUFFIXES & UNREAD
 
 
 @pytest.mark.parametrize("path", ["a.JPG", "deep/b.webp", "c.d.tiff", "e.jfif"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sar_infer.errors import InputError
-from sar_infer.images.inputs import expand
+from sar_infer.images.inputs import expand, folders
 
 
 @pytest.fixture
@@ -35,6 +35,20 @@ def test_folders_are_searched_through_in_order(folder: Path) -> None:
     (folder / "photos" / "a folder.jpg").mkdir()
     assert slashed(expand(["photos"])) == ["photos/a.png", "photos/b.JPG", "photos/deep/c.webp"]
     assert expand([str(folder / "photos")])[0] == str(folder / "photos" / "a.png")
+
+
+def test_images_whose_format_is_not_read_are_told_of_once(folder: Path) -> None:
+    for name in ("photos/b.HEIC", "photos/deep/a.heic", "photos/deep/x.Avif", "empty/y.jxl", "photos/.z.heic"):
+        (folder / name).touch()
+    (folder / "root").mkdir()
+    (folder / "photos").rename(folder / "root" / "cat")
+    told: list[str] = []
+    assert len(expand(["root", "root/cat/deep/x.Avif"], told.append)) == 4
+    assert list(folders("root", told.append)) == ["cat"]
+    line = "3 files left out, whose format is not read (.avif, .heic), the first: root/cat/b.HEIC; convert to JPEG"
+    assert slashed(told) == [line, line]
+    with pytest.raises(InputError, match=r"without images .*; 1 file left out, whose format is not read \(\.jxl\)"):
+        expand(["empty"])
 
 
 def test_a_file_is_taken_as_it_is_called(folder: Path) -> None:

@@ -45,6 +45,18 @@ def test_classes_without_a_test_photo_are_named(tmp_path: Path) -> None:
     assert opened(tmp_path / "given", 4, 1).warnings == ("1 class has no photo left to test on ('b')",)
 
 
+def test_photos_whose_format_is_not_read_are_told_of(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "own", {"cat": 9, "dog": 9})
+    for name in ("cat/b.HEIC", "dog/a.heic", "dog/.c.heic"):
+        (root / name).touch()
+    line = "2 files left out, whose format is not read (.heic), the first: cat/b.HEIC; convert to JPEG"
+    assert opened(root, 4, 1).warnings == (line,)
+    for path in (root / "cat").glob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"'cat' has no usable photo .* the class; 2 files left out"):
+        opened(root, 4, 1)
+
+
 def test_the_seed_decides(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 20, "b": 20})
     assert opened(tmp_path, 8, 1) == opened(tmp_path, 8, 1)
