@@ -27,7 +27,7 @@ def open_images(spec: str, options: DataOptions, *, whole: bool = False) -> Imag
         DataError: nothing of that name, or data that cannot be used; without ``whole`` also data with nothing but test
             images.
     """
-    path, dataset = _locate(spec, options.data_root)
+    path, dataset = locate(spec, options.data_root)
     if dataset:
         allow_missing, cache_dir = options.allow_missing, options.cache_dir
         opened = load_dataset(dataset, path, allow_missing=allow_missing, whole=whole, cache_dir=cache_dir)
@@ -58,7 +58,7 @@ def missing(spec: str, root: Path | None) -> str:
     Raises:
         DataError: there is no such dataset.
     """
-    path, dataset = _locate(spec, root)
+    path, dataset = locate(spec, root)
     if dataset:
         return missing_in(path, dataset)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in LIST_SUFFIXES):
@@ -66,7 +66,7 @@ def missing(spec: str, root: Path | None) -> str:
     return _nothing_there(spec, path, root)
 
 
-def _locate(spec: str, root: Path | None) -> tuple[Path, str | None]:
+def locate(spec: str, root: Path | None) -> tuple[Path, str | None]:
     """Return where images should lie, and the dataset by name that they are."""
     path, known = Path(spec), find(spec)
     if root and known:

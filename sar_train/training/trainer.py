@@ -18,7 +18,8 @@ from sar_train.clip import backbone as backbones
 from sar_train.config.run import RunConfig
 from sar_train.data.features import save_features
 from sar_train.data.progress import ProgressCallback
-from sar_train.data.source import to_feature_set
+from sar_train.data.open_images import locate
+from sar_train.data.source import DEMO, to_feature_set
 from sar_train.errors import RunError
 from sar_train.training import checkpoint, loop, measures
 from sar_train.training import statistics as class_statistics
@@ -55,7 +56,7 @@ def run(
     began = time.monotonic()
     if (out / checkpoint.RECORD).is_file() and not overwrite:
         raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
-    _check_place(out)
+    _check_place(out, config)
     context = prepare(config, tell)
     zero_shot = measures.zero_shot(context)
     tell(f"zero-shot: {describe(zero_shot)}")
@@ -117,13 +118,16 @@ def run(
     return finished
 
 
-def _check_place(out: Path) -> None:
+def _check_place(out: Path, config: RunConfig) -> None:
     """Raise RunError if no run can be written here, before minutes are spent on encoding images."""
     there = next((path for path in (out, *out.parents) if path.exists()), Path())
     if not there.is_dir():
         raise RunError(f"{out}: expected a folder, but {there} is none; choose another --out")
     if not os.access(there, os.W_OK | os.X_OK):
         raise RunError(f"{out}: {there} cannot be written to; choose another --out")
+    photos, dataset = locate(config.data, Path(config.data_root) if config.data_root else None)
+    if config.data != DEMO and not dataset and photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
+        raise RunError(f"{out}: --out lies in the folder of photos {photos}; name a folder outside of it")
 
 
 def write_features(

@@ -269,6 +269,15 @@ def test_an_out_folder_that_cannot_be_written(photos: Path, novel: str, tmp_path
     refused(sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "file" / "run"), "file")
 
 
+@pytest.mark.parametrize("out", ["photos", "photos/run", "photos/../photos/red_thing"])
+def test_an_out_folder_among_the_photos(photos: Path, tmp_path: Path, out: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    result = sar_train(photos, *TINY, "--out", tmp_path / out)
+    refused(result, f"--out lies in the folder of photos {photos}; name a folder outside of it")
+    assert "encoding" not in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_disk_that_fills_up_is_one_line_with_the_file(
     photos: Path, novel: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
