@@ -204,7 +204,8 @@ def _photos(name: str, paths: Sequence[str], all_images: bool, watch: Watch, fin
     bad = unreadable(chosen, watch(name, len(chosen)))
     if bad:
         sample = "" if len(chosen) == len(there) else f" (--all-images looks at all {len(there):,})"
-        which = f"{_first([path for path, _ in bad])} ({bad[0][1]})"
+        named = len(bad) if all_images else FIRST
+        which = f"{_first([path for path, _ in bad], named)} ({bad[0][1]})"
         text = f"{len(bad):,} of {len(chosen):,} photos cannot be read{sample}: {which}"
         findings.append(
             DataFinding("error", name, text, "download them again, or leave them out with --skip-unreadable")
@@ -212,8 +213,8 @@ def _photos(name: str, paths: Sequence[str], all_images: bool, watch: Watch, fin
     return len(chosen)
 
 
-def _first(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:FIRST]) + (", …" if len(paths) > FIRST else "")
+def _first(paths: Sequence[str], count: int = FIRST) -> str:
+    return ", ".join(paths[:count]) + (", …" if len(paths) > count else "")
 
 
 def sizes(paths: Sequence[str]) -> list[int | None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sar_infer.artefact.manifest import Preprocess
 from sar_train.data.images import SPLITS, ImageDataset, LabelledImage, Split
-from sar_train.data.views import load
+from sar_train.data.views import LISTED, load
 from sar_train.errors import DataError
 
 
@@ -81,4 +81,5 @@ def without_unreadable(dataset: ImageDataset, spec: Preprocess) -> ImageDataset:
     if not kept["train" if dataset.train else "test"]:
         what = "training" if dataset.train else "test"
         raise DataError(f"dataset {dataset.name}: no {what} photo can be read, the first: {found[0]}")
-    return dataset.keeping(kept, f"{len(found)} unreadable photos left out, the first: {found[0]}")
+    photos = "photo" if len(found) == 1 else "photos"
+    return dataset.keeping(kept, f"{len(found)} unreadable {photos} left out ({LISTED}), the first: {found[0]}")

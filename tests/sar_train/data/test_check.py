@@ -82,6 +82,11 @@ def test_own_photos(tmp_path: Path) -> None:
     (own / "a/00.png").write_bytes(b"broken")
     (report,) = check(own).checked
     assert report.findings[-1].what.startswith("1 of 23 photos cannot be read")
+    bad = [own / f"a/{number:02}.png" for number in range(5)]
+    for path in bad:
+        path.write_bytes(b"broken")
+    (report,), (whole,) = check(own).checked, check(own, all_images=True).checked
+    assert [sum(str(path) in found.findings[-1].what for path in bad) for found in (report, whole)] == [3, 5]
     (own / "c").mkdir()
     (report,) = check(own).checked
     assert report.findings[0].what.startswith(f"{own}: class 'c' has no usable photo")
