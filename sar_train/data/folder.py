@@ -7,11 +7,13 @@ are held out: those beyond the shots, or a fifth of a class that has too few. In
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +105,7 @@ def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -
     needed = list(splits.values()) if whole else [splits["train"]]
     empty = [c for c in class_names if not any(classes.get(c) for classes in needed)]
     _check_photos(class_names, empty, root, warnings)
+    warnings = (*warnings, *_in_two_classes(splits.values()))
     if whole:
         splits = {"test": splits.get("test") or splits["train"]}
     else:
@@ -154,6 +157,24 @@ def _check_photos(class_names: Sequence[str], empty: Sequence[str], root: Path, 
             f"expected {', '.join(sorted(SUFFIXES))}); add photos, or remove the class"
         )
         raise DataError("; ".join([missing, *warnings]))
+
+
+def _in_two_classes(splits: Iterable[ImagesByClass]) -> tuple[str, ...]:
+    """Return a warning if the same bytes lie in two classes; files of a size that one class alone has are not read."""
+    of_size: dict[int, dict[Path, str]] = {}
+    for name, path in ((name, path) for classes in splits for name, paths in classes.items() for path in paths):
+        with contextlib.suppress(OSError):
+            of_size.setdefault(path.stat().st_size, {})[path] = name
+    first: dict[bytes, Path] = {}
+    pairs = []
+    for size, same in of_size.items():
+        for path in same if size and len(set(same.values())) > 1 else ():
+            with contextlib.suppress(OSError):
+                other = first.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
+                if same[other] != same[path]:
+                    pairs.append(f"{other} and {path}")
+    who = "1 photo lies" if len(pairs) == 1 else f"{len(pairs):,} photos lie"
+    return (f"{who} in two classes, the first: {pairs[0]}; remove it from one of them",) if pairs else ()
 
 
 def _fewer(photos: ImagesByClass, shots: int) -> tuple[str, ...]:

@@ -76,10 +76,11 @@ class EvaluationSplit:
     rows: Tensor
     split: Split
 
-    def copies_of(self, learned: Tensor) -> int:
-        """Count the images that are the same as one of others, given as (M, D) plain views."""
+    def copies_of(self, learned: Tensor) -> list[int]:
+        """Return the rows of the images that are the same as one of others, given as (M, D) plain views."""
         parts = self.features.split(64)  # the products with many others stay small
-        return sum(int(((part @ learned.T).amax(1) > _SAME).sum()) for part in parts)
+        same = [closest > _SAME for part in parts for closest in (part @ learned.T).amax(1).tolist()]
+        return [row for row, copy in zip(self.rows.tolist(), same, strict=True) if copy]
 
 
 @dataclass(frozen=True)

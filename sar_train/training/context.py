@@ -153,7 +153,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     )
     held = None if chosen.split == "val" else _evaluation_split(source, chosen.base, "val", most=_MOST_HELD)
     if source.split_origin == "ours":
-        _warn_of_copies(task, [part for part in (evaluator.base, held) if part], tell)
+        _warn_of_copies(source, task, [part for part in (evaluator.base, held) if part], tell)
     novel = None
     if novel_source:
         with torch.no_grad():
@@ -198,13 +198,20 @@ def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: Progr
         )
 
 
-def _warn_of_copies(task: FewShotTask, parts: Sequence[EvaluationSplit], tell: ProgressCallback) -> None:
+def _warn_of_copies(
+    source: DataSource, task: FewShotTask, parts: Sequence[EvaluationSplit], tell: ProgressCallback
+) -> None:
     """Warn if held-out images are copies of images that are learned from."""
-    copies = sum(part.copies_of(task.features[:, 0]) for part in parts)
+    copies = [(part.split, row) for part in parts for row in part.copies_of(task.features[:, 0])]
     if copies:
+        split, row = copies[0]
+        paths = source.paths(split)
         tell(
-            f"Warning: {copies} of {sum(len(part.labels) for part in parts)} held-out photos are copies of photos that "
-            "are learned from, so this run will look better than it is; remove copies"
+            f"Warning: {len(copies)} of {sum(len(part.labels) for part in parts)} held-out photos "
+            + ("is a copy" if len(copies) == 1 else "are copies")
+            + " of photos that are learned from"
+            + (f", the first: {paths[row]}" if paths else "")
+            + "; this run will look better than it is: remove copies"
         )
 
 

@@ -79,6 +79,10 @@ def test_own_photos(tmp_path: Path) -> None:
     (report,) = check(own).checked
     assert (report.name, report.classes, report.counts, report.state) == ("own", 2, (18, 2, 3), "warning")
     assert report.findings[0].what == "1 class has fewer than 16 photos to learn from (the fewest: 3)"
+    write_photo(own / "b/copy.png", seed=5)
+    (report,) = check(own).checked
+    assert f"the first: {own / 'a/05.png'} and {own / 'b/copy.png'}; " in report.findings[0].what
+    (own / "b/copy.png").unlink()
     (own / "a/00.png").write_bytes(b"broken")
     (report,) = check(own).checked
     assert report.findings[-1].what.startswith("1 of 23 photos cannot be read")
@@ -100,7 +104,9 @@ def test_own_photos(tmp_path: Path) -> None:
 
 
 def test_every_domain(tmp_path: Path) -> None:
-    root = link_photos(tmp_path / "pacs", [f"{d}/{c}/{i}.jpg" for d in "xy" for c in ("cat", "dog") for i in range(20)])
+    root = tmp_path / "pacs"
+    for domain in "xy":
+        write_folder(root / domain, {"cat": 20, "dog": 20})
     assert [(c.name, c.classes, c.state) for c in check(root).checked] == [("pacs/x", 2, "ok"), ("pacs/y", 2, "ok")]
 
 

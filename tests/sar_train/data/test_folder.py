@@ -57,6 +57,15 @@ def test_photos_whose_format_is_not_read_are_told_of(tmp_path: Path) -> None:
         opened(root, 4, 1)
 
 
+def test_a_photo_in_two_classes_is_told_of(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "own", {"cat": 9, "dog": 9})
+    write_photo(root / "cat/copy.png", seed=0)
+    assert opened(root, 4, 1).warnings == ()
+    write_photo(root / "dog/copy.png", seed=0)
+    line = f"1 photo lies in two classes, the first: {root / 'cat/00.png'} and {root / 'dog/copy.png'}; remove it from"
+    assert opened(root, 4, 1).warnings == (f"{line} one of them",)
+
+
 def test_the_seed_decides(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 20, "b": 20})
     assert opened(tmp_path, 8, 1) == opened(tmp_path, 8, 1)

@@ -78,9 +78,9 @@ def test_each_part_is_evaluated_against_its_own_classes() -> None:
     assert Evaluator(None, None)(lambda part: part.features) == {"base": None, "new": None}
 
 
-def test_copies_are_counted_but_for_an_image_that_was_saved_again() -> None:
+def test_copies_are_found_but_for_an_image_that_was_saved_again() -> None:
     rows = normalize(torch.randn(150, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
     learned, again = rows[[3, 70, 149]], normalize(rows[[5]] + 0.01 * rows[[6]], dim=-1)
-    assert split(["cat"], rows).copies_of(torch.cat([learned, learned, again])) == 3
+    assert split(["cat"], rows).copies_of(torch.cat([learned, learned, again])) == [3, 70, 149]
     rounded = normalize(learned + 1e-5 * rows[:3], dim=-1)
-    assert split(["cat"], rows).copies_of(rounded) == 3
+    assert split(["cat"], rows).copies_of(rounded) == [3, 70, 149]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.blobs import write_blobs
 from support.opened import opened
-from support.photos import write_folder
+from support.photos import write_folder, write_photo
 from support.problems import CLASSES
 from support.tiny import RESNET, register
 
@@ -43,10 +43,14 @@ def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunCon
         shutil.copy(photos / "apple" / "00.png", photos / "apple" / f"copy {number}.png")
     split = opened(photos, 4, 1)
     held_out, learned = (*split.val, *split.test), {photo.path.read_bytes() for photo in split.train}
-    copies = sum(photo.path.read_bytes() in learned for photo in held_out)
-    assert copies
+    copies = [photo.path for photo in (*split.test, *split.val) if photo.path.read_bytes() in learned]
     prepare(changed, lines.append)
-    assert any(f"Warning: {copies} of {len(held_out)} held-out photos are copies of photos" in line for line in lines)
+    found = f"{len(copies)} of {len(held_out)} held-out photos are copies of photos that are learned from, the first: "
+    assert any(found + copies[0].relative_to(photos).as_posix() in line for line in lines)
+    for number, path in enumerate(copies[1:]):
+        write_photo(path, 50 + number)
+    prepare(changed, lines.append)
+    assert f"Warning: 1 of {len(held_out)} held-out photos is a copy of photos" in lines[-2]
 
 
 @pytest.mark.parametrize(
