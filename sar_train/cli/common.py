@@ -59,14 +59,23 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             _stop(f"{error}; repair this image or remove it, then run the command again", 2)
         except (SarTrainError, SarInferError) as error:
             _stop(str(error), 2)
+        except BrokenPipeError:  # the reader of the output has gone; click ends quietly
+            raise
         except OSError as error:
             _stop(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
-        except KeyboardInterrupt:
-            _stop(
-                "interrupted; no file is half-written; the same command goes on from the last state saved, if any", 130
-            )
+        except KeyboardInterrupt as error:
+            _stop("; ".join(["interrupted; no file is half-written", *map(str, error.args)]), 130)
 
     return run
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Let the message of an interrupt say that the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on from the last state saved, if any") from None
 
 
 class _WarningLines(logging.Handler):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer.cli.options import CONTEXT, GroupedCommand
-from sar_train.cli.common import ProgressLine, guarded, option, sections_of
+from sar_train.cli.common import ProgressLine, guarded, option, resumable, sections_of
 
 if TYPE_CHECKING:
     from sar_train.api import TrainedRun
@@ -199,7 +199,8 @@ def main(**given: Any) -> None:
         raise ConfigError("--no-sar cannot be combined with settings of SAR; leave out --sar-weight and --set sar.…")
     show = ProgressLine(quiet=quiet)
     try:
-        run = train(settings=settings, config=given.pop("config_file"), progress=show, **given)
+        with resumable():
+            run = train(settings=settings, config=given.pop("config_file"), progress=show, **given)
     finally:
         show.close()
     record = dict(run.record)

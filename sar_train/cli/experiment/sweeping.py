@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_train.cli.common import ProgressLine
+from sar_train.cli.common import ProgressLine, resumable
 
 if TYPE_CHECKING:
     from sar_train.experiment.job import Job
@@ -95,7 +95,8 @@ def _execute(jobs: Sequence[Job], missing: Sequence[Job], out: Path, machine: Ma
     show = ProgressLine(quiet=machine.quiet)
     pool = machine.pool(jobs)
     zero_shot = survey(missing, show, strict=not machine.allow_setup_errors)
-    done = run_sweep(jobs, out, pool, show, any_code=machine.any_code, keep_prompts=machine.keep_prompts)
+    with resumable():
+        done = run_sweep(jobs, out, pool, show, any_code=machine.any_code, keep_prompts=machine.keep_prompts)
     report(out, zero_shot, done.results, done.failed, machine.form, show)
     return not done.failed
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
+import click
 import pytest
 
-from sar_train.cli.common import ProgressLine, guarded
+from sar_train.cli.common import ProgressLine, guarded, resumable
 
 
 def shown(lines: list[str], capsys: pytest.CaptureFixture[str], *, quiet: bool = False) -> str:
@@ -63,6 +68,34 @@ def test_a_warning_gets_a_line_of_its_own(capsys: pytest.CaptureFixture[str], mo
 
 def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown([*encoding(4, 1), "zero-shot: 60 %"], capsys, quiet=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("around", "more"),
+    [(contextlib.nullcontext, ""), (resumable, "; the same command goes on from the last state saved, if any")],
+)
+def test_an_interrupt_says_what_goes_on(
+    around: Callable[[], AbstractContextManager[None]], more: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @guarded
+    def command() -> None:
+        with around():
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="130"):
+        command()
+    assert capsys.readouterr().err == f"Error: interrupted; no file is half-written{more}\n"
+
+
+def test_an_output_that_nobody_reads_any_more_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command
+    @guarded
+    def command() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(SystemExit):
+        command.main([])
+    assert capsys.readouterr().err == ""
 
 
 INTERRUPTED = """
