@@ -177,6 +177,8 @@ def train(
         ImageError: a photo cannot be read (an error of `sar_infer`).
     """
     from sar_infer.artefact.manifest import Scores
+    from sar_infer.storage.files import locked
+    from sar_train.errors import RunError
     from sar_train.training import trainer
     from sar_train.training.record import STATISTICS
 
@@ -184,7 +186,12 @@ def train(
     chosen = run_config(photos, config, settings, **options)
     folder = Path("runs") / default_name(chosen) if out is None else Path(out)
     chosen = replace(chosen, cache_dir=chosen.cache_dir or str(folder.parent / ".features"))
-    run = trainer.run(chosen, folder, tell=tell, resume=resume, overwrite=overwrite)
+    trainer.check_place(folder, chosen)
+    try:
+        with locked(folder.resolve()):
+            run = trainer.run(chosen, folder, tell=tell, resume=resume, overwrite=overwrite)
+    except BlockingIOError:
+        raise RunError(f"{folder}: another sar-train is at this run; wait for it, or choose another --out") from None
     if save_features is not None:
         trainer.write_features(chosen, Path(save_features), tell=tell, command=" ".join(sys.argv))
     metrics = run.record["other_metrics"].get(STATISTICS, run.record["metrics"])

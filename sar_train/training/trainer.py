@@ -17,8 +17,8 @@ import torch
 from sar_train.clip import backbone as backbones
 from sar_train.config.run import RunConfig
 from sar_train.data.features import save_features
-from sar_train.data.progress import ProgressCallback
 from sar_train.data.open_images import locate
+from sar_train.data.progress import ProgressCallback
 from sar_train.data.source import DEMO, to_feature_set
 from sar_train.errors import RunError
 from sar_train.training import checkpoint, loop, measures
@@ -56,7 +56,7 @@ def run(
     began = time.monotonic()
     if (out / checkpoint.RECORD).is_file() and not overwrite:
         raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
-    _check_place(out, config)
+    check_place(out, config)
     context = prepare(config, tell)
     zero_shot = measures.zero_shot(context)
     tell(f"zero-shot: {describe(zero_shot)}")
@@ -118,7 +118,7 @@ def run(
     return finished
 
 
-def _check_place(out: Path, config: RunConfig) -> None:
+def check_place(out: Path, config: RunConfig) -> None:
     """Raise RunError if no run can be written here, before minutes are spent on encoding images."""
     there = next((path for path in (out, *out.parents) if path.exists()), Path())
     if not there.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from PIL import Image
 from support.problems import feature_set
 from support.tiny import VIT, register
 
+from sar_infer.storage.files import locked
 from sar_train.cli.train import main
 from sar_train.data import progress
 from sar_train.data.features import load_features, save_features
-from sar_train.training import checkpoint
+from sar_train.training import checkpoint, trainer
 
 FILES = ["prompts.safetensors", "record.json", "statistics.safetensors"]
 TINY = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
@@ -212,6 +214,25 @@ def test_a_method_for_both_towers_learns_from_photos_alone(photos: Path, novel: 
     assert result.exit_code == 0, result.output
     assert json.loads((out / "record.json").read_text())["metrics"]["base_accuracy"] is not None
     refused(sar_train(tmp_path / "f.safetensors", *arguments, "--out", tmp_path / "o"), "needs the photos")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_a_run_that_another_process_trains_is_left_alone(photos: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "run"):
+        refused(sar_train(photos, *TINY, "--out", tmp_path / "run"), "another sar-train is at this run; wait for it")
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "run", interrupt)
+    result = sar_train(photos, *TINY, "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr
 
 
 def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path: Path) -> None:

@@ -61,9 +61,14 @@ def test_unreadable_photos(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, {"a": 6})
     (folder / "a" / "bad.jpg").write_bytes(b"broken")
     source = opened(folder, skip_unreadable=True)
-    assert "1 unreadable photo left out (all of them: sar-experiment check-data PHOTOS --all-images)" in source.warnings[-1]
+    assert (
+        "1 unreadable photo left out (all of them: sar-experiment check-data PHOTOS --all-images)"
+        in source.warnings[-1]
+    )
     to_feature_set(source)
-    with pytest.raises(DataError, match=r"bad\.jpg: not an image.*--skip-unreadable; all of them: sar-experiment check"):
+    with pytest.raises(
+        DataError, match=r"bad\.jpg: not an image.*--skip-unreadable; all of them: sar-experiment check"
+    ):
         to_feature_set(opened(folder))
 
 
