@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 27
 """Characters of the first column of the closing table."""
+_MUCH = 5.0
+"""Points by which class statistics may be below another way to answer without a warning."""
 EPILOG = """\b
 Examples:
   sar-train demo --out runs/demo            offline, about a minute
@@ -208,6 +210,7 @@ def main(**given: Any) -> None:
         json.dumps(record | {"run": str(run.path)}, ensure_ascii=False) if form == "json" else table(record, run.path)
     )
     warn_below_zero_shot(run)
+    warn_statistics_below(run)
     warn_not_calibrated(run)
 
 
@@ -239,6 +242,8 @@ def table(record: dict[str, Any], out: Path) -> str:
         columns |= {"new_accuracy": "new", "harmonic_mean": "harmonic mean"}
     lines = ["", f"{'percent':<{_WIDTH}}" + "".join(f"{title:>15}" for title in columns.values())]
     lines += _lines(rows, columns)
+    tested = [sum((record["per_class_counts"][part] or {}).values()) for part in ("base", "new")[: 1 + has_new]]
+    lines.append(f"{'test photos':<{_WIDTH}}" + "".join(f"{count:>15,}" for count in tested))
     if all(record["metrics"][key] is None for key in columns):
         lines = ["", *textwrap.wrap(NOT_MEASURED, 100)]
     if found := record["open"]:
@@ -262,7 +267,7 @@ def _lines(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str]) -> lis
     found = []
     for label, values in rows.items():
         cells = [values.get(key) for key in columns]
-        found.append(f"{label:<{_WIDTH}}" + "".join(f"{'-' if v is None else format(v, '.2f'):>15}" for v in cells))
+        found.append(f"{label:<{_WIDTH}}" + "".join(f"{'-' if v is None else format(v, '.1f'):>15}" for v in cells))
     return found
 
 
@@ -270,12 +275,29 @@ def warn_below_zero_shot(run: TrainedRun) -> None:
     """Warn if a learned prompt is worse than the hand-crafted one."""
     metrics, zero_shot = run.record["metrics"], run.record["zero_shot"]
     for key, label in (("base_accuracy", "the trained classes"), ("new_accuracy", "new classes")):
-        if metrics[key] is not None and metrics[key] < zero_shot[key]:
+        if metrics[key] is not None and round(metrics[key], 1) < round(zero_shot[key], 1):
             click.echo(
-                f"Warning: on {label} this prompt ({metrics[key]:.2f} %) is below zero-shot ({zero_shot[key]:.2f} %); "
+                f"Warning: on {label} this prompt ({metrics[key]:.1f} %) is below zero-shot ({zero_shot[key]:.1f} %); "
                 "more epochs, more photos, or the hand-crafted prompt (sar-export --handcrafted) may serve better.",
                 err=True,
             )
+
+
+def warn_statistics_below(run: TrainedRun) -> None:
+    """Warn if class statistics, which a bundle would answer with, do much worse than what could be had instead."""
+    answer = run.scores.base_accuracy
+    others = {
+        "the prompt alone, which sar-train --no-statistics takes": run.record["metrics"]["base_accuracy"],
+        "zero-shot, which sar-export --handcrafted takes": run.zero_shot.base_accuracy,
+    }
+    if answer is None or run.record["statistics"] is None:
+        return
+    best = max(others, key=lambda other: others[other])
+    if others[best] - answer > _MUCH:
+        click.echo(
+            f"Warning: on these test photos class statistics ({answer:.1f} %) are below {best} ({others[best]:.1f} %).",
+            err=True,
+        )
 
 
 def warn_not_calibrated(run: TrainedRun) -> None:

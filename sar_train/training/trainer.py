@@ -225,16 +225,16 @@ def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: 
 
 
 def describe(found: Answers) -> str:
-    """Return ``base 60.70 % / new 59.10 % (harmonic mean 59.89 %)`` and the same in one ranking, as far as measured."""
+    """Return ``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)`` and the same in one ranking, as far as measured."""
     apart = scores(found.parts)
     if apart["base_accuracy"] is None:
         return "not measured, no photo is left to test on"
     if found.open is None:
-        return f"accuracy {apart['base_accuracy']:.2f} %"
+        return f"accuracy {apart['base_accuracy']:.1f} %"
     one = dataclasses.asdict(found.open.images)
     shown, in_one = (
-        f"base {part['base_accuracy']:.2f} % / new {part['new_accuracy']:.2f} % "
-        f"(harmonic mean {part['harmonic_mean']:.2f} %)"
+        f"base {part['base_accuracy']:.1f} % / new {part['new_accuracy']:.1f} % "
+        f"(harmonic mean {part['harmonic_mean']:.1f} %)"
         for part in (apart, one)
     )
     return f"{shown}; one ranking over base and new: {in_one}"
