@@ -116,10 +116,10 @@ def test_options_hold_for_a_class_that_gets_more_photos_too() -> None:
     assert ClassBank.load(BANK).info == bank.info
 
 
-@pytest.mark.parametrize("names", [(), ("violet",)])
-def test_photos_whose_format_is_not_read_are_a_warning(names: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("--photos", "new"), ("violet", "--photos", "new/violet")])
+def test_photos_whose_format_is_not_read_are_a_warning(arguments: tuple[str, ...]) -> None:
     Path(folder("new/violet", VIOLET), "x.HEIC").touch()
-    told = run("add", BANK, *names, "--photos", "new").stderr
+    told = run("add", BANK, *arguments).stderr
     assert told.count("Warning: 1 file left out, whose format is not read (.heic)") == 1
 
 
