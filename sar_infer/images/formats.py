@@ -21,9 +21,10 @@ FORMATS = tuple(_SUFFIXES)
 """Pillow's names of the formats; MPO counts as JPEG."""
 SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 
-UNREAD = frozenset(
-    (*(".heic", ".heif", ".hif", ".avif", ".jp2", ".jxl"), *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf"))
-)
+UNREAD = frozenset((
+    ".heic", ".heif", ".hif", ".avif", ".jp2", ".jxl",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2",
+))  # fmt: skip
 """Suffixes of images that are not read, which a search of a folder tells of."""
 
 

@@ -29,7 +29,7 @@ from PIL import (  # noqa: F401 - a format can be read once its plugin is import
 
 from sar_infer.errors import ImageError
 from sar_infer.images import jpeg
-from sar_infer.images.formats import FORMATS
+from sar_infer.images.formats import FORMATS, UNREAD
 from sar_infer.images.preprocess import normalise
 from sar_infer.images.price import format_of, read_header
 
@@ -39,7 +39,6 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 MAX_RATIO = 100
 _BRANDS = {b"avi": "AVIF", b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIF", b"msf": "HEIF", b"crx": "CR3"}
-_RAW = frozenset((".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"))
 _READING = tuple(threading.Lock() for _ in range(61))
 """Locks for PIL images, chosen by identity: only one thread may read an image that was opened but not yet read."""
 
@@ -109,7 +108,7 @@ def _why_unidentified(source: ImageSource, formats: tuple[str, ...]) -> str:
     if head == b"":
         return "empty file"
     form = _BRANDS.get(head[8:11]) if head and head[4:8] == b"ftyp" else format_of(head or b"")
-    form = form or (f"{suffix[1:].upper()} (camera raw)" if suffix in _RAW else None)
+    form = form or (suffix[1:].upper() if suffix in UNREAD else None)
     if form is None or form in formats:
         return f"not an image (or none of {', '.join(formats)})"
     return f"{form} is not read, only {', '.join(formats)}; convert it to JPEG"

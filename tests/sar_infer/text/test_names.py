@@ -62,7 +62,7 @@ def test_bad_files_are_named_with_their_line(tmp_path: Path, content: bytes, mes
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(ClassFileError, match="no such class file"):
         read_class_file(tmp_path / "none.txt")
-    with pytest.raises(ClassFileError, match="cannot be read"):
+    with pytest.raises(ClassFileError, match="is a folder"):
         read_class_file(tmp_path)
 
 
