@@ -74,9 +74,10 @@ class Server(uvicorn.Server):
             watchdog.daemon = True
             watchdog.start()
         listening = f", listening for another {notice:g} s" if notice else ""
-        _log.info("stopping: not ready any more%s; requests that have begun are answered", listening)
+        text = f"stopping: not ready any more{listening}; requests that have begun are answered"
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(_log.info, text)  # not here: the signal may have come while a line is being written
         if notice:
-            loop = asyncio.get_running_loop()
             loop.call_soon_threadsafe(loop.call_later, notice, self._stop)
         else:
             self._stop()

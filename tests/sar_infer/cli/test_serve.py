@@ -155,6 +155,34 @@ def test_it_says_which_graphs_run(bundle_copy: Path) -> None:
         assert any(", int8, CPU" in line for line in server.logged("Serving"))
 
 
+TOLD_TO_STOP_WHILE_IT_WRITES = """
+import os, signal, sys
+class Stream:
+    busy = False
+    def write(self, text):
+        if self.busy:
+            raise RuntimeError("reentrant call")
+        self.busy = True
+        if "GET /livez" in text:
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.write(2, text.encode())
+        self.busy = False
+    def flush(self):
+        pass
+sys.stderr = Stream()
+from sar_infer.cli.serve import main
+main()
+"""
+
+
+def test_a_signal_while_a_line_is_written_stops_it_as_any_other(bundle_path: Path) -> None:
+    code = ("-c", TOLD_TO_STOP_WHILE_IT_WRITES)
+    with serving("--bundle", str(bundle_path), "--workers", "0", python=code) as server:
+        assert httpx2.get(f"{server.url}/livez").status_code == 200
+        assert server.process.wait(30) == 0
+        assert server.logged("stopping: not ready any more")
+
+
 def test_limits_come_from_options(bundle_path: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from a file\n")
     options = (
