@@ -75,8 +75,8 @@ def check_encoder(path: Path, bundle: Bundle) -> None:
     """Raise InputError if a bank file is there and belongs to another encoder than a bundle that nobody has named."""
     if path.is_file() and ClassBank.load(path).encoder_digest != bundle.manifest.encoder_digest:
         raise InputError(
-            f"{path}: belongs to another encoder than the bundle that ships; name the bundle with --bundle (a bank "
-            f"follows to another one only if that is named: --bundle {bundle.place})"
+            f"{path}: belongs to another encoder than the bundle that ships; name its own bundle with --bundle, or "
+            f"carry its classes over to the one that ships with --bundle {bundle.place}"
         )
 
 

@@ -47,4 +47,4 @@ def left_out(counts: Mapping[str, int], first: str) -> str:
     """
     total, files = sum(counts.values()), "file" if sum(counts.values()) == 1 else "files"
     suffixes = ", ".join(sorted(counts))
-    return f"{total:,} {files} left out, whose format is not read ({suffixes}), the first: {first}; convert to JPEG"
+    return f"left out {total:,} {files} whose format is not read ({suffixes}), such as {first}; convert to JPEG"

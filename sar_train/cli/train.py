@@ -284,18 +284,18 @@ def warn_below_zero_shot(run: TrainedRun) -> None:
 
 
 def warn_statistics_below(run: TrainedRun) -> None:
-    """Warn if class statistics, which a bundle would answer with, do much worse than what could be had instead."""
+    """Warn if class statistics, which a bundle would answer with, do much worse than the prompt alone or zero-shot."""
     answer = run.scores.base_accuracy
-    others = {
-        "the prompt alone, which sar-train --no-statistics takes": run.record["metrics"]["base_accuracy"],
-        "zero-shot, which sar-export --handcrafted takes": run.zero_shot.base_accuracy,
-    }
     if answer is None or run.record["statistics"] is None:
         return
-    best = max(others, key=lambda other: others[other])
-    if others[best] - answer > _MUCH:
+    percent, way, command = max(
+        (run.record["metrics"]["base_accuracy"], "the prompt alone", "sar-train --no-statistics"),
+        (run.zero_shot.base_accuracy, "zero-shot", "sar-export --handcrafted"),
+    )
+    if percent - answer > _MUCH:
         click.echo(
-            f"Warning: on these test photos class statistics ({answer:.1f} %) are below {best} ({others[best]:.1f} %).",
+            f"Warning: class statistics get {answer:.1f} % of these test photos right, {way} {percent:.1f} %; "
+            f"to answer with that, use {command}",
             err=True,
         )
 

@@ -32,7 +32,7 @@ ImagesByClass = Mapping[str, Sequence[Path]]
 _MOST_NAMED = 3
 """Classes that a warning names."""
 _COMPARED = 20_000
-"""Photos up to which those of equal size are read, to find one that lies in two classes."""
+"""Most photos among which the same one is looked for in two classes."""
 MOST_DOMAINS = 100
 """A folder with more folders than this holds classes, not domains."""
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "images"))
@@ -164,14 +164,15 @@ def _check_photos(class_names: Sequence[str], empty: Sequence[str], root: Path, 
 def _in_two_classes(splits: Iterable[ImagesByClass]) -> tuple[str, ...]:
     """Return a warning if the same bytes lie in two classes; files of a size that one class alone has are not read.
 
-    Of many photos most have the size of another, so beyond ``_COMPARED`` none is read.
+    Among many photos almost every size occurs twice, so beyond ``_COMPARED`` none is read.
     """
+    photos = [(path, name) for classes in splits for name, paths in classes.items() for path in paths]
+    if len(photos) > _COMPARED:
+        return ()
     of_size: dict[int, dict[Path, str]] = {}
-    for name, path in ((name, path) for classes in splits for name, paths in classes.items() for path in paths):
+    for path, name in photos:
         with contextlib.suppress(OSError):
             of_size.setdefault(path.stat().st_size, {})[path] = name
-    if sum(map(len, of_size.values())) > _COMPARED:
-        return ()
     first: dict[bytes, Path] = {}
     pairs = []
     for size, same in of_size.items():

@@ -13,6 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from PIL import Image
 
 INK, MUTED, GRID = "#1b2430", "#66707c", "#d9dee4"
 WITHOUT, WITH, THIRD = "#0072b2", "#d55e00", "#009e73"
@@ -100,7 +101,17 @@ def draw(
         canvas.savefig(svg, format="svg", metadata=NOTHING, dpi=144, **TIGHT)
         canvas.savefig(png, format="png", metadata={"Software": None}, dpi=160, facecolor="white", **TIGHT)
     text = page_svg(svg.getvalue(), planned.key, planned.alt)
-    return dataclasses.replace(planned, svg=text, png=png.getvalue())
+    return dataclasses.replace(planned, svg=text, png=_in_256_colours(png))
+
+
+def _in_256_colours(png: io.BytesIO) -> bytes:
+    """Return a PNG file with a palette: a third of the size, and no difference to be seen in a diagram."""
+    small = io.BytesIO()
+    with Image.open(png) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+            small, "PNG", optimize=True, dpi=image.info["dpi"]
+        )
+    return small.getvalue()
 
 
 def page_svg(text: str, key: str, alt: str) -> str:

@@ -201,7 +201,7 @@ def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
     pieces = list(InputSources(("p", "memory://mixed")).pieces(warn=told.append))
     assert [len(piece.unit.paths) for piece in pieces] == [3]
     assert told == [
-        f"1 file left out, whose format is not read (.heic), the first: {Path('p/z.HEIC')}; convert to JPEG",
+        f"left out 1 file whose format is not read (.heic), such as {Path('p/z.HEIC')}; convert to JPEG",
         "p: 1 .parquet in it passed over; name them as 'p/**/*.parquet'",
         "p: 2 .tar in it passed over; name them as 'p/**/*.tar'",
         "memory://mixed: 1 .tar in it passed over; name them as 'memory://mixed/**/*.tar'",

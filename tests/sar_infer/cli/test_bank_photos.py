@@ -120,7 +120,7 @@ def test_options_hold_for_a_class_that_gets_more_photos_too() -> None:
 def test_photos_whose_format_is_not_read_are_a_warning(arguments: tuple[str, ...]) -> None:
     Path(folder("new/violet", VIOLET), "x.HEIC").touch()
     told = run("add", BANK, *arguments).stderr
-    assert told.count("Warning: 1 file left out, whose format is not read (.heic)") == 1
+    assert told.count("Warning: left out 1 file whose format is not read (.heic)") == 1
 
 
 def test_photos_only() -> None:

@@ -24,7 +24,6 @@ import pytest
 from click.testing import CliRunner, Result
 from support import hanging
 from support.folders import listing
-from support.in_process import bulk_runs_here
 from support.many import read_rows, small_png, write_images, write_parquet, write_tar
 
 from sar_infer import Classifier
@@ -41,17 +40,10 @@ COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
 
 
 @pytest.fixture(autouse=True)
-def _here(here: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """The environment names one worker too, which is a process where a test asks for ``processes`` or starts a run."""
+def _here(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names one worker too."""
     monkeypatch.setenv("SAR_WORKERS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    if "processes" not in request.fixturenames:
-        bulk_runs_here(monkeypatch)
-
-
-@pytest.fixture
-def processes() -> None:
-    """Workers are processes, as users have them."""
 
 
 def run(*arguments: str) -> Result:
@@ -79,7 +71,6 @@ def summary(place: str) -> dict:
 
 
 # ------------------------------------------------------------------------------------------------- what it is there for
-@pytest.mark.usefixtures("processes")
 def test_everything_becomes_one_row(classifier: Classifier) -> None:
     paths = write_images(Path("p"), 5)
     Path("p/bad.jpg").write_bytes(b"no")
@@ -383,7 +374,6 @@ def held(out: str, shard: str) -> contextlib.AbstractContextManager[None]:
     return alone(BulkJob({}, open_store(out), Shard.parse(shard), ".parquet"), out, file)
 
 
-@pytest.mark.usefixtures("processes")
 def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(Path("p"), 1)
     monkeypatch.setattr("sar_infer.bulk.pool.begin", hanging.die)
@@ -391,7 +381,6 @@ def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.Mo
         refused("no worker can start", "p", "--out", out)
 
 
-@pytest.mark.usefixtures("processes")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
 def test_an_image_that_hangs_has_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sar_infer.bulk.pool.begin", hanging.begin)

@@ -154,7 +154,7 @@ def test_photos_whose_format_is_not_read_are_a_warning(folder: Path) -> None:
     Path("photos/c.heic").touch()
     result = run("photos", "--format", "jsonl")
     assert len(result.stdout.splitlines()) == 2
-    assert result.stderr.startswith("Warning: 1 file left out, whose format is not read (.heic), the first: ")
+    assert result.stderr.startswith("Warning: left out 1 file whose format is not read (.heic), such as ")
 
 
 def test_text_is_the_default(folder: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_bank_of_another_encoder_needs_a_named_bundle(tmp_path: Path, environm
     before = file.read_bytes()
     result = run("--port", "0", "--bank", str(file), **environment)
     assert result.returncode == 2
-    assert f"{file}: belongs to another encoder than the bundle that ships; name the bundle" in result.stderr
+    assert f"{file}: belongs to another encoder than the bundle that ships; name its own bundle" in result.stderr
     assert (file.read_bytes(), [*tmp_path.iterdir()]) == (before, [file])
 
 

@@ -45,9 +45,9 @@ def test_images_whose_format_is_not_read_are_told_of_once(folder: Path) -> None:
     told: list[str] = []
     assert len(expand(["root", "root/cat/deep/x.Avif"], told.append)) == 4
     assert list(folders("root", told.append)) == ["cat"]
-    line = "3 files left out, whose format is not read (.avif, .heic), the first: root/cat/b.HEIC; convert to JPEG"
+    line = "left out 3 files whose format is not read (.avif, .heic), such as root/cat/b.HEIC; convert to JPEG"
     assert slashed(told) == [line, line]
-    with pytest.raises(InputError, match=r"without images .*; 1 file left out, whose format is not read \(\.jxl\)"):
+    with pytest.raises(InputError, match=r"without images .*; left out 1 file whose format is not read \(\.jxl\)"):
         expand(["empty"])
 
 

@@ -170,8 +170,16 @@ def test_a_result_below_zero_shot_is_said(novel: str, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("alone", "zero_shot", "words"),
     [
-        (90.0, 70.0, "(80.0 %) are below the prompt alone, which sar-train --no-statistics takes (90.0 %)"),
-        (84.0, 88.0, "(80.0 %) are below zero-shot, which sar-export --handcrafted takes (88.0 %)"),
+        (
+            90.0,
+            70.0,
+            "80.0 % of these test photos right, the prompt alone 90.0 %; to answer with that, use sar-train --no",
+        ),
+        (
+            84.0,
+            88.0,
+            "80.0 % of these test photos right, zero-shot 88.0 %; to answer with that, use sar-export --handcrafted",
+        ),
         (85.0, 85.0, None),
     ],
 )

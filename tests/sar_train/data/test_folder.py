@@ -49,11 +49,11 @@ def test_photos_whose_format_is_not_read_are_told_of(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "own", {"cat": 9, "dog": 9})
     for name in ("cat/b.HEIC", "dog/a.heic", "dog/.c.heic"):
         (root / name).touch()
-    line = "2 files left out, whose format is not read (.heic), the first: cat/b.HEIC; convert to JPEG"
+    line = "left out 2 files whose format is not read (.heic), such as cat/b.HEIC; convert to JPEG"
     assert opened(root, 4, 1).warnings == (line,)
     for path in (root / "cat").glob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match=r"'cat' has no usable photo .* the class; 2 files left out"):
+    with pytest.raises(DataError, match=r"'cat' has no usable photo .* the class; left out 2 files"):
         opened(root, 4, 1)
 
 
