@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +45,7 @@ class Encoder:
         self._lock = threading.Lock()
         self._session: Any = None
         self._options: Any = None
+        self._file: int | None = None
 
     def open(self) -> str:
         """Open the session if it is not open yet, and return the execution provider in use.
@@ -49,11 +54,19 @@ class Encoder:
             DeviceError: The device is not available.
             BundleError: The graph is not accepted.
         """
+        return provider(self._opened())
+
+    def rest(self) -> bool:
+        """Close the session until the next run, and return whether it was open.
+
+        The next run opens the same file again, even if another has its path by then. Only Linux can do that; elsewhere
+        the session stays open.
+        """
         with self._lock:
-            if self._session is None:
-                self._session = open_session(self._path, self._device, self._threads, self._spin)
-                self._options = run_options()
-        return provider(self._session)
+            if self._session is None or self._file is None:
+                return False
+            self._session = None
+            return True
 
     def stop(self) -> None:
         """Make the current run and all later ones fail; a damaged graph may otherwise run for ever."""
@@ -61,10 +74,10 @@ class Encoder:
             self._options.terminate = True
 
     def _run(self, name: str, batch: npt.NDArray[Any], seconds: float | None = None) -> Floats:
-        self.open()
+        session = self._opened()
 
         def run() -> Floats:
-            result: Floats = self._session.run(None, {name: batch}, self._options)[0]
+            result: Floats = session.run(None, {name: batch}, self._options)[0]
             return result
 
         try:
@@ -77,6 +90,24 @@ class Encoder:
         if result.shape != wanted:
             raise BundleError(f"{self._path}: expected rows {wanted}, the graph gave {result.shape}")
         return result
+
+    def _opened(self) -> Any:
+        with self._lock:
+            if self._session is None:
+                path = self._path if self._file is None else Path(f"/proc/self/fd/{self._file}")
+                if self._file is None and sys.platform == "linux":
+                    self._hold()
+                try:
+                    self._session = open_session(path, self._device, self._threads, self._spin)
+                except BundleError as error:
+                    raise BundleError(str(error).replace(str(path), str(self._path))) from None
+                self._options = self._options or run_options()
+            return self._session
+
+    def _hold(self) -> None:
+        with contextlib.suppress(OSError):  # the session says what is wrong
+            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._file)
 
     def _empty(self, rows: int) -> Floats:
         return np.empty((rows, self._embed_dim), dtype=np.float32)

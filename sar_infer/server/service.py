@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -26,6 +27,8 @@ _SELF_TEST_SECONDS = 10.0
 _LARGE = 2**16
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the worker processes and the bank file."""
+_NAMES_REST = 300.0
+"""Seconds without new names after which the name encoder's memory is freed; many servers never get any."""
 T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
 
@@ -143,18 +146,22 @@ class Service:
         return await self._to_its_end(self._changed(change))
 
     async def watch(self) -> None:
-        """Look after the worker processes, and take up what others write to the bank file, as ``sar-bank`` does."""
+        """Look after workers and memory, and take up what others write to the bank file, as ``sar-bank`` does.
+
+        The name encoder, tested at the start, is first freed here.
+        """
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
                 if self.engine.workers is not None:
                     await in_thread(self.engine.workers.tend)
+                await in_thread(functools.partial(self.engine.classifier.rest_names, _NAMES_REST))
                 if await in_thread(self.store.has_changed):
                     async with self.writing:
                         await in_thread(self.store.refresh)
                     self._count_classes()
             except Exception:  # the next look may go well
-                _log.exception("workers and bank file were not looked at")
+                _log.exception("workers, memory and bank file were not looked at")
 
     async def unfinished(self, seconds: float) -> None:
         """Wait for changes and reloads that have begun, for at most so many seconds."""

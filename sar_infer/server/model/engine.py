@@ -73,7 +73,7 @@ class Engine:
     """Answers for one bundle, from one event loop.
 
     Args:
-        classifier: Its sessions must be open, names included.
+        classifier: Its sessions must have been opened, names included.
         sizes: Sizes of pools and batches.
         limits: Formats and sizes of images that are accepted.
         metrics: Times the phases.

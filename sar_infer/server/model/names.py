@@ -33,7 +33,7 @@ class Names:
     """Makes class sets and embeds names in a thread of its own, called from one event loop.
 
     Args:
-        classifier: Its name session must be open.
+        classifier: Encodes them.
         most: Names of a request at most; twice as many may wait.
         metrics: Counts names and class sets.
     """

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import shutil
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,6 +75,28 @@ def test_names_run_in_groups_without_padding(names: NameEncoder, monkeypatch: py
     monkeypatch.setattr(encoders, "open_session", lambda *_: Session())
     names.encode([[1], [2, 3], [4], [5]])
     assert sorted(shapes) == [(1, 3), (3, 2)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux opens a file again that has lost its path")
+def test_a_session_at_rest_is_freed_and_its_graph_opened_again_whatever_is_there_by_then(
+    bundle_path: Path, tmp_path: Path
+) -> None:
+    graph = Path(shutil.copy(bundle_path / NAME_ENCODER, tmp_path))
+    names = NameEncoder(graph, DIM, END, "cpu")
+    before, expected = sessions(), names.encode([[1], [2, 3]])
+    assert sessions() == before + 1
+    assert names.rest()
+    assert sessions() == before
+    assert not names.rest()
+    graph.unlink()
+    graph.write_bytes(b"another")
+    np.testing.assert_array_equal(names.encode([[1], [2, 3]]), expected)
+
+
+def sessions() -> int:
+    """Return how many sessions of onnxruntime there are in this process."""
+    gc.collect()
+    return sum(type(thing).__name__ == "InferenceSession" for thing in gc.get_objects())
 
 
 def test_the_session_opens_once_and_only_when_needed(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,16 @@ def test_what_sar_bank_writes_is_served_soon(path: Path, tmp_path: Path) -> None
         assert "only sar-bank can change the classes" in server.log.read_text()
 
 
+def test_new_names_are_encoded_by_the_bundle_that_answers_though_another_lies_there(
+    server: Local, path: Path, tmp_path: Path
+) -> None:
+    wanted = Classifier.open(path, device="cpu").embed_names(["a new name"])
+    shutil.rmtree(path)
+    body = {"input": ["a new name"]}
+    answer = httpx2.post(f"{server.url}/v1/embeddings", json=body, headers=KEY, timeout=60).json()
+    np.testing.assert_allclose([answer["data"][0]["embedding"]], wanted, atol=1e-6)
+
+
 def test_a_bad_bundle_is_refused_and_the_old_one_stays(server: Local, path: Path) -> None:
     before = labels(server.url)
     bank = path / "bank.safetensors"
