@@ -54,12 +54,13 @@ MIB = 2**20
 @option("--api-key-file", type=click.Path(), help="File with the key that requests must carry.")
 @option("--workers", type=click.IntRange(min=0),
         help="Processes that decode and encode; 0: one process does all.  [default: 2, a quarter of the cores if that "
-        "is more; 0 with a GPU or too little memory]")  # fmt: skip
+        "is more; with a GPU or too little memory one process encodes and others decode]")  # fmt: skip
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1),
         help="Most images in a batch.  [default: 2, 8 with a large encoder; measured with --workers 0]")  # fmt: skip
 @option("--decoders", type=click.IntRange(min=0),
-        help="Threads that decode ahead; 0: workers do it.  [default: 0, one per core with a GPU]")  # fmt: skip
+        help="Processes that decode ahead; 0: workers do it.  [default: 0; if one process encodes 2, with a GPU one "
+        "per core]")  # fmt: skip
 @option("--decode-memory", type=click.IntRange(min=1),
         help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
 @option(

@@ -55,6 +55,8 @@ class Server(uvicorn.Server):
         memory = f"{engine.memory.total / 2**20:.0f} MiB for decoding"
         workers = "threads in one process" if engine.workers is None else "worker processes"
         alone = f", {engine.sizes.alone} threads for a lone image" if engine.sizes.alone else ""
+        if engine.sizes.decoders:
+            workers += f", {engine.sizes.decoders} processes that decode"
         sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}{alone}, {memory}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
         served = f"{engine.bundle.place} ({names} classes{source}, {runs}, {sizes})"

@@ -153,8 +153,8 @@ class Service:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
-                if self.engine.workers is not None:
-                    await in_thread(self.engine.workers.tend)
+                for workers in self.engine.processes:
+                    await in_thread(workers.tend)
                 await in_thread(functools.partial(self.engine.classifier.rest_names, _NAMES_REST))
                 if await in_thread(self.store.has_changed):
                     async with self.writing:

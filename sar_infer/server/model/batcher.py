@@ -60,10 +60,10 @@ class Batcher(Generic[P]):
             single image beside which nothing runs.
         workers: Batches that run at once, each in a thread.
         max_batch: Images of a batch at most.
-        metrics: Counts batch sizes.
+        metrics: Counts batch sizes; None counts nothing.
     """
 
-    def __init__(self, compute: Compute[P], workers: int, max_batch: int, metrics: Metrics) -> None:
+    def __init__(self, compute: Compute[P], workers: int, max_batch: int, metrics: Metrics | None = None) -> None:
         self._compute = compute
         self._workers = workers
         self._max_batch = max_batch
@@ -106,7 +106,8 @@ class Batcher(Generic[P]):
     def _work(self, batch: list[_Item[P, object]], loop: asyncio.AbstractEventLoop) -> None:
         """Run one batch after another in a worker's thread while any waits, without going through the event loop."""
         while batch:
-            self._metrics.batches.observe(len(batch))
+            if self._metrics is not None:
+                self._metrics.batches.observe(len(batch))
             done, results = batch, self._run(batch, alone=len(batch) == self._busy == 1)
             with self._lock:
                 batch = self._take()

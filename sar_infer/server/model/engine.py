@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -34,7 +35,7 @@ from sar_infer.server.model.batcher import Batcher, Finish, Timed
 from sar_infer.server.model.encoding import Encode, Encoding
 from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
 from sar_infer.server.model.names import Names
-from sar_infer.server.model.process import TOO_LITTLE_MEMORY, Model, stacked
+from sar_infer.server.model.process import TOO_LITTLE_MEMORY, Graph, Model, stacked
 from sar_infer.server.model.sizing import (
     Sizes,
     decode_memory,
@@ -80,8 +81,10 @@ class Engine:
         memory: Each image takes its share of it while it is decoded.
         workers: Processes that decode and encode, started already; None does both in threads of this process.
         alone: In such threads, the encoder for an image beside which nothing runs; None: there is no other.
+        decoders: Processes that decode ahead of whatever encodes, started already; None: there are none.
 
     Attributes:
+        processes: All of these.
         names: Makes the class sets that images are ranked against.
         encoding: Decodes and encodes in this process, where there are no workers.
     """
@@ -95,10 +98,12 @@ class Engine:
         memory: DecodeMemory,
         workers: Workers | None = None,
         alone: ImageEncoder | None = None,
+        decoders: Workers | None = None,
     ) -> None:
         self.classifier = classifier
         self.bundle = classifier.bundle
         self.workers = workers
+        self.processes = [one for one in (workers, decoders) if one is not None]
         self.provider = classifier.start(names=True) if workers is None else workers.provider
         self.sizes = sizes
         self.memory = memory
@@ -111,7 +116,9 @@ class Engine:
         self._alone = alone
         compute = self.encoding if workers is None else workers.compute
         self._batcher: Batcher[Encoded | Pixels] = Batcher(compute, sizes.workers, sizes.max_batch, metrics)
-        self._decoders = ThreadPoolExecutor(sizes.decoders, "decode") if sizes.decoders else None
+        self._decoding: Batcher[Encoded | Pixels] | None = None
+        if decoders is not None:
+            self._decoding = Batcher(decoders.compute, decoders.count, 1)
 
     @classmethod
     def open(cls, settings: Settings, metrics: Metrics, before: Engine | None = None) -> Engine:
@@ -140,15 +147,14 @@ class Engine:
             precision=settings.precision,
             offset=settings.offset,
         )
-        workers = None
-        if in_processes(settings, _image_file(classifier).size):
-            workers = _workers(classifier, settings, number, threads, metrics)
-        try:
-            return cls._opened(classifier, settings, metrics, before, workers)
-        except BaseException:
-            if workers is not None:
-                workers.close()
-            raise
+        with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
+            workers = None
+            if in_processes(settings, _image_file(classifier).size):
+                workers = _workers(classifier, settings, number, threads, metrics)
+                opened.callback(workers.close)
+            engine = cls._opened(classifier, settings, metrics, before, workers, opened)
+            opened.pop_all()
+            return engine
 
     @classmethod
     def _opened(
@@ -158,6 +164,7 @@ class Engine:
         metrics: Metrics,
         before: Engine | None,
         workers: Workers | None,
+        opened: contextlib.ExitStack,
     ) -> Engine:
         encode: Encode
         encode_alone: Encode
@@ -183,13 +190,19 @@ class Engine:
             sizes = measured(settings, provider, encode, pixels, threads, encode_alone, graph)
         if workers is not None:
             workers.settle(sizes.alone > 0)
+        decoders = None
+        if sizes.decoders:
+            decoders = Workers(_model(classifier, settings), sizes.decoders, metrics)
+            opened.callback(decoders.close)
+            decoders.start()
         give_back_memory()
         if before is None:
-            total = decode_memory(settings, () if workers is None else workers.pids)
-            memory = DecodeMemory(total, settings.limits.seconds / 2, metrics)
+            pids = [pid for one in (workers, decoders) if one is not None for pid in one.pids]
+            memory = DecodeMemory(decode_memory(settings, pids), settings.limits.seconds / 2, metrics)
         else:
             memory = before.memory
-        return cls(classifier, sizes, settings.limits, metrics, memory, workers, alone if sizes.alone else None)
+        alone = alone if sizes.alone else None
+        return cls(classifier, sizes, settings.limits, metrics, memory, workers, alone, decoders)
 
     def close(self) -> None:
         """Stop the threads, and the processes if there are any; all requests must have ended."""
@@ -197,10 +210,10 @@ class Engine:
         self.names.close()
         if self._alone is not None:
             self._alone.stop()
-        if self._decoders is not None:
-            self._decoders.shutdown(wait=False)
-        if self.workers is not None:
-            self.workers.close()
+        if self._decoding is not None:
+            self._decoding.close()
+        for workers in self.processes:
+            workers.close()
         del self.encoding  # it refers back to this engine, which is then freed at once
 
     async def each(
@@ -267,7 +280,10 @@ class Engine:
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""
         test = self.classifier.self_test
-        timed = await self._batcher.run(test.image, lambda row: test.cosine(row[0]), first=True)
+        image: Pixels = test.image
+        if self._decoding is not None:
+            image = (await self._decoding.run(image, _first, first=True)).value
+        timed = await self._batcher.run(image, lambda row: test.cosine(row[0]), first=True)
         return timed.value
 
     @property
@@ -291,12 +307,11 @@ class Engine:
             return Outcome(None, ImageError(described(error, self._limits.image_seconds)), {})
 
     async def _encoded(self, image: Encoded, finish: Finish[T], waited: float) -> Outcome[T]:
-        if self._decoders is None:
+        if self._decoding is None:
             return self._answered(await self._batcher.run(image, finish), waited)
-        start = time.perf_counter()
-        pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, image)
-        ahead = time.perf_counter() - start
-        return self._answered(await self._batcher.run(pixels, finish), waited, ahead)
+        decoded = await self._decoding.run(image, _first)
+        found = await self._batcher.run(decoded.value, finish)
+        return self._answered(found, waited + decoded.queue, decoded.decode)
 
     def _answered(self, timed: Timed[T], waited: float = 0.0, ahead: float = 0.0) -> Outcome[T]:
         seconds = {
@@ -338,24 +353,31 @@ def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
 
 def _workers(classifier: Classifier, settings: Settings, number: int, threads: int, metrics: Metrics) -> Workers:
     """Return the processes for a bundle, not yet started; each is tested as the encoder of one process would be."""
-    bundle, limits = classifier.bundle, settings.limits
-    file = str(_graph(classifier))
-    model = Model(
-        graph=file,
+    bundle, file, choice = classifier.bundle, str(_graph(classifier)), classifier.choice
+    graph = Graph(
+        file=file,
         path=file,
         embed_dim=bundle.manifest.embed_dim,
         device=settings.device,
         threads=threads,
         alone=threads_alone(settings, _image_file(classifier).size),
-        preprocess=bundle.manifest.preprocess,
-        formats=limits.formats,
-        pixels=limits.pixels,
         probe=classifier.self_test.image,
         trial_seconds=TRIAL_SECONDS,
-        image_seconds=limits.image_seconds,
     )
-    choice = classifier.choice
-    return Workers(model, number, lambda begun: SelfTest(bundle, choice, lambda _: begun.row).run(), metrics)
+    model = dataclasses.replace(_model(classifier, settings), graph=graph)
+    return Workers(model, number, metrics, lambda begun: SelfTest(bundle, choice, lambda _: begun.row).run())
+
+
+def _model(classifier: Classifier, settings: Settings) -> Model:
+    """Return what processes are to do that only decode."""
+    limits = settings.limits
+    return Model(classifier.bundle.manifest.preprocess, limits.formats, limits.pixels, limits.image_seconds)
+
+
+def _first(row: Floats) -> Floats:
+    """Return the encoder's input (3, size, size) from the row of a process that only decodes."""
+    pixels: Floats = row[0]
+    return pixels
 
 
 def _graph(classifier: Classifier) -> Path:

@@ -1,4 +1,7 @@
-"""A worker process of the server: it decodes and encodes what the front sends, and knows neither names nor requests."""
+"""A worker process of the server: it decodes and encodes what the front sends, and knows neither names nor requests.
+
+Where the front encodes, as with a GPU, it only decodes.
+"""
 
 from __future__ import annotations
 
@@ -30,36 +33,47 @@ TOO_LITTLE_MEMORY = "needs more memory than there is; scale it down first"
 
 
 @dataclass(frozen=True)
-class Model:
-    """An image encoder and how images are prepared for it, as plain values.
+class Graph:
+    """An image encoder, as plain values.
 
     Attributes:
-        graph: The file to open, which stays the same even if the bundle's folder is replaced.
+        file: The file to open, which stays the same even if the bundle's folder is replaced.
         path: The file's name for messages.
         embed_dim: D, the length of a row.
         device: Where to encode.
         threads: Threads of the encoder.
         alone: Threads of a second one, opened when it is first used, for an image beside which nothing runs; 0: none.
-        preprocess: How to prepare an image.
-        formats: Image formats that are accepted.
-        pixels: The most pixels of an image.
         probe: The self-test image (size, size, 3), encoded once at the start.
         trial_seconds: The most seconds for that.
-        image_seconds: The most seconds for decoding an image; then the process ends.
     """
 
-    graph: str
+    file: str
     path: str
     embed_dim: int
     device: Device
     threads: int
     alone: int
+    probe: npt.NDArray[np.uint8]
+    trial_seconds: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a process is to do with images, as plain values.
+
+    Attributes:
+        preprocess: How to prepare an image.
+        formats: Image formats that are accepted.
+        pixels: The most pixels of an image.
+        image_seconds: The most seconds for decoding an image; then the process ends.
+        graph: The encoder; None: only decode, so that the row of an image is the encoder's input (1, 3, size, size).
+    """
+
     preprocess: Preprocess
     formats: tuple[str, ...]
     pixels: int
-    probe: npt.NDArray[np.uint8]
-    trial_seconds: float
     image_seconds: float
+    graph: Graph | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Begun:
-    """The answer of a worker that is ready: its execution provider, and its row (1, D) for the self-test image."""
+    """The answer of a worker that is ready: its execution provider, and its row (1, D) for the self-test image.
+
+    One that only decodes has neither: both are empty.
+    """
 
     provider: str
     row: Floats
@@ -101,14 +118,20 @@ class Process:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._encoder = ImageEncoder(Path(model.graph), model.embed_dim, model.device, model.threads, spin=False)
-        provider = self._encoder.open()
-        pixels = decode_image(model.probe, model.preprocess)
-        self._begun = Begun(provider, self._encoder.encode(pixels[np.newaxis], model.trial_seconds))
-        give_back_memory()
-        alone = ImageEncoder(Path(model.graph), model.embed_dim, model.device, model.alone, spin=False)
-        self._compute = Encoding(self._decoded, stacked(self._encoder), stacked(alone) if model.alone else None)
         self._digests: dict[int, bytes] = {}
+        self._begun = Begun("", np.empty((0, 0), np.float32))
+        if (graph := model.graph) is None:
+            self._compute = Encoding(self._decoded, np.stack)
+            return
+        encoder, alone = (
+            ImageEncoder(Path(graph.file), graph.embed_dim, graph.device, threads, spin=False)
+            for threads in (graph.threads, graph.alone)
+        )
+        provider = encoder.open()
+        pixels = decode_image(graph.probe, model.preprocess)
+        self._begun = Begun(provider, encoder.encode(pixels[np.newaxis], graph.trial_seconds))
+        give_back_memory()
+        self._compute = Encoding(self._decoded, stacked(encoder), stacked(alone) if graph.alone else None)
 
     def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
         """Return the rows of a batch; an image that takes too long to decode ends this process."""
@@ -144,7 +167,7 @@ def stacked(encoder: ImageEncoder, seconds: float | None = None) -> Encode:
 
 
 def begin(model: Model) -> Process:
-    """Open the encoder in a new process.
+    """Open the encoder, if there is one, in a new process.
 
     Raises:
         BundleError: onnxruntime does not accept the graph, or it takes too long.
@@ -156,7 +179,9 @@ def begin(model: Model) -> Process:
     try:
         return Process(model)
     except BundleError as error:
-        raise BundleError(str(error).replace(model.graph, model.path)) from None
+        if model.graph is None:
+            raise
+        raise BundleError(str(error).replace(model.graph.file, model.graph.path)) from None
 
 
 @contextlib.contextmanager

@@ -24,8 +24,11 @@ _ALONE_WORTH, _ALONE_SECONDS = 0.8, 0.01
 _COPIES = 8
 """One part in so many of the memory is for the copies of the encoder in worker processes; as much again is for second
 encoders, which use all cores."""
-_MOST_DECODERS = 8
-"""An image may take 400 MB while it is decoded."""
+_DECODERS, _MOST_DECODERS = 2, 8
+"""Processes that decode for an encoder on the CPU, which is slower than they are, and for one elsewhere.
+
+A process takes 30 MiB, and an image up to 400 MB while it is decoded.
+"""
 _LEAST_MEMORY = 64 * 2**20
 _LIMIT_FILES = {"": "memory.max", "memory": "memory.limit_in_bytes"}
 """Files with a cgroup's limit, by the controller that /proc/self/cgroup names: version 2, and version 1."""
@@ -38,7 +41,7 @@ class Sizes:
     Attributes:
         workers: Batches that run at once.
         max_batch: Images of a batch at most.
-        decoders: Threads that decode ahead of the workers; with 0 the workers decode.
+        decoders: Processes that decode ahead of the workers; with 0 the workers decode.
         alone: Threads for an image beside which nothing runs, by an encoder of its own; 0: it has none.
     """
 
@@ -95,8 +98,8 @@ def measured(
 ) -> Sizes:
     """Return the sizes for an open encoder; the batch is doubled as long as that makes an image 5 % cheaper.
 
-    On a CPU the workers decode. Elsewhere threads decode ahead, so that the device never waits for an image. The second
-    encoder is used if it saves a lone image a fifth of its time, and 10 ms.
+    If one process encodes, with a GPU for example, others decode ahead; with ``--workers 0`` there are no others. The
+    second encoder is used if it saves a lone image a fifth of its time, and 10 ms.
 
     Args:
         settings: What they set is taken as it is.
@@ -109,10 +112,13 @@ def measured(
             worker keeps the memory that this takes.
     """
     workers, shared = workers_and_threads(settings)
-    if on_cpu := provider == "CPUExecutionProvider":
-        decoders = 0
-    else:  # two workers, so that one batch is made ready while another runs
-        workers, decoders = settings.workers or 2, min(usable_cores(), _MOST_DECODERS)
+    on_cpu = provider == "CPUExecutionProvider"
+    if not on_cpu:
+        workers = settings.workers or 2  # so that one batch is made ready while another runs
+    decoders = settings.decoders
+    if decoders is None:
+        none = graph is not None or settings.processes is False
+        decoders = 0 if none else min(usable_cores(), _DECODERS if on_cpu else _MOST_DECODERS)
     batch = settings.max_batch
     if batch is None and graph is not None and on_cpu:
         batch = _BATCH if graph < _LARGE_GRAPH else _BATCH_OF_LARGE_GRAPH
@@ -125,7 +131,7 @@ def measured(
         batch, largest = 1, _LARGEST.get(provider, _LARGEST_ELSEWHERE)
         while batch < largest and (doubled := _seconds(encode, [pixels] * (2 * batch))) < _WORTH * each:
             batch, each = 2 * batch, doubled
-    return Sizes(workers, batch, decoders if settings.decoders is None else settings.decoders, lone)
+    return Sizes(workers, batch, decoders, lone)
 
 
 def decode_memory(settings: Settings, workers: Sequence[int] = ()) -> int:

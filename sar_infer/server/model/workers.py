@@ -59,8 +59,8 @@ class Workers:
     Args:
         model: What they run.
         count: How many.
-        check: Is told what each new one says of itself; raises BundleError if it cannot be used.
         metrics: Counts those that live and those that died.
+        check: Is told what each new one says of itself; raises BundleError if it cannot be used.
 
     Attributes:
         provider: The execution provider that they run on; set by ``start``.
@@ -68,7 +68,9 @@ class Workers:
         alone: An image beside which nothing runs is encoded on all cores; see ``settle``.
     """
 
-    def __init__(self, model: Model, count: int, check: Callable[[Begun], object], metrics: Metrics) -> None:
+    def __init__(
+        self, model: Model, count: int, metrics: Metrics, check: Callable[[Begun], object] = lambda _: None
+    ) -> None:
         self.provider = ""
         self.count = count
         self.alone = False
@@ -87,10 +89,14 @@ class Workers:
         self._broken: tuple[float, str] | None = None
         self._failed = 0.0
         self._closed = False
-        if sys.platform == "linux":  # a worker that starts later opens the same file, wherever it is by then
-            self._graph = os.open(model.path, os.O_RDONLY | os.O_CLOEXEC)
-            model = dataclasses.replace(model, graph=f"/proc/{os.getpid()}/fd/{self._graph}")
-        self._model = model
+        graph = model.graph
+        self._name, self._begins = ("decoders", "started") if graph is None else (graph.path, "opened this graph")
+        if (
+            graph is not None and sys.platform == "linux"
+        ):  # a worker that starts later opens the same file, wherever it is by then
+            self._graph = os.open(graph.path, os.O_RDONLY | os.O_CLOEXEC)
+            graph = dataclasses.replace(graph, file=f"/proc/{os.getpid()}/fd/{self._graph}")
+        self._model = dataclasses.replace(model, graph=graph)
 
     def start(self) -> None:
         """Start all workers side by side, and wait until they are ready.
@@ -104,9 +110,9 @@ class Workers:
             for future in begun:
                 self._add(future.result())
         except TimeLimitError:
-            raise BundleError(f"{self._model.path}: no worker process was ready within {LOADING_SECONDS:g} s") from None
+            raise BundleError(f"{self._name}: no worker process was ready within {LOADING_SECONDS:g} s") from None
         except DeathError as error:
-            raise BundleError(f"{self._model.path}: {error} while it opened this graph") from None
+            raise BundleError(f"{self._name}: {error} while it {self._begins}") from None
 
     def compute(self, images: Sequence[Encoded | Pixels], alone: bool = False) -> Computed:
         """Return a row or an error for each image of a batch, from the next worker that is idle.
@@ -161,11 +167,9 @@ class Workers:
         try:
             answer: Answer = worker.answer(([Task(image) for image in pixels], alone))
         except TimeLimitError:
-            raise BundleError(
-                f"{self._model.path}: the graph has given no answer within {self.batch_seconds:g} s"
-            ) from None
+            raise BundleError(f"{self._name}: the graph has given no answer within {self.batch_seconds:g} s") from None
         except DeathError as error:
-            raise BundleError(f"{self._model.path}: {error} while it ran this graph") from None
+            raise BundleError(f"{self._name}: {error} while it ran this graph") from None
         self._put_back(worker)
         rows = answer.computed.rows
         for row in rows:
@@ -182,14 +186,15 @@ class Workers:
         self.alone = alone
         if alone:
             return
-        self._model = dataclasses.replace(self._model, alone=0)
+        if self._model.graph is not None:
+            self._model = dataclasses.replace(self._model, graph=dataclasses.replace(self._model.graph, alone=0))
         with self._changed:
             workers = list(self._idle)
         for worker in workers:
             try:
                 worker.answer((None, False))
             except DeathError as error:
-                raise BundleError(f"{self._model.path}: {error} while it closed this graph") from None
+                raise BundleError(f"{self._name}: {error} while it closed this graph") from None
 
     def tend(self) -> None:
         """Replace workers that are missing, died idle or show no life, and close the breaker once its time is over."""

@@ -57,7 +57,6 @@ def alone(mini: Classifier, images: Sequence[Floats]) -> Floats:
     order=st.lists(st.integers(0, 9), min_size=1, max_size=16),
     workers=st.integers(1, 3),
     max_batch=st.sampled_from([1, 2, 3, 8]),
-    decoders=st.integers(0, 2),
 )
 def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     mini: Classifier,
@@ -66,10 +65,9 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     order: list[int],
     workers: int,
     max_batch: int,
-    decoders: int,
 ) -> None:
     async def go() -> Floats:
-        engine = Engine(mini, Sizes(workers, max_batch, decoders), Limits(), *measures())
+        engine = Engine(mini, Sizes(workers, max_batch, 0), Limits(), *measures())
         outcomes = await engine.each([images[i] for i in order], lambda row: row[0])
         engine.close()
         return np.array([outcome.value for outcome in outcomes])

@@ -14,7 +14,7 @@ from sar_infer._arrays import Floats
 from sar_infer.classifier import Classifier
 from sar_infer.processes.worker import Worker
 from sar_infer.server.model.encoding import Encoding
-from sar_infer.server.model.process import Model, Task, begin
+from sar_infer.server.model.process import Graph, Model, Task, begin
 from sar_infer.server.settings import SAFE_FORMATS
 
 
@@ -22,36 +22,35 @@ from sar_infer.server.settings import SAFE_FORMATS
 def model() -> Model:
     mini = Classifier.open(device="cpu")
     bundle, file = mini.bundle, mini.bundle.path / mini.choice.image
-    return Model(
-        graph=str(file),
+    graph = Graph(
+        file=str(file),
         path=str(file),
         embed_dim=bundle.manifest.embed_dim,
         device="cpu",
         threads=1,
         alone=4,
-        preprocess=bundle.manifest.preprocess,
-        formats=SAFE_FORMATS,
-        pixels=10**6,
         probe=mini.self_test.image,
         trial_seconds=60,
-        image_seconds=10,
     )
+    return Model(bundle.manifest.preprocess, SAFE_FORMATS, pixels=10**6, image_seconds=10, graph=graph)
 
 
 def test_only_a_lone_image_opens_the_second_encoder_and_its_row_is_the_same(model: Model) -> None:
+    graph = model.graph
+    assert graph is not None
     worker: Worker[Any] = Worker(functools.partial(begin, model))
     worker.loaded(60)
     begun = worker.answer((None, True))
-    rows = [worker.answer(([Task(model.probe)], False)).computed.rows[0]]
+    rows = [worker.answer(([Task(graph.probe)], False)).computed.rows[0]]
     before = psutil.Process(worker.pid).num_threads()  # by now that of the trial has ended
-    for alone, more in ((True, model.alone - 1), (False, model.alone - 1)):
-        rows.append(worker.answer(([Task(model.probe)], alone)).computed.rows[0])
+    for alone, more in ((True, graph.alone - 1), (False, graph.alone - 1)):
+        rows.append(worker.answer(([Task(graph.probe)], alone)).computed.rows[0])
         assert psutil.Process(worker.pid).num_threads() == before + more
     worker.answer((None, True))
-    assert psutil.Process(worker.pid).num_threads() == before + model.alone - 1
+    assert psutil.Process(worker.pid).num_threads() == before + graph.alone - 1
     worker.answer((None, False))  # it is not wanted any more
     assert psutil.Process(worker.pid).num_threads() == before
-    rows.append(worker.answer(([Task(model.probe)], True)).computed.rows[0])
+    rows.append(worker.answer(([Task(graph.probe)], True)).computed.rows[0])
     np.testing.assert_allclose(rows, [begun.row] * 4, atol=1e-6)
     worker.dismiss()
     assert worker.ended() == 0

@@ -131,9 +131,11 @@ def test_sizes_in_the_settings_are_not_measured(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sizing, "usable_cores", lambda: 6)
     unused = pytest.fail
     assert measured(Settings(workers=3, max_batch=5), CPU, unused, PIXELS) == Sizes(3, 5, 0)
-    assert measured(Settings(max_batch=5), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 6)
+    for settings, decoders in ((Settings(max_batch=5, processes=None), 6), (Settings(max_batch=5, processes=False), 0)):
+        assert measured(settings, "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, decoders)
+    assert measured(Settings(workers=3, max_batch=5, processes=None), CPU, unused, PIXELS) == Sizes(3, 5, 2)
     monkeypatch.setattr(sizing, "usable_cores", lambda: 64)
-    assert measured(Settings(max_batch=5), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 8)
+    assert measured(Settings(max_batch=5, processes=None), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 8)
     monkeypatch.setattr(sizing, "usable_cores", lambda: 6)
     assert measured(Settings(max_batch=5, decoders=1), CPU, unused, PIXELS) == Sizes(2, 5, 1)
 
