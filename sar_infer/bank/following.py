@@ -67,9 +67,9 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
             bank = set_nameless(bank, name, nameless=has is not None and has.nameless, by=by)
     if not len(bank.names) or (bank.background is not None and bank.background.all()):
         raise BankError("all classes of this bundle were removed, and none was added that can be an answer")
-    info = {**bank.info, **_came(old, bank)}
-    known = removed_names(bank)  # a rollback takes names from the end
-    provenance = remembering(bank.provenance, [*(name for name in removed_names(old) if name not in known), *known])
+    came, known = _came(old, bank), removed_names(bank)  # a rollback takes names from the end
+    info = {**bank.info, **came}
+    provenance = remembering(bank.provenance, [*(n for n in [*removed_names(old), *came] if n not in known), *known])
     if (info, provenance) == (dict(bank.info), dict(bank.provenance)):
         return bank
     return dataclasses.replace(bank, info=info, provenance=provenance)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 UNDO_STEPS = 64
 """Number of latest steps that keep their undo records."""
 REMOVED = "removed"
-"""Key of a bank's provenance: names of the bundle's own classes that were removed, or got another row, at run time. A
-bank that follows to another encoder leaves out those that are not there any more."""
+"""Key of a bank's provenance: names of the bundle's own classes that were removed, got another row, or had been added
+under another encoder. A bank that follows to another encoder leaves out those that are not there any more."""
 RENAMED = "renamed"
 """Key of a bank's provenance: the bundle's names of its own classes that were renamed at run time, by the new names. An
 entry stays when its class is removed, so that a rollback finds it."""

@@ -119,3 +119,12 @@ def test_that_a_name_means_something_after_all_is_known_after_going_back() -> No
     named = set_nameless(there, "SKU-1", nameless=False)
     assert "SKU-1" not in follow(named, OLD, embed, old).photos
     assert follow(there, OLD, embed, old) is old
+
+
+def test_a_class_that_was_added_before_it_was_the_bundles_own_stays_removed_there_and_back() -> None:
+    other = dataclasses.replace(OLD, encoder_digest="c" * 64)
+    here = remove(follow(add(OLD, ["owl"], unit_rows(["owl"])), BASE, embed), ["owl"])
+    there = follow(here, other, embed)
+    assert set(there.names) == {"cat", "dog"}
+    assert tuple(follow(there, BASE, embed, here).names) == ("cat",)
+    assert tuple(follow(there, BASE, embed).names) == ("cat",)

@@ -39,7 +39,8 @@ DIM = 8
 
 
 def unit(*seed: str) -> np.ndarray:
-    row = np.random.default_rng(list("|".join(seed).encode())).normal(size=DIM).astype(np.float32)
+    """Return a row that depends on the words alone: CLIP's tokenizer knows no capitals."""
+    row = np.random.default_rng(list("|".join(seed).lower().encode())).normal(size=DIM).astype(np.float32)
     return row / np.linalg.norm(row)
 
 
@@ -696,7 +697,7 @@ class Model(RuleBasedStateMachine):
         if not (self.bundle_keys() - self.removed) | set(self.added):
             self.bundle = old
             return
-        self.were_own |= {key for key, phrases in self.added.items() if phrases} & self.bundle_keys()
+        self.were_own |= set(self.added) & self.bundle_keys()
         self.store = opened(self.file, new)
 
     @rule()
