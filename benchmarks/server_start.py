@@ -2,7 +2,7 @@
 
     python benchmarks/server_start.py [--bundle exports/mini] [--peers PYTHON] [--runs 5]
 
-The servers take turns; medians are printed. Starts are seen in steps of 0.2 s. The peers hold no name encoder.
+The servers take turns; medians are printed. Starts are seen in steps of 0.02 s. The peers hold no name encoder.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, path: str, photo: bytes) 
         with contextlib.suppress(OSError, http.client.HTTPException):
             if post(port, path, photo)[0] == 200:
                 return
-        time.sleep(0.2)
+        time.sleep(0.02)
     raise NotStartedError(f"it did not come up (exit status {process.poll()})")
 
 

@@ -149,14 +149,12 @@ def _serve(values: dict[str, Any]) -> None:
     set_up_logging(values["log_format"], values["access_log"])
     listener = None if values["check"] else bind(values["host"], values["port"])
     try:
-        opening = in_background(lambda: Service.open(settings))  # a signal need not wait for it
-        loading = None if listener is None else in_background(_load)  # takes as long as worker processes to start
-        service = waited(opening)
-        serve = None if loading is None else waited(loading)
+        meanwhile = _load if listener is not None else lambda: None
+        service = waited(in_background(lambda: Service.open(settings, meanwhile)))  # a signal need not wait for it
     except KeyboardInterrupt:
         click.echo("Aborted!", err=True)
         leave(1)
-    if listener is None or serve is None:
+    if listener is None:
         from sar_infer.artefact.describe import describe
 
         click.echo(describe(service.engine.bundle), nl=False)
@@ -164,11 +162,12 @@ def _serve(values: dict[str, Any]) -> None:
         return
     if settings.bank and not settings.key:
         logging.getLogger("sar_infer.server").warning("--bank without a key: only sar-bank can change the classes")
-    serve(service, listener, values["drain"], values["notice"])
+    _load()(service, listener, values["drain"], values["notice"])
     leave(0)  # even if a worker's graph is still running
 
 
 def _load() -> Callable[[Service, socket, int, float], None]:
+    """Return ``run.serve``; importing it takes as long as worker processes to start."""
     from sar_infer.server.run import serve
 
     return serve

@@ -18,6 +18,7 @@ from sar_infer.server.admission import Admission
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
+from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import bodies_limit
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Settings
@@ -69,14 +70,18 @@ class Service:
         self._publish()
 
     @classmethod
-    def open(cls, settings: Settings) -> Service:
+    def open(cls, settings: Settings, meanwhile: Callable[[], object] = lambda: None) -> Service:
         """Open bundle and bank; the server does not listen before this has succeeded.
+
+        Args:
+            settings: Name them.
+            meanwhile: Called in a thread while worker processes start.
 
         Raises:
             SarInferError: either cannot be used; the message says why.
         """
         metrics = Metrics()
-        return cls(settings, *_open(settings, metrics), metrics)
+        return cls(settings, *_open(settings, metrics, meanwhile=meanwhile), metrics)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -227,7 +232,7 @@ class Service:
     def _publish(self) -> None:
         """Show the engine and the bank in the metrics."""
         manifest = self.engine.bundle.manifest
-        self.metrics.ready.set(1)  # ``Engine.open`` has run the self-test
+        self.metrics.ready.set(1)  # ``open_engine`` has run the self-test
         self.metrics.provider.clear()
         self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
         self.metrics.model.info({"digest": manifest.digest, "backbone": manifest.backbone, "method": manifest.method})
@@ -244,8 +249,13 @@ async def in_thread(work: Callable[[], T]) -> T:
     return await asyncio.wrap_future(in_background(work))
 
 
-def _open(settings: Settings, metrics: Metrics, before: Engine | None = None) -> tuple[Engine, BankStore]:
-    engine = Engine.open(settings, metrics, before)
+def _open(
+    settings: Settings,
+    metrics: Metrics,
+    before: Engine | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> tuple[Engine, BankStore]:
+    engine = open_engine(settings, metrics, before, meanwhile)
     try:
         if settings.bundle is None and settings.bank is not None:
             check_encoder(settings.bank, engine.bundle)

@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import default_bundle, on_hub, open_bundle
-from sar_infer.artefact.manifest import FileEntry
 from sar_infer.bank import PhotoSet
 from sar_infer.bank.photos import DIGEST_BYTES
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.encoders import ImageEncoder
-from sar_infer.encoders.self_test import SelfTest
-from sar_infer.encoders.sessions import give_back_memory
-from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import ImageError
 from sar_infer.images.prefetch import decode_image, decode_photo
 from sar_infer.images.price import price
 from sar_infer.processes.worker import DeathError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.batcher import Batcher, Finish, Timed
-from sar_infer.server.model.encoding import Encode, Encoding
+from sar_infer.server.model.encoding import Encoding
 from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
 from sar_infer.server.model.names import Names
-from sar_infer.server.model.process import TOO_LITTLE_MEMORY, Graph, Model, stacked
+from sar_infer.server.model.process import TOO_LITTLE_MEMORY, stacked
 from sar_infer.server.model.sizing import (
     Sizes,
-    decode_memory,
-    in_processes,
-    measured,
-    threads_alone,
-    workers_and_threads,
 )
 from sar_infer.server.model.workers import Workers, described
 from sar_infer.server.problems import IMAGE_CODES, Problem
-from sar_infer.server.settings import Limits, Settings
+from sar_infer.server.settings import Limits
 
 T = TypeVar("T")
 ImageInput = bytes | Pixels | ImageError
@@ -119,90 +106,6 @@ class Engine:
         self._decoding: Batcher[Encoded | Pixels] | None = None
         if decoders is not None:
             self._decoding = Batcher(decoders.compute, decoders.count, 1)
-
-    @classmethod
-    def open(cls, settings: Settings, metrics: Metrics, before: Engine | None = None) -> Engine:
-        """Open the bundle that the settings name, check what it computes, and warm it.
-
-        Args:
-            settings: Name the bundle, the device and the precision.
-            metrics: Times the phases.
-            before: The engine that it will replace. Its memory for images is taken over, and its sizes too if the image
-                encoder is the same.
-
-        Raises:
-            BundleError: missing, damaged, or it computes something else than at export.
-            DeviceError: the device is not available.
-            InputError: the bundle has no graphs in the precision of the settings, or no statistics for their offset.
-        """
-        place = default_bundle() if settings.bundle is None else settings.bundle
-        if not on_hub(place):
-            place = Path(place).resolve()
-        number, threads = workers_and_threads(settings)
-        classifier = Classifier(
-            open_bundle(place),
-            device=settings.device,
-            threads=threads,
-            spin=False,
-            precision=settings.precision,
-            offset=settings.offset,
-        )
-        with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
-            workers = None
-            if in_processes(settings, _image_file(classifier).size):
-                workers = _workers(classifier, settings, number, threads, metrics)
-                opened.callback(workers.close)
-            engine = cls._opened(classifier, settings, metrics, before, workers, opened)
-            opened.pop_all()
-            return engine
-
-    @classmethod
-    def _opened(
-        cls,
-        classifier: Classifier,
-        settings: Settings,
-        metrics: Metrics,
-        before: Engine | None,
-        workers: Workers | None,
-        opened: contextlib.ExitStack,
-    ) -> Engine:
-        encode: Encode
-        encode_alone: Encode
-        threads = threads_alone(settings, _image_file(classifier).size)
-        alone = None
-        if workers is None:
-            provider = classifier.start(names=True, self_test=True)
-            encode = functools.partial(classifier.encode, seconds=TRIAL_SECONDS)
-            alone = ImageEncoder(
-                _graph(classifier), classifier.bundle.manifest.embed_dim, settings.device, threads, spin=False
-            )
-            encode_alone = stacked(alone, TRIAL_SECONDS)
-        else:
-            starting = in_background(workers.start)
-            classifier.start_names(self_test=True)
-            starting.result()
-            provider, encode = workers.provider, workers.encode
-            encode_alone = functools.partial(workers.encode, alone=True)
-        if before is not None and _image_file(before.classifier) == _image_file(classifier):
-            sizes = before.sizes
-        else:
-            pixels, graph = classifier.self_test.pixels, None if workers is None else _image_file(classifier).size
-            sizes = measured(settings, provider, encode, pixels, threads, encode_alone, graph)
-        if workers is not None:
-            workers.settle(sizes.alone > 0)
-        decoders = None
-        if sizes.decoders:
-            decoders = Workers(_model(classifier, settings), sizes.decoders, metrics)
-            opened.callback(decoders.close)
-            decoders.start()
-        give_back_memory()
-        if before is None:
-            pids = [pid for one in (workers, decoders) if one is not None for pid in one.pids]
-            memory = DecodeMemory(decode_memory(settings, pids), settings.limits.seconds / 2, metrics)
-        else:
-            memory = before.memory
-        alone = alone if sizes.alone else None
-        return cls(classifier, sizes, settings.limits, metrics, memory, workers, alone, decoders)
 
     def close(self) -> None:
         """Stop the threads, and the processes if there are any; all requests must have ended."""
@@ -351,41 +254,10 @@ def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
     return {p: round(max((o.seconds.get(p, 0.0) for o in outcomes), default=math.nan) * 1000, 3) for p in phases}
 
 
-def _workers(classifier: Classifier, settings: Settings, number: int, threads: int, metrics: Metrics) -> Workers:
-    """Return the processes for a bundle, not yet started; each is tested as the encoder of one process would be."""
-    bundle, file, choice = classifier.bundle, str(_graph(classifier)), classifier.choice
-    graph = Graph(
-        file=file,
-        path=file,
-        embed_dim=bundle.manifest.embed_dim,
-        device=settings.device,
-        threads=threads,
-        alone=threads_alone(settings, _image_file(classifier).size),
-        probe=classifier.self_test.image,
-        trial_seconds=TRIAL_SECONDS,
-    )
-    model = dataclasses.replace(_model(classifier, settings), graph=graph)
-    return Workers(model, number, metrics, lambda begun: SelfTest(bundle, choice, lambda _: begun.row).run())
-
-
-def _model(classifier: Classifier, settings: Settings) -> Model:
-    """Return what processes are to do that only decode."""
-    limits = settings.limits
-    return Model(classifier.bundle.manifest.preprocess, limits.formats, limits.pixels, limits.image_seconds)
-
-
 def _first(row: Floats) -> Floats:
     """Return the encoder's input (3, size, size) from the row of a process that only decodes."""
     pixels: Floats = row[0]
     return pixels
-
-
-def _graph(classifier: Classifier) -> Path:
-    return classifier.bundle.path / classifier.choice.image
-
-
-def _image_file(classifier: Classifier) -> FileEntry:
-    return classifier.bundle.manifest.files[classifier.choice.image]
 
 
 def _bad_image(error: ImageError, place: str) -> Problem:

@@ -232,7 +232,7 @@ def test_sigterm_while_it_starts_ends_it_quietly(bundle_path: Path) -> None:
     """As process 1 of a container it would otherwise ignore the signal."""
     code = (
         "import os, signal, sar_infer.server.service as s, sar_infer.cli.serve as c\n"
-        "s.Service.open = lambda settings: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "s.Service.open = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         "c.main()"
     )
     command = [sys.executable, "-c", code, "--bundle", str(bundle_path), "--port", "0"]

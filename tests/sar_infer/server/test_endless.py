@@ -20,7 +20,7 @@ from support.servers import local_server, serving
 
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.encoders import embedder
-from sar_infer.server.model import engine
+from sar_infer.server.model import opening
 from sar_infer.server.settings import Settings
 
 KEY = {"Authorization": "Bearer k"}
@@ -90,7 +90,7 @@ def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(
 ) -> None:
     path = write_bundle(tmp_path / "bundle")
     with local_server(Settings(bundle=path, key="k", device="cpu", threads=1)) as server:
-        for module in (embedder, engine):
+        for module in (embedder, opening):
             monkeypatch.setattr(module, "TRIAL_SECONDS", 0.5)
         for above in (0, 1):
             shutil.rmtree(path)

@@ -29,7 +29,7 @@ from support.servers import workers as worker_pids
 from sar_infer._arrays import Floats
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.sessions import usable_cores
-from sar_infer.server.model import engine, sizing, workers
+from sar_infer.server.model import opening, sizing, workers
 from sar_infer.server.settings import Limits, Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -283,7 +283,7 @@ def test_workers_that_die_or_hang_while_they_load_leave_the_old_bundle_in_servic
     before = pids(server)
     if flaw is endless:
         endless(path)
-        monkeypatch.setattr(engine, "TRIAL_SECONDS", 0.5)
+        monkeypatch.setattr(opening, "TRIAL_SECONDS", 0.5)
     else:
         monkeypatch.setattr(workers, "begin", flaw)
         monkeypatch.setattr(workers, "LOADING_SECONDS", 0.5 if flaw is hang else 60)

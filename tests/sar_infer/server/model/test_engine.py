@@ -23,6 +23,7 @@ from sar_infer.errors import BundleError, InputError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.memory import DecodeMemory
+from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
 
@@ -85,16 +86,16 @@ def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -
     vector = Classifier.open(bundle_copy, "cpu").embed_images([self_test_image(SIZE, 5)])[0]
     stored = SelfTestVector(5, tuple(vector.tolist()))
     reseal(bundle_copy, self_test=stored)
-    Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics()).close()
+    open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics()).close()
     onnx.save(turned(image_graph(), "weight"), bundle_copy / IMAGE_ENCODER)
     reseal(bundle_copy, self_test=stored)
     with pytest.raises(BundleError, match=r"image_encoder\.onnx: .*another vector than at export .*is broken"):
-        Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics())
+        open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics())
     onnx.save(broken(image_graph(), "weight"), bundle_copy / IMAGE_ENCODER)
     for known in (stored, None):
         reseal(bundle_copy, self_test=known)
         with pytest.raises(BundleError, match="cosine nan"):
-            Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics())
+            open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -113,7 +114,7 @@ def test_opening_runs_the_probe_once(
 
     monkeypatch.setattr(ImageEncoder, "encode", spy)
     settings = Settings(bundle=bundle_copy, device="cpu", precision=precision, workers=1, max_batch=2)
-    engine = Engine.open(settings, Metrics())
+    engine = open_engine(settings, Metrics())
     assert seen == [1]
     assert asyncio.run(engine.self_test()) == pytest.approx(1)
     assert seen == [1, 1]
@@ -172,15 +173,15 @@ def test_a_smaller_graph_is_probed_against_what_it_gave_at_export(bundle_copy: P
         graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=expected))
         reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, tuple(row.tolist())))
         if good:
-            engine = Engine.open(settings, Metrics())
+            engine = open_engine(settings, Metrics())
             assert engine.classifier.choice.precision == "int8"
             assert engine.least_cosine == pytest.approx(cosine - 0.01)
             engine.close()
         else:
             with pytest.raises(BundleError, match="another vector than at export"):
-                Engine.open(settings, Metrics())
+                open_engine(settings, Metrics())
 
 
 def test_a_precision_that_the_bundle_lacks_is_refused(bundle_path: Path) -> None:
     with pytest.raises(InputError, match="precision int8: this bundle has fp32; sar-bundle shrink"):
-        Engine.open(Settings(bundle=bundle_path, device="cpu", precision="int8"), Metrics())
+        open_engine(Settings(bundle=bundle_path, device="cpu", precision="int8"), Metrics())
