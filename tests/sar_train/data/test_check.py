@@ -68,9 +68,9 @@ def test_one_by_name(tmp_path: Path) -> None:
     assert [(checked.name, checked.state) for checked in report.checked] == [("dtd", "error"), ("food101", "error")]
     assert report.checked[1].findings[0].what == f"{tmp_path / 'food-101'} is not there"
     assert report.absent == ()
-    with pytest.raises(DataError, match="unknown dataset 'foo'"):
+    with pytest.raises(DataError, match="'foo'"):
         check(tmp_path, ["foo"])
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(DataError, match="no such"):
         check(tmp_path / "none")
 
 

@@ -44,7 +44,7 @@ def test_imagenets_own_list_goes_before_open_clips(tmp_path: Path) -> None:
     (tmp_path / "imagenet" / "classnames.txt").write_text("\n".join(lines))
     assert read_class_names("imagenet", tmp_path).names[:2] == ("thing 0", "thing 1")
     (tmp_path / "imagenet" / "classnames.txt").write_text("n10000000 thing\n")
-    with pytest.raises(DataError, match="expected 1000 classes"):
+    with pytest.raises(DataError, match="1000"):
         read_class_names("imagenet", tmp_path)
 
 
@@ -64,12 +64,12 @@ def test_a_folder_and_a_list(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_had(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="dataset food101: give with --data-root the folder that holds food-101"):
+    with pytest.raises(DataError, match="--data-root"):
         read_class_names("food101")
-    with pytest.raises(DataError, match=r"dataset food101: expected split_zhou_Food101\.json"):
+    with pytest.raises(DataError, match="split_zhou_Food101.json"):
         read_class_names("food101", tmp_path)
-    with pytest.raises(DataError, match="no such file, folder or dataset"):
+    with pytest.raises(DataError, match="nowhere"):
         read_class_names("nowhere")
     (tmp_path / "x.txt").write_text("fox")
-    with pytest.raises(DataError, match=r"expected a folder, or a \.safetensors, \.csv or \.jsonl file"):
+    with pytest.raises(DataError, match="x.txt"):
         read_class_names(str(tmp_path / "x.txt"))

@@ -43,31 +43,31 @@ def test_names_and_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "fact"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[" * 100_000, "cannot be read as JSON"),
-        ([], "expected an object with the lists train, val and test"),
-        ({"train": ROWS, "val": []}, "expected an object with the lists"),
-        ({"train": [["a.png", "0", "ant"]], "val": [], "test": []}, r"train[0]: expected [path, label, class name]"),
-        ({"train": [["a.png", True, "ant"]], "val": [], "test": []}, r"train[0]: expected [path, label, class name]"),
-        ({"train": [["../a.png", 0, "ant"]], "val": [], "test": []}, "expected a path below the image folder"),
-        ({"train": [["/a.png", 0, "ant"]], "val": [], "test": []}, "expected a path below the image folder"),
-        ({"train": [["..\\a.png", 0, "ant"]], "val": [], "test": []}, "expected a path below the image folder"),
-        ({"train": [["a\0.png", 0, "ant"]], "val": [], "test": []}, "expected a path below the image folder"),
-        ({"train": [*ROWS, ["c", 0, "bee"]], "val": [], "test": []}, "label 0 has two names, 'ant' and 'bee'"),
-        ({"train": [["a", 1, "ant"]], "val": [], "test": []}, "expected training photos for labels 0 to C - 1"),
-        ({"train": [], "val": [], "test": []}, "expected training photos"),
-        ({"train": ROWS, "val": [], "test": [["c", 2, "cat"]]}, "got 2 labels of 3"),
+        ("{", "JSON"),
+        ("[" * 100_000, "JSON"),
+        ([], "train, val and test"),
+        ({"train": ROWS, "val": []}, "train, val and test"),
+        ({"train": [["a.png", "0", "ant"]], "val": [], "test": []}, "train[0]"),
+        ({"train": [["a.png", True, "ant"]], "val": [], "test": []}, "train[0]"),
+        ({"train": [["../a.png", 0, "ant"]], "val": [], "test": []}, "'../a.png'"),
+        ({"train": [["/a.png", 0, "ant"]], "val": [], "test": []}, "'/a.png'"),
+        ({"train": [["..\\a.png", 0, "ant"]], "val": [], "test": []}, repr("..\\a.png")),
+        ({"train": [["a\0.png", 0, "ant"]], "val": [], "test": []}, repr("a\0.png")),
+        ({"train": [*ROWS, ["c", 0, "bee"]], "val": [], "test": []}, "'ant' and 'bee'"),
+        ({"train": [["a", 1, "ant"]], "val": [], "test": []}, "1 labels of 1"),
+        ({"train": [], "val": [], "test": []}, "0 labels"),
+        ({"train": ROWS, "val": [], "test": [["c", 2, "cat"]]}, "2 labels of 3"),
     ],
 )
-def test_damaged_split_files(tmp_path: Path, content: Any, message: str) -> None:
-    with pytest.raises(DataError, match=re.escape(message)):
+def test_damaged_split_files(tmp_path: Path, content: Any, fact: str) -> None:
+    with pytest.raises(DataError, match=re.escape(fact)):
         read(tmp_path, content)
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read as JSON"):
+    with pytest.raises(DataError, match="none.json"):
         read_split(tmp_path / "none.json")
 
 
@@ -86,32 +86,28 @@ def test_variants_in_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "message"),
+    ("file", "text", "fact"),
     [
-        (
-            "images_variant_val.txt",
-            "100 Concorde\n",
-            r"val\.txt, line 1: expected a number and a variant.*'100 Concorde'",
-        ),
-        ("images_variant_test.txt", "../100 707-320\n", "line 1: expected a path below the image folder"),
-        ("images_variant_test.txt", None, r"images_variant_test\.txt: not there; it comes with the dataset"),
-        ("variants.txt", "a\na\n", "expected one variant a line, each once, got 2 lines"),
-        ("variants.txt", "", "got 0 lines"),
+        ("images_variant_val.txt", "100 Concorde\n", "line 1: .*'100 Concorde'"),
+        ("images_variant_test.txt", "../100 707-320\n", "line 1: .*../100"),
+        ("images_variant_test.txt", None, "not there"),
+        ("variants.txt", "a\na\n", "2 lines"),
+        ("variants.txt", "", "0 lines"),
     ],
 )
-def test_bad_lists(tmp_path: Path, file: str, text: str | None, message: str) -> None:
+def test_bad_lists(tmp_path: Path, file: str, text: str | None, fact: str) -> None:
     folder = write_aircraft(tmp_path)
     if text is None:
         (folder / file).unlink()
     else:
         (folder / file).write_text(text)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=f"{file}.*{fact}"):
         read_aircraft(folder)
 
 
 def test_not_text(tmp_path: Path) -> None:
     (write_aircraft(tmp_path) / "variants.txt").write_bytes(b"\xff\n")
-    with pytest.raises(DataError, match="cannot be read as UTF-8"):
+    with pytest.raises(DataError, match="UTF-8"):
         read_aircraft(tmp_path / "fgvc_aircraft")
 
 
@@ -188,7 +184,7 @@ def test_sun397_reads_the_scene_before_the_place(tmp_path: Path) -> None:
     assert trainval == [("a/apse/indoor/sun_1.jpg", 1), ("a/abbey/sun_2.jpg", 0)]
     assert test == [("c/car_interior/backseat/sun_3.jpg", 2)]
     write(tmp_path / "Testing_01.txt", ["/z/zoo/sun_3.jpg"])
-    with pytest.raises(DataError, match="line 1: expected a line such as '/a/abbey"):
+    with pytest.raises(DataError, match="line 1: .*/z/zoo"):
         sun397(tmp_path)
 
 
@@ -199,42 +195,40 @@ def test_words() -> None:
 
 def test_bad_lines(tmp_path: Path) -> None:
     write(tmp_path / "annotations/trainval.txt", ["Abyssinian_1 1 1 1", "Abyssinian_2 one"])
-    with pytest.raises(DataError, match=r"trainval\.txt, line 2: expected a line such as 'Abyssinian_100 1 1 1', got"):
+    with pytest.raises(DataError, match="trainval.txt, line 2"):
         pets(tmp_path)
     write(tmp_path / "annotations/trainval.txt", ["../x/Abyssinian_1 1 1 1"])
-    with pytest.raises(DataError, match="expected a path below the image folder"):
+    with pytest.raises(DataError, match="../x/Abyssinian_1"):
         pets(tmp_path)
     write(tmp_path / "annotations/trainval.txt", ["Abyssinian_1 2 1 1"])
     write(tmp_path / "annotations/test.txt", ["Abyssinian_1 2 1 1"])
-    with pytest.raises(DataError, match="expected labels 1 to C"):
+    with pytest.raises(DataError, match="1 with gaps"):
         pets(tmp_path)
     write(tmp_path / "ucfTrainTestlist/classInd.txt", ["ApplyEyeMakeup"])
-    with pytest.raises(DataError, match=r"classInd\.txt, line 1: expected a line such as '1 ApplyEyeMakeup'"):
+    with pytest.raises(DataError, match="classInd.txt, line 1"):
         ucf101(tmp_path)
     write(tmp_path / "ucfTrainTestlist/classInd.txt", ["1 ApplyEyeMakeup"])
     write(tmp_path / "ucfTrainTestlist/trainlist01.txt", ["Archery/v_1.avi 2"])
-    with pytest.raises(DataError, match=r"trainlist01\.txt, line 1"):
+    with pytest.raises(DataError, match="trainlist01.txt, line 1"):
         ucf101(tmp_path)
 
 
 def test_missing_and_damaged_files_of_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"cars_meta\.mat: not there; it holds the labels, get it as CoOp's"):
+    with pytest.raises(DataError, match="cars_meta.mat: not there"):
         cars(tmp_path)
     write_cars(tmp_path, ["Audi A4 2012"], [("cars_train/1.jpg", 0)], [("cars_test/1.jpg", 1)])
-    with pytest.raises(DataError, match=r"withlabels\.mat: a label is not in cars_meta\.mat, which has 1 classes"):
+    with pytest.raises(DataError, match="withlabels.mat: .*1 classes"):
         cars(tmp_path)
     (tmp_path / "cars_test_annos_withlabels.mat").write_bytes(b"no such thing")
-    with pytest.raises(DataError, match="cannot be read as a MATLAB file with annotations"):
+    with pytest.raises(DataError, match="MATLAB"):
         cars(tmp_path)
-    with pytest.raises(DataError, match=r"cat_to_name\.json: not there"):
+    with pytest.raises(DataError, match="cat_to_name.json: not there"):
         flowers(tmp_path)
     (tmp_path / "cat_to_name.json").write_text('["rose"]')
-    with pytest.raises(DataError, match="expected a JSON object of names by number"):
+    with pytest.raises(DataError, match="cat_to_name.json: .*object"):
         flowers(tmp_path)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(
-        DataError, match=r"needs scipy: pip install 'sar-clip\[experiment\]', or get the published split"
-    ):
+    with pytest.raises(DataError, match=r"sar-clip\[experiment\]"):
         cars(tmp_path)
 
 

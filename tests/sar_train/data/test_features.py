@@ -64,14 +64,14 @@ def test_empty_validation(tmp_path: Path) -> None:
 
 
 def test_not_a_feature_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such feature file"):
+    with pytest.raises(DataError, match="no such"):
         load_features(tmp_path)
     for content in (b"", b"\0" * 100, b"\x89PNG\r\n", struct.pack("<Q", 10**9) + b"{}"):
         (tmp_path / "x").write_bytes(content)
-        with pytest.raises(DataError, match="not a safetensors file"):
+        with pytest.raises(DataError, match="safetensors"):
             load_features(tmp_path / "x")
     save_file({"a": torch.zeros(1)}, tmp_path / "y")
-    with pytest.raises(DataError, match=r"y: expected a feature file \(format sar-features\), got format None"):
+    with pytest.raises(DataError, match="None"):
         load_features(tmp_path / "y")
 
 
@@ -79,63 +79,63 @@ def test_truncated(path: Path) -> None:
     content = path.read_bytes()
     for size in (4, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
-        with pytest.raises(DataError, match="not a safetensors file, or a truncated one"):
+        with pytest.raises(DataError, match="truncated"):
             load_features(path)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("key", "value", "fact"),
     [
-        ("schema_version", "2", "expected schema_version 1, got '2': upgrade sar-clip"),
-        ("schema_version", None, "expected schema_version 1, got None"),
-        ("format", "other", "got format 'other'"),
-        ("class_names", None, "metadata is missing or damaged (KeyError: 'class_names')"),
-        ("class_names", "[", "metadata is missing or damaged"),
-        ("class_names", '"ant"', "expected a list of texts"),
-        ("class_names", "[1, 2, 3]", "expected a list of texts"),
-        ("class_names", "[]", "no class names"),
-        ("class_names", '["ant"]', "expected labels 0 to 0, got 0 to 2"),
-        ("template", "no place", "expected exactly one {}"),
-        ("preprocess", "[]", "metadata is missing or damaged"),
-        ("preprocess", '{"size": 32}', "metadata is missing or damaged"),
-        ("preprocess", '{"size": 32, "mean": [1], "std": 3}', "metadata is missing or damaged"),
-        ("provenance", "[1]", "expected an object of texts"),
-        ("published_split", "1", "expected true or false, got 1"),
-        ("dataset", None, "metadata is missing or damaged (KeyError: 'dataset')"),
+        ("schema_version", "2", "schema_version 1, got '2'"),
+        ("schema_version", None, "schema_version 1, got None"),
+        ("format", "other", "'other'"),
+        ("class_names", None, "'class_names'"),
+        ("class_names", "[", "JSON"),
+        ("class_names", '"ant"', "class_names: "),
+        ("class_names", "[1, 2, 3]", "class_names: "),
+        ("class_names", "[]", "class names"),
+        ("class_names", '["ant"]', "labels 0 to 0"),
+        ("template", "no place", "'no place'"),
+        ("preprocess", "[]", "metadata"),
+        ("preprocess", '{"size": 32}', "'mean'"),
+        ("preprocess", '{"size": 32, "mean": [1], "std": 3}', "metadata"),
+        ("provenance", "[1]", "provenance: "),
+        ("published_split", "1", "published_split: "),
+        ("dataset", None, "'dataset'"),
     ],
 )
-def test_damaged_metadata(path: Path, key: str, value: str | None, message: str) -> None:
+def test_damaged_metadata(path: Path, key: str, value: str | None, fact: str) -> None:
     tensors, metadata = parts(path)
     metadata = {k: v for k, v in metadata.items() if k != key} | ({} if value is None else {key: value})
     save_file(tensors, path, metadata)
-    with pytest.raises(DataError, match=re.escape(message)) as caught:
+    with pytest.raises(DataError, match=re.escape(fact)) as caught:
         load_features(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "tensor", "message"),
+    ("name", "tensor", "fact"),
     [
-        ("val.labels", None, "missing or unknown: val.labels"),
-        ("extra", torch.zeros(1), "missing or unknown: extra"),
-        ("train.labels", torch.zeros(30), "train.labels: expected (N,) integers, got (30,) torch.float32"),
-        ("train.labels", torch.zeros(30, 1, dtype=torch.int32), "expected (N,) integers"),
-        ("train.labels", torch.zeros(29, dtype=torch.int32), "train: expected (29, 32) features, got (30, 32)"),
-        ("train.labels", torch.full((30,), 3, dtype=torch.int64), "expected labels 0 to 2, got 3 to 3"),
-        ("train.features", torch.zeros(30, 32, dtype=torch.int8), "train.features: expected (N, D) floats"),
-        ("train.features", torch.zeros(30, 32, 1), "train.features: expected (N, D) floats"),
-        ("train.features", torch.zeros(30, 32), "row 0 has length 0"),
-        ("train.features", torch.full((30, 32), torch.inf), "row 0 has length nan"),
-        ("test.features", torch.ones(15, 31), "test: expected (15, 32) features, got (15, 31)"),
-        ("test.features", torch.ones(15, 0), "test: expected (15, 32) features, got (15, 0)"),
+        ("val.labels", None, "unknown: val.labels"),
+        ("extra", torch.zeros(1), "unknown: extra"),
+        ("train.labels", torch.zeros(30), "torch.float32"),
+        ("train.labels", torch.zeros(30, 1, dtype=torch.int32), "(30, 1)"),
+        ("train.labels", torch.zeros(29, dtype=torch.int32), "(29, 32)"),
+        ("train.labels", torch.full((30,), 3, dtype=torch.int64), "3 to 3"),
+        ("train.features", torch.zeros(30, 32, dtype=torch.int8), "torch.int8"),
+        ("train.features", torch.zeros(30, 32, 1), "(30, 32, 1)"),
+        ("train.features", torch.zeros(30, 32), "length 0"),
+        ("train.features", torch.full((30, 32), torch.inf), "length nan"),
+        ("test.features", torch.ones(15, 31), "(15, 31)"),
+        ("test.features", torch.ones(15, 0), "(15, 0)"),
     ],
 )
-def test_damaged_tensors(path: Path, name: str, tensor: Tensor | None, message: str) -> None:
+def test_damaged_tensors(path: Path, name: str, tensor: Tensor | None, fact: str) -> None:
     tensors, metadata = parts(path)
     tensors.pop(name, None)
     save_file(tensors | ({} if tensor is None else {name: tensor}), path, metadata)
-    with pytest.raises(DataError, match=re.escape(message)):
+    with pytest.raises(DataError, match=re.escape(fact)):
         load_features(path)
 
 
@@ -161,21 +161,21 @@ def test_a_sound_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "fact"),
     [
-        ({"class_names": ()}, "no class names"),
-        ({"class_names": ("a", "b")}, "train: expected labels 0 to 1, got 0 to 2"),
-        ({"template": "a photo"}, "expected exactly one {}"),
-        ({"train": rows(0)}, "no training rows"),
-        ({"test": rows(6, size=16)}, r"test: expected \(6, 32\) features, got \(6, 16\)"),
-        ({"val": Rows(rows(6).features, rows(5).labels)}, r"val: expected \(5, 32\) features, got \(6, 32\)"),
-        ({"val": Rows(rows(3).features, torch.tensor([0, 1, -1]))}, "val: expected labels 0 to 2, got -1 to 1"),
-        ({"test": Rows(rows(3).features * 2, rows(3).labels)}, "test: .* unit length, row 0 has length 2"),
-        ({"test": Rows(rows(3).features * float("nan"), rows(3).labels)}, "test: .* row 0 has length nan"),
+        ({"class_names": ()}, "class names"),
+        ({"class_names": ("a", "b")}, "train: .*0 to 1"),
+        ({"template": "a photo"}, "'a photo'"),
+        ({"train": rows(0)}, "training rows"),
+        ({"test": rows(6, size=16)}, r"test: .*\(6, 16\)"),
+        ({"val": Rows(rows(6).features, rows(5).labels)}, r"val: .*\(5, 32\)"),
+        ({"val": Rows(rows(3).features, torch.tensor([0, 1, -1]))}, "val: .*-1 to 1"),
+        ({"test": Rows(rows(3).features * 2, rows(3).labels)}, "test: .*length 2"),
+        ({"test": Rows(rows(3).features * float("nan"), rows(3).labels)}, "test: .*length nan"),
     ],
 )
-def test_what_cannot_be_built(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+def test_what_cannot_be_built(change: dict[str, Any], fact: str) -> None:
+    with pytest.raises(DataError, match=fact):
         replace(feature_set(), **change)
 
 
@@ -187,7 +187,7 @@ def test_of_another_backbone() -> None:
         features.require(other)
     assert backbone.weights_digest in str(caught.value)
     assert other.weights_digest in str(caught.value)
-    with pytest.raises(DataError, match="tiny-vit expects"):
+    with pytest.raises(DataError, match="fill=7"):
         replace(features, preprocess=replace(features.preprocess, fill=7)).require(backbone)
 
 

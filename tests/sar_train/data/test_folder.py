@@ -53,7 +53,7 @@ def test_photos_whose_format_is_not_read_are_told_of(tmp_path: Path) -> None:
     assert opened(root, 4, 1).warnings == (line,)
     for path in (root / "cat").glob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match=r"'cat' has no usable photo .* the class; left out 2 files"):
+    with pytest.raises(DataError, match=r"'cat'.*2 files.*\.heic"):
         opened(root, 4, 1)
 
 
@@ -133,37 +133,37 @@ def test_a_class_called_train(tmp_path: Path) -> None:
 def test_a_class_without_a_photo(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 2, "b": 0})
     (tmp_path / "b" / "readme.txt").write_text("photos to come")
-    with pytest.raises(DataError, match=r"class 'b' has no usable photo to train on.*\.jpeg.*add photos, or remove"):
+    with pytest.raises(DataError, match=r"'b'.*\.jpeg"):
         opened(tmp_path, 4, 1)
 
 
 def test_a_class_that_is_only_tested(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"a": 2})
     write_folder(tmp_path / "test", {"a": 2, "b": 2})
-    with pytest.raises(DataError, match="class 'b' has no usable photo"):
+    with pytest.raises(DataError, match="'b'"):
         opened(tmp_path, 4, 1)
 
 
 def test_no_classes(tmp_path: Path) -> None:
     write_photo(tmp_path / "x.png")
-    with pytest.raises(DataError, match="expected one folder per class, got 1 photos and no folders"):
+    with pytest.raises(DataError, match="1 photos"):
         opened(tmp_path, 4, 1)
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(DataError, match="no such"):
         opened(tmp_path / "none", 4, 1)
 
 
 @pytest.mark.parametrize(
-    ("names", "message"),
+    ("names", "fact"),
     [
-        (("red_fox", "Red fox"), "classes 'Red fox' and 'red_fox' read the same in a prompt"),
-        (("caf\u00e9", "cafe\u0301"), "read the same in a prompt"),  # one letter, or an e and an accent
-        (("a", "b\udcff"), r"class name 'b\\udcff' is not printable text"),
-        (("a", "b\n"), r"class name 'b\\n' is not printable text"),
+        (("red_fox", "Red fox"), "'Red fox' and 'red_fox'"),
+        (("caf\u00e9", "cafe\u0301"), "the same"),  # one letter, or an e and an accent
+        (("a", "b\udcff"), r"'b\\udcff'"),
+        (("a", "b\n"), r"'b\\n'"),
     ],
 )
-def test_names_that_no_prompt_can_hold(names: tuple[str, ...], message: str) -> None:
+def test_names_that_no_prompt_can_hold(names: tuple[str, ...], fact: str) -> None:
     classes = {name: [Path(f"{i}.png")] for i, name in enumerate(names)}
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=fact):
         assemble(FoundImages("x", Path("x"), {"train": classes}), DataOptions())
 
 
@@ -182,7 +182,7 @@ def test_a_target_may_have_test_photos_alone(tmp_path: Path) -> None:
     write_folder(tmp_path / "test", {"a": 2, "b": 3})
     assert counts(opened(tmp_path, 16, 1, whole=True)) == [(0, 0, 2), (0, 0, 3)]
     (tmp_path / "test/c").mkdir()
-    with pytest.raises(DataError, match="class 'c' has no usable photo"):
+    with pytest.raises(DataError, match="'c'"):
         opened(tmp_path, 16, 1, whole=True)
 
 
@@ -203,9 +203,7 @@ def test_the_same_classes_in_several_folders(tmp_path: Path) -> None:
     assert opened(pacs / "sketch", 1, 1).name == "pacs/sketch"
     assert (domain_name(tmp_path / "shop" / "train"), domain_name(tmp_path / "shop")) == ("shop", "shop")
     for whole in (False, True):
-        with pytest.raises(
-            DataError, match=r"same classes in each of photo, sketch.*give one of them, such as .*pacs.photo$"
-        ):
+        with pytest.raises(DataError, match=r"photo, sketch.*pacs.photo$"):
             opened(pacs, 1, 1, whole=whole)
 
 

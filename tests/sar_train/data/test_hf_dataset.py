@@ -34,13 +34,14 @@ def test_splits_and_photos(tmp_path: Path, write) -> None:
     assert (target.train, target.test) == ((), dataset.test)
 
 
-def test_unpacked_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacked_once_and_again_when_it_changes(tmp_path: Path) -> None:
     root, cache = to_saved(tmp_path / "pets", make_dataset(8, form="PNG")), tmp_path / "cache"
     dataset = opened(root, 2, 1, cache_dir=cache)
     assert {p.path.suffix for p in dataset.train} == {".png"}
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", lambda path, data: pytest.fail("unpacked again"))
-        assert opened(root, 2, 1, cache_dir=cache) == dataset
+    (index,) = cache.rglob("index.json")
+    before = index.stat()
+    assert opened(root, 2, 1, cache_dir=cache) == dataset
+    assert (index.stat().st_ino, index.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert len(list((cache / "huggingface").iterdir())) == 1
     to_saved(tmp_path / "more", make_dataset(10)).rename(tmp_path / "moved")
     root.rename(tmp_path / "old")
@@ -48,20 +49,18 @@ def test_unpacked_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: py
     assert len(opened(root, 2, 1, whole=True, cache_dir=cache).test) == 10
 
 
-def test_a_kill_leaves_nothing_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limits there")
+def test_a_disk_that_fills_up_leaves_nothing_that_is_read(tmp_path: Path) -> None:
+    import resource
+
     root, cache = to_saved(tmp_path / "pets", make_dataset(4)), tmp_path / "cache"
-    original, written = Path.write_bytes, []
-
-    def failing(path: Path, data: bytes) -> int:
-        written.append(path)
-        if len(written) == 3:
-            raise OSError(28, "No space left on device")
-        return original(path, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", failing)
-        with pytest.raises(DataError, match=r"cannot be unpacked there \(No space left on device\); free space"):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(encoded(2)) - 1, limits[1]))
+    try:
+        with pytest.raises(DataError, match="File too large"):
             opened(root, 2, 1, cache_dir=cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list((cache / "huggingface").iterdir()) == []
     assert len(opened(root, 2, 1, whole=True, cache_dir=cache).test) == 4
 
@@ -73,16 +72,16 @@ def test_labels_without_names(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     root, cache = to_saved(tmp_path / "a", {"test": make_dataset(4)}), tmp_path / "cache"
-    with pytest.raises(DataError, match="expected a split train, got test"):
+    with pytest.raises(DataError, match="train, got test"):
         opened(root, 1, 1, cache_dir=cache)
     assert len(opened(root, 1, 1, whole=True, cache_dir=cache).test) == 4
-    with pytest.raises(DataError, match="give a folder for them with --cache-dir"):
+    with pytest.raises(DataError, match="--cache-dir"):
         opened(root, 1, 1)
-    with pytest.raises(DataError, match="expected splits called train, validation and test, got 'extra'"):
+    with pytest.raises(DataError, match="'extra'"):
         opened(to_saved(tmp_path / "b", {"extra": make_dataset(4)}), 1, 1, cache_dir=cache)
     (index,) = cache.rglob("index.json")
     index.write_text(json.dumps({"photos": 3}))
-    with pytest.raises(DataError, match=r"index\.json: damaged; remove .*huggingface.a-"):
+    with pytest.raises(DataError, match="index.json"):
         opened(root, 1, 1, whole=True, cache_dir=cache)
 
 
@@ -97,18 +96,18 @@ def write_rows(root: Path, images: list[object], labels: list[object]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("image", "label", "message"),
+    ("image", "label", "fact"),
     [
-        ({"bytes": None, "path": "none.jpg"}, 0, r"photo 0 of train has neither bytes nor a file that exists \('none"),
-        (None, 0, r"neither bytes nor a file that exists \(None\)"),
-        ({"bytes": None, "path": "../secret"}, 0, "is a file elsewhere .*save the dataset again, which packs"),
-        ({"bytes": b"x", "path": None}, None, "has the label None, which is not a class"),
+        ({"bytes": None, "path": "none.jpg"}, 0, "'none.jpg'"),
+        (None, 0, r"\(None\)"),
+        ({"bytes": None, "path": "../secret"}, 0, "'../secret'"),
+        ({"bytes": b"x", "path": None}, None, "label None"),
     ],
 )
-def test_photos_and_labels_that_are_missing(tmp_path: Path, image: object, label: object, message: str) -> None:
+def test_photos_and_labels_that_are_missing(tmp_path: Path, image: object, label: object, fact: str) -> None:
     (tmp_path / "secret").write_text("not for the cache")
     root = write_rows(tmp_path / "x", [image], [label])
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=f"photo 0 of train .*{fact}"):
         opened(root, 1, 1, cache_dir=tmp_path / "cache")
     assert list((tmp_path / "cache" / "huggingface").iterdir()) == []
 
@@ -119,9 +118,6 @@ def test_photos_beside_the_file(tmp_path: Path) -> None:
     (root / "photos" / "1.jpg").write_bytes(encoded(3))
     target = opened(root, 1, 1, whole=True, cache_dir=tmp_path / "cache")
     assert target.test[0].path.read_bytes() == encoded(3)
-
-
-pytest.importorskip("datasets", reason="needs the library datasets")
 
 
 def test_what_is_one(tmp_path: Path) -> None:
@@ -176,19 +172,19 @@ def test_columns() -> None:
         {"a": image, "b": image, "label": label},
         {"image": image, "p": label, "q": label},
     ):
-        with pytest.raises(DataError, match="expected one column of images and one of labels"):
+        with pytest.raises(DataError, match=list(features)[-1]):
             columns(features, root)
 
 
 def test_damaged_and_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = to_hub(tmp_path / "hub", {"train": make_dataset(2)})
     next((hub / "data").iterdir()).write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
+    with pytest.raises(DataError, match="Parquet"):
         list(parts(hub))
     saved = to_saved(tmp_path / "saved", make_dataset(2))
     (saved / "state.json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read by the library datasets"):
+    with pytest.raises(DataError, match="saved"):
         list(parts(saved))
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"needs the library datasets: pip install 'sar-clip\[hf\]'"):
+    with pytest.raises(DataError, match=r"sar-clip\[hf\]"):
         list(parts(saved))

@@ -1,6 +1,5 @@
 """ImageNet and its four variants: told apart by WordNet id, sorted, and refused in one line where they are wrong."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -36,9 +35,7 @@ def test_imagenet_as_a_target_needs_only_val(tmp_path: Path) -> None:
 def test_a_flat_val_is_told_with_the_way_to_mend_it(tmp_path: Path) -> None:
     folder = write_imagenet(tmp_path, val=0)
     link_photos(folder / "images/val", [f"ILSVRC2012_val_{i:08}.JPEG" for i in range(1, 6)])
-    with pytest.raises(
-        DataError, match=r"val: 5 photos lie directly in it and 0 class folders; move each .*valprep\.sh"
-    ):
+    with pytest.raises(DataError, match=r"val: 5 photos.*valprep\.sh"):
         load_dataset("imagenet", tmp_path)
     (folder / "classnames.txt").unlink()
     assert [text.split(":")[0][-8:] for text in problems("imagenet", folder)] == ["imagenet", "ages/val"]
@@ -46,9 +43,7 @@ def test_a_flat_val_is_told_with_the_way_to_mend_it(tmp_path: Path) -> None:
 
 def test_missing_class_folders(tmp_path: Path) -> None:
     write_imagenet(tmp_path, ids=[wnid for wnid in IDS if wnid not in ("n00000003", "n00000007")])
-    with pytest.raises(
-        DataError, match=r"expected 1000 class folders, got 998 \(the first that is missing: n00000003\)"
-    ):
+    with pytest.raises(DataError, match="998 .*n00000003"):
         load_dataset("imagenet", tmp_path)
     dataset = load_dataset("imagenet", tmp_path, allow_missing=True)
     assert dataset.class_names[:4] == ("thing 1", "thing 2", "thing 4", "thing 5")
@@ -59,7 +54,7 @@ def test_missing_class_folders(tmp_path: Path) -> None:
 def test_a_class_folder_that_is_no_class(tmp_path: Path) -> None:
     folder = write_imagenet(tmp_path)
     (folder / "images/val/n99999999").mkdir()
-    with pytest.raises(DataError, match=r"class folder 'n99999999' is not in classnames\.txt; move it away"):
+    with pytest.raises(DataError, match="n99999999"):
         load_dataset("imagenet", tmp_path)
 
 
@@ -86,7 +81,7 @@ def test_two_hundred_classes_named_by_imagenets_list(tmp_path: Path, key: str, i
     assert len(dataset.class_names) == len(dataset.test) == 200
     assert dataset.train == dataset.val == ()
     (tmp_path / images / IDS[1]).mkdir()
-    with pytest.raises(DataError, match="expected 200 class folders, got 201; complete"):
+    with pytest.raises(DataError, match="200 .*201"):
         load_dataset(key, tmp_path, whole=True)
 
 
@@ -98,29 +93,26 @@ def test_sketch_has_a_list_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "fact"),
     [
-        ("tench\n", "line 1: expected a line such as 'n01440764 tench', got 'tench'"),
-        ("n00000001 a\nn00000001 b\n", "line 2: n00000001 occurs twice"),
-        (
-            "\n".join(f"{wnid} x" for wnid in IDS[:998]),
-            "expected 1000 classes sorted by id, got 998; get the file as CoOp's",
-        ),
-        ("\n".join(f"{wnid} x" for wnid in reversed(IDS)), "got 1000, not sorted by id"),
+        ("tench\n", "line 1: .*'tench'"),
+        ("n00000001 a\nn00000001 b\n", "line 2: n00000001"),
+        ("\n".join(f"{wnid} x" for wnid in IDS[:998]), "got 998"),
+        ("\n".join(f"{wnid} x" for wnid in reversed(IDS)), "not sorted"),
         ("", "got 0"),
     ],
 )
-def test_bad_names(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_names(tmp_path: Path, text: str, fact: str) -> None:
     path = tmp_path / "classnames.txt"
     path.write_text(text)
-    with pytest.raises(DataError, match=re.escape(message)):
+    with pytest.raises(DataError, match=fact):
         read_names(path)
 
 
 def test_names_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "imagenet-sketch").mkdir()
-    with pytest.raises(DataError, match=r"expected classnames\.txt in it or in imagenet/ beside it"):
+    with pytest.raises(DataError, match="classnames.txt"):
         names_file(tmp_path / "imagenet-sketch")
     (tmp_path / "classnames.txt").write_bytes(b"\xff\xff")
-    with pytest.raises(DataError, match="cannot be read as UTF-8"):
+    with pytest.raises(DataError, match="UTF-8"):
         read_names(tmp_path / "classnames.txt")

@@ -1,5 +1,4 @@
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -44,33 +43,32 @@ def test_jsonl_without_splits(tmp_path: Path, photos: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "message"),
+    ("text", "name", "fact"),
     [
-        ("file,class\n", "l.csv", "expected the header path,label[,split], got 'file,class'"),
-        ("", "l.csv", "expected the header path,label"),
-        ("path,label\n", "l.csv", "no photos listed"),
-        ("path,label\nimg/0.png,\n", "l.csv", "line 2: expected a path and a label, got 'img/0.png' and ''"),
-        ("path,label\nimg/0.png\n", "l.csv", "line 2: expected a path and a label"),
-        ("path,label,split\nimg/0.png,a,dev\n", "l.csv", "line 2: expected split train, val or test, got 'dev'"),
-        ("path,label,split\nimg/0.png,a,test\n", "l.csv", "no photo has the split train"),
-        ("path,label\nimg/0.png,a\nimg/0.png,b\n", "l.csv", "line 3: img/0.png is listed twice"),
-        ("path,label\nimg/0.png,a\nimg/7.png,a\nimg/8.png,a\n", "l.csv", "2 of 3 photos are missing, the first is "),
-        ('{"path": "img/0.png", "label": "a"}\n{', "l.jsonl", "line 2: not JSON"),
-        ("[]", "l.jsonl", "line 1: expected an object"),
-        ('{"path": "img/0.png", "label": null}', "l.jsonl", "line 1: expected a path and a label"),
+        ("file,class\n", "l.csv", "'file,class'"),
+        ("", "l.csv", "header .*''"),
+        ("path,label\n", "l.csv", "no photos"),
+        ("path,label\nimg/0.png,\n", "l.csv", "line 2: .*'img/0.png' and ''"),
+        ("path,label\nimg/0.png\n", "l.csv", "line 2: .*'img/0.png' and ''"),
+        ("path,label,split\nimg/0.png,a,dev\n", "l.csv", "line 2: .*'dev'"),
+        ("path,label,split\nimg/0.png,a,test\n", "l.csv", "split train"),
+        ("path,label\nimg/0.png,a\nimg/0.png,b\n", "l.csv", "line 3: img/0.png .*twice"),
+        ("path,label\nimg/0.png,a\nimg/7.png,a\nimg/8.png,a\n", "l.csv", "2 of 3 .*img.7.png"),
+        ('{"path": "img/0.png", "label": "a"}\n{', "l.jsonl", "line 2: .*JSON"),
+        ("[]", "l.jsonl", "line 1: .*object"),
+        ('{"path": "img/0.png", "label": null}', "l.jsonl", "line 1: .*'img/0.png' and ''"),
     ],
 )
-def test_bad_lists(tmp_path: Path, photos: list[str], text: str, name: str, message: str) -> None:
-    with pytest.raises(DataError, match=re.escape(message)):
+def test_bad_lists(tmp_path: Path, photos: list[str], text: str, name: str, fact: str) -> None:
+    with pytest.raises(DataError, match=fact):
         opened(write(tmp_path, text, name), 16, 1)
 
 
-def test_binary_and_missing_lists(tmp_path: Path) -> None:
-    (tmp_path / "l.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
-        opened(tmp_path / "l.csv", 16, 1)
-    with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
-        opened(tmp_path / "none.csv", 16, 1)
+@pytest.mark.parametrize("name", ["binary.csv", "none.csv"])
+def test_binary_and_missing_lists(tmp_path: Path, name: str) -> None:
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(DataError, match=f"{name}: "):
+        opened(tmp_path / name, 16, 1)
 
 
 def test_a_list_as_a_target(tmp_path: Path, photos: list[str]) -> None:
@@ -119,26 +117,26 @@ def test_splits_by_the_folder_of_a_photo_or_a_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "fact"),
     [
-        ("path,label\n", "expected the header file_name,label, got 'path,label'"),
-        ("file_name,a,b\nimg/0.png,x,y\n", "line 2: expected a column label beside file_name, got a, b"),
-        ("file_name\nimg/0.png\n", "expected a column label beside file_name, got no other"),
-        ("file_name,label\nimg/9.png,x\n", "1 of 1 photos are missing, the first is "),
-        ("file_name,label\nimg/0.png,x\nimg/../img/0.png,x\n", "line 3: img/../img/0.png is listed twice"),
-        ("file_name,label\n", "no photos listed"),
+        ("path,label\n", "'path,label'"),
+        ("file_name,a,b\nimg/0.png,x,y\n", "line 2: .*a, b"),
+        ("file_name\nimg/0.png\n", "line 2: .*no other"),
+        ("file_name,label\nimg/9.png,x\n", "1 of 1 .*img.9.png"),
+        ("file_name,label\nimg/0.png,x\nimg/../img/0.png,x\n", "line 3: .*twice"),
+        ("file_name,label\n", "no photos"),
     ],
 )
-def test_bad_metadata(tmp_path: Path, photos: list[str], text: str, message: str) -> None:
+def test_bad_metadata(tmp_path: Path, photos: list[str], text: str, fact: str) -> None:
     write(tmp_path, text, "metadata.csv")
-    with pytest.raises(DataError, match=re.escape(message)):
+    with pytest.raises(DataError, match=fact):
         opened(tmp_path, 16, 1)
 
 
 def test_two_metadata_files(tmp_path: Path) -> None:
     for name in ("metadata.csv", "metadata.jsonl"):
         write(tmp_path, "", name)
-    with pytest.raises(DataError, match=r"expected one of metadata\.csv and metadata\.jsonl, got both"):
+    with pytest.raises(DataError, match="both"):
         opened(tmp_path, 16, 1)
 
 

@@ -19,11 +19,11 @@ def test_a_folder_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "data/list.csv").write_text("path,label\npacs/photo/cat/00.png,x\npacs/photo/cat/01.png,x\n")
     assert opened("pacs/photo", 2, 1, data_root=tmp_path / "data").name == "pacs/photo"
     assert opened("list.csv", 2, 1, data_root=tmp_path / "data").class_names == ("x",)
-    with pytest.raises(DataError, match="domains, not classes; give one of them"):
+    with pytest.raises(DataError, match="photo, sketch"):
         opened("pacs", 2, 1, data_root=tmp_path / "data")
     write_folder(tmp_path / "pacs/photo", {"owl": 2})
     assert opened("pacs/photo", 2, 1, data_root=tmp_path / "data").class_names == ("owl",)  # what exists goes first
-    with pytest.raises(DataError, match=r"pacs.none: no such file or folder, nor in .*data"):
+    with pytest.raises(DataError, match="pacs/none.*data"):
         opened("pacs/none", 2, 1, data_root=tmp_path / "data")
 
 
@@ -48,7 +48,7 @@ def test_targets_cannot_be_learned_from(tmp_path: Path) -> None:
     folder = write_class_names(tmp_path / "imagenet-adversarial")
     link_photos(folder / "imagenet-a", [f"{wnid}/0.jpg" for wnid in IDS[:200]])
     for spec, root in (("imagenet-a", tmp_path), (str(folder), None)):
-        with pytest.raises(DataError, match="imagenet_a: has only test photos, nothing can be learned from it"):
+        with pytest.raises(DataError, match="imagenet_a.*only test"):
             opened(spec, 16, 1, data_root=root)
         assert len(opened(spec, 16, 1, data_root=root, whole=True).test) == 200
 
@@ -73,7 +73,7 @@ def test_what_is_missing_is_said_without_opening_anything(tmp_path: Path) -> Non
     )
     (folder / "2750").mkdir()
     assert missing("eurosat", tmp_path) == missing(str(folder), None) == ""
-    with pytest.raises(DataError, match="eurosad: no such folder, .* did you mean eurosat"):
+    with pytest.raises(DataError, match="eurosat"):
         missing("eurosad", tmp_path)
 
 
@@ -82,5 +82,5 @@ def test_real_domains() -> None:
     target = opened("pacs/sketch", 16, 1, data_root=SHARED, whole=True)
     assert (target.name, len(target.test), target.split_origin) == ("pacs/sketch", 420, "ours")
     assert len(opened("pacs/sketch", 16, 1, data_root=SHARED).train) == 112
-    with pytest.raises(DataError, match="each of cartoon, photo, sketch"):
+    with pytest.raises(DataError, match="cartoon, photo, sketch"):
         opened("pacs", 16, 1, data_root=SHARED)

@@ -73,7 +73,7 @@ def test_as_a_target_all_photos_are_tested_on(tmp_path: Path) -> None:
 def test_a_listed_photo_that_is_missing(tmp_path: Path) -> None:
     folder = write_pets(tmp_path)
     (folder / "images/beagle_3.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 of 24 photos are missing.*beagle_3\.jpg"):
+    with pytest.raises(DataError, match="1 of 24.*beagle_3.jpg"):
         load_dataset("pets", tmp_path)
     assert len(load_dataset("pets", tmp_path, allow_missing=True).class_names) == 2
 
@@ -100,18 +100,18 @@ def test_names_and_classes_of_caltech_are_those_of_the_published_split() -> None
 
 
 def test_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected the folder .*2750, not there"):
+    with pytest.raises(DataError, match="2750, not there"):
         class_folders("eurosat", tmp_path / "2750")
     (tmp_path / "2750").mkdir()
-    with pytest.raises(DataError, match="expected one folder per class, got none"):
+    with pytest.raises(DataError, match="got none"):
         class_folders("eurosat", tmp_path / "2750")
     (tmp_path / "2750" / "River").mkdir()
-    with pytest.raises(DataError, match="River: no photo in it; complete the download"):
+    with pytest.raises(DataError, match="River"):
         class_folders("eurosat", tmp_path / "2750")
 
 
 def test_too_few_class_folders(tmp_path: Path) -> None:
     shutil.rmtree(write_eurosat(tmp_path) / "2750/River")
-    with pytest.raises(DataError, match=r"2750: expected 10 classes, got 9; complete .* --allow-missing"):
+    with pytest.raises(DataError, match="2750: .*10.*9.*--allow-missing"):
         load_dataset("eurosat", tmp_path)
     assert "River" not in load_dataset("eurosat", tmp_path, allow_missing=True).class_names
