@@ -31,7 +31,7 @@ from sar_train.training.identity import check_sections, sar_settings
 from sar_train.training.protocol import Plan, plan
 from sar_train.training.task import FewShotTask, Regularisation
 
-_MOST_HELD = 1000
+MOST_HELD = 1000
 """Validation images that confidence is fitted on; a quantile of as many is known to a point."""
 
 
@@ -151,7 +151,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     evaluator = Evaluator(
         _evaluation_split(source, chosen.base, chosen.split), _evaluation_split(source, chosen.new, chosen.split)
     )
-    held = None if chosen.split == "val" else _evaluation_split(source, chosen.base, "val", most=_MOST_HELD)
+    held = None if chosen.split == "val" else _evaluation_split(source, chosen.base, "val", most=MOST_HELD)
     if source.split_origin == "ours":
         _warn_of_copies(source, task, [part for part in (evaluator.base, held) if part], tell)
     novel = None

@@ -29,7 +29,7 @@ from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import STATISTICS, Answers, Results, make_record, scores
 from sar_train.training.state import State, start
 
-_SAVE_EVERY = 5.0
+SAVE_EVERY = 5.0
 """Seconds between saved states."""
 
 
@@ -210,7 +210,7 @@ def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: 
         if (timed := state.epoch - first[0]) and (coming := context.schedule.epochs - state.epoch):
             line += f"  about {(now - first[1]) / timed * coming:.0f} s left"
         tell(line)
-        if now - saved > _SAVE_EVERY and state.epoch < context.schedule.epochs:
+        if now - saved > SAVE_EVERY and state.epoch < context.schedule.epochs:
             meta = {
                 "config": outcome_settings(context.config),
                 "learned_from": context.learned_from,

@@ -19,13 +19,14 @@ TRAINING = ("onnx", "onnxscript", "open_clip", "sar_train", "timm", "torch", "to
 
 RUN_COMMAND = """
 import importlib, json, sys
-module, function, *sys.argv[1:] = sys.argv[1:]
-sys.argv[0] = "command"
+module, function, *options = sys.argv[1:]
 code = 0
-try:
-    getattr(importlib.import_module(module), function)()
-except SystemExit as stop:
-    code = stop.code or 0
+for option in options or [""]:
+    sys.argv[:] = ["command", option]
+    try:
+        getattr(importlib.import_module(module), function)()
+    except SystemExit as stop:
+        code = code or stop.code or 0
 print(json.dumps({"code": code, "loaded": sorted({name.partition(".")[0] for name in sys.modules})}))
 """
 IMPORT_EVERYTHING = """
@@ -49,12 +50,12 @@ def fresh(program: str, *arguments: str) -> tuple[int, set[str], str]:
     return result["code"], set(result["loaded"]), "\n".join(printed)
 
 
-@pytest.mark.parametrize("option", ["--help", "--version"])
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_help_and_version_load_nothing_heavy(command: str, option: str) -> None:
-    code, loaded, printed = fresh(RUN_COMMAND, *COMMANDS[command].split(":"), option)
+def test_help_and_version_load_nothing_heavy(command: str) -> None:
+    code, loaded, printed = fresh(RUN_COMMAND, *COMMANDS[command].split(":"), "--version", "--help")
     assert code == 0
-    assert ("Usage" if option == "--help" else PROJECT["version"]) in printed
+    assert PROJECT["version"] in printed
+    assert "Usage" in printed
     assert loaded.isdisjoint(HEAVY)
 
 

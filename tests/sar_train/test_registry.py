@@ -16,12 +16,12 @@ def test_files_in_the_folders_are_found_by_themselves() -> None:
 
 
 def test_an_unknown_name_offers_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"unknown method 'cop'.*did you mean 'coop'"):
+    with pytest.raises(ConfigError, match="'cop'.*'coop'"):
         methods.get("cop")
 
 
 def test_a_name_can_be_taken_once() -> None:
     registry: Registry[object] = Registry("thing", "sar_train.methods")
     registry.register("a")(int)
-    with pytest.raises(ValueError, match="registered twice"):
+    with pytest.raises(ValueError, match="twice"):
         registry.register("a")(str)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import click
@@ -44,26 +45,41 @@ def test_a_log_gets_every_epoch_of_a_few(capsys: pytest.CaptureFixture[str]) -> 
     assert shown(lines, capsys).splitlines() == lines
 
 
-def test_a_terminal_has_one_line_that_is_rewritten(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    found = shown([*encoding(4, 1), "zero-shot: 60 %", "epoch 1/1  loss 1.0"], capsys)
-    passing, line, last, end = found.split("\n")
+@contextlib.contextmanager
+def terminal() -> Iterator[list[str]]:
+    """Have a terminal as stderr, and at the end what it was sent."""
+    tty = pytest.importorskip("tty")
+    screen, line = os.openpty()
+    tty.setraw(line)
+    found: list[str] = []
+    with os.fdopen(line, "w") as stream, contextlib.redirect_stderr(stream):
+        yield found
+    with contextlib.suppress(OSError):  # so reading ends where nobody can write any more
+        while part := os.read(screen, 65536):
+            found.append(part.decode())
+    os.close(screen)
+
+
+def test_a_terminal_has_one_line_that_is_rewritten() -> None:
+    with terminal() as found:
+        show = ProgressLine(quiet=False)
+        for line in [*encoding(4, 1), "zero-shot: 60 %", "epoch 1/1  loss 1.0"]:
+            show(line)
+        show.close()
+    passing, line, last, end = "".join(found).split("\n")
     assert [part.rstrip() for part in passing.split("\r")] == ["", *encoding(4, 1)]
     assert (line, last.strip(), end) == ("zero-shot: 60 %", "epoch 1/1  loss 1.0", "")
 
 
-def test_a_warning_gets_a_line_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-
+def test_a_warning_gets_a_line_of_its_own() -> None:
     @guarded
     def command() -> None:
         ProgressLine(quiet=False)("encoding 1/2 train photos")
         logging.getLogger("sar_train.data").warning("a full\ndisk")
 
-    command()
-    assert capsys.readouterr().err.split("\n")[1:] == ["Warning: a full disk", ""]
+    with terminal() as found:
+        command()
+    assert "".join(found).split("\n")[1:] == ["Warning: a full disk", ""]
 
 
 def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def test_of_deeper_prompts_the_last_ones_are_replaced() -> None:
 
 def test_patches_are_never_replaced() -> None:
     tower = tiny_backbone().image_tower("tests")
-    with pytest.raises(ConfigError, match="2 vectors cannot replace 0 prompt positions"):
+    with pytest.raises(ConfigError, match="2 vectors .*0 prompt"):
         tower(Prompts(EMPTY, image={1: DeepPrompt(drawn(2, 0))}), tower.embed(PIXELS))
 
 
@@ -72,5 +72,5 @@ def test_a_resnet_has_no_tokens_to_put_prompts_among() -> None:
     backbone = tiny_backbone(RESNET)
     assert image_tower(backbone.model.visual) is None
     assert backbone.image is None
-    with pytest.raises(BackboneError, match=f"method maple .*image tower of {RESNET} is none"):
+    with pytest.raises(BackboneError, match=f"maple .*{RESNET}"):
         backbone.image_tower("maple")

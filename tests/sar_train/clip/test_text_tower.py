@@ -168,7 +168,7 @@ def test_the_order_of_names_does_not_matter_where_each_has_its_own() -> None:
 
 def test_more_vectors_than_places_are_refused() -> None:
     for context in (drawn(2), drawn(C, 2)):
-        with pytest.raises(ConfigError, match="3 vectors cannot replace 2"):
+        with pytest.raises(ConfigError, match="3 vectors .*2"):
             tiny_backbone().text(Prompts(context, text={1: DeepPrompt(drawn(3))}), NAMES)
 
 
@@ -206,7 +206,7 @@ def test_a_name_that_fits_exactly_and_one_that_does_not() -> None:
     room = backbone.text.room(prompts)
     fits = " ".join(["cat"] * (room - 2))
     assert backbone.text(prompts, [fits]).isfinite().all()
-    with pytest.raises(ClassNameError, match=f"needs {room + 1} tokens.*room for {room}"):
+    with pytest.raises(ClassNameError, match=f"{room + 1} tokens.* {room}"):
         backbone.text(prompts, [fits + " cat"])
 
 
@@ -214,7 +214,7 @@ def test_empty_lists_and_names_are_refused() -> None:
     backbone = tiny_backbone()
     with pytest.raises(ClassNameError, match="at least one"):
         pack([])
-    with pytest.raises(ClassNameError, match="class name 2 is empty"):
+    with pytest.raises(ClassNameError, match="class name 2"):
         backbone.embed_names(["cat", " "], "{}")
 
 

@@ -135,7 +135,7 @@ def attack(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_the_code_of_an_archive_is_not_run(attack: tuple[Path, Path], tmp_path: Path) -> None:
     archive, target = attack
-    with pytest.raises(BackboneError, match=r"class __torch__\.attack\.Attack restores itself by code of the archive"):
+    with pytest.raises(BackboneError, match="__torch__.attack.Attack"):
         torchscript.load_tensors(archive)
     for name in (register_quick(tmp_path), VIT, "sar-mini", "sar-mini-vit"):
         with pytest.raises(BackboneError):

@@ -22,14 +22,14 @@ def test_all_problems_come_at_once_with_the_nearest_name() -> None:
 
 
 def test_values_out_of_range_are_named() -> None:
-    with pytest.raises(ConfigError, match="views: expected 1 or more, got 0; learning_rate"):
+    with pytest.raises(ConfigError, match="views: .*; learning_rate: "):
         build(RunConfig, {"data": "demo", "views": 0, "learning_rate": -1}, "settings")
-    with pytest.raises(ConfigError, match="seed: expected at most 4294967295, got 4294967296"):
+    with pytest.raises(ConfigError, match="seed: .*4294967296"):
         build(RunConfig, {"data": "demo", "seed": 2**32}, "settings")
 
 
 def test_a_path_that_no_record_can_hold_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data: 'ph\\udcff' is not UTF-8 text"):
+    with pytest.raises(ConfigError, match=r"data: 'ph\\udcff'"):
         build(RunConfig, {"data": os.fsdecode(b"ph\xff")}, "settings")
 
 
@@ -44,7 +44,7 @@ def test_later_layers_win_and_tables_merge(tmp_path: Path) -> None:
 
 def test_a_section_with_a_typo_is_refused() -> None:
     config = build(RunConfig, merge({"data": "demo"}, {"sar": {"taux": 1}}), "settings")
-    with pytest.raises(ConfigError, match=r"\[sar\]: unknown setting 'taux', did you mean 'tau'"):
+    with pytest.raises(ConfigError, match=r"\[sar\]: .*'taux'.*'tau'"):
         config.section("sar", SARConfig)
 
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_read(kind: object, value: object) -> None:
 def test_a_broken_file_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"bad\.toml: cannot be read as TOML"):
+    with pytest.raises(ConfigError, match=r"bad\.toml: .*TOML"):
         read_toml(path)
     with pytest.raises(ConfigError, match=r"none\.toml"):
         read_toml(tmp_path / "none.toml")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.disk import files_of_at_most
 from support.hf import encoded, make_dataset, to_hub, to_saved
 from support.opened import opened
 
@@ -49,18 +50,10 @@ def test_unpacked_once_and_again_when_it_changes(tmp_path: Path) -> None:
     assert len(opened(root, 2, 1, whole=True, cache_dir=cache).test) == 10
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such limits there")
 def test_a_disk_that_fills_up_leaves_nothing_that_is_read(tmp_path: Path) -> None:
-    import resource
-
     root, cache = to_saved(tmp_path / "pets", make_dataset(4)), tmp_path / "cache"
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(encoded(2)) - 1, limits[1]))
-    try:
-        with pytest.raises(DataError, match="File too large"):
-            opened(root, 2, 1, cache_dir=cache)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_of_at_most(len(encoded(2)) - 1), pytest.raises(DataError, match="File too large"):
+        opened(root, 2, 1, cache_dir=cache)
     assert list((cache / "huggingface").iterdir()) == []
     assert len(opened(root, 2, 1, whole=True, cache_dir=cache).test) == 4
 

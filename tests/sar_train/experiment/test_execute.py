@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -46,13 +45,12 @@ def test_a_result_is_the_record_and_more(config: RunConfig, tmp_path: Path) -> N
     assert "/private" not in json.dumps(found), "where things are on this machine is nobody's business"
 
 
-def test_a_finished_run_is_not_trained_again(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_is_not_trained_again(config: RunConfig, tmp_path: Path) -> None:
     first = execute(job(config), tmp_path / "run")
-    monkeypatch.setattr(trainer, "run", lambda *_, **__: pytest.fail("trained again"))
+    written = (tmp_path / "run" / checkpoint.PROMPTS).stat().st_mtime_ns
     again = execute(job(config), tmp_path / "run")
     assert {**again, "finished": ""} == {**first, "finished": ""}
+    assert (tmp_path / "run" / checkpoint.PROMPTS).stat().st_mtime_ns == written
 
 
 def test_a_half_trained_run_is_taken_up_although_data_lie_elsewhere_now(
@@ -60,19 +58,15 @@ def test_a_half_trained_run_is_taken_up_although_data_lie_elsewhere_now(
 ) -> None:
     plain = job(config, sar=False, epochs=3)
     whole = execute(plain, tmp_path / "whole")
-    monkeypatch.setattr(trainer, "_SAVE_EVERY", 0.0)
-    real, seen = checkpoint.save_state, []
+    monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
 
-    def save_once(*args: Any) -> None:
-        real(*args)
-        seen.append(args)
-        raise KeyboardInterrupt
+    def interrupt(line: str) -> None:
+        if line.startswith("epoch 3/"):
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save_state", save_once)
     with pytest.raises(KeyboardInterrupt):
-        execute(plain, tmp_path / "run")
-    monkeypatch.setattr(checkpoint, "save_state", real)
-    assert seen
+        trainer.run(plain.config, tmp_path / "run", tell=interrupt)
+    assert checkpoint.load_state(tmp_path / "run") is not None
     moved = job(config, sar=False, epochs=3, data_root="/elsewhere", novel="words", device="cpu")
     assert moved.key("x") == plain.key("x")
     again = execute(moved, tmp_path / "run")
@@ -89,7 +83,7 @@ def test_two_sweeps_do_not_share_a_run(config: RunConfig, tmp_path: Path) -> Non
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match="another sweep is at this run"):
+        with pytest.raises(RunError, match="another sweep"):
             execute(job(config), tmp_path / "run")
     finally:
         other.kill()

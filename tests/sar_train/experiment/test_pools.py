@@ -119,10 +119,10 @@ def is_run(pid: int) -> bool:
 
 
 def test_an_error_that_is_not_ours_is_told_with_its_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pools, "execute", lambda *_, **__: 1 / 0)
-    assert pools.attempt(job(write_blobs(tmp_path)), tmp_path / "run", 1) == "ZeroDivisionError: division by zero"
+    outcome = pools.attempt(job(write_blobs(tmp_path)), tmp_path / "a name\0 that no system takes", 1)
+    assert str(outcome).startswith("ValueError: ")
     assert "Traceback" in capfd.readouterr().err
 
 
@@ -175,5 +175,5 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same(quick: RunConfig, here: dict[
 
 def test_without_ray_the_install_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'sar-clip\[experiment,ray\]'"):
+    with pytest.raises(ConfigError, match=r"sar-clip\[experiment,ray\]"):
         pools.on_ray("auto", 1)

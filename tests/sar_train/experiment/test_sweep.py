@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,35 +105,52 @@ def test_a_run_that_fails_does_not_stop_the_others(config: RunConfig, tmp_path: 
     assert "FAILED" in told[0]
 
 
-def test_other_code_means_another_result_unless_any_code_will_do(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+OTHER = "0" * 16
+"""The digest of other code."""
+
+
+def by_other_code(result: Path, one: Job, out: Path) -> Path:
+    """Move a result to where other code would have left it, saying so."""
+    content = json.loads(result.read_text())
+    content["code"]["digest"], content["key"] = OTHER, one.key(OTHER)
+    place = out / one.path(OTHER)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(content))
+    result.with_suffix(".toml").rename(place.with_suffix(".toml"))
+    result.unlink()
+    return place
+
+
+def test_other_code_means_another_result_unless_any_code_will_do(config: RunConfig, tmp_path: Path) -> None:
     one = grid(config)[0]
-    (old,) = run_sweep([one], tmp_path, here, silent).results
-    monkeypatch.setattr(code, "digest", lambda *_: "0" * 16)
+    (made,) = run_sweep([one], tmp_path, here, silent).results
+    old = by_other_code(made, one, tmp_path)
     assert find_result(one, tmp_path) is None
     assert find_result(one, tmp_path, any_code=True) == old
     assert find_result(job(config, "kgcoop", method="kgcoop", seed=9, sar=False), tmp_path, any_code=True) is None
     (new,) = run_sweep([one], tmp_path, here, silent).results
-    assert new != old
+    assert new == made != old
     assert old.is_file()
-    assert json.loads(new.read_text())["code"]["digest"] == "0" * 16
+    assert json.loads(new.read_text())["code"] == code.identity()
 
 
-def test_packed_results_are_done(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = grid(config)[:2]
-    run_sweep([one], tmp_path, here, silent)
-    archive = pack(tmp_path, silent).archive
-    assert find_result(one, tmp_path) == archive
-    assert find_result(two, tmp_path) is None
-    done = run_sweep([one, two], tmp_path, here, silent)
-    assert done.results == [archive, tmp_path / two.path(code.identity()["digest"])]
-    monkeypatch.setattr(code, "digest", lambda *_: "0" * 16)
-    assert find_result(one, tmp_path) is None
-    assert find_result(one, tmp_path, any_code=True) == archive
+def test_packed_results_are_done(config: RunConfig, tmp_path: Path) -> None:
+    (one, two), out = grid(config)[:2], tmp_path / "out"
+    (made,) = run_sweep([one], out, here, silent).results
+    older = tmp_path / "older"
+    shutil.copytree(made.parent, older / made.parent.name)
+    archive = pack(out, silent).archive
+    assert find_result(one, out) == archive
+    assert find_result(two, out) is None
+    done = run_sweep([one, two], out, here, silent)
+    assert done.results == [archive, out / two.path(code.identity()["digest"])]
+    by_other_code(older / one.path(code.identity()["digest"]), one, older)
+    old_archive = pack(older, silent).archive
+    assert find_result(one, older) is None
+    assert find_result(one, older, any_code=True) == old_archive
     archive.write_bytes(archive.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"results\.jsonl\.xz: damaged"):
-        find_result(one, tmp_path)
+    with pytest.raises(DataError, match=archive.name):
+        find_result(one, out)
 
 
 def test_a_result_that_says_something_else_than_its_name_is_not_taken(config: RunConfig, tmp_path: Path) -> None:

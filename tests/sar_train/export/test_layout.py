@@ -55,7 +55,7 @@ def test_without_a_share_of_class_aware_tokens_there_is_no_teacher() -> None:
 def test_teacher_and_student_must_read_the_same_tokens() -> None:
     prompted = moved("tcp")
     other = PromptedCLIP(prompted.backbone, prompted.method, "a photo of a {}, a pet.", prompted.trained)
-    with pytest.raises(ExportError, match=r"puts '\.' after a name and its template .* ', a pet\.'"):
+    with pytest.raises(ExportError, match=r"'\.'.*', a pet\.'"):
         layout(other)
 
 
@@ -68,5 +68,5 @@ def test_a_prompt_that_leaves_no_room() -> None:
         return PromptedCLIP(tiny_backbone(), Behind(Prompts(torch.zeros(n_ctx, 32))), "{}", ())
 
     assert spec_of(placed(43, 30))[0] == 74
-    with pytest.raises(ExportError, match="takes 75 of 77 positions: no room for a name"):
+    with pytest.raises(ExportError, match="75 of 77"):
         spec_of(placed(43, 31))

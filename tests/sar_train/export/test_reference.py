@@ -55,7 +55,7 @@ def test_without_the_option_there_is_none(exported: Path) -> None:
 def test_a_graph_that_differs_from_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tokenizer(tmp_path / TOKENIZER)
     monkeypatch.setattr(parity, "MAX_DIFFERENCE", 0.0)
-    with pytest.raises(ExportError, match=r"reference_encoder.onnx, difference to torch on \d+ names: .* at most 0;"):
+    with pytest.raises(ExportError, match=REFERENCE_ENCODER):
         write_reference(tmp_path, source_of(moved("coop"), NAMES), NAMES)
 
 
@@ -66,7 +66,7 @@ def test_described_and_listed_or_neither(referenced: Path, tmp_path: Path) -> No
     reseal(copy, **fields, reference=manifest.reference)
     assert open_bundle(copy).manifest.reference == manifest.reference
     reseal(copy, **fields)
-    with pytest.raises(BundleError, match="field reference and the listing of reference_encoder.onnx contradict"):
+    with pytest.raises(BundleError, match=f"{REFERENCE_ENCODER} contradict"):
         open_bundle(copy)
     (copy / REFERENCE_ENCODER).unlink()
     reseal(copy, **fields, reference=manifest.reference)
@@ -80,7 +80,7 @@ def test_the_graph_must_fit_the_manifest(referenced: Path, tmp_path: Path) -> No
     fields = {name: getattr(manifest, name) for name in ("embed_dim", "preprocess", "tokenizer", "encoder_digest")}
     shutil.copy(copy / "image_encoder.onnx", copy / REFERENCE_ENCODER)
     reseal(copy, **fields, reference=manifest.reference)
-    with pytest.raises(BundleError, match="reference_encoder.onnx: expected inputs 'tokens' alone"):
+    with pytest.raises(BundleError, match=f"{REFERENCE_ENCODER}: .*'tokens'"):
         open_bundle(copy)
 
 

@@ -73,22 +73,22 @@ def test_other_class_names_take_the_place_of_the_runs(run: Run, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("changes", "given", "message"),
+    ("changes", "given", "fact"),
     [
-        ({"class_names": ()}, {}, "--classes FILE"),
-        ({"backbone_name": ""}, {}, "add --backbone"),
-        ({}, {"backbone": "RN50"}, "was trained on tiny-vit, not on RN50"),
-        ({"weights_digest": "0" * 64}, {}, "was trained on weights 000000000000…"),
-        ({"tensors": {"context": torch.zeros(4, 8)}}, {}, r"context is \(4, 8\), expected \(4, 32\)"),
-        ({}, {"approximate": "mean-image"}, "coop is exported as it is; leave --approximate out"),
-        ({"method": "copo"}, {}, "did you mean 'coop'"),
+        ({"class_names": ()}, {}, "--classes"),
+        ({"backbone_name": ""}, {}, "--backbone"),
+        ({}, {"backbone": "RN50"}, "tiny-vit.*RN50"),
+        ({"weights_digest": "0" * 64}, {}, "0" * 12),
+        ({"tensors": {"context": torch.zeros(4, 8)}}, {}, r"context .*\(4, 8\)"),
+        ({}, {"approximate": "mean-image"}, "--approximate"),
+        ({"method": "copo"}, {}, "'coop'"),
     ],
 )
 def test_what_does_not_fit_is_refused(
-    run: Run, tmp_path: Path, changes: dict[str, Any], given: dict[str, str], message: str
+    run: Run, tmp_path: Path, changes: dict[str, Any], given: dict[str, str], fact: str
 ) -> None:
     folder = saved(dataclasses.replace(run, **changes), tmp_path / "run")
-    with pytest.raises((ConfigError, RunError), match=message):
+    with pytest.raises((ConfigError, RunError), match=fact):
         from_run(folder, **given)
 
 
@@ -101,7 +101,7 @@ def test_a_checkpoint_without_a_backbone_takes_the_one_named(run: Run, tmp_path:
 
 def test_a_template_without_a_place_for_the_name() -> None:
     register()
-    with pytest.raises(ConfigError, match="expected exactly one"):
+    with pytest.raises(ConfigError, match="'a photo'"):
         from_template("a photo", {"cat": ("cat",)}, VIT, RANDOM)
 
 
@@ -130,7 +130,7 @@ def test_a_template_is_a_method_like_others() -> None:
 def test_contexts_of_the_trained_classes_alone_are_refused(tmp_path: Path) -> None:
     prompted = moved("coop", class_specific=True)
     folder = saved(run_of(prompted, {"class_specific": True}), tmp_path / "run")
-    with pytest.raises(RunError, match="contexts belong to the trained classes alone.*coop.class_specific=false"):
+    with pytest.raises(RunError, match="coop.class_specific=false"):
         from_run(folder)
 
 
@@ -142,15 +142,15 @@ OTHERS = {"mean-image": {"base_accuracy": 78.0, "new_accuracy": 61.0, "harmonic_
     [
         (
             RECORD | {"other_metrics": OTHERS},
-            r" \(as trained: base 80.00 % / new 60.00 %; mean-image: base 78.00 % / new ",
+            "as trained: .*80.00.*60.00.*mean-image: .*78.00.*61.00",
         ),
-        (RECORD, r" \(as trained: base 80.00 % / new 60.00 %\)$"),
-        ({}, "mean training image$"),
+        (RECORD, r"80.00 % / new 60.00 %\)$"),
+        ({}, "image$"),
     ],
 )
 def test_a_prompt_for_each_photo_is_not_exported_unasked(tmp_path: Path, record: dict[str, Any], ending: str) -> None:
     folder = saved(run_of(moved("cocoop"), record=record), tmp_path / "run")
-    with pytest.raises(ConfigError, match="depends on the image.*--approximate mean-image takes .*" + ending):
+    with pytest.raises(ConfigError, match="--approximate mean-image .*" + ending):
         from_run(folder)
 
 

@@ -143,7 +143,7 @@ def test_the_loss_is_the_cross_entropy_alone() -> None:
 
 
 def test_a_resnet_is_refused() -> None:
-    with pytest.raises(BackboneError, match=f"method maple puts prompts.*{RESNET}"):
+    with pytest.raises(BackboneError, match=f"maple .*{RESNET}"):
         make("maple", setup(model=RESNET))
 
 

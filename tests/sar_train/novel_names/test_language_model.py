@@ -92,24 +92,24 @@ def test_settings_that_a_model_does_not_take_are_left_out() -> None:
     [
         (Reply(f"Incorrect API key provided: {KEY}", 401), ConfigError, "refused the key in SAR_LLM_KEY (status 401)"),
         (Reply("no", 403), ConfigError, "refused the key in SAR_LLM_KEY (status 403)"),
-        (Reply("model 'stub-1' not found", 404), ConfigError, "does not know the model stub-1"),
+        (Reply("model 'stub-1' not found", 404), ConfigError, "stub-1"),
         (
             Reply("slow down", 429, headers=AT_ONCE),
             DataError,
-            "too many requests or a spent quota (status 429, Retry-After: 0.05), in up to 3 attempts",
+            "(status 429, Retry-After: 0.05), in up to 3 attempts",
         ),
         (Reply("slow", 429, headers={"Retry-After": "4000"}), DataError, "(status 429, Retry-After: 4000)"),
-        (Reply("oops", 500, headers=AT_ONCE), DataError, "failed (status 500), in up to 3 attempts"),
-        (Reply("too long", 400), DataError, "refused the request (status 400: too long)"),
+        (Reply("oops", 500, headers=AT_ONCE), DataError, "(status 500), in up to 3 attempts"),
+        (Reply("too long", 400), DataError, "(status 400: too long)"),
         (Reply(f"strange {KEY}", 418), DataError, "(status 418: strange …)"),
-        (Reply(body=b"not json"), DataError, "something else than a chat completion"),
-        (Reply(body=b"<html>hello</html>", kind="text/html"), DataError, "something else than a chat completion"),
-        (Reply(body=b"\xff\xfe\x00"), DataError, "something else than a chat completion"),
-        (Reply(body=b"[]"), DataError, "something else than a chat completion"),
-        (Reply(body=b'{"choices": []}'), DataError, "something else than a chat completion"),
-        (Reply(body=b'{"choices": [{"message": {"content": null}}]}'), DataError, "empty answer"),
-        (Reply(" \n"), DataError, "empty answer"),
-        (Reply(status=500, body=b"<html>", kind="text/html", headers=AT_ONCE), DataError, "failed (status 500)"),
+        (Reply(body=b"not json"), DataError, "chat completion"),
+        (Reply(body=b"<html>hello</html>", kind="text/html"), DataError, "chat completion"),
+        (Reply(body=b"\xff\xfe\x00"), DataError, "chat completion"),
+        (Reply(body=b"[]"), DataError, "chat completion"),
+        (Reply(body=b'{"choices": []}'), DataError, "chat completion"),
+        (Reply(body=b'{"choices": [{"message": {"content": null}}]}'), DataError, "empty"),
+        (Reply(" \n"), DataError, "empty"),
+        (Reply(status=500, body=b"<html>", kind="text/html", headers=AT_ONCE), DataError, "(status 500)"),
     ],
 )
 def test_every_failure_is_one_line_without_the_key(reply: Reply, kind: type[SarTrainError], words: str) -> None:
@@ -126,14 +126,14 @@ def test_every_failure_is_one_line_without_the_key(reply: Reply, kind: type[SarT
 
 def test_no_key_where_one_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SAR_LLM_KEY")
-    with serve(Reply("", 401)) as stub, pytest.raises(ConfigError, match="refused no key, set one in .* SAR_LLM_KEY"):
+    with serve(Reply("", 401)) as stub, pytest.raises(ConfigError, match="SAR_LLM_KEY"):
         ask(stub.url)
 
 
 @pytest.mark.parametrize("key", ["schlüssel", "two words", "a\x01b"])
 def test_what_is_no_key(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("SAR_LLM_KEY", key)
-    with pytest.raises(ConfigError, match="SAR_LLM_KEY holds blanks or characters that no key has") as caught:
+    with pytest.raises(ConfigError, match="SAR_LLM_KEY") as caught:
         ask("http://127.0.0.1:1/v1")
     assert key not in str(caught.value)
 
@@ -146,26 +146,26 @@ def test_blanks_around_a_key_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_slow_server_is_given_up() -> None:
-    with serve(Reply("fox", delay=0.5)) as stub, pytest.raises(DataError, match=r"within 0\.1 s, in up to 1 attempts"):
+    with serve(Reply("fox", delay=0.5)) as stub, pytest.raises(DataError, match=r"0\.1 s, in up to 1 "):
         ask(stub.url, timeout=0.1, retries=0)
 
 
 def test_nobody_there() -> None:
     with serve(Reply()) as stub:
         pass
-    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:\d+/v1 cannot be reached; check --llm-url"):
+    with pytest.raises(DataError, match=f"{stub.url}.*--llm-url"):
         ask(stub.url, retries=0)
 
 
 @pytest.mark.parametrize("url", ["localhost:11434", "ftp://a/v1", "http://", "http://[", "http://a:99999/v1", ""])
 def test_what_is_no_address(url: str) -> None:
-    with pytest.raises(ConfigError, match="--llm-url: expected a base URL such as http"):
+    with pytest.raises(ConfigError, match="--llm-url"):
         Endpoint(url, MODEL)
 
 
 def test_a_missing_client_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ConfigError, match=r"pip install 'sar-clip\[llm\]'"):
+    with pytest.raises(ConfigError, match=r"sar-clip\[llm\]"):
         ask("http://127.0.0.1:1/v1")
 
 
@@ -212,7 +212,7 @@ def test_nothing_is_kept_without_a_place_and_a_bad_place_is_said(tmp_path: Path)
     AnswerCache(None).put("m", 1, "r", Answer("fox", "m"))
     assert AnswerCache(None).get("m", 1, "r") is None
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match=str(tmp_path / "file")):
         AnswerCache(tmp_path / "file").put("m", 1, "r", Answer("fox", "m"))
 
 

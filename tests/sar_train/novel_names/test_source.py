@@ -28,13 +28,13 @@ def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("wordnt", "wordnt is neither a file nor a source; expected answer:FILE, .* or FILE; did you mean wordnet?"),
-        ("wordnt:3", "did you mean wordnet?"),
-        ("imagenet", r"imagenet is neither a file nor a source; expected .* or FILE$"),
-        ("", "expected answer:FILE"),
-        ("words:3", "expected words alone, got words:3"),
-        ("none:", "expected none alone, got none:"),
-        ("llm:gpt", "expected llm alone, got llm:gpt"),
+        ("wordnt", "wordnt .*answer:FILE, .* or FILE; .*wordnet"),
+        ("wordnt:3", "wordnet"),
+        ("imagenet", "imagenet .* or FILE$"),
+        ("", "answer:FILE"),
+        ("words:3", "words alone"),
+        ("none:", "none alone"),
+        ("llm:gpt", "llm alone"),
     ],
 )
 def test_what_cannot_be_a_source(text: str, words: str) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -7,7 +9,19 @@ from matplotlib.figure import Figure as Canvas
 
 
 @pytest.fixture
-def canvases(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
+def canvases() -> Iterator[list[Canvas]]:
+    with drawn() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def drawing() -> Any:
+    """Give a context that collects matplotlib's figures, to a fixture that draws for several tests."""
+    return drawn
+
+
+@contextmanager
+def drawn() -> Iterator[list[Canvas]]:
     """Collect matplotlib's figures in the order in which they are drawn, so that tests can read their artists."""
     found: list[Canvas] = []
     save = Canvas.savefig
@@ -17,5 +31,6 @@ def canvases(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
             found.append(canvas)
         save(canvas, *args, **options)
 
-    monkeypatch.setattr(Canvas, "savefig", savefig)
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Canvas, "savefig", savefig)
+        yield found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from support.results import blocks, result, similarity, write
 
 from sar_train.report import heatmap
 from sar_train.report.results import read
-from sar_train.report.style import WITH, WITHOUT
+from sar_train.report.style import WITH, WITHOUT, Figure
 
 
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=5), st.randoms(use_true_random=False))
@@ -57,10 +58,17 @@ def three(folder: Path, *, base: int = 6, count: int = 12) -> None:
         write(folder, result(name, similarities=similarity(names, base, hand, learned)))
 
 
-def test_the_figure_shows_three_maps_that_differ(tmp_path: Path) -> None:
-    three(tmp_path)
-    (found,) = heatmap.figures(read(tmp_path))
-    pixels = np.asarray(Image.open(io.BytesIO(found.png)).convert("RGB")).astype(int)
+@pytest.fixture(scope="module")
+def figure(tmp_path_factory: pytest.TempPathFactory) -> Figure:
+    """Return the figure of two methods on twelve names."""
+    folder = tmp_path_factory.mktemp("three")
+    three(folder)
+    (found,) = heatmap.figures(read(folder))
+    return found
+
+
+def test_the_figure_shows_three_maps_that_differ(figure: Figure) -> None:
+    pixels = np.asarray(Image.open(io.BytesIO(figure.png)).convert("RGB")).astype(int)
     height, width = pixels.shape[0], pixels.shape[1]
     upper = pixels[int(0.15 * height) : int(0.4 * height)]
     panels = [upper[:, int(left * width) : int((left + 0.15) * width)] for left in (0.12, 0.40, 0.68)]
@@ -70,13 +78,11 @@ def test_the_figure_shows_three_maps_that_differ(tmp_path: Path) -> None:
     assert all(len(np.unique(panel.reshape(-1, 3), axis=0)) > 2 for panel in panels)
 
 
-def test_titles_say_how_well_relations_were_kept(tmp_path: Path) -> None:
-    three(tmp_path)
-    (found,) = heatmap.figures(read(tmp_path))
-    without, with_sar = (float(part.partition(" = ")[2][:4]) for part in found.svg.split("ρ")[1:3])
+def test_titles_say_how_well_relations_were_kept(figure: Figure) -> None:
+    without, with_sar = (float(part.partition(" = ")[2][:4]) for part in figure.svg.split("ρ")[1:3])
     assert without < with_sar <= 1
-    assert f"CoOp {without:.2f}, CoOp + SAR {with_sar:.2f}" in found.alt
-    assert found.beside == "pairs-" + found.key.removeprefix("similarity-")
+    assert f"CoOp {without:.2f}, CoOp + SAR {with_sar:.2f}" in figure.alt
+    assert figure.beside == "pairs-" + figure.key.removeprefix("similarity-")
 
 
 def panels(canvas: Canvas) -> dict[str, Axes]:
@@ -101,10 +107,19 @@ def pair_of_matrices(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return hand, learned[0], learned[1]
 
 
-def test_maps_show_the_cosines_in_one_order_and_one_scale(tmp_path: Path, canvases: list[Canvas]) -> None:
-    hand, without, with_sar = pair_of_matrices(tmp_path)
-    heatmap.figures(read(tmp_path))
-    found = panels(canvases[0])
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, drawing: Any) -> tuple[tuple[np.ndarray, ...], Canvas]:
+    """Return the matrices of hand-crafted prompt, method and method with SAR, and the figure drawn of them."""
+    folder = tmp_path_factory.mktemp("pair")
+    matrices = pair_of_matrices(folder)
+    with drawing() as canvases:
+        heatmap.figures(read(folder))
+    return matrices, canvases[0]
+
+
+def test_maps_show_the_cosines_in_one_order_and_one_scale(pair: tuple[tuple[np.ndarray, ...], Canvas]) -> None:
+    (hand, without, with_sar), canvas = pair
+    found = panels(canvas)
     assert set(found) == {
         "hand-crafted",
         "CoOp",
@@ -128,10 +143,9 @@ def test_maps_show_the_cosines_in_one_order_and_one_scale(tmp_path: Path, canvas
         assert found[title].images[0].get_clim() == pytest.approx(scale)
 
 
-def test_below_are_changes_around_zero_and_every_pair(tmp_path: Path, canvases: list[Canvas]) -> None:
-    hand, without, with_sar = pair_of_matrices(tmp_path)
-    heatmap.figures(read(tmp_path))
-    found = panels(canvases[0])
+def test_below_are_changes_around_zero_and_every_pair(pair: tuple[tuple[np.ndarray, ...], Canvas]) -> None:
+    (hand, without, with_sar), canvas = pair
+    found = panels(canvas)
     order = heatmap.clustered(hand)
     off = ~np.eye(9, dtype=bool)
     reach = max(np.quantile(np.abs((matrix - hand)[off]), 0.995) for matrix in (without, with_sar))
@@ -150,7 +164,7 @@ def test_below_are_changes_around_zero_and_every_pair(tmp_path: Path, canvases: 
     np.testing.assert_array_equal(*diagonal.get_data())
     assert (points.get_xlabel(), points.get_ylabel()) == ("hand-crafted cosine", "learned cosine")
     assert tuple(diagonal.get_xdata()) == points.get_xlim()
-    bars = {axes.get_ylabel() for axes in canvases[0].axes}
+    bars = {axes.get_ylabel() for axes in canvas.axes}
     assert {"cosine", "change of cosine"} <= bars
 
 
@@ -163,20 +177,19 @@ def test_one_side_alone_keeps_its_colour(tmp_path: Path, canvases: list[Canvas])
     assert found["CoOp + SAR: change"].images[0].get_clim() == (-0.01, 0.01)  # nothing changed
 
 
-def test_strips_mark_base_and_new_classes(tmp_path: Path, canvases: list[Canvas]) -> None:
-    hand, *_ = pair_of_matrices(tmp_path)
-    heatmap.figures(read(tmp_path))
+def test_strips_mark_base_and_new_classes(pair: tuple[tuple[np.ndarray, ...], Canvas]) -> None:
+    (hand, *_), canvas = pair
     new = [float(place >= 5) for place in heatmap.clustered(hand)]
     for title in ("hand-crafted", "CoOp", "CoOp + SAR", "CoOp: change", "CoOp + SAR: change"):
-        strips = panels(canvases[0])[title].child_axes
+        strips = panels(canvas)[title].child_axes
         assert len(strips) == 2
         for strip in strips:
             image = strip.images[0]
             assert image.get_array().ravel().tolist() == new
             assert [to_hex(image.to_rgba(value)) for value in (0.0, 1.0)] == [heatmap.BASE, heatmap.NEW]
-    (legend,) = [axes.get_legend() for axes in canvases[0].axes if axes.get_title(loc="left") == "hand-crafted"]
+    (legend,) = [axes.get_legend() for axes in canvas.axes if axes.get_title(loc="left") == "hand-crafted"]
     assert legend is not None
-    frame, box = panels(canvases[0])["hand-crafted"].get_window_extent(), legend.get_window_extent()
+    frame, box = panels(canvas)["hand-crafted"].get_window_extent(), legend.get_window_extent()
     assert box.x1 == pytest.approx(frame.x1, abs=8)  # above the right end of the panel
     assert box.y0 >= frame.y1
     assert {

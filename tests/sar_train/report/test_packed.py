@@ -131,7 +131,7 @@ def test_nothing_is_deleted_that_was_not_written(tmp_path: Path, monkeypatch: py
 
 def test_two_at_once(tmp_path: Path) -> None:
     (path,) = runs(tmp_path, 1)
-    with locked(tmp_path / ARCHIVE), pytest.raises(DataError, match="is being packed by another process"):
+    with locked(tmp_path / ARCHIVE), pytest.raises(DataError, match="another process"):
         pack(tmp_path, silent)
     assert path.exists()
 
@@ -156,9 +156,7 @@ def test_a_damaged_file_is_refused_and_never_replaced(tmp_path: Path, content: b
     (path,) = runs(tmp_path, 1)
     (tmp_path / ARCHIVE).write_bytes(content)
     for call in (read, lambda folder: pack(folder, silent)):
-        with pytest.raises(
-            DataError, match=r"results\.jsonl\.xz: damaged \(\w+\); restore it from where it came"
-        ) as caught:
+        with pytest.raises(DataError, match=f"{ARCHIVE}: damaged") as caught:
             call(tmp_path)
         assert "\n" not in str(caught.value)
     assert path.exists()

@@ -90,7 +90,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_state_before(
         (lambda: save_state(tmp_path, {"a": CONTEXT}, {"epoch": 2}), "state.safetensors"),
         (lambda: save_run(tmp_path, run()), "prompts.safetensors"),
     ):
-        with pytest.raises(RunError, match=rf"{name}: cannot be written \(No space left on device\); free space"):
+        with pytest.raises(RunError, match=f"{name}: .*No space"):
             save()
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
     stored = load_state(tmp_path)
@@ -164,7 +164,7 @@ class Harmful:
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = dassl(tmp_path / "model.pth.tar", scheduler=Harmful())
-    with pytest.raises(RunError, match="cannot be read safely"):
+    with pytest.raises(RunError, match="safely"):
         load_coop(path)
     assert not (tmp_path / "harm").exists()
 
@@ -185,10 +185,10 @@ def test_other_checkpoints_are_refused(tmp_path: Path, content: object, words: s
 
 
 def test_what_is_not_a_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="expected a run folder"):
+    with pytest.raises(RunError, match="run folder"):
         load_run(tmp_path)
     save_state(tmp_path, {"a": CONTEXT}, {})
-    with pytest.raises(RunError, match="was not finished"):
+    with pytest.raises(RunError, match="not finished"):
         load_run(tmp_path)
     (tmp_path / PROMPTS).write_bytes(b"not safetensors")
     with pytest.raises(RunError, match="damaged"):

@@ -56,10 +56,10 @@ def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunCon
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sar": True, "protocol": "all"}, "SAR's novel names would have none"),
-        ({"sar": False, "protocol": "base-to-new"}, "the new classes of this protocol would have none"),
-        ({"sar": False}, "the new classes of this protocol would have none"),
-        ({"sar": False, "protocol": "pseudo"}, "the new classes of this protocol would have none"),
+        ({"sar": True, "protocol": "all"}, "novel names"),
+        ({"sar": False, "protocol": "base-to-new"}, "new classes"),
+        ({"sar": False}, "new classes"),
+        ({"sar": False, "protocol": "pseudo"}, "new classes"),
     ],
 )
 def test_class_specific_contexts_are_refused_where_other_names_come(
@@ -83,9 +83,9 @@ def test_class_specific_contexts_serve_all_trained_classes(
 
 @pytest.mark.parametrize("method", ["maple", "promptsrc"])
 def test_image_prompts_need_a_vision_transformer_and_photos(config: RunConfig, method: str) -> None:
-    with pytest.raises(BackboneError, match=f"method {method} puts prompts among the tokens.*{RESNET} is none"):
+    with pytest.raises(BackboneError, match=f"{method} .*{RESNET}"):
         prepare(dataclasses.replace(config, backbone=RESNET, method=method))
-    with pytest.raises(ConfigError, match=f"method {method} puts prompts into the image tower, so it needs the photos"):
+    with pytest.raises(ConfigError, match=f"{method} .*photos"):
         prepare(dataclasses.replace(config, method=method))
 
 

@@ -53,7 +53,7 @@ def test_a_setting_that_came_later_counts_where_it_is_not_the_default() -> None:
 
 
 def test_settings_of_another_method_are_refused() -> None:
-    with pytest.raises(ConfigError, match="settings for kgcoop, but this run uses coop and sar"):
+    with pytest.raises(ConfigError, match="kgcoop"):
         check_sections(RunConfig("demo", sections={"kgcoop": {}}))
 
 

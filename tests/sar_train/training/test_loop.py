@@ -76,5 +76,5 @@ def test_a_regulariser_counts_and_leaves_the_order_of_photos_alone() -> None:
 def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     data = problem()
     broken = dataclasses.replace(data, features=data.features * math.nan)
-    with pytest.raises(RunError, match="loss of epoch 1 is not finite"):
+    with pytest.raises(RunError, match="epoch 1 .*finite"):
         loop.train(tiny_backbone(), broken, started("coop"), schedule("coop"))

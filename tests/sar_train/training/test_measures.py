@@ -73,7 +73,7 @@ def test_where_all_classes_are_trained_there_are_no_unknown_photos(tmp_path: Pat
 def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "_MOST_HELD", 50)
+    monkeypatch.setattr(context, "MOST_HELD", 50)
     config = blurred(tmp_path)
     first, again = prepare(config).held, prepare(dataclasses.replace(config, seed=2)).held
     assert first is not None

@@ -35,27 +35,27 @@ def test_an_imported_context_needs_neither_classes_nor_template() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tensors", "words"),
+    ("tensors", "fact"),
     [
-        ({"context": torch.zeros(3, 32)}, r"context is \(3, 32\), expected \(4, 32\)"),
-        ({}, r"context is missing, expected \(4, 32\)"),
-        ({"context": torch.zeros(4, 32), "extra": torch.zeros(1)}, r"extra is \(1,\), expected nothing of that name"),
+        ({"context": torch.zeros(3, 32)}, r"context .*\(3, 32\)"),
+        ({}, "context .*missing"),
+        ({"context": torch.zeros(4, 32), "extra": torch.zeros(1)}, "extra"),
     ],
 )
-def test_prompts_that_do_not_fit(tensors: dict[str, torch.Tensor], words: str) -> None:
-    with pytest.raises(RunError, match=f"do not fit coop on tiny-vit: {words}"):
+def test_prompts_that_do_not_fit(tensors: dict[str, torch.Tensor], fact: str) -> None:
+    with pytest.raises(RunError, match=f"coop on tiny-vit: {fact}"):
         restore(Run(tensors, "coop"), tiny_backbone())
 
 
 def test_prompts_of_another_backbone_do_not_fit() -> None:
-    with pytest.raises(RunError, match="do not fit maple on tiny-deep"):
+    with pytest.raises(RunError, match="maple on tiny-deep"):
         restore(stored(make("maple"), "maple"), tiny_backbone(DEEP))
 
 
 def test_unknown_methods_and_settings_are_named() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'coop'"):
+    with pytest.raises(ConfigError, match="'coop'"):
         restore(Run({}, "cop"), tiny_backbone())
-    with pytest.raises(ConfigError, match=r"\[coop\] of the run: unknown setting 'n_ctxx'"):
+    with pytest.raises(ConfigError, match="'n_ctxx'"):
         restore(Run({}, "coop", {"n_ctxx": 1}), tiny_backbone())
 
 

@@ -188,13 +188,13 @@ def test_settings_of_something_that_is_not_used(features: Path, names: Path) -> 
 
 def test_a_run_that_cannot_be_written_ends_before_photos_are_read(names: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"run: expected a folder, but .*file is none"):
+    with pytest.raises(RunError, match="file is none"):
         trainer.run(settings(tmp_path / "no photos", names), tmp_path / "file" / "run")
 
 
 @pytest.mark.skipif(os.access("/", os.W_OK), reason="who may write everywhere is not stopped")
 def test_a_run_in_a_folder_of_others_ends_before_photos_are_read(names: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="/ cannot be written to"):
+    with pytest.raises(RunError, match="/ cannot"):
         trainer.run(settings(tmp_path / "no photos", names), Path("/no such folder"))
 
 
@@ -203,7 +203,7 @@ def test_an_unfinished_run_on_photos_that_changed_is_not_taken_up(
 ) -> None:
     photos = write_folder(tmp_path / "photos", {"apple": 6, "red ball": 6})
     config, out = settings(photos, names), tmp_path / "run"
-    monkeypatch.setattr(trainer, "_SAVE_EVERY", -1.0)
+    monkeypatch.setattr(trainer, "SAVE_EVERY", -1.0)
 
     def interrupt(line: str) -> None:
         if line.startswith("epoch 2/"):
@@ -212,7 +212,7 @@ def test_an_unfinished_run_on_photos_that_changed_is_not_taken_up(
     with pytest.raises(KeyboardInterrupt):
         trainer.run(config, out, tell=interrupt)
     (photos / "apple" / "00.png").rename(photos / "apple" / "new.png")
-    with pytest.raises(RunError, match="learns from other photos or classes"):
+    with pytest.raises(RunError, match="other photos"):
         trainer.run(config, out)
     (photos / "apple" / "new.png").rename(photos / "apple" / "00.png")
     lines: list[str] = []
@@ -227,7 +227,7 @@ def test_an_interrupted_run_on_photos_sees_the_crops_that_a_whole_one_sees(
     register()
     photos = write_folder(tmp_path / "photos", {"apple": 6, "red ball": 6})
     config, out = settings(photos, names, method=method, views=3, epochs=4, batch_size=4), tmp_path / "run"
-    monkeypatch.setattr(trainer, "_SAVE_EVERY", -1.0)
+    monkeypatch.setattr(trainer, "SAVE_EVERY", -1.0)
 
     def interrupt(line: str) -> None:
         if line.startswith("epoch 3/"):
@@ -235,7 +235,7 @@ def test_an_interrupted_run_on_photos_sees_the_crops_that_a_whole_one_sees(
 
     with pytest.raises(KeyboardInterrupt):
         trainer.run(config, out, tell=interrupt)
-    with pytest.raises(RunError, match=r"other settings \(seed was 1, now 2; epochs was 4, now 5\)"):
+    with pytest.raises(RunError, match="seed was 1, now 2; epochs was 4, now 5"):
         trainer.run(dataclasses.replace(config, epochs=5, seed=2), out)
     lines: list[str] = []
     resumed = trainer.run(config, out, tell=lines.append)
@@ -256,7 +256,7 @@ import support.tiny
 support.tiny.register()
 from sar_train.training import trainer
 from sar_train.config.run import RunConfig
-trainer._SAVE_EVERY = 0.0
+trainer.SAVE_EVERY = 0.0
 trainer.run(RunConfig(**{config!r}), Path({out!r}))
 """
 
@@ -276,7 +276,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(features: Path, names: Path, tmp_
     assert 0 < stored[1]["epoch"] < 120, "the kill came too late to test anything"
     with pytest.raises(RunError, match="not finished"):
         load_run(out)
-    with pytest.raises(RunError, match="other settings"):
+    with pytest.raises(RunError, match="seed was 1, now 2"):
         trainer.run(dataclasses.replace(config, seed=2), out)
     lines: list[str] = []
     resumed = trainer.run(config, out, tell=lines.append, overwrite=True)  # there is no finished run to replace

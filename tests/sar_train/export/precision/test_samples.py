@@ -59,18 +59,16 @@ def test_many_photos_are_cut_to_what_is_needed(tmp_path: Path) -> None:
 
 def test_too_few(tmp_path: Path) -> None:
     paths = write(tmp_path, range(39))
-    with pytest.raises(
-        ConfigError, match=r"--photos x: 39 photos that differ, \d+ to calibrate .* at least 40, and 15 "
-    ):
+    with pytest.raises(ConfigError, match="x: 39 .*40, and 15 "):
         split(paths, "x")
     one_sided = split(write(tmp_path, range(100)), "x").judging  # whose digests all say the same side
-    with pytest.raises(ConfigError, match=r"photos that differ, 0 to calibrate and \d\d to evaluate with"):
+    with pytest.raises(ConfigError, match="0 to calibrate"):
         split(one_sided, "x")
 
 
 def test_a_photo_that_cannot_be_read_is_named(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "p.jpg").write_bytes(b"no")
-    with pytest.raises(ImageError, match=r"p\.jpg: not an image"):
+    with pytest.raises(ImageError, match="p.jpg"):
         pixels(tmp_path / "p.jpg", open_bundle(exported).manifest.preprocess)
 
 

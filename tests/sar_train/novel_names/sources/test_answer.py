@@ -18,8 +18,8 @@ def test_an_answer_is_cleaned(tmp_path: Path) -> None:
 
 def test_what_is_no_answer(tmp_path: Path) -> None:
     for text in ("answer", "answer:", f"answer:{tmp_path / 'none.md'}"):
-        with pytest.raises(ConfigError, match="no such file; expected answer:FILE"):
+        with pytest.raises(ConfigError, match="answer:FILE"):
             open_novel_source(text)
     (tmp_path / "chat.md").write_text("Sorry, I cannot.\n")
-    with pytest.raises(DataError, match=r"there is no name in .*chat\.md"):
+    with pytest.raises(DataError, match="chat.md"):
         novel_names(f"answer:{tmp_path / 'chat.md'}", ["dog"])

@@ -33,9 +33,9 @@ def test_imagenet_needs_nothing_and_the_seed_decides() -> None:
 
 
 def test_what_is_no_dataset() -> None:
-    with pytest.raises(ConfigError, match="expected dataset:NAME, such as dataset:imagenet"):
+    with pytest.raises(ConfigError, match="dataset:NAME"):
         open_novel_source("dataset")
-    with pytest.raises(DataError, match=r"dataset eurosat: give with --data-root"):
+    with pytest.raises(DataError, match="eurosat: .*--data-root"):
         novel_names("dataset:eurosat", ["dog"])
-    with pytest.raises(DataError, match=r"eurosatt: no such file, folder or dataset; expected .* eurosat"):
+    with pytest.raises(DataError, match="eurosatt: .* eurosat"):
         novel_names("dataset:eurosatt", ["dog"])

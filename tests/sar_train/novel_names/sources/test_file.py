@@ -17,24 +17,24 @@ def test_lines_in_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "fact"),
     [
-        (b"", "holds no name"),
-        (b"# only\n", "holds no name"),
-        (b"\xff\xfe", "not UTF-8 text"),
-        (b"a\0b", "binary file"),
+        (b"", "no name"),
+        (b"# only\n", "no name"),
+        (b"\xff\xfe", "UTF-8"),
+        (b"a\0b", "binary"),
     ],
 )
-def test_bad_files(tmp_path: Path, content: bytes, message: str) -> None:
+def test_bad_files(tmp_path: Path, content: bytes, fact: str) -> None:
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=fact):
         open_novel_source(str(tmp_path / "x")).candidates(Wanted([], 5))
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.txt: no such file"):
+    with pytest.raises(ConfigError, match="none.txt"):
         open_novel_source(f"file:{tmp_path / 'none.txt'}")
-    with pytest.raises(ConfigError, match="file: no such file"):
+    with pytest.raises(ConfigError, match="file: "):
         open_novel_source("file")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=str(tmp_path)):
         read_text(tmp_path)

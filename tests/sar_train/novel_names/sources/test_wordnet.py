@@ -33,5 +33,5 @@ def test_children_are_one_step_away() -> None:
 
 @pytest.mark.parametrize("text", ["wordnet:", "wordnet:0", "wordnet:4-2", "wordnet:11", "wordnet:a", "wordnet:2-4-6"])
 def test_what_is_no_distance(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"{text}: expected a path length from 1 to 10 or a range"):
+    with pytest.raises(ConfigError, match=f"{text}: .*1 to 10"):
         open_novel_source(text)
