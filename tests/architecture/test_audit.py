@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,19 @@ HOLED = {
 UNKNOWN = {"name": "own", "skip_reason": "Dependency not found on PyPI and could not be audited: own (1.0)"}
 
 
-def answer(monkeypatch: pytest.MonkeyPatch, by_service: dict[str, Any]) -> None:
-    """Have pip-audit print these packages for a service; a text is printed as it is."""
-    monkeypatch.setattr(audit, "install", lambda: Path("pip-audit"))
-
-    def run(command: list[Any], **_: Any) -> subprocess.CompletedProcess[str]:
-        packages = by_service[command[-1]]
+def install(home: Path, by_service: dict[str, Any]) -> None:
+    """Make a pip-audit that prints these packages for a service; a text is printed as it is."""
+    folder = home / "bin"
+    folder.mkdir()
+    for service, packages in by_service.items():
         output = packages if isinstance(packages, str) else json.dumps({"dependencies": packages, "fixes": []})
-        return subprocess.CompletedProcess(command, 0, output, "")
+        (folder / service).write_text(output, encoding="utf-8")
+    client = folder / "pip-audit"
+    client.write_text(f'#!/bin/sh\nfor service; do :; done\ncat "{folder}/$service"\n')
+    client.chmod(0o700)
 
-    monkeypatch.setattr(audit.subprocess, "run", run)
 
-
+@pytest.mark.skipif(sys.platform == "win32", reason="the client is a shell script")
 @pytest.mark.parametrize(
     ("by_service", "code", "printed"),
     [
@@ -58,10 +59,12 @@ def test_verdicts(
     by_service: dict[str, Any],
     code: int,
     printed: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    answer(monkeypatch, by_service)
+    install(tmp_path, by_service)
+    monkeypatch.setattr(audit, "HOME", tmp_path)
     assert audit.main() == code
     assert "".join(capsys.readouterr()).endswith(printed)
 

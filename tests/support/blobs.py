@@ -28,5 +28,6 @@ def write_blobs(folder: Path) -> RunConfig:
         learning_rate=0.005,
         batch_size=8,
         protocol="base-to-new",
+        quick=True,
         sections={"sar": {"subset": 4}},
     )

@@ -26,7 +26,8 @@ from sar_train.data.features import load_features, save_features
 from sar_train.training import checkpoint
 
 FILES = ["prompts.safetensors", "record.json", "statistics.safetensors"]
-TINY = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
+WHOLE = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
+TINY = (*WHOLE, "--quick")
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +129,7 @@ def test_features_are_saved_and_read_in_place_of_photos(photos: Path, novel: str
 
 def test_new_classes_have_their_column(novel: str, tmp_path: Path) -> None:
     save_features(feature_set(), tmp_path / "blobs.safetensors")
-    result = sar_train(tmp_path / "blobs.safetensors", *TINY, "--novel", novel, "--out", tmp_path / "run")
+    result = sar_train(tmp_path / "blobs.safetensors", *WHOLE, "--novel", novel, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     apart, _, one = result.stdout.partition("one ranking over base and new\n")
     assert "harmonic mean" in apart
@@ -143,7 +144,7 @@ def test_new_classes_have_their_column(novel: str, tmp_path: Path) -> None:
 def test_the_closing_table_has_the_prompt_with_statistics(novel: str, tmp_path: Path) -> None:
     save_features(feature_set(), tmp_path / "blobs.safetensors")
     arguments = (tmp_path / "blobs.safetensors", *TINY, "--novel", novel, "--protocol", "all")
-    result = sar_train(*arguments, "--prompt", "learned", "--quick", "--out", tmp_path / "run")
+    result = sar_train(*arguments, "--prompt", "learned", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     rows = {line[:27].strip(): line[27:].strip() for line in result.stdout.splitlines()}

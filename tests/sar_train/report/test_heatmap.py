@@ -221,10 +221,3 @@ def test_without_new_classes_nothing_is_said_of_them(tmp_path: Path) -> None:
     (found,) = heatmap.figures(read(tmp_path))
     assert ">base<" not in found.svg
     assert "strips" not in found.caption
-
-
-def test_later_methods_are_folded_away(tmp_path: Path) -> None:
-    names, hand = ["a", "b", "c"], blocks([2, 1])
-    for method in ("coop", "kgcoop"):
-        write(tmp_path, result(method, similarities=similarity(names, 2, hand, hand)))
-    assert [figure.folded for figure in heatmap.figures(read(tmp_path))] == [False, True]

@@ -43,6 +43,7 @@ def blurred(path: Path, **counts: int) -> RunConfig:
         shots=4,
         epochs=1,
         batch_size=8,
+        quick=True,
     )
 
 

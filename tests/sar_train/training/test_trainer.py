@@ -55,6 +55,7 @@ def settings(features: Path, novel: Path, **changes: object) -> RunConfig:
         epochs=3,
         learning_rate=0.005,
         batch_size=8,
+        quick=True,
         sections=SECTIONS,
     )
     return dataclasses.replace(plain, **changes)
