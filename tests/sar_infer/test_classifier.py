@@ -15,6 +15,7 @@ from sar_infer import BankError, Classifier, ClassNameError, DecisionOptions, De
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.bank import ClassBank, add
 from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.encoders.sessions import expects_cuda
 from sar_infer.images.preprocess import to_input
 
 ROOT = Path(__file__).parents[2]
@@ -133,18 +134,27 @@ def test_logits_are_those_of_the_ranking_in_the_order_of_the_classes(
     assert logits.tolist() == [[best[name] for name in classes.names] for best in ranked]
 
 
-def test_names_are_encoded_once_and_those_of_the_bank_never(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = EmbeddingCache()
+class Noting(EmbeddingCache):
+    """A cache that notes what had to be encoded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoded: list[str] = []
+
+    def put(self, key: tuple[str, str], row: np.ndarray) -> None:
+        self.encoded.append(key[1])
+        super().put(key, row)
+
+
+def test_names_are_encoded_once_and_those_of_the_bank_never(bundle_path: Path) -> None:
+    cache = Noting()
     classifier = Classifier(open_bundle(bundle_path), cache=cache)
-    encoded_names: list[int] = []
-    encode = classifier._names.encode
-    monkeypatch.setattr(classifier._names, "encode", lambda names: (encoded_names.append(len(names)), encode(names))[1])
     classifier.classify(picture())
     classifier.classify(picture(), list(BANK_NAMES))
-    assert encoded_names == []
+    assert cache.encoded == []
     classifier.classify(picture(), ["owl", "red", "emu"])
     classifier.classify(picture(), {"bird": ["emu", "owl", "finch"]})
-    assert encoded_names == [2, 1]
+    assert cache.encoded == ["owl", "emu", "finch"]
 
 
 def test_another_bank(bundle_path: Path, tmp_path: Path) -> None:
@@ -161,22 +171,23 @@ def test_a_bank_of_another_encoder(bundle_path: Path, tmp_path: Path) -> None:
     bank = ClassBank(("owl",), name_rows(["owl"]), "f" * 64)
     bank.save(tmp_path / "b.safetensors")
     for given in (bank, tmp_path / "b.safetensors"):
-        with pytest.raises(BankError, match=f"expected {ENCODER_DIGEST[:8]}, the bank has ffffffff"):
+        with pytest.raises(BankError, match=f"{ENCODER_DIGEST[:8]}, .* ffffffff"):
             Classifier.open(bundle_path, bank=given)
 
 
 def test_what_cannot_be_asked(classifier: Classifier) -> None:
     with pytest.raises(ClassNameError, match="too long"):
         classifier.classify(picture(), ["x" * 500])
-    with pytest.raises(InputError, match="no class to choose from"):
+    with pytest.raises(InputError, match="no class"):
         classifier.classify(picture(), only=True)
     with pytest.raises(InputError, match="top_k"):
         classifier.classify(picture(), top_k=0)
 
 
-def test_cuda_is_refused_when_opening(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.encoders.sessions._cuda_obstacle", lambda: "there is none")
-    with pytest.raises(DeviceError, match="there is none"):
+def test_cuda_is_refused_when_opening(bundle_path: Path) -> None:
+    if expects_cuda("auto"):
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(DeviceError):
         Classifier.open(bundle_path, device="cuda")
 
 
@@ -250,9 +261,8 @@ def test_a_head_and_another_bank(headed: Classifier, headed_path: Path, classifi
     assert [result] == Classifier(classifier.bundle, bank=edited).classify(picture())
 
 
-def test_the_head_is_chosen_once_for_many_pictures(headed: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepared_classes_have_the_head_for_many_pictures(headed: Classifier) -> None:
     classes = headed.class_set()
-    monkeypatch.setattr("sar_infer.classifier.with_head", None)
     results = list(headed.stream([picture(seed) for seed in range(5)], classes, batch_size=2))
     for seed, result in enumerate(results):
         compare(result.predictions, expected_of_both(picture(seed))[:5])

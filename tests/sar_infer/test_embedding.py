@@ -29,7 +29,7 @@ def test_pictures(classifier: Classifier) -> None:
     rows = classifier.embed_images([picture(seed) for seed in range(3)], batch_size=2)
     np.testing.assert_allclose(rows, expected, atol=1e-5)
     np.testing.assert_allclose(classifier.embed_images(picture(1)), expected[1:2], atol=1e-5)
-    with pytest.raises(ImageError, match=r"image\[1\]: not an image"):
+    with pytest.raises(ImageError, match=r"image\[1\]"):
         classifier.embed_images([picture(0), b"bad"])
 
 
@@ -44,18 +44,18 @@ def test_names(classifier: Classifier) -> None:
 def test_names_of_any_iterable_and_never_the_letters_of_one(classifier: Classifier) -> None:
     names = ["owl", "cat"]
     np.testing.assert_array_equal(classifier.embed_names(name for name in names), classifier.embed_names(names))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="expected a list of names, got the string 'owl'"):
+    with pytest.raises(InputError, match="'owl'"):
         classifier.embed_names("owl")
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "gpu", "CPU"])
 def test_other_devices_are_not_taken_for_auto(bundle_path: Path, device: str) -> None:
-    with pytest.raises(InputError, match=f"device: expected auto, cpu, cuda, got '{device}'"):
+    with pytest.raises(InputError, match=f"'{device}'"):
         Classifier(open_bundle(bundle_path), device=device)  # type: ignore[arg-type]
 
 
 def test_a_batch_of_nothing_is_refused(classifier: Classifier) -> None:
-    with pytest.raises(InputError, match="batch_size of 1 or more, got 0"):
+    with pytest.raises(InputError, match="batch_size"):
         classifier.embed_images(picture(0), batch_size=0)
 
 

@@ -11,5 +11,5 @@ def test_every_public_name_can_be_imported(name: str) -> None:
 
 
 def test_other_names_are_unknown() -> None:
-    with pytest.raises(AttributeError, match="module 'sar_infer' has no attribute 'Owl'"):
+    with pytest.raises(AttributeError, match="'Owl'"):
         sar_infer.Owl  # noqa: B018

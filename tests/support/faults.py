@@ -5,16 +5,17 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from support.hanging import site
 from support.pictures import jpeg
 
-from sar_infer.server.model.process import Answer, Begun, Model, Process, Task, begin
+if TYPE_CHECKING:
+    from sar_infer.server.model.process import Answer, Begun, Model, Task
 
+PROCESS = "sar_infer.server.model.process"
 HANGS, CRASHES, GROWS = (jpeg() + b"a decoder %s of this" % word for word in (b"hangs", b"dies", b"grows fat"))
 """Sound JPEGs, but for that decoder."""
 
@@ -36,60 +37,54 @@ def flawed(module: ModuleType) -> None:
     module.decode_image = decode
 
 
-SITE = site("sar_infer.server.model.process", "support.faults.flawed")
+def deadly(module: ModuleType) -> None:
+    """Have a worker tell that it is ready, and die of whatever batch it is then sent."""
+    real = module.begin
+
+    def begin(model: Model) -> Callable[..., Begun | Answer]:
+        process = real(model)
+
+        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
+            if tasks is not None:
+                os._exit(9)
+            return process(None)
+
+        return answer
+
+    module.begin = begin
 
 
-def begin_flawed(model: Model) -> Process:
-    """Start as ``process.begin``, with that decoder."""
-    from sar_infer.server.model import process
+def leaking(module: ModuleType) -> None:
+    """Have a worker keep 256 MiB of every batch."""
+    real, kept = module.begin, []
 
-    flawed(process)
-    return begin(model)
+    def begin(model: Model) -> Callable[..., Begun | Answer]:
+        process = real(model)
 
+        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
+            if tasks is not None:
+                kept.append(b"x" * 2**28)
+            return process(tasks, alone)
 
-def begin_deadly(model: Model) -> Deadly:
-    """Start as ``process.begin``, and die of every batch."""
-    return Deadly(begin(model))
+        return answer
 
-
-class Deadly:
-    """A worker that tells that it is ready, and dies of whatever it is then sent."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
-        """Return what a sound one says of itself."""
-        if tasks is not None:
-            os._exit(9)
-        return self._process(None)
+    module.begin = begin
 
 
-def begin_leaking(model: Model) -> Leaking:
-    """Start as ``process.begin``, and keep more memory with every batch."""
-    return Leaking(begin(model))
+def hang(module: ModuleType) -> None:
+    """Have a worker hang instead of starting, in C, without letting go of Python's lock."""
+    module.begin = _hung
 
 
-class Leaking:
-    """A worker that keeps 256 MiB of every batch."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._kept: list[bytes] = []
-
-    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
-        """Answer as a sound one."""
-        if tasks is not None:
-            self._kept.append(b"x" * 2**28)
-        return self._process(tasks, alone)
+def die(module: ModuleType) -> None:
+    """Have a worker die instead of starting."""
+    module.begin = _died
 
 
-def hang(model: Model) -> NoReturn:
-    """Hang instead of starting, in C, without letting go of Python's lock."""
+def _hung(model: Model) -> NoReturn:
     while True:
         ctypes.PyDLL(None).pause()
 
 
-def die(model: Model) -> NoReturn:
-    """Die instead of starting."""
+def _died(model: Model) -> NoReturn:
     os._exit(7)

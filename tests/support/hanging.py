@@ -1,57 +1,68 @@
-"""Workers of a bulk run whose decoder hangs on some images, as a flaw in one would have it."""
+"""Worker processes with flaws, which a ``sitecustomize`` plants; here those of a bulk run."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sar_infer.artefact.manifest import Preprocess
-from sar_infer.bulk import worker
-from sar_infer.bulk.items import Item
-from sar_infer.bulk.outputs.rows import RowFormat
-from sar_infer.bulk.worker import AnsweredRows, WorkerOptions
 
+if TYPE_CHECKING:
+    import pytest
+
+WORKER = "sar_infer.bulk.worker"
+ROOTS = (Path(__file__).parents[2], Path(__file__).parents[1])
+"""Where ``sar_infer`` and ``support`` are found."""
 HANGS = b"a decoder never returns from this"
 
 
-def begin(options: WorkerOptions, form: RowFormat) -> Callable[[Sequence[Item]], AnsweredRows]:
-    """Start as ``worker.begin``, with that decoder; each start adds a character to the file $STARTS."""
+def hang(worker: ModuleType) -> None:
+    """Give ``sar_infer.bulk.worker`` that decoder; each process adds a character to the file $STARTS."""
     if "STARTS" in os.environ:
         with Path(os.environ["STARTS"]).open("a") as file:
             file.write("x")
-    hang(worker)
-    return worker.begin(options, form)
-
-
-def die(options: WorkerOptions, form: RowFormat) -> None:
-    """Die instead of starting."""
-    os._exit(7)
-
-
-def fail(options: WorkerOptions, form: RowFormat) -> Callable[[Sequence[Item]], AnsweredRows]:
-    """Start, and fail at every batch."""
-    return _failing
-
-
-def _failing(batch: Sequence[Item]) -> AnsweredRows:
-    raise RuntimeError("no rows today")
-
-
-def hang(module: ModuleType) -> None:
-    """Give ``sar_infer.bulk.worker`` that decoder."""
-    real = module.decode_image
+    real = worker.decode_image
 
     def decode(content: str | bytes, spec: Preprocess) -> np.ndarray:
         if content == HANGS:
             ctypes.PyDLL(None).pause()  # in C, without letting go of Python's lock
         return real(content, spec)
 
-    module.decode_image = decode
+    worker.decode_image = decode
+
+
+def die(worker: ModuleType) -> None:
+    """Have the process die before it is ready."""
+    os._exit(7)
+
+
+def fail(worker: ModuleType) -> None:
+    """Have the process fail at every batch."""
+
+    def failing(batch: object) -> None:
+        raise RuntimeError("no rows today")
+
+    worker.begin = lambda options, form: failing
+
+
+def plant(folder: Path, patch: pytest.MonkeyPatch, hook: Callable[[ModuleType], None], module: str = WORKER) -> None:
+    """Have ``hook`` called with a module in every process that starts from now on and imports it.
+
+    Args:
+        folder: For a ``sitecustomize``.
+        patch: Takes it back.
+        hook: A function of a module of ``support``.
+        module: Its name.
+    """
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(site(module, f"{hook.__module__}.{hook.__name__}"))
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *map(str, ROOTS)]))
 
 
 def site(module: str, hook: str) -> str:
@@ -78,7 +89,3 @@ class Hook(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Hook())
 """
-
-
-SITE = site("sar_infer.bulk.worker", "support.hanging.hang")
-"""A ``sitecustomize`` that does so in every process that imports it."""

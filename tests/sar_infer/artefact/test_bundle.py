@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from sar_infer.artefact.bundle import default_bundle, open_bundle
 from sar_infer.artefact.manifest import BANK, HEAD, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, file_entry
 from sar_infer.bank import ClassBank
 from sar_infer.bank.head import ClassHead
-from sar_infer.errors import BundleError, SchemaError
+from sar_infer.errors import BundleError
 
 FILES = (IMAGE_ENCODER, NAME_ENCODER, BANK, TOKENIZER)
 
@@ -55,25 +54,25 @@ def test_one_changed_byte_anywhere_is_noticed(bundle_copy: Path, name: str) -> N
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file(bundle_copy: Path, name: str) -> None:
     (bundle_copy / name).unlink()
-    refused(bundle_copy, f"{name}: missing")
+    refused(bundle_copy, name)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_required_file_that_is_not_listed(bundle_copy: Path, name: str) -> None:
     (bundle_copy / name).unlink()
     reseal(bundle_copy)
-    refused(bundle_copy, f"does not list {name}")
+    refused(bundle_copy, f"list {name}")
 
 
 @pytest.mark.parametrize("name", ["extra.txt", ".hidden", "weights.data"])
 def test_an_extra_file(bundle_copy: Path, name: str) -> None:
     (bundle_copy / name).write_text("x")
-    refused(bundle_copy, f"{name}: not listed")
+    refused(bundle_copy, name)
 
 
 def test_an_extra_folder(bundle_copy: Path) -> None:
     (bundle_copy / "more").mkdir()
-    refused(bundle_copy, "more: not listed")
+    refused(bundle_copy, "more")
 
 
 def test_a_listed_further_file_is_fine(bundle_copy: Path) -> None:
@@ -89,14 +88,14 @@ def test_a_listed_name_that_is_a_path(bundle_copy: Path, name: str) -> None:
     target.write_text("x")
     listed = {entry: file_entry(bundle_copy / entry) for entry in (*FILES, name)}
     _seal_with(bundle_copy, files=listed)
-    refused(bundle_copy, f"{name}: missing")
+    refused(bundle_copy, name)
 
 
 @pytest.mark.parametrize("name", [IMAGE_ENCODER, MANIFEST])
 def test_a_link_out_of_the_folder(bundle_copy: Path, name: str) -> None:
     outside = shutil.move(bundle_copy / name, bundle_copy.parent / "outside")
     (bundle_copy / name).symlink_to(outside)
-    refused(bundle_copy, f"{name}: leads out of the bundle folder")
+    refused(bundle_copy, name)
 
 
 def test_the_folder_itself_may_be_a_link(bundle_path: Path, tmp_path: Path) -> None:
@@ -107,26 +106,20 @@ def test_the_folder_itself_may_be_a_link(bundle_path: Path, tmp_path: Path) -> N
 def test_a_folder_in_place_of_a_file(bundle_copy: Path) -> None:
     (bundle_copy / TOKENIZER).unlink()
     (bundle_copy / TOKENIZER).mkdir()
-    refused(bundle_copy, f"{TOKENIZER}: not a file")
-
-
-def test_a_later_schema(bundle_copy: Path) -> None:
-    content = json.loads((bundle_copy / MANIFEST).read_text("utf-8"))
-    (bundle_copy / MANIFEST).write_text(json.dumps(content | {"schema_version": 4, "min_reader": 4}), "utf-8")
-    refused(bundle_copy, "needs a reader of version 4 or later, this is 3", SchemaError)
+    refused(bundle_copy, TOKENIZER)
 
 
 def test_a_bank_of_another_encoder(bundle_copy: Path) -> None:
     reseal(bundle_copy, encoder_digest="f" * 64)
-    refused(bundle_copy, f"expected ffffffff, the bank has {ENCODER_DIGEST[:8]}")
+    refused(bundle_copy, "f" * 8)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"preprocess": dataclasses.replace(PREPROCESS, size=64)}, f"{IMAGE_ENCODER}: 'pixels' is"),
-        ({"embed_dim": 16}, f"{IMAGE_ENCODER}: 'embedding' is"),
-        ({"tokenizer": dataclasses.replace(SPEC, n_prefix=4)}, "n_prefix 4 . max_name_tokens 18"),
+        ({"preprocess": dataclasses.replace(PREPROCESS, size=64)}, "pixels"),
+        ({"embed_dim": 16}, "embedding"),
+        ({"tokenizer": dataclasses.replace(SPEC, n_prefix=4)}, "n_prefix 4"),
     ],
 )
 def test_a_manifest_that_does_not_fit(bundle_copy: Path, changes: dict, message: str) -> None:
@@ -136,27 +129,24 @@ def test_a_manifest_that_does_not_fit(bundle_copy: Path, changes: dict, message:
 
 def test_a_calibrated_class_that_the_bank_does_not_have(bundle_copy: Path) -> None:
     reseal(bundle_copy, calibrated=("red", "owl"))
-    refused(bundle_copy, "field calibrated: 'owl' is not in the bank")
+    refused(bundle_copy, "owl")
 
 
 def test_a_bank_of_another_width(bundle_copy: Path) -> None:
     rows = np.eye(2, DIM + 1, dtype=np.float32)
     ClassBank(("a", "b"), rows, ENCODER_DIGEST).save(bundle_copy / BANK)
     reseal(bundle_copy)
-    refused(bundle_copy, f"rows of {DIM + 1}, expected {DIM}")
+    refused(bundle_copy, f"rows of {DIM + 1}")
 
 
-@pytest.mark.parametrize(
-    ("rename", "message"),
-    [({"pixels": "x"}, "expected inputs 'pixels' alone, found x"), ({"embedding": "y"}, "expected outputs")],
-)
-def test_graphs_with_other_names(bundle_copy: Path, rename: dict[str, str], message: str) -> None:
+@pytest.mark.parametrize(("name", "other"), [("pixels", "strange"), ("embedding", "odd")])
+def test_graphs_with_other_names(bundle_copy: Path, name: str, other: str) -> None:
     model = image_graph()
     for value in (*model.graph.input, *model.graph.output):
-        value.name = rename.get(value.name, value.name)
+        value.name = other if value.name == name else value.name
     onnx.save(model, bundle_copy / IMAGE_ENCODER)
     reseal(bundle_copy)
-    refused(bundle_copy, message)
+    refused(bundle_copy, other)
 
 
 @pytest.mark.parametrize("change", ["batch", "type", "rank"])
@@ -171,14 +161,14 @@ def test_graphs_of_another_shape(bundle_copy: Path, change: str) -> None:
         tensor.shape.dim.add().dim_value = 1
     onnx.save(model, bundle_copy / IMAGE_ENCODER)
     reseal(bundle_copy)
-    refused(bundle_copy, "'pixels' is")
+    refused(bundle_copy, "pixels")
 
 
 def test_external_weights(bundle_copy: Path) -> None:
     """Listed and hashed like any file, and still refused."""
     onnx.save(image_graph(), bundle_copy / IMAGE_ENCODER, save_as_external_data=True, location="w", size_threshold=0)
     reseal(bundle_copy)
-    refused(bundle_copy, "refers to data outside the file")
+    refused(bundle_copy, "outside")
 
 
 # --------------------------------------------------------------------------------------------------------------- head
@@ -199,14 +189,14 @@ def test_a_head_for_some_of_the_banks_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("named", ["bank.safetensors", "../head.safetensors", ""])
 def test_a_head_of_another_name(headed_copy: Path, named: str) -> None:
     reseal(headed_copy, head=named)
-    refused(headed_copy, f"field head: expected null or '{HEAD}', got '{named}'")
+    refused(headed_copy, f"got '{named}'")
 
 
 def test_a_head_is_named_and_listed_or_neither(headed_copy: Path, bundle_copy: Path) -> None:
     reseal(headed_copy, head=None)
-    refused(headed_copy, f"{HEAD}: listed in {MANIFEST}, whose field head does not name it")
+    refused(headed_copy, f"{HEAD}: listed")
     reseal(bundle_copy, head=HEAD)
-    refused(bundle_copy, f"does not list {HEAD}, which its field head names")
+    refused(bundle_copy, f"not list {HEAD}")
 
 
 def test_a_damaged_or_missing_head(headed_copy: Path) -> None:
@@ -218,19 +208,19 @@ def test_a_damaged_or_missing_head(headed_copy: Path) -> None:
     refused(headed_copy, f"{HEAD}: missing")
     (headed_copy / HEAD).write_bytes(b"hello")
     reseal(headed_copy)
-    refused(headed_copy, f"{HEAD}: not a head file; expected one that sar-export wrote")
+    refused(headed_copy, HEAD)
     shutil.copy(headed_copy / BANK, headed_copy / HEAD)
     reseal(headed_copy)
-    refused(headed_copy, f"{HEAD}: not a class head")
+    refused(headed_copy, HEAD)
 
 
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (dataclasses.replace(example_head(), encoder_digest="f" * 64), f"{ENCODER_DIGEST[:8]}, the head has ffffffff"),
-        (example_head(dim=DIM + 1), f"rows of {DIM + 1}, expected {DIM}"),
-        (example_head(("red", "zebra")), "class 'zebra' is not in the bundle's bank"),
-        (example_head(("red", " RED")), "class ' RED' differs from another in case or space alone"),
+        (dataclasses.replace(example_head(), encoder_digest="f" * 64), "f" * 8),
+        (example_head(dim=DIM + 1), f"rows of {DIM + 1}"),
+        (example_head(("red", "zebra")), "zebra"),
+        (example_head(("red", " RED")), "' RED'"),
     ],
     ids=["encoder", "width", "class", "case"],
 )
@@ -242,13 +232,13 @@ def test_a_head_that_does_not_fit(headed_copy: Path, head: ClassHead, message: s
 
 def test_a_tokenizer_with_another_end(bundle_copy: Path) -> None:
     reseal(bundle_copy, tokenizer=dataclasses.replace(SPEC, end_token=5))
-    with pytest.raises(BundleError, match="end token is 49407, the manifest says 5"):
+    with pytest.raises(BundleError, match="49407"):
         _ = open_bundle(bundle_copy).tokenizer
 
 
 def test_not_a_bundle(tmp_path: Path) -> None:
-    refused(tmp_path, "has no manifest.json; expected a bundle folder")
-    refused(tmp_path / "none", "no such folder")
+    refused(tmp_path, MANIFEST)
+    refused(tmp_path / "none", "none")
     (tmp_path / MANIFEST).write_bytes(b"\xff\xfe")
     refused(tmp_path, "not UTF-8")
 
@@ -263,7 +253,7 @@ def test_default_bundle_of_a_checkout_and_of_a_wheel(tmp_path: Path, monkeypatch
     package = tmp_path / "site" / "sar_infer"
     package.mkdir(parents=True)
     monkeypatch.setattr(sar_infer.artefact.bundle, "__file__", str(package / "artefact" / "bundle.py"))
-    with pytest.raises(BundleError, match="no bundle ships with this installation"):
+    with pytest.raises(BundleError, match="no bundle"):
         default_bundle()
     installed = write_bundle(package / "_bundles" / "mini")
     assert default_bundle() == installed

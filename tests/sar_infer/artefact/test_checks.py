@@ -16,34 +16,21 @@ def measured(coverage: dict[str, float], set_size: dict[str, float]) -> Quality:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "named"),
     [
-        ({"embed_dim": 0}, "field embed_dim: expected 1 to 65536, got 0"),
-        ({"embed_dim": 10**400}, "field embed_dim: expected 1 to 65536, got 1000"),
-        ({"logit_scale": 1e308}, "field logit_scale: expected 1e-06 to 1e.06, got 1e.308"),
-        ({"logit_scale": 0.0}, "field logit_scale"),
-        ({"logit_bias": float("-inf")}, "field logit_bias"),
-        ({"temperature": float("nan")}, "field temperature: expected 1e-06 to 1e.06, got nan"),
-        ({"thresholds": {"score": 1.5}}, "field thresholds.score: expected 0 to 1, got 1.5"),
-        ({"thresholds": {"luck": 0.5}}, "field thresholds: expected score and energy, got 'luck'"),
-        ({"conformal": {"0.9": -0.1}}, "field conformal.0.9: expected 0 to 1"),
-        ({"conformal": {"most": 0.1}}, "a coverage is a number between 0 and 1, got 'most'"),
-        ({"quality": measured({"1.5": 0.9}, {"1.5": 2.0})}, "a coverage is a number between 0 and 1, got '1.5'"),
-        ({"quality": measured({"0.9": 0.9}, {})}, "field quality.calibration: coverage and set_size"),
-        ({"calibrated": ("cup", "mug", "cup")}, "field calibrated: a class is listed twice"),
-        ({"preprocess": dataclasses.replace(PREPROCESS, size=100_000)}, "field preprocess.size: expected 1 to 4096"),
-        ({"preprocess": dataclasses.replace(PREPROCESS, fill=256)}, "field preprocess.fill"),
-        ({"preprocess": dataclasses.replace(PREPROCESS, std=(1.0, 0.0, 1.0))}, "field preprocess.std"),
-        ({"preprocess": dataclasses.replace(PREPROCESS, jpeg_margin=0.5)}, "field preprocess.jpeg_margin"),
-        ({"tokenizer": dataclasses.replace(SPEC, max_name_tokens=-5)}, "field tokenizer.max_name_tokens"),
-        (
-            {"reference": Reference("a {}.", dataclasses.replace(SPEC, n_prefix=10**9))},
-            "field reference.tokenizer.n_prefix",
-        ),
+        ({"embed_dim": 10**400}, "embed_dim"),
+        ({"logit_scale": 1e308}, "logit_scale"),
+        ({"logit_bias": float("-inf")}, "logit_bias"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"thresholds": {"luck": 0.5}}, "luck"),
+        ({"quality": measured({"1.5": 0.9}, {"1.5": 2.0})}, "'1.5'"),
+        ({"quality": measured({"0.9": 0.9}, {})}, "quality.calibration"),
+        ({"calibrated": ("cup", "mug", "cup")}, "calibrated"),
+        ({"preprocess": dataclasses.replace(PREPROCESS, std=(1.0, 0.0, 1.0))}, "preprocess.std"),
     ],
 )
-def test_a_number_out_of_its_limits_is_named(changes: dict, message: str) -> None:
-    with pytest.raises(BundleError, match=f"^here: {message}"):
+def test_what_is_out_of_its_limits_is_named(changes: dict, named: str) -> None:
+    with pytest.raises(BundleError, match=f"^here: .*{named}"):
         check_numbers(dataclasses.replace(example_manifest(), **changes), "here")
 
 
@@ -56,7 +43,7 @@ def test_what_bundles_have_is_within_them() -> None:
 @pytest.mark.parametrize("fitted", [{"temperature": 1.0}, {"thresholds": {"score": 0.1}}, {"calibrated": ("red",)}])
 def test_a_calibration_names_a_branch_that_the_bundle_has(fitted: dict) -> None:
     for branch in (None, "head", "statistics"):
-        with pytest.raises(BundleError, match="^here: field calibrated_for: "):
+        with pytest.raises(BundleError, match="calibrated_for"):
             check_numbers(dataclasses.replace(example_manifest(), calibrated_for=branch, **fitted), "here")
 
 
@@ -101,11 +88,11 @@ def test_limits_of_every_number(field: str, least: float, largest: float) -> Non
         check_numbers(limited(field, value), "here")
     step = 1 if isinstance(least, int) and field not in ("thresholds.score", "conformal.0.9") else 1e-7
     for value in (least - step, largest + step * max(1, abs(largest))):
-        with pytest.raises(BundleError, match=f"here: field {re.escape(field)}: expected"):
+        with pytest.raises(BundleError, match=re.escape(field)):
             check_numbers(limited(field, value), "here")
 
 
-@pytest.mark.parametrize("coverage", ["0", "1", "0.0", "nan"])
+@pytest.mark.parametrize("coverage", ["0", "1", "0.0", "nan", "most"])
 def test_a_coverage_lies_between_0_and_1(coverage: str) -> None:
-    with pytest.raises(BundleError, match="a coverage is a number between 0 and 1"):
+    with pytest.raises(BundleError, match=f"'{coverage}'"):
         check_numbers(dataclasses.replace(example_manifest(), conformal={coverage: 0.5}), "here")

@@ -49,8 +49,8 @@ def test_a_mutated_bundle_is_refused_in_one_line_or_answers_soundly(
 def test_the_verdict_notices_what_it_is_for(sound: tuple[Path, Path]) -> None:
     expected = answers(sound[0])
     assert verdict(sound[0], expected, sealed=False) == "same"
-    with pytest.raises(AssertionError, match="accepted with other answers"):
+    with pytest.raises(AssertionError, match="other answers"):
         verdict(sound[1], expected, sealed=False)
     assert verdict(sound[1], expected, sealed=True) == "sound"
-    with pytest.raises(AssertionError, match="accepted with other names"):
+    with pytest.raises(AssertionError, match="other names"):
         bank_verdict(sound[1] / BANK, [ClassBank.load(sound[0] / BANK)], sealed=False)

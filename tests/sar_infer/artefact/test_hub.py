@@ -159,24 +159,24 @@ def test_what_the_library_downloaded_whole_is_taken(
 # ----------------------------------------------------------------------------------------------------------- refusals
 @pytest.mark.parametrize("place", ["hf://", "hf://me", "hf://me/a/b", "hf://me/a@", "hf://me/a@b c", "hf:///a@main"])
 def test_a_place_that_is_none(place: str) -> None:
-    assert refused(place, InputError) == f"{place}: expected hf://USER/NAME@REVISION"
+    assert "hf://USER/NAME@REVISION" in refused(place, InputError)
 
 
 def test_no_such_repository_or_revision(hub: Hub, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert refused(PLACE) == f"{PLACE}: there is no such repository, or the token does not open it"
+    assert "no such repository" in refused(PLACE)
     hub.put(NAME, bundle_path)
-    assert refused(f"{PLACE}@v9") == f"{PLACE}@v9: the repository has no such revision"
+    assert "no such revision" in refused(f"{PLACE}@v9")
     hub.repositories[NAME].private = True
     monkeypatch.delenv("HF_TOKEN")
-    assert refused(PLACE).endswith("no such repository; if it is private, set HF_TOKEN, or run `hf auth login`")
+    assert "HF_TOKEN" in refused(PLACE)
     hub.repositories[NAME].private, hub.repositories[NAME].gated = False, True
-    assert "access has to be asked for" in refused(PLACE)
+    assert "asked for" in refused(PLACE)
 
 
 def test_a_repository_without_a_bundle(hub: Hub) -> None:
     hub.repositories[NAME] = Repository()
     hub.repositories[NAME].commit({"config.json": b"{}"})
-    assert refused(PLACE) == f"{PLACE}: has no {MANIFEST}; expected a bundle, as sar-export --push writes it"
+    assert f"no {MANIFEST}" in refused(PLACE)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_damage_in_the_cache_is_noticed(hub: Hub, bundle_path: Path) -> None:
 
 def test_a_folder_of_links_is_still_refused_where_it_is_no_cache(hub: Hub, bundle_path: Path) -> None:
     hub.put(NAME, bundle_path)
-    with pytest.raises(BundleError, match="leads out of the bundle folder"):
+    with pytest.raises(BundleError, match="leads out"):
         open_bundle(open_bundle(PLACE).path)
 
 
@@ -244,40 +244,40 @@ def test_no_network_and_nothing_in_the_cache(hub: Hub, bundle_path: Path, monkey
     hub.put(NAME, bundle_path)
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library tries again for half a minute
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}")
-    assert refused(PLACE).startswith(f"{PLACE}: not in the cache, and the hub cannot be reached (")
+    assert "cannot be reached" in refused(PLACE)
     offline(monkeypatch)
-    assert refused(PLACE) == f"{PLACE}: not in the cache, and HF_HUB_OFFLINE forbids to fetch it"
+    assert "HF_HUB_OFFLINE" in refused(PLACE)
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert refused(PLACE, InputError) == f"{PLACE}: needs huggingface_hub: pip install 'sar-clip[hub]'"
-    with pytest.raises(InputError, match=r"--push: needs huggingface_hub: pip install 'sar-clip\[hub\]'"):
+    assert "sar-clip[hub]" in refused(PLACE, InputError)
+    with pytest.raises(InputError, match=r"sar-clip\[hub\]"):
         push(bundle, NAME)
 
 
 @pytest.mark.parametrize("name", ["garments", "me/", "hf://me/garments", "me/garments@v1", "a b/c", ""])
 def test_a_repository_that_is_no_name(hub: Hub, name: str) -> None:
-    with pytest.raises(InputError, match="--push: expected USER/NAME, got "):
+    with pytest.raises(InputError, match="USER/NAME"):
         check_push(name)
 
 
 def test_no_token(hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(InputError, match="--push: there is no token for the hub: set HF_TOKEN, or run `hf auth login`"):
+    with pytest.raises(InputError, match="HF_TOKEN"):
         push(bundle, NAME)
     assert hub.requests == []
 
 
 @pytest.mark.parametrize(
-    ("name", "token", "message"),
-    [("you/garments", TOKEN, r"refused with status 403 \(.*You don't have the rights"), (NAME, "hf_old", "status 401")],
+    ("name", "token", "status"),
+    [("you/garments", TOKEN, "403"), (NAME, "hf_old", "401")],
 )
 def test_a_push_that_the_hub_refuses(
-    hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, token: str, message: str
+    hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, token: str, status: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(WriteError, match=f"was written but not pushed to {name}: .*{message}") as caught:
+    with pytest.raises(WriteError, match=f"{name}: .*{status}") as caught:
         push(bundle, name)
     assert token not in str(caught.value)
     assert hub.repositories == {}

@@ -72,11 +72,10 @@ def test_refuses_what_is_there(out: Path) -> None:
 
 def test_never_replaces_what_is_not_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(InputError, match="not a bundle"):
-        check_target(tmp_path / "photos", overwrite=True)
     (tmp_path / "file").write_text("precious")
-    with pytest.raises(InputError, match="not a bundle"):
-        check_target(tmp_path / "file", overwrite=True)
+    for name in ("photos", "file"):
+        with pytest.raises(InputError, match=name):
+            check_target(tmp_path / name, overwrite=True)
 
 
 @pytest.mark.usefixtures("either_way")
@@ -152,7 +151,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_gives_one_line_and_keeps_the_old_bundle(small_disk: Path) -> None:
     out = small_disk / "name"
     write(out, "old")
-    with pytest.raises(WriteError, match="No space left on device") as caught:
+    with pytest.raises(WriteError, match="No space") as caught:
         write(out, "new" * 100_000, overwrite=True)
     assert "\n" not in str(caught.value)
     assert content(out) == {"manifest.json": "old"}

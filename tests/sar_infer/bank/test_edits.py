@@ -55,19 +55,13 @@ def test_other_phrases_with_the_same_row_are_noted() -> None:
 @pytest.mark.parametrize(
     ("names", "rows", "info", "error", "message"),
     [
-        (["owl", "OWL "], ["a", "b"], {}, ClassNameError, "'OWL ' stands more than once"),
-        (["Mutt"], ["a"], {}, ClassNameError, "'Mutt' is another name of class 'dog'"),
-        (["owl"], ["a", "b"], {}, BankError, r"expected rows \(1, 4\), got \(2, 4\)"),
-        ([" "], ["a"], {}, BankError, "a class has an empty name"),
-        (["owl"], ["a"], {"emu": ClassInfo()}, ClassNameError, "'emu', which is not among the names"),
-        (
-            ["owl"],
-            ["a"],
-            {"owl": ClassInfo(aliases=("CAT",))},
-            BankError,
-            "alias 'CAT' .*already stands for class 'cat'",
-        ),
-        (["owl"], ["a"], {"owl": ClassInfo(aliases=("mutt",))}, BankError, "already stands for class 'dog'|'owl'"),
+        (["owl", "OWL "], ["a", "b"], {}, ClassNameError, "'OWL '"),
+        (["Mutt"], ["a"], {}, ClassNameError, "'Mutt' .* 'dog'"),
+        (["owl"], ["a", "b"], {}, BankError, r"\(2, 4\)"),
+        ([" "], ["a"], {}, BankError, "empty"),
+        (["owl"], ["a"], {"emu": ClassInfo()}, ClassNameError, "emu"),
+        (["owl"], ["a"], {"owl": ClassInfo(aliases=("CAT",))}, BankError, "'CAT' .* 'cat'"),
+        (["owl"], ["a"], {"owl": ClassInfo(aliases=("mutt",))}, BankError, "mutt"),
     ],
 )
 def test_what_cannot_be_added(names, rows, info, error, message: str) -> None:
@@ -87,7 +81,7 @@ def test_classes_go_with_what_is_known_of_them() -> None:
         {},
         "removed 'cat', 'dog' (given by its alias 'mutt')",
     )
-    with pytest.raises(ClassNameError, match=r"no class 'dgo' in the bank; did you mean 'dog'\?"):
+    with pytest.raises(ClassNameError, match="dgo.* mean .dog"):
         remove(BANK, ["dgo"])
     many = remove(add(BANK, ["a", "b"], unit_rows("ab")), ["a", "b", "cat", "fox"])
     assert many.history[1].summary == "removed 4 classes"
@@ -168,8 +162,7 @@ def test_merging() -> None:
 
 def test_all_classes_that_conflict_are_counted() -> None:
     theirs = ClassBank(BANK.names, BANK.embeddings[[1, 0, 2]], BANK.encoder_digest)
-    message = r"2 classes conflict: both banks have class 'cat', with different rows; .*--conflict keep\|take"
-    with pytest.raises(ClassNameError, match=message):
+    with pytest.raises(ClassNameError, match="2 classes .* --conflict"):
         merge(BANK, theirs)
 
 
@@ -190,8 +183,8 @@ def test_merging_unites_what_does_not_clash() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (ClassInfo(threshold=0.4, background=True), "with different thresholds"),
-        (ClassInfo(threshold=0.3), "with different background flags"),
+        (ClassInfo(threshold=0.4, background=True), "thresholds"),
+        (ClassInfo(threshold=0.3), "background"),
     ],
 )
 def test_settings_that_clash_are_decided(other: ClassInfo, message: str) -> None:
@@ -252,10 +245,10 @@ def test_a_row_that_holds_no_number_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"phrases": ("a", " ")}, "empty phrase"), ({"aliases": ("",)}, "empty alias")]
-    + [({"aliases": ("a\x1b[2J",)}, "alias .* has a control character")]
-    + [({"phrases": ("a\nb",)}, "phrase .* has a control character")]
-    + [({"aliases": ("\udcff",)}, "alias .* is not text in UTF-8")]
-    + [({"threshold": value}, r"threshold of 0\.\.1") for value in (-0.1, 1.1, float("nan"))],
+    + [({"aliases": ("a\x1b[2J",)}, "control character")]
+    + [({"phrases": ("a\nb",)}, "control character")]
+    + [({"aliases": ("\udcff",)}, "UTF-8")]
+    + [({"threshold": value}, "threshold") for value in (-0.1, 1.1, float("nan"))],
 )
 def test_unsound_info(changes: dict, message: str) -> None:
     assert (ClassInfo(threshold=0).threshold, ClassInfo(threshold=1).threshold) == (0, 1)

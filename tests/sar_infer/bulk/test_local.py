@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,9 @@ from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.run import run_local
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import BundleError, DeviceError
-from sar_infer.processes.pool import WorkerPool
+
+if sys.platform != "win32":
+    import resource
 
 ROOT = Path(__file__).parents[3]
 
@@ -63,15 +65,22 @@ class Pieces:
 
 
 def run(
-    tmp_path: Path, bundle: Path, *units: list[Item], workers: int = 2, batch_size: int = 4, image_timeout: float = 60
+    tmp_path: Path,
+    bundle: Path,
+    *units: list[Item],
+    workers: int = 2,
+    batch_size: int = 4,
+    image_timeout: float = 60,
+    form: JsonLines | None = None,
 ) -> list[list[dict]]:
     """The rows of each part."""
     INPUTS[:] = units
+    READ.clear()
+    WRITTEN.clear()
     pieces = Pieces(BulkJob({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
     progress = Progress()
-    form = JsonLines()
     options = WorkerOptions(str(bundle), image_timeout=image_timeout)
-    written = run_local(pieces, options, form, workers, batch_size, progress)  # type: ignore[arg-type]
+    written = run_local(pieces, options, form or JsonLines(), workers, batch_size, progress)  # type: ignore[arg-type]
     assert sorted(written.values()) == sorted(path.name for path in (tmp_path / "out").glob("part-*"))
     parts = [read_rows(path) for path in sorted((tmp_path / "out").glob("part-*"))]
     assert (progress.pieces, progress.inputs) == (len(units), sum(map(len, parts)))
@@ -114,7 +123,7 @@ def test_one_that_kills_does_not_cost_a_process_for_every_batch(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
-    monkeypatch.setattr(pool, "begin", hanging.begin)
+    hanging.plant(tmp_path / "site", monkeypatch, hanging.hang)
     (part,) = run(tmp_path, bundle_path, [*good(0, 1), Item("bomb", Bomb()), *good(*range(2, 60))], workers=3)
     assert [row["key"] for row in part if row["error"]] == ["bomb"]
     assert (
@@ -127,7 +136,7 @@ def test_one_that_kills_does_not_cost_a_process_for_every_batch(
 def test_what_hangs_is_ended_and_set_aside(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(pool, "begin", hanging.begin)
+    hanging.plant(tmp_path / "site", monkeypatch, hanging.hang)
     inputs = [*good(*range(9)), Item("hangs", hanging.HANGS), *good(9, 10), Item("bomb", Bomb()), *good(*range(11, 24))]
     (part,) = run(tmp_path, bundle_path, inputs, workers=workers, image_timeout=2)
     assert [row["key"] for row in part] == [item.key for item in inputs]
@@ -145,7 +154,7 @@ def test_what_hangs_is_tried_twice_and_no_more(
 ) -> None:
     """With whatever was on the way beside it; each further try would take as long as the limit."""
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
-    monkeypatch.setattr(pool, "begin", hanging.begin)
+    hanging.plant(tmp_path / "site", monkeypatch, hanging.hang)
     inputs = [*good(*range(5)), Item("hangs", hanging.HANGS), *good(*range(5, 16))]
     (part,) = run(tmp_path, bundle_path, inputs, workers=1, batch_size=8, image_timeout=2)
     assert [row["key"] for row in part if row["error"]] == ["hangs"]
@@ -161,45 +170,51 @@ def test_what_a_process_does_not_survive_for_other_reasons_is_set_aside(tmp_path
 def test_workers_that_fail_at_everything_end_the_run(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "begin", hanging.fail)
-    with pytest.raises(DeviceError, match="a worker fails, whatever it is given: no rows today"):
+    hanging.plant(tmp_path / "site", monkeypatch, hanging.fail)
+    with pytest.raises(DeviceError, match="no rows today"):
         run(tmp_path, bundle_path, [Item("bad", Bomb())], workers=1)
 
 
-def test_no_more_is_read_than_is_worked_on(tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ahead = []
-    form = JsonLines()
-    real = JsonLines.write
+@dataclass(frozen=True)
+class Watched(JsonLines):
+    """Notes the rows of each batch that is written, and how far the inputs had been read by then; workers do not."""
 
-    def write(self, path, packed):
-        def watched():
-            for number, some in enumerate(packed, 1):
-                ahead.append(len(READ) - 2 * number)
+    def write(self, path: Path, packed: Iterable[bytes]) -> None:
+        def watched() -> Iterator[bytes]:
+            for some in packed:
+                WRITTEN.append((some.count(b"\n"), len(READ)))
                 yield some
 
-        real(self, path, watched())
+        super().write(path, watched())
 
-    READ.clear()
-    monkeypatch.setattr(JsonLines, "write", write)
-    run(tmp_path, bundle_path, good(*range(60)), workers=1, batch_size=2)
-    assert form.suffix == ".jsonl"
-    assert max(ahead) <= pool._AHEAD * 2
+    def __reduce__(self) -> object:
+        return JsonLines, ()
+
+
+WRITTEN: list[tuple[int, int]] = []
+
+
+def most_ahead(size: int) -> int:
+    """Inputs that were read and not yet written, at most, in batches of this size."""
+    return max(read - size * number for number, (_, read) in enumerate(WRITTEN, 1))
+
+
+def test_no_more_is_read_than_is_worked_on(tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, bundle_path, good(*range(60)), workers=1, batch_size=2, form=Watched())
+    assert most_ahead(2) <= 4 * 2
     monkeypatch.setattr(pool, "_AHEAD_BYTES", len(small_png(0)))
-    READ.clear()
-    ahead.clear()
-    run(tmp_path / "small", bundle_path, good(*range(10)), workers=2, batch_size=2)
-    assert max(ahead) <= 2
+    run(tmp_path / "small", bundle_path, good(*range(10)), workers=2, batch_size=2, form=Watched())
+    assert most_ahead(2) <= 2
 
 
 def test_a_batch_of_large_images_is_cut_short(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = []
-    real = WorkerPool.submit
-    monkeypatch.setattr(WorkerPool, "submit", lambda pool, batch: sizes.append(len(batch)) or real(pool, batch))
     monkeypatch.setattr(work, "_BATCH_BYTES", 2 * max(len(small_png(number)) for number in range(9)))
-    (part,) = run(tmp_path, bundle_path, [*good(*range(5)), Item("flaw", Flaw("source", "gone")), *good(*range(5, 9))])
+    inputs = [*good(*range(5)), Item("flaw", Flaw("source", "gone")), *good(*range(5, 9))]
+    (part,) = run(tmp_path, bundle_path, inputs, form=Watched())
     assert [row["key"] for row in part] == [*map(str, range(5)), "flaw", *map(str, range(5, 9))]
+    sizes = [size for size, _ in WRITTEN]
     assert sum(sizes) == 10
     assert max(sizes) <= 4
     assert min(sizes[:-1]) >= 2
@@ -210,15 +225,19 @@ def test_workers_that_cannot_start(tmp_path: Path, bundle_copy: Path, monkeypatc
     (bundle_copy / "manifest.json").write_text("{}")
     with pytest.raises(BundleError, match="missing field"):
         run(tmp_path, bundle_copy, good(1))
-    monkeypatch.setattr(pool, "begin", hanging.die)
-    with pytest.raises(DeviceError, match="no worker can start"):
+    hanging.plant(tmp_path / "site", monkeypatch, hanging.die)
+    with pytest.raises(DeviceError, match="no worker"):
         run(tmp_path, bundle_copy, good(1))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_machine_that_starts_no_more_processes(
-    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(SpawnProcess, "start", lambda *_: os.kill(2**22, 0))
-    with pytest.raises(DeviceError, match=r"no worker can start: .*No such process; fewer --workers\?"):
-        run(tmp_path, bundle_path, good(1))
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_a_machine_that_starts_no_more_processes(tmp_path: Path, bundle_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(free := os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, before[1]))  # enough for a file, not for a pipe
+    try:
+        with pytest.raises(DeviceError, match="Too many open files"):
+            run(tmp_path, bundle_path, good(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -34,9 +35,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def shown(pieces: list[Piece]) -> Progress:
     progress = Progress(asked=True)
+    before = set(threading.enumerate())
     progress.expect(lambda: pieces)
-    while progress._total is None:
-        time.sleep(0.001)
+    for counting in set(threading.enumerate()) - before:
+        counting.join()
     return progress
 
 
@@ -82,17 +84,19 @@ def test_a_line_now_and_then(clock: Clock, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == "25 done, 0 set aside, 1.0/s\n"
 
 
-def test_one_line_on_a_terminal(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress()
-    for _ in range(2):
-        clock.now += 1
-        progress.count(1, 0)
-    progress.close()
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals there")
+def test_one_line_on_a_terminal(clock: Clock) -> None:
+    ours, theirs = os.openpty()
+    with open(theirs, "w") as terminal, contextlib.redirect_stderr(terminal):  # noqa: PTH123 - of a file descriptor
+        progress = Progress()
+        for _ in range(2):
+            clock.now += 1
+            progress.count(1, 0)
+        progress.close()
+        told = os.read(ours, 1000).decode()
+    os.close(ours)
     line = "\r{} done, 0 set aside, 1.0/s\x1b[K"
-    assert capsys.readouterr().err == line.format(1) + line.format(2) * 2 + "\n"
+    assert told == line.format(1) + line.format(2) * 2 + "\r\n"
 
 
 def test_silence_where_nobody_looks(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,11 +107,11 @@ def test_silence_where_nobody_looks(clock: Clock, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == ""
 
 
-def test_a_terminal_that_is_gone_does_not_end_the_run(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_is_gone_does_not_end_the_run(clock: Clock) -> None:
     read, write = os.pipe()
     os.close(read)
-    with open(write, "w") as gone:  # noqa: PTH123 - of a file descriptor
-        monkeypatch.setattr(sys, "stderr", gone)
+    gone = open(write, "w")  # noqa: PTH123, SIM115 - of a file descriptor
+    with contextlib.redirect_stderr(gone):
         progress = shown(LISTED)
         clock.now += 60
         progress.count(500, 2)
@@ -115,7 +119,6 @@ def test_a_terminal_that_is_gone_does_not_end_the_run(clock: Clock, monkeypatch:
         progress.close()
         assert sys.stderr is not gone
         sys.stderr.close()
-        monkeypatch.undo()
-        with contextlib.suppress(BrokenPipeError):
-            gone.close()
+    with contextlib.suppress(BrokenPipeError):
+        gone.close()
     assert (progress.inputs, progress.rejected) == (500, 2)

@@ -61,9 +61,9 @@ def test_large_binary_and_empty_groups(tmp_path: Path) -> None:
 
 def test_columns_that_are_not_there(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "t.parquet", {"image": [b"1"]})
-    with pytest.raises(InputError, match="no column 'jpg'; it has image"):
+    with pytest.raises(InputError, match="'jpg'; .* image"):
         row_groups.check(str(path), "jpg", None)
-    with pytest.raises(InputError, match="no column 'key'"):
+    with pytest.raises(InputError, match="'key'"):
         row_groups.check(str(path), "image", "key")
     row_groups.check(str(path), "image", None)
     (item,) = found(path, "jpg")

@@ -13,8 +13,7 @@ from support.folders import listing
 from support.many import small_png, write_tar
 
 from sar_infer.bulk import items
-from sar_infer.bulk.items import Flaw, Item
-from sar_infer.bulk.sources import tars
+from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.bulk.sources.tars import members as headers_of
 from sar_infer.errors import InputError
@@ -69,11 +68,16 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert list(contents(path)) == ["\\xff.png"]
 
 
-def test_a_huge_member_is_set_aside_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tars, "MOST_BYTES", 10)
-    path = write_tar(tmp_path / "s.tar", {"a.png": b"x" * 11, "b.png": b"x" * 10})
-    found = contents(path)
-    assert found == {"a.png": Flaw("size", "too large: 11 bytes, at most 10"), "b.png": b"x" * 10}
+def test_a_huge_member_is_set_aside_unread(tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    huge, small = tarfile.TarInfo("a.png"), tarfile.TarInfo("b.png")
+    huge.size, small.size = MOST_BYTES + 1, 10
+    with path.open("wb") as file:  # with a hole
+        file.write(huge.tobuf())
+        file.seek(MOST_BYTES + 512, os.SEEK_CUR)
+        file.write(small.tobuf() + bytes(3 * 512))
+    flaw = Flaw("size", f"too large: {MOST_BYTES + 1} bytes, at most {MOST_BYTES}")
+    assert contents(path) == {"a.png": flaw, "b.png": bytes(10)}
 
 
 def test_a_member_that_claims_terabytes(tmp_path: Path) -> None:
@@ -151,7 +155,7 @@ def test_what_follows_the_end_is_not_passed_over(tmp_path: Path, second: str) ->
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "s.tar")
-    with pytest.raises(InputError, match="cannot be read: not a file"):
+    with pytest.raises(InputError, match="not a file"):
         TarShard.open(str(tmp_path / "s.tar"))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import fsspec
@@ -9,13 +10,14 @@ from support.many import small_png, write_images
 from support.pictures import huge_png
 
 from sar_infer import Classifier
-from sar_infer.artefact.manifest import Preprocess
-from sar_infer.bulk import worker as module
-from sar_infer.bulk.items import Flaw, Item
+from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.outputs.rows import names
 from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.errors import ClassNameError, InputError
 from sar_infer.results import DecisionOptions
+
+if sys.platform != "win32":
+    import resource
 
 BROKEN = Item("gone", Flaw("source", "it is gone"))
 
@@ -60,35 +62,37 @@ def test_flaws_keep_their_place(bundle_path: Path) -> None:
     assert [row["error_kind"] for row in rows] == ["source", None, "source", "size"]
 
 
-def test_missing_and_large_files(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 100)
-    write_images(tmp_path, 1)
+def test_missing_and_large_files(bundle_path: Path, tmp_path: Path) -> None:
+    with (tmp_path / "000.png").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
     rows = answer(bundle_path, *(Item(name, str(tmp_path / name)) for name in ("000.png", "gone.png", ".")))
-    assert [row["error"] for row in rows] == ["too large: more than 100 bytes", "no such file", "not a file"]
+    assert [row["error"] for row in rows] == [f"too large: more than {MOST_BYTES} bytes", "no such file", "not a file"]
 
 
-def test_storage(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage(bundle_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/some/a.png", small_png(1))
-    memory.pipe_file("/some/b.png", b"x" * 10_000)
-    monkeypatch.setattr(module, "MOST_BYTES", 9_999)
+    memory.pipe_file("/some/b.png", bytes(MOST_BYTES + 1))
     urls = ("memory://some/a.png", "memory://some/b.png", "memory://some/c.png", "http://x/y.png", "gs://x/y.png")
     rows = answer(bundle_path, *(Item(url, url) for url in urls))
     assert [row["error_kind"] for row in rows] == [None, "size", "unreadable", "unreadable", "unreadable"]
     assert rows[3]["error"].startswith("web servers are not read")
     assert rows[4]["error"].startswith("needs gcsfs; pip install")
+    memory.rm_file("/some/b.png")
 
 
-def test_an_image_for_which_there_is_no_memory(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.decode_image
-
-    def decode(content: bytes, spec: Preprocess) -> object:
-        if content == small_png(2):
-            raise MemoryError
-        return real(content, spec)
-
-    monkeypatch.setattr(module, "decode_image", decode)
-    rows = answer(bundle_path, *(Item(str(number), small_png(number)) for number in (1, 2, 3)))
+@pytest.mark.skipif(sys.platform != "linux", reason="no such limit there")
+def test_an_image_for_which_there_is_no_memory(bundle_path: Path) -> None:
+    answerer = Answerer(WorkerOptions(str(bundle_path)))
+    answerer.answer([Item("warm", small_png(1))], AsTheyAre())
+    items = [Item("small", small_png(1)), Item("large", huge_png(7000, 7000)), Item("another", small_png(3))]
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (held + 2**25, before[1]))
+    try:
+        rows = answerer.answer(items, AsTheyAre()).packed
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
     assert [row["error_kind"] for row in rows] == [None, "size", None]
 
 

@@ -21,8 +21,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, image_weight, name_rows, write_bundle
 from support.disk import fill_disk
+from support.hostile_graphs import endless
 
 from sar_infer import Classifier, default_bundle
+from sar_infer.artefact.manifest import NAME_ENCODER
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.cli.bank import main
 from sar_infer.lint.linter import CHUNK
@@ -500,12 +502,11 @@ def test_a_damaged_bank_is_refused_before_anything_is_embedded() -> None:
     [("first of all", f"another name of class '{BANK_NAMES[0]}'"), ("a\tb", r"'a\tb' has a control character")],
 )
 @pytest.mark.parametrize("lint", ["--lint", "--no-lint"])
-def test_what_is_wrong_with_a_name_shows_before_any_is_embedded(
-    monkeypatch: pytest.MonkeyPatch, name: str, message: str, lint: str
-) -> None:
+def test_what_is_wrong_with_a_name_shows_before_any_is_embedded(name: str, message: str, lint: str) -> None:
+    """With a name encoder that never ends."""
     run("alias", BANK, BANK_NAMES[0], "first of all")
-    monkeypatch.setattr(Classifier, "embed_phrases", None)
-    assert message in refused("add", BANK, "owl", name, lint)
+    endless(write_bundle(Path("endless")), NAME_ENCODER)
+    assert message in refused("add", BANK, "owl", name, lint, "--bundle", "endless")
 
 
 def test_a_path_that_cannot_be_one() -> None:

@@ -374,16 +374,18 @@ def held(out: str, shard: str) -> contextlib.AbstractContextManager[None]:
     return alone(BulkJob({}, open_store(out), Shard.parse(shard), ".parquet"), out, file)
 
 
-def test_a_worker_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_start_leaves_nothing_behind(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_images(Path("p"), 1)
-    monkeypatch.setattr("sar_infer.bulk.pool.begin", hanging.die)
+    hanging.plant(tmp_path_factory.mktemp("flaw") / "site", monkeypatch, hanging.die)
     for out in ("out", "a.jsonl"):
         refused("no worker can start", "p", "--out", out)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
-def test_an_image_that_hangs_has_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.bulk.pool.begin", hanging.begin)
+def test_an_image_that_hangs_has_its_row(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging.plant(here / "site", monkeypatch, hanging.hang)
     write_tar(Path("s.tar"), {"a.png": small_png(1), "hangs.png": hanging.HANGS, "b.png": small_png(2)})
     result = run("s.tar", "--out", "out", "--image-timeout", "1")
     assert result.exit_code == 1
@@ -508,9 +510,7 @@ def test_a_signal_leaves_what_is_finished(number: int, code: int) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
 def test_a_signal_is_not_kept_waiting_by_an_image_that_hangs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("site").mkdir()
-    Path("site/sitecustomize.py").write_text(hanging.SITE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here / "site"), str(ROOT), str(ROOT / "tests")]))
+    hanging.plant(here / "site", monkeypatch, hanging.hang)
     write_images(Path("p"), 4)
     write_tar(Path("s.tar"), {"hangs.png": hanging.HANGS})
     arguments = ("p", "s.tar", "--out", "out", "--piece-size", "1", "--image-timeout", "3600")

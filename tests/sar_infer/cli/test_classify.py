@@ -443,7 +443,7 @@ def test_bad_banks(folder: Path) -> None:
 
 
 def test_cuda_that_cannot_be_had(folder: Path) -> None:
-    if sessions._cuda_obstacle() is None:
+    if sessions.expects_cuda("auto"):
         pytest.skip("this machine has CUDA")
     done = process("photos/a.jpg", "--device", "cuda")
     assert (done.returncode, done.stdout) == (2, "")

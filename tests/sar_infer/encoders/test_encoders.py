@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from support.bundles import DIM, SIZE, image_weight
 
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
@@ -31,7 +33,7 @@ def names(bundle_path: Path) -> NameEncoder:
 
 def test_rows_that_are_no_rows_are_refused(bundle_path: Path) -> None:
     wider = ImageEncoder(bundle_path / IMAGE_ENCODER, DIM + 1, "cpu")
-    with pytest.raises(BundleError, match=r"image_encoder.onnx: expected rows \(1, \d+\), the graph gave"):
+    with pytest.raises(BundleError, match=rf"\(1, {DIM}\)"):
         wider.encode(np.ones((1, 3, SIZE, SIZE), dtype=np.float32))
 
 
@@ -48,33 +50,36 @@ def test_nothing_gives_nothing(images: ImageEncoder, names: NameEncoder) -> None
     assert names.encode([]).shape == (0, DIM)
 
 
-def test_names_of_mixed_lengths_keep_their_order(names: NameEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "_NAMES_AT_ONCE", 3)
+def test_names_of_mixed_lengths_keep_their_order(names: NameEncoder) -> None:
     rng = np.random.default_rng(0)
-    rows = [rng.integers(1, 40_000, size=length).tolist() for length in rng.integers(1, 5, size=40)]
+    rows = [[n, *rng.integers(1, 999, size=n % 3).tolist()] for n in range(1, 901)]  # 256 at once
     together = names.encode(rows)
     alone = np.concatenate([names.encode([row]) for row in rows])
     np.testing.assert_array_equal(together, alone)
-    assert len(np.unique(together, axis=0)) == 40
+    assert len(np.unique(together, axis=0)) == 900
 
 
-def test_names_run_in_groups_without_padding(names: NameEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes: list[tuple[int, ...]] = []
-
-    class Session:
-        def get_providers(self) -> list[str]:
-            return ["CPUExecutionProvider"]
-
-        def run(self, _: None, inputs: dict[str, np.ndarray], __: object) -> list[np.ndarray]:
-            batch = inputs["tokens"]
-            shapes.append(batch.shape)
-            assert (batch[:, -1] == END).all()
-            assert batch.dtype == np.int64
-            return [np.ones((len(batch), DIM), np.float32)]
-
-    monkeypatch.setattr(encoders, "open_session", lambda *_: Session())
-    names.encode([[1], [2, 3], [4], [5]])
-    assert sorted(shapes) == [(1, 3), (3, 2)]
+def test_names_run_in_groups_without_padding(tmp_path: Path) -> None:
+    """Of a graph whose rows are the number of names, their length and the last token."""
+    node = helper.make_node
+    nodes = [
+        node("Shape", ["tokens"], ["shape"]),
+        node("Cast", ["shape"], ["sizes"], to=TensorProto.FLOAT),
+        node("Gather", ["tokens", "end"], ["last"], axis=1),
+        node("Cast", ["last"], ["ends"], to=TensorProto.FLOAT),
+        node("Mul", ["ends", "none"], ["zeros"]),
+        node("Add", ["zeros", "sizes"], ["both"]),
+        node("Concat", ["both", "ends"], ["embedding"], axis=1),
+    ]
+    info, weights = helper.make_tensor_value_info, {"end": np.array([-1]), "none": np.zeros((1, 2), np.float32)}
+    source, target = info("tokens", TensorProto.INT64, ["N", "L"]), info("embedding", TensorProto.FLOAT, ["N", 3])
+    graph = helper.make_graph(
+        nodes, "sizes", [source], [target], [numpy_helper.from_array(w, n) for n, w in weights.items()]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "n.onnx")
+    rows = NameEncoder(tmp_path / "n.onnx", 3, END, "cpu").encode([[1], [2, 3], [4], [5]])
+    sizes = rows / rows[:, 2:] * END
+    np.testing.assert_allclose(sizes, [[3, 2, END], [1, 3, END], [3, 2, END], [3, 2, END]], rtol=1e-4)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux opens a file again that has lost its path")

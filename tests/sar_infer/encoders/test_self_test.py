@@ -55,9 +55,7 @@ def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
 
     test = SelfTest(open_bundle(bundle_copy), FULL, encode)
     assert test.least == MIN_COSINE
-    with pytest.raises(
-        BundleError, match=r"image_encoder\.onnx: the self-test .*cosine 0\.0000, expected at least 0\.9990"
-    ):
+    with pytest.raises(BundleError, match=r"cosine 0\.0000"):
         test.run()
     test.run()
     test.run()

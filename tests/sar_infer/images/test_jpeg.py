@@ -52,7 +52,7 @@ def test_scans_behind_invalid_markers_are_counted(tmp_path: Path, side: int, sca
     (tmp_path / "a.jpg").write_bytes(data)
     with Image.open(io.BytesIO(data)) as opened:
         for source in (data, tmp_path / "a.jpg", opened):
-            with pytest.raises(ImageError, match=f"too many scans: .* {side} x {side} pixels, at most 20 at"):
+            with pytest.raises(ImageError, match=f"too many scans: .* {side} x {side}"):
                 load_rgb(source)
 
 
@@ -106,9 +106,9 @@ def test_progressive_jpegs_pass_at_any_size(mode: str, settings: dict[str, Any],
 def test_scans_are_limited_by_pixels_and_by_number() -> None:
     data = SOI + FRAME + SCAN * 40 + EOI
     check_scans(data, 5_000, 5_000)
-    with pytest.raises(ImageError, match="too many scans: 40 in a JPEG of 5000 x 5001 pixels, at most 39"):
+    with pytest.raises(ImageError, match="5000 x 5001 .* 39"):
         check_scans(data, 5_000, 5_001)
-    with pytest.raises(ImageError, match=f"too many scans: {MAX_SCANS + 1} .* at most {MAX_SCANS} "):
+    with pytest.raises(ImageError, match=f"{MAX_SCANS + 1} .* {MAX_SCANS} "):
         check_scans(SOI + FRAME + SCAN * (MAX_SCANS + 1) + EOI, 1, 1)
 
 
@@ -157,14 +157,14 @@ def test_ordinary_jpegs_are_decoded(tmp_path: Path, kind: str) -> None:
     ],
 )
 def test_segments_and_stray_bytes_without_end(data: bytes) -> None:
-    with pytest.raises(ImageError, match=r"more than 65,536 segments or stray bytes"):
+    with pytest.raises(ImageError, match=f"{MAX_STEPS:,}"):
         load_rgb(data)
 
 
 @pytest.mark.usefixtures("undecoded")
 @pytest.mark.parametrize("code", [0xC5, 0xC9, 0xCA, 0xCB, 0xCF, 0xDE, 0xF0])
 def test_kinds_that_are_not_supported(code: int) -> None:
-    with pytest.raises(ImageError, match=rf"not supported \(marker FF {code:02X}: .*\); save it as a baseline JPEG"):
+    with pytest.raises(ImageError, match=f"FF {code:02X}"):
         load_rgb(BASELINE.replace(b"\xff\xc0", bytes([0xFF, code])))
 
 
@@ -172,5 +172,5 @@ def test_arithmetic_coding_in_a_tiff(tmp_path: Path) -> None:
     data = encoded(NOISE, "TIFF", compression="jpeg")
     assert load_rgb(data).size == NOISE.size
     (tmp_path / "a.tiff").write_bytes(data.replace(b"\xff\xc0\0", b"\xff\xc9\0"))
-    with pytest.raises(ImageError, match="a TIFF that holds a JPEG with arithmetic coding"):
+    with pytest.raises(ImageError, match="arithmetic"):
         load_rgb(tmp_path / "a.tiff")

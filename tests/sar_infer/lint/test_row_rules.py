@@ -29,10 +29,7 @@ def test_the_limit_is_the_banks_own(large: ClassBank) -> None:
 
 
 @pytest.mark.parametrize("rising", [True, False])
-def test_a_glance_tells_what_the_plain_computation_tells(
-    large: ClassBank, monkeypatch: pytest.MonkeyPatch, *, rising: bool
-) -> None:
-    monkeypatch.setattr(row_rules, "_PIECE", 7)
+def test_a_glance_tells_what_the_plain_computation_tells(large: ClassBank, *, rising: bool) -> None:
     cosines = large.embeddings @ large.embeddings.T
     np.fill_diagonal(cosines, -1)
     nearest = cosines.max(axis=1)
@@ -44,7 +41,6 @@ def test_a_glance_tells_what_the_plain_computation_tells(
 
 
 def test_an_ordinary_name_costs_a_glance(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_rules, "_PIECE", 7)
     looked: list[int] = []
 
     def counted(embeddings: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -56,9 +52,9 @@ def test_an_ordinary_name_costs_a_glance(large: ClassBank, monkeypatch: pytest.M
     assert not found.is_passed(0.3)
     assert found.is_passed(0.995)  # a limit is never so high, but the message states it
     assert found.limit < 0.99
-    assert looked == [7] * 42 + [6]
+    assert looked == [64] * 4 + [44]
     assert Neighbours(large).check(["ordinary"], -large.embeddings.mean(axis=0, keepdims=True)) == []
-    assert looked[43:] == [7]
+    assert looked[5:] == [64]
 
 
 def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
@@ -100,14 +96,10 @@ def test_a_bank_that_doubles_classes_hides_none(large: ClassBank) -> None:
     assert Neighbours(bank(np.concatenate([large.embeddings] * 2))).limit == HIGHEST
 
 
-def test_large_inputs_are_cut_into_pieces(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Neighbours(large)
-    monkeypatch.setattr(search, "_ROWS", 7)
-    pieces = Neighbours(large)
-    names = [f"new {number}" for number in range(300)]
-    assert pieces.limit == whole.limit
-    assert pieces.check(names, large.embeddings) == whole.check(names, large.embeddings)
-    assert len(whole.check(names, large.embeddings)) == 300
+def test_every_name_of_many_is_looked_up(large: ClassBank) -> None:
+    found = Neighbours(large).check([f"new {number}" for number in range(300)], large.embeddings)
+    assert len(found) == 300
+    assert all(f"'class {number}'" in str(one) for number, one in enumerate(found))
 
 
 def test_a_large_bank_is_sampled_on_both_sides(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:

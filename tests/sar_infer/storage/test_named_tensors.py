@@ -38,15 +38,15 @@ def test_a_transposed_tensor_is_stored_as_it_reads(tmp_path: Path) -> None:
 
 def test_a_file_without_the_keys_of_its_kind(tmp_path: Path) -> None:
     KIND.save(tmp_path / "t", ("x",), tensors(), "e")
-    with pytest.raises(InputError, match="metadata has no 'more'"):
+    with pytest.raises(InputError, match="more"):
         KIND.load(tmp_path / "t", "e")
 
 
 def test_errors_speak_of_the_kind(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such thing file"):
+    with pytest.raises(InputError, match="thing file"):
         KIND.load(tmp_path / "t", "e")
     KIND.save(tmp_path / "t", ("x",), tensors(), "e", {"more": ""})
-    with pytest.raises(InputError, match=r"another encoder; try again \(expected f, the thing has e\)"):
+    with pytest.raises(InputError, match="expected f, .* e"):
         KIND.load(tmp_path / "t", "f")
 
 
@@ -58,15 +58,10 @@ def test_the_digest_takes_names_offsets_and_tensors_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (("a", " "), "class 1 has an empty name"),
-        (("a", "b", "a"), "class name 'a' stands more than once"),
-        (("a", "red\x1b[2J"), r"class name 'red\\x1b\[2J' has a control character"),
-    ],
+    ("names", "named"), [(("a", " "), "class 1"), (("a", "b", "a"), "'a'"), (("a", "red\x1b[2J"), r"'red\\x1b\[2J'")]
 )
-def test_names_that_are_refused(names: tuple[str, ...], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_names_that_are_refused(names: tuple[str, ...], named: str) -> None:
+    with pytest.raises(InputError, match=named):
         KIND.check_names(names)
     KIND.check_names(("a", "A"))
 
@@ -116,6 +111,6 @@ def test_a_folder_that_fails_to_sync_is_an_error(tmp_path: Path, monkeypatch: py
 def test_a_header_that_no_reader_takes_is_not_written(tmp_path: Path) -> None:
     KIND.save(tmp_path / "t", ("x",), tensors(), "e", {"more": ""})
     before = (tmp_path / "t").read_bytes()
-    with pytest.raises(InputError, match=r"t: cannot be written \(.*header too large"):
+    with pytest.raises(InputError, match="too large"):
         KIND.save(tmp_path / "t", ("x",), tensors(), "e", {"more": "x" * 10**8})
     assert (tmp_path / "t").read_bytes() == before

@@ -51,7 +51,7 @@ def test_what_it_does_not_equal() -> None:
 @pytest.mark.parametrize(
     ("data", "offsets", "message"),
     [
-        (b"abc", [0, 4], "do not fit the 3 bytes"),
+        (b"abc", [0, 4], "do not fit"),
         (b"abc", [0, 2], "do not fit"),
         (b"abc", [1, 3], "do not fit"),
         (b"abc", [0, 2, 1, 3], "do not fit"),
@@ -59,7 +59,7 @@ def test_what_it_does_not_equal() -> None:
         (b"abc", [], "do not fit"),
         (b"ab\xff", [0, 3], "utf-8"),
         (b"ab\xc3", [0, 3], "utf-8"),
-        ("é".encode(), [0, 1, 2], "cut a character in two"),
+        ("é".encode(), [0, 1, 2], "cut a character"),
     ],
 )
 def test_unsound(data: bytes, offsets: list[int], message: str) -> None:

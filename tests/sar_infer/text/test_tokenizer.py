@@ -81,7 +81,7 @@ def test_reads_what_the_writer_writes(tmp_path: Path) -> None:
 )
 def test_damaged_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.gz").write_bytes(content)
-    with pytest.raises(BundleError, match="not a tokenizer file"):
+    with pytest.raises(BundleError, match=r"t\.gz"):
         Tokenizer.open(tmp_path / "t.gz")
 
 
@@ -102,7 +102,7 @@ def test_a_name_of_just_the_right_length_fits() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dog " * 18, "19 tokens, 18 fit"),
+        ("dog " * 18, "19 tokens"),
         ("x" * 500, "too long"),
         ("x" * 5000, "5000 characters"),
         ("  \t", "empty"),

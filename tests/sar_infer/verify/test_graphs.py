@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, SPEC, example_head, image_graph, name_graph, name_rows
@@ -58,11 +59,10 @@ def test_a_sound_bundle(tmp_path: Path) -> None:
     ]
 
 
-def test_another_version_is_told_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxruntime.__version__", "9.9.9")
+def test_another_version_is_told_and_fails_nothing(tmp_path: Path) -> None:
     then = Provenance("2000-01-01T00:00:00Z", "tests", {"onnxruntime": "1.0.0"})
     bundle = write_sound(tmp_path / "bundle", provenance=then)
-    assert line(bundle, "version of") == Check("version of onnxruntime", "1.0.0", "9.9.9", "changed")
+    assert line(bundle, "version of") == Check("version of onnxruntime", "1.0.0", onnxruntime.__version__, "changed")
     assert beyond(bundle) == []
 
 

@@ -72,6 +72,6 @@ def test_truncation_at_every_offset_gives_an_image_or_an_image_error(which: int)
 
 def test_many_scans_are_refused_before_they_are_decoded() -> None:
     start = time.monotonic()
-    with pytest.raises(ImageError, match="20006 in a JPEG of 2000 x 2000 pixels, at most 64"):
+    with pytest.raises(ImageError, match="20006"):
         load_rgb(scans(20_000))
     assert time.monotonic() - start < 2

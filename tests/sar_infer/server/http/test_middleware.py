@@ -140,8 +140,14 @@ def test_a_body_that_trickles_in_is_given_up(server: Local, monkeypatch: pytest.
     assert classify(server).status_code == 200
 
 
-def test_headers_that_trickle_in_are_given_up(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 2)
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give headers one second."""
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 1)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_headers_that_trickle_in_are_given_up(server: Local) -> None:
     with Talk(server) as silent, Talk(server) as slow, Talk(server) as again:
         slow.socket.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: ")
         again.socket.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -152,8 +158,8 @@ def test_headers_that_trickle_in_are_given_up(server: Local, monkeypatch: pytest
             assert talk.closed()
 
 
-def test_a_slow_body_after_headers_in_time_is_no_slow_header(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 1)
+@pytest.mark.usefixtures("hasty")
+def test_a_slow_body_after_headers_in_time_is_no_slow_header(server: Local) -> None:
     image = jpeg()
     with Talk(server) as talk:
         talk.head(Content_Length=len(image))

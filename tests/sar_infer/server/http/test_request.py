@@ -15,7 +15,7 @@ LIMITS = Limits(classes=1000)
 @pytest.mark.parametrize("piece", [b"1,", b"[", b"{", b'"a":', b"[1],", b'{"a":1},', b'{"":[{'])
 def test_json_of_too_many_pieces_is_refused_before_it_is_parsed(piece: bytes) -> None:
     for read in (lambda body: parse(ClassifyRequest, body, LIMITS), lambda body: read_request(body, None, LIMITS)):
-        with pytest.raises(Problem, match="expected JSON of at most [0-9]+ values, and 12192 lists") as refused:
+        with pytest.raises(Problem, match="at most [0-9]+ values") as refused:
             read(piece * 2**19)  # it is no JSON either, which a parser would say
         assert refused.value.code == "invalid-request"
 

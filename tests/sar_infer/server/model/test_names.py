@@ -132,7 +132,7 @@ def test_a_lone_request_is_always_taken_and_a_queue_is_bounded(classifier: Class
     async def go(names: Names) -> None:
         first = asyncio.ensure_future(names.embed(["a", "b", "c", "d", "e"]))
         await asyncio.sleep(0)
-        with pytest.raises(Problem, match="too many new class names"):
+        with pytest.raises(Problem, check=lambda problem: problem.status == 429):
             await names.embed(["f"])
         assert len((await names.class_set({}, False, photographed)).names) == 4  # nothing new to encode
         await first

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -7,21 +8,30 @@ import numpy as np
 import pytest
 
 from sar_infer._arrays import Floats
-from sar_infer.server.model import sizing
 from sar_infer.server.model.sizing import Sizes, in_processes, measured, threads_alone, workers_and_threads
 from sar_infer.server.settings import Settings
 
 CPU = "CPUExecutionProvider"
 PIXELS = np.zeros((3, 2, 2), dtype=np.float32)
+Machine = Callable[..., None]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Return a function that gives this machine so many cores and bytes of memory."""
+
+    def become(cores: int, memory: int = 2**40) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+        monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}.get)
+
+    return become
 
 
 @pytest.mark.parametrize(
     ("cores", "wanted"), [(1, (1, 1)), (2, (2, 1)), (3, (2, 1)), (4, (2, 2)), (8, (2, 4)), (16, (4, 4)), (64, (16, 4))]
 )
-def test_workers_and_threads_fill_the_cores(
-    monkeypatch: pytest.MonkeyPatch, cores: int, wanted: tuple[int, int]
-) -> None:
-    monkeypatch.setattr(sizing, "usable_cores", lambda: cores)
+def test_workers_and_threads_fill_the_cores(machine: Machine, cores: int, wanted: tuple[int, int]) -> None:
+    machine(cores)
     assert workers_and_threads(Settings()) == wanted
     assert workers_and_threads(Settings(workers=1)) == (1, cores)
     assert workers_and_threads(Settings(threads=3)) == (wanted[0], 3)
@@ -76,10 +86,9 @@ def test_a_batch_grows_while_that_pays(
     ids=["fits", "too large", "one copy", "gpu", "forced", "forbidden"],
 )
 def test_workers_are_processes_where_copies_of_the_encoder_fit(
-    monkeypatch: pytest.MonkeyPatch, settings: Settings, graph: int, wanted: bool
+    machine: Machine, settings: Settings, graph: int, wanted: bool
 ) -> None:
-    monkeypatch.setattr(sizing, "usable_cores", lambda: 4)
-    monkeypatch.setattr(sizing, "memory_limit", lambda: (800, True))
+    machine(4, memory=800)
     assert in_processes(settings, graph) is wanted
 
 
@@ -95,11 +104,8 @@ def test_workers_are_processes_where_copies_of_the_encoder_fit(
     ],
     ids=["fits", "threads given", "a worker has all", "too large", "two copies", "two copies, too large"],
 )
-def test_the_threads_of_a_lone_image(
-    monkeypatch: pytest.MonkeyPatch, settings: Settings, graph: int, wanted: int
-) -> None:
-    monkeypatch.setattr(sizing, "usable_cores", lambda: 4)
-    monkeypatch.setattr(sizing, "memory_limit", lambda: (800, True))
+def test_the_threads_of_a_lone_image(machine: Machine, settings: Settings, graph: int, wanted: int) -> None:
+    machine(4, memory=800)
     assert threads_alone(settings, graph) == wanted
 
 
@@ -116,28 +122,27 @@ def test_the_threads_of_a_lone_image(
 )
 def test_a_second_encoder_is_used_where_it_pays(
     clocked: Callable[..., object],
-    monkeypatch: pytest.MonkeyPatch,
+    machine: Machine,
     provider: str,
     each: float,
     alone: float,
     wanted: int,
 ) -> None:
-    monkeypatch.setattr(sizing, "usable_cores", lambda: 4)
+    machine(4)
     encode, second = clocked(lambda n: each * n), clocked(lambda n: alone * n)
     assert measured(Settings(workers=4, max_batch=1), provider, encode, PIXELS, 4, second).alone == wanted  # type: ignore[arg-type]
 
 
-def test_sizes_in_the_settings_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sizing, "usable_cores", lambda: 6)
+def test_sizes_in_the_settings_are_not_measured(machine: Machine) -> None:
+    machine(6)
     unused = pytest.fail
     assert measured(Settings(workers=3, max_batch=5), CPU, unused, PIXELS) == Sizes(3, 5, 0)
     for settings, decoders in ((Settings(max_batch=5, processes=None), 6), (Settings(max_batch=5, processes=False), 0)):
         assert measured(settings, "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, decoders)
     assert measured(Settings(workers=3, max_batch=5, processes=None), CPU, unused, PIXELS) == Sizes(3, 5, 2)
-    monkeypatch.setattr(sizing, "usable_cores", lambda: 64)
-    assert measured(Settings(max_batch=5, processes=None), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 8)
-    monkeypatch.setattr(sizing, "usable_cores", lambda: 6)
     assert measured(Settings(max_batch=5, decoders=1), CPU, unused, PIXELS) == Sizes(2, 5, 1)
+    machine(64)
+    assert measured(Settings(max_batch=5, processes=None), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 8)
 
 
 @pytest.mark.parametrize(("graph", "batch"), [(2**25, 2), (2**26, 8)])

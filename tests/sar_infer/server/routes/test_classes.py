@@ -212,18 +212,6 @@ def test_the_last_class_stays(client: httpx2.Client) -> None:
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
 
-def test_a_folder_that_cannot_be_written_loses_nothing(
-    client: httpx2.Client, server: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(self: object, path: Path) -> None:
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(ClassBank, "save", full)
-    answer = client.put(path("violet"))
-    assert (answer.status_code, answer.json()["code"]) == (507, "not-stored")
-    assert listed(client) == list(BANK_NAMES)
-
-
 def test_readers_never_wait_for_writers_nor_see_half_a_change(client: httpx2.Client, server: Local) -> None:
     """Check that each answer fits one state of the bank while names come and go."""
     stop, states, seen = threading.Event(), {}, []

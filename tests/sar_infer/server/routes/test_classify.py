@@ -120,7 +120,7 @@ def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
             **dict.fromkeys(BANK_NAMES, True),
             "warm": False,
         }
-        with pytest.raises(InputError, match="a server has its bundle's threshold"):
+        with pytest.raises(InputError, match="threshold"):
             list(asking.stream(RED, options=DecisionOptions("score", threshold=0.5)))
 
 
