@@ -16,12 +16,13 @@ from typing import Any
 
 import httpx2
 import pytest
+from support import faults
 from support.bundles import write_bundle
-from support.faults import CRASHES, GROWS, HANGS, begin_deadly, begin_flawed
+from support.faults import CRASHES, GROWS, HANGS
+from support.hanging import plant
 from support.pictures import jpeg
 from support.servers import Local, local_server
 
-from sar_infer.server.model import workers
 from sar_infer.server.settings import Limits, Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process")
@@ -37,8 +38,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def flawed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
-    monkeypatch.setattr(workers, "begin", begin_flawed)
+def flawed(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
+    plant(tmp_path / "flaw", monkeypatch, faults.flawed, faults.PROCESS)
     with local_server(settings) as local:
         yield local
 
@@ -88,8 +89,10 @@ def test_decoders_that_die_idle_or_under_load_are_replaced_and_nothing_is_lost(s
     wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in left))
 
 
-def test_readiness_tells_that_nothing_is_decoded(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "begin", begin_deadly)
+def test_readiness_tells_that_nothing_is_decoded(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path / "flaw", monkeypatch, faults.deadly, faults.PROCESS)
     with local_server(settings) as server:
         wait_for(lambda: "died one after the other" in httpx2.get(f"{server.url}/readyz", timeout=60).text)
         assert httpx2.get(f"{server.url}/readyz", timeout=60).status_code == 503
