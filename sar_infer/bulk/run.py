@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ from sar_infer.bulk.places import is_url
 from sar_infer.bulk.pool import BatchPool
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.sources.listing import InputSources
-from sar_infer.bulk.work import Work, batches
+from sar_infer.bulk.work import Listing, Work, batches
 from sar_infer.bulk.worker import AnsweredRows, Answerer, WorkerOptions
 from sar_infer.errors import InputError, SarInferError
 
@@ -101,6 +101,7 @@ def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
         with _ready(engine):
             work = Work(plan.sources, job, job.begin(plan.sources.pieces, resume=plan.resume))
             job.clear()
+            listing = Listing()
             if plan.file is None and (summary := _nothing_left(work)):
                 return summary
             job.reopen()
@@ -109,14 +110,14 @@ def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
                 summary_file(plan.file).unlink(missing_ok=True)
             progress.expect(work.left)
             try:
-                written = _work_off(work, answerer.options, form, engine, progress)
+                written = _work_off(work, answerer.options, form, engine, progress, listing)
             except SarInferError:
                 if not progress.inputs:
                     job.abandon()
                 raise
             finally:
                 progress.close()
-        return _finish(plan, work, written, form, progress)
+        return _finish(plan, work, written, form, progress, listing)
 
 
 def _job(plan: BulkPlan, answerer: Answerer, parquet: bool) -> tuple[BulkJob, RowFormat]:
@@ -166,7 +167,16 @@ def _finished(plan: BulkPlan, file: Path, job: BulkJob) -> Summary | None:
 def _nothing_left(work: Work) -> Summary | None:
     """Return the summary of a folder that is complete and has no further inputs, else None; it stays as it is."""
     found = finished_folder(work.job, [work.done[number] for number in sorted(work.done)])
-    return found if found is not None and next(work.left(), None) is None else None
+    if found is None:
+        return None
+    listing = Listing()
+    complete = next(work.left(listed=_added(work, listing)), None) is None
+    return found.summary if complete and found.listing == listing.digest else None
+
+
+def _added(work: Work, listing: Listing) -> Callable[[str], object] | None:
+    """Return what adds inputs to a listing if there are shards to compare it with, else None."""
+    return None if work.job.shard == WHOLE else listing.add
 
 
 def _ready(engine: EngineOptions) -> contextlib.AbstractContextManager[None]:
@@ -186,20 +196,22 @@ def _ready(engine: EngineOptions) -> contextlib.AbstractContextManager[None]:
 
 
 def _work_off(
-    work: Work, options: WorkerOptions, form: RowFormat, engine: EngineOptions, progress: Progress
+    work: Work, options: WorkerOptions, form: RowFormat, engine: EngineOptions, progress: Progress, listing: Listing
 ) -> dict[int, str]:
     """Answer the remaining pieces and return the parts that were written, by piece."""
     if engine.kind == "ray":
         from sar_infer.bulk.ray import run_ray
 
         return run_ray(work, options, form, engine.workers, engine.batch_size, progress)
-    return run_local(work, options, form, engine.workers or 1, engine.batch_size, progress)
+    return run_local(work, options, form, engine.workers or 1, engine.batch_size, progress, listing)
 
 
-def _finish(plan: BulkPlan, work: Work, written: Mapping[int, str], form: RowFormat, progress: Progress) -> Summary:
+def _finish(
+    plan: BulkPlan, work: Work, written: Mapping[int, str], form: RowFormat, progress: Progress, listing: Listing
+) -> Summary:
     job = work.job
     parts = job.parts({**work.done, **written})  # not listed again: sources that were unreachable then may be there now
-    ended = Ended(progress.inputs, progress.seconds, len(work.done), progress.passed_over)
+    ended = Ended(progress.inputs, progress.seconds, len(work.done), progress.passed_over, listing.digest)
     if plan.file is None:
         return finish_folder(job, form, parts, ended)
     summary = finish_file(plan.file, job, form, parts, ended)
@@ -213,11 +225,18 @@ def _remove_parts(job: BulkJob) -> None:
 
 
 def run_local(
-    work: Work, options: WorkerOptions, form: RowFormat, workers: int, batch_size: int, progress: Progress
+    work: Work,
+    options: WorkerOptions,
+    form: RowFormat,
+    workers: int,
+    batch_size: int,
+    progress: Progress,
+    listing: Listing,
 ) -> dict[int, str]:
     """Write the parts of all remaining pieces, one after the other, with one process for each worker.
 
     A piece is cut into batches, so that one large shard keeps all processes busy. This process writes the parts.
+    If there are shards, ``listing`` gets the inputs of them all.
 
     Returns:
         Names of the parts, by piece.
@@ -227,7 +246,7 @@ def run_local(
     """
     written: dict[int, str] = {}
     with BatchPool(options, form, workers) as pool:
-        left = work.left(progress.warn)
+        left = work.left(progress.warn, _added(work, listing))
         cut = ((piece, batch) for piece in left for batch in batches(piece, batch_size, progress.pass_over))
         for piece, group in itertools.groupby(pool.in_order(cut), key=lambda pair: pair[0]):
             with work.job.store.stage(work.job.part(piece)) as path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -26,9 +27,29 @@ class Work:
     job: BulkJob
     done: Mapping[int, str]
 
-    def left(self, warn: Callable[[str], object] = lambda _: None) -> Iterator[Piece]:
-        """Yield pieces without a part, in order; ``warn`` is called with a line about files that are passed over."""
-        return self.sources.pieces(lambda number: self.job.shard.has(number) and number not in self.done, warn)
+    def left(
+        self, warn: Callable[[str], object] = lambda _: None, listed: Callable[[str], object] | None = None
+    ) -> Iterator[Piece]:
+        """Yield pieces without a part, in order; see ``InputSources.pieces`` for ``warn`` and ``listed``."""
+        return self.sources.pieces(lambda number: self.job.shard.has(number) and number not in self.done, warn, listed)
+
+
+class Listing:
+    """A digest over all inputs of a run, whichever shard they belong to; None if nothing was added."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._any = False
+
+    def add(self, piece: str) -> None:
+        """Add what identifies the next piece."""
+        self._digest.update(f"{piece}\n".encode())
+        self._any = True
+
+    @property
+    def digest(self) -> str | None:
+        """Return the SHA-256 (hex) of everything added."""
+        return self._digest.hexdigest() if self._any else None
 
 
 def batches(piece: Piece, size: int, passed_over: Callable[[], object]) -> Iterator[tuple[Item, ...]]:

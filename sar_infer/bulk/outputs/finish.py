@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sar_infer.bulk.outputs.job import REJECTED, SUCCESS, BulkJob
+from sar_infer.bulk.outputs.job import REJECTED, SUCCESS, BulkJob, Shard
 from sar_infer.bulk.outputs.rows import RowFormat
 from sar_infer.bulk.outputs.store import LocalFolder, Store, write_text
+from sar_infer.errors import InputError, WriteError, reason_of
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,34 @@ class Summary:
 
 @dataclass(frozen=True)
 class Ended:
-    """Counts of the last run alone: inputs, seconds, parts that it found finished, and members it passed over."""
+    """Counts of the last run alone: inputs, seconds, parts that it found finished, and members it passed over.
+
+    ``listing`` is a digest over the inputs of all shards, as the last run found them; None if there is one shard.
+    """
 
     inputs: int
     seconds: float
     resumed: int
     passed_over: int = 0
+    listing: str | None = None
 
 
 def finish_folder(job: BulkJob, form: RowFormat, parts: Sequence[str], ended: Ended) -> Summary:
-    """Write ``_rejected.jsonl`` and ``_SUCCESS.json`` beside the parts; each shard writes its own."""
+    """Write ``_rejected.jsonl`` and ``_SUCCESS.json`` beside the parts; each shard writes its own.
+
+    Raises:
+        InputError: another shard has listed other inputs, so that some have no row or two.
+        WriteError: a part cannot be read, or a file cannot be written.
+    """
     summary = _collect(job.store, job.shard.named(REJECTED), job.store, form, parts, ended)
-    write_text(job.store, job.shard.named(SUCCESS), _dumped(summary, parts, job.settings))
+    write_text(job.store, job.shard.named(SUCCESS), _dumped(summary, parts, job.settings, ended.listing))
+    if ended.listing is not None and (other := _differs(job, ended.listing)):
+        job.store.discard(job.shard.named(SUCCESS))
+        raise InputError(
+            f"{job.store.place}: shard {other.index}/{other.of} found other inputs than "
+            f"{job.shard.index}/{job.shard.of}, so images are missing or stand there twice; give all shards the same "
+            "inputs, best as a list (.txt)"
+        )
     return summary
 
 
@@ -62,8 +79,13 @@ def finish_file(file: Path, job: BulkJob, form: RowFormat, parts: Sequence[str],
     folder = LocalFolder(file.parent)
     summary = _collect(folder, _rejected_file(file), job.store, form, parts, ended)
     with folder.stage(file.name) as path:
-        form.merge(path, (partial(job.store.open, name) for name in parts))
-    write_text(folder, summary_file(file).name, _dumped(summary, parts, job.settings))
+        try:
+            form.merge(path, (partial(job.store.open, name) for name in parts))
+        except ValueError as error:  # pyarrow's errors are
+            raise WriteError(
+                f"{job.store.place}: a part is damaged: {reason_of(error)}; remove it, then --resume"
+            ) from None
+    write_text(folder, summary_file(file).name, _dumped(summary, parts, job.settings, ended.listing))
     return summary
 
 
@@ -80,19 +102,20 @@ def clear_file(file: Path) -> None:
 
 @dataclass(frozen=True)
 class Finished:
-    """The record of a finished run: its summary, ``digest_of`` its parts, and its settings."""
+    """The record of a finished run: its summary, ``digest_of`` its parts, its settings, and ``Ended.listing``."""
 
     summary: Summary
     parts: str
     settings: Mapping[str, Any]
+    listing: str | None = None
 
     @classmethod
     def read(cls, text: bytes) -> Finished | None:
         """Parse what ``finish_file`` or ``finish_folder`` wrote; return None if it is damaged."""
         try:
             found = json.loads(text)
-            return cls(Summary(**found["summary"]), str(found["parts"]), dict(found["settings"]))
-        except (ValueError, KeyError, TypeError):
+            return cls(Summary(**found["summary"]), str(found["parts"]), dict(found["settings"]), found.get("listing"))
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
@@ -104,16 +127,30 @@ def finished(file: Path) -> Finished | None:
         return None
 
 
-def finished_folder(job: BulkJob, parts: Iterable[str]) -> Summary | None:
-    """Return the summary of a folder, or a shard's share of it, if it is complete with these parts, else None."""
+def finished_folder(job: BulkJob, parts: Iterable[str]) -> Finished | None:
+    """Return the record of a folder, or a shard's share of it, if it is complete with these parts, else None."""
     own = {job.shard.named(name) for name in (REJECTED, SUCCESS)}
     if not own <= job.store.names():
         return None
-    with job.store.open(job.shard.named(SUCCESS)) as stream:
-        found = Finished.read(stream.read())
-    if found is None or (found.parts, found.settings) != (digest_of(parts), job.settings):
-        return None
-    return found.summary
+    found = _marker(job, job.shard)
+    return found if found and (found.parts, found.settings) == (digest_of(parts), job.settings) else None
+
+
+def _marker(job: BulkJob, shard: Shard) -> Finished | None:
+    with job.store.open(shard.named(SUCCESS)) as stream:
+        return Finished.read(stream.read())
+
+
+def _differs(job: BulkJob, listing: str) -> Shard | None:
+    """Return another finished shard if its inputs were others than this one's, else None.
+
+    One is enough: every shard was compared with one of those that were finished before.
+    """
+    names = job.store.names()
+    shards = (Shard(index, job.shard.of) for index in range(1, job.shard.of + 1))
+    other = next((shard for shard in shards if shard != job.shard and shard.named(SUCCESS) in names), None)
+    found = None if other is None else _marker(job, other)
+    return other if found is not None and found.listing not in (None, listing) else None
 
 
 def digest_of(parts: Iterable[str]) -> str:
@@ -132,8 +169,12 @@ def _collect(target: Store, name: str, store: Store, form: RowFormat, parts: Seq
     inputs = rejected = 0
     with target.stage(name) as path, path.open("w", encoding="utf-8") as lines:
         for part in parts:
-            with store.open(part) as stream:
-                count, flaws = form.flaws(stream)
+            try:
+                with store.open(part) as stream:
+                    count, flaws = form.flaws(stream)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                place = f"{store.place}/{part}"
+                raise WriteError(f"{place}: cannot be read: {reason_of(error)}; remove it, then --resume") from None
             inputs += count
             rejected += len(flaws)
             where = {"part": part} if target is store else {}  # removing that part has it done again
@@ -143,6 +184,7 @@ def _collect(target: Store, name: str, store: Store, form: RowFormat, parts: Seq
     return Summary(inputs, inputs - rejected, rejected, len(parts), ended.resumed, seconds, rate, ended.passed_over)
 
 
-def _dumped(summary: Summary, parts: Sequence[str], settings: Mapping[str, Any]) -> str:
+def _dumped(summary: Summary, parts: Sequence[str], settings: Mapping[str, Any], listing: str | None) -> str:
     content = {"summary": asdict(summary), "parts": digest_of(parts), "settings": settings}
+    content |= {} if listing is None else {"listing": listing}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

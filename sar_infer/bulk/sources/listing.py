@@ -24,6 +24,8 @@ from sar_infer.images.inputs import Warn, kind_of, matches
 IsWanted = Callable[[int], bool]
 LISTS = (".txt", ".lst")
 CONTAINERS = (".tar", ".parquet")
+_BARE, _LINK = "", "/"
+"""Kinds of what a search of a folder passes over: files without a suffix, and links to folders."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
@@ -59,17 +61,25 @@ class InputSources:
         if not any(piece.unit.count != 0 for piece in self.pieces()):
             raise InputError(f"{', '.join(self.arguments)}: no image in it")
 
-    def pieces(self, wanted: IsWanted = lambda _: True, warn: Warn = lambda _: None) -> Iterator[Piece]:
+    def pieces(
+        self,
+        wanted: IsWanted = lambda _: True,
+        warn: Warn = lambda _: None,
+        listed: Callable[[str], object] | None = None,
+    ) -> Iterator[Piece]:
         """Yield pieces, in the order of the arguments.
 
         Args:
             wanted: Says of a number whether its piece is wanted; other shards are not even opened.
             warn: Called with a line about files that are passed over.
+            listed: Called with what identifies each piece, wanted or not: a tar shard by its name alone.
 
         Raises:
             InputError: a list or a folder does not exist.
         """
         for number, found in enumerate(self._units(warn)):
+            if listed is not None:
+                listed(printable(found) if isinstance(found, str) else Piece(number, found).digest)
             if wanted(number):
                 yield Piece(number, _shard(found) if isinstance(found, str) else found)
 
@@ -214,27 +224,36 @@ def _lines(place: str) -> Iterator[str]:
 def _some(folder: str, found: Iterator[str], warn: Warn) -> Iterator[str]:
     """Yield the images among the files of a folder; raise InputError if there is none."""
     images = 0
-    passed: Counter[str] = Counter()
-    unread: Counter[str] = Counter()
-    first = ""
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
     for place in found:
         suffix = suffix_of(place)
-        if suffix in CONTAINERS:
-            passed[suffix] += 1
-        elif suffix in UNREAD:
-            unread[suffix] += 1
-            first = first or place
-        else:
+        if suffix in SUFFIXES:
             images += 1
             yield place
-    told = left_out(unread, first) if unread else ""
+        else:
+            kind = _LINK if place.endswith("/") else suffix
+            counts[kind] += 1
+            first.setdefault("unread" if kind in UNREAD else kind, place)
+    told = []
+    if unread := Counter({suffix: count for suffix, count in counts.items() if suffix in UNREAD}):
+        told.append(left_out(unread, first["unread"]))
+    if counts[_BARE]:
+        told.append(
+            f"{folder}: {counts[_BARE]:,} without a suffix passed over, such as {first[_BARE]}; put them in a list"
+        )
+    if counts[_LINK]:
+        told.append(f"{folder}: {counts[_LINK]:,} linked folders passed over, such as {first[_LINK]}; name them too")
     if not images:
-        advice = told or f"shards are named by a pattern, {_pattern(folder, '.tar')}"
+        advice = "; ".join(told) or f"shards are named by a pattern, {_pattern(folder, '.tar')}"
         raise InputError(f"{folder}: a folder without images; {advice}")
-    if told:
-        warn(told)
-    for suffix, count in sorted(passed.items()):
-        warn(f"{folder}: {count:,} {suffix} in it passed over; name them as {_pattern(folder, suffix)}")
+    told += [
+        f"{folder}: {counts[suffix]:,} {suffix} in it passed over; name them as {_pattern(folder, suffix)}"
+        for suffix in sorted(CONTAINERS)
+        if counts[suffix]
+    ]
+    for line in told:
+        warn(line)
 
 
 def _pattern(folder: str, suffix: str) -> str:
@@ -242,7 +261,10 @@ def _pattern(folder: str, suffix: str) -> str:
 
 
 def _images_below(folder: str) -> Iterator[str]:
-    """Yield visible images and containers, sorted folder by folder, with one folder's names in memory at a time."""
+    """Yield visible images, containers, files without a suffix, and linked folders with a slash behind.
+
+    They come sorted, folder by folder, with one folder's names in memory at a time.
+    """
 
     def failed(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be listed: {reason_of(error)}")
@@ -250,6 +272,7 @@ def _images_below(folder: str) -> Iterator[str]:
     for root, folders, files in os.walk(folder, onerror=failed):
         folders[:] = _visible(folders)
         yield from (str(Path(root, name)) for name in _images(files))
+        yield from (f"{Path(root, name)}/" for name in folders if Path(root, name).is_symlink())
 
 
 def _images_stored(system: Any, path: str) -> Iterator[str]:
@@ -264,7 +287,7 @@ def _images_stored(system: Any, path: str) -> Iterator[str]:
 
 
 def _images(names: Iterable[str]) -> list[str]:
-    wanted = SUFFIXES.union(CONTAINERS, UNREAD)
+    wanted = SUFFIXES.union(CONTAINERS, UNREAD, (_BARE,))
     return [name for name in _visible(names) if suffix_of(name) in wanted]
 
 

@@ -192,8 +192,9 @@ def test_a_parquet_file_of_a_list_without_the_column_is_one_row() -> None:
 
 def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
     write_images(Path("p/deep"), 2)
-    for name in ("a.tar", "deep/b.tar", "deep/c.parquet", ".hidden.tar", "z.HEIC"):
+    for name in ("a.tar", "deep/b.tar", "deep/c.parquet", ".hidden.tar", "z.HEIC", "deep/0af3", "notes.json", ".git"):
         Path("p", name).touch()
+    Path("p/link").symlink_to("deep")
     memory = fsspec.filesystem("memory")
     for name in ("/mixed/a.png", "/mixed/b.tar"):
         memory.pipe_file(name, b"x")
@@ -202,6 +203,8 @@ def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
     assert [len(piece.unit.paths) for piece in pieces] == [3]
     assert told == [
         f"left out 1 file whose format is not read (.heic), such as {Path('p/z.HEIC')}; convert to JPEG",
+        f"p: 1 without a suffix passed over, such as {Path('p/deep/0af3')}; put them in a list",
+        f"p: 1 linked folders passed over, such as {Path('p/link')}/; name them too",
         "p: 1 .parquet in it passed over; name them as 'p/**/*.parquet'",
         "p: 2 .tar in it passed over; name them as 'p/**/*.tar'",
         "memory://mixed: 1 .tar in it passed over; name them as 'memory://mixed/**/*.tar'",

@@ -60,7 +60,7 @@ class Pieces:
 
     job: BulkJob
 
-    def left(self, warn: object) -> Iterator[Piece]:
+    def left(self, warn: object, listed: object) -> Iterator[Piece]:
         return (Piece(number, Given(number)) for number in range(len(INPUTS)))
 
 
@@ -80,7 +80,15 @@ def run(
     pieces = Pieces(BulkJob({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
     progress = Progress()
     options = WorkerOptions(str(bundle), image_timeout=image_timeout)
-    written = run_local(pieces, options, form or JsonLines(), workers, batch_size, progress)  # type: ignore[arg-type]
+    written = run_local(
+        pieces,  # type: ignore[arg-type]
+        options,
+        form or JsonLines(),
+        workers,
+        batch_size,
+        progress,
+        work.Listing(),
+    )
     assert sorted(written.values()) == sorted(path.name for path in (tmp_path / "out").glob("part-*"))
     parts = [read_rows(path) for path in sorted((tmp_path / "out").glob("part-*"))]
     assert (progress.pieces, progress.inputs) == (len(units), sum(map(len, parts)))

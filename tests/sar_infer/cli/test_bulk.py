@@ -158,6 +158,58 @@ def test_shards_are_the_whole() -> None:
     assert [Path(row["key"]).stem for row in read_rows(Path("a.jsonl"))] == ["002", "003", "008", "009"]
 
 
+def test_shards_that_find_other_inputs_are_not_complete() -> None:
+    write_images(Path("p"), 8)
+    shards = [("p", "--out", "out", "--piece-size", "2", "--shard", f"{index}/2") for index in (1, 2)]
+    assert run(*shards[0]).exit_code == 0
+    Path("p/000a.png").write_bytes(small_png(9))  # moves one image of each piece into the next
+    result = run(*shards[1])
+    assert result.exit_code == 1
+    assert "out: shard 1/2 found other inputs than 2/2, so images are missing or stand there twice" in result.stderr
+    assert not Path("out/_SUCCESS.2-of-2.json").exists()
+    Path("p/000a.png").unlink()
+    for part in Path("out").glob("part-00000[13]*"):
+        part.unlink()
+    assert run(*shards[1], "--resume").exit_code == 0
+    assert [Path(row["key"]).stem for row in read_rows(Path("out"))] == [f"00{n}" for n in range(8)]
+
+
+def test_shards_take_further_inputs_one_after_the_other() -> None:
+    for number in range(3):
+        write_tar(Path(f"{number}.tar"), {"x.png": small_png(number)})
+    for index in (1, 2):
+        assert run("{0..1}.tar", "--out", "out", "--shard", f"{index}/2").exit_code == 0
+    before = Path("out/_SUCCESS.2-of-2.json").read_bytes()
+    assert run("{0..1}.tar", "--out", "out", "--shard", "2/2", "--resume").exit_code == 0
+    assert Path("out/_SUCCESS.2-of-2.json").read_bytes() == before
+    assert run("{0..2}.tar", "--out", "out", "--shard", "1/2", "--resume").exit_code == 1  # 2/2 does not know of 2.tar
+    assert run("{0..2}.tar", "--out", "out", "--shard", "2/2", "--resume").exit_code == 0
+    assert run("{0..2}.tar", "--out", "out", "--shard", "1/2", "--resume").exit_code == 0
+    assert [row["key"] for row in read_rows(Path("out"))] == [f"{number}.tar/x.png" for number in range(3)]
+
+
+@pytest.mark.parametrize(("form", "out"), [("parquet", "out"), ("jsonl", "out"), ("parquet", "all.parquet")])
+def test_a_damaged_part_is_named(form: str, out: str) -> None:
+    write_images(Path("p"), 4)
+    call = ("p", "--out", out, "--piece-size", "2", "--format", form)
+    parts = Path(out if out == "out" else f".{out}.parts")
+    with contextlib.suppress(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sar_infer.bulk.run._finish", raise_interrupt)
+        assert run(*call).exit_code == 130
+    damaged = sorted(parts.glob("part-*"))[1]
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    result = run(*call, "--resume")
+    assert result.exit_code != 0
+    assert f"{damaged}: cannot be read: " in result.stderr
+    damaged.unlink()
+    assert run(*call, "--resume").exit_code == 0
+    assert len(read_rows(Path(out))) == 4
+
+
+def raise_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_finished_run_has_nothing_left_to_do() -> None:
     write_images(Path("p"), 3)
     run("p", "--out", "out")
