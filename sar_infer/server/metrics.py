@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
     Info,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
@@ -16,12 +19,19 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # they are time stam
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+_CAUSES = ("time", "crash", "idle", "silence", "memory")
 
 
 class Metrics:
-    """The metrics of one server, in a registry of their own."""
+    """The metrics of one server, in a registry of their own.
 
-    def __init__(self) -> None:
+    Counters start at 0 for all known labels, or a rate would not see the first event.
+
+    Args:
+        reasons: What requests may be rejected for.
+    """
+
+    def __init__(self, reasons: Iterable[str] = ()) -> None:
         registry = self.registry = CollectorRegistry()
         self.requests = Counter("sar_requests", "Requests answered.", ["route", "code"], registry=registry)
         self.seconds = Histogram(
@@ -57,11 +67,24 @@ class Metrics:
         self.sets = Counter("sar_class_sets", "Class sets requested.", ["cache"], registry=registry)
         self.classes = Gauge("sar_bank_classes", "Classes in the bank.", ["origin"], registry=registry)
         self.reloads = Counter("sar_reloads", "Bundle reloads.", ["outcome"], registry=registry)
+        self.bank_usable = Gauge(
+            "sar_bank_usable", "0 if the bank file cannot be read and older classes answer.", registry=registry
+        )
         self.ready = Gauge("sar_ready", "1 if the last self-test of the model passed.", registry=registry)
         self.provider = Gauge(
             "sar_execution_provider", "The execution provider in use.", ["requested", "actual"], registry=registry
         )
         self.model = Info("sar_model", "The bundle that answers.", registry=registry)
+        ProcessCollector(registry=registry)  # memory, CPU and descriptors of the server, without its workers
+        self.bank_usable.set(1)
+        for counter, labels in (
+            (self.rejected, reasons),
+            (self.deaths, _CAUSES),
+            (self.reloads, ("done", "refused")),
+            (self.sets, ("hit", "miss")),
+        ):
+            for label in labels:
+                counter.labels(label)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

@@ -20,7 +20,7 @@ from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import bodies_limit
-from sar_infer.server.problems import Problem
+from sar_infer.server.problems import CODES, Problem
 from sar_infer.server.settings import Settings
 
 _SELF_TEST_EVERY = 2.0
@@ -80,7 +80,7 @@ class Service:
         Raises:
             SarInferError: either cannot be used; the message says why.
         """
-        metrics = Metrics()
+        metrics = Metrics((*CODES, "cancelled"))
         return cls(settings, *_open(settings, metrics, meanwhile=meanwhile), metrics)
 
     def close(self) -> None:
@@ -240,6 +240,7 @@ class Service:
 
     def _count_classes(self) -> None:
         snapshot = self.store.snapshot
+        self.metrics.bank_usable.set(self.store.usable)
         self.metrics.classes.labels("bundle").set(len(snapshot.bank.names) - snapshot.added)
         self.metrics.classes.labels("added").set(snapshot.added)
 

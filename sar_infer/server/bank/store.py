@@ -100,6 +100,7 @@ class BankStore:
 
     Attributes:
         snapshot: The current classes. It is replaced as a whole: read it once for everything that has to agree.
+        usable: The file could be read at the last look.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class BankStore:
         self._writable = writable
         self._changing = threading.Lock()
         self._looked = looked
+        self.usable = True
         self._seen = None if bank is bundle.bank else bank_file.digests_of(bank)
         self.snapshot = Snapshot(bank, bundle.bank)
 
@@ -288,16 +290,18 @@ class BankStore:
             return RollbackResult(after.history[-1], len(after.names), committed.etag)
 
     def has_changed(self) -> bool:
-        """Return True if another process has replaced the file since the last look at it."""
-        return self._file is not None and _stamp(self._file) != self._looked
+        """Return True if another process has replaced the file since the last look, or that look failed."""
+        return self._file is not None and (not self.usable or _stamp(self._file) != self._looked)
 
     def refresh(self) -> None:
         """Take up what another process has written; a file that cannot be used is logged, and the old classes stay."""
         with self._changing:
+            told = self._file and not self.usable and _stamp(self._file) == self._looked
             try:
                 self._take_up()
             except SarInferError as error:
-                _log.error("the bank file was changed and cannot be used; the old classes stay: %s", error)
+                if not told:
+                    _log.error("the bank file was changed and cannot be used; the old classes stay: %s", error)
 
     @contextlib.contextmanager
     def _owned(self) -> Iterator[Snapshot]:
@@ -322,13 +326,13 @@ class BankStore:
     def _take_up(self) -> None:
         """Read the file if it is not the one that is served; of a file that is gone the classes stay."""
         assert self._file is not None  # noqa: S101 - checked by the callers
-        self._looked = _stamp(self._file)
-        if self._looked is None or (self._seen and bank_file.digests(self._file) == self._seen):
-            return
-        bank = bank_file.read(self._file, self._bundle)
-        self._publish(bank)
-        self._seen = bank_file.digests_of(bank)
-        _log.info("bank %s has changed and was read again: %d classes", self._file, len(bank.names))
+        self.usable, self._looked = False, _stamp(self._file)
+        if self._looked is not None and not (self._seen and bank_file.digests(self._file) == self._seen):
+            bank = bank_file.read(self._file, self._bundle)
+            self._publish(bank)
+            self._seen = bank_file.digests_of(bank)
+            _log.info("bank %s has changed and was read again: %d classes", self._file, len(bank.names))
+        self.usable = True
 
     def _commit(self, bank: ClassBank) -> Snapshot:
         """Replace the file, then the snapshot; a large bank is mapped from the file again."""

@@ -28,6 +28,8 @@ _IMAGE_ROUTES = ("/v1/classify", "/v1/zero-shot", "/v2/models")
 _PLAIN_ROUTES = frozenset({"/v1/classify", "/v1/embeddings", "/v1/zero-shot-image-classification", "/v1/classes"})
 """Paths that metrics and log name even if the request is refused before routing."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+"""The header ``traceparent`` (W3C Trace Context), whose first group is the id of the trace."""
 _LINGER_SECONDS = 2.0
 _log = logging.getLogger("sar_infer.server")
 _access = logging.getLogger("sar_infer.access")
@@ -220,6 +222,8 @@ class _RequestHandler:
         method, path = self._scope["method"], self._scope.get("raw_path", b"").decode("ascii", "backslashreplace")
         client = (self._scope.get("client") or ("-",))[0]
         more = {**({"code": reason} if reason else {}), **self._scope["state"].get("logged", {})}
+        if trace := _TRACE.fullmatch(self._headers.get("traceparent", "")):
+            more["trace_id"] = trace[1]
         fields = {
             "method": method,
             "path": path,

@@ -26,6 +26,7 @@ from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.model.encoding import Computed
+from sar_infer.server.problems import CODES
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
 
@@ -53,6 +54,24 @@ def server(settings: Settings) -> Iterator[Local]:
 def either(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Local]:
     with local_server(dataclasses.replace(settings, processes=request.param)) as local:
         yield local
+
+
+def test_metrics_say_that_the_bank_file_cannot_be_used(server: Local, settings: Settings) -> None:
+    httpx2.put(f"{server.url}/v1/classes/mug", headers=KEY)
+    assert settings.bank is not None
+    sound = settings.bank.read_bytes()
+    assert server.metric("sar_bank_usable") == 1
+    settings.bank.write_bytes(sound[:100])
+    assert httpx2.put(f"{server.url}/v1/classes/cup", headers=KEY).status_code == 409
+    assert server.metric("sar_bank_usable") == 0
+    settings.bank.write_bytes(sound)
+    assert httpx2.put(f"{server.url}/v1/classes/cup", headers=KEY).status_code == 201
+    assert server.metric("sar_bank_usable") == 1
+
+
+def test_refusals_are_counted_from_zero(server: Local) -> None:
+    rejected = server.service.metrics.registry.get_sample_value
+    assert {rejected("sar_rejected_total", {"reason": code}) for code in (*CODES, "cancelled")} == {0}
 
 
 def labels(url: str, **query: Any) -> set[str]:

@@ -386,6 +386,27 @@ def test_a_file_that_cannot_be_used_leaves_the_old_classes(store: BankStore, fil
     assert ClassBank.load(file).names[-2:] == ("mug", "cup")
 
 
+def test_a_file_that_could_not_be_read_is_tried_again(
+    store: BankStore, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.put("mug")
+    banks.amend(ClassBank.load(file), {"mug": ClassInfo(threshold=0.25)}).save(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(bank_file, "read", fails)
+        for _ in range(2):
+            assert store.has_changed()
+            store.refresh()
+        assert not store.usable
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    assert store.has_changed()
+    store.refresh()
+    assert (store.usable, store.has_changed(), store.bank.info["mug"].threshold) == (True, False, 0.25)
+
+
+def fails(*_: object) -> None:
+    raise BankError("too many open files")
+
+
 def test_a_change_waits_for_the_lock_and_says_that_it_is_held(
     store: BankStore, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -306,6 +306,18 @@ def test_a_log_line_says_who_was_refused_and_why(server: Local, caplog: pytest.L
     assert line.endswith(" ms mine 127.0.0.1 code=not-found")
 
 
+def test_a_log_line_names_the_trace(server: Local, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sar_infer.access")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    for path, given in (("/good", f"00-{trace}-00f067aa0ba902b7-01"), ("/bad", f"00-{trace} forged-1-1")):
+        httpx2.get(server.url + path, headers={"traceparent": given.encode()})
+    wait_for(lambda: "/bad" in caplog.text)
+    good, bad = (record for record in caplog.records if record.name == "sar_infer.access")
+    assert good.getMessage().endswith(f" code=not-found trace_id={trace}")
+    assert good.fields["trace_id"] == trace
+    assert "trace" not in bad.getMessage()
+
+
 def test_balancers_may_ask_with_head(server: Local) -> None:
     for path in ("/healthz", "/livez", "/readyz", "/metrics"):
         answer = httpx2.head(server.url + path)
