@@ -51,7 +51,7 @@ MIB = 2**20
 @option("--bank", type=click.Path(), help="Bank file to serve; with a key also to change, and made if missing.")
 @option("--state", hidden=True, expose_value=False, callback=lambda _, __, value: _refuse_state(value),
         help="Replaced by --bank.")  # fmt: skip
-@option("--api-key-file", type=click.Path(), help="File with the key that requests must carry.")
+@option("--api-key-file", type=click.Path(), help="File with the key that requests must carry; each line is one.")
 @option("--workers", type=click.IntRange(min=0),
         help="Processes that decode and encode; 0: one process does all.  [default: 2, a quarter of the cores if that "
         "is more; with a GPU or too little memory one process encodes and others decode]")  # fmt: skip
@@ -220,12 +220,12 @@ def _refuse_state(folder: str | None) -> None:
 
 
 def _key(path: str | None) -> str | None:
-    """Return the key from the file, else the environment; an empty key is refused."""
+    """Return the keys from the file, else the environment, one a line; without a single one it is refused."""
     if path is not None:
         if "SAR_API_KEY" in os.environ:
             raise InputError("two keys, SAR_API_KEY and --api-key-file: give one")
         try:
-            key = Path(path).read_text("utf-8").strip()
+            text = Path(path).read_text("utf-8")
         except OSError as error:
             raise InputError(f"--api-key-file: {path} cannot be read: {error.strerror or error}") from None
         except UnicodeDecodeError:
@@ -233,13 +233,14 @@ def _key(path: str | None) -> str | None:
     elif (given := os.environ.get("SAR_API_KEY")) is None:
         return None
     else:
-        key = given.strip()
-    if not key or not key.isascii() or not key.isprintable():
-        what = "has characters that no header carries" if key else "is empty"
+        text = given
+    keys = [key for line in text.split("\n") if (key := line.strip())]
+    if not keys or not all(key.isascii() and key.isprintable() for key in keys):
+        what = "has characters that no header carries" if keys else "is empty"
         raise InputError(
             f"the key {what}: set SAR_API_KEY or --api-key-file to one of printable ASCII, or neither to have none"
         )
-    return key
+    return "\n".join(keys)
 
 
 if __name__ == "__main__":

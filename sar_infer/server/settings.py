@@ -47,7 +47,8 @@ class Settings:
     Attributes:
         bundle: The bundle's folder or place on a hub, opened again by a reload; None takes the one that ships.
         bank: The bank file, which may be missing until the first change; None serves the bundle's bank as it is.
-        key: Required in ``Authorization: Bearer``; None requires nothing and allows no change.
+        key: Required in ``Authorization: Bearer``; of several lines each is a key, so that one can be replaced by the
+            next. None requires nothing and allows no change.
         device: Where the encoders run.
         precision: ``fp32``, or smaller graphs of the bundle.
         offset: As of ``Classifier``; a bundle without statistics is refused if it is not 0.

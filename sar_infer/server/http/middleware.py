@@ -100,7 +100,8 @@ class _RequestHandler:
         path, service = self._scope["path"], self._service
         if service.settings.key is not None and path not in _OPEN and not path.startswith(_OPEN_BELOW):
             scheme, _, given = self._headers.get("authorization", "").partition(" ")
-            right = hmac.compare_digest(_digest(given.strip()), _digest(service.settings.key))
+            keys = map(_digest, service.settings.key.split("\n"))
+            right = sum(hmac.compare_digest(_digest(given.strip()), key) for key in keys)
             bearer = scheme.lower() == "bearer"
             if not right or not bearer:
                 if not (bearer and given.strip()):

@@ -69,7 +69,7 @@ def test_check_verifies_a_bundle_and_exits(bundle_path: Path, bundle_copy: Path)
         (["--host", "999.1.1.1"], {}, "cannot listen on 999.1.1.1"),
         (["--api-key-file", "/nowhere"], {}, "--api-key-file: /nowhere cannot be read: No such file or directory\n"),
         ([], {"SAR_API_KEY": " "}, "the key is empty"),
-        ([], {"SAR_API_KEY": "schlüssel"}, "the key has characters that no header carries"),
+        ([], {"SAR_API_KEY": "key\nschlüssel"}, "the key has characters that no header carries"),
         (["--bank", "/dev/null/x.safetensors"], {}, "/dev/null/x.safetensors: no such folder; make it first"),
         (["--bank", "/dev/null/x.safetensors"], {"SAR_API_KEY": "k"}, "/dev/null/x.safetensors: no such folder"),
         (["--bank", "/dev/null/x.safetensors", "--workers", "1"], {}, "/dev/null/x.safetensors: no such folder"),
@@ -184,7 +184,7 @@ def test_a_signal_while_a_line_is_written_stops_it_as_any_other(bundle_path: Pat
 
 
 def test_limits_come_from_options(bundle_path: Path, tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("from a file\n")
+    (tmp_path / "key").write_text("from a file\n\nthe next\r\n")
     options = (
         "--max-body",
         "1",
@@ -204,6 +204,7 @@ def test_limits_come_from_options(bundle_path: Path, tmp_path: Path) -> None:
         limits = httpx2.get(f"{server.url}/v1/model", headers=headers).json()["limits"]
         found = {k: limits[k] for k in ("body_bytes", "images", "classes", "formats", "pixels")}
         assert found == {"body_bytes": 2**20, "images": 2, "classes": 3, "formats": ["PNG"], "pixels": 500_000}
+        assert httpx2.get(f"{server.url}/v1/model", headers={"Authorization": "Bearer the next"}).status_code == 200
         assert httpx2.get(f"{server.url}/ui", headers=headers).status_code == 404
         answer = httpx2.post(
             f"{server.url}/v1/classify", content=jpeg(), headers={"Content-Type": "image/jpeg", **headers}

@@ -249,6 +249,13 @@ def test_a_refused_request_does_not_cost_the_connection(settings: Settings) -> N
             assert "connection" not in answer.headers
 
 
+def test_two_keys_open_until_the_old_one_is_taken_away(settings: Settings) -> None:
+    with local_server(replace(settings, key="old\nnew")) as server:
+        for key, status in (("old", 200), ("new", 200), ("old\\nnew", 401), ("ol", 401)):
+            answer = httpx2.get(f"{server.url}/v1/model", headers={"Authorization": f"Bearer {key}"})
+            assert answer.status_code == status, key
+
+
 def test_a_key_is_asked_for_where_it_matters(settings: Settings) -> None:
     with local_server(replace(settings, key="open sesame")) as server, httpx2.Client(base_url=server.url) as client:
         for path in ("/healthz", "/livez", "/readyz", "/metrics", "/ui", "/docs", "/openapi.json"):
