@@ -25,7 +25,11 @@ IsWanted = Callable[[int], bool]
 LISTS = (".txt", ".lst")
 CONTAINERS = (".tar", ".parquet")
 _BARE, _LINK = "", "/"
-"""Kinds of what a search of a folder passes over: files without a suffix, and links to folders."""
+_PASSED_OVER = (
+    (_BARE, "files without a suffix", "put them in a list (.txt)"),
+    (_LINK, "linked folders", "name them too"),
+)
+"""What a search of a folder passes over although images may be there."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
@@ -238,15 +242,13 @@ def _some(folder: str, found: Iterator[str], warn: Warn) -> Iterator[str]:
     told = []
     if unread := Counter({suffix: count for suffix, count in counts.items() if suffix in UNREAD}):
         told.append(left_out(unread, first["unread"]))
-    if counts[_BARE]:
-        told.append(
-            f"{folder}: {counts[_BARE]:,} without a suffix passed over, such as {first[_BARE]}; put them in a list"
-        )
-    if counts[_LINK]:
-        told.append(f"{folder}: {counts[_LINK]:,} linked folders passed over, such as {first[_LINK]}; name them too")
+    for kind, what, advice in _PASSED_OVER:
+        if counts[kind]:
+            told.append(f"{folder}: {what} are passed over ({counts[kind]:,}, such as {first[kind]}); {advice}")
     if not images:
-        advice = "; ".join(told) or f"shards are named by a pattern, {_pattern(folder, '.tar')}"
-        raise InputError(f"{folder}: a folder without images; {advice}")
+        if not told or any(counts[suffix] for suffix in CONTAINERS):
+            told.append(f"shards are named by a pattern, {_pattern(folder, '.tar')}")
+        raise InputError(f"{folder}: a folder without images; {'; '.join(told)}")
     told += [
         f"{folder}: {counts[suffix]:,} {suffix} in it passed over; name them as {_pattern(folder, suffix)}"
         for suffix in sorted(CONTAINERS)

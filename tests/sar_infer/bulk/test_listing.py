@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -203,12 +204,23 @@ def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
     assert [len(piece.unit.paths) for piece in pieces] == [3]
     assert told == [
         f"left out 1 file whose format is not read (.heic), such as {Path('p/z.HEIC')}; convert to JPEG",
-        f"p: 1 without a suffix passed over, such as {Path('p/deep/0af3')}; put them in a list",
-        f"p: 1 linked folders passed over, such as {Path('p/link')}/; name them too",
+        f"p: files without a suffix are passed over (1, such as {Path('p/deep/0af3')}); put them in a list (.txt)",
+        f"p: linked folders are passed over (1, such as {Path('p/link')}/); name them too",
         "p: 1 .parquet in it passed over; name them as 'p/**/*.parquet'",
         "p: 2 .tar in it passed over; name them as 'p/**/*.tar'",
         "memory://mixed: 1 .tar in it passed over; name them as 'memory://mixed/**/*.tar'",
     ]
+
+
+def test_a_folder_without_images_says_what_is_there() -> None:
+    for name in ("bare/0af3", "shards/a.tar", "shards/README"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    bare = re.escape(str(Path("bare/0af3")))
+    with pytest.raises(InputError, match=rf"without images; bare: files without .* \(1, such as {bare}\); put .*$"):
+        keys("bare")
+    with pytest.raises(InputError, match=r"README\); put them in a list .*; shards are named by a pattern"):
+        keys("shards")
 
 
 def test_only_what_is_named_is_a_list() -> None:
