@@ -238,16 +238,17 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(Path(path) for path in _files(folder) if has_image_suffix(path))
+    return sorted(Path(path) for path in files_in(folder) if has_image_suffix(path))
 
 
 def _unread(root: Path) -> tuple[str, ...]:
     """Return a warning if images are left out because their format is not read."""
-    found = sorted(os.path.relpath(path, root) for path in _files(root) if suffix_of(path) in UNREAD)
+    found = sorted(os.path.relpath(path, root) for path in files_in(root) if suffix_of(path) in UNREAD)
     return (left_out(Counter(map(suffix_of, found)), found[0]),) if found else ()
 
 
-def _files(folder: Path) -> Iterator[str]:
+def files_in(folder: Path) -> Iterator[str]:
+    """Yield the path of every file in a folder to any depth, without hidden ones."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
         yield from (os.path.join(parent, name) for name in files if not name.startswith("."))  # noqa: PTH118

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -13,6 +14,11 @@ from typing import Any, Literal
 import tomli_w
 
 from sar_train.config.run import ELSEWHERE, RunConfig
+from sar_train.data.folder import files_in
+from sar_train.data.lists import METADATA
+from sar_train.data.open_images import locate
+from sar_train.data.source import DEMO
+from sar_train.regularisers.base import regularisers
 from sar_train.training.identity import outcome_settings
 
 Experiment = Literal["base-to-new", "few-shot", "cross-dataset", "domain-generalisation", "custom"]
@@ -35,13 +41,21 @@ class Job:
     targets: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
-        """Return all that the result depends on, except the code."""
+        """Return all that the result depends on, except code and photos."""
         mine = {"experiment": self.experiment, "targets": list(self.targets)}
         return mine | outcome_settings(self.config)
 
-    def key(self, code: str | None) -> str:
-        """Return 16 hex digits that differ wherever a setting, the seed or the code (`code.digest`) does."""
-        content = json.dumps(self.settings() | {"code": code}, sort_keys=True, ensure_ascii=False)
+    @functools.cached_property
+    def photos(self) -> dict[str, str]:
+        """Return a digest by name of each folder of the user's own photos among data and targets."""
+        root = Path(self.config.data_root) if self.config.data_root else None
+        places = {name: locate(name, root) for name in (self.config.data, *self.targets) if name != DEMO}
+        return {n: _contents(place) for n, (place, known) in places.items() if not known and place.is_dir()}
+
+    def key(self, code: str | None, *, with_photos: bool = True) -> str:
+        """Return 16 hex digits that differ wherever a setting, the seed, own photos or the code (`code.digest`) do."""
+        photos = {"photos": self.photos} if with_photos and self.photos else {}
+        content = json.dumps(self.settings() | {"code": code} | photos, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def path(self, code: str | None) -> Path:
@@ -62,7 +76,8 @@ class Job:
     def toml(self) -> str:
         """Return a file for ``sar-experiment run`` that repeats this run."""
         config = dataclasses.asdict(self.config)
-        sections = {k: dict(v) for k, v in config.pop("sections").items() if k != "sar" or self.config.sar}
+        off = () if self.config.sar else regularisers.entries
+        sections = {k: dict(v) for k, v in config.pop("sections").items() if k not in off}
         defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
         drop = (*ELSEWHERE, "seed", "sections")
         run = {k: v for k, v in config.items() if k not in drop and v is not None and v != defaults[k]}
@@ -70,6 +85,16 @@ class Job:
         if self.targets:
             content["targets"] = list(self.targets)
         return tomli_w.dumps(content | {"runs": {self.name: run | sections}})
+
+
+def _contents(folder: Path) -> str:
+    """Digest the names and sizes of a folder's files, and what its lists of labels say."""
+    found = hashlib.sha256()
+    for path in sorted(map(Path, files_in(folder))):
+        content = path.read_bytes() if path.name in METADATA else str(path.stat().st_size).encode()
+        name = path.relative_to(folder).as_posix().encode(errors="surrogateescape")
+        found.update(name + b"\0" + hashlib.sha256(content).digest())
+    return found.hexdigest()[:16]
 
 
 def slug(text: str) -> str:

@@ -59,10 +59,14 @@ def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
 
 
 def _is_of(content: Any, job: Job, digest: str | None) -> bool:
-    """Say whether a result is of a run, made by the code with this digest, or by any."""
+    """Say whether a result is of a run, made by the code with this digest, or by any.
+
+    Keys of older code do not cover the photos of a folder.
+    """
     try:
         made_by = content["code"]["digest"]
-        return bool(content["key"] == job.key(made_by)) and digest in (None, made_by)
+        keys = {job.key(made_by), job.key(made_by, with_photos=digest is not None)}
+        return content["key"] in keys and digest in (None, made_by)
     except (KeyError, TypeError):
         return False
 

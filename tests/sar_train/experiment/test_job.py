@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,35 @@ def with_config(**changes: Any) -> Job:
 def test_other_settings_give_another_file(other: Job) -> None:
     assert other.key(CODE) != JOB.key(CODE)
     assert other.path(CODE) != JOB.path(CODE)
+
+
+def test_other_photos_in_a_folder_give_another_file(tmp_path: Path) -> None:
+    """A sweep would take a result for done that was made of photos that are no longer there."""
+    photo = tmp_path / "photos" / "cat" / "a.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(b"1")
+    (tmp_path / "photos" / ".hidden").write_bytes(b"")
+
+    def keys() -> list[str]:
+        over = dataclasses.replace(JOB, targets=("photos",), config=dataclasses.replace(BASIC, data_root=str(tmp_path)))
+        learned = with_config(data="photos", data_root=str(tmp_path))
+        return [learned.key(CODE), over.key(CODE), learned.key(CODE, with_photos=False)]
+
+    found = [keys()]
+    os.utime(photo, ns=(1, 1))
+    (tmp_path / "photos" / ".hidden").write_bytes(b"more")
+    assert keys() == found[0]
+    photo.with_name("b.jpg").write_bytes(b"1")
+    found.append(keys())
+    photo.write_bytes(b"12")
+    found.append(keys())
+    (tmp_path / "photos" / "metadata.csv").write_text("a.jpg,cat")
+    found.append(keys())
+    (tmp_path / "photos" / "metadata.csv").write_text("a.jpg,dog")
+    found.append(keys())
+    learned_from, evaluated_on, plain = zip(*found, strict=True)
+    assert len(set(learned_from)) == len(set(evaluated_on)) == len(found)
+    assert len(set(plain)) == 1
 
 
 def test_other_code_gives_another_file() -> None:

@@ -134,6 +134,16 @@ def test_other_code_means_another_result_unless_any_code_will_do(config: RunConf
     assert json.loads(new.read_text())["code"] == code.identity()
 
 
+def test_results_from_before_keys_covered_photos_count_for_any_code(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    one = Job("few-shot", "coop", RunConfig(data=str(tmp_path / "photos")))
+    path = tmp_path / one.folder / f"{one.stem}-0.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"key": one.key("old", with_photos=False), "code": {"digest": "old"}}))
+    assert find_result(one, tmp_path) is None
+    assert find_result(one, tmp_path, any_code=True) == path
+
+
 def test_packed_results_are_done(config: RunConfig, tmp_path: Path) -> None:
     (one, two), out = grid(config)[:2], tmp_path / "out"
     (made,) = run_sweep([one], out, here, silent).results
