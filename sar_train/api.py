@@ -276,6 +276,7 @@ def run_config(
     """
     from sar_train.config.run import RunConfig, build, merge, read_toml
     from sar_train.methods.base import methods
+    from sar_train.regularisers.base import regularisers
 
     sections: dict[str, dict[str, Any]] = {}
     if (weight := options.pop("sar_weight", None)) is not None:
@@ -290,19 +291,20 @@ def run_config(
         import torch
 
         made = replace(made, device="cuda" if torch.cuda.is_available() else "cpu")
-    asked = "sar" in merged or "sar" in made.sections
+    asked = "sar" in merged or bool(made.sections.keys() & regularisers.entries)
     return made if asked or methods.get(made.method).sar_weight != 0 else replace(made, sar=False)
 
 
 def default_name(config: RunConfig) -> str:
     """Return the folder name of a run: ``caltech101-coop-sar-s1``, ``shop-coop-sar-s1`` for ``shop/train``."""
     from sar_train.data.folder import domain_name
+    from sar_train.training.identity import regulariser_of
 
     place = Path(config.data)
     data = domain_name(place).replace("/", "-") if place.is_dir() else place.stem
     on = config.sections.get(config.method, {}).get("on")
     name = f"{config.method}-{on}" if on else config.method
-    parts = [data or "photos", name, *(["sar"] if config.sar else []), f"s{config.seed}"]
+    parts = [data or "photos", name, *([regulariser_of(config.sections)] if config.sar else []), f"s{config.seed}"]
     return "-".join(parts)
 
 

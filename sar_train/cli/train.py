@@ -193,12 +193,16 @@ def main(**given: Any) -> None:
         return
     from sar_train.api import train
     from sar_train.errors import ConfigError
+    from sar_train.regularisers.base import regularisers
 
     if given["photos"] is None:
         raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
     settings = sections_of(given.pop("settings"))
-    if given["sar"] is False and ("sar" in settings or given["sar_weight"] is not None):
-        raise ConfigError("--no-sar cannot be combined with settings of SAR; leave out --sar-weight and --set sar.…")
+    if given["sar"] is False and (settings.keys() & regularisers.entries or given["sar_weight"] is not None):
+        raise ConfigError(
+            "--no-sar cannot be combined with settings of SAR or of another regulariser; leave out --sar-weight and "
+            "--set sar.…"
+        )
     show = ProgressLine(quiet=quiet)
     try:
         with resumable():
@@ -231,7 +235,7 @@ def method_list(*, as_json: bool) -> str:
 def table(record: dict[str, Any], out: Path) -> str:
     """Return a run's last lines: zero-shot, linear probe, this run; base, new, harmonic mean; then in one ranking."""
     config = record["config"]
-    name = config["method"] + (" + sar" if config["sar"] else "")
+    name = " + ".join([config["method"], *([name for name in record["settings"] if name != config["method"]])])
     rows = {"zero-shot": record["zero_shot"], "linear probe": record["linear_probe"], name: record["metrics"]}
     statistics = record["statistics"]
     if statistics:

@@ -34,7 +34,7 @@ from sar_train.config.run import RunConfig, build, merge, read_toml
 from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
 from sar_train.methods.base import methods
-from sar_train.training.identity import check_sections
+from sar_train.training.identity import check_sections, regulariser_of
 from sar_train.training.protocol import DEAL
 
 Modes = Literal["both", "on", "off"]
@@ -104,7 +104,8 @@ def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
     names = chosen_methods(grid.methods, backbone)
     for name in grid.per_method:
         methods.get(name.partition(":")[0])
-    used = {"sar", *(name.partition(":")[0] for name in names)}
+    regulariser = regulariser_of(merge(grid.common, *grid.per_method.values(), grid.overrides)["sections"])
+    used = {regulariser, *(name.partition(":")[0] for name in names)}
     given = merge(grid.common, grid.overrides)
     if foreign := sorted(set(given["sections"]) - used):
         raise ConfigError(f"settings for {', '.join(foreign)}, but these runs use {', '.join(sorted(used))}")
@@ -113,7 +114,7 @@ def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
     sar = {"both": (False, True), "on": (True,), "off": (False,)}[grid.modes]
     datasets = ELEVEN if tuple(grid.datasets) == ("all",) else grid.datasets
     return [
-        _job(experiment, grid, name, dataset, seed, shots, backbone=backbone, with_sar=with_sar)
+        _job(experiment, grid, name, dataset, seed, shots, backbone=backbone, regulariser=regulariser * with_sar)
         for dataset in datasets
         for seed in grid.seeds
         for shots in grid.shots
@@ -152,7 +153,7 @@ def _job(
     shots: int,
     *,
     backbone: str,
-    with_sar: bool,
+    regulariser: str,
 ) -> Job:
     method, _, on = name.partition(":")
     kind = methods.get(method)
@@ -168,10 +169,10 @@ def _job(
         grid.overrides,
         fixed,
     )
-    settings["sar"] = with_sar
-    own = {method, "sar"} if with_sar else {method}
+    settings["sar"] = bool(regulariser)
+    own = {method, regulariser}
     settings["sections"] = {key: section for key, section in settings["sections"].items() if key in own}
-    label = name + ("+sar" if with_sar else "")
+    label = f"{name}+{regulariser}".removesuffix("+")
     return Job(experiment, label, build(RunConfig, settings, label), tuple(grid.targets))
 
 
@@ -187,15 +188,23 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Jo
     """
     spec = _checked(path)
     found = []
+    unused = {name for name, value in (overrides or {}).items() if isinstance(value, Mapping)}
     for seed, deal, one, (name, run) in itertools.product(
         spec["seeds"], spec["deals"], spec["sets"], spec["runs"].items()
     ):
         settings = merge(spec["common"], one, {"base_classes": f"{DEAL}{deal}"} if deal else {}, run)
-        own = {"sar", str(settings.get("method", RunConfig.method)), *settings["sections"]}
+        own = {
+            regulariser_of(settings["sections"]),
+            str(settings.get("method", RunConfig.method)),
+            *settings["sections"],
+        }
+        unused -= own
         wanted = {k: v for k, v in (overrides or {}).items() if not isinstance(v, Mapping) or k in own}
         config = build(RunConfig, merge(settings, wanted, {"seed": seed}), f"{path}, run {name}")
         check_sections(config)
         found.append(Job(spec["experiment"], name, config, tuple(spec["targets"])))
+    if unused:
+        raise ConfigError(f"settings for {', '.join(sorted(unused))}, but no run of {path} uses them")
     return found
 
 

@@ -27,7 +27,7 @@ from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
 from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, novel_names, open_novel_source
 from sar_train.regularisers.base import regularisers
-from sar_train.training.identity import check_sections, sar_settings
+from sar_train.training.identity import check_sections, regulariser_of, regulariser_settings
 from sar_train.training.protocol import Plan, plan
 from sar_train.training.task import FewShotTask, Regularisation
 
@@ -71,10 +71,10 @@ class RunContext:
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """Return all settings of the method, and of SAR where it is on, defaults included."""
+        """Return all settings of the method, and of the regulariser where it is on, defaults included."""
         found = {self.config.method: dataclasses.asdict(self.method.config)}
         if self.config.sar:
-            found["sar"] = dataclasses.asdict(sar_settings(self.config))
+            found[regulariser_of(self.config.sections)] = dataclasses.asdict(regulariser_settings(self.config))
         return found
 
     @functools.cached_property
@@ -94,15 +94,17 @@ class RunContext:
         return self.backbone.embed_names(names, self.teacher)
 
     def regularisation(self) -> Regularisation | None:
-        """Return SAR with its novel names and what it compares with; None where it takes no part."""
+        """Return the regulariser with its novel names and what it compares with; None where it takes no part."""
         if self.novel is None:
             return None
-        config, novel = sar_settings(self.config), self.novel.names
+        config, novel = regulariser_settings(self.config), self.novel.names
+        kind = regularisers.get(regulariser_of(self.config.sections))
         base = self.task.handcrafted
         single = torch.cat([base, self.handcrafted(novel)]) if novel else base
         names = [*self.task.class_names, *novel]
-        teacher = single if config.teacher == "template" else self.backbone.ensemble(names, TEMPLATES, unit=True)
-        return Regularisation(regularisers.get("sar")(config), novel, teacher, single[len(names) - len(novel) :])
+        own = getattr(config, "teacher", "template") == "template"  # of SAR; others compare with the template
+        teacher = single if own else self.backbone.ensemble(names, TEMPLATES, unit=True)
+        return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
 
     def zero_shot(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Return (N, C) scaled cosines of (N, D) unit image features and C names without any learning."""
@@ -118,9 +120,8 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     """
     kind = methods.get(config.method)
     settings = config.section(config.method, kind.Config)
-    sar = sar_settings(config)
     check_sections(config)
-    with_sar = config.sar and bool(sar.weight)
+    with_sar = config.sar and bool(regulariser_settings(config).weight)
     novel_source = open_names(config) if with_sar else None
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     if "image" in kind.towers:

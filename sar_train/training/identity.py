@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,35 @@ from sar_train.errors import ConfigError
 from sar_train.methods.base import methods
 from sar_train.regularisers.base import regularisers
 
+SAR = "sar"
 
-def sar_settings(config: RunConfig) -> Any:
-    """Return SAR's settings of a run, with the method's own weight where neither weight nor distance is given.
+
+def regulariser_of(sections: Iterable[str]) -> str:
+    """Return the name of the regulariser that has settings, ``sar`` where none has.
+
+    Raises:
+        ConfigError: several have.
+    """
+    named = sorted(regularisers.entries.keys() & set(sections)) or [SAR]
+    if len(named) > 1:
+        raise ConfigError(f"settings for {' and '.join(named)}, but a run has one regulariser: leave one out")
+    return named[0]
+
+
+def regulariser_settings(config: RunConfig) -> Any:
+    """Return the settings of a run's regulariser.
+
+    SAR has the method's own weight where neither weight nor distance is given.
 
     Raises:
         ConfigError: unknown or unusable settings.
     """
-    settings = config.section("sar", regularisers.get("sar").Config)
+    name = regulariser_of(config.sections)
+    settings = config.section(name, regularisers.get(name).Config)
+    if name != SAR:
+        return settings
     own = methods.get(config.method).sar_weight
-    given = config.sections.get("sar", {}).keys() & {"weight", "distance"}
+    given = config.sections.get(SAR, {}).keys() & {"weight", "distance"}
     return settings if given or not own else dataclasses.replace(settings, weight=own)
 
 
@@ -39,7 +59,7 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
     method = methods.get(config.method)
     sections = {config.method: config.section(config.method, method.Config)}
     if config.sar:
-        sections["sar"] = sar_settings(config)
+        sections[regulariser_of(config.sections)] = regulariser_settings(config)
     apart = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
     found: dict[str, Any] = {
         "schedule": dataclasses.asdict(method.schedule),
@@ -61,11 +81,12 @@ def _counted(section: Any) -> dict[str, Any]:
 
 def check_sections(config: RunConfig) -> None:
     """Raise ConfigError where settings are given for a method that the run does not use."""
-    unknown = set(config.sections) - {"sar", config.method}
+    regulariser = regulariser_of(config.sections)
+    unknown = set(config.sections) - {regulariser, config.method}
     if unknown:
         hint = "; --on belongs to --method dept, whose base method runs at the settings that DePT's paper gives it"
         raise ConfigError(
-            f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and sar"
+            f"settings for {', '.join(sorted(unknown))}, but this run uses {config.method} and {regulariser}"
             + (hint if "dept" in (*unknown, config.method) else "")
         )
 

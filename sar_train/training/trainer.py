@@ -24,7 +24,7 @@ from sar_train.errors import RunError
 from sar_train.training import checkpoint, loop, measures
 from sar_train.training import statistics as class_statistics
 from sar_train.training.context import RunContext, open_data, prepare
-from sar_train.training.identity import outcome_settings, sar_settings
+from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import STATISTICS, Answers, Results, make_record, scores
 from sar_train.training.state import State, start
@@ -108,7 +108,7 @@ def run(
         weights_digest=context.backbone.weights_digest,
         template=context.teacher,
         class_names=tuple(context.task.class_names),
-        regularisers={"sar": sar_settings(config).weight} if config.sar else {},
+        regularisers={regulariser_of(config.sections): regulariser_settings(config).weight} if config.sar else {},
         record=make_record(context, results),
     )
     if fitted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.regularisers import seven
 
 from sar_train.clip import mini
 from sar_train.errors import ConfigError
@@ -175,6 +176,25 @@ def test_every_run_meets_every_deal_of_every_set(tmp_path: Path) -> None:
         for data, name, shots in (("demo", "a", 8), ("demo", "b", 2), ("list.csv", "a", 4), ("list.csv", "b", 2))
     ]
     assert {job.config.base_classes for job in read_spec(write(tmp_path, "[runs.a]\ndata = 'demo'"))} == {None}
+
+
+def test_a_grid_takes_the_regulariser_that_has_settings() -> None:
+    common = {"seven": {"weight": 2}}
+    with seven():
+        without, with_seven = jobs("base-to-new", Grid(["coop"], ["demo"], [1], common=common))
+        with pytest.raises(ConfigError, match="sar and seven, but a run has one regulariser"):
+            jobs("base-to-new", Grid(["coop"], ["demo"], common=common, overrides={"sar": {"weight": 1}}))
+    assert [without.name, with_seven.name] == ["coop", "coop+seven"]
+    assert with_seven.config.sections == common
+    assert not without.config.sections
+
+
+def test_a_setting_that_no_run_of_a_sweep_uses_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "[runs.a]\ndata = 'demo'\nmethod = 'tcp'\n[runs.b]\ndata = 'demo'")
+    own = [job.config.sections for job in read_spec(path, {"tcp": {"weight": 3}})]
+    assert own == [{"tcp": {"weight": 3}}, {}]
+    with pytest.raises(ConfigError, match=r"settings for kgcoop, but no run of .* uses them"):
+        read_spec(path, {"tcp": {"weight": 3}, "kgcoop": {"weight": 3}})
 
 
 @pytest.mark.parametrize(

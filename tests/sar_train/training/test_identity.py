@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.regularisers import seven
 
 from sar_train.config.run import RunConfig
 from sar_train.errors import ConfigError
-from sar_train.training.identity import check_sections, outcome_settings, sar_settings
+from sar_train.training.identity import check_sections, outcome_settings, regulariser_settings
 
 
 def test_it_is_json_and_spells_defaults_out() -> None:
@@ -57,6 +58,20 @@ def test_settings_of_another_method_are_refused() -> None:
         check_sections(RunConfig("demo", sections={"kgcoop": {}}))
 
 
+def test_settings_of_a_regulariser_take_it_in_place_of_sar() -> None:
+    own = {"seven": {"weight": 2}}
+    with seven():
+        config = RunConfig("demo", sections=own)
+        check_sections(config)
+        assert outcome_settings(config)["sections"].keys() == {"coop", "seven"}
+        assert regulariser_settings(config).weight == 2
+        assert "seven" not in outcome_settings(dataclasses.replace(config, sar=False))["sections"]
+        with pytest.raises(ConfigError, match="settings for sar and seven, but a run has one regulariser"):
+            check_sections(RunConfig("demo", sections=own | {"sar": {}}))
+    with pytest.raises(ConfigError, match="settings for seven, but this run uses coop and sar"):
+        check_sections(RunConfig("demo", sections=own))
+
+
 @pytest.mark.parametrize(
     ("method", "given", "weight"),
     [
@@ -69,5 +84,5 @@ def test_settings_of_another_method_are_refused() -> None:
 )
 def test_a_method_may_have_a_weight_of_its_own_for_sar(method: str, given: dict[str, Any], weight: float) -> None:
     config = RunConfig(data="demo", method=method, sections={"sar": given})
-    assert sar_settings(config).weight == weight
+    assert regulariser_settings(config).weight == weight
     assert outcome_settings(config)["sections"]["sar"]["weight"] == weight

@@ -15,6 +15,7 @@ import pytest
 import torch
 from support.photos import write_folder
 from support.problems import CLASSES, feature_set
+from support.regularisers import seven
 from support.tiny import VIT, register, tiny_backbone
 
 from sar_train.clip import backbone
@@ -289,3 +290,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(features: Path, names: Path, tmp_
         "record.json",
         "statistics.safetensors",
     ]
+
+
+def test_another_regulariser_is_trained_with(features: Path, names: Path, tmp_path: Path) -> None:
+    with seven():
+        run = trainer.run(settings(features, names, epochs=1, sections={"seven": {"weight": 2}}), tmp_path / "run")
+    assert run.record["history"][0]["regulariser"] == 7
+    assert run.record["settings"]["seven"] == {"weight": 2}
+    assert run.regularisers == {"seven": 2}
