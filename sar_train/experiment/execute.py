@@ -133,6 +133,7 @@ def result(job: Job, run: Run) -> dict[str, Any]:
         "name": job.name,
         "key": job.key(code.identity()["digest"]),
         "code": code.identity(),
+        "photos": job.photos or None,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     tail = {

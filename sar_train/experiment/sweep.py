@@ -61,12 +61,12 @@ def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
 def _is_of(content: Any, job: Job, digest: str | None) -> bool:
     """Say whether a result is of a run, made by the code with this digest, or by any.
 
-    Keys of older code do not cover the photos of a folder.
+    Keys of older code do not cover the photos of a folder; their results have no entry for them.
     """
     try:
         made_by = content["code"]["digest"]
-        keys = {job.key(made_by), job.key(made_by, with_photos=digest is not None)}
-        return content["key"] in keys and digest in (None, made_by)
+        key = job.key(made_by, with_photos="photos" in content)
+        return bool(content["key"] == key) and digest in (None, made_by)
     except (KeyError, TypeError):
         return False
 
