@@ -34,7 +34,7 @@ from sar_train.config.run import RunConfig, build, merge, read_toml
 from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
 from sar_train.methods.base import methods
-from sar_train.training.identity import check_sections, regulariser_of
+from sar_train.training.identity import SAR, check_sections, regulariser_of
 from sar_train.training.protocol import DEAL
 
 Modes = Literal["both", "on", "off"]
@@ -172,7 +172,7 @@ def _job(
     settings["sar"] = bool(regulariser)
     own = {method, regulariser}
     settings["sections"] = {key: section for key, section in settings["sections"].items() if key in own}
-    label = f"{name}+{regulariser}".removesuffix("+")
+    label = name + ("" if not regulariser else "+sar" if regulariser == SAR else f" with {regulariser}")
     return Job(experiment, label, build(RunConfig, settings, label), tuple(grid.targets))
 
 

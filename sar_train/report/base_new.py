@@ -34,6 +34,7 @@ COLUMNS = (
 )
 RIVALS = ((1, 7), (2, 8), (3, 9), (4, 10), (5, 11))
 """Columns of each measure on both sides, which compete for the bold figure."""
+DIFFERENCES = COLUMNS.index(Column("base", "difference"))
 NOTES = {
     OPEN: "Open H is the same mean in one ranking over base and new classes.",
     WITH_STATISTICS: "With statistics is open H where class statistics rank, new classes added by name; the other "
@@ -61,11 +62,12 @@ def accuracies(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
     notes = [
         spread_note(runs),
         "H is the harmonic mean of the averaged base and new accuracies. Bold: the best, the linear probe apart.",
-        "Differences are those of the figures before rounding.",
+        "Differences are those of the figures before rounding, with the deviation of the difference at the same seed.",
     ]
     for method, (without, with_sar) in pairs(rows).items():
         before, after = (score(side) if side else None for side in (without, with_sar))
-        body.append(_row(method_name(method), before, after))
+        row = _row(method_name(method), before, after)
+        body.append(_with_deviations(row, without, with_sar))
         if before and after and before.seeds != after.seeds:
             notes.append(f"{method_name(method)}: the two sides are of different seeds")
     if varying := _zero_shot_varies(runs):
@@ -153,6 +155,21 @@ def _row(
         for found in (without, with_sar)
     )
     return (*cells, *(difference(b, a) for a, b in zip(before, after, strict=True)))
+
+
+def _with_deviations(row: Row, without: Sequence[Result], with_sar: Sequence[Result]) -> Row:
+    """Add to the differences of base and new accuracy how much they vary over seeds that both sides have."""
+    before, after = ({run.seed: run["metrics"] for run in side} for side in (without, with_sar))
+    if before.keys() != after.keys():
+        return row
+    cells = list(row)
+    for column, key in ((DIFFERENCES, "base_accuracy"), (DIFFERENCES + 1, "new_accuracy")):
+        known = [seed for seed in before if before[seed][key] is not None and after[seed][key] is not None]
+        moved = mean(after[seed][key] - before[seed][key] for seed in known)
+        if moved and moved.sd is not None:
+            shown = number(moved.value, sd=moved.sd)
+            cells[column] = dataclasses.replace(cells[column], sd=shown.sd, spread=shown.spread)
+    return tuple(cells)
 
 
 def in_one(found: Score | None) -> tuple[Score | None, Score | None]:

@@ -184,7 +184,7 @@ def test_a_grid_takes_the_regulariser_that_has_settings() -> None:
         without, with_seven = jobs("base-to-new", Grid(["coop"], ["demo"], [1], common=common))
         with pytest.raises(ConfigError, match="sar and seven, but a run has one regulariser"):
             jobs("base-to-new", Grid(["coop"], ["demo"], common=common, overrides={"sar": {"weight": 1}}))
-    assert [without.name, with_seven.name] == ["coop", "coop+seven"]
+    assert [without.name, with_seven.name] == ["coop", "coop with seven"]
     assert with_seven.config.sections == common
     assert not without.config.sections
 

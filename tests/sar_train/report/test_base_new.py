@@ -43,10 +43,18 @@ def test_one_dataset(tmp_path: Path) -> None:
         "CoOp": [
             "*85.0 ± 1.4", "49.0 ± 1.4", "62.2", "1, 2",
             "84.0 ± 1.4", "52.0 ± 1.4", "*64.2", "1, 2",
-            "-1.0", "+3.0", "+2.1",
+            "-1.0 ± 0.0", "+3.0 ± 0.0", "+2.1",
         ],
     }  # fmt: skip
     assert [c.tone for c in found.rows[-1][-3:]] == ["down", "up", "up"]
+
+
+def test_a_difference_varies_as_it_does_at_the_same_seed(tmp_path: Path) -> None:
+    for seed, base, new in ((1, 80.0, 40.0), (2, 90.0, 50.0)):
+        write(tmp_path, result(seed=seed, base=base, new=new))
+        write(tmp_path, result("coop+sar", seed=seed, base=base + seed, new=new - 3 * seed))
+    cells = tables(tmp_path)["Base to new on caltech101"].rows[-1]
+    assert [(cell.text, cell.sd) for cell in cells if cell.tone][:2] == [("+1.5", "0.7"), ("-4.5", "2.1")]
 
 
 def test_one_seed_has_no_deviation_and_says_so(tmp_path: Path) -> None:
