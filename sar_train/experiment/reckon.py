@@ -55,7 +55,8 @@ class Reckoned:
     memory: float
 
     def __str__(self) -> str:
-        hours = ", ".join(f"{value:.0f} h on one {name}" for name, value in self.hours.items())
+        took = {name: f"{h:.0f} h" if h > 2 else f"{max(1, 60 * h):.0f} min" for name, h in self.hours.items()}
+        hours = ", ".join(f"{time} on one {name}" for name, time in took.items())
         return (
             f"{self.runs} runs, {self.steps:,} steps: estimated, not measured: about {hours}, {self.memory:.0f} GiB of "
             "its memory and 4 CPU cores"

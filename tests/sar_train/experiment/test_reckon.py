@@ -54,3 +54,5 @@ def test_a_faster_card_is_never_slower() -> None:
     assert found.runs == 4
     assert found.hours["H100"] <= found.hours["A100"]
     assert "estimated, not measured" in str(found)
+    assert "0 h" not in str(found)
+    assert " min on one H100" in str(found)
