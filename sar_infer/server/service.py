@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sar_infer.artefact.bank_file import check_encoder
+from sar_infer.bank.following import photos_missing
 from sar_infer.encoders.waiting import in_background
 from sar_infer.server.admission import Admission
 from sar_infer.server.bank.store import BankStore
@@ -130,8 +131,11 @@ class Service:
                 self.metrics.ready.set(known.ready)
         return Readiness(False, known.self_test_cosine, "shutting down") if self.draining else known
 
-    async def reload(self) -> Engine:
+    async def reload(self) -> list[str]:
         """Open the bundle's path again beside the engine that answers, and replace it if all is well.
+
+        Returns:
+            Names of classes whose photos the new encoder does not have: they have to be added again.
 
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
@@ -188,7 +192,7 @@ class Service:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
-    async def _reload(self) -> Engine:
+    async def _reload(self) -> list[str]:
         async with self.writing:
             old = self.engine
             models = 2 if old.workers is None else 1 + old.workers.count
@@ -200,6 +204,7 @@ class Service:
                 self.metrics.reloads.labels("refused").inc()
                 _log.error("reload refused, the old bundle stays: %s", error)
                 raise
+            missing = photos_missing(self.store.bank, store.bank)
             self.engine, self.store = engine, store
             if old not in self._leases:
                 _retire(old)
@@ -207,7 +212,7 @@ class Service:
             self.metrics.reloads.labels("done").inc()
             self._publish()
             _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
-            return engine
+            return missing
 
     async def _self_test(self) -> Readiness:
         with self.lease() as engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import shutil
 import signal
@@ -109,9 +110,12 @@ def test_a_reload_replaces_the_bundle_and_keeps_what_was_added(either: Local, pa
 
 def test_another_encoder_and_back_while_it_serves(server: Local, path: Path, tmp_path: Path) -> None:
     httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY, json={"phrases": ["lilac", "mauve"]})
+    photo = {"images": [base64.b64encode(jpeg()).decode()]}
+    assert httpx2.post(f"{server.url}/v1/classes/violet/images", headers=KEY, json=photo, timeout=60).is_success
     seen = httpx2.delete(f"{server.url}/v1/classes/green", headers=KEY).headers["etag"]
     replace(path, "green", "two")
-    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).json()["classes"] == 2
+    told = httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).json()
+    assert (told["classes"], told["photos_missing"]) == (2, ["violet"])
     assert labels(server.url) == {"two", "violet"}
     assert httpx2.get(f"{server.url}/v1/classes/violet", headers=KEY).json()["phrases"] == ["lilac", "mauve"]
     assert (tmp_path / f"mine.{'e' * 16}.safetensors").is_file()
@@ -122,7 +126,7 @@ def test_another_encoder_and_back_while_it_serves(server: Local, path: Path, tmp
     back = httpx2.post(f"{server.url}/v1/bank/rollback", headers=KEY, json={"steps": 1})
     assert back.headers["etag"] == seen
     steps = httpx2.get(f"{server.url}/v1/bank/history", headers=KEY).json()["steps"]
-    assert [step["action"] for step in steps] == ["rollback", "merge", "remove", "add"]
+    assert [step["action"] for step in steps] == ["rollback", "merge", "remove", "add", "add"]
 
 
 def test_a_reload_takes_bundle_and_bank_as_a_pair(server: Local, path: Path, tmp_path: Path) -> None:
