@@ -118,3 +118,13 @@ def test_every_cut_is_an_error_or_harmless(tmp_path: Path) -> None:
         (tmp_path / "m.onnx").write_bytes(data[:length])
         with pytest.raises(BundleError):
             read_signature(tmp_path / "m.onnx")
+
+
+def test_a_number_has_ten_bytes_at_most(tmp_path: Path) -> None:
+    field = b"\x80\x06"  # number 96, which no model has: a varint
+    good = image_graph().SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(good + field + b"\x80" * 9 + b"\x01")
+    assert set(read_signature(tmp_path / "m.onnx").inputs) == {"pixels"}
+    (tmp_path / "m.onnx").write_bytes(good + field + b"\x80" * 10 + b"\x01")
+    with pytest.raises(BundleError, match="too long"):
+        read_signature(tmp_path / "m.onnx")

@@ -21,7 +21,7 @@ from sar_infer.artefact.describe import describe
 from sar_infer.artefact.freeze import freeze
 from sar_infer.artefact.manifest import CARD, STATISTICS
 from sar_infer.bank import ClassBank, add, remove, rename
-from sar_infer.bank.trained import TrainedStatistics
+from sar_infer.bank.trained import ClassPhotos, TrainedStatistics
 from sar_infer.cli.classify import main
 
 TRAINED = example_statistics()
@@ -204,3 +204,11 @@ def test_an_offset_needs_statistics(tmp_path: Path, bundle_path: Path) -> None:
 def test_names_and_means_must_be_as_many() -> None:
     with pytest.raises(BundleError):
         TrainedStatistics(("red",), TRAINED.statistics, ENCODER_DIGEST)
+
+
+def test_a_class_with_photos_has_one_at_least_unless_its_name_means_nothing() -> None:
+    mean = unit_rows(["a"])[0]
+    assert ClassPhotos(mean, 1).count == 1
+    assert ClassPhotos(mean, 0, nameless=True).count == 0
+    with pytest.raises(InputError, match="got 0"):
+        ClassPhotos(mean, 0)

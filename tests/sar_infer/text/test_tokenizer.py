@@ -107,6 +107,8 @@ def test_a_name_of_just_the_right_length_fits() -> None:
         ("x" * 5000, "5000 characters"),
         ("  \t", "empty"),
         ("\x01\x02", "empty"),
+        ("a \ud800", "UTF-8"),
+        ("a \udfff", "UTF-8"),
         ("a <end&lowbar;of&lowbar;text> b", "reserved"),
     ],
 )
