@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SANDBOX = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # noqa: S108
 KEY = "of-the-image-test"
 LARGEST_MIB = {"cpu": 400, "cuda": 3000}
+_REST_SECONDS = 3.0
+"""Seconds until a server that is ready has freed what only its start needed."""
 LOOK = """
 import importlib.metadata as metadata, importlib.util as util, json, os
 size, files, seen, writable = 0, 0, set(), []
@@ -214,6 +216,7 @@ def check_server(image: Image) -> dict[str, Any]:
         expect(time.monotonic() - started < 60, f"not ready after a minute\n{image.logs()}")
         time.sleep(0.02)
     ready = time.monotonic() - started
+    time.sleep(_REST_SECONDS)
     memory = image.call("exec", image.container, "sh", "-c", "cat /proc/[0-9]*/smaps_rollup || true")
     image.call("exec", image.container, *image.inspect()["Healthcheck"]["Test"][1:])
     for method, path, body, wanted in (
