@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.serving.servers import ROOT, Candidate, ours, peers, started
 
-_REST_SECONDS = 1.0
+_REST_SECONDS = 2.0
 
 
 def measure(candidate: Candidate, bundle: Path, photo: bytes) -> tuple[float, float, float]:

@@ -51,7 +51,7 @@ MIB = 2**20
 @option("--bank", type=click.Path(), help="Bank file to serve; with a key also to change, and made if missing.")
 @option("--state", hidden=True, expose_value=False, callback=lambda _, __, value: _refuse_state(value),
         help="Replaced by --bank.")  # fmt: skip
-@option("--api-key-file", type=click.Path(), help="File with the key that requests must carry; each line is one.")
+@option("--api-key-file", type=click.Path(), help="File with the keys, one per line; requests must carry one.")
 @option("--workers", type=click.IntRange(min=0),
         help="Processes that decode and encode; 0: one process does all.  [default: 2, a quarter of the cores if that "
         "is more; with a GPU or too little memory one process encodes and others decode]")  # fmt: skip
@@ -59,8 +59,8 @@ MIB = 2**20
 @option("--max-batch", type=click.IntRange(min=1),
         help="Most images in a batch.  [default: 2, 8 with a large encoder; measured with --workers 0]")  # fmt: skip
 @option("--decoders", type=click.IntRange(min=0),
-        help="Processes that decode ahead; 0: workers do it.  [default: 0; if one process encodes 2, with a GPU one "
-        "per core]")  # fmt: skip
+        help="Processes that only decode; 0: workers do it.  [default: 0; 2 where one process encodes, one per core "
+        "with a GPU]")  # fmt: skip
 @option("--decode-memory", type=click.IntRange(min=1),
         help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
 @option(
@@ -220,7 +220,7 @@ def _refuse_state(folder: str | None) -> None:
 
 
 def _key(path: str | None) -> str | None:
-    """Return the keys from the file, else the environment, one a line; without a single one it is refused."""
+    """Return the keys of the file, else of the environment, one per line; refuse if there is none."""
     if path is not None:
         if "SAR_API_KEY" in os.environ:
             raise InputError("two keys, SAR_API_KEY and --api-key-file: give one")

@@ -95,10 +95,7 @@ class Embedder:
             self._names.encode([tokens], TRIAL_SECONDS)
 
     def rest_names(self, unused: float) -> None:
-        """Free the memory of the name session if no new name came for so many seconds; the next opens it again.
-
-        See ``Encoder.rest``.
-        """
+        """Close the name session if no new name came for so many seconds; the next one opens it (``Encoder.rest``)."""
         if time.monotonic() - self._named >= unused and self._names.rest():
             give_back_memory()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,7 +20,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # they are time stam
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-_CAUSES = ("time", "crash", "idle", "silence", "memory")
+Cause = Literal["time", "crash", "idle", "silence", "memory"]
+"""The reasons for which worker processes end."""
 
 
 class Metrics:
@@ -79,7 +81,7 @@ class Metrics:
         self.bank_usable.set(1)
         for counter, labels in (
             (self.rejected, reasons),
-            (self.deaths, _CAUSES),
+            (self.deaths, get_args(Cause)),
             (self.reloads, ("done", "refused")),
             (self.sets, ("hit", "miss")),
         ):

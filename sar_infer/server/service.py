@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import math
 import time
@@ -28,9 +27,7 @@ _SELF_TEST_EVERY = 2.0
 _SELF_TEST_SECONDS = 10.0
 _LARGE = 2**16
 _LOOK_EVERY = 1.0
-"""Seconds between two looks at the worker processes and the bank file."""
-_NAMES_REST = 300.0
-"""Seconds without new names after which the name encoder's memory is freed; many servers never get any."""
+"""Seconds between two looks at the engine and the bank file."""
 T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
 
@@ -155,22 +152,17 @@ class Service:
         return await self._to_its_end(self._changed(change))
 
     async def watch(self) -> None:
-        """Look after workers and memory, and take up what others write to the bank file, as ``sar-bank`` does.
-
-        The name encoder, tested at the start, is first freed here.
-        """
+        """Look after the engine, and take up what others write to the bank file, as ``sar-bank`` does."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
-                for workers in self.engine.processes:
-                    await in_thread(workers.tend)
-                await in_thread(functools.partial(self.engine.classifier.rest_names, _NAMES_REST))
+                await in_thread(self.engine.tend)
                 if await in_thread(self.store.has_changed):
                     async with self.writing:
                         await in_thread(self.store.refresh)
                     self._count_classes()
             except Exception:  # the next look may go well
-                _log.exception("workers, memory and bank file were not looked at")
+                _log.exception("engine and bank file were not looked at")
 
     async def unfinished(self, seconds: float) -> None:
         """Wait for changes and reloads that have begun, for at most so many seconds."""

@@ -50,7 +50,7 @@ class Job:
         """Return a digest by name of each folder of the user's own photos among data and targets."""
         root = Path(self.config.data_root) if self.config.data_root else None
         places = {name: locate(name, root) for name in (self.config.data, *self.targets) if name != DEMO}
-        return {n: _contents(place) for n, (place, known) in places.items() if not known and place.is_dir()}
+        return {n: contents(place) for n, (place, known) in places.items() if not known and place.is_dir()}
 
     def key(self, code: str | None, *, with_photos: bool = True) -> str:
         """Return 16 hex digits that differ wherever a setting, the seed, own photos or the code (`code.digest`) do."""
@@ -87,8 +87,9 @@ class Job:
         return tomli_w.dumps(content | {"runs": {self.name: run | sections}})
 
 
-def _contents(folder: Path) -> str:
-    """Digest the names and sizes of a folder's files, and what its lists of labels say."""
+@functools.cache
+def contents(folder: Path) -> str:
+    """Digest the names and sizes of a folder's files, and what its lists of labels say, once in a process."""
     found = hashlib.sha256()
     for path in sorted(map(Path, files_in(folder))):
         content = path.read_bytes() if path.name in METADATA else str(path.stat().st_size).encode()

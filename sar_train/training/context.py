@@ -102,8 +102,8 @@ class RunContext:
         base = self.task.handcrafted
         single = torch.cat([base, self.handcrafted(novel)]) if novel else base
         names = [*self.task.class_names, *novel]
-        own = getattr(config, "teacher", "template") == "template"  # of SAR; others compare with the template
-        teacher = single if own else self.backbone.ensemble(names, TEMPLATES, unit=True)
+        by_template = getattr(config, "teacher", "template") == "template"  # only SAR has another teacher
+        teacher = single if by_template else self.backbone.ensemble(names, TEMPLATES, unit=True)
         return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
 
     def zero_shot(self, images: Tensor, names: Sequence[str]) -> Tensor:

@@ -73,6 +73,14 @@ class Local:
         return self.service.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
+def wait_for(condition: Callable[[], Any], seconds: float = _SECONDS) -> None:
+    """Return as soon as a condition holds; fail if that takes too long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
 def workers(pid: int) -> list[int]:
     """Return the worker processes of a server, by the identifier of its process."""
     found = []

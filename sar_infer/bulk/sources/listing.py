@@ -29,7 +29,7 @@ _PASSED_OVER = (
     (_BARE, "files without a suffix", "put them in a list (.txt)"),
     (_LINK, "linked folders", "name them too"),
 )
-"""What a search of a folder passes over although images may be there."""
+"""Kinds of entries that a search of a folder passes over although images may be there, with advice."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.storage.files import owned
 
 _BY = "sar-serve"
+_RETRY_SECONDS = 10.0
+"""Time between two looks at a file that cannot be used: a bank of a million classes takes a second to read."""
 _Stamp = tuple[int, int, int] | None
 _log = logging.getLogger("sar_infer.server")
 RefusalCode = Literal["not-found", "precondition-failed", "writes-disabled", "conflict", "not-stored", "overloaded"]
@@ -120,6 +123,7 @@ class BankStore:
         self._changing = threading.Lock()
         self._looked = looked
         self.usable = True
+        self._tried = 0.0
         self._seen = None if bank is bundle.bank else bank_file.digests_of(bank)
         self.snapshot = Snapshot(bank, bundle.bank)
 
@@ -290,8 +294,11 @@ class BankStore:
             return RollbackResult(after.history[-1], len(after.names), committed.etag)
 
     def has_changed(self) -> bool:
-        """Return True if another process has replaced the file since the last look, or that look failed."""
-        return self._file is not None and (not self.usable or _stamp(self._file) != self._looked)
+        """Return True if another process has replaced the file since the last look, or a failed look is due again."""
+        if self._file is None:
+            return False
+        due = not self.usable and time.monotonic() - self._tried >= _RETRY_SECONDS
+        return due or _stamp(self._file) != self._looked
 
     def refresh(self) -> None:
         """Take up what another process has written; a file that cannot be used is logged, and the old classes stay."""
@@ -326,7 +333,7 @@ class BankStore:
     def _take_up(self) -> None:
         """Read the file if it is not the one that is served; of a file that is gone the classes stay."""
         assert self._file is not None  # noqa: S101 - checked by the callers
-        self.usable, self._looked = False, _stamp(self._file)
+        self.usable, self._looked, self._tried = False, _stamp(self._file), time.monotonic()
         if self._looked is not None and not (self._seen and bank_file.digests(self._file) == self._seen):
             bank = bank_file.read(self._file, self._bundle)
             self._publish(bank)

@@ -35,6 +35,8 @@ from sar_infer.server.model.workers import Workers, described
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits
 
+_NAMES_REST = 300.0
+"""Seconds without new names after which the memory of the name encoder is freed."""
 T = TypeVar("T")
 ImageInput = bytes | Pixels | ImageError
 """Encoded bytes; pixels (H, W, 3); the encoder's own input (3, size, size), float32; or why there is no image."""
@@ -71,7 +73,7 @@ class Engine:
         decoders: Processes that decode ahead of whatever encodes, started already; None: there are none.
 
     Attributes:
-        processes: All of these.
+        processes: ``workers`` and ``decoders``, those that there are.
         names: Makes the class sets that images are ranked against.
         encoding: Decodes and encodes in this process, where there are no workers.
     """
@@ -118,6 +120,15 @@ class Engine:
         for workers in self.processes:
             workers.close()
         del self.encoding  # it refers back to this engine, which is then freed at once
+
+    def tend(self) -> None:
+        """Replace processes that need it, and free the name encoder while no names come; to be called now and then.
+
+        The first call frees what the start has opened to test it. Many servers never get a new name.
+        """
+        for workers in self.processes:
+            workers.tend()
+        self.classifier.rest_names(_NAMES_REST)
 
     async def each(
         self, images: Sequence[ImageInput], finish: Finish[T], notes: Sequence[Note] = ()

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 
 from sar_infer.artefact.bundle import default_bundle, on_hub, open_bundle
@@ -69,10 +68,7 @@ def open_engine(
         if in_processes(settings, _image_file(classifier).size):
             workers = _workers(classifier, settings, number, threads, metrics)
             opened.callback(workers.close)
-        starting = in_background(workers.start if workers is not None else lambda: None)
-        other = in_background(meanwhile)
-        engine = _opened(classifier, settings, metrics, before, workers, starting, opened)
-        other.result()
+        engine = _opened(classifier, settings, metrics, before, workers, meanwhile, opened)
         opened.pop_all()
         return engine
 
@@ -83,13 +79,16 @@ def _opened(
     metrics: Metrics,
     before: Engine | None,
     workers: Workers | None,
-    starting: Future[None],
+    meanwhile: Callable[[], object],
     opened: contextlib.ExitStack,
 ) -> Engine:
     encode: Encode
     encode_alone: Encode
     threads = threads_alone(settings, _image_file(classifier).size)
     alone = None
+    if workers is not None:
+        starting = in_background(workers.start)  # before anything else takes the cores
+    other = in_background(meanwhile)
     if workers is None:
         provider = classifier.start(names=True, self_test=True)
         encode = functools.partial(classifier.encode, seconds=TRIAL_SECONDS)
@@ -114,6 +113,7 @@ def _opened(
         decoders = Workers(_model(classifier, settings), sizes.decoders, metrics)
         opened.callback(decoders.close)
         decoders.start()
+    other.result()
     give_back_memory()
     if before is None:
         pids = [pid for one in (workers, decoders) if one is not None for pid in one.pids]
@@ -142,7 +142,7 @@ def _workers(classifier: Classifier, settings: Settings, number: int, threads: i
 
 
 def _model(classifier: Classifier, settings: Settings) -> Model:
-    """Return what processes are to do that only decode."""
+    """Return the model of processes that only decode."""
     limits = settings.limits
     return Model(classifier.bundle.manifest.preprocess, limits.formats, limits.pixels, limits.image_seconds)
 

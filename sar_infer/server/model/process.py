@@ -59,7 +59,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Model:
-    """What a process is to do with images, as plain values.
+    """How a process prepares images, and the encoder that it runs, as plain values.
 
     Attributes:
         preprocess: How to prepare an image.

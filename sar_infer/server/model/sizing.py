@@ -117,8 +117,8 @@ def measured(
         workers = settings.workers or 2  # so that one batch is made ready while another runs
     decoders = settings.decoders
     if decoders is None:
-        none = graph is not None or settings.processes is False
-        decoders = 0 if none else min(usable_cores(), _DECODERS if on_cpu else _MOST_DECODERS)
+        apart = graph is None and settings.processes is not False
+        decoders = min(usable_cores(), _DECODERS if on_cpu else _MOST_DECODERS) if apart else 0
     batch = settings.max_batch
     if batch is None and graph is not None and on_cpu:
         batch = _BATCH if graph < _LARGE_GRAPH else _BATCH_OF_LARGE_GRAPH

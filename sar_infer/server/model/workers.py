@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from sar_infer._arrays import Floats
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import BundleError
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
-from sar_infer.server.metrics import Metrics
+from sar_infer.server.metrics import Cause, Metrics
 from sar_infer.server.model.encoding import Computed
 from sar_infer.server.model.memory import Encoded, Pixels
 from sar_infer.server.model.process import Answer, Begun, Model, Task, begin
@@ -41,7 +41,6 @@ _MOST_DEATHS = 10
 """Workers that may die in a row, without an answer between, before the breaker opens."""
 _PAUSE = 10.0
 """Seconds that the breaker stays open, and between tries to start a worker that is missing."""
-Cause = Literal["time", "crash", "idle", "silence", "memory"]
 _GONE = RuntimeError("the request was cancelled")
 _ENCODING = 10.0
 """Seconds for encoding a batch and for what a busy machine adds."""
@@ -91,9 +90,8 @@ class Workers:
         self._closed = False
         graph = model.graph
         self._name, self._begins = ("decoders", "started") if graph is None else (graph.path, "opened this graph")
-        if (
-            graph is not None and sys.platform == "linux"
-        ):  # a worker that starts later opens the same file, wherever it is by then
+        if graph is not None and sys.platform == "linux":
+            # a worker that starts later opens the same file, wherever it is by then
             self._graph = os.open(graph.path, os.O_RDONLY | os.O_CLOEXEC)
             graph = dataclasses.replace(graph, file=f"/proc/{os.getpid()}/fd/{self._graph}")
         self._model = dataclasses.replace(model, graph=graph)

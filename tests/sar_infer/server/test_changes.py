@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import httpx2
 import pytest
 from support.bundles import write_bundle
 from support.pictures import jpeg
-from support.servers import Local, local_server
+from support.servers import Local, local_server, wait_for
 
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.settings import Settings
@@ -33,13 +32,6 @@ def server(path: Path, tmp_path: Path) -> Iterator[Local]:
     file = tmp_path / "mine.safetensors"
     with local_server(Settings(bundle=path, bank=file, key="k", device="cpu", threads=1, workers=2)) as local:
         yield local
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def put(server: Local, name: str, photo: bytes = b"", seconds: float = 60) -> httpx2.Response:

@@ -6,13 +6,10 @@ import base64
 import os
 import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -21,7 +18,7 @@ from support.bundles import write_bundle
 from support.faults import CRASHES, GROWS, HANGS
 from support.hanging import plant
 from support.pictures import jpeg
-from support.servers import Local, local_server
+from support.servers import Local, local_server, wait_for
 
 from sar_infer.server.settings import Limits, Settings
 
@@ -50,13 +47,6 @@ def classify(url: str, image: bytes = GOOD) -> httpx2.Response:
 
 def pids(server: Local) -> set[int]:
     return {pid for one in server.service.engine.processes for pid in one.pids}
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        threading.Event().wait(0.02)
 
 
 def test_the_process_that_encodes_survives_what_hangs_crashes_or_bloats_a_decoder(flawed: Local) -> None:

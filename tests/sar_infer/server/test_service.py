@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 from support.bundles import write_bundle
 from support.pictures import jpeg
-from support.servers import Local, around, local_server, serving
+from support.servers import Local, around, local_server, serving, wait_for
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
@@ -80,13 +80,6 @@ def labels(url: str, **query: Any) -> set[str]:
     answer = httpx2.post(f"{url}/v1/classify", content=jpeg(), params=params, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     return {p["label"] for p in answer.json()["results"][0]["predictions"]}
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def replace(path: Path, *names: str, encoder: str = "f") -> None:

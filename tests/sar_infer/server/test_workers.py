@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,7 +23,7 @@ from support.faults import CRASHES, GROWS, HANGS, PROCESS
 from support.hanging import plant
 from support.hostile_graphs import endless
 from support.pictures import jpeg
-from support.servers import Local, local_server, serving
+from support.servers import Local, local_server, serving, wait_for
 from support.servers import workers as worker_pids
 
 from sar_infer._arrays import Floats
@@ -77,13 +76,6 @@ def pids(server: Local) -> set[int]:
     found = server.service.engine.workers
     assert found is not None
     return set(found.pids)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        threading.Event().wait(0.02)
 
 
 def alive(pid: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sar_train.config.run import RunConfig
-from sar_train.experiment.job import Job, slug
+from sar_train.experiment.job import Job, contents, slug
 from sar_train.experiment.plan import read_spec
 
 CODE = "0123456789abcdef"
@@ -55,6 +55,7 @@ def test_other_photos_in_a_folder_give_another_file(tmp_path: Path) -> None:
     (tmp_path / "photos" / ".hidden").write_bytes(b"")
 
     def keys() -> list[str]:
+        contents.cache_clear()  # as in another process
         over = dataclasses.replace(JOB, targets=("photos",), config=dataclasses.replace(BASIC, data_root=str(tmp_path)))
         learned = with_config(data="photos", data_root=str(tmp_path))
         return [learned.key(CODE), over.key(CODE), learned.key(CODE, with_photos=False)]

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 from support.pictures import jpeg
-from support.servers import Local, around, local_server
+from support.servers import Local, around, local_server, wait_for
 
 from sar_infer.server.http import connection
 from sar_infer.server.settings import Limits, Settings
@@ -56,13 +56,6 @@ def limited(server: Local, patch: pytest.MonkeyPatch, **limits: Any) -> None:
     """Let a server have other limits; all tests of a busy machine would meet those that are short."""
     settings = server.service.settings
     patch.setattr(server.service, "settings", replace(settings, limits=replace(settings.limits, **limits)))
-
-
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
 
 
 def classify(server: Local, **options: Any) -> httpx2.Response:
