@@ -134,9 +134,8 @@ def test_one_that_kills_does_not_cost_a_process_for_every_batch(
     hanging.plant(tmp_path / "site", monkeypatch, hanging.hang)
     (part,) = run(tmp_path, bundle_path, [*good(0, 1), Item("bomb", Bomb()), *good(*range(2, 60))], workers=3)
     assert [row["key"] for row in part if row["error"]] == ["bomb"]
-    assert (
-        len((tmp_path / "starts").read_text()) == 3 + 4
-    )  # one for each that died: of the batch, twice, its half, alone
+    died = 4  # of the batch, twice, its half, alone
+    assert len((tmp_path / "starts").read_text()) <= 3 + died  # fewer if the others are quick enough
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
