@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sar_infer import __version__
-from sar_infer.bulk.items import Piece, printable
+from sar_infer.bulk.items import FlawKind, Piece, printable
 from sar_infer.bulk.outputs.finish import (
     Ended,
     Summary,
@@ -66,6 +66,7 @@ class BulkPlan:
         form: File type of a folder's parts.
         shard: This run's share of the pieces.
         resume: Continue an earlier run.
+        retry: Kinds of errors whose parts are written again; only with ``resume``, into a folder.
     """
 
     sources: InputSources
@@ -74,6 +75,7 @@ class BulkPlan:
     form: Literal["parquet", "jsonl"] = "parquet"
     shard: Shard = WHOLE
     resume: bool = False
+    retry: tuple[FlawKind, ...] = ()
 
     @property
     def file(self) -> Path | None:
@@ -99,7 +101,7 @@ def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
         if plan.file and (summary := _finished(plan, plan.file, job)):
             return summary
         with _ready(engine):
-            work = Work(plan.sources, job, job.begin(plan.sources.pieces, resume=plan.resume))
+            work = Work(plan.sources, job, job.begin(plan.sources.pieces, resume=plan.resume, retry=plan.retry))
             job.clear()
             listing = Listing()
             if plan.file is None and (summary := _nothing_left(work)):
@@ -140,6 +142,8 @@ def _job(plan: BulkPlan, answerer: Answerer, parquet: bool) -> tuple[BulkJob, Ro
 def _store(plan: BulkPlan) -> Store:
     if plan.file is None:
         return open_store(plan.out)
+    if plan.retry:
+        raise InputError(f"{plan.out}: a finished file has no parts to retry; choose a folder as --out")
     if is_url(plan.out):
         raise InputError(f"{plan.out}: in storage the output is a folder of parts; leave out {plan.file.suffix}")
     if plan.file.is_dir():
@@ -160,7 +164,8 @@ def _finished(plan: BulkPlan, file: Path, job: BulkJob) -> Summary | None:
     if file.exists() and not job.store.names():
         if changed:
             raise InputError(f"{file}: written with other settings ({changed}); give the same, or choose another --out")
-        raise InputError(f"{file}: exists; choose another --out")
+        own = "" if job.shard == WHOLE else "; each shard needs a file of its own, or all of them one folder"
+        raise InputError(f"{file}: exists; choose another --out{own}")
     return None
 
 

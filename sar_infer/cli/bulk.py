@@ -16,6 +16,7 @@ from sar_infer.cli.options import Refusal, option, read_classes, together
 from sar_infer.errors import SarInferError
 
 if TYPE_CHECKING:
+    from sar_infer.bulk.items import FlawKind
     from sar_infer.bulk.outputs.finish import Summary
     from sar_infer.bulk.run import BulkPlan, EngineOptions
     from sar_infer.cli.classify import ClassifyArguments
@@ -43,6 +44,12 @@ bulk_options = together(
         help="Set aside an image that takes longer to decode.",
     ),
     option("--resume", is_flag=True, help="Continue an interrupted run."),
+    option(
+        "--retry",
+        type=click.Choice(["format", "size", "unreadable", "source", "crash", "timeout"]),
+        multiple=True,
+        help="With --resume: write the parts again in which images have errors of this kind.",
+    ),
     option(
         "--embeddings",
         type=click.Choice(["float32", "float16"]),
@@ -83,6 +90,7 @@ class BulkOptions:
     shard: str | None
     image_timeout: int
     resume: bool
+    retry: tuple[FlawKind, ...]
     embeddings: Literal["float32", "float16"] | None
     column: str
     key_column: str | None
@@ -97,9 +105,11 @@ class BulkOptions:
             Refusal: an option is given that needs ``--out``, without it.
         """
         options = cls(**{field.name: values.pop(field.name) for field in dataclasses.fields(cls)})
-        for name in ("shard", "resume", "embeddings"):
+        for name in ("shard", "resume", "retry", "embeddings"):
             if options.out is None and getattr(options, name):
                 raise Refusal(f"--{name} needs --out")
+        if options.retry and not options.resume:
+            raise Refusal("--retry needs --resume")
         return options
 
 
@@ -195,6 +205,7 @@ def _plan(options: ClassifyArguments, bulk: BulkOptions) -> BulkPlan:
         form=form,
         shard=Shard.parse(bulk.shard) if bulk.shard else WHOLE,
         resume=bulk.resume,
+        retry=bulk.retry,
     )
 
 

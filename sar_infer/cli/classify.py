@@ -86,7 +86,7 @@ GROUPS = {
     "Decision": ("unknown", "unknown_by", "threshold", "coverage", "explain", "offset"),
     "Speed": ("device", "precision", "threads", "batch_size", "profile"),
     "Bulk runs": (
-        *("out", "resume", "shard", "workers", "engine", "address", "image_timeout"),
+        *("out", "resume", "retry", "shard", "workers", "engine", "address", "image_timeout"),
         *("column", "key_column", "piece_size", "embeddings", "progress"),
     ),
     "Output": ("format", "info"),

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,14 @@ class BulkJob:
         digest = hashlib.sha256(f"{settings}{piece.digest}".encode()).hexdigest()
         return f"part-{piece.number:06}-{digest[:12]}{self.suffix}"
 
-    def begin(self, pieces: PieceListing, *, resume: bool) -> dict[int, str]:
+    def begin(self, pieces: PieceListing, *, resume: bool, retry: Collection[str] = ()) -> dict[int, str]:
         """Claim the output, and check that existing parts have the same settings and inputs.
 
         Args:
             pieces: The pieces of the run.
             resume: Accept existing parts.
+            retry: Kinds of errors (``FlawKind``); parts whose finished run set inputs aside for one of them are
+                removed, to be written again.
 
         Returns:
             The finished parts of the shard, by piece. A part is removed if all it says is that its tar shard or file
@@ -117,7 +119,7 @@ class BulkJob:
             raise InputError(
                 f"{place}: {len(done)} finished {pieces_are} there; go on with --resume, or choose another --out"
             )
-        return self._same_inputs(pieces, done)
+        return self._without_errors(self._same_inputs(pieces, done), retry)
 
     def parts(self, expected: Mapping[int, str]) -> list[str]:
         """Return all parts of the shard, in the order of the pieces.
@@ -202,6 +204,24 @@ class BulkJob:
         if left:
             self._changed(left[min(left)], "is of inputs that are gone")
         return stay
+
+    def _without_errors(self, done: Mapping[int, str], kinds: Collection[str]) -> dict[int, str]:
+        """Remove the parts with errors of these kinds, as far as ``_rejected.jsonl`` tells, and return the others.
+
+        That list is removed after them: its parts may have other rows soon.
+        """
+        listed = self.shard.named(REJECTED)
+        if not kinds or listed not in self.store.names():
+            return dict(done)
+        try:
+            with self.store.open(listed) as lines:
+                again = {row["part"] for row in map(json.loads, lines) if row["error_kind"] in kinds}
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{self.store.place}/{listed}: damaged; remove it, and --resume writes it again") from None
+        for part in again.intersection(done.values()):
+            self.store.discard(part)
+        self.store.discard(listed)
+        return {number: part for number, part in done.items() if part not in again}
 
     def _part_if_unreachable(self, piece: Piece) -> str:
         """Return the part that a piece has if its tar shard or file is unreachable."""

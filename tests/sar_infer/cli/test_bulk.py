@@ -32,6 +32,7 @@ from sar_infer.bank import ClassInfo, amend
 from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bulk.outputs.job import BulkJob, Shard, alone
 from sar_infer.bulk.outputs.store import open_store
+from sar_infer.bulk.sources.listing import InputSources
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.cli.classify import main
 
@@ -224,18 +225,48 @@ def test_a_finished_run_has_nothing_left_to_do() -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("out").glob("part-*")} == parts
 
 
-def test_what_was_set_aside_can_be_done_again() -> None:
+def test_what_was_set_aside_is_retried_by_kind() -> None:
     write_images(Path("p"), 4)
     Path("p/001.png").rename("moved.png")
     Path("all.txt").write_text("".join(f"p/00{n}.png\n" for n in range(4)) + "s.tar\n")
-    assert run("all.txt", "--out", "out", "--piece-size", "2").exit_code == 1
+    call = ("all.txt", "--out", "out", "--piece-size", "2")
+    assert run(*call).exit_code == 1
     Path("moved.png").rename("p/001.png")
     write_tar(Path("s.tar"), {"x.png": small_png(9)})
-    for flaw in read_rows(Path("out/_rejected.jsonl")):
-        Path("out", flaw["part"]).unlink()
-    assert run("all.txt", "--out", "out", "--piece-size", "2", "--resume").exit_code == 0
+    told = Path("out/_rejected.jsonl")
+    assert [row["error_kind"] for row in read_rows(told)] == ["unreadable", "source"]
+    assert run(*call, "--resume", "--retry", "timeout", "--retry", "crash").exit_code == 1
+    assert [row["error_kind"] for row in read_rows(told)] == ["unreadable"]  # a shard out of reach is always retried
+    assert run(*call, "--resume", "--retry", "timeout", "--retry", "unreadable").exit_code == 0
+    assert read_rows(told) == []
     assert [row["key"] for row in read_rows(Path("out"))] == [*(f"p/00{n}.png" for n in range(4)), "s.tar/x.png"]
-    assert summary("out/_SUCCESS.json")["resumed"] == 1
+    assert summary("out/_SUCCESS.json")["resumed"] == 2
+
+
+def test_a_retry_that_is_killed_goes_on_without_a_second_retry() -> None:
+    write_images(Path("p"), 2)
+    Path("all.txt").write_text("gone.png\np/000.png\nalso_gone.png\n")
+    call = ("all.txt", "--out", "out", "--piece-size", "1")
+    assert run(*call).exit_code == 1
+    write_images(Path(), 1)
+    job = BulkJob(json.loads(Path("out/_job.json").read_text())["settings"], open_store("out"), Shard(), ".parquet")
+    sources = InputSources(("all.txt",), "image", None, 1)
+    assert list(job.begin(sources.pieces, resume=True, retry=["unreadable"])) == [1]  # and here it is killed
+    assert listing(Path("out")) == ["_SUCCESS.json", "_job.json", next(Path("out").glob("part-000001-*")).name]
+    Path("000.png").rename("gone.png")
+    assert run(*call, "--resume", "--retry", "unreadable").exit_code == 1
+    assert [row["error_kind"] for row in read_rows(Path("out"))] == [None, None, "unreadable"]
+
+
+@pytest.mark.parametrize("content", ["\xff", "[1]", "{}", "not json"])
+def test_a_damaged_list_of_errors_is_no_reason_to_remove_anything(content: str) -> None:
+    Path("all.txt").write_text("gone.png\n")
+    assert run("all.txt", "--out", "out").exit_code == 1
+    Path("out/_rejected.jsonl").write_text(content, "latin-1")
+    refused("_rejected.jsonl: damaged", "all.txt", "--out", "out", "--resume", "--retry", "unreadable")
+    Path("out/_rejected.jsonl").unlink()
+    assert run("all.txt", "--out", "out", "--resume").exit_code == 1
+    assert read_rows(Path("out/_rejected.jsonl"))[0]["key"] == "gone.png"
 
 
 def test_further_shards_may_come_behind() -> None:
@@ -298,6 +329,9 @@ def test_a_run_into_storage() -> None:
         (("p", "--only", "--out", "out"), "--only needs --classes"),
         (("p", "--resume"), "--resume needs --out"),
         (("p", "--shard", "1/2"), "--shard needs --out"),
+        (("p", "--retry", "crash"), "--retry needs --out"),
+        (("p", "--retry", "crash", "--out", "out"), "--retry needs --resume"),
+        (("p", "--retry", "crash", "--resume", "--out", "a.parquet"), "choose a folder as --out"),
         (("p", "--format", "parquet"), "--format parquet needs --out"),
         (("p", "--out", "out", "--profile"), "--profile is for runs without --out"),
         (("p", "--out", "out", "--format", "csv"), "expected --format parquet or jsonl, got csv"),
