@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,6 @@ from sar_infer.classify.calibration import softmax
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.composition import Prepared
 
-Number = TypeVar("Number", bound=np.generic)
 _CELLS = 2**20
 """Number of logits that are held at once: 65,536 classes for a batch of 16."""
 _SORTED = 256
@@ -143,16 +141,15 @@ class _Best:
 
     def add(self, logits: Floats, similarities: Floats, columns: Indices) -> None:
         """Add a block (N, B) and the places of its columns (B,), which are greater than all before."""
-        best = top_k(logits, self._k)
-        merged = np.concatenate([self.logits, np.take_along_axis(logits, best, 1)], axis=1)
-        order = top_k(merged, self._k)
-        self.logits = np.take_along_axis(merged, order, 1)
-        self.similarities = _merged(self.similarities, np.take_along_axis(similarities, best, 1), order)
-        self.columns = _merged(self.columns, columns[best], order)
-
-
-def _merged(old: npt.NDArray[Number], new: npt.NDArray[Number], order: Indices) -> npt.NDArray[Number]:
-    return np.take_along_axis(np.concatenate([old, new], axis=1), order, 1)
+        best, rows = top_k(logits, self._k), np.arange(len(logits))[:, np.newaxis]
+        found = logits[rows, best], similarities[rows, best], columns[best]
+        if self.columns.shape[1]:
+            logits = np.concatenate([self.logits, found[0]], axis=1)
+            similarities = np.concatenate([self.similarities, found[1]], axis=1)
+            columns = np.concatenate([self.columns, found[2]], axis=1)
+            order = top_k(logits, self._k)
+            found = logits[rows, order], similarities[rows, order], columns[rows, order]
+        self.logits, self.similarities, self.columns = found
 
 
 class _LogSumExp:

@@ -20,6 +20,8 @@ _CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 """Full fp32, as on the CPU; no new search for the best convolution with every batch size."""
 _WARNING, _FATAL = 2, 4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""glibc's numbers of these settings."""
 
 
 def open_session(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Any:
@@ -98,6 +100,18 @@ def give_back_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_little_memory() -> None:
+    """Have glibc return memory to the system when a large block is freed; for processes that decode for long.
+
+    Else it raises its thresholds with the largest image so far, up to 32 and 64 MiB, and keeps that much.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_MMAP_THRESHOLD, 4 * 2**20)
+            mallopt(_M_TRIM_THRESHOLD, 8 * 2**20)
 
 
 def usable_cores() -> int:

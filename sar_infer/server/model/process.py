@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats
 from sar_infer.artefact.manifest import Preprocess
 from sar_infer.encoders.encoders import ImageEncoder
-from sar_infer.encoders.sessions import Device, give_back_memory
+from sar_infer.encoders.sessions import Device, give_back_memory, keep_little_memory
 from sar_infer.errors import BundleError, ImageError
 from sar_infer.images.prefetch import decode_image, decode_photo
 from sar_infer.processes.signals import deadline
@@ -173,6 +173,7 @@ def begin(model: Model) -> Process:
         BundleError: onnxruntime does not accept the graph, or it takes too long.
         DeviceError: the device is not available.
     """
+    keep_little_memory()
     if hasattr(signal, "SIGTERM"):  # a service manager may send it to all processes; the front decides
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
