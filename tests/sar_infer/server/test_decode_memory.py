@@ -56,7 +56,9 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> Decoding:
 
 @pytest.fixture
 def server(decoding: Decoding) -> Iterator[Local]:
-    settings = Settings(device="cpu", threads=1, workers=4, decode_memory=160 * MIB, limits=Limits(queue=100))
+    settings = Settings(
+        device="cpu", threads=1, workers=4, decode_memory=160 * MIB, limits=Limits(queue=100, seconds=120)
+    )
     with local_server(settings) as local:
         yield local
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -83,13 +84,15 @@ def test_runs_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     sweep = subprocess.Popen([sys.executable, script, tmp_path / "run"], env=environment, start_new_session=True)
     try:
-        children = wait_for(lambda: [pid for pid in children_of(sweep.pid) if is_run(pid)])
+        children = wait_for(lambda: [pid for pid in children_of(sweep.pid) if is_run(pid)], 200)
         assert children, "no run was started"
         sweep.kill()
         sweep.wait()
         assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children)), "a run goes on alone"
     finally:
-        os.killpg(sweep.pid, signal.SIGKILL) if children_of(sweep.pid) else None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(sweep.pid, signal.SIGKILL)
+        sweep.wait()
 
 
 def wait_for(check: Callable[[], Any], seconds: float = 60) -> Any:
