@@ -62,13 +62,17 @@ class Linter:
 
     def embeddings(self, classes: Phrases, rows: Floats) -> list[Finding]:
         """Return the findings in the unit rows (N, D) of N classes: near-duplicates, and relations that moved."""
-        near = self._neighbours.check([*classes], rows)
-        findings = [finding for finding in near if (finding.name, finding.suggestion) not in self._doubles]
+        findings = self.near(classes, rows)
         if self._reference is None or self._relations is None:
             return findings
         fitting = {name: row for row, (name, phrases) in enumerate(classes.items()) if self._fits(phrases)}
         handcrafted = self._reference([classes[name] for name in fitting])
         return findings + self._relations.check([*fitting], rows[[*fitting.values()]], handcrafted)
+
+    def near(self, classes: Phrases, rows: Floats) -> list[Finding]:
+        """Return near-duplicates by the unit rows (N, D) of N classes, but for those that ``texts`` has found."""
+        near = self._neighbours.check([*classes], rows)
+        return [finding for finding in near if (finding.name, finding.suggestion) not in self._doubles]
 
     def check(self, classes: Phrases, embed: Embed) -> list[Finding]:
         """Return all findings; ``embed`` gives the learned embeddings of the names that can be embedded."""

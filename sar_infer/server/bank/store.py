@@ -11,91 +11,34 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from sar_infer._arrays import Floats
 from sar_infer.artefact import bank_file
 from sar_infer.artefact.bundle import Bundle
 from sar_infer.artefact.manifest import BANK
-from sar_infer.bank import ClassBank, ClassInfo, PhotoSet, add, remove, rollback
+from sar_infer.bank import ClassBank, ClassInfo, add, remove, rollback
 from sar_infer.bank.edits import listed
 from sar_infer.bank.following import Embed
-from sar_infer.bank.history import Step, removed_names, renamed_names, steps_back
+from sar_infer.bank.history import removed_names, renamed_names, steps_back
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
-from sar_infer.lint import Finding, photo_findings
+from sar_infer.lint import Finding, Linter, photo_findings
+from sar_infer.server.bank.changes import Change, ChangeRefusedError, NewPhotos, RollbackResult, check_match
 from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.storage.files import owned
+from sar_infer.text.names import Phrases
 
 _BY = "sar-serve"
 _RETRY_SECONDS = 10.0
 """Time between two looks at a file that cannot be used: a bank of a million classes takes a second to read."""
+_SEARCHED = 10_000
+"""The most classes with which a new name is compared while its request waits."""
 _Stamp = tuple[int, int, int] | None
 _log = logging.getLogger("sar_infer.server")
-RefusalCode = Literal["not-found", "precondition-failed", "writes-disabled", "conflict", "not-stored", "overloaded"]
-
-
-class ChangeRefusedError(Exception):
-    """The refusal of a change, before anything is done; ``code`` is one of ``problems``.
-
-    ``not-stored`` means a full or broken disk; ``overloaded`` that another process is changing the file, or that a
-    reload came between: the same change may be tried again.
-    """
-
-    def __init__(self, code: RefusalCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True)
-class Change:
-    """The effect of ``put``.
-
-    Attributes:
-        created: The class is new.
-        etag: The digest of the bank after it.
-        entry: The class as it is now.
-        known: Number of photos that were left out, because they are counted for the class already.
-        findings: What is odd about the photos.
-    """
-
-    created: bool
-    etag: str
-    entry: Entry
-    known: int = 0
-    findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True)
-class NewPhotos:
-    """Photos for a class.
-
-    Attributes:
-        photos: What the bank keeps of them; ``nameless`` says that the name of the class means nothing.
-        places: What the findings call each, by its digest.
-        encoder: Digest of the encoder that embedded them.
-        strict: Refuse if a finding is a warning.
-        create: Add the class if it is not there.
-    """
-
-    photos: PhotoSet
-    places: Mapping[bytes, str]
-    encoder: str
-    strict: bool = False
-    create: bool = True
-
-
-@dataclass(frozen=True)
-class RollbackResult:
-    """The effect of ``rollback``: the step that it is, None if nothing was taken back; and the bank after it."""
-
-    step: Step | None
-    classes: int
-    etag: str
 
 
 class BankStore:
@@ -173,6 +116,7 @@ class BankStore:
         if_match: str | None = None,
         new: NewPhotos | None = None,
         only_add: bool = False,
+        strict: bool = False,
     ) -> Change:
         """Add a class, or change the phrases of one, which keeps its place, spelling, aliases and threshold.
 
@@ -186,10 +130,11 @@ class BankStore:
                 requires that the class exists.
             new: Photos for it.
             only_add: Refuse if the class exists (``precondition-failed``).
+            strict: Refuse if there are findings (``conflict``).
 
         Raises:
             ClassNameError: the name or a phrase cannot be used.
-            ChangeRefusedError: ``conflict`` (another name of a class, or odd photos that are refused),
+            ChangeRefusedError: ``conflict`` (another name of a class, or findings that are refused),
                 ``precondition-failed``, ``not-found``, ``writes-disabled``, ``not-stored`` or ``overloaded``; nothing
                 was changed.
         """
@@ -209,17 +154,19 @@ class BankStore:
             spelling = now.bank.names[now.bank.lookup.find(name)] if known else _spelling(now.base, name)
             if known and new is not None and phrases is None:
                 none = np.empty((0, now.bank.embeddings.shape[1]), np.float32)
-                return self._put(
-                    now, known, spelling, add(now.bank, [], none, photos={spelling: new.photos}, by=_BY), new
-                )
+                after = add(now.bank, [], none, photos={spelling: new.photos}, by=_BY)
+                return self._put(now, known, spelling, after, new, [], strict)
             wanted = (spelling,) if wanted == (name,) else wanted
             plain = wanted == (spelling,)
             if new is None and known and (known.phrases == wanted or (plain and known.origin == "bundle")):
                 return Change(False, now.etag, known)
             info = now.bank.info.get(spelling, ClassInfo())
             own = now.base.index.get(spelling) if plain else None
+            odd: list[Finding] = []
             if own is None:
                 row, info = self._embed([wanted])[0], dataclasses.replace(info, phrases=() if plain else wanted)
+                if new is None or not new.photos.nameless:
+                    odd = self._odd_name(now.bank, {spelling: wanted}, row)
             else:
                 has = now.base.info.get(spelling, ClassInfo())
                 row = now.base.embeddings[own]
@@ -229,24 +176,40 @@ class BankStore:
                 after = add(now.bank, [spelling], row[np.newaxis], {spelling: info}, photos, by=_BY)
             except BankError as error:  # an alias of a class that comes back is another class now
                 raise ChangeRefusedError("conflict", f"{error}; remove that class first") from None
-            return self._put(now, known, spelling, after, new)
+            return self._put(now, known, spelling, after, new, odd, strict)
 
-    def _put(self, now: Snapshot, known: Entry | None, name: str, after: ClassBank, new: NewPhotos | None) -> Change:
+    def _odd_name(self, bank: ClassBank, phrases: Phrases, row: Floats) -> list[Finding]:
+        """Return warnings about a new name with its unit row (D,); none for a large bank, where that takes seconds."""
+        if len(bank.names) > _SEARCHED:
+            return []
+        linter = Linter(self._bundle, bank)
+        found = [*linter.texts(phrases), *linter.near(phrases, row[np.newaxis])]
+        return [finding for finding in found if finding.severity == "warning"]
+
+    def _put(
+        self,
+        now: Snapshot,
+        known: Entry | None,
+        name: str,
+        after: ClassBank,
+        new: NewPhotos | None,
+        findings: list[Finding],
+        strict: bool,
+    ) -> Change:
         """Write the bank with a class that was put, after a look at its photos."""
-        findings: tuple[Finding, ...] = ()
         counted = 0
         if new is not None:
             had = now.bank.photos.get(name)
             counted = 0 if had is None else len(had.known & new.photos.known)
-            findings = tuple(photo_findings(after, self._bundle, now.bank, new.places))
-            if new.strict and findings:
-                raise ChangeRefusedError("conflict", f"nothing was changed (strict): {findings[0].message}")
+            findings = [*findings, *photo_findings(after, self._bundle, now.bank, new.places)]
+        if strict and findings:
+            raise ChangeRefusedError("conflict", f"nothing was changed (strict): {findings[0].message}")
         if after is now.bank and known:
             return Change(False, now.etag, known, counted)
         committed = self._commit(after)
         entry = committed.find(name)
         assert entry is not None  # noqa: S101 - it was just added
-        return Change(known is None, committed.etag, entry, counted, findings)
+        return Change(known is None, committed.etag, entry, counted, tuple(findings))
 
     def remove(self, name: str, if_match: str | None = None) -> str:
         """Remove a class, and return the digest of the bank after it.
@@ -370,21 +333,6 @@ class BankStore:
                 listed(lacking),
                 self._bundle.path / BANK,
             )
-
-
-def check_match(if_match: str | None, etag: str, exists: bool) -> None:
-    """Raise ``precondition-failed`` if an If-Match header does not hold (RFC 9110, 13.1.1); a weak tag never matches.
-
-    Args:
-        if_match: The content of the header; None requires nothing.
-        etag: The current tag of the classes.
-        exists: The class to be changed exists, which ``*`` requires.
-    """
-    if if_match is None:
-        return
-    tags = {tag.strip() for tag in if_match.split(",")}
-    if not (exists if tags == {"*"} else etag in {tag.strip('"') for tag in tags}):
-        raise ChangeRefusedError("precondition-failed", f"classes were changed in the meantime; they are now {etag}")
 
 
 def _answers(bank: ClassBank) -> bool:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank.history import Step
+from sar_infer.server.bank.changes import ChangeRefusedError, NewPhotos
 from sar_infer.server.bank.snapshot import Entry, Snapshot
-from sar_infer.server.bank.store import ChangeRefusedError, NewPhotos
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.forms import read_form
 from sar_infer.server.http.openapi import BINARY, problems, reference
@@ -35,8 +35,19 @@ from sar_infer.server.service import Service, in_thread
 router = APIRouter(tags=["classes"])
 Name = Annotated[str, Path(description="the class name, percent-encoded", min_length=1)]
 IfMatch = Annotated[str | None, Header(description="the bank's ETag, as last seen: 412 if it has changed since")]
-Strict = Annotated[bool, Query(description="change nothing (409) if a photo or the class is odd")]
+Strict = Annotated[bool, Query(description="change nothing (409) if there are findings")]
 T = TypeVar("T")
+FindingKind = Literal[
+    "odd-characters",
+    "odd-tokens",
+    "wording",
+    "duplicate",
+    "near-duplicate",
+    "shared-photo",
+    "far-photo",
+    "confused",
+    "missed",
+]
 _MOST = 1000
 _IMAGES = "/images"
 _BUSY_SECONDS = 2
@@ -61,21 +72,21 @@ class ClassEntry(BaseModel):
     photos_only: bool | None = Field(None, description="its name means nothing; present if so")
 
 
-class PhotoFinding(BaseModel):
-    """A finding about a photo or its class."""
+class ClassFinding(BaseModel):
+    """A finding about a name, a photo or their class."""
 
-    kind: Literal["shared-photo", "far-photo", "confused", "missed"]
+    kind: FindingKind
     severity: Literal["warning"]
     name: str
     message: str
-    suggestion: str | None = Field(description="the other class")
+    suggestion: str | None = Field(description="the other class, or another wording")
 
 
 class ChangedClass(ClassEntry):
-    """A class after a change; with photos, what became of them."""
+    """A class after a change, what is odd about what was new, and with photos, what became of them."""
 
     known: int | None = Field(None, description="photos left out, as they are counted already; present with photos")
-    findings: list[PhotoFinding] | None = Field(None, description="present with photos")
+    findings: list[ClassFinding]
 
 
 class ClassList(BaseModel):
@@ -336,15 +347,12 @@ async def _put(
         with service.lease() as engine, service.admission.images.hold(len(given.images)):
             photos = await engine.photos(given.images)
         kept, encoder = photos.kept.with_nameless(given.photos_only), engine.bundle.manifest.encoder_digest
-        new = NewPhotos(kept, photos.places, encoder, strict=strict, create=create)
-    change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new, only_add))
+        new = NewPhotos(kept, photos.places, encoder, create=create)
+    change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new, only_add, strict))
     shown = _shown(change.entry)
     if new is not None:
-        fresh = len(new.photos) - change.known
-        shown |= {
-            "known": len(given.images) - fresh,
-            "findings": [dataclasses.asdict(finding) for finding in change.findings],
-        }
+        shown["known"] = len(given.images) - (len(new.photos) - change.known)
+    shown["findings"] = [dataclasses.asdict(finding) for finding in change.findings]
     return JSONResponse(shown, 201 if change.created else 200, {"ETag": f'"{change.etag}"'})
 
 

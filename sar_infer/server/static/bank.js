@@ -123,8 +123,8 @@ export function takesPhotos(item, name) {
 // ----------------------------------------------------------------------------------------------------------- changes
 
 export const keep = (name) => change(name, async (send) => {
-  await send("PUT");
-  return [`“${name}” is one of the server’s classes now.`];
+  const { findings } = await send("PUT");
+  return [`“${name}” is one of the server’s classes now.`, ...findings.map(({ message }) => sentence(message))];
 });
 
 const remove = (name) => change(name, async (send) => {

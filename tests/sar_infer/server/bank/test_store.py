@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from support.bundles import BANK_NAMES, example_manifest
+from support.bundles import BANK_NAMES, example_manifest, write_tokenizer
 from support.disk import fill_disk
 
 from sar_infer import Classifier
@@ -31,12 +31,14 @@ from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.server.bank import store as store_module
+from sar_infer.server.bank.changes import Change, ChangeRefusedError
 from sar_infer.server.bank.snapshot import Entry
-from sar_infer.server.bank.store import BankStore, Change, ChangeRefusedError
+from sar_infer.server.bank.store import BankStore
 from sar_infer.storage.files import owned
 
 DIM = 8
 """As in ``example_manifest``."""
+FOLDER = tempfile.TemporaryDirectory()
 
 
 def unit(*seed: str) -> np.ndarray:
@@ -58,12 +60,19 @@ def encoder(which: str = "e") -> Callable:
 
 
 @functools.cache
+def folder() -> Path:
+    """Return the folder of all bundles, which has a tokenizer for the linter."""
+    write_tokenizer(Path(FOLDER.name, "tokenizer.bpe.gz"))
+    return Path(FOLDER.name)
+
+
+@functools.cache
 def bundle(names: tuple[str, ...] = ("red", "green", "Grey thing"), which: str = "e") -> Bundle:
     """Return a bundle whose rows differ from those of ``encoder``, so that a test can tell them apart."""
     rows = np.array([unit("bundle", which, name) for name in names])
     bank = ClassBank(names, rows, which * 64, {"list": "mine"})
     manifest = dataclasses.replace(example_manifest(), encoder_digest=which * 64, template=str(names))
-    return Bundle(Path("nowhere"), manifest.sealed(), bank)
+    return Bundle(folder(), manifest.sealed(), bank)
 
 
 INFO = {
@@ -490,9 +499,11 @@ def test_every_snapshot_that_a_reader_sees_is_whole(store: BankStore) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         readers = [pool.submit(read) for _ in range(2)]
-        for writer in [pool.submit(write, names[:3]), pool.submit(write, names[3:])]:
-            writer.result()
-        stop.set()
+        try:
+            for writer in [pool.submit(write, names[:3]), pool.submit(write, names[3:])]:
+                writer.result()
+        finally:
+            stop.set()
         for reader in readers:
             reader.result()
     assert len(seen) > 5

@@ -44,7 +44,8 @@ def listed(client: httpx2.Client, **query: Any) -> list[str]:
 
 def test_a_class_is_added_used_and_removed(client: httpx2.Client, tmp_path: Path, classifier: Classifier) -> None:
     added = client.put(path("violet"))
-    assert (added.status_code, added.json()) == (201, {"name": "violet", "origin": "added", "phrases": ["violet"]})
+    shown = {"name": "violet", "origin": "added", "phrases": ["violet"], "findings": []}
+    assert (added.status_code, added.json()) == (201, shown)
     assert listed(client) == [*BANK_NAMES, "violet"]
     answer = client.post("/v1/classify?top_k=9", content=jpeg(), headers={"Content-Type": "image/jpeg"}).json()
     sources = {p["label"]: p["source"] for p in answer["results"][0]["predictions"]}
@@ -83,6 +84,23 @@ def test_putting_twice_is_doing_once(client: httpx2.Client) -> None:
     other = client.put(path("violet"), json={"phrases": ["mauve"]})
     assert (other.status_code, other.json()["phrases"]) == (200, ["mauve"])
     assert other.headers["etag"] != first.headers["etag"]
+
+
+def test_an_odd_name_is_pointed_out_or_refused(client: httpx2.Client) -> None:
+    strict = client.put(path("Reds") + "?strict=true")
+    assert (strict.status_code, strict.json()["code"]) == (409, "conflict")
+    assert listed(client) == list(BANK_NAMES)
+    (finding,) = client.put(path("Reds")).json()["findings"]
+    assert (finding["kind"], finding["name"], finding["suggestion"]) == ("duplicate", "Reds", "red")
+    assert client.put(path("Reds")).json()["findings"] == []  # it is there already
+    same = {"phrases": ["green"]}  # and so the very row of that class
+    (finding,) = client.put(path("lawn"), json=same).json()["findings"]
+    assert (finding["kind"], finding["suggestion"]) == ("near-duplicate", "green")
+    assert client.put(path("red"), json={"phrases": ["scarlet"]}).json()["findings"] == []
+    assert (
+        client.put(path("SKU-1"), json={"phrases": ["green\u200bish"]}).json()["findings"][0]["kind"]
+        == "odd-characters"
+    )
 
 
 @pytest.mark.parametrize(

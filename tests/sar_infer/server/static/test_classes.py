@@ -68,6 +68,9 @@ def test_a_name_is_kept(page, keyed_server) -> None:
     expect(page.locator("#bars li")).to_have_count(20)
     assert name in labels(page)
     expect(page.locator("#bars .own")).to_have_count(0)
+    add(page, "cup of espresso")
+    page.get_by_role("button", name="Keep the class cup of espresso on the server").click()
+    expect(page.locator("#taught .note")).to_contain_text("cosine 0.985 to 'espresso'")
 
 
 def test_two_photos_that_are_dropped_on_a_name_teach_it_and_undo_forgets_it(page, keyed_server, mugs) -> None:
