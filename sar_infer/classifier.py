@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -16,7 +17,7 @@ from sar_infer.artefact.bank_file import read
 from sar_infer.artefact.bundle import Bundle, Place, open_bundle
 from sar_infer.artefact.manifest import Manifest
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.calibration import model_digest
+from sar_infer.bank.calibration import BankCalibration, model_digest
 from sar_infer.bank.trained import ClassPhotos
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import (
@@ -199,11 +200,12 @@ class Classifier(Embedder):
         given, found = with_photos(named, fresh, self.bundle.manifest.embed_dim)
         chosen = build_class_set(bank, given, only, self.embed_phrases, self._composer, found)
         chosen = with_head(chosen, self.bundle.head, self.bundle.bank)
-        if self._calibrated(bank, chosen):
+        own = self._own_calibration(bank, chosen)
+        if own is not None and own.fits(bank):
             return with_own_calibration(chosen, bank, found)
-        if not calibration_holds(self.bundle.manifest, chosen):
-            return chosen
-        return with_calibration(chosen, self.bundle.manifest.calibrated, self.bundle.bank, chosen.photographed)
+        if calibration_holds(self.bundle.manifest, chosen):
+            return with_calibration(chosen, self.bundle.manifest.calibrated, self.bundle.bank, chosen.photographed)
+        return dataclasses.replace(chosen, calibration=own)  # of an earlier state: no score is calibrated
 
     def stream(
         self,
@@ -327,12 +329,12 @@ class Classifier(Embedder):
                 ]
             yield from results
 
-    def _calibrated(self, bank: ClassBank, classes: ClassSet) -> bool:
-        """Return True if the bank has a calibration that holds for these classes of it."""
+    def _own_calibration(self, bank: ClassBank, classes: ClassSet) -> BankCalibration | None:
+        """Return the bank's calibration if it was fitted on what answers for these classes, the bank changed or not."""
         own = bank.calibration
-        if own is None or classes.shifted or not own.fits(bank):
-            return False
-        return (own.model_digest, own.branch) == (self.model_digest, BRANCHES[classes.branch])
+        if own is None or classes.shifted:
+            return None
+        return own if (own.model_digest, own.branch) == (self.model_digest, BRANCHES[classes.branch]) else None
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:

@@ -1,7 +1,8 @@
 """The calibration of a bank file, as ``sar-bank calibrate`` fits it: temperature, thresholds, prediction sets.
 
 They hold for exactly the classes and photos, and the model of the image features, that they were fitted with. Edits
-leave them in the file, so that they hold again once the edits are rolled back.
+leave them in the file, so that they hold again once the edits are rolled back. Until then temperature and thresholds
+are those of before, and no score is said to be calibrated.
 """
 
 from __future__ import annotations

@@ -191,8 +191,8 @@ def steps_back(history: Sequence[Step], steps: int) -> int:
 def settled(bank: ClassBank) -> ClassBank:
     """Return the bank as it is given away: its history is text alone, and of photos only sums and digests are kept.
 
-    It ranks as before, to the bit, and keeps a calibration that holds. Nothing can be undone, and no row of a photo
-    is in it.
+    It ranks as before, to the bit, and its calibration holds if it held before. Nothing can be undone, and no row of a
+    photo is in it.
 
     Raises:
         BankError: the bank is damaged.
@@ -214,7 +214,7 @@ def settled(bank: ClassBank) -> ClassBank:
     if calibration is not None and calibration.content_digest == bank.content_digest:
         kept = dataclasses.replace(calibration, content_digest=given.content_digest)
         return dataclasses.replace(given, calibration=kept)
-    return dataclasses.replace(given, calibration=None)
+    return given
 
 
 def utc_now() -> str:

@@ -46,7 +46,7 @@ class ClassSet:
         calibrated: (C,) flags of classes on whose photos scores were calibrated; None if there are none.
         terms: Composes logits with image statistics; None if text alone ranks, or a head does.
         photographed: (C,) flags of classes that have photos beyond those of training; None if there are none.
-        calibration: The bank's own, where it holds; None leaves the bundle's.
+        calibration: The bank's own, perhaps of an earlier state of it; None leaves the bundle's.
     """
 
     names: Sequence[str]

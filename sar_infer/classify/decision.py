@@ -220,6 +220,11 @@ def _least(manifest: Manifest, classes: ClassSet, coverage: float) -> float:
             why = f"has {', '.join(fitted.conformal)}"
         raise InputError(f"coverage {coverage:g}: this bundle {why}")
     flags = classes.calibrated
+    if flags is None and classes.calibration is not None:
+        raise InputError(
+            f"coverage {coverage:g}: the bank has changed since it was calibrated; sar-bank calibrate, or leave "
+            "coverage out"
+        )
     if flags is None or not flags.all() or len(classes.names) != len(fitted.calibrated):
         raise InputError(
             f"coverage {coverage:g}: holds for exactly the {len(fitted.calibrated)} classes that it was "

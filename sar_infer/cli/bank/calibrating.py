@@ -33,8 +33,9 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
 
     Fits, and keeps in it, the temperature of scores, the thresholds for unknown and the prediction sets of --coverage,
     and measures them in ten folds. They hold for these classes with the photos that they have now: after a change
-    scores say again that they are not calibrated, until this is repeated or the change is rolled back. 50 photos or
-    more are needed; one that the bank counts for a class is left out, and those of training should be.
+    temperature and thresholds stay, but scores say again that they are not calibrated, and prediction sets are refused,
+    until this is repeated or the change is rolled back. 50 photos or more are needed; one that the bank counts for a
+    class is left out, and those of training should be.
     """
     from sar_infer.cli.bank.photos import files_by_class, read_photos
 

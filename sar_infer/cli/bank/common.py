@@ -176,7 +176,8 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
     if changed:
         save(arguments, after)
         if _calibrated(before.bank) and not _calibrated(after):
-            click.echo("scores are not calibrated any more; calibrate again: sar-bank calibrate --photos", err=True)
+            text = "scores are not calibrated any more, and thresholds for unknown are of before the change; calibrate "
+            click.echo(f"{text}again: {again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
     step, undo_to = after.history[-1] if changed else None, len(before.bank.history)
     undo = undo_to if step and step.undo else None
     content = {

@@ -137,6 +137,27 @@ def test_it_holds_until_the_classes_change_and_again_when_that_is_rolled_back(ca
     assert flags() == {True}
 
 
+def test_a_correction_keeps_the_threshold_for_unknown_but_no_prediction_set(calibrated: str) -> None:
+    own = ClassBank.load(BANK).calibration
+
+    def answered() -> tuple[bool | None, float]:
+        more = ("--bank", BANK, "--unknown", "--format", "jsonl")
+        found = json.loads(run("held/red/0.png", *more, command=classify).stdout)
+        return found["unknown"], found["predictions"][0]["score"]
+
+    before = answered()
+    assert "--photos PHOTOS" in run("rename", BANK, "iris", "violet").stderr
+    assert answered() == before  # neither the rows nor the temperature have changed
+    run("rollback", BANK, "--to", 1)
+    run("add", BANK, "red", "--photos", "held/red/1.png")
+    _, logits, _ = held_out("held")
+    unknown, score = answered()
+    assert score == pytest.approx(np.exp(log_softmax(logits[0] / own.temperature)).max(), rel=1e-4)
+    assert unknown == (score < own.thresholds["score"])
+    said = run("held/red/0.png", "--bank", BANK, "--coverage", 0.9, code=2, command=classify).stderr
+    assert "changed since it was calibrated" in said
+
+
 def test_prediction_sets_are_for_the_classes_that_it_was_fitted_on(calibrated: str) -> None:
     classifier = Classifier.open(os.environ["SAR_BUNDLE"], "cpu", bank=BANK)
     images = [path for name in COVERED for path in sorted(Path(calibrated, name).iterdir())]
@@ -174,8 +195,7 @@ def test_a_served_bank_is_calibrated_until_a_class_is_put(calibrated: str) -> No
         assert {label for label, flag in found().items() if flag} == {*COVERED}
         put = client.put("/v1/classes/teal", json={}, headers=key)
         assert put.status_code in (200, 201), put.text
-        plain = client.post("/v1/classify", json={"images": [image()], "top_k": 9}, headers=key).json()
-        assert {p["calibrated"] for p in plain["results"][0]["predictions"]} == {False}
+        assert {*found().values()} == {False}  # and clients that ask for unknown are still answered
 
 
 def image() -> str:
@@ -208,7 +228,12 @@ def test_a_frozen_bundle_keeps_a_calibration_that_holds(calibrated: str) -> None
     assert after.predictions == before.predictions
     run("add", BANK, "rust")
     freeze(bundle, ClassBank.load(BANK), Path("later"))
-    assert open_bundle(Path("later")).bank.calibration is None
+    (now,), (later,) = (
+        Classifier.open(path, "cpu", bank=bank).classify("held/red/0.png", top_k=9, unknown="score")
+        for path, bank in ((bundle.path, BANK), (Path("later"), None))
+    )
+    assert (later.predictions, later.unknown) == (now.predictions, now.unknown)
+    assert not any(prediction.calibrated for prediction in later.predictions)
 
 
 # -------------------------------------------------------------------------------------------------------------- refused
