@@ -233,7 +233,7 @@ def _prepare(options: ClassifyArguments, profile: Profile) -> tuple[Classifier, 
         classifier.start()
     with profile.phase("names"):
         given = read_classes(options.classes, classifier.check_name) if options.classes else None
-        examples = folders(options.examples, warn) if options.examples else {}
+        examples = folders(options.examples, warn, classifier.bank.lookup.get) if options.examples else {}
         photos = {name: classifier.embed_photos(files) for name, files in examples.items()}
         return classifier, classifier.class_set(given, options.only, photos=photos)
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from sar_infer.errors import InputError
 from sar_infer.images.formats import SUFFIXES, UNREAD, has_image_suffix, left_out, suffix_of
+from sar_infer.text.names import spoken
 
 STDIN = "-"
 Warn = Callable[[str], object]
@@ -78,8 +79,17 @@ def matches(argument: str) -> list[str]:
     return found
 
 
-def folders(root: str, warn: Warn = lambda _: None) -> dict[str, list[str]]:
+def folders(
+    root: str, warn: Warn = lambda _: None, known: Callable[[str], object] = lambda _: None
+) -> dict[str, list[str]]:
     """Return image paths by class, from a folder with one folder for each class, named like it.
+
+    As in training, underscores in the name of a folder are spaces, unless a class has that very name.
+
+    Args:
+        root: The folder.
+        warn: Is told of files that are left out.
+        known: Returns None if no class has this name.
 
     Raises:
         InputError: There is no such folder or none in it, one of them has no image, or images lie beside them.
@@ -95,7 +105,10 @@ def folders(root: str, warn: Warn = lambda _: None) -> dict[str, list[str]]:
     if loose := [path for path in visible if not path.is_dir() and has_image_suffix(path.name)]:
         raise InputError(f"{loose[0]}: lies beside the folders of classes; move it into that of its class")
     unread: list[str] = []
-    found = {unicodedata.normalize("NFC", path.name): _images_below(path, unread) for path in below}
+    found: dict[str, list[str]] = {}
+    for path in below:
+        name = unicodedata.normalize("NFC", path.name)
+        found.setdefault(spoken(name) if known(name) is None else name, []).extend(_images_below(path, unread))
     _tell(unread, warn)
     return found
 

@@ -40,7 +40,7 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
     from sar_infer.cli.bank.photos import files_by_class, read_photos
 
     with changing(arguments) as found:
-        files = files_by_class({}, paths)
+        files = files_by_class(found.bank, {}, paths)
         places = {name: found.bank.lookup.find(name) for name in files}
         for name, place in places.items():
             if found.bank.background is not None and found.bank.background[place]:

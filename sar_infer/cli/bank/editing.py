@@ -119,7 +119,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
     with changing(arguments) as found:
         check = len if options.looks_at_names else found.classifier.check_name
         given = given_classes(options.names, options.classes, check)
-        files = from_photos.files_by_class(given, options.paths)
+        files = from_photos.files_by_class(found.bank, given, options.paths)
         given = from_photos.texts_to_embed(found.bank, given, files)
         other = ClassBank.verify(options.source) if options.source else None
         if other is not None:

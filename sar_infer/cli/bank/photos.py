@@ -41,7 +41,7 @@ class ReadPhotos:
     known: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def files_by_class(given: Phrases, paths: Sequence[str]) -> Files:
+def files_by_class(bank: ClassBank, given: Phrases, paths: Sequence[str]) -> Files:
     """Return image paths by class: those of the one class that is given, or with none given one folder for each.
 
     Raises:
@@ -62,7 +62,7 @@ def files_by_class(given: Phrases, paths: Sequence[str]) -> Files:
         return {name: expand(paths, warn) for name in given}
     found: dict[str, list[str]] = {}
     for root in paths:
-        for name, files in folders(root, warn).items():
+        for name, files in folders(root, warn, bank.lookup.get).items():
             found.setdefault(name, []).extend(files)
     return found
 

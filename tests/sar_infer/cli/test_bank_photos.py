@@ -87,6 +87,19 @@ def test_a_folder_of_folders_adds_to_new_classes_and_to_known_ones() -> None:
     assert (bank.embeddings[bank.index["red"]].tobytes(), bank.info.get("red")) == (row, None)
 
 
+def test_a_folder_with_underscores_is_the_class_that_training_makes_of_it() -> None:
+    run("add", BANK, "iris blue", "deep_sky")
+    folder("more/iris_blue", VIOLET)
+    folder("more/deep_sky", LIME)
+    run("add", BANK, "--photos", "more")
+    assert counts() == {"iris blue": 4, "deep_sky": 4}  # no third class: the second has that very name
+    folder("calls/iris_blue", VIOLET, 2)
+    found = json.loads(
+        run(paint("v.png", VIOLET, 99), "--examples", "calls", "--only", "--format", "jsonl", command=classify).stdout
+    )
+    assert [prediction["label"] for prediction in found["predictions"]] == ["iris blue"]
+
+
 def test_more_photos_and_photos_that_are_counted_already() -> None:
     run("add", BANK, "iris", "--photos", folder("iris", VIOLET))
     paint("iris/new.png", VIOLET, 50)

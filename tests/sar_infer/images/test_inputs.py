@@ -80,6 +80,18 @@ def test_what_cannot_be_used(folder: Path, argument: str, message: str) -> None:
         expand(["photos/a.png", argument])
 
 
+def test_folders_of_classes_are_read_as_in_training(folder: Path) -> None:
+    for name in ("rain_boot/a.png", "rain boot/b.png", "snow_boot/c.png", "cafe\u0301/d.png"):
+        (folder / "classes" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "classes" / name).write_bytes(b"")
+    found = folders("classes", known={"snow_boot": 0}.get)
+    assert {name: [Path(path).name for path in paths] for name, paths in found.items()} == {
+        "rain boot": ["b.png", "a.png"],
+        "snow_boot": ["c.png"],
+        "caf\xe9": ["d.png"],
+    }
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_named_pipe_is_refused(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
