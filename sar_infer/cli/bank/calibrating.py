@@ -12,8 +12,10 @@ from sar_infer.cli.bank.common import BankArguments, Opened, changing, on_bank, 
 from sar_infer.cli.options import Refusal, emit
 
 if TYPE_CHECKING:
+    from sar_infer.bank import ClassBank
     from sar_infer.bank.calibration import BankCalibration
     from sar_infer.bank.photos import PhotoSet
+    from sar_infer.classify.calibration import HeldOut
 
 
 @click.command()
@@ -31,11 +33,11 @@ if TYPE_CHECKING:
 def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
     """Calibrate the answers of BANK_FILE on photos.
 
-    Fits, and keeps in it, the temperature of scores, the thresholds for unknown and the prediction sets of --coverage,
-    and measures them in ten folds. They hold for these classes with the photos that they have now: after a change
-    temperature and thresholds stay, but scores say again that they are not calibrated, and prediction sets are refused,
-    until this is repeated or the change is rolled back. 50 photos or more are needed; one that the bank counts for a
-    class is left out, and those of training should be.
+    Prints the accuracy on them. Fits, and keeps in BANK_FILE, the temperature of scores, the thresholds for unknown and
+    the prediction sets of --coverage, and measures them in ten folds. They hold for these classes with the photos that
+    they have now: after a change temperature and thresholds stay, but scores say again that they are not calibrated,
+    and prediction sets are refused, until this is repeated or the change is rolled back. 50 photos or more are needed;
+    one that the bank counts for a class is left out, and those of training should be.
     """
     from sar_infer.cli.bank.photos import files_by_class, read_photos
 
@@ -75,7 +77,8 @@ def _fitted(found: Opened, photos: Mapping[str, PhotoSet], places: Mapping[str, 
     labels = np.concatenate([np.full(len(one.rows), places[name], np.int64) for name, one in photos.items()])
     if len(rows) < LEAST_IMAGES:
         raise Refusal(f"{len(rows)} photos that the bank has not learned from, expected {LEAST_IMAGES} or more")
-    result = fit("", HeldOut(classifier.logits(rows, classes).astype(np.float64), labels))
+    held = HeldOut(classifier.logits(rows, classes).astype(np.float64), labels)
+    result = fit("", held)
     if result is None:
         raise Refusal(
             f"no temperature can be told from these {len(rows)} photos: all are answered rightly, or hardly any; "
@@ -90,8 +93,22 @@ def _fitted(found: Opened, photos: Mapping[str, PhotoSet], places: Mapping[str, 
         temperature=result.temperature,
         thresholds=result.thresholds,
         conformal=result.conformal,
-        measured={key: value for key, value in dataclasses.asdict(result.measured).items() if key != "dataset"},
+        measured={
+            **{key: value for key, value in dataclasses.asdict(result.measured).items() if key != "dataset"},
+            "accuracy": _accuracy(bank, held),
+        },
     )
+
+
+def _accuracy(bank: ClassBank, held: HeldOut) -> dict[str, float]:
+    """Return the share of photos whose class comes first: of all classes, those of the bundle, and those added."""
+    import numpy as np
+
+    right = held.logits.argmax(axis=1) == held.labels
+    new = [place for place, name in enumerate(bank.names) if name in bank.info and bank.info[name].added is not None]
+    added = np.isin(held.labels, new)
+    groups = {"all": np.ones_like(added), "bundle": ~added, "added": added}
+    return {name: float(right[group].mean()) for name, group in groups.items() if group.any()}
 
 
 def _lines(arguments: BankArguments, fitted: BankCalibration) -> list[str]:
@@ -100,8 +117,11 @@ def _lines(arguments: BankArguments, fitted: BankCalibration) -> list[str]:
         f"{float(key):.0%}: {found['coverage'][key]:.1%} with {found['set_size'][key]:.1f} classes"
         for key in fitted.conformal
     )
+    of = {"all": "accuracy", "bundle": "of the bundle's classes", "added": "of added classes"}
+    accuracy = ", ".join(f"{of[group]} {share:.1%}" for group, share in found["accuracy"].items())
     return [
         f"{arguments.file}: calibrated on {found['fitted_on']:,} photos of {len(fitted.calibrated):,} classes",
+        accuracy,
         f"temperature {fitted.temperature:.3f}; calibration error {found['error_before']:.1%} before, "
         f"{found['error_after']:.1%} after",
         f"prediction sets hold the class, measured in ten folds: {sets}",

@@ -107,8 +107,15 @@ def test_it_says_what_was_fitted_and_measured(here: Path) -> None:
     found = json.loads(run("calibrate", BANK, "--photos", held, "--format", "json").stdout)
     assert (found["calibrated"], found["measured"]["fitted_on"]) == ([*COVERED], 80)
     assert 0.8 <= found["measured"]["coverage"]["0.9"] <= 1
+    _, logits, labels = held_out(held)
+    right, added = logits.argmax(axis=1) == labels, labels == OWN.index("iris")
+    expected = {"all": right.mean(), "bundle": right[~added].mean(), "added": right[added].mean()}
+    assert found["measured"]["accuracy"] == pytest.approx(expected)
+    assert len({*expected.values()}) == 3
     assert found["measured"]["nll_after"] <= found["measured"]["nll_before"]
-    assert "calibrated on 80 photos of 4 classes" in run("calibrate", BANK, "--photos", held).stdout
+    said = run("calibrate", BANK, "--photos", held).stdout
+    assert "calibrated on 80 photos of 4 classes" in said
+    assert f"accuracy {expected['all']:.1%}, of the bundle's classes {expected['bundle']:.1%}, of added" in said
     assert ClassBank.verify(BANK).calibration is not None
     assert len(ClassBank.load(BANK).history) == 1  # it changes no class
 
