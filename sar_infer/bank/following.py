@@ -9,7 +9,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.edits import remove, rename, set_nameless
+from sar_infer.bank.edits import put, remove, rename, set_nameless
 from sar_infer.bank.history import remembering, removed_names, renamed_names
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.merging import merge
@@ -17,6 +17,9 @@ from sar_infer.bank.photos import PhotoSet
 from sar_infer.errors import BankError
 from sar_infer.text.names import name_key
 
+IMAGES = "images"
+"""Key of a bank's provenance: a digest of what embeds images, the graph and its preprocessing. Two encoders with the
+same one differ in names alone, and rows of photos are good for both."""
 Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
 """Returns unit rows (N, D) for the phrases of each of N classes, as ``Classifier.embed_phrases`` does."""
 
@@ -25,8 +28,8 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
     """Return a bank of another encoder with the classes that were added to ``old`` and what is known of all classes.
 
     Names of added classes are embedded anew, with their phrases; aliases, background and thresholds stay. The bundle's
-    own classes come from ``base``, without those that were removed from ``old``. Photos stay behind, see
-    ``photos_missing``; that a name means nothing does not.
+    own classes come from ``base``, without those that were removed from ``old``. Photos follow if both encoders embed
+    images alike, else they stay behind, see ``photos_missing``; that a name means nothing does not.
 
     Args:
         old: The bank of the encoder that was used until now.
@@ -65,6 +68,9 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
         if row is not None and bank.lookup.name(name) is not None:
             has = old.photos.get(old.names[row])
             bank = set_nameless(bank, name, nameless=has is not None and has.nameless, by=by)
+    if embed_alike(old, base):
+        none = np.empty((0, base.embeddings.shape[1]), np.float32)
+        bank = put(bank, "merge", {}, none, {}, by, photos=photos_to_keep(old, bank, base))
     if not len(bank.names) or (bank.background is not None and bank.background.all()):
         raise BankError("all classes of this bundle were removed, and none was added that can be an answer")
     came, known = _came(old, bank), removed_names(bank)  # a rollback takes names from the end
@@ -130,10 +136,31 @@ def _carried(old: ClassBank, bank: ClassBank, base: ClassBank, embed: Embed) -> 
     return ClassBank([*info], found, bank.encoder_digest, info=info)
 
 
+def embed_alike(one: ClassBank, other: ClassBank) -> bool:
+    """Return True if the encoders of two banks are known to embed images in the same way."""
+    return IMAGES in one.provenance and one.provenance[IMAGES] == other.provenance.get(IMAGES)
+
+
+def photos_to_keep(old: ClassBank, new: ClassBank, base: ClassBank) -> dict[str, PhotoSet]:
+    """Return the photos that classes of both banks have in ``old``, by their names in ``new``.
+
+    Left out are classes of ``base``, the new bundle's own bank, that were added to ``old``, since they were trained
+    with photos, perhaps with these, and those that have photos in ``base``.
+    """
+    none, found = PhotoSet.none(new.embeddings.shape[1]), {}
+    for name in [*old.photos, *new.photos]:
+        here, there, own = (bank.lookup.name(name) for bank in (old, new, base))
+        if here is None or there is None:
+            continue
+        if own is None or not (_added(old, old.names[here]) or base.names[own] in base.photos):
+            found[new.names[there]] = old.photos.get(old.names[here], none)
+    return found
+
+
 def photos_missing(old: ClassBank, new: ClassBank) -> list[str]:
     """Return the classes of ``old`` some of whose photos a bank of another encoder does not have.
 
-    The rows of photos belong to the encoder, and the photos themselves are not kept: they have to be added again.
+    The rows of photos belong to the image encoder, and the photos themselves are not kept: they have to be added again.
     """
     none = PhotoSet.none(1)
     return [name for name, photos in old.photos.items() if not photos.known <= new.photos.get(name, none).known]

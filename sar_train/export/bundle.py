@@ -26,12 +26,14 @@ from sar_infer.artefact.manifest import (
     TOKENIZER,
     Manifest,
     Parity,
+    Preprocess,
     Provenance,
     Reference,
     SelfTestVector,
 )
 from sar_infer.artefact.writing import seal, staged
 from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank.following import IMAGES
 from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.storage.files import write_file
 from sar_infer.storage.strict_json import canonical_digest
@@ -83,19 +85,19 @@ def export_bundle(
     placed = layout(source.prompted)
     spec = tokenizer_spec(source.backbone.text, placed)
     with staged(out, overwrite=overwrite) as folder:
+        tell("writing the graphs")
+        write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
+        write_graph(folder / NAME_ENCODER, export_name_encoder(source.prompted, placed))
         tell(f"encoding {len(source.phrases):,} class names")
         merges = tokenizer.merges_text(spec.end_token)
         digest = encoder_digest(source, placed, spec, merges)
-        bank = make_bank(source, digest)
+        bank = make_bank(source, digest, images_digest(folder / IMAGE_ENCODER, source.backbone.preprocess))
         bank.save(folder / BANK)
         if head := source.head(digest):
             head.save(folder / HEAD)
         if statistics := source.class_statistics(digest):
             statistics.save(folder / STATISTICS)
         write_file(folder / TOKENIZER, tokenizer.compress(merges))
-        tell("writing the graphs")
-        write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
-        write_graph(folder / NAME_ENCODER, export_name_encoder(source.prompted, placed))
         tell("comparing with torch")
         names = _some([phrase for phrases in source.phrases.values() for phrase in phrases])
         parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
@@ -114,7 +116,12 @@ def export_bundle(
     return manifest
 
 
-def make_bank(source: ExportSource, digest: str) -> ClassBank:
+def images_digest(graph: Path, preprocess: Preprocess) -> str:
+    """Return the digest of how images are embedded."""
+    return canonical_digest([hashlib.sha256(graph.read_bytes()).hexdigest(), dataclasses.asdict(preprocess)])
+
+
+def make_bank(source: ExportSource, digest: str, images: str) -> ClassBank:
     """Return the bank of all class names; a name with several phrases gets the direction of their mean."""
     flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
     rows = source.prompted.embed(flat).cpu().split([len(p) for p in source.phrases.values()])
@@ -122,7 +129,7 @@ def make_bank(source: ExportSource, digest: str) -> ClassBank:
     info = {
         name: ClassInfo(phrases=tuple(phrases)) for name, phrases in source.phrases.items() if tuple(phrases) != (name,)
     }
-    return ClassBank(tuple(source.phrases), means.numpy(), digest, {"origin": "sar-export"}, info)
+    return ClassBank(tuple(source.phrases), means.numpy(), digest, {"origin": "sar-export", IMAGES: images}, info)
 
 
 def write_reference(folder: Path, source: ExportSource, names: Sequence[str]) -> Reference:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import gzip
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ def write_bundle(
     names: Sequence[str] = BANK_NAMES,
     head: ClassHead | None = None,
     trained: TrainedStatistics | None = None,
+    bank_provenance: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
     """Write a sound bundle to a folder that does not exist yet; ``changes`` replace manifest fields."""
@@ -60,7 +61,8 @@ def write_bundle(
     onnx.save(image_graph(), path / IMAGE_ENCODER)
     onnx.save(name_graph(), path / NAME_ENCODER)
     write_tokenizer(path / TOKENIZER)
-    ClassBank(tuple(names), name_rows(names), changes.get("encoder_digest", ENCODER_DIGEST)).save(path / BANK)
+    encoder = changes.get("encoder_digest", ENCODER_DIGEST)
+    ClassBank(tuple(names), name_rows(names), encoder, bank_provenance or {}).save(path / BANK)
     if head is not None:
         head.save(path / HEAD)
     if trained is not None:

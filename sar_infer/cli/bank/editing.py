@@ -130,7 +130,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
         places_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding
         rows = _embedded(found, given, linter, findings)
         photos = from_photos.read_photos(found, files, nameless=options.photos_only)
-        sets = photos.sets if other is None else from_photos.left_behind(found, given, other)
+        sets = photos.sets if other is None else from_photos.nameless_of(found.bank, given, other)
         given, rows = from_photos.with_kept(found.bank, given, rows, files)
         info = _info_to_add(found.bank, given, other, options)
         after = edit(found.bank, [*given], rows, info, sets, by="sar-bank add")
@@ -139,6 +139,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
         _show(findings)
         if other is not None:
             after = amend(after, from_photos.known_of_others(after, other, options.source), by="sar-bank add --from")
+            after = from_photos.with_photos_of(after, other, found.bundle.bank, by="sar-bank add --from")
         warn_of_background(after)
         write(arguments, found, after, findings=[asdict(finding) for finding in findings])
 

@@ -153,20 +153,32 @@ def findings_of(found: Opened, after: ClassBank, photos: ReadPhotos, *, lint: bo
     return findings
 
 
-def left_behind(found: Opened, given: Phrases, other: ClassBank) -> dict[str, PhotoSet]:
-    """Say on stderr which classes of a bank of another encoder need their photos again; return what can be kept.
-
-    That is which names mean nothing; the rows of photos are of the other encoder.
-    """
+def nameless_of(bank: ClassBank, given: Phrases, other: ClassBank) -> dict[str, PhotoSet]:
+    """Return no photos for each of the given classes whose name means nothing in another bank."""
     from sar_infer.bank import PhotoSet
-    from sar_infer.bank.following import photos_missing
 
-    if names := photos_missing(other, found.bank):
+    none = PhotoSet.none(bank.rows.shape[1]).with_nameless(True)
+    return {name: none for name, photos in other.photos.items() if photos.nameless and name in given}
+
+
+def with_photos_of(bank: ClassBank, other: ClassBank, base: ClassBank, by: str) -> ClassBank:
+    """Return the bank with the photos of a bank of another encoder, if that embeds images alike.
+
+    Says on stderr which classes need their photos again.
+    """
+    import numpy as np
+
+    from sar_infer.bank import add
+    from sar_infer.bank.following import embed_alike, photos_missing, photos_to_keep
+
+    if embed_alike(other, bank):
+        none = np.empty((0, bank.rows.shape[1]), np.float32)
+        bank = add(bank, [], none, photos=photos_to_keep(other, bank, base), by=by)
+    if names := photos_missing(other, bank):
         shown = ", ".join(map(repr, names[:_MOST_SHOWN])) + (", …" if len(names) > _MOST_SHOWN else "")
         text = f"Warning: photos belong to the encoder they were added with; add those of these classes again: {shown}"
         click.echo(one_line(text), err=True)
-    none = PhotoSet.none(found.bank.embeddings.shape[1]).with_nameless(True)
-    return {name: none for name, photos in other.photos.items() if photos.nameless and name in given}
+    return bank
 
 
 def known_of_others(bank: ClassBank, other: ClassBank, source: Path | None) -> dict[str, ClassInfo]:

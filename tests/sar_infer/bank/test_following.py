@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from support.banks import photo_set, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback, set_nameless
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback, set_nameless, settled
+from sar_infer.bank.edits import remove_photos
 from sar_infer.bank.following import follow, photos_missing
 from sar_infer.errors import BankError
 
@@ -110,6 +111,49 @@ def test_photos_stay_behind_and_are_named() -> None:
     assert photos_missing(old, old) == photos_missing(found, old) == []
     assert found.photos["SKU-1"].nameless
     assert "cat" not in found.photos
+
+
+ALIKE = {"images": "1" * 64}
+"""Provenance of banks whose encoders embed images in the same way."""
+
+
+def alike(bank: ClassBank) -> ClassBank:
+    return dataclasses.replace(bank, provenance=ALIKE)
+
+
+def counted(bank: ClassBank) -> dict[str, int]:
+    return {name: len(photos) for name, photos in bank.photos.items()}
+
+
+def test_photos_follow_if_both_encoders_embed_images_alike() -> None:
+    photos = {"Cat": photo_set("p"), "SKU-1": photo_set("q", "r", nameless=True), "owl": photo_set("s")}
+    old = add(alike(OLD), ["SKU-1", "owl"], unit_rows(["SKU-1", "owl"]), photos=photos)
+    found = follow(old, alike(BASE), embed)
+    assert counted(found) == {"cat": 1, "SKU-1": 2}  # the new bundle was trained on photos of owls
+    assert found.photos["SKU-1"].seal == old.photos["SKU-1"].seal
+    assert photos_missing(old, found) == ["owl"]
+    assert follow(old, alike(BASE), embed, found) is found
+    for other in (BASE, dataclasses.replace(BASE, provenance={"images": "2" * 64})):
+        assert counted(follow(old, other, embed)) == {"SKU-1": 0}
+
+
+def test_photos_of_the_new_bundle_stay() -> None:
+    old = add(alike(OLD), ["cat"], unit_rows(["cat"]), photos={"cat": photo_set("p")})
+    frozen = settled(add(alike(BASE), ["cat"], unit_rows(["new cat"]), photos={"cat": photo_set("q", "r")}))
+    for before in (alike(OLD), old):
+        assert follow(before, frozen, embed).photos["cat"].known == photo_set("q", "r").known
+
+
+def test_photos_that_were_removed_meanwhile_are_removed_after_going_back() -> None:
+    old = add(alike(OLD), ["fox"], unit_rows(["fox"]), photos={"fox": photo_set("p", "q")})
+    there = follow(old, alike(BASE), embed)
+    (digest,) = photo_set("p").known
+    there = add(remove_photos(there, "fox", [digest]), ["cat"], unit_rows(["new cat"]), photos={"cat": photo_set("r")})
+    back = follow(there, alike(OLD), embed, old)
+    assert {name: photos.known for name, photos in back.photos.items()} == {
+        "fox": photo_set("q").known,
+        "cat": photo_set("r").known,
+    }
 
 
 def test_that_a_name_means_something_after_all_is_known_after_going_back() -> None:

@@ -246,6 +246,20 @@ def test_another_encoder_keeps_names_and_says_which_need_photos_again(tmp_path: 
     assert "another encoder" in refused("merge", "new.safetensors", BANK, "--bundle", other)
 
 
+def test_photos_come_along_to_another_prompt_on_the_same_image_encoder(tmp_path: Path) -> None:
+    alike = {"images": "1" * 64}
+    first, second = (
+        write_bundle(tmp_path / digest, encoder_digest=digest * 64, bank_provenance=alike) for digest in "ef"
+    )
+    run("add", BANK, "iris", "red", "--bundle", first)
+    run("add", BANK, "red", "--photos", folder("red", ORANGE), "--bundle", first)
+    run("add", BANK, "iris", "--photos", folder("iris", VIOLET), "--bundle", first)
+    result = run("add", "new.safetensors", "--from", BANK, "--bundle", second)
+    assert "again" not in result.stderr
+    assert ClassBank.verify(Path("new.safetensors")).photos.keys() == {"iris", "red"}
+    assert best(paint("v.png", VIOLET, 99), "--bank", "new.safetensors", "--bundle", second) == "iris"
+
+
 # --------------------------------------------------------------------------------------------------------- sar-classify
 def test_examples_of_one_call() -> None:
     folder("root/iris", VIOLET)

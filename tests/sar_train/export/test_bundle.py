@@ -19,12 +19,12 @@ from support.traces import kept_graphs
 from sar_infer import Classifier
 from sar_infer.artefact.bundle import open_bundle
 from sar_infer.artefact.card import card
-from sar_infer.artefact.manifest import BANK, CARD, MANIFEST
+from sar_infer.artefact.manifest import BANK, CARD, IMAGE_ENCODER, MANIFEST
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.images.preprocess import normalise, to_input
 from sar_train.errors import ClassNameError, ExportError
 from sar_train.export import bundle
-from sar_train.export.bundle import encoder_digest, export_bundle, make_bank
+from sar_train.export.bundle import encoder_digest, export_bundle, images_digest, make_bank
 from sar_train.export.fixed import handcrafted
 from sar_train.export.layout import layout, tokenizer_spec
 from sar_train.export.source import ExportSource
@@ -70,7 +70,7 @@ def test_the_run_time_classifies_with_it_as_torch_does(exported: Path, source: E
         torch.from_numpy(to_input(normalise(Image.fromarray(pixels)), source.backbone.preprocess)[None])
     )
     (result,) = Classifier.open(exported, device="cpu").classify(pixels, ["zebra"], top_k=10)
-    bank = make_bank(source, "")
+    bank = make_bank(source, "", "")
     rows = dict(zip(bank.names, bank.embeddings, strict=True))
     rows["zebra"] = source.prompted.embed(["zebra"])[0].numpy()
     similarity = {prediction.label: prediction.similarity for prediction in result.predictions}
@@ -84,7 +84,15 @@ def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, s
     mean = source.prompted.embed(["tabby cat", "small dog"]).mean(0)
     np.testing.assert_allclose(bank.embeddings[bank.index["pet"]], mean / mean.norm(), atol=1e-6)
     assert dict(bank.info) == {"pet": ClassInfo(phrases=("tabby cat", "small dog"))}
-    assert (bank.own, bank.provenance) == (len(bank.names), {"origin": "sar-export"})
+    assert (bank.own, bank.provenance["origin"]) == (len(bank.names), "sar-export")
+
+
+def test_the_bank_tells_bundles_that_embed_images_alike(exported: Path, source: ExportSource) -> None:
+    graph, preprocess = exported / IMAGE_ENCODER, source.backbone.preprocess
+    images = ClassBank.load(exported / BANK).provenance["images"]
+    assert images == images_digest(graph, preprocess)
+    assert images != images_digest(graph, dataclasses.replace(preprocess, interpolation="bilinear"))
+    assert images != images_digest(exported / BANK, preprocess)
 
 
 @pytest.mark.usefixtures("ready_graphs")
