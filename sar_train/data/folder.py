@@ -64,7 +64,8 @@ def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
         whole: True for a target of evaluation, which may have a ``test`` folder alone.
 
     Raises:
-        DataError: no class folders, or several domains with the same classes (they are named).
+        DataError: no class folders, several domains with the same classes (they are named), or other folders beside
+            those of splits.
     """
     folders = subfolders(root)
     given = [SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
@@ -72,6 +73,11 @@ def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
     if trainable and None not in given and len(set(given)) == len(given):
         splits = {split: _classes(folder) for split, folder in zip(given, folders, strict=True) if split}
         return FoundImages(root.resolve().name, root, splits, _unread(root))
+    named = [folder.name for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
+    if "train" in given and len(named) > 1:
+        others = [folder.name for folder in folders if folder.name not in named]
+        beside = f"and beside them {others[0]!r}; move it away" if others else "two of which are one; merge them"
+        raise DataError(f"{root}: holds the splits {', '.join(named)}, {beside}, or they would be taken for classes")
     found = domains(root)
     if found:
         raise DataError(

@@ -125,6 +125,14 @@ def test_train_alone_is_held_out_from(tmp_path: Path) -> None:
     assert counts(opened(tmp_path, 4, 1)) == [(4, 3, 3)]
 
 
+@pytest.mark.parametrize(("other", "said"), [("raw", "'raw'; move it away"), ("Training", "merge them")])
+def test_splits_beside_another_folder_are_not_taken_for_classes(tmp_path: Path, other: str, said: str) -> None:
+    for split in ("train", "test", other):
+        write_folder(tmp_path / split, {"cat": 2, "dog": 2})
+    with pytest.raises(DataError, match=said):
+        opened(tmp_path, 1, 1)
+
+
 def test_a_class_called_train(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train": 6, "bus": 6})
     assert opened(tmp_path, 4, 1).class_names == ("bus", "train")
