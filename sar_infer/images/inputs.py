@@ -84,7 +84,8 @@ def folders(
 ) -> dict[str, list[str]]:
     """Return image paths by class, from a folder with one folder for each class, named like it.
 
-    As in training, underscores in the name of a folder are spaces, unless a class has that very name.
+    As in training, underscores in the name of a folder are spaces, unless a class has that very name, and a folder such
+    as ``__MACOSX`` is none.
 
     Args:
         root: The folder.
@@ -96,7 +97,7 @@ def folders(
     """
     if kind_of(root) != "folder":
         raise InputError(f"{root}: expected a folder with one folder for each class")
-    visible = [path for path in sorted(Path(root).iterdir()) if not path.name.startswith(".")]
+    visible = [path for path in sorted(Path(root).iterdir()) if not path.name.startswith((".", "__"))]
     below = [path for path in visible if path.is_dir()]
     if not below:
         raise InputError(

@@ -81,7 +81,7 @@ def test_what_cannot_be_used(folder: Path, argument: str, message: str) -> None:
 
 
 def test_folders_of_classes_are_read_as_in_training(folder: Path) -> None:
-    for name in ("rain_boot/a.png", "rain boot/b.png", "snow_boot/c.png", "cafe\u0301/d.png"):
+    for name in ("rain_boot/a.png", "rain boot/b.png", "snow_boot/c.png", "cafe\u0301/d.png", "__MACOSX/._a.png"):
         (folder / "classes" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "classes" / name).write_bytes(b"")
     found = folders("classes", known={"snow_boot": 0}.get)
