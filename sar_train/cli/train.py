@@ -309,4 +309,8 @@ def warn_not_calibrated(run: TrainedRun) -> None:
     from sar_infer.classify.calibration import not_calibrated
 
     if run.record["calibration"] is None:
-        click.echo(f"Warning: {not_calibrated(run.record['dataset']['held_out'])} (docs/confidence.md).", err=True)
+        why = not_calibrated(run.record["dataset"]["held_out"])
+        click.echo(
+            f"Warning: {why}; hold out more with fewer --shots, or use sar-bank calibrate later (docs/confidence.md)",
+            err=True,
+        )

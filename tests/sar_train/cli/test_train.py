@@ -81,7 +81,8 @@ def test_a_folder_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
     assert "left" in result.stderr
     assert record["dataset"]["held_out"] == 6
     told = "scores are not calibrated: 6 held-out photos of the trained classes, 50 are needed"
-    assert result.stderr.splitlines()[-1] == f"Warning: {told} (docs/confidence.md)."
+    what = "hold out more with fewer --shots, or use sar-bank calibrate later (docs/confidence.md)"
+    assert result.stderr.splitlines()[-1] == f"Warning: {told}; {what}"
 
 
 def test_photos_that_changed_since_an_earlier_run_are_a_plain_warning(photos: Path, tmp_path: Path) -> None:
