@@ -87,7 +87,8 @@ def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
     loose = sum(has_image_suffix(path.name) for path in root.iterdir() if path.is_file())
     if not folders:
         raise DataError(f"{root}: expected one folder per class, got {loose} photos and no folders")
-    warnings = (f"{loose} photos directly in {root} have no class and are left out",) if loose else ()
+    photos = "1 photo" if loose == 1 else f"{loose} photos"
+    warnings = (f"left out {photos} directly in {root}, without a class",) if loose else ()
     return FoundImages(domain_name(root), root, {"train": _classes(root)}, warnings + _unread(root))
 
 

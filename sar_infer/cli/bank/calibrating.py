@@ -50,7 +50,8 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
         photos = read_photos(found, files, nameless=False)
         if photos.known:
             name, path, why = photos.known[0]
-            click.echo(f"{len(photos.known):,} photos are left out, such as {path} of {name!r}: {why}", err=True)
+            count = "1 photo" if len(photos.known) == 1 else f"{len(photos.known):,} photos"
+            click.echo(f"left out {count}, such as {path} of {name!r}: {why}", err=True)
         fitted = _fitted(found, photos.sets, places)
         save(arguments, dataclasses.replace(found.bank, calibration=fitted))
         content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)

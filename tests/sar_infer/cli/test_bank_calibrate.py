@@ -107,6 +107,9 @@ def test_it_says_what_was_fitted_and_measured(here: Path) -> None:
     found = json.loads(run("calibrate", BANK, "--photos", held, "--format", "json").stdout)
     assert (found["calibrated"], found["measured"]["fitted_on"]) == ([*COVERED], 80)
     assert 0.8 <= found["measured"]["coverage"]["0.9"] <= 1
+    shutil.copy("known/red/0.png", "held/red/known.png")
+    assert "left out 1 photo, such as held/red/known.png" in run("calibrate", BANK, "--photos", held).stderr
+    Path("held/red/known.png").unlink()
     _, logits, labels = held_out(held)
     right, added = logits.argmax(axis=1) == labels, labels == OWN.index("iris")
     expected = {"all": right.mean(), "bundle": right[~added].mean(), "added": right[added].mean()}

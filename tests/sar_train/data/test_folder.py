@@ -101,7 +101,7 @@ def test_nested_hidden_and_loose_files(tmp_path: Path) -> None:
     dataset = opened(tmp_path, 16, 1)
     assert dataset.class_names == ("a",)
     assert len(dataset.train) + len(dataset.test) == 3
-    assert "1 photos directly in" in dataset.warnings[0]
+    assert "left out 1 photo directly in" in dataset.warnings[0]
 
 
 def test_given_splits(tmp_path: Path) -> None:
