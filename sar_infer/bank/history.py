@@ -152,7 +152,7 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
     for undo in plan.values():
         state = undone(state, undo)
         for new, old in undo.renamed.items():
-            if new in renamed_names(provenance):
+            if not undo.replaced and state.info.get(old, PLAIN).added is None:
                 provenance = with_new_name(provenance, new, old)
     history = [dataclasses.replace(step, undo=None) if step.n in plan else step for step in bank.history]
     numbers = ", ".join(map(str, plan))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.banks import content, example_bank, photo_set, unit_rows
 
@@ -78,6 +78,7 @@ def with_photos(bank: ClassBank, kind: str, given) -> ClassBank:
 
 @settings(max_examples=300, deadline=None)
 @given(edits=st.lists(EDIT, max_size=8), stored=st.booleans())
+@example(edits=[("rename", ("a", "d")), ("rename", ("d", "a"))], stored=False)
 def test_every_earlier_bank_comes_back(tmp_path_factory: pytest.TempPathFactory, edits: list, stored: bool) -> None:
     """Exactly, whatever was done, also from the file alone; or the refusal says why not."""
     bank = example_bank("abc", {"a": ClassInfo(aliases=("first",))})
