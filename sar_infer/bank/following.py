@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -43,7 +44,7 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
         BankError: a bank is damaged, or no class is left that can be an answer.
         ClassNameError: the encoder cannot take a phrase of an added class.
     """
-    start = base if kept is None else kept
+    start = base if kept is None else _renamed_since(kept, old, by)
     gone = {name_key(name) for name in removed_names(old)} - {name_key(name) for name in old.names}
     added = {name_key(name) for name in old.names if _added(old, name)}
     origins = renamed_names(start.provenance)
@@ -79,6 +80,16 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
     if (info, provenance) == (dict(bank.info), dict(bank.provenance)):
         return bank
     return dataclasses.replace(bank, info=info, provenance=provenance)
+
+
+def _renamed_since(kept: ClassBank, old: ClassBank, by: str) -> ClassBank:
+    """Return the bank that was kept with added classes renamed as in ``old`` since, so that they keep their photos."""
+    steps = [{was: new for new, was in step.undo.renamed.items()} for step in old.history if step.undo is not None]
+    for name in [name for name in kept.names if _added(kept, name) and old.lookup.name(name) is None]:
+        wanted = functools.reduce(lambda now, step: step.get(now, now), steps, name)
+        if old.lookup.name(wanted) is not None and kept.lookup.get(wanted) is None:
+            kept = rename(kept, name, wanted, by=by)
+    return kept
 
 
 def _renamed_alike(bank: ClassBank, old: ClassBank, by: str) -> ClassBank:

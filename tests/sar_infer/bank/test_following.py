@@ -156,6 +156,18 @@ def test_photos_that_were_removed_meanwhile_are_removed_after_going_back() -> No
     }
 
 
+@pytest.mark.parametrize("row", [None, unit_row("tod")])
+def test_an_added_class_that_was_renamed_since_has_its_photos_after_going_back(row: np.ndarray | None) -> None:
+    old = add(OLD, ["fox", "emu"], unit_rows(["fox", "emu"]), photos={"fox": photo_set("p", "q")})
+    there = rename(rename(follow(old, BASE, embed), "fox", "reynard"), "reynard", "tod", row)
+    here = follow(rename(there, "emu", "ratite"), OLD, embed, old)
+    assert list(here.names) == ["cat", "dog", "tod", "ratite"]
+    assert here.photos["tod"].seal == old.photos["fox"].seal
+    assert here.phrases("tod") == (("fox",) if row is None else ("tod",))
+    assert follow(rename(there, "tod", "vixen"), OLD, embed, here).photos.keys() == {"vixen"}
+    assert "fox" in follow(rollback(there, 1), OLD, embed, old).photos
+
+
 def test_that_a_name_means_something_after_all_is_known_after_going_back() -> None:
     old = set_nameless(add(OLD, ["SKU-1"], unit_rows(["SKU-1"])), "SKU-1", nameless=True)
     there = follow(old, BASE, embed)
