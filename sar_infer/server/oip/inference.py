@@ -15,6 +15,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.artefact.bundle import bundle_name, default_bundle
+from sar_infer.bank import ClassBank
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.class_names import cleaned
@@ -89,12 +90,13 @@ def read_call(body: bytes, header_length: str | None, size: int, limits: Limits)
     return InferenceCall(request, wanted, source, images, _classes(tensors.get("CLASSES"), limits))
 
 
-async def infer(service: Service, engine: Engine, call: InferenceCall) -> list[Output]:
+async def infer(service: Service, engine: Engine, bank: ClassBank, call: InferenceCall) -> list[Output]:
     """Return the outputs of a call.
 
     Args:
         service: Admits the images.
         engine: Leased from it.
+        bank: The bank that was served when the engine was leased; a reload may have replaced both since.
         call: The call.
 
     Raises:
@@ -105,7 +107,7 @@ async def infer(service: Service, engine: Engine, call: InferenceCall) -> list[O
     classes: ClassSet | None = None
     with service.admission.images.hold(len(call.images)):
         if any(output.name != "EMBEDDING" for output in wanted):
-            classes = await engine.names.class_set(call.classes, only, service.store.bank)
+            classes = await engine.names.class_set(call.classes, only, bank)
             _check_size(len(call.images), len(classes.names), wanted, top_k)
             engine.classifier.decide(classes)  # refuses a call with background classes alone
         places = [f"{source.name}[{i}]" for i in range(len(call.images))]

@@ -158,9 +158,10 @@ def _metadata(service: Serving, model: str, version: str | None = None) -> Model
 async def _infer(request: Request, service: Serving, model: str, version: str | None = None) -> Response:
     body = await request.body()
     with service.lease() as engine:
+        bank = service.store.bank
         current = inference.check_model(service, engine, model, version)
         size, limits = engine.bundle.manifest.preprocess.size, service.settings.limits
         length = request.headers.get(HEADER_LENGTH)
         call = await service.in_turn(len(body), lambda: inference.read_call(body, length, size, limits))
-        outputs = await inference.infer(service, engine, call)
+        outputs = await inference.infer(service, engine, bank, call)
     return answer(outputs, model_name=model, model_version=current, id=call.request.id)

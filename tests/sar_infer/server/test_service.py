@@ -211,6 +211,28 @@ def test_requests_that_have_begun_end_with_the_bundle_they_began_with(
         asyncio.run(old.names.embed(["teal"]))
 
 
+def test_a_call_of_v2_that_is_still_read_has_the_classes_of_the_bundle_it_began_with(
+    server: Local, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, gate, read = threading.Event(), threading.Event(), server.service.in_turn
+
+    async def slowly(size: int, work: Callable[[], Any]) -> Any:
+        reached.set()
+        await asyncio.to_thread(gate.wait, 60)
+        return await read(size, work)
+
+    monkeypatch.setattr(server.service, "in_turn", slowly)
+    photo = {"name": "IMAGE", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(jpeg()).decode()]}
+    call = {"json": {"inputs": [photo], "outputs": [{"name": "LABELS"}]}, "headers": KEY, "timeout": 60}
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(httpx2.post, f"{server.url}/v2/models/sar-clip/infer", **call)
+        assert reached.wait(30)
+        replace(path, "one", "two")
+        assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).status_code == 200
+        gate.set()
+    assert answer.result().json()["outputs"][0]["data"] == ["red", "green", "blue", "grey thing"]
+
+
 def test_changes_and_reloads_need_a_key(path: Path, tmp_path: Path) -> None:
     with local_server(Settings(bundle=path, bank=tmp_path / "mine.safetensors", device="cpu")) as server:
         for method, route in (("POST", "/v1/reload"), ("PUT", "/v1/classes/x"), ("DELETE", "/v1/classes/red")):
