@@ -44,6 +44,7 @@ class Names:
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(1, "names")
         self._sets: OrderedDict[_SetKey, ClassSet] = OrderedDict()
+        self._rows = 0  # of all these; thousands of sets would take long to count
         self._whole: tuple[ClassBank, ClassSet] | None = None
         self._making: dict[_SetKey, asyncio.Future[ClassSet]] = {}
 
@@ -103,9 +104,11 @@ class Names:
         """Keep a class set while the bank stays the same; the least recently used ones make room."""
         if any(bank is not key[0] for bank, _, _ in itertools.islice(self._sets, 1)):
             self._sets.clear()
+            self._rows = 0
         self._sets[key] = classes
-        while sum(len(kept.names) for kept in self._sets.values()) > _SET_ROWS and len(self._sets) > 1:
-            self._sets.popitem(last=False)
+        self._rows += len(classes.names)
+        while self._rows > _SET_ROWS and len(self._sets) > 1:
+            self._rows -= len(self._sets.popitem(last=False)[1].names)
 
     async def _run(self, count: int, work: Callable[[], T]) -> T:
         with self._quota.hold(count):
