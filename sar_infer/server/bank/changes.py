@@ -82,5 +82,7 @@ def check_match(if_match: str | None, etag: str, exists: bool) -> None:
     if if_match is None:
         return
     tags = {tag.strip() for tag in if_match.split(",")}
-    if not (exists if tags == {"*"} else etag in {tag.strip('"') for tag in tags}):
+    if tags == {"*"} and not exists:
+        raise ChangeRefusedError("precondition-failed", "no such class; If-Match: * changes one that exists")
+    if tags != {"*"} and etag not in {tag.strip('"') for tag in tags}:
         raise ChangeRefusedError("precondition-failed", f"classes were changed in the meantime; they are now {etag}")

@@ -323,7 +323,7 @@ def test_if_match_with_another(store: BankStore, form: str) -> None:
 
 
 def test_a_star_asks_that_the_class_exists(store: BankStore) -> None:
-    with refused("precondition-failed"):
+    with refused("precondition-failed", "no such class"):
         store.put("mug", if_match="*")
     store.put("red", ["rose"], if_match="*")
     store.remove("red", if_match="*")
