@@ -51,7 +51,7 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
     left = [
         name
         for name in start.names
-        if name_key(origins.get(name, name)) in gone or (_added(start, name) and name_key(name) not in added)
+        if (name_key(name) not in added if _added(start, name) else name_key(origins.get(name, name)) in gone)
     ]
     bank = remove(start, left, by=by)
     if kept is not None:

@@ -168,6 +168,12 @@ def test_an_added_class_that_was_renamed_since_has_its_photos_after_going_back(r
     assert "fox" in follow(rollback(there, 1), OLD, embed, old).photos
 
 
+def test_a_class_of_the_bundle_that_was_renamed_and_then_embedded_anew_stays_as_it_is_there_and_back() -> None:
+    phrases, photos = {"puss": ClassInfo(phrases=("a puss",))}, {"puss": photo_set("p")}
+    old = add(rename(OLD, "cat", "puss"), ["puss"], unit_rows(["a puss"]), phrases, photos)
+    assert follow(follow(old, BASE, embed), OLD, embed, old) is old
+
+
 def test_that_a_name_means_something_after_all_is_known_after_going_back() -> None:
     old = set_nameless(add(OLD, ["SKU-1"], unit_rows(["SKU-1"])), "SKU-1", nameless=True)
     there = follow(old, BASE, embed)
