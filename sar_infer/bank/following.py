@@ -62,7 +62,7 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
             info = {name: base.info[name] for name in missing if name in base.info}
             bank = merge(bank, ClassBank(missing, rows, base.encoder_digest, info=info), "keep", by=by)
     bank = _renamed_alike(bank, old, by)
-    bank = merge(bank, _carried(old, bank, base, embed), "take", by=by)
+    bank = merge(bank, _carried(old, bank, base, embed, returning=kept is not None), "take", by=by)
     sides = (old,) if kept is None else (old, kept)
     for name in [name for side in sides for name, photos in side.photos.items() if photos.nameless]:
         row = old.lookup.name(name)
@@ -115,20 +115,26 @@ def _came(old: ClassBank, bank: ClassBank) -> dict[str, ClassInfo]:
     }
 
 
-def _carried(old: ClassBank, bank: ClassBank, base: ClassBank, embed: Embed) -> ClassBank:
-    """Return the classes of ``old`` that were added or of which something is known, with rows of ``bank``'s encoder."""
+def _carried(old: ClassBank, bank: ClassBank, base: ClassBank, embed: Embed, *, returning: bool) -> ClassBank:
+    """Return the classes of ``old`` that were added or of which something is known, with rows of ``bank``'s encoder.
+
+    With ``returning``, the bank was kept: a class that is no background in ``old`` any more is none in it either.
+    """
     phrases: dict[str, tuple[str, ...]] = {}
     rows: dict[str, Floats] = {}
     info: dict[str, ClassInfo] = {}
     for name in old.names:
         theirs, row = old.info.get(name, PLAIN), bank.lookup.name(name)
         ours = PLAIN if row is None else bank.info.get(bank.names[row], PLAIN)
-        if theirs.added is None and (row is None or (theirs == PLAIN and ours.added is None)):
+        stays = ours.background and not returning
+        if theirs.added is None and (
+            row is None or (theirs == PLAIN and ours.added is None and ours.background == stays)
+        ):
             continue  # the old bundle's own, which this one does not have, or has as it is
         texts, own = old.phrases(name), base.lookup.name(name)
         if row is not None and (theirs.added or ours.added) is None:
             threshold = theirs.threshold if ours.threshold is None else ours.threshold  # the new encoder's own
-            background = theirs.background or ours.background
+            background = theirs.background or stays
             theirs = dataclasses.replace(theirs, phrases=ours.phrases, background=background, threshold=threshold)
             rows[name] = bank.embeddings[row]
         elif row is not None and _same_texts(texts, name, bank, row):

@@ -174,6 +174,14 @@ def test_a_class_of_the_bundle_that_was_renamed_and_then_embedded_anew_stays_as_
     assert follow(follow(old, BASE, embed), OLD, embed, old) is old
 
 
+def test_a_class_that_is_an_answer_again_is_one_after_going_back() -> None:
+    old = amend(OLD, {"cat": ClassInfo(background=True, threshold=0.5)})
+    there = follow(old, BASE, embed)
+    here = follow(amend(there, {"cat": ClassInfo()}), OLD, embed, old)
+    assert here.info == {"cat": ClassInfo(threshold=0.5)}
+    assert follow(there, OLD, embed, old) is old
+
+
 def test_that_a_name_means_something_after_all_is_known_after_going_back() -> None:
     old = set_nameless(add(OLD, ["SKU-1"], unit_rows(["SKU-1"])), "SKU-1", nameless=True)
     there = follow(old, BASE, embed)
