@@ -74,7 +74,10 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
         bank = put(bank, "merge", {}, none, {}, by, photos=photos_to_keep(old, bank, base))
     if not len(bank.names) or (bank.background is not None and bank.background.all()):
         raise BankError("all classes of this bundle were removed, and none was added that can be an answer")
-    came, known = _came(old, bank), removed_names(bank)  # a rollback takes names from the end
+    theirs, came = renamed_names(old.provenance), _came(old, bank)
+    own = {name_key(theirs.get(name, name)) for name in old.names if not _added(old, name)}
+    known = removed_names(bank)  # a rollback takes names from the end; this bundle never had those that may go
+    known = [name for name in known if name_key(name) not in own or base.lookup.name(name) is not None]
     info = {**bank.info, **came}
     provenance = remembering(bank.provenance, [*(n for n in [*removed_names(old), *came] if n not in known), *known])
     if (info, provenance) == (dict(bank.info), dict(bank.provenance)):

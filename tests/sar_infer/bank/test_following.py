@@ -182,6 +182,14 @@ def test_a_class_that_is_an_answer_again_is_one_after_going_back() -> None:
     assert follow(there, OLD, embed, old) is old
 
 
+def test_a_class_that_came_back_by_a_rollback_is_not_removed_again() -> None:
+    gone = remove(OLD, ["dog"])
+    there = follow(gone, BASE, embed)
+    back = rollback(gone, 0)
+    assert follow(follow(back, BASE, embed, there), OLD, embed, back) is back
+    assert tuple(follow(there, OLD, embed).names) == ("cat",)
+
+
 def test_that_a_name_means_something_after_all_is_known_after_going_back() -> None:
     old = set_nameless(add(OLD, ["SKU-1"], unit_rows(["SKU-1"])), "SKU-1", nameless=True)
     there = follow(old, BASE, embed)
