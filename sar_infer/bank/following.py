@@ -102,7 +102,7 @@ def _renamed_alike(bank: ClassBank, old: ClassBank, by: str) -> ClassBank:
         row, wanted = bank.lookup.name(here.get(origin, origin)), there.get(origin, origin)
         if row is None or _added(bank, bank.names[row]) or old.lookup.name(wanted) is None or _added(old, wanted):
             continue
-        if bank.lookup.get(wanted) in (None, row):
+        if bank.lookup.get(wanted) in (None, row) and old.lookup.get(bank.names[row]) is None:
             bank = rename(bank, bank.names[row], wanted, by=by)
     return bank
 

@@ -94,6 +94,13 @@ def test_a_class_of_the_bundle_that_was_renamed_stays_so_there_and_back() -> Non
     assert rows(follow(anew, BASE, embed)) == {"owl": row("new owl"), "lion": row("new|lion")}
 
 
+def test_a_class_with_a_name_that_the_other_bundle_has_itself_keeps_it_there_and_back() -> None:
+    old = rename(OLD, "cat", "owl")
+    there = follow(old, BASE, embed)
+    assert tuple(there.names) == ("cat", "owl")
+    assert follow(there, OLD, embed, old) is old
+
+
 @pytest.mark.parametrize("gone", [("cat", "owl"), ()])
 def test_a_class_that_can_be_an_answer_has_to_be_left(gone: tuple[str, ...]) -> None:
     base = dataclasses.replace(BASE, info={name: ClassInfo(background=True) for name in BASE.names})
