@@ -230,13 +230,16 @@ class BankStore:
                 )
             return self._commit(after).etag
 
-    def rollback(self, to: int | None = None, steps: int | None = None, if_match: str | None = None) -> RollbackResult:
+    def rollback(
+        self, to: int | None = None, steps: int | None = None, if_match: str | None = None, latest: int | None = None
+    ) -> RollbackResult:
         """Go back to an earlier step of the history.
 
         Args:
             to: Number of the step; 0 is the beginning.
             steps: Number of steps to take back, in place of ``to``.
             if_match: As in ``put``.
+            latest: Number that the latest step must have; the digest is the same again after a change and its opposite.
 
         Raises:
             InputError: there is no such step, or it cannot be gone back to any more.
@@ -247,6 +250,8 @@ class BankStore:
             raise InputError("expected either to, the number of a step, or steps, how many to take back")
         with self._owned() as now:
             check_match(if_match, now.etag, True)
+            if latest not in (None, count := len(now.bank.history)):
+                raise ChangeRefusedError("precondition-failed", f"step {latest} is not the latest any more; {count} is")
             target = steps_back(now.bank.history, steps or 0) if to is None else to
             after = rollback(now.bank, target, by=_BY)
             if after is now.bank:

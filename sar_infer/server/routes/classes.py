@@ -135,6 +135,7 @@ class Rollback(BaseModel):
 
     to: Annotated[int, Field(ge=0, description="number of a step; 0 is the beginning")] | None = None
     steps: Annotated[int, Field(ge=1, description="steps to take back")] | None = None
+    latest: int | None = Field(None, description="the latest step, as last seen: 412 if there are others since")
 
 
 class RolledBack(BaseModel):
@@ -284,7 +285,7 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     if not body:
         raise Problem("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
     wanted = parse(Rollback, body, service.settings.limits)
-    done = await _change(service, lambda: service.store.rollback(wanted.to, wanted.steps, if_match))
+    done = await _change(service, lambda: service.store.rollback(wanted.to, wanted.steps, if_match, wanted.latest))
     if done.step is not None:
         request.state.logged = {"step": done.step.n, "to": done.step.to}
     answer = {"step": _step(done.step), "classes": done.classes, "bank": done.etag}

@@ -159,7 +159,9 @@ async function change(name, work, photos = []) {
   };
   page.changing();
   try {
-    tell(await work(send), { photos, undo: steps > 0 ? () => takeBack(name, steps, etag) : null });
+    const lines = await work(send);
+    const { count } = await (await request("v1/bank/history?limit=1")).json();
+    tell(lines, { photos, undo: steps > 0 ? () => takeBack(name, { steps, latest: count }, etag) : null });
   } catch (error) {
     refuse(error);
     if (steps === 0) return; // else a part of it was done
@@ -168,11 +170,11 @@ async function change(name, work, photos = []) {
   if (document.activeElement === document.body) ($("undo") ?? $("name")).focus(); // what had the focus is gone
 }
 
-async function takeBack(name, steps, etag) {
+async function takeBack(name, what, etag) {
   page.changing();
   try {
     const headers = { "Content-Type": "application/json", "If-Match": etag };
-    await request("v1/bank/rollback", { method: "POST", body: JSON.stringify({ steps }), headers });
+    await request("v1/bank/rollback", { method: "POST", body: JSON.stringify(what), headers });
     tell([`The change to “${name}” was taken back.`]);
   } catch (error) {
     refuse(error);

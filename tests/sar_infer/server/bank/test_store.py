@@ -297,6 +297,17 @@ def test_each_change_is_a_step_and_a_rollback_takes_steps_back(store: BankStore,
     assert len(store.bank.history) == 4
 
 
+def test_a_rollback_of_what_was_the_latest_step_takes_back_no_other(store: BankStore, file: Path) -> None:
+    store.put("mug")
+    tag = store.etag
+    banks.amend(ClassBank.load(file), {"mug": ClassInfo(threshold=0.25)}).save(file)
+    with refused("precondition-failed", "step 1 .* 2 is"):
+        store.rollback(steps=1, if_match=tag, latest=1)
+    assert store.bank.info["mug"].threshold == 0.25
+    assert store.etag == tag  # which does not say that there is another step
+    assert store.rollback(steps=2, if_match=tag, latest=2).classes == 3
+
+
 def test_a_rollback_leaves_a_class_that_can_be_an_answer(store: BankStore, file: Path) -> None:
     dark = banks.amend(bundle().bank, {name: ClassInfo(background=True) for name in bundle().bank.names})
     dark.save(file)
