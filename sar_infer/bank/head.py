@@ -26,6 +26,7 @@ _KIND = FileKind(
     error=BundleError,
     remedy="export the bundle again",
 )
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,8 @@ class ClassHead:
 
     Attributes:
         names: C different, non-empty class names.
-        weight: (C, D) float32, finite, read-only.
-        bias: (C,) float32, finite, read-only.
+        weight: (C, D) float32, finite and at most 1e6, so that logits are finite too; read-only.
+        bias: (C,) float32, the same.
         mix: Share of the head in the combined logits, 0..1; the text branch has the rest.
         encoder_digest: ``Manifest.encoder_digest`` of the bundle whose image features it takes.
 
@@ -58,9 +59,9 @@ class ClassHead:
         if not count:
             raise BundleError("head without classes")
         _KIND.check_names(self.names)
-        wrong = np.flatnonzero(~(np.isfinite(weight).all(axis=1) & np.isfinite(bias)))
+        wrong = np.flatnonzero(~((np.abs(weight) <= _LARGEST).all(axis=1) & (np.abs(bias) <= _LARGEST)))
         if wrong.size:
-            raise BundleError(f"weight or bias of {self.names[wrong[0]]!r} is not finite")
+            raise BundleError(f"weight or bias of {self.names[wrong[0]]!r} is not finite, or above {_LARGEST:g}")
         if not 0 <= self.mix <= 1:
             raise BundleError(f"expected mix of 0..1, got {self.mix}")
         object.__setattr__(self, "weight", read_only(weight))

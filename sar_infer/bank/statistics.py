@@ -34,6 +34,9 @@ share all images have in common, and with one. Chosen on 25 + 25 of Caltech101's
 training photos, see docs/statistics.md."""
 _CHUNK = 8192
 """Rows that are worked on at once in float64."""
+_UNIT = 1.001
+_LARGEST, _LARGEST_PRECISION = 1e6, 1e9
+"""More than any fit gives; with these all logits are finite in float32."""
 _ARRAYS = ("precision", "centre", "text_centre", "means", "counts", "offsets", "curve")
 _NUMBERS = ("slope", "alpha", "prior", "separation")
 Doubles = npt.NDArray[np.float64]
@@ -92,11 +95,15 @@ class Statistics:
                 raise BankError(f"statistics: expected float32 {shape} {name}, got {array.dtype} {array.shape}")
             if not np.isfinite(array).all():
                 raise BankError(f"statistics: {name} is not finite")
+            if name != "precision" and not (np.linalg.norm(array.astype(np.float64), axis=-1) <= _UNIT).all():
+                raise BankError(f"statistics: expected {name} of unit rows, whose length is at most 1")
             object.__setattr__(self, name, read_only(array))
         if self.counts.dtype != np.int64 or count < 0 or (self.counts < 0).any():
             raise BankError("statistics: expected an int64 number of photos, 0 or more, of each trained class")
         object.__setattr__(self, "counts", read_only(self.counts))
         self._check_numbers()
+        if np.abs(self.precision).max() > _LARGEST_PRECISION:
+            raise BankError(f"statistics: precision is above {_LARGEST_PRECISION:g}")
         if not np.array_equal(self.precision, self.precision.T):
             raise BankError("statistics: precision is not symmetric")
         try:
@@ -110,6 +117,10 @@ class Statistics:
             raise BankError(
                 "statistics: expected finite slope, alpha >= 0, prior > 0 and separation > 0, "
                 f"got {self.slope}, {self.alpha}, {self.prior} and {self.separation}"
+            )
+        if max(abs(self.slope), self.alpha, *(abs(g) for _, g in self.offsets)) > _LARGEST:
+            raise BankError(
+                f"statistics: expected slope, alpha and offsets of at most {_LARGEST:g}, so that logits are finite"
             )
         photos = [photos for photos, _ in self.offsets]
         if not self.offsets or tuple(self.offsets[0]) != (0, 0) or photos != sorted(set(photos)):

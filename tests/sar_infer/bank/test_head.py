@@ -106,6 +106,7 @@ def test_the_format_is_as_documented(path: Path) -> None:
         ({"bias": np.zeros(3)}, "float64"),
         ({"weight": np.full((3, 8), np.nan, np.float32)}, "cat"),
         ({"bias": np.array([0, np.inf, 0], np.float32)}, "日本 spitz"),
+        ({"weight": np.full((3, 8), 3e38, np.float32)}, "cat"),
         ({"names": ("a", "b", "a")}, "'a'"),
         ({"names": ("a", "b", " ")}, "class 2"),
         ({"mix": -0.1}, "mix"),
