@@ -108,7 +108,7 @@ def read(reply: Reply, parse: Callable[[Any], T]) -> T:
     """
     try:
         return parse(json.loads(reply.body))
-    except (AttributeError, KeyError, LookupError, TypeError, ValueError):
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
         detail = f"{reply.url}: expected an answer of sar-serve, got {_start(reply)}"
         raise ServerError(detail, reply.status, "unreadable-answer", reply.headers.get("x-request-id")) from None
 
@@ -124,7 +124,7 @@ def error_of(reply: Reply) -> ServerError:
         else:
             detail = str(error.get("detail") or error["message"])
             code = str(error["code"] or code)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         pass
     return ServerError(detail, reply.status, code, reply.headers.get("x-request-id"))
 

@@ -445,6 +445,8 @@ def test_what_no_header_carries_is_refused_at_once(key: str) -> None:
         (200, {"results": [{}]}, "unreadable-answer", "sar-serve"),
         (200, {"results": []}, "unreadable-answer", "sar-serve"),
         (200, b"\xff\xfe", "unreadable-answer", "sar-serve"),
+        (200, b"[" * 100_000, "unreadable-answer", "sar-serve"),
+        (502, b"[" * 100_000, "http-502", "status 502"),
         (307, b"", "http-307", "without a body"),
         (400, {"error": {"message": "no input", "code": "bad-request"}}, "bad-request", "no input"),
         (400, {"error": {"message": "no input", "code": None}}, "http-400", "no input"),
