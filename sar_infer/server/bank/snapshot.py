@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank import ClassBank
+from sar_infer.bank.history import renamed_names
+from sar_infer.bank.info import PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +72,17 @@ class Snapshot:
 
     @functools.cached_property
     def removed(self) -> tuple[str, ...]:
-        """Return the names of the bundle's classes that the bank does not have, in the bundle's order."""
-        if self.bank is self.base:
+        """Return the bundle's names of its classes that the bank does not have, by any name, in the bundle's order."""
+        bank = self.bank
+        if bank is self.base:
             return ()
-        return tuple(name for name in self.base.names if self.bank.lookup.name(name) is None)
+        renamed = renamed_names(bank.provenance).items()
+        kept = {origin for name, origin in renamed if name in bank.index and bank.info.get(name, PLAIN).added is None}
+        return tuple(name for name in self.base.names if bank.lookup.name(name) is None and name not in kept)
 
 
 def _entry(bank: ClassBank, name: str) -> Entry:
-    info = bank.info.get(name, ClassInfo())
+    info = bank.info.get(name, PLAIN)
     photos, origin = bank.photos.get(name), "bundle" if info.added is None else "added"
     counted = (0, False) if photos is None else (len(photos), photos.nameless)
     return Entry(name, origin, info.phrases or (name,), *counted)  # type: ignore[arg-type]

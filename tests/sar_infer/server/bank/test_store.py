@@ -200,6 +200,16 @@ def test_removed_names_stay_away_and_are_listed(store: BankStore, file: Path) ->
         again.remove("mug")
 
 
+def test_a_renamed_class_is_not_listed_as_removed(file: Path) -> None:
+    renamed = banks.rename(bundle().bank, "red", "ruby")
+    renamed.save(file)
+    assert opened(file).snapshot.removed == ()
+    banks.rename(renamed, "ruby", "rose", unit("e", "rose")).save(file)
+    assert opened(file).snapshot.removed == ("red",)  # its embedding is gone
+    banks.remove(renamed, ["ruby"]).save(file)
+    assert opened(file).snapshot.removed == ("red",)
+
+
 def test_the_last_class_that_can_be_an_answer_stays(file: Path) -> None:
     store = opened(file, informed())  # green is background
     store.remove("Grey thing")
