@@ -354,7 +354,7 @@ def from_tensors(tensors: Tensors, names: Sequence[str], dim: int) -> tuple[dict
     shapes = [(found[ROWS], (rows, dim)), (found[DIGESTS], (digests, DIGEST_BYTES)), (found[SUMS], (count, dim))]
     if len(seals) != count or any(array.shape != shape for array, shape in shapes):
         raise BankError("photos of classes: the tensors do not fit each other")
-    if (np.abs(found[SUMS]) * UNIT > counts[:, :2].sum(axis=1, keepdims=True) * (1 + _UNIT_TOLERANCE)).any():
+    if (np.linalg.norm(found[SUMS] * UNIT, axis=1) > counts[:, :2].sum(axis=1) * (1 + _UNIT_TOLERANCE)).any():
         raise BankError("photos of classes: a sum is larger than that of as many rows of length 1")
     row_ends = np.cumsum(counts[:, 1]).tolist()
     digest_ends = np.cumsum(counts[:, 0] + counts[:, 1]).tolist()

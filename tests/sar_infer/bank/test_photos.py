@@ -235,3 +235,12 @@ def test_unsound_photos_are_refused() -> None:
             dataclasses.replace(bank, photos={"cat": dataclasses.replace(good, **changes)}, file=None)
     with pytest.raises(BankError, match="lion"):
         dataclasses.replace(bank, photos={"lion": good}, file=None)
+
+
+@pytest.mark.parametrize("number", [-(2**63), 2**44])
+def test_a_sum_that_no_photos_have_is_refused(tmp_path: Path, number: int) -> None:
+    """Nobody can add up photos that are folded; the first number has no opposite, the other is 1."""
+    folded = dataclasses.replace(photo_set("c1").limited(0), total=np.full(DIM, number))
+    dataclasses.replace(photographed(), photos={"cat": folded}).save(tmp_path / "b.safetensors")
+    with pytest.raises(BankError, match="a sum is larger"):
+        ClassBank.load(tmp_path / "b.safetensors")
