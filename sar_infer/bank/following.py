@@ -63,7 +63,7 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
             bank = merge(bank, ClassBank(missing, rows, base.encoder_digest, info=info), "keep", by=by)
     bank = _renamed_alike(bank, old, by)
     bank = merge(bank, _carried(old, bank, base, embed, returning=kept is not None), "take", by=by)
-    sides = (old,) if kept is None else (old, kept)
+    sides = (old,) if kept is None else (old, bank)
     for name in [name for side in sides for name, photos in side.photos.items() if photos.nameless]:
         row = old.lookup.name(name)
         if row is not None and bank.lookup.name(name) is not None:

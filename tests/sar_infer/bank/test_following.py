@@ -203,6 +203,7 @@ def test_that_a_name_means_something_after_all_is_known_after_going_back() -> No
     assert there.photos["SKU-1"].nameless
     named = set_nameless(there, "SKU-1", nameless=False)
     assert "SKU-1" not in follow(named, OLD, embed, old).photos
+    assert not follow(rename(named, "SKU-1", "mug"), OLD, embed, old).photos
     assert follow(there, OLD, embed, old) is old
 
 
