@@ -303,7 +303,10 @@ class BankStore:
         assert self._file is not None  # noqa: S101 - checked by the callers
         self.usable, self._looked, self._tried = False, _stamp(self._file), time.monotonic()
         if self._looked is not None and not (self._seen and bank_file.digests(self._file) == self._seen):
-            bank = bank_file.read(self._file, self._bundle)
+            if self._writable:
+                bank = bank_file.read(self._file, self._bundle)
+            else:  # as at the start: one of another encoder follows in memory
+                bank = bank_file.taken_up(self._file, self._bundle, self._embed, write=False, by=_BY)
             self._publish(bank)
             self._seen = bank_file.digests_of(bank)
             _log.info("bank %s has changed and was read again: %d classes", self._file, len(bank.names))

@@ -649,6 +649,12 @@ def test_without_a_key_it_follows_in_memory_alone(store: BankStore, file: Path) 
     assert file.read_bytes() == content
     assert list(file.parent.iterdir()) == [file]
     assert not after.has_changed()
+    store.put("cup")
+    assert after.has_changed()
+    after.refresh()
+    assert after.usable
+    assert rows_of(after)["cup"] == unit("f", "cup").tobytes()
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_a_class_that_was_removed_stays_away_when_a_bundle_between_has_it_itself(file: Path) -> None:
