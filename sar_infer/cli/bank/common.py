@@ -174,6 +174,8 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
     """
     changed = after is not before.bank
     if changed:
+        if after.background is not None and after.background.all():
+            click.echo("Warning: every class is background now, so no image gets an answer", err=True)
         save(arguments, after)
         if _calibrated(before.bank) and not _calibrated(after):
             text = "scores are not calibrated any more, and thresholds for unknown are of before the change; calibrate "
@@ -218,12 +220,6 @@ def again(arguments: BankArguments, command: str, *more: str) -> str:
     if arguments.bundle and source is ParameterSource.COMMANDLINE:
         words += ["--bundle", arguments.bundle]
     return shlex.join(words)
-
-
-def warn_of_background(bank: ClassBank) -> None:
-    """Warn on stderr if a bank has no class left to answer with."""
-    if bank.background is not None and bank.background.all():
-        click.echo("Warning: every class is background now, so no image gets an answer", err=True)
 
 
 def given_classes(names: Iterable[str], file: Path | None, check: Callable[[str], object] = len) -> Phrases:

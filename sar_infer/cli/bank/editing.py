@@ -22,7 +22,6 @@ from sar_infer.cli.bank.common import (
     own_option,
     shared_options,
     shown,
-    warn_of_background,
     write,
 )
 from sar_infer.cli.options import Refusal
@@ -140,7 +139,6 @@ def add(arguments: BankArguments, **values: Any) -> None:
         if other is not None:
             after = amend(after, from_photos.known_of_others(after, other, options.source), by="sar-bank add --from")
             after = from_photos.with_photos_of(after, other, found.bundle.bank, by="sar-bank add --from")
-        warn_of_background(after)
         write(arguments, found, after, findings=[asdict(finding) for finding in findings])
 
 
@@ -338,7 +336,6 @@ def set_class(
         after = amend(found.bank, {name: info}, by="sar-bank set")
         if photos_only is not None:
             after = set_nameless(after, name, nameless=photos_only, by="sar-bank set")
-        warn_of_background(after)
         write(arguments, found, after)
 
 

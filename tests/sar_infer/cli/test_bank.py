@@ -314,6 +314,8 @@ def test_background_alone_is_warned_of() -> None:
     assert "Warning: every class is background now" in result.stderr
     assert "Warning" not in run("add", BANK, "owl").stderr
     assert "every class is background now" in run("add", BANK, "owl", "--background").stderr
+    assert "Warning" not in run("add", BANK, "emu").stderr
+    assert "every class is background now" in run("remove", BANK, "emu").stderr
 
 
 @pytest.mark.parametrize(("conflict", "row"), [("keep", "red"), ("take", "scarlet")])
