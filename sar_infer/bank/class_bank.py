@@ -265,7 +265,7 @@ class ClassBank:
             bank = self._open(path, self.encoder_digest, whole=False, names=PackedNames.of(self.names))
         except BankError:  # such as no file descriptor; then it stays in memory
             return self
-        vars(bank)["_sound"] = True
+        vars(bank)["_sound"] = None
         return bank
 
     @classmethod
@@ -336,15 +336,14 @@ class ClassBank:
         return file if same else None
 
     @functools.cached_property
-    def _sound(self) -> bool:
-        """Return True once every byte has been checked; errors are not cached, so that each call raises them."""
+    def _sound(self) -> None:
+        """Check every byte, once; errors are not cached, so that each call raises them."""
         stored = self._as_stored
         if stored is not None and not stored.checked:
             record.read(stored, whole=True)
             if self._digest() != stored.metadata["content_digest"]:
                 raise BankError("content does not match its digest; the file was damaged or changed")
             self.check()
-        return True
 
     def _digest(self) -> str:
         photos = photo_sets.index_tensors(self.photos, self.index.for_many(len(self.photos)))

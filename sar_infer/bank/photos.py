@@ -117,8 +117,8 @@ class PhotoSet:
         _ = self._sound
 
     @functools.cached_property
-    def _sound(self) -> bool:
-        """Return True after the check; errors are not cached, so that each call raises them."""
+    def _sound(self) -> None:
+        """Check, once; errors are not cached, so that each call raises them."""
         if self.stated is not None and self.computed_seal() != self.stated:
             raise BankError("photos do not match their seal; the file was damaged or changed")
         lengths = np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows))
@@ -128,7 +128,6 @@ class PhotoSet:
             raise BankError("a photo is counted twice")
         if not self.folded and not np.array_equal(self.total, _summed(self.rows)):
             raise BankError("the sum of photos is not that of their rows")
-        return True
 
     def with_added(self, digests: Digests, rows: Floats) -> PhotoSet:
         """Return these and further photos (N, 32) and (N, D), without those that are there.

@@ -15,7 +15,7 @@ from sar_train.report.base_new import zero_shot
 from sar_train.report.few_shot import Series, by_dataset
 from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import Scene, grouped, in_one_ranking, mean, pairs, score, slug
-from sar_train.report.style import INK, MUTED, WITH, WITHOUT, Figure, draw, tidy
+from sar_train.report.style import DASHED, INK, MUTED, WITH, WITHOUT, Figure, draw
 from sar_train.report.wording import listed, method_name
 
 SIDES = (("without SAR", WITHOUT, "o"), ("with SAR", WITH, "^"))
@@ -39,9 +39,9 @@ def _open_curves(scene: Scene, rows: dict[str, tuple[list[Result], list[Result]]
     sides = {method: pair for method, pair in rows.items() if any(map(in_one_ranking, [*pair[0], *pair[1]]))}
 
     def line(axes: Axes, measures: Mapping[str, Any], colour: str, marker: str) -> None:
-        (curve,) = axes.plot(measures["curve"]["base"], measures["curve"]["new"], color=colour, linewidth=1.3)
+        (curve,) = axes.plot(measures["curve"]["base"], measures["curve"]["new"], color=colour)
         curve.sticky_edges.x[:] = curve.sticky_edges.y[:] = [0]  # axes start at 0, those of later panels count too
-        axes.plot(measures["base_accuracy"], measures["new_accuracy"], marker, color=colour, ms=7, mew=0, zorder=3)
+        axes.plot(measures["base_accuracy"], measures["new_accuracy"], marker, color=colour, zorder=3)
 
     def paint(axes: Axes, method: str) -> None:
         every = [run for side in sides[method] for run in side]
@@ -56,7 +56,7 @@ def _open_curves(scene: Scene, rows: dict[str, tuple[list[Result], list[Result]]
         list(sides),
         paint,
         labels=("open base accuracy, %", "open new accuracy, %"),
-        legend=[*_sides(), Line2D([], [], color=MUTED, linewidth=1.3, marker="X", ms=7, mew=0, label="zero-shot")],
+        legend=[*_sides(), Line2D([], [], color=MUTED, marker="X", label="zero-shot")],
         planned=Figure(
             key=f"open-{scene.slug}",
             section="open",
@@ -90,9 +90,9 @@ def _by_shots(scene: Scene, series: Series) -> Figure:
             x, y = [x for x, _ in drawn], [point.value for _, point in drawn]
             low, high = ([p.value + s * (p.sd or 0) for _, p in drawn] for s in (-1, 1))
             axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-            axes.plot(x, y, color=colour, marker=marker, ms=6, linewidth=1.8)
+            axes.plot(x, y, color=colour, marker=marker)
         if zero:
-            axes.axhline(zero.value, color=MUTED, linewidth=1.2, dashes=(4, 2))
+            axes.axhline(zero.value, color=MUTED, dashes=DASHED)
         axes.set_xticks(list(places), [str(count or "all") for count in series])
         axes.margins(x=0.06)
 
@@ -101,7 +101,7 @@ def _by_shots(scene: Scene, series: Series) -> Figure:
         methods,
         paint,
         labels=("shots", "accuracy, %"),
-        legend=[*_sides(), Line2D([], [], color=MUTED, linewidth=1.2, dashes=(4, 2), label="zero-shot")],
+        legend=[*_sides(), Line2D([], [], color=MUTED, dashes=DASHED, label="zero-shot")],
         planned=Figure(
             key=slug(f"shots-{scene.dataset}-{scene.backbone}"),
             section="few-shot",
@@ -138,14 +138,14 @@ def _curves(
         for side, (_, colour, _) in zip(sides[method], SIDES, strict=True):
             for term, values in _terms(side).items():
                 if positive := [(epoch, value) for epoch, value in values if value > 0]:
-                    axes.plot(*zip(*positive, strict=True), color=colour, linewidth=1.5, dashes=dashes[term])
+                    axes.plot(*zip(*positive, strict=True), color=colour, dashes=dashes[term])
         axes.set_yscale("log")
         low, high = axes.get_ylim()
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0), numticks=6))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
 
-    lines = [Line2D([], [], color=INK, linewidth=1.5, dashes=dashes[t], label=t.replace("_", "-")) for t in terms]
+    lines = [Line2D([], [], color=INK, dashes=dashes[t], label=t.replace("_", "-")) for t in terms]
     return _panels(
         list(sides),
         paint,
@@ -181,10 +181,7 @@ def _terms(runs: Sequence[Result]) -> dict[str, list[tuple[int, float]]]:
 
 
 def _sides(*, marker: bool = True) -> list[Line2D]:
-    return [
-        Line2D([], [], color=colour, marker=shape if marker else "", ms=6, linewidth=1.8, label=name)
-        for name, colour, shape in SIDES
-    ]
+    return [Line2D([], [], color=colour, marker=shape if marker else "", label=name) for name, colour, shape in SIDES]
 
 
 def _panels(
@@ -207,14 +204,13 @@ def _panels(
                 axes.set_axis_off()
                 continue
             paint(axes, methods[place])
-            tidy(axes)
+            axes.grid(axis="y")
             axes.set_title(method_name(methods[place]))
             if place >= len(methods) - columns:
                 axes.set_xlabel(labels[0])
                 axes.tick_params(labelbottom=True)
             if place % columns == 0:
                 axes.set_ylabel(labels[1])
-        canvas.legend(handles=list(legend), loc="outside upper left", ncols=min(len(legend), 4 if columns > 1 else 3))
+        canvas.legend(handles=list(legend), loc="outside upper left", ncols=4)
 
-    width = {1: 6.4, 2: 8.8}.get(columns, 3.2 * columns)
-    return draw(planned, whole, (width, 2.75 * rows + 0.55))
+    return draw(planned, whole, (max(6.4, 3.2 * columns), 2.75 * rows + 0.55))

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 
 from sar_train.report.disturbed import SECTION, Matrix, Similarities, similarities
 from sar_train.report.results import ResultSet
-from sar_train.report.style import GRID, INK, WITH, WITHOUT, Figure, draw
+from sar_train.report.style import DASHED, INK, WITH, WITHOUT, Figure, draw
 
 MOST = 24
 """The most heat maps in a report; each takes one or two hundred kilobytes."""
@@ -97,9 +97,8 @@ def _paint(canvas: Canvas, found: Similarities, order: list[int]) -> None:
     _labels(axes[0, 0], found, order)
     if found.base < len(order):
         handles = [Patch(color=colour, label=name) for colour, name in ((BASE, "base"), (NEW, "new"))]
-        box = (1.0, 1.015)
         axes[0, 0].legend(
-            handles=handles, loc="lower right", bbox_to_anchor=box, ncols=2, fontsize=9.5, handlelength=0.9
+            handles=handles, loc="lower right", bbox_to_anchor=(1, 1.015), ncols=2, fontsize="small", handlelength=0.9
         )
     _points(axes[1, 0], found)
     for row, image, label in ((0, above, "cosine"), (1, below, "change of cosine")):
@@ -113,9 +112,7 @@ def _map(axes: Axes, matrix: Matrix, order: list[int], colours: str, low: float,
     ordered = matrix[np.ix_(order, order)].copy()
     np.fill_diagonal(ordered, np.nan)
     image = axes.imshow(ordered, cmap=colours, vmin=low, vmax=high, interpolation="none")
-    axes.set(xticks=[], yticks=[])
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.set(xticks=[], yticks=[], frame_on=False)
     return image
 
 
@@ -127,9 +124,7 @@ def _strips(axes: Axes, found: Similarities, order: list[int]) -> None:
     for box, strip in (((0, 1.008, 1, 0.022), kinds[None]), ((-0.03, 0, 0.022, 1), kinds[:, None])):
         edge = axes.inset_axes(box)
         edge.imshow(strip, cmap=ListedColormap([BASE, NEW]), aspect="auto", interpolation="none", vmin=0, vmax=1)
-        edge.set(xticks=[], yticks=[])
-        for side in edge.spines.values():
-            side.set_visible(False)
+        edge.set_axis_off()
 
 
 def _labels(axes: Axes, found: Similarities, order: list[int]) -> None:
@@ -137,7 +132,7 @@ def _labels(axes: Axes, found: Similarities, order: list[int]) -> None:
     step = -(-len(order) // MOST_LABELS)
     places = list(range(step // 2, len(order), step))
     names = [found.names[order[place]] for place in places]
-    axes.set_yticks(places, [name if len(name) <= 18 else f"{name[:17]}…" for name in names], fontsize=8)
+    axes.set_yticks(places, [name if len(name) <= 18 else f"{name[:17]}…" for name in names], fontsize="small")
     axes.tick_params(axis="y", length=0, pad=9 if found.base < len(order) else 3)
 
 
@@ -149,13 +144,12 @@ def _points(axes: Axes, found: Similarities) -> None:
     for (name, matrix), (colour, marker) in zip(found.learned(), styles, strict=False):
         axes.plot(x, matrix[upper], marker, color=colour, ms=2, mew=0, alpha=0.4, rasterized=True, label=name)
     low, high = axes.get_xlim()
-    axes.plot([low, high], [low, high], color=INK, linewidth=1, dashes=(4, 2))
+    axes.plot([low, high], [low, high], color=INK, dashes=DASHED)
     axes.set_xlim(low, high)
     axes.set(xlabel="hand-crafted cosine", ylabel="learned cosine", title="Every pair of names")
-    legend = axes.legend(loc="best", markerscale=4, handletextpad=0.2, fontsize=9.5)
+    legend = axes.legend(loc="best", markerscale=4, handletextpad=0.2, fontsize="small")
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
-    axes.grid(visible=True, color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
+    axes.grid()
     axes.set_box_aspect(1)

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.lines import Line2D
 
 from sar_train.report.base_new import SECTION, zero_shot
 from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import Scene, Score, grouped, on_all, over_datasets
-from sar_train.report.style import GRID, INK, MUTED, WITH, WITHOUT, Figure, draw
+from sar_train.report.style import DASHED, GRID, INK, MUTED, WITH, WITHOUT, Figure, draw
 from sar_train.report.wording import listed, method_name
 
 Point = tuple[float, float]
@@ -72,23 +71,21 @@ def _paint(canvas: Canvas, zero: Point | None, moves: Moves) -> None:
     _limits(axes, points)
     _equal_means(axes)
     if zero:
-        axes.axhline(zero[1], color=MUTED, linewidth=1, dashes=(4, 2), zorder=1)
-        axes.plot(*zero, "X", color=INK, ms=10, mew=0, zorder=4)
+        axes.axhline(zero[1], color=MUTED, dashes=DASHED, zorder=1)
     for without, with_sar in moves.values():
         if without and with_sar:
-            arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.3, "shrinkA": 4, "shrinkB": 5}
+            arrow = {"arrowstyle": "-|>", "color": MUTED, "shrinkA": 4, "shrinkB": 5}
             axes.annotate("", xy=with_sar, xytext=without, arrowprops=arrow, zorder=2)
-        for point, colour, marker in ((without, WITHOUT, "o"), (with_sar, WITH, "^")):
-            if point:
-                axes.plot(*point, marker, color=colour, ms=8, mew=0, zorder=3)
     axes.set(xlabel="base accuracy, %", ylabel="new accuracy, %")
-    axes.tick_params(length=3)
-    handles = [
-        Line2D([], [], color=WITHOUT, marker="o", ms=8, mew=0, linestyle="", label="without SAR"),
-        Line2D([], [], color=WITH, marker="^", ms=8, mew=0, linestyle="", label="with SAR"),
-        Line2D([], [], color=INK, marker="X", ms=10, mew=0, linestyle="", label="zero-shot"),
-    ]
-    canvas.legend(handles=handles, loc="outside upper left", ncols=3)
+    sides = [[pair[side] for pair in moves.values()] for side in (0, 1)]
+    for label, found, colour, marker in (
+        ("without SAR", sides[0], WITHOUT, "o"),
+        ("with SAR", sides[1], WITH, "^"),
+        ("zero-shot", [zero], INK, "X"),
+    ):
+        there = [point for point in found if point]
+        axes.plot([x for x, _ in there], [y for _, y in there], marker, color=colour, ms=8, zorder=3, label=label)
+    canvas.legend(loc="outside upper left", ncols=3)
     named = {method_name(method): (pair[0] or pair[1], pair[1] or pair[0]) for method, pair in moves.items()}
     _label(canvas, axes, {n: (a, b) for n, (a, b) in named.items() if a and b}, points, [zero[1]] if zero else [])
 
@@ -115,7 +112,7 @@ def _equal_means(axes: Axes) -> None:
     for level in levels:
         edge = level * right / (2 * right - level)  # new accuracy at the right edge
         above = level * high / (2 * high - level)  # base accuracy at the upper edge
-        style: Any = {"color": MUTED, "fontsize": 9, "clip_on": False}
+        style: Any = {"color": MUTED, "fontsize": "small", "clip_on": False}
         if low < edge < high:
             axes.text(right, edge, f" H {level:.0f}", va="center", **style)
         elif left < above < right:
@@ -141,7 +138,7 @@ def _label(
     frame = axes.get_window_extent(renderer)
     taken += [_around(x, line, 2 * scale) for line in lines for x in np.arange(frame.x0, frame.x1, 4 * scale)]
     for name, ends in sorted(named.items(), key=lambda item: -item[1][1][1]):
-        text = axes.text(*points[0], name, fontsize=10)
+        text = axes.text(*points[0], name)
         box = text.get_window_extent(renderer)
         text.remove()
         width, height = box.width, box.height
@@ -157,8 +154,8 @@ def _label(
         taken.append(spot)
         offset = (dx * far, dy * far)
         sides = {-1: "right", 0: "center", 1: "left"}[dx], {-1: "top", 0: "center", 1: "bottom"}[dy]
-        style: Any = {"ha": sides[0], "va": sides[1], "fontsize": 10, "color": INK, "zorder": 5}
-        thread = {"arrowstyle": "-", "color": GRID, "linewidth": 0.8} if far > 18 else None
+        style: Any = {"ha": sides[0], "va": sides[1], "color": INK, "zorder": 5}
+        thread = {"arrowstyle": "-", "color": GRID} if far > 18 else None
         axes.annotate(name, point, offset, textcoords="offset points", arrowprops=thread, **style)
 
 

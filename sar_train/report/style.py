@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
@@ -18,13 +17,15 @@ from PIL import Image
 INK, MUTED, GRID = "#1b2430", "#66707c", "#d9dee4"
 WITHOUT, WITH, THIRD = "#0072b2", "#d55e00", "#009e73"
 """From Okabe and Ito's palette, which is distinguishable with any kind of colour vision."""
+DASHED = (4, 2)
+"""Dashes of lines to compare with: zero-shot, no change."""
 VARIABLES = {
     INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)",
     WITHOUT: "var(--without)", WITH: "var(--with)", THIRD: "var(--third)",
 }  # fmt: skip
 RC: dict[str, Any] = {
+    "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
-    "axes.grid": False,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.8,
     "axes.spines.right": False,
@@ -134,10 +135,3 @@ def page_svg(text: str, key: str, alt: str) -> str:
 
 def _attribute(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-
-
-def tidy(axes: Axes) -> None:
-    """Draw faint grid lines behind the data."""
-    axes.grid(visible=True, axis="y", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=3)

@@ -201,6 +201,21 @@ def test_tensors_bring_back_the_same_statistics() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
+        {"counts": np.zeros(3, dtype=np.int64)},
+        {"means": np.zeros((0, SIZE), dtype=np.float32), "counts": np.zeros(0, dtype=np.int64)},
+        {"alpha": 0.0, "slope": -1.0, "prior": 1e-3, "separation": 1e-3},
+        {"offsets": ((0, 0.0),), "curve": ()},
+        {"offsets": ((0, 0.0), (1, -5.0)), "curve": ((-1.0, 0.0, 100.0), (-1.0, 100.0, 0.0))},
+    ],
+)
+def test_statistics_at_the_limits_are_sound(changes: dict) -> None:
+    found = example(**changes)
+    assert all(np.array_equal(getattr(found, name), value) for name, value in changes.items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
         {"precision": np.full((SIZE, SIZE), np.nan, dtype=np.float32)},
         {"precision": -np.eye(SIZE, dtype=np.float32)},
         {"precision": np.zeros((SIZE, SIZE), dtype=np.float32)},

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bank.calibration import BankCalibration
@@ -78,6 +80,17 @@ def test_no_class_at_all() -> None:
     empty = ClassBank((), np.empty((0, 3), np.float32), "e")
     with pytest.raises(InputError):
         build_class_set(empty, {}, False, Embed())
+
+
+@given(bank=st.integers(0, 3), known=st.lists(st.sampled_from(["bank", "extended"]), max_size=3), cut=st.slices(6))
+def test_sources_are_those_of_the_bank_and_then_those_of_the_call(bank: int, known: list[str], cut: slice) -> None:
+    sources, whole = Sources(bank, tuple(known)), ["bank"] * bank + known
+    assert [sources[place] for place in range(-len(whole), len(whole))] == whole * 2
+    assert (len(sources), list(sources), sources[cut]) == (len(whole), whole, whole[cut])
+    assert [name for name in ("bank", "extended") if name in sources] == sorted(set(whole))
+    for place in (len(whole), -len(whole) - 1):
+        with pytest.raises(IndexError):
+            sources[place]
 
 
 HEAD = ClassHead(("fox", " cat"), np.array([[1, 2, 3], [4, 5, 6]], np.float32), np.array([7, 8], np.float32), 0.5, "e")

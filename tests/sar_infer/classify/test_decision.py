@@ -12,7 +12,7 @@ from support.bundles import DIM, ENCODER_DIGEST, example_head, example_manifest
 
 from sar_infer.artefact.manifest import Manifest
 from sar_infer.classify.class_set import ClassSet, Sources
-from sar_infer.classify.decision import Decision
+from sar_infer.classify.decision import Decision, judged_by
 from sar_infer.errors import BankError, BundleError, InputError
 from sar_infer.results import DecisionOptions, ImageResult
 
@@ -216,6 +216,31 @@ def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
 def test_what_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, asked: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Decision(made, chosen, 5, DecisionOptions(**asked))
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "changes", "signs"),
+    [
+        ({}, {}, []),
+        ({"score": 0.5}, {}, ["score"]),
+        ({"energy": -9.0}, {}, ["energy"]),
+        ({"score": 0.5, "energy": -9.0}, {}, ["score", "energy"]),
+        ({}, {"thresholds": np.full(4, 0.5, np.float32)}, ["score", "energy"]),
+        ({}, {"background": np.array([1, 0, 0, 0], bool)}, ["score", "energy"]),
+        ({}, {"background": np.zeros(4, np.bool_)}, []),
+    ],
+)
+def test_what_can_tell_an_unknown_image_is_what_may_be_asked_for(
+    thresholds: dict[str, float], changes: dict[str, Any], signs: list[str]
+) -> None:
+    made, chosen = manifest(**FITTED | {"thresholds": thresholds}), classes(**changes)
+    assert sorted(judged_by(made, chosen)) == sorted(signs)
+    for kind in ("score", "energy"):
+        if kind in signs:
+            Decision(made, chosen, 5, DecisionOptions(unknown=kind))
+        else:
+            with pytest.raises(InputError):
+                Decision(made, chosen, 5, DecisionOptions(unknown=kind))
 
 
 @pytest.mark.parametrize(

@@ -160,4 +160,6 @@ def test_what_is_chosen_is_what_loops_choose(world: World) -> None:
         values = 100 * shares ** ((2 * len(world.counts) - 1) / rivals)
         half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else 100
         assert one.accuracy == pytest.approx(values.mean())
-        assert [one.low, one.high] == pytest.approx(np.clip([one.accuracy - half, one.accuracy + half], 0, 100), abs=0.3)
+        assert [one.low, one.high] == pytest.approx(
+            np.clip([one.accuracy - half, one.accuracy + half], 0, 100), abs=0.3
+        )

@@ -31,8 +31,9 @@ def markers(axes: Axes) -> dict[tuple[float, float], tuple[str, str]]:
     """Return the colour and shape of every point by its place."""
     lines = [line for line in axes.lines if line.get_marker() not in ("None", "", None)]
     return {
-        (float(line.get_xdata()[0]), float(line.get_ydata()[0])): (to_hex(line.get_color()), str(line.get_marker()))
+        (float(x), float(y)): (to_hex(line.get_color()), str(line.get_marker()))
         for line in lines
+        for x, y in zip(*line.get_data(), strict=True)
     }
 
 
