@@ -69,7 +69,7 @@ def gaussian(features: Doubles, labels: Labels, classes: int, reference: Doubles
 def _precision(scatter: Doubles, photos: int) -> Doubles:
     size, trace = len(scatter), float(np.trace(scatter))
     found = size * np.linalg.inv((photos - 1) * scatter + trace * np.eye(size))
-    found = (found + found.T) / 2
+    found += found.T  # symmetric to the bit
     return found * (TRACE / float((found * scatter).sum()))
 
 

@@ -82,7 +82,7 @@ def folds_of(classes: int, *, retrained: bool, seed: int = 0) -> list[Fold]:
         if retrained:
             both = halves(classes, seed)
             for half, (kept, other) in enumerate((both, both[::-1])):
-                parts = np.array_split(rng.permutation(other), 2 if len(other) > 1 else 1)
+                parts = np.array_split(rng.permutation(other), 2)
                 found += [Fold(kept, np.sort(part), half) for part in parts]
         else:
             for part in np.array_split(rng.permutation(classes), _PARTS):
@@ -255,7 +255,7 @@ def _expected(photos: int, accuracies: Doubles, rivals: float) -> Expected:
     values = accuracies[~np.isnan(accuracies)]
     values = 100 * (values / 100) ** ((2 * len(accuracies) - 1) / rivals)
     mean, free = float(values.mean()), len(values) - 1
-    half = 100.0
+    half = math.inf
     if free:
         quantile = 1.96 + 2.372 / free + 2.823 / free**2 + 2.556 / free**3  # of 97.5 %, Cornish-Fisher
         half = quantile * float(values.std(ddof=1)) / math.sqrt(free + 1)

@@ -48,5 +48,6 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return the average rank of each value, less one half."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (counts.cumsum() - (counts - 1) / 2)[place]
+    return (counts.cumsum() - counts / 2)[place]

@@ -69,14 +69,14 @@ def test_photos_without_scatter_take_the_reference_or_the_identity() -> None:
     for rows, of in ((features[:, 0], labels), (same, np.repeat(labels, 4))):
         plain = gaussian(rows, of, 5)
         assert plain.scatter is None
-        np.testing.assert_allclose(plain.precision, np.eye(SIZE) * plain.precision[0, 0])
-        assert plain.precision[0, 0] > 0
+        around = ((rows - rows.mean(0)) ** 2).sum(1).mean() / 2
+        np.testing.assert_allclose(plain.precision, np.eye(SIZE) * TRACE / around)
         known = np.diag(np.linspace(1, 2, SIZE))
         taken = gaussian(rows, of, 5, known)
         assert np.trace(taken.precision @ known) == pytest.approx(TRACE)
         assert taken.precision[0, 0] > taken.precision[-1, -1]
     one = gaussian(features[:1, 0], labels[:1], 1)
-    assert np.isfinite(one.precision).all()
+    np.testing.assert_array_equal(one.precision, np.eye(SIZE) * TRACE / 0.5)
 
 
 def test_the_slope_is_least_squares() -> None:
@@ -341,4 +341,18 @@ def test_separation_turns_distances_into_standard_deviations() -> None:
                 errors.append((expected[i, j], wrong))
     predicted, seen = np.array(errors).T
     assert predicted.mean() == pytest.approx(seen.mean(), rel=0.25)
-    assert separation(features[:3, 0], labels[:3], 12) == 1.0
+
+
+def test_the_separation_of_many_photos_is_known_in_closed_form() -> None:
+    """Their P is the inverse of their covariance S but for a factor, which ``tr(P S) = TRACE`` makes TRACE / D."""
+    features, labels = World(12, spread=0.25).photos(400)
+    assert separation(features[:, 0], labels, 12) == pytest.approx(np.sqrt(SIZE / TRACE), rel=0.03)
+
+
+def test_classes_of_less_than_four_photos_tell_nothing_of_separation() -> None:
+    features, labels = World(5).photos([6, 6, 4, 4, 3])
+    rows = features[:, 0]
+    with_all, known = separation(rows, labels, 5), labels < 4
+    assert with_all == separation(rows[known], labels[known], 4) != separation(rows[labels < 3], labels[labels < 3], 3)
+    assert separation(rows[labels < 2], labels[labels < 2], 2) not in (1.0, with_all)
+    assert separation(rows[labels < 1], labels[labels < 1], 1) == 1.0

@@ -162,6 +162,7 @@ def test_a_long_curve_keeps_its_ends_its_shape_and_its_exact_area(monkeypatch: p
     assert full.curve is not None
     base, new = np.array(found.curve.base), np.array(found.curve.new)
     assert len(base) == len(new) <= CURVE_POINTS < len(full.curve.base)
+    assert (found.curve.base, found.curve.new) == (base.round(2).tolist(), new.round(2).tolist())
     assert found.ausuc == full.ausuc
     assert (np.diff(base) <= 0).all()
     assert (np.diff(new) >= 0).all()
