@@ -125,6 +125,16 @@ def test_folded_photos_of_two_banks_that_overlap_are_a_conflict() -> None:
     np.testing.assert_allclose(both.mean, wanted, rtol=1e-6)
 
 
+def test_of_folded_photos_the_bank_that_has_all_of_the_others_wins() -> None:
+    many = [f"m{number}" for number in range(MOST_ROWS + 2)]
+    one, other = (
+        add(example_bank(), [], unit_rows([]), photos={"cat": photo_set(*labels)}) for labels in (many, [*many, "x"])
+    )
+    assert [found.photos["cat"].folded for found in (one, other)] == [2, 3]
+    for merged in (merge(one, other), merge(other, one)):
+        assert merged.photos["cat"].seal == other.photos["cat"].seal
+
+
 # --------------------------------------------------------------------------------------------------------------- edits
 def test_photos_come_with_a_new_class_or_to_one_that_is_there() -> None:
     photos = {"owl": photo_set("o1", "o2"), "CAT": photo_set("c1"), "Owl": photo_set("o2", "o3")}

@@ -142,6 +142,10 @@ def test_a_map_has_thin_strips_at_its_upper_and_left_edge_and_a_bar_beside_its_r
         assert 0 < box.x0 - left.x1 < 0.02 * box.width
         assert 0.01 < above.height / box.height < 0.04
         assert above.height == pytest.approx(left.width, abs=2)
+    first = maps[0]
+    names, edge = first.get_yticklabels(), first.child_axes[1].get_window_extent().x0
+    assert all(0 < edge - name.get_window_extent().x1 < 8 for name in names)
+    assert {mark.get_markersize() for mark in first.get_yticklines()} == {0}
     bars = [axes for axes in canvas.axes if axes.get_label() == "<colorbar>"]
     for bar, row in zip(bars, (maps[:3], maps[3:]), strict=True):
         box, beside = bar.get_window_extent(), row[-1].get_window_extent()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from sar_train.report.wording import counted, listed, method_name, seeds_of
+import pytest
+from support.results import result
+
+from sar_train.report.results import Result
+from sar_train.report.wording import counted, listed, method_name, seeds_of, spread_note
 
 
 @pytest.mark.parametrize(
@@ -26,6 +30,13 @@ def test_method_names(name: str, shown: str) -> None:
 )
 def test_seeds(seeds: tuple[int, ...], shown: str) -> None:
     assert seeds_of(seeds) == shown
+
+
+def test_a_deviation_needs_two_seeds() -> None:
+    notes = [
+        spread_note([Result(Path(), 0.0, result(seed=seed)) for seed in seeds]) for seeds in ((1, 1), (1, 2), (1, 2, 3))
+    ]
+    assert notes[0] != notes[1] == notes[2]
 
 
 def test_lists() -> None:
