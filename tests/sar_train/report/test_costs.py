@@ -42,12 +42,12 @@ def test_runs_of_a_sweep_stand_on_the_side_that_their_settings_say(tmp_path: Pat
 
 
 def test_novel_names(tmp_path: Path) -> None:
-    for seed in (1, 2):
+    for seed in (1, 2, 3):
         write(tmp_path, result("coop+sar", seed=seed))
     novel: dict[str, Any] = {"source": "/home/me/names.txt", "count": 50, "overlap": 0}
     write(tmp_path, result("kgcoop+sar", novel=novel))
     assert texts(tables(tmp_path)["novel-names"]) == [
-        ["caltech101", "CoOp + SAR", "wordnet", "400", "1 to 2", "2"],
+        ["caltech101", "CoOp + SAR", "wordnet", "400", "1 to 3", "3"],
         ["caltech101", "KgCoOp + SAR", "names.txt", "50", "0", "1"],
     ]
 

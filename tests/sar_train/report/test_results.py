@@ -92,6 +92,22 @@ def test_what_is_no_result_is_skipped_with_one_line_that_names_it(tmp_path: Path
     assert results.skipped[0].startswith("other.json: ")
 
 
+@pytest.mark.parametrize(
+    ("count", "pairs", "base", "fits"),
+    [
+        *((2, 1, 0, True), (3, 3, 3, True), (4, 6, 1, True), (1, 0, 1, True)),
+        *((2, 1, -1, False), (3, 3, 4, False), (4, 5, 1, False), (4, 7, 1, False), (3, 6, 1, False)),
+    ],
+)
+def test_similarities_are_of_every_pair_of_names(tmp_path: Path, count: int, pairs: int, base: int, fits: bool) -> None:
+    write(tmp_path, result())
+    for key in ("handcrafted", "learned"):
+        found = {"names": ["x"] * count, "base": base, "handcrafted": [1] * (count * (count - 1) // 2)}
+        found |= {"learned": found["handcrafted"], key: [1] * pairs}
+        write(tmp_path, result("tcp", similarities=found), name="other.json")
+        assert len(read(tmp_path).runs) == 1 + fits
+
+
 def test_records_of_kept_runs_hidden_folders_and_the_report_itself_are_passed_over(tmp_path: Path) -> None:
     write(tmp_path, result())
     for place in ("run/record.json", ".features/x.json", "report/x.json"):
@@ -167,6 +183,15 @@ def test_settings_of_sar_tell_its_rows_apart_and_leave_the_partner_alone(tmp_pat
     runs = read(tmp_path).runs
     assert [run.name for run in runs] == ["coop", "coop+sar (sar.weight=0.3)", "coop+sar (sar.weight=1.0)"]
     assert {run.partner for run in runs} == {"coop"}
+
+
+def test_runs_of_one_name_in_two_sweeps_are_no_variants_of_one_another(tmp_path: Path) -> None:
+    for place, epochs in (("one", 10), ("two", 20)):
+        for protocol, name in (("custom", "mine"), ("base-to-new", "coop")):
+            settings = {"epochs": epochs}
+            write(tmp_path / place, result(name, protocol=protocol, settings=settings), name=f"{name}.json")
+    named = [run.name for run in read(tmp_path).runs]
+    assert named == ["coop (epochs=10)", "mine", "coop (epochs=20)", "mine"]
 
 
 def test_settings_that_differ_between_datasets_are_no_variants(tmp_path: Path) -> None:
