@@ -67,10 +67,10 @@ def gaussian(features: Doubles, labels: Labels, classes: int, reference: Doubles
 
 
 def _precision(scatter: Doubles, photos: int) -> Doubles:
-    size, trace = len(scatter), float(np.trace(scatter))
-    found = size * np.linalg.inv((photos - 1) * scatter + trace * np.eye(size))
-    found += found.T  # symmetric to the bit
-    return found * (TRACE / float((found * scatter).sum()))
+    inverse = np.linalg.inv((photos - 1) * scatter + float(np.trace(scatter)) * np.eye(len(scatter)))
+    found = inverse + inverse.T  # symmetric to the bit
+    result: Doubles = found * (TRACE / float((found * scatter).sum()))
+    return result
 
 
 def slope(model: Gaussian, rows: Doubles) -> float:

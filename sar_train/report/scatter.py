@@ -169,4 +169,4 @@ def _around(x: float, y: float, radius: float) -> tuple[float, float, float, flo
 def _overlap(first: Sequence[float], second: Sequence[float]) -> float:
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
-    return width * height if width > 0 and height > 0 else 0.0
+    return max(width, 0.0) * max(height, 0.0)

@@ -17,11 +17,10 @@ from sar_train.training.record import STATISTICS
 @final
 @dataclass(frozen=True)
 class Mean:
-    """A mean, its standard deviation (of a sample; None for one value) and the number of values."""
+    """A mean and its standard deviation, of a sample; None for one value."""
 
     value: float
     sd: float | None
-    n: int
 
 
 def mean(values: Iterable[float | None]) -> Mean | None:
@@ -29,7 +28,7 @@ def mean(values: Iterable[float | None]) -> Mean | None:
     found = [float(value) for value in values if value is not None]
     if not found:
         return None
-    return Mean(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
+    return Mean(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
 
 
 @final
@@ -107,7 +106,7 @@ def over_datasets(scores: Iterable[Score]) -> Score:
     in_one, with_statistics = (
         over_datasets(part for part in side if part) if side and all(side) else None for side in rankings
     )
-    averages = (base and Mean(base.value, None, base.n), new and Mean(new.value, None, new.n))
+    averages = (base and Mean(base.value, None), new and Mean(new.value, None))
     return Score(*averages, open=in_one, statistics=with_statistics)
 
 

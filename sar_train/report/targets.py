@@ -60,7 +60,7 @@ def _row(name: str, runs: Sequence[Result], targets: Sequence[str], *, zero_shot
     source = mean(run[own]["base_accuracy"] for run in runs)
     parts = [mean((run["targets"] or {}).get(target, {}).get(key) for run in runs) for target in targets]
     if zero_shot:  # the same for all seeds
-        source, *parts = (part and Mean(part.value, None, 1) for part in (source, *parts))
+        source, *parts = (part and Mean(part.value, None) for part in (source, *parts))
     complete = all(parts) and bool(parts)
     average = mean(part.value for part in parts if part) if complete else None
     return (words(name), averaged(source), *map(averaged, parts), number(average.value if average else None))

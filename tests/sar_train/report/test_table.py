@@ -33,7 +33,7 @@ from sar_train.report.table import (
 
 def test_numbers_are_rounded_and_kept() -> None:
     assert number(80.25, 1) == Cell("80.2", 80.25)
-    assert averaged(Mean(80.25, 1.26, 3)) == Cell("80.2", 80.25, "1.3", 1.26)
+    assert averaged(Mean(80.25, 1.26)) == Cell("80.2", 80.25, "1.3", 1.26)
     assert number(None) == averaged(None) == Cell()
 
 
