@@ -165,8 +165,8 @@ class Statistics:
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return everything as arrays, from which `from_tensors` builds the same statistics to the bit."""
         values: dict[str, Any] = {name: getattr(self, name) for name in (*_ARRAYS, *_NUMBERS)}
-        values["offsets"] = np.array(self.offsets, dtype=np.float64).reshape(-1, 2)
-        values["curve"] = np.array(self.curve, dtype=np.float64).reshape(-1, 3)
+        values["offsets"] = np.array(self.offsets, dtype=np.float64).reshape(len(self.offsets), 2)
+        values["curve"] = np.array(self.curve, dtype=np.float64).reshape(len(self.curve), 3)
         return {name: np.asarray(value) for name, value in values.items()}
 
     @classmethod

@@ -135,7 +135,7 @@ def build_class_set(
     if not count + len(given):
         raise InputError("no class to choose from: give class names, or a bank that has some")
     rows = [next(new_rows) if row is None else bank.embeddings[row] for row in taken]
-    given_rows = np.array(rows, dtype=np.float32).reshape(-1, bank.embeddings.shape[1])
+    given_rows = np.array(rows, dtype=np.float32).reshape(len(rows), bank.embeddings.shape[1])
     blocks = [bank.embeddings[run] for run in kept] + ([given_rows] if rows else [])
     return ClassSet(
         PackedNames.chain([*(bank.names[run] for run in kept), given]),

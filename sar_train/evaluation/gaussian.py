@@ -136,10 +136,10 @@ def separation(features: Doubles, labels: Labels, classes: int) -> float:
         left, right = left[some], right[some]
     apart = learned.means[left] - learned.means[right]
     directions = apart @ learned.precision
-    distances = np.sqrt(np.maximum((directions * apart).sum(1), 0))
+    distances = np.sqrt((directions * apart).sum(1))
     if tested.scatter is None or learned.scatter is None or not distances.all():
         return 1.0
-    spread = np.sqrt(np.maximum(((directions @ tested.scatter) * directions).sum(1), 0))
+    spread = np.sqrt(np.maximum(((directions @ tested.scatter) * directions).sum(1), _ALMOST_NOTHING))
     between = ((tested.means[left] - tested.means[right]) * directions).sum(1)
-    factor = float(np.median(between / np.maximum(spread, _ALMOST_NOTHING) / distances))
+    factor = float(np.median(between / spread / distances))
     return factor if math.isfinite(factor) and factor > 0 else 1.0
