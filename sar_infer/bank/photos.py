@@ -373,11 +373,11 @@ def from_tensors(tensors: Tensors, names: Sequence[str], dim: int) -> tuple[dict
 
 
 def _unpacked(digests: Sequence[bytes]) -> Digests:
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), DIGEST_BYTES)
 
 
 def _counts(sets: Sequence[PhotoSet]) -> npt.NDArray[np.int64]:
-    return np.array([[one.folded, len(one.rows), one.nameless] for one in sets], np.int64).reshape(-1, 3)
+    return np.array([[one.folded, len(one.rows), one.nameless] for one in sets], np.int64).reshape(len(sets), 3)
 
 
 def _seals(sets: Sequence[PhotoSet]) -> Digests:

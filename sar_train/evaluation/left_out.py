@@ -327,7 +327,7 @@ class _Part:
         )
         order = np.concatenate([np.full(len(rows), -1) for rows in tested] + [np.arange(len(rows)) for rows in left])
         views = features.shape[1]
-        images = features[np.concatenate([*tested, *left])].reshape(-1, features.shape[2])
+        images = np.concatenate(features[np.concatenate([*tested, *left])])
         drawn = [features[rows, 0] for rows in left]
         return cls(fold, model, images, truth.repeat(views), order.repeat(views), drawn)
 

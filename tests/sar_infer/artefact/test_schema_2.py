@@ -56,6 +56,19 @@ def test_an_old_bundle_says_the_same_as_a_new_one(rich: Path) -> None:
     assert old.sealed().schema_version == SCHEMA_VERSION
 
 
+@pytest.mark.parametrize("head", [None, "head.safetensors"])
+@pytest.mark.parametrize(
+    "fitted",
+    [{}, {"temperature": 1.5}, {"thresholds": {"score": 0.1}}, {"conformal": {"0.9": 0.1}}, {"calibrated": ["red"]}],
+)
+def test_an_old_calibration_is_for_the_head_if_there_is_one(fitted: dict[str, Any], head: str | None) -> None:
+    nothing = {"temperature": None, "thresholds": {}, "conformal": {}, "calibrated": []}
+    content = json.loads(OLD) | nothing | {"head": head} | fitted
+    del content["digest"]
+    found = Manifest.parse(json.dumps({**content, "digest": canonical_digest(content)}))
+    assert found.calibrated_for == (None if not fitted else "text" if head is None else "head")
+
+
 @pytest.mark.parametrize("classes", [None, ["purple"]])
 def test_an_old_bundle_answers_to_the_bit_as_a_new_one(rich: Path, tmp_path: Path, classes: list[str] | None) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)

@@ -86,6 +86,18 @@ def test_replaces_on_request(out: Path) -> None:
     assert listing(out.parent) == ["name"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges folders in one step")
+def test_on_linux_there_is_no_moment_without_a_bundle(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(out, "old")
+
+    def no_renames(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.rename", no_renames)
+    write(out, "new", overwrite=True)
+    assert content(out) == {"manifest.json": "new"}
+
+
 @pytest.mark.usefixtures("either_way")
 def test_the_old_one_stays_where_the_new_one_fails(out: Path) -> None:
     write(out, "old")
