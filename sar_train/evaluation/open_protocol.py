@@ -90,7 +90,7 @@ def open_protocol(logits: npt.ArrayLike, labels: npt.ArrayLike, n_base: int) -> 
         raise ValueError(
             f"expected (N, C) logits, (N,) labels and 0 to C base classes; got {scores.shape}, {truth.shape}, {n_base}"
         )
-    if truth.size and not 0 <= truth.min() <= truth.max() < scores.shape[1]:
+    if ((truth < 0) | (truth >= scores.shape[1])).any():
         raise ValueError(f"labels: expected 0 to {scores.shape[1] - 1}, got {truth.min()} to {truth.max()}")
     if np.isnan(scores).any():
         raise ValueError("logits: expected numbers, got NaN")

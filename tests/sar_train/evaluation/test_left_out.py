@@ -349,6 +349,12 @@ def test_the_separation_of_many_photos_is_known_in_closed_form() -> None:
     assert separation(features[:, 0], labels, 12) == pytest.approx(np.sqrt(SIZE / TRACE), rel=0.03)
 
 
+def test_photos_that_make_means_are_not_those_that_say_how_far_they_lie_apart() -> None:
+    """Means of noise differ, and half of the photos say nothing about the other half."""
+    noise, labels = np.random.default_rng(0).normal(size=(240, SIZE)), np.repeat(np.arange(40), 6)
+    assert separation(unit(noise), labels, 40) % 1 < 0.07  # 1 stands for none
+
+
 def test_classes_of_less_than_four_photos_tell_nothing_of_separation() -> None:
     features, labels = World(5).photos([6, 6, 4, 4, 3])
     rows = features[:, 0]

@@ -148,6 +148,7 @@ def test_a_side_without_images_has_no_measures_of_two_sides(labels: list[int], s
 def test_a_side_without_classes_and_no_images_at_all_are_measured_too() -> None:
     assert open_protocol(np.eye(2), [0, 1], 2).images.base_accuracy == 100
     assert open_protocol(np.eye(2), [0, 1], 0).images.new_accuracy == 100
+    assert open_protocol(np.eye(2), [1, 1], 1).images.new_accuracy == 50
     assert values(open_protocol(np.zeros((0, 3)), [], 2).per_class) == [None] * 6
 
 
