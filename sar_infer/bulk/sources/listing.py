@@ -171,7 +171,10 @@ def _local(argument: str, warn: Warn) -> Iterator[str]:
         yield from _some(argument, _images_below(argument), warn)
     else:
         for found in matches(argument):  # a text file among them is no list: only a named one is
-            yield from _local(found, warn)
+            if Path(found).is_dir():
+                yield from _some(found, _images_below(found), warn, named=False)
+            else:
+                yield found
 
 
 def _stored(url: str, warn: Warn) -> Iterator[str]:
@@ -183,8 +186,13 @@ def _stored(url: str, warn: Warn) -> Iterator[str]:
             yield url
         elif kind == "directory":
             yield from _some(url, _images_stored(system, path), warn)
-        elif glob.has_magic(path) and (found := sorted(patiently(lambda: system.glob(path)))):
-            yield from (system.unstrip_protocol(name) for name in found)
+        elif glob.has_magic(path) and (found := patiently(lambda: system.glob(path, detail=True))):
+            for name, entry in sorted(found.items()):
+                place = str(system.unstrip_protocol(name))
+                if entry["type"] == "directory":
+                    yield from _some(place, _images_stored(system, name), warn, named=False)
+                else:
+                    yield place
         else:
             raise InputError(f"{url}: no such object or folder")
     except InputError:
@@ -225,8 +233,12 @@ def _lines(place: str) -> Iterator[str]:
         raise InputError(f"{place}: an empty list; write one path or URL a line")
 
 
-def _some(folder: str, found: Iterator[str], warn: Warn) -> Iterator[str]:
-    """Yield the images among the files of a folder; raise InputError if there is none."""
+def _some(folder: str, found: Iterator[str], warn: Warn, *, named: bool = True) -> Iterator[str]:
+    """Yield the images among the files of a folder.
+
+    If there is none, raise InputError, or warn if the folder is not named but matches a pattern: the run may be hours
+    old by then.
+    """
     images = 0
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
@@ -248,7 +260,9 @@ def _some(folder: str, found: Iterator[str], warn: Warn) -> Iterator[str]:
     if not images:
         if not told or any(counts[suffix] for suffix in CONTAINERS):
             told.append(f"shards are named by a pattern, {_pattern(folder, '.tar')}")
-        raise InputError(f"{folder}: a folder without images; {'; '.join(told)}")
+        told = [f"{folder}: a folder without images; {'; '.join(told)}"]
+        if named:
+            raise InputError(told[0])
     told += [
         f"{folder}: {counts[suffix]:,} {suffix} in it passed over; name them as {_pattern(folder, suffix)}"
         for suffix in sorted(CONTAINERS)

@@ -223,6 +223,27 @@ def test_a_folder_without_images_says_what_is_there() -> None:
         keys("shards")
 
 
+def test_what_a_pattern_matches_beside_images_does_not_end_a_run() -> None:
+    write_images(Path("p/a"), 2)
+    Path("p/b").mkdir()
+    Path("p/c.png").symlink_to("gone.png")
+    told: list[str] = []
+    (piece,) = InputSources(("p/*",)).pieces(warn=told.append)
+    assert [Path(path) for path in piece.unit.paths] == [Path("p/a/000.png"), Path("p/a/001.png"), Path("p/c.png")]
+    assert told == [f"{Path('p/b')}: a folder without images; shards are named by a pattern, 'p/b/**/*.tar'"]
+    assert "p/b*: matches nothing" in refusal("p/b*")
+
+
+def test_a_pattern_in_storage_matches_folders_as_a_local_one_does() -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("/globbed/a/1.png", "/globbed/a/.2.png", "/globbed/b/3.txt", "/globbed/c.png"):
+        memory.pipe_file(name, b"x")
+    told: list[str] = []
+    (piece,) = InputSources(("memory://globbed/*",)).pieces(warn=told.append)
+    assert piece.unit.paths == ("memory:///globbed/a/1.png", "memory:///globbed/c.png")
+    assert len(told) == 1 and told[0].startswith("memory:///globbed/b: a folder without images")
+
+
 def test_only_what_is_named_is_a_list() -> None:
     Path("p").mkdir()
     Path("p/a.txt").write_text("gone.png\n")
