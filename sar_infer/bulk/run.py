@@ -141,7 +141,10 @@ def _job(plan: BulkPlan, answerer: Answerer, parquet: bool) -> tuple[BulkJob, Ro
 
 def _store(plan: BulkPlan) -> Store:
     if plan.file is None:
-        return open_store(plan.out)
+        store = open_store(plan.out)
+        if isinstance(store, LocalFolder) and store.folder.exists() and not store.folder.is_dir():
+            raise InputError(f"{plan.out}: is a file; name a folder, FILE.parquet or FILE.jsonl as --out")
+        return store
     if plan.retry:
         raise InputError(f"{plan.out}: a finished file has no parts to retry; choose a folder as --out")
     if is_url(plan.out):

@@ -348,6 +348,7 @@ def test_a_run_into_storage() -> None:
         (("none.parquet", "--out", "out"), "none.parquet: no image in it"),
         (("p", "--out", "http://x/a"), "web servers are not"),
         (("p", "--out", "dir.jsonl"), "dir.jsonl: is a folder"),
+        (("p", "--out", "p/000.png"), "p/000.png: is a file; name a folder"),
         (("p", "--out", "full"), "not empty, and not the output of a bulk run"),
         (("p", "--out", "out", "--bundle", "gone"), "gone: no such folder"),
         (("p", "--out", "out", "--coverage", "0.9"), "coverage 0.9"),
