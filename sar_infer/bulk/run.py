@@ -80,7 +80,7 @@ class BulkPlan:
     @property
     def file(self) -> Path | None:
         """Return the output if it is a single file, else None."""
-        return Path(self.out) if self.out.endswith(SUFFIXES) else None
+        return Path(self.out) if self.out.lower().endswith(SUFFIXES) else None
 
 
 def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
@@ -91,7 +91,7 @@ def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
         WriteError: the output cannot be written; finished pieces stay.
         SarInferError: see ``Answerer`` and ``run_local``.
     """
-    parquet = plan.out.endswith(".parquet") if plan.file else plan.form == "parquet"
+    parquet = plan.out.lower().endswith(".parquet") if plan.file else plan.form == "parquet"
     if parquet:
         check_parquet()
     plan.sources.check()

@@ -115,7 +115,7 @@ def test_a_folder_is_a_dataset_for_other_programs() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "JSONL"])
 def test_one_file(suffix: str) -> None:
     write_images(Path("p"), 5)
     Path("p/bad.jpg").write_bytes(b"no")
