@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import stat
 import unicodedata
 from collections import Counter
@@ -10,11 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from sar_infer.errors import InputError
+from sar_infer.errors import InputError, reason_of
 from sar_infer.images.formats import SUFFIXES, UNREAD, has_image_suffix, left_out, suffix_of
 from sar_infer.text.names import spoken
 
 STDIN = "-"
+_KNOWN = SUFFIXES | UNREAD
 Warn = Callable[[str], object]
 
 
@@ -30,7 +32,7 @@ def expand(arguments: Iterable[str], warn: Warn = lambda _: None, missing: Colle
         missing: Arguments to keep as they are, though nothing is there.
 
     Raises:
-        InputError: Nothing is there, or a folder holds no image.
+        InputError: Nothing is there, or a folder holds no image or cannot be listed.
     """
     unread: list[str] = []
     found = [path for name in arguments for path in ([name] if name in missing else _expand(name, unread))]
@@ -97,7 +99,10 @@ def folders(
     """
     if kind_of(root) != "folder":
         raise InputError(f"{root}: expected a folder with one folder for each class")
-    visible = [path for path in sorted(Path(root).iterdir()) if not path.name.startswith((".", "__"))]
+    try:
+        visible = [path for path in sorted(Path(root).iterdir()) if not path.name.startswith((".", "__"))]
+    except OSError as error:
+        raise _unlistable(error) from None
     below = [path for path in visible if path.is_dir()]
     if not below:
         raise InputError(
@@ -127,8 +132,15 @@ def _expand(argument: str, unread: list[str]) -> Iterator[str]:
 
 def _images_below(folder: Path, unread: list[str]) -> list[str]:
     """Return the images in a folder, sorted, and add to ``unread`` those whose format is not read."""
-    below = (path for path in folder.rglob("*") if _is_visible_image(path.relative_to(folder)))
-    files = sorted(str(path) for path in below if not path.is_dir())
+
+    def failed(error: OSError) -> None:
+        raise _unlistable(error)
+
+    files: list[str] = []
+    for root, below, names in os.walk(folder, onerror=failed):
+        below[:] = [name for name in below if not name.startswith(".")]
+        files += (str(Path(root, name)) for name in names if not name.startswith(".") and suffix_of(name) in _KNOWN)
+    files.sort()
     found = [path for path in files if has_image_suffix(path)]
     unread += [path for path in files if not has_image_suffix(path)]
     if not found:
@@ -143,6 +155,6 @@ def _tell(unread: Sequence[str], warn: Warn) -> None:
         warn(left_out(Counter(map(suffix_of, unread)), unread[0]))
 
 
-def _is_visible_image(path: Path) -> bool:
-    suffix = suffix_of(path.name)
-    return (suffix in SUFFIXES or suffix in UNREAD) and not any(part.startswith(".") for part in path.parts)
+
+def _unlistable(error: OSError) -> InputError:
+    return InputError(f"{error.filename}: cannot be listed: {reason_of(error)}")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.users import unprivileged
 
 from sar_infer.errors import InputError
 from sar_infer.images.inputs import expand, folders
@@ -90,6 +91,22 @@ def test_folders_of_classes_are_read_as_in_training(folder: Path) -> None:
         "snow_boot": ["c.png"],
         "caf\xe9": ["d.png"],
     }
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs its permissions")
+def test_a_folder_that_cannot_be_listed_is_named(folder: Path) -> None:
+    folder.chmod(0o755)
+    (folder / "photos/deep").chmod(0)
+    (folder / "empty").chmod(0)
+    try:
+        with unprivileged():
+            with pytest.raises(InputError, match="photos.deep: cannot be listed: Permission denied"):
+                expand(["photos"])
+            with pytest.raises(InputError, match="empty: cannot be listed: Permission denied"):
+                folders("empty")
+    finally:
+        (folder / "photos/deep").chmod(0o755)
+        (folder / "empty").chmod(0o755)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
