@@ -279,7 +279,7 @@ class Classifier(Embedder):
         for batch in decode_batches(several(images), self.bundle.manifest.preprocess, batch_size, Profile()):
             for name, item in batch:
                 if isinstance(item, ImageError):
-                    raise ImageError(f"{name}: {item}")
+                    raise ImageError(f"{name}: {item}", item.kind)
             rows.append(finite(self.encode(readable(batch)), self.choice.image))
         return np.concatenate(rows)
 

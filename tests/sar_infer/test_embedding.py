@@ -29,8 +29,9 @@ def test_pictures(classifier: Classifier) -> None:
     rows = classifier.embed_images([picture(seed) for seed in range(3)], batch_size=2)
     np.testing.assert_allclose(rows, expected, atol=1e-5)
     np.testing.assert_allclose(classifier.embed_images(picture(1)), expected[1:2], atol=1e-5)
-    with pytest.raises(ImageError, match=r"image\[1\]"):
+    with pytest.raises(ImageError, match=r"image\[1\]") as found:
         classifier.embed_images([picture(0), b"bad"])
+    assert found.value.kind == "format"
 
 
 def test_names(classifier: Classifier) -> None:
