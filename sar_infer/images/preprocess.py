@@ -28,6 +28,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_EXIF = ("exif", "Raw profile type exif")
+"""Where Pillow finds EXIF data; ImageMagick writes the second into PNGs, as text."""
 _LARGEST_EXIF = 2**20
 """Bytes. Cameras write less than 64 KiB."""
 _BAND_PIXELS = 2**18
@@ -88,7 +90,7 @@ def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    if len(image.info.get("exif") or b"") > _LARGEST_EXIF:  # hostile: a tag may grow to 30 times its size
+    if any(len(image.info.get(place) or b"") > _LARGEST_EXIF for place in _EXIF):  # hostile: a tag may grow to 30 times its size
         return None
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))

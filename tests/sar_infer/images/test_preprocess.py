@@ -173,3 +173,7 @@ def test_exif_data_of_megabytes_is_not_read() -> None:
     image = picture(6, 4)
     image.info["exif"] = exif.tobytes() + bytes(2**21)
     assert normalise(image).size == (6, 4)
+    for zeros, size in ((2**16, (4, 6)), (2**21, (6, 4))):
+        image = picture(6, 4)
+        image.info["Raw profile type exif"] = f"\nexif\n{zeros:8}\n{(exif.tobytes() + bytes(zeros)).hex()}"
+        assert normalise(image).size == size
