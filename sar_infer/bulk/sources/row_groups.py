@@ -77,8 +77,13 @@ class RowGroup:
             return Item(numbered, _content(content))
         if (size := _size(key)) > _LONGEST_KEY:
             return Item(numbered, Flaw("source", f"its key has {size} bytes, at most {_LONGEST_KEY}"))
-        value = key.as_py()
-        return Item(printable(os.fsdecode(value) if isinstance(value, bytes) else str(value)), _content(content))
+        return Item(_text(key), _content(content))
+
+
+def _text(key: Any) -> str:
+    """Return a key as text; strings too may hold bytes that are not UTF-8, since not all writers look."""
+    key = key.value if _is_dictionary(key.type) else key
+    return printable(os.fsdecode(key.as_buffer().to_pybytes())) if hasattr(key, "as_buffer") else str(key.as_py())
 
 
 def _values(place: str, group: int, column: str, chunk: ColumnChunk) -> Iterator[Any]:

@@ -32,6 +32,9 @@ def test_keys_of_a_column(tmp_path: Path, order: tuple[str, str]) -> None:
     assert found(numbers, key_column="id") == [Item("7", b"1")]
     raw = write_parquet(tmp_path / "raw.parquet", {"image": [b"1", b"2"], "id": ["é".encode(), b"\xff"]})
     assert found(raw, key_column="id") == [Item("é", b"1"), Item(r"\xff", b"2")]  # text of writers that do not say so
+    text = pyarrow.array([b"a", b"\xff", b"c"]).view(pyarrow.string())
+    wrong = write_parquet(tmp_path / "wrong.parquet", {"image": [b"1", b"2", b"3"], "id": text})
+    assert [item.key for item in found(wrong, key_column="id")] == ["a", r"\xff", "c"]
 
 
 def test_images_as_hugging_face_stores_them(tmp_path: Path) -> None:
