@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,19 +191,30 @@ class BulkJob:
 
     def _same_inputs(self, pieces: PieceListing, done: Mapping[int, str]) -> dict[int, str]:
         """Return the parts that stay finished; list pieces only as far as finished ones go."""
-        left, stay = dict(done), dict(done)
+        left, back = dict(done), dict[int, str]()
         for piece in pieces(done.__contains__) if done else ():
             found, now = left.pop(piece.number), self.part(piece)
             if found != now and found == self._part_if_unreachable(piece):
-                self.store.discard(stay.pop(piece.number))
+                back[piece.number] = getattr(piece.unit, "place", "")
             elif found != now:
+                self._check_moved(found, [place for place in back.values() if place.lower().endswith(".parquet")])
                 why = f" ({piece.unit.place}: {piece.unit.reason})" if isinstance(piece.unit, Broken) else ""
                 self._changed(found, f"has other inputs than when it was finished{why}")
             if not left:
                 break
         if left:
             self._changed(left[min(left)], "is of inputs that are gone")
-        return stay
+        for number in back:
+            self.store.discard(done[number])
+        return {number: part for number, part in done.items() if number not in back}
+
+    def _check_moved(self, part: str, back: Sequence[str]) -> None:
+        """Raise InputError if Parquet files are back that were one piece while they were out of reach."""
+        if back:
+            raise InputError(
+                f"{self.store.place}: {back[0]} can be read again, and its row groups move the pieces after it; to do "
+                f"them again, remove {part} and all parts after it; else classify the file alone, with another --out"
+            )
 
     def _without_errors(self, done: Mapping[int, str], kinds: Collection[str]) -> dict[int, str]:
         """Remove the parts with errors of these kinds, as far as ``_rejected.jsonl`` tells, and return the others.

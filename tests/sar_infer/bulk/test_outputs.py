@@ -27,6 +27,8 @@ from sar_infer.bulk.outputs.job import (
 from sar_infer.bulk.outputs.rows import METADATA, Columns, JsonLines, Parquet, answered, flawed, names
 from sar_infer.bulk.outputs.store import LocalFolder, open_store, read_text, write_text
 from sar_infer.bulk.sources.listing import Paths
+from sar_infer.bulk.sources.pages import ColumnChunk
+from sar_infer.bulk.sources.row_groups import RowGroup
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError, WriteError
 from sar_infer.results import Explanation, ImageResult, Prediction
@@ -242,6 +244,20 @@ def test_a_shard_that_is_back_is_done_again(tmp_path: Path) -> None:
     assert here.part(away) not in here.store.names()
     with pytest.raises(InputError, match="t.tar: gone"):
         here.begin(listed([back, Piece(1, Broken("t.tar", "gone"))]), resume=True)
+
+
+def test_a_parquet_file_that_is_back_and_moves_what_follows_is_named(tmp_path: Path) -> None:
+    here = job(tmp_path)
+    before = [Piece(0, Broken("s.parquet", "no route to host")), Piece(1, TarShard("t.tar", 9))]
+    here.begin(listed(before), resume=False)
+    parts = finish(here, *before)
+    groups = [RowGroup("s.parquet", 7, group, 0, 4, "image", None, ColumnChunk(0, 1), None) for group in range(2)]
+    now = [Piece(number, unit) for number, unit in enumerate([*groups, TarShard("t.tar", 9)])]
+    with pytest.raises(InputError, match=rf"s.parquet can be read again, .* remove {here.part(before[1])} and all"):
+        here.begin(listed(now), resume=True)
+    assert parts < here.store.names()  # a refusal removes nothing
+    here.store.discard(here.part(before[1]))
+    assert here.begin(listed(now), resume=True) == {}
 
 
 def test_a_run_that_did_nothing_leaves_nothing(tmp_path: Path) -> None:
