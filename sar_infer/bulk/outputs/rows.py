@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
@@ -247,7 +248,10 @@ def check_parquet() -> None:
         raise InputError("Parquet needs pyarrow: pip install 'sar-clip[bulk]', or write .jsonl") from None
 
 
-def _writer(path: Path, schema: Any) -> Any:
+@contextlib.contextmanager
+def _writer(path: Path, schema: Any) -> Iterator[Any]:
+    """Open a file here: pyarrow takes a path with a colon for a URL, and none that is not UTF-8."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetWriter(path, schema, compression="zstd")
+    with path.open("wb") as stream, pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
+        yield writer

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 from pathlib import Path
@@ -113,6 +115,17 @@ def test_parts_become_one_file(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- the store
+@pytest.mark.skipif(os.name != "posix", reason="needs its file names")
+@pytest.mark.parametrize("name", ["run:1", os.fsdecode(b"\xff")])
+def test_names_that_pyarrow_does_not_take_as_paths(tmp_path: Path, name: str) -> None:
+    form, part, whole = Parquet(Columns()), Path(name), Path(f"{name}.whole")
+    with contextlib.chdir(tmp_path):
+        form.write(part, [form.pack([flawed("x", FLAW, Columns())])])
+        form.merge(whole, [functools.partial(part.open, "rb")])
+        with whole.open("rb") as stream:
+            assert form.flaws(stream)[0] == 1
+
+
 def test_a_local_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     store = LocalFolder(tmp_path / "new" / "out")
     assert store.names() == set()
