@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import io
 import itertools
@@ -221,6 +222,9 @@ def _lines(place: str) -> Iterator[str]:
     empty = True
     try:
         with open_binary(place) as stream, io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape") as lines:
+            if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):  # as Windows PowerShell writes it
+                raise InputError(f"{place}: a list in UTF-16; save it as UTF-8")
+            stream.seek(0)
             for line in lines:
                 if line := line.rstrip("\r\n"):
                     empty = False

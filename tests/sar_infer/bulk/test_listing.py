@@ -135,6 +135,7 @@ def test_a_long_list_is_never_held() -> None:
         ("{5..3}.png", "matches nothing"),
         ("empty", "a folder without images"),
         ("empty.txt", "an empty list"),
+        ("wide.txt", "wide.txt: a list in UTF-16; save it as UTF-8"),
         ("gone.lst", "the list cannot be read: No such file"),
         ("x.tar.gz", "compressed tar"),
         ("http://example.com/a.jpg", "web servers are not read"),
@@ -149,6 +150,7 @@ def test_a_long_list_is_never_held() -> None:
 def test_what_stands_for_nothing_is_refused(argument: str, message: str) -> None:
     Path("empty").mkdir()
     Path("empty.txt").write_text("\n")
+    Path("wide.txt").write_text("a.png\n", "utf-16")
     write_parquet(Path("t.parquet"), {"photo": [b"x"]})
     write_parquet(Path("none.parquet"), {"image": pyarrow.array([], pyarrow.binary())})
     assert message in refusal(argument)
