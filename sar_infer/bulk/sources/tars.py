@@ -165,6 +165,8 @@ def _header(stream: IO[bytes], at: int) -> tuple[tarfile.TarInfo, bool] | None:
         raise ValueError(f"damaged at byte {at}") from None
     if header.size < 0:
         raise ValueError(f"damaged at byte {at}: a size of {header.size}")
+    if block[257:265] == tarfile.GNU_MAGIC:  # which has times where others have the start of a long name
+        header.name = block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape")
     return header, bool(block[482])
 
 

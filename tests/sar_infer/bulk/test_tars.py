@@ -68,6 +68,17 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert list(contents(path)) == ["\\xff.png"]
 
 
+def test_times_in_a_header_of_gnu_tar_are_no_part_of_a_name(tmp_path: Path) -> None:
+    """An incremental archive has them where POSIX has the start of a long name; Python's reader mixes them up."""
+    member = tarfile.TarInfo("d/x.png")
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[345:357] = b"15302437341\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "s.tar").write_bytes(header + bytes(1024))
+    assert contents(tmp_path / "s.tar") == {"d/x.png": b""}
+
+
 def test_a_huge_member_is_set_aside_unread(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     huge, small = tarfile.TarInfo("a.png"), tarfile.TarInfo("b.png")
