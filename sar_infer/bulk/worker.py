@@ -20,6 +20,7 @@ from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BundleError, DeviceError, ImageError, InputError, reason_of
+from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image
 from sar_infer.processes.signals import deadline
 from sar_infer.results import PLAIN, DecisionOptions
@@ -152,7 +153,7 @@ class Answerer:
         except ImageError as error:
             return Flaw(error.kind, str(error))
         except MemoryError:
-            return Flaw("size", "too large: there is too little memory to decode it")
+            return Flaw("size", TOO_LITTLE_MEMORY)
 
     def _encode(self, pixels: Sequence[Floats]) -> Floats:
         try:

@@ -155,6 +155,5 @@ def _tell(unread: Sequence[str], warn: Warn) -> None:
         warn(left_out(Counter(map(suffix_of, unread)), unread[0]))
 
 
-
 def _unlistable(error: OSError) -> InputError:
     return InputError(f"{error.filename}: cannot be listed: {reason_of(error)}")

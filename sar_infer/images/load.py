@@ -38,6 +38,7 @@ ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 MAX_RATIO = 100
+TOO_LITTLE_MEMORY = "needs more memory than there is; scale it down first"
 _BRANDS = {b"avi": "AVIF", b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIF", b"msf": "HEIF", b"crx": "CR3"}
 _READING = tuple(threading.Lock() for _ in range(61))
 """Locks for PIL images, chosen by identity: only one thread may read an image that was opened but not yet read."""
@@ -62,7 +63,7 @@ def load_rgb(
 
     Raises:
         ImageError: The source is not an image, not in one of ``formats``, truncated, too large, too thin, a JPEG of
-            too many scans (see ``jpeg.check_scans``), or unreadable.
+            too many scans (see ``jpeg.check_scans``), unreadable, or there is too little memory for it.
     """
     try:
         return normalise(_decoded(source, formats, max_pixels, least), fill)
@@ -70,8 +71,10 @@ def load_rgb(
         raise ImageError(f"too large: more than {max_pixels / 1e6:.3g} million pixels", "size") from None
     except UnidentifiedImageError:
         raise ImageError(_why_unidentified(source, formats), "format") from None
-    except (ImageError, MemoryError):
+    except ImageError:
         raise
+    except MemoryError:
+        raise ImageError(TOO_LITTLE_MEMORY, "size") from None
     except Exception as error:  # hostile data makes decoders raise almost anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageError(f"cannot be read: {reason}") from None

@@ -90,8 +90,8 @@ def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    if any(len(image.info.get(place) or b"") > _LARGEST_EXIF for place in _EXIF):  # hostile: a tag may grow to 30 times its size
-        return None
+    if any(len(image.info.get(place) or b"") > _LARGEST_EXIF for place in _EXIF):
+        return None  # hostile: a tag may grow to 30 times its size
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF data raises almost anything, and the pixels may be sound

@@ -19,6 +19,7 @@ from sar_infer.bank.photos import DIGEST_BYTES
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.errors import ImageError
+from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image, decode_photo
 from sar_infer.images.price import price
 from sar_infer.processes.worker import DeathError
@@ -27,7 +28,7 @@ from sar_infer.server.model.batcher import Batcher, Finish, Timed
 from sar_infer.server.model.encoding import Encoding
 from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
 from sar_infer.server.model.names import Names
-from sar_infer.server.model.process import TOO_LITTLE_MEMORY, stacked
+from sar_infer.server.model.process import stacked
 from sar_infer.server.model.sizing import (
     Sizes,
 )

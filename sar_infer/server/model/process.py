@@ -23,13 +23,13 @@ from sar_infer.artefact.manifest import Preprocess
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.sessions import Device, give_back_memory, keep_little_memory
 from sar_infer.errors import BundleError, ImageError
+from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image, decode_photo
 from sar_infer.processes.signals import deadline
 from sar_infer.server.model.encoding import Computed, Encode, Encoding
 
 _SLACK = 128 * 2**20
 """Bytes that decoding may take above its price: an allocator reserves more than it uses."""
-TOO_LITTLE_MEMORY = "needs more memory than there is; scale it down first"
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,16 @@ def test_every_form_of_input_gives_the_same_picture(tmp_path: Path) -> None:
         assert lazily_opened.getpixel((0, 0)) == tuple(PIXELS[0, 0])
 
 
+def test_an_image_that_memory_does_not_suffice_for_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(ImageError, match="needs more memory") as found:
+        load_rgb(encoded(PICTURE, "PNG"))
+    assert found.value.kind == "size"
+
+
 def test_many_threads_read_one_open_file() -> None:
     data = encoded(PICTURE.resize((1200, 800)), "JPEG")
     wanted = np.asarray(load_rgb(data))
