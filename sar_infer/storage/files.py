@@ -179,7 +179,7 @@ def _opened(lock: Path) -> int | None:
     """Return a handle of the lock file, which is made if missing; None if the folder cannot be written.
 
     Raises:
-        WriteError: the folder is missing and cannot be made, as in ``/proc``.
+        WriteError: the folder is missing and cannot be made, as in ``/proc`` or below a file.
     """
     flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     tries = _MOST_TRIES
@@ -192,6 +192,8 @@ def _opened(lock: Path) -> int | None:
             if not tries:
                 raise WriteError(f"{lock.parent}: this folder cannot be made") from None
             continue
+        except (FileExistsError, NotADirectoryError):
+            raise WriteError(f"{lock.parent}: this folder cannot be made: a file is in its way") from None
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise

@@ -145,6 +145,15 @@ def test_where_nothing_can_be_written_nobody_is_kept_out(here: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+@pytest.mark.parametrize("place", ["file/bank", "file/deep/bank"])
+def test_below_a_file_nobody_is_told_to_remove_it(here: Path, place: str) -> None:
+    Path("file").write_text("thesis")
+    with pytest.raises(WriteError, match="cannot be made: a file is in its way$"), locked(here / place):
+        pass
+    assert Path("file").read_text() == "thesis"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 def test_a_lock_of_another_user_keeps_out_whoever_may_only_read_it(here: Path) -> None:
     here.chmod(0o755)
     with locked(Path("run")):
