@@ -50,7 +50,7 @@ def normalise(image: Image.Image, fill: int = 0) -> Image.Image:
     """
     turn = _turn(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = _grey(image)
+        image = _grey(image, fill)
     if image.has_transparency_data:
         image = _opaque(image, fill)
     elif image.mode != "RGB":
@@ -114,12 +114,16 @@ def _opaque(image: Image.Image, fill: int) -> Image.Image:
     return canvas
 
 
-def _grey(image: Image.Image) -> Image.Image:
-    """Reduce wide grey to 8 bits."""
+def _grey(image: Image.Image, fill: int) -> Image.Image:
+    """Reduce wide grey to 8 bits, with ``fill`` in place of the one level that a PNG may call transparent."""
+    hidden = image.info.get("transparency")
     unit = image.mode == "F" and all(_finite(band).max() <= 1 for _, band in _bands(image))
     result = np.empty((image.height, image.width), dtype=np.uint8)
     for top, band in _bands(image):
-        result[top : top + band.height] = _to_bytes(band, unit)
+        rows = result[top : top + band.height]
+        rows[:] = _to_bytes(band, unit)
+        if isinstance(hidden, int):
+            rows[np.asarray(band) == hidden] = fill
     return Image.fromarray(result)
 
 

@@ -127,6 +127,14 @@ def test_deep_grey_is_scaled_to_bytes(kind, values, grey) -> None:
     assert np.asarray(normalise(image))[0].tolist() == [[value] * 3 for value in grey]
 
 
+def test_a_level_of_deep_grey_that_is_transparent() -> None:
+    stored = io.BytesIO()
+    Image.fromarray(np.array([[1000, 1001, 25700]], np.uint16)).save(stored, "PNG", transparency=1000)
+    with Image.open(stored) as image:
+        image.load()
+        assert np.asarray(normalise(image, 99))[0, :, 0].tolist() == [99, 4, 100]
+
+
 def test_one_bit() -> None:
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)
