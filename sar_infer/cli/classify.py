@@ -28,7 +28,7 @@ from sar_infer.cli.options import (
     together,
     warn,
 )
-from sar_infer.errors import SarInferError
+from sar_infer.errors import SarInferError, reason_of
 from sar_infer.images.inputs import STDIN, expand_present, folders
 from sar_infer.results import DecisionOptions, Profile, Unknown
 
@@ -211,7 +211,8 @@ def _classify(options: ClassifyArguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     profile = Profile()
     classifier, classes = _prepare(options, profile)
-    sources = (sys.stdin.buffer.read() if path == STDIN else path for path in paths)
+    piped = _standard_input() if STDIN in paths else b""
+    sources = (piped if path == STDIN else path for path in paths)
     batch_size = options.batch_size or _BATCH
     results = classifier.stream(sources, classes, options.top_k, batch_size, profile, options.decision, paths)
     failed = _print(results, options.format, len(paths))
@@ -220,6 +221,14 @@ def _classify(options: ClassifyArguments) -> int:
         for phase, seconds in profile.seconds.items():
             click.echo(f"{phase:<8}{seconds * 1000:10.1f} ms", err=True)
     return failed
+
+
+def _standard_input() -> bytes:
+    try:
+        return sys.stdin.buffer.read()
+    except (AttributeError, OSError) as error:
+        reason = "it is closed" if sys.stdin is None else reason_of(error)
+        raise Refusal(f"{STDIN}: standard input cannot be read: {reason}") from None
 
 
 def _prepare(options: ClassifyArguments, profile: Profile) -> tuple[Classifier, ClassSet]:

@@ -213,6 +213,13 @@ def test_standard_input(folder: Path) -> None:
     assert run("-", input=b"").exit_code == 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs its processes")
+def test_standard_input_that_is_closed_is_refused() -> None:
+    done = process("-", preexec_fn=lambda: os.close(0))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: -: standard input cannot be read: it is closed\n"
+
+
 def test_another_bank(folder: Path) -> None:
     ClassBank(("owl",), name_rows(["owl"]), ENCODER_DIGEST).save(Path("b.safetensors"))
     result = run("photos/a.jpg", "--bank", "b.safetensors", "--format", "jsonl")
