@@ -24,12 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.kills import Kills, added, killed_child, not_the_first, stored_bank
-from sar_infer.artefact.bundle import Bundle
+from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.artefact.manifest import Manifest, Preprocess, Provenance, Quality
 from sar_infer.bank import ClassBank
 from sar_infer.server.bank.store import BankStore
 from sar_infer.storage.files import owned
-from sar_infer.text import TokenizerSpec
 
 Floats = npt.NDArray[np.float32]
 
@@ -50,7 +49,8 @@ class Encoder:
 
 
 def example_bundle(rows: int, dim: int) -> Bundle:
-    """A bundle of which only the bank exists."""
+    """A bundle of which only the bank and a tokenizer exist."""
+    mini = open_bundle()
     names = tuple(f"class {number}" for number in range(rows))
     manifest = Manifest(
         schema_version=1,
@@ -63,14 +63,14 @@ def example_bundle(rows: int, dim: int) -> Bundle:
         embed_dim=dim,
         logit_scale=1.0,
         preprocess=Preprocess(32, "shortest", "bicubic", mean=(0.5,) * 3, std=(0.5,) * 3),
-        tokenizer=TokenizerSpec("clip-bpe", context_length=24, n_prefix=5, suffix=".", end_token=1, max_name_tokens=18),
+        tokenizer=mini.manifest.tokenizer,
         encoder_digest="e" * 64,
         files={},
         quality=Quality(dataset="none"),
         provenance=Provenance("2000-01-01T00:00:00Z", "none", {}),
     )
     bank = ClassBank(names, Encoder(dim)([(name,) for name in names]), "e" * 64)
-    return Bundle(Path(), dataclasses.replace(manifest, digest="d" * 64), bank)
+    return Bundle(mini.path, dataclasses.replace(manifest, digest="d" * 64), bank)
 
 
 def add_for_ever(file: Path, bundle: Bundle, confirmed: int) -> None:
