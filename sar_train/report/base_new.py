@@ -21,7 +21,7 @@ from sar_train.report.scores import (
     slug,
 )
 from sar_train.report.table import Column, Row, Table, averaged, difference, embolden, number, words
-from sar_train.report.wording import listed, method_name, seeds_of, spread_note
+from sar_train.report.wording import listed, method_name, seeds_of, spread_note, uneven_sides
 
 SECTION = "base-to-new"
 SIDES = ("without SAR", "with SAR")
@@ -68,8 +68,8 @@ def accuracies(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
         before, after = (score(side) if side else None for side in (without, with_sar))
         row = _row(method_name(method), before, after)
         body.append(_with_deviations(row, without, with_sar))
-        if before and after and before.seeds != after.seeds:
-            notes.append(f"{method_name(method)}: the two sides are of different seeds")
+        if note := uneven_sides(method_name(method), without, with_sar):
+            notes.append(note)
     if varying := _zero_shot_varies(runs):
         notes.append(varying)
     notes += incomparable(runs)
@@ -122,7 +122,11 @@ def _average(backbone: str, count: int, scenes: Groups) -> Table:
             leave.append(len(body))
             missing.append(f"{method_name(method)} ({max(map(len, sides))})")
         before, after = (over_datasets(side) if side else None for side in sides)
-        body.append(_row(method_name(method), before, after, len(sides[0]), len(sides[1])))
+        row = _row(method_name(method), before, after, len(sides[0]), len(sides[1]))
+        if not both:  # no dataset has both sides, so there is nothing to subtract
+            row = (*row[:DIFFERENCES], *(words("") for _ in MEASURES))
+        body.append(row)
+        varied += sorted({note for pair in both if (note := uneven_sides(method_name(method), *pair))})
         for runs in ([run for pair in used for run in pair[side]] for side in (0, 1)):
             keys = [key for key in differing_settings(runs) if key not in OF_DATASET]
             varied += [f"{method_name(runs[0].name)}: not the same {listed(keys)} on all datasets"] if keys else []

@@ -9,7 +9,7 @@ from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import Groups, Scene, grouped, pairs, score, slug
 from sar_train.report.scores import shots as shots_of
 from sar_train.report.table import Cell, Column, Row, Table, averaged, difference, embolden, words
-from sar_train.report.wording import method_name, seeds_of, spread_note
+from sar_train.report.wording import method_name, seeds_of, spread_note, uneven_sides
 
 SECTION = "few-shot"
 Series = dict[int, dict[str, list[Result]]]
@@ -48,6 +48,7 @@ def _table(scene: Scene, series: Series) -> Table:
         if any(all(pair) for pair in columns):
             leave.append(len(body))
             body.append((words("difference"), *(_moved(*pair) for pair in columns)))
+            notes += sorted({note for pair in columns if (note := uneven_sides(method_name(method), *pair))})
     heads = (Column("method", text=True), *(Column(shots_of(count)) for count in series))
     rivals = [[place] for place in range(1, len(heads))]
     title = f"Accuracy by number of shots on {scene.dataset}, {scene.backbone}, all classes, in percent"

@@ -8,7 +8,7 @@ from sar_train.report import published
 from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import Mean, Scene, grouped, mean, pairs, slug
 from sar_train.report.table import Column, Row, Table, averaged, difference, embolden, number, words
-from sar_train.report.wording import method_name, spread_note
+from sar_train.report.wording import method_name, spread_note, uneven_sides
 
 TITLES = {"cross-dataset": "Cross-dataset transfer", "domain-generalisation": "Domain generalisation"}
 NUMBERS = {"cross-dataset": ("targets", 10), "domain-generalisation": ("variants", 4)}
@@ -34,7 +34,7 @@ def _table(protocol: str, scene: Scene, rows: Mapping[str, list[Result]]) -> Tab
     runs = [run for found in rows.values() for run in found]
     targets = list(dict.fromkeys(name for run in runs for name in run["targets"] or {}))
     body: list[Row] = [_row("zero-shot", runs, targets, zero_shot=True)]
-    leave = []
+    leave, uneven = [], []
     for method, sides in pairs(rows).items():
         names = method_name(method), f"{method_name(method)} + SAR"
         body += [_row(name, side, targets) for name, side in zip(names, sides, strict=True) if side]
@@ -42,12 +42,14 @@ def _table(protocol: str, scene: Scene, rows: Mapping[str, list[Result]]) -> Tab
             leave.append(len(body))
             moved = (difference(b.value, a.value) for a, b in zip(body[-2][1:], body[-1][1:], strict=True))
             body.append((words("difference"), *moved))
+            uneven += [note] if (note := uneven_sides(names[0], *sides)) else []
     each = (*targets, "average")
     columns = (Column("method", text=True), Column(scene.dataset, "source"), *(Column(k, "targets") for k in each))
     rivals = [[place] for place in range(1, len(columns))]
     notes = [spread_note(runs), "The average is over the targets, the source left out. Bold: the best of each column."]
     if any(run["config"]["method"] == "tcp" for run in runs):
         notes.append(TCP)
+    notes += uneven
     title = f"{TITLES[protocol]} from {scene}: accuracy in percent"
     return Table(
         f"{protocol}-{scene.slug}", protocol, title, columns, embolden(body, rivals, leave=leave), tuple(notes)

@@ -32,6 +32,12 @@ def spread_note(runs: Sequence[Result]) -> str:
     return "Mean ± standard deviation over seeds, in the columns that give one."
 
 
+def uneven_sides(method: str, without: Sequence[Result], with_sar: Sequence[Result]) -> str:
+    """Warn if a method was run without SAR and with it, but not on the same seeds; else return an empty text."""
+    seeds = [{run.seed for run in side} for side in (without, with_sar)]
+    return f"{method}: the two sides are of different seeds" if all(seeds) and seeds[0] != seeds[1] else ""
+
+
 def listed(names: Sequence[str], most: int = 6) -> str:
     """Return ``a, b and c``; a long list is cut and counted."""
     shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]

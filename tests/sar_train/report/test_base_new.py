@@ -166,3 +166,21 @@ def test_of_more_than_two_datasets_all_but_accuracies_are_folded(tmp_path: Path,
     of_relations = [table for table in found if table.key.startswith("relations")]
     assert [table.folded for table in of_relations] == [len(datasets) > 2] * len(datasets)
     assert not any(table.folded for table in found if "accuracy" in table.title)
+
+
+def test_sides_that_share_no_dataset_are_not_subtracted(tmp_path: Path) -> None:
+    write(tmp_path, result(dataset="dtd", base=80.0, new=60.0))
+    write(tmp_path, result("coop+sar", dataset="eurosat", base=50.0, new=40.0))
+    row = base_new.tables(read(tmp_path))[0].rows[1]
+    assert [cell.text for cell in row] == ["CoOp", "80.0", "60.0", "68.6", "1", "50.0", "40.0", "44.4", "1", "", "", ""]
+
+
+def test_an_average_over_other_seeds_says_so(tmp_path: Path) -> None:
+    for dataset in ("dtd", "eurosat"):
+        write(tmp_path, result("coop+sar", dataset=dataset))
+        for seed in (1, 2):
+            write(tmp_path, result(dataset=dataset, seed=seed))
+            write(tmp_path, result("kgcoop", dataset=dataset, seed=seed))
+            write(tmp_path, result("kgcoop+sar", dataset=dataset, seed=seed))
+    notes = base_new.tables(read(tmp_path))[0].notes
+    assert [note for note in notes if "seeds" in note] == ["CoOp: the two sides are of different seeds"]

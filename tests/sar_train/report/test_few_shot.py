@@ -45,3 +45,12 @@ def test_a_number_of_shots_that_one_side_lacks_is_empty(tmp_path: Path) -> None:
     (found,) = few_shot.tables(read(tmp_path))
     assert [column.name for column in found.columns[1:]] == ["1 shot", "all photos"]
     assert [[c.text for c in row] for row in found.rows[2:]] == [["CoOp", "80.0", ""], ["CoOp + SAR", "", "80.0"]]
+
+
+def test_seeds_that_differ_between_the_sides_are_told(tmp_path: Path) -> None:
+    for shots in (1, 4):
+        write(tmp_path, result("coop+sar", shots=shots, **FEW))
+        for seed in (1, 2):
+            write(tmp_path, result(shots=shots, seed=seed, **FEW))
+    (found,) = few_shot.tables(read(tmp_path))
+    assert found.notes.count("CoOp: the two sides are of different seeds") == 1

@@ -71,3 +71,13 @@ def test_a_difference_is_never_the_best_of_its_column(tmp_path: Path) -> None:
     rows = targets.tables(read(tmp_path))[0].rows
     assert [(row[0].text, row[2].text) for row in rows][2:] == [("CoOp + SAR", "60.0"), ("difference", "+60.0")]
     assert [row[2].bold for row in rows] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(("seeds", "said"), [((1, 2), True), ((1,), False)])
+def test_seeds_that_differ_between_the_sides_are_told(tmp_path: Path, seeds: tuple[int, ...], said: bool) -> None:
+    common: dict[str, Any] = {"protocol": "cross-dataset", "new": None, "targets": judged(dtd=40.0)}
+    write(tmp_path, result("coop+sar", **common))
+    for seed in seeds:
+        write(tmp_path, result(seed=seed, **common))
+    (found,) = targets.tables(read(tmp_path))
+    assert ("CoOp: the two sides are of different seeds" in found.notes) == said
