@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from sar_train.report.base_new import zero_shot
 from sar_train.report.few_shot import Series, by_dataset
 from sar_train.report.results import Result, ResultSet
-from sar_train.report.scores import Scene, grouped, in_one_ranking, mean, pairs, score, slug
+from sar_train.report.scores import Scene, grouped, in_one_ranking, mean, pairs, score, slug, with_most_shots
 from sar_train.report.style import DASHED, INK, MUTED, WITH, WITHOUT, Figure, draw
 from sar_train.report.wording import listed, method_name
 
@@ -119,11 +119,11 @@ def learning_curves(results: ResultSet) -> list[Figure]:
     """Return a figure for each scene of each experiment but sweeps: loss terms by epoch, averaged over seeds."""
     found: list[Figure] = []
     for protocol in ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation"):
-        groups = grouped(results.of(protocol)).items()
-        largest = max((scene.shots for scene, _ in groups), default=0)
-        for scene, rows in groups:
+        groups = grouped(results.of(protocol))
+        shown = with_most_shots(groups) if protocol == "few-shot" else groups
+        for scene, rows in shown.items():
             sides = {method: pair for method, pair in pairs(rows).items() if any(_terms(side) for side in pair)}
-            if sides and (protocol != "few-shot" or scene.shots == largest):
+            if sides:
                 found.append(_curves(protocol, scene, sides, folded=bool(found)))
     return found
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sar_train.report.results import Result, ResultSet
-from sar_train.report.scores import Scene, grouped, pairs, slug
+from sar_train.report.scores import Scene, grouped, pairs, slug, with_most_shots
 from sar_train.report.table import Column, Table, number, words
 from sar_train.report.wording import method_name
 
@@ -69,10 +69,8 @@ def similarities(results: ResultSet) -> list[Similarities]:
     found = []
     for protocol in PROTOCOLS:
         groups = grouped(results.of(protocol))
-        largest = {scene.dataset: scene.shots for scene in sorted(groups, key=lambda s: s.shots or 10**9)}
-        for scene, rows in groups.items():
-            if protocol == "few-shot" and scene.shots != largest[scene.dataset]:
-                continue
+        shown = with_most_shots(groups) if protocol == "few-shot" else groups
+        for scene, rows in shown.items():
             for method, sides in pairs(rows).items():
                 by_seed = [{run.seed: run for run in side if run["similarities"]} for side in sides]
                 seeds = sorted(by_seed[0].keys() & by_seed[1].keys()) or sorted(by_seed[0].keys() | by_seed[1].keys())

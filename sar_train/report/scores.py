@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,8 +135,9 @@ def shots(count: int) -> str:
 
 
 def slug(text: str) -> str:
-    """Return a text as part of a file's name."""
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).strip("-")
+    """Return a text as part of a file's name; a digest tells texts apart that are not ASCII."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).strip("-")
+    return plain if text.isascii() else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 Groups = dict[Scene, dict[str, list[Result]]]
@@ -153,6 +155,13 @@ def grouped(runs: Iterable[Result]) -> Groups:
         scene: {name: sorted(found[scene][name], key=lambda r: r.seed) for name in sorted(found[scene], key=place)}
         for scene in order
     }
+
+
+def with_most_shots(groups: Groups) -> Groups:
+    """Return only the scene with the most shots, of which 0 is all, of each backbone and dataset."""
+    order = sorted(groups, key=lambda scene: scene.shots or 10**9)
+    last = {(scene.backbone, scene.dataset): scene for scene in order}.values()
+    return {scene: rows for scene, rows in groups.items() if scene in last}
 
 
 def place(name: str) -> tuple[int, str]:

@@ -189,3 +189,14 @@ def test_without_a_history_there_is_no_curve(tmp_path: Path) -> None:
     write(tmp_path, result(history=[{"epoch": 1, "cross_entropy": 1.0}]))
     write(tmp_path, result("kgcoop", history=[]))
     assert charts.learning_curves(read(tmp_path)) == []
+
+
+def test_few_shot_curves_are_of_the_most_shots_of_each_dataset(tmp_path: Path) -> None:
+    for dataset, shots in (("dtd", 16), ("eurosat", 4), ("eurosat", 1), ("ucf101", 16), ("ucf101", 0)):
+        write(tmp_path, result(dataset=dataset, shots=shots, **FEW))
+    titles = [figure.title for figure in charts.learning_curves(read(tmp_path))]
+    assert [title.removeprefix("Learning curves on ") for title in titles] == [
+        "dtd, 16 shots, sar-mini, few-shot",
+        "eurosat, 4 shots, sar-mini, few-shot",
+        "ucf101, all photos, sar-mini, few-shot",
+    ]
