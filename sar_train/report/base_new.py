@@ -70,7 +70,7 @@ def accuracies(scene: Scene, rows: Mapping[str, list[Result]]) -> Table:
         body.append(_with_deviations(row, without, with_sar))
         if note := uneven_sides(method_name(method), without, with_sar):
             notes.append(note)
-    if varying := _zero_shot_varies(runs):
+    if varying := zero_shot_varies(runs):
         notes.append(varying)
     notes += incomparable(runs)
     title = f"Base to new on {scene}: accuracy in percent"
@@ -195,7 +195,8 @@ def _of_seeds(by_seed: Mapping[int, Mapping[str, float | None]]) -> Score:
     return Score(mean(parts[0]), mean(parts[1]), tuple(sorted(by_seed)))
 
 
-def _zero_shot_varies(runs: Iterable[Result]) -> str:
+def zero_shot_varies(runs: Iterable[Result]) -> str:
+    """Warn if not all runs have the zero-shot accuracy that a table shows once; else return an empty text."""
     values = [run["zero_shot"]["base_accuracy"] for run in runs]
     gap = max(values) - min(values)
     return f"the runs' zero-shot accuracies differ by up to {gap:.1f}: templates or photos differ" if gap > 0.05 else ""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sar_train.report.base_new import MEASURES, in_one, without_unmeasured, zero_shot
+from sar_train.report.base_new import MEASURES, in_one, without_unmeasured, zero_shot, zero_shot_varies
 from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import mean, score, slug
 from sar_train.report.table import Column, Row, Table, averaged, embolden, number, words
@@ -65,10 +65,12 @@ def _table(folder: Path, backbone: str, dataset: str, runs: Sequence[Result]) ->
     )
     where = folder.as_posix() if folder != Path() else "sweep"
     key = slug(f"{SECTION}-{where}-{dataset}-{backbone}")
+    varying = zero_shot_varies(runs)
     notes = (
         spread_note(runs),
         "Settings: those in which the rows differ. Relations: Spearman's correlation after training, of names that "
         "took no part. Bold: the best of each column.",
+        *([varying] if varying else []),
     )
     title = f"{where}: {dataset}, {backbone}, accuracy in percent"
     marked = embolden(body, [(at + place,) for place in range(len(MEASURES))])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sar_train.report import published
+from sar_train.report.base_new import zero_shot as zero_shot_score
 from sar_train.report.results import Result, ResultSet
-from sar_train.report.scores import Mean, Scene, grouped, mean, pairs, slug
+from sar_train.report.scores import Mean, Scene, grouped, mean, pairs, score, slug
 from sar_train.report.table import Column, Row, Table, averaged, difference, embolden, number, words
 from sar_train.report.wording import method_name, spread_note, uneven_sides
 
@@ -58,8 +59,8 @@ def _table(protocol: str, scene: Scene, rows: Mapping[str, list[Result]]) -> Tab
 
 def _row(name: str, runs: Sequence[Result], targets: Sequence[str], *, zero_shot: bool = False) -> Row:
     """Return the accuracies of runs, or of zero-shot, on the source, on each target, and the mean over targets."""
-    own, key = ("zero_shot", "zero_shot") if zero_shot else ("metrics", "accuracy")
-    source = mean(run[own]["base_accuracy"] for run in runs)
+    key = "zero_shot" if zero_shot else "accuracy"
+    source = (zero_shot_score if zero_shot else score)(runs).base
     parts = [mean((run["targets"] or {}).get(target, {}).get(key) for run in runs) for target in targets]
     if zero_shot:  # the same for all seeds
         source, *parts = (part and Mean(part.value, None) for part in (source, *parts))

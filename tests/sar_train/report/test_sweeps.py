@@ -62,3 +62,10 @@ def test_folders_are_tables_of_their_own(tmp_path: Path) -> None:
 
 def test_values_as_people_write_them() -> None:
     assert [sweeps.shown(v) for v in (True, False, None, "", 0.3, "x")] == ["yes", "no", "", '""', "0.3", "x"]
+
+
+def test_zero_shot_that_differs_between_runs_is_told(tmp_path: Path) -> None:
+    write(tmp_path, result("a", protocol="custom", zero_shot=(60.0, 50.0)))
+    assert len(sweeps.tables(read(tmp_path))[0].notes) == 2
+    write(tmp_path, result("b", protocol="custom", zero_shot=(80.0, 70.0), settings={"base_classes": "deal:2"}))
+    assert "differ by up to 20.0" in sweeps.tables(read(tmp_path))[0].notes[2]

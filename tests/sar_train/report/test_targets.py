@@ -81,3 +81,12 @@ def test_seeds_that_differ_between_the_sides_are_told(tmp_path: Path, seeds: tup
         write(tmp_path, result(seed=seed, **common))
     (found,) = targets.tables(read(tmp_path))
     assert ("CoOp: the two sides are of different seeds" in found.notes) == said
+
+
+def test_zero_shot_on_the_source_counts_every_seed_once(tmp_path: Path) -> None:
+    common: dict[str, Any] = {"protocol": "cross-dataset", "new": None, "targets": judged(dtd=40.0)}
+    for name in ("coop", "kgcoop", "tcp"):
+        write(tmp_path, result(name, zero_shot=(60.0, None), **common))
+    write(tmp_path, result(seed=2, zero_shot=(70.0, None), **common))
+    (found,) = targets.tables(read(tmp_path))
+    assert (found.rows[0][0].text, found.rows[0][1].value) == ("zero-shot", 65.0)
