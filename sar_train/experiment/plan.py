@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 from sar_train.clip import mini
 from sar_train.config.run import RunConfig, build, merge, read_toml
+from sar_train.data.open_images import locate
 from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
 from sar_train.methods.base import methods
@@ -109,6 +110,10 @@ def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
     given = merge(grid.common, grid.overrides)
     if foreign := sorted(set(given["sections"]) - used):
         raise ConfigError(f"settings for {', '.join(foreign)}, but these runs use {', '.join(sorted(used))}")
+    for name, own in grid.per_method.items():
+        foreign = sorted(set(merge(own)["sections"]) - {regulariser, name.partition(":")[0]})
+        if foreign:
+            raise ConfigError(f"methods.{name}: settings for {', '.join(foreign)}, which {name} does not use")
     if fixed := sorted(set(FIXED) & {*grid.common, *(key for own in grid.per_method.values() for key in own)}):
         raise ConfigError(f"{', '.join(fixed)}: given by options of the command, not in --config")
     sar = {"both": (False, True), "on": (True,), "off": (False,)}[grid.modes]
@@ -157,7 +162,9 @@ def _job(
 ) -> Job:
     method, _, on = name.partition(":")
     kind = methods.get(method)
-    published = dict(kind.published(experiment, shots=shots, dataset=dataset))
+    root = {**grid.common, **grid.overrides}.get("data_root")
+    known = locate(dataset, Path(root) if root else None)[1]  # DATA/imagenet and ImageNet are imagenet too
+    published = dict(kind.published(experiment, shots=shots, dataset=known or dataset))
     if rate := published.get("learning_rate"):
         published["learning_rate"] = mini.scaled_rate(backbone, rate, kind.schedule.optimiser)
     fixed = {"method": method, "data": dataset, "seed": seed, "shots": shots, "protocol": PROTOCOLS[experiment]}
@@ -192,7 +199,7 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Jo
     for seed, deal, one, (name, run) in itertools.product(
         spec["seeds"], spec["deals"], spec["sets"], spec["runs"].items()
     ):
-        settings = merge(spec["common"], one, {"base_classes": f"{DEAL}{deal}"} if deal else {}, run)
+        settings = merge(spec["common"], one, {} if deal is None else {"base_classes": f"{DEAL}{deal}"}, run)
         own = {
             regulariser_of(settings["sections"]),
             str(settings.get("method", RunConfig.method)),
@@ -210,7 +217,7 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Jo
 
 def _checked(path: Path) -> dict[str, Any]:
     """Read a sweep file with its defaults, and make sure that every part has its form."""
-    defaults = {"experiment": "custom", "seeds": [1], "deals": [0], "targets": [], "common": {}, "sets": [{}]}
+    defaults = {"experiment": "custom", "seeds": [1], "deals": [None], "targets": [], "common": {}, "sets": [{}]}
     given = read_toml(path)
     spec: dict[str, Any] = defaults | given
     unknown = sorted(set(given) - set(KEYS))
@@ -227,9 +234,11 @@ def _checked(path: Path) -> dict[str, Any]:
     ):
         value = spec[key]
         few = key != "targets" and value == []
-        if not isinstance(value, list) or few or any(type(item) is not kind for item in value):
+        if key in given and (not isinstance(value, list) or few or any(type(item) is not kind for item in value)):
             raise ConfigError(f"{path}: {key}: expected {what}, got {value!r:.60}")
     for name, table in (("common", spec["common"]), *((f"runs.{name}", run) for name, run in spec["runs"].items())):
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {name}: expected a table of settings")
+    if any("seed" in table for table in (spec["common"], *spec["sets"], *spec["runs"].values())):
+        raise ConfigError(f"{path}: seed: is given by seeds = [1, 2, 3] at the top")
     return spec

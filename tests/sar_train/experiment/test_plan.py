@@ -90,6 +90,13 @@ def test_papers_settings_come_with_the_protocol(
     assert job.config.sections.get(method, {}) == section
 
 
+def test_a_dataset_by_another_name_or_by_its_folder_has_the_papers_settings(tmp_path: Path) -> None:
+    (tmp_path / "imagenet" / "images").mkdir(parents=True)
+    for data in ("imagenet", "ImageNet", str(tmp_path / "imagenet")):
+        grid = Grid(("coop", "tcp"), (data,), (1,), "off", overrides={"data_root": str(tmp_path)})
+        assert [job.config.epochs for job in jobs("base-to-new", grid)] == [50, 25], data
+
+
 def test_a_papers_rate_is_scaled_for_sar_mini_only() -> None:
     for backbone, rate in (("ViT-B-16", 2.6e-3), (mini.VIT_NAME, mini.RATE_FACTOR * 2.6e-3)):
         grid = Grid(("maple",), ("imagenet",), (1,), "off", common={"backbone": backbone})
@@ -113,6 +120,7 @@ def test_settings_of_one_method_leave_the_others_alone() -> None:
     ("grid", "said"),
     [
         (Grid(("coop",), ("a",), overrides={"tcp": {"weight": 1.0}}), "tcp"),
+        (Grid(("dept:kgcoop",), ("a",), per_method={"dept:kgcoop": {"kgcoop": {"weight": 3.0}}}), "kgcoop"),
         (Grid(("coop",), ("a",), common={"shots": 4}), "shots: "),
         (Grid(("coop",), ("a",), per_method={"coop": {"seed": 4}}), "seed: "),
     ],
@@ -178,6 +186,11 @@ def test_every_run_meets_every_deal_of_every_set(tmp_path: Path) -> None:
     assert {job.config.base_classes for job in read_spec(write(tmp_path, "[runs.a]\ndata = 'demo'"))} == {None}
 
 
+def test_deal_0_is_a_deal_too(tmp_path: Path) -> None:
+    path = write(tmp_path, "deals = [0, 1]\n[runs.a]\ndata = 'demo'")
+    assert [job.config.base_classes for job in read_spec(path)] == ["deal:0", "deal:1"]
+
+
 def test_a_grid_takes_the_regulariser_that_has_settings() -> None:
     common = {"seven": {"weight": 2}}
     with seven():
@@ -212,6 +225,9 @@ def test_a_setting_that_no_run_of_a_sweep_uses_is_refused(tmp_path: Path) -> Non
         ("[runs]\na = 1", "runs.a: "),
         ("common = 3\n[runs.a]\ndata = 'demo'", "common: "),
         ("[runs.a]\ndata = 'demo'\nshot = 3", "run a: .*'shot'.*'shots'"),
+        ("seeds = [1]\n[common]\nseed = 7\n[runs.a]\ndata = 'demo'", "seed: .*seeds"),
+        ("[[sets]]\nseed = 7\n[runs.a]\ndata = 'demo'", "seed: .*seeds"),
+        ("[runs.a]\ndata = 'demo'\nseed = 7", "seed: .*seeds"),
         ("[runs.a", "TOML"),
     ],
 )
