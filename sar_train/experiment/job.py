@@ -19,7 +19,7 @@ from sar_train.data.lists import METADATA
 from sar_train.data.open_images import locate
 from sar_train.data.source import DEMO
 from sar_train.regularisers.base import regularisers
-from sar_train.training.identity import outcome_settings
+from sar_train.training.identity import file_digest, outcome_settings
 
 Experiment = Literal["base-to-new", "few-shot", "cross-dataset", "domain-generalisation", "custom"]
 
@@ -47,10 +47,12 @@ class Job:
 
     @functools.cached_property
     def photos(self) -> dict[str, str]:
-        """Return a digest by name of each folder of the user's own photos among data and targets."""
+        """Return a digest by name of the user's own folders among data and targets, and of targets that are files."""
         root = Path(self.config.data_root) if self.config.data_root else None
         places = {name: locate(name, root) for name in (self.config.data, *self.targets) if name != DEMO}
-        return {n: contents(place) for n, (place, known) in places.items() if not known and place.is_dir()}
+        folders = {n: contents(place) for n, (place, known) in places.items() if not known and place.is_dir()}
+        files = {name: file_digest(name, self.config.data_root) for name in self.targets if name not in folders}
+        return folders | {name: digest for name, digest in files.items() if digest}
 
     def key(self, code: str | None, *, with_photos: bool = True) -> str:
         """Return 16 hex digits that differ wherever a setting, the seed, own photos or the code (`code.digest`) do."""

@@ -69,7 +69,7 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
     given = {k: v for k, v in dataclasses.asdict(config).items() if k not in apart and v is not None}
     found |= {k: v for k, v in given.items() if usual.get(k, ...) != v}
     names = {"data": config.data, "pretrained": config.pretrained, "novel": config.novel if config.sar else None}
-    digests = {key: digest for key, name in names.items() if name and (digest := _digest(name, config.data_root))}
+    digests = {key: digest for key, name in names.items() if name and (digest := file_digest(name, config.data_root))}
     return found | ({"digests": digests} if digests else {})
 
 
@@ -91,8 +91,9 @@ def check_sections(config: RunConfig) -> None:
         )
 
 
-def _digest(name: str, root: str | None) -> str | None:
-    plain = name.partition(":")[2] if name.startswith(("file:", "answer:")) else name
+def file_digest(name: str, root: str | None) -> str | None:
+    """Digest the file that a setting names, here or below the folder of data; None where it names none."""
+    plain = name.partition(":")[2] if name.startswith(("file:", "answer:", "dataset:")) else name
     for path in (Path(plain), Path(root or ".") / plain):
         if path.is_file():
             stat = path.stat()

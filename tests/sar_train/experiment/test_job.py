@@ -77,6 +77,20 @@ def test_other_photos_in_a_folder_give_another_file(tmp_path: Path) -> None:
     assert len(set(plain)) == 1
 
 
+@pytest.mark.parametrize("below", [True, False])
+def test_another_file_of_a_target_gives_another_file(tmp_path: Path, below: bool) -> None:
+    path = tmp_path / "list.csv"
+    target, root = ("list.csv", str(tmp_path)) if below else (str(path), None)
+
+    def key(text: str) -> str:
+        path.write_text(text)
+        config = dataclasses.replace(BASIC, data_root=root)
+        return dataclasses.replace(JOB, targets=(target,), config=config).key(CODE)
+
+    assert key("path,label\na.jpg,cat\n") == key("path,label\na.jpg,cat\n")
+    assert key("path,label\na.jpg,cat\n") != key("path,label\na.jpg,cow\n")
+
+
 def test_other_code_gives_another_file() -> None:
     assert JOB.path(CODE) != JOB.path("f" * 16)
     assert JOB.path(CODE) != JOB.path(None)

@@ -24,7 +24,7 @@ def test_it_is_json_and_spells_defaults_out() -> None:
     assert found["schedule"]["epochs"] == 200
 
 
-@pytest.mark.parametrize("form", ["{}", "file:{}", "answer:{}"])
+@pytest.mark.parametrize("form", ["{}", "file:{}", "answer:{}", "dataset:{}"])
 def test_a_file_counts_by_its_content(tmp_path: Path, form: str) -> None:
     names = tmp_path / "names.txt"
     config = RunConfig("demo", novel=form.format(names))
