@@ -18,7 +18,7 @@ DEFAULT_STRENGTH = 1e-4
 """Where there are too few rows to choose on."""
 MAX_STEPS = 500
 HELD_OUT = 4
-"""Without validation shots, every fourth training row chooses the strength."""
+"""Without validation shots, every fourth training photo chooses the strength."""
 Labelled = tuple[Tensor, Tensor]
 """(N, D) features and (N,) labels."""
 
@@ -54,19 +54,21 @@ def linear_probe(
         images: (M, D) rows to classify.
         truth: (M,) their labels.
         val: validation shots, which choose the strength and are not trained on, so that the probe sees what a prompt
-            sees. Without them a seeded quarter of the training rows chooses, and all of them are then trained on.
+            sees. Without them a seeded quarter of the photos, with their views, chooses, and all are then trained on.
         seed: of that quarter.
     """
+    photos, views = len(labels), features.shape[1] if features.ndim == 3 else 1
     if features.ndim == 3:
-        labels = labels.repeat_interleave(features.shape[1])
+        labels = labels.repeat_interleave(views)
         features = features.flatten(0, 1)
     classes = int(labels.max()) + 1
     if val is not None and len(val[1]):
         return choose((features, labels), val, classes).accuracy(images, truth)
-    if len(labels) < 2 * HELD_OUT:
+    if photos < 2 * HELD_OUT:
         return fit(features, labels, classes, DEFAULT_STRENGTH).accuracy(images, truth)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    kept, held = order[len(order) // HELD_OUT :], order[: len(order) // HELD_OUT]
+    order = torch.randperm(photos, generator=torch.Generator().manual_seed(seed))
+    rows = order[:, None] * views + torch.arange(views)  # views of one photo stay together: they say the same
+    kept, held = rows[photos // HELD_OUT :].flatten(), rows[: photos // HELD_OUT].flatten()
     chosen = choose((features[kept], labels[kept]), (features[held], labels[held]), classes)
     return fit(features, labels, classes, chosen.l2, start=chosen).accuracy(images, truth)
 

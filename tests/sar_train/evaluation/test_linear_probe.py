@@ -93,6 +93,20 @@ def test_a_seeded_quarter_chooses_and_all_rows_are_trained_on(count: int) -> Non
     assert linear_probe(*train, *test) == linear_probe(*train, *test, seed=1)
 
 
+def test_views_of_a_held_out_photo_are_not_trained_on() -> None:
+    def hint(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = torch.Generator().manual_seed(seed)
+        labels = torch.arange(count) % 3
+        return 0.8 * torch.eye(24)[labels] + torch.randn(count, 24, generator=rng), labels
+
+    test = hint(3000, 2)
+    for count, seed in ((40, 1), (40, 4), (7, 1)):  # copies change no fit, so nothing comes out otherwise
+        features, labels = hint(count, 1)
+        views = torch.stack([features] * 3, 1)
+        once = linear_probe(features, labels, *test, seed=seed)
+        assert linear_probe(views, labels, *test, seed=seed) == pytest.approx(once, abs=0.05)
+
+
 def test_validation_rows_choose_and_are_not_trained_on() -> None:
     train, val, test = noise(30, 1), noise(30, 3), noise(3000, 2)
     assert linear_probe(*train, *test, val=val) == choose(train, val, 3).accuracy(*test)
