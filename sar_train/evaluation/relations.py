@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sar_train.novel_names.clean import key
 from sar_train.novel_names.wordnet import load, random_words
 
 COUNT = 300
@@ -20,15 +21,14 @@ def held_out_names(taken: Iterable[str], new: Sequence[str] = (), count: int = C
     """Return names that a run neither trained on nor regularised: the new classes, then random WordNet nouns.
 
     Args:
-        taken: base and novel names, left out regardless of case.
+        taken: base and novel names, left out in any spelling (`clean.key`).
         new: names of the new classes.
         count: how many in all.
     """
-    seen, found = {name.casefold().replace("_", " ") for name in taken}, []
+    seen, found = {key(name) for name in taken}, []
     for name in (*new, *random_words(load(), random.Random(SEED))):
-        key = name.casefold().replace("_", " ")
-        if key not in seen:
-            seen.add(key)
+        if key(name) not in seen:
+            seen.add(key(name))
             found.append(name)
         if len(found) == count:
             break

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,12 +28,17 @@ _CHATTER = re.compile(
     re.IGNORECASE,
 )
 _ARTICLE = re.compile(r"(an?|the|any|which|used|often|usually|and|or|with|also)\s", re.IGNORECASE)
+_MARKS = ("Mc", "Mn")
+"""Unicode's categories of accents and of the vowels of many scripts."""
+_EMOJI = {chr(code) for code in range(0xFE00, 0xFE10)}
+"""Variation selectors, which are marks too but of no letter."""
 _FORBIDDEN = set('<>{}[]|`*"\\\t!?:;,')
 
 
 def key(name: str) -> str:
-    """Return a name's letters and digits in lower case; two names are the same if these are."""
-    return re.sub(r"[\W_]+", "", name.casefold())
+    """Return a name's letters, their marks and digits in lower case; two names are the same if these are."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(c for c in plain if c.isalnum() or (unicodedata.category(c) in _MARKS and c not in _EMOJI))
 
 
 def names_in(answer: str, trained: Sequence[str] = ()) -> list[str]:

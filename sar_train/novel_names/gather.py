@@ -104,13 +104,18 @@ def novel_names(
 
 
 def _matcher(new: Sequence[str]) -> Callable[[str], bool]:
-    """Return a test for whether a name is one of the new names, or means the same synset."""
+    """Return a test for whether a name is one of the new names, in any spelling or number, or means the same synset."""
     if not new:
         return lambda name: False
     taxonomy = wordnet.load()
-    keys = {key(name) for name in new}
+    keys = {form for name in new for form in _forms(name)}
     synsets = {wordnet.match(name, taxonomy, last_word=False) for name in new} - {None}
-    return lambda name: key(name) in keys or wordnet.match(name, taxonomy, last_word=False) in synsets
+    return lambda name: not keys.isdisjoint(_forms(name)) or wordnet.match(name, taxonomy, last_word=False) in synsets
+
+
+def _forms(name: str) -> set[str]:
+    """Return the key of a name, and those of its singular if it may be a plural."""
+    return {key(form) for form in wordnet.singulars(name.lower())}
 
 
 def _warnings(source: NovelSource, got: int, count: int, too_long: int, *, left: bool) -> tuple[str, ...]:

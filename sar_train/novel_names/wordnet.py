@@ -147,7 +147,7 @@ def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | Non
     """
     words = name.replace("_", " ").lower().split()
     for text in (" ".join(words), *(words[-1:] if last_word else ())):
-        for form in _singulars(text):
+        for form in singulars(text):
             senses = taxonomy.by_lemma.get(form)
             if senses:
                 return next((s for s in senses if taxonomy.is_physical(s)), senses[0])
@@ -210,7 +210,8 @@ def random_words(taxonomy: Taxonomy, rng: random.Random) -> Iterator[str]:
     return (word for word in words if len(taxonomy.by_lemma[word]) > 1)
 
 
-def _singulars(text: str) -> Iterator[str]:
+def singulars(text: str) -> Iterator[str]:
+    """Yield a lower-case text as it stands, then with each ending of a plural taken off that it may have."""
     yield text
     for plural, singular in (("ies", "y"), ("es", ""), ("s", "")):
         if text.endswith(plural) and len(text) > len(plural) + 2:

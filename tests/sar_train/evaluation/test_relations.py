@@ -56,6 +56,7 @@ def test_names_that_took_part_are_left_out_and_new_classes_come_first() -> None:
     found = held_out_names(taken, ["sea_lake", base[1], "Quite New"])
     assert len(found) == len(set(found)) == 300
     assert found[:2] == ("sea_lake", "Quite New")
+    assert "hotdog" not in held_out_names(["Hot-dog"], ["hotdog"])
     keys = {name.casefold().replace("_", " ") for name in taken}
     assert not keys & {name.casefold().replace("_", " ") for name in found}
     assert set(found[2:]) <= set(held_out_names([], count=400))

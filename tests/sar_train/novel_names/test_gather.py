@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,34 @@ def test_new_names_can_be_kept(tmp_path: Path) -> None:
 def test_synonyms_of_new_names_count_as_new(tmp_path: Path) -> None:
     found = novel_names(write(tmp_path, "aeroplane\nhelicopter\n"), ["dog"], new=["airplane", "garfield"])
     assert (found.names, found.overlap) == (("helicopter",), 1)
+
+
+@pytest.mark.parametrize(
+    ("new", "given"),
+    [
+        ("crab", "crabs"),
+        ("leopard", "Leopards"),
+        ("crabs", "Crab"),
+        ("cupcake", "cup cakes"),
+        ("gizmobox", "Gizmo-Boxes"),
+    ],
+)
+def test_another_spelling_or_number_of_a_new_name_counts_as_new(tmp_path: Path, new: str, given: str) -> None:
+    found = novel_names(write(tmp_path, f"{given}\nfox\n"), ["dog"], new=[new])
+    assert (found.names, found.overlap) == (("fox",), 1)
+
+
+def test_names_are_the_same_however_their_accents_are_stored(tmp_path: Path) -> None:
+    """File systems take accents apart, and lists have them in one piece."""
+    apart, whole = (unicodedata.normalize(form, "crème brûlée") for form in ("NFD", "NFC"))
+    for trained, given in ((apart, whole), (whole, apart)):
+        assert novel_names(write(tmp_path, f"{given}\nfox\n"), [trained]).names == ("fox",)
+        assert novel_names(write(tmp_path, f"{given}\nfox\n"), ["dog"], new=[trained]).overlap == 1
+
+
+def test_vowels_that_are_marks_tell_names_apart(tmp_path: Path) -> None:
+    found = novel_names(write(tmp_path, "की\nका\nが\nか\n❤\ufe0f\n"), ["dog"])
+    assert found.names == ("की", "का", "が", "か")
 
 
 def test_count_and_too_long_names(tmp_path: Path) -> None:
