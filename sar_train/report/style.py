@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -118,19 +118,23 @@ def _in_256_colours(png: io.BytesIO) -> bytes:
 def page_svg(text: str, key: str, alt: str) -> str:
     """Turn an SVG file into an element of a page: own identifiers, the page's colours and font, a description."""
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text))
-    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in used else "", text)
-    text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{key}-", text)
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
-    for colour, variable in VARIABLES.items():
-        text = re.sub(f"{colour}", variable, text, flags=re.IGNORECASE)
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
-    text = text.replace("xlink:href=", "href=")
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text))
+    text = re.sub(r"<[^>]*>", lambda tag: _page_tag(tag[0], key, used), text)  # between tags are class names
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1])  # type: ignore[index]
     shape = f'style="max-width: {width:.0f}pt; min-width: min(44rem, {0.8 * width:.0f}px)"'
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
     return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(alt)}" {shape} ', 1).strip()
+
+
+def _page_tag(tag: str, key: str, used: Collection[str]) -> str:
+    """Turn one tag of an SVG file into a tag of a page."""
+    tag = re.sub(r' id="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in used else "", tag)
+    tag = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{key}-", tag)
+    tag = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", tag)
+    for colour, variable in VARIABLES.items():
+        tag = re.sub(colour, variable, tag, flags=re.IGNORECASE)
+    return re.sub(r' xmlns(:xlink)?="[^"]*"', "", tag).replace("xlink:href=", "href=")
 
 
 def _attribute(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 
@@ -32,6 +33,14 @@ def test_text_is_text_as_it_was_written() -> None:
     svg = draw(PLANNED, paint, (3, 2)).svg
     assert "R&amp;D &lt;b&gt; $5_x^2$ 50% __" in svg
     assert 'aria-label="alt with &quot;quotes&quot; &amp; &lt;signs>"' in svg
+
+
+@pytest.mark.parametrize(
+    "name", ['a id="x" b', "#0072b2", "url(#p)", 'href="#q"', "font-family: Arial", ' xmlns="z"', "xlink:href=1"]
+)
+def test_text_that_looks_like_markup_stays_as_it_was_written(name: str) -> None:
+    svg = draw(PLANNED, lambda canvas: canvas.subplots().set_title(f"<{name}>") and None, (3, 2)).svg
+    assert f"<{name}>" in [html.unescape(found) for found in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
 
 
 def test_it_asks_for_nothing_and_shares_no_identifier() -> None:
