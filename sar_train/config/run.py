@@ -8,7 +8,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -168,6 +168,8 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str) -> T:
             values[name] = coerce(hints[name], value)
         except ValueError as error:
             problems.append(f"{name}: {error}")
+    needed = (f.name for f in fields(kind) if f.default is f.default_factory is MISSING)  # type: ignore[arg-type]
+    problems += [f"{name}: is missing" for name in needed if name not in settings]
     try:
         if not problems:
             return kind(**values)

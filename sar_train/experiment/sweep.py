@@ -91,16 +91,20 @@ def run_sweep(
         keep_prompts: keep each run's folder, from which ``sar-export`` makes a bundle.
     """
     digest, began = code.identity()["digest"], time.monotonic()
-    done, todo = Sweep(), []
+    done, todo, unkept = Sweep(), [], 0
     jobs = list({job.path(digest): job for job in jobs}.values())  # no run is executed twice
     for job in jobs:
         path = find_result(job, out, any_code=any_code)
         if path:
             done.results.append(path)
+            unkept += not any(p.with_suffix("").is_dir() for p in (path, out / job.path(digest)))
         else:
             todo.append(job)
     if done.results:
         tell(f"{len(done.results)} of {len(jobs)} runs are done already")
+    if keep_prompts and unkept:
+        what = "its prompt" if unkept == 1 else "their prompts"
+        tell(f"Warning: {unkept} of these did not keep {what}; --keep-prompts with another --out runs them again")
     tasks = []
     for job in todo:
         path = out / job.path(digest)

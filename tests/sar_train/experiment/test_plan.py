@@ -228,6 +228,7 @@ def test_a_setting_that_no_run_of_a_sweep_uses_is_refused(tmp_path: Path) -> Non
         ("seeds = [1]\n[common]\nseed = 7\n[runs.a]\ndata = 'demo'", "seed: .*seeds"),
         ("[[sets]]\nseed = 7\n[runs.a]\ndata = 'demo'", "seed: .*seeds"),
         ("[runs.a]\ndata = 'demo'\nseed = 7", "seed: .*seeds"),
+        ("[runs.a]\nmethod = 'tcp'", "run a: data: is missing"),
         ("[runs.a", "TOML"),
     ],
 )

@@ -175,6 +175,15 @@ def test_prompts_are_kept_on_request(config: RunConfig, tmp_path: Path) -> None:
     assert listing(path.with_suffix("")) == ["prompts.safetensors", "record.json", "statistics.safetensors"]
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_prompts_that_finished_runs_did_not_keep_are_told(config: RunConfig, tmp_path: Path, kept: bool) -> None:
+    runs, told = grid(config)[:1], []  # type: ignore[var-annotated]
+    run_sweep(runs, tmp_path, here, silent, keep_prompts=kept)
+    run_sweep(runs, tmp_path, here, told.append, keep_prompts=True)
+    assert [line for line in told if line.startswith("Warning: 1 of these did not keep its prompt")] == told[1:]
+    assert len(told) == 2 - kept
+
+
 @pytest.mark.parametrize(
     "content",
     [
