@@ -96,7 +96,7 @@ class Result:
     def folder(self) -> Path:
         """Return the sweep's folder: that of the file, or its parent if that is the dataset's."""
         parent, data = self.path.parent, str(self["config"].get("data") or "")
-        own = re.sub(r"[^A-Za-z0-9.+_-]+", "-", data).strip("-.") or self.dataset
+        own = re.sub(r"[^A-Za-z0-9.+_-]+", "-", data).strip("-.") or "data"
         return parent.parent if parent.name in (own, self.dataset) else parent
 
     @cached_property

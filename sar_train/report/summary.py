@@ -93,9 +93,10 @@ def _claims(scenes: Groups) -> list[str]:
     if back := [move for move in lost if move.without_new + move.new >= move.zero_new - SMALL]:
         lines.append(f"With SAR, {len(back)} of these reached it{_named(back, gain=False)}.")
     lines += [*_in_one_ranking(moves), *_relations(scenes)]
-    seeds = {run.seed for rows in scenes.values() for side in rows.values() for run in side}
-    if len(seeds) < 3:
-        few = f"With {counted(len(seeds), 'seed')}, this says little about the paper's claim"
+    compared = [pair for rows in scenes.values() for pair in pairs(rows).values() if all(pair)]
+    seeds = min(len({run.seed for run in without} & {run.seed for run in with_sar}) for without, with_sar in compared)
+    if seeds < 3:
+        few = f"With {counted(seeds, 'seed')}, this says little about the paper's claim"
         return [*lines, f"{few}: new classes up for every method, base kept."]
     holds = len(up) == len(moves) and len(kept) == len(moves)
     verdict = "holds here" if holds else "does not hold here"

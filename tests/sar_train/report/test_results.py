@@ -42,6 +42,7 @@ def test_the_folder_of_a_sweep_is_that_above_the_datasets() -> None:
 
     assert at("ablation/caltech101/x.json") == at("ablation/x.json") == "ablation"
     assert at("ablation/domains-photo/x.json", dataset="domains/photo") == "ablation"
+    assert at("ablation/data/x.json", dataset="花") == "ablation"
     assert at("caltech101/x.json") == at("x.json") == "."
 
 

@@ -65,6 +65,14 @@ def test_one_seed_says_little_about_the_claim(tmp_path: Path) -> None:
     assert lines[-1].startswith("With 1 seed, this says little about the paper's claim")
 
 
+def test_seeds_of_one_side_alone_do_not_count_for_the_claim(tmp_path: Path) -> None:
+    pair(tmp_path, "coop", (85.0, 50.0), (85.0, 59.0))
+    for seed in (2, 3):
+        write(tmp_path, result("coop", seed=seed, base=85.0, new=50.0))
+    ((_, lines),) = summary.claims(read(tmp_path))
+    assert lines[-1].startswith("With 1 seed, this says little about the paper's claim")
+
+
 def test_changes_larger_than_the_deviation_over_seeds(tmp_path: Path) -> None:
     for seed in (1, 2):
         pair(tmp_path, "coop", (85.0, 50.0 + seed), (85.0, 54.0 + seed), seed=seed)
