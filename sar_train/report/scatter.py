@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 
 from sar_train.report.base_new import SECTION, zero_shot
 from sar_train.report.results import Result, ResultSet
-from sar_train.report.scores import Scene, Score, grouped, on_all, over_datasets
+from sar_train.report.scores import Scene, Score, grouped, on_all, over_datasets, pairs
 from sar_train.report.style import DASHED, GRID, INK, MUTED, WITH, WITHOUT, Figure, draw
 from sar_train.report.wording import listed, method_name
 
@@ -35,10 +35,14 @@ def figures(results: ResultSet) -> list[Figure]:
 
 
 def _average(scenes: Collection[dict[str, list[Result]]]) -> tuple[Point | None, Moves]:
-    """Return the zero-shot point, and the moves of every method that was run on all of the scenes."""
+    """Return the zero-shot point, and the moves of every method that was run on all of the scenes.
+
+    A method that was run both ways on some of them alone is left out, as its row in the table is an average over those.
+    """
     zero = over_datasets(zero_shot([run for found in rows.values() for run in found]) for rows in scenes)
     moves = {method: (_point(without), _point(with_sar)) for method, (without, with_sar) in on_all(scenes).items()}
-    return _point(zero), {method: pair for method, pair in moves.items() if any(pair)}
+    both = {method for rows in scenes for method, pair in pairs(rows).items() if all(pair)}
+    return _point(zero), {m: pair for m, pair in moves.items() if all(pair) or (any(pair) and m not in both)}
 
 
 def _point(found: Score | None) -> Point | None:

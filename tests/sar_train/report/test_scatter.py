@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 from support.results import result, write
 
-from sar_train.report import scatter
+from sar_train.report import base_new, scatter
 from sar_train.report.results import read
 from sar_train.report.style import GRID, INK, MUTED, WITH, WITHOUT
 
@@ -117,6 +117,18 @@ def test_averages_are_over_methods_that_every_dataset_has(tmp_path: Path, canvas
         (70.0, 40.0): "o",
         (70.0, 50.0): "^",
     }
+
+
+def test_an_average_shows_no_other_number_than_its_table(tmp_path: Path, canvases: list[Canvas]) -> None:
+    for dataset, base in (("dtd", 70.0), ("eurosat", 90.0), ("ucf101", 20.0)):
+        for name in ("coop", "kgcoop") if dataset == "ucf101" else ("coop", "coop+sar", "kgcoop"):
+            write(tmp_path, result(name, dataset=dataset, base=base, new=50.0))
+    scatter.figures(read(tmp_path))
+    assert [[cell.text for cell in row[:5]] for row in base_new.tables(read(tmp_path))[0].rows[1:]] == [
+        ["CoOp", "80.0", "50.0", "61.5", "2"],  # over the two datasets that both sides have
+        ["KgCoOp", "60.0", "50.0", "54.5", "3"],
+    ]
+    assert [text.get_text() for text in names(canvases[0].axes[0])] == ["KgCoOp"]
 
 
 @pytest.mark.parametrize(
