@@ -153,7 +153,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
         _evaluation_split(source, chosen.base, chosen.split), _evaluation_split(source, chosen.new, chosen.split)
     )
     held = None if chosen.split == "val" else _evaluation_split(source, chosen.base, "val", most=MOST_HELD)
-    if source.split_origin == "ours":
+    if source.split_origin != "published":
         _warn_of_copies(source, task, [part for part in (evaluator.base, held) if part], tell)
     novel = None
     if novel_source:

@@ -53,6 +53,14 @@ def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunCon
     assert f"Warning: 1 of {len(held_out)} held-out photos is a copy of photos" in lines[-2]
 
 
+def test_copies_are_told_where_test_photos_came_apart(config: RunConfig, tmp_path: Path) -> None:
+    photos, lines = tmp_path / "photos", list[str]()
+    write_folder(photos / "train", {"apple": 3, "red ball": 3})
+    shutil.copytree(photos / "train", photos / "test")
+    prepare(dataclasses.replace(config, data=str(photos)), lines.append)
+    assert any("Warning: 6 of 6 held-out photos are copies of photos" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
