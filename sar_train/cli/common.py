@@ -155,13 +155,13 @@ class ProgressLine:
     """True while a line is being rewritten; there is one terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
-        """Show nothing if ``quiet``."""
+        """Show nothing but warnings if ``quiet``."""
         self._quiet, self._live = quiet, sys.stderr.isatty()
         self._shown: tuple[str, int, int] | None = None
 
     def __call__(self, text: str) -> None:
         """Show a line; ``epoch 3/50 …`` and ``encoding 640/5,640 …`` replace the line before them."""
-        if self._quiet:
+        if self._quiet and not text.startswith("Warning: "):
             return
         passing = _PASSING.match(text)
         if passing and not self._live and not self._another_tenth(*passing.groups()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from sar_infer.cli.bundle import print_bundle
 from sar_infer.cli.options import CONTEXT, moved_option, read_classes
 from sar_train.api import MOST_PHOTOS, check_export, export
-from sar_train.cli.common import guarded, option
+from sar_train.cli.common import ProgressLine, guarded, option
 
 SHRINK = "sar-bundle shrink BUNDLE --photos FOLDER --out NEW"
 
@@ -91,9 +90,8 @@ def main(run: Path | None, out: Path | None, push: str | None, form: str, *, qui
         hub.check_push(push)
     if given["classes"] is not None:
         given["classes"] = read_classes(given["classes"])
-    show = None if quiet else functools.partial(click.echo, err=True)
     command = shlex.join(["sar-export", *sys.argv[1:]])
-    bundle = export(run, out=out, progress=show, command=command, **given)
+    bundle = export(run, out=out, progress=ProgressLine(quiet=quiet), command=command, **given)
     pushed = None if push is None else hub.push(bundle, push, progress=not quiet and sys.stderr.isatty())
     if form == "json":
         from sar_train.export.report import plain

@@ -83,7 +83,8 @@ def test_a_warning_gets_a_line_of_its_own() -> None:
 
 
 def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown([*encoding(4, 1), "zero-shot: 60 %"], capsys, quiet=True) == ""
+    warning = "Warning: 2 of 4 held-out photos are copies"
+    assert shown([*encoding(4, 1), warning, "zero-shot: 60 %"], capsys, quiet=True) == f"{warning}\n"
 
 
 @pytest.mark.parametrize(
