@@ -275,6 +275,7 @@ def run_config(
         ConfigError: the file cannot be read, or settings cannot be used; all problems are in the message.
     """
     from sar_train.config.run import RunConfig, build, merge, read_toml
+    from sar_train.errors import ConfigError
     from sar_train.methods.base import methods
     from sar_train.regularisers.base import regularisers
 
@@ -287,6 +288,11 @@ def run_config(
     file = {} if config is None else read_toml(Path(config))
     merged = merge(file, {"data": str(photos)}, chosen, {"sections": settings or {}}, {"sections": sections})
     made = build(RunConfig, merged, "settings" if config is None else str(config))
+    if not made.sar and (weight is not None or (settings or {}).keys() & regularisers.entries):
+        raise ConfigError(
+            "--no-sar (sar = false) cannot be combined with settings of SAR or of another regulariser; leave out "
+            "--sar-weight and --set sar.…"
+        )
     if made.device == "auto":
         import torch
 

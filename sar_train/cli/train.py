@@ -193,16 +193,10 @@ def main(**given: Any) -> None:
         return
     from sar_train.api import train
     from sar_train.errors import ConfigError
-    from sar_train.regularisers.base import regularisers
 
     if given["photos"] is None:
         raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
     settings = sections_of(given.pop("settings"))
-    if given["sar"] is False and (settings.keys() & regularisers.entries or given["sar_weight"] is not None):
-        raise ConfigError(
-            "--no-sar cannot be combined with settings of SAR or of another regulariser; leave out --sar-weight and "
-            "--set sar.…"
-        )
     show = ProgressLine(quiet=quiet)
     try:
         with resumable():

@@ -161,6 +161,18 @@ def test_sar_is_on_where_it_suits_the_method_unless_asked_for(tmp_path: Path, me
     assert run_config("demo", method=method, sar_weight=1).sar
 
 
+def test_settings_of_sar_are_refused_where_it_is_off(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("sar = false\n")
+    with pytest.raises(ConfigError, match="sar = false"):
+        run_config("demo", file, sar_weight=3)
+    with pytest.raises(ConfigError, match="sar = false"):
+        run_config("demo", None, {"sar": {"tau": 1}}, sar=False)
+    assert run_config("demo", file, sar=True, sar_weight=3).sar
+    file.write_text("[sar]\ntau = 0.05\n")  # of SAR when it is on
+    assert not run_config("demo", file, sar=False).sar
+
+
 def test_options_are_those_of_the_commands_and_of_the_settings() -> None:
     named = {"photos", "out", "config", "settings", "overwrite", "resume", "save_features", "progress"}
     of_command = {parameter.name for parameter in train_command.main.params} - OF_THE_TERMINAL - {"config_file"}
