@@ -173,7 +173,7 @@ def train(
         DataError: the photos cannot be used.
         BackboneError: the backbone is unknown, or its weights cannot be loaded.
         ClassNameError: a class name does not fit the text tower.
-        RunError: ``out`` cannot be used or holds another run, or memory does not suffice.
+        RunError: ``out`` or ``save_features`` cannot be used, ``out`` holds another run, or memory does not suffice.
         ImageError: a photo cannot be read (an error of `sar_infer`).
     """
     from sar_infer.artefact.manifest import Scores
@@ -187,6 +187,8 @@ def train(
     folder = Path("runs") / default_name(chosen) if out is None else Path(out)
     chosen = replace(chosen, cache_dir=chosen.cache_dir or str(folder.parent / ".features"))
     trainer.check_place(folder, chosen)
+    if save_features is not None:
+        trainer.check_features_file(Path(save_features))
     try:
         with locked(folder.resolve()):
             run = trainer.run(chosen, folder, tell=tell, resume=resume, overwrite=overwrite)

@@ -120,14 +120,25 @@ def run(
 
 def check_place(out: Path, config: RunConfig) -> None:
     """Raise RunError if no run can be written here, before minutes are spent on encoding images."""
-    there = next((path for path in (out, *out.parents) if path.exists()), Path())
-    if not there.is_dir():
-        raise RunError(f"{out}: expected a folder, but {there} is none; choose another --out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise RunError(f"{out}: {there} cannot be written to; choose another --out")
+    _check_folder(out, "--out")
     photos, dataset = locate(config.data, Path(config.data_root) if config.data_root else None)
     if config.data != DEMO and not dataset and photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
         raise RunError(f"{out}: --out lies in the folder of photos {photos}; name a folder outside of it")
+
+
+def check_features_file(path: Path) -> None:
+    """Raise RunError if features cannot be written to this file, or not be read again, before the run."""
+    if path.suffix != ".safetensors" or path.is_dir():
+        raise RunError(f"{path}: expected a file with the suffix .safetensors; choose another --save-features")
+    _check_folder(path.parent, "--save-features")
+
+
+def _check_folder(folder: Path, option: str) -> None:
+    there = next((path for path in (folder, *folder.parents) if path.exists()), Path())
+    if not there.is_dir():
+        raise RunError(f"{folder}: expected a folder, but {there} is none; choose another {option}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{folder}: {there} cannot be written to; choose another {option}")
 
 
 def write_features(

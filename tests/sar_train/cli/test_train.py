@@ -297,6 +297,8 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path:
         (("demo", "--novel", "none.txt"), "none.txt"),
         (("demo", "--device", "cuda"), "cuda"),
         (("demo", "--template", "a photo"), "exactly one {}"),
+        (("demo", "--save-features", "mine.npz"), "expected a file with the suffix .safetensors"),
+        (("demo", "--save-features", f"{__file__}/mine.safetensors"), "choose another --save-features"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
