@@ -35,6 +35,10 @@ NOT_MEASURED = (
     "no accuracy: no photo is left to test on; give each class two photos or more, or test photos of their own "
     "(PHOTOS/train/CLASS and PHOTOS/test/CLASS)"
 )
+NO_VALIDATION = (
+    "no accuracy: --protocol pseudo tests on validation photos, and there is none; use fewer --shots, or give some "
+    "(PHOTOS/val/CLASS beside train and test)"
+)
 GROUPS = {
     "Options": ("out", "method", "sar", "backbone", "pretrained", "shots", "epochs", "seed", "config_file"),
     "Data": (
@@ -243,7 +247,8 @@ def table(record: dict[str, Any], out: Path) -> str:
     tested = [sum((record["per_class_counts"][part] or {}).values()) for part in ("base", "new")[: 1 + has_new]]
     lines.append(f"{'test photos':<{_WIDTH}}" + "".join(f"{count:>15,}" for count in tested))
     if all(record["metrics"][key] is None for key in columns):
-        lines = ["", *textwrap.wrap(NOT_MEASURED, 100)]
+        why = NO_VALIDATION if record["dataset"]["judged_on"] == "val" else NOT_MEASURED
+        lines = ["", *textwrap.wrap(why, 100)]
     if found := record["open"]:
         ways = {"zero-shot": found["zero_shot"], name: found["metrics"]}
         for way, measures in found["other_metrics"].items():
@@ -303,8 +308,7 @@ def warn_not_calibrated(run: TrainedRun) -> None:
     from sar_infer.classify.calibration import not_calibrated
 
     if run.record["calibration"] is None:
-        why = not_calibrated(run.record["dataset"]["held_out"])
-        click.echo(
-            f"Warning: {why}; hold out more with fewer --shots, or use sar-bank calibrate later (docs/confidence.md)",
-            err=True,
-        )
+        dataset = run.record["dataset"]
+        why = not_calibrated(dataset["held_out"])
+        more = "hold out more with fewer --shots" if dataset["split_origin"] == "ours" else "give more test photos"
+        click.echo(f"Warning: {why}; {more}, or use sar-bank calibrate later (docs/confidence.md)", err=True)

@@ -103,6 +103,18 @@ def test_one_photo_of_each_class_leaves_none_to_test_on(photos: Path, tmp_path: 
     assert "zero-shot" not in result.stdout  # no table of dashes
 
 
+def test_advice_fits_the_photos(photos: Path, tmp_path: Path) -> None:
+    for name in ("grey thing", "pale thing"):
+        shutil.copytree(photos / "red_thing", photos / name)
+    command = (*TINY, "--no-sar", "--no-statistics", "--views", "1")
+    result = sar_train(photos, *command, "--protocol", "pseudo", "--out", tmp_path / "run")
+    assert "--protocol pseudo tests on validation photos, and there is none; use fewer --shots" in result.stdout
+    for split in ("train", "test"):
+        shutil.copytree(photos, tmp_path / "apart" / split)
+    result = sar_train(tmp_path / "apart", *command, "--out", tmp_path / "other")
+    assert "25 held-out photos of the trained classes, 50 are needed; give more test photos, or" in result.stderr
+
+
 def test_json_for_machines_and_quiet(photos: Path, novel: str, tmp_path: Path) -> None:
     result = sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run", "--format", "json", "--quiet")
     assert json.loads(result.stdout)["run"] == str(tmp_path / "run")
