@@ -130,8 +130,11 @@ class ExportSource:
 
 
 def spoken_phrases(phrases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Return names and phrases as training reads them and as they are shown."""
-    return {spoken(name): tuple(map(spoken, several)) for name, several in phrases.items()}
+    """Return names and phrases as training reads them and as they are shown; a name counts once, as it came first."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, several in phrases.items():
+        found.setdefault(spoken(name), tuple(map(spoken, several)))
+    return found
 
 
 def from_run(

@@ -107,6 +107,8 @@ def test_a_template_without_a_place_for_the_name() -> None:
 
 def test_names_are_shown_as_they_are_read() -> None:
     assert spoken_phrases({"Faces_easy": ("face_of  a person",)}) == {"Faces easy": ("face of a person",)}
+    twice = {"t_shirt": ("tee", "top"), "t shirt": ("t shirt",)}
+    assert spoken_phrases(twice) == {"t shirt": ("tee", "top")}  # as for every other name that is given twice
 
 
 def test_a_checkpoint_of_the_reference_implementation(tmp_path: Path) -> None:
