@@ -113,6 +113,8 @@ def run(
     )
     if fitted:
         class_statistics.save_statistics(out, fitted)
+    else:  # a run that failed while it was saved may have left some
+        (out / class_statistics.FILE).unlink(missing_ok=True)
     checkpoint.save_run(out, finished)
     checkpoint.remove_state(out)
     return finished

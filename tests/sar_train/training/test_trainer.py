@@ -183,6 +183,15 @@ def test_a_finished_run_is_not_overwritten(features: Path, names: Path, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_statistics_of_a_run_that_failed_are_not_taken_for_those_of_the_next(
+    features: Path, names: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "statistics.safetensors").write_bytes(b"saved before the disk was full")
+    trainer.run(settings(features, names, statistics=False), tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["prompts.safetensors", "record.json"]
+
+
 def test_settings_of_something_that_is_not_used(features: Path, names: Path) -> None:
     with pytest.raises(ConfigError, match="maple"):
         prepare(settings(features, names, sections={"maple": {"depth": 9}}))
