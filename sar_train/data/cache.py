@@ -1,8 +1,8 @@
 """Image features on disk, so that no image is encoded twice by the same weights.
 
 There is one folder for each backbone, preprocessing and dataset. Files are only ever added to it; each holds ``keys``
-(N, 16) uint8 and ``features`` (N, D) float32. A key covers an image's relative path, size and time of change, and its
-view. Losing the cache costs time alone, so a damaged file is ignored and a full disk does not stop a run.
+(N, 16) uint8 and ``features`` (N, D) float32. A key covers an image's relative path, size, times of change and view.
+Losing the cache costs time alone, so a damaged file is ignored and a full disk does not stop a run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sar_train.clip.backbone import Backbone
 from sar_train.data.files import write_atomic
 from sar_train.errors import DataError
 
-VERSION = 1
+VERSION = 2
 KEY_BYTES = 16
 FLUSH_ROWS = 1024
 _LOG = logging.getLogger(__name__)
@@ -39,8 +39,12 @@ def set_folder(cache: Path, dataset: str, backbone: Backbone) -> Path:
 
 
 def row_key(relative: str, stat: os.stat_result, view: int, seed: int) -> bytes:
-    """Return the key of one view of one image; the plain view 0 does not depend on the seed."""
-    text = f"{relative}\0{stat.st_size}\0{stat.st_mtime_ns}\0{view}\0{seed if view else ''}"
+    """Return the key of one view of one image; the plain view 0 does not depend on the seed.
+
+    An archive may give files a modification time that never changes, as in two releases of a dataset.
+    """
+    times = f"{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+    text = f"{relative}\0{stat.st_size}\0{times}\0{view}\0{seed if view else ''}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:KEY_BYTES]
 
 

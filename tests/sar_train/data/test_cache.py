@@ -1,5 +1,6 @@
 import logging
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,12 @@ def test_keys_follow_the_photo_and_the_view(tmp_path: Path) -> None:
     assert plain == row_key("x.png", stat, 0, 2)
     assert len({plain, first, row_key("x.png", stat, 1, 2), row_key("y.png", stat, 0, 1)}) == 4
     os.utime(path, ns=(1, 1))
-    assert row_key("x.png", path.stat(), 0, 1) != plain
+    fixed = row_key("x.png", path.stat(), 0, 1)
+    assert fixed != plain
+    time.sleep(0.02)  # a file system's clock may tick a hundred times a second
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(1, 1))  # as an archive does that gives all files one time
+    assert row_key("x.png", path.stat(), 0, 1) != fixed
 
 
 def test_folders(tmp_path: Path) -> None:
