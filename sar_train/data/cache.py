@@ -41,7 +41,7 @@ def set_folder(cache: Path, dataset: str, backbone: Backbone) -> Path:
 def row_key(relative: str, stat: os.stat_result, view: int, seed: int) -> bytes:
     """Return the key of one view of one image; the plain view 0 does not depend on the seed.
 
-    An archive may give files a modification time that never changes, as in two releases of a dataset.
+    Both times count: an archive sets the modification time, perhaps to the same in every release, but never the other.
     """
     times = f"{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
     text = f"{relative}\0{stat.st_size}\0{times}\0{view}\0{seed if view else ''}"

@@ -30,6 +30,7 @@ from sar_infer.artefact.manifest import (
     Provenance,
     Reference,
     SelfTestVector,
+    file_entry,
 )
 from sar_infer.artefact.writing import seal, staged
 from sar_infer.bank import ClassBank, ClassInfo
@@ -118,7 +119,7 @@ def export_bundle(
 
 def images_digest(graph: Path, preprocess: Preprocess) -> str:
     """Return the digest of how images are embedded."""
-    return canonical_digest([hashlib.sha256(graph.read_bytes()).hexdigest(), dataclasses.asdict(preprocess)])
+    return canonical_digest([file_entry(graph).sha256, dataclasses.asdict(preprocess)])
 
 
 def make_bank(source: ExportSource, digest: str, images: str) -> ClassBank:

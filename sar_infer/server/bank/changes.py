@@ -1,4 +1,4 @@
-"""What a change of a server's bank takes, what it gives back, and why it is refused."""
+"""Changes of a server's bank: their input, their effect and their refusal."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ class BankStore:
             counted = 0 if had is None else len(had.known & new.photos.known)
             findings = [*findings, *photo_findings(after, self._bundle, now.bank, new.places)]
         if strict and findings:
-            raise ChangeRefusedError("conflict", f"nothing was changed (strict): {findings[0].message}")
+            raise ChangeRefusedError("conflict", f"nothing was changed (strict): {name!r} {findings[0].message}")
         if after is now.bank and known:
             return Change(False, now.etag, known, counted)
         committed = self._commit(after)
@@ -250,7 +250,8 @@ class BankStore:
             raise InputError("expected either to, the number of a step, or steps, how many to take back")
         with self._owned() as now:
             check_match(if_match, now.etag, True)
-            if latest not in (None, count := len(now.bank.history)):
+            count = len(now.bank.history)
+            if latest is not None and latest != count:
                 raise ChangeRefusedError("precondition-failed", f"step {latest} is not the latest any more; {count} is")
             target = steps_back(now.bank.history, steps or 0) if to is None else to
             after = rollback(now.bank, target, by=_BY)

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,10 +16,10 @@ from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.admission import Quota
 from sar_infer.server.metrics import Metrics
+from sar_infer.text.names import Phrases
 from sar_infer.text.tokenizer import encode_name
 
 T = TypeVar("T")
-Phrases = Mapping[str, tuple[str, ...]]
 _SetKey = tuple[ClassBank, tuple[tuple[str, tuple[str, ...]], ...], bool]
 """The bank itself, as no digest covers all that is known of its classes; phrases by name; and whether to choose from
 these names alone."""

@@ -21,11 +21,11 @@ from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.request import check_count, chooses_only, decoded
 from sar_infer.server.model.engine import Engine, ImageInput
-from sar_infer.server.model.names import Phrases
 from sar_infer.server.oip.protocol import InferOutput, InferRequest, Input, Output, read_request
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
+from sar_infer.text.names import Phrases
 
 ALIAS = "sar-clip"
 """A name that the model always has, in addition to that of its bundle's folder."""

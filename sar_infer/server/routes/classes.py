@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank.history import Step
+from sar_infer.lint.finding import Kind
 from sar_infer.server.bank.changes import ChangeRefusedError, NewPhotos
 from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.class_names import clean_name
@@ -37,17 +38,6 @@ Name = Annotated[str, Path(description="the class name, percent-encoded", min_le
 IfMatch = Annotated[str | None, Header(description="the bank's ETag, as last seen: 412 if it has changed since")]
 Strict = Annotated[bool, Query(description="change nothing (409) if there are findings")]
 T = TypeVar("T")
-FindingKind = Literal[
-    "odd-characters",
-    "odd-tokens",
-    "wording",
-    "duplicate",
-    "near-duplicate",
-    "shared-photo",
-    "far-photo",
-    "confused",
-    "missed",
-]
 _MOST = 1000
 _IMAGES = "/images"
 _BUSY_SECONDS = 2
@@ -75,7 +65,7 @@ class ClassEntry(BaseModel):
 class ClassFinding(BaseModel):
     """A finding about a name, a photo or their class."""
 
-    kind: FindingKind
+    kind: Kind
     severity: Literal["warning"]
     name: str
     message: str

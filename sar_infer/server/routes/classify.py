@@ -28,10 +28,10 @@ from sar_infer.server.http.request import (
     validation_problem,
 )
 from sar_infer.server.model.engine import ImageInput, Outcome, milliseconds
-from sar_infer.server.model.names import Phrases
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
+from sar_infer.text.names import Phrases
 
 router = APIRouter(tags=["classify"])
 _RAW = "application/octet-stream"

@@ -188,6 +188,12 @@ def test_a_class_of_the_bundle_comes_back_with_what_the_bundle_knows(file: Path)
         np.testing.assert_array_equal(store.bank.embeddings[store.bank.index["green"]], unit("bundle", "e", "green"))
 
 
+def test_a_bank_that_would_take_seconds_to_search_has_no_findings(tmp_path: Path) -> None:
+    many = bundle(("red", *(f"name {number}" for number in range(10_000))))
+    stores = [BankStore.open(tmp_path / f"{of.bank.names[1]}.safetensors", of, encoder()) for of in (bundle(), many)]
+    assert [bool(store.put("reds").findings) for store in stores] == [True, False]
+
+
 def test_removed_names_stay_away_and_are_listed(store: BankStore, file: Path) -> None:
     store.put("mug")
     assert store.remove("Red") == store.etag
