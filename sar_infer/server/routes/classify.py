@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_json
 
 from sar_infer.classify.output import optional_fields
 from sar_infer.results import DecisionOptions, ImageResult, Unknown
@@ -33,6 +32,7 @@ from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
 from sar_infer.text.names import Phrases
 
+PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
 _RAW = "application/octet-stream"
 _FIELDS = ("image", "classes", "top_k", "mode", "unknown", "coverage", "explain")
@@ -53,6 +53,9 @@ class ClassifyOptions(BaseModel):
     unknown: Unknown | None = Field(None, description=_UNKNOWN)
     coverage: Coverage | None = Field(None, description=_COVERAGE)
     explain: bool | None = Field(None, description=_EXPLAIN)
+
+
+NO_OPTIONS = ClassifyOptions.model_validate({})
 
 
 class ClassifyRequest(BaseModel):
@@ -147,7 +150,7 @@ _MULTIPART = {
 
 
 @router.post(
-    "/v1/classify",
+    PATH,
     response_model=ClassifyAnswer,
     responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
     openapi_extra={
@@ -192,7 +195,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         "timings_ms": milliseconds(outcomes),
         "request_id": request.state.request_id,
     }
-    return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
+    return Response(to_json(answer), media_type="application/json")
 
 
 @dataclass(frozen=True)
