@@ -44,7 +44,7 @@ def deadly(module: ModuleType) -> None:
     def begin(model: Model) -> Callable[..., Begun | Answer]:
         process = real(model)
 
-        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
+        def answer(tasks: Sequence[Task] | None, alone: bool = False, most: int | None = None) -> Begun | Answer:
             if tasks is not None:
                 os._exit(9)
             return process(None)
@@ -61,10 +61,10 @@ def leaking(module: ModuleType) -> None:
     def begin(model: Model) -> Callable[..., Begun | Answer]:
         process = real(model)
 
-        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
+        def answer(tasks: Sequence[Task] | None, alone: bool = False, most: int | None = None) -> Begun | Answer:
             if tasks is not None:
                 kept.append(b"x" * 2**28)
-            return process(tasks, alone)
+            return process(tasks, alone, most)
 
         return answer
 

@@ -61,12 +61,16 @@ class Batcher(Generic[P]):
         workers: Batches that run at once, each in a thread.
         max_batch: Images of a batch at most.
         metrics: Counts batch sizes; None counts nothing.
+        shared: Images of a batch at most if as many wait for each worker.
     """
 
-    def __init__(self, compute: Compute[P], workers: int, max_batch: int, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, compute: Compute[P], workers: int, max_batch: int, metrics: Metrics | None = None, shared: int = 0
+    ) -> None:
         self._compute = compute
         self._workers = workers
         self._max_batch = max_batch
+        self._shared = shared
         self._metrics = metrics
         self._waiting: deque[_Item[P, object]] = deque()
         self._busy = 0
@@ -119,7 +123,8 @@ class Batcher(Generic[P]):
 
     def _take(self) -> list[_Item[P, object]]:
         batch: list[_Item[P, object]] = []
-        while self._waiting and len(batch) < self._max_batch:
+        most = max(self._max_batch, min(self._shared, len(self._waiting) // self._workers))
+        while self._waiting and len(batch) < most:
             if batch and self._waiting[0].alone:
                 break
             batch.append(self._waiting.popleft())
@@ -137,12 +142,10 @@ class Batcher(Generic[P]):
         except Exception as error:  # whatever it is, callers wait for an answer
             return [error] * len(batch)
         results: list[Timed[object] | Exception | None] = []
-        for item, row, decoding in zip(batch, computed.rows, computed.decode, strict=True):
+        for item, row, decode, infer in zip(batch, computed.rows, computed.decode, computed.infer, strict=True):
             value, scoring = (row, 0.0) if isinstance(row, Exception) else timed(item.finish, row)
             failed = isinstance(value, Exception)
-            results.append(
-                value if failed else Timed(value, start - item.since, decoding, computed.infer, scoring)  # type: ignore[arg-type]
-            )
+            results.append(value if failed else Timed(value, start - item.since, decode, infer, scoring))  # type: ignore[arg-type]
         return results
 
     def _again(self, batch: Sequence[_Item[P, object]], error: DeathError) -> list[Timed[object] | Exception | None]:

@@ -22,12 +22,12 @@ class Computed:
     Attributes:
         rows: A row or an error for each image.
         decode: Seconds of decoding, for each image.
-        infer: Seconds of encoding all of them.
+        infer: Seconds of encoding, for each image: of all that were encoded with it.
     """
 
     rows: Sequence[Floats | Exception]
     decode: Sequence[float]
-    infer: float
+    infer: Sequence[float]
 
 
 Encode = Callable[[Sequence[Floats]], Floats]
@@ -49,16 +49,27 @@ class Encoding(Generic[P]):
         self.encode = encode
         self.alone = alone
 
-    def __call__(self, images: Sequence[P], alone: bool = False) -> Computed:
-        """Return a row or an error for each image; ``alone`` says that nothing else runs."""
+    def __call__(self, images: Sequence[P], alone: bool = False, most: int | None = None) -> Computed:
+        """Return a row or an error for each image.
+
+        Args:
+            images: The images.
+            alone: Whether nothing else runs.
+            most: Images that are encoded together at most; None: all of them.
+        """
         encode = self.alone if alone and self.alone is not None else self.encode
-        decoded = [timed(self.decode, image) for image in images]
-        inputs = [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]
-        before = time.perf_counter()
-        rows = iter(_rows(encode, inputs))
-        infer = time.perf_counter() - before
-        found = [pixels if isinstance(pixels, Exception) else next(rows) for pixels, _ in decoded]
-        return Computed(found, [seconds for _, seconds in decoded], infer)
+        most = most or max(1, len(images))
+        rows: list[Floats | Exception] = []
+        decode: list[float] = []
+        infer: list[float] = []
+        for start in range(0, len(images), most):
+            decoded = [timed(self.decode, image) for image in images[start : start + most]]
+            before = time.perf_counter()
+            encoded = iter(_rows(encode, [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]))
+            infer += [time.perf_counter() - before] * len(decoded)
+            rows += [pixels if isinstance(pixels, Exception) else next(encoded) for pixels, _ in decoded]
+            decode += [seconds for _, seconds in decoded]
+        return Computed(rows, decode, infer)
 
 
 def _rows(encode: Encode, inputs: Sequence[Floats]) -> list[Floats | Exception]:

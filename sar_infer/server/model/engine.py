@@ -32,10 +32,11 @@ from sar_infer.server.model.process import stacked
 from sar_infer.server.model.sizing import (
     Sizes,
 )
-from sar_infer.server.model.workers import Workers, described
+from sar_infer.server.model.workers import HANDED, Workers, described
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits
 
+_PHASES = ("decode", "queue", "infer", "score")
 _NAMES_REST = 300.0
 """Seconds without new names after which the memory of the name encoder is freed."""
 T = TypeVar("T")
@@ -100,12 +101,14 @@ class Engine:
         self.names = Names(classifier, limits.classes, metrics)
         self._limits = limits
         self._metrics = metrics
+        self._phases = {phase: metrics.phases.labels(phase) for phase in _PHASES}
         self.encoding: Encoding[Encoded | Pixels] = Encoding(
             self._decode, classifier.encode, None if alone is None else stacked(alone)
         )
         self._alone = alone
         compute = self.encoding if workers is None else workers.compute
-        self._batcher: Batcher[Encoded | Pixels] = Batcher(compute, sizes.workers, sizes.max_batch, metrics)
+        shared = 0 if workers is None else HANDED
+        self._batcher: Batcher[Encoded | Pixels] = Batcher(compute, sizes.workers, sizes.max_batch, metrics, shared)
         self._decoding: Batcher[Encoded | Pixels] | None = None
         if decoders is not None:
             self._decoding = Batcher(decoders.compute, decoders.count, 1)
@@ -229,14 +232,11 @@ class Engine:
         return self._answered(found, waited + decoded.queue, decoded.decode)
 
     def _answered(self, timed: Timed[T], waited: float = 0.0, ahead: float = 0.0) -> Outcome[T]:
-        seconds = {
-            "decode": ahead + timed.decode,
-            "queue": waited + timed.queue,
-            "infer": timed.infer,
-            "score": timed.score,
-        }
+        seconds = dict(
+            zip(_PHASES, (ahead + timed.decode, waited + timed.queue, timed.infer, timed.score), strict=True)
+        )
         for phase, value in seconds.items():
-            self._metrics.phases.labels(phase).observe(value)
+            self._phases[phase].observe(value)
         self._metrics.images.inc()
         return Outcome(timed.value, None, seconds)
 
@@ -262,8 +262,8 @@ class Engine:
 
 def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
     """Return the milliseconds of each phase, the longest of all images: they run side by side."""
-    phases = ("decode", "queue", "infer", "score")
-    return {p: round(max((o.seconds.get(p, 0.0) for o in outcomes), default=math.nan) * 1000, 3) for p in phases}
+    seconds = [outcome.seconds for outcome in outcomes]
+    return {p: round(1000 * max([each.get(p, 0.0) for each in seconds], default=math.nan), 3) for p in _PHASES}
 
 
 def _first(row: Floats) -> Floats:

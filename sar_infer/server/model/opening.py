@@ -107,7 +107,7 @@ def _opened(
         pixels, graph = classifier.self_test.pixels, None if workers is None else _image_file(classifier).size
         sizes = measured(settings, provider, encode, pixels, threads, encode_alone, graph)
     if workers is not None:
-        workers.settle(sizes.alone > 0)
+        workers.settle(sizes.alone > 0, sizes.max_batch)
     decoders = None
     if sizes.decoders:
         decoders = Workers(_model(classifier, settings), sizes.decoders, metrics)

@@ -133,15 +133,18 @@ class Process:
         give_back_memory()
         self._compute = Encoding(self._decoded, stacked(encoder), stacked(alone) if graph.alone else None)
 
-    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
-        """Return the rows of a batch; an image that takes too long to decode ends this process."""
+    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False, most: int | None = None) -> Begun | Answer:
+        """Return the rows of a batch, encoded ``most`` at a time.
+
+        An image that takes too long to decode ends this process.
+        """
         if tasks is None:
             if not alone and self._compute.alone is not None:
                 self._compute.alone = None
                 give_back_memory()
             return self._begun
         self._digests = {}
-        computed = self._compute(list(enumerate(tasks)), alone)
+        computed = self._compute(list(enumerate(tasks)), alone, most)
         return Answer(computed, self._digests)
 
     def _decoded(self, numbered: tuple[int, Task]) -> Floats:

@@ -41,6 +41,8 @@ _MOST_DEATHS = 10
 """Workers that may die in a row, without an answer between, before the breaker opens."""
 _PAUSE = 10.0
 """Seconds that the breaker stays open, and between tries to start a worker that is missing."""
+HANDED = 8
+"""Images handed to a worker at once at most: each time takes the front 1 ms on busy cores, however many they are."""
 _GONE = RuntimeError("the request was cancelled")
 _ENCODING = 10.0
 """Seconds for encoding a batch and for what a busy machine adds."""
@@ -65,6 +67,7 @@ class Workers:
         provider: The execution provider that they run on; set by ``start``.
         count: How many there are.
         alone: An image beside which nothing runs is encoded on all cores; see ``settle``.
+        batch: Images that are encoded together at most; None: as many as are handed over. See ``settle``.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Workers:
         self.provider = ""
         self.count = count
         self.alone = False
+        self.batch: int | None = None
         self.batch_seconds = 2 * model.image_seconds + _ENCODING
         self._check = check
         self._metrics = metrics
@@ -122,7 +126,7 @@ class Workers:
             Problem: ``unavailable``, while the breaker is open.
         """
         rows: list[Floats | Exception] = [_GONE] * len(images)
-        decode = [0.0] * len(images)
+        decode, infer = [0.0] * len(images), [0.0] * len(images)
         with contextlib.ExitStack() as shares:
             tasks = {}
             for i, image in enumerate(images):
@@ -132,19 +136,19 @@ class Workers:
                 with contextlib.suppress(RuntimeError):  # the request was cancelled
                     shares.enter_context(image.share.used())
                     tasks[i] = Task(image.data, image.share.amount, image.note is not None)
-            answer = self._run([*tasks.values()], alone and self.alone) if tasks else Answer(Computed([], [], 0), {})
+            answer = self._run([*tasks.values()], alone and self.alone) if tasks else Answer(Computed([], [], []), {})
         computed = answer.computed
-        for n, (i, row, seconds) in enumerate(zip(tasks, computed.rows, computed.decode, strict=True)):
-            rows[i], decode[i] = row, seconds
+        for n, i in enumerate(tasks):
+            rows[i], decode[i], infer[i] = computed.rows[n], computed.decode[n], computed.infer[n]
             image = images[i]
             if n in answer.digests and isinstance(image, Encoded) and image.note is not None:
                 image.note(answer.digests[n])
-        return Computed(rows, decode, computed.infer)
+        return Computed(rows, decode, infer)
 
     def _run(self, tasks: Sequence[Task], alone: bool) -> Answer:
         worker = self._taken()
         try:
-            answer: Answer = worker.answer((tasks, alone))
+            answer: Answer = worker.answer((tasks, alone, self.batch))
         except DeathError as error:
             self._died(worker, error)
             raise
@@ -175,13 +179,13 @@ class Workers:
                 raise row
         return np.concatenate([row for row in rows if not isinstance(row, Exception)])
 
-    def settle(self, alone: bool) -> None:
-        """Say whether it pays to encode a lone image on all cores; if not, the worker that tried it frees the memory.
+    def settle(self, alone: bool, batch: int) -> None:
+        """Set ``alone``, by whether it pays, and ``batch``. If not, the worker that tried it frees the memory.
 
         Raises:
             BundleError: a worker died.
         """
-        self.alone = alone
+        self.alone, self.batch = alone, batch
         if alone:
             return
         if self._model.graph is not None:

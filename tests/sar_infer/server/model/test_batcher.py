@@ -112,6 +112,40 @@ def test_workers_run_side_by_side() -> None:
     run(test, workers=2)
 
 
+def test_a_worker_takes_more_at_once_while_there_is_as_much_for_the_others() -> None:
+    taken: list[int] = []
+    gate = threading.Event()
+
+    def compute(images: Sequence[Floats], alone: bool) -> Computed:
+        gate.wait(10)
+        taken.append(len(images))
+        return Computed([pixels.reshape(1, -1) for pixels in images], *[[0.0] * len(images)] * 2)
+
+    async def go() -> None:
+        batcher = Batcher(compute, 2, 2, shared=5)
+        tasks = [asyncio.create_task(batcher.run(image(number), value)) for number in range(2 + 15)]
+        await asyncio.sleep(0)
+        gate.set()
+        assert [(await task).value for task in tasks] == [*range(17)]
+        batcher.close()
+
+    asyncio.run(go())
+    assert sorted(taken) == [1, 1, 1, 2, 2, 5, 5]  # two that find a worker idle, then of 15, 10, 5, 3 and 1 that wait
+
+
+@pytest.mark.parametrize("most", [None, 1, 2, 3, 8])
+def test_images_that_come_together_may_be_encoded_in_parts(most: int | None) -> None:
+    encoder = Encoder()
+    encoder.gate.set()
+    numbers = [0, 1, 99, 13, 4, 5, 6]
+    computed = Encoding(same, encoder)([image(number) for number in numbers], most=most)
+    assert [row if isinstance(row, Exception) else value(row) for row in computed.rows[:2]] == [0, 1]
+    assert [str(error) for error in computed.rows[2:4]] == ["ninety-nine", "thirteen"]
+    assert [value(row) for row in computed.rows[4:] if not isinstance(row, Exception)] == [4, 5, 6]
+    assert [len(computed.decode), len(computed.infer)] == [7, 7]
+    assert max(map(len, encoder.batches)) == min(most or 6, 6)
+
+
 def test_one_that_fails_takes_no_other_with_it() -> None:
     async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
         tasks = await started(batcher, encoder, [0, 11, 12, 13, 14])
@@ -229,7 +263,7 @@ def test_when_a_worker_dies_each_image_of_its_batch_runs_again_alone() -> None:
         gate.wait(10)
         if 13 in numbers:
             raise DeathError(-11)
-        return Computed([np.array([[n]], np.float32) for n in numbers], [0.0] * len(numbers), 0.0)
+        return Computed([np.array([[n]], np.float32) for n in numbers], *[[0.0] * len(numbers)] * 2)
 
     async def go() -> None:
         batcher = Batcher(compute, 1, 4, Metrics())
@@ -253,7 +287,7 @@ def test_it_says_whether_an_image_is_alone() -> None:
     def compute(images: Sequence[Floats], alone: bool) -> Computed:
         told.append((len(images), alone))
         gate.wait(10)
-        return Computed([np.zeros((1, 1), np.float32)] * len(images), [0.0] * len(images), 0.0)
+        return Computed([np.zeros((1, 1), np.float32)] * len(images), *[[0.0] * len(images)] * 2)
 
     async def go() -> None:
         batcher = Batcher(compute, 2, 2, Metrics())
