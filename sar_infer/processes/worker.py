@@ -7,6 +7,7 @@ forked: threads of onnxruntime and CUDA do not survive a fork.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -200,6 +201,7 @@ def _serve(pipe: Connection, load: Load[Any]) -> None:
     except Exception as error:
         pipe.send_bytes(_failure(error))
         return
+    gc.freeze()  # what was loaded stays; looking through it for cycles takes some 20 ms each time
     pipe.send((True, None))
     with contextlib.suppress(EOFError, OSError):  # the parent has closed it, or has ended
         while True:

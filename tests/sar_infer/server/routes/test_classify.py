@@ -54,6 +54,34 @@ def test_a_raw_image_gets_what_the_classifier_says(
     assert predictions(raw(client, **query)) == expected(classifier, RED, **options)
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (RED, "image/jpeg"),
+        (b"", "image/jpeg"),
+        (RED[:50], "image/jpeg"),
+        (b"%PDF", "image/jpeg"),
+        (RED, "text/html"),
+        (json.dumps({"images": [base64.b64encode(RED).decode()], "classes": [""]}).encode(), "application/json"),
+        (json.dumps({"images": [base64.b64encode(BLUE).decode()], "mode": "only"}).encode(), "application/json"),
+        (b'{"images": []}', "application/json"),
+        (b"{", "application/json"),
+    ],
+    ids=["image", "empty", "cut", "no image", "type", "bad name", "no class", "no images", "no json"],
+)
+def test_an_answer_does_not_depend_on_the_way_that_a_call_takes(
+    client: httpx2.Client, content: bytes, kind: str
+) -> None:
+    """Only a call without a query goes past FastAPI."""
+    direct, routed = raw(client, content, kind), raw(client, content, kind, top_k=5)
+    assert direct.status_code == routed.status_code
+    assert direct.headers["content-type"] == routed.headers["content-type"]
+    differ = {"timings_ms", "request_id"}
+    ours, theirs = ({k: v for k, v in one.json().items() if k not in differ} for one in (direct, routed))
+    assert ours == theirs
+    assert direct.json().keys() == routed.json().keys()
+
+
 def test_all_three_forms_of_a_call_answer_alike(client: httpx2.Client, classifier: Classifier) -> None:
     files = [("image", ("a.jpg", RED, "image/jpeg")), ("image", ("b.jpg", BLUE, "image/jpeg"))]
     multipart = client.post("/v1/classify", files=files, data={"classes": ["violet", "teal"], "top_k": "3"})
