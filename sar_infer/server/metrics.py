@@ -43,7 +43,7 @@ class Metrics:
             "sar_phase_seconds", "Time of an image in each phase.", ["phase"], buckets=_SECONDS, registry=registry
         )
         self.batches = Histogram(
-            "sar_batch_size", "Images that ran together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+            "sar_batch_size", "Images that a worker took together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
         self.images = Counter("sar_images", "Images answered.", registry=registry)
         self.rejected = Counter("sar_rejected", "Refused or dropped, by reason.", ["reason"], registry=registry)
