@@ -210,7 +210,7 @@ async function forms(photos) {
 function told(answers, sent) {
   const { name, photos } = answers.at(-1);
   const known = answers.reduce((sum, answer) => sum + answer.known, 0);
-  const lines = known === sent ? [] : [`${plural(sent - known)} added to “${name}”, which has ${number.format(photos)} now.`];
+  const lines = known === sent ? [] : [`${plural(sent - known)} added to “${name}”; added so far: ${number.format(photos)}.`];
   if (known > 0) lines.push(`${plural(known)} counted already.`);
   for (const finding of answers.flatMap((answer) => answer.findings)) {
     lines.push(sentence(finding.message.replace(/'image\[(\d+)\]'/, (_, place) => `number ${Number(place) + 1}`)));

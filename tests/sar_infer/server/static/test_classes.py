@@ -78,7 +78,7 @@ def test_two_photos_that_are_dropped_on_a_name_teach_it_and_undo_forgets_it(page
     settled(page)
     drop(page, page.locator("#chips li"), mugs)
     notice = page.locator("#taught")
-    expect(notice).to_contain_text(f"2 photos added to “{NAME}”, which has 2 now.")
+    expect(notice).to_contain_text(f"2 photos added to “{NAME}”; added so far: 2.")
     expect(notice.locator("img")).to_have_count(2)
     expect(page.locator("#effect")).to_have_text(re.compile(rf"^This photo was espresso, .*; it is {NAME}, .* now\.$"))
     assert labels(page)[0] == NAME
