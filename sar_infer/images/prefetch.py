@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from sar_infer._arrays import Floats
@@ -16,11 +17,12 @@ from sar_infer.artefact.manifest import Preprocess
 from sar_infer.errors import ImageError
 from sar_infer.images.formats import FORMATS
 from sar_infer.images.load import MAX_PIXELS, ImageSource, load_rgb, source_name
-from sar_infer.images.preprocess import least_side, pixel_digest, to_input
+from sar_infer.images.preprocess import fit, least_side, pixel_digest, scaled
 from sar_infer.results import Profile
 
 Decoded = tuple[str, Floats | ImageError]
 """The name of an input, with its (3, H, W) pixels or the error that it gave."""
+Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
 _MOST_THREADS = 8
 
@@ -39,7 +41,18 @@ def decode_image(
     Raises:
         ImageError: The image cannot be read.
     """
-    return to_input(load_rgb(source, spec.fill, formats, max_pixels, least_side(spec)), spec)
+    return scaled(fit_image(source, spec, formats, max_pixels), spec)
+
+
+def fit_image(
+    source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> Pixels:
+    """Return an image's pixels (size, size, 3) as ``decode_image`` takes them too: a quarter of the encoder's input.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
+    return fit(load_rgb(source, spec.fill, formats, max_pixels, least_side(spec)), spec)
 
 
 def decode_batches(
@@ -92,12 +105,24 @@ def decode_photo(
     Raises:
         ImageError: The image cannot be read.
     """
+    pixels, digest = fit_photo(source, spec, formats, max_pixels)
+    return scaled(pixels, spec), digest
+
+
+def fit_photo(
+    source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> tuple[Pixels, bytes]:
+    """Return the pixels of ``fit_image`` and the digest of ``decode_photo``.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
     image = load_rgb(source, spec.fill, formats, max_pixels)
     least, digest = least_side(spec), pixel_digest(image)
     if least is not None and min(image.size) >= 2 * least:  # a JPEG of this size would be decoded at a smaller scale
         del image
-        return decode_image(source, spec, formats, max_pixels), digest
-    return to_input(image, spec), digest
+        return fit_image(source, spec, formats, max_pixels), digest
+    return fit(image, spec), digest
 
 
 def _batches(

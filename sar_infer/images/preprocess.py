@@ -73,7 +73,16 @@ def pixel_digest(image: Image.Image) -> bytes:
 
 def to_input(image: Image.Image, spec: Preprocess) -> Floats:
     """Return the encoder's input (3, size, size) for an RGB image."""
-    colours = np.asarray(_fit(image, spec))
+    return scaled(fit(image, spec), spec)
+
+
+def fit(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.uint8]:
+    """Return an RGB image resized, and cropped or padded, to (size, size, 3); once more changes nothing."""
+    return np.asarray(_fit(image, spec))
+
+
+def scaled(colours: npt.NDArray[np.uint8], spec: Preprocess) -> Floats:
+    """Return the encoder's input (3, size, size) for what ``fit`` returns."""
     result = np.empty((3, *colours.shape[:2]), dtype=np.float32)
     for channel, table in enumerate(_tables(spec.mean, spec.std)):
         np.take(table, colours[:, :, channel], out=result[channel], mode="clip")  # "raise" would make a copy

@@ -22,8 +22,11 @@ HANGS, CRASHES, GROWS = (jpeg() + b"a decoder %s of this" % word for word in (b"
 
 def flawed(module: ModuleType) -> None:
     """Give ``sar_infer.server.model.process`` that decoder."""
-    real = module.decode_image
+    for name in ("decode_image", "fit_image"):
+        setattr(module, name, _flawed(getattr(module, name)))
 
+
+def _flawed(real: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     def decode(content: Any, *rest: Any) -> np.ndarray:
         if content is not None and isinstance(content, bytes):
             if content == HANGS:
@@ -34,7 +37,7 @@ def flawed(module: ModuleType) -> None:
                 _ = [np.empty(2**24) for _ in range(64)]  # 8 GiB
         return real(content, *rest)
 
-    module.decode_image = decode
+    return decode
 
 
 def deadly(module: ModuleType) -> None:

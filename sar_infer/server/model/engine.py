@@ -267,7 +267,7 @@ def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
 
 
 def _first(row: Floats) -> Floats:
-    """Return the encoder's input (3, size, size) from the row of a process that only decodes."""
+    """Return the pixels (size, size, 3) from the row of a process that only decodes."""
     pixels: Floats = row[0]
     return pixels
 

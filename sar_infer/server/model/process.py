@@ -1,6 +1,6 @@
 """A worker process of the server: it decodes and encodes what the front sends, and knows neither names nor requests.
 
-Where the front encodes, as with a GPU, it only decodes.
+Where another process encodes, as with a GPU, it only decodes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.sessions import Device, give_back_memory, keep_little_memory
 from sar_infer.errors import BundleError, ImageError
 from sar_infer.images.load import TOO_LITTLE_MEMORY
-from sar_infer.images.prefetch import decode_image, decode_photo
+from sar_infer.images.prefetch import decode_image, decode_photo, fit_image, fit_photo
 from sar_infer.processes.signals import deadline
 from sar_infer.server.model.encoding import Computed, Encode, Encoding
 
@@ -66,7 +66,7 @@ class Model:
         formats: Image formats that are accepted.
         pixels: The most pixels of an image.
         image_seconds: The most seconds for decoding an image; then the process ends.
-        graph: The encoder; None: only decode, so that the row of an image is the encoder's input (1, 3, size, size).
+        graph: The encoder; None: only decode, so that the row of an image is its pixels (1, size, size, 3), uint8.
     """
 
     preprocess: Preprocess
@@ -120,7 +120,10 @@ class Process:
         self._model = model
         self._digests: dict[int, bytes] = {}
         self._begun = Begun("", np.empty((0, 0), np.float32))
+        self._image: Callable[..., Any] = decode_image
+        self._photo: Callable[..., tuple[Any, bytes]] = decode_photo
         if (graph := model.graph) is None:
+            self._image, self._photo = fit_image, fit_photo
             self._compute = Encoding(self._decoded, np.stack)
             return
         encoder, alone = (
@@ -150,15 +153,17 @@ class Process:
     def _decoded(self, numbered: tuple[int, Task]) -> Floats:
         number, task = numbered
         image: Any = task.image
+        pixels: Floats
         if not isinstance(image, bytes) and image.dtype == np.float32:
-            pixels: Floats = image.astype(np.float32, copy=False)
+            pixels = image.astype(np.float32, copy=False)
             return pixels
         model = self._model
         try:
             with deadline(model.image_seconds), _memory(task.memory):
-                if not task.digest:
-                    return decode_image(image, model.preprocess, model.formats, model.pixels)
-                pixels, self._digests[number] = decode_photo(image, model.preprocess, model.formats, model.pixels)
+                if task.digest:
+                    pixels, self._digests[number] = self._photo(image, model.preprocess, model.formats, model.pixels)
+                else:
+                    pixels = self._image(image, model.preprocess, model.formats, model.pixels)
                 return pixels
         except MemoryError:
             raise ImageError(TOO_LITTLE_MEMORY, "size") from None

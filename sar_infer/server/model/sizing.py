@@ -55,23 +55,28 @@ def workers_and_threads(settings: Settings) -> tuple[int, int]:
     """Return how many batches run at once, and the threads of each, so that together they use all cores.
 
     Batches of one thread waste nothing, but a lone image then waits for a single core; so at most a quarter of the
-    cores are workers, where there are many. ``threads_alone`` says what a lone image may have.
+    cores are workers, where there are many. ``threads_alone`` says what a lone image may have. A GPU has one worker.
     """
     cores = usable_cores()
-    workers = settings.workers or min(cores, max(2, cores // 4))
+    workers = settings.workers or (1 if _on_gpu(settings) else min(cores, max(2, cores // 4)))
     return workers, settings.threads or max(1, cores // workers)
 
 
 def in_processes(settings: Settings, graph: int) -> bool:
     """Return whether images are decoded and encoded in processes of their own.
 
-    By default they are, unless there is a GPU to share or the copies of the encoder, of ``graph`` bytes each, take more
-    than an eighth of the memory.
+    By default they are, unless the copies of the encoder, of ``graph`` bytes each, take more than an eighth of the
+    memory. With a GPU there is one copy, on the GPU.
     """
     if settings.processes is not None:
         return settings.processes
     workers, _ = workers_and_threads(settings)
-    return not expects_cuda(settings.device) and workers * graph * _COPIES <= memory_limit()[0]
+    return _on_gpu(settings) or workers * graph * _COPIES <= memory_limit()[0]
+
+
+def _on_gpu(settings: Settings) -> bool:
+    """Return whether a process is to hold the only session, on a GPU."""
+    return settings.processes is not False and expects_cuda(settings.device)
 
 
 def threads_alone(settings: Settings, graph: int) -> int:
@@ -98,8 +103,8 @@ def measured(
 ) -> Sizes:
     """Return the sizes for an open encoder; the batch is doubled as long as that makes an image 5 % cheaper.
 
-    If one process encodes, with a GPU for example, others decode ahead; with ``--workers 0`` there are no others. The
-    second encoder is used if it saves a lone image a fifth of its time, and 10 ms.
+    If one process encodes, or a GPU does, others decode ahead; with ``--workers 0`` there are no others. The second
+    encoder is used if it saves a lone image a fifth of its time, and 10 ms.
 
     Args:
         settings: What they set is taken as it is.
@@ -113,11 +118,11 @@ def measured(
     """
     workers, shared = workers_and_threads(settings)
     on_cpu = provider == "CPUExecutionProvider"
-    if not on_cpu:
+    if not on_cpu and graph is None:
         workers = settings.workers or 2  # so that one batch is made ready while another runs
     decoders = settings.decoders
     if decoders is None:
-        apart = graph is None and settings.processes is not False
+        apart = (graph is None or not on_cpu) and settings.processes is not False
         decoders = min(usable_cores(), _DECODERS if on_cpu else _MOST_DECODERS) if apart else 0
     batch = settings.max_batch
     if batch is None and graph is not None and on_cpu:

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from support.bundles import PREPROCESS, SIZE
 
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
-from sar_infer.images.prefetch import decode_batches, decode_image, decode_photo
+from sar_infer.images.prefetch import decode_batches, decode_image, decode_photo, fit_image, fit_photo
 from sar_infer.images.preprocess import least_side, to_input
 from sar_infer.results import Profile
 
@@ -99,6 +100,22 @@ def test_large_jpegs_follow_the_policy_of_the_bundle() -> None:
     assert not np.array_equal(decode_image(data, reduced), full)
     (batch,) = decode_batches([data], reduced, 1, Profile())
     np.testing.assert_array_equal(batch[0][1], decode_image(data, reduced))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("size", [(SIZE, SIZE), (300, 200), (40, 90), (7, 400), (1, 1)])
+def test_fitted_pixels_give_the_input_that_the_image_gives(mode: Any, size: tuple[int, int]) -> None:
+    """As from a process that only decodes to one that encodes."""
+    spec = dataclasses.replace(PREPROCESS, resize_mode=mode)
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    source = encoded(Image.fromarray(noise), "PNG")
+    fitted = fit_image(source, spec)
+    assert (fitted.shape, fitted.dtype) == ((SIZE, SIZE, 3), np.uint8)
+    wanted, digest = decode_photo(source, spec)
+    np.testing.assert_array_equal(decode_image(fitted, spec), wanted)
+    again, same = fit_photo(source, spec)
+    np.testing.assert_array_equal(again, fitted)
+    assert same == digest
 
 
 # -------------------------------------------------------------------------------------------------------------- digests

@@ -79,7 +79,7 @@ def test_a_batch_grows_while_that_pays(
         (Settings(processes=None), 50, True),
         (Settings(processes=None), 51, False),
         (Settings(processes=None, workers=1), 100, True),
-        (Settings(processes=None, device="cuda"), 1, False),
+        (Settings(processes=None, device="cuda"), 1000, True),
         (Settings(processes=True), 1000, True),
         (Settings(processes=False), 1, False),
     ],
@@ -141,6 +141,10 @@ def test_sizes_in_the_settings_are_not_measured(machine: Machine) -> None:
         assert measured(settings, "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, decoders)
     assert measured(Settings(workers=3, max_batch=5, processes=None), CPU, unused, PIXELS) == Sizes(3, 5, 2)
     assert measured(Settings(max_batch=5, decoders=1), CPU, unused, PIXELS) == Sizes(2, 5, 1)
+    on_gpu = Settings(max_batch=5, processes=None, device="cuda")
+    assert workers_and_threads(on_gpu) == (1, 6)
+    assert measured(on_gpu, "CUDAExecutionProvider", unused, PIXELS, graph=2**25) == Sizes(1, 5, 6)
+    assert measured(on_gpu, CPU, lambda batch: np.zeros((len(batch), 4)), PIXELS, graph=2**25) == Sizes(1, 5, 0)
     machine(64)
     assert measured(Settings(max_batch=5, processes=None), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 8)
 
