@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -83,17 +85,18 @@ def test_storage(bundle_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no such limit there")
 def test_an_image_for_which_there_is_no_memory(bundle_path: Path) -> None:
+    """In a new process, since one that ran other tests may hold enough that they have freed."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(_short_of_memory, bundle_path).result(60) == [None, "size", None]
+
+
+def _short_of_memory(bundle_path: Path) -> list[str | None]:
     answerer = Answerer(WorkerOptions(str(bundle_path)))
     answerer.answer([Item("warm", small_png(1))], AsTheyAre())
     items = [Item("small", small_png(1)), Item("large", huge_png(7000, 7000)), Item("another", small_png(3))]
-    before = resource.getrlimit(resource.RLIMIT_DATA)
     held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_DATA, (held + 2**25, before[1]))
-    try:
-        rows = answerer.answer(items, AsTheyAre()).packed
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
-    assert [row["error_kind"] for row in rows] == [None, "size", None]
+    resource.setrlimit(resource.RLIMIT_DATA, (held + 2**25, resource.RLIM_INFINITY))
+    return [row["error_kind"] for row in answerer.answer(items, AsTheyAre()).packed]
 
 
 def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
