@@ -276,7 +276,7 @@ def run_config(
     Raises:
         ConfigError: the file cannot be read, or settings cannot be used; all problems are in the message.
     """
-    from sar_train.config.run import OF_SAR, RunConfig, build, merge, read_toml
+    from sar_train.config.run import RunConfig, build, merge, read_toml
     from sar_train.errors import ConfigError
     from sar_train.methods.base import methods
     from sar_train.regularisers.base import regularisers
@@ -301,9 +301,9 @@ def run_config(
         made = replace(made, device="cuda" if torch.cuda.is_available() else "cpu")
     asked = "sar" in merged or bool(made.sections.keys() & regularisers.entries)
     final = made if asked or methods.get(made.method).sar_weight != 0 else replace(made, sar=False)
-    given = {name for name in (*OF_SAR, "llm_url") if chosen.get(name, "none") != "none"}
+    given = [name for name in ("novel", "novel_count") if chosen.get(name, "none") != "none"]
     if given and not final.sar:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         why = (
             "it is off: --no-sar (sar = false)" if asked else f"{final.method} learns without it unless --sar is given"
         )

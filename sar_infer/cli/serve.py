@@ -57,11 +57,11 @@ MIB = 2**20
         "is more; with a GPU one that encodes, with too little memory none, and others decode]")  # fmt: skip
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1),
-        help="Most images in a batch.  [default: 2, 8 with a large encoder; measured with a GPU or "
-        "--workers 0]")  # fmt: skip
+        help="Most images in a batch.  [default: 2, 8 with a large encoder; measured with a GPU, or "
+        "where the server encodes]")  # fmt: skip
 @option("--decoders", type=click.IntRange(min=0),
         help="Processes that only decode; 0: workers do it.  [default: 0; with too little memory for workers 2, "
-        "with a GPU one per core]")  # fmt: skip
+        "with a GPU one per core, 8 at most]")  # fmt: skip
 @option("--decode-memory", type=click.IntRange(min=1),
         help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
 @option(

@@ -99,6 +99,10 @@ class Embedder:
         if time.monotonic() - self._named >= unused and self._names.rest():
             give_back_memory()
 
+    def rest_images(self) -> None:
+        """Close the image session, which ``auto`` precision has opened to look for a GPU, until the next image."""
+        self._images.rest()
+
     def stop(self) -> None:
         """End all calls of the encoders, present and future, with an error."""
         self._images.stop()

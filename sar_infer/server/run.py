@@ -133,6 +133,7 @@ def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:
 def serve(service: Service, listener: socket.socket, drain: int, notice: float) -> None:
     """Serve until a signal stops the server."""
     server = make_server(service, drain, notice)
+    gc.collect()
     gc.freeze()  # what is there now stays; to look through all of it for cycles would hold up every request for 40 ms
     server.run(sockets=[listener])
     service.close()

@@ -54,8 +54,8 @@ class Settings:
         offset: As of ``Classifier``; a bundle without statistics is refused if it is not 0.
         threads: Threads of one batch. ``sizing`` chooses this and the next three if they are None.
         workers: Batches that run at once.
-        processes: Run each in a process of its own, which decodes too; None: on a CPU, if ``sizing.in_processes`` finds
-            the memory, and else encode in this process and decode in others; False: one process does all.
+        processes: Run each in a process of its own, which decodes too; None: if ``sizing.in_processes`` finds a GPU
+            or the memory, and else encode in this process and decode in others; False: one process does all.
         max_batch: Images that run together at most.
         decoders: Processes that decode images ahead of the workers; with 0 the workers decode.
         decode_memory: Bytes that images may take while they are decoded; None takes what the model leaves of the

@@ -62,15 +62,23 @@ class Batcher(Generic[P]):
         max_batch: Images of a batch at most.
         metrics: Counts batch sizes; None counts nothing.
         shared: Images of a batch at most if as many wait for each worker.
+        light: Returns whether an image may be among those beyond ``max_batch``, which make the others wait.
     """
 
     def __init__(
-        self, compute: Compute[P], workers: int, max_batch: int, metrics: Metrics | None = None, shared: int = 0
+        self,
+        compute: Compute[P],
+        workers: int,
+        max_batch: int,
+        metrics: Metrics | None = None,
+        shared: int = 0,
+        light: Callable[[P], bool] = lambda _: True,
     ) -> None:
         self._compute = compute
         self._workers = workers
         self._max_batch = max_batch
         self._shared = shared
+        self._light = light
         self._metrics = metrics
         self._waiting: deque[_Item[P, object]] = deque()
         self._busy = 0
@@ -127,6 +135,8 @@ class Batcher(Generic[P]):
         while self._waiting and len(batch) < most:
             if batch and self._waiting[0].alone:
                 break
+            if len(batch) >= self._max_batch and not self._light(self._waiting[0].image):
+                break
             batch.append(self._waiting.popleft())
             if batch[0].alone:
                 break
@@ -142,10 +152,11 @@ class Batcher(Generic[P]):
         except Exception as error:  # whatever it is, callers wait for an answer
             return [error] * len(batch)
         results: list[Timed[object] | Exception | None] = []
-        for item, row, decode, infer in zip(batch, computed.rows, computed.decode, computed.infer, strict=True):
+        phases = zip(computed.queue, computed.decode, computed.infer, strict=True)
+        for item, row, (queue, decode, infer) in zip(batch, computed.rows, phases, strict=True):
             value, scoring = (row, 0.0) if isinstance(row, Exception) else timed(item.finish, row)
             failed = isinstance(value, Exception)
-            results.append(value if failed else Timed(value, start - item.since, decode, infer, scoring))  # type: ignore[arg-type]
+            results.append(value if failed else Timed(value, start - item.since + queue, decode, infer, scoring))  # type: ignore[arg-type]
         return results
 
     def _again(self, batch: Sequence[_Item[P, object]], error: DeathError) -> list[Timed[object] | Exception | None]:

@@ -21,11 +21,13 @@ class Computed:
 
     Attributes:
         rows: A row or an error for each image.
+        queue: Seconds that each image has waited for those before it.
         decode: Seconds of decoding, for each image.
         infer: Seconds of encoding, for each image: of all that were encoded with it.
     """
 
     rows: Sequence[Floats | Exception]
+    queue: Sequence[float]
     decode: Sequence[float]
     infer: Sequence[float]
 
@@ -60,16 +62,20 @@ class Encoding(Generic[P]):
         encode = self.alone if alone and self.alone is not None else self.encode
         most = most or max(1, len(images))
         rows: list[Floats | Exception] = []
+        queue: list[float] = []
         decode: list[float] = []
         infer: list[float] = []
+        begun = time.perf_counter()
         for start in range(0, len(images), most):
-            decoded = [timed(self.decode, image) for image in images[start : start + most]]
+            part = images[start : start + most]
+            queue += [time.perf_counter() - begun] * len(part)
+            decoded = [timed(self.decode, image) for image in part]
             before = time.perf_counter()
             encoded = iter(_rows(encode, [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]))
-            infer += [time.perf_counter() - before] * len(decoded)
+            infer += [time.perf_counter() - before] * len(part)
             rows += [pixels if isinstance(pixels, Exception) else next(encoded) for pixels, _ in decoded]
             decode += [seconds for _, seconds in decoded]
-        return Computed(rows, decode, infer)
+        return Computed(rows, queue, decode, infer)
 
 
 def _rows(encode: Encode, inputs: Sequence[Floats]) -> list[Floats | Exception]:

@@ -39,6 +39,8 @@ from sar_infer.server.settings import Limits
 _PHASES = ("decode", "queue", "infer", "score")
 _NAMES_REST = 300.0
 """Seconds without new names after which the memory of the name encoder is freed."""
+_LIGHT = 64 * 2**20
+"""Bytes: a JPEG of 7 megapixels."""
 T = TypeVar("T")
 ImageInput = bytes | Pixels | ImageError
 """Encoded bytes; pixels (H, W, 3); the encoder's own input (3, size, size), float32; or why there is no image."""
@@ -108,7 +110,9 @@ class Engine:
         self._alone = alone
         compute = self.encoding if workers is None else workers.compute
         shared = 0 if workers is None else HANDED
-        self._batcher: Batcher[Encoded | Pixels] = Batcher(compute, sizes.workers, sizes.max_batch, metrics, shared)
+        self._batcher: Batcher[Encoded | Pixels] = Batcher(
+            compute, sizes.workers, sizes.max_batch, metrics, shared, _light
+        )
         self._decoding: Batcher[Encoded | Pixels] | None = None
         if decoders is not None:
             self._decoding = Batcher(decoders.compute, decoders.count, 1)
@@ -228,7 +232,10 @@ class Engine:
         if self._decoding is None:
             return self._answered(await self._batcher.run(image, finish), waited)
         decoded = await self._decoding.run(image, _first)
-        found = await self._batcher.run(decoded.value, finish)
+        try:
+            found = await self._batcher.run(decoded.value, finish)
+        except DeathError as error:
+            raise Problem("unavailable", f"{error} while it encoded; try again", 1) from None
         return self._answered(found, waited + decoded.queue, decoded.decode)
 
     def _answered(self, timed: Timed[T], waited: float = 0.0, ahead: float = 0.0) -> Outcome[T]:
@@ -264,6 +271,11 @@ def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
     """Return the milliseconds of each phase, the longest of all images: they run side by side."""
     seconds = [outcome.seconds for outcome in outcomes]
     return {p: round(1000 * max([each.get(p, 0.0) for each in seconds], default=math.nan), 3) for p in _PHASES}
+
+
+def _light(image: Encoded | Pixels) -> bool:
+    """Return whether an image is decoded quickly, by the memory that this may take."""
+    return not isinstance(image, Encoded) or image.share.amount <= _LIGHT
 
 
 def _first(row: Floats) -> Floats:

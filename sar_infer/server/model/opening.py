@@ -98,6 +98,7 @@ def _opened(
         encode_alone = stacked(alone, TRIAL_SECONDS)
     else:
         classifier.start_names(self_test=True)
+        classifier.rest_images()
         starting.result()
         provider, encode = workers.provider, workers.encode
         encode_alone = functools.partial(workers.encode, alone=True)

@@ -75,7 +75,7 @@ def in_processes(settings: Settings, graph: int) -> bool:
 
 
 def _on_gpu(settings: Settings) -> bool:
-    """Return whether a process is to hold the only session, on a GPU."""
+    """Return whether one process is to encode by default, on a GPU; ``auto`` may find that it cannot be used."""
     return settings.processes is not False and expects_cuda(settings.device)
 
 
@@ -122,7 +122,8 @@ def measured(
         workers = settings.workers or 2  # so that one batch is made ready while another runs
     decoders = settings.decoders
     if decoders is None:
-        apart = (graph is None or not on_cpu) and settings.processes is not False
+        few = graph is None or not on_cpu or (_on_gpu(settings) and not settings.workers)
+        apart = few and settings.processes is not False
         decoders = min(usable_cores(), _DECODERS if on_cpu else _MOST_DECODERS) if apart else 0
     batch = settings.max_batch
     if batch is None and graph is not None and on_cpu:

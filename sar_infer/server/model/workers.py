@@ -44,6 +44,7 @@ _PAUSE = 10.0
 HANDED = 8
 """Images handed to a worker at once at most: each time takes the front 1 ms on busy cores, however many they are."""
 _GONE = RuntimeError("the request was cancelled")
+_NOTHING = Answer(Computed([], [], [], []), {})
 _ENCODING = 10.0
 """Seconds for encoding a batch and for what a busy machine adds."""
 _HEARTBEAT = 10.0
@@ -126,7 +127,7 @@ class Workers:
             Problem: ``unavailable``, while the breaker is open.
         """
         rows: list[Floats | Exception] = [_GONE] * len(images)
-        decode, infer = [0.0] * len(images), [0.0] * len(images)
+        queue, decode, infer = ([0.0] * len(images) for _ in range(3))
         with contextlib.ExitStack() as shares:
             tasks = {}
             for i, image in enumerate(images):
@@ -136,14 +137,15 @@ class Workers:
                 with contextlib.suppress(RuntimeError):  # the request was cancelled
                     shares.enter_context(image.share.used())
                     tasks[i] = Task(image.data, image.share.amount, image.note is not None)
-            answer = self._run([*tasks.values()], alone and self.alone) if tasks else Answer(Computed([], [], []), {})
+            answer = self._run([*tasks.values()], alone and self.alone) if tasks else _NOTHING
         computed = answer.computed
         for n, i in enumerate(tasks):
-            rows[i], decode[i], infer[i] = computed.rows[n], computed.decode[n], computed.infer[n]
+            rows[i], queue[i] = computed.rows[n], computed.queue[n]
+            decode[i], infer[i] = computed.decode[n], computed.infer[n]
             image = images[i]
             if n in answer.digests and isinstance(image, Encoded) and image.note is not None:
                 image.note(answer.digests[n])
-        return Computed(rows, decode, infer)
+        return Computed(rows, queue, decode, infer)
 
     def _run(self, tasks: Sequence[Task], alone: bool) -> Answer:
         worker = self._taken()

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support.bundles import DIM, SIZE, image_weight
 
 from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.classifier import Classifier
 from sar_infer.encoders import encoders
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
 from sar_infer.errors import BundleError
@@ -96,6 +97,17 @@ def test_a_session_at_rest_is_freed_and_its_graph_opened_again_whatever_is_there
     graph.unlink()
     graph.write_bytes(b"another")
     np.testing.assert_array_equal(names.encode([[1], [2, 3]]), expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux opens a file again that has lost its path")
+def test_a_classifier_whose_images_another_process_encodes_keeps_no_session(bundle_path: Path) -> None:
+    classifier = Classifier.open(bundle_path, "cpu")
+    before, picture = sessions(), np.zeros((9, 9, 3), np.uint8)
+    expected = classifier.embed_images(picture)
+    assert sessions() == before + 1
+    classifier.rest_images()
+    assert sessions() == before
+    np.testing.assert_array_equal(classifier.embed_images(picture), expected)
 
 
 def sessions() -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -20,6 +21,7 @@ from support.hanging import plant
 from support.pictures import jpeg
 from support.servers import Local, local_server, wait_for
 
+from sar_infer.processes.worker import DeathError
 from sar_infer.server.settings import Limits, Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process")
@@ -87,6 +89,18 @@ def test_readiness_tells_that_nothing_is_decoded(
         wait_for(lambda: "died one after the other" in httpx2.get(f"{server.url}/readyz", timeout=60).text)
         assert httpx2.get(f"{server.url}/readyz", timeout=60).status_code == 503
         assert classify(server.url).status_code == 503
+
+
+def test_an_image_is_not_to_blame_for_the_process_that_encodes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(images: Any, alone: bool) -> Any:
+        raise DeathError(-6)
+
+    with local_server(replace(settings, processes=True, workers=1, decoders=1)) as server:
+        monkeypatch.setattr(server.service.engine._batcher, "_compute", dies)
+        answer = classify(server.url)
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
 
 
 def test_answers_and_photos_of_a_class_are_those_of_one_process(settings: Settings) -> None:

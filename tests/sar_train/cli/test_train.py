@@ -306,7 +306,7 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path:
             ("demo", "--no-sar", "--novel", "wordnet", "--novel-count", "9"),
             "--novel, --novel-count: only SAR has novel",
         ),
-        (("demo", "--method", "dept", "--llm-model", "x"), "dept learns without it unless --sar is given"),
+        (("demo", "--method", "dept", "--novel", "wordnet"), "dept learns without it unless --sar is given"),
         (("demo", "--set", "maple.depth=9"), "maple"),
         (("demo", "--protocol", "both"), "is not one of 'auto', 'base-to-new'"),
         (("demo", "--seed", "-1"), "seed: expected 0 or more"),

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,11 +51,13 @@ def value(row: Floats) -> float:
     return float(row[0, 0])
 
 
-def run(test: Callable[[Batcher[Floats], Encoder], object], workers: int = 1, max_batch: int = 4) -> Metrics:
+def run(
+    test: Callable[[Batcher[Floats], Encoder], object], workers: int = 1, max_batch: int = 4, **more: Any
+) -> Metrics:
     metrics, encoder = Metrics(), Encoder()
 
     async def go() -> None:
-        batcher = Batcher(Encoding(same, encoder), workers, max_batch, metrics)
+        batcher = Batcher(Encoding(same, encoder), workers, max_batch, metrics, **more)
         try:
             async with asyncio.timeout(20):
                 await test(batcher, encoder)  # type: ignore[misc]
@@ -119,7 +122,7 @@ def test_a_worker_takes_more_at_once_while_there_is_as_much_for_the_others() -> 
     def compute(images: Sequence[Floats], alone: bool) -> Computed:
         gate.wait(10)
         taken.append(len(images))
-        return Computed([pixels.reshape(1, -1) for pixels in images], *[[0.0] * len(images)] * 2)
+        return Computed([pixels.reshape(1, -1) for pixels in images], *[[0.0] * len(images)] * 3)
 
     async def go() -> None:
         batcher = Batcher(compute, 2, 2, shared=5)
@@ -133,6 +136,16 @@ def test_a_worker_takes_more_at_once_while_there_is_as_much_for_the_others() -> 
     assert sorted(taken) == [1, 1, 1, 2, 2, 5, 5]  # two that find a worker idle, then of 15, 10, 5, 3 and 1 that wait
 
 
+def test_what_takes_long_makes_few_others_wait() -> None:
+    async def test(batcher: Batcher[Floats], encoder: Encoder) -> None:
+        tasks = await started(batcher, encoder, [0, 1, 2, 3, 50, 51, 52, 53, 4, 5])
+        encoder.gate.set()
+        assert [(await task).value for task in tasks] == [0, 1, 2, 3, 50, 51, 52, 53, 4, 5]
+        assert encoder.batches == [[0], [1, 2, 3], [50, 51], [52, 53, 4, 5]]
+
+    run(test, max_batch=2, shared=6, light=lambda pixels: pixels[0, 0, 0] < 50)
+
+
 @pytest.mark.parametrize("most", [None, 1, 2, 3, 8])
 def test_images_that_come_together_may_be_encoded_in_parts(most: int | None) -> None:
     encoder = Encoder()
@@ -143,6 +156,8 @@ def test_images_that_come_together_may_be_encoded_in_parts(most: int | None) -> 
     assert [str(error) for error in computed.rows[2:4]] == ["ninety-nine", "thirteen"]
     assert [value(row) for row in computed.rows[4:] if not isinstance(row, Exception)] == [4, 5, 6]
     assert [len(computed.decode), len(computed.infer)] == [7, 7]
+    assert [*computed.queue] == sorted(computed.queue)
+    assert len({*computed.queue}) == -(-7 // (most or 7))
     assert max(map(len, encoder.batches)) == min(most or 6, 6)
 
 
@@ -263,7 +278,7 @@ def test_when_a_worker_dies_each_image_of_its_batch_runs_again_alone() -> None:
         gate.wait(10)
         if 13 in numbers:
             raise DeathError(-11)
-        return Computed([np.array([[n]], np.float32) for n in numbers], *[[0.0] * len(numbers)] * 2)
+        return Computed([np.array([[n]], np.float32) for n in numbers], *[[0.0] * len(numbers)] * 3)
 
     async def go() -> None:
         batcher = Batcher(compute, 1, 4, Metrics())
@@ -287,7 +302,7 @@ def test_it_says_whether_an_image_is_alone() -> None:
     def compute(images: Sequence[Floats], alone: bool) -> Computed:
         told.append((len(images), alone))
         gate.wait(10)
-        return Computed([np.zeros((1, 1), np.float32)] * len(images), *[[0.0] * len(images)] * 2)
+        return Computed([np.zeros((1, 1), np.float32)] * len(images), *[[0.0] * len(images)] * 3)
 
     async def go() -> None:
         batcher = Batcher(compute, 2, 2, Metrics())

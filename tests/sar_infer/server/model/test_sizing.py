@@ -144,7 +144,7 @@ def test_sizes_in_the_settings_are_not_measured(machine: Machine) -> None:
     on_gpu = Settings(max_batch=5, processes=None, device="cuda")
     assert workers_and_threads(on_gpu) == (1, 6)
     assert measured(on_gpu, "CUDAExecutionProvider", unused, PIXELS, graph=2**25) == Sizes(1, 5, 6)
-    assert measured(on_gpu, CPU, lambda batch: np.zeros((len(batch), 4)), PIXELS, graph=2**25) == Sizes(1, 5, 0)
+    assert measured(on_gpu, CPU, lambda batch: np.zeros((len(batch), 4)), PIXELS, graph=2**25) == Sizes(1, 5, 2)
     machine(64)
     assert measured(Settings(max_batch=5, processes=None), "CUDAExecutionProvider", unused, PIXELS) == Sizes(2, 5, 8)
 
