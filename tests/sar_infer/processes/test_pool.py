@@ -180,7 +180,10 @@ def test_each_task_has_a_process_of_its_own_if_asked_for() -> None:
         assert not any(map(runs, found))
 
 
-def test_each_task_is_answered_once_whenever_processes_are_killed(tmp_path: Path) -> None:
+def test_each_task_is_answered_once_whenever_processes_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sar_infer.processes.pool._MOST_FAILED", 99)  # a busy machine may have several die as they load
     chance, log, answered = random.Random(0), tmp_path / "log", dict[int, int]()
     with WorkerPool(tasks.call, 2) as pool:
         pool.start()
