@@ -301,13 +301,10 @@ def run_config(
         made = replace(made, device="cuda" if torch.cuda.is_available() else "cpu")
     asked = "sar" in merged or bool(made.sections.keys() & regularisers.entries)
     final = made if asked or methods.get(made.method).sar_weight != 0 else replace(made, sar=False)
-    given = [name for name in ("novel", "novel_count") if chosen.get(name, "none") != "none"]
-    if given and not final.sar:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        why = (
-            "it is off: --no-sar (sar = false)" if asked else f"{final.method} learns without it unless --sar is given"
+    if not final.sar and chosen.keys() & {"novel", "novel_count"} and chosen.get("novel") != "none":
+        raise ConfigError(
+            "--novel, --novel-count: only SAR has novel names, and it is off; leave them out, or set --sar"
         )
-        raise ConfigError(f"{names}: only SAR has novel names, and {why}; leave that out")
     return final
 
 

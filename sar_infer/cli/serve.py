@@ -54,14 +54,14 @@ MIB = 2**20
 @option("--api-key-file", type=click.Path(), help="File with the keys, one per line; requests must carry one.")
 @option("--workers", type=click.IntRange(min=0),
         help="Processes that decode and encode; 0: one process does all.  [default: 2, a quarter of the cores if that "
-        "is more; with a GPU one that encodes, with too little memory none, and others decode]")  # fmt: skip
+        "is more; with a GPU 1, which only encodes; with too little memory the server itself encodes]")  # fmt: skip
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1),
         help="Most images in a batch.  [default: 2, 8 with a large encoder; measured with a GPU, or "
-        "where the server encodes]")  # fmt: skip
+        "if the server itself encodes]")  # fmt: skip
 @option("--decoders", type=click.IntRange(min=0),
-        help="Processes that only decode; 0: workers do it.  [default: 0; with too little memory for workers 2, "
-        "with a GPU one per core, 8 at most]")  # fmt: skip
+        help="Processes that only decode; 0: workers do it.  [default: 0; 2 if the server itself "
+        "encodes; with a GPU one per core, 8 at most]")  # fmt: skip
 @option("--decode-memory", type=click.IntRange(min=1),
         help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
 @option(

@@ -22,7 +22,6 @@ from sar_infer.results import Profile
 
 Decoded = tuple[str, Floats | ImageError]
 """The name of an input, with its (3, H, W) pixels or the error that it gave."""
-Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
 _MOST_THREADS = 8
 
@@ -46,8 +45,8 @@ def decode_image(
 
 def fit_image(
     source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
-) -> Pixels:
-    """Return an image's pixels (size, size, 3) as ``decode_image`` takes them too: a quarter of the encoder's input.
+) -> npt.NDArray[np.uint8]:
+    """Return an image's pixels (size, size, 3), a quarter of the encoder's input; ``decode_image`` takes them too.
 
     Raises:
         ImageError: The image cannot be read.
@@ -111,7 +110,7 @@ def decode_photo(
 
 def fit_photo(
     source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
-) -> tuple[Pixels, bytes]:
+) -> tuple[npt.NDArray[np.uint8], bytes]:
     """Return the pixels of ``fit_image`` and the digest of ``decode_photo``.
 
     Raises:

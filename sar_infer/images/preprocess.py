@@ -77,7 +77,7 @@ def to_input(image: Image.Image, spec: Preprocess) -> Floats:
 
 
 def fit(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.uint8]:
-    """Return an RGB image resized, and cropped or padded, to (size, size, 3); once more changes nothing."""
+    """Return an RGB image resized, and cropped or padded, to (size, size, 3); doing so again changes nothing."""
     return np.asarray(_fit(image, spec))
 
 

@@ -201,7 +201,7 @@ def _serve(pipe: Connection, load: Load[Any]) -> None:
     except Exception as error:
         pipe.send_bytes(_failure(error))
         return
-    gc.freeze()  # what was loaded stays; looking through it for cycles takes some 20 ms each time
+    gc.freeze()  # what was loaded stays, so that it need not be looked through for cycles again and again
     pipe.send((True, None))
     with contextlib.suppress(EOFError, OSError):  # the parent has closed it, or has ended
         while True:

@@ -58,7 +58,7 @@ def build_app(service: Service) -> ASGIApp:
 class _Direct:
     """Calls ``classify`` for a request without options; any other goes to the app.
 
-    FastAPI's layers and its parsing of the query take a quarter of what this process spends on an image.
+    FastAPI's layers and its parsing of the query would take more of this process's time than ranking does.
     """
 
     def __init__(self, app: FastAPI, service: Service) -> None:

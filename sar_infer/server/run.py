@@ -134,7 +134,7 @@ def serve(service: Service, listener: socket.socket, drain: int, notice: float) 
     """Serve until a signal stops the server."""
     server = make_server(service, drain, notice)
     gc.collect()
-    gc.freeze()  # what is there now stays; to look through all of it for cycles would hold up every request for 40 ms
+    gc.freeze()  # what is there now stays; looking through all of it for cycles would hold up every request
     server.run(sockets=[listener])
     service.close()
     _log.info("stopped")

@@ -61,7 +61,7 @@ class Batcher(Generic[P]):
         workers: Batches that run at once, each in a thread.
         max_batch: Images of a batch at most.
         metrics: Counts batch sizes; None counts nothing.
-        shared: Images of a batch at most if as many wait for each worker.
+        shared: Images of a batch at most while as many wait for each of the workers; 0: ``max_batch`` always holds.
         light: Returns whether an image may be among those beyond ``max_batch``, which make the others wait.
     """
 

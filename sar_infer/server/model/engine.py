@@ -29,9 +29,7 @@ from sar_infer.server.model.encoding import Encoding
 from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.process import stacked
-from sar_infer.server.model.sizing import (
-    Sizes,
-)
+from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.model.workers import HANDED, Workers, described
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits

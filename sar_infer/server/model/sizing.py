@@ -103,8 +103,8 @@ def measured(
 ) -> Sizes:
     """Return the sizes for an open encoder; the batch is doubled as long as that makes an image 5 % cheaper.
 
-    If one process encodes, or a GPU does, others decode ahead; with ``--workers 0`` there are no others. The second
-    encoder is used if it saves a lone image a fifth of its time, and 10 ms.
+    If one process encodes for all, others decode ahead; with ``--workers 0`` there are no others. The second encoder is
+    used if it saves a lone image a fifth of its time, and 10 ms.
 
     Args:
         settings: What they set is taken as it is.
@@ -122,8 +122,8 @@ def measured(
         workers = settings.workers or 2  # so that one batch is made ready while another runs
     decoders = settings.decoders
     if decoders is None:
-        few = graph is None or not on_cpu or (_on_gpu(settings) and not settings.workers)
-        apart = few and settings.processes is not False
+        one_encodes = graph is None or not on_cpu or (_on_gpu(settings) and not settings.workers)
+        apart = one_encodes and settings.processes is not False
         decoders = min(usable_cores(), _DECODERS if on_cpu else _MOST_DECODERS) if apart else 0
     batch = settings.max_batch
     if batch is None and graph is not None and on_cpu:

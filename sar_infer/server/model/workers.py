@@ -42,7 +42,7 @@ _MOST_DEATHS = 10
 _PAUSE = 10.0
 """Seconds that the breaker stays open, and between tries to start a worker that is missing."""
 HANDED = 8
-"""Images handed to a worker at once at most: each time takes the front 1 ms on busy cores, however many they are."""
+"""Images handed to a worker at once at most; handing over costs the front much, however many they are."""
 _GONE = RuntimeError("the request was cancelled")
 _NOTHING = Answer(Computed([], [], [], []), {})
 _ENCODING = 10.0

@@ -204,6 +204,26 @@ def test_an_idle_worker_that_gives_no_sign_of_life_is_replaced(server: Local, mo
     assert classify(server.url).status_code == 200
 
 
+def test_a_long_queue_goes_to_a_worker_in_eights_and_is_encoded_in_twos(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[tuple[int, int | None]] = []
+    gate, run = threading.Event(), workers.Workers._run
+
+    def held(self: workers.Workers, tasks: Any, alone: bool) -> Any:
+        gate.wait(60)
+        handed.append((len(tasks), self.batch))
+        return run(self, tasks, alone)
+
+    monkeypatch.setattr(workers.Workers, "_run", held)
+    with local_server(replace(settings, workers=1, max_batch=2)) as server, ThreadPoolExecutor(20) as pool:
+        sent = [pool.submit(classify, server.url) for _ in range(20)]
+        wait_for(lambda: server.metric("sar_queue_depth") == 20)
+        gate.set()
+        assert {one.result().status_code for one in sent} == {200}
+    assert handed == [(1, 2), (8, 2), (8, 2), (3, 2)]
+
+
 def test_a_worker_that_grows_is_replaced_while_it_is_idle(
     path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -302,11 +302,8 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path:
         (("demo", "--set", "tau=1"), "SECTION.KEY=VALUE"),
         (("demo", "--no-sar", "--sar-weight", "3"), "--no-sar (sar = false) cannot be combined with settings of SAR"),
         (("demo", "--no-sar", "--set", "sar.tau=1"), "--no-sar (sar = false) cannot be combined with settings of SAR"),
-        (
-            ("demo", "--no-sar", "--novel", "wordnet", "--novel-count", "9"),
-            "--novel, --novel-count: only SAR has novel",
-        ),
-        (("demo", "--method", "dept", "--novel", "wordnet"), "dept learns without it unless --sar is given"),
+        (("demo", "--no-sar", "--novel-count", "9"), "only SAR has novel names, and it is off"),
+        (("demo", "--method", "dept", "--novel", "wordnet"), "only SAR has novel names, and it is off"),
         (("demo", "--set", "maple.depth=9"), "maple"),
         (("demo", "--protocol", "both"), "is not one of 'auto', 'base-to-new'"),
         (("demo", "--seed", "-1"), "seed: expected 0 or more"),
