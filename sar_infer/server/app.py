@@ -52,6 +52,8 @@ def build_app(service: Service) -> ASGIApp:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _fault)
     openapi.complete(app)
+    for route in app.routes:  # FastAPI completes a route when it is first matched
+        route.matches({"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []})
     return Middleware(_Direct(app, service), service)
 
 

@@ -316,7 +316,8 @@ async def _read_change(request: Request, service: Service) -> _Given:
         else:
             found = await service.in_turn(len(body), lambda: parse(ClassChange, body, limits))
             check_count(len(found.images or ()), limits)
-            given = _Given(found.phrases, [decoded(text) for text in found.images or ()], found.photos_only)
+            images = await service.in_turn(len(body), lambda: [decoded(text) for text in found.images or ()])
+            given = _Given(found.phrases, images, found.photos_only)
     check_count(len(given.images), limits)
     if given.photos_only and not given.images:
         raise Problem("invalid-request", "photos_only: expected images too")

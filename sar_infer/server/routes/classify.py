@@ -245,7 +245,7 @@ async def _read_call(request: Request, query: ClassifyOptions, service: Service)
         body = await request.body()
         given = call = await service.in_turn(len(body), lambda: parse(ClassifyRequest, body, limits))
         check_count(len(call.images), limits)
-        images = [decoded(text) for text in call.images]
+        images = await service.in_turn(len(body), lambda: [decoded(text) for text in call.images])
     else:
         raise Problem(
             "unsupported-media-type",

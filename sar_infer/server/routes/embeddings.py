@@ -119,7 +119,8 @@ async def embeddings(request: Request, service: Serving) -> Response:
     given = [_item(value, asked.modality, i) for i, value in enumerate(_several(asked.input))]
     names = _names(given, limits)
     check_count(len(given) - len(names), limits)
-    images = {i: decoded(value) for i, (kind, value) in enumerate(given) if kind == "image"}
+    coded = {i: value for i, (kind, value) in enumerate(given) if kind == "image"}
+    images = await service.in_turn(len(body), lambda: {i: decoded(value) for i, value in coded.items()})
     found: dict[int, Floats] = {}
     tokens = 0
     with service.lease() as engine:

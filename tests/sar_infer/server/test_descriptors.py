@@ -1,4 +1,4 @@
-"""A server with few file descriptors: connections are limited, and nothing is imported once it serves."""
+"""A server with few file descriptors: connections are limited, and once it serves nothing is imported or set up."""
 
 from __future__ import annotations
 
@@ -23,19 +23,26 @@ from sar_infer.cli.serve import main
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 main()
 """
-IMPORTS = """
+LATE = """
 import os, sys
+from pydantic import TypeAdapter
 from sar_infer.cli.serve import main
 from sar_infer.server.run import Server
 
 async def startup(self, sockets):
     await start(self, sockets)
-    sys.addaudithook(lambda event, details: event == "import" and os.write(2, f"imports {details[0]}\\n".encode()))
+    sys.addaudithook(lambda event, details: event == "import" and os.write(2, f"late: import {details[0]}\\n".encode()))
+    TypeAdapter.__init__ = prepare
 
+def prepare(self, kind, **options):
+    os.write(2, f"late: {kind} for a route\\n".encode())
+    adapt(self, kind, **options)
+
+adapt = TypeAdapter.__init__
 start, Server.startup = Server.startup, startup
 main()
 """
-"""Prints the modules that are imported after the start."""
+"""Prints the modules that are imported after the start, and the types that FastAPI then prepares for a route."""
 HALF = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nAuthorization: Bearer k\r\n"
 
 
@@ -100,7 +107,7 @@ def test_where_all_are_busy_new_ones_wait_and_are_answered(server: Server) -> No
     assert found.status == 200
 
 
-def test_nothing_is_imported_once_it_serves(tmp_path: Path) -> None:
+def test_nothing_is_imported_or_set_up_once_it_serves(tmp_path: Path) -> None:
     text = base64.b64encode(jpeg()).decode()
     posts = {
         "/v1/classify": {"images": [text, "bad"], "classes": ["crème brûlée"]},
@@ -108,21 +115,29 @@ def test_nothing_is_imported_once_it_serves(tmp_path: Path) -> None:
         "/v1/zero-shot-image-classification": {"inputs": text, "parameters": {"candidate_labels": "a, b"}},
         "/v2/models/sar-clip/infer": {"inputs": [{"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": [text]}]},
     }
-    gets = ("/ui", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/v1/classes", "/v1/model", "/v2")
-    with serving("--bank", str(tmp_path / "bank.safetensors"), key="k", python=("-c", IMPORTS)) as server:
-        with httpx2.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
-            for path, body in posts.items():
-                assert client.post(path, json=body).status_code == 200
-                assert client.post(path, content=b"{").status_code in (400, 415)
-            for path in gets:
-                assert client.get(path).status_code == 200
-            image = {"Content-Type": "image/jpeg"}
-            assert client.post("/v1/classify", content=jpeg(), headers=image).status_code == 200
-            assert client.post("/v1/classify", files={"image": jpeg()}, data={"top_k": "2"}).status_code == 200
-            assert client.get("/nowhere").status_code == 404
-            assert client.put("/v1/classes/latte%20art").status_code == 201
-            assert client.delete("/v1/classes/latte%20art").status_code == 204
-            assert client.get("/v1/bank/history").status_code == 200
-            assert client.post("/v1/bank/rollback", json={"steps": 1}).status_code == 200
-            assert client.post("/v1/reload").status_code == 200
-        assert [line for line in server.log.read_text().splitlines() if line.startswith("imports ")] == []
+    gets = ("/ui", "/docs", "/healthz", "/readyz", "/metrics", "/v1/classes", "/v1/model", "/v2")
+    with (
+        serving("--bank", str(tmp_path / "bank.safetensors"), key="k", python=("-c", LATE)) as server,
+        httpx2.Client(base_url=server.url, headers=server.headers, timeout=60) as client,
+    ):
+        for path, body in posts.items():
+            assert client.post(path, json=body).status_code == 200
+            assert client.post(path, content=b"{").status_code in (400, 415)
+        for path in gets:
+            assert client.get(path).status_code == 200
+        image = {"Content-Type": "image/jpeg"}
+        assert client.post("/v1/classify", content=jpeg(), headers=image).status_code == 200
+        assert client.post("/v1/classify", files={"image": jpeg()}, data={"top_k": "2"}).status_code == 200
+        assert client.get("/nowhere").status_code == 404
+        assert client.put("/v1/classes/latte%20art").status_code == 201
+        assert client.delete("/v1/classes/latte%20art").status_code == 204
+        assert client.get("/v1/bank/history").status_code == 200
+        assert client.post("/v1/bank/rollback", json={"steps": 1}).status_code == 200
+        assert client.post("/v1/reload").status_code == 200
+        assert late(server) == []
+        assert client.get("/openapi.json").status_code == 200  # is made when it is first asked for
+        assert [line for line in late(server) if "import" in line] == []
+
+
+def late(server: Server) -> list[str]:
+    return [line for line in server.log.read_text().splitlines() if line.startswith("late: ")]
