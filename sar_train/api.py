@@ -295,6 +295,8 @@ def run_config(
             "--no-sar (sar = false) cannot be combined with settings of SAR or of another regulariser; leave out "
             "--sar-weight and --set sar.…"
         )
+    if not made.statistics and (chosen.get("quick") or chosen.get("prompt", "auto") != "auto"):
+        raise ConfigError("--prompt, --quick: only class statistics use them, and they are off; leave them out")
     if made.device == "auto":
         import torch
 

@@ -151,21 +151,25 @@ def build_class_set(
 def without_counted(
     bank: ClassBank, photos: Mapping[str, ClassPhotos | PhotoSet], replaced: Collection[str] = ()
 ) -> dict[str, ClassPhotos]:
-    """Return what ranking needs of photos by name, without those that the bank counts for that class already.
+    """Return what ranking needs of photos by name; one that the bank or another spelling has for its class is left out.
 
     Args:
         bank: The call's bank.
         photos: Photos by name.
         replaced: ``name_key`` of the classes that the call gives phrases for, so that nothing of the bank's counts.
     """
-    found = {}
+    found: dict[str, ClassPhotos] = {}
+    counted: dict[str, frozenset[bytes]] = {}
     for name, item in photos.items():
         if isinstance(item, ClassPhotos):
             found[name] = item
             continue
-        row = bank.lookup.get(name) if bank.photos and name_key(name) not in replaced else None
-        has = None if row is None else bank.photos.get(bank.names[row])
-        fresh = item if has is None else item.without(item.known & has.known)
+        row = bank.lookup.get(name) if name_key(name) not in replaced else None
+        own = name if row is None else bank.names[row]
+        has, key = bank.photos.get(own) if row is not None else None, name_key(own)
+        known = counted.get(key, frozenset() if has is None else has.known)
+        fresh = item.without(item.known & known)
+        counted[key] = known | item.known
         if fresh:
             found[name] = ClassPhotos.of(fresh)
     return found

@@ -157,10 +157,14 @@ def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, known: bool) 
     Args:
         bundle: The bundle that answers.
         quality: What was measured of these classes then; empty if it was about others.
-        group: The classes; nothing is measured for one alone.
+        group: The classes; one alone cannot be told from another, which is noted.
         known: They are classes of the bank, so that accuracies have a bound if the quality has figures.
     """
     if len(group.names) < 2:
+        for name in group.names:
+            kind = "class of the bank" if known else "new class"
+            what = f"not measured, {len(group.labels):,} photos of {name!r}, the only {kind} among the folders"
+            yield Check(what, None, None, "noted")
         return
     what = f"{len(group.labels):,} photos of {len(group.names):,} {'classes of the bank' if known else 'new classes'}"
     logits, scores = _answers(bundle, group)

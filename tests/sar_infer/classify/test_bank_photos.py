@@ -67,6 +67,16 @@ def apart(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(differences).max() / np.abs(expected).max())
 
 
+def test_a_photo_under_two_spellings_of_a_class_counts_once() -> None:
+    one, more = some_photos(2, 7), some_photos(3, 8)
+    both = PhotoSet.of(np.concatenate([one.digests, more.digests]), np.concatenate([one.rows, more.rows]))
+    for name in ("Red", "violet"):
+        spelled = {name.title(): both, f" {name.lower()}": one}
+        found, wanted = class_set(BANK, TRAINED, spelled), class_set(BANK, TRAINED, {name.title(): both})
+        assert found.terms is not None and wanted.terms is not None
+        np.testing.assert_array_equal(found.terms.weights, wanted.terms.weights)
+
+
 @pytest.mark.parametrize("small", [SMALL, 0], ids=["weights for all", "weights for photos"])
 @pytest.mark.parametrize("trained", [TRAINED, None], ids=["statistics", "defaults"])
 def test_logits_are_those_of_the_formula(trained: TrainedStatistics | None, small: int) -> None:

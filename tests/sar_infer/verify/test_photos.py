@@ -91,7 +91,9 @@ def test_new_classes_are_judged_among_themselves(tmp_path: Path) -> None:
     found = lines(bundle, photos)
     assert found["accuracy"].what == "accuracy, 10 photos of 2 new classes"
     assert found["accuracy"].now == pytest.approx(accuracy(bundle, photos, ["dog", "sea lake"]))
-    assert len(found) == 1  # a single class of the bank says nothing
+    assert len(found) == 2
+    alone = "not measured, 5 photos of 'red', the only class of the bank among the folders"
+    assert found["not measured"] == Check(alone, None, None, "noted")
     for name in ("green", "blue", "grey_thing"):
         write_photo(photos / name / "0.png")
     change(bundle, quality=Quality(metrics=Scores(50.0, 100.0, 66.7)))

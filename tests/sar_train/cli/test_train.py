@@ -301,6 +301,8 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path:
         (("demo", "--set", "sar.taux=1"), "did you mean 'tau'"),
         (("demo", "--set", "tau=1"), "SECTION.KEY=VALUE"),
         (("demo", "--no-sar", "--sar-weight", "3"), "--no-sar (sar = false) cannot be combined with settings of SAR"),
+        (("demo", "--no-statistics", "--quick"), "only class statistics use them, and they are off"),
+        (("demo", "--no-statistics", "--prompt", "learned"), "only class statistics use them, and they are off"),
         (("demo", "--no-sar", "--set", "sar.tau=1"), "--no-sar (sar = false) cannot be combined with settings of SAR"),
         (("demo", "--no-sar", "--novel-count", "9"), "only SAR has novel names, and it is off"),
         (("demo", "--method", "dept", "--novel", "wordnet"), "only SAR has novel names, and it is off"),

@@ -53,6 +53,20 @@ def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunCon
     assert f"Warning: 1 of {len(held_out)} held-out photos is a copy of photos" in lines[-2]
 
 
+def test_a_label_that_changes_in_a_list_is_another_thing_to_learn_from(config: RunConfig, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "photos", {"apple": 3, "red ball": 3})
+    listed = {"apple/00.png": "apple", "apple/01.png": "apple", "red ball/00.png": "ball", "red ball/01.png": "ball"}
+
+    def digest(labels: dict[str, str]) -> str:
+        lines = ["file_name,label,split", "apple/02.png,apple,test", "red ball/02.png,ball,test"]
+        lines += [f"{path},{label},train" for path, label in labels.items()]
+        (folder / "metadata.csv").write_text("\n".join(lines))
+        return prepare(dataclasses.replace(config, data=str(folder), protocol="all", shots=2)).learned_from
+
+    swapped = listed | {"apple/00.png": "ball", "red ball/00.png": "apple"}
+    assert digest(listed) == digest(listed) != digest(swapped)
+
+
 def test_copies_are_told_where_test_photos_came_apart(config: RunConfig, tmp_path: Path) -> None:
     photos, lines = tmp_path / "photos", list[str]()
     write_folder(photos / "train", {"apple": 3, "red ball": 3})
