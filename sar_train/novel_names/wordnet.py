@@ -22,6 +22,11 @@ PHYSICAL_ENTITY = 1930
 NEAREST, FARTHEST = 2, 4
 """Path lengths between a class and its relatives: 2 is a sibling or a hyponym's hyponym, 4 a cousin."""
 WORD_LENGTHS = range(3, 13)
+_IRREGULAR = {
+    **{"ves": ("f", "fe"), "men": ("man",), "mice": ("mouse",), "lice": ("louse",), "geese": ("goose",)},
+    **{"feet": ("foot",), "teeth": ("tooth",), "children": ("child",), "oxen": ("ox",), "cacti": ("cactus",)},
+}
+"""Endings of plurals and of their singulars, as in ``wolves``, ``knives`` and ``snowmen``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +216,14 @@ def random_words(taxonomy: Taxonomy, rng: random.Random) -> Iterator[str]:
 
 
 def singulars(text: str) -> Iterator[str]:
-    """Yield a lower-case text as it stands, then with each ending of a plural taken off that it may have."""
+    """Yield a lower-case text as it stands, then with each ending of a plural replaced that it may have."""
     yield text
     for plural, singular in (("ies", "y"), ("es", ""), ("s", "")):
         if text.endswith(plural) and len(text) > len(plural) + 2:
             yield text.removesuffix(plural) + singular
+    for plural, singulars_of in _IRREGULAR.items():
+        if text.endswith(plural):
+            yield from (text.removesuffix(plural) + singular for singular in singulars_of)
 
 
 if __name__ == "__main__":

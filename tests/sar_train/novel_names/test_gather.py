@@ -72,6 +72,10 @@ def test_synonyms_of_new_names_count_as_new(tmp_path: Path) -> None:
         ("crabs", "Crab"),
         ("cupcake", "cup cakes"),
         ("gizmobox", "Gizmo-Boxes"),
+        ("gizmo knives", "Gizmo knife"),
+        ("arctic wolf", "Arctic Wolves"),
+        ("gizmomice", "gizmo mouse"),
+        ("gizmoman", "gizmomen"),
     ],
 )
 def test_another_spelling_or_number_of_a_new_name_counts_as_new(tmp_path: Path, new: str, given: str) -> None:
