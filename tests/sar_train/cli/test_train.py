@@ -86,7 +86,7 @@ def test_a_folder_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
 
 
 def test_photos_that_changed_since_an_earlier_run_are_a_plain_warning(photos: Path, tmp_path: Path) -> None:
-    command = (photos, *TINY, "--no-sar", "--no-statistics", "--shots", "2", "--views", "1", "--quiet")
+    command = (photos, *WHOLE, "--no-sar", "--no-statistics", "--shots", "2", "--views", "1", "--quiet")
     assert "earlier run" not in sar_train(*command, "--out", tmp_path / "one").stderr
     (photos / "red_thing" / "0.png").unlink()
     lines = sar_train(*command, "--out", tmp_path / "two").stderr.splitlines()
@@ -106,7 +106,7 @@ def test_one_photo_of_each_class_leaves_none_to_test_on(photos: Path, tmp_path: 
 def test_advice_fits_the_photos(photos: Path, tmp_path: Path) -> None:
     for name in ("grey thing", "pale thing"):
         shutil.copytree(photos / "red_thing", photos / name)
-    command = (*TINY, "--no-sar", "--no-statistics", "--views", "1")
+    command = (*WHOLE, "--no-sar", "--no-statistics", "--views", "1")
     result = sar_train(photos, *command, "--protocol", "pseudo", "--out", tmp_path / "run")
     assert "--protocol pseudo tests on validation photos, and there is none; use fewer --shots" in result.stdout
     for split in ("train", "test"):
@@ -156,8 +156,8 @@ def test_new_classes_have_their_column(novel: str, tmp_path: Path) -> None:
 
 def test_the_closing_table_has_the_prompt_with_statistics(novel: str, tmp_path: Path) -> None:
     save_features(feature_set(), tmp_path / "blobs.safetensors")
-    arguments = (tmp_path / "blobs.safetensors", *TINY, "--novel", novel, "--protocol", "all")
-    result = sar_train(*arguments, "--prompt", "learned", "--out", tmp_path / "run")
+    arguments = (tmp_path / "blobs.safetensors", *WHOLE, "--novel", novel, "--protocol", "all")
+    result = sar_train(*arguments, "--quick", "--prompt", "learned", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     rows = {line[:27].strip(): line[27:].strip() for line in result.stdout.splitlines()}
