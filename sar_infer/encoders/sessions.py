@@ -22,6 +22,8 @@ _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 _WARNING, _FATAL = 2, 4
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """glibc's numbers of these settings."""
+LITTLE = 4 * 2**20
+"""For ``keep_memory`` of a process that mostly waits."""
 
 
 def open_session(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Any:
@@ -102,16 +104,16 @@ def give_back_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def keep_little_memory() -> None:
-    """Have glibc return memory to the system when a large block is freed; for processes that decode for long.
+def keep_memory(largest: int) -> None:
+    """Have glibc keep freed blocks of less than so many bytes, up to twice as many; for processes that decode for long.
 
     Else it raises its thresholds with the largest image so far, up to 32 and 64 MiB, and keeps that much.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_MMAP_THRESHOLD, 4 * 2**20)
-            mallopt(_M_TRIM_THRESHOLD, 8 * 2**20)
+            mallopt(_M_MMAP_THRESHOLD, largest)
+            mallopt(_M_TRIM_THRESHOLD, 2 * largest)
 
 
 def usable_cores() -> int:

@@ -44,10 +44,16 @@ within, e.within = e.within, tell
 main()
 """
 """Prints a line when the first run of a graph begins."""
+PROCESSES = ["--workers", "2", "--image-timeout", "0.1"]
 
 
-@pytest.mark.parametrize("arguments", [["--check"], ["--workers", "2", "--image-timeout", "0.1"]])
-@pytest.mark.parametrize(("encoder", "above"), [(IMAGE_ENCODER, 0), (NAME_ENCODER, 0), (IMAGE_ENCODER, 1)])
+@pytest.mark.parametrize(
+    ("encoder", "above", "arguments"),
+    [
+        *((encoder, 0, given) for encoder in (IMAGE_ENCODER, NAME_ENCODER) for given in (["--check"], PROCESSES)),
+        (IMAGE_ENCODER, 1, ["--check"]),  # worker processes encode one image at a time
+    ],
+)
 def test_an_endless_graph_is_refused_in_time(bundle_copy: Path, encoder: str, above: int, arguments: list[str]) -> None:
     endless(bundle_copy, encoder, above)
     command = [sys.executable, "-c", SHORT, "--port", "0", "--bundle", str(bundle_copy), *arguments]
