@@ -136,7 +136,7 @@ class Process:
         pixels = decode_image(graph.probe, model.preprocess)
         self._begun = Begun(provider, encoder.encode(pixels[np.newaxis], graph.trial_seconds))
         give_back_memory()
-        self._compute = Encoding(self._decoded, stacked(encoder), stacked(alone) if graph.alone else None)
+        self._compute = Encoding(self._decoded, stacked(encoder), _opened_late(alone) if graph.alone else None)
 
     def __call__(self, tasks: Sequence[Task] | None, alone: bool = False, most: int | None = None) -> Begun | Answer:
         """Return the rows of a batch, encoded ``most`` at a time.
@@ -174,6 +174,25 @@ class Process:
 def stacked(encoder: ImageEncoder, seconds: float | None = None) -> Encode:
     """Return the function that encodes a list of inputs (3, size, size), within so many seconds."""
     return lambda batch: encoder.encode(np.stack(batch), seconds)
+
+
+def _opened_late(encoder: ImageEncoder) -> Encode:
+    """Return ``stacked`` for an encoder that is opened at its first use; what opening frees goes back to the system."""
+    encode, opened = stacked(encoder), False
+
+    def opening(batch: Sequence[Floats]) -> Floats:
+        nonlocal opened
+        if not opened:
+            keep_memory(LITTLE)
+            try:
+                encoder.open()
+                give_back_memory()
+            finally:
+                keep_memory(_KEPT)
+            opened = True
+        return encode(batch)
+
+    return opening
 
 
 def begin(model: Model) -> Process:

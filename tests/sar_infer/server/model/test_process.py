@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,18 @@ def test_only_a_lone_image_opens_the_second_encoder_and_its_row_is_the_same(mode
     np.testing.assert_allclose(rows, [begun.row] * 4, atol=1e-6)
     worker.dismiss()
     assert worker.ended() == 0
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver()[0], reason="of glibc alone")
+def test_what_opening_the_second_encoder_frees_goes_back_to_the_system(model: Model) -> None:
+    worker: Worker[Any] = Worker(functools.partial(begin, model))
+    worker.loaded(60)
+    process, task = psutil.Process(worker.pid), Task(np.zeros((9, 9, 3), np.uint8))
+    before = [worker.answer(([task], False)), process.memory_info().rss][1]
+    worker.answer(([task], True))
+    assert process.memory_info().rss - before < 45 * 2**20  # of 58 in all
+    worker.dismiss()
+    worker.ended()
 
 
 def test_the_second_encoder_is_for_lone_images_alone() -> None:
