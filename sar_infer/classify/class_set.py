@@ -151,7 +151,9 @@ def build_class_set(
 def without_counted(
     bank: ClassBank, photos: Mapping[str, ClassPhotos | PhotoSet], replaced: Collection[str] = ()
 ) -> dict[str, ClassPhotos]:
-    """Return what ranking needs of photos by name; one that the bank or another spelling has for its class is left out.
+    """Return what ranking needs of photos by name; a photo counts once for its class, whatever its spelling.
+
+    Photos that the bank has for that class are left out.
 
     Args:
         bank: The call's bank.

@@ -57,7 +57,7 @@ MIB = 2**20
         "is more; with a GPU 1, which only encodes; with too little memory the server itself encodes]")  # fmt: skip
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1),
-        help="Most images in a batch.  [default: 2, 8 with a large encoder; measured with a GPU, or "
+        help="Most images in a batch.  [default: 1, 8 with a large encoder; measured with a GPU, or "
         "if the server itself encodes]")  # fmt: skip
 @option("--decoders", type=click.IntRange(min=0),
         help="Processes that only decode; 0: workers do it.  [default: 0; 2 if the server itself "

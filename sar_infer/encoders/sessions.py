@@ -105,9 +105,9 @@ def give_back_memory() -> None:
 
 
 def keep_memory(largest: int) -> None:
-    """Have glibc keep freed blocks of less than so many bytes, up to twice as many; for processes that decode for long.
+    """Have glibc keep little of what is freed: no block of ``largest`` bytes or more, and about twice that in all.
 
-    Else it raises its thresholds with the largest image so far, up to 32 and 64 MiB, and keeps that much.
+    For processes that decode for long. Else its limits grow with the largest image so far, up to 32 and 64 MiB.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library

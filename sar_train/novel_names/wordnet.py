@@ -23,8 +23,16 @@ NEAREST, FARTHEST = 2, 4
 """Path lengths between a class and its relatives: 2 is a sibling or a hyponym's hyponym, 4 a cousin."""
 WORD_LENGTHS = range(3, 13)
 _IRREGULAR = {
-    **{"ves": ("f", "fe"), "men": ("man",), "mice": ("mouse",), "lice": ("louse",), "geese": ("goose",)},
-    **{"feet": ("foot",), "teeth": ("tooth",), "children": ("child",), "oxen": ("ox",), "cacti": ("cactus",)},
+    "ves": ("f", "fe"),
+    "men": ("man",),
+    "mice": ("mouse",),
+    "lice": ("louse",),
+    "geese": ("goose",),
+    "feet": ("foot",),
+    "teeth": ("tooth",),
+    "children": ("child",),
+    "oxen": ("ox",),
+    "cacti": ("cactus",),
 }
 """Endings of plurals and of their singulars, as in ``wolves``, ``knives`` and ``snowmen``."""
 
@@ -221,9 +229,9 @@ def singulars(text: str) -> Iterator[str]:
     for plural, singular in (("ies", "y"), ("es", ""), ("s", "")):
         if text.endswith(plural) and len(text) > len(plural) + 2:
             yield text.removesuffix(plural) + singular
-    for plural, singulars_of in _IRREGULAR.items():
+    for plural, endings in _IRREGULAR.items():
         if text.endswith(plural):
-            yield from (text.removesuffix(plural) + singular for singular in singulars_of)
+            yield from (text.removesuffix(plural) + ending for ending in endings)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from sar_infer.server.model.encoding import Computed, Encode, Encoding
 _SLACK = 128 * 2**20
 """Bytes that decoding may take above its price: an allocator reserves more than it uses."""
 _KEPT = 17 * 2**20
-"""Pillow takes up to 16 MiB at a time; pages that each photo has to fetch anew cost 3 % of the rate."""
+"""For ``keep_memory`` while photos are decoded: Pillow takes blocks of up to 16 MiB, and new pages cost time."""
 
 
 @dataclass(frozen=True)

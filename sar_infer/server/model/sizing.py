@@ -19,7 +19,7 @@ _WORTH = 0.95
 _LARGE_GRAPH = 2**26
 """Bytes from which a graph counts as large: its weights do not stay in the cache, so they are read once a batch."""
 _BATCH, _BATCH_OF_LARGE_GRAPH = 1, 8
-"""Images that a worker process encodes together; with a small graph two take no less time, but more memory."""
+"""Images that a worker process encodes together; with a small graph more save no time, and take memory."""
 _ALONE_WORTH, _ALONE_SECONDS = 0.8, 0.01
 _COPIES = 8
 """One part in so many of the memory is for the copies of the encoder in worker processes; as much again is for second
