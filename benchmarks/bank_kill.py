@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.kills import Kills, added, killed_child, not_the_first, stored_bank
-from sar_infer.artefact.bundle import Bundle, open_bundle
-from sar_infer.artefact.manifest import Manifest, Preprocess, Provenance, Quality
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.bundle import Bundle, open_bundle
+from sar_infer.bundle.manifest import Manifest, Preprocess, Provenance, Quality
 from sar_infer.server.bank.store import BankStore
 from sar_infer.storage.files import owned
 

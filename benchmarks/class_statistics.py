@@ -190,7 +190,7 @@ def averaged(found: list[Scores]) -> Scores:
 
 def rankings(domain: Domain, test: Photos, run_folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Return the scores of one ranking by number of photos: without statistics, as chosen, and in hindsight."""
-    from sar_infer.bank.statistics import composed
+    from sar_infer.classifiers.statistics import composed
     from sar_train.evaluation.left_out import ALPHAS
     from sar_train.training.checkpoint import load_run
     from sar_train.training.prompted import restore

@@ -71,8 +71,8 @@ def worker(pipe: Connection, seed: int, word: str, sources: Sources, memory: flo
     """Serve case numbers from a pipe until it is closed: first what is tried, then what came of it."""
     from support.verdicts import answers, bank_verdict, command_verdict, verdict
 
-    from sar_infer.artefact.manifest import BANK
     from sar_infer.bank import ClassBank
+    from sar_infer.bundle.manifest import BANK
 
     limit = int(memory * GIB)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

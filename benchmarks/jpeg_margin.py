@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.manifest import Preprocess
 from sar_infer.images.prefetch import decode_image
 
 WIDTH, HEIGHT = 4000, 3000

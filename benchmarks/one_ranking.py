@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank
-from sar_infer.bank.statistics import Statistics
-from sar_infer.bank.trained import TrainedStatistics
+from sar_infer.classifiers.statistics import Statistics
+from sar_infer.classifiers.trained_statistics import TrainedStatistics
 from sar_infer.classify.class_set import ClassSet, build_class_set
 from sar_infer.classify.composition import Composer
 from sar_infer.classify.ranking import Scale, rank

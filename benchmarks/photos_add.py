@@ -26,9 +26,9 @@ from support.pictures import jpeg
 from support.servers import serving
 
 from benchmarks.serve_kill import HEADERS, KEY
-from sar_infer.artefact.bundle import open_bundle
 from sar_infer.bank import ClassBank, PhotoSet, add
-from sar_infer.lint import photo_findings
+from sar_infer.bank_advice import photo_findings
+from sar_infer.bundle.bundle import open_bundle
 
 ADDED = 4
 

@@ -26,8 +26,8 @@ import numpy as np
 from support.servers import serving
 
 from benchmarks.serve_kill import HEADERS, KEY, picture
-from sar_infer.artefact.bundle import open_bundle
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.bundle import open_bundle
 from sar_infer.storage.files import write_atomically
 
 BLOCK = 65_536

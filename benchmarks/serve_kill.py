@@ -27,9 +27,9 @@ from PIL import Image
 from support.servers import serving
 
 from benchmarks.kills import Kills, added, not_the_first, stored_bank
-from sar_infer.artefact.bundle import default_bundle
-from sar_infer.artefact.manifest import BANK
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.bundle import default_bundle
+from sar_infer.bundle.manifest import BANK
 
 KEY = "a key"
 HEADERS = {"Authorization": f"Bearer {KEY}"}

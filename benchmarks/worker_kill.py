@@ -28,7 +28,7 @@ from support.servers import Server, serving, workers
 
 from benchmarks.kills import Kills
 from sar_infer import Classifier
-from sar_infer.artefact.bundle import default_bundle
+from sar_infer.bundle.bundle import default_bundle
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "clothes" / "test"
 PATIENCE = 60.0

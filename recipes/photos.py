@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 from sar_infer.images.formats import has_image_suffix
 from sar_train.clip.mini.stem import CHANNELS, Stem
 from sar_train.data import views

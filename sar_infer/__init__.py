@@ -18,8 +18,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sar_infer.artefact.bundle import Bundle, default_bundle, open_bundle
     from sar_infer.bank import ClassBank
+    from sar_infer.bundle.bundle import Bundle, default_bundle, open_bundle
     from sar_infer.classifier import Classifier
     from sar_infer.client import AsyncClient, Client
     from sar_infer.errors import (
@@ -68,7 +68,7 @@ __all__ = [
 
 _HOMES = {
     "AsyncClient": "client",
-    "Bundle": "artefact.bundle",
+    "Bundle": "bundle.bundle",
     "ClassBank": "bank",
     "Classifier": "classifier",
     "Client": "client",
@@ -76,8 +76,8 @@ _HOMES = {
     "ImageResult": "results",
     "DecisionOptions": "results",
     "Prediction": "results",
-    "default_bundle": "artefact.bundle",
-    "open_bundle": "artefact.bundle",
+    "default_bundle": "bundle.bundle",
+    "open_bundle": "bundle.bundle",
 }
 
 

@@ -13,12 +13,13 @@ from typing import get_args
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bank_file import read
-from sar_infer.artefact.bundle import Bundle, Place, open_bundle
-from sar_infer.artefact.manifest import Manifest
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.calibration import BankCalibration, model_digest
-from sar_infer.bank.trained import ClassPhotos
+from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bundle.bank_file import read
+from sar_infer.bundle.bundle import Bundle, Place, open_bundle
+from sar_infer.bundle.manifest import Manifest
+from sar_infer.classifiers.statistics import model_digest
+from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import (
     NO_PHOTOS,

@@ -58,7 +58,7 @@ class BundleError(SarInferError):
 
 
 class SchemaError(BundleError):
-    """An artefact was written with a schema that this version does not read; the message says which version does."""
+    """A bundle or bank has a schema that this version does not read; the message says which version does."""
 
 
 class BankError(SarInferError):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 
 if TYPE_CHECKING:
-    from sar_infer.artefact.bundle import Bundle
-    from sar_infer.artefact.manifest import Scores
+    from sar_infer.bundle.bundle import Bundle
+    from sar_infer.bundle.manifest import Scores
     from sar_infer.text.names import Classes
     from sar_train.config.run import RunConfig
     from sar_train.export.source import ExportSource
@@ -176,7 +176,7 @@ def train(
         RunError: ``out`` or ``save_features`` cannot be used, ``out`` holds another run, or memory does not suffice.
         ImageError: a photo cannot be read (an error of `sar_infer`).
     """
-    from sar_infer.artefact.manifest import Scores
+    from sar_infer.bundle.manifest import Scores
     from sar_infer.storage.files import locked
     from sar_train.errors import RunError
     from sar_train.training import trainer
@@ -239,7 +239,7 @@ def export(
         ExportError: the bundle failed a check or could not be written; the disk is as it was.
         InputError: ``out`` exists, or a photo or the class file cannot be read (an error of `sar_infer`).
     """
-    from sar_infer.artefact.writing import check_target
+    from sar_infer.bundle.writing import check_target
 
     tell, target = progress or _silent, Path(out)
     place = run.path if isinstance(run, TrainedRun) else None if run is None else Path(run)
@@ -247,7 +247,7 @@ def export(
     check_target(target, overwrite=overwrite)
     photos = _some_photos(options.get("photos"))
 
-    from sar_infer.artefact.bundle import open_bundle
+    from sar_infer.bundle.bundle import open_bundle
     from sar_train.export.bundle import export_bundle
 
     export_bundle(
@@ -329,7 +329,7 @@ def check_export(run: Path | None, options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: options that do not exist or contradict each other.
     """
-    from sar_infer.artefact.manifest import MANIFEST
+    from sar_infer.bundle.manifest import MANIFEST
     from sar_train.errors import ConfigError
 
     if unknown := sorted(set(options) - set(ExportOptions.__annotations__)):

@@ -1,9 +1,9 @@
-"""The JSON Schema (2020-12) of ``manifest.json``, made from the dataclasses of `sar_infer.artefact.manifest`.
+"""The JSON Schema (2020-12) of ``manifest.json``, made from the dataclasses of `sar_infer.bundle.manifest`.
 
     python -m scripts.manifest_schema            writes docs/manifest.schema.json
 
 It says what the reader accepts of the current version but for the digest, which no schema can check, and for what
-`sar_infer.artefact.checks` compares. Descriptions are the docstrings: those of
+`sar_infer.bundle.checks` compares. Descriptions are the docstrings: those of
 a class, and of its fields where it has an "Attributes:" section.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from sar_infer.artefact.manifest import SCHEMA_VERSION, Manifest
+from sar_infer.bundle.manifest import SCHEMA_VERSION, Manifest
 from sar_infer.storage import READER_VERSION
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "manifest.schema.json"

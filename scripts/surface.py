@@ -259,7 +259,7 @@ def _served(folder: Path, images: Path) -> Iterator[str]:
 
 def _service(bank: Path | None = None) -> Any:
     """Return a context manager around a service of the shipped bundle that takes changes."""
-    from sar_infer.artefact.bundle import default_bundle
+    from sar_infer.bundle.bundle import default_bundle
     from sar_infer.server.service import Service
     from sar_infer.server.settings import Settings
 

@@ -25,7 +25,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from sar_infer.artefact.manifest import IMAGE_ENCODER, MANIFEST, Manifest, Preprocess
+from sar_infer.bundle.manifest import IMAGE_ENCODER, MANIFEST, Manifest, Preprocess
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 

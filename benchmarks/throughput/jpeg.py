@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 from sar_infer.images.prefetch import decode_image
 
 MARGIN = 2.0

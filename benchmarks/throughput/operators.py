@@ -29,7 +29,7 @@ import onnxruntime
 from benchmarks.throughput import models
 from benchmarks.throughput.__main__ import peaks
 from benchmarks.throughput.models import ROOT
-from sar_infer.artefact.manifest import IMAGE_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER
 
 _CONV, _MATRIX = ("Conv", "FusedConv"), ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")
 _SHOWN = 0.01

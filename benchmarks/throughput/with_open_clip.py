@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.throughput.ours import TOP_K
 from benchmarks.throughput.settings import Setting, batched
-from sar_infer.artefact.bundle import open_bundle
+from sar_infer.bundle.bundle import open_bundle
 from sar_train.clip import backbone
 
 _ENDLESS = 10**9

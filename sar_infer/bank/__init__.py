@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sar_infer.bank.class_bank import ClassBank
     from sar_infer.bank.difference import Difference, diff
-    from sar_infer.bank.edits import add, amend, remove, remove_photos, rename, set_nameless
+    from sar_infer.bank.edits import add, amend, remove, remove_photos, rename, set_photos_only
     from sar_infer.bank.history import Step, rollback, settled
     from sar_infer.bank.info import ClassInfo
     from sar_infer.bank.merging import merge
@@ -36,7 +36,7 @@ __all__ = [
     "remove_photos",
     "rename",
     "rollback",
-    "set_nameless",
+    "set_photos_only",
     "settled",
 ]
 
@@ -56,7 +56,7 @@ _HOMES = {
     "remove_photos": "edits",
     "rename": "edits",
     "rollback": "history",
-    "set_nameless": "edits",
+    "set_photos_only": "edits",
     "settled": "history",
 }
 

@@ -7,17 +7,12 @@ are those of before, and no score is said to be calibrated.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from sar_infer.bank.statistics import Statistics
 from sar_infer.errors import BankError
-from sar_infer.storage.tensor_file import tensor_bytes
 
 if TYPE_CHECKING:
     from sar_infer.bank.class_bank import ClassBank
@@ -29,7 +24,7 @@ class BankCalibration:
 
     Attributes:
         content_digest: Of the bank that it was fitted with: names, rows and photos.
-        model_digest: Of the model that composed the logits, from `model_digest`.
+        model_digest: Of the model that composed the logits, from `classifiers.statistics.model_digest`.
         branch: The branch that answered.
         calibrated: The classes that there were photos of.
         background: The classes that were background.
@@ -66,19 +61,3 @@ class BankCalibration:
         """Return True if a bank has the classes, photos and background that it was fitted with."""
         background = {name for name, item in bank.info.items() if item.background}
         return self.content_digest == bank.content_digest and {*self.background} == background
-
-
-def model_digest(statistics: Statistics | None, scale: float) -> str:
-    """Return SHA-256 (hex) over all that turns features and classes into logits; photos of classes are no part of it.
-
-    Args:
-        statistics: The bundle's; None if it has none.
-        scale: The logit scale.
-    """
-    digest = hashlib.sha256(np.float64(scale).tobytes())
-    tensors = {} if statistics is None else statistics.tensors()
-    for name in sorted(tensors.keys() - {"means", "counts", "curve", "separation"}):
-        digest.update(name.encode())
-        for piece in tensor_bytes(tensors[name]):
-            digest.update(piece)
-    return digest.hexdigest()

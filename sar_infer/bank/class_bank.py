@@ -1,6 +1,6 @@
 """The class bank: class names and their embeddings in one safetensors file, bound to the encoder that made them.
 
-``docs/artefact.md`` describes the file. Rows of a large one stay in the file until they are used.
+``docs/bundle.md`` describes the file. Rows of a large one stay in the file until they are used.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class ClassBank:
 
     @functools.cached_property
     def photographed(self) -> npt.NDArray[np.bool_] | None:
-        """Return flags (C,) of classes that have photos here, or are nameless; None if there are none."""
+        """Return flags (C,) of classes that have photos here, or answer by photos alone; None if there are none."""
         if not self.photos:
             return None
         result = np.zeros(len(self.names), dtype=np.bool_)

@@ -21,7 +21,7 @@ class PhotoChange:
 
     came: int
     went: int
-    nameless: bool | None = None
+    photos_only: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _photo_changes(a: ClassBank, b: ClassBank) -> dict[str, PhotoChange]:
         one, two = a.photos.get(name, none), b.photos.get(name, none)
         if one.seal == two.seal or name not in a.index or name not in b.index:
             continue
-        turned = None if one.nameless == two.nameless else two.nameless
+        turned = None if one.photos_only == two.photos_only else two.photos_only
         change = PhotoChange(len(two.known - one.known), len(one.known - two.known), turned)
         if change != PhotoChange(0, 0):
             found[name] = change

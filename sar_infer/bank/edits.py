@@ -48,7 +48,7 @@ def add(
         info: What is known of them, by these names; ``added`` is set here. A class that the bank has keeps aliases,
             background and threshold if nothing is given for it.
         photos: Photos by class, one of these names, or a name or alias of a class that the bank has, which keeps all
-            else. ``nameless`` says that their names mean nothing; a class that is nameless stays so.
+            else. ``photos_only`` says that their names mean nothing; a class known by photos alone stays so.
         by: The author of the change.
 
     Raises:
@@ -72,7 +72,7 @@ def add(
             raise BankError(
                 f"photos of {name!r:.80}: some are kept as a sum alone, here and there, and may be the same"
             )
-        together[has] = both.with_nameless(was.nameless or given.nameless)
+        together[has] = both.with_photos_only(was.photos_only or given.photos_only)
     return put(bank, "add", places, rows, info, by, photos=together)
 
 
@@ -90,14 +90,14 @@ def remove_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: s
     return put(bank, "remove", {}, none, {}, by, photos={name: now})
 
 
-def set_nameless(bank: ClassBank, name: str, *, nameless: bool, by: str = "") -> ClassBank:
+def set_photos_only(bank: ClassBank, name: str, *, photos_only: bool, by: str = "") -> ClassBank:
     """Say of a class that its name means nothing, so that its photos alone say what it is, or that it does.
 
     Raises:
         ClassNameError: the bank does not have the class.
     """
     name = bank.names[bank.lookup.find(name)]
-    now = bank.photos.get(name, PhotoSet.none(bank.rows.shape[1])).with_nameless(nameless)
+    now = bank.photos.get(name, PhotoSet.none(bank.rows.shape[1])).with_photos_only(photos_only)
     none = np.empty((0, bank.rows.shape[1]), np.float32)
     return put(bank, "amend", {}, none, {}, by, photos={name: now})
 
@@ -314,7 +314,9 @@ def _photo_summary(bank: ClassBank, changed: Photos) -> list[str]:
             found.append(text.format(f"{count:,} photo{'s' if count > 1 else ''}", listed(names)))
     for flag, text in ((True, "photos only: {}"), (False, "named: {}")):
         turned = zip(changed, pairs, strict=True)
-        if names := [name for name, (was, now) in turned if was.nameless != now.nameless and now.nameless == flag]:
+        if names := [
+            name for name, (was, now) in turned if was.photos_only != now.photos_only and now.photos_only == flag
+        ]:
             found.append(text.format(listed(names)))
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.edits import put, remove, rename, set_nameless
+from sar_infer.bank.edits import put, remove, rename, set_photos_only
 from sar_infer.bank.history import remembering, removed_names, renamed_names
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.merging import merge
@@ -64,11 +64,11 @@ def follow(old: ClassBank, base: ClassBank, embed: Embed, kept: ClassBank | None
     bank = _renamed_alike(bank, old, by)
     bank = merge(bank, _carried(old, bank, base, embed, returning=kept is not None), "take", by=by)
     sides = (old,) if kept is None else (old, bank)
-    for name in [name for side in sides for name, photos in side.photos.items() if photos.nameless]:
+    for name in [name for side in sides for name, photos in side.photos.items() if photos.photos_only]:
         row = old.lookup.name(name)
         if row is not None and bank.lookup.name(name) is not None:
             has = old.photos.get(old.names[row])
-            bank = set_nameless(bank, name, nameless=has is not None and has.nameless, by=by)
+            bank = set_photos_only(bank, name, photos_only=has is not None and has.photos_only, by=by)
     if embed_alike(old, base):
         none = np.empty((0, base.embeddings.shape[1]), np.float32)
         bank = put(bank, "merge", {}, none, {}, by, photos=photos_to_keep(old, bank, base))

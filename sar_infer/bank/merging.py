@@ -80,10 +80,10 @@ def _photos_of_both(bank: ClassBank, name: str, theirs: PhotoSet, *, take: bool)
     """
     ours = bank.photos.get(name, PhotoSet.none(bank.rows.shape[1]))
     both = united(ours, theirs)
-    apart = both is None or ours.nameless != theirs.nameless
+    apart = both is None or ours.photos_only != theirs.photos_only
     if both is None:
         return (theirs if take else ours), apart
-    return both.with_nameless((theirs if take else ours).nameless), apart
+    return both.with_photos_only((theirs if take else ours).photos_only), apart
 
 
 def _matches(bank: ClassBank, other: ClassBank) -> dict[str, int | None]:

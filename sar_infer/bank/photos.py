@@ -45,21 +45,21 @@ class PhotoSet:
         digests: (P, 32) uint8, the SHA-256 of each photo's pixels; none stands twice.
         rows: (R, D) float32, the unit rows of the last R photos; the P - R before them are folded.
         total: (D,) int64, the sum of all P rows in units of ``UNIT``.
-        nameless: The class's name means nothing, and its photos alone say what it is.
+        photos_only: The class's name means nothing, and its photos alone say what it is.
         stated: The seal that a file states for them; their bytes have not been compared with it.
     """
 
     digests: Digests
     rows: Floats
     total: Sums
-    nameless: bool = False
+    photos_only: bool = False
     stated: bytes | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, digests: Digests, rows: Floats, *, nameless: bool = False) -> PhotoSet:
+    def of(cls, digests: Digests, rows: Floats, *, photos_only: bool = False) -> PhotoSet:
         """Return the photos with these digests (N, 32) and unit rows (N, D); one that comes twice counts once."""
         start = cls.none(rows.shape[1])
-        return dataclasses.replace(start, nameless=nameless).with_added(digests, rows)
+        return dataclasses.replace(start, photos_only=photos_only).with_added(digests, rows)
 
     @classmethod
     def none(cls, dim: int) -> PhotoSet:
@@ -75,7 +75,7 @@ class PhotoSet:
 
     def __bool__(self) -> bool:
         """Return False if this is what every class without photos has."""
-        return len(self.digests) > 0 or self.nameless
+        return len(self.digests) > 0 or self.photos_only
 
     @property
     def folded(self) -> int:
@@ -100,7 +100,7 @@ class PhotoSet:
 
     def computed_seal(self) -> bytes:
         """Return the seal of the bytes that are there, whatever a file states."""
-        numbers = np.array([len(self.digests), len(self.rows), self.nameless], np.int64)
+        numbers = np.array([len(self.digests), len(self.rows), self.photos_only], np.int64)
         result = hashlib.sha256()
         for array in (numbers, self.total, self.digests, self.rows):
             for piece in tensor_bytes(array):
@@ -153,16 +153,16 @@ class PhotoSet:
             stated=None,
         )
 
-    def with_nameless(self, nameless: bool) -> PhotoSet:
+    def with_photos_only(self, photos_only: bool) -> PhotoSet:
         """Return the same photos of a class whose name means nothing, or does.
 
         Raises:
             BankError: the photos are damaged.
         """
-        if nameless == self.nameless:
+        if photos_only == self.photos_only:
             return self
         self.check()
-        return dataclasses.replace(self, nameless=nameless, stated=None)
+        return dataclasses.replace(self, photos_only=photos_only, stated=None)
 
     def limited(self, most: int = MOST_ROWS) -> PhotoSet:
         """Return these photos with the rows of the latest ``most`` alone; the others are folded.
@@ -209,7 +209,7 @@ class PhotoSet:
     def appended_to(self, old: PhotoSet) -> int | None:
         """Return how many photos these have after those of ``old``, if that is the only difference; else None."""
         count = len(old)
-        same = (self.folded, self.nameless) == (old.folded, old.nameless) and len(self) >= count
+        same = (self.folded, self.photos_only) == (old.folded, old.photos_only) and len(self) >= count
         return len(self) - count if same and np.array_equal(self.digests[:count], old.digests) else None
 
     def shortened(self, count: int) -> PhotoSet:
@@ -249,7 +249,7 @@ def united(ours: PhotoSet, theirs: PhotoSet) -> PhotoSet | None:
         return ours
     first, second = ({digest.tobytes() for digest in one.digests[: one.folded]} for one in (ours, theirs))
     if first & second:
-        return theirs.with_nameless(ours.nameless) if ours.known <= theirs.known else None
+        return theirs.with_photos_only(ours.photos_only) if ours.known <= theirs.known else None
     ours = ours.without(ours.known & second)
     theirs.check()
     start = dataclasses.replace(
@@ -358,14 +358,14 @@ def from_tensors(tensors: Tensors, names: Sequence[str], dim: int) -> tuple[dict
     row_ends = np.cumsum(counts[:, 1]).tolist()
     digest_ends = np.cumsum(counts[:, 0] + counts[:, 1]).tolist()
     sets = []
-    for number, (folded, kept, nameless) in enumerate(counts.tolist()):
+    for number, (folded, kept, photos_only) in enumerate(counts.tolist()):
         row, digest = row_ends[number], digest_ends[number]
         sets.append(
             PhotoSet(
                 found[DIGESTS][digest - folded - kept : digest],
                 found[ROWS][row - kept : row],
                 found[SUMS][number],
-                bool(nameless),
+                bool(photos_only),
                 seals[number].tobytes(),
             )
         )
@@ -377,7 +377,7 @@ def _unpacked(digests: Sequence[bytes]) -> Digests:
 
 
 def _counts(sets: Sequence[PhotoSet]) -> npt.NDArray[np.int64]:
-    return np.array([[one.folded, len(one.rows), one.nameless] for one in sets], np.int64).reshape(len(sets), 3)
+    return np.array([[one.folded, len(one.rows), one.photos_only] for one in sets], np.int64).reshape(len(sets), 3)
 
 
 def _seals(sets: Sequence[PhotoSet]) -> Digests:

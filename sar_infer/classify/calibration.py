@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact.manifest import Calibration
+from sar_infer.bundle.manifest import Calibration
 
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.calibration import BankCalibration
-from sar_infer.bank.head import ClassHead
 from sar_infer.bank.search import Lookup
-from sar_infer.bank.trained import ClassPhotos
+from sar_infer.classifiers.head import ClassHead
+from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.classify.composition import SMALL, Composer, Terms
 from sar_infer.errors import InputError
 from sar_infer.results import Branch, Source

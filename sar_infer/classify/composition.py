@@ -2,7 +2,7 @@
 
 A class named only needs no weights of its own: ``Statistics`` turns the image's row into a query for its text row. A
 small set has a row of weights for every class all the same, so that one product gives all logits; of a large one only
-classes with photos have them, and text rows stay the file's. Formulas: `sar_infer.bank.statistics`.
+classes with photos have them, and text rows stay the file's. Formulas: `sar_infer.classifiers.statistics`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank
-from sar_infer.bank.statistics import Statistics, composed, named_bias, transformed_queries
-from sar_infer.bank.trained import ClassPhotos, TrainedStatistics
+from sar_infer.classifiers.statistics import Statistics, composed, named_bias, transformed_queries
+from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 
 SMALL = 16_384
 """Classes up to which every one has weights: 32 MiB at 512 numbers a row."""
@@ -196,11 +196,11 @@ class Composer:
     def _explicit(self, rows: Floats, photos: Sequence[ClassPhotos | None]) -> Terms:
         """Return terms with weights for each of (K, D) text rows."""
         means, counts = rows.copy(), np.zeros(len(rows), dtype=np.int64)
-        nameless = np.zeros(len(rows), dtype=np.bool_)
+        photos_only = np.zeros(len(rows), dtype=np.bool_)
         for place, item in enumerate(photos):
             if item is not None:
-                means[place], counts[place], nameless[place] = item.mean, item.count, item.nameless
-        weights, bias = composed(self._statistics, self._scale, rows, means, counts, nameless, self._offset)
+                means[place], counts[place], photos_only[place] = item.mean, item.count, item.photos_only
+        weights, bias = composed(self._statistics, self._scale, rows, means, counts, photos_only, self._offset)
         return Terms(self._statistics, self._scale, bias, weights, shift=self._offset)
 
     def _joined(self, parts: Sequence[Terms]) -> Terms:

@@ -113,9 +113,9 @@ def print_bundle(place: str | Path | None, form: str) -> None:
     Raises:
         BundleError: it is damaged.
     """
-    from sar_infer.artefact.bundle import open_bundle
-    from sar_infer.artefact.describe import describe
-    from sar_infer.artefact.manifest import MANIFEST
+    from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.bundle.describe import describe
+    from sar_infer.bundle.manifest import MANIFEST
 
     bundle = open_bundle(place)
     set_encoding(form)
@@ -148,10 +148,10 @@ def verify(bundle: str | None, photos: Path | None, form: str, *, quiet: bool) -
     """
     one_blas_thread()
     with reported(bundle):
-        from sar_infer.artefact.bundle import default_bundle
-        from sar_infer.verify import moved, verify_bundle
-        from sar_infer.verify.finding import plain, table
-        from sar_infer.verify.photos import find_photos
+        from sar_infer.bundle.bundle import default_bundle
+        from sar_infer.bundle_check import moved, verify_bundle
+        from sar_infer.bundle_check.finding import plain, table
+        from sar_infer.bundle_check.photos import find_photos
 
         place = bundle or default_bundle()
         found = None if photos is None else find_photos(photos)
@@ -181,10 +181,10 @@ def freeze(bundle: str | None, bank: Path, out: Path, form: str, *, overwrite: b
     """
     one_blas_thread()
     with reported(out):
-        from sar_infer.artefact import bank_file
-        from sar_infer.artefact.bundle import open_bundle
-        from sar_infer.artefact.freeze import freeze as write
-        from sar_infer.artefact.writing import check_target
+        from sar_infer.bundle import bank_file
+        from sar_infer.bundle.bundle import open_bundle
+        from sar_infer.bundle.freeze import freeze as write
+        from sar_infer.bundle.writing import check_target
 
         check_target(out, overwrite=overwrite)
         opened = open_bundle(bundle)

@@ -158,7 +158,7 @@ def _serve(values: dict[str, Any]) -> None:
         click.echo("Aborted!", err=True)
         leave(1)
     if listener is None:
-        from sar_infer.artefact.describe import describe
+        from sar_infer.bundle.describe import describe
 
         click.echo(describe(service.engine.bundle), nl=False)
         service.close()

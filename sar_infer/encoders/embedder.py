@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import Bundle
+from sar_infer.bundle.bundle import Bundle
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
 from sar_infer.encoders.precision import Choice, PrecisionChoice, choose

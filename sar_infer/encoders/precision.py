@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, Precision, Variant
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, Precision, Variant
 from sar_infer.encoders.sessions import Device, expects_cuda
 from sar_infer.errors import InputError
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import Preprocess, SelfTestVector, Variant
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.manifest import Preprocess, SelfTestVector, Variant
 from sar_infer.encoders.precision import Choice
 from sar_infer.errors import BundleError
 from sar_infer.images.prefetch import decode_image

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 from sar_infer.errors import ImageError
 from sar_infer.images.formats import FORMATS
 from sar_infer.images.load import MAX_PIXELS, ImageSource, load_rgb, source_name

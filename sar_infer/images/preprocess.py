@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {

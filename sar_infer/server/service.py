@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sar_infer.artefact.bank_file import check_encoder
 from sar_infer.bank.following import photos_missing
+from sar_infer.bundle.bank_file import check_encoder
 from sar_infer.encoders.waiting import in_background
 from sar_infer.server.admission import Admission
 from sar_infer.server.bank.store import BankStore

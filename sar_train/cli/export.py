@@ -80,7 +80,7 @@ def main(run: Path | None, out: Path | None, push: str | None, form: str, *, qui
     The bundle is compared with torch and opened before it gets its name; a bundle that fails a check is not written.
     What can be done with a bundle that exists is `sar-bundle`.
     """
-    from sar_infer.artefact import hub
+    from sar_infer.bundle import hub
     from sar_train.errors import ConfigError
 
     check_export(run, {name: value for name, value in given.items() if name != "overwrite"})

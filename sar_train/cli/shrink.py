@@ -64,8 +64,8 @@ def main(
 
     Exit code 1 if something that was asked for did not pass; what passed is written all the same.
     """
-    from sar_infer.artefact.bundle import default_bundle
-    from sar_infer.artefact.writing import check_target
+    from sar_infer.bundle.bundle import default_bundle
+    from sar_infer.bundle.writing import check_target
     from sar_infer.images.inputs import expand
     from sar_train.errors import ConfigError, ExportError
 

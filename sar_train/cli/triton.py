@@ -28,7 +28,7 @@ def main(bundle: str | None, out: Path, precision: str, form: str) -> None:
 
     It answers for the classes of a bundle. Its answers are compared with the bundle's before the folder gets its name.
     """
-    from sar_infer.artefact.bundle import default_bundle
+    from sar_infer.bundle.bundle import default_bundle
     from sar_train.export.triton import write_repository
 
     place = bundle or default_bundle()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 from sar_train.clip import mini, torchscript
 from sar_train.clip.image_tower import ImageTower, image_tower
 from sar_train.clip.prompts import Prompts, split_template

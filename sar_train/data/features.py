@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.prompts import split_template
 from sar_train.data.files import write_atomic

@@ -7,7 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 from sar_train.data.images import SPLITS, ImageDataset, LabelledImage, Split
 from sar_train.data.views import LISTED, load
 from sar_train.errors import DataError

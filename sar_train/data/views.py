@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input

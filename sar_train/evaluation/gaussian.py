@@ -1,7 +1,7 @@
 """The Gaussian model of image features from which class statistics are made: means, and one precision matrix.
 
 It is training-free and in closed form (Wang et al., "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation",
-ICLR 2024, arXiv 2402.04087). `sar_infer.bank.statistics` ranks with it.
+ICLR 2024, arXiv 2402.04087). `sar_infer.classifiers.statistics` ranks with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank.statistics import PRIOR, Statistics
+from sar_infer.classifiers.statistics import PRIOR, Statistics
 
 TRACE = 100.0
 """tr(P S) of every precision matrix; the estimator alone has 219 for 6 x 8 photos and 100 for 100 x 16."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank.statistics import Statistics, composed
+from sar_infer.classifiers.statistics import Statistics, composed
 from sar_train.evaluation.gaussian import Doubles, Gaussian, Labels, assemble, gaussian
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)

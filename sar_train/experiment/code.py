@@ -11,7 +11,7 @@ from pathlib import Path
 APART = ("cli", "export", "report", "__pycache__")
 """Parts of ``sar_train`` that no accuracy depends on."""
 SHARED = (
-    "artefact/manifest.py",
+    "bundle/manifest.py",
     "bank/statistics.py",
     "classify/calibration.py",
     "images/formats.py",

@@ -15,7 +15,9 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from sar_infer.artefact.manifest import (
+from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank.following import IMAGES
+from sar_infer.bundle.manifest import (
     BANK,
     HEAD,
     IMAGE_ENCODER,
@@ -32,14 +34,12 @@ from sar_infer.artefact.manifest import (
     SelfTestVector,
     file_entry,
 )
-from sar_infer.artefact.writing import seal, staged
-from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bank.following import IMAGES
+from sar_infer.bundle.writing import seal, staged
+from sar_infer.bundle_check import verify_bundle
 from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.storage.files import write_file
 from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
-from sar_infer.verify import verify_bundle
 from sar_train.export import tokenizer
 from sar_train.export.compact import write_graph
 from sar_train.export.fixed import handcrafted

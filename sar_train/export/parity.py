@@ -11,17 +11,9 @@ import numpy.typing as npt
 import torch
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, Parity, Preprocess
-from sar_infer.bank.head import ClassHead
-from sar_infer.classifier import Classifier
-from sar_infer.encoders.cache import EmbeddingCache
-from sar_infer.encoders.self_test import self_test_image, self_test_pixels
-from sar_infer.errors import ClassNameError, ImageError
-from sar_infer.images.prefetch import decode_image
-from sar_infer.text import TokenizerSpec
-from sar_infer.text.tokenizer import Tokenizer, encode_name
-from sar_infer.verify.comparison import (
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, Parity, Preprocess
+from sar_infer.bundle_check.comparison import (
     BATCHES,
     MAX_DIFFERENCE,
     MIN_COSINE,
@@ -30,7 +22,15 @@ from sar_infer.verify.comparison import (
     largest_difference,
     open_graph,
 )
-from sar_infer.verify.finding import at_least, at_most
+from sar_infer.bundle_check.finding import at_least, at_most
+from sar_infer.classifier import Classifier
+from sar_infer.classifiers.head import ClassHead
+from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.encoders.self_test import self_test_image, self_test_pixels
+from sar_infer.errors import ClassNameError, ImageError
+from sar_infer.images.prefetch import decode_image
+from sar_infer.text import TokenizerSpec
+from sar_infer.text.tokenizer import Tokenizer, encode_name
 from sar_train.export.refuse import refuse
 from sar_train.training.prompted import PromptedCLIP
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sar_infer.verify.finding import Check, reasons
+from sar_infer.bundle_check.finding import Check, reasons
 from sar_train.errors import ExportError
 
 

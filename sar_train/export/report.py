@@ -6,7 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from sar_infer.artefact.manifest import Manifest
+from sar_infer.bundle.manifest import Manifest
 from sar_train.export.precision.derive import DerivedParts
 
 

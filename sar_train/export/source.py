@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from sar_infer.artefact.manifest import Quality, Scores
-from sar_infer.bank.head import ClassHead
-from sar_infer.bank.statistics import Statistics
-from sar_infer.bank.trained import TrainedStatistics
+from sar_infer.bundle.manifest import Quality, Scores
+from sar_infer.classifiers.head import ClassHead
+from sar_infer.classifiers.statistics import Statistics
+from sar_infer.classifiers.trained_statistics import TrainedStatistics
 from sar_infer.classify.calibration import Fitted, not_calibrated
 from sar_infer.text.names import name_key, spoken
 from sar_train.clip import backbone as backbones

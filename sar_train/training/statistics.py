@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sar_infer.bank.statistics import Statistics, composed
+from sar_infer.classifiers.statistics import Statistics, composed
 from sar_infer.errors import BankError
 from sar_train.clip.backbone import Backbone
 from sar_train.data.features import load_features

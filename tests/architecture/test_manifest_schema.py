@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from sar_infer.artefact import manifest as artefact
+from sar_infer.bundle import manifest as bundle_manifest
 from sar_infer.errors import BundleError
 from sar_infer.storage.strict_json import canonical_digest
 from scripts import manifest_schema
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = json.loads(
-    artefact.Manifest.parse((ROOT / "exports" / "mini" / "manifest.json").read_text("utf-8")).sealed().dump()
+    bundle_manifest.Manifest.parse((ROOT / "exports" / "mini" / "manifest.json").read_text("utf-8")).sealed().dump()
 )
 VALIDATOR = Draft202012Validator(manifest_schema.schema())
 WRONG: tuple[Any, ...] = (None, True, 7, -0.5, "text", [], {})
@@ -43,7 +43,7 @@ def filled(kind: Any) -> Any:
     return {bool: True, int: 1, float: 0.5, str: "word", Any: {"any": [1, None]}}[kind]
 
 
-FULL = filled(artefact.Manifest) | {"schema_version": artefact.SCHEMA_VERSION}
+FULL = filled(bundle_manifest.Manifest) | {"schema_version": bundle_manifest.SCHEMA_VERSION}
 
 
 def read(content: dict[str, Any]) -> bool:
@@ -51,7 +51,7 @@ def read(content: dict[str, Any]) -> bool:
     if isinstance(content.get("digest"), str):
         content = content | {"digest": canonical_digest({k: v for k, v in content.items() if k != "digest"})}
     try:
-        artefact.Manifest.parse(json.dumps(content))
+        bundle_manifest.Manifest.parse(json.dumps(content))
     except BundleError:
         return False
     return True
@@ -116,7 +116,7 @@ def test_schema_and_reader_refuse_the_same(manifest: dict[str, Any]) -> None:
 
 
 def test_a_manifest_of_the_future_is_not_valid() -> None:
-    assert not VALIDATOR.is_valid(SHIPPED | {"min_reader": artefact.READER_VERSION + 1})
+    assert not VALIDATOR.is_valid(SHIPPED | {"min_reader": bundle_manifest.READER_VERSION + 1})
 
 
 def test_the_generated_page_has_a_row_for_every_field() -> None:

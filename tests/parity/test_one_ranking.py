@@ -32,11 +32,11 @@ from support.trained import by_hand, example_statistics, photos
 from support.triton import run_ensemble
 
 from sar_infer import AsyncClient, Classifier, Client
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.freeze import freeze
-from sar_infer.artefact.manifest import BANK
 from sar_infer.bank import ClassBank, ClassInfo, add, amend, class_bank
-from sar_infer.bank.trained import ClassPhotos
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.freeze import freeze
+from sar_infer.bundle.manifest import BANK
+from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.classify.calibration import softmax
 from sar_infer.cli.classify import main
 from sar_infer.images.load import load_rgb
@@ -55,7 +55,7 @@ CALLED = "violet"
 """Comes with the call."""
 PICTURED, SKU = "amber", "SKU-9"
 """Added to the bank by name and photos, and by photos only."""
-SETS = {PICTURED: photo_set("a", "b", "c", dim=DIM), SKU: photo_set("d", "e", nameless=True, dim=DIM)}
+SETS = {PICTURED: photo_set("a", "b", "c", dim=DIM), SKU: photo_set("d", "e", photos_only=True, dim=DIM)}
 BACKGROUND = BANK_NAMES[3]
 SMALLER = {name: dataclasses.replace(gate, speedup=0.0) for name, gate in GATES.items()}
 """Gates of the smaller graphs, judged on composed logits; graphs this small are not faster."""
@@ -204,7 +204,7 @@ def test_a_mapped_bank(bundle: Path, images: list[Path], tmp_path: Path, monkeyp
 
 def test_by_photos_in_python(bundle: Path, images: list[Path]) -> None:
     """By photos, by name and photos, by photos only, and more photos of a trained class, beside all the others."""
-    seen = {CALLED: photos(5, 2), "SKU-12345": photos(6, 4, nameless=True), "green": photos(8, 3)}
+    seen = {CALLED: photos(5, 2), "SKU-12345": photos(6, 4, photos_only=True), "green": photos(8, 3)}
     classifier = Classifier.open(bundle, "cpu")
     classes = classifier.class_set(photos=seen)
     rows = classifier.embed_images(images)

@@ -12,8 +12,8 @@ from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, example
 from support.pictures import encoded
 
 from sar_infer import BankError, Classifier, ClassNameError, DecisionOptions, DeviceError, InputError
-from sar_infer.artefact.bundle import open_bundle
 from sar_infer.bank import ClassBank, add
+from sar_infer.bundle.bundle import open_bundle
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.sessions import expects_cuda
 from sar_infer.images.preprocess import to_input

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from support.bundles import DIM, PREPROCESS, image_weight, name_rows
 
-from sar_infer.artefact.bundle import open_bundle
+from sar_infer.bundle.bundle import open_bundle
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.errors import ClassNameError, ImageError, InputError

@@ -33,10 +33,10 @@ def example_bank(
     return ClassBank(names, unit_rows(names), ENCODER, {"list": "mine"}, info or {})
 
 
-def photo_set(*labels: str, nameless: bool = False, dim: int = DIM) -> PhotoSet:
+def photo_set(*labels: str, photos_only: bool = False, dim: int = DIM) -> PhotoSet:
     """The photos of these labels: equal labels are the same photo."""
     digests = [np.frombuffer(hashlib.sha256(label.encode()).digest(), np.uint8) for label in labels]
-    return PhotoSet.of(np.array(digests, np.uint8).reshape(-1, 32), unit_rows(labels, dim), nameless=nameless)
+    return PhotoSet.of(np.array(digests, np.uint8).reshape(-1, 32), unit_rows(labels, dim), photos_only=photos_only)
 
 
 def content(bank: ClassBank) -> tuple[object, ...]:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sar_infer.artefact.manifest import (
+from sar_infer.bank import ClassBank
+from sar_infer.bundle.manifest import (
     BANK,
     HEAD,
     IMAGE_ENCODER,
@@ -31,9 +32,8 @@ from sar_infer.artefact.manifest import (
     Scores,
     file_entry,
 )
-from sar_infer.bank import ClassBank
-from sar_infer.bank.head import ClassHead
-from sar_infer.bank.trained import TrainedStatistics
+from sar_infer.classifiers.head import ClassHead
+from sar_infer.classifiers.trained_statistics import TrainedStatistics
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import Tokenizer, encode_name
 

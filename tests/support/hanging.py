@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 
 if TYPE_CHECKING:
     import pytest

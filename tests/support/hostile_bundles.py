@@ -14,7 +14,7 @@ from typing import Any
 
 from support.mutations import Chance, mutation
 
-from sar_infer.artefact.manifest import MANIFEST, TOKENIZER, file_entry
+from sar_infer.bundle.manifest import MANIFEST, TOKENIZER, file_entry
 
 NUMBERS = (0, -1, 1, 10**30, -(10**30), 10**400, 0.5, 1e308, -1e308, 5e-324, float("nan"), float("inf"), -float("inf"))
 TEXTS = ("", " ", "x" * 100_000, "\0", "a\nb", "\x1b[2J", "\u202e", "é", "\ud800", "../../etc/passwd", "NaN", "1")

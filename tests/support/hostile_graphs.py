@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support.hostile_bundles import seal
 from support.mutations import Chance, mutation
 
-from sar_infer.artefact.manifest import BANK, IMAGE_ENCODER, MANIFEST, NAME_ENCODER
+from sar_infer.bundle.manifest import BANK, IMAGE_ENCODER, MANIFEST, NAME_ENCODER
 
 
 @mutation(sealed=True)

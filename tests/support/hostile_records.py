@@ -15,7 +15,7 @@ from support.hostile_bundles import NUMBERS, OTHERS, TEXTS, place, seal
 from support.mutations import Chance, mutation
 from support.tensor_bytes import Tensors, read, write
 
-from sar_infer.artefact.manifest import BANK
+from sar_infer.bundle.manifest import BANK
 
 Metadata = dict[str, str]
 RecordChange = Callable[[Metadata, Tensors, Chance], str]
@@ -25,7 +25,7 @@ _STACK = ("retired", "retired_names", "retired_offsets", "retired_positions")
 
 
 def record_digest(metadata: Metadata, tensors: Tensors) -> str:
-    """As ``docs/artefact.md`` has it, from the bytes of a file."""
+    """As ``docs/bundle.md`` has it, from the bytes of a file."""
     digest = hashlib.sha256()
     for text in (metadata["encoder_digest"], *(metadata[key] for key in _TEXTS)):
         data = text.encode("utf-8", "surrogatepass")

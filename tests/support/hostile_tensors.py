@@ -18,7 +18,7 @@ from support.hostile_bundles import TEXTS, seal
 from support.mutations import Chance, mutation
 from support.tensor_bytes import Header, Tensors, join, read, split, write
 
-from sar_infer.artefact.manifest import BANK, HEAD
+from sar_infer.bundle.manifest import BANK, HEAD
 
 HeaderChange = Callable[[Header, bytes, Chance], tuple[bytes, str]]
 """The new file, given the header and data of the old one, and what was done."""

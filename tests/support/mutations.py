@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sar_infer.artefact.manifest import BANK, MANIFEST
+from sar_infer.bundle.manifest import BANK, MANIFEST
 
 Chance = random.Random
 Change = Callable[[Path, Path, Chance], str]

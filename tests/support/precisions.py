@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 from support.bundles import image_graph, name_graph, reseal
 
-from sar_infer.artefact.manifest import Precision, Variant
+from sar_infer.bundle.manifest import Precision, Variant
 
 
 def variant(file: str, **changes: Any) -> Variant:

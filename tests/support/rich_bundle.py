@@ -8,7 +8,8 @@ from pathlib import Path
 
 from support.bundles import BANK_NAMES, PREPROCESS, example_head, name_rows, reseal, write_bundle
 
-from sar_infer.artefact.manifest import (
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename
+from sar_infer.bundle.manifest import (
     BANK,
     IMAGE_ENCODER,
     NAME_ENCODER,
@@ -20,7 +21,6 @@ from sar_infer.artefact.manifest import (
     SelfTestVector,
     Variant,
 )
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename
 
 _CALIBRATION = Calibration("nothing", 20, 20, True, 0.1, 0.05, 0.5, 0.4, {"0.9": 0.91}, {"0.9": 1.5}, {"score": 0.8})
 _QUALITY = Quality(

@@ -12,9 +12,9 @@ import onnx
 from onnx import numpy_helper
 from support.bundles import SIZE, image_graph, name_graph, reseal, write_bundle
 
-from sar_infer.artefact.manifest import MANIFEST, Manifest, Precision, SelfTestVector, Variant
-from sar_infer.bank.head import ClassHead
+from sar_infer.bundle.manifest import MANIFEST, Manifest, Precision, SelfTestVector, Variant
 from sar_infer.classifier import Classifier
+from sar_infer.classifiers.head import ClassHead
 from sar_infer.encoders.self_test import self_test_image
 
 NO_FILES: Mapping[str, onnx.ModelProto] = {}

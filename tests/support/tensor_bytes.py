@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.artefact.manifest import BANK, HEAD, STATISTICS
+from sar_infer.bundle.manifest import BANK, HEAD, STATISTICS
 
 Header = dict[str, Any]
 Tensors = dict[str, npt.NDArray[Any]]

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST
 
-from sar_infer.bank.statistics import Statistics
-from sar_infer.bank.trained import ClassPhotos, TrainedStatistics
+from sar_infer.classifiers.statistics import Statistics
+from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 
 
 def example_statistics(
@@ -41,8 +41,8 @@ def photo_mean(generator: np.random.Generator, dim: int = DIM) -> npt.NDArray[np
     return result.astype(np.float32)
 
 
-def photos(seed: int = 5, count: int = 2, dim: int = DIM, nameless: bool = False) -> ClassPhotos:
-    return ClassPhotos(photo_mean(np.random.default_rng(seed), dim), count, nameless)
+def photos(seed: int = 5, count: int = 2, dim: int = DIM, photos_only: bool = False) -> ClassPhotos:
+    return ClassPhotos(photo_mean(np.random.default_rng(seed), dim), count, photos_only)
 
 
 def by_hand(
@@ -58,7 +58,7 @@ def by_hand(
     x, centre, p = rows.astype(np.float64), model.centre.astype(np.float64), model.precision.astype(np.float64)
     for column, own in enumerate(text.astype(np.float64)):
         item = known.get(column)
-        row = model.text_centre.astype(np.float64) if item is not None and item.nameless else own
+        row = model.text_centre.astype(np.float64) if item is not None and item.photos_only else own
         mean = centre + model.slope * (row - model.text_centre)
         offset = 0.0
         if item is not None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 
 
 def open_clip_transform(spec: Preprocess) -> Callable[[Image.Image], torch.Tensor]:

@@ -14,9 +14,9 @@ import numpy as np
 from click.testing import CliRunner
 
 from sar_infer import Classifier
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.manifest import BANK
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.manifest import BANK
 from sar_infer.cli import bank as sar_bank
 from sar_infer.cli import bundle as sar_bundle
 from sar_infer.cli import classify

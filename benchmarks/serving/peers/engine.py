@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.manifest import IMAGE_ENCODER
 from sar_infer.classify.calibration import softmax
 from sar_infer.classify.ranking import top_k
 from sar_infer.images.load import load_rgb

@@ -47,7 +47,7 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
         for name, place in places.items():
             if found.bank.background is not None and found.bank.background[place]:
                 raise Refusal(f"{name!r:.80} is background, which is never an answer; leave its folder out")
-        photos = read_photos(found, files, nameless=False)
+        photos = read_photos(found, files, photos_only=False)
         if photos.known:
             name, path, why = photos.known[0]
             count = "1 photo" if len(photos.known) == 1 else f"{len(photos.known):,} photos"

@@ -21,10 +21,10 @@ from sar_infer.cli.options import Refusal, emit, one_blas_thread, option, read_c
 from sar_infer.errors import WriteError
 
 if TYPE_CHECKING:
-    from sar_infer.artefact.bundle import Bundle
     from sar_infer.bank import ClassBank
+    from sar_infer.bank_advice import Finding
+    from sar_infer.bundle.bundle import Bundle
     from sar_infer.classifier import Classifier
-    from sar_infer.lint import Finding
     from sar_infer.text.names import Phrases
 
 
@@ -114,8 +114,8 @@ def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: boo
 
 
 def _opened(arguments: BankArguments, *, missing: bool, whole: bool) -> Opened:
-    from sar_infer.artefact.bank_file import read
-    from sar_infer.artefact.bundle import open_bundle
+    from sar_infer.bundle.bank_file import read
+    from sar_infer.bundle.bundle import open_bundle
 
     bundle = open_bundle(arguments.bundle or None)
     return Opened(bundle, bundle.bank if missing else read(arguments.file, bundle, whole=whole))
@@ -123,7 +123,7 @@ def _opened(arguments: BankArguments, *, missing: bool, whole: bool) -> Opened:
 
 def _say_missing(arguments: BankArguments, found: Opened) -> None:
     """Say on stderr that the bundle's classes are used for a missing bank file, or that it was made as a copy."""
-    from sar_infer.artefact.bundle import bundle_name
+    from sar_infer.bundle.bundle import bundle_name
 
     count, bundle = f"{len(found.bank.names):,}", bundle_name(found.bundle.place)
     if arguments.file.exists():
@@ -143,7 +143,7 @@ def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterat
         InputError: the file cannot be changed where it is.
         WriteError: another process is changing it.
     """
-    from sar_infer.artefact.bank_file import WAIT, check_changeable
+    from sar_infer.bundle.bank_file import WAIT, check_changeable
     from sar_infer.storage.files import owned
 
     check_changeable(arguments.file)
@@ -246,7 +246,7 @@ def given_classes(names: Iterable[str], file: Path | None, check: Callable[[str]
 
 def shown(findings: Sequence[Finding], most: int | None = None) -> Iterator[str]:
     """Yield a line for each finding; with ``most``, for the worst of them, and a last line that counts the rest."""
-    from sar_infer.lint import worst_first
+    from sar_infer.bank_advice import worst_first
 
     if most is not None and len(findings) > most:
         findings = worst_first(findings)

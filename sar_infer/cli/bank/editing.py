@@ -30,7 +30,7 @@ from sar_infer.errors import one_line
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, ClassInfo
-    from sar_infer.lint import Finding, Linter
+    from sar_infer.bank_advice import Finding, Linter
     from sar_infer.text.names import Phrases
 
 _MOST_SHOWN = 20
@@ -112,8 +112,8 @@ def add(arguments: BankArguments, **values: Any) -> None:
     from sar_infer.bank import ClassBank, amend
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import places_of
+    from sar_infer.bank_advice import Linter
     from sar_infer.cli.bank import photos as from_photos
-    from sar_infer.lint import Linter
 
     with changing(arguments) as found:
         check = len if options.looks_at_names else found.classifier.check_name
@@ -128,8 +128,8 @@ def add(arguments: BankArguments, **values: Any) -> None:
         _refuse(findings, strict=options.strict)
         places_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding
         rows = _embedded(found, given, linter, findings)
-        photos = from_photos.read_photos(found, files, nameless=options.photos_only)
-        sets = photos.sets if other is None else from_photos.nameless_of(found.bank, given, other)
+        photos = from_photos.read_photos(found, files, photos_only=options.photos_only)
+        sets = photos.sets if other is None else from_photos.photos_only_of(found.bank, given, other)
         given, rows = from_photos.with_kept(found.bank, given, rows, files)
         info = _info_to_add(found.bank, given, other, options)
         after = edit(found.bank, [*given], rows, info, sets, by="sar-bank add")
@@ -144,7 +144,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
 
 def _checked_texts(given: Phrases, linter: Linter | None) -> list[Finding]:
     """Return what the linter finds in the texts alone, before minutes are spent on embedding."""
-    from sar_infer.lint.linter import CHUNK, chunked
+    from sar_infer.bank_advice.linter import CHUNK, chunked
 
     if linter is None:
         return []
@@ -156,7 +156,7 @@ def _embedded(found: Opened, given: Phrases, linter: Linter | None, findings: li
     """Return unit rows (N, D), made chunk by chunk; append what the linter finds in each chunk to ``findings``."""
     import numpy as np
 
-    from sar_infer.lint.linter import CHUNK, chunked
+    from sar_infer.bank_advice.linter import CHUNK, chunked
 
     rows, start = np.empty((len(given), found.bundle.manifest.embed_dim), dtype=np.float32), 0
     for chunk in counted(chunked(given), len(given), "Embedding", CHUNK):
@@ -319,7 +319,7 @@ def set_class(
 
     With --background it is never the answer; with --photos-only its name does not count.
     """
-    from sar_infer.bank import amend, set_nameless
+    from sar_infer.bank import amend, set_photos_only
 
     if threshold is not None and no_threshold:
         raise Refusal("--threshold and --no-threshold contradict")
@@ -335,7 +335,7 @@ def set_class(
             info = dataclasses.replace(info, background=background)
         after = amend(found.bank, {name: info}, by="sar-bank set")
         if photos_only is not None:
-            after = set_nameless(after, name, nameless=photos_only, by="sar-bank set")
+            after = set_photos_only(after, name, photos_only=photos_only, by="sar-bank set")
         write(arguments, found, after)
 
 

@@ -16,7 +16,7 @@ from sar_infer.errors import InputError, one_line
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, ClassInfo, PhotoSet
-    from sar_infer.lint import Finding
+    from sar_infer.bank_advice import Finding
     from sar_infer.text.names import Phrases
 
     Files = Mapping[str, Sequence[str]]
@@ -104,7 +104,7 @@ def with_kept(bank: ClassBank, given: Phrases, rows: Floats, files: Files) -> tu
     return {**given, **kept}, np.concatenate([rows, bank.rows_at(np.array(places, np.intp))])
 
 
-def read_photos(found: Opened, files: Files, *, nameless: bool) -> ReadPhotos:
+def read_photos(found: Opened, files: Files, *, photos_only: bool) -> ReadPhotos:
     """Read and embed photos; one that is counted for its class already is noted and left out.
 
     Raises:
@@ -136,13 +136,15 @@ def read_photos(found: Opened, files: Files, *, nameless: bool) -> ReadPhotos:
     width = bank.embeddings.shape[1]
     for name, found_digests in digests.items():
         packed = np.frombuffer(b"".join(found_digests), np.uint8).reshape(-1, 32)
-        result.sets[name] = PhotoSet.of(packed, np.array(rows[name], np.float32).reshape(-1, width), nameless=nameless)
+        result.sets[name] = PhotoSet.of(
+            packed, np.array(rows[name], np.float32).reshape(-1, width), photos_only=photos_only
+        )
     return result
 
 
 def findings_of(found: Opened, after: ClassBank, photos: ReadPhotos, *, lint: bool) -> list[Finding]:
     """Return what is to be said of photos: those that were counted already, and with ``lint`` what is odd."""
-    from sar_infer.lint import Finding, photo_findings
+    from sar_infer.bank_advice import Finding, photo_findings
 
     findings = [
         Finding("known-photo", "info", name, f"photo {path!r:.200} is left out: {why}")
@@ -153,12 +155,12 @@ def findings_of(found: Opened, after: ClassBank, photos: ReadPhotos, *, lint: bo
     return findings
 
 
-def nameless_of(bank: ClassBank, given: Phrases, other: ClassBank) -> dict[str, PhotoSet]:
+def photos_only_of(bank: ClassBank, given: Phrases, other: ClassBank) -> dict[str, PhotoSet]:
     """Return no photos for each of the given classes whose name means nothing in another bank."""
     from sar_infer.bank import PhotoSet
 
-    none = PhotoSet.none(bank.rows.shape[1]).with_nameless(True)
-    return {name: none for name, photos in other.photos.items() if photos.nameless and name in given}
+    none = PhotoSet.none(bank.rows.shape[1]).with_photos_only(True)
+    return {name: none for name, photos in other.photos.items() if photos.photos_only and name in given}
 
 
 def with_photos_of(bank: ClassBank, other: ClassBank, base: ClassBank, by: str) -> ClassBank:

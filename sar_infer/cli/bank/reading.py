@@ -25,7 +25,7 @@ from sar_infer.errors import BankError, SchemaError
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank, ClassInfo, Difference
-    from sar_infer.lint import Finding
+    from sar_infer.bank_advice import Finding
 
 
 @click.command("list")
@@ -173,7 +173,7 @@ def _described(info: ClassInfo) -> list[str]:
 def _photos_of(bank: ClassBank, name: str) -> dict[str, Any]:
     """Return how many photos a class has, and whether its name means nothing."""
     photos = bank.photos.get(name)
-    return {"photos": 0 if photos is None else len(photos), "photos_only": photos is not None and photos.nameless}
+    return {"photos": 0 if photos is None else len(photos), "photos_only": photos is not None and photos.photos_only}
 
 
 def _pictured(bank: ClassBank, name: str) -> list[str]:
@@ -200,7 +200,7 @@ def _changes(difference: Difference) -> Iterator[str]:
         yield f"~ {name}  {before}  ->  {after}"
     for name, change in difference.photos.items():
         counts = [f"+{change.came:,}"] * bool(change.came) + [f"-{change.went:,}"] * bool(change.went)
-        turned = {None: [], True: ["photos only"], False: ["named"]}[change.nameless]
+        turned = {None: [], True: ["photos only"], False: ["named"]}[change.photos_only]
         yield f"~ {name}  photos {' '.join([*counts, *turned])}"
 
 
@@ -216,8 +216,8 @@ def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -
     a reference encoder (sar-export --with-reference), whose relations to other classes the learned prompt has moved.
     Exit code 0 if there is no warning, 1 if there is one.
     """
-    from sar_infer.lint import Linter, photo_findings
-    from sar_infer.lint.linter import CHUNK, chunked
+    from sar_infer.bank_advice import Linter, photo_findings
+    from sar_infer.bank_advice.linter import CHUNK, chunked
 
     within = not names and classes is None
     found = opened(arguments, may_be_missing=not within)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from sar_infer.bank import PhotoSet
 from sar_infer.bank.history import Step
-from sar_infer.lint import Finding
+from sar_infer.bank_advice import Finding
 from sar_infer.server.bank.snapshot import Entry
 
 RefusalCode = Literal["not-found", "precondition-failed", "writes-disabled", "conflict", "not-stored", "overloaded"]
@@ -50,7 +50,7 @@ class NewPhotos:
     """Photos for a class.
 
     Attributes:
-        photos: What the bank keeps of them; ``nameless`` says that the name of the class means nothing.
+        photos: What the bank keeps of them; ``photos_only`` says that the name of the class means nothing.
         places: What the findings call each, by its digest.
         encoder: Digest of the encoder that embedded them.
         create: Add the class if it is not there.

@@ -84,5 +84,5 @@ class Snapshot:
 def _entry(bank: ClassBank, name: str) -> Entry:
     info = bank.info.get(name, PLAIN)
     photos, origin = bank.photos.get(name), "bundle" if info.added is None else "added"
-    counted = (0, False) if photos is None else (len(photos), photos.nameless)
+    counted = (0, False) if photos is None else (len(photos), photos.photos_only)
     return Entry(name, origin, info.phrases or (name,), *counted)  # type: ignore[arg-type]

@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact import bank_file
-from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import BANK
 from sar_infer.bank import ClassBank, ClassInfo, add, remove, rollback
 from sar_infer.bank.edits import listed
 from sar_infer.bank.following import Embed
 from sar_infer.bank.history import removed_names, renamed_names, steps_back
+from sar_infer.bank_advice import Finding, Linter, photo_findings
+from sar_infer.bundle import bank_file
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.manifest import BANK
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
-from sar_infer.lint import Finding, Linter, photo_findings
 from sar_infer.server.bank.changes import Change, ChangeRefusedError, NewPhotos, RollbackResult, check_match
 from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.class_names import clean_name, clean_phrases
@@ -165,7 +165,7 @@ class BankStore:
             odd: list[Finding] = []
             if own is None:
                 row, info = self._embed([wanted])[0], dataclasses.replace(info, phrases=() if plain else wanted)
-                if new is None or not new.photos.nameless:
+                if new is None or not new.photos.photos_only:
                     odd = self._odd_name(now.bank, {spelling: wanted}, row)
             else:
                 has = now.base.info.get(spelling, ClassInfo())

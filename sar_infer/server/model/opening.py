@@ -8,8 +8,8 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from sar_infer.artefact.bundle import default_bundle, on_hub, open_bundle
-from sar_infer.artefact.manifest import FileEntry
+from sar_infer.bundle.bundle import default_bundle, on_hub, open_bundle
+from sar_infer.bundle.manifest import FileEntry
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.self_test import SelfTest

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.sessions import LITTLE, Device, give_back_memory, keep_memory
 from sar_infer.errors import BundleError, ImageError

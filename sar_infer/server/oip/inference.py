@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import bundle_name, default_bundle
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.bundle import bundle_name, default_bundle
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.class_names import cleaned

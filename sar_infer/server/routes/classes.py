@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank.history import Step
-from sar_infer.lint.finding import Kind
+from sar_infer.bank_advice.finding import Kind
 from sar_infer.server.bank.changes import ChangeRefusedError, NewPhotos
 from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.class_names import clean_name
@@ -338,7 +338,7 @@ async def _put(
     if given.images:
         with service.lease() as engine, service.admission.images.hold(len(given.images)):
             photos = await engine.photos(given.images)
-        kept, encoder = photos.kept.with_nameless(given.photos_only), engine.bundle.manifest.encoder_digest
+        kept, encoder = photos.kept.with_photos_only(given.photos_only), engine.bundle.manifest.encoder_digest
         new = NewPhotos(kept, photos.places, encoder, create=create)
     change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new, only_add, strict))
     shown = _shown(change.entry)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sar_infer.artefact.bundle import Bundle, Place, open_bundle
-from sar_infer.artefact.manifest import CARD, Manifest, Provenance
-from sar_infer.artefact.writing import link_or_copy, seal, staged
+from sar_infer.bundle.bundle import Bundle, Place, open_bundle
+from sar_infer.bundle.manifest import CARD, Manifest, Provenance
+from sar_infer.bundle.writing import link_or_copy, seal, staged
 from sar_train.errors import ExportError
 from sar_train.export.precision import jpeg, variants
 from sar_train.export.precision.gate import Gate

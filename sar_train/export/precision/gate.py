@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import Bundle
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle_check.comparison import Figures, Logits, same_answer
+from sar_infer.bundle_check.finding import at_least, reasons
 from sar_infer.classifier import Classifier
-from sar_infer.verify.comparison import Figures, Logits, same_answer
-from sar_infer.verify.finding import at_least, reasons
 from sar_train.export.precision.samples import BATCH
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.manifest import IMAGE_ENCODER
+from sar_infer.bundle_check.comparison import Figures, compare_rows
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.images.preprocess import least_side
-from sar_infer.verify.comparison import Figures, compare_rows
 from sar_train.export.precision.gate import Gate, image_logits
 from sar_train.export.precision.samples import pixels
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import Preprocess
 from sar_infer.bank import ClassInfo
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.manifest import Preprocess
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input

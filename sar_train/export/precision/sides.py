@@ -9,11 +9,11 @@ from typing import Final
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.bundle_check.comparison import Figures, compare_rows
+from sar_infer.bundle_check.graphs import self_test_of
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, finite
-from sar_infer.verify.comparison import Figures, compare_rows
-from sar_infer.verify.graphs import self_test_of
 from sar_train.export.precision.gate import NEAR_TIE, Gate, image_logits, near_ties
 from sar_train.export.precision.samples import BATCH, PhotoSamples, name_tokens, pixels
 

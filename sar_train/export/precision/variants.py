@@ -17,11 +17,11 @@ import numpy.typing as npt
 import onnx
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import Bundle
-from sar_infer.artefact.manifest import Precision, Variant
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.manifest import Precision, Variant
+from sar_infer.bundle_check.comparison import open_graph
 from sar_infer.encoders.sessions import open_session
 from sar_infer.errors import BundleError
-from sar_infer.verify.comparison import open_graph
 from sar_train.data.progress import ProgressCallback
 from sar_train.export.compact import write_graph
 from sar_train.export.precision.float16 import cast

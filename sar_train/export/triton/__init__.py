@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import Place, open_bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER, Manifest
-from sar_infer.artefact.writing import staged
+from sar_infer.bundle.bundle import Place, open_bundle
+from sar_infer.bundle.manifest import IMAGE_ENCODER, Manifest
+from sar_infer.bundle.writing import staged
+from sar_infer.bundle_check.comparison import MAX_DIFFERENCE, largest_difference
+from sar_infer.bundle_check.finding import at_most
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.encoders.sessions import open_session
 from sar_infer.errors import InputError
 from sar_infer.storage.files import sync_folder, write_file
-from sar_infer.verify.comparison import MAX_DIFFERENCE, largest_difference
-from sar_infer.verify.finding import at_most
 from sar_train.errors import ConfigError
 from sar_train.export.refuse import refuse
 from sar_train.export.triton import config

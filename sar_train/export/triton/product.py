@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sar_infer.artefact.manifest import Manifest
+from sar_infer.bundle.manifest import Manifest
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import scale
 from sar_train.errors import ExportError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sar_infer.artefact.card import escaped
-from sar_infer.artefact.manifest import Manifest
+from sar_infer.bundle.card import escaped
+from sar_infer.bundle.manifest import Manifest
 from sar_train.export.triton.config import CLASSIFIER, EMBEDDING, ENCODER, LOGITS, MAX_BATCH, PIXELS, PRODUCT, SCORES
 
 TEMPLATE = """\
@@ -48,7 +48,7 @@ import sys
 
 import numpy as np
 import tritonclient.http as triton
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 from sar_infer.images.prefetch import decode_image
 
 SPEC = {spec!r}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.banks import example_bank, photo_set, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, Difference, add, amend, diff, remove, rename, set_nameless
+from sar_infer.bank import ClassBank, ClassInfo, Difference, add, amend, diff, remove, rename, set_photos_only
 from sar_infer.errors import BankError
 
 BANK = example_bank(("cat", "dog", "fox"))
@@ -60,5 +60,5 @@ def test_photos_that_came_and_went() -> None:
     assert set(diff(before, after).photos) == {"cat"}
     assert dataclasses.astuple(diff(BANK, before).photos["dog"]) == (1, 0, None)
     assert dataclasses.astuple(diff(before, BANK).photos["cat"]) == (0, 2, None)
-    turned = set_nameless(before, "cat", nameless=True)
+    turned = set_photos_only(before, "cat", photos_only=True)
     assert dataclasses.astuple(diff(before, turned).photos["cat"]) == (0, 0, True)

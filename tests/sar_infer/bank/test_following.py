@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.banks import photo_set, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback, set_nameless, settled
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback, set_photos_only, settled
 from sar_infer.bank.edits import remove_photos
 from sar_infer.bank.following import follow, photos_missing
 from sar_infer.errors import BankError
@@ -111,12 +111,12 @@ def test_a_class_that_can_be_an_answer_has_to_be_left(gone: tuple[str, ...]) -> 
 
 
 def test_photos_stay_behind_and_are_named() -> None:
-    photos = {"cat": photo_set("p"), "SKU-1": photo_set("q", nameless=True)}
+    photos = {"cat": photo_set("p"), "SKU-1": photo_set("q", photos_only=True)}
     old = add(OLD, ["cat", "SKU-1"], unit_rows(["cat", "SKU-1"]), photos=photos)
     found = follow(old, BASE, embed)
     assert photos_missing(old, found) == ["cat", "SKU-1"]
     assert photos_missing(old, old) == photos_missing(found, old) == []
-    assert found.photos["SKU-1"].nameless
+    assert found.photos["SKU-1"].photos_only
     assert "cat" not in found.photos
 
 
@@ -133,7 +133,7 @@ def counted(bank: ClassBank) -> dict[str, int]:
 
 
 def test_photos_follow_if_both_encoders_embed_images_alike() -> None:
-    photos = {"Cat": photo_set("p"), "SKU-1": photo_set("q", "r", nameless=True), "owl": photo_set("s")}
+    photos = {"Cat": photo_set("p"), "SKU-1": photo_set("q", "r", photos_only=True), "owl": photo_set("s")}
     old = add(alike(OLD), ["SKU-1", "owl"], unit_rows(["SKU-1", "owl"]), photos=photos)
     found = follow(old, alike(BASE), embed)
     assert counted(found) == {"cat": 1, "SKU-1": 2}  # the new bundle was trained on photos of owls
@@ -198,10 +198,10 @@ def test_a_class_that_came_back_by_a_rollback_is_not_removed_again() -> None:
 
 
 def test_that_a_name_means_something_after_all_is_known_after_going_back() -> None:
-    old = set_nameless(add(OLD, ["SKU-1"], unit_rows(["SKU-1"])), "SKU-1", nameless=True)
+    old = set_photos_only(add(OLD, ["SKU-1"], unit_rows(["SKU-1"])), "SKU-1", photos_only=True)
     there = follow(old, BASE, embed)
-    assert there.photos["SKU-1"].nameless
-    named = set_nameless(there, "SKU-1", nameless=False)
+    assert there.photos["SKU-1"].photos_only
+    named = set_photos_only(there, "SKU-1", photos_only=False)
     assert "SKU-1" not in follow(named, OLD, embed, old).photos
     assert not follow(rename(named, "SKU-1", "mug"), OLD, embed, old).photos
     assert follow(there, OLD, embed, old) is old

@@ -19,7 +19,7 @@ from sar_infer.bank import (
     remove_photos,
     rename,
     rollback,
-    set_nameless,
+    set_photos_only,
 )
 from sar_infer.bank.history import UNDO_STEPS
 from sar_infer.bank.photos import MOST_ROWS
@@ -41,7 +41,7 @@ EDIT = st.one_of(
     st.tuples(st.just("photos"), st.dictionaries(NAMES, st.tuples(PHOTOS, st.booleans()), max_size=3)),
     st.tuples(st.just("merge photos"), st.dictionaries(NAMES, st.tuples(PHOTOS, st.booleans()), max_size=3)),
     st.tuples(st.just("remove photos"), st.tuples(NAMES, PHOTOS)),
-    st.tuples(st.just("nameless"), st.tuples(NAMES, st.booleans())),
+    st.tuples(st.just("photos_only"), st.tuples(NAMES, st.booleans())),
     st.tuples(st.just("remove"), st.lists(NAMES, max_size=3)),
     st.tuples(st.just("rename"), st.tuples(NAMES, NAMES)),
     st.tuples(st.just("amend"), st.dictionaries(NAMES, INFO, max_size=2)),
@@ -56,7 +56,7 @@ def edited(bank: ClassBank, kind: str, given) -> ClassBank:
         if kind == "add":
             return add(bank, list(given), rows, info)
         return merge(bank, ClassBank(tuple(given), rows, bank.encoder_digest, info=info), "take")
-    if "photos" in kind or kind == "nameless":
+    if "photos" in kind or kind == "photos_only":
         return with_photos(bank, kind, given)
     if kind == "rename":
         return rename(bank, *given)
@@ -64,11 +64,11 @@ def edited(bank: ClassBank, kind: str, given) -> ClassBank:
 
 
 def with_photos(bank: ClassBank, kind: str, given) -> ClassBank:
-    if kind == "nameless":
-        return set_nameless(bank, given[0], nameless=given[1])
+    if kind == "photos_only":
+        return set_photos_only(bank, given[0], photos_only=given[1])
     if kind == "remove photos":
         return remove_photos(bank, given[0], sorted(photo_set(*given[1]).known))
-    photos = {name: photo_set(*labels, nameless=nameless) for name, (labels, nameless) in given.items()}
+    photos = {name: photo_set(*labels, photos_only=photos_only) for name, (labels, photos_only) in given.items()}
     new = [name for name in given if bank.lookup.name(name) is None]
     if kind == "photos":
         return add(bank, new, unit_rows(new), photos=photos)

@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.banks import DIM, content, example_bank, photo_set, unit_rows
 
-from sar_infer.bank import ClassBank, add, diff, merge, remove, remove_photos, rename, rollback, set_nameless, settled
+from sar_infer.bank import (
+    ClassBank,
+    add,
+    diff,
+    merge,
+    remove,
+    remove_photos,
+    rename,
+    rollback,
+    set_photos_only,
+    settled,
+)
 from sar_infer.bank import class_bank as class_banks
 from sar_infer.bank.difference import PhotoChange
 from sar_infer.bank.photos import MOST_ROWS, PhotoSet
@@ -80,12 +91,12 @@ def test_a_merge_counts_every_photo_once(labels: list[str], more: list[str]) -> 
 @pytest.mark.parametrize("ours", [None, photo_set("p")], ids=["no photos", "photos"])
 def test_a_merge_settles_whether_a_name_means_something(ours: PhotoSet | None) -> None:
     bank = add(example_bank(), [], unit_rows([]), photos={} if ours is None else {"cat": ours})
-    other = add(example_bank(), [], unit_rows([]), photos={"cat": photo_set("q", nameless=True)})
+    other = add(example_bank(), [], unit_rows([]), photos={"cat": photo_set("q", photos_only=True)})
     with pytest.raises(ClassNameError, match="different photos"):
         merge(bank, other)
-    for conflict, nameless in (("keep", False), ("take", True)):
+    for conflict, photos_only in (("keep", False), ("take", True)):
         found = merge(bank, other, conflict).photos["cat"]
-        assert (found.nameless, len(found)) == (nameless, 1 + (ours is not None))
+        assert (found.photos_only, len(found)) == (photos_only, 1 + (ours is not None))
 
 
 def test_a_photo_that_comes_twice_counts_once() -> None:
@@ -165,21 +176,23 @@ def test_photos_follow_their_class() -> None:
         assert content(rollback(fewer, step)) == content(state)
 
 
-def test_nameless_is_said_and_taken_back() -> None:
-    bank = set_nameless(photographed(cat="c1"), "cat", nameless=True)
-    assert bank.photos["cat"].nameless
+def test_photos_only_is_said_and_taken_back() -> None:
+    bank = set_photos_only(photographed(cat="c1"), "cat", photos_only=True)
+    assert bank.photos["cat"].photos_only
     assert bank.content_digest != photographed(cat="c1").content_digest
-    assert set_nameless(bank, "cat", nameless=True) is bank
-    assert not rollback(bank, 1).photos["cat"].nameless
-    waiting = set_nameless(example_bank(), "dog", nameless=True)
-    assert (len(waiting.photos["dog"]), waiting.photos["dog"].nameless) == (0, True)
-    assert add(waiting, [], unit_rows([]), photos={"dog": photo_set("d")}).photos["dog"].nameless
+    assert set_photos_only(bank, "cat", photos_only=True) is bank
+    assert not rollback(bank, 1).photos["cat"].photos_only
+    waiting = set_photos_only(example_bank(), "dog", photos_only=True)
+    assert (len(waiting.photos["dog"]), waiting.photos["dog"].photos_only) == (0, True)
+    assert add(waiting, [], unit_rows([]), photos={"dog": photo_set("d")}).photos["dog"].photos_only
 
 
 def test_differences_of_photos_are_told_by_number() -> None:
     one, two = photographed(cat="c1 c2", dog="d"), photographed(cat="c2 c3 c4", dog="d")
     assert diff(one, two).photos == {"cat": PhotoChange(2, 1)}
-    assert diff(one, set_nameless(one, "cat", nameless=True)).photos == {"cat": PhotoChange(0, 0, nameless=True)}
+    assert diff(one, set_photos_only(one, "cat", photos_only=True)).photos == {
+        "cat": PhotoChange(0, 0, photos_only=True)
+    }
     assert not diff(photographed(cat="c1 c2"), photographed(cat="c2 c1"))
 
 

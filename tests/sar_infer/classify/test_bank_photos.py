@@ -13,8 +13,8 @@ from support.bundles import DIM, ENCODER_DIGEST
 from support.trained import by_hand, example_statistics
 
 from sar_infer.bank import ClassBank, PhotoSet, add
-from sar_infer.bank.statistics import Statistics
-from sar_infer.bank.trained import ClassPhotos, TrainedStatistics
+from sar_infer.classifiers.statistics import Statistics
+from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet, build_class_set, with_photos, without_counted
 from sar_infer.classify.composition import SMALL, Composer
@@ -30,15 +30,15 @@ def some_rows(count: int, seed: int) -> np.ndarray:
     return unit_rows(np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32))
 
 
-def some_photos(count: int, seed: int, *, nameless: bool = False) -> PhotoSet:
+def some_photos(count: int, seed: int, *, photos_only: bool = False) -> PhotoSet:
     rows = some_rows(count, seed)
     digests = np.array([np.frombuffer(hashlib.sha256(row.tobytes()).digest(), np.uint8) for row in rows], np.uint8)
-    return PhotoSet.of(digests.reshape(-1, 32), rows, nameless=nameless)
+    return PhotoSet.of(digests.reshape(-1, 32), rows, photos_only=photos_only)
 
 
 ROWS = some_rows(7, 9)
 OWN = ClassBank(NAMES, some_rows(len(NAMES), 3), ENCODER_DIGEST)
-PHOTOS = {"red": some_photos(3, 1), "teal": some_photos(2, 2), "SKU-1": some_photos(4, 3, nameless=True)}
+PHOTOS = {"red": some_photos(3, 1), "teal": some_photos(2, 2), "SKU-1": some_photos(4, 3, photos_only=True)}
 BANK = add(OWN, [], np.empty((0, DIM), np.float32), photos=PHOTOS)
 
 
@@ -91,7 +91,7 @@ def test_logits_are_those_of_the_formula(trained: TrainedStatistics | None, smal
 @settings(max_examples=40, deadline=None)
 @given(photos=st.dictionaries(st.sampled_from(NAMES), st.tuples(st.integers(0, 5), st.booleans()), max_size=4))
 def test_photos_of_the_bank_and_of_the_call_count_the_same(photos: dict[str, tuple[int, bool]]) -> None:
-    sets = {name: some_photos(count, len(name), nameless=only) for name, (count, only) in photos.items()}
+    sets = {name: some_photos(count, len(name), photos_only=only) for name, (count, only) in photos.items()}
     bank = add(OWN, [], np.empty((0, DIM), np.float32), photos=sets)
     found = ranking.logits(ROWS, class_set(bank, TRAINED), SCALE)
     expected = by_hand(TRAINED.statistics, SCALE.factor, ROWS, OWN.embeddings, known(TRAINED, sets))
@@ -102,7 +102,7 @@ def test_photos_of_the_bank_and_of_the_call_count_the_same(photos: dict[str, tup
 
 
 def test_a_class_that_waits_for_its_first_photo_is_where_no_name_points() -> None:
-    waiting = add(OWN, [], np.empty((0, DIM), np.float32), photos={"teal": some_photos(0, 1, nameless=True)})
+    waiting = add(OWN, [], np.empty((0, DIM), np.float32), photos={"teal": some_photos(0, 1, photos_only=True)})
     model = TRAINED.statistics
     expected = by_hand(model, SCALE.factor, ROWS, OWN.embeddings, known(TRAINED, {}))
     row = model.text_centre[np.newaxis]

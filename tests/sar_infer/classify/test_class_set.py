@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bank.calibration import BankCalibration
-from sar_infer.bank.head import ClassHead
+from sar_infer.classifiers.head import ClassHead
 from sar_infer.classify.class_set import (
     ClassSet,
     Sources,

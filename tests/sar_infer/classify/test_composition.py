@@ -11,7 +11,7 @@ from support.bundles import DIM, ENCODER_DIGEST
 from support.trained import by_hand, example_statistics, photos
 
 from sar_infer.bank import ClassBank, ClassInfo, add, remove, rename
-from sar_infer.bank.trained import ClassPhotos, TrainedStatistics
+from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 from sar_infer.classify import ranking
 from sar_infer.classify.calibration import softmax
 from sar_infer.classify.class_set import NO_PHOTOS, ClassSet, build_class_set, with_photos
@@ -69,7 +69,7 @@ def apart(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(differences).max() / np.abs(expected).max())
 
 
-MIXED = {"violet": photos(5, 2), "SKU-1": photos(6, 4, nameless=True), "grey": photos(7, 1), "red": photos(8, 3)}
+MIXED = {"violet": photos(5, 2), "SKU-1": photos(6, 4, photos_only=True), "grey": photos(7, 1), "red": photos(8, 3)}
 
 
 @pytest.mark.parametrize("small", [SMALL, 0], ids=["weights for all", "weights for photos"])

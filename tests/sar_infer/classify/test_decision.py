@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.bundles import DIM, ENCODER_DIGEST, example_head, example_manifest
 
-from sar_infer.artefact.manifest import Manifest
+from sar_infer.bundle.manifest import Manifest
 from sar_infer.classify.class_set import ClassSet, Sources
 from sar_infer.classify.decision import Decision, judged_by
 from sar_infer.errors import BankError, BundleError, InputError

@@ -24,10 +24,10 @@ from support.disk import fill_disk
 from support.hostile_graphs import endless
 
 from sar_infer import Classifier, default_bundle
-from sar_infer.artefact.manifest import NAME_ENCODER
 from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank_advice.linter import CHUNK
+from sar_infer.bundle.manifest import NAME_ENCODER
 from sar_infer.cli.bank import main
-from sar_infer.lint.linter import CHUNK
 
 ROOT = Path(__file__).parents[3]
 BANK = Path("mine.safetensors")

@@ -22,10 +22,10 @@ from support.servers import local_server
 from support.trained import example_statistics
 
 from sar_infer import Classifier
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.freeze import freeze
 from sar_infer.bank import ClassBank
 from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.freeze import freeze
 from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as classify
 from sar_infer.errors import BankError, InputError

@@ -142,7 +142,7 @@ def test_photos_only() -> None:
     assert line.endswith("photos: 4  photos only")
     assert best(paint("x.png", LIME, 77), "--bank", BANK) == "SKU-12345"
     run("set", BANK, "SKU-12345", "--named")
-    assert not ClassBank.load(BANK).photos["SKU-12345"].nameless
+    assert not ClassBank.load(BANK).photos["SKU-12345"].photos_only
 
 
 def test_photos_are_removed_and_steps_taken_back() -> None:
@@ -218,7 +218,7 @@ def test_bad_input_is_one_line_and_changes_nothing() -> None:
 
 
 def test_statistics_that_are_not_sound_are_one_line(tmp_path: Path) -> None:
-    from sar_infer.artefact.manifest import STATISTICS
+    from sar_infer.bundle.manifest import STATISTICS
 
     bundle = write_bundle(tmp_path / "fitted", trained=example_statistics())
     data = (bundle / STATISTICS).read_bytes()
@@ -242,7 +242,7 @@ def test_another_encoder_keeps_names_and_says_which_need_photos_again(tmp_path: 
     assert "add those of these classes again: 'iris', 'SKU-1'" in result.stderr
     bank = ClassBank.load(Path("new.safetensors"))
     assert {"iris", "SKU-1"} <= set(bank.names)
-    assert {name: (len(found), found.nameless) for name, found in bank.photos.items()} == {"SKU-1": (0, True)}
+    assert {name: (len(found), found.photos_only) for name, found in bank.photos.items()} == {"SKU-1": (0, True)}
     assert "another encoder" in refused("merge", "new.safetensors", BANK, "--bundle", other)
 
 

@@ -27,13 +27,13 @@ from support.folders import listing
 from support.many import read_rows, small_png, write_images, write_parquet, write_tar
 
 from sar_infer import Classifier
-from sar_infer.artefact.bundle import open_bundle
 from sar_infer.bank import ClassInfo, amend
 from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bulk.outputs.job import BulkJob, Shard, alone
 from sar_infer.bulk.outputs.store import open_store
 from sar_infer.bulk.sources.listing import InputSources
 from sar_infer.bulk.sources.tars import TarShard
+from sar_infer.bundle.bundle import open_bundle
 from sar_infer.cli.classify import main
 
 ROOT = Path(__file__).parents[3]

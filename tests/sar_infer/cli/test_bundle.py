@@ -19,10 +19,10 @@ from support.photos import write_folder
 from support.sound import change, write_sound
 
 from sar_infer import default_bundle
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.describe import describe
-from sar_infer.artefact.manifest import SelfTestVector
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.describe import describe
+from sar_infer.bundle.manifest import SelfTestVector
 from sar_infer.cli.bundle import FURTHER, main
 
 ROOT = Path(__file__).parents[3]

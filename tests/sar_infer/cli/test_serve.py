@@ -17,9 +17,9 @@ from support.pictures import jpeg
 from support.precisions import add_precision, variant
 from support.servers import serving
 
-from sar_infer.artefact.bundle import default_bundle
-from sar_infer.artefact.manifest import BANK, Precision, SelfTestVector
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.bundle import default_bundle
+from sar_infer.bundle.manifest import BANK, Precision, SelfTestVector
 from sar_infer.cli.serve import main
 
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.bundles import DIM, SIZE, image_weight
 
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.classifier import Classifier
 from sar_infer.encoders import encoders
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows

@@ -11,9 +11,9 @@ from support.cuda import with_cuda
 from support.precisions import add_precision, variant
 
 from sar_infer import Classifier
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.describe import describe
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, FileEntry, Manifest, Precision, SelfTestVector
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.describe import describe
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, FileEntry, Manifest, Precision, SelfTestVector
 from sar_infer.encoders import precision
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.precision import Choice, choose

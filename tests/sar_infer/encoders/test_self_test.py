@@ -12,8 +12,8 @@ from PIL import Image
 from support.bundles import DIM, ENCODER_DIGEST, PREPROCESS, SIZE, reseal
 from support.precisions import variant
 
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER, SelfTestVector
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, SelfTestVector
 from sar_infer.encoders.precision import Choice
 from sar_infer.encoders.self_test import MIN_COSINE, SelfTest, least_cosine, self_test_cosine, self_test_image
 from sar_infer.errors import BundleError

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from support.cuda import CUDA, with_cuda
 
-from sar_infer.artefact.manifest import IMAGE_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER
 from sar_infer.encoders import sessions
 from sar_infer.errors import BundleError, DeviceError
 

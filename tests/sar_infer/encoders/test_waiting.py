@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.hostile_graphs import endless
 
-from sar_infer.artefact.manifest import IMAGE_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER
 from sar_infer.encoders.waiting import in_background, within
 
 

@@ -18,7 +18,7 @@ from support.hostile_graphs import endless, huge
 from support.pictures import jpeg
 from support.servers import local_server, serving
 
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.encoders import embedder
 from sar_infer.server.model import opening
 from sar_infer.server.settings import Settings

@@ -17,7 +17,7 @@ from PIL import Image
 from support.problems import feature_set
 from support.tiny import VIT, register
 
-from sar_infer.artefact.manifest import Scores
+from sar_infer.bundle.manifest import Scores
 from sar_infer.storage.files import locked
 from sar_train.api import TrainedRun
 from sar_train.cli.train import main, warn_statistics_below

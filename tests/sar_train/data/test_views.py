@@ -14,7 +14,7 @@ from PIL import Image
 from support.photos import write_photo
 from torchvision.transforms import RandomResizedCrop
 
-from sar_infer.artefact.manifest import Preprocess
+from sar_infer.bundle.manifest import Preprocess
 from sar_train.data.views import crop_box, load, pixels, random_view
 from sar_train.errors import DataError
 

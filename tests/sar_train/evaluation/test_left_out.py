@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sar_infer.bank.statistics import composed, confusion
+from sar_infer.classifiers.statistics import composed, confusion
 from sar_train.evaluation import left_out
 from sar_train.evaluation.gaussian import TRACE, assemble, gaussian, separation, slope
 from sar_train.evaluation.left_out import Measured, Prompt, choose, fittable, folds_of, halves

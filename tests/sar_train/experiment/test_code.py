@@ -32,7 +32,7 @@ def fresh(copies: tuple[Path, Path]) -> str:
         "regularisers/sar.py",
         "assets/new.txt",
         "experiment/transfer.py",
-        "../sar_infer/bank/statistics.py",
+        "../sar_infer/classifiers/statistics.py",
         "../sar_infer/classify/calibration.py",
         "../sar_infer/images/load.py",
     ],

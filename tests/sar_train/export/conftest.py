@@ -9,7 +9,7 @@ import onnx
 import pytest
 from support.tiny import VIT, register
 
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_train.clip.backbone import RANDOM
 from sar_train.export import bundle
 from sar_train.export.source import ExportSource, from_template

@@ -17,10 +17,10 @@ from support.tiny import tiny_backbone
 from support.traces import kept_graphs
 
 from sar_infer import Classifier
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.card import card
-from sar_infer.artefact.manifest import BANK, CARD, IMAGE_ENCODER, MANIFEST
 from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.card import card
+from sar_infer.bundle.manifest import BANK, CARD, IMAGE_ENCODER, MANIFEST
 from sar_infer.images.preprocess import normalise, to_input
 from sar_train.errors import ClassNameError, ExportError
 from sar_train.export import bundle

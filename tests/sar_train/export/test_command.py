@@ -17,8 +17,8 @@ from support.hub import TOKEN, serve_hub, use
 from support.photos import write_folder
 from support.tiny import VIT, register, tiny_backbone
 
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.describe import describe
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.describe import describe
 from sar_train.cli.export import main
 from sar_train.clip.backbone import RANDOM
 from sar_train.export import parity

@@ -10,7 +10,7 @@ from support.exported import moved, reference_images
 from support.tiny import RESNET, VIT, shallow, tiny_backbone
 
 from benchmarks.throughput.flops import flops_of_open_clip, flops_per_image
-from sar_infer.verify.comparison import open_graph
+from sar_infer.bundle_check.comparison import open_graph
 from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
 from sar_train.export.compact import compact

@@ -10,7 +10,7 @@ from support.exported import moved, reference_names
 from support.tiny import shallow, tiny_backbone
 from torch import Tensor
 
-from sar_infer.verify.comparison import open_graph
+from sar_infer.bundle_check.comparison import open_graph
 from sar_train.clip import backbone as backbones
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.prompts import DeepPrompt, Prompts

@@ -9,8 +9,8 @@ from PIL import Image
 from support.exported import moved, source_of
 from support.tiny import tiny_backbone
 
-from sar_infer.artefact.manifest import TOKENIZER, Manifest
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.manifest import TOKENIZER, Manifest
 from sar_infer.errors import ImageError
 from sar_infer.text.tokenizer import Tokenizer, encode_name
 from sar_train.errors import ExportError

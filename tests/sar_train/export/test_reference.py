@@ -10,8 +10,8 @@ from support.bundles import reseal, write_tokenizer
 from support.exported import moved, source_of
 from support.tiny import tiny_backbone
 
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.manifest import MANIFEST, REFERENCE_ENCODER, TOKENIZER, Manifest
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.manifest import MANIFEST, REFERENCE_ENCODER, TOKENIZER, Manifest
 from sar_infer.encoders.encoders import NameEncoder
 from sar_infer.errors import BundleError
 from sar_infer.text.tokenizer import encode_name

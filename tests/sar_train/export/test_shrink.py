@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from support.photos import write_photo
 
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.describe import describe
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.describe import describe
 from sar_train.cli.shrink import main
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support.sound import change
 
-from sar_infer.artefact.manifest import IMAGE_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER
+from sar_infer.bundle_check import moved, verify_bundle
 from sar_infer.errors import BundleError
-from sar_infer.verify import moved, verify_bundle
 
 
 def test_a_bundle_as_exported_passes(exported: Path) -> None:

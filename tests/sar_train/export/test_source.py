@@ -10,7 +10,7 @@ import torch
 from support.exported import moved, source_of
 from support.tiny import VIT, register, tiny_backbone
 
-from sar_infer.artefact.manifest import Quality, Scores
+from sar_infer.bundle.manifest import Quality, Scores
 from sar_train.clip.backbone import RANDOM
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import Fixed

@@ -16,11 +16,11 @@ from support.problems import BASE, CLASSES, feature_set
 from support.tiny import VIT, register
 
 from sar_infer import Classifier
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.manifest import STATISTICS
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.manifest import STATISTICS
+from sar_infer.bundle_check.bundle import verify_bundle
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
-from sar_infer.verify.bundle import verify_bundle
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.features import save_features

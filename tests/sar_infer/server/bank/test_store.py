@@ -25,9 +25,9 @@ from support.disk import fill_disk
 
 from sar_infer import Classifier
 from sar_infer import bank as banks
-from sar_infer.artefact import bank_file
-from sar_infer.artefact.bundle import Bundle, open_bundle
 from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bundle import bank_file
+from sar_infer.bundle.bundle import Bundle, open_bundle
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.server.bank import store as store_module
@@ -449,7 +449,7 @@ def fails(*_: object) -> None:
 def test_a_change_waits_for_the_lock_and_says_that_it_is_held(
     store: BankStore, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sar_infer.artefact.bank_file.WAIT", 0.05)
+    monkeypatch.setattr("sar_infer.bundle.bank_file.WAIT", 0.05)
     with owned(file), refused("overloaded", "another process"):
         store.put("mug")
     store.put("mug")

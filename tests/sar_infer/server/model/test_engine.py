@@ -15,8 +15,8 @@ from support.precisions import add_precision, broken, turned, variant
 
 from sar_infer import Classifier
 from sar_infer._arrays import Floats
-from sar_infer.artefact.bundle import default_bundle, open_bundle
-from sar_infer.artefact.manifest import IMAGE_ENCODER, Precision, SelfTestVector
+from sar_infer.bundle.bundle import default_bundle, open_bundle
+from sar_infer.bundle.manifest import IMAGE_ENCODER, Precision, SelfTestVector
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.self_test import MIN_COSINE, self_test_image

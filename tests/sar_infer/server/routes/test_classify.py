@@ -15,9 +15,9 @@ from support.pictures import encoded, huge_png, jpeg
 from support.servers import Local, local_server
 
 from sar_infer import Classifier, Client, DecisionOptions, InputError
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.freeze import freeze
 from sar_infer.bank import ClassInfo
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.freeze import freeze
 from sar_infer.server.settings import Limits, Settings
 
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))

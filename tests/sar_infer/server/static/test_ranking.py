@@ -12,9 +12,9 @@ import pytest
 from support.browser import ATTACK, CAT, COFFEE, PASTE, add, among, labels, predictions, settled
 from support.servers import serving
 
-from sar_infer.artefact.bundle import default_bundle
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bank.edits import amend
+from sar_infer.bundle.bundle import default_bundle
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 expect = playwright.expect

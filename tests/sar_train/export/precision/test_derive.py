@@ -16,8 +16,8 @@ from support.photos import SHARED, needs_shared, write_photo
 from support.sound import change
 
 from sar_infer import Classifier
-from sar_infer.artefact.bundle import default_bundle, open_bundle
-from sar_infer.artefact.manifest import BANK, IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.bundle.bundle import default_bundle, open_bundle
+from sar_infer.bundle.manifest import BANK, IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.errors import ImageError
 from sar_train.errors import ExportError
 from sar_train.export.precision import jpeg, variants

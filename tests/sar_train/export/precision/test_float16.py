@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_train.export.precision.float16 import cast
 from sar_train.export.precision.plain import plain
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sar_infer.verify.comparison import Figures
+from sar_infer.bundle_check.comparison import Figures
 from sar_train.export.precision.gate import GATES, Gate
 
 GATE = Gate(min_cosine=0.97, mean_cosine=0.99, top1_agreement=0.98, speedup=1.0)

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sar_infer.artefact.manifest import NAME_ENCODER
+from sar_infer.bundle.manifest import NAME_ENCODER
 from sar_train.export.precision.int8 import corrected, dynamic, kept_in_float, matrix_products, mean_error, static
 from sar_train.export.precision.plain import plain
 from sar_train.export.precision.variants import is_convolutional, smaller

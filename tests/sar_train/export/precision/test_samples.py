@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sar_infer.artefact.bundle import open_bundle
+from sar_infer.bundle.bundle import open_bundle
 from sar_infer.errors import ImageError
 from sar_train.errors import ConfigError
 from sar_train.export.precision.samples import CALIBRATION, JUDGING, name_tokens, pixels, split

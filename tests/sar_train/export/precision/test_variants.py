@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from sar_infer.artefact.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_train.export.precision.float16 import cast
 from sar_train.export.precision.plain import plain
 from sar_train.export.precision.variants import opens

@@ -18,9 +18,9 @@ from support.folders import listing
 from support.photos import write_photo
 from support.triton import KINDS, read_config, run_ensemble, session
 
-from sar_infer.artefact.bundle import open_bundle
-from sar_infer.artefact.manifest import BANK, Precision, Variant
 from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.manifest import BANK, Precision, Variant
 from sar_infer.classifier import Classifier
 from sar_infer.classify.ranking import Scale
 from sar_infer.images.load import load_rgb

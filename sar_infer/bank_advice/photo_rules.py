@@ -1,0 +1,286 @@
+"""Rules on photos: counted twice, far from the others, not won by their class, or of classes that will be confused.
+
+Distance and confusion use the model of the bundle's class statistics, or its defaults: all classes scatter alike, so
+that Mahalanobis distances under its precision matrix P can be compared between classes, and the error between two is
+known in advance (`sar_infer.classifiers.statistics`). It is an expectation, not a measurement.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer._arrays import Floats, Indices
+from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank.photos import UNIT
+from sar_infer.bank.search import at_even_steps
+from sar_infer.bank_advice.finding import Finding
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.classifiers.statistics import Statistics, class_means, composed, confusion, mahalanobis
+from sar_infer.classifiers.trained_statistics import TrainedStatistics
+
+FAR = 0.35
+"""How much further than is usual, at least, a photo must lie from its others to be called far: among garments 0.5 % of
+photos in the right folder do, and 9 of 10 that show no garment."""
+_SPREADS = 2.5
+"""The same in standard deviations of the usual distances; this counts where features have few dimensions."""
+CONFUSED = 0.05
+"""Expected share of photos taken for the other class from which two classes are named."""
+_CLASSES, _PHOTOS = 16, 8
+"""Classes, and photos of each, that say which distance is usual."""
+_NEAREST = 8
+MISSED = 0.5
+"""Share of a class's new photos that other classes win from which the class is named."""
+_MOST_CLASSES = 16_384
+"""Classes of a bank up to which new photos are ranked among them all."""
+Doubles = npt.NDArray[np.float64]
+Value = TypeVar("Value", bound=np.generic)
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """All classes that photos are known of, in training or since.
+
+    Attributes:
+        rows: (K,) their rows in the bank.
+        seen: (K, D) mean photo of each.
+        counts: (K,) numbers of photos.
+        photos_only: (K,) True for classes whose names mean nothing.
+        means: (K, D) class means, in which the name counts too.
+    """
+
+    rows: Indices
+    seen: Doubles
+    counts: npt.NDArray[np.int64]
+    photos_only: npt.NDArray[np.bool_]
+    means: Doubles
+
+    @classmethod
+    def of(cls, bank: ClassBank, own: ClassBank, trained: TrainedStatistics | None, model: Statistics) -> _Evidence:
+        names = [name for name, photos in bank.photos.items() if len(photos)]
+        rows = np.array([bank.index[name] for name in names], np.intp)
+        sets = [bank.photos[name] for name in names]
+        counts = np.array([len(photos) for photos in sets], np.int64)
+        sums = np.array([photos.total for photos in sets], np.float64).reshape(len(sets), -1) * UNIT
+        photos_only = np.array([photos.photos_only for photos in sets], np.bool_)
+        if trained is not None:
+            theirs, places = trained.found(own, bank)
+            there = model.counts[places] > 0
+            theirs, places = theirs[there], places[there]
+            both, where = np.unique(np.concatenate([rows, theirs]), return_inverse=True)
+            more = model.means[places].astype(np.float64) * model.counts[places, np.newaxis]
+            sums = _added(len(both), where, np.concatenate([sums.reshape(-1, len(model.centre)), more]))
+            photos_only = _added(len(both), where[: len(rows)], photos_only)
+            counts = _added(len(both), where, np.concatenate([counts, model.counts[places]]))
+            rows = both
+        seen = sums.reshape(len(rows), -1) / counts[:, np.newaxis]
+        return cls(rows, seen, counts, photos_only, class_means(model, bank.rows_at(rows), seen, counts, photos_only))
+
+    def apart(self, place: int, rows: Floats) -> Doubles:
+        """Return the differences (N, D) of a class's photos from the mean of its others, as if those were many."""
+        count = int(self.counts[place])
+        if count < 2:
+            return np.zeros(rows.shape)
+        others = (count * self.seen[place] - rows) / (count - 1)
+        result: Doubles = (rows - others) * math.sqrt(1 - 1 / count)
+        return result
+
+
+def photo_findings(
+    bank: ClassBank, bundle: Bundle, before: ClassBank | None = None, files: Mapping[bytes, str] | None = None
+) -> list[Finding]:
+    """Return what is odd about the photos that a bank has got, and about the classes that have got them.
+
+    Args:
+        bank: The bank with its photos.
+        bundle: Its bundle.
+        before: The bank as it was, whose photos are not looked at again; None looks at all.
+        files: Where photos came from, by their digest.
+    """
+    fresh = _fresh(bank, before)
+    if not fresh:
+        return []
+    own, trained, scale = bundle.bank, bundle.statistics, bundle.manifest.logit_scale
+    model = _default(own.embeddings.shape[1], scale=scale) if trained is None else trained.statistics
+    evidence = _Evidence.of(bank, own, trained, model)
+    places = {bank.names[row]: place for place, row in enumerate(evidence.rows.tolist())}
+    shared = _shared(bank, fresh, files or {})
+    far = _far(bank, model, evidence, places, fresh, files or {})
+    near = _neighbours(model, evidence)
+    missed = _missed(bank, model, scale, evidence, places, fresh, near)
+    return shared + far + missed + _confused(bank, model, evidence, [places[name] for name in fresh], near)
+
+
+def _added(count: int, places: Indices, values: npt.NDArray[Value]) -> npt.NDArray[Value]:
+    """Return the sum of the values at each of some places."""
+    result = np.zeros((count, *values.shape[1:]), values.dtype)
+    np.add.at(result, places, values)
+    return result
+
+
+_default = functools.lru_cache(Statistics.default)
+
+
+def _fresh(bank: ClassBank, before: ClassBank | None) -> dict[str, list[int]]:
+    """Return the rows, of those that are kept, of each class's photos that were not there before."""
+    found: dict[str, list[int]] = {}
+    for name, photos in bank.photos.items():
+        was = None if before is None else before.photos.get(name)
+        if was is not None and was.seal == photos.seal:
+            continue
+        known = frozenset() if was is None else was.known
+        kept = photos.digests[photos.folded :]
+        found[name] = [number for number, digest in enumerate(kept) if digest.tobytes() not in known]
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def _shared(bank: ClassBank, fresh: Mapping[str, Sequence[int]], files: Mapping[bytes, str]) -> list[Finding]:
+    """Return a finding for each fresh photo that another class counts too."""
+    names = [name for name in bank.photos if len(bank.photos[name])]
+    beginnings = np.concatenate([bank.photos[name].digests[:, :8] for name in names])
+    owners = np.repeat(np.arange(len(names)), [len(bank.photos[name]) for name in names])
+    keys, findings = np.ascontiguousarray(beginnings).view(np.uint64)[:, 0], []
+    for name, rows in fresh.items():
+        photos = bank.photos[name]
+        digests = photos.digests[photos.folded :][rows]
+        alike = np.flatnonzero(np.isin(keys, np.ascontiguousarray(digests[:, :8]).view(np.uint64)[:, 0]))
+        others = [names[owner] for owner in dict.fromkeys(owners[alike].tolist()) if names[owner] != name]
+        for other in others:
+            for row, digest in zip(rows, digests, strict=True):
+                if digest.tobytes() in bank.photos[other].known:
+                    message = f"{_named(photos, row, files)} is counted for {other!r} too; leave it to one of them"
+                    findings.append(Finding("shared-photo", "warning", name, message, other))
+    return findings
+
+
+def _far(
+    bank: ClassBank,
+    model: Statistics,
+    evidence: _Evidence,
+    places: Mapping[str, int],
+    fresh: Mapping[str, Sequence[int]],
+    files: Mapping[bytes, str],
+) -> list[Finding]:
+    """Return a finding for each fresh photo that lies far from the others of its class."""
+    apart = [evidence.apart(places[name], bank.photos[name].rows) for name in fresh]
+    others = [name for name in bank.photos if name not in fresh and len(bank.photos[name].rows) > 1]
+    some = [others[place] for place in at_even_steps(len(others), _CLASSES).tolist()]
+    apart += [evidence.apart(places[name], bank.photos[name].rows[-_PHOTOS:]) for name in some]
+    known = mahalanobis(model, np.concatenate(apart).astype(np.float32))
+    distances = dict(
+        zip(fresh, np.split(known, np.cumsum([len(bank.photos[name].rows) for name in fresh])), strict=False)
+    )
+    known = known[known > 0] if (known > 0).any() else np.array([np.inf])
+    median = float(np.median(known))
+    spread = 1.4826 * float(np.median(np.abs(known - median))) if math.isfinite(median) else 0.0  # robust, Gaussian
+    limit = median + max(FAR * median, _SPREADS * spread)
+    findings = []
+    for name, rows in fresh.items():
+        for row, distance in zip(rows, distances[name][rows].tolist(), strict=True):
+            if distance > limit:
+                photo = _named(bank.photos[name], row, files)
+                message = (
+                    f"{photo} lies {distance / median:.1f} times as far from the other photos of its class "
+                    "as is usual; look at it"
+                )
+                findings.append(Finding("far-photo", "warning", name, message))
+    return findings
+
+
+def _named(photos: PhotoSet, row: int, files: Mapping[bytes, str]) -> str:
+    """Return how to call a photo: by its file, or by its number among those whose rows are kept."""
+    file = files.get(photos.digests[photos.folded + row].tobytes())
+    return f"photo {row + 1} of {len(photos.rows)}, as added," if file is None else f"photo {file!r:.200}"
+
+
+def _neighbours(model: Statistics, evidence: _Evidence) -> Callable[[int], Indices]:
+    """Return a function from a place in the evidence to the places of the classes whose means lie nearest under P."""
+    apart = (evidence.means - model.centre).astype(np.float32)
+    under = apart @ model.precision
+    squares = np.einsum("kd,kd->k", under, apart)
+
+    def nearest(place: int) -> Indices:
+        distances = squares - 2 * (apart @ under[place])  # up to what is the same for all
+        distances[place] = np.inf
+        return np.argsort(distances)[: min(_NEAREST, len(distances) - 1)]
+
+    return nearest
+
+
+def _missed(
+    bank: ClassBank,
+    model: Statistics,
+    scale: float,
+    evidence: _Evidence,
+    places: Mapping[str, int],
+    fresh: Mapping[str, Sequence[int]],
+    near: Callable[[int], Indices],
+) -> list[Finding]:
+    """Return a finding for each class that does not win half of the photos it has just got.
+
+    Rivals are the classes whose names, or whose photos, are nearest. Banks of more than 16,384 classes are left out:
+    the look would take longer than the change.
+    """
+    findings: list[Finding] = []
+    if len(bank.names) > _MOST_CLASSES:
+        return findings
+    place_of = {row: place for place, row in enumerate(evidence.rows.tolist())}
+    for name, rows in fresh.items():
+        photos = bank.photos[name].rows[rows]
+        alike = np.argsort(-(photos @ bank.embeddings.T), axis=1)[:, :_NEAREST].ravel()
+        own = bank.index[name]
+        rivals = np.setdiff1d(np.concatenate([alike, evidence.rows[near(places[name])]]), [own])
+        candidates = np.concatenate([[own], rivals]).astype(np.intp)
+        text = bank.rows_at(candidates)
+        known = [(number, place_of[row]) for number, row in enumerate(candidates.tolist()) if row in place_of]
+        there, where = (np.array(part, np.intp) for part in zip(*known, strict=True))
+        means, counts = text.astype(np.float64), np.zeros(len(candidates), np.int64)
+        photos_only = np.zeros(len(candidates), np.bool_)
+        means[there], counts[there], photos_only[there] = (
+            evidence.seen[where],
+            evidence.counts[where],
+            evidence.photos_only[where],
+        )
+        weights, bias = composed(model, scale, text, means, counts, photos_only)
+        winners = ((photos - model.centre) @ weights.T + bias).argmax(axis=1)
+        lost = winners[winners > 0].tolist()
+        if not lost or len(lost) < MISSED * len(rows):
+            continue
+        ((winner, often),) = Counter(lost).most_common(1)
+        other = bank.names[int(candidates[winner])]
+        way = "" if bank.photos[name].photos_only else ", or a name that the encoder knows"
+        some = f"{often} of its {len(rows)} new photos" if len(rows) > 1 else "its new photo"
+        message = f"{other!r} still wins {some}; give it more photos{way}"
+        findings.append(Finding("missed", "warning", name, message, other))
+    return findings
+
+
+def _confused(
+    bank: ClassBank, model: Statistics, evidence: _Evidence, places: Sequence[int], near: Callable[[int], Indices]
+) -> list[Finding]:
+    """Return a finding for each of some classes that will be taken for another, with the likeliest one."""
+    if len(evidence.rows) < 2:
+        return []
+    findings, told = [], set[frozenset[int]]()
+    for place in places:
+        some = near(place)
+        shares = confusion(model, evidence.means[[place]], evidence.means[some])[0]
+        best = int(np.argmax(shares))
+        pair = frozenset((place, int(some[best])))
+        if shares[best] < CONFUSED or pair in told:
+            continue
+        told.add(pair)
+        name, other = (bank.names[int(evidence.rows[one])] for one in (place, int(some[best])))
+        message = (
+            f"will be confused with {other!r} in about {100 * shares[best]:.0f} % of the photos of either; "
+            "add photos that show the difference, or make them one class"
+        )
+        findings.append(Finding("confused", "warning", name, message, other))
+    return findings

@@ -1,0 +1,157 @@
+"""Opening a bundle: everything in the folder is checked against the manifest before any of it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sar_infer.bank import ClassBank
+from sar_infer.bundle.checks import check_folder, check_numbers
+from sar_infer.bundle.hub import SCHEME, fetch
+from sar_infer.bundle.manifest import BANK, HEAD, MANIFEST, STATISTICS, TOKENIZER, Manifest
+from sar_infer.classifiers.head import ClassHead
+from sar_infer.classifiers.trained_statistics import TrainedStatistics, check_classes
+from sar_infer.errors import BankError, BundleError, SchemaError
+from sar_infer.text.tokenizer import Tokenizer
+
+Place = str | os.PathLike[str]
+"""A folder, or ``hf://USER/NAME@REVISION`` on a Hugging Face hub."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A checked bundle.
+
+    Attributes:
+        path: The folder with its files.
+        origin: Where it was fetched from: a repository at one commit, ``hf://USER/NAME@COMMIT``.
+    """
+
+    path: Path
+    manifest: Manifest
+    bank: ClassBank
+    head: ClassHead | None = None
+    statistics: TrainedStatistics | None = None
+    origin: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Return what opens the same files again, wherever they came from."""
+        return self.origin or str(self.path)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer, which is read on first use: classifying against the bank alone does not need it."""
+        tokenizer = Tokenizer.open(self.path / TOKENIZER)
+        if tokenizer.end_token != self.manifest.tokenizer.end_token:
+            raise BundleError(
+                f"{self.path / TOKENIZER}: end token is {tokenizer.end_token}, "
+                f"the manifest says {self.manifest.tokenizer.end_token}"
+            )
+        return tokenizer
+
+
+def open_bundle(path: Place | None = None) -> Bundle:
+    """Open and check a bundle.
+
+    Args:
+        path: The folder, or ``hf://USER/NAME@REVISION``; None takes ``default_bundle()``.
+
+    Raises:
+        InputError: A place on a hub is not understood, or `huggingface_hub` is not installed.
+        SchemaError: The bundle needs a newer reader.
+        BundleError: A file is missing, extra, changed or a link out of the folder; a graph refers to data outside
+            itself or does not fit the manifest; the bank, the head or the statistics are damaged or belong to another
+            bundle; a hub does not have it or cannot be reached.
+    """
+    if on_hub(path):
+        return _open_fetched(str(path))
+    try:
+        return _open(default_bundle() if path is None else Path(path))
+    except (BankError, OSError) as error:
+        raise BundleError(str(error)) from None
+
+
+def on_hub(place: Place | None) -> bool:
+    """Return True if a place is on a hub, not a folder."""
+    return isinstance(place, str) and place.startswith(SCHEME)
+
+
+def bundle_name(place: Place) -> str:
+    """Return the name of a bundle: its folder's, or that of its repository."""
+    if on_hub(place):
+        return str(place).removeprefix(SCHEME).partition("@")[0].rpartition("/")[2]
+    return Path(place).absolute().name
+
+
+def default_bundle() -> Path:
+    """Return the bundle that ships with the package: ``exports/mini`` of a checkout, or the copy inside the wheel.
+
+    Raises:
+        BundleError: Neither is there.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for path in (package.parent / "exports" / "mini", package / "_bundles" / "mini"):
+        if (path / MANIFEST).is_file():
+            return path
+    raise BundleError("no bundle ships with this installation; name one (--bundle DIR)")
+
+
+def _open_fetched(place: str) -> Bundle:
+    path, origin = fetch(place)
+    try:
+        bundle = _open(path, cached=True)
+    except SchemaError:
+        raise
+    except (BankError, BundleError, OSError) as error:
+        raise BundleError(
+            f"{place}: {error}; if the hub's files are sound, remove {path.parents[1]} to fetch them again"
+        ) from None
+    return dataclasses.replace(bundle, origin=origin)
+
+
+def _open(path: Path, *, cached: bool = False) -> Bundle:
+    manifest = _read_manifest(path)
+    check_numbers(manifest, str(path / MANIFEST))
+    check_folder(path, manifest, cached=cached)
+    bank = ClassBank.load(path / BANK, manifest.encoder_digest)
+    if bank.embeddings.shape[1] != manifest.embed_dim:
+        raise BundleError(f"{path / BANK}: rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
+    lost = [name for name in manifest.calibrated if bank.lookup.name(name) is None] if manifest.calibrated else []
+    if lost:
+        raise BundleError(f"{path / MANIFEST}: field calibrated: {lost[0]!r:.80} is not in the bank")
+    return Bundle(path, manifest, bank, _open_head(path, manifest, bank), _open_statistics(path, manifest, bank))
+
+
+def _open_head(path: Path, manifest: Manifest, bank: ClassBank) -> ClassHead | None:
+    if manifest.head is None:
+        return None
+    head = ClassHead.load(path / HEAD, manifest.encoder_digest)
+    if head.weight.shape[1] != manifest.embed_dim:
+        raise BundleError(f"{path / HEAD}: rows of {head.weight.shape[1]}, expected {manifest.embed_dim}")
+    check_classes(path / HEAD, head.names, bank)
+    return head
+
+
+def _open_statistics(path: Path, manifest: Manifest, bank: ClassBank) -> TrainedStatistics | None:
+    if manifest.statistics is None:
+        return None
+    found = TrainedStatistics.load(path / STATISTICS, manifest.encoder_digest)
+    if (width := len(found.statistics.centre)) != manifest.embed_dim:
+        raise BundleError(f"{path / STATISTICS}: rows of {width}, expected {manifest.embed_dim}")
+    check_classes(path / STATISTICS, found.names, bank)
+    return found
+
+
+def _read_manifest(path: Path) -> Manifest:
+    source = path / MANIFEST
+    if not source.is_file():
+        what = "has no manifest.json" if path.is_dir() else "no such folder"
+        raise BundleError(f"{path}: {what}; expected a bundle folder, as sar-export writes it")
+    try:
+        return Manifest.parse(source.read_text("utf-8"), str(source))
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{source}: not UTF-8 text ({error})") from None

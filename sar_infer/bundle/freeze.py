@@ -1,0 +1,146 @@
+"""Freezing: a new bundle with the encoders of a bundle and the classes of an edited bank."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from sar_infer.bank import ClassBank, diff, settled
+from sar_infer.bank.history import utc_now
+from sar_infer.bundle.bundle import Bundle, open_bundle
+from sar_infer.bundle.manifest import BANK, CARD, HEAD, MANIFEST, STATISTICS, Manifest, Provenance
+from sar_infer.bundle.writing import check_target, link_or_copy, seal, staged
+from sar_infer.errors import BankError
+
+MEASURED = "measured"
+"""Table in ``quality`` of a frozen bundle that says what its figures are about: ``content_digest`` of the bank that
+accuracies were measured with, and how many classes were ``calibrated``."""
+
+
+def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = False, command: str = "") -> Manifest:
+    """Write a bundle whose classes are those of a bank; the old bundle is not touched.
+
+    The new manifest keeps the figures of the old bundle, with notes on what has changed since. The head is kept only
+    if the bank has each of its classes with an unchanged row; if it is dropped, nothing is calibrated any more.
+    Thresholds and conformal sets are kept only if the rows of all calibrated classes are unchanged and none became
+    background. The history of the bank is kept as text, and its steps can no longer be undone.
+
+    Args:
+        bundle: Gives everything but the bank; its files are hard-linked if possible, otherwise copied.
+        bank: A bank of the same encoder.
+        out: The new folder.
+        overwrite: Replace an existing bundle.
+        command: The command line, for the provenance.
+
+    Returns:
+        The manifest of the new bundle, which has been opened as a check.
+
+    Raises:
+        BankError: The bank belongs to another encoder, is damaged, or has no class that can be an answer.
+        InputError: Something is at ``out`` that may not be replaced.
+        WriteError: The bundle cannot be written; nothing was changed.
+    """
+    old = bundle.manifest
+    if bank.encoder_digest != old.encoder_digest or bank.embeddings.shape[1] != old.embed_dim:
+        raise BankError(
+            f"bank of another encoder: expected {old.encoder_digest} with rows of {old.embed_dim}, "
+            f"the bank has {bank.encoder_digest} with rows of {bank.embeddings.shape[1]}"
+        )
+    if not len(bank.names) or (bank.background is not None and bank.background.all()):
+        raise BankError(f"the bank has no class{' but background' if len(bank.names) else ''}; a bundle needs one")
+    check_target(out, overwrite=overwrite)
+    manifest = _described(bundle, bank, command)
+    left_out = {BANK, CARD, MANIFEST, STATISTICS} | ({HEAD} if manifest.head is None else set())
+    with staged(out, overwrite=overwrite) as folder:
+        for name in old.files.keys() - left_out:
+            link_or_copy(bundle.path / name, folder / name)
+        settled(bank).save(folder / BANK)
+        if bundle.statistics is not None:
+            bundle.statistics.kept(bundle.bank, bank).save(folder / STATISTICS)
+        sealed = seal(folder, manifest, bank)
+        open_bundle(folder)
+    return sealed
+
+
+def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
+    """Return the new manifest without files and digest."""
+    old, quality = bundle.manifest, bundle.manifest.quality
+    keeps_head = bundle.head is not None and not _lost(bundle.head.names, bundle.bank, bank)
+    notes = [_summary(bundle, bank)]
+    changes: dict[str, object] = {}
+    if bundle.head is not None and not keeps_head:
+        notes.append(
+            "the class head was left out, since not all of its classes are there with the rows they had; what was "
+            "calibrated with it went too"
+        )
+        changes = {"temperature": None, "thresholds": {}, "conformal": {}, "calibrated": (), "calibrated_for": None}
+        quality = dataclasses.replace(quality, calibration=None)
+    elif lost := _lost(old.calibrated, bundle.bank, bank) | _turned(old.calibrated, bundle.bank, bank):
+        notes.append(
+            f"thresholds and conformal sets were left out: {len(lost):,} of the {len(old.calibrated):,} calibrated "
+            "classes were removed or changed"
+        )
+        rest = tuple(name for name in old.calibrated if name not in lost)
+        changes = {"thresholds": {}, "conformal": {}, "calibrated": rest}
+    measured = {MEASURED: {"content_digest": bundle.bank.content_digest, "calibrated": len(old.calibrated)}}
+    provenance = Provenance(
+        utc_now(),
+        command,
+        {**old.provenance.versions, "sar-clip": version("sar-clip")},
+        old.provenance.licences,
+    )
+    return dataclasses.replace(
+        old,
+        head=HEAD if keeps_head else None,
+        quality=dataclasses.replace(quality, notes=(*quality.notes, *notes), tables={**measured, **quality.tables}),
+        provenance=provenance,
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def _summary(bundle: Bundle, bank: ClassBank) -> str:
+    """Return one line on where the new bundle comes from."""
+    found = diff(bundle.bank, bank)
+    counts = {
+        "added": len(found.added),
+        "removed": len(found.removed),
+        "renamed": len(found.renamed),
+        "embedded anew": len(found.reembedded),
+        "changed in aliases, background or threshold": len(found.changed),
+        "with other photos": len(found.photos),
+    }
+    changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no changes"
+    made = bundle.manifest.provenance
+    return (
+        f"made from bundle {bundle.manifest.digest} ({made.created}, {made.command}), whose figures these are; "
+        f"classes since: {changes}"
+    )
+
+
+def _lost(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
+    """Return the names that are gone, or whose row or photos have changed."""
+    rows = ((name, before.lookup.name(name), after.lookup.name(name)) for name in names)
+    return {
+        name
+        for name, old, new in rows
+        if old is None
+        or new is None
+        or not np.array_equal(before.embeddings[old], after.embeddings[new])
+        or _seal(before, old) != _seal(after, new)
+    }
+
+
+def _seal(bank: ClassBank, row: int) -> bytes | None:
+    """Return the seal of a class's photos; None if it has none."""
+    photos = bank.photos.get(bank.names[row]) if bank.photos else None
+    return None if photos is None else photos.seal
+
+
+def _turned(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
+    """Return the names of classes that are background in only one of the banks."""
+    flags = [{name for name, item in bank.info.items() if item.background} for bank in (before, after)]
+    return {name for name in names if (name in flags[0]) != (name in flags[1])}

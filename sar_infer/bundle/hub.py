@@ -1,0 +1,154 @@
+"""Bundles on a Hugging Face hub: fetched into the cache of `huggingface_hub`, and pushed as one commit.
+
+That library (the extra ``hub``) is imported on use. Its own settings hold: ``HF_TOKEN``, ``HF_HOME``, ``HF_ENDPOINT``,
+``HF_HUB_OFFLINE`` and the rest. Only the files that a manifest lists are fetched; whoever opens the bundle checks them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sar_infer.bundle.manifest import CARD, MANIFEST, Manifest
+from sar_infer.errors import BundleError, InputError, SarInferError, WriteError, reason_of
+
+if TYPE_CHECKING:
+    from sar_infer.bundle.bundle import Bundle
+
+SCHEME = "hf://"
+_NAME = r"[\w.-]+/[\w.-]+"
+_PLACE = re.compile(rf"{SCHEME}({_NAME})(?:@([^\s@]+))?", re.ASCII)
+_NEWEST = "main"
+_README, _ATTRIBUTES = "README.md", ".gitattributes"
+_SIGN_IN = "set HF_TOKEN, or run `hf auth login`"
+
+
+def fetch(place: str) -> tuple[Path, str]:
+    """Return the folder in the hub's cache that holds a bundle's files, and the place of their commit.
+
+    Files that are not there are downloaded. A commit that is in the cache needs no network; a branch or tag that cannot
+    be looked up is taken as it was last seen.
+
+    Args:
+        place: ``hf://USER/NAME@REVISION``; without a revision, the newest files.
+
+    Raises:
+        InputError: the place is not understood, or `huggingface_hub` is not installed.
+        BundleError: there is no such repository or revision, no access to it, or no bundle in it.
+    """
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        raise InputError(f"{place}: expected {SCHEME}USER/NAME@REVISION")
+    repository, revision = match[1], match[2] or _NEWEST
+    hub = _library(place)
+    with _explained(place, BundleError):
+        manifest = Path(_file(hub, repository, revision, MANIFEST))
+        commit = manifest.parent.name
+        for name in Manifest.parse(manifest.read_text("utf-8"), f"{place}: {MANIFEST}").files:
+            _file(hub, repository, commit, name)
+    return manifest.parent, f"{SCHEME}{repository}@{commit}"
+
+
+def check_push(repository: str) -> None:
+    """Check, before a bundle is made, that it can be pushed as far as that is known without a network.
+
+    Raises:
+        InputError: the name is not USER/NAME, `huggingface_hub` is not installed, or there is no token.
+    """
+    if re.fullmatch(_NAME, repository, re.ASCII) is None:
+        raise InputError(f"--push: expected USER/NAME, got {repository!r:.80}")
+    if _library("--push").get_token() is None:
+        raise InputError(f"--push: there is no token for the hub: {_SIGN_IN}")
+
+
+def push(bundle: Bundle, repository: str, *, progress: bool = False) -> str:
+    """Make a repository's newest commit hold a bundle and nothing else, and return the place that opens this commit.
+
+    A repository that does not exist is made, and private. The model card is also its README.
+
+    Args:
+        bundle: The bundle.
+        repository: USER/NAME.
+        progress: Show a bar for each upload on stderr.
+
+    Raises:
+        InputError: see ``check_push``.
+        WriteError: the hub refuses or cannot be reached; the repository's files are as they were.
+    """
+    check_push(repository)
+    hub = _library("--push")
+    failed = f"{bundle.path} was written but not pushed to {repository}"
+    with _explained(failed, WriteError), contextlib.ExitStack() as stack:
+        if not progress:
+            stack.enter_context(hub.utils.disable_progress_bars())
+        api = hub.HfApi(library_name="sar-clip")
+        api.create_repo(repository, private=True, exist_ok=True)
+        files = {name: bundle.path / name for name in (*bundle.manifest.files, MANIFEST)}
+        if CARD in files:
+            files[_README] = files[CARD]
+        stale = {*api.list_repo_files(repository)} - {*files, _ATTRIBUTES}
+        commit = api.create_commit(
+            repository,
+            [
+                *(hub.CommitOperationAdd(name, str(path)) for name, path in files.items()),
+                *(hub.CommitOperationDelete(name) for name in sorted(stale)),
+            ],
+            commit_message=f"Bundle {bundle.manifest.digest[:12]}",
+        )
+    return f"{SCHEME}{repository}@{commit.oid}"
+
+
+def _file(hub: Any, repository: str, revision: str, name: str) -> str:
+    path: str = hub.hf_hub_download(repository, name, revision=revision, library_name="sar-clip")
+    return path
+
+
+def _library(what: str) -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ModuleNotFoundError:
+        raise InputError(f"{what}: needs huggingface_hub: pip install 'sar-clip[hub]'") from None
+
+
+@contextlib.contextmanager
+def _explained(what: str, kind: type[SarInferError]) -> Iterator[None]:
+    """Turn whatever the hub, the network or the disk say into one line."""
+    from huggingface_hub import errors, get_token
+
+    access = f"; if it is private, {_SIGN_IN}" if get_token() is None else ", or the token does not open it"
+    try:
+        yield
+    except SarInferError:
+        raise
+    except errors.GatedRepoError:
+        raise kind(f"{what}: access has to be asked for on the page of the repository, and a token to be set") from None
+    except errors.RepositoryNotFoundError:
+        raise kind(f"{what}: there is no such repository{access}") from None
+    except errors.RevisionNotFoundError:
+        raise kind(f"{what}: the repository has no such revision") from None
+    except errors.LocalEntryNotFoundError as error:
+        raise kind(f"{what}: not in the cache, and {_unreachable(error)}") from None
+    except errors.RemoteEntryNotFoundError as error:
+        missing = str(error.response.url).rpartition("/")[2]
+        raise kind(f"{what}: has no {missing}; expected a bundle, as sar-export --push writes it") from None
+    except errors.HfHubHTTPError as error:
+        said = error.server_message or error.response.reason_phrase
+        raise kind(f"{what}: the hub refused with status {error.response.status_code} ({said:.200})") from None
+    except UnicodeDecodeError as error:
+        raise kind(f"{what}: {MANIFEST} is not UTF-8 text ({error})") from None
+    except Exception as error:  # of the network, of the disk
+        raise kind(f"{what}: {reason_of(error.__cause__ or error)}") from None
+
+
+def _unreachable(error: BaseException) -> str:
+    """Return why a hub was not asked, or did not answer."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    cause = error.__cause__
+    if isinstance(cause, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE forbids to fetch it"
+    return f"the hub cannot be reached ({reason_of(cause or error)})"

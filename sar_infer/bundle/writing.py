@@ -1,0 +1,124 @@
+"""Writing a bundle: into a folder that appears whole or not at all, and ends with the card and the sealed manifest.
+
+Everything is written to the hidden sibling ``.NAME.partial`` and renamed when it is complete. A kill leaves that
+sibling behind, and the next attempt clears it; a lock keeps two attempts apart. An older folder is exchanged for the
+new one in a single step if the system can do it (Linux), otherwise by two renames; a kill between them leaves it as
+``.NAME.old``, and the next attempt brings it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from sar_infer.bank import ClassBank
+from sar_infer.bundle.card import card
+from sar_infer.bundle.manifest import CARD, MANIFEST, Manifest, file_entry
+from sar_infer.errors import InputError, WriteError
+from sar_infer.storage.files import locked, sync_folder, write_file
+
+_EXCHANGE = 2
+_HERE = -100
+
+
+def check_target(out: Path, *, overwrite: bool) -> None:
+    """Check that a bundle may be written to ``out``.
+
+    Raises:
+        InputError: Something is there; with ``overwrite``, something that is not a bundle.
+    """
+    if not os.path.lexists(out):
+        return
+    if not overwrite:
+        raise InputError(f"{out}: exists; choose another --out, or replace it with --overwrite")
+    if not (out / MANIFEST).is_file():
+        raise InputError(f"{out}: is not a bundle, so it is not replaced; choose another --out")
+
+
+@contextlib.contextmanager
+def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give an empty folder to write to, which becomes ``out`` if the block ends without an error.
+
+    Raises:
+        InputError: See ``check_target``.
+        WriteError: Another export to ``out`` is running, or the disk is full or not writable. Nothing has changed.
+    """
+    final = out.resolve()
+    partial, old = (final.with_name(f".{final.name}.{kind}") for kind in ("partial", "old"))
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with locked(final):
+            if old.exists() and not final.exists():
+                old.rename(final)
+            check_target(final, overwrite=overwrite)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            try:
+                yield partial
+                sync_folder(partial)
+                _move(partial, final, old)
+                sync_folder(final.parent)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                if final.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+    except BlockingIOError:
+        raise WriteError(f"{final}: another export to this place is running") from None
+    except OSError as error:
+        raise WriteError(f"{out}: not written ({error.strerror or error}); nothing was changed") from error
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file of a bundle, which is never written to again, or copy it where that cannot be done."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def seal(folder: Path, manifest: Manifest, bank: ClassBank) -> Manifest:
+    """Write the model card and the manifest of a bundle whose other files are in a folder.
+
+    Args:
+        folder: Holds every other file of the bundle. An older card is replaced, never written through: it may be a
+            hard link to another bundle's.
+        manifest: The manifest to write; ``files`` and ``digest`` are filled in here.
+        bank: The bank in the folder.
+
+    Returns:
+        The manifest as it was written.
+
+    Raises:
+        BundleError: A field of the manifest has the wrong type.
+        OSError: The folder cannot be written to.
+    """
+    (folder / CARD).unlink(missing_ok=True)
+    write_file(folder / CARD, card(manifest, bank).encode())
+    (folder / MANIFEST).unlink(missing_ok=True)
+    files = {path.name: file_entry(path) for path in sorted(folder.iterdir())}
+    sealed = dataclasses.replace(manifest, files=files).sealed()
+    write_file(folder / MANIFEST, sealed.dump().encode())
+    return sealed
+
+
+def _move(partial: Path, final: Path, old: Path) -> None:
+    if not final.exists():
+        partial.rename(final)
+    elif not _exchange(partial, final):
+        final.rename(old)
+        try:
+            partial.rename(final)
+        except OSError:
+            old.rename(final)
+            raise
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; return False if the system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    return rename is not None and rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0

@@ -1,0 +1,210 @@
+"""Check what a bundle answers now for photos in a folder for each class, beside what its manifest says."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer._arrays import Floats
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.freeze import MEASURED
+from sar_infer.bundle.manifest import IMAGE_ENCODER, REFERENCE_ENCODER, Quality
+from sar_infer.bundle_check.comparison import Logits, open_graph
+from sar_infer.bundle_check.finding import Check, at_least, at_most
+from sar_infer.bundle_check.graphs import agreement, encoded, image_variants
+from sar_infer.classifier import Classifier
+from sar_infer.classify.calibration import expected_calibration_error
+from sar_infer.encoders.cache import EmbeddingCache
+from sar_infer.errors import ImageError, InputError
+from sar_infer.images.inputs import expand
+from sar_infer.images.prefetch import decode_batches
+from sar_infer.results import Profile
+from sar_infer.text.names import name_key, spoken
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """Photos with the class of each, an index into ``names``; -1 for a photo outside every folder."""
+
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+
+
+def find_photos(folder: Path) -> LabelledPhotos:
+    """Find all photos below a folder; the first folder on the way to a photo names its class.
+
+    Raises:
+        InputError: there are none, or it is not a folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder with a folder of photos for each class")
+    paths = expand([str(folder)])
+    places: dict[str, int] = {}
+    names: list[str] = []
+    labels: list[int] = []
+    for path in paths:
+        first, *rest = Path(path).relative_to(folder).parts
+        key = name_key(spoken(first))
+        if rest and key not in places:
+            places[key] = len(names)
+            names.append(spoken(first))
+        labels.append(places[key] if rest else -1)
+    return LabelledPhotos(tuple(names), tuple(paths), np.array(labels, dtype=np.int64))
+
+
+def checks(bundle: Bundle, photos: LabelledPhotos, advance: Callable[[int], None]) -> Iterator[Check]:
+    """Check smaller image encoders, accuracy, zero-shot accuracy and calibration error, as far as photos allow.
+
+    Folders named like classes of the bank are evaluated among themselves, and so are the others, which are new classes.
+    Accuracy has a bound if the folders are all the classes of the bank and the manifest's figures are about these. The
+    manifest does not name its new classes, so their accuracy has no bound.
+
+    Raises:
+        ImageError: a photo cannot be read.
+        InputError: the photos cannot be used for any check.
+    """
+    variants = image_variants(bundle.manifest)
+    if not photos.names and not variants:
+        raise InputError(
+            f"none of the {len(photos.paths):,} photos is in a folder of its class, and there is no smaller encoder to "
+            "compare; expected CLASS/photo.jpg"
+        )
+    files = {"fp32": IMAGE_ENCODER} | {precision: variant.file for precision, variant in variants.items()}
+    rows = _encode(bundle, photos.paths, files, advance)
+    logits = _logits(bundle) if variants and len(bundle.bank.names) else None
+    for precision, variant in variants.items():
+        what = f"{precision} image encoder, {len(photos.paths):,} photos"
+        yield from agreement(bundle, what, variant, rows[precision], rows["fp32"], logits)
+    known: dict[int, list[str]] = {}
+    new: list[list[str]] = []
+    for name in photos.names:
+        row = bundle.bank.lookup.get(name)
+        if row is None:
+            new.append([name])
+        else:
+            known.setdefault(row, []).append(name)  # a name and its alias are one class
+    complete = len(known) == len(bundle.bank.names) and _is_measured(bundle)
+    quality = bundle.manifest.quality if complete else Quality()
+    yield from _accuracies(bundle, quality, _group(photos, rows["fp32"], [*known.values()]), known=True)
+    yield from _accuracies(bundle, quality, _group(photos, rows["fp32"], new), known=False)
+
+
+def _logits(bundle: Bundle) -> Logits:
+    """Return the logits of image rows for the whole bank, with a head or statistics where the bundle has them."""
+    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
+    return functools.partial(classifier.logits, classes=classifier.class_set())
+
+
+def _encode(
+    bundle: Bundle, paths: Sequence[str], files: Mapping[str, str], advance: Callable[[int], None]
+) -> dict[str, Floats]:
+    """Return the rows (N, D) of every image encoder; each photo is decoded once."""
+    graphs = {precision: open_graph(bundle.path / file) for precision, file in files.items()}
+    parts: dict[str, list[Floats]] = {precision: [] for precision in files}
+    for batch in decode_batches(paths, bundle.manifest.preprocess, BATCH, Profile()):
+        for name, item in batch:
+            if isinstance(item, ImageError):
+                raise ImageError(f"{name}: {item}")
+        pixels = np.stack([item for _, item in batch if isinstance(item, np.ndarray)])
+        for precision, graph in graphs.items():
+            parts[precision].append(graph(pixels))
+        advance(len(batch))
+    return {precision: np.concatenate(found) for precision, found in parts.items()}
+
+
+def _group(photos: LabelledPhotos, rows: Floats, classes: Sequence[Sequence[str]]) -> Group:
+    """Return the classes of these folders, each by the name of its first, with their photos."""
+    folders = {name: label for label, name in enumerate(photos.names)}
+    places = {folders[name]: place for place, names in enumerate(classes) for name in names}
+    chosen = np.isin(photos.labels, list(places))
+    labels = np.array([places[label] for label in photos.labels[chosen].tolist()], dtype=np.int64)
+    return Group(tuple(names[0] for names in classes), rows[chosen], labels)
+
+
+LOST_POINTS = 1.0
+"""Accepted loss in percentage points of accuracy; two standard errors if these are more."""
+GAINED_ERROR = 0.02
+"""Accepted increase of the calibration error."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of the classes, with the rows (N, D) and labels (N,) of their photos."""
+
+    names: tuple[str, ...]
+    rows: Floats
+    labels: npt.NDArray[np.int64]
+
+
+def _is_measured(bundle: Bundle) -> bool:
+    """Say whether the accuracies are about the whole bank; those of a frozen bundle may be about an older one."""
+    frozen = bundle.manifest.quality.tables.get(MEASURED)
+    same = frozen is None or frozen["content_digest"] == bundle.bank.content_digest
+    return same and bundle.bank.background is None
+
+
+def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, known: bool) -> Iterator[Check]:
+    """Measure accuracy and zero-shot accuracy among some classes, and the calibration error among known ones.
+
+    Args:
+        bundle: The bundle that answers.
+        quality: What was measured of these classes then; empty if it was about others.
+        group: The classes; one alone cannot be told from another, which is noted.
+        known: They are classes of the bank, so that accuracies have a bound if the quality has figures.
+    """
+    if len(group.names) < 2:
+        for name in group.names:
+            kind = "class of the bank" if known else "new class"
+            what = f"not measured, {len(group.labels):,} photos of {name!r}, the only {kind} among the folders"
+            yield Check(what, None, None, "noted")
+        return
+    what = f"{len(group.labels):,} photos of {len(group.names):,} {'classes of the bank' if known else 'new classes'}"
+    logits, scores = _answers(bundle, group)
+    measured = {"accuracy": (logits, quality.metrics)}
+    if (zero_shot := _zero_shot(bundle, group)) is not None:
+        measured["zero-shot accuracy"] = zero_shot, quality.zero_shot
+    for title, (answers, scored) in measured.items():
+        now = 100 * float((answers.argmax(axis=1) == group.labels).mean())
+        then = scored.base_accuracy if known else scored.new_accuracy
+        if then is None or not known:
+            yield Check(f"{title}, {what}", then, now, "noted")
+        else:
+            lost = max(LOST_POINTS, 2 * float(np.sqrt(now * (100 - now) / len(group.labels))))
+            yield at_least(f"{title}, {what}", now, then - lost, then)
+    if known:
+        yield from _calibration(bundle, group, what, scores)
+
+
+def _calibration(bundle: Bundle, group: Group, what: str, scores: Floats) -> Iterator[Check]:
+    """Check the calibration error, if the group is what the bundle was calibrated on."""
+    calibrated = {name_key(name) for name in bundle.manifest.calibrated}
+    found = bundle.manifest.quality.calibration
+    frozen = bundle.manifest.quality.tables.get(MEASURED)
+    whole = frozen is None or frozen["calibrated"] == len(calibrated)  # else the figure is about more classes
+    if found is not None and whole and {name_key(name) for name in group.names} == calibrated:
+        now, then = expected_calibration_error(scores, group.labels), found.error_after
+        yield at_most(f"calibration error, {what}", now, then + GAINED_ERROR, then)
+
+
+def _answers(bundle: Bundle, group: Group) -> tuple[Floats, Floats]:
+    """Return the logits and the scores (N, C) of the group's photos among its classes."""
+    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
+    classes = classifier.class_set(group.names, only=True)
+    logits = classifier.logits(group.rows, classes)
+    return logits, classifier.scores(logits, classes)
+
+
+def _zero_shot(bundle: Bundle, group: Group) -> Floats | None:
+    """Return cosines (N, C) to the names under the hand-crafted prompt; None without a reference encoder."""
+    reference = bundle.manifest.reference
+    if reference is None:
+        return None
+    return group.rows @ encoded(bundle, REFERENCE_ENCODER, reference.tokenizer, group.names).T

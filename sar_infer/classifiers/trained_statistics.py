@@ -1,0 +1,186 @@
+"""Class statistics with the classes that they were fitted on, as a bundle keeps them: ``statistics.safetensors``.
+
+Tensors: those of ``Statistics.tensors``, ``offsets`` under the name ``photo_offsets``, beside the names as
+``named_tensors`` stores them. Metadata: ``format`` = ``sar-statistics``, and the keys of every such file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sar_infer._arrays import Floats, Indices
+from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.photos import PhotoSet
+from sar_infer.classifiers.statistics import Statistics
+from sar_infer.errors import BankError, BundleError, InputError
+from sar_infer.storage.named_tensors import FileKind
+from sar_infer.storage.tensor_file import parts_of
+from sar_infer.text.names import name_key
+
+_FLOATS = ("precision", "centre", "text_centre", "means")
+_OFFSETS = "photo_offsets"
+"""Of classes by their number of photos; ``offsets`` are those of the names, as in every such file."""
+_DOUBLES = (_OFFSETS, "curve", "slope", "alpha", "prior", "separation")
+_KIND = FileKind(
+    format="sar-statistics",
+    noun="statistics",
+    version=3,
+    tensors=dict.fromkeys(_FLOATS, "F32") | {"counts": "I64"} | dict.fromkeys(_DOUBLES, "F64"),
+    error=BundleError,
+    remedy="export the bundle again",
+)
+_UNIT = 1.001
+
+
+@dataclass(frozen=True, eq=False)
+class ClassPhotos:
+    """The photos of one class, as far as ranking needs them; checked when built.
+
+    Attributes:
+        mean: (D,) float32, mean of the unit rows of its photos.
+        count: Number of photos; 0 only if ``photos_only`` is True, and the class waits for its first.
+        photos_only: The name means nothing (``SKU-12345``), so photos alone say what the class is.
+
+    Raises:
+        InputError: There is no photo, or the mean is not one of unit rows.
+    """
+
+    mean: Floats
+    count: int
+    photos_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.count < (0 if self.photos_only else 1):
+            raise InputError(f"photos of a class: expected 1 or more, got {self.count}")
+        if self.mean.ndim != 1 or not float(np.linalg.norm(self.mean)) <= _UNIT:
+            raise InputError("photos of a class: expected the mean (D,) of unit rows")
+
+    @classmethod
+    def of(cls, photos: PhotoSet) -> ClassPhotos:
+        """Return what ranking needs of photos."""
+        return cls(photos.mean.astype(np.float32), len(photos), photos.photos_only)
+
+    def joined(self, other: ClassPhotos) -> ClassPhotos:
+        """Return the photos of both; no photo may be in both. The name means nothing if either says so."""
+        count = self.count + other.count
+        total = self.count * self.mean.astype(np.float64) + other.count * other.mean.astype(np.float64)
+        return ClassPhotos((total / max(1, count)).astype(np.float32), count, self.photos_only or other.photos_only)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedStatistics:
+    """Statistics and the names of the classes that they were fitted on; checked when built.
+
+    Attributes:
+        names: C different class names, in the order of ``statistics.means``.
+        statistics: The model.
+        encoder_digest: ``Manifest.encoder_digest`` of the bundle whose image features it is about.
+
+    Raises:
+        BundleError: Names and means differ in number, or a name cannot be one.
+    """
+
+    names: Sequence[str]
+    statistics: Statistics
+    encoder_digest: str
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.statistics.counts):
+            raise BundleError(f"{len(self.names)} names for the means of {len(self.statistics.counts)} classes")
+        _KIND.check_names(self.names)
+
+    @property
+    def active(self) -> bool:
+        """Return True if trained classes or names are ranked otherwise than by text alone."""
+        model = self.statistics
+        return model.alpha > 0 or any(g for _, g in model.offsets)
+
+    def found(self, own: ClassBank, bank: ClassBank) -> tuple[Indices, Indices]:
+        """Return rows of a bank and the trained class of each: its row is the one that the bundle gave that class.
+
+        A class that was renamed keeps its row and is found; one that was embedded anew is another class.
+
+        Args:
+            own: The bundle's bank, which has every trained class.
+            bank: Any bank of the same encoder.
+        """
+        keys = [own.lookup.name(name) for name in self.names]
+        trained = [(place, row) for place, row in enumerate(keys) if row is not None]
+        rows = dict(trained) if bank is own else self._matched(own, bank, trained)
+        order = sorted(rows, key=lambda place: rows[place])
+        return np.array([rows[place] for place in order], np.intp), np.array(order, np.intp)
+
+    def _matched(self, own: ClassBank, bank: ClassBank, trained: list[tuple[int, int]]) -> dict[int, int]:
+        rows: dict[int, int] = {}
+        for place, row in trained:
+            found = bank.lookup.name(self.names[place])
+            if found is not None and np.array_equal(bank.rows_at(np.array(found)), own.embeddings[row]):
+                rows[place] = found
+        left = [(place, row) for place, row in trained if place not in rows]
+        if left:  # renamed ones are looked for by their rows
+            wanted = {own.embeddings[row].tobytes(): place for place, row in left}
+            firsts = own.embeddings[[row for _, row in left], 0]
+            taken = set(rows.values())
+            numbers = np.concatenate([part[:, 0] for part in parts_of(bank.rows)])
+            for row in np.flatnonzero(np.isin(numbers, firsts)).tolist():
+                renamed = wanted.get(bank.rows_at(np.array(row)).tobytes())
+                if renamed is not None and row not in taken:
+                    rows.setdefault(renamed, row)
+        return rows
+
+    def kept(self, own: ClassBank, bank: ClassBank) -> TrainedStatistics:
+        """Return the statistics for another bank: classes that it lacks are left out, renamed ones have its names."""
+        rows, places = self.found(own, bank)
+        model = self.statistics
+        means, counts = np.ascontiguousarray(model.means[places]), model.counts[places]
+        names = tuple(bank.names[row] for row in rows.tolist())
+        return TrainedStatistics(names, dataclasses.replace(model, means=means, counts=counts), self.encoder_digest)
+
+    def save(self, path: Path) -> None:
+        """Write the file so that a reader sees the old content or the new, never a part."""
+        tensors = self.statistics.tensors()
+        tensors[_OFFSETS] = tensors.pop("offsets")
+        _KIND.save(path, self.names, tensors, self.encoder_digest)
+
+    @classmethod
+    def load(cls, path: Path, encoder_digest: str | None = None) -> TrainedStatistics:
+        """Read and check a file.
+
+        Args:
+            path: The file.
+            encoder_digest: The encoder that it must belong to; None accepts any.
+
+        Raises:
+            SchemaError: It was written for a newer reader.
+            BundleError: It is missing, damaged, of another kind or encoder, or what it says is unsound.
+        """
+        stored = _KIND.load(path, encoder_digest)
+        try:
+            model = Statistics.from_tensors({**stored.tensors, "offsets": stored.tensors[_OFFSETS]})
+            return cls(stored.names, model, stored.metadata["encoder_digest"])
+        except (BankError, BundleError) as error:
+            raise BundleError(f"{path}: {error}") from None
+
+
+def check_classes(path: Path, names: Sequence[str], bank: ClassBank) -> None:
+    """Raise BundleError unless every class of a head or of statistics is in the bundle's bank, once.
+
+    Args:
+        path: The file, for messages.
+        names: Its classes.
+        bank: The bundle's bank.
+    """
+    known = {name_key(name) for name in bank.names}
+    seen: set[str] = set()
+    for name in names:
+        key = name_key(name)
+        if key not in known:
+            raise BundleError(f"{path}: class {name!r} is not in the bundle's bank")
+        if key in seen:
+            raise BundleError(f"{path}: class {name!r} differs from another in case or space alone")
+        seen.add(key)

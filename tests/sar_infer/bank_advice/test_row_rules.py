@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from scipy.special import rel_entr, softmax
+
+from sar_infer.bank import ClassBank, search
+from sar_infer.bank.search import at_even_steps
+from sar_infer.bank_advice import row_rules
+from sar_infer.bank_advice.row_rules import ABSOLUTE, HIGHEST, TAU, Neighbours, Relations
+from sar_infer.encoders.encoders import unit_rows
+
+
+def bank(rows: np.ndarray) -> ClassBank:
+    return ClassBank(tuple(f"class {number}" for number in range(len(rows))), unit_rows(rows), "d")
+
+
+@pytest.fixture(scope="module")
+def large() -> ClassBank:
+    return bank(np.random.default_rng(1).normal(size=(300, 16)).astype(np.float32))
+
+
+def test_the_limit_is_the_banks_own(large: ClassBank) -> None:
+    cosines = large.embeddings.astype(np.float64) @ large.embeddings.T.astype(np.float64)
+    np.fill_diagonal(cosines, -1)
+    assert Neighbours(large).limit == pytest.approx(np.percentile(cosines.max(axis=1), 99.9), abs=1e-6)
+
+
+@pytest.mark.parametrize("rising", [True, False])
+def test_a_glance_tells_what_the_plain_computation_tells(large: ClassBank, *, rising: bool) -> None:
+    cosines = large.embeddings @ large.embeddings.T
+    np.fill_diagonal(cosines, -1)
+    nearest = cosines.max(axis=1)
+    limit = np.percentile(nearest, 99.9)
+    values = np.sort(np.concatenate([np.linspace(-1, 1, 50), nearest - 1e-5, nearest + 1e-5]))
+    values = values if rising else values[::-1]
+    found = Neighbours(large)
+    assert [found.is_passed(value) for value in values] == [value > limit for value in values]
+
+
+def test_an_ordinary_name_costs_a_glance(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def counted(embeddings: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        looked.append(len(rows))
+        return search.nearest_rows(embeddings, rows, k)
+
+    monkeypatch.setattr(row_rules, "nearest_rows", counted)
+    found = Neighbours(large)
+    assert not found.is_passed(0.3)
+    assert found.is_passed(0.995)  # a limit is never so high, but the message states it
+    assert found.limit < 0.99
+    assert looked == [64] * 4 + [44]
+    assert Neighbours(large).check(["ordinary"], -large.embeddings.mean(axis=0, keepdims=True)) == []
+    assert looked[5:] == [64]
+
+
+def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
+    found = Neighbours(large)
+    direction = unit_rows(np.random.default_rng(2).normal(size=(1, 16)).astype(np.float32))[0]
+    own = large.embeddings[7]
+    across = unit_rows((direction - (direction @ own) * own)[np.newaxis])[0]
+    near, far = (cosine * own + np.sqrt(1 - cosine**2) * across for cosine in (found.limit + 0.01, found.limit - 0.01))
+    (finding,) = found.check(["near", "far"], np.stack([near, far]).astype(np.float32))
+    assert (finding.kind, finding.name, finding.suggestion) == ("near-duplicate", "near", "class 7")
+
+
+def test_the_message_has_the_digits_that_make_it_true(large: ClassBank) -> None:
+    found = Neighbours(large)
+    row = large.embeddings[7]
+    own = float(search.nearest(large, row[np.newaxis], 1)[1][0, 0])
+    for found.limit in (own - 2e-5, own - 0.2):
+        (finding,) = found.check(["near"], row[np.newaxis])
+        shown = re.search(r"cosine (\S+) to 'class 7', above (\S+), and", finding.message)
+        assert shown is not None
+        assert float(shown[1]) > float(shown[2])
+    assert shown.groups() == ("1.00", "0.800")
+
+
+def test_a_class_is_not_its_own_neighbour(large: ClassBank) -> None:
+    assert Neighbours(large).check(["class 3"], large.embeddings[3:4]) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 99])
+def test_a_small_bank_has_a_fixed_limit(large: ClassBank, count: int) -> None:
+    small = ClassBank(tuple(large.names[:count]), large.embeddings[:count], "d")
+    found = Neighbours(small)
+    assert found.limit == ABSOLUTE
+    assert [finding.name for finding in found.check(["x"], large.embeddings[:1])] == ["x"] * (count > 0)
+    assert found.check([], large.embeddings[:0]) == []
+
+
+def test_a_bank_that_doubles_classes_hides_none(large: ClassBank) -> None:
+    assert Neighbours(bank(np.concatenate([large.embeddings] * 2))).limit == HIGHEST
+
+
+def test_every_name_of_many_is_looked_up(large: ClassBank) -> None:
+    found = Neighbours(large).check([f"new {number}" for number in range(300)], large.embeddings)
+    assert len(found) == 300
+    assert all(f"'class {number}'" in str(one) for number, one in enumerate(found))
+
+
+def test_a_large_bank_is_sampled_on_both_sides(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_rules, "MOST_SAMPLES", 20)
+    whole = Neighbours(large).limit
+    monkeypatch.setattr(row_rules, "MOST_COMPARED", 50)
+    places = sorted({*at_even_steps(300, 50).tolist(), *at_even_steps(300, 20).tolist()})
+    cosines = large.embeddings[at_even_steps(300, 20)] @ large.embeddings[places].T
+    expected = np.percentile(np.sort(cosines, axis=1)[:, -2], 99.9)
+    assert Neighbours(large).limit == pytest.approx(min(expected, HIGHEST), abs=1e-6)
+    assert Neighbours(large).limit <= whole
+
+
+RANDOM = np.random.default_rng(7)
+NAMES = [f"class {number}" for number in range(60)]
+HANDCRAFTED = unit_rows(RANDOM.normal(size=(60, 12)).astype(np.float32))
+LEARNED = unit_rows(HANDCRAFTED + 0.2 * RANDOM.normal(size=(60, 12)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def relations() -> Relations:
+    return Relations(NAMES, LEARNED, HANDCRAFTED)
+
+
+def reference(learned: np.ndarray, handcrafted: np.ndarray, without: int | None) -> float:
+    """KL(Q || P) by scipy, in float64, the column of the class itself deleted."""
+    anchors = HANDCRAFTED.astype(np.float64)
+    if without is not None:
+        anchors = np.delete(anchors, without, axis=0)
+    teacher, student = (softmax(anchors @ row.astype(np.float64) / TAU) for row in (handcrafted, learned))
+    return float(rel_entr(teacher, student).sum())
+
+
+def test_the_distance_is_sars_for_classes_and_for_new_names(relations: Relations) -> None:
+    new = unit_rows(RANDOM.normal(size=(2, 12)).astype(np.float32))
+    found = relations.distances(["new", NAMES[5]], np.stack([new[0], LEARNED[5]]), np.stack([new[1], HANDCRAFTED[5]]))
+    expected = [reference(new[0], new[1], None), reference(LEARNED[5], HANDCRAFTED[5], 5)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_it_is_sars_loss_by_kl(relations: Relations) -> None:
+    torch = pytest.importorskip("torch")
+    from sar_train.regularisers.sar import SARConfig, relation_loss
+
+    learned, handcrafted = torch.from_numpy(LEARNED), torch.from_numpy(HANDCRAFTED)
+    rows = torch.ones(60, dtype=torch.bool)
+    loss = relation_loss(learned @ handcrafted.T, handcrafted @ handcrafted.T, rows, SARConfig(distance="kl"))
+    assert SARConfig().tau == TAU
+    assert relations.distances(NAMES, LEARNED, HANDCRAFTED).mean() == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_what_moved_further_than_the_banks_own_is_found(relations: Relations) -> None:
+    own = relations.distances(NAMES, LEARNED, HANDCRAFTED)
+    assert relations.limit == pytest.approx(np.percentile(own, 99))
+    stays, turned = HANDCRAFTED[:1], unit_rows(-HANDCRAFTED[:1])
+    findings = relations.check(["stays", "turned"], np.concatenate([stays, turned]), HANDCRAFTED[[0, 0]])
+    (finding,) = findings
+    assert (finding.kind, finding.severity, finding.name) == ("moved", "warning", "turned")
+    assert f"{relations.limit:.3g}" in finding.message

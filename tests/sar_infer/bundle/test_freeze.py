@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.banks import photo_set
+from support.bundles import BANK_NAMES, ENCODER_DIGEST, example_head, name_rows, write_bundle
+from support.disk import fill_disk
+
+from sar_infer import Classifier, __version__
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback
+from sar_infer.bundle.bundle import Bundle, open_bundle
+from sar_infer.bundle.freeze import MEASURED, freeze
+from sar_infer.bundle.manifest import BANK, CARD, HEAD, MANIFEST, Calibration, Quality
+from sar_infer.errors import BankError, InputError, WriteError
+
+CALIBRATION = {
+    "temperature": 2.0,
+    "thresholds": {"score": 0.5},
+    "conformal": {"0.9": 0.1},
+    "calibrated": ("red", "green"),
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return open_bundle(write_bundle(tmp_path / "old", head=example_head(("red", "green")), **CALIBRATION))
+
+
+def with_owl(bank: ClassBank) -> ClassBank:
+    return add(bank, ["owl"], name_rows(["owl"]), {"owl": ClassInfo(aliases=("hooter",))})
+
+
+def test_it_opens_and_classifies(bundle: Bundle, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+    bank = with_owl(bundle.bank)
+    manifest = freeze(bundle, bank, tmp_path / "new", command="sar-bundle freeze")
+    assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before
+    opened = open_bundle(tmp_path / "new")
+    assert opened.manifest == manifest
+    assert (opened.bank.names, opened.bank.info) == (bank.names, bank.info)
+    assert [(step.summary, step.undo) for step in opened.bank.history] == [("added 'owl'", None)]
+    with pytest.raises(InputError, match="frozen"):
+        rollback(opened.bank, 0)
+    assert (opened.bank.names, manifest.quality.notes[0]) == ((*BANK_NAMES, "owl"), "a test")
+    assert manifest.quality.metrics == bundle.manifest.quality.metrics
+    assert manifest.digest != bundle.manifest.digest
+    (result,) = Classifier(opened).classify(np.zeros((40, 40, 3), np.uint8), ["Hooter"], only=True)
+    np.testing.assert_array_equal(opened.bank.embeddings, bank.embeddings)
+    assert [(p.label, p.source) for p in result.predictions] == [("Hooter", "bank")]
+
+
+def test_the_manifest_says_where_it_comes_from(bundle: Bundle, tmp_path: Path) -> None:
+    bank = rename(remove(with_owl(bundle.bank), ["blue"]), "grey thing", "grey")
+    manifest = freeze(bundle, bank, tmp_path / "new", command="sar-bundle freeze")
+    (note,) = manifest.quality.notes[1:]
+    assert f"made from bundle {bundle.manifest.digest} (2000-01-01T00:00:00Z, tests)" in note
+    assert note.endswith("classes since: 1 added, 1 removed, 1 renamed")
+    made = manifest.provenance
+    assert (made.command, made.versions["sar-clip"]) == ("sar-bundle freeze", __version__)
+    unchanged = freeze(bundle, bundle.bank, tmp_path / "same")
+    assert unchanged.quality.notes[-1].endswith("classes since: no changes")
+
+
+def test_head_and_calibration_stay_with_their_classes(bundle: Bundle, tmp_path: Path) -> None:
+    manifest = freeze(bundle, remove(with_owl(bundle.bank), ["blue"]), tmp_path / "new")
+    for field, value in CALIBRATION.items():
+        assert getattr(manifest, field) == value
+    assert open_bundle(tmp_path / "new").head.names == ("red", "green")
+    branches = [
+        r.branch
+        for r in Classifier.open(tmp_path / "new").classify(np.zeros((9, 9, 3), np.uint8), ["red", "green"], True)
+    ]
+    assert branches == ["head+text"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda bank: remove(bank, ["green"]),
+        lambda bank: rename(bank, "green", "verdant"),
+        lambda bank: add(bank, ["green"], name_rows(["deep green"]), {"green": ClassInfo(phrases=("deep green",))}),
+    ],
+    ids=["removed", "renamed", "embedded anew"],
+)
+def test_head_and_calibration_go_with_a_class(bundle: Bundle, tmp_path: Path, edit) -> None:
+    manifest = freeze(bundle, edit(bundle.bank), tmp_path / "new")
+    opened = open_bundle(tmp_path / "new")
+    assert (opened.head, manifest.head, HEAD in manifest.files) == (None, None, False)
+    assert (manifest.temperature, manifest.thresholds, manifest.conformal) == (None, {}, {})
+    assert (manifest.calibrated, manifest.quality.calibration) == ((), None)
+    assert manifest.quality.notes[-1].startswith("the class head was left out")
+    answers = Classifier(opened).classify(np.zeros((40, 40, 3), np.uint8))
+    assert not any(prediction.calibrated for prediction in answers[0].predictions)
+    assert "Scores are not calibrated" in (tmp_path / "new" / CARD).read_text()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [lambda bank: remove(bank, ["green"]), lambda bank: amend(bank, {"green": ClassInfo(background=True)})],
+    ids=["removed", "background"],
+)
+def test_without_a_head_the_temperature_stays(tmp_path: Path, edit) -> None:
+    measured = Calibration("photos", 10, 10, False, 0.2, 0.1, 1.0, 1.0, {"0.9": 0.91}, {"0.9": 1.2}, {"score": 0.875})
+    old = open_bundle(write_bundle(tmp_path / "old", quality=Quality(calibration=measured), **CALIBRATION))
+    manifest = freeze(old, edit(old.bank), tmp_path / "new")
+    assert (manifest.temperature, manifest.thresholds, manifest.conformal) == (2.0, {}, {})
+    assert manifest.calibrated == ("red",)
+    assert manifest.quality.notes[-1].endswith("1 of the 2 calibrated classes were removed or changed")
+    card = (tmp_path / "new" / CARD).read_text()
+    assert "Expected calibration error" in card
+    assert "0.910 reached" not in card
+    assert "AUROC" not in card
+
+
+def test_the_manifest_says_which_bank_was_measured(bundle: Bundle, tmp_path: Path) -> None:
+    first = freeze(bundle, with_owl(bundle.bank), tmp_path / "new")
+    opened = open_bundle(tmp_path / "new")
+    second = freeze(opened, remove(opened.bank, ["red"]), tmp_path / "newer")
+    expected = {"content_digest": bundle.bank.content_digest, "calibrated": 2}
+    assert first.quality.tables[MEASURED] == second.quality.tables[MEASURED] == expected
+
+
+def test_settings_alone_change_nothing_of_that(bundle: Bundle, tmp_path: Path) -> None:
+    bank = amend(bundle.bank, {"green": ClassInfo(threshold=0.5)})
+    manifest = freeze(bundle, bank, tmp_path / "new")
+    assert (manifest.head, manifest.calibrated) == (HEAD, ("red", "green"))
+    assert manifest.quality.notes[-1].endswith("1 changed in aliases, background or threshold")
+
+
+def test_the_frozen_bundle_can_be_frozen_again_and_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    first = freeze(bundle, with_owl(bundle.bank), out)
+    with pytest.raises(InputError, match="exists"):
+        freeze(bundle, bundle.bank, out)
+    opened = open_bundle(out)
+    second = freeze(opened, remove(opened.bank, ["red"]), out, overwrite=True)
+    assert second.quality.notes[-2].startswith(f"made from bundle {first.digest}")
+    assert open_bundle(out).bank.names == ("green", "blue", "grey thing", "owl")
+    assert (out / CARD).is_file()
+    assert set(second.files) | {MANIFEST} == {path.name for path in out.iterdir()}
+
+
+def test_large_files_are_shared_or_copied(bundle: Bundle, tmp_path: Path) -> None:
+    freeze(bundle, bundle.bank, tmp_path / "linked")
+    for name, shared in (("name_encoder.onnx", True), (BANK, False)):
+        assert (bundle.path / name).samefile(tmp_path / "linked" / name) == shared
+
+
+def test_to_another_disk_all_files_are_copied(bundle: Bundle) -> None:
+    memory = Path("/dev/shm")  # noqa: S108 - a disk, not a name
+    if not memory.is_dir() or memory.stat().st_dev == bundle.path.stat().st_dev:
+        pytest.skip("needs another disk")
+    with tempfile.TemporaryDirectory(dir=memory) as disk:
+        freeze(bundle, bundle.bank, Path(disk, "copied"))
+        open_bundle(Path(disk, "copied"))
+
+
+def test_banks_that_do_not_fit(bundle: Bundle, tmp_path: Path) -> None:
+    foreign = dataclasses.replace(bundle.bank, encoder_digest="f" * 64)
+    with pytest.raises(BankError, match="f" * 64):
+        freeze(bundle, foreign, tmp_path / "new")
+    with pytest.raises(BankError, match="rows of 2"):
+        freeze(bundle, ClassBank(("a",), np.eye(1, 2, dtype=np.float32), ENCODER_DIGEST), tmp_path / "new")
+    empty = remove(bundle.bank, list(bundle.bank.names))
+    for bank in (empty, amend(bundle.bank, dict.fromkeys(BANK_NAMES, ClassInfo(background=True)))):
+        with pytest.raises(BankError, match="no class"):
+            freeze(bundle, bank, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_leaves_nothing(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch)
+    with pytest.raises(WriteError, match="No space"):
+        freeze(bundle, bundle.bank, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_photos_come_along_and_what_was_calibrated_without_them_goes(bundle: Bundle, tmp_path: Path) -> None:
+    dim = bundle.manifest.embed_dim
+    photos = {"owl": photo_set("a", "b", dim=dim), "SKU-1": photo_set("c", dim=dim, photos_only=True)}
+    bank = add(bundle.bank, ["owl", "SKU-1"], name_rows(["owl", "SKU-1"]), photos=photos)
+    kept = freeze(bundle, bank, tmp_path / "kept", command="sar-bundle freeze")
+    opened = open_bundle(tmp_path / "kept").bank
+    for name, found in opened.photos.items():
+        was = bank.photos[name]
+        assert (found.mean.tobytes(), found.known, found.photos_only) == (
+            was.mean.tobytes(),
+            was.known,
+            was.photos_only,
+        )
+        assert len(found.rows) == 0  # who gets the bundle gets no embedding of a photo
+    assert (kept.head, kept.calibrated) == (HEAD, bundle.manifest.calibrated)
+    corrected = add(bank, [], np.empty((0, dim), np.float32), photos={"red": photo_set("d", dim=dim)})
+    changed = freeze(bundle, corrected, tmp_path / "changed", command="sar-bundle freeze")
+    assert (changed.head, changed.thresholds, changed.calibrated) == (None, {}, ())
+    assert "1 with other photos" in changed.quality.notes[1]

@@ -1,0 +1,214 @@
+"""``statistics.safetensors``: what is written is read to the bit, and what is unsound is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from support.banks import unit_rows
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, example_head, name_rows, reseal, write_bundle
+from support.pictures import jpeg
+from support.tensor_bytes import read, write
+from support.trained import example_statistics, photos
+
+from sar_infer import BundleError, Classifier, DecisionOptions, InputError, SchemaError, open_bundle
+from sar_infer.bank import ClassBank, add, remove, rename
+from sar_infer.bundle.describe import describe
+from sar_infer.bundle.freeze import freeze
+from sar_infer.bundle.manifest import CARD, STATISTICS
+from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
+from sar_infer.cli.classify import main
+
+TRAINED = example_statistics()
+PHOTO = jpeg(colour=(30, 160, 90))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle", trained=TRAINED)
+
+
+def test_what_is_written_is_read_to_the_bit(path: Path) -> None:
+    found = open_bundle(path).statistics
+    assert found is not None
+    assert (found.names, found.encoder_digest) == (TRAINED.names, ENCODER_DIGEST)
+    before, after = TRAINED.statistics.tensors(), found.statistics.tensors()
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype and np.array_equal(after[name], tensor)
+
+
+def test_a_class_is_found_by_name_and_row_or_under_a_new_name_by_its_row() -> None:
+    names = TRAINED.names
+    own = ClassBank((*names, "more"), unit_rows((*names, "more"), DIM), ENCODER_DIGEST)
+    bank = add(remove(rename(own, names[2], "other"), [names[0]]), [names[0]], unit_rows(["anew"], DIM))
+    for chosen, expected in ((own, {name: name for name in names}), (bank, {names[1]: names[1], "other": names[2]})):
+        rows, places = TRAINED.found(own, chosen)
+        assert rows.tolist() == sorted(rows.tolist())
+        assert {chosen.names[row]: names[place] for row, place in zip(rows, places, strict=True)} == expected
+    assert TRAINED.kept(own, bank).names == (names[1], "other")
+    assert TRAINED.found(own, remove(own, names))[0].tolist() == []
+
+
+def damaged(change: Callable[[dict[str, str], dict[str, Any]], None]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        metadata, tensors = read(path / STATISTICS)
+        change(metadata, tensors)
+        write(path / STATISTICS, metadata, tensors)
+
+    return damage
+
+
+def turned(tensors: dict[str, Any]) -> None:
+    tensors["precision"] = -tensors["precision"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damaged(lambda _, tensors: tensors["means"].fill(np.nan)), "means is not finite"),
+        (damaged(lambda _, tensors: turned(tensors)), "positive definite"),
+        (damaged(lambda _, tensors: tensors["counts"].fill(-1)), "number of photos"),
+        (damaged(lambda _, tensors: tensors.pop("curve")), "expected tensors"),
+        (damaged(lambda _, tensors: tensors.update(alpha=np.array([0.1]))), "single numbers"),
+        (damaged(lambda _, tensors: tensors.update(photo_offsets=np.zeros((2, 3)))), "offsets"),
+        (damaged(lambda _, tensors: tensors.update(means=tensors["means"][:2])), "means"),
+        (damaged(lambda _, tensors: tensors.update(centre=tensors["centre"][:4])), "float32"),
+        (damaged(lambda metadata, _: metadata.update(encoder_digest="f" * 64)), "another encoder"),
+        (damaged(lambda metadata, _: metadata.update(format="sar-head")), "sar-head"),
+        (lambda path: example_statistics(BANK_NAMES[:3], dim=4).save(path / STATISTICS), "rows of 4"),
+        (lambda path: example_statistics(("red", "owl")).save(path / STATISTICS), "owl"),
+        (lambda path: example_statistics(("red", "RED")).save(path / STATISTICS), "RED"),
+    ],
+)
+def test_unsound_statistics_are_refused(path: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(path)
+    reseal(path)
+    with pytest.raises(BundleError, match=message) as caught:
+        open_bundle(path)
+    assert STATISTICS in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_later_version_says_so(path: Path) -> None:
+    damaged(lambda metadata, _: metadata.update(min_reader="9"))(path)
+    reseal(path)
+    with pytest.raises(SchemaError):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize("named", [None, "other.safetensors"])
+def test_a_file_that_the_manifest_does_not_name(path: Path, named: str | None) -> None:
+    reseal(path, statistics=named)
+    with pytest.raises(BundleError):
+        open_bundle(path)
+
+
+def test_a_file_that_is_not_listed(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "plain", statistics=STATISTICS)
+    with pytest.raises(BundleError):
+        open_bundle(path)
+
+
+def test_freezing_keeps_the_photos_of_the_classes_that_are_left(path: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(path)
+    bank = add(rename(remove(bundle.bank, ["green"]), "blue", "navy"), ["teal"], name_rows(["teal"]))
+    manifest = freeze(bundle, bank, tmp_path / "new", command="tests")
+    assert manifest.statistics == STATISTICS
+    found = open_bundle(tmp_path / "new")
+    assert found.statistics is not None and set(found.statistics.names) == {"red", "navy"}
+    before = Classifier(bundle).classify(PHOTO, ["teal"], top_k=9)[0].predictions
+    after = Classifier(found).classify(PHOTO, top_k=9)[0].predictions
+    kept = {{"blue": "navy"}.get(p.label, p.label): p.logit for p in before if p.label != "green"}
+    assert {p.label: p.logit for p in after} == pytest.approx(kept, abs=1e-4)
+
+
+def test_people_are_told(path: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(path)
+    assert "12 photos of 3 classes" in describe(bundle)
+    assert "80.0 % of trained classes, 60.0 % of those left out in turn" in describe(bundle)
+    freeze(bundle, bundle.bank, tmp_path / "new", command="tests")
+    assert "rank trained and added classes together" in (tmp_path / "new" / CARD).read_text("utf-8")
+
+
+def test_a_head_answers_for_its_classes_and_statistics_for_all_others(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "both", head=example_head(BANK_NAMES), trained=TRAINED)
+    classifier = Classifier.open(path)
+    assert classifier.class_set().branch == "head+text"
+    assert classifier.class_set(["owl"]).branch == "text+statistics"
+    assert classifier.class_set(photos={"red": photos()}).branch == "text+statistics"
+    headed = Classifier.open(write_bundle(tmp_path / "headed", head=example_head(BANK_NAMES)))
+    assert classifier.classify(PHOTO) == headed.classify(PHOTO)
+
+
+FITTED = {"temperature": 2.0, "thresholds": {"score": 0.5}, "conformal": {"0.9": 0.1}, "calibrated": BANK_NAMES}
+
+
+@pytest.mark.parametrize("branch", ["text", "statistics"])
+def test_calibration_holds_for_the_branch_that_it_names(tmp_path: Path, branch: str) -> None:
+    path = write_bundle(tmp_path / "b", trained=TRAINED, calibrated_for=branch, **FITTED)
+    classifier, holds = Classifier.open(path), branch == "statistics"
+    result = classifier.classify(PHOTO, top_k=9)[0]
+    assert [p.calibrated for p in result.predictions] == [holds] * 4
+    logits = np.array([p.logit for p in result.predictions]) / (2 if holds else 1)
+    assert [p.score for p in result.predictions] == pytest.approx(np.exp(logits) / np.exp(logits).sum(), rel=1e-4)
+    for options in ({"unknown": "score"}, {"coverage": 0.9}):
+        if holds:
+            classifier.classify(PHOTO, **options)
+        else:
+            with pytest.raises(InputError):
+                classifier.classify(PHOTO, **options)
+
+
+def test_photos_of_one_class_end_the_calibration_of_that_class(tmp_path: Path) -> None:
+    classifier = Classifier.open(write_bundle(tmp_path / "b", trained=TRAINED, **FITTED))
+    (result,) = classifier.stream([PHOTO], classifier.class_set(photos={"green": photos()}), top_k=9)
+    assert {p.label for p in result.predictions if p.calibrated} == {*BANK_NAMES} - {"green"}
+    with pytest.raises(InputError):
+        classifier.decide(classifier.class_set(photos={"green": photos()}), options=DecisionOptions(coverage=0.9))
+
+
+def test_another_offset_has_no_calibration(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "b", trained=TRAINED, **FITTED)
+    plain, moved = Classifier.open(path), Classifier.open(path, offset=3.0)
+    before, after = (
+        {p.label: p for p in classifier.classify(PHOTO, top_k=9)[0].predictions} for classifier in (plain, moved)
+    )
+    assert not any(p.calibrated for p in after.values())
+    for name in BANK_NAMES:
+        moved_by = 3.0 if name in TRAINED.names else 0.0
+        assert after[name].logit == pytest.approx(before[name].logit - moved_by, abs=1e-4)
+    with pytest.raises(InputError):
+        moved.classify(PHOTO, unknown="score")
+
+
+def test_an_offset_needs_statistics(tmp_path: Path, bundle_path: Path) -> None:
+    with pytest.raises(InputError):
+        Classifier.open(bundle_path, offset=1.0)
+    with pytest.raises(InputError):
+        Classifier.open(write_bundle(tmp_path / "b", trained=TRAINED), offset=float("inf"))
+    (tmp_path / "photo.jpg").write_bytes(PHOTO)
+    call = [str(tmp_path / "photo.jpg"), "--offset", "1", "--bundle"]
+    refused = CliRunner().invoke(main, [*call, str(bundle_path)])
+    assert refused.exit_code == 2 and "no class statistics" in refused.stderr and not refused.stdout
+    done = CliRunner().invoke(main, [*call, str(tmp_path / "b"), "--format", "json", "--top-k", "9"])
+    found = {p["label"]: p["logit"] for p in json.loads(done.stdout)[0]["predictions"]}
+    expected = Classifier.open(tmp_path / "b", offset=1.0).classify(PHOTO, top_k=9)[0].predictions
+    assert found == pytest.approx({p.label: p.logit for p in expected})
+
+
+def test_names_and_means_must_be_as_many() -> None:
+    with pytest.raises(BundleError):
+        TrainedStatistics(("red",), TRAINED.statistics, ENCODER_DIGEST)
+
+
+def test_a_class_with_photos_has_one_at_least_unless_its_name_means_nothing() -> None:
+    mean = unit_rows(["a"])[0]
+    assert ClassPhotos(mean, 1).count == 1
+    assert ClassPhotos(mean, 0, photos_only=True).count == 0
+    with pytest.raises(InputError, match="got 0"):
+        ClassPhotos(mean, 0)
