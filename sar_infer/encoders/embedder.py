@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +13,7 @@ from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
 from sar_infer.encoders.precision import Choice, PrecisionChoice, choose
 from sar_infer.encoders.self_test import SelfTest
-from sar_infer.encoders.sessions import CUDA, Device, expects_cuda, give_back_memory
+from sar_infer.encoders.sessions import CUDA, Device, expects_cuda
 from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.errors import InputError
 from sar_infer.text.tokenizer import encode_name
@@ -56,7 +54,6 @@ class Embedder:
     ) -> None:
         self.bundle = bundle
         self._cache = cache
-        self._named = -math.inf
         manifest = bundle.manifest
         self._use(choose(manifest, precision, device), device, threads, spin)
         if precision == "auto" and manifest.precisions and expects_cuda(device) and self._images.open() != CUDA:
@@ -94,14 +91,9 @@ class Embedder:
         if self_test:
             self._names.encode([tokens], TRIAL_SECONDS)
 
-    def rest_names(self, unused: float) -> None:
-        """Close the name session if no new name came for so many seconds; the next one opens it (``Encoder.rest``)."""
-        if time.monotonic() - self._named >= unused and self._names.rest():
-            give_back_memory()
-
-    def rest_images(self) -> None:
-        """Close the image session, which ``auto`` precision has opened to look for a GPU, until the next image."""
-        self._images.rest()
+    def close_images(self) -> None:
+        """Free the image session, which ``auto`` precision has opened to look for a GPU; another image opens it."""
+        self._images.close()
 
     def stop(self) -> None:
         """End all calls of the encoders, present and future, with an error."""
@@ -143,7 +135,6 @@ class Embedder:
         rows = {name: self._cache.get((self.choice.names_by, name)) for name in names}
         missing = [name for name, row in rows.items() if row is None]
         if missing:
-            self._named = time.monotonic()
             tokens = [encode_name(self.bundle.tokenizer, manifest.tokenizer, name) for name in missing]
             for name, row in zip(missing, self._names.encode(tokens), strict=True):
                 rows[name] = row

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import threading
-import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
+from sar_infer.bundle.manifest import file_entry
 from sar_infer.encoders.sessions import Device, open_session, provider, run_options
 from sar_infer.encoders.waiting import within
 from sar_infer.errors import BundleError, reason_of
@@ -32,41 +29,41 @@ class Encoder:
         device: See ``sessions.open_session``.
         threads: See ``sessions.open_session``.
         spin: See ``sessions.open_session``.
+        sha256: Digest that the file must have when it is opened; None if it has just been checked.
     """
 
     def __init__(
-        self, path: Path, embed_dim: int, device: Device, threads: int | None = None, spin: bool = True
+        self,
+        path: Path,
+        embed_dim: int,
+        device: Device,
+        threads: int | None = None,
+        spin: bool = True,
+        sha256: str | None = None,
     ) -> None:
         self._path = path
         self._embed_dim = embed_dim
         self._device = device
         self._threads = threads
         self._spin = spin
+        self._sha256 = sha256
         self._lock = threading.Lock()
         self._session: Any = None
         self._options: Any = None
-        self._file: int | None = None
 
     def open(self) -> str:
         """Open the session if it is not open yet, and return the execution provider in use.
 
         Raises:
             DeviceError: The device is not available.
-            BundleError: The graph is not accepted.
+            BundleError: The graph is not accepted, or another file has taken its place.
         """
         return provider(self._opened())
 
-    def rest(self) -> bool:
-        """Close the session until the next run, and return whether it was open.
-
-        The next run opens the same file again, even if another has its path by then. Only Linux can do that; elsewhere
-        the session stays open.
-        """
+    def close(self) -> None:
+        """Free the session; the next run opens it again."""
         with self._lock:
-            if self._session is None or self._file is None:
-                return False
             self._session = None
-            return True
 
     def stop(self) -> None:
         """Make the current run and all later ones fail; a damaged graph may otherwise run for ever."""
@@ -86,28 +83,30 @@ class Encoder:
             raise BundleError(f"{self._path}: the graph has given no answer within {seconds:g} s") from None
         except Exception as error:  # onnxruntime's own errors share no base class
             raise BundleError(f"{self._path}: onnxruntime cannot run this graph: {reason_of(error)}") from None
-        wanted = (len(batch), self._embed_dim)
-        if result.shape != wanted:
-            raise BundleError(f"{self._path}: expected rows {wanted}, the graph gave {result.shape}")
+        expected = (len(batch), self._embed_dim)
+        if result.shape != expected:
+            raise BundleError(f"{self._path}: expected rows {expected}, the graph gave {result.shape}")
         return result
 
     def _opened(self) -> Any:
         with self._lock:
             if self._session is None:
-                path = self._path if self._file is None else Path(f"/proc/self/fd/{self._file}")
-                if self._file is None and sys.platform == "linux":
-                    self._hold()
-                try:
-                    self._session = open_session(path, self._device, self._threads, self._spin)
-                except BundleError as error:
-                    raise BundleError(str(error).replace(str(path), str(self._path))) from None
+                self._check_digest()
+                self._session = open_session(self._path, self._device, self._threads, self._spin)
                 self._options = self._options or run_options()
             return self._session
 
-    def _hold(self) -> None:
-        with contextlib.suppress(OSError):  # the session says what is wrong
-            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            weakref.finalize(self, os.close, self._file)
+    def _check_digest(self) -> None:
+        """Raise BundleError if a digest is expected and the file has another."""
+        if self._sha256 is None:
+            return
+        try:
+            if file_entry(self._path).sha256 == self._sha256:
+                return
+            reason = "was replaced since the bundle was opened"
+        except OSError as error:
+            reason = f"cannot be read any more ({error.strerror or error})"
+        raise BundleError(f"{self._path}: {reason}; open the bundle again (a server: reload it)")
 
     def _empty(self, rows: int) -> Floats:
         return np.empty((rows, self._embed_dim), dtype=np.float32)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sar_infer.bundle.manifest import Preprocess
-from sar_train.clip import mini, torchscript
+from sar_train.clip import mini
 from sar_train.clip.image_tower import ImageTower, image_tower
+from sar_train.clip.openai_weights import is_torchscript, load_archive
 from sar_train.clip.prompts import Prompts, split_template
 from sar_train.clip.text_tower import TextTower
 from sar_train.errors import BackboneError
@@ -31,8 +32,6 @@ CHUNK = 2048
 """Names that go through the text tower at once."""
 RANDOM = "random"
 """In place of a tag or file: weights made by a seed."""
-OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
-"""Entries that only OpenAI's checkpoints have; they are not weights."""
 _GELU = "{0} holds weights that were trained with QuickGELU, but {1} has GELU: use --backbone {1}-quickgelu"
 _OTHER_TEXT_TOWER = "backbone {}: expected CLIP's causal text tower and tokenizer, this model has others"
 
@@ -184,7 +183,7 @@ def _tags(name: str) -> str:
 
 
 def _build(name: str, pretrained: str | None) -> nn.Module:
-    archive = Path(pretrained) if pretrained and torchscript.is_torchscript(Path(pretrained)) else None
+    archive = Path(pretrained) if pretrained and is_torchscript(Path(pretrained)) else None
     if name in mini.NAMES:
         return _build_mini(name, pretrained)
     from_open_clip = None if archive or pretrained == RANDOM else pretrained
@@ -204,17 +203,17 @@ def _build_mini(name: str, pretrained: str | None) -> nn.Module:
 
 
 def _load_openai(model: nn.Module, name: str, path: Path) -> None:
-    """Fill a model from OpenAI's TorchScript archive; none of the code in it is run (see `sar_train.clip.torchscript`).
+    """Fill a model from one of OpenAI's TorchScript archives.
 
     Raises:
-        BackboneError: the archive cannot be read or does not fit, or the model has GELU where these weights were
+        BackboneError: the archive is none of OpenAI's or does not fit, or the model has GELU where these weights were
             trained with QuickGELU (open_clip would take them and classify worse without a word).
     """
+    state = load_archive(path)
     if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
         raise BackboneError(_GELU.format(path, name))
-    state = torchscript.load_tensors(path)
     try:
-        model.load_state_dict({key: tensor for key, tensor in state.items() if key not in OPENAI_KEYS})
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise BackboneError(_explain(name, str(path), error)) from error
 

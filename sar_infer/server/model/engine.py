@@ -35,8 +35,6 @@ from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits
 
 _PHASES = ("decode", "queue", "infer", "score")
-_NAMES_REST = 300.0
-"""Seconds without new names after which the memory of the name encoder is freed."""
 _LIGHT = 64 * 2**20
 """Bytes: a JPEG of 7 megapixels."""
 T = TypeVar("T")
@@ -128,13 +126,9 @@ class Engine:
         del self.encoding  # it refers back to this engine, which is then freed at once
 
     def tend(self) -> None:
-        """Replace processes that need it, and free the name encoder while no names come; to be called now and then.
-
-        The first call frees what the start has opened to test it. Many servers never get a new name.
-        """
+        """Replace processes that need it; to be called now and then."""
         for workers in self.processes:
             workers.tend()
-        self.classifier.rest_names(_NAMES_REST)
 
     async def each(
         self, images: Sequence[ImageInput], finish: Finish[T], notes: Sequence[Note] = ()

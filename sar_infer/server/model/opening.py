@@ -98,7 +98,7 @@ def _opened(
         encode_alone = stacked(alone, TRIAL_SECONDS)
     else:
         classifier.start_names(self_test=True)
-        classifier.rest_images()
+        classifier.close_images()
         starting.result()
         provider, encode = workers.provider, workers.encode
         encode_alone = functools.partial(workers.encode, alone=True)
@@ -127,10 +127,10 @@ def _opened(
 
 def _workers(classifier: Classifier, settings: Settings, number: int, threads: int, metrics: Metrics) -> Workers:
     """Return the processes for a bundle, not yet started; each is tested as the encoder of one process would be."""
-    bundle, file, choice = classifier.bundle, str(_graph(classifier)), classifier.choice
+    bundle, choice = classifier.bundle, classifier.choice
     graph = Graph(
-        file=file,
-        path=file,
+        path=str(_graph(classifier)),
+        sha256=_image_file(classifier).sha256,
         embed_dim=bundle.manifest.embed_dim,
         device=settings.device,
         threads=threads,

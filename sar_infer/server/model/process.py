@@ -22,7 +22,7 @@ from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import Preprocess
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.sessions import LITTLE, Device, give_back_memory, keep_memory
-from sar_infer.errors import BundleError, ImageError
+from sar_infer.errors import ImageError
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image, decode_photo, fit_image, fit_photo
 from sar_infer.processes.signals import deadline
@@ -39,8 +39,8 @@ class Graph:
     """An image encoder, as plain values.
 
     Attributes:
-        file: The file to open, which stays the same even if the bundle's folder is replaced.
-        path: The file's name for messages.
+        path: The file to open.
+        sha256: Its digest, checked when it is opened: the bundle's folder may have been replaced by then.
         embed_dim: D, the length of a row.
         device: Where to encode.
         threads: Threads of the encoder.
@@ -49,8 +49,8 @@ class Graph:
         trial_seconds: The most seconds for that.
     """
 
-    file: str
     path: str
+    sha256: str
     embed_dim: int
     device: Device
     threads: int
@@ -129,7 +129,7 @@ class Process:
             self._compute = Encoding(self._decoded, np.stack)
             return
         encoder, alone = (
-            ImageEncoder(Path(graph.file), graph.embed_dim, graph.device, threads, spin=False)
+            ImageEncoder(Path(graph.path), graph.embed_dim, graph.device, threads, spin=False, sha256=graph.sha256)
             for threads in (graph.threads, graph.alone)
         )
         provider = encoder.open()
@@ -206,14 +206,9 @@ def begin(model: Model) -> Process:
     if hasattr(signal, "SIGTERM"):  # a service manager may send it to all processes; the front decides
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
-    try:
-        process = Process(model)
-        keep_memory(_KEPT)
-        return process
-    except BundleError as error:
-        if model.graph is None:
-            raise
-        raise BundleError(str(error).replace(model.graph.file, model.graph.path)) from None
+    process = Process(model)
+    keep_memory(_KEPT)
+    return process
 
 
 @contextlib.contextmanager

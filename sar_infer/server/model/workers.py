@@ -15,8 +15,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -81,7 +79,6 @@ class Workers:
         self.batch_seconds = 2 * model.image_seconds + _ENCODING
         self._check = check
         self._metrics = metrics
-        self._graph: int | None = None
         self._changed = threading.Condition()  # held for all that follows
         self._idle: list[Worker[Any]] = []
         self._line: deque[object] = deque()
@@ -95,11 +92,7 @@ class Workers:
         self._closed = False
         graph = model.graph
         self._name, self._begins = ("decoders", "started") if graph is None else (graph.path, "opened this graph")
-        if graph is not None and sys.platform == "linux":
-            # a worker that starts later opens the same file, wherever it is by then
-            self._graph = os.open(graph.path, os.O_RDONLY | os.O_CLOEXEC)
-            graph = dataclasses.replace(graph, file=f"/proc/{os.getpid()}/fd/{self._graph}")
-        self._model = dataclasses.replace(model, graph=graph)
+        self._model = model
 
     def start(self) -> None:
         """Start all workers side by side, and wait until they are ready.
@@ -382,9 +375,6 @@ class Workers:
     def _reap(self, workers: Sequence[Worker[Any]]) -> None:
         for worker in workers:
             worker.ended()
-        if self._graph is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._graph)
 
 
 def described(error: DeathError, seconds: float) -> str:

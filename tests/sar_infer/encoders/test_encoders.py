@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.bundles import DIM, SIZE, image_weight
 
-from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, file_entry
 from sar_infer.classifier import Classifier
 from sar_infer.encoders import encoders
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
@@ -83,29 +82,33 @@ def test_names_run_in_groups_without_padding(tmp_path: Path) -> None:
     np.testing.assert_allclose(sizes, [[3, 2, END], [1, 3, END], [3, 2, END], [3, 2, END]], rtol=1e-4)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux opens a file again that has lost its path")
-def test_a_session_at_rest_is_freed_and_its_graph_opened_again_whatever_is_there_by_then(
-    bundle_path: Path, tmp_path: Path
-) -> None:
-    graph = Path(shutil.copy(bundle_path / NAME_ENCODER, tmp_path))
-    names = NameEncoder(graph, DIM, END, "cpu")
-    before, expected = sessions(), names.encode([[1], [2, 3]])
-    assert sessions() == before + 1
-    assert names.rest()
-    assert sessions() == before
-    assert not names.rest()
+def test_a_graph_is_opened_only_with_the_digest_that_is_expected(bundle_path: Path, tmp_path: Path) -> None:
+    graph = Path(shutil.copy(bundle_path / IMAGE_ENCODER, tmp_path))
+    pixels = np.ones((1, 3, SIZE, SIZE), np.float32)
+
+    def encoder() -> ImageEncoder:
+        return ImageEncoder(graph, DIM, "cpu", sha256=digest)
+
+    digest = file_entry(graph).sha256
+    opened = encoder()
+    expected = opened.encode(pixels)
     graph.unlink()
-    graph.write_bytes(b"another")
-    np.testing.assert_array_equal(names.encode([[1], [2, 3]]), expected)
+    with pytest.raises(BundleError, match=r"image_encoder\.onnx: cannot be read any more .*reload"):
+        encoder().open()
+    shutil.copy(bundle_path / NAME_ENCODER, graph)
+    with pytest.raises(BundleError, match=r"image_encoder\.onnx: was replaced .*reload"):
+        encoder().open()
+    np.testing.assert_array_equal(opened.encode(pixels), expected)  # the session that is open needs no file
+    shutil.copy(bundle_path / IMAGE_ENCODER, graph)
+    np.testing.assert_array_equal(encoder().encode(pixels), expected)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux opens a file again that has lost its path")
 def test_a_classifier_whose_images_another_process_encodes_keeps_no_session(bundle_path: Path) -> None:
     classifier = Classifier.open(bundle_path, "cpu")
     before, picture = sessions(), np.zeros((9, 9, 3), np.uint8)
     expected = classifier.embed_images(picture)
     assert sessions() == before + 1
-    classifier.rest_images()
+    classifier.close_images()
     assert sessions() == before
     np.testing.assert_array_equal(classifier.embed_images(picture), expected)
 

@@ -280,15 +280,21 @@ def test_a_reload_swaps_the_workers(server: Local, path: Path) -> None:
     wait_for(lambda: not any(map(alive, before)))
 
 
-def test_a_worker_that_is_replaced_later_still_runs_the_bundle_that_was_opened(server: Local, path: Path) -> None:
-    before = classify(server.url).json()["results"]
-    shutil.rmtree(path)
+def test_a_worker_that_starts_later_runs_no_other_bundle_than_the_one_that_was_opened(
+    server: Local, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, old = classify(server.url).json()["results"], pids(server)
+    shutil.move(path, path.with_name("opened"))
     endless(write_bundle(path))
-    old = pids(server)
-    for pid in old:
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: len(pids(server) - old) == 2)
+    dead, other = sorted(old)
+    os.kill(dead, signal.SIGKILL)
+    wait_for(lambda: "was replaced since the bundle was opened" in caplog.text)
+    assert pids(server) == {other}
     assert classify(server.url).json()["results"] == before
+    shutil.rmtree(path)
+    shutil.move(path.with_name("opened"), path)
+    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).status_code == 200
+    assert len(pids(server) - old) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from sar_infer._arrays import Floats
+from sar_infer.bundle.manifest import file_entry
 from sar_infer.classifier import Classifier
 from sar_infer.processes.worker import Worker
 from sar_infer.server.model.encoding import Encoding
@@ -24,8 +25,8 @@ def model() -> Model:
     mini = Classifier.open(device="cpu")
     bundle, file = mini.bundle, mini.bundle.path / mini.choice.image
     graph = Graph(
-        file=str(file),
         path=str(file),
+        sha256=file_entry(file).sha256,
         embed_dim=bundle.manifest.embed_dim,
         device="cpu",
         threads=1,
