@@ -1,7 +1,7 @@
 """OpenAI's weights, which are published as TorchScript archives.
 
-``torch.jit.load`` runs code that an archive holds, so it gets OpenAI's own files alone, by the SHA-256 that is part of each
-one's address.
+``torch.jit.load`` runs code that an archive holds, so it gets OpenAI's own files alone, known by the SHA-256 in the
+address of each.
 """
 
 from __future__ import annotations
