@@ -5,8 +5,8 @@
 Every contender runs in fresh processes that may use the cores of the row and no more. Each is tried in several settings
 (batches, decoding in processes, a copy on each core, memory format) for a short time; the best goes on. Then rounds in
 which the contenders take turns: photos from file to answer, and pixels to embeddings alone. Medians over rounds, with
-the lowest and highest; ratios within a round. Beside that what products of matrices reach here, the cost of a large
-JPEG, and how far answers agree. Writes JSON and a Markdown table.
+the lowest and highest; ratios within a round. Beside that what products of matrices reach here, and how far answers
+agree. Writes JSON and a Markdown table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving import photos
-from benchmarks.throughput import jpeg, models, settings, table
+from benchmarks.throughput import models, settings, table
 from benchmarks.throughput.flops import flops_of_open_clip, flops_per_image
 from benchmarks.throughput.models import ROOT, Model
 from benchmarks.throughput.settings import Setting
@@ -177,11 +177,9 @@ def main() -> None:
     prepared = [models.prepared(name, given.cache, given.int8_photos) for name in given.models]
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(given, Path(folder))
-        large = jpeg.large_jpeg(min(bench.photos.glob("*.jpg")), Path(folder) / "large.jpg")
         results: dict[str, Any] = {
             "photos": bench.words,
             "peaks": peaks(given.cores),
-            "large_jpeg_ms": jpeg.decoding_ms(large, jpeg.SPEC),
             "models": {},
         }
         for model in prepared:

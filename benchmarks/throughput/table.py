@@ -12,13 +12,8 @@ GIGA = 1e9
 def markdown(results: dict[str, Any]) -> str:
     """The whole page."""
     peaks = results["peaks"]
-    large = results["large_jpeg_ms"]
     parts = [f"Photos: {results['photos']}.", "\n".join(_rows(results)), "\n".join(_agreement(results["models"]))]
     parts.append("\n".join(_peaks(peaks)))
-    parts.append(
-        f"A JPEG of 12 million pixels from file to pixels: {large['full']:.0f} ms in full, {large['reduced']:.0f} ms "
-        f"at the smallest scale with twice the encoder's size, {large['full'] / large['reduced']:.1f} times as fast."
-    )
     parts.append("\n".join(_trials(results["models"])))
     return "\n\n".join(parts) + "\n"
 

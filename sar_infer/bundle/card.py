@@ -133,8 +133,6 @@ def _preprocessing(manifest: Manifest) -> Iterator[str]:
         f"({spec.interpolation}, {spec.resize_mode}); values 0..1 less {_numbers(spec.mean)} are divided by "
         f"{_numbers(spec.std)}. Names become CLIP's byte pairs, at most {words.max_name_tokens} tokens."
     )
-    if spec.jpeg_margin is not None:
-        yield f"Large JPEGs are decoded at a reduced size, at least {spec.jpeg_margin:g} times the encoder's."
 
 
 def _licences(licences: Mapping[str, str]) -> Iterator[str]:

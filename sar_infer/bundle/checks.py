@@ -86,7 +86,6 @@ def _rules(manifest: Manifest) -> Iterator[_Rule]:
     spec = manifest.preprocess
     yield "preprocess.size", spec.size, 1, _SIDE
     yield "preprocess.fill", spec.fill, 0, 255
-    yield "preprocess.jpeg_margin", spec.jpeg_margin, 1, _SIDE
     for mean, std in zip(spec.mean, spec.std, strict=True):
         yield "preprocess.mean", mean, -_SCALE, _SCALE
         yield "preprocess.std", std, 1 / _SCALE, _SCALE

@@ -37,8 +37,6 @@ def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
         yield from _statistics(bundle.statistics)
     yield "embedding", f"{manifest.embed_dim} numbers, logit scale {manifest.logit_scale:g}"
     yield "image", f"{manifest.preprocess.size} pixels, {manifest.preprocess.resize_mode}"
-    if manifest.preprocess.jpeg_margin is not None:
-        yield "large JPEGs", f"may be decoded down to {manifest.preprocess.jpeg_margin:g} times that"
     yield "class name", f"at most {manifest.tokenizer.max_name_tokens} tokens"
     yield from _quality(manifest.quality)
     yield from _confidence(manifest)
@@ -108,7 +106,7 @@ def _confidence(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield (
         "calibration",
         f"fitted on {measured.fitted_on} photos; error (ECE) {measured.error_before:.1%} before, "
-        f"{measured.error_after:.1%} after, on {measured.measured_on} photos{how}; in float32, photos decoded in full",
+        f"{measured.error_after:.1%} after, on {measured.measured_on} photos{how}; in float32",
     )
     for coverage, share in measured.coverage.items():
         if coverage in manifest.conformal:

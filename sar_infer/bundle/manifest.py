@@ -45,8 +45,7 @@ class Preprocess:
         std: Standard deviations, by which they are then divided.
         fill: Grey level 0..255, under transparency and beside an image that does not fill the square.
         exif: How EXIF orientation is treated: it is applied before anything else.
-        jpeg_margin: Policy for large JPEGs: None decodes them in full; a number allows the smallest DCT scale whose
-            short side is still at least that many times ``size``.
+        jpeg_margin: In older bundles: how far large JPEGs might be reduced. Nothing uses it.
     """
 
     size: int

@@ -58,8 +58,8 @@ def load_rgb(
         fill: Grey level 0..255 under transparent parts.
         formats: The formats, some of ``FORMATS``, that files and encoded bytes may have.
         max_pixels: Largest width times height.
-        least: Pixels that the short side must keep if a JPEG is decoded at a half, a quarter or an eighth of its size
-            (see ``preprocess.least_side``); None decodes every pixel.
+        least: Pixels that the short side must keep if a JPEG is decoded at a half, a quarter or an eighth of its size,
+            as a check of many photos does; None decodes every pixel.
 
     Raises:
         ImageError: The source is not an image, not in one of ``formats``, truncated, too large, too thin, a JPEG of

@@ -17,7 +17,7 @@ from sar_infer.bundle.manifest import Preprocess
 from sar_infer.errors import ImageError
 from sar_infer.images.formats import FORMATS
 from sar_infer.images.load import MAX_PIXELS, ImageSource, load_rgb, source_name
-from sar_infer.images.preprocess import fit, least_side, pixel_digest, scaled
+from sar_infer.images.preprocess import fit, pixel_digest, scaled
 from sar_infer.results import Profile
 
 Decoded = tuple[str, Floats | ImageError]
@@ -29,7 +29,7 @@ _MOST_THREADS = 8
 def decode_image(
     source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
 ) -> Floats:
-    """Return the encoder's input (3, size, size) for one image; large JPEGs follow the policy of ``spec``.
+    """Return the encoder's input (3, size, size) for one image.
 
     Args:
         source: The image.
@@ -51,7 +51,7 @@ def fit_image(
     Raises:
         ImageError: The image cannot be read.
     """
-    return fit(load_rgb(source, spec.fill, formats, max_pixels, least_side(spec)), spec)
+    return fit(load_rgb(source, spec.fill, formats, max_pixels), spec)
 
 
 def decode_batches(
@@ -98,8 +98,7 @@ def decode_photo(
 ) -> tuple[Floats, bytes]:
     """Return the encoder's input for one image, as ``decode_image`` does, and the SHA-256 of its upright RGB pixels.
 
-    The digest does not depend on the file's format, its metadata or the policy for large JPEGs: another file of the
-    same pixels has the same digest.
+    The digest does not depend on the file's format or metadata: another file of the same pixels has the same digest.
 
     Raises:
         ImageError: The image cannot be read.
@@ -117,11 +116,7 @@ def fit_photo(
         ImageError: The image cannot be read.
     """
     image = load_rgb(source, spec.fill, formats, max_pixels)
-    least, digest = least_side(spec), pixel_digest(image)
-    if least is not None and min(image.size) >= 2 * least:  # a JPEG of this size would be decoded at a smaller scale
-        del image
-        return fit_image(source, spec, formats, max_pixels), digest
-    return fit(image, spec), digest
+    return fit(image, spec), pixel_digest(image)
 
 
 def _batches(

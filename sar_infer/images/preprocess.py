@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -56,11 +55,6 @@ def normalise(image: Image.Image, fill: int = 0) -> Image.Image:
     elif image.mode != "RGB":
         image = image.convert("RGB")
     return image if turn is None else image.transpose(turn)
-
-
-def least_side(spec: Preprocess) -> int | None:
-    """Return the short side in pixels that decoding a large JPEG must leave; None if it is decoded in full."""
-    return None if spec.jpeg_margin is None else math.ceil(spec.jpeg_margin * spec.size)
 
 
 def pixel_digest(image: Image.Image) -> bytes:

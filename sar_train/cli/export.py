@@ -69,7 +69,6 @@ Examples:
 @moved_option("--verify", "sar-bundle verify BUNDLE")
 @moved_option("--triton", "sar-bundle triton BUNDLE --out DIR")
 @moved_option("--precision", f"{SHRINK} --precision int8")
-@moved_option("--jpeg-margin", f"{SHRINK} --jpeg-margin X")
 @moved_option("--min-cosine", f"{SHRINK} --precision int8 --min-cosine X")
 @moved_option("--min-agreement", f"{SHRINK} --precision int8 --min-agreement X")
 @click.version_option(package_name="sar-clip")

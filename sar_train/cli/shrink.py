@@ -1,4 +1,4 @@
-"""``sar-bundle shrink``: write a bundle with smaller graphs, or with a policy for large JPEGs."""
+"""``sar-bundle shrink``: write a bundle with smaller graphs."""
 
 from __future__ import annotations
 
@@ -25,23 +25,18 @@ from sar_train.cli.common import guarded, option
     "--precision",
     type=click.Choice(["fp16", "int8"]),
     multiple=True,
+    required=True,
     help="Add smaller graphs, if they pass their checks; may be repeated.",
-)
-@option(
-    "--jpeg-margin",
-    type=Number(min=1, max=16),
-    metavar="X",
-    help="Let large JPEGs be decoded at a reduced scale that leaves X times the encoder's size, if that passes.",
 )
 @option(
     "--min-cosine",
     type=Number(0, 1),
-    help="With --precision: least cosine of the worst photo or name.  [default: 0.9999 for fp16, 0.97 for int8]",
+    help="Least cosine of the worst photo or name.  [default: 0.9999 for fp16, 0.97 for int8]",
 )
 @option(
     "--min-agreement",
     type=Number(0, 1),
-    help="With --precision: least share with the same answer.  [default: 0.995 for fp16, 0.98 for int8]",
+    help="Least share with the same answer.  [default: 0.995 for fp16, 0.98 for int8]",
 )
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out, which may be BUNDLE.")
 @option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -56,24 +51,17 @@ def main(
     *,
     overwrite: bool,
     quiet: bool,
-    **given: float | None,
+    **bounds: float | None,
 ) -> None:
-    """Write a bundle with smaller graphs, or a policy for large JPEGs.
+    """Write a bundle with smaller graphs, each kept if it answers like float32.
 
-    Each is kept if it answers like float32.
-
-    Exit code 1 if something that was asked for did not pass; what passed is written all the same.
+    Exit code 1 if one that was asked for did not pass; those that passed are written all the same.
     """
     from sar_infer.bundle.bundle import default_bundle
     from sar_infer.bundle.writing import check_target
     from sar_infer.images.inputs import expand
-    from sar_train.errors import ConfigError, ExportError
+    from sar_train.errors import ExportError
 
-    margin, cosine, agreement = given["jpeg_margin"], given["min_cosine"], given["min_agreement"]
-    if not precision and margin is None:
-        raise ConfigError("say what to add: --precision or --jpeg-margin")
-    if not precision and (cosine is not None or agreement is not None):
-        raise ConfigError("--min-cosine and --min-agreement are bounds of --precision, which was not given")
     check_target(out, overwrite=overwrite)
     from sar_train.export.precision.derive import derive
     from sar_train.export.precision.gate import GATES
@@ -85,8 +73,7 @@ def main(
         bundle or default_bundle(),
         out,
         samples,
-        gates={name: GATES[name].with_least(cosine, agreement) for name in precision},
-        jpeg_margin=margin,
+        gates={name: GATES[name].with_least(bounds["min_cosine"], bounds["min_agreement"]) for name in precision},
         command=shlex.join(["sar-bundle", *sys.argv[1:]]),
         overwrite=overwrite,
         tell=lambda line: None if quiet else click.echo(line, err=True),

@@ -76,14 +76,14 @@ def split(paths: Sequence[Path], root: object) -> PhotoSamples:
     return PhotoSamples(tuple(halves[0][:CALIBRATION]), tuple(halves[1][:JUDGING]))
 
 
-def pixels(path: Path, spec: Preprocess, least: int | None = None) -> Floats:
-    """Return the encoder's input (3, size, size) for an image; without ``least``, decoded in full.
+def pixels(path: Path, spec: Preprocess) -> Floats:
+    """Return the encoder's input (3, size, size) for an image.
 
     Raises:
         ImageError: it cannot be read; names it.
     """
     try:
-        return to_input(load_rgb(path, spec.fill, least=least), spec)
+        return to_input(load_rgb(path, spec.fill), spec)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
 

@@ -72,11 +72,11 @@ def make(
     ]
 
 
-def kept(attempts: Sequence[Attempt]) -> dict[str, Precision]:
+def passed(attempts: Sequence[Attempt]) -> dict[str, Precision]:
     """Return the graphs that passed, by precision."""
-    passed = {(a.precision, a.encoder): a.variant for a in attempts if not a.failures}
-    names = dict.fromkeys(precision for precision, _ in passed)
-    return {name: Precision(passed.get((name, "image")), passed.get((name, "name"))) for name in names}
+    graphs = {(a.precision, a.encoder): a.variant for a in attempts if not a.failures}
+    names = dict.fromkeys(precision for precision, _ in graphs)
+    return {name: Precision(graphs.get((name, "image")), graphs.get((name, "name"))) for name in names}
 
 
 def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Side, tell: ProgressCallback) -> Attempt:

@@ -83,7 +83,6 @@ def full() -> Manifest:
         conformal={"0.9": 0.1},
         calibrated=NAMES[:1],
         head="head.safetensors",
-        preprocess=dataclasses.replace(plain.preprocess, jpeg_margin=2.0),
         reference=Reference("a photo of a {}.", plain.tokenizer),
     )
 

@@ -74,7 +74,6 @@ def limited(field: str, value: float) -> Manifest:
         ("conformal.0.9", 0, 1),
         ("preprocess.size", 1, 4096),
         ("preprocess.fill", 0, 255),
-        ("preprocess.jpeg_margin", 1, 4096),
         ("preprocess.mean", -1e6, 1e6),
         ("preprocess.std", 1e-6, 1e6),
         ("tokenizer.context_length", 2, 65_536),

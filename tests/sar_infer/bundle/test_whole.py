@@ -117,7 +117,7 @@ def test_every_part_is_described(whole: Path) -> None:
         "temperature   1.500, for 4 classes",
         "unknown       score below 0.100, or energy above 5.00",
         "calibration   fitted on 20 photos; error (ECE) 10.0% before, 5.0% after, on 20 photos, cross-fitted; in "
-        "float32, photos decoded in full",
+        "float32",
         "sets          coverage 0.9: 91.0% measured, 1.50 classes each",
         "unknown by    score: AUROC 0.800 on classes that were new",
         "int8 images   dynamic; 10 photos: cosine 1.0000, at least 1.0000, same class 100.0%; 2.00 times as fast",

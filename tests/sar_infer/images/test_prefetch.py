@@ -14,7 +14,7 @@ from support.bundles import PREPROCESS, SIZE
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
 from sar_infer.images.prefetch import decode_batches, decode_image, decode_photo, fit_image, fit_photo
-from sar_infer.images.preprocess import least_side, to_input
+from sar_infer.images.preprocess import to_input
 from sar_infer.results import Profile
 
 
@@ -87,19 +87,11 @@ def test_time_is_counted_and_threads_end() -> None:
     assert threading.active_count() == before
 
 
-def test_large_jpegs_follow_the_policy_of_the_bundle() -> None:
-    stream = io.BytesIO()
+def test_a_margin_for_jpegs_in_a_bundle_from_before_changes_nothing() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (512, 640, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(stream, "JPEG", quality=95)
-    data = stream.getvalue()
-    full = to_input(load_rgb(data), PREPROCESS)
-    np.testing.assert_array_equal(decode_image(data, PREPROCESS), full)
-    reduced = dataclasses.replace(PREPROCESS, jpeg_margin=2.0)
-    assert least_side(reduced) == 2 * SIZE
-    np.testing.assert_array_equal(decode_image(data, reduced), to_input(load_rgb(data, least=2 * SIZE), reduced))
-    assert not np.array_equal(decode_image(data, reduced), full)
-    (batch,) = decode_batches([data], reduced, 1, Profile())
-    np.testing.assert_array_equal(batch[0][1], decode_image(data, reduced))
+    data = encoded(Image.fromarray(noise), "JPEG", quality=95)
+    old = dataclasses.replace(PREPROCESS, jpeg_margin=2.0)
+    np.testing.assert_array_equal(decode_image(data, old), to_input(load_rgb(data), PREPROCESS))
 
 
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
@@ -119,9 +111,8 @@ def test_fitted_pixels_give_the_input_that_the_image_gives(mode: Any, size: tupl
 
 
 # -------------------------------------------------------------------------------------------------------------- digests
-@pytest.mark.parametrize("margin", [None, 2.0])
-def test_the_digest_is_that_of_the_pixels_whatever_the_file(margin: float | None) -> None:
-    spec = dataclasses.replace(PREPROCESS, jpeg_margin=margin)
+def test_the_digest_is_that_of_the_pixels_whatever_the_file() -> None:
+    spec = PREPROCESS
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
     jpeg = encoded(image, "JPEG", quality=90)
     pixels = Image.open(io.BytesIO(jpeg)).convert("RGB")
@@ -135,9 +126,8 @@ def test_the_digest_is_that_of_the_pixels_whatever_the_file(margin: float | None
         assert decode_photo(other, spec)[1] != decode_photo(jpeg, spec)[1]
 
 
-@pytest.mark.parametrize("margin", [None, 2.0])
-def test_a_photo_is_encoded_like_any_image(margin: float | None) -> None:
-    spec = dataclasses.replace(PREPROCESS, jpeg_margin=margin)
+def test_a_photo_is_encoded_like_any_image() -> None:
+    spec = PREPROCESS
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
     for source in (encoded(image, "JPEG"), encoded(image, "PNG"), image):
         np.testing.assert_array_equal(decode_photo(source, spec)[0], decode_image(source, spec))

@@ -219,7 +219,6 @@ def test_a_failed_gate_is_one_line_and_exit_code_1(run: Path, tmp_path: Path, mo
             "leave --approximate out",
         ),
         (["run", "--out", "new", "--precision", "int8"], "--precision has moved: sar-bundle shrink BUNDLE"),
-        (["run", "--out", "new", "--jpeg-margin", "2"], "--jpeg-margin has moved: sar-bundle shrink BUNDLE"),
         (["--verify", "bundle"], "--verify has moved: sar-bundle verify BUNDLE"),
         (["bundle", "--triton", "new"], "--triton has moved: sar-bundle triton BUNDLE --out DIR"),
     ],

@@ -48,23 +48,16 @@ def test_a_bundle_gets_smaller_graphs(exported: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("option", ["--jpeg-margin", "--min-cosine", "--min-agreement"])
+@pytest.mark.parametrize("option", ["--min-cosine", "--min-agreement"])
 def test_a_number_that_is_none_is_refused(exported: Path, tmp_path: Path, option: str) -> None:
     result = shrink(exported, "--out", tmp_path / "new", "--precision", "fp16", "--photos", tmp_path, option, "nan")
     assert result.exit_code == 2
     assert "expected a finite number, got nan" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--photos", "."), "say what to add: --precision or --jpeg-margin"),
-        (("--photos", ".", "--jpeg-margin", "2", "--min-cosine", "0.9"), "are bounds of --precision, which was not"),
-        (("--photos", "nothing", "--precision", "int8"), "nothing: "),
-    ],
-)
-def test_what_a_bundle_cannot_get(exported: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    assert message in one_line(shrink(exported, "--out", tmp_path / "new", *arguments), 2)
+def test_photos_that_are_not_there(exported: Path, tmp_path: Path) -> None:
+    result = shrink(exported, "--out", tmp_path / "new", "--photos", "nothing", "--precision", "int8")
+    assert "nothing: " in one_line(result, 2)
     assert not (tmp_path / "new").exists()
 
 
@@ -89,16 +82,15 @@ def test_the_photos_may_be_a_glob(exported: Path, tmp_path: Path) -> None:
 
 def test_a_part_that_is_left_out_is_told_and_fails(exported: Path, tmp_path: Path) -> None:
     photos = photo_folder(tmp_path / "photos")
-    for i in range(50):
-        write_photo(tmp_path / "photos" / f"large{i}.jpg", 100 + i, (200, 160))
-    asked = ("--precision", "fp16", "--min-cosine", "1", "--jpeg-margin", "2", "--photos", photos, "--quiet")
+    bounds = ("--min-cosine", "0.99998", "--min-agreement", "0")
+    asked = ("--precision", "fp16", "--precision", "int8", *bounds, "--photos", photos, "--quiet")
     result = shrink(exported, "--out", tmp_path / "text", *asked)
     assert result.exit_code == 1
-    assert "jpeg margin 2: " in result.stdout and "--precision fp16" not in result.stdout
     assert "fp16 image encoder: cast" in result.stdout
-    assert re.search(r"^Error: left out: fp16 image encoder \(.*\); .*/text was written without$", result.stderr)
-    assert open_bundle(tmp_path / "text").manifest.preprocess.jpeg_margin == 2
+    assert "--precision fp16" in result.stdout and "--precision int8" not in result.stdout
+    assert re.search(r"^Error: left out: int8 image encoder \(.*\); .*/text was written without$", result.stderr)
+    assert set(open_bundle(tmp_path / "text").manifest.precisions) == {"fp16"}
     result = shrink(exported, "--out", tmp_path / "json", *asked, "--format", "json")
     asked = json.loads(result.stdout)["asked"]
-    assert (result.exit_code, [part["kept"] for part in asked]) == (1, [False, False, True])
-    assert asked[0]["figures"]["samples"] > 30 and "cosine on the worst" in asked[0]["reasons"][0]
+    assert (result.exit_code, [graph["kept"] for graph in asked]) == (1, [True, True, False, False])
+    assert asked[2]["figures"]["samples"] > 15 and "cosine on the worst" in asked[2]["reasons"][0]

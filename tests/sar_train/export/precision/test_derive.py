@@ -1,4 +1,4 @@
-"""A real bundle of the tiny backbone gets smaller graphs and a policy for JPEGs."""
+"""A real bundle of the tiny backbone gets smaller graphs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from PIL import Image
 from support.bundles import DIM, example_head, write_bundle
 from support.folders import listing
 from support.photos import SHARED, needs_shared, write_photo
@@ -18,9 +17,8 @@ from support.sound import change
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import default_bundle, open_bundle
 from sar_infer.bundle.manifest import BANK, IMAGE_ENCODER, NAME_ENCODER
-from sar_infer.errors import ImageError
 from sar_train.errors import ExportError
-from sar_train.export.precision import jpeg, variants
+from sar_train.export.precision import variants
 from sar_train.export.precision.derive import derive
 from sar_train.export.precision.gate import GATES, NEAR_TIE, Gate, image_logits, near_ties
 from sar_train.export.precision.samples import PhotoSamples, split
@@ -34,13 +32,6 @@ OUT_OF_REACH = Gate(min_cosine=1.1, mean_cosine=0.9, top1_agreement=0.5)
 def photos(tmp_path_factory: pytest.TempPathFactory) -> PhotoSamples:
     root = tmp_path_factory.mktemp("photos")
     return split([write_photo(root / f"{i:02d}.png", i) for i in range(44)], root)
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> PhotoSamples:
-    """Return JPEGs that a margin of 2 halves at the tiny backbone's 32 pixels."""
-    root = tmp_path_factory.mktemp("large")
-    return split([write_photo(root / f"{i:02d}.jpg", i, (200, 160)) for i in range(50)], root)
 
 
 def test_smaller_graphs_beside_the_same_encoder(exported: Path, photos: PhotoSamples, tmp_path: Path) -> None:
@@ -147,48 +138,6 @@ def test_a_head_takes_part_in_the_answers(tmp_path: Path) -> None:
     rows = np.eye(4, DIM, dtype=np.float32)
     text = 20 * rows @ bundle.bank.embeddings.T
     np.testing.assert_allclose(image_logits(bundle)(rows), head.combined(text, rows), rtol=1e-5)
-
-
-def test_a_policy_for_large_jpegs(exported: Path, large: PhotoSamples, tmp_path: Path, monkeypatch) -> None:
-    manifest, made = derive(exported, tmp_path / "new", large, jpeg_margin=2.0, command="tests")
-    spec = manifest.preprocess
-    assert spec == dataclasses.replace(open_bundle(exported).manifest.preprocess, jpeg_margin=2.0)
-    table = manifest.quality.tables["jpeg_margin"]
-    assert (table["margin"], table["samples"]) == (2.0, len(large.judging))
-    assert 0.99 < table["min_cosine"] < 1  # so something was decoded at half its size
-    assert made.plain()[0]["kept"] is True
-    monkeypatch.setattr(jpeg, "JPEG_GATE", OUT_OF_REACH)
-    with pytest.raises(ExportError, match="jpeg margin 2: .*cosine"):
-        derive(exported, tmp_path / "other", large, jpeg_margin=2.0, command="tests")
-
-
-@pytest.mark.parametrize("margin", [1.0, 16.0])
-def test_a_policy_that_too_few_photos_can_test_is_left_out(
-    exported: Path, photos: PhotoSamples, large: PhotoSamples, tmp_path: Path, margin: float
-) -> None:
-    with pytest.raises(ExportError, match=f"jpeg margin {margin:g}: .*0 of"):
-        derive(exported, tmp_path / "new", photos if margin == 1 else large, jpeg_margin=margin, command="t")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_photo_of_two_frames_is_a_jpeg_too(exported: Path, large: PhotoSamples, tmp_path: Path) -> None:
-    photos = []
-    for i in range(20):
-        with Image.open(large.judging[0]) as opened:
-            frames = [opened.rotate(i), opened.copy()]
-        photos.append(tmp_path / f"{i}.jpg")
-        frames[0].save(photos[-1], "MPO", save_all=True, append_images=frames[1:])
-    found = jpeg.judged(open_bundle(exported), 2.0, photos).figures
-    assert found is not None and found.samples == 20
-    assert found.min_cosine < 1
-
-
-def test_a_large_jpeg_that_is_damaged_is_named(exported: Path, large: PhotoSamples, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(large.judging[0].read_bytes()[:800])
-    (tmp_path / "none.jpg").write_bytes(b"none")
-    with pytest.raises(ImageError, match="broken.jpg"):
-        jpeg.judged(open_bundle(exported), 2.0, [tmp_path / "none.jpg", broken, *large.judging])
 
 
 @needs_shared
