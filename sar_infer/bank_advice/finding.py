@@ -16,8 +16,6 @@ Kind = Literal[
     "wording",
     "duplicate",
     "near-duplicate",
-    "moved",
-    "skipped",
     "known-photo",
     "shared-photo",
     "far-photo",

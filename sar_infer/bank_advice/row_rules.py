@@ -1,17 +1,4 @@
-"""Rules on embeddings: names that nearly are a class of the bank, and names that the learned prompt has moved.
-
-The second rule is SAR's own quantity for a new name: does the learned prompt keep the relations that a hand-crafted
-one gives it? Similarity Alignment Regularization (Jung and Lee, arXiv 2502.11969; the equation is ours,
-``docs/methods/sar.md``) trains a prompt so that, with w_i the learned and v_i the hand-crafted unit embedding of a
-name::
-
-    P_i = softmax over j != i of w_i . v_j / tau        Q_i = softmax over j != i of v_i . v_j / tau
-    distance_i = KL(Q_i || P_i)                         in nats
-
-stay small. Here j runs over classes of the bank, and a name is reported if its distance is beyond the 99th percentile
-of those classes' own. That does not mean that such a name is recognised badly; it means that the prompt, which was
-tuned on other names, has moved it further than it moves the bank's.
-"""
+"""A rule on embeddings: names that nearly are a class of the bank."""
 
 from __future__ import annotations
 
@@ -19,7 +6,6 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, nearest
@@ -38,13 +24,6 @@ LEAST_CLASSES = 100
 ABSOLUTE = 0.95
 HIGHEST = 0.99
 """The limit is never above this, so that a bank that doubles classes itself does not hide doubles."""
-TAU = 0.1
-"""Temperature of the softmaxes: the default of ``sar-train``'s SAR."""
-MOVED_PERCENTILE = 99.0
-MOST_ANCHORS = 1000
-"""Number of classes j; of a larger bank, as many at even steps."""
-LEAST_ANCHORS = 50
-"""Number of classes below which a percentile means nothing."""
 
 
 class Neighbours:
@@ -107,51 +86,6 @@ class Neighbours:
                     "taken for the other; choose another wording, or make it an alias if both mean the same"
                 )
                 findings.append(Finding("near-duplicate", "warning", name, message, other))
-        return findings
-
-
-class Relations:
-    """Finds names whose relations the learned prompt changes more than is usual; it holds the anchors v_j.
-
-    Args:
-        names: J class names of the bank.
-        learned: (J, D) unit rows of these under the learned prompt.
-        handcrafted: (J, D) unit rows of the same under the hand-crafted prompt.
-    """
-
-    def __init__(self, names: Sequence[str], learned: Floats, handcrafted: Floats) -> None:
-        self._columns = {name: column for column, name in enumerate(names)}
-        self._anchors = handcrafted
-        self.limit = float(np.percentile(self.distances(names, learned, handcrafted), MOVED_PERCENTILE))
-
-    def distances(self, names: Sequence[str], learned: Floats, handcrafted: Floats) -> npt.NDArray[np.float64]:
-        """Return KL(Q_i || P_i) in nats (N,) of N names with unit rows (N, D); an anchor leaves out its own column."""
-        own = [(row, self._columns[name]) for row, name in enumerate(names) if name in self._columns]
-        logs = []
-        for rows in (handcrafted, learned):
-            logits = (rows @ self._anchors.T).astype(np.float64) / TAU
-            for row, column in own:
-                logits[row, column] = -np.inf
-            top = logits.max(axis=1, keepdims=True)
-            logs.append(logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True)))
-        teacher, student = logs
-        with np.errstate(invalid="ignore"):  # 0 * (-inf + inf) in the column that is left out
-            terms = np.exp(teacher) * (teacher - student)
-        result: npt.NDArray[np.float64] = np.nansum(terms, axis=1)
-        return result
-
-    def check(self, names: Sequence[str], learned: Floats, handcrafted: Floats) -> list[Finding]:
-        """Return a finding for each of N names that the learned prompt has moved further than is usual."""
-        found = self.distances(names, learned, handcrafted)
-        findings = []
-        for name, distance in zip(names, found.tolist(), strict=True):
-            if distance > self.limit:
-                nats, limit = _told_apart(distance, self.limit)
-                message = (
-                    f"the learned prompt changes its relations to the bank by {nats} nats, 99 % of the bank's classes "
-                    f"stay below {limit}; try it on photos, or choose another wording"
-                )
-                findings.append(Finding("moved", "warning", name, message))
         return findings
 
 

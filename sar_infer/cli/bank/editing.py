@@ -164,7 +164,7 @@ def _embedded(found: Opened, given: Phrases, linter: Linter | None, findings: li
         rows[start : start + len(part)] = part
         start += len(part)
         if linter is not None:
-            findings += linter.embeddings(chunk, part)
+            findings += linter.near(chunk, part)
     return rows
 
 

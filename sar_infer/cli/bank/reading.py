@@ -212,8 +212,7 @@ def _changes(difference: Difference) -> Iterator[str]:
 def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
     """Check new names for BANK_FILE or, without names, its own classes.
 
-    Looks for names that are too long or odd to the encoder, that duplicate a class or nearly do, and, in a bundle with
-    a reference encoder (sar-export --with-reference), whose relations to other classes the learned prompt has moved.
+    Looks for names that are too long or odd to the encoder, and that duplicate a class or nearly do.
     Exit code 0 if there is no warning, 1 if there is one.
     """
     from sar_infer.bank_advice import Linter, photo_findings
@@ -227,7 +226,6 @@ def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -
     findings: list[Finding] = []
     for chunk in counted(chunked(given), len(given), "Checking", CHUNK):
         findings += linter.check(chunk, found.classifier.embed_phrases)
-    findings += linter.skipped()
     if within:
         findings += photo_findings(bank, found.bundle)
     emit(arguments.form, lambda: [asdict(finding) for finding in findings], shown(findings))

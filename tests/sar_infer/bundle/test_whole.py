@@ -108,7 +108,6 @@ def test_every_part_is_described(whole: Path) -> None:
         "one ranking   80.0 % of trained classes, 60.0 % of those left out in turn",
         "embedding     8 numbers, logit scale 20",
         "image         32 pixels, shortest",
-        "large JPEGs   may be decoded down to 2 times that",
         "class name    at most 18 tokens",
         "measured on   nothing, all, 16 shots",
         "zero-shot     base 30.0 %",
