@@ -103,7 +103,6 @@ class ExportOptions(TypedDict, total=False):
         pretrained: Tag or file of the backbone's weights.
         photos: Folder of images on which to compare the graphs with torch; generated images by default.
         approximate: ``mean-image`` for a method whose prompt depends on the image.
-        with_reference: Add the name encoder of the hand-crafted prompt, for ``sar-bank lint``.
         command: The command to note in the manifest. Default: this call.
     """
 
@@ -113,7 +112,6 @@ class ExportOptions(TypedDict, total=False):
     pretrained: Place | None
     photos: Place | None
     approximate: Literal["mean-image"] | None
-    with_reference: bool
     command: str
 
 
@@ -256,7 +254,6 @@ def export(
         command=options.get("command") or f"sar_train.export({str(place or '')!r}, out={str(out)!r})",
         photos=photos,
         overwrite=overwrite,
-        with_reference=bool(options.get("with_reference")),
         tell=tell,
     )
     return open_bundle(target)
@@ -339,8 +336,6 @@ def check_export(run: Path | None, options: Mapping[str, Any]) -> None:
         raise ConfigError("expected a RUN folder, or --handcrafted TEMPLATE in its place")
     if run is not None and (run / MANIFEST).is_file():
         raise ConfigError(f"{run}: a bundle, not a run; sar-bundle works on it (shrink, freeze, triton, verify)")
-    if template is not None and options.get("with_reference"):
-        raise ConfigError("--handcrafted: its name encoder is the hand-crafted one; leave --with-reference out")
     if template is not None and options.get("approximate"):
         raise ConfigError("--handcrafted is exported as it is; leave --approximate out")
     if template is not None and not options.get("classes"):

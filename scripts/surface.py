@@ -164,7 +164,7 @@ def files_and_answers(folder: Path) -> Iterator[str]:
     run, bundle, bank = folder / "run", folder / "bundle", folder / "bank.safetensors"
     yield from _places("sar-train", _json("sar-train", "demo", "--epochs", "1", "--out", run))
     yield from _folder("run", run)
-    yield from _places("sar-export", _json("sar-export", run, "--with-reference", "--out", bundle))
+    yield from _places("sar-export", _json("sar-export", run, "--out", bundle))
     yield from _folder("bundle", bundle)
     for name in ("show", "verify"):
         yield from _places(f"sar-bundle {name}", _json("sar-bundle", name, bundle))

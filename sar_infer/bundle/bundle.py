@@ -64,7 +64,7 @@ def open_bundle(path: Place | None = None) -> Bundle:
         InputError: A place on a hub is not understood, or `huggingface_hub` is not installed.
         SchemaError: The bundle needs a newer reader.
         BundleError: A file is missing, extra, changed or a link out of the folder; a graph refers to data outside
-            itself or does not fit the manifest; the bank, the head or the statistics are damaged or belong to another
+            itself; the bank, the head or the statistics are damaged or belong to another
             bundle; a hub does not have it or cannot be reached.
     """
     if on_hub(path):

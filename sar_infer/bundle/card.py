@@ -176,8 +176,6 @@ def _parts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
         yield "head", "a trained classifier that answers together with the names where exactly its classes are asked"
     if manifest.statistics:
         yield "statistics", "of image features, which rank trained and added classes together, by name and by photos"
-    if manifest.reference is not None:
-        yield "reference", f"the name encoder of the hand-crafted prompt, {escaped(manifest.reference.template)}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -1,8 +1,8 @@
 """The checks that a bundle's folder must pass before anything in it is used.
 
 `check_numbers` looks at the manifest alone: a manifest whose digest fits may still hold a number that would take all
-memory or turn every score into NaN. `check_folder` compares the folder with the manifest: its files, their content,
-and what the graphs take and give.
+memory or turn every score into NaN. `check_folder` compares the folder with the manifest: its files and their
+content. What the graphs take and give is checked when onnxruntime opens them.
 """
 
 from __future__ import annotations
@@ -12,24 +12,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sar_infer.bundle.graph import FLOAT, INT64, Port, read_signature
+from sar_infer.bundle.graph import refuse_external_data
 from sar_infer.bundle.manifest import (
     BANK,
     HEAD,
     IMAGE_ENCODER,
     MANIFEST,
     NAME_ENCODER,
-    REFERENCE_ENCODER,
     STATISTICS,
     TOKENIZER,
     Manifest,
     file_entry,
 )
 from sar_infer.errors import BundleError
-from sar_infer.text import TokenizerSpec
 
-PIXELS, TOKENS, EMBEDDING = "pixels", "tokens", "embedding"
-"""Names of the graphs' inputs and output."""
 _REQUIRED = (IMAGE_ENCODER, NAME_ENCODER, BANK, TOKENIZER)
 _Rule = tuple[str, float | None, float, float]
 """Field, value, least, largest; None is always allowed."""
@@ -89,15 +85,10 @@ def _rules(manifest: Manifest) -> Iterator[_Rule]:
     for mean, std in zip(spec.mean, spec.std, strict=True):
         yield "preprocess.mean", mean, -_SCALE, _SCALE
         yield "preprocess.std", std, 1 / _SCALE, _SCALE
-    yield from _tokenizer_rules("tokenizer", manifest.tokenizer)
-    if manifest.reference:
-        yield from _tokenizer_rules("reference.tokenizer", manifest.reference.tokenizer)
-
-
-def _tokenizer_rules(field: str, spec: TokenizerSpec) -> Iterator[_Rule]:
-    yield f"{field}.context_length", spec.context_length, 2, _WIDTH
-    yield f"{field}.n_prefix", spec.n_prefix, 1, _WIDTH
-    yield f"{field}.max_name_tokens", spec.max_name_tokens, 1, _WIDTH
+    words = manifest.tokenizer
+    yield "tokenizer.context_length", words.context_length, 2, _WIDTH
+    yield "tokenizer.n_prefix", words.n_prefix, 1, _WIDTH
+    yield "tokenizer.max_name_tokens", words.max_name_tokens, 1, _WIDTH
 
 
 def _is_share(text: str) -> bool:
@@ -116,7 +107,8 @@ def check_folder(path: Path, manifest: Manifest, *, cached: bool = False) -> Non
         cached: It is a hub's cache: files are links, and other files of the repository may lie beside them.
 
     Raises:
-        BundleError: A file is missing, extra, changed or a link out of the folder; a graph does not fit the manifest.
+        BundleError: A file is missing, extra, changed or a link out of the folder; a graph has data outside
+            itself.
         OSError: A file cannot be read.
     """
     _check_listing(path, manifest, cached=cached)
@@ -136,7 +128,6 @@ def _check_listing(path: Path, manifest: Manifest, *, cached: bool) -> None:
             raise BundleError(f"{path / MANIFEST}: does not list {name}, which every bundle has")
     _check_named(path, manifest, "head", manifest.head, HEAD)
     _check_named(path, manifest, "statistics", manifest.statistics, STATISTICS)
-    _check_reference_listing(path, manifest)
     for name in sorted(listed - present):
         raise BundleError(f"{path / name}: missing, but listed in {MANIFEST}; copy or export the bundle again")
     for name in sorted(present - listed if not cached else ()):
@@ -162,65 +153,33 @@ def _check_named(path: Path, manifest: Manifest, field: str, named: str | None, 
         raise BundleError(f"{path / file}: listed in {MANIFEST}, whose field {field} does not name it")
 
 
-def _check_reference_listing(path: Path, manifest: Manifest) -> None:
-    """Raise BundleError unless a reference encoder is both described and listed, or neither."""
-    if (manifest.reference is None) == (REFERENCE_ENCODER in manifest.files):
-        raise BundleError(f"{path / MANIFEST}: field reference and the listing of {REFERENCE_ENCODER} contradict")
-
-
 def _check_contents(path: Path, manifest: Manifest) -> None:
     with ThreadPoolExecutor() as pool:
         entries = dict(zip(manifest.files, pool.map(lambda name: file_entry(path / name), manifest.files), strict=True))
     for name, expected in manifest.files.items():
-        found = entries[name]
-        if found.size != expected.size:
-            raise BundleError(f"{path / name}: damaged: {found.size} bytes, expected {expected.size}; export it again")
-        if found.sha256 != expected.sha256:
+        entry = entries[name]
+        if entry.size != expected.size:
+            raise BundleError(f"{path / name}: damaged: {entry.size} bytes, expected {expected.size}; export it again")
+        if entry.sha256 != expected.sha256:
             raise BundleError(
-                f"{path / name}: damaged: sha256 {found.sha256[:12]}…, expected {expected.sha256[:12]}…; "
+                f"{path / name}: damaged: sha256 {entry.sha256[:12]}…, expected {expected.sha256[:12]}…; "
                 "copy or export the bundle again"
             )
 
 
 def _check_graphs(path: Path, manifest: Manifest) -> None:
-    size, dim = manifest.preprocess.size, manifest.embed_dim
-    images, names = Port(FLOAT, (None, 3, size, size)), Port(INT64, (None, None))
-    _check_graph(path / IMAGE_ENCODER, PIXELS, images, dim)
-    _check_graph(path / NAME_ENCODER, TOKENS, names, dim)
-    for precision, graphs in manifest.precisions.items():
-        for variant, key, port in ((graphs.image, PIXELS, images), (graphs.name, TOKENS, names)):
-            if variant and variant.file not in manifest.files:
+    """Raise BundleError unless all graphs are listed and hold their weights, and names have the room that is stated."""
+    graphs = {IMAGE_ENCODER, NAME_ENCODER}
+    for precision, smaller in manifest.precisions.items():
+        for variant in filter(None, (smaller.image, smaller.name)):
+            if variant.file not in manifest.files:
                 raise BundleError(f"{path / MANIFEST}: does not list {variant.file!r:.80}, its graph in {precision}")
-            if variant:
-                _check_graph(path / variant.file, key, port, dim)
-    _check_lengths(path, "tokenizer", manifest.tokenizer)
-    if manifest.reference:
-        _check_graph(path / REFERENCE_ENCODER, TOKENS, names, dim)
-        _check_lengths(path, "reference.tokenizer", manifest.reference.tokenizer)
-
-
-def _check_lengths(path: Path, field: str, spec: TokenizerSpec) -> None:
+            graphs.add(variant.file)
+    for name in sorted(graphs):
+        refuse_external_data(path / name)
+    spec = manifest.tokenizer
     if spec.n_prefix + spec.max_name_tokens + 1 != spec.context_length:
         raise BundleError(
-            f"{path / MANIFEST}: {field}: n_prefix {spec.n_prefix} + max_name_tokens {spec.max_name_tokens} + 1 "
+            f"{path / MANIFEST}: tokenizer: n_prefix {spec.n_prefix} + max_name_tokens {spec.max_name_tokens} + 1 "
             f"is not context_length {spec.context_length}"
         )
-
-
-def _check_graph(path: Path, name: str, expected: Port, dim: int) -> None:
-    signature = read_signature(path)
-    for side, ports, key, port in (
-        ("inputs", signature.inputs, name, expected),
-        ("outputs", signature.outputs, EMBEDDING, Port(FLOAT, (None, dim))),
-    ):
-        if set(ports) != {key}:
-            raise BundleError(f"{path}: expected {side} {key!r} alone, found {', '.join(ports)}")
-        if not _fits(ports[key], port):
-            raise BundleError(f"{path}: {key!r} is {ports[key]}, the manifest needs {port}")
-
-
-def _fits(found: Port, needed: Port) -> bool:
-    """Return whether fixed axes agree, if the graph states them, and free axes are free."""
-    pairs = zip(found.shape, needed.shape, strict=False)
-    same = all(have is None if want is None else have in (None, want) for have, want in pairs)
-    return found.kind == needed.kind and len(found.shape) == len(needed.shape) and same

@@ -1,20 +1,16 @@
-"""The signature of an ONNX file, read without onnxruntime: its inputs, its outputs, and any data outside the file.
+"""Search an ONNX file for data outside itself, without onnxruntime, which would open them.
 
-ONNX is protobuf. Only the fields named here are followed; everything else, above all the weights, is skipped, so that
-a file of any size takes milliseconds. Field numbers are those of ``onnx.proto``.
+ONNX is protobuf. Only the fields named here are followed; everything else, above all the weights, is passed over, so
+that a file of any size takes milliseconds. Field numbers are those of ``onnx.proto``.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from sar_infer.errors import BundleError
-
-FLOAT, INT64 = 1, 7
-"""``TensorProto.DataType``"""
 
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
@@ -26,53 +22,23 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "tensor": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
-_GRAPH, _INPUT, _OUTPUT = 7, 11, 12
 
 
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a graph: its element type, and the size of each axis, None if it is free."""
-
-    kind: int
-    shape: tuple[int | None, ...]
-
-
-@dataclass(frozen=True)
-class GraphSignature:
-    """The inputs and outputs of a graph, by name."""
-
-    inputs: dict[str, Port]
-    outputs: dict[str, Port]
-
-
-def read_signature(path: Path) -> GraphSignature:
-    """Read an ONNX file's inputs and outputs.
+def refuse_external_data(path: Path) -> None:
+    """Check that an ONNX file holds all its weights.
 
     Raises:
-        BundleError: It is not an ONNX file, or has weights outside itself.
+        BundleError: It refers to data outside itself, or is not an ONNX file.
+        OSError: It cannot be read.
     """
     try:
         with path.open("rb") as stream:
             view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-        return _signature(view, path)
-    except (ValueError, IndexError, UnicodeDecodeError, RecursionError) as error:
+        external = _points_outside(view, "model")
+    except (ValueError, IndexError, RecursionError) as error:
         raise BundleError(f"{path}: not a readable ONNX file ({error})") from None
-
-
-def _signature(view: memoryview, path: Path) -> GraphSignature:
-    if _points_outside(view, "model"):
+    if external:
         raise BundleError(f"{path}: refers to data outside the file; a bundle's graphs must hold all their weights")
-    inputs: dict[str, Port] = {}
-    outputs: dict[str, Port] = {}
-    for number, graph in _fields(view):
-        if number == _GRAPH:
-            for kind, value in _fields(graph):
-                if kind in (_INPUT, _OUTPUT):
-                    name, port = _port(value)
-                    (inputs if kind == _INPUT else outputs)[name] = port
-    if not inputs or not outputs:
-        raise ValueError("no inputs or outputs")
-    return GraphSignature(inputs, outputs)
 
 
 def _points_outside(view: memoryview, message: str) -> bool:
@@ -83,24 +49,6 @@ def _points_outside(view: memoryview, message: str) -> bool:
         if number in children and _points_outside(value, children[number]):
             return True
     return False
-
-
-def _port(view: memoryview) -> tuple[str, Port]:
-    """Read a ValueInfoProto.
-
-    Fields: name = 1, type = 2 → tensor_type = 1 → elem_type = 1, shape = 2 → dim = 1 → dim_value = 1.
-    """
-    name = bytes(_first(view, 1)).decode("utf-8")
-    tensor = _first(_first(view, 2), 1)
-    axes = [dim for number, dim in _fields(_first(tensor, 2)) if number == 1]
-    shape = tuple(_varint(_first(axis, 1), 0)[0] if _first(axis, 1) else None for axis in axes)
-    kind = _first(tensor, 1)
-    return name, Port(_varint(kind, 0)[0] if kind else 0, shape)
-
-
-def _first(view: memoryview, number: int) -> memoryview:
-    """Return the first field with a number, empty if there is none."""
-    return next((value for found, value in _fields(view) if found == number), view[:0])
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -28,7 +28,6 @@ BANK = "bank.safetensors"
 HEAD = "head.safetensors"
 STATISTICS = "statistics.safetensors"
 TOKENIZER = "tokenizer.bpe.gz"
-REFERENCE_ENCODER = "reference_encoder.onnx"
 """Optional: the name encoder of the hand-crafted prompt, which new names are compared with (``sar-bank``'s lint)."""
 CARD = "model_card.md"
 
@@ -60,7 +59,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Reference:
-    """The name encoder of the hand-crafted prompt on the same backbone, in ``REFERENCE_ENCODER``.
+    """The name encoder of the hand-crafted prompt, ``reference_encoder.onnx``, in older bundles; nothing uses it.
 
     Attributes:
         template: The hand-crafted prompt, such as ``a photo of a {}.``
@@ -236,7 +235,7 @@ class Manifest:
             nothing was fitted.
         head: ``head.safetensors``, if the bundle has that file.
         statistics: ``statistics.safetensors``, if the bundle has that file.
-        reference: Description of ``reference_encoder.onnx``, if the bundle has that file.
+        reference: Description of ``reference_encoder.onnx``, which older bundles may have.
         digest: SHA-256 of the canonical JSON of all other fields: the bundle's identity.
     """
 

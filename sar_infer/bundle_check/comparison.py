@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.encoders.sessions import open_session
+from sar_infer.encoders.sessions import open_encoder
 
 MIN_COSINE = 0.99999
 """Least cosine between rows of float32 encoders that are the same."""
@@ -105,7 +105,7 @@ def open_graph(path: Path) -> Graph:
     Raises:
         BundleError: onnxruntime does not accept the graph.
     """
-    session = open_session(path, "cpu")
+    session = open_encoder(path, "cpu")
     (source,) = session.get_inputs()
 
     def run(batch: npt.NDArray[Any]) -> Floats:

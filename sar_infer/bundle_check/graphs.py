@@ -9,7 +9,7 @@ import numpy as np
 from sar_infer._arrays import Floats
 from sar_infer.bank.search import at_even_steps
 from sar_infer.bundle.bundle import Bundle
-from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, REFERENCE_ENCODER, Manifest, Variant
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, Variant
 from sar_infer.bundle_check.comparison import (
     BATCHES,
     MAX_DIFFERENCE,
@@ -39,7 +39,7 @@ LOST_AGREEMENT = 0.02
 
 
 def checks(bundle: Bundle) -> Iterator[Check]:
-    """Check the self-test, bank, batches, reference encoder, head and smaller graphs.
+    """Check the self-test, bank, batches, head and smaller graphs.
 
     Raises:
         BundleError: the bundle has no self-test, or onnxruntime does not run one of its graphs.
@@ -58,10 +58,6 @@ def checks(bundle: Bundle) -> Iterator[Check]:
     names = name_batches(open_graph(bundle.path / NAME_ENCODER), manifest.tokenizer, bundle.tokenizer)
     difference = float(np.max([batch_difference(images, pixels), names]))
     yield at_most("batches of 1, 2, 7 and 33, difference", difference, MAX_DIFFERENCE)
-    if manifest.reference is not None:
-        graph = open_graph(bundle.path / REFERENCE_ENCODER)
-        difference = name_batches(graph, manifest.reference.tokenizer, bundle.tokenizer)
-        yield at_most("reference encoder, batches, difference", difference, MAX_DIFFERENCE)
     if bundle.head is not None:
         branch = classifier.class_set(bundle.head.names, only=True).branch
         yield same("what answers for the head's classes", branch, "head+text")
@@ -129,17 +125,14 @@ def _name_variants(bundle: Bundle) -> Iterator[Check]:
         return
     places = at_even_steps(len(bundle.bank.names), MOST_NAMES)
     names = [bundle.bank.phrases(bundle.bank.names[place])[0] for place in places]
-    exact = encoded(bundle, NAME_ENCODER, bundle.manifest.tokenizer, names)
+    exact = _encoded(bundle, NAME_ENCODER, names)
     for precision, variant in kept.items():
-        rows = encoded(bundle, variant.file, bundle.manifest.tokenizer, names)
+        rows = _encoded(bundle, variant.file, names)
         yield from agreement(bundle, f"{precision} name encoder, {len(names):,} names", variant, rows, exact)
 
 
-def encoded(bundle: Bundle, file: str, spec: TokenizerSpec, names: Sequence[str]) -> Floats:
-    """Return the rows (N, D) that one of the bundle's name encoders gives.
-
-    Raises:
-        ClassNameError: a name does not fit.
-    """
+def _encoded(bundle: Bundle, file: str, names: Sequence[str]) -> Floats:
+    """Return the rows (N, D) that one of the bundle's name encoders gives."""
+    spec = bundle.manifest.tokenizer
     encoder = NameEncoder(bundle.path / file, bundle.manifest.embed_dim, spec.end_token, "cpu")
     return encoder.encode([encode_name(bundle.tokenizer, spec, name) for name in names])

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.freeze import MEASURED
-from sar_infer.bundle.manifest import IMAGE_ENCODER, REFERENCE_ENCODER, Quality
+from sar_infer.bundle.manifest import IMAGE_ENCODER, Quality
 from sar_infer.bundle_check.comparison import Logits, open_graph
 from sar_infer.bundle_check.finding import Check, at_least, at_most
-from sar_infer.bundle_check.graphs import agreement, encoded, image_variants
+from sar_infer.bundle_check.graphs import agreement, image_variants
 from sar_infer.classifier import Classifier
 from sar_infer.classify.calibration import expected_calibration_error
 from sar_infer.encoders.cache import EmbeddingCache
@@ -61,7 +61,7 @@ def find_photos(folder: Path) -> LabelledPhotos:
 
 
 def checks(bundle: Bundle, photos: LabelledPhotos, advance: Callable[[int], None]) -> Iterator[Check]:
-    """Check smaller image encoders, accuracy, zero-shot accuracy and calibration error, as far as photos allow.
+    """Check smaller image encoders, accuracy and calibration error, as far as photos allow.
 
     Folders named like classes of the bank are evaluated among themselves, and so are the others, which are new classes.
     Accuracy has a bound if the folders are all the classes of the bank and the manifest's figures are about these. The
@@ -152,7 +152,7 @@ def _is_measured(bundle: Bundle) -> bool:
 
 
 def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, known: bool) -> Iterator[Check]:
-    """Measure accuracy and zero-shot accuracy among some classes, and the calibration error among known ones.
+    """Measure accuracy among some classes, and the calibration error among known ones.
 
     Args:
         bundle: The bundle that answers.
@@ -168,17 +168,13 @@ def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, known: bool) 
         return
     what = f"{len(group.labels):,} photos of {len(group.names):,} {'classes of the bank' if known else 'new classes'}"
     logits, scores = _answers(bundle, group)
-    measured = {"accuracy": (logits, quality.metrics)}
-    if (zero_shot := _zero_shot(bundle, group)) is not None:
-        measured["zero-shot accuracy"] = zero_shot, quality.zero_shot
-    for title, (answers, scored) in measured.items():
-        now = 100 * float((answers.argmax(axis=1) == group.labels).mean())
-        then = scored.base_accuracy if known else scored.new_accuracy
-        if then is None or not known:
-            yield Check(f"{title}, {what}", then, now, "noted")
-        else:
-            lost = max(LOST_POINTS, 2 * float(np.sqrt(now * (100 - now) / len(group.labels))))
-            yield at_least(f"{title}, {what}", now, then - lost, then)
+    now = 100 * float((logits.argmax(axis=1) == group.labels).mean())
+    then = quality.metrics.base_accuracy if known else quality.metrics.new_accuracy
+    if then is None or not known:
+        yield Check(f"accuracy, {what}", then, now, "noted")
+    else:
+        lost = max(LOST_POINTS, 2 * float(np.sqrt(now * (100 - now) / len(group.labels))))
+        yield at_least(f"accuracy, {what}", now, then - lost, then)
     if known:
         yield from _calibration(bundle, group, what, scores)
 
@@ -200,11 +196,3 @@ def _answers(bundle: Bundle, group: Group) -> tuple[Floats, Floats]:
     classes = classifier.class_set(group.names, only=True)
     logits = classifier.logits(group.rows, classes)
     return logits, classifier.scores(logits, classes)
-
-
-def _zero_shot(bundle: Bundle, group: Group) -> Floats | None:
-    """Return cosines (N, C) to the names under the hand-crafted prompt; None without a reference encoder."""
-    reference = bundle.manifest.reference
-    if reference is None:
-        return None
-    return group.rows @ encoded(bundle, REFERENCE_ENCODER, reference.tokenizer, group.names).T

@@ -29,7 +29,7 @@ from sar_infer.cli.options import (
 FURTHER = "sar_infer.bundle_commands"
 """Group of the entry points that add commands."""
 _OF_TRAINING = {
-    "shrink": "Write a bundle with smaller graphs, or a policy for large JPEGs.",
+    "shrink": "Write a bundle with smaller graphs.",
     "triton": "Write a Triton model repository.",
 }
 EPILOG = """\b

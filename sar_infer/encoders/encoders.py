@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import file_entry
-from sar_infer.encoders.sessions import Device, open_session, provider, run_options
+from sar_infer.encoders.sessions import Device, open_encoder, provider, run_options
 from sar_infer.encoders.waiting import within
 from sar_infer.errors import BundleError, reason_of
 
@@ -92,7 +92,7 @@ class Encoder:
         with self._lock:
             if self._session is None:
                 self._check_digest()
-                self._session = open_session(self._path, self._device, self._threads, self._spin)
+                self._session = open_encoder(self._path, self._device, self._threads, self._spin)
                 self._options = self._options or run_options()
             return self._session
 

@@ -56,6 +56,30 @@ def open_session(path: Path, device: Device, threads: int | None = None, spin: b
     return _session(path, [_CPU], threads, spin)
 
 
+def open_encoder(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Any:
+    """Open the session of an encoder: a graph with one input, for any number of items at once, and one output.
+
+    Args:
+        path: See ``open_session``.
+        device: See ``open_session``.
+        threads: See ``open_session``.
+        spin: See ``open_session``.
+
+    Raises:
+        DeviceError: See ``open_session``.
+        BundleError: See ``open_session``; or the graph takes or gives something else.
+    """
+    session = open_session(path, device, threads, spin)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        names = ", ".join(port.name for port in (*inputs, *outputs))
+        raise BundleError(f"{path}: expected a graph with one input and one output, got {names}; export it again")
+    shapes = [port.shape for port in (*inputs, *outputs)]
+    if any(not shape or isinstance(shape[0], int) for shape in shapes):
+        raise BundleError(f"{path}: expected a first axis of any size, got shapes {shapes}; export it again")
+    return session
+
+
 def expects_cuda(device: Device) -> bool:
     """Return whether ``open_session`` would try CUDA first: it was asked for, or is built in and has a driver."""
     return device == "cuda" or (device == "auto" and _cuda_obstacle() is None)

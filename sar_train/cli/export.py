@@ -53,11 +53,6 @@ Examples:
     type=click.Choice(["mean-image"]),
     help="For a method whose prompt depends on the photo (cocoop): export the prompt for the mean training photo.",
 )
-@option(
-    "--with-reference",
-    is_flag=True,
-    help="Add the name encoder of the hand-crafted prompt, which `sar-bank lint` compares new names with.",
-)
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @option(
     "--push",

@@ -22,7 +22,6 @@ from sar_infer.bundle.manifest import (
     HEAD,
     IMAGE_ENCODER,
     NAME_ENCODER,
-    REFERENCE_ENCODER,
     SCHEMA_VERSION,
     STATISTICS,
     TOKENIZER,
@@ -30,7 +29,6 @@ from sar_infer.bundle.manifest import (
     Parity,
     Preprocess,
     Provenance,
-    Reference,
     SelfTestVector,
     file_entry,
 )
@@ -42,11 +40,10 @@ from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
 from sar_train.export import tokenizer
 from sar_train.export.compact import write_graph
-from sar_train.export.fixed import handcrafted
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.layout import PromptLayout, layout, tokenizer_spec
 from sar_train.export.name_encoder import export_name_encoder
-from sar_train.export.parity import compare, compare_answers, compare_names
+from sar_train.export.parity import compare, compare_answers
 from sar_train.export.refuse import refuse
 from sar_train.export.source import ExportSource
 from sar_train.training.record import versions
@@ -63,7 +60,6 @@ def export_bundle(
     command: str,
     photos: Sequence[Path] = (),
     overwrite: bool = False,
-    with_reference: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Build a bundle, check it and move it into place.
@@ -74,7 +70,6 @@ def export_bundle(
         command: the command line of this export, for the manifest.
         photos: images to compare with torch on; generated ones if there are none.
         overwrite: replace a bundle that is there.
-        with_reference: add the name encoder of the hand-crafted prompt, with which new names are compared.
         tell: called with lines of progress.
 
     Raises:
@@ -102,10 +97,8 @@ def export_bundle(
         tell("comparing with torch")
         names = _some([phrase for phrases in source.phrases.values() for phrase in phrases])
         parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
-        reference = write_reference(folder, source, names) if with_reference else None
         manifest = dataclasses.replace(
             _manifest(source, placed, spec, digest, parity, command),
-            reference=reference,
             head=HEAD if head else None,
             statistics=STATISTICS if statistics else None,
         )
@@ -131,27 +124,6 @@ def make_bank(source: ExportSource, digest: str, images: str) -> ClassBank:
         name: ClassInfo(phrases=tuple(phrases)) for name, phrases in source.phrases.items() if tuple(phrases) != (name,)
     }
     return ClassBank(tuple(source.phrases), means.numpy(), digest, {"origin": "sar-export", IMAGES: images}, info)
-
-
-def write_reference(folder: Path, source: ExportSource, names: Sequence[str]) -> Reference:
-    """Write the name encoder of the hand-crafted prompt, with which new names are compared, and compare it with torch.
-
-    It takes tokens like the bundle's own name encoder, but after its template's words and with its template's suffix.
-
-    Args:
-        folder: the bundle's, which has the tokenizer.
-        source: the content of the bundle.
-        names: phrases to try if they fit the template; names of every possible length are added.
-
-    Raises:
-        ExportError: the graph differs from torch, or the template leaves no room for a name.
-    """
-    prompted = handcrafted(source.backbone, source.prompted.template)
-    placed = layout(prompted)
-    spec = tokenizer_spec(source.backbone.text, placed)
-    write_graph(folder / REFERENCE_ENCODER, export_name_encoder(prompted, placed))
-    compare_names(folder, REFERENCE_ENCODER, prompted, spec, names)
-    return Reference(source.prompted.template, spec)
 
 
 def _manifest(

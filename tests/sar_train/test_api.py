@@ -102,7 +102,6 @@ def test_export_takes_the_class_file_and_the_template_of_the_command(tmp_path: P
     [
         {},
         {"handcrafted": "a photo of a {}."},
-        {"handcrafted": "a {}.", "classes": ["fox"], "with_reference": True},
         {"handcrafted": "a {}.", "classes": ["fox"], "approximate": "mean-image"},
         {"handcrafted": "a {}.", "classes": ["fox"], "class": ["fox"]},
     ],

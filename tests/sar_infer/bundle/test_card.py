@@ -18,7 +18,6 @@ from sar_infer.bundle.manifest import (
     Precision,
     Provenance,
     Quality,
-    Reference,
     Scores,
     Variant,
 )
@@ -83,7 +82,6 @@ def full() -> Manifest:
         conformal={"0.9": 0.1},
         calibrated=NAMES[:1],
         head="head.safetensors",
-        reference=Reference("a photo of a {}.", plain.tokenizer),
     )
 
 

@@ -4,10 +4,10 @@ import dataclasses
 import re
 
 import pytest
-from support.bundles import PREPROCESS, SPEC, example_manifest
+from support.bundles import PREPROCESS, example_manifest
 
 from sar_infer.bundle.checks import check_numbers
-from sar_infer.bundle.manifest import Calibration, Manifest, Quality, Reference
+from sar_infer.bundle.manifest import Calibration, Manifest, Quality
 from sar_infer.errors import BundleError
 
 
@@ -49,15 +49,12 @@ def test_a_calibration_names_a_branch_that_the_bundle_has(fitted: dict) -> None:
 
 def limited(field: str, value: float) -> Manifest:
     """Return a manifest with a value in a field, such as ``preprocess.size`` or ``thresholds.score``."""
-    manifest = dataclasses.replace(example_manifest(), reference=Reference("a {}.", SPEC), calibrated_for="text")
+    manifest = dataclasses.replace(example_manifest(), calibrated_for="text")
     first, *rest = field.split(".")
     if not rest:
         return dataclasses.replace(manifest, **{first: value})
     if first in ("thresholds", "conformal"):
         return dataclasses.replace(manifest, **{first: {".".join(rest): value}})
-    if first == "reference":
-        spec = dataclasses.replace(SPEC, **{rest[1]: value})
-        return dataclasses.replace(manifest, reference=Reference("a {}.", spec))
     several = (value,) * 3 if rest[0] in ("mean", "std") else value
     return dataclasses.replace(manifest, **{first: dataclasses.replace(getattr(manifest, first), **{rest[0]: several})})
 
@@ -79,7 +76,6 @@ def limited(field: str, value: float) -> Manifest:
         ("tokenizer.context_length", 2, 65_536),
         ("tokenizer.n_prefix", 1, 65_536),
         ("tokenizer.max_name_tokens", 1, 65_536),
-        ("reference.tokenizer.max_name_tokens", 1, 65_536),
     ],
 )
 def test_limits_of_every_number(field: str, least: float, largest: float) -> None:

@@ -1,29 +1,27 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.bundles import DIM, SIZE, image_graph, name_graph
+from support.bundles import image_graph, name_graph
 
-from sar_infer.bundle.graph import FLOAT, INT64, GraphSignature, Port, read_signature
+from sar_infer.bundle.graph import refuse_external_data
 from sar_infer.errors import BundleError
 
 
-def saved(model: onnx.ModelProto, path: Path) -> Path:
-    onnx.save(model, path)
-    return path
+def saved(model: onnx.ModelProto, folder: Path) -> Path:
+    """Write a model as it stands: onnx.save would try to write external data."""
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    return folder / "m.onnx"
 
 
-def test_signature_of_both_graphs(tmp_path: Path) -> None:
-    assert read_signature(saved(image_graph(), tmp_path / "i.onnx")) == GraphSignature(
-        {"pixels": Port(FLOAT, (None, 3, SIZE, SIZE))}, {"embedding": Port(FLOAT, (None, DIM))}
-    )
-    assert read_signature(saved(name_graph(), tmp_path / "n.onnx")) == GraphSignature(
-        {"tokens": Port(INT64, (None, None))}, {"embedding": Port(FLOAT, (None, DIM))}
-    )
+def test_the_graphs_of_a_bundle_hold_their_weights(tmp_path: Path) -> None:
+    for model in (image_graph(), name_graph()):
+        refuse_external_data(saved(model, tmp_path))
 
 
 def external() -> onnx.TensorProto:
@@ -62,11 +60,11 @@ def test_external_data_in_any_attribute_is_found(tmp_path: Path, field: str, val
     model = image_graph()
     model.graph.node.add(op_type="Any").attribute.append(attribute)
     with pytest.raises(BundleError, match="outside"):
-        read_signature(saved_raw(model, tmp_path))
+        refuse_external_data(saved(model, tmp_path))
     model = image_graph()
     model.functions.add(name="f", domain="d").attribute_proto.append(attribute)
     with pytest.raises(BundleError, match="outside"):
-        read_signature(saved_raw(model, tmp_path))
+        refuse_external_data(saved(model, tmp_path))
 
 
 def test_external_data_in_an_initialiser_is_found(tmp_path: Path) -> None:
@@ -74,57 +72,49 @@ def test_external_data_in_an_initialiser_is_found(tmp_path: Path) -> None:
         model = image_graph()
         getattr(model.graph, field).append(value)
         with pytest.raises(BundleError, match="outside"):
-            read_signature(saved_raw(model, tmp_path))
+            refuse_external_data(saved(model, tmp_path))
 
 
 def test_unknown_fields_of_every_wire_type_are_skipped(tmp_path: Path) -> None:
     unknown = b"\xf8\x07\x05" + b"\xf9\x07" + bytes(8) + b"\xfa\x07\x02ab" + b"\xfd\x07" + bytes(4)
-    path = saved_raw(image_graph(), tmp_path)
+    path = saved(image_graph(), tmp_path)
     path.write_bytes(unknown + path.read_bytes())
-    assert set(read_signature(path).inputs) == {"pixels"}
+    refuse_external_data(path)
 
 
 def test_external_data_in_a_function_is_found(tmp_path: Path) -> None:
     model = image_graph()
     model.functions.add(name="f", domain="d").node.append(with_constant(external()))
     with pytest.raises(BundleError, match="outside"):
-        read_signature(saved_raw(model, tmp_path))
+        refuse_external_data(saved(model, tmp_path))
 
 
 def test_inline_constants_are_fine(tmp_path: Path) -> None:
     model = image_graph()
     model.graph.node.append(with_constant(numpy_helper.from_array(np.zeros(2, np.float32))))
-    assert set(read_signature(saved_raw(model, tmp_path)).inputs) == {"pixels"}
+    refuse_external_data(saved(model, tmp_path))
 
 
-def saved_raw(model: onnx.ModelProto, folder: Path) -> Path:
-    """As it stands: onnx.save would try to write external data."""
-    (folder / "m.onnx").write_bytes(model.SerializeToString())
-    return folder / "m.onnx"
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\x00", b"hello, I am not a graph", b"\xff" * 50, b"\x3a\xff\xff\xff\x7f", b"\x08\x07"]
-)
+@pytest.mark.parametrize("content", [b"", b"\x00", b"hello, I am not a graph", b"\xff" * 50, b"\x3a\xff\xff\xff\x7f"])
 def test_not_an_onnx_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(BundleError, match=r"m\.onnx"):
-        read_signature(tmp_path / "m.onnx")
+        refuse_external_data(tmp_path / "m.onnx")
 
 
 def test_every_cut_is_an_error_or_harmless(tmp_path: Path) -> None:
     data = image_graph().SerializeToString()
     for length in range(0, len(data), 7):
         (tmp_path / "m.onnx").write_bytes(data[:length])
-        with pytest.raises(BundleError):
-            read_signature(tmp_path / "m.onnx")
+        with contextlib.suppress(BundleError):  # a cut between two fields leaves a file that can be read
+            refuse_external_data(tmp_path / "m.onnx")
 
 
 def test_a_number_has_ten_bytes_at_most(tmp_path: Path) -> None:
     field = b"\x80\x06"  # number 96, which no model has: a varint
     good = image_graph().SerializeToString()
     (tmp_path / "m.onnx").write_bytes(good + field + b"\x80" * 9 + b"\x01")
-    assert set(read_signature(tmp_path / "m.onnx").inputs) == {"pixels"}
+    refuse_external_data(tmp_path / "m.onnx")
     (tmp_path / "m.onnx").write_bytes(good + field + b"\x80" * 10 + b"\x01")
     with pytest.raises(BundleError, match="too long"):
-        read_signature(tmp_path / "m.onnx")
+        refuse_external_data(tmp_path / "m.onnx")

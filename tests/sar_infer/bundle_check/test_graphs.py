@@ -9,16 +9,14 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
-from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, SPEC, example_head, image_graph, name_graph, name_rows
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, example_head, image_graph, name_graph, name_rows
 from support.sound import change, image_variant, name_variant, turned_image_graph, turned_name_graph, write_sound
 
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bundle.manifest import BANK, REFERENCE_ENCODER, Provenance, Reference, SelfTestVector
+from sar_infer.bundle.manifest import BANK, Provenance, SelfTestVector
 from sar_infer.bundle_check import moved, verify_bundle
 from sar_infer.bundle_check.finding import Check
 from sar_infer.errors import BundleError
-
-REFERENCE = Reference("a photo of a {}.", SPEC)
 
 
 def beyond(bundle: Path) -> list[str]:
@@ -37,12 +35,10 @@ def test_a_sound_bundle(tmp_path: Path) -> None:
     bundle = write_sound(
         tmp_path / "bundle",
         files={
-            REFERENCE_ENCODER: name_graph(),
             "image_encoder.int8.onnx": image_graph(),
             "name_encoder.int8.onnx": name_graph(),
         },
         head=example_head(),
-        reference=REFERENCE,
         precisions={"int8": dataclasses.replace(image_variant()["int8"], name=name_variant()["int8"].name)},
     )
     lines = verify_bundle(bundle)
@@ -51,7 +47,6 @@ def test_a_sound_bundle(tmp_path: Path) -> None:
         "self-test image, cosine",
         "4 bank rows made again, difference",
         "batches of 1, 2, 7 and 33, difference",
-        "reference encoder, batches, difference",
         "what answers for the head's classes",
         "int8 image encoder, self-test image, cosine",
         "int8 name encoder, 4 names, mean cosine",
@@ -92,17 +87,6 @@ def test_rows_of_several_phrases(tmp_path: Path) -> None:
     ClassBank(("pet",), (row / np.linalg.norm(row)).astype(np.float32), ENCODER_DIGEST, info=info).save(bundle / BANK)
     change(bundle)
     assert beyond(bundle) == []
-
-
-def test_a_reference_encoder_whose_rows_depend_on_the_batch(tmp_path: Path) -> None:
-    model = name_graph()
-    model.graph.node[-1].input[0] = "centred"
-    zero = numpy_helper.from_array(np.array([0], dtype=np.int64), "first")
-    model.graph.initializer.append(zero)
-    model.graph.node.insert(2, helper.make_node("ReduceMean", ["raw", "first"], ["mean"], keepdims=1))
-    model.graph.node.insert(3, helper.make_node("Add", ["raw", "mean"], ["centred"]))
-    bundle = write_sound(tmp_path / "bundle", files={REFERENCE_ENCODER: model}, reference=REFERENCE)
-    assert beyond(bundle) == ["reference encoder, batches, difference"]
 
 
 def constant_image_graph() -> onnx.ModelProto:

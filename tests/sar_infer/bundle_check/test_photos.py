@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, SPEC, example_head, image_graph, name_graph, name_rows
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, example_head, image_graph, name_graph, name_rows
 from support.photos import write_folder, write_photo
 from support.sound import change, image_variant, name_variant, turned_image_graph, write_sound
 
 from sar_infer.bank import ClassBank, ClassInfo, amend, remove
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
-from sar_infer.bundle.manifest import BANK, REFERENCE_ENCODER, Calibration, Quality, Reference, Scores
+from sar_infer.bundle.manifest import BANK, Calibration, Quality, Scores
 from sar_infer.bundle_check import verify_bundle
 from sar_infer.bundle_check.finding import Check
 from sar_infer.bundle_check.photos import find_photos
@@ -99,19 +99,6 @@ def test_new_classes_are_judged_among_themselves(tmp_path: Path) -> None:
     change(bundle, quality=Quality(metrics=Scores(50.0, 100.0, 66.7)))
     new = [line for line in verify_bundle(bundle, find_photos(photos)) if line.what.endswith("new classes")]
     assert [(line.then, line.now, line.verdict) for line in new] == [(100.0, found["accuracy"].now, "noted")]
-
-
-def test_zero_shot_with_the_reference_encoder(photos: Path, tmp_path: Path) -> None:
-    """Its graph is the name encoder here, so that both agree."""
-    bundle = write_sound(
-        tmp_path / "bundle", files={REFERENCE_ENCODER: name_graph()}, reference=Reference("a {}.", SPEC)
-    )
-    found = lines(bundle, photos)
-    assert (
-        found["zero-shot accuracy"].now
-        == found["accuracy"].now
-        == pytest.approx(accuracy(bundle, photos, [*BANK_NAMES]))
-    )
 
 
 def test_calibration_error(photos: Path, tmp_path: Path) -> None:

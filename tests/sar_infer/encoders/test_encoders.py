@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.bundles import DIM, SIZE, image_weight
+from support.bundles import DIM, SIZE, image_graph, image_weight
 
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, file_entry
 from sar_infer.classifier import Classifier
@@ -35,6 +36,47 @@ def test_rows_that_are_no_rows_are_refused(bundle_path: Path) -> None:
     wider = ImageEncoder(bundle_path / IMAGE_ENCODER, DIM + 1, "cpu")
     with pytest.raises(BundleError, match=rf"\(1, {DIM}\)"):
         wider.encode(np.ones((1, 3, SIZE, SIZE), dtype=np.float32))
+
+
+def with_fixed_batch(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def with_another_input(graph: onnx.GraphProto) -> None:
+    graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N"]))
+
+
+def with_another_output(graph: onnx.GraphProto) -> None:
+    graph.output.append(helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["N", DIM]))
+
+
+def with_another_name(graph: onnx.GraphProto) -> None:
+    graph.node[0].input[0] = graph.input[0].name = "strange"
+
+
+def with_another_size(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.shape.dim[3].dim_value = SIZE + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_fixed_batch, r"expected a first axis of any size, got shapes \[\[1, 3, "),
+        (with_another_input, "expected a graph with one input and one output, got pixels, mask, embedding"),
+        (with_another_output, "expected a graph with one input and one output, got pixels, embedding, raw"),
+        (with_another_name, "cannot run this graph: .*pixels"),
+        (with_another_size, "cannot run this graph: .*dimensions"),
+    ],
+)
+def test_a_graph_that_is_no_encoder_is_refused_in_one_line(
+    tmp_path: Path, change: Callable[[onnx.GraphProto], None], message: str
+) -> None:
+    model = image_graph()
+    change(model.graph)
+    onnx.save(model, tmp_path / "graph.onnx")
+    with pytest.raises(BundleError, match=message) as refused:
+        ImageEncoder(tmp_path / "graph.onnx", DIM, "cpu").encode(np.ones((2, 3, SIZE, SIZE), dtype=np.float32))
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 33])
@@ -121,14 +163,14 @@ def sessions() -> int:
 
 def test_the_session_opens_once_and_only_when_needed(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    real = encoders.open_session
+    real = encoders.open_encoder
 
     def slow(path: Path, *settings) -> object:
         opened.append(path)
         time.sleep(0.05)
         return real(path, *settings)
 
-    monkeypatch.setattr(encoders, "open_session", slow)
+    monkeypatch.setattr(encoders, "open_encoder", slow)
     encoder = ImageEncoder(bundle_path / IMAGE_ENCODER, DIM, "cpu")
     assert opened == []
     pixels = np.ones((1, 3, SIZE, SIZE), np.float32)
