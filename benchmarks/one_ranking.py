@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank
+from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classifiers.trained_statistics import TrainedStatistics
 from sar_infer.classify.class_set import ClassSet, build_class_set
-from sar_infer.classify.composition import Composer
 from sar_infer.classify.ranking import Scale, rank
 
 Floats = npt.NDArray[np.float32]

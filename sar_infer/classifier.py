@@ -18,6 +18,7 @@ from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bundle.bank_file import read
 from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
+from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.statistics import model_digest
 from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.classify import ranking
@@ -31,7 +32,6 @@ from sar_infer.classify.class_set import (
     with_photos,
     without_counted,
 )
-from sar_infer.classify.composition import Composer
 from sar_infer.classify.decision import BRANCHES, Decision, calibration_holds, scale
 from sar_infer.encoders.cache import EmbeddingCache, shared_cache
 from sar_infer.encoders.embedder import Embedder

@@ -11,13 +11,10 @@ import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sar_infer.bundle.manifest import CARD, MANIFEST, Manifest
 from sar_infer.errors import BundleError, InputError, SarInferError, WriteError, reason_of
-
-if TYPE_CHECKING:
-    from sar_infer.bundle.bundle import Bundle
 
 SCHEME = "hf://"
 _NAME = r"[\w.-]+/[\w.-]+"
@@ -65,13 +62,14 @@ def check_push(repository: str) -> None:
         raise InputError(f"--push: there is no token for the hub: {_SIGN_IN}")
 
 
-def push(bundle: Bundle, repository: str, *, progress: bool = False) -> str:
+def push(path: Path, manifest: Manifest, repository: str, *, progress: bool = False) -> str:
     """Make a repository's newest commit hold a bundle and nothing else, and return the place that opens this commit.
 
     A repository that does not exist is made, and private. The model card is also its README.
 
     Args:
-        bundle: The bundle.
+        path: The folder of a bundle that has been opened.
+        manifest: Its manifest.
         repository: USER/NAME.
         progress: Show a bar for each upload on stderr.
 
@@ -81,23 +79,23 @@ def push(bundle: Bundle, repository: str, *, progress: bool = False) -> str:
     """
     check_push(repository)
     hub = _library("--push")
-    failed = f"{bundle.path} was written but not pushed to {repository}"
+    failed = f"{path} was written but not pushed to {repository}"
     with _explained(failed, WriteError), contextlib.ExitStack() as stack:
         if not progress:
             stack.enter_context(hub.utils.disable_progress_bars())
         api = hub.HfApi(library_name="sar-clip")
         api.create_repo(repository, private=True, exist_ok=True)
-        files = {name: bundle.path / name for name in (*bundle.manifest.files, MANIFEST)}
+        files = {name: path / name for name in (*manifest.files, MANIFEST)}
         if CARD in files:
             files[_README] = files[CARD]
         stale = {*api.list_repo_files(repository)} - {*files, _ATTRIBUTES}
         commit = api.create_commit(
             repository,
             [
-                *(hub.CommitOperationAdd(name, str(path)) for name, path in files.items()),
+                *(hub.CommitOperationAdd(name, str(file)) for name, file in files.items()),
                 *(hub.CommitOperationDelete(name) for name in sorted(stale)),
             ],
-            commit_message=f"Bundle {bundle.manifest.digest[:12]}",
+            commit_message=f"Bundle {manifest.digest[:12]}",
         )
     return f"{SCHEME}{repository}@{commit.oid}"
 
@@ -107,15 +105,15 @@ def _file(hub: Any, repository: str, revision: str, name: str) -> str:
     return path
 
 
-def _library(what: str) -> Any:
+def _library(asked_by: str) -> Any:
     try:
         return importlib.import_module("huggingface_hub")
     except ModuleNotFoundError:
-        raise InputError(f"{what}: needs huggingface_hub: pip install 'sar-clip[hub]'") from None
+        raise InputError(f"{asked_by}: needs huggingface_hub: pip install 'sar-clip[hub]'") from None
 
 
 @contextlib.contextmanager
-def _explained(what: str, kind: type[SarInferError]) -> Iterator[None]:
+def _explained(task: str, kind: type[SarInferError]) -> Iterator[None]:
     """Turn whatever the hub, the network or the disk say into one line."""
     from huggingface_hub import errors, get_token
 
@@ -125,23 +123,23 @@ def _explained(what: str, kind: type[SarInferError]) -> Iterator[None]:
     except SarInferError:
         raise
     except errors.GatedRepoError:
-        raise kind(f"{what}: access has to be asked for on the page of the repository, and a token to be set") from None
+        raise kind(f"{task}: access has to be asked for on the page of the repository, and a token to be set") from None
     except errors.RepositoryNotFoundError:
-        raise kind(f"{what}: there is no such repository{access}") from None
+        raise kind(f"{task}: there is no such repository{access}") from None
     except errors.RevisionNotFoundError:
-        raise kind(f"{what}: the repository has no such revision") from None
+        raise kind(f"{task}: the repository has no such revision") from None
     except errors.LocalEntryNotFoundError as error:
-        raise kind(f"{what}: not in the cache, and {_unreachable(error)}") from None
+        raise kind(f"{task}: not in the cache, and {_unreachable(error)}") from None
     except errors.RemoteEntryNotFoundError as error:
         missing = str(error.response.url).rpartition("/")[2]
-        raise kind(f"{what}: has no {missing}; expected a bundle, as sar-export --push writes it") from None
+        raise kind(f"{task}: has no {missing}; expected a bundle, as sar-export --push writes it") from None
     except errors.HfHubHTTPError as error:
         said = error.server_message or error.response.reason_phrase
-        raise kind(f"{what}: the hub refused with status {error.response.status_code} ({said:.200})") from None
+        raise kind(f"{task}: the hub refused with status {error.response.status_code} ({said:.200})") from None
     except UnicodeDecodeError as error:
-        raise kind(f"{what}: {MANIFEST} is not UTF-8 text ({error})") from None
+        raise kind(f"{task}: {MANIFEST} is not UTF-8 text ({error})") from None
     except Exception as error:  # of the network, of the disk
-        raise kind(f"{what}: {reason_of(error.__cause__ or error)}") from None
+        raise kind(f"{task}: {reason_of(error.__cause__ or error)}") from None
 
 
 def _unreachable(error: BaseException) -> str:

@@ -16,9 +16,9 @@ from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.search import Lookup
+from sar_infer.classifiers.composition import SMALL, Composer, Terms
 from sar_infer.classifiers.head import ClassHead
 from sar_infer.classifiers.trained_statistics import ClassPhotos
-from sar_infer.classify.composition import SMALL, Composer, Terms
 from sar_infer.errors import InputError
 from sar_infer.results import Branch, Source
 from sar_infer.storage.packed_names import PackedNames

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
+from sar_infer.classifiers.composition import Prepared
 from sar_infer.classify.calibration import softmax
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.classify.composition import Prepared
 
 _CELLS = 2**20
 """Number of logits that are held at once: 65,536 classes for a batch of 16."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sar_infer.bulk.items import FlawKind
     from sar_infer.bulk.outputs.finish import Summary
     from sar_infer.bulk.run import BulkPlan, EngineOptions
-    from sar_infer.cli.classify import ClassifyArguments
+    from sar_infer.cli.classify_options import ClassifyArguments
 
 bulk_options = together(
     option("--out", help="Write rows to FILE.parquet, FILE.jsonl, or a folder of parts, local or s3://, gs://, az://."),

@@ -1,4 +1,4 @@
-"""``sar-classify``: its options, and classifying images to standard output; ``bulk`` does the same with ``--out``."""
+"""``sar-classify``: images to standard output; ``bulk`` does the same with ``--out``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,72 +14,26 @@ import click
 from sar_infer import __version__
 from sar_infer.classify.output import FORMATS
 from sar_infer.cli.bulk import BulkOptions, bulk_options, check_without_out, classify_in_bulk
+from sar_infer.cli.classify_options import ClassifyArguments, classify_options
 from sar_infer.cli.options import (
     CONTEXT,
     GroupedCommand,
     Refusal,
-    model_options,
     one_blas_thread,
-    option,
     printing,
     read_classes,
     set_encoding,
-    together,
     warn,
 )
 from sar_infer.errors import SarInferError, reason_of
 from sar_infer.images.inputs import STDIN, expand_present, folders
-from sar_infer.results import DecisionOptions, Profile, Unknown
+from sar_infer.results import Profile
 
 if TYPE_CHECKING:
     from sar_infer.classifier import Classifier
     from sar_infer.classify.class_set import ClassSet
-    from sar_infer.encoders.precision import PrecisionChoice
-    from sar_infer.encoders.sessions import Device
     from sar_infer.results import ImageResult
 
-classify_options = together(
-    option("--classes", type=click.Path(), help="Text file with further class names, one per line."),
-    option(
-        "--examples", type=click.Path(), help="Folder with example photos for this call, one folder for each class."
-    ),
-    option("--only", is_flag=True, help="Choose from the classes of --classes and --examples alone."),
-    model_options,
-    option("--bank", type=click.Path(), help="Bank file to use in place of the bundle's."),
-    option(
-        "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to print for each image."
-    ),
-    option(
-        "--format",
-        type=click.Choice([*FORMATS, "parquet"]),
-        default="text",
-        show_default=True,
-        help="Output format; with --out parquet (the default) or jsonl.",
-    ),
-    option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: chosen by onnxruntime]"),
-    option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        help="Images encoded together.  [default: 16; with --out 4, on a GPU 64]",
-    ),
-    option("--unknown", is_flag=True, help="Say of each image whether it shows none of the classes."),
-    option(
-        "--unknown-by",
-        type=click.Choice(["score", "energy"]),
-        help="Like --unknown, decided by the best score or by the energy of all classes.  [default: score]",
-    ),
-    option(
-        "--threshold", type=float, metavar="X", help="With --unknown: lowest score or highest energy of a known image."
-    ),
-    option(
-        "--coverage",
-        type=float,
-        metavar="P",
-        help="Give a set of classes that contains the true one with this probability, such as 0.9.",
-    ),
-    option("--explain", is_flag=True, help="Give reasons: the margin, and the classes nearest to the best one."),
-    option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on."),
-)
 GROUPS = {
     "Options": ("bundle", "bank", "classes", "examples", "only", "top_k"),
     "Decision": ("unknown", "unknown_by", "threshold", "coverage", "explain", "offset"),
@@ -93,42 +46,6 @@ GROUPS = {
 }
 _PROGRESS_FROM = 32
 _BATCH = 16
-
-
-@dataclass(frozen=True)
-class ClassifyArguments:
-    """The command line but for bulk runs; every field is the option of that name."""
-
-    images: tuple[str, ...]
-    classes: str | None
-    examples: str | None
-    only: bool
-    bundle: str | None
-    bank: str | None
-    top_k: int
-    format: str
-    device: Device
-    precision: PrecisionChoice
-    offset: float
-    threads: int | None
-    batch_size: int | None
-    profile: bool
-    info: bool
-    unknown: bool
-    unknown_by: Unknown | None
-    threshold: float | None
-    coverage: float | None
-    explain: bool
-
-    @property
-    def decision(self) -> DecisionOptions:
-        """Return what to report beside the classes.
-
-        Raises:
-            InputError: the options contradict each other, or a number is out of range.
-        """
-        by: Unknown | None = self.unknown_by or ("score" if self.unknown else None)
-        return DecisionOptions(by, self.threshold, self.coverage, self.explain)
 
 
 @click.command(cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT)

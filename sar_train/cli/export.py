@@ -86,7 +86,9 @@ def main(run: Path | None, out: Path | None, push: str | None, form: str, *, qui
         given["classes"] = read_classes(given["classes"])
     command = shlex.join(["sar-export", *sys.argv[1:]])
     bundle = export(run, out=out, progress=ProgressLine(quiet=quiet), command=command, **given)
-    pushed = None if push is None else hub.push(bundle, push, progress=not quiet and sys.stderr.isatty())
+    pushed = None
+    if push is not None:
+        pushed = hub.push(bundle.path, bundle.manifest, push, progress=not quiet and sys.stderr.isatty())
     if form == "json":
         from sar_train.export.report import plain
 

@@ -24,7 +24,7 @@ from sar_train.methods.base import PromptMethod, methods
 from sar_train.training.checkpoint import Run, load_run
 from sar_train.training.prompted import PromptedCLIP, restore
 from sar_train.training.record import MEAN_IMAGE, STATISTICS, TEXT_BRANCH
-from sar_train.training.statistics import LEARNED, load_statistics
+from sar_train.training.statistics.run_file import LEARNED, load_statistics
 
 HANDCRAFTED = "handcrafted"
 """Method of a bundle without training."""

@@ -22,12 +22,13 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.data.source import DEMO, to_feature_set
 from sar_train.errors import RunError
 from sar_train.training import checkpoint, loop, measures
-from sar_train.training import statistics as class_statistics
 from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import STATISTICS, Answers, Results, make_record, scores
 from sar_train.training.state import State, start
+from sar_train.training.statistics import fitting
+from sar_train.training.statistics.run_file import HANDCRAFTED, remove_statistics, save_statistics
 
 SAVE_EVERY = 5.0
 """Seconds between saved states."""
@@ -72,11 +73,11 @@ def run(
     _train(context, state, _after_epoch(context, out, tell, spent))
     trained = time.monotonic()
     images = functools.cache(lambda part: measures.image_features(prompted, context.source, part))
-    fitted = class_statistics.fit(context, prompted, tell) if config.statistics else None
+    fitted = fitting.fit(context, prompted, tell) if config.statistics else None
     fitted_at = time.monotonic()
     result, others = measures.answers(context, prompted, images)
-    handcrafted = fitted is not None and fitted.prompt == class_statistics.HANDCRAFTED
-    way = class_statistics.logits_with(context, prompted, fitted) if fitted else None
+    handcrafted = fitted is not None and fitted.prompt == HANDCRAFTED
+    way = fitting.logits_with(context, prompted, fitted) if fitted else None
     if way:
         others[STATISTICS] = measures.evaluate_all(context.evaluator, images, way)
     results = Results(
@@ -112,9 +113,9 @@ def run(
         record=make_record(context, results),
     )
     if fitted:
-        class_statistics.save_statistics(out, fitted)
+        save_statistics(out, fitted)
     else:  # a run that failed while it was saved may have left some
-        (out / class_statistics.FILE).unlink(missing_ok=True)
+        remove_statistics(out)
     checkpoint.save_run(out, finished)
     checkpoint.remove_state(out)
     return finished
@@ -255,8 +256,9 @@ def describe(found: Answers) -> str:
 
 def remove(out: Path) -> None:
     """Delete a run's own files and, if nothing else is in it, its folder."""
-    for name in (checkpoint.PROMPTS, class_statistics.FILE, checkpoint.RECORD):
+    for name in (checkpoint.PROMPTS, checkpoint.RECORD):
         (out / name).unlink(missing_ok=True)
+    remove_statistics(out)
     checkpoint.remove_state(out)
     if out.is_dir() and not any(out.iterdir()):
         shutil.rmtree(out)

@@ -40,12 +40,16 @@ def test_every_forbidden_import_is_found(tmp_path: Path) -> None:
     for _, importer, imported in FORBIDDEN:
         with (tmp_path / f"{importer.replace('.', '/')}.py").open("a", encoding="utf-8") as module:
             module.write(f"def f() -> None:\n    import {imported}\n")
+    with (tmp_path / "sar_infer" / "bundle" / "hub.py").open("a", encoding="utf-8") as module:
+        module.write("def circle() -> None:\n    import sar_infer.bundle.bundle\n")
     after = lint(tmp_path)
     assert after.returncode == 1
     told = " ".join(after.stdout.split())
     for contract, importer, imported in FORBIDDEN:
         assert f"{CONTRACTS[contract]} BROKEN" in told
         assert f"- {importer} -> {imported} " in told
+    assert f"{CONTRACTS['circles']} BROKEN" in told
+    assert "No cycles are allowed in sar_infer.bundle." in told
 
 
 def ignored(folder: str, names: list[str]) -> list[str]:

@@ -64,7 +64,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ----------------------------------------------------------------------------------------------------- push and open
 def test_what_is_pushed_opens_elsewhere(hub: Hub, bundle: Bundle) -> None:
-    place = push(bundle, NAME)
+    place = push(bundle.path, bundle.manifest, NAME)
     assert place == f"{PLACE}@{hub.repositories[NAME].refs['main']}"
     opened = open_bundle(place)
     assert opened.manifest == bundle.manifest
@@ -74,7 +74,7 @@ def test_what_is_pushed_opens_elsewhere(hub: Hub, bundle: Bundle) -> None:
 
 
 def test_a_new_repository_is_private_and_shows_the_card(hub: Hub, bundle: Bundle) -> None:
-    push(bundle, NAME)
+    push(bundle.path, bundle.manifest, NAME)
     made = hub.repositories[NAME]
     assert made.private
     assert made.files["README.md"] == made.files[CARD] == (bundle.path / CARD).read_bytes()
@@ -82,15 +82,16 @@ def test_a_new_repository_is_private_and_shows_the_card(hub: Hub, bundle: Bundle
 
 
 def test_large_files_go_the_way_of_large_files(hub: Hub, bundle: Bundle) -> None:
-    push(bundle, NAME)
+    push(bundle.path, bundle.manifest, NAME)
     assert (bundle.path / TOKENIZER).read_bytes() in hub.large.values()
     assert (bundle.path / MANIFEST).read_bytes() not in hub.large.values()
 
 
 def test_a_push_replaces_all_that_was_there(hub: Hub, bundle: Bundle, tmp_path: Path) -> None:
-    first = push(bundle, NAME)
+    first = push(bundle.path, bundle.manifest, NAME)
     hub.repositories[NAME].private = False  # by its owner, who keeps it so
-    second = push(open_bundle(write_bundle(tmp_path / "plain")), NAME)
+    other = open_bundle(write_bundle(tmp_path / "plain"))
+    second = push(other.path, other.manifest, NAME)
     assert HEAD not in hub.repositories[NAME].files
     assert CARD not in hub.repositories[NAME].files
     assert not hub.repositories[NAME].private
@@ -99,21 +100,22 @@ def test_a_push_replaces_all_that_was_there(hub: Hub, bundle: Bundle, tmp_path: 
 
 
 def test_the_same_bundle_again_makes_no_commit(hub: Hub, bundle: Bundle) -> None:
-    assert push(bundle, NAME) == push(bundle, NAME)
+    assert push(bundle.path, bundle.manifest, NAME) == push(bundle.path, bundle.manifest, NAME)
 
 
 def test_a_push_shows_nothing_unless_it_is_to(
     hub: Hub, bundle: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    push(bundle, NAME)
+    push(bundle.path, bundle.manifest, NAME)
     assert capfd.readouterr() == ("", "")
-    push(open_bundle(write_bundle(tmp_path / "other", names=[f"thing {i}" for i in range(999)])), NAME, progress=True)
+    other = open_bundle(write_bundle(tmp_path / "other", names=[f"thing {i}" for i in range(999)]))
+    push(other.path, other.manifest, NAME, progress=True)
     assert BANK in capfd.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ revisions and cache
 def test_a_commit_that_was_fetched_needs_no_network(hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = push(bundle, NAME)
+    place = push(bundle.path, bundle.manifest, NAME)
     open_bundle(place)
     hub.requests.clear()
     open_bundle(place)
@@ -253,7 +255,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) ->
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "sar-clip[hub]" in refused(PLACE, InputError)
     with pytest.raises(InputError, match=r"sar-clip\[hub\]"):
-        push(bundle, NAME)
+        push(bundle.path, bundle.manifest, NAME)
 
 
 @pytest.mark.parametrize("name", ["garments", "me/", "hf://me/garments", "me/garments@v1", "a b/c", ""])
@@ -265,7 +267,7 @@ def test_a_repository_that_is_no_name(hub: Hub, name: str) -> None:
 def test_no_token(hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(InputError, match="HF_TOKEN"):
-        push(bundle, NAME)
+        push(bundle.path, bundle.manifest, NAME)
     assert hub.requests == []
 
 
@@ -278,7 +280,7 @@ def test_a_push_that_the_hub_refuses(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(WriteError, match=f"{name}: .*{status}") as caught:
-        push(bundle, name)
+        push(bundle.path, bundle.manifest, name)
     assert token not in str(caught.value)
     assert hub.repositories == {}
 

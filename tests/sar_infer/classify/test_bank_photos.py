@@ -13,11 +13,11 @@ from support.bundles import DIM, ENCODER_DIGEST
 from support.trained import by_hand, example_statistics
 
 from sar_infer.bank import ClassBank, PhotoSet, add
+from sar_infer.classifiers.composition import SMALL, Composer
 from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet, build_class_set, with_photos, without_counted
-from sar_infer.classify.composition import SMALL, Composer
 from sar_infer.classify.ranking import Scale
 from sar_infer.encoders.encoders import unit_rows
 

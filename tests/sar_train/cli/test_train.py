@@ -25,7 +25,7 @@ from sar_train.data import progress
 from sar_train.data.features import load_features, save_features
 from sar_train.training import checkpoint
 
-FILES = ["prompts.safetensors", "record.json", "statistics.safetensors"]
+FILES = ["prompts.safetensors", "record.json", "fitted_statistics.safetensors"]
 WHOLE = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
 TINY = (*WHOLE, "--quick")
 
@@ -171,7 +171,7 @@ def test_the_closing_table_has_the_prompt_with_statistics(novel: str, tmp_path: 
     plain = sar_train(*arguments, "--no-statistics", "--out", tmp_path / "plain")
     assert plain.exit_code == 0, plain.output
     assert "statistics" not in plain.stdout
-    assert not (tmp_path / "plain" / "statistics.safetensors").exists()
+    assert not (tmp_path / "plain" / "fitted_statistics.safetensors").exists()
     refused(sar_train(*arguments, "--prompt", "best", "--out", tmp_path / "other"), "'auto', 'learned', 'handcrafted'")
 
 

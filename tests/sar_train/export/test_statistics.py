@@ -29,7 +29,7 @@ from sar_train.export.source import APPROXIMATION, from_run
 from sar_train.training import trainer
 from sar_train.training.checkpoint import load_run
 from sar_train.training.prompted import restore
-from sar_train.training.statistics import FILE
+from sar_train.training.statistics.run_file import FILE
 
 pytestmark = pytest.mark.slow
 Prompt = Literal["learned", "handcrafted"]
@@ -113,6 +113,19 @@ def test_a_bank_with_other_classes_has_the_statistics_of_those_that_are_trained(
     assert whole is not None and found is not None
     assert tuple(found.names) == (BASE[1].upper(),)
     assert found.statistics.means.tolist() == whole.statistics.means[[1]].tolist()
+
+
+def test_a_run_from_before_is_exported_alike(run: Path, tmp_path: Path) -> None:
+    """Its file had the name that a bundle's has."""
+    approximate = "mean-image" if record(run)["config"]["method"] == "cocoop" else None
+    old, now = shutil.copytree(run, tmp_path / "old"), from_run(run, approximate=approximate).class_statistics("")
+    (old / FILE).rename(old / "statistics.safetensors")
+    before = from_run(old, approximate=approximate).class_statistics("")
+    assert before is not None and now is not None
+    assert before.names == now.names
+    assert {name: array.tolist() for name, array in before.statistics.tensors().items()} == {
+        name: array.tolist() for name, array in now.statistics.tensors().items()
+    }
 
 
 def test_a_run_without_them_is_exported_as_before(run: Path, tmp_path: Path) -> None:

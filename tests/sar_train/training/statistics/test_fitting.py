@@ -20,7 +20,8 @@ from sar_train.errors import RunError
 from sar_train.training import trainer
 from sar_train.training.identity import outcome_settings
 from sar_train.training.prompted import restore
-from sar_train.training.statistics import FILE, expectation, load_statistics
+from sar_train.training.statistics.fitting import expectation
+from sar_train.training.statistics.run_file import FILE, load_statistics
 
 SHOTS = 8
 

@@ -1,13 +1,11 @@
-"""Class statistics of a run: fitted on its photos, stored beside its prompts, and evaluated like every other branch."""
+"""Class statistics of a run: fitted on its photos, and evaluated like every other branch."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,90 +13,28 @@ import torch
 from torch import Tensor
 
 from sar_infer.classifiers.statistics import Statistics, composed
-from sar_infer.errors import BankError
 from sar_train.clip.backbone import Backbone
 from sar_train.data.features import load_features
 from sar_train.data.image_source import ImageDataSource
 from sar_train.data.progress import ProgressCallback
 from sar_train.data.source import DEMO_FILE
 from sar_train.errors import DataError, RunError
-from sar_train.evaluation import left_out
-from sar_train.evaluation.gaussian import Gaussian, assemble, gaussian, separation
-from sar_train.evaluation.left_out import Prompt
 from sar_train.methods.base import Setup
 from sar_train.methods.base import methods as known_methods
 from sar_train.training import loop
-from sar_train.training.checkpoint import load_tensors, save_tensors
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
+from sar_train.training.statistics import left_out
+from sar_train.training.statistics.gaussian import Gaussian, assemble, gaussian, separation
+from sar_train.training.statistics.left_out import Prompt
+from sar_train.training.statistics.run_file import HANDCRAFTED, LEARNED, FittedStatistics, PromptName
 from sar_train.training.task import FewShotTask
 
-FILE = "statistics.safetensors"
-FORMAT = "sar-statistics"
-SCHEMA_VERSION = 1
-LEARNED, HANDCRAFTED = "learned", "handcrafted"
-PromptName = Literal["learned", "handcrafted"]
 _REFERENCE_SHOTS = 16
 _ENOUGH_PHOTOS = 4
 """Photos a class with which half of them still have a scatter of their own."""
 _FEW_CLASSES = 20
-
-
-@dataclass(frozen=True)
-class FittedStatistics:
-    """Statistics with the prompt that they belong to.
-
-    Attributes:
-        statistics: fitted, or the defaults.
-        prompt: the prompt of the bundle.
-        template: the hand-crafted one.
-        record: the entry of ``record.json``, plain JSON values.
-    """
-
-    statistics: Statistics
-    prompt: PromptName
-    template: str
-    record: dict[str, Any]
-
-
-def save_statistics(folder: Path, fitted: FittedStatistics) -> None:
-    """Write ``statistics.safetensors`` into a run folder, whole or not at all.
-
-    Raises:
-        RunError: it cannot be written.
-    """
-    metadata = {
-        "format": FORMAT,
-        "schema_version": str(SCHEMA_VERSION),
-        "prompt": fitted.prompt,
-        "template": fitted.template,
-        "record": json.dumps(fitted.record, ensure_ascii=False),
-    }
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in fitted.statistics.tensors().items()}
-    save_tensors(folder / FILE, tensors, metadata)
-
-
-def load_statistics(folder: Path) -> FittedStatistics | None:
-    """Read the statistics of a run folder; None if it has none.
-
-    Raises:
-        RunError: the file is damaged, or of a newer version.
-    """
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    tensors, metadata = load_tensors(path)
-    if metadata.get("format") != FORMAT or metadata.get("prompt") not in (LEARNED, HANDCRAFTED):
-        raise RunError(f"{path}: not a statistics file of sar-train")
-    if metadata.get("schema_version") != str(SCHEMA_VERSION):
-        raise RunError(f"{path}: schema {metadata.get('schema_version')}, this reads {SCHEMA_VERSION}: upgrade")
-    try:
-        statistics = Statistics.from_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
-    except BankError as error:
-        raise RunError(f"{path}: {error}; train again, or delete the file to go without statistics") from None
-    prompt: PromptName = "learned" if metadata["prompt"] == LEARNED else "handcrafted"
-    return FittedStatistics(statistics, prompt, metadata["template"], json.loads(metadata["record"]))
 
 
 def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = lambda text: None) -> FittedStatistics:

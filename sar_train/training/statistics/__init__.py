@@ -1,0 +1,1 @@
+"""Class statistics of a run: fitted on its photos by leaving classes out in turn, and the file that keeps them."""
