@@ -38,16 +38,16 @@ class Neighbours:
         self._bank = bank
         self._few = len(bank.names) < LEAST_CLASSES
         self._sample, self._among = (at_even_steps(len(bank.names), most) for most in (MOST_SAMPLES, MOST_COMPARED))
-        self._seen: list[Floats] = []
-        self._unseen = self._nearest_cosines()
+        self._cosines: list[Floats] = []
+        self._further = self._nearest_cosines()
 
     @functools.cached_property
     def limit(self) -> float:
         """Return the cosine above which a name is too near."""
         if self._few:
             return ABSOLUTE
-        self._seen += self._unseen
-        return min(float(np.percentile(np.concatenate(self._seen), NEAR_PERCENTILE)), HIGHEST)
+        self._cosines += self._further
+        return min(float(np.percentile(np.concatenate(self._cosines), NEAR_PERCENTILE)), HIGHEST)
 
     def is_passed(self, cosine: float) -> bool:
         """Return True if a cosine is above the limit.
@@ -56,12 +56,12 @@ class Neighbours:
         """
         beyond = len(self._sample) - int((len(self._sample) - 1) * NEAR_PERCENTILE / 100)
         while not self._few and cosine <= HIGHEST:
-            if sum(np.count_nonzero(part >= cosine) for part in self._seen) >= beyond:
+            if sum(np.count_nonzero(piece >= cosine) for piece in self._cosines) >= beyond:
                 return False
-            part = next(self._unseen, None)
-            if part is None:
+            piece = next(self._further, None)
+            if piece is None:
                 break
-            self._seen.append(part)
+            self._cosines.append(piece)
         return cosine > self.limit
 
     def _nearest_cosines(self) -> Iterator[Floats]:
@@ -80,9 +80,9 @@ class Neighbours:
             others = [(self._bank.names[p], c) for p, c in zip(places.tolist(), cosines.tolist(), strict=True)]
             other, cosine = next(((n, c) for n, c in others if n != name), (name, -1.0))
             if self.is_passed(cosine):
-                found, limit = _told_apart(cosine, self.limit)
+                shown, limit = _told_apart(cosine, self.limit)
                 message = (
-                    f"has cosine {found} to {other!r}, above {limit}, and photos of the one may be "
+                    f"has cosine {shown} to {other!r}, above {limit}, and photos of the one may be "
                     "taken for the other; choose another wording, or make it an alias if both mean the same"
                 )
                 findings.append(Finding("near-duplicate", "warning", name, message, other))

@@ -120,9 +120,9 @@ def _open(path: Path, *, cached: bool = False) -> Bundle:
     bank = ClassBank.load(path / BANK, manifest.encoder_digest)
     if bank.embeddings.shape[1] != manifest.embed_dim:
         raise BundleError(f"{path / BANK}: rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
-    lost = [name for name in manifest.calibrated if bank.lookup.name(name) is None] if manifest.calibrated else []
-    if lost:
-        raise BundleError(f"{path / MANIFEST}: field calibrated: {lost[0]!r:.80} is not in the bank")
+    missing = [name for name in manifest.calibrated if bank.lookup.name(name) is None] if manifest.calibrated else []
+    if missing:
+        raise BundleError(f"{path / MANIFEST}: field calibrated: {missing[0]!r:.80} is not in the bank")
     return Bundle(path, manifest, bank, _open_head(path, manifest, bank), _open_statistics(path, manifest, bank))
 
 
@@ -139,18 +139,18 @@ def _open_head(path: Path, manifest: Manifest, bank: ClassBank) -> ClassHead | N
 def _open_statistics(path: Path, manifest: Manifest, bank: ClassBank) -> TrainedStatistics | None:
     if manifest.statistics is None:
         return None
-    found = TrainedStatistics.load(path / STATISTICS, manifest.encoder_digest)
-    if (width := len(found.statistics.centre)) != manifest.embed_dim:
+    statistics = TrainedStatistics.load(path / STATISTICS, manifest.encoder_digest)
+    if (width := len(statistics.statistics.centre)) != manifest.embed_dim:
         raise BundleError(f"{path / STATISTICS}: rows of {width}, expected {manifest.embed_dim}")
-    check_classes(path / STATISTICS, found.names, bank)
-    return found
+    check_classes(path / STATISTICS, statistics.names, bank)
+    return statistics
 
 
 def _read_manifest(path: Path) -> Manifest:
     source = path / MANIFEST
     if not source.is_file():
-        what = "has no manifest.json" if path.is_dir() else "no such folder"
-        raise BundleError(f"{path}: {what}; expected a bundle folder, as sar-export writes it")
+        reason = "has no manifest.json" if path.is_dir() else "no such folder"
+        raise BundleError(f"{path}: {reason}; expected a bundle folder, as sar-export writes it")
     try:
         return Manifest.parse(source.read_text("utf-8"), str(source))
     except UnicodeDecodeError as error:

@@ -196,19 +196,19 @@ def _quality(quality: Quality) -> Iterator[str]:
         yield table(["", "trained classes", "new classes", "harmonic mean"], rows)
     else:
         yield "Accuracy was not measured."
-    further = {name: found for name, found in quality.tables.items() if name not in _WAYS and _is_flat(found)}
+    further = {name: table for name, table in quality.tables.items() if name not in _WAYS and _is_flat(table)}
     if further:
-        yield "\n".join(f"- {escaped(name)}: {_figures(found)}" for name, found in further.items())
+        yield "\n".join(f"- {escaped(name)}: {_figures(table)}" for name, table in further.items())
     if quality.notes:
         yield "\n".join(f"- Note: {escaped(note)}" for note in quality.notes)
 
 
-def _is_flat(found: Any) -> bool:
-    return isinstance(found, Mapping) and all(isinstance(value, int | float) for value in found.values())
+def _is_flat(table: Any) -> bool:
+    return isinstance(table, Mapping) and all(isinstance(value, int | float) for value in table.values())
 
 
-def _figures(found: Mapping[str, float]) -> str:
-    return ", ".join(f"{escaped(name)} {value:g}" for name, value in found.items())
+def _figures(table: Mapping[str, float]) -> str:
+    return ", ".join(f"{escaped(name)} {value:g}" for name, value in table.items())
 
 
 def _percent(value: float | None) -> str:
@@ -224,30 +224,30 @@ def _confidence(manifest: Manifest) -> Iterator[str]:
         f"Scores are calibrated for {len(manifest.calibrated):,} of the classes (temperature "
         f"{manifest.temperature:.4g}), not for any that are added."
     )
-    found = manifest.quality.calibration
-    if found is not None:
-        yield "\n".join(f"- {line}" for line in _calibration(found, manifest))
+    calibration = manifest.quality.calibration
+    if calibration is not None:
+        yield "\n".join(f"- {line}" for line in _calibration(calibration, manifest))
 
 
-def _calibration(found: Calibration, manifest: Manifest) -> Iterator[str]:
+def _calibration(calibration: Calibration, manifest: Manifest) -> Iterator[str]:
     """Yield lines on the calibration; those on sets and thresholds only if the bundle still has them."""
-    way = "cross-fitted" if found.cross_fitted else f"measured on {found.measured_on:,} others"
-    yield f"Fitted on {found.fitted_on:,} held-out photos of {escaped(found.dataset)}, {way}."
-    yield f"Expected calibration error {found.error_before:.2%} before, {found.error_after:.2%} after."
-    for wanted, reached in found.coverage.items():
-        if wanted not in manifest.conformal:
+    way = "cross-fitted" if calibration.cross_fitted else f"measured on {calibration.measured_on:,} others"
+    yield f"Fitted on {calibration.fitted_on:,} held-out photos of {escaped(calibration.dataset)}, {way}."
+    yield f"Expected calibration error {calibration.error_before:.2%} before, {calibration.error_after:.2%} after."
+    for coverage, reached in calibration.coverage.items():
+        if coverage not in manifest.conformal:
             continue
-        size = f", {found.set_size[wanted]:.1f} classes a set" if wanted in found.set_size else ""
-        yield f"Conformal sets for a coverage of {escaped(wanted)}: {reached:.3f} reached{size}."
-    for way, area in found.unknown_auroc.items():
+        size = f", {calibration.set_size[coverage]:.1f} classes a set" if coverage in calibration.set_size else ""
+        yield f"Conformal sets for a coverage of {escaped(coverage)}: {reached:.3f} reached{size}."
+    for way, area in calibration.unknown_auroc.items():
         if way in manifest.thresholds:
             yield f"Photos of unknown classes told apart by {escaped(way)}: AUROC {area:.3f}."
 
 
 def _precisions(manifest: Manifest) -> Iterator[str]:
     """Yield a table of the smaller graphs and how they compare with float32."""
-    found = list(_variants(manifest.precisions))
-    if not found:
+    variants = list(_variants(manifest.precisions))
+    if not variants:
         yield "Full precision (fp32) only."
         return
     yield "Beside full precision (fp32), compared with it on samples that nothing was calibrated on:"
@@ -261,7 +261,7 @@ def _precisions(manifest: Manifest) -> Iterator[str]:
             f"{variant.top1_agreement:.1%}",
             f"{variant.speedup:.2f} ×",
         ]
-        for precision, encoder, variant in found
+        for precision, encoder, variant in variants
     ]
     yield table(["", "made by", "samples", "least cosine", "mean cosine", "same answer", "speed"], rows)
 
@@ -280,7 +280,7 @@ def escaped(text: str) -> str:
     characters, such as those that turn the direction of writing, become replacement characters.
     """
     line = "".join(character if character.isprintable() else _UNSEEN for character in " ".join(text.split()))
-    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};" if found[0].isascii() else found[0], line)
+    return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};" if match[0].isascii() else match[0], line)
 
 
 def code_block(text: str) -> str:

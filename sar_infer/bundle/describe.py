@@ -47,19 +47,19 @@ def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "by", manifest.provenance.command
 
 
-def _statistics(known: TrainedStatistics) -> Iterator[tuple[str, str]]:
-    model = known.statistics
-    photos = f"{int(model.counts.sum()):,} photos of {len(known.names):,} classes" if known.names else "no class"
+def _statistics(trained: TrainedStatistics) -> Iterator[tuple[str, str]]:
+    model = trained.statistics
+    photos = f"{int(model.counts.sum()):,} photos of {len(trained.names):,} classes" if trained.names else "no class"
     yield "statistics", f"of {photos}, with a weight of {model.alpha:g} beside the text branch"
     if model.curve:
-        _, trained, left_out = min(model.curve, key=lambda point: abs(point[0]))
-        yield "one ranking", f"{trained:.1f} % of trained classes, {left_out:.1f} % of those left out in turn"
+        _, of_trained, left_out = min(model.curve, key=lambda point: abs(point[0]))
+        yield "one ranking", f"{of_trained:.1f} % of trained classes, {left_out:.1f} % of those left out in turn"
 
 
 def _quality(quality: Quality) -> Iterator[tuple[str, str]]:
     if quality.dataset:
-        parts = (quality.dataset, quality.protocol, f"{quality.shots} shots" if quality.shots else None)
-        yield "measured on", ", ".join(part for part in parts if part)
+        dataset = (quality.dataset, quality.protocol, f"{quality.shots} shots" if quality.shots else None)
+        yield "measured on", ", ".join(filter(None, dataset))
     ways = {"zero-shot": quality.zero_shot, "this bundle": quality.metrics}
     ways |= {label: Scores(**quality.tables[key]) for key, label in _WAYS.items() if key in quality.tables}
     for label, scores in ways.items():
@@ -93,12 +93,12 @@ def _confidence(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if manifest.temperature is None:
         yield "calibration", "none: scores rank, and no threshold for unknown is known"
         return
-    kept = "; what was fitted did not help" if manifest.temperature == 1 else ""
-    yield "temperature", f"{manifest.temperature:.3f}, for {len(manifest.calibrated)} classes{kept}"
+    note = "; what was fitted did not help" if manifest.temperature == 1 else ""
+    yield "temperature", f"{manifest.temperature:.3f}, for {len(manifest.calibrated)} classes{note}"
     limits = {"score": "score below {:.3f}", "energy": "energy above {:.2f}"}
-    known = [limits[kind].format(value) for kind, value in manifest.thresholds.items() if kind in limits]
-    if known:
-        yield "unknown", ", or ".join(known)
+    bounds = [limits[kind].format(value) for kind, value in manifest.thresholds.items() if kind in limits]
+    if bounds:
+        yield "unknown", ", or ".join(bounds)
     measured = manifest.quality.calibration
     if measured is None:
         return
@@ -118,5 +118,5 @@ def _confidence(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _scores(scores: Scores) -> str:
     names = {"base_accuracy": "base", "new_accuracy": "new", "harmonic_mean": "harmonic mean"}
-    known = {names[field]: value for field, value in dataclasses.asdict(scores).items() if value is not None}
-    return ", ".join(f"{name} {value:.1f} %" for name, value in known.items())
+    accuracies = {names[field]: value for field, value in dataclasses.asdict(scores).items() if value is not None}
+    return ", ".join(f"{name} {value:.1f} %" for name, value in accuracies.items())

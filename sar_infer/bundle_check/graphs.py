@@ -87,7 +87,7 @@ def name_batches(graph: Graph, spec: TokenizerSpec, tokenizer: Tokenizer) -> flo
 
 def image_variants(manifest: Manifest) -> dict[str, Variant]:
     """Return the smaller image encoders by precision."""
-    return {name: kept.image for name, kept in manifest.precisions.items() if kept.image is not None}
+    return {name: graphs.image for name, graphs in manifest.precisions.items() if graphs.image is not None}
 
 
 def agreement(
@@ -99,13 +99,13 @@ def agreement(
     if that is given, else by the cosines to some of the bank's rows.
     """
     bank = bundle.bank.embeddings[at_even_steps(len(bundle.bank.names), MOST_NAMES)]
-    found = compare_rows(rows, exact, (logits or (lambda some: some @ bank.T)) if len(bank) else None)
-    yield at_least(f"{what}, mean cosine", found.mean_cosine, variant.mean_cosine - LOST_COSINE, variant.mean_cosine)
+    figures = compare_rows(rows, exact, (logits or (lambda some: some @ bank.T)) if len(bank) else None)
+    yield at_least(f"{what}, mean cosine", figures.mean_cosine, variant.mean_cosine - LOST_COSINE, variant.mean_cosine)
     if not len(bank):
         return
     then = variant.top1_agreement
-    lost = max(LOST_AGREEMENT, 2 * float(np.sqrt(then * (1 - then) / found.samples)))
-    yield at_least(f"{what}, same class", found.top1_agreement, then - lost, then)
+    lost = max(LOST_AGREEMENT, 2 * float(np.sqrt(then * (1 - then) / figures.samples)))
+    yield at_least(f"{what}, same class", figures.top1_agreement, then - lost, then)
 
 
 def _self_tests(bundle: Bundle) -> Iterator[Check]:
@@ -120,15 +120,15 @@ def _self_tests(bundle: Bundle) -> Iterator[Check]:
 
 def _name_variants(bundle: Bundle) -> Iterator[Check]:
     """Check each smaller name encoder on classes of the bank, each by its first phrase."""
-    kept = {name: found.name for name, found in bundle.manifest.precisions.items() if found.name is not None}
-    if not kept or not bundle.bank.names:
+    variants = {name: graphs.name for name, graphs in bundle.manifest.precisions.items() if graphs.name is not None}
+    if not variants or not bundle.bank.names:
         return
-    places = at_even_steps(len(bundle.bank.names), MOST_NAMES)
-    names = [bundle.bank.phrases(bundle.bank.names[place])[0] for place in places]
+    rows = at_even_steps(len(bundle.bank.names), MOST_NAMES)
+    names = [bundle.bank.phrases(bundle.bank.names[row])[0] for row in rows]
     exact = _encoded(bundle, NAME_ENCODER, names)
-    for precision, variant in kept.items():
-        rows = _encoded(bundle, variant.file, names)
-        yield from agreement(bundle, f"{precision} name encoder, {len(names):,} names", variant, rows, exact)
+    for precision, variant in variants.items():
+        smaller = _encoded(bundle, variant.file, names)
+        yield from agreement(bundle, f"{precision} name encoder, {len(names):,} names", variant, smaller, exact)
 
 
 def _encoded(bundle: Bundle, file: str, names: Sequence[str]) -> Floats:

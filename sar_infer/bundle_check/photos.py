@@ -83,18 +83,18 @@ def checks(bundle: Bundle, photos: LabelledPhotos, advance: Callable[[int], None
     for precision, variant in variants.items():
         what = f"{precision} image encoder, {len(photos.paths):,} photos"
         yield from agreement(bundle, what, variant, rows[precision], rows["fp32"], logits)
-    known: dict[int, list[str]] = {}
+    bank_classes: dict[int, list[str]] = {}
     new: list[list[str]] = []
     for name in photos.names:
         row = bundle.bank.lookup.get(name)
         if row is None:
             new.append([name])
         else:
-            known.setdefault(row, []).append(name)  # a name and its alias are one class
-    complete = len(known) == len(bundle.bank.names) and _is_measured(bundle)
+            bank_classes.setdefault(row, []).append(name)  # a name and its alias are one class
+    complete = len(bank_classes) == len(bundle.bank.names) and _is_measured(bundle)
     quality = bundle.manifest.quality if complete else Quality()
-    yield from _accuracies(bundle, quality, _group(photos, rows["fp32"], [*known.values()]), known=True)
-    yield from _accuracies(bundle, quality, _group(photos, rows["fp32"], new), known=False)
+    yield from _accuracies(bundle, quality, _group(photos, rows["fp32"], [*bank_classes.values()]), in_bank=True)
+    yield from _accuracies(bundle, quality, _group(photos, rows["fp32"], new), in_bank=False)
 
 
 def _logits(bundle: Bundle) -> Logits:
@@ -108,16 +108,16 @@ def _encode(
 ) -> dict[str, Floats]:
     """Return the rows (N, D) of every image encoder; each photo is decoded once."""
     graphs = {precision: open_graph(bundle.path / file) for precision, file in files.items()}
-    parts: dict[str, list[Floats]] = {precision: [] for precision in files}
+    pieces: dict[str, list[Floats]] = {precision: [] for precision in files}
     for batch in decode_batches(paths, bundle.manifest.preprocess, BATCH, Profile()):
         for name, item in batch:
             if isinstance(item, ImageError):
                 raise ImageError(f"{name}: {item}")
         pixels = np.stack([item for _, item in batch if isinstance(item, np.ndarray)])
         for precision, graph in graphs.items():
-            parts[precision].append(graph(pixels))
+            pieces[precision].append(graph(pixels))
         advance(len(batch))
-    return {precision: np.concatenate(found) for precision, found in parts.items()}
+    return {precision: np.concatenate(rows) for precision, rows in pieces.items()}
 
 
 def _group(photos: LabelledPhotos, rows: Floats, classes: Sequence[Sequence[str]]) -> Group:
@@ -151,42 +151,42 @@ def _is_measured(bundle: Bundle) -> bool:
     return same and bundle.bank.background is None
 
 
-def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, known: bool) -> Iterator[Check]:
-    """Measure accuracy among some classes, and the calibration error among known ones.
+def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, in_bank: bool) -> Iterator[Check]:
+    """Measure accuracy among some classes, and the calibration error among those of the bank.
 
     Args:
         bundle: The bundle that answers.
         quality: What was measured of these classes then; empty if it was about others.
         group: The classes; one alone cannot be told from another, which is noted.
-        known: They are classes of the bank, so that accuracies have a bound if the quality has figures.
+        in_bank: They are classes of the bank, so that accuracies have a bound if the quality has figures.
     """
     if len(group.names) < 2:
         for name in group.names:
-            kind = "class of the bank" if known else "new class"
+            kind = "class of the bank" if in_bank else "new class"
             what = f"not measured, {len(group.labels):,} photos of {name!r}, the only {kind} among the folders"
             yield Check(what, None, None, "noted")
         return
-    what = f"{len(group.labels):,} photos of {len(group.names):,} {'classes of the bank' if known else 'new classes'}"
+    what = f"{len(group.labels):,} photos of {len(group.names):,} {'classes of the bank' if in_bank else 'new classes'}"
     logits, scores = _answers(bundle, group)
     now = 100 * float((logits.argmax(axis=1) == group.labels).mean())
-    then = quality.metrics.base_accuracy if known else quality.metrics.new_accuracy
-    if then is None or not known:
+    then = quality.metrics.base_accuracy if in_bank else quality.metrics.new_accuracy
+    if then is None or not in_bank:
         yield Check(f"accuracy, {what}", then, now, "noted")
     else:
         lost = max(LOST_POINTS, 2 * float(np.sqrt(now * (100 - now) / len(group.labels))))
         yield at_least(f"accuracy, {what}", now, then - lost, then)
-    if known:
+    if in_bank:
         yield from _calibration(bundle, group, what, scores)
 
 
 def _calibration(bundle: Bundle, group: Group, what: str, scores: Floats) -> Iterator[Check]:
     """Check the calibration error, if the group is what the bundle was calibrated on."""
     calibrated = {name_key(name) for name in bundle.manifest.calibrated}
-    found = bundle.manifest.quality.calibration
+    calibration = bundle.manifest.quality.calibration
     frozen = bundle.manifest.quality.tables.get(MEASURED)
     whole = frozen is None or frozen["calibrated"] == len(calibrated)  # else the figure is about more classes
-    if found is not None and whole and {name_key(name) for name in group.names} == calibrated:
-        now, then = expected_calibration_error(scores, group.labels), found.error_after
+    if calibration is not None and whole and {name_key(name) for name in group.names} == calibrated:
+        now, then = expected_calibration_error(scores, group.labels), calibration.error_after
         yield at_most(f"calibration error, {what}", now, then + GAINED_ERROR, then)
 
 

@@ -48,14 +48,14 @@ def choose(manifest: Manifest, asked: PrecisionChoice, device: Device) -> Choice
     if asked not in get_args(PrecisionChoice):
         raise InputError(f"precision: expected {', '.join(get_args(PrecisionChoice))}, got {asked!r}")
     precision = _automatic(manifest, device) if asked == "auto" else asked
-    known = manifest.precisions.get(precision)
-    if known is None and precision != "fp32":
+    graphs = manifest.precisions.get(precision)
+    if graphs is None and precision != "fp32":
         has = ", ".join(["fp32", *sorted(manifest.precisions)])
         raise InputError(
             f"precision {precision}: this bundle has {has}; "
             f"sar-bundle shrink BUNDLE --precision {precision} --photos FOLDER --out NEW adds it"
         )
-    image, name = (known or Precision()).image, (known or Precision()).name
+    image, name = (graphs or Precision()).image, (graphs or Precision()).name
     digest = manifest.encoder_digest
     return Choice(
         precision,
@@ -67,7 +67,7 @@ def choose(manifest: Manifest, asked: PrecisionChoice, device: Device) -> Choice
 
 
 def _automatic(manifest: Manifest, device: Device) -> str:
-    images = {name: known.image for name, known in manifest.precisions.items() if known.image}
+    images = {name: graphs.image for name, graphs in manifest.precisions.items() if graphs.image}
     if not images:
         return "fp32"
     if expects_cuda(device):
@@ -85,8 +85,8 @@ def _multiplies_bytes() -> bool:
     machine = platform.machine().lower()
     if machine == "arm64" and sys.platform == "darwin":
         return True
-    wanted = {"x86_64": "vnni", "amd64": "vnni", "aarch64": "asimddp", "arm64": "asimddp"}.get(machine)
+    feature = {"x86_64": "vnni", "amd64": "vnni", "aarch64": "asimddp", "arm64": "asimddp"}.get(machine)
     try:
-        return wanted is not None and wanted in _CPU_INFO.read_text("ascii", "replace")
+        return feature is not None and feature in _CPU_INFO.read_text("ascii", "replace")
     except OSError:
         return False

@@ -102,12 +102,12 @@ class SelfTest:
             if self._passed:
                 return
             (row,) = self._encode(self.pixels[np.newaxis])
-            if not (found := self.cosine(row)) >= self.least:
+            if not (cosine := self.cosine(row)) >= self.least:
                 cause = "the graph or what runs it is broken"
                 if self._choice.variant is not None:
                     cause = f"this machine computes {self._choice.precision} differently; use --precision fp32"
                 raise BundleError(
                     f"{self._bundle.path / self._choice.image}: the self-test image gives another vector than at "
-                    f"export (cosine {found:.4f}, expected at least {self.least:.4f}): {cause}"
+                    f"export (cosine {cosine:.4f}, expected at least {self.least:.4f}): {cause}"
                 )
             self._passed, self.due = True, False

@@ -33,15 +33,15 @@ class Gate:
 
     def with_least(self, cosine: float | None, agreement: float | None) -> Gate:
         """Return the gate with other bounds for the cosines and for the answers; None keeps a bound."""
-        known = {"min_cosine": cosine, "mean_cosine": cosine, "top1_agreement": agreement}
-        return dataclasses.replace(self, **{name: value for name, value in known.items() if value is not None})
+        bounds = {"min_cosine": cosine, "mean_cosine": cosine, "top1_agreement": agreement}
+        return dataclasses.replace(self, **{name: value for name, value in bounds.items() if value is not None})
 
-    def failures(self, found: Figures, speedup: float = np.inf) -> list[str]:
+    def failures(self, figures: Figures, speedup: float = np.inf) -> list[str]:
         """Describe each bound that is missed; empty if all hold."""
         measured = (
-            at_least("cosine on the worst", found.min_cosine, self.min_cosine),
-            at_least("mean cosine", found.mean_cosine, self.mean_cosine),
-            at_least("share with the same answer", found.top1_agreement, self.top1_agreement),
+            at_least("cosine on the worst", figures.min_cosine, self.min_cosine),
+            at_least("mean cosine", figures.mean_cosine, self.mean_cosine),
+            at_least("share with the same answer", figures.top1_agreement, self.top1_agreement),
             at_least("times as fast", speedup, self.speedup),
         )
         return reasons(measured)

@@ -79,15 +79,15 @@ def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = la
             prompt = "handcrafted" if choice.prompt == HANDCRAFTED else "learned"
         statistics = _chosen(choice, model, rows[prompt], separation(features[:, 0], labels, count))
     elif reference is not None:
-        known = reference.statistics(scale)
+        fallback = reference.statistics(scale)
         statistics = assemble(
             model,
             rows[prompt],
-            alpha=known.alpha,
-            offsets=known.offsets,
-            b=known.slope,
-            curve=known.curve,
-            separation=known.separation,
+            alpha=fallback.alpha,
+            offsets=fallback.offsets,
+            b=fallback.slope,
+            curve=fallback.curve,
+            separation=fallback.separation,
         )
     else:
         default = Statistics.default(len(model.centre), model.centre.astype(np.float32), scale=scale)
@@ -122,8 +122,8 @@ def logits_with(
         means, counts = np.zeros_like(rows), np.zeros(len(names), dtype=np.int64)
         trained = [(column, place[name]) for column, name in enumerate(names) if name in place]
         if trained:
-            columns, known = (list(side) for side in zip(*trained, strict=True))
-            means[columns], counts[columns] = statistics.means[known], statistics.counts[known]
+            columns, classes = (list(side) for side in zip(*trained, strict=True))
+            means[columns], counts[columns] = statistics.means[classes], statistics.counts[classes]
         weights, bias = composed(statistics, context.backbone.logit_scale, rows, means, counts)
         return torch.from_numpy((images.cpu().numpy() - statistics.centre) @ weights.T + bias)
 
@@ -137,14 +137,14 @@ def expectation(record: dict[str, Any]) -> str:
             f"a class that you add later: nothing could be measured ({record['defaults']}), so class statistics have "
             "their defaults"
         )
-    found = {item["photos"]: item for item in record["expected"]}
-    by_name, photos = found.pop(0), [n for n in (1, 2, 4) if n in found]
+    expected = {item["photos"]: item for item in record["expected"]}
+    by_name, photos = expected.pop(0), [n for n in (1, 2, 4) if n in expected]
     line = f"a class you add by its name is found in about {by_name['accuracy']:.0f} % of cases"
     if photos:
         numbers = ", ".join(map(str, photos))
         line += f", with {numbers} photo{'s' if photos != [1] else ''} in "
-        line += ", ".join(f"{found[n]['accuracy']:.0f}" for n in photos) + " %"
-    shown = [by_name, *(found[n] for n in photos)]
+        line += ", ".join(f"{expected[n]['accuracy']:.0f}" for n in photos) + " %"
+    shown = [by_name, *(expected[n] for n in photos)]
     count = record["classes"]
     line += f" (estimate for {count} added classes and photos of the same kind, from trained classes left out in turn; "
     line += f"95 % interval over {count} classes: "
