@@ -24,7 +24,7 @@ from sar_infer.bulk.items import Piece
 from sar_infer.bulk.outputs.rows import Packed, RowFormat
 from sar_infer.bulk.pool import BatchPool
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.work import Work, batches
+from sar_infer.bulk.work import Work
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import DeviceError, SarInferError
 
@@ -100,8 +100,7 @@ def _commit(
     progress = Progress()
 
     def packed() -> Iterator[Packed]:
-        cut = ((piece, batch) for batch in batches(piece, batch_size, progress.pass_over))
-        for _, answers in pool.in_order(cut):
+        for _, answers in pool.in_order([piece], batch_size, progress.pass_over):
             progress.count(answers.inputs, answers.rejected)
             yield answers.packed
 
@@ -115,7 +114,7 @@ def _commit(
 def _opened(options: WorkerOptions, form: RowFormat) -> BatchPool:
     """Return the pool of this process, opened once for all its pieces.
 
-    The pool has one further process, which may die or hang because of an image.
+    The pool has a process that answers and one that reads, which may die or hang because of an image or a file.
     """
     if not _open or _open[0][:2] != (options, form):
         while _open:

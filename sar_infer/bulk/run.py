@@ -12,6 +12,7 @@ from typing import Literal
 
 from sar_infer import __version__
 from sar_infer.bulk.items import FlawKind, Piece, printable
+from sar_infer.bulk.locations import is_url
 from sar_infer.bulk.outputs.finish import (
     Ended,
     Summary,
@@ -26,11 +27,10 @@ from sar_infer.bulk.outputs.finish import (
 from sar_infer.bulk.outputs.job import WHOLE, BulkJob, Shard, alone, changes
 from sar_infer.bulk.outputs.rows import JsonLines, Packed, Parquet, RowFormat, check_parquet
 from sar_infer.bulk.outputs.store import LocalFolder, Store, open_store
-from sar_infer.bulk.places import is_url
 from sar_infer.bulk.pool import BatchPool
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.sources.listing import InputSources
-from sar_infer.bulk.work import Listing, Work, batches
+from sar_infer.bulk.work import Listing, Work
 from sar_infer.bulk.worker import AnsweredRows, Answerer, WorkerOptions
 from sar_infer.errors import InputError, SarInferError
 
@@ -241,10 +241,10 @@ def run_local(
     progress: Progress,
     listing: Listing,
 ) -> dict[int, str]:
-    """Write the parts of all remaining pieces, one after the other, with one process for each worker.
+    """Write the parts of all remaining pieces, one after the other.
 
-    A piece is cut into batches, so that one large shard keeps all processes busy. This process writes the parts.
-    If there are shards, ``listing`` gets the inputs of them all.
+    Processes of a pool read and answer; this one lists pieces and writes parts. If there are shards, ``listing`` gets
+    the inputs of them all.
 
     Returns:
         Names of the parts, by piece.
@@ -254,9 +254,9 @@ def run_local(
     """
     written: dict[int, str] = {}
     with BatchPool(options, form, workers) as pool:
-        left = work.left(progress.warn, _added(work, listing))
-        cut = ((piece, batch) for piece in left for batch in batches(piece, batch_size, progress.pass_over))
-        for piece, group in itertools.groupby(pool.in_order(cut), key=lambda pair: pair[0]):
+        pieces = work.left(progress.warn, _added(work, listing))
+        answers = pool.in_order(pieces, batch_size, progress.pass_over)
+        for piece, group in itertools.groupby(answers, key=lambda pair: pair[0]):
             with work.job.store.stage(work.job.part(piece)) as path:
                 form.write(path, _packed(group, progress))
             written[piece.number] = work.job.part(piece)

@@ -14,8 +14,8 @@ from typing import Any, cast
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
+from sar_infer.bulk.locations import filesystem, is_url, patiently
 from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Packed, RowFormat, answered, flawed
-from sar_infer.bulk.places import filesystem, is_url, patiently
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device

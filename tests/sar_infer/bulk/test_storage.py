@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 from support.many import small_png, write_parquet, write_tar
 
 from sar_infer.bulk import places
-from sar_infer.bulk.places import open_binary, patiently, size_of
+from sar_infer.bulk.locations import open_binary, patiently, size_of
 from sar_infer.cli.classify import main
 from sar_infer.errors import InputError
 
