@@ -18,6 +18,7 @@ from sar_infer.bulk.outputs.rows import JsonLines
 from sar_infer.bulk.outputs.store import LocalFolder
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.run import run_local
+from sar_infer.bulk.sources import reader
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import BundleError, DeviceError
 
@@ -39,6 +40,10 @@ class Given:
     """A unit of given inputs that says how far it was read."""
 
     number: int
+
+    @property
+    def identity(self) -> dict[str, int]:
+        return {"inputs": self.number}
 
     @property
     def count(self) -> int:
@@ -217,7 +222,7 @@ def test_no_more_is_read_than_is_worked_on(tmp_path: Path, bundle_path: Path, mo
 def test_a_batch_of_large_images_is_cut_short(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "_BATCH_BYTES", 2 * max(len(small_png(number)) for number in range(9)))
+    monkeypatch.setattr(reader, "_BATCH_BYTES", 2 * max(len(small_png(number)) for number in range(9)))
     inputs = [*good(*range(5)), Item("flaw", Flaw("source", "gone")), *good(*range(5, 9))]
     (part,) = run(tmp_path, bundle_path, inputs, form=Watched())
     assert [row["key"] for row in part] == [*map(str, range(5)), "flaw", *map(str, range(5, 9))]

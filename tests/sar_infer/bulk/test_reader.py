@@ -57,14 +57,6 @@ def test_a_unit_is_cut_into_the_same_batches_wherever_it_is_read(tmp_path: Path)
     assert [item for batch in in_parquet for item in batch] == [Item(f"{parquet}#{n}", small_png(n)) for n in range(9)]
 
 
-def test_a_batch_of_large_images_is_cut_short(tmp_path: Path) -> None:
-    sizes = [30, 30, 30, 70, 1, 1]
-    tar = write_tar(tmp_path / "s.tar", {f"{n}.png": bytes(size * 2**20) for n, size in enumerate(sizes)})
-    with Reader() as some:
-        found, _ = batches(some, TarShard.open(str(tar)), 16)
-    assert [len(batch) for batch in found] == [3, 1, 2]
-
-
 @pytest.mark.parametrize("suffix", ["tar", "parquet"])
 def test_a_crash_costs_the_rest_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     hanging.plant(tmp_path / "site", monkeypatch, hanging.trap, LOCATIONS)
