@@ -10,13 +10,16 @@ culprit takes as long.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from functools import partial
 
 from sar_infer.bulk.items import Flaw, Item, Piece
-from sar_infer.bulk.outputs.rows import RowFormat
+from sar_infer.bulk.outputs.job import BulkJob
+from sar_infer.bulk.outputs.rows import Packed, RowFormat
+from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.sources.reader import Batch, Reader
 from sar_infer.bulk.worker import AnsweredRows, WorkerOptions, begin
 from sar_infer.errors import DeviceError, SarInferError, reason_of
@@ -30,7 +33,10 @@ _AHEAD_BYTES = 256 * 2**20
 
 
 class BatchPool:
-    """Processes that answer pieces, and one that reads files with many images, which starts with the first such file.
+    """Processes that answer pieces.
+
+    Attributes:
+        reader: The process that reads files with many images.
 
     Args:
         options: How to answer.
@@ -42,7 +48,8 @@ class BatchPool:
     """
 
     def __init__(self, options: WorkerOptions, form: RowFormat, workers: int) -> None:
-        self._options, self._workers, self._reader = options, workers, Reader()
+        self._options, self._form, self._workers = options, form, workers
+        self.reader = Reader()
         self._pool: WorkerPool[AnsweredRows] = WorkerPool(partial(begin, options, form), workers)
         try:
             self._pool.start()
@@ -58,8 +65,31 @@ class BatchPool:
 
     def close(self, *, now: bool = False) -> None:
         """End the processes: when they have answered the batch they are at, or ``now``."""
-        self._reader.close()
+        self.reader.close()
         self._pool.close(now=now)
+
+    def write_parts(self, pieces: Iterable[Piece], job: BulkJob, batch_size: int, progress: Progress) -> dict[int, str]:
+        """Write the parts of pieces, one after the other, and return their names by piece.
+
+        Args:
+            pieces: The pieces, taken as they are needed.
+            job: Where the parts are kept.
+            batch_size: Images encoded together.
+            progress: Notified of inputs and parts.
+
+        Raises:
+            WriteError: a part cannot be written.
+            SarInferError: the encoder fails, or no process can start.
+        """
+        written: dict[int, str] = {}
+        answers = self.in_order(pieces, batch_size, progress.pass_over)
+        for piece, group in itertools.groupby(answers, key=lambda pair: pair[0]):
+            part = job.part(piece)
+            with job.store.stage(part) as path:
+                self._form.write(path, _packed(group, progress))
+            written[piece.number] = part
+            progress.finished()
+        return written
 
     def in_order(
         self, pieces: Iterable[Piece], batch_size: int, passed_over: Callable[[int], object]
@@ -78,7 +108,7 @@ class BatchPool:
         """
         waiting: deque[tuple[Piece, Batch, Future[AnsweredRows]]] = deque()
         for piece in pieces:
-            for batch in self._reader.batches(piece.unit, batch_size, passed_over):
+            for batch in self.reader.batches(piece.unit, batch_size, passed_over):
                 waiting.append((piece, batch, self._pool.submit(batch)))
                 while len(waiting) >= _AHEAD * self._workers or sum(_size(item[1]) for item in waiting) > _AHEAD_BYTES:
                     yield from self._first(waiting)
@@ -137,6 +167,12 @@ class BatchPool:
 
     def _answer(self, batch: Batch) -> AnsweredRows:
         return _result(self._pool.submit(batch))
+
+
+def _packed(answers: Iterable[tuple[Piece, AnsweredRows]], progress: Progress) -> Iterator[Packed]:
+    for _, rows in answers:
+        progress.count(rows.inputs, rows.rejected)
+        yield rows.packed
 
 
 def _result(future: Future[AnsweredRows]) -> AnsweredRows:

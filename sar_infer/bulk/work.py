@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sar_infer.bulk.items import Piece
 from sar_infer.bulk.outputs.job import BulkJob
 from sar_infer.bulk.sources.listing import InputSources
+from sar_infer.bulk.sources.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,16 @@ class Work:
     done: Mapping[int, str]
 
     def left(
-        self, warn: Callable[[str], object] = lambda _: None, listed: Callable[[str], object] | None = None
+        self,
+        warn: Callable[[str], object] = lambda _: None,
+        listed: Callable[[str], object] | None = None,
+        reader: Reader | None = None,
     ) -> Iterator[Piece]:
-        """Yield pieces without a part, in order; see ``InputSources.pieces`` for ``warn`` and ``listed``."""
-        return self.sources.pieces(lambda number: self.job.shard.has(number) and number not in self.done, warn, listed)
+        """Yield pieces without a part, in order; see ``InputSources.pieces``."""
+        return self.sources.pieces(self._is_left, warn, listed, reader)
+
+    def _is_left(self, number: int) -> bool:
+        return self.job.shard.has(number) and number not in self.done
 
 
 class Listing:

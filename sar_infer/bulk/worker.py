@@ -116,7 +116,7 @@ class Answerer:
         return {
             "bundle": self._manifest.digest,
             "bank": self._classifier.bank.content_digest,
-            **({} if self._classifier.bank is self._classifier.bundle.bank else _known(self._classifier.bank)),
+            **({} if self._classifier.bank is self._classifier.bundle.bank else _class_settings(self._classifier.bank)),
             "classes": canonical_digest(phrases) if phrases else None,
             "only": options.only,
             "precision": options.precision,
@@ -195,7 +195,7 @@ def _too_large() -> Flaw:
     return Flaw("size", f"too large: more than {MOST_BYTES} bytes")
 
 
-def _known(bank: ClassBank) -> dict[str, str]:
+def _class_settings(bank: ClassBank) -> dict[str, str]:
     """Return a digest of what answers depend on beside names, rows and photos; nothing if nothing is known."""
     info = {
         name: [item.aliases, item.background, item.threshold]

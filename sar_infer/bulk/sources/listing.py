@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import glob
 import io
 import itertools
@@ -57,6 +58,7 @@ class InputSources:
 
         Raises:
             InputError: an argument stands for nothing, or no image is found.
+            DeviceError: the reader of Parquet files cannot start.
         """
         with Reader() as reader:
             for argument in self.arguments:
@@ -66,14 +68,15 @@ class InputSources:
                 if _container(first) == row_groups.SUFFIX:
                     row_groups.check_pyarrow(first)
                     self._row_groups(first, reader)
-        if not any(piece.unit.count != 0 for piece in self.pieces()):
-            raise InputError(f"{', '.join(self.arguments)}: no image in it")
+            if not any(piece.unit.count != 0 for piece in self.pieces(reader=reader)):
+                raise InputError(f"{', '.join(self.arguments)}: no image in it")
 
     def pieces(
         self,
         wanted: IsWanted = lambda _: True,
         warn: Warn = lambda _: None,
         listed: Callable[[str], object] | None = None,
+        reader: Reader | None = None,
     ) -> Iterator[Piece]:
         """Yield pieces, in the order of the arguments.
 
@@ -81,12 +84,14 @@ class InputSources:
             wanted: Says of a number whether its piece is wanted; other shards are not even opened.
             warn: Called with a line about files that are passed over.
             listed: Called with what identifies each piece, wanted or not: a tar shard by its name alone.
+            reader: Reads the footers of Parquet files; None = one of its own.
 
         Raises:
             InputError: a list or a folder does not exist, or pyarrow is missing.
-            DeviceError: no process can start that reads the footers of Parquet files.
+            DeviceError: the reader cannot start.
         """
-        with Reader() as reader:
+        with contextlib.ExitStack() as stack:
+            reader = reader or stack.enter_context(Reader())
             for number, unit in enumerate(self._units(warn, reader)):
                 if listed is not None:
                     listed(printable(unit) if isinstance(unit, str) else Piece(number, unit).digest)
@@ -116,7 +121,7 @@ class InputSources:
 
         Raises:
             InputError: it has no such column.
-            DeviceError: no process can start that reads it.
+            DeviceError: the reader cannot start.
         """
         try:
             units: list[Unit] = reader.call(row_groups.row_groups, location, self.column, self.key_column)

@@ -11,13 +11,13 @@ import pytest
 from support import hanging
 from support.many import read_rows, small_png
 
-from sar_infer.bulk import pool, work
+from sar_infer.bulk import pool
 from sar_infer.bulk.items import Flaw, Item, Piece
 from sar_infer.bulk.outputs.job import WHOLE, BulkJob
 from sar_infer.bulk.outputs.rows import JsonLines
 from sar_infer.bulk.outputs.store import LocalFolder
+from sar_infer.bulk.pool import BatchPool
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.run import run_local
 from sar_infer.bulk.sources import reader
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import BundleError, DeviceError
@@ -59,16 +59,6 @@ READ: list[str] = []
 INPUTS: list[list[Item]] = []
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """As ``Work``, of ``INPUTS``."""
-
-    job: BulkJob
-
-    def left(self, warn: object, listed: object) -> Iterator[Piece]:
-        return (Piece(number, Given(number)) for number in range(len(INPUTS)))
-
-
 def run(
     tmp_path: Path,
     bundle: Path,
@@ -82,18 +72,11 @@ def run(
     INPUTS[:] = units
     READ.clear()
     WRITTEN.clear()
-    pieces = Pieces(BulkJob({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
-    progress = Progress()
+    job, progress = BulkJob({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"), Progress()
     options = WorkerOptions(str(bundle), image_timeout=image_timeout)
-    written = run_local(
-        pieces,  # type: ignore[arg-type]
-        options,
-        form or JsonLines(),
-        workers,
-        batch_size,
-        progress,
-        work.Listing(),
-    )
+    with BatchPool(options, form or JsonLines(), workers) as answering:
+        pieces = (Piece(number, Given(number)) for number in range(len(INPUTS)))
+        written = answering.write_parts(pieces, job, batch_size, progress)
     assert sorted(written.values()) == sorted(path.name for path in (tmp_path / "out").glob("part-*"))
     parts = [read_rows(path) for path in sorted((tmp_path / "out").glob("part-*"))]
     assert (progress.pieces, progress.inputs) == (len(units), sum(map(len, parts)))
