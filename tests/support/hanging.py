@@ -73,9 +73,9 @@ def trap(module: ModuleType) -> None:
 
 
 def starve(module: ModuleType) -> None:
-    """Leave a process 256 MiB more than it has when it imports a module."""
+    """Leave a process 192 MiB more than it has when it imports a module."""
     data = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_DATA, (data + 2**28, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_DATA, (data + 3 * 2**26, resource.RLIM_INFINITY))
 
 
 def plant(folder: Path, patch: pytest.MonkeyPatch, hook: Callable[[ModuleType], None], module: str = WORKER) -> None:

@@ -93,6 +93,8 @@ class Reader:
             yield (unit.remainder(number, reason_of(error)),)
 
     def _started(self) -> Worker[Any]:
+        if self._worker is not None and not self._worker.alive:  # killed while it waited, by no fault of the next file
+            self.close()
         if self._worker is None:
             try:
                 self._worker = Worker(_load, _LONGEST)
@@ -130,4 +132,6 @@ def _begin(unit: TarShard | RowGroup, size: int) -> tuple[Batch, int] | None:
 
 
 def _next() -> tuple[Batch, int] | None:
+    if not _open:
+        raise OSError("the process that read it was killed")
     return next(_open[0], None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -93,11 +94,29 @@ def test_a_read_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert flaw_of(last) == "the rest cannot be read: reading took more than 5 s"
 
 
+def test_the_next_file_is_not_blamed_for_a_process_that_was_killed_before(tmp_path: Path) -> None:
+    first, second = shard(tmp_path / "a.tar", 9), shard(tmp_path / "b.tar", 2)
+    others = set(multiprocessing.active_children())
+    with Reader() as some:
+        half_read = some.batches(first, 4, lambda _: None)
+        assert len(next(half_read)) == 4
+        (process,) = set(multiprocessing.active_children()) - others
+        process.kill()
+        process.join()
+        (last,) = next(half_read)
+        assert last.key == str(tmp_path / "a.tar")
+        assert "killed" in flaw_of(last)
+        (process,) = set(multiprocessing.active_children()) - others
+        process.kill()
+        process.join()
+        assert len(batches(some, second)[0][0]) == 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="no such limit elsewhere")
 def test_a_value_for_which_there_is_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hanging.plant(tmp_path / "site", monkeypatch, hanging.starve, ROW_GROUPS)
     path = tmp_path / "t.parquet"
-    table = pyarrow.table({"image": [b"small", bytes(300 * 2**20), b"another"]})
+    table = pyarrow.table({"image": [b"small", bytes(200 * 2**20), b"another"]})
     pyarrow.parquet.write_table(table, path, compression="zstd", row_group_size=1)
     units = row_groups(str(path), "image", None)
     with Reader() as some:
