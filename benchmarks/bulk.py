@@ -2,11 +2,13 @@
 
     python benchmarks/bulk.py [--bundle DIR …] [--photos FOLDER] [--images 2000] [--json benchmarks/results/bulk.json]
     python benchmarks/bulk.py --kills 30
+    python benchmarks/bulk.py --value 1024
     python benchmarks/bulk.py --cost benchmarks/results/bulk.json [--core-hour-price 0.04] [--gpu-hour-price 3.0]
 
 Rates are of whole processes, their start included, over a list that names the photos again and again, and over the same
-photos as tar shards; milliseconds an image are CPU time of one thread. Prices are examples: put in yours. Nothing here
-ran on a GPU: its rate is reckoned from the network's operations and the chip's published peak, at an assumed share.
+photos as tar shards and Parquet files; milliseconds an image are CPU time of one thread. Prices are examples: put in
+yours. Nothing here ran on a GPU: its rate is reckoned from the network's operations and the chip's published peak, at
+an assumed share.
 """
 
 from __future__ import annotations
@@ -36,6 +38,14 @@ OPERATIONS = {"ViT-B-32": 8.8e9, "ViT-B-16": 35.1e9}
 memory bounds its depthwise convolutions, not operations."""
 H100_PEAK = 989e12
 """Dense float16 operations a second of an H100 SXM, from NVIDIA's data sheet."""
+
+WATCH = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:])
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""Run a command and print seconds and the KiB of its largest process; this one's own would count as a child's too."""
 
 
 def photos(given: Path | None) -> list[Path]:
@@ -88,12 +98,14 @@ def measure(bundles: list[Path], some: list[Path], images: int, target: Path | N
     """Print, and perhaps keep, rates of every form of every bundle with one process and with one a core."""
     found: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "images": images, "encoders": {}}
     with tempfile.TemporaryDirectory() as scratch:
-        names, tars = Path(scratch) / "all.txt", Path(scratch)
+        names, files = Path(scratch) / "all.txt", Path(scratch)
         names.write_text("\n".join(str(path) for path in islice(cycle(some), images)))
         for number in range(4):
-            with tarfile.open(tars / f"{number}.tar", "w") as tar:
-                for index, path in enumerate(islice(cycle(some), number, images, 4)):
+            share = list(islice(cycle(some), number, images, 4))
+            with tarfile.open(files / f"{number}.tar", "w") as tar:
+                for index, path in enumerate(share):
                     tar.add(path, f"{index:06}{path.suffix}")
+            _write_parquet(files / f"{number}.parquet", [path.read_bytes() for path in share])
         for bundle in bundles:
             manifest = json.loads((bundle / "manifest.json").read_text())
             for precision in ("fp32", *manifest["precisions"]):
@@ -101,10 +113,11 @@ def measure(bundles: list[Path], some: list[Path], images: int, target: Path | N
                 result = found["encoders"][encoder] = {"milliseconds": milliseconds(bundle, precision, some[:200])}
                 result["rates"] = {}
                 for workers in sorted({1, found["cores"]}):
-                    for kind, source in (("list", names), ("tars", tars / "{0..3}.tar")):
+                    sources = {"list": names, "tars": files / "{0..3}.tar", "parquet": files / "{0..3}.parquet"}
+                    for kind, source in sources.items():
                         options = ("--bundle", bundle, "--precision", precision, "--workers", str(workers))
                         rate = result["rates"][f"{kind}, {workers}"] = run(source, *options)["rate"]
-                        print(f"{encoder:<14} {kind}, {workers} processes: {rate:8.1f} images a second", flush=True)
+                        print(f"{encoder:<14} {kind:<7}, {workers} processes: {rate:8.1f} images a second", flush=True)
                 print(f"{encoder:<14} {result['milliseconds']}")
     if target is not None:
         target.write_text(json.dumps(found, indent=2) + "\n")
@@ -129,6 +142,26 @@ def kill_often(kills: int, some: list[Path]) -> None:
     same = keys == [str(path) for path in islice(cycle(some), 40 * kills)]
     print(f"{kills} kills: {len(keys)} rows, each input once: {same}, same as undisturbed: {rows[0] == rows[1]}")
     sys.exit(not (same and rows[0] == rows[1]))
+
+
+def large_value(mebibytes: int, some: list[Path]) -> None:
+    """A value of this size between two photos in a Parquet file: time, memory, and what becomes of each row."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file, out = Path(scratch) / "large.parquet", Path(scratch) / "out.jsonl"
+        first, last = (path.read_bytes() for path in some[:2])
+        _write_parquet(file, [first, os.urandom(2**20) * mebibytes, last])
+        command = [sys.executable, "-c", WATCH, *COMMAND, str(file), "--out", str(out), "--workers", "1"]
+        seconds, kibibytes = map(float, subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split())
+        print(f"{mebibytes} MiB: {seconds:.0f} s in all, {kibibytes / 2**20:.1f} GiB in the process that reads")
+        for line in out.read_text().splitlines():
+            row = json.loads(line)
+            print(f"row {row['key'].rpartition('#')[2]}: {row['error'] or row['label']}")
+
+
+def _write_parquet(path: Path, images: list[bytes]) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"image": images}), path, row_group_size=100)
 
 
 def _parquet(part: Path) -> list[dict[str, Any]]:
@@ -175,6 +208,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--kills", type=int)
+    parser.add_argument("--value", type=int, metavar="MIB")
     parser.add_argument("--cost", type=Path, metavar="JSON")
     parser.add_argument("--count", type=int, default=100_000_000)
     parser.add_argument("--core-hour-price", type=float, default=0.04)
@@ -185,6 +219,8 @@ def main() -> None:
         cost(given)
     elif given.kills:
         kill_often(given.kills, photos(given.photos))
+    elif given.value:
+        large_value(given.value, photos(given.photos))
     else:
         measure(given.bundle or [MINI], photos(given.photos), given.images, given.json)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,7 +38,11 @@ class Item:
 
 
 class Unit(Protocol):
-    """The inputs of one piece: a frozen dataclass of plain values that identify them completely."""
+    """The inputs of one piece: a frozen dataclass of plain values."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return plain values that tell these inputs from all others; the names of parts depend on it."""
 
     @property
     def count(self) -> int | None:
@@ -53,8 +56,13 @@ class Unit(Protocol):
 class Broken:
     """A container that cannot be listed: one input, whose row says why. The reason is no part of its identity."""
 
-    place: str
+    location: str
     reason: str = field(compare=False)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return kind, and path or URL."""
+        return {"kind": "Broken", "place": self.location}
 
     @property
     def count(self) -> int:
@@ -63,7 +71,7 @@ class Broken:
 
     def items(self) -> Iterator[Item]:
         """Yield the item with its flaw."""
-        yield Item(printable(self.place), Flaw("source", self.reason))
+        yield Item(printable(self.location), Flaw("source", self.reason))
 
 
 @dataclass(frozen=True)
@@ -76,9 +84,8 @@ class Piece:
     @property
     def digest(self) -> str:
         """Return a SHA-256 (hex) that identifies the inputs."""
-        known = [field.name for field in dataclasses.fields(self.unit) if field.compare]  # type: ignore[arg-type]
-        fields = {name: _text(getattr(self.unit, name)) for name in known}
-        return canonical_digest({"kind": type(self.unit).__name__, "number": self.number, **fields})
+        identity = {name: _text(value) for name, value in self.unit.identity.items()}
+        return canonical_digest({"number": self.number, **identity})
 
 
 def printable(name: str | os.PathLike[str]) -> str:

@@ -1,6 +1,7 @@
-"""Processes of this machine that answer batches, in order, even if an image crashes one of them.
+"""Processes of this machine that read and answer pieces, in order, even if a file or an image crashes one of them.
 
-A process decodes, encodes and ranks in one thread; batches come back in order, and a bounded number is in flight. If a
+One process reads tar shards and Parquet files and hands over their images (``sources.reader``). Each of the others
+decodes, encodes and ranks in one thread; batches come back in order, and a bounded number is in flight. If such a
 process dies, say because an image crashes its decoder, its batch is tried again when nothing else is in flight and all
 memory is its own, then in halves, until the culprit is found and set aside. A process that takes too long to decode one
 image is ended (``signals.deadline``), and its batch is tried again image by image, since every further try with the
@@ -9,19 +10,22 @@ culprit takes as long.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from functools import partial
 
 from sar_infer.bulk.items import Flaw, Item, Piece
-from sar_infer.bulk.outputs.rows import RowFormat
+from sar_infer.bulk.outputs.job import BulkJob
+from sar_infer.bulk.outputs.rows import Packed, RowFormat
+from sar_infer.bulk.progress import Progress
+from sar_infer.bulk.sources.reader import Batch, Reader
 from sar_infer.bulk.worker import AnsweredRows, WorkerOptions, begin
 from sar_infer.errors import DeviceError, SarInferError, reason_of
 from sar_infer.processes.pool import StartError, WorkerPool
 from sar_infer.processes.worker import DeathError, TimeLimitError
 
-Batch = tuple[Item, ...]
 _AHEAD = 4
 """Batches in flight for each process."""
 _AHEAD_BYTES = 256 * 2**20
@@ -29,14 +33,23 @@ _AHEAD_BYTES = 256 * 2**20
 
 
 class BatchPool:
-    """Processes that answer batches.
+    """Processes that answer pieces.
+
+    Attributes:
+        reader: The process that reads files with many images.
+
+    Args:
+        options: How to answer.
+        form: The form of the rows.
+        workers: Processes that answer.
 
     Raises:
         SarInferError: one of them cannot start.
     """
 
     def __init__(self, options: WorkerOptions, form: RowFormat, workers: int) -> None:
-        self._options, self._workers = options, workers
+        self._options, self._form, self._workers = options, form, workers
+        self.reader = Reader()
         self._pool: WorkerPool[AnsweredRows] = WorkerPool(partial(begin, options, form), workers)
         try:
             self._pool.start()
@@ -48,19 +61,57 @@ class BatchPool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._pool.close(now=kind is not None)
+        self.close(now=kind is not None)
 
-    def close(self) -> None:
-        """End the processes."""
-        self._pool.close()
+    def close(self, *, now: bool = False) -> None:
+        """End the processes: when they have answered the batch they are at, or ``now``."""
+        self.reader.close()
+        self._pool.close(now=now)
 
-    def in_order(self, work: Iterable[tuple[Piece, Batch]]) -> Iterator[tuple[Piece, AnsweredRows]]:
-        """Yield the answers of every batch, in order, with few batches in flight; several if one had to be divided."""
+    def write_parts(self, pieces: Iterable[Piece], job: BulkJob, batch_size: int, progress: Progress) -> dict[int, str]:
+        """Write the parts of pieces, one after the other, and return their names by piece.
+
+        Args:
+            pieces: The pieces, taken as they are needed.
+            job: Where the parts are kept.
+            batch_size: Images encoded together.
+            progress: Notified of inputs and parts.
+
+        Raises:
+            WriteError: a part cannot be written.
+            SarInferError: the encoder fails, or no process can start.
+        """
+        written: dict[int, str] = {}
+        answers = self.in_order(pieces, batch_size, progress.pass_over)
+        for piece, group in itertools.groupby(answers, key=lambda pair: pair[0]):
+            part = job.part(piece)
+            with job.store.stage(part) as path:
+                self._form.write(path, _packed(group, progress))
+            written[piece.number] = part
+            progress.finished()
+        return written
+
+    def in_order(
+        self, pieces: Iterable[Piece], batch_size: int, passed_over: Callable[[int], object]
+    ) -> Iterator[tuple[Piece, AnsweredRows]]:
+        """Yield the answers of every batch, in order; several if a batch had to be divided.
+
+        A piece is cut into batches, so that one large shard keeps all processes busy; few batches are in flight.
+
+        Args:
+            pieces: The pieces, taken as they are needed.
+            batch_size: Inputs of a batch at most.
+            passed_over: Called with the number of files in a piece that are no images.
+
+        Raises:
+            SarInferError: the encoder fails, or no process can start.
+        """
         waiting: deque[tuple[Piece, Batch, Future[AnsweredRows]]] = deque()
-        for piece, batch in work:
-            waiting.append((piece, batch, self._pool.submit(batch)))
-            while len(waiting) >= _AHEAD * self._workers or sum(_size(item[1]) for item in waiting) > _AHEAD_BYTES:
-                yield from self._first(waiting)
+        for piece in pieces:
+            for batch in self.reader.batches(piece.unit, batch_size, passed_over):
+                waiting.append((piece, batch, self._pool.submit(batch)))
+                while len(waiting) >= _AHEAD * self._workers or sum(_size(item[1]) for item in waiting) > _AHEAD_BYTES:
+                    yield from self._first(waiting)
         while waiting:
             yield from self._first(waiting)
 
@@ -85,7 +136,7 @@ class BatchPool:
     def _alone(self, batch: Batch) -> Iterator[AnsweredRows]:
         """Yield the answers of a batch in halves if its process dies too."""
         try:
-            found = [self._answer(batch)]
+            answers = [self._answer(batch)]
         except SarInferError:
             raise
         except Exception as error:
@@ -94,8 +145,8 @@ class BatchPool:
                 yield from self._again(batch[:half], error)
                 yield from self._again(batch[half:], error)
                 return
-            found = [self._without(item, error) for item in batch]
-        yield from found
+            answers = [self._without(item, error) for item in batch]
+        yield from answers
 
     def _without(self, item: Item, error: Exception) -> AnsweredRows:
         try:
@@ -116,6 +167,12 @@ class BatchPool:
 
     def _answer(self, batch: Batch) -> AnsweredRows:
         return _result(self._pool.submit(batch))
+
+
+def _packed(answers: Iterable[tuple[Piece, AnsweredRows]], progress: Progress) -> Iterator[Packed]:
+    for _, rows in answers:
+        progress.count(rows.inputs, rows.rejected)
+        yield rows.packed
 
 
 def _result(future: Future[AnsweredRows]) -> AnsweredRows:

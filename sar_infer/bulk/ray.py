@@ -21,10 +21,10 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from sar_infer.bulk.items import Piece
-from sar_infer.bulk.outputs.rows import Packed, RowFormat
+from sar_infer.bulk.outputs.rows import RowFormat
 from sar_infer.bulk.pool import BatchPool
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.work import Work, batches
+from sar_infer.bulk.work import Work
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import DeviceError, SarInferError
 
@@ -96,26 +96,16 @@ def _commit(
     """Answer one piece on a node and write its part."""
     os.chdir(folder)  # relative paths are the driver's
     piece: Piece = pickle.loads(block["piece"][0])  # noqa: S301 - of this run's own lister
-    pool = _opened(options, form)
     progress = Progress()
-
-    def packed() -> Iterator[Packed]:
-        cut = ((piece, batch) for batch in batches(piece, batch_size, progress.pass_over))
-        for _, answers in pool.in_order(cut):
-            progress.count(answers.inputs, answers.rejected)
-            yield answers.packed
-
-    part = work.job.part(piece)
-    with work.job.store.stage(part) as path:
-        form.write(path, packed())
+    written = _opened(options, form).write_parts([piece], work.job, batch_size, progress)
     counts = {name: [getattr(progress, name)] for name in ("inputs", "rejected", "passed_over")}
-    return {"number": [piece.number], "part": [part], **counts}
+    return {"number": [piece.number], "part": [written[piece.number]], **counts}
 
 
 def _opened(options: WorkerOptions, form: RowFormat) -> BatchPool:
     """Return the pool of this process, opened once for all its pieces.
 
-    The pool has one further process, which may die or hang because of an image.
+    The pool has a process that answers and one that reads, which may die or hang because of an image or a file.
     """
     if not _open or _open[0][:2] != (options, form):
         while _open:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from sar_infer import __version__
-from sar_infer.bulk.items import FlawKind, Piece, printable
+from sar_infer.bulk.items import FlawKind, printable
+from sar_infer.bulk.locations import is_url
 from sar_infer.bulk.outputs.finish import (
     Ended,
     Summary,
@@ -24,14 +24,13 @@ from sar_infer.bulk.outputs.finish import (
     summary_file,
 )
 from sar_infer.bulk.outputs.job import WHOLE, BulkJob, Shard, alone, changes
-from sar_infer.bulk.outputs.rows import JsonLines, Packed, Parquet, RowFormat, check_parquet
+from sar_infer.bulk.outputs.rows import JsonLines, Parquet, RowFormat, check_parquet
 from sar_infer.bulk.outputs.store import LocalFolder, Store, open_store
-from sar_infer.bulk.places import is_url
 from sar_infer.bulk.pool import BatchPool
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.sources.listing import InputSources
-from sar_infer.bulk.work import Listing, Work, batches
-from sar_infer.bulk.worker import AnsweredRows, Answerer, WorkerOptions
+from sar_infer.bulk.work import Listing, Work
+from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.errors import InputError, SarInferError
 
 SUFFIXES = (".parquet", ".jsonl")
@@ -89,7 +88,7 @@ def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
     Raises:
         InputError: the plan contradicts itself or names something that does not exist; nothing was changed.
         WriteError: the output cannot be written; finished pieces stay.
-        SarInferError: see ``Answerer`` and ``run_local``.
+        SarInferError: see ``Answerer`` and ``BatchPool``.
     """
     parquet = plan.out.lower().endswith(".parquet") if plan.file else plan.form == "parquet"
     if parquet:
@@ -206,12 +205,17 @@ def _ready(engine: EngineOptions) -> contextlib.AbstractContextManager[None]:
 def _work_off(
     work: Work, options: WorkerOptions, form: RowFormat, engine: EngineOptions, progress: Progress, listing: Listing
 ) -> dict[int, str]:
-    """Answer the remaining pieces and return the parts that were written, by piece."""
+    """Answer the remaining pieces and return the parts that were written, by piece.
+
+    If there are shards, ``listing`` gets the inputs of them all.
+    """
     if engine.kind == "ray":
         from sar_infer.bulk.ray import run_ray
 
         return run_ray(work, options, form, engine.workers, engine.batch_size, progress)
-    return run_local(work, options, form, engine.workers or 1, engine.batch_size, progress, listing)
+    with BatchPool(options, form, engine.workers or 1) as pool:
+        pieces = work.left(progress.warn, _added(work, listing), pool.reader)
+        return pool.write_parts(pieces, work.job, engine.batch_size, progress)
 
 
 def _finish(
@@ -230,41 +234,3 @@ def _finish(
 def _remove_parts(job: BulkJob) -> None:
     if isinstance(job.store, LocalFolder):
         job.store.remove()
-
-
-def run_local(
-    work: Work,
-    options: WorkerOptions,
-    form: RowFormat,
-    workers: int,
-    batch_size: int,
-    progress: Progress,
-    listing: Listing,
-) -> dict[int, str]:
-    """Write the parts of all remaining pieces, one after the other, with one process for each worker.
-
-    A piece is cut into batches, so that one large shard keeps all processes busy. This process writes the parts.
-    If there are shards, ``listing`` gets the inputs of them all.
-
-    Returns:
-        Names of the parts, by piece.
-
-    Raises:
-        SarInferError: a worker cannot start, the encoder fails, or a part cannot be written.
-    """
-    written: dict[int, str] = {}
-    with BatchPool(options, form, workers) as pool:
-        left = work.left(progress.warn, _added(work, listing))
-        cut = ((piece, batch) for piece in left for batch in batches(piece, batch_size, progress.pass_over))
-        for piece, group in itertools.groupby(pool.in_order(cut), key=lambda pair: pair[0]):
-            with work.job.store.stage(work.job.part(piece)) as path:
-                form.write(path, _packed(group, progress))
-            written[piece.number] = work.job.part(piece)
-            progress.finished()
-    return written
-
-
-def _packed(answered: Iterable[tuple[Piece, AnsweredRows]], progress: Progress) -> Iterator[Packed]:
-    for _, answers in answered:
-        progress.count(answers.inputs, answers.rejected)
-        yield answers.packed

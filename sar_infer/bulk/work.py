@@ -1,4 +1,4 @@
-"""The remaining pieces of a run, and how a piece is cut into batches."""
+"""The remaining pieces of a run, and a digest over all of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sar_infer.bulk.items import Item, Piece
+from sar_infer.bulk.items import Piece
 from sar_infer.bulk.outputs.job import BulkJob
 from sar_infer.bulk.sources.listing import InputSources
-
-_BATCH_BYTES = 64 * 2**20
+from sar_infer.bulk.sources.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,16 @@ class Work:
     done: Mapping[int, str]
 
     def left(
-        self, warn: Callable[[str], object] = lambda _: None, listed: Callable[[str], object] | None = None
+        self,
+        warn: Callable[[str], object] = lambda _: None,
+        listed: Callable[[str], object] | None = None,
+        reader: Reader | None = None,
     ) -> Iterator[Piece]:
-        """Yield pieces without a part, in order; see ``InputSources.pieces`` for ``warn`` and ``listed``."""
-        return self.sources.pieces(lambda number: self.job.shard.has(number) and number not in self.done, warn, listed)
+        """Yield pieces without a part, in order; see ``InputSources.pieces``."""
+        return self.sources.pieces(self._is_left, warn, listed, reader)
+
+    def _is_left(self, number: int) -> bool:
+        return self.job.shard.has(number) and number not in self.done
 
 
 class Listing:
@@ -50,28 +55,3 @@ class Listing:
     def digest(self) -> str | None:
         """Return the SHA-256 (hex) of everything added."""
         return self._digest.hexdigest() if self._any else None
-
-
-def batches(piece: Piece, size: int, passed_over: Callable[[], object]) -> Iterator[tuple[Item, ...]]:
-    """Cut the inputs of a piece into batches, in order; one empty batch if it has none.
-
-    Batches are the same every time, so that answers do not depend on the machine that computes them.
-
-    Args:
-        piece: The piece.
-        size: Inputs of a batch at most; fewer if they hold 64 MiB of encoded images.
-        passed_over: Called for each file in the piece that is no image.
-    """
-    batch: list[Item] = []
-    held = number = 0
-    for item in piece.unit.items():
-        if item is None:
-            passed_over()
-            continue
-        batch.append(item)
-        held += item.held
-        if len(batch) == size or held >= _BATCH_BYTES:
-            yield tuple(batch)
-            batch, held, number = [], 0, number + 1
-    if batch or not number:
-        yield tuple(batch)

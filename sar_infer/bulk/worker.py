@@ -14,8 +14,8 @@ from typing import Any, cast
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
+from sar_infer.bulk.locations import filesystem, is_url, patiently
 from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Packed, RowFormat, answered, flawed
-from sar_infer.bulk.places import filesystem, is_url, patiently
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
@@ -116,7 +116,7 @@ class Answerer:
         return {
             "bundle": self._manifest.digest,
             "bank": self._classifier.bank.content_digest,
-            **({} if self._classifier.bank is self._classifier.bundle.bank else _known(self._classifier.bank)),
+            **({} if self._classifier.bank is self._classifier.bundle.bank else _class_settings(self._classifier.bank)),
             "classes": canonical_digest(phrases) if phrases else None,
             "only": options.only,
             "precision": options.precision,
@@ -195,7 +195,7 @@ def _too_large() -> Flaw:
     return Flaw("size", f"too large: more than {MOST_BYTES} bytes")
 
 
-def _known(bank: ClassBank) -> dict[str, str]:
+def _class_settings(bank: ClassBank) -> dict[str, str]:
     """Return a digest of what answers depend on beside names, rows and photos; nothing if nothing is known."""
     info = {
         name: [item.aliases, item.background, item.threshold]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +18,8 @@ from sar_infer.bundle.manifest import Preprocess
 
 if TYPE_CHECKING:
     import pytest
+if sys.platform != "win32":
+    import resource
 
 WORKER = "sar_infer.bulk.worker"
 ROOTS = (Path(__file__).parents[2], Path(__file__).parents[1])
@@ -49,6 +54,28 @@ def fail(worker: ModuleType) -> None:
         raise RuntimeError("no rows today")
 
     worker.begin = lambda options, form: failing
+
+
+def trap(module: ModuleType) -> None:
+    """Have ``sar_infer.bulk.locations`` trip over files called ``crash-N…`` and ``hang-N…`` at byte N."""
+    real = module.open_binary
+
+    class Trap(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            start = self.tell()
+            content = super().read(size)
+            kind, at = re.match(r"(crash|hang)-(\d+)", Path(str(self.name)).name).groups()
+            if start <= int(at) < start + len(content):
+                os.abort() if kind == "crash" else ctypes.PyDLL(None).pause()
+            return content
+
+    module.open_binary = lambda path: Trap(path) if Path(path).name.startswith(("crash-", "hang-")) else real(path)
+
+
+def starve(module: ModuleType) -> None:
+    """Leave a process 192 MiB more than it has when it imports a module."""
+    data = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (data + 3 * 2**26, resource.RLIM_INFINITY))
 
 
 def plant(folder: Path, patch: pytest.MonkeyPatch, hook: Callable[[ModuleType], None], module: str = WORKER) -> None:

@@ -195,10 +195,10 @@ class BulkJob:
         for piece in pieces(done.__contains__) if done else ():
             found, now = left.pop(piece.number), self.part(piece)
             if found != now and found == self._part_if_unreachable(piece):
-                back[piece.number] = getattr(piece.unit, "place", "")
+                back[piece.number] = getattr(piece.unit, "location", "")
             elif found != now:
                 self._check_moved(found, [place for place in back.values() if place.lower().endswith(".parquet")])
-                why = f" ({piece.unit.place}: {piece.unit.reason})" if isinstance(piece.unit, Broken) else ""
+                why = f" ({piece.unit.location}: {piece.unit.reason})" if isinstance(piece.unit, Broken) else ""
                 self._changed(found, f"has other inputs than when it was finished{why}")
             if not left:
                 break
@@ -236,7 +236,7 @@ class BulkJob:
 
     def _part_if_unreachable(self, piece: Piece) -> str:
         """Return the part that a piece has if its tar shard or file is unreachable."""
-        return self.part(Piece(piece.number, Broken(getattr(piece.unit, "place", ""), "")))
+        return self.part(Piece(piece.number, Broken(getattr(piece.unit, "location", ""), "")))
 
     def _changed(self, part: str, what: str) -> None:
         advice = "restore them, remove the part to do it again, or choose another --out"

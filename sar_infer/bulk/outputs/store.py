@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from sar_infer.bulk.places import filesystem, is_url, open_binary, patiently
+from sar_infer.bulk.locations import filesystem, is_url, open_binary, patiently
 from sar_infer.errors import WriteError, reason_of
 from sar_infer.storage.files import sync_folder
 

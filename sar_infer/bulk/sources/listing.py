@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import glob
 import io
 import itertools
@@ -10,21 +11,22 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sar_infer.bulk.items import Broken, Item, Piece, Unit, printable
-from sar_infer.bulk.places import filesystem, is_url, open_binary, patiently
+from sar_infer.bulk.locations import filesystem, is_url, open_binary, patiently
 from sar_infer.bulk.sources import row_groups, tars
-from sar_infer.errors import InputError, reason_of
+from sar_infer.bulk.sources.reader import Reader
+from sar_infer.errors import InputError, SarInferError, reason_of
 from sar_infer.images.formats import SUFFIXES, UNREAD, left_out, suffix_of
 from sar_infer.images.inputs import Warn, kind_of, matches
 
 IsWanted = Callable[[int], bool]
 LISTS = (".txt", ".lst")
-CONTAINERS = (".tar", ".parquet")
+CONTAINERS = (tars.SUFFIX, row_groups.SUFFIX)
 _BARE, _LINK = "", "/"
 _PASSED_OVER = (
     (_BARE, "files without a suffix", "put them in a list (.txt)"),
@@ -56,21 +58,25 @@ class InputSources:
 
         Raises:
             InputError: an argument stands for nothing, or no image is found.
+            DeviceError: the reader of Parquet files cannot start.
         """
-        for argument in self.arguments:
-            first = next(places(argument), None)
-            if first is None:
-                raise InputError(f"{argument}: matches nothing")
-            if _kind(first) == row_groups.SUFFIX:
-                row_groups.check(first, self.column, self.key_column)
-        if not any(piece.unit.count != 0 for piece in self.pieces()):
-            raise InputError(f"{', '.join(self.arguments)}: no image in it")
+        with Reader() as reader:
+            for argument in self.arguments:
+                first = next(locations(argument), None)
+                if first is None:
+                    raise InputError(f"{argument}: matches nothing")
+                if _container(first) == row_groups.SUFFIX:
+                    row_groups.check_pyarrow(first)
+                    self._row_groups(first, reader)
+            if not any(piece.unit.count != 0 for piece in self.pieces(reader=reader)):
+                raise InputError(f"{', '.join(self.arguments)}: no image in it")
 
     def pieces(
         self,
         wanted: IsWanted = lambda _: True,
         warn: Warn = lambda _: None,
         listed: Callable[[str], object] | None = None,
+        reader: Reader | None = None,
     ) -> Iterator[Piece]:
         """Yield pieces, in the order of the arguments.
 
@@ -78,40 +84,69 @@ class InputSources:
             wanted: Says of a number whether its piece is wanted; other shards are not even opened.
             warn: Called with a line about files that are passed over.
             listed: Called with what identifies each piece, wanted or not: a tar shard by its name alone.
+            reader: Reads the footers of Parquet files; None = one of its own.
 
         Raises:
-            InputError: a list or a folder does not exist.
+            InputError: a list or a folder does not exist, or pyarrow is missing.
+            DeviceError: the reader cannot start.
         """
-        for number, found in enumerate(self._units(warn)):
-            if listed is not None:
-                listed(printable(found) if isinstance(found, str) else Piece(number, found).digest)
-            if wanted(number):
-                yield Piece(number, _shard(found) if isinstance(found, str) else found)
+        with contextlib.ExitStack() as stack:
+            reader = reader or stack.enter_context(Reader())
+            for number, unit in enumerate(self._units(warn, reader)):
+                if listed is not None:
+                    listed(printable(unit) if isinstance(unit, str) else Piece(number, unit).digest)
+                if wanted(number):
+                    yield Piece(number, _shard(unit) if isinstance(unit, str) else unit)
 
-    def _units(self, warn: Warn) -> Iterator[Unit | str]:
+    def _units(self, warn: Warn, reader: Reader) -> Iterator[Unit | str]:
         """Yield the units; a tar shard as its path or URL, which is looked at only if it is wanted."""
-        found = itertools.chain.from_iterable(places(argument, warn) for argument in self.arguments)
-        for kind, group in itertools.groupby(found, _kind):
-            if kind == tars.SUFFIX:
+        every = itertools.chain.from_iterable(locations(argument, warn) for argument in self.arguments)
+        for suffix, group in itertools.groupby(every, _container):
+            if suffix == tars.SUFFIX:
                 yield from group
-            elif kind == row_groups.SUFFIX:
-                for place in group:
-                    yield from row_groups.row_groups(place, self.column, self.key_column)
+            elif suffix == row_groups.SUFFIX:
+                for location in group:
+                    row_groups.check_pyarrow(location)
+                    try:
+                        units = self._row_groups(location, reader)
+                    except InputError as error:
+                        units = [_broken(location, error)]
+                    yield from units
             else:
                 while paths := tuple(itertools.islice(group, self.piece_size)):
                     yield Paths(paths)
 
+    def _row_groups(self, location: str, reader: Reader) -> Sequence[Unit]:
+        """Return the row groups of a Parquet file; a single ``Broken`` if it is damaged or out of reach.
 
-def _kind(place: str) -> str:
-    suffix = posixpath.splitext(place)[1].lower()
-    return suffix if suffix in (tars.SUFFIX, row_groups.SUFFIX) else ""
+        Raises:
+            InputError: it has no such column.
+            DeviceError: the reader cannot start.
+        """
+        try:
+            units: list[Unit] = reader.call(row_groups.row_groups, location, self.column, self.key_column)
+        except SarInferError:
+            raise
+        except Exception as error:  # pyarrow and storage raise almost anything
+            return [Broken(location, f"cannot be read: {reason_of(error)}")]
+        return units
 
 
-def _shard(place: str) -> Unit:
+def _container(location: str) -> str:
+    """Return the suffix of a file that holds images, empty for all other files."""
+    suffix = posixpath.splitext(location)[1].lower()
+    return suffix if suffix in CONTAINERS else ""
+
+
+def _shard(location: str) -> Unit:
     try:
-        return tars.TarShard.open(place)
+        return tars.TarShard.open(location)
     except InputError as error:
-        return Broken(place, str(error).removeprefix(f"{place}: "))
+        return _broken(location, error)
+
+
+def _broken(location: str, error: InputError) -> Broken:
+    return Broken(location, str(error).removeprefix(f"{location}: "))
 
 
 @dataclass(frozen=True)
@@ -119,6 +154,11 @@ class Paths:
     """Images that are files of their own: the piece is identified by their paths and URLs, not by their content."""
 
     paths: tuple[str, ...]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return kind and paths."""
+        return {"kind": "Paths", "paths": self.paths}
 
     @property
     def count(self) -> int:
@@ -131,7 +171,7 @@ class Paths:
             yield Item(printable(path), path)
 
 
-def places(argument: str, warn: Warn = lambda _: None) -> Iterator[str]:
+def locations(argument: str, warn: Warn = lambda _: None) -> Iterator[str]:
     """Yield the paths or URLs that an argument stands for, at least one, always in the same order.
 
     Args:
@@ -156,12 +196,12 @@ def _chosen(choices: Iterator[str], warn: Warn) -> Iterator[str]:
 
     Only its first tar or Parquet file has to exist: a missing one after it becomes a row with the reason, as in a list.
     """
-    for number, place in enumerate(choices):
-        plain = not (glob.has_magic(place) or _BRACES.search(place))
-        if number and plain and place.lower().endswith(CONTAINERS):
-            yield place
+    for number, location in enumerate(choices):
+        plain = not (glob.has_magic(location) or _BRACES.search(location))
+        if number and plain and location.lower().endswith(CONTAINERS):
+            yield location
         else:
-            yield from places(place, warn)
+            yield from locations(location, warn)
 
 
 def _local(argument: str, warn: Warn) -> Iterator[str]:
@@ -169,13 +209,13 @@ def _local(argument: str, warn: Warn) -> Iterator[str]:
     if kind == "file":
         yield argument
     elif kind == "folder":
-        yield from _some(argument, _images_below(argument), warn)
+        yield from _images_among(argument, _files_below(argument), warn)
     else:
-        for found in matches(argument):  # a text file among them is no list: only a named one is
-            if Path(found).is_dir():
-                yield from _some(found, _images_below(found), warn, named=False)
+        for path in matches(argument):  # a text file among them is no list: only a named one is
+            if Path(path).is_dir():
+                yield from _images_among(path, _files_below(path), warn, named=False)
             else:
-                yield found
+                yield path
 
 
 def _stored(url: str, warn: Warn) -> Iterator[str]:
@@ -186,14 +226,14 @@ def _stored(url: str, warn: Warn) -> Iterator[str]:
         if kind == "file":
             yield url
         elif kind == "directory":
-            yield from _some(url, _images_stored(system, path), warn)
-        elif glob.has_magic(path) and (found := patiently(lambda: system.glob(path, detail=True))):
-            for name, entry in sorted(found.items()):
-                place = str(system.unstrip_protocol(name))
+            yield from _images_among(url, _files_stored(system, path), warn)
+        elif glob.has_magic(path) and (entries := patiently(lambda: system.glob(path, detail=True))):
+            for name, entry in sorted(entries.items()):
+                location = str(system.unstrip_protocol(name))
                 if entry["type"] == "directory":
-                    yield from _some(place, _images_stored(system, name), warn, named=False)
+                    yield from _images_among(location, _files_stored(system, name), warn, named=False)
                 else:
-                    yield place
+                    yield location
         else:
             raise InputError(f"{url}: no such object or folder")
     except InputError:
@@ -217,13 +257,13 @@ def _choices(braces: re.Match[str]) -> Iterator[str]:
     return (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
 
 
-def _lines(place: str) -> Iterator[str]:
+def _lines(location: str) -> Iterator[str]:
     """Yield the non-blank lines of a list, unchanged; relative paths start at the current folder."""
     empty = True
     try:
-        with open_binary(place) as stream, io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape") as lines:
+        with open_binary(location) as stream, io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape") as lines:
             if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):  # as Windows PowerShell writes it
-                raise InputError(f"{place}: a list in UTF-16; save it as UTF-8")
+                raise InputError(f"{location}: a list in UTF-16; save it as UTF-8")
             stream.seek(0)
             for line in lines:
                 if line := line.rstrip("\r\n"):
@@ -232,12 +272,12 @@ def _lines(place: str) -> Iterator[str]:
     except InputError:
         raise
     except Exception as error:  # every storage has errors of its own
-        raise InputError(f"{place}: the list cannot be read: {reason_of(error)}") from None
+        raise InputError(f"{location}: the list cannot be read: {reason_of(error)}") from None
     if empty:
-        raise InputError(f"{place}: an empty list; write one path or URL a line")
+        raise InputError(f"{location}: an empty list; write one path or URL a line")
 
 
-def _some(folder: str, found: Iterator[str], warn: Warn, *, named: bool = True) -> Iterator[str]:
+def _images_among(folder: str, files: Iterator[str], warn: Warn, *, named: bool = True) -> Iterator[str]:
     """Yield the images among the files of a folder.
 
     If there is none, raise InputError, or warn if the folder is not named but matches a pattern: the run may be hours
@@ -246,33 +286,33 @@ def _some(folder: str, found: Iterator[str], warn: Warn, *, named: bool = True) 
     images = 0
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
-    for place in found:
-        suffix = suffix_of(place)
+    for location in files:
+        suffix = suffix_of(location)
         if suffix in SUFFIXES:
             images += 1
-            yield place
+            yield location
         else:
-            kind = _LINK if place.endswith("/") else suffix
+            kind = _LINK if location.endswith("/") else suffix
             counts[kind] += 1
-            first.setdefault("unread" if kind in UNREAD else kind, place)
-    told = []
+            first.setdefault("unread" if kind in UNREAD else kind, location)
+    warnings = []
     if unread := Counter({suffix: count for suffix, count in counts.items() if suffix in UNREAD}):
-        told.append(left_out(unread, first["unread"]))
-    for kind, what, advice in _PASSED_OVER:
+        warnings.append(left_out(unread, first["unread"]))
+    for kind, entries, advice in _PASSED_OVER:
         if counts[kind]:
-            told.append(f"{folder}: {what} are passed over ({counts[kind]:,}, such as {first[kind]}); {advice}")
+            warnings.append(f"{folder}: {entries} are passed over ({counts[kind]:,}, such as {first[kind]}); {advice}")
     if not images:
-        if not told or any(counts[suffix] for suffix in CONTAINERS):
-            told.append(f"shards are named by a pattern, {_pattern(folder, '.tar')}")
-        told = [f"{folder}: a folder without images; {'; '.join(told)}"]
+        if not warnings or any(counts[suffix] for suffix in CONTAINERS):
+            warnings.append(f"shards are named by a pattern, {_pattern(folder, '.tar')}")
+        warnings = [f"{folder}: a folder without images; {'; '.join(warnings)}"]
         if named:
-            raise InputError(told[0])
-    told += [
+            raise InputError(warnings[0])
+    warnings += [
         f"{folder}: {counts[suffix]:,} {suffix} in it passed over; name them as {_pattern(folder, suffix)}"
         for suffix in sorted(CONTAINERS)
         if counts[suffix]
     ]
-    for line in told:
+    for line in warnings:
         warn(line)
 
 
@@ -280,7 +320,7 @@ def _pattern(folder: str, suffix: str) -> str:
     return f"'{folder.rstrip('/')}/**/*{suffix}'"
 
 
-def _images_below(folder: str) -> Iterator[str]:
+def _files_below(folder: str) -> Iterator[str]:
     """Yield visible images, containers, files without a suffix, and linked folders with a slash behind.
 
     They come sorted, folder by folder, with one folder's names in memory at a time.
@@ -295,15 +335,15 @@ def _images_below(folder: str) -> Iterator[str]:
         yield from (f"{Path(root, name)}/" for name in folders if Path(root, name).is_symlink())
 
 
-def _images_stored(system: Any, path: str) -> Iterator[str]:
-    found = patiently(lambda: system.ls(path, detail=True))
-    entries = {posixpath.basename(entry["name"].rstrip("/")): entry for entry in found}
+def _files_stored(system: Any, path: str) -> Iterator[str]:
+    listing = patiently(lambda: system.ls(path, detail=True))
+    entries = {posixpath.basename(entry["name"].rstrip("/")): entry for entry in listing}
     folders = [name for name, entry in entries.items() if entry["type"] == "directory"]
     for name in _images(entries.keys() - set(folders)):
         yield system.unstrip_protocol(entries[name]["name"])
     for name in _visible(folders):
         if entries[name]["name"].rstrip("/") != path.rstrip("/"):  # some storages list a folder as its own entry
-            yield from _images_stored(system, entries[name]["name"])
+            yield from _files_stored(system, entries[name]["name"])
 
 
 def _images(names: Iterable[str]) -> list[str]:

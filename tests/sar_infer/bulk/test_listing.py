@@ -13,7 +13,6 @@ from support.users import unprivileged
 
 from sar_infer.bulk.items import Broken, Flaw, Piece
 from sar_infer.bulk.sources.listing import InputSources, Paths
-from sar_infer.bulk.sources.pages import ColumnChunk
 from sar_infer.bulk.sources.row_groups import RowGroup
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError
@@ -260,7 +259,7 @@ def test_shards_that_are_not_wanted_are_not_opened(monkeypatch: pytest.MonkeyPat
     real = TarShard.open
     monkeypatch.setattr(TarShard, "open", lambda place: opened.append(place) or real(place))
     found = list(InputSources(("{0..5}.tar",)).pieces(lambda number: number % 3 == 1))
-    assert [(piece.number, piece.unit.place) for piece in found] == [(1, "1.tar"), (4, "4.tar")]
+    assert [(piece.number, piece.unit.location) for piece in found] == [(1, "1.tar"), (4, "4.tar")]
     assert opened == ["1.tar", "4.tar"]
 
 
@@ -271,8 +270,8 @@ def test_a_digest_tells_inputs_apart() -> None:
         Paths(("b", "a")),
         TarShard("a", 1),
         TarShard("a", 2),
-        RowGroup("a", 1, 0, 0, 4, "image", None, ColumnChunk(0, 1), None),
-        RowGroup("a", 1, 1, 4, 4, "image", None, ColumnChunk(0, 1), None),
+        RowGroup("a", 1, 0, 0, 4, "image", None),
+        RowGroup("a", 1, 1, 4, 4, "image", None),
         Broken("a", "b"),
     ]
     digests = {Piece(0, unit).digest for unit in units} | {Piece(1, units[0]).digest}

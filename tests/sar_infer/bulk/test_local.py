@@ -11,13 +11,14 @@ import pytest
 from support import hanging
 from support.many import read_rows, small_png
 
-from sar_infer.bulk import pool, work
+from sar_infer.bulk import pool
 from sar_infer.bulk.items import Flaw, Item, Piece
 from sar_infer.bulk.outputs.job import WHOLE, BulkJob
 from sar_infer.bulk.outputs.rows import JsonLines
 from sar_infer.bulk.outputs.store import LocalFolder
+from sar_infer.bulk.pool import BatchPool
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.run import run_local
+from sar_infer.bulk.sources import reader
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import BundleError, DeviceError
 
@@ -41,6 +42,10 @@ class Given:
     number: int
 
     @property
+    def identity(self) -> dict[str, int]:
+        return {"inputs": self.number}
+
+    @property
     def count(self) -> int:
         return len(INPUTS[self.number])
 
@@ -52,16 +57,6 @@ class Given:
 
 READ: list[str] = []
 INPUTS: list[list[Item]] = []
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """As ``Work``, of ``INPUTS``."""
-
-    job: BulkJob
-
-    def left(self, warn: object, listed: object) -> Iterator[Piece]:
-        return (Piece(number, Given(number)) for number in range(len(INPUTS)))
 
 
 def run(
@@ -77,18 +72,11 @@ def run(
     INPUTS[:] = units
     READ.clear()
     WRITTEN.clear()
-    pieces = Pieces(BulkJob({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"))
-    progress = Progress()
+    job, progress = BulkJob({}, LocalFolder(tmp_path / "out"), WHOLE, ".jsonl"), Progress()
     options = WorkerOptions(str(bundle), image_timeout=image_timeout)
-    written = run_local(
-        pieces,  # type: ignore[arg-type]
-        options,
-        form or JsonLines(),
-        workers,
-        batch_size,
-        progress,
-        work.Listing(),
-    )
+    with BatchPool(options, form or JsonLines(), workers) as answering:
+        pieces = (Piece(number, Given(number)) for number in range(len(INPUTS)))
+        written = answering.write_parts(pieces, job, batch_size, progress)
     assert sorted(written.values()) == sorted(path.name for path in (tmp_path / "out").glob("part-*"))
     parts = [read_rows(path) for path in sorted((tmp_path / "out").glob("part-*"))]
     assert (progress.pieces, progress.inputs) == (len(units), sum(map(len, parts)))
@@ -217,7 +205,7 @@ def test_no_more_is_read_than_is_worked_on(tmp_path: Path, bundle_path: Path, mo
 def test_a_batch_of_large_images_is_cut_short(
     tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "_BATCH_BYTES", 2 * max(len(small_png(number)) for number in range(9)))
+    monkeypatch.setattr(reader, "_BATCH_BYTES", 2 * max(len(small_png(number)) for number in range(9)))
     inputs = [*good(*range(5)), Item("flaw", Flaw("source", "gone")), *good(*range(5, 9))]
     (part,) = run(tmp_path, bundle_path, inputs, form=Watched())
     assert [row["key"] for row in part] == [*map(str, range(5)), "flaw", *map(str, range(5, 9))]

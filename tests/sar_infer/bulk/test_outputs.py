@@ -29,7 +29,6 @@ from sar_infer.bulk.outputs.job import (
 from sar_infer.bulk.outputs.rows import METADATA, Columns, JsonLines, Parquet, answered, flawed, names
 from sar_infer.bulk.outputs.store import LocalFolder, open_store, read_text, write_text
 from sar_infer.bulk.sources.listing import Paths
-from sar_infer.bulk.sources.pages import ColumnChunk
 from sar_infer.bulk.sources.row_groups import RowGroup
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError, WriteError
@@ -264,7 +263,7 @@ def test_a_parquet_file_that_is_back_and_moves_what_follows_is_named(tmp_path: P
     before = [Piece(0, Broken("s.parquet", "no route to host")), Piece(1, TarShard("t.tar", 9))]
     here.begin(listed(before), resume=False)
     parts = finish(here, *before)
-    groups = [RowGroup("s.parquet", 7, group, 0, 4, "image", None, ColumnChunk(0, 1), None) for group in range(2)]
+    groups = [RowGroup("s.parquet", 7, group, 0, 4, "image", None) for group in range(2)]
     now = [Piece(number, unit) for number, unit in enumerate([*groups, TarShard("t.tar", 9)])]
     with pytest.raises(InputError, match=rf"s.parquet can be read again, .* remove {here.part(before[1])} and all"):
         here.begin(listed(now), resume=True)

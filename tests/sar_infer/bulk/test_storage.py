@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from moto.server import ThreadedMotoServer
 from support.many import small_png, write_parquet, write_tar
 
-from sar_infer.bulk import places
-from sar_infer.bulk.places import open_binary, patiently, size_of
+from sar_infer.bulk import locations
+from sar_infer.bulk.locations import open_binary, patiently, size_of
 from sar_infer.cli.classify import main
 from sar_infer.errors import InputError
 
@@ -104,7 +104,7 @@ class Failing:
 
 
 def test_failures_that_pass_are_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "_WAITS", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(locations, "_WAITS", (0.01, 0.02, 0.03))
     start = time.monotonic()
     assert patiently(Failing(OSError("reset"), TimeoutError(), RuntimeError("503"))) == 7
     assert time.monotonic() - start >= 0.06
@@ -118,7 +118,7 @@ def test_failures_that_pass_are_waited_out(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_stream_goes_on_where_a_read_failed(monkeypatch: pytest.MonkeyPatch, storage: s3fs.S3FileSystem) -> None:
     content = bytes(range(256)) * 20_000
     storage.pipe_file("bucket/big", content)
-    monkeypatch.setattr(places, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(locations, "_WAITS", (0.0, 0.0))
     storage.default_block_size = 2**20
     real, starts = s3fs.S3File._fetch_range, []
 

@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
@@ -485,19 +484,33 @@ def test_an_image_that_hangs_has_its_row(here: Path, monkeypatch: pytest.MonkeyP
     assert (again.exit_code, len(read_rows(Path("out")))) == (1, 3)
 
 
-def test_containers_that_become_far_more_do_not_hold_the_others_up() -> None:
-    values = pyarrow.array([bytes(90 * 2**20)], pyarrow.binary())
-    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 3000, pyarrow.int32()), values)
-    pyarrow.parquet.write_table(pyarrow.table({"image": column}), "bomb.parquet", compression="zstd")
-    member = tarfile.TarInfo("loop.png")
-    member.size = -512
-    Path("bomb.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    write_tar(Path("s.tar"), {"a.png": small_png(1)})
-    write_parquet(Path("t.parquet"), {"image": [small_png(2)]})
-    assert run("bomb.parquet", "bomb.tar", "s.tar", "t.parquet", "--out", "a.jsonl").exit_code == 1
-    rows = read_rows(Path("a.jsonl"))
-    assert [row["key"] for row in rows] == ["bomb.parquet", "bomb.tar", "s.tar/a.png", "t.parquet#0"]
-    assert [row["error_kind"] for row in rows] == ["source", "source", None, None]
+def test_files_that_crash_what_reads_them_cost_their_own_rows(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tar where its images are, a Parquet file in its footer, and one in its first row group of two."""
+    write_tar(Path("crash-10000.tar"), {f"{n}.png": small_png(n) for n in range(9)})
+    write_parquet(Path("t.parquet"), {"image": [small_png(n) for n in range(3)]})
+    footer = f"crash-{Path('t.parquet').stat().st_size - 10}.parquet"
+    Path(footer).write_bytes(Path("t.parquet").read_bytes())
+    write_parquet(Path("crash-5.parquet"), {"image": [os.urandom(100_000), small_png(7)]}, rows_of_group=1)
+    Path("all.txt").write_text("\n".join(["crash-10000.tar", footer, "t.parquet", "crash-5.parquet"]))
+    call = ("all.txt", "--out", "out", "--batch-size", "2")
+    with monkeypatch.context() as planted:
+        hanging.plant(tmp_path_factory.mktemp("flaw") / "site", planted, hanging.trap, "sar_infer.bulk.locations")
+        assert run(*call).exit_code == 1
+    rows = read_rows(Path("out"))
+    good = {row["key"] for row in rows if not row["error"]}
+    assert good == {
+        "crash-10000.tar/0.png", "crash-10000.tar/1.png", *(f"t.parquet#{n}" for n in range(3)), "crash-5.parquet#1"
+    }  # fmt: skip
+    flaws = [(row["key"], row["error_kind"]) for row in rows if row["error"]]
+    assert flaws == [(name, "source") for name in ("crash-10000.tar", footer, "crash-5.parquet")]
+    assert all("the process that read it died" in row["error"] for row in rows if row["error"])
+    assert run(*call, "--resume", "--retry", "source").exit_code == 1  # the first of the last file is no image
+    keys = [*(f"crash-10000.tar/{n}.png" for n in range(9)), *(f"{footer}#{n}" for n in range(3))]
+    keys += [*(f"t.parquet#{n}" for n in range(3)), "crash-5.parquet#0", "crash-5.parquet#1"]
+    assert [row["key"] for row in read_rows(Path("out"))] == keys
+    assert summary("out/_SUCCESS.json")["resumed"] == 2
 
 
 def test_a_run_without_any_input_is_no_success() -> None:

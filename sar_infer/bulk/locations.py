@@ -37,9 +37,9 @@ _FINAL = (InputError, FileNotFoundError, PermissionError, IsADirectoryError, Not
 """Failures that a retry does not cure."""
 
 
-def is_url(place: str) -> bool:
+def is_url(location: str) -> bool:
     """Return whether it is a URL, not a local path."""
-    return _SCHEME.match(place) is not None
+    return _SCHEME.match(location) is not None
 
 
 def _check_url(url: str) -> None:
@@ -51,8 +51,8 @@ def _check_url(url: str) -> None:
             f"{url}: web servers are not read; download the images, or name them in storage (s3://, gs://)"
         )
     if scheme not in PROTOCOLS or "::" in url:
-        known = ", ".join(f"{name}://" for name in PROTOCOLS)
-        raise InputError(f"{url}: expected a local path or a URL of {known}")
+        protocols = ", ".join(f"{name}://" for name in PROTOCOLS)
+        raise InputError(f"{url}: expected a local path or a URL of {protocols}")
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -75,32 +75,32 @@ def filesystem(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def open_binary(place: str) -> IO[bytes]:
+def open_binary(location: str) -> IO[bytes]:
     """Open a local file or a URL as a seekable stream.
 
     Raises:
         InputError: see ``filesystem``.
         OSError: it cannot be read; storage may raise errors of its own.
     """
-    if not is_url(place):
-        return open(place, "rb")  # noqa: PTH123 - the caller closes it
-    system, path = filesystem(place)
+    if not is_url(location):
+        return open(location, "rb")  # noqa: PTH123 - the caller closes it
+    system, path = filesystem(location)
     return io.BufferedReader(_Patient(patiently(lambda: system.open(path, "rb"))), 2**20)
 
 
-def size_of(place: str) -> int:
+def size_of(location: str) -> int:
     """Return the size of a local file or a URL in bytes.
 
     Raises:
         InputError: see ``filesystem``.
         OSError: it cannot be read; storage may raise errors of its own.
     """
-    if not is_url(place):
-        found = Path(place).stat()
-        if not stat.S_ISREG(found.st_mode):  # reading a pipe might never end
+    if not is_url(location):
+        status = Path(location).stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe might never end
             raise OSError("not a file")
-        return found.st_size
-    system, path = filesystem(place)
+        return status.st_size
+    system, path = filesystem(location)
     return int(patiently(lambda: system.size(path)))
 
 
