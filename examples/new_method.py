@@ -1,20 +1,17 @@
-"""A prompt-tuning method of your own: CoOp's context, with a penalty on how far it moves from the words it starts as.
+"""Stay, a prompt-tuning method of your own: CoOp's context, with a penalty on how far it moves from its first words.
 
     python examples/new_method.py [FOLDER]
 
-In a file of its own in ``sar_train/methods/`` it is found by being there, and the protocols, SAR, the export and the
-conformance tests take it up; here it is registered by this script.
+Copied to ``sar_train/methods/stay.py`` without its last lines (docs/how-to/method.md), it is found by being there, and
+the protocols, SAR, the export and the conformance tests take it up. Run as a script, it registers itself.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
-from sar_train import train
 from sar_train.clip.prompts import Prompts
 from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods, start_context
 
@@ -55,12 +52,18 @@ class Stay(PromptMethod):
 
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    from sar_train import train
+
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/example")
     run = train(
         "demo",
         method="stay",
         settings={"stay": {"weight": 1}},
         shots=4,
+        statistics=False,
         epochs=2,
         out=folder / "stay",
         overwrite=True,

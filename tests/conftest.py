@@ -6,11 +6,13 @@ import gc
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.browser import Watch
+
+if TYPE_CHECKING:
+    from support.browser import Watch
 
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -53,6 +55,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., tuple[Any, Watch]]]:
     """Opens a page in a context of its own; it is watched until the test ends."""
+    from support.browser import Watch  # needs scikit-image, which most tests do without
+
     opened: list[tuple[Any, Watch]] = []
 
     def open_page(url: str, path: str = "/ui", script: str = "", **settings: Any) -> tuple[Any, Watch]:

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.figures import ADDED, PHOTOS, expectation, photos_learned
 from sar_infer.bundle.manifest import BANK, Calibration, Manifest, Precision, Quality, Scores, Variant
 
 _FIRST = 12
@@ -30,6 +31,8 @@ _LIMITS = {
 """Notes for readers about our own backbones, by name."""
 _WAYS = {"text-branch": "text branch alone", "per-image": "with a prompt for each photo"}
 """Tables of ``quality`` that hold ``Scores``, and their names in the card."""
+_SHOWN = {*_WAYS, ADDED, PHOTOS}
+"""Tables that the card shows in a way of their own."""
 _SPECIAL = re.compile(r"[^\w\s.,;:/()%+=?'-]|_")
 _UNSEEN = "\N{REPLACEMENT CHARACTER}"
 
@@ -86,7 +89,7 @@ def _summary(manifest: Manifest, bank: ClassBank) -> Iterator[str]:
 
 def _use() -> Iterator[str]:
     """Yield the commands that take a bundle."""
-    yield "With `pip install sar-clip`, where `BUNDLE` is this folder:"
+    yield "After `pip install .` in a clone of sar-clip, where `BUNDLE` is this folder:"
     yield code_block(
         "sar-classify PHOTO --bundle BUNDLE\n"
         "sar-classify PHOTO --bundle BUNDLE --classes NAMES.txt\n"
@@ -117,7 +120,7 @@ def _training(manifest: Manifest) -> Iterator[str]:
     parts = [
         f"dataset {escaped(quality.dataset)}",
         f"protocol {escaped(quality.protocol)}" if quality.protocol else "",
-        f"{quality.shots} photos of each class" if quality.shots else "",
+        photos_learned(quality) or "",
         f"seed {', '.join(map(str, quality.seeds))}" if quality.seeds else "",
     ]
     what = "The prompt was" if manifest.method != "handcrafted" else "The prompt is hand-crafted; class statistics were"
@@ -196,7 +199,9 @@ def _quality(quality: Quality) -> Iterator[str]:
         yield table(["", "trained classes", "new classes", "harmonic mean"], rows)
     else:
         yield "Accuracy was not measured."
-    further = {name: table for name, table in quality.tables.items() if name not in _WAYS and _is_flat(table)}
+    if (added := quality.tables.get(ADDED)) is not None:
+        yield f"Added later: {escaped(expectation(added))}."
+    further = {name: table for name, table in quality.tables.items() if name not in _SHOWN and _is_flat(table)}
     if further:
         yield "\n".join(f"- {escaped(name)}: {_figures(table)}" for name, table in further.items())
     if quality.notes:

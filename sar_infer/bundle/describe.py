@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.figures import ADDED, expectation, photos_learned
 from sar_infer.bundle.manifest import Manifest, Quality, Scores, Variant
 from sar_infer.classifiers.trained_statistics import TrainedStatistics
 from sar_infer.errors import one_line
@@ -51,20 +52,20 @@ def _statistics(trained: TrainedStatistics) -> Iterator[tuple[str, str]]:
     model = trained.statistics
     photos = f"{int(model.counts.sum()):,} photos of {len(trained.names):,} classes" if trained.names else "no class"
     yield "statistics", f"of {photos}, with a weight of {model.alpha:g} beside the text branch"
-    if model.curve:
-        _, of_trained, left_out = min(model.curve, key=lambda point: abs(point[0]))
-        yield "one ranking", f"{of_trained:.1f} % of trained classes, {left_out:.1f} % of those left out in turn"
 
 
 def _quality(quality: Quality) -> Iterator[tuple[str, str]]:
     if quality.dataset:
-        dataset = (quality.dataset, quality.protocol, f"{quality.shots} shots" if quality.shots else None)
-        yield "measured on", ", ".join(filter(None, dataset))
+        photos = photos_learned(quality)
+        parts = (quality.dataset, quality.protocol, photos and f"{photos} learned")
+        yield "measured on", ", ".join(part for part in parts if part)
     ways = {"zero-shot": quality.zero_shot, "this bundle": quality.metrics}
     ways |= {label: Scores(**quality.tables[key]) for key, label in _WAYS.items() if key in quality.tables}
     for label, scores in ways.items():
         if scores != Scores():
             yield label, _scores(scores)
+    if (added := quality.tables.get(ADDED)) is not None:
+        yield "added later", expectation(added)
     if (parity := quality.parity) is not None:
         yield (
             "parity",

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.figures import photos_evaluated
 from sar_infer.bundle.freeze import MEASURED
 from sar_infer.bundle.manifest import IMAGE_ENCODER, Quality
+from sar_infer.bundle_check.chance import chance_error, lowest_credible
 from sar_infer.bundle_check.comparison import Logits, open_graph
 from sar_infer.bundle_check.finding import Check, at_least, at_most
 from sar_infer.bundle_check.graphs import agreement, image_variants
@@ -130,9 +132,9 @@ def _group(photos: LabelledPhotos, rows: Floats, classes: Sequence[Sequence[str]
 
 
 LOST_POINTS = 1.0
-"""Accepted loss in percentage points of accuracy; two standard errors if these are more."""
+"""Accepted loss in percentage points of accuracy, beyond what chance explains (`lowest_credible`)."""
 GAINED_ERROR = 0.02
-"""Accepted increase of the calibration error."""
+"""Accepted increase of the calibration error, beyond what chance explains (`chance_error`)."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,12 @@ def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, in_bank: bool
     logits, scores = _answers(bundle, group)
     now = 100 * float((logits.argmax(axis=1) == group.labels).mean())
     then = quality.metrics.base_accuracy if in_bank else quality.metrics.new_accuracy
-    if then is None or not in_bank:
+    measured_on = photos_evaluated(quality)
+    if then is None or measured_on is None or not in_bank:
         yield Check(f"accuracy, {what}", then, now, "noted")
     else:
-        lost = max(LOST_POINTS, 2 * float(np.sqrt(now * (100 - now) / len(group.labels))))
-        yield at_least(f"accuracy, {what}", now, then - lost, then)
+        bound = lowest_credible(then, measured_on, len(group.labels), LOST_POINTS)
+        yield at_least(f"accuracy, {what}", now, bound, then)
     if in_bank:
         yield from _calibration(bundle, group, what, scores)
 
@@ -187,7 +190,8 @@ def _calibration(bundle: Bundle, group: Group, what: str, scores: Floats) -> Ite
     whole = frozen is None or frozen["calibrated"] == len(calibrated)  # else the figure is about more classes
     if calibration is not None and whole and {name_key(name) for name in group.names} == calibrated:
         now, then = expected_calibration_error(scores, group.labels), calibration.error_after
-        yield at_most(f"calibration error, {what}", now, then + GAINED_ERROR, then)
+        bound = then + GAINED_ERROR + chance_error(calibration.measured_on, len(group.labels))
+        yield at_most(f"calibration error, {what}", now, bound, then)
 
 
 def _answers(bundle: Bundle, group: Group) -> tuple[Floats, Floats]:

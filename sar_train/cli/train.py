@@ -256,7 +256,7 @@ def table(record: dict[str, Any], out: Path) -> str:
         lines += ["", "one ranking over base and new"]
         lines += _lines({label: measures["images"] for label, measures in ways.items()}, columns)
     if statistics:
-        from sar_train.training.statistics.fitting import expectation
+        from sar_infer.bundle.figures import expectation
 
         lines += ["", *textwrap.wrap(expectation(statistics), 100)]
     return "\n".join([*lines, "", f"run: {out}    next: sar-export {shlex.quote(str(out))} --out bundles/NAME"])

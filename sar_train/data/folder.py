@@ -64,8 +64,8 @@ def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
         whole: True for a target of evaluation, which may have a ``test`` folder alone.
 
     Raises:
-        DataError: no class folders, several domains with the same classes (they are named), or other folders beside
-            those of splits.
+        DataError: no class folders, several domains with the same classes (they are named), other folders beside
+            those of splits, or a folder one level too high, whose folders are datasets with splits of their own.
     """
     folders = subfolders(root)
     given = [SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
@@ -74,10 +74,16 @@ def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
         splits = {split: _classes(folder) for split, folder in zip(given, folders, strict=True) if split}
         return FoundImages(root.resolve().name, root, splits, _unread(root))
     named = [folder.name for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
-    if "train" in given and len(named) > 1:
+    if "train" in given and (len(named) > 1 or _holds_classes(folders[given.index("train")])):
         others = [folder.name for folder in folders if folder.name not in named]
-        beside = f"and beside them {others[0]!r}; move it away" if others else "two of which are one; merge them"
-        raise DataError(f"{root}: holds the splits {', '.join(named)}, {beside}, or they would be taken for classes")
+        beside = (
+            f"and beside {'them' if len(named) > 1 else 'it'} {others[0]!r}; move it away"
+            if others
+            else "two of which are one; merge them"
+        )
+        splits_named = f"the split{'s' * (len(named) > 1)} {', '.join(named)}"
+        raise DataError(f"{root}: holds {splits_named}, {beside}, or they would be taken for classes")
+    _refuse_datasets(root, folders)
     found = domains(root)
     if found:
         raise DataError(
@@ -89,7 +95,37 @@ def find_in_folder(root: Path, *, whole: bool = False) -> FoundImages:
         raise DataError(f"{root}: expected one folder per class, got {loose} photos and no folders")
     photos = "1 photo" if loose == 1 else f"{loose} photos"
     warnings = (f"left out {photos} directly in {root}, without a class",) if loose else ()
+    warnings = (*warnings, *_nested(folders))
     return FoundImages(domain_name(root), root, {"train": _classes(root)}, warnings + _unread(root))
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Return True if a folder holds class folders: two or more, and no photo beside them."""
+    names, files = _folders(folder)
+    classes = [name for name in names if any(map(str.isalpha, name)) and name.lower() not in _SPLITS]
+    return len(classes) > 1 and not any(map(has_image_suffix, files))
+
+
+def _refuse_datasets(root: Path, folders: Sequence[Path]) -> None:
+    """Refuse a folder whose folders are datasets with splits: ``root/DATASET/train/CLASS``."""
+    for dataset in folders:
+        splits = [name for name in _folders(dataset)[0] if name.lower() in SPLIT_FOLDERS]
+        if any(_holds_classes(dataset / split) for split in splits):
+            raise DataError(
+                f"{root}: one level too high, since {dataset} holds {', '.join(splits)} with class folders; "
+                f"give {dataset}"
+            )
+
+
+def _nested(folders: Sequence[Path]) -> tuple[str, ...]:
+    """Return a warning if all class folders hold folders alone, which may be the classes."""
+    if not all(map(_holds_classes, folders)):
+        return ()
+    first = folders[0]
+    return (
+        f"the classes are {_first_names([folder.name for folder in folders])}, whose photos lie in folders of theirs, "
+        f"such as {next(iter(subfolders(first)))}; if those are the classes, give {first}",
+    )
 
 
 def assemble(found: FoundImages, options: DataOptions, *, whole: bool = False) -> ImageDataset:
@@ -200,8 +236,11 @@ def _fewer(photos: ImagesByClass, shots: int) -> tuple[str, ...]:
 
 def _untested(classes: Sequence[str]) -> tuple[str, ...]:
     who = "1 class has" if len(classes) == 1 else f"{len(classes)} classes have"
-    first = ", ".join(map(repr, classes[:_MOST_NAMED])) + ", …" * (len(classes) > _MOST_NAMED)
-    return (f"{who} no photo left to test on ({first})",) if classes else ()
+    return (f"{who} no photo left to test on ({_first_names(classes)})",) if classes else ()
+
+
+def _first_names(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:_MOST_NAMED])) + ", …" * (len(names) > _MOST_NAMED)
 
 
 def _hold_out(

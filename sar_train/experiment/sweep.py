@@ -141,17 +141,17 @@ def as_json(result: dict[str, Any]) -> str:
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Return ``84.9 / 50.9 (63.6), open 80.4 / 45.2 (57.9)``, or one accuracy, and those on targets."""
+    """Return accuracies in percent in words: on base and new classes, in one ranking over both, and on targets."""
     text = _percent(result["metrics"])
     if in_one := result.get("open"):  # older runs have none
-        text += f", open {_percent(in_one['metrics']['images'])}"
+        text += f"; one ranking over base and new: {_percent(in_one['metrics']['images'])}"
     targets = (result["targets"] or {}).items()
     return text + "".join(f", {name} {values['accuracy']:.1f}" for name, values in targets)
 
 
 def _percent(metrics: Mapping[str, Any]) -> str:
     base, new, both = (metrics[k] for k in ("base_accuracy", "new_accuracy", "harmonic_mean"))
-    return f"{base:.1f} / {new:.1f} ({both:.1f})" if new is not None else f"{base:.1f}"
+    return f"base {base:.1f} / new {new:.1f} (harmonic mean {both:.1f})" if new is not None else f"{base:.1f}"
 
 
 def remaining(seconds: float) -> str:

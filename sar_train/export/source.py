@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from sar_infer.bundle.figures import ADDED, PHOTOS
 from sar_infer.bundle.manifest import Quality, Scores
 from sar_infer.classifiers.head import ClassHead
 from sar_infer.classifiers.statistics import Statistics
@@ -315,10 +316,25 @@ def measured_quality(
             metrics=_scores(record["metrics"] if alone is None else others.get(alone)),
             zero_shot=_scores(record["zero_shot"]),
             notes=notes,
-            tables={beside: dataclasses.asdict(_scores(tables[beside]))} if beside and beside in tables else {},
+            tables=({beside: dataclasses.asdict(_scores(tables[beside]))} if beside and beside in tables else {})
+            | _counts(record)
+            | (_estimate(record) if alone == STATISTICS else {}),
         )
     except KeyError as error:
         raise RunError(f"record.json of the run lacks {error}") from None
+
+
+def _counts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of numbers of photos, as far as the record gives them."""
+    counts = {part: sum((found or {}).values()) for part, found in record.get("per_class_counts", {}).items()}
+    learned = record["dataset"].get("photos")
+    return {PHOTOS: ({"learned": learned} if learned else {}) | counts} if learned or counts else {}
+
+
+def _estimate(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table on what an added class may expect, as ``sar-train`` has told it."""
+    entry = record.get("statistics")
+    return {ADDED: {key: entry.get(key) for key in ("classes", "defaults", "expected")}} if entry else {}
 
 
 def confidence(run: Run) -> Fitted | None:

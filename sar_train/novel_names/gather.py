@@ -127,3 +127,11 @@ def _warnings(source: NovelSource, got: int, count: int, too_long: int, *, left:
     if left and not source.endless:
         found.append(f"{source.name} holds more names than the {count} taken; a higher count takes more")
     return tuple(found)
+
+
+def overlap_told(overlap: int, *, excluded: bool) -> str:
+    """Return the words after the number of novel names: how many more named new classes of the evaluation."""
+    if not overlap:
+        return ""
+    names = "1 name" if overlap == 1 else f"{overlap:,} names"
+    return f"; {names} of new classes that are evaluated {'left out' if excluded else 'kept among them'}"

@@ -26,6 +26,7 @@ from sar_train.errors import ConfigError
 from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
 from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, novel_names, open_novel_source
+from sar_train.novel_names.gather import overlap_told
 from sar_train.regularisers.base import regularisers
 from sar_train.training.identity import check_sections, regulariser_of, regulariser_settings
 from sar_train.training.protocol import Plan, plan
@@ -234,8 +235,7 @@ def open_names(config: RunConfig) -> NovelSource:
 def _tell_of_novel(novel: NovelNames, tell: ProgressCallback, *, excluded: bool) -> None:
     for warning in novel.warnings:
         tell(f"Warning: {warning}")
-    what = "left out" if excluded else "kept"
-    tell(f"{len(novel.names)} novel names from {novel.source}; {novel.overlap} of the evaluated new names {what}")
+    tell(f"{len(novel.names)} novel names from {novel.source}{overlap_told(novel.overlap, excluded=excluded)}")
 
 
 def open_data(

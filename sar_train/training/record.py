@@ -118,6 +118,10 @@ def open_entry(results: Results) -> dict[str, Any] | None:
     return own | {"other_metrics": others} if own else None
 
 
+def _confused(parts: Parts) -> dict[str, list[dict[str, Any]] | None]:
+    return {name: part.confused if part else None for name, part in parts.items()}
+
+
 def make_record(context: RunContext, results: Results) -> dict[str, Any]:
     """Return the record as plain JSON values; keys are listed in ``docs/record.md``."""
     config, novel, parts = context.config, context.novel, results.result.parts
@@ -135,7 +139,7 @@ def make_record(context: RunContext, results: Results) -> dict[str, Any]:
         "backbone": {"name": config.backbone, "weights_digest": context.backbone.weights_digest},
         "dataset": dataset_entry(context),
         "metrics": scores(results.result.parts),
-        "other_metrics": {name: scores(found.parts) for name, found in results.others.items()},
+        "other_metrics": {name: scores(answers.parts) for name, answers in results.others.items()},
         "calibration": results.confidence and dataclasses.asdict(results.confidence),
         "zero_shot": scores(results.zero_shot.parts),
         "open": open_entry(results),
@@ -144,7 +148,8 @@ def make_record(context: RunContext, results: Results) -> dict[str, Any]:
         "novel": novel.summary if novel else None,
         "per_class": {name: part.per_class if part else None for name, part in parts.items()},
         "per_class_counts": {name: part.counts if part else None for name, part in parts.items()},
-        "confused": {name: part.confused if part else None for name, part in parts.items()},
+        "confused": _confused(parts),
+        "other_confused": {name: _confused(answers.parts) for name, answers in results.others.items()},
         "statistics": results.statistics,
         "history": list(results.history),
         "timing": results.timing,

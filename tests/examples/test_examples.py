@@ -101,6 +101,14 @@ def test_new_method(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "stay" / "record.json").read_text())["config"]["method"] == "stay"
 
 
+def test_new_regulariser(tmp_path: Path) -> None:
+    printed = python(EXAMPLES / "new_regulariser.py", tmp_path, cwd=tmp_path)
+    assert any(line.startswith("epoch 2/2") for line in printed)
+    record = json.loads((tmp_path / "near" / "record.json").read_text())
+    assert record["settings"]["near"] == {"weight": 8, "novel": 16}
+    assert record["history"][0]["regulariser"] > 0
+
+
 def test_the_notebook(
     examples: Path, trained: tuple[Path, list[str]], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -118,5 +126,5 @@ def test_the_notebook(
 def test_every_example_is_run_and_listed() -> None:
     page, tests = (EXAMPLES / "README.md").read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8")
     names = [path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")]
-    assert len(names) == 6
+    assert len(names) == 7
     assert [name for name in names if name not in page or f'"{name}"' not in tests] == []

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, normalize
 
 from sar_train.data.features import FeatureSet, Rows
 from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
-from sar_train.regularisers.sar import SAR, SARConfig
+from sar_train.regularisers.base import regularisers
 from sar_train.training import loop
 from sar_train.training.checkpoint import load_state, save_state
 from sar_train.training.loop import TrainingPrecision
@@ -127,9 +127,11 @@ def problem(views: int = 2, per_class: int = 6, *, photos: bool = False) -> FewS
     return FewShotTask(features, torch.tensor(labels), BASE, classes().handcrafted, crops)
 
 
-def regularisation(**settings: Any) -> Regularisation:
-    """SAR over the base classes and five novel names."""
-    return Regularisation(SAR(SARConfig(**{"subset": 3} | settings)), NOVEL, classes([*BASE, *NOVEL]).handcrafted)
+def regularisation(name: str = "sar", **settings: Any) -> Regularisation:
+    """A regulariser over the base classes and five novel names; SAR draws three of these unless told otherwise."""
+    kind = regularisers.get(name)
+    config = kind.Config(**({"subset": 3} if name == "sar" else {}) | settings)
+    return Regularisation(kind(config), NOVEL, classes([*BASE, *NOVEL]).handcrafted)
 
 
 def schedule(name: str, **changes: Any) -> Schedule:
@@ -180,10 +182,11 @@ def interrupted(
     epoch: int,
     plan: Schedule | None = None,
     precision: TrainingPrecision = "fp32",
+    regulariser: str = "sar",
     **settings: Any,
 ) -> tuple[State, State]:
-    """A whole run with SAR, and one that goes on from the file that the first left after an epoch."""
-    extra = regularisation(weight=1.0)
+    """A whole run with a regulariser, and one that goes on from the file that the first left after an epoch."""
+    extra = regularisation(regulariser, weight=1.0)
 
     def keep(now: State) -> None:
         if now.epoch == epoch:

@@ -111,9 +111,10 @@ def novel_names(photos: str, **given: Any) -> None:
 
 
 def _told(found: NovelNames, *, excluded: bool) -> str:
+    from sar_train.novel_names.gather import overlap_told
+
     source = f"{found.source} ({found.model})" if found.model else found.source
-    what = "left out" if excluded else "kept"
-    return f"{len(found.names)} novel names from {source}, {found.overlap} of the evaluated new names {what}"
+    return f"{len(found.names)} novel names from {source}{overlap_told(found.overlap, excluded=excluded)}"
 
 
 def _write(found: NovelNames, path: Path, about: str) -> None:

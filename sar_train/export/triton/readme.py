@@ -33,7 +33,7 @@ on this machine: `tritonserver --model-repository=.`
 ## Ask
 
 Triton decodes no images. The client does, and has to preprocess as the encoder expects; `sar_infer` does so exactly
-(`pip install sar-clip 'tritonclient[http]'`):
+(`pip install . 'tritonclient[http]'` in a clone of sar-clip):
 
 ```python
 {snippet}```

@@ -34,7 +34,6 @@ from sar_train.training.task import FewShotTask
 _REFERENCE_SHOTS = 16
 _ENOUGH_PHOTOS = 4
 """Photos a class with which half of them still have a scatter of their own."""
-_FEW_CLASSES = 20
 
 
 def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = lambda text: None) -> FittedStatistics:
@@ -128,30 +127,6 @@ def logits_with(
         return torch.from_numpy((images.cpu().numpy() - statistics.centre) @ weights.T + bias)
 
     return logits
-
-
-def expectation(record: dict[str, Any]) -> str:
-    """Return the line on what a class added later may expect, from the entry of a record."""
-    if record["defaults"]:
-        return (
-            f"a class that you add later: nothing could be measured ({record['defaults']}), so class statistics have "
-            "their defaults"
-        )
-    expected = {item["photos"]: item for item in record["expected"]}
-    by_name, photos = expected.pop(0), [n for n in (1, 2, 4) if n in expected]
-    line = f"a class you add by its name is found in about {by_name['accuracy']:.0f} % of cases"
-    if photos:
-        numbers = ", ".join(map(str, photos))
-        line += f", with {numbers} photo{'s' if photos != [1] else ''} in "
-        line += ", ".join(f"{expected[n]['accuracy']:.0f}" for n in photos) + " %"
-    shown = [by_name, *(expected[n] for n in photos)]
-    count = record["classes"]
-    line += f" (estimate for {count} added classes and photos of the same kind, from trained classes left out in turn; "
-    line += f"95 % interval over {count} classes: "
-    line += ", ".join(f"{item['low']:.0f}-{item['high']:.0f}" for item in shown) + ")"
-    if count < _FEW_CLASSES:
-        line += f"; with {count} classes this is a rough guide"
-    return line
 
 
 def _chosen(

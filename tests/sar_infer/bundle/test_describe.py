@@ -21,7 +21,7 @@ def test_what_it_is_and_how_good(bundle_copy: Path) -> None:
     assert found["bundle"] == f"{bundle_copy}, {size / 10**6:.1f} MB"
     assert found["method"] == "coop with sar 1"
     assert found["classes"] == "4 in the bank"
-    assert found["measured on"] == "caltech101, base-to-new, 16 shots"
+    assert found["measured on"] == "caltech101, base-to-new, up to 16 photos of each class learned"
     assert found["zero-shot"] == "base 60.0 %"
     assert found["this bundle"] == "base 80.0 %, new 60.0 %, harmonic mean 68.6 %"
     assert found["note"] == "beware"

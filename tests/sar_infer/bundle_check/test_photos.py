@@ -18,6 +18,7 @@ from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
 from sar_infer.bundle.manifest import BANK, Calibration, Quality, Scores
 from sar_infer.bundle_check import verify_bundle
+from sar_infer.bundle_check.chance import chance_error
 from sar_infer.bundle_check.finding import Check
 from sar_infer.bundle_check.photos import find_photos
 from sar_infer.classifier import Classifier
@@ -25,6 +26,10 @@ from sar_infer.errors import ImageError, InputError
 
 ALL = dict.fromkeys(("red", "green", "blue", "grey_thing"), 6)
 CALIBRATION = Calibration("photos", 100, 100, False, 0.2, 0.0, 1.0, 1.0)
+
+
+def from_photos(count: int) -> dict[str, Any]:
+    return {"photos": {"base": count}}
 
 
 @pytest.fixture
@@ -70,10 +75,11 @@ def test_accuracy_where_the_folders_are_the_bank(photos: Path, tmp_path: Path, h
     bundle = write_sound(tmp_path / "bundle", **fields)
     now = accuracy(bundle, photos, [*BANK_NAMES])
     assert 0 < now < 100
-    for then, verdict in ((now, "ok"), (now - 40, "ok"), (now + 60, "moved")):
-        change(bundle, quality=Quality(metrics=Scores(base_accuracy=then)))
+    cases = ((now, 24, "ok"), (1.0, 24, "ok"), (100.0, 2, "ok"), (100.0, 1000, "moved"), (100.0, None, "noted"))
+    for then, count, verdict in cases:
+        change(bundle, quality=Quality(metrics=Scores(base_accuracy=then), tables=from_photos(count) if count else {}))
         found = lines(bundle, photos)["accuracy"]
-        assert (found.now, found.verdict) == (pytest.approx(now), verdict)
+        assert (found.then, found.now, found.verdict) == (then, pytest.approx(now), verdict)
         assert found.what == "accuracy, 24 photos of 4 classes of the bank"
 
 
@@ -106,11 +112,12 @@ def test_calibration_error(photos: Path, tmp_path: Path) -> None:
     bundle = write_sound(tmp_path / "bundle", quality=Quality(calibration=CALIBRATION), **fields)
     now = calibration_error(bundle, photos)
     assert now > 0.02
-    found = lines(bundle, photos)["calibration error"]
-    assert (found.now, found.verdict) == (pytest.approx(now, abs=1e-6), "moved")
-    near = dataclasses.replace(CALIBRATION, error_after=now - 0.01)
-    change(bundle, quality=Quality(calibration=near), **fields)
-    assert lines(bundle, photos)["calibration error"].verdict == "ok"
+    for then, verdict in ((now - 1, "moved"), (now - 0.01, "ok")):
+        figures = dataclasses.replace(CALIBRATION, error_after=then, measured_on=10**9)
+        change(bundle, quality=Quality(calibration=figures), **fields)
+        found = lines(bundle, photos)["calibration error"]
+        assert (found.now, found.verdict) == (pytest.approx(now, abs=1e-6), verdict)
+    assert found.bound == f"at most {now - 0.01 + 0.02 + chance_error(10**9, 24):.6g}"
 
 
 def test_a_smaller_encoder_that_lost_agreement(photos: Path, tmp_path: Path) -> None:
@@ -176,7 +183,8 @@ def test_a_photo_that_cannot_be_read_and_a_folder_without(photos: Path, tmp_path
 
 def test_a_frozen_bundle_of_other_classes_is_not_held_against_old_figures(photos: Path, tmp_path: Path) -> None:
     fields: dict[str, Any] = {"temperature": 3.0, "calibrated": BANK_NAMES}
-    quality = Quality(metrics=Scores(base_accuracy=100.0), calibration=CALIBRATION)
+    worse = dataclasses.replace(CALIBRATION, error_after=-1.0)  # no error is as small
+    quality = Quality(metrics=Scores(base_accuracy=100.0), calibration=worse, tables=from_photos(1000))
     old = open_bundle(write_sound(tmp_path / "old", quality=quality, **fields))
     same, fewer = tmp_path / "same", tmp_path / "fewer"
     freeze(old, amend(old.bank, {"red": ClassInfo(threshold=0.1)}), same)

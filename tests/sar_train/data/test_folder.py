@@ -133,6 +133,32 @@ def test_splits_beside_another_folder_are_not_taken_for_classes(tmp_path: Path, 
         opened(tmp_path, 1, 1)
 
 
+def test_a_split_beside_another_folder_is_not_taken_for_a_class(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", {"cat": 2, "dog": 2})
+    write_folder(tmp_path / "added", {"owl": 2, "yak": 2})
+    with pytest.raises(DataError, match="holds the split train, and beside it 'added'; move it away"):
+        opened(tmp_path, 1, 1)
+
+
+@pytest.mark.parametrize("datasets", [("pets",), ("pets", "shop")])
+def test_a_folder_one_level_too_high_is_refused(tmp_path: Path, datasets: tuple[str, ...]) -> None:
+    for dataset in datasets:
+        for split in ("train", "test"):
+            write_folder(tmp_path / dataset / split, {"cat": 2, "dog": 2})
+    with pytest.raises(DataError, match=r"one level too high, since .*pets holds test, train.*; give .*pets$"):
+        opened(tmp_path, 1, 1)
+    assert opened(tmp_path / "pets", 1, 1).class_names == ("cat", "dog")
+
+
+def test_classes_that_may_lie_one_level_deeper_are_told_of(tmp_path: Path) -> None:
+    root = link_photos(tmp_path / "own", [f"{c}/1.jpg" for c in ("cat/manx", "cat/tabby", "dog/collie", "dog/pug")])
+    (warning,) = [w for w in opened(root, 1, 1).warnings if "the classes are" in w]
+    assert "'cat', 'dog'" in warning
+    assert warning.endswith(f"if those are the classes, give {root / 'cat'}")
+    link_photos(root, ["owl/1.jpg"])
+    assert not [w for w in opened(root, 1, 1).warnings if "the classes are" in w]
+
+
 def test_a_class_called_train(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train": 6, "bus": 6})
     assert opened(tmp_path, 4, 1).class_names == ("bus", "train")

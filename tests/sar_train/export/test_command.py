@@ -115,7 +115,7 @@ def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
         "tiny-vit",
         "43 images: cosine to torch at least",
         "same class 100.0%",
-        "caltech101, base-to-new, 16 shots",
+        "caltech101, base-to-new, up to 16 photos of each class learned",
         "base 80.0 %, new 60.0 %, harmonic mean 68.6 %",
         f"sar-classify PHOTO --bundle {tmp_path}/new",
     ):

@@ -12,6 +12,7 @@ from support.photos import write_folder
 from support.problems import CLASSES, feature_set, scattered
 from support.tiny import VIT, register, tiny_backbone
 
+from sar_infer.bundle.figures import expectation
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.features import Rows, load_features, save_features
@@ -20,7 +21,6 @@ from sar_train.errors import RunError
 from sar_train.training import trainer
 from sar_train.training.identity import outcome_settings
 from sar_train.training.prompted import restore
-from sar_train.training.statistics.fitting import expectation
 from sar_train.training.statistics.run_file import FILE, load_statistics
 
 SHOTS = 8
