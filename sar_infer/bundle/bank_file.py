@@ -146,11 +146,11 @@ def taken_up(path: Path, bundle: Bundle, embed: Embed, *, write: bool, by: str =
         return bundle.bank
     if ClassBank.load(path).encoder_digest == encoder:
         return read(path, bundle)
-    with owned(path, WAIT) if write else contextlib.nullcontext():
-        old = ClassBank.verify(path)
+    with owned(path, WAIT) if write else contextlib.nullcontext(path) as file:
+        old = ClassBank.verify(file)
         if old.encoder_digest == encoder:  # another server was faster
-            return read(path, bundle)
-        before = kept_file(path, encoder)
+            return read(file, bundle)
+        before = kept_file(file, encoder)
         kept = ClassBank.verify(before, encoder) if before.exists() else None
         try:
             after = follow(old, bundle.bank, embed, kept, by=by)
@@ -167,9 +167,9 @@ def taken_up(path: Path, bundle: Bundle, embed: Embed, *, write: bool, by: str =
             )
         if write:
             try:
-                previous = kept_file(path, old.encoder_digest)
-                _keep(Path(os.path.realpath(path)), previous)
-                after.save(path)
+                previous = kept_file(file, old.encoder_digest)
+                _keep(file, previous)
+                after.save(file)
             except OSError as error:
                 raise WriteError(f"{path}: cannot be written for this bundle ({error.strerror or error})") from None
             _log.warning(

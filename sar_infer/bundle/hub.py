@@ -1,7 +1,8 @@
 """Bundles on a Hugging Face hub: fetched into the cache of `huggingface_hub`, and pushed as one commit.
 
 That library (the extra ``hub``) is imported on use. Its own settings hold: ``HF_TOKEN``, ``HF_HOME``, ``HF_ENDPOINT``,
-``HF_HUB_OFFLINE`` and the rest. Only the files that a manifest lists are fetched; whoever opens the bundle checks them.
+``HF_HUB_OFFLINE`` and the rest. Only the files that a manifest lists are fetched, and none unless the sizes of all are
+those that it gives; whoever opens the bundle checks them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _NAME = r"[\w.-]+/[\w.-]+"
 _PLACE = re.compile(rf"{SCHEME}({_NAME})(?:@([^\s@]+))?", re.ASCII)
 _NEWEST = "main"
 _README, _ATTRIBUTES = "README.md", ".gitattributes"
+_MOST_FILES = 100
+"""The most files of a bundle; an export writes about a dozen."""
+_MOST_MANIFEST = 2**24
+"""The most bytes of a manifest; an export writes some thousand."""
 _SIGN_IN = "set HF_TOKEN, or run `hf auth login`"
 
 
@@ -35,7 +40,8 @@ def fetch(place: str) -> tuple[Path, str]:
 
     Raises:
         InputError: the place is not understood, or `huggingface_hub` is not installed.
-        BundleError: there is no such repository or revision, no access to it, or no bundle in it.
+        BundleError: there is no such repository or revision, no access to it, no bundle in it, or a file whose size
+            is not that of the manifest; then nothing is fetched.
     """
     match = _PLACE.fullmatch(place)
     if match is None:
@@ -43,9 +49,22 @@ def fetch(place: str) -> tuple[Path, str]:
     repository, revision = match[1], match[2] or _NEWEST
     hub = _library(place)
     with _explained(place, BundleError):
+        size = _size(hub, repository, revision, MANIFEST)
+        if size is not None and size > _MOST_MANIFEST:
+            raise BundleError(f"{place}: {MANIFEST} has {size:,} bytes; expected {_MOST_MANIFEST:,} at most")
         manifest = Path(_file(hub, repository, revision, MANIFEST))
         commit = manifest.parent.name
-        for name in Manifest.parse(manifest.read_text("utf-8"), f"{place}: {MANIFEST}").files:
+        files = Manifest.parse(manifest.read_text("utf-8"), f"{place}: {MANIFEST}").files
+        if len(files) > _MOST_FILES:
+            raise BundleError(f"{place}: {MANIFEST} lists {len(files):,} files; expected {_MOST_FILES} at most")
+        for name, entry in files.items():
+            size = _size(hub, repository, commit, name)
+            if size is not None and size != entry.size:
+                raise BundleError(
+                    f"{place}: {name} has {size:,} bytes on the hub, and {entry.size:,} by {MANIFEST}; nothing was "
+                    "fetched; push the bundle again"
+                )
+        for name in files:
             _file(hub, repository, commit, name)
     return manifest.parent, f"{SCHEME}{repository}@{commit}"
 
@@ -103,6 +122,12 @@ def push(path: Path, manifest: Manifest, repository: str, *, progress: bool = Fa
 def _file(hub: Any, repository: str, revision: str, name: str) -> str:
     path: str = hub.hf_hub_download(repository, name, revision=revision, library_name="sar-clip")
     return path
+
+
+def _size(hub: Any, repository: str, revision: str, name: str) -> int | None:
+    """Return the size of a file that has to be fetched, as the hub gives it; None if it is in the cache."""
+    file = hub.hf_hub_download(repository, name, revision=revision, library_name="sar-clip", dry_run=True)
+    return int(file.file_size) if file.will_download else None
 
 
 def _library(asked_by: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 import signal
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -143,6 +144,7 @@ def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
         SarInferError: something in the call is wrong; nothing was done.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    sys.argv = sys.argv[:1]  # each worker would get all of it at its start, and a shell may have listed a folder in it
     try:
         return _run(options, bulk)
     except KeyboardInterrupt as stop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import shlex
 import signal
 import warnings
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Options": ("bundle", "bank", "host", "port", "offset", "check"),
-    "Access": ("api_key_file", "metrics", "pages"),
+    "Access": ("api_key_file", "allowed_host", "metrics", "pages"),
     "Limits": (
         *("max_body", "max_images", "max_megapixels", "max_classes", "formats", "queue"),
         *("deadline", "body_timeout", "image_timeout"),
@@ -52,6 +53,9 @@ MIB = 2**20
 @option("--state", hidden=True, expose_value=False, callback=lambda _, __, value: _refuse_state(value),
         help="Replaced by --bank.")  # fmt: skip
 @option("--api-key-file", type=click.Path(), help="File with the keys, one per line; requests must carry one.")
+@option("--allowed-host", multiple=True, metavar="NAME",
+        help="Host name by which a server without a key may be asked, beside localhost, this machine's name and "
+        "addresses; * allows any.  [repeatable]")  # fmt: skip
 @option("--workers", type=click.IntRange(min=0),
         help="Processes that decode and encode; 0: one process does all.  [default: 2, a quarter of the cores if that "
         "is more; with a GPU 1, which only encodes; with too little memory the server itself encodes]")  # fmt: skip
@@ -198,6 +202,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         bundle=values["bundle"] or None,
         bank=Path(values["bank"]) if values["bank"] else None,
         key=_key(values["api_key_file"]),
+        hosts=tuple(name.lower() for name in (values["host"], *_hosts(values["allowed_host"]))),
         device=values["device"],
         precision=values["precision"],
         offset=values["offset"],
@@ -220,6 +225,13 @@ def _refuse_state(folder: str | None) -> None:
             f"--state (SAR_STATE) was removed: give the bank file itself, --bank {shlex.quote(str(file))} (SAR_BANK); "
             "a file that an older sar-serve wrote there still works"
         )
+
+
+def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"\*|[\w.-]+", name, re.ASCII):
+            raise InputError(f"--allowed-host: expected a host name without scheme and port, or *, got {name!r}")
+    return names
 
 
 def _key(path: str | None) -> str | None:

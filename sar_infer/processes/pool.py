@@ -14,6 +14,8 @@ from sar_infer.processes.worker import Answer, DeathError, Load, Worker
 
 _MOST_FAILED = 3
 """Workers that may die in a row while they load."""
+_LOADING_SECONDS = 600.0
+"""Seconds for a process to start and load: a large bundle may come from a slow disk. ``load`` may set itself less."""
 
 
 class StartError(RuntimeError):
@@ -122,7 +124,7 @@ class WorkerPool(Generic[Answer]):
             worker = None
             try:
                 worker = self._begun()
-                worker.loaded()
+                worker.loaded(_LOADING_SECONDS)
             except StartError:
                 raise
             except Exception as error:
@@ -132,12 +134,17 @@ class WorkerPool(Generic[Answer]):
                 return worker
 
     def _begun(self) -> Worker[Answer]:
+        """Return a new worker; no lock is held while its process starts."""
         with self._lock:
             if self._closed or self._refusal:
                 raise StartError(str(self._refusal or "the pool is closed")) from self._refusal
-            worker = Worker(self._load)
+        worker = Worker(self._load)
+        with self._lock:
             self._workers.add(worker)
-            return worker
+            closed = self._closed
+        if closed:  # too late for ``close`` to end it
+            worker.kill()
+        return worker
 
     def _count_failure(self, worker: Worker[Answer] | None, error: Exception) -> None:
         if worker is not None:

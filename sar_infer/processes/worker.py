@@ -2,6 +2,10 @@
 
 Workers share neither queue nor lock, so one that is killed at any point disturbs no other. They are spawned, never
 forked: threads of onnxruntime and CUDA do not survive a fork.
+
+``multiprocessing`` hands arguments to a new process through a pipe whose other end the parent holds open too: more than
+the pipe holds would wait for ever if the process died before it read them. So a worker starts with its own pipe alone,
+and gets everything else over that.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import get_context, parent_process
@@ -32,9 +37,9 @@ Load = Callable[[], Callable[..., Answer]]
 _SPAWN = get_context("spawn")
 _GRACE = 5.0
 """Seconds for a process to end by itself."""
-_REAPING = threading.Lock()
-"""Held while a process is started or its exit code is read: ``multiprocessing`` reaps all of them whenever it starts
-one, and an exit code that two threads ask for at once can be lost to one of them."""
+_REAPED_EVERY = 0.001
+"""Seconds between two looks at an exit code. Whenever ``multiprocessing`` starts a process it asks for the codes of
+all others, and the thread that was given one may not have noted it yet."""
 _LIVING: WeakSet[SpawnProcess] = WeakSet()
 """Processes that were started here, as long as anything refers to them."""
 
@@ -74,7 +79,7 @@ class Worker(Generic[Answer]):
     """The parent's side of one process; one thread at a time may ask it.
 
     Args:
-        load: Prepares the process.
+        load: Prepares the process; sent to it by ``loaded``.
         limit: The most seconds from a task to its answer.
 
     Raises:
@@ -82,13 +87,11 @@ class Worker(Generic[Answer]):
     """
 
     def __init__(self, load: Load[Answer], limit: float | None = None) -> None:
-        self._limit = limit
+        self._load, self._limit = load, limit
         self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, load), daemon=True)
-        _bound(self._pipe, limit)
+        self._process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
         try:
-            with _REAPING:
-                _start(self._process)
+            _start(self._process)
             _LIVING.add(self._process)
         except BaseException:
             self._pipe.close()
@@ -106,14 +109,18 @@ class Worker(Generic[Answer]):
         """Return whether the process still runs."""
         return not wait([self._process.sentinel], 0)
 
-    def loaded(self, limit: float | None = None) -> None:
-        """Wait until ``load`` has returned, ``limit`` seconds at most.
+    def loaded(self, limit: float) -> None:
+        """Send ``load`` to the process, and wait until it has returned there, ``limit`` seconds at most.
 
         Raises:
             DeathError: the process ended meanwhile (``TimeLimitError`` if it was given no more time).
             Exception: whatever ``load`` raised.
         """
-        self._receive(limit)
+        content, end = ForkingPickler.dumps(self._load), time.monotonic() + limit
+        _bound(self._pipe, limit)
+        self._send(content)
+        self._receive(max(0, end - time.monotonic()))
+        _bound(self._pipe, self._limit)
 
     def answer(self, task: tuple[Any, ...], limit: float | None = None) -> Answer:
         """Return the answer to a task, given within ``limit`` seconds; None: within the limit of this worker.
@@ -122,12 +129,7 @@ class Worker(Generic[Answer]):
             DeathError: the process ended before it answered (``TimeLimitError`` if that took too long).
             Exception: whatever the task raised, with the process's traceback as a note; the process lives on.
         """
-        content = ForkingPickler.dumps(task)
-        try:
-            self._pipe.send_bytes(content)
-        except OSError as error:
-            raise self._died(error) from None
-        del content
+        self._send(ForkingPickler.dumps(task))
         answer: Answer = self._receive(self._limit if limit is None else limit)
         return answer
 
@@ -140,12 +142,23 @@ class Worker(Generic[Answer]):
         self._pipe.close()
 
     def ended(self) -> int | None:
-        """Wait for the process to end, after a few seconds by force, and return its exit code."""
+        """Wait for the process to end, after a few seconds by force, and return its exit code.
+
+        None, if the system does not end it (it may wait for a disk that is gone).
+        """
         if not wait([self._process.sentinel], _GRACE):
             self._process.kill()
-        with _REAPING:
-            self._process.join()
-        return self._process.exitcode
+        self._process.join(_GRACE)
+        end = time.monotonic() + _GRACE
+        while (exit_code := self._process.exitcode) is None and time.monotonic() < end:
+            time.sleep(_REAPED_EVERY)
+        return exit_code
+
+    def _send(self, content: Any) -> None:
+        try:
+            self._pipe.send_bytes(content)
+        except OSError as error:
+            raise self._died(error) from None
 
     def _receive(self, limit: float | None) -> Any:
         try:
@@ -178,17 +191,17 @@ def _start(process: SpawnProcess) -> None:
 
 
 def _bound(pipe: Connection, seconds: float | None) -> None:
-    """Let the kernel end a transfer with ``BlockingIOError`` if the other side stops in the middle of it."""
-    if seconds is None or sys.platform == "win32":
+    """Let the kernel end a transfer with ``BlockingIOError`` if the other side stops in the middle; None: never."""
+    if sys.platform == "win32":
         return
     with socket.socket(fileno=os.dup(pipe.fileno())) as end:
-        time = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time)
+        limit = struct.pack("@ll", int(seconds or 0), int((seconds or 0) % 1 * 1e6))
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
 
-def _serve(pipe: Connection, load: Load[Any]) -> None:
-    """Answer tasks until the parent closes the pipe: the main function of the process.
+def _serve(pipe: Connection) -> None:
+    """Load what the parent sends first, and answer tasks until it closes the pipe: the main function of the process.
 
     The process ignores Ctrl-C: its parent ends it.
     """
@@ -197,10 +210,15 @@ def _serve(pipe: Connection, load: Load[Any]) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     _end_with_parent()
     try:
-        answer = load()
+        content = pipe.recv_bytes()
+    except (EOFError, OSError):  # the parent has closed it, or has ended
+        return
+    try:
+        answer = ForkingPickler.loads(content)()
     except Exception as error:
         pipe.send_bytes(_failure(error))
         return
+    del content
     gc.freeze()  # what was loaded stays, so that it need not be looked through for cycles again and again
     pipe.send((True, None))
     with contextlib.suppress(EOFError, OSError):  # the parent has closed it, or has ended

@@ -24,6 +24,7 @@ _KNOWN = {
     "image-too-large": (413, "Image too large"),
     "unsupported-media-type": (415, "Unsupported content type"),
     "unsupported-format": (415, "Not an image of an accepted format"),
+    "misdirected": (421, "This server has another name"),
     "undecodable-image": (422, "The image cannot be decoded"),
     "bad-class-name": (422, "Class name that cannot be used"),
     "too-many-classes": (422, "Too many class names"),

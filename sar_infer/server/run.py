@@ -14,11 +14,9 @@ from types import FrameType
 import uvicorn
 
 from sar_infer.encoders.waiting import leave
-from sar_infer.errors import SarInferError
 from sar_infer.server.app import build_app
 from sar_infer.server.http.connection import Connection
 from sar_infer.server.http.listener import Listener, most_connections
-from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
 
 _log = logging.getLogger("sar_infer.server")
@@ -101,16 +99,8 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     def _reload(self) -> None:
-        task = asyncio.ensure_future(self._reloaded())
-        task.add_done_callback(lambda done: done.exception())
-
-    async def _reloaded(self) -> None:
-        try:
-            await self._service.reload()
-        except (SarInferError, Problem):
-            pass  # was logged already
-        except Exception:
-            _log.exception("reload failed")
+        task = asyncio.ensure_future(self._service.reload())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # which was logged already
 
 
 def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:

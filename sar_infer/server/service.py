@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sar_infer.bank.following import photos_missing
 from sar_infer.bundle.bank_file import check_encoder
 from sar_infer.encoders.waiting import in_background
+from sar_infer.errors import SarInferError
 from sar_infer.server.admission import Admission
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
@@ -62,6 +63,7 @@ class Service:
         self.draining = False
         self._leases: dict[Engine, int] = {}
         self._unfinished: set[asyncio.Task[Any]] = set()
+        self._next_reload: asyncio.Task[list[str]] | None = None
         self._turn = asyncio.Lock()
         self._readiness = (float("-inf"), Readiness(False, None, "not tested yet"))
         self._testing = asyncio.Lock()
@@ -131,6 +133,8 @@ class Service:
     async def reload(self) -> list[str]:
         """Open the bundle's path again beside the engine that answers, and replace it if all is well.
 
+        Whoever asks while a reload waits for its turn gets the result of that one.
+
         Returns:
             Names of classes whose photos the new encoder does not have: they have to be added again.
 
@@ -138,7 +142,9 @@ class Service:
             SarInferError: the bundle or the bank is refused; nothing has changed.
             Problem: ``overloaded``, if images have held all memory for too long.
         """
-        return await self._to_its_end(self._reload())
+        if self._next_reload is None:
+            self._next_reload = self._begun(self._reload())
+        return await asyncio.shield(self._next_reload)
 
     async def change(self, change: Callable[[], T]) -> T:
         """Make a change of the bank in a thread, one at a time; once begun it is finished, even if its client leaves.
@@ -149,7 +155,7 @@ class Service:
         """
         with self.admission.changes.hold(1):
             await self.writing.acquire()
-        return await self._to_its_end(self._changed(change))
+        return await asyncio.shield(self._begun(self._changed(change)))
 
     async def watch(self) -> None:
         """Look after the engine, and take up what others write to the bank file, as ``sar-bank`` does."""
@@ -176,16 +182,17 @@ class Service:
             self.writing.release()
             self._count_classes()
 
-    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work that goes on even if the request that asked for it is cancelled."""
+    def _begun(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin work that goes on even if the request that asked for it is cancelled; await it shielded."""
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(task)
+        return task
 
     async def _reload(self) -> list[str]:
         async with self.writing:
+            self._next_reload = None  # who asks from now on may mean what is at the bundle's path later
             old = self.engine
             models = 2 if old.workers is None else 1 + old.workers.count
             needed = models * sum(file.size for file in old.bundle.manifest.files.values())
@@ -194,7 +201,8 @@ class Service:
                     engine, store = await in_thread(lambda: _open(self.settings, self.metrics, old))
             except BaseException as error:
                 self.metrics.reloads.labels("refused").inc()
-                _log.error("reload refused, the old bundle stays: %s", error)
+                foreseen = self.draining or isinstance(error, SarInferError | Problem)
+                _log.error("reload refused, the old bundle stays: %s", error, exc_info=not foreseen)
                 raise
             missing = photos_missing(self.store.bank, store.bank)
             self.engine, self.store = engine, store

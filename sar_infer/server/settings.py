@@ -49,6 +49,7 @@ class Settings:
         bank: The bank file, which may be missing until the first change; None serves the bundle's bank as it is.
         key: Required in ``Authorization: Bearer``; of several lines each is a key, so that one can be replaced by the
             next. None requires nothing and allows no change.
+        hosts: Names by which a server without a key may be asked, beside local names and addresses; ``*`` is any.
         device: Where the encoders run.
         precision: ``fp32``, or smaller graphs of the bundle.
         offset: As of ``Classifier``; a bundle without statistics is refused if it is not 0.
@@ -68,6 +69,7 @@ class Settings:
     bundle: str | Path | None = None
     bank: Path | None = None
     key: str | None = field(default=None, repr=False)
+    hosts: tuple[str, ...] = ()
     device: Device = "auto"
     precision: PrecisionChoice = "fp32"
     offset: float = 0.0

@@ -322,6 +322,8 @@ def measured_quality(
         )
     except KeyError as error:
         raise RunError(f"record.json of the run lacks {error}") from None
+    except TypeError as error:
+        raise RunError(f"record.json of the run: scores cannot be used ({error})") from None
 
 
 def _counts(record: Mapping[str, Any]) -> dict[str, Any]:

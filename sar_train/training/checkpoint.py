@@ -14,7 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sar_infer.errors import BundleError
 from sar_infer.storage.files import write_atomically
+from sar_infer.storage.strict_json import build
 from sar_train.errors import RunError
 
 PROMPTS = "prompts.safetensors"
@@ -42,6 +44,44 @@ class Run:
     class_names: tuple[str, ...] = ()
     regularisers: Mapping[str, float] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """What a prompt file says beside its tensors, as JSON values."""
+
+    method: str
+    settings: Mapping[str, Any]
+    backbone: str
+    pretrained: str
+    weights_digest: str
+    template: str
+    class_names: tuple[str, ...]
+    regularisers: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The kinds of what export and experiments read in a record; none of them has to be there."""
+
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    metrics: Mapping[str, Any] | None = None
+    zero_shot: Mapping[str, Any] | None = None
+    other_metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    calibration: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Unfinished:
+    """What the state of an unfinished run says beside its tensors."""
+
+    config: Mapping[str, Any]
+    epoch: int
+    history: tuple[Mapping[str, Any], ...]
+    seconds: float
+    learned_from: Any = None
 
 
 def save_run(folder: Path, run: Run) -> None:
@@ -87,20 +127,30 @@ def load_run(path: Path) -> Run:
         raise RunError(
             f"{prompts}: schema {metadata.get('schema_version')}, this reads {SCHEMA_VERSION}: upgrade sar-clip"
         )
-    if "settings" not in metadata:  # schema 1, which had CoOp alone
+    if "settings" not in metadata and "context" in tensors:  # schema 1, which had CoOp alone
         metadata["settings"] = json.dumps(_coop_settings(tensors["context"]))
-    record = path / RECORD
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise RunError(f"{prompts}: damaged: a tensor holds numbers that are not finite")
+    entries: dict[str, Any] = {key: metadata[key] for key in metadata.keys() & _Prompts.__dataclass_fields__}
+    for key in ("settings", "class_names", "regularisers"):
+        if key in entries:
+            entries[key] = _parsed(entries[key], f"{prompts}: {key}")
+    said: _Prompts = _checked(_Prompts, entries, prompts)
+    record = _parsed(_text(path / RECORD), path / RECORD) if (path / RECORD).is_file() else {}
+    if not isinstance(record, dict):
+        raise RunError(f"{path / RECORD}: damaged: expected a JSON object, got {type(record).__name__}")
+    _checked(_Record, {key: record[key] for key in record.keys() & _Record.__dataclass_fields__}, path / RECORD)
     return Run(
         tensors=tensors,
-        method=metadata["method"],
-        settings=json.loads(metadata["settings"]),
-        backbone_name=metadata["backbone"],
-        pretrained=metadata["pretrained"] or None,
-        weights_digest=metadata["weights_digest"],
-        template=metadata["template"],
-        class_names=tuple(json.loads(metadata["class_names"])),
-        regularisers=json.loads(metadata["regularisers"]),
-        record=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {},
+        method=said.method,
+        settings=said.settings,
+        backbone_name=said.backbone,
+        pretrained=said.pretrained or None,
+        weights_digest=said.weights_digest,
+        template=said.template,
+        class_names=said.class_names,
+        regularisers=said.regularisers,
+        record=record,
     )
 
 
@@ -156,7 +206,32 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     if not path.is_file():
         return None
     tensors, metadata = load_tensors(path)
-    return tensors, json.loads(metadata["meta"])
+    meta = _parsed(metadata.get("meta", ""), path)
+    _checked(_Unfinished, meta, path)
+    return tensors, meta
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from None
+
+
+def _parsed(text: str, source: object) -> Any:
+    """Return JSON of a run's file; raise RunError if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{source}: damaged: not valid JSON ({error})") from None
+
+
+def _checked(kind: Any, content: Any, path: Path) -> Any:
+    """Return JSON of a run's file as an annotated dataclass; raise RunError if it does not fit."""
+    try:
+        return build(kind, content, f"{path}: damaged")
+    except BundleError as error:
+        raise RunError(str(error)) from None
 
 
 def remove_state(folder: Path) -> None:

@@ -91,8 +91,11 @@ class State:
         if "scaler" in tensors:
             scale, growth = tensors["scaler"].tolist()
             self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale, "_growth_tracker": int(growth)})
-        self.data_rng.set_state(tensors["rng.data"])
-        self.regulariser_rng.set_state(tensors["rng.regulariser"])
+        try:
+            self.data_rng.set_state(tensors["rng.data"])
+            self.regulariser_rng.set_state(tensors["rng.regulariser"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise RunError(f"checkpoint is damaged: it lacks the state of a random generator ({error})") from None
         self.epoch, self.history = epoch, history
 
 

@@ -110,7 +110,13 @@ def request(
     more: Sequence[bytes] = (),
 ) -> bytes:
     """One request as it should be, but for what is asked; the connection is closed behind it."""
-    lines = [method + b" " + target + b" HTTP/1.1", b"Host: x", b"Authorization: Bearer k", b"Connection: close", *more]
+    lines = [
+        method + b" " + target + b" HTTP/1.1",
+        b"Host: localhost",
+        b"Authorization: Bearer k",
+        b"Connection: close",
+        *more,
+    ]
     if body is not None:
         lines += [b"Content-Type: " + kind, b"Content-Length: %d" % len(body)]
     return CRLF.join(lines) + CRLF * 2 + (body or b"")
@@ -157,8 +163,8 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "absolute form": (request(b"http://other/healthz", method=get), {200}),
         "broken absolute form": (request(b"http://[bad", method=get), {400}),
         "asterisk": (request(b"*", method=b"OPTIONS"), {404}),
-        "host is no host": (request(b"/nowhere", method=get).replace(b"Host: x", b"Host: ["), {404}),
-        "host with a path": (request(b"/nowhere", method=get).replace(b"Host: x", b"Host: x/v2/y?"), {404}),
+        "host is no host": (request(b"/nowhere", method=get).replace(b"Host: localhost", b"Host: ["), {404}),
+        "host with a path": (request(b"/nowhere", method=get).replace(b"Host: localhost", b"Host: x/v2/y?"), {404}),
         "slash at the end": (request(b"/v1/model/", method=get), {404}),
         "bytes beyond ASCII": (request(b"/v1/classes/\xff", method=get), {400}),
         "%ff": (request(b"/v1/classes/%ff%00", method=get), {422}),

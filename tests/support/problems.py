@@ -190,7 +190,8 @@ def interrupted(
 
     def keep(now: State) -> None:
         if now.epoch == epoch:
-            save_state(folder, now.tensors(), {"epoch": now.epoch, "history": now.history})
+            meta = {"config": {}, "epoch": now.epoch, "history": now.history, "seconds": 0.0}
+            save_state(folder, now.tensors(), meta)
 
     whole = started(name, plan, precision=precision, **settings)
     train(whole, name, plan, extra, keep, precision)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shlex
 import sys
 import time
@@ -47,10 +46,11 @@ class BankArguments:
 
 @dataclass(frozen=True)
 class Opened:
-    """A checked bundle and a bank of its encoder."""
+    """A checked bundle, a bank of its encoder, and the file to which its changes are saved."""
 
     bundle: Bundle
     bank: ClassBank
+    file: Path
 
     @functools.cached_property
     def classifier(self) -> Classifier:
@@ -107,18 +107,18 @@ def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: boo
         BankError: the bank is missing, damaged, or of another encoder.
     """
     missing = may_be_missing and not arguments.file.exists()
-    found = _opened(arguments, missing=missing, whole=whole)
+    found = _opened(arguments, arguments.file, missing=missing, whole=whole)
     if missing:
         _say_missing(arguments, found)
     return found
 
 
-def _opened(arguments: BankArguments, *, missing: bool, whole: bool) -> Opened:
+def _opened(arguments: BankArguments, file: Path, *, missing: bool, whole: bool) -> Opened:
     from sar_infer.bundle.bank_file import read
     from sar_infer.bundle.bundle import open_bundle
 
     bundle = open_bundle(arguments.bundle or None)
-    return Opened(bundle, bundle.bank if missing else read(arguments.file, bundle, whole=whole))
+    return Opened(bundle, bundle.bank if missing else read(file, bundle, whole=whole), file)
 
 
 def _say_missing(arguments: BankArguments, found: Opened) -> None:
@@ -147,10 +147,9 @@ def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterat
     from sar_infer.storage.files import owned
 
     check_changeable(arguments.file)
-    file = Path(os.path.realpath(arguments.file))
-    with owned(file, WAIT):
+    with owned(arguments.file, WAIT) as file:
         missing = may_be_missing and not file.exists()
-        found = _opened(arguments, missing=missing, whole=False)
+        found = _opened(arguments, file, missing=missing, whole=False)
         found.bank.verified()  # many photos are checked by class, when they change
         try:
             yield found
@@ -176,7 +175,7 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
     if changed:
         if after.background is not None and after.background.all():
             click.echo("Warning: every class is background now, so no image gets an answer", err=True)
-        save(arguments, after)
+        save(before, after)
         if _calibrated(before.bank) and not _calibrated(after):
             text = "scores are not calibrated any more, and thresholds for unknown are of before the change; calibrate "
             click.echo(f"{text}again: {again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
@@ -200,17 +199,17 @@ def _calibrated(bank: ClassBank) -> bool:
     return bank.calibration is not None and bank.calibration.fits(bank)
 
 
-def save(arguments: BankArguments, bank: ClassBank) -> None:
-    """Save a bank; the file is the old one or the new one.
+def save(before: Opened, after: ClassBank) -> None:
+    """Save a bank in place of the one that was opened; the file is the old one or the new one.
 
     Raises:
         BankError: a bank file cannot hold it.
         WriteError: it could not be written.
     """
     try:
-        bank.save(arguments.file)
+        after.save(before.file)
     except OSError as error:
-        raise WriteError(f"{arguments.file}: not written ({error.strerror or error}); nothing was changed") from None
+        raise WriteError(f"{before.file}: not written ({error.strerror or error}); nothing was changed") from None
 
 
 def again(arguments: BankArguments, command: str, *more: str) -> str:

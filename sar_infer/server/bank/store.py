@@ -59,7 +59,7 @@ class BankStore:
         writable: bool = False,
         looked: _Stamp = None,
     ) -> None:
-        self._file = file
+        self._file = self._locked = file
         self._bundle = bundle
         self._embed = embed
         self._writable = writable
@@ -274,7 +274,7 @@ class BankStore:
         with self._changing:
             told = self._file and not self.usable and _stamp(self._file) == self._looked
             try:
-                self._take_up()
+                self._take_up(self._file)
             except SarInferError as error:
                 if not told:
                     _log.error("the bank file was changed and cannot be used; the old classes stay: %s", error)
@@ -288,40 +288,41 @@ class BankStore:
             )
         with self._changing, contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(owned(self._file, bank_file.WAIT))
+                self._locked = stack.enter_context(owned(self._file, bank_file.WAIT))
             except WriteError as error:
                 raise ChangeRefusedError("overloaded", str(error)) from None
             try:
-                self._take_up()
+                self._take_up(self._locked)
             except SarInferError as error:
                 raise ChangeRefusedError(
                     "conflict", f"the bank file was changed by another process and cannot be used: {error}"
                 ) from None
             yield self.snapshot
 
-    def _take_up(self) -> None:
-        """Read the file if it is not the one that is served; of a file that is gone the classes stay."""
-        assert self._file is not None  # noqa: S101 - checked by the callers
-        self.usable, self._looked, self._tried = False, _stamp(self._file), time.monotonic()
-        if self._looked is not None and not (self._seen and bank_file.digests(self._file) == self._seen):
+    def _take_up(self, file: Path | None) -> None:
+        """Read a file if it is not what is served; of a file that is gone the classes stay."""
+        assert file is not None  # noqa: S101 - checked by the callers
+        self.usable, self._looked, self._tried = False, _stamp(file), time.monotonic()
+        if self._looked is not None and not (self._seen and bank_file.digests(file) == self._seen):
             if self._writable:
-                bank = bank_file.read(self._file, self._bundle)
+                bank = bank_file.read(file, self._bundle)
             else:  # as at the start: one of another encoder follows in memory
-                bank = bank_file.taken_up(self._file, self._bundle, self._embed, write=False, by=_BY)
+                bank = bank_file.taken_up(file, self._bundle, self._embed, write=False, by=_BY)
             self._publish(bank)
             self._seen = bank_file.digests_of(bank)
             _log.info("bank %s has changed and was read again: %d classes", self._file, len(bank.names))
         self.usable = True
 
     def _commit(self, bank: ClassBank) -> Snapshot:
-        """Replace the file, then the snapshot; a large bank is mapped from the file again."""
-        assert self._file is not None  # noqa: S101 - checked by ``_owned``
+        """Replace the file that is locked, then the snapshot; a large bank is mapped from the file again."""
+        file = self._locked
+        assert file is not None  # noqa: S101 - checked by ``_owned``
         try:
-            bank = bank.saved(self._file)
+            bank = bank.saved(file)
         except (OSError, BankError) as error:
             message = f"{self._file}: the change cannot be written and was not made ({error})"
             raise ChangeRefusedError("not-stored", message) from error
-        self._looked, self._seen = _stamp(self._file), bank_file.digests(self._file)
+        self._looked, self._seen = _stamp(file), bank_file.digests(file)
         return self._publish(bank)
 
     def _publish(self, bank: ClassBank) -> Snapshot:

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP connection, with limits on the time and size of headers.
+"""uvicorn's HTTP connection, with limits on the time and size of headers and on requests that wait for one another.
 
-uvicorn itself waits for headers without end, httptools accepts headers of any size, and both keep the trailers that may
-follow a chunked body as if they were headers.
+uvicorn itself waits for headers without end and queues whatever is pipelined, httptools accepts headers of any size,
+and both keep the trailers that may follow a chunked body as if they were headers.
 """
 
 from __future__ import annotations
@@ -9,18 +9,35 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEADER_SECONDS = 10.0
 HEADER_BYTES = 64 * 2**10
 _FRAMING = 8
 """Bytes of framing allowed for each byte of a body: chunks of one byte need five."""
+_PIECE = 4 * 2**10
+"""Bytes parsed at a time. A request takes 18 at least, so this bounds how many can be queued, and the time it takes."""
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
+class _Flow(FlowControl):
+    """Reads nothing more while ``full``, whoever asks for it."""
+
+    full = False
+
+    def resume_reading(self) -> None:
+        """Read on, unless this connection has more than it can parse."""
+        if not self.full:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
     """Closes itself if a request does not begin in time, or if its headers take too long or are too large.
+
+    Requests that are pipelined are answered one after the other. While any waits for the one before it, nothing more is
+    parsed, and soon nothing more is read.
 
     Attributes:
         idle_since: Time of the loop at which it was opened or its last answer ended.
@@ -31,32 +48,35 @@ class Connection(HttpToolsProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._trailing = False
-        self._cycles: list[RequestResponseCycle] = []
+        self._running: RequestResponseCycle | None = None
+        self._unparsed = b""
         self.idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first request."""
         super().connection_made(transport)
+        self.flow = self._flow = _Flow(transport)
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting, and tell every request of this connection; uvicorn tells the last one only."""
+        """Stop waiting, and tell the request under way; uvicorn tells the last one, which may not have begun."""
         self._headers_ended()
-        for cycle in self._cycles:
-            cycle.disconnected = cycle.disconnected or not cycle.response_complete
-            cycle.message_event.set()
+        self.pipeline.clear()
+        if self._running is not None:
+            self._running.disconnected = not self._running.response_complete
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes outside of bodies, and refuse too many."""
-        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
-        if self._patience is None and (cycle is None or cycle.response_complete):
-            self._wait_for_headers()
-        self._header_bytes += len(data)
-        super().data_received(data)
-        self._header_bytes = max(0, self._header_bytes)
-        if self._header_bytes > HEADER_BYTES:
-            self._give_up(_TOO_LARGE)
+        """Parse what has arrived, piece by piece; the rest is kept while a request waits for the one before it."""
+        data, parsed = self._unparsed + data, 0
+        while parsed < len(data) and not self.pipeline and not self.transport.is_closing():
+            self._parse(data[parsed : parsed + _PIECE])
+            parsed += _PIECE
+        self._unparsed = data[parsed:]
+        self._flow.full = bool(self._unparsed)
+        if self._flow.full:
+            self._flow.pause_reading()
 
     @property
     def idle(self) -> bool:
@@ -69,9 +89,14 @@ class Connection(HttpToolsProtocol):
         self._give_up(_TIMEOUT if self._patience is not None else b"")
 
     def on_response_complete(self) -> None:
-        """Note the time, from which on the connection is idle."""
+        """Note the time, from which on the connection is idle, and go on with the next request."""
         self.idle_since = self.loop.time()
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]
         super().on_response_complete()
+        if self._unparsed and not self.pipeline:
+            self.data_received(b"")
+            self._flow.resume_reading()
 
     def on_message_begin(self) -> None:
         """Reset the count of header bytes."""
@@ -89,12 +114,24 @@ class Connection(HttpToolsProtocol):
         self._headers_ended()
         self._trailing = True
         super().on_headers_complete()
-        self._cycles = [*(cycle for cycle in self._cycles if not cycle.response_complete), self.cycle]
+        if not self.pipeline:
+            self._running = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """Pass on part of a body, and do not count its framing."""
         self._header_bytes -= _FRAMING * len(body)
         super().on_body(body)
+
+    def _parse(self, piece: bytes) -> None:
+        """Count the bytes outside of bodies, and refuse too many."""
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        if self._patience is None and (cycle is None or cycle.response_complete):
+            self._wait_for_headers()
+        self._header_bytes += len(piece)
+        super().data_received(piece)
+        self._header_bytes = max(0, self._header_bytes)
+        if self._header_bytes > HEADER_BYTES:
+            self._give_up(_TOO_LARGE)
 
     def _wait_for_headers(self) -> None:
         self._patience = self.loop.call_later(HEADER_SECONDS, self._give_up, _TIMEOUT)

@@ -11,10 +11,13 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import ipaddress
 import logging
 import re
 import secrets
+import socket
 import time
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +27,7 @@ from sar_infer.server.service import Service
 
 _OPEN = frozenset({"/", "/healthz", "/livez", "/readyz", "/metrics", "/ui", "/docs", "/openapi.json"})
 _OPEN_BELOW = ("/static/", "/v2/health/")
+_LOCAL_NAMES = ("localhost", socket.gethostname().lower())
 _IMAGE_ROUTES = ("/v1/classify", "/v1/zero-shot", "/v2/models")
 _PLAIN_ROUTES = frozenset({"/v1/classify", "/v1/embeddings", "/v1/zero-shot-image-classification", "/v1/classes"})
 """Paths that metrics and log name even if the request is refused before routing."""
@@ -98,19 +102,11 @@ class _RequestHandler:
     def _check(self) -> None:
         """Refuse what can be refused before the body is read."""
         path, service = self._scope["path"], self._service
-        if service.settings.key is not None and path not in _OPEN and not path.startswith(_OPEN_BELOW):
-            scheme, _, given = self._headers.get("authorization", "").partition(" ")
-            keys = map(_digest, service.settings.key.split("\n"))
-            right = sum(hmac.compare_digest(_digest(given.strip()), key) for key in keys)
-            bearer = scheme.lower() == "bearer"
-            if not right or not bearer:
-                if not (bearer and given.strip()):
-                    raise Problem(
-                        "unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key"
-                    )
-                problem = Problem("unauthorised", "the key in the header Authorization is not this server's")
-                problem.title = "The key is wrong"
-                raise problem
+        if path not in _OPEN and not path.startswith(_OPEN_BELOW):
+            if service.settings.key is None:
+                self._check_host(service.settings.hosts)
+            else:
+                self._check_key(service.settings.key)
         if self._has_body:
             self._check_encoding()
         limit = service.settings.limits.body_bytes
@@ -120,6 +116,37 @@ class _RequestHandler:
         images = service.admission.images
         if images.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
             raise images.refusal()
+
+    def _check_host(self, names: tuple[str, ...]) -> None:
+        """Refuse names that are not this server's: a page elsewhere can give its own name this server's address.
+
+        Its scripts could then read answers, which the browser takes for those of the page's own site. An address in
+        place of a name cannot be turned like that.
+        """
+        asked = self._headers.get("host", "")
+        try:
+            name = urlsplit(f"//{asked}").hostname or ""
+        except ValueError:
+            name = ""
+        if "*" in names or name in (*_LOCAL_NAMES, *names) or _is_address(name):
+            return
+        raise Problem(
+            "misdirected",
+            f"this server has no key, so it answers only to its own names, not to {asked!r:.80}; start it with "
+            "--allowed-host NAME, or with a key",
+        )
+
+    def _check_key(self, key: str) -> None:
+        scheme, _, given = self._headers.get("authorization", "").partition(" ")
+        right = sum(hmac.compare_digest(_digest(given.strip()), _digest(line)) for line in key.split("\n"))
+        bearer = scheme.lower() == "bearer"
+        if right and bearer:
+            return
+        if not (bearer and given.strip()):
+            raise Problem("unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key")
+        problem = Problem("unauthorised", "the key in the header Authorization is not this server's")
+        problem.title = "The key is wrong"
+        raise problem
 
     def _check_encoding(self) -> None:
         """Refuse a body that is compressed, or that belongs to another protocol."""
@@ -237,6 +264,14 @@ class _RequestHandler:
         text = "".join(f" {key}={value}" for key, value in more.items())
         shown = method, path, code, seconds * 1000, self._id, client, text
         _access.info("%s %s %s %.1f ms %s %s%s", *shown, extra={"fields": fields})
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _digest(text: str) -> bytes:

@@ -80,7 +80,8 @@ def load_statistics(folder: Path) -> FittedStatistics | None:
         raise RunError(f"{path}: schema {metadata.get('schema_version')}, this reads {SCHEMA_VERSION}: upgrade")
     try:
         statistics = Statistics.from_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
-    except BankError as error:
+        template, record = metadata["template"], json.loads(metadata["record"])
+    except (BankError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: {error}; train again, or delete the file to go without statistics") from None
     prompt: PromptName = "learned" if metadata["prompt"] == LEARNED else "handcrafted"
-    return FittedStatistics(statistics, prompt, metadata["template"], json.loads(metadata["record"]))
+    return FittedStatistics(statistics, prompt, template, record)

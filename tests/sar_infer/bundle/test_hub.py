@@ -216,10 +216,9 @@ def test_a_listed_name_that_leads_elsewhere(hub: Hub, bundle_copy: Path, tmp_pat
     assert [path.name for path in tmp_path.rglob("x")] == []
 
 
-@pytest.mark.parametrize("spoil", [lambda data: data[:-1], lambda data: bytes([data[0] ^ 1]) + data[1:]])
-def test_a_damaged_file(hub: Hub, bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil) -> None:
+def test_a_damaged_file(hub: Hub, bundle_path: Path, tmp_path: Path) -> None:
     data = (bundle_path / IMAGE_ENCODER).read_bytes()
-    hub.put(NAME, bundle_path, **{IMAGE_ENCODER: spoil(data)})
+    hub.put(NAME, bundle_path, **{IMAGE_ENCODER: bytes([data[0] ^ 1]) + data[1:]})
     message = refused(PLACE)
     assert message.startswith(f"{PLACE}: ") and f"{IMAGE_ENCODER}: damaged: " in message
     folder = message.rpartition("remove ")[2].removesuffix(" to fetch them again")
@@ -227,6 +226,31 @@ def test_a_damaged_file(hub: Hub, bundle_path: Path, tmp_path: Path, monkeypatch
     assert Path(folder) == tmp_path / "cache" / "hub" / "models--me--garments"
     shutil.rmtree(folder)
     assert open_bundle(PLACE).bank.names == BANK_NAMES
+
+
+@pytest.mark.parametrize("name", [IMAGE_ENCODER, TOKENIZER, CARD])
+def test_a_file_of_another_size_than_the_manifest_gives_is_refused_before_anything_is_fetched(
+    hub: Hub, bundle: Bundle, tmp_path: Path, name: str
+) -> None:
+    hub.put(NAME, bundle.path, **{name: bytes(2**22)})
+    size = bundle.manifest.files[name].size
+    assert f"{PLACE}: {name} has 4,194,304 bytes on the hub, and {size:,} by {MANIFEST}" in refused(PLACE)
+    fetched = {path for method, path in hub.requests if method == "GET"}
+    assert fetched == {f"/{NAME}/resolve/main/{MANIFEST}"}
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file()) < 2**20
+
+
+def test_a_manifest_of_any_size_is_not_fetched(hub: Hub, bundle_path: Path) -> None:
+    hub.put(NAME, bundle_path, **{MANIFEST: bytes(2**24 + 1)})
+    assert f"{MANIFEST} has 16,777,217 bytes; expected 16,777,216 at most" in refused(PLACE)
+    assert {method for method, _ in hub.requests} == {"HEAD"}
+
+
+def test_a_manifest_that_lists_files_without_end(hub: Hub, bundle_copy: Path) -> None:
+    files = open_bundle(bundle_copy).manifest.files
+    reseal(bundle_copy, files={**files, **{f"{number}.bin": files[BANK] for number in range(100)}})
+    hub.put(NAME, bundle_copy)
+    assert "files; expected 100 at most" in refused(PLACE)
 
 
 def test_damage_in_the_cache_is_noticed(hub: Hub, bundle_path: Path) -> None:

@@ -24,6 +24,7 @@ from click.testing import CliRunner, Result
 from support import hanging
 from support.folders import listing
 from support.many import read_rows, small_png, write_images, write_parquet, write_tar
+from support.servers import workers
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassInfo, amend
@@ -687,6 +688,32 @@ def test_kills_while_the_single_file_is_written_leave_nothing_hidden() -> None:
     assert run(*arguments).exit_code == 0
     assert not [name for name in os.listdir() if name.startswith(".")]
     assert len(read_rows(Path("answers.parquet"))) == 6
+
+
+@pytest.mark.parametrize("large", ["names", "arguments"])
+def test_a_worker_that_is_killed_while_python_starts_in_it_is_replaced(large: str) -> None:
+    """Names and arguments are more than a pipe holds."""
+    folder = Path("x" * 200)
+    write_images(folder, 400 if large == "arguments" else 1)
+    images, options = sorted(map(str, folder.iterdir())), ["--out", "o.jsonl", "--workers", "1"]
+    if large == "names":
+        Path("names.txt").write_text("".join(f"thing {number} {'of many' * 5}\n" for number in range(2000)))
+        options += ["--classes", "names.txt", "--only"]
+    process = start(*images, *options)
+    try:
+        killed: list[int] = []
+        while not killed and process.poll() is None:
+            killed = workers(process.pid)
+            time.sleep(0.001)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        _, told = process.communicate(timeout=200)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert killed
+    assert (process.returncode, len(read_rows(Path("o.jsonl")))) == (0, len(images)), told
 
 
 def test_workers_end_when_the_run_is_killed() -> None:

@@ -112,7 +112,7 @@ def test_one_that_dies_while_it_waits_costs_no_task() -> None:
 
 def test_a_task_that_takes_too_long_is_ended() -> None:
     worker: Worker[float] = Worker(tasks.call, limit=1)
-    worker.loaded()
+    worker.loaded(60)
     assert worker.answer((tasks.divide, 2)) == 0.5
     with pytest.raises(TimeLimitError):
         worker.answer((tasks.hang,))
@@ -136,7 +136,7 @@ def _with_alarm() -> Callable[..., Any]:
 
 def test_one_that_stops_reading_is_ended_too() -> None:
     worker: Worker[int] = Worker(tasks.call, limit=1)
-    worker.loaded()
+    worker.loaded(60)
     assert worker.answer((len, bytes(2**24))) == 2**24
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
@@ -172,6 +172,41 @@ def test_one_that_hangs_while_it_loads_is_ended() -> None:
 def test_one_that_dies_by_chance_while_it_loads_is_started_again(tmp_path: Path) -> None:
     with WorkerPool(partial(tasks.dying_once, tmp_path / "log"), 1) as pool:
         assert pool.submit(tasks.divide, 2).result() == 0.5
+
+
+EPHEMERAL = """
+import multiprocessing.spawn
+from functools import partial
+from sar_infer.processes.pool import StartError, WorkerPool
+from sar_infer.processes.worker import DeathError, Worker
+
+multiprocessing.spawn.set_executable("/bin/false")  # ends before it has read what it is sent
+load = partial(len, bytes(2**24))
+try:
+    Worker(load).loaded(60)
+except DeathError as error:
+    print(type(error).__name__, error.exit_code)
+with WorkerPool(load, 2) as pool:
+    futures = [pool.submit(1), pool.submit(2)]
+    print(*(type(future.exception(60)).__name__ for future in futures))
+"""
+
+
+def test_one_that_ends_before_it_reads_anything_holds_up_nobody() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", EPHEMERAL], env=ENVIRONMENT, timeout=200, capture_output=True, text=True
+    )
+    assert ended.stdout == "DeathError 1\nStartError StartError\n", ended.stderr
+
+
+def test_a_pool_can_be_closed_while_its_processes_start() -> None:
+    pool = WorkerPool(tasks.hang, 2)
+    futures = [pool.submit() for _ in range(4)]
+    assert until(lambda: pool.pids)
+    pids = pool.pids
+    pool.close(now=True)
+    assert all(future.done() for future in futures)
+    assert not any(map(runs, pids))
 
 
 def test_each_task_has_a_process_of_its_own_if_asked_for() -> None:

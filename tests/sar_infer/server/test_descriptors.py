@@ -43,7 +43,7 @@ start, Server.startup = Server.startup, startup
 main()
 """
 """Prints the modules that are imported after the start, and the types that FastAPI then prepares for a route."""
-HALF = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nAuthorization: Bearer k\r\n"
+HALF = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nAuthorization: Bearer k\r\n"
 
 
 @pytest.fixture

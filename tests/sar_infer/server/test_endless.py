@@ -121,6 +121,10 @@ def test_sigterm_ends_a_server_while_a_reload_never_ends(tmp_path: Path) -> None
             while server.log.read_text().count("on trial") < before + 2:
                 assert not asked.done()
                 time.sleep(0.02)
+            server.process.send_signal(signal.SIGHUP)
+            server.process.terminate()
+            assert server.process.wait(60) == 0
+            assert "Traceback" not in server.log.read_text()
         assert asked.result().status_code == 503
 
 

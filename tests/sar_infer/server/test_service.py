@@ -122,6 +122,38 @@ def test_another_encoder_and_back_while_it_serves(server: Local, path: Path, tmp
     assert [step["action"] for step in steps] == ["rollback", "merge", "remove", "add", "add"]
 
 
+def test_reloads_that_come_together_are_one_more(server: Local, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, gate, asked = threading.Event(), threading.Event(), []
+    open_store, reload = BankStore.open, server.service.reload
+
+    def slow(*arguments: Any, **options: Any) -> BankStore:
+        reached.set()
+        gate.wait(60)
+        return open_store(*arguments, **options)
+
+    async def noted() -> list[str]:
+        asked.append(1)
+        return await reload()
+
+    monkeypatch.setattr(BankStore, "open", slow)
+    monkeypatch.setattr(server.service, "reload", noted)
+    with ThreadPoolExecutor(10) as pool:
+        try:
+            first = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
+            assert reached.wait(60)
+            replace(path, "one", "two")
+            more = [pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60) for _ in range(9)]
+            wait_for(lambda: len(asked) == 10)
+        finally:
+            gate.set()
+        answers = [one.result() for one in (first, *more)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert server.metric("sar_reloads_total", outcome="done") == 2
+    assert labels(server.url) == {"one", "two"}
+    httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60)
+    assert server.metric("sar_reloads_total", outcome="done") == 3
+
+
 def test_a_reload_takes_bundle_and_bank_as_a_pair(server: Local, path: Path, tmp_path: Path) -> None:
     """Damage the bank file, so that a good bundle is refused with it and nothing has changed."""
     httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY)
@@ -306,7 +338,9 @@ def test_a_request_in_flight_is_answered_before_the_server_ends(path: Path) -> N
     image = jpeg()
     options = ("--bundle", str(path), "--body-timeout", "60")
     with serving(*options) as server, socket.create_connection(("127.0.0.1", server.port), 60) as talk:
-        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}"
+        head = (
+            f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}"
+        )
         talk.sendall(head.encode() + b"\r\nExpect: 100-continue\r\n\r\n")
         answer = talk.makefile("rb")
         assert (answer.readline(), answer.readline()) == (b"HTTP/1.1 100 Continue\r\n", b"\r\n")  # it has begun

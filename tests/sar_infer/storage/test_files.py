@@ -43,6 +43,19 @@ def test_an_owner_clears_what_a_cut_off_write_left(tmp_path: Path) -> None:
     assert left == {".bank.0a1b2c3", ".other.0a1b2c3d", "bank.0a1b2c3d", ".bankx0a1b2c3d"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_the_file_that_is_locked_is_the_one_that_is_written_wherever_a_link_points_meanwhile(tmp_path: Path) -> None:
+    first, second, link = tmp_path / "first", tmp_path / "second", tmp_path / "link"
+    for file in (first, second):
+        file.write_text(file.name)
+    link.symlink_to(first)
+    with owned(link) as file:
+        link.unlink()
+        link.symlink_to(second)
+        write_atomically(file, [b"changed"])
+    assert (first.read_text(), second.read_text(), link.readlink()) == ("changed", "second", second)
+
+
 def test_pieces_are_written_end_to_end_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, [b"one", memoryview(b"two")])

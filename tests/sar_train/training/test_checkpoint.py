@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from support.disk import fill_disk
 from support.tiny import tiny_backbone
@@ -15,6 +18,8 @@ from support.tiny import tiny_backbone
 from sar_train.errors import RunError
 from sar_train.training.checkpoint import (
     PROMPTS,
+    RECORD,
+    STATE,
     Run,
     load_coop,
     load_run,
@@ -26,6 +31,7 @@ from sar_train.training.checkpoint import (
 )
 from sar_train.training.prompted import restore
 
+META = {"config": {}, "epoch": 1, "history": [], "seconds": 0.0}
 CONTEXT = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -64,11 +70,11 @@ def test_only_the_prompt_is_stored_and_no_temporary_file_stays(tmp_path: Path) -
 
 def test_a_state_comes_back_to_the_bit(tmp_path: Path) -> None:
     rng = torch.Generator().manual_seed(5).get_state()
-    save_state(tmp_path, {"a": CONTEXT, "rng": rng}, {"epoch": 3, "history": [{"loss": 0.1}]})
+    save_state(tmp_path, {"a": CONTEXT, "rng": rng}, META | {"epoch": 3, "history": [{"loss": 0.1}]})
     tensors, meta = load_state(tmp_path)
     assert torch.equal(tensors["a"], CONTEXT)
     assert torch.equal(tensors["rng"], rng)
-    assert meta == {"epoch": 3, "history": [{"loss": 0.1}]}
+    assert meta == META | {"epoch": 3, "history": [{"loss": 0.1}]}
     assert load_state(tmp_path / "elsewhere") is None
 
 
@@ -84,10 +90,10 @@ def test_a_state_goes_with_what_a_killed_process_left_of_it(tmp_path: Path) -> N
 def test_a_full_disk_names_the_file_and_leaves_the_state_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_state(tmp_path, {"a": CONTEXT}, {"epoch": 1})
+    save_state(tmp_path, {"a": CONTEXT}, META)
     fill_disk(monkeypatch)
     for save, name in (
-        (lambda: save_state(tmp_path, {"a": CONTEXT}, {"epoch": 2}), "state.safetensors"),
+        (lambda: save_state(tmp_path, {"a": CONTEXT}, META | {"epoch": 2}), "state.safetensors"),
         (lambda: save_run(tmp_path, run()), "prompts.safetensors"),
     ):
         with pytest.raises(RunError, match=f"{name}: .*No space"):
@@ -95,7 +101,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_state_before(
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
     stored = load_state(tmp_path)
     assert stored is not None
-    assert stored[1] == {"epoch": 1}
+    assert stored[1] == META
 
 
 def dassl(path: Path, **extra: object) -> Path:
@@ -182,6 +188,84 @@ def test_other_checkpoints_are_refused(tmp_path: Path, content: object, words: s
     torch.save(content, path)
     with pytest.raises(RunError, match=words):
         load_run(path)
+
+
+def _spoilt(path: Path, **changes: str | None) -> None:
+    """Write a file of a run again with other metadata; None leaves an entry out."""
+    with safe_open(path, "pt") as stored:
+        metadata = stored.metadata() | changes
+    save_tensors(path, load_file(path), {key: value for key, value in metadata.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        *(({key: None}, f"missing field {key}$") for key in (
+            "method", "settings", "backbone", "pretrained", "weights_digest", "template", "class_names", "regularisers"
+        )),
+        ({"settings": "{nope"}, "settings: damaged: not valid JSON"),
+        ({"settings": "[]"}, r"field settings: expected Mapping.*got \[\]"),
+        ({"class_names": "[1, 2]"}, r"field class_names\[0\]: expected str, got 1"),
+        ({"class_names": "[" * 100_000}, "class_names: damaged: not valid JSON"),
+        ({"regularisers": "[]"}, "field regularisers: expected"),
+        ({"regularisers": '{"sar": NaN}'}, "field regularisers.sar: expected float, got nan"),
+    ],
+)  # fmt: skip
+def test_damaged_prompts_are_one_line(tmp_path: Path, changes: dict[str, str | None], words: str) -> None:
+    save_run(tmp_path, dataclasses.replace(run(), tensors={"network.0.weight": torch.eye(3)}))
+    _spoilt(tmp_path / PROMPTS, **changes)
+    with pytest.raises(RunError, match=words) as caught:
+        load_run(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / PROMPTS}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_that_are_not_finite_are_damage(tmp_path: Path) -> None:
+    save_run(tmp_path, dataclasses.replace(run(), tensors={"context": CONTEXT / 0}))
+    with pytest.raises(RunError, match="not finite"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"seed": 1, ', "damaged: not valid JSON"),
+        ("", "damaged: not valid JSON"),
+        ("[]", "expected a JSON object, got list"),
+        ("null", "expected a JSON object, got NoneType"),
+        ('{"dataset": 3}', "field dataset: expected Mapping"),
+        ('{"metrics": 3}', "field metrics: expected Mapping"),
+        ('{"other_metrics": {"statistics": 3}}', "field other_metrics.statistics: expected Mapping"),
+        ('{"seed": "1"}', "field seed: expected int"),
+    ],
+)
+def test_a_damaged_record_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+    save_run(tmp_path, run())
+    (tmp_path / RECORD).write_text(text)
+    with pytest.raises(RunError, match=words) as caught:
+        load_run(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / RECORD}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("meta", "words"),
+    [
+        (None, "damaged: not valid JSON"),
+        ("{nope", "damaged: not valid JSON"),
+        ("[]", "expected an object, got"),
+        ("{}", "missing field config"),
+        (json.dumps(META | {"epoch": "3"}), "field epoch: expected int"),
+        (json.dumps(META | {"history": {}}), "field history: expected"),
+    ],
+)
+def test_a_damaged_state_is_one_line(tmp_path: Path, meta: str | None, words: str) -> None:
+    save_state(tmp_path, {"a": CONTEXT}, META)
+    _spoilt(tmp_path / STATE, meta=meta)
+    with pytest.raises(RunError, match=words) as caught:
+        load_state(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / STATE}: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_not_a_run(tmp_path: Path) -> None:

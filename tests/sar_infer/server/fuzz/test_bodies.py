@@ -125,7 +125,7 @@ def impatient(bundle_path: Path) -> Iterator[Local]:
 
 def test_others_are_served_while_hundreds_dawdle(impatient: Local) -> None:
     with contextlib.ExitStack() as stack:
-        head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 5000\r\n"
+        head = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 5000\r\n"
         for number in range(300):
             dawdler = stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=10))
             dawdler.sendall((b"", head, head + b"\r\n" + b"x" * 1000)[number % 3])

@@ -75,7 +75,7 @@ class Talk:
         self.socket.close()
 
     def head(self, path: str = "/v1/classify", **headers: object) -> None:
-        lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: image/jpeg"]
+        lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
 
@@ -101,6 +101,38 @@ def test_a_request_id_is_echoed_if_it_is_a_sensible_one(server: Local) -> None:
         made = httpx2.get(f"{server.url}/healthz", headers={"X-Request-ID": nonsense}).headers["x-request-id"]
         assert made != nonsense
         assert len(made) == 16
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "10.1.2.3:80", "[::1]:80", "Shop.example"]
+)
+def test_a_server_without_a_key_answers_to_its_own_names(
+    server: Local, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr(server.service, "settings", replace(server.service.settings, hosts=("shop.example",)))
+    assert httpx2.get(f"{server.url}/v1/classes", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "x@[", "["])
+def test_a_server_without_a_key_answers_to_no_other_name(server: Local, host: str) -> None:
+    """Another site can give its own name the address of this server, and would read what it answers."""
+    for method, path in (("GET", "/v1/classes"), ("POST", "/v1/classify"), ("GET", "/v2/models/sar-clip")):
+        refused = httpx2.request(method, server.url + path, headers={"Host": host, **IMAGE}, content=jpeg())
+        assert refused.status_code == 421
+    assert (refused := httpx2.get(f"{server.url}/v1/classes", headers={"Host": host})).json()["code"] == "misdirected"
+    assert "--allowed-host" in refused.json()["detail"]
+    assert "class" not in refused.json()["title"]
+    assert httpx2.get(f"{server.url}/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_any_name_is_allowed_by_an_asterisk_or_by_a_key(
+    server: Local, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"Host": "shop.example", "Authorization": "Bearer k"}
+    for more in ({"hosts": ("*",)}, {"key": "k"}):
+        with monkeypatch.context() as patch:
+            patch.setattr(server.service, "settings", replace(settings, **more))
+            assert httpx2.get(f"{server.url}/v1/classes", headers=asked).status_code == 200
 
 
 def test_a_body_that_is_declared_too_large_is_refused_unread_and_the_client_learns_it(server: Local) -> None:
