@@ -312,7 +312,7 @@ def run_config(
 
 def default_name(config: RunConfig) -> str:
     """Return the folder name of a run: ``caltech101-coop-sar-s1``, ``shop-coop-sar-s1`` for ``shop/train``."""
-    from sar_train.data.folder import domain_name
+    from sar_train.data.readers.folder import domain_name
     from sar_train.training.identity import regulariser_of
 
     place = Path(config.data)

@@ -17,10 +17,9 @@ from torch import Tensor
 from sar_infer.classifiers.statistics import Statistics, composed
 from sar_infer.errors import BankError
 from sar_train.clip.backbone import Backbone
-from sar_train.data.features import load_features
-from sar_train.data.image_source import ImageDataSource
+from sar_train.data.feature_file import DEMO_FILE, load_features
+from sar_train.data.photo_features import PhotoFeatures
 from sar_train.data.progress import ProgressCallback
-from sar_train.data.source import DEMO_FILE
 from sar_train.errors import DataError, RunError
 from sar_train.evaluation import left_out
 from sar_train.evaluation.gaussian import Gaussian, assemble, gaussian, separation
@@ -32,7 +31,7 @@ from sar_train.training.checkpoint import load_tensors, save_tensors
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.task import FewShotTask
+from sar_train.training.task import Task
 
 FILE = "statistics.safetensors"
 FORMAT = "sar-statistics"
@@ -236,9 +235,9 @@ def _chosen(
 
 def _features(context: RunContext, prompted: PromptedCLIP) -> Tensor:
     """Return (N, V, D) features of the photos that are learned from, under image prompts where the method has them."""
-    if "image" not in context.method.towers or not isinstance(context.source, ImageDataSource):
+    if "image" not in context.method.towers or not isinstance(context.features, PhotoFeatures):
         return context.task.features
-    return context.source.map_pixels("train", context.learned_rows, prompted.encode_images)[:, None]
+    return context.features.map_pixels("train", context.learned_rows, prompted.encode_images)[:, None]
 
 
 def _handcrafted_rows(context: RunContext, names: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -270,7 +269,7 @@ def _train_on(context: RunContext, kept: Sequence[int], after_epoch: Callable[[S
     place = {label: row for row, label in enumerate(kept)}
     rows = torch.tensor([row for row, label in enumerate(task.labels.tolist()) if label in place])
     names = [task.class_names[label] for label in kept]
-    part = FewShotTask(
+    part = Task(
         task.features[rows],
         torch.tensor([place[label] for label in task.labels[rows].tolist()]),
         names,
@@ -327,10 +326,10 @@ class _Reference:
             demo.require(backbone)
         except DataError:
             return None
-        labels = demo.train.labels.numpy()
-        some = np.concatenate([np.flatnonzero(labels == c)[:_REFERENCE_SHOTS] for c in range(len(demo.class_names))])
-        features, kept = demo.train.features[some].double().numpy(), labels[some]
-        rows = backbone.embed_names(demo.class_names, demo.template).double().cpu().numpy()
+        labels, names = demo.labels("train").numpy(), demo.dataset.class_names
+        some = np.concatenate([np.flatnonzero(labels == c)[:_REFERENCE_SHOTS] for c in range(len(names))])
+        features, kept = demo.plain("train", torch.from_numpy(some)).double().numpy(), labels[some]
+        rows = backbone.embed_names(names, demo.dataset.template).double().cpu().numpy()
         scatter = gaussian(features, kept, len(rows)).scatter
         return None if scatter is None else cls(features, kept, rows, scatter)
 

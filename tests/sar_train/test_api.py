@@ -20,7 +20,7 @@ from sar_train.api import default_name, run_config
 from sar_train.cli import export as export_command
 from sar_train.cli import train as train_command
 from sar_train.config.run import RunConfig
-from sar_train.data.features import load_features, save_features
+from sar_train.data.feature_file import load_features, save_features
 from sar_train.training.checkpoint import load_run
 
 OF_THE_TERMINAL = {"version", "format", "form", "quiet", "list_methods"}
@@ -134,7 +134,8 @@ def test_features_are_saved(features: Path, tmp_path: Path) -> None:
         epochs=1,
         sar=False,
     )
-    assert load_features(tmp_path / "again.safetensors").class_names == load_features(features).class_names
+    again, first = (load_features(path).dataset for path in (tmp_path / "again.safetensors", features))
+    assert again.class_names == first.class_names
 
 
 def test_later_settings_win(tmp_path: Path) -> None:

@@ -73,13 +73,13 @@ def novel_names(photos: str, **given: Any) -> None:
     evaluated new classes to standard error.
     """
     from sar_train import novel_names as novel
-    from sar_train.data.class_names import read_class_names
+    from sar_train.data.class_names import read_classes
     from sar_train.novel_names.language_model import request
     from sar_train.training.protocol import plan
 
-    data = read_class_names(photos, given["data_root"], given["cache_dir"])
-    chosen = plan(given["protocol"], data.names, published_split=data.published_split)
-    base, new = ([data.names[label] for label in labels] for labels in (chosen.base, chosen.new))
+    data = read_classes(photos, given["data_root"], given["cache_dir"])
+    chosen = plan(given["protocol"], data.class_names, published_split=data.published_split)
+    base, new = ([data.class_names[label] for label in labels] for labels in (chosen.base, chosen.new))
     template = given["template"] or data.template
     if given["show_request"]:
         wanted = novel.Wanted(base, given["count"], given["seed"], template)
@@ -98,13 +98,13 @@ def novel_names(photos: str, **given: Any) -> None:
     told = _told(found, excluded=given["exclude_eval_names"])
     for line in (
         *(f"Warning: {text}" for text in found.warnings),
-        f"{data.dataset}: {len(base)} trained classes, {told}",
+        f"{data.name}: {len(base)} trained classes, {told}",
     ):
         click.echo(line, err=True)
     if given["out"]:
-        _write(found, given["out"], f"{data.dataset}, seed {given['seed']}: {told}")
+        _write(found, given["out"], f"{data.name}, seed {given['seed']}: {told}")
     if given["form"] == "json":
-        about = {"dataset": data.dataset, "protocol": chosen.protocol, "base": base, "new": new}
+        about = {"dataset": data.name, "protocol": chosen.protocol, "base": base, "new": new}
         click.echo(json.dumps(about | found.summary | {"names": found.names}, ensure_ascii=False))
     elif not given["out"]:
         click.echo("".join(f"{name}\n" for name in found.names), nl=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from sar_train.data.class_names import IMAGENET, read_class_names
+from sar_train.data.class_names import IMAGENET, read_classes
 from sar_train.errors import ConfigError
 from sar_train.novel_names.source import NovelSource, Wanted, kinds
 
@@ -24,6 +24,6 @@ class Dataset(NovelSource):
     def candidates(self, wanted: Wanted) -> Iterable[str]:
         """Return the names in a random order, since a dataset's own order puts similar classes together."""
         options = self.options
-        names = list(read_class_names(self.argument or "", options.data_root, options.cache_dir).names)
+        names = list(read_classes(self.argument or "", options.data_root, options.cache_dir).class_names)
         random.Random(wanted.seed).shuffle(names)
         return names

@@ -1,74 +1,31 @@
-"""CoOp's split files and the authors' lists."""
+"""The authors' lists."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from support.coop import write_aircraft, write_split
+from support.coop import write_aircraft
+from support.opened import opened
 from support.photos import SHARED, needs_shared
 
-from sar_train.data.coop_layout import load_dataset
-from sar_train.data.dataset_lists import (
+from sar_train.data.author_lists import (
     TRAINVAL_AND_TEST,
     below,
     cars,
     flowers,
     pets,
     read_aircraft,
-    read_split,
     sun397,
     ucf101,
     words,
 )
+from sar_train.data.coop import read_split
 from sar_train.data.layouts import LAYOUTS
 from sar_train.errors import DataError
-
-ROWS = [["a/1.png", 0, "ant"], ["b/1.png", 1, "bee"]]
-
-
-def read(folder: Path, content: Any) -> Any:
-    return read_split(write_split(folder, "caltech101", content, photos=False) / LAYOUTS["caltech101"].split_file)
-
-
-def test_names_and_rows(tmp_path: Path) -> None:
-    names, rows = read(tmp_path, {"train": ROWS, "val": [], "test": ROWS[:1], "licence": "more keys do not matter"})
-    assert names == ("ant", "bee")
-    assert rows == {"train": [("a/1.png", 0), ("b/1.png", 1)], "val": [], "test": [("a/1.png", 0)]}
-
-
-@pytest.mark.parametrize(
-    ("content", "fact"),
-    [
-        ("{", "JSON"),
-        ("[" * 100_000, "JSON"),
-        ([], "train, val and test"),
-        ({"train": ROWS, "val": []}, "train, val and test"),
-        ({"train": [["a.png", "0", "ant"]], "val": [], "test": []}, "train[0]"),
-        ({"train": [["a.png", True, "ant"]], "val": [], "test": []}, "train[0]"),
-        ({"train": [["../a.png", 0, "ant"]], "val": [], "test": []}, "'../a.png'"),
-        ({"train": [["/a.png", 0, "ant"]], "val": [], "test": []}, "'/a.png'"),
-        ({"train": [["..\\a.png", 0, "ant"]], "val": [], "test": []}, repr("..\\a.png")),
-        ({"train": [["a\0.png", 0, "ant"]], "val": [], "test": []}, repr("a\0.png")),
-        ({"train": [*ROWS, ["c", 0, "bee"]], "val": [], "test": []}, "'ant' and 'bee'"),
-        ({"train": [["a", 1, "ant"]], "val": [], "test": []}, "1 labels of 1"),
-        ({"train": [], "val": [], "test": []}, "0 labels"),
-        ({"train": ROWS, "val": [], "test": [["c", 2, "cat"]]}, "2 labels of 3"),
-    ],
-)
-def test_damaged_split_files(tmp_path: Path, content: Any, fact: str) -> None:
-    with pytest.raises(DataError, match=re.escape(fact)):
-        read(tmp_path, content)
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none.json"):
-        read_split(tmp_path / "none.json")
 
 
 def test_paths_stay_below() -> None:
@@ -77,11 +34,11 @@ def test_paths_stay_below() -> None:
 
 def test_variants_in_their_order(tmp_path: Path) -> None:
     write_aircraft(tmp_path)
-    dataset = load_dataset("fgvc-aircraft", tmp_path)
+    dataset = opened("fgvc-aircraft", data_root=tmp_path)
     assert dataset.class_names == ("707-320", "A340-200", "DR-400 x")
-    assert [p.label for p in dataset.val] == [0, 0, 1, 1, 2, 2]
-    assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [6, 6, 6]
-    assert dataset.relative(dataset.test[5]) == "117.jpg"
+    assert [p.label for p in dataset.photos("val")] == [0, 0, 1, 1, 2, 2]
+    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [6, 6, 6]
+    assert dataset.photos("test")[5].path == "117.jpg"
     assert dataset.split_origin == "published"
 
 

@@ -2,15 +2,17 @@
 
 import random
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.photos import SHARED, needs_shared
 
-from sar_train.data.dataset_lists import read_split
+from sar_train.data.coop import read_split
+from sar_train.data.dataset import Photo
 from sar_train.data.layouts import LAYOUTS
-from sar_train.data.shots import base_new, few_shot, sample
+from sar_train.data.splits import base_new, few_shot, hold_out, sample
 
 
 def as_coop_does(train: list[tuple[str, int]], val: list[tuple[str, int]], shots: int, seed: int) -> list[list[str]]:
@@ -68,3 +70,36 @@ def test_base_and_new_part_the_labels(labels: set[int]) -> None:
     base, new = base_new(labels)
     assert [*base, *new] == sorted(labels)
     assert len(base) - len(new) in (0, 1)
+
+
+@given(st.integers(0, 300), st.integers(0, 50))
+def test_photos_are_held_out_beyond_the_shots(count: int, shots: int) -> None:
+    splits = hold_out([Photo(f"a/{i}.jpg", 0) for i in range(count)], shots, 1)
+    train, val, test = (len(splits[split]) for split in ("train", "val", "test"))
+    assert train + val + test == count == len({photo for photos in splits.values() for photo in photos})
+    assert val <= 4
+    if count > 1:
+        assert train >= 1
+        assert test >= max(1, val)
+    if 0 < shots < count:
+        assert train == shots
+
+
+def test_a_draw_depends_on_photos_and_seed_alone() -> None:
+    photos = [Photo(f"{c}/{i:02}.jpg", label) for label, c in enumerate("ab") for i in range(12)]
+    splits = hold_out(photos, 4, 1)
+    assert hold_out(reversed(photos), 4, 1) == splits
+    assert hold_out(photos, 4, 2) != splits
+    # What Python's own generator gives, photos shuffled class by class.
+    rng, names = random.Random(1), [[photo.path for photo in photos if photo.label == label] for label in (0, 1)]
+    for of_class in names:
+        rng.shuffle(of_class)
+    assert [photo.path for photo in splits["train"]] == [p for of_class in names for p in sorted(of_class[:4])]
+    assert [photo.path for photo in splits["val"]] == [p for of_class in names for p in sorted(of_class[4:8])]
+
+
+def test_photos_are_sorted_folder_by_folder() -> None:
+    names = ["a-b/1.jpg", "a/2.jpg", "a/b/1.jpg", "a.jpg"]
+    splits = hold_out([Photo(name, 0) for name in names], 0, 1)
+    order = [Path(photo.path) for photo in splits["train"]]
+    assert order == sorted(order)

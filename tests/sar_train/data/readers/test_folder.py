@@ -5,20 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support.coop import link_photos
-from support.opened import opened
+from support.opened import counts, opened
 from support.photos import SHARED, needs_shared, write_folder, write_photo
 
-from sar_train.data.folder import MOST_DOMAINS, FoundImages, assemble, divide, domain_name, domains
-from sar_train.data.images import DataOptions, ImageDataset
+from sar_train.data.readers.folder import MOST_DOMAINS, domain_name, domains
 from sar_train.errors import DataError
-
-
-def counts(dataset: ImageDataset) -> list[tuple[int, ...]]:
-    splits = dataset.train, dataset.val, dataset.test
-    return [tuple(sum(p.label == c for p in s) for s in splits) for c in range(len(dataset.class_names))]
 
 
 def test_shots_and_the_rest(tmp_path: Path) -> None:
@@ -32,8 +24,8 @@ def test_shots_and_the_rest(tmp_path: Path) -> None:
         "1 class has no photo left to test on ('owl')",
     )
     assert not dataset.published_split
-    everything = [p.path for p in (*dataset.train, *dataset.val, *dataset.test)]
-    assert sorted(everything) == sorted(root.rglob("*.png"))
+    files = [root / photo.path for photos in dataset.splits.values() for photo in photos]
+    assert sorted(files) == sorted(root.rglob("*.png"))
 
 
 def test_classes_without_a_test_photo_are_named(tmp_path: Path) -> None:
@@ -69,25 +61,12 @@ def test_a_photo_in_two_classes_is_told_of(tmp_path: Path) -> None:
 def test_the_seed_decides(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 20, "b": 20})
     assert opened(tmp_path, 8, 1) == opened(tmp_path, 8, 1)
-    assert opened(tmp_path, 8, 1).train != opened(tmp_path, 8, 2).train
+    assert opened(tmp_path, 8, 1).photos("train") != opened(tmp_path, 8, 2).photos("train")
 
 
 def test_all_shots_hold_out_a_fifth(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 10, "b": 3})
     assert counts(opened(tmp_path, 0, 1)) == [(8, 0, 2), (2, 0, 1)]
-
-
-@given(st.integers(0, 300), st.integers(0, 50))
-def test_divide(count: int, shots: int) -> None:
-    train, val, test = divide(count, shots)
-    assert train + val + test == count
-    assert min(train, val, test) >= 0
-    assert val <= 4
-    if count > 1:
-        assert train >= 1
-        assert test >= max(1, val)
-    if 0 < shots < count:
-        assert train == shots
 
 
 def test_nested_hidden_and_loose_files(tmp_path: Path) -> None:
@@ -100,7 +79,7 @@ def test_nested_hidden_and_loose_files(tmp_path: Path) -> None:
     (tmp_path / "a" / "notes.txt").write_text("not a photo")
     dataset = opened(tmp_path, 16, 1)
     assert dataset.class_names == ("a",)
-    assert len(dataset.train) + len(dataset.test) == 3
+    assert len(dataset.photos("train")) + len(dataset.photos("test")) == 3
     assert "left out 1 photo directly in" in dataset.warnings[0]
 
 
@@ -109,7 +88,7 @@ def test_given_splits(tmp_path: Path) -> None:
         write_folder(tmp_path / split, {"a": count, "b": count})
     dataset = opened(tmp_path, 4, 1)
     assert counts(dataset) == [(5, 2, 3), (5, 2, 3)]
-    assert dataset.relative(dataset.val[0]) == "valid/a/00.png"
+    assert dataset.photos("val")[0].path == "valid/a/00.png"
 
 
 def test_val_stands_in_for_test(tmp_path: Path) -> None:
@@ -131,6 +110,32 @@ def test_splits_beside_another_folder_are_not_taken_for_classes(tmp_path: Path, 
         write_folder(tmp_path / split, {"cat": 2, "dog": 2})
     with pytest.raises(DataError, match=said):
         opened(tmp_path, 1, 1)
+
+
+def test_a_split_beside_another_folder_is_not_taken_for_a_class(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", {"cat": 2, "dog": 2})
+    write_folder(tmp_path / "added", {"owl": 2, "yak": 2})
+    with pytest.raises(DataError, match="holds the split train, and beside it 'added'; move it away"):
+        opened(tmp_path, 1, 1)
+
+
+@pytest.mark.parametrize("datasets", [("pets",), ("pets", "shop")])
+def test_a_folder_one_level_too_high_is_refused(tmp_path: Path, datasets: tuple[str, ...]) -> None:
+    for dataset in datasets:
+        for split in ("train", "test"):
+            write_folder(tmp_path / dataset / split, {"cat": 2, "dog": 2})
+    with pytest.raises(DataError, match=r"one level too high, since .*pets holds test, train.*; give .*pets$"):
+        opened(tmp_path, 1, 1)
+    assert opened(tmp_path / "pets", 1, 1).class_names == ("cat", "dog")
+
+
+def test_classes_that_may_lie_one_level_deeper_are_told_of(tmp_path: Path) -> None:
+    root = link_photos(tmp_path / "own", [f"{c}/1.jpg" for c in ("cat/manx", "cat/tabby", "dog/collie", "dog/pug")])
+    (warning,) = [w for w in opened(root, 1, 1).warnings if "the classes are" in w]
+    assert "'cat', 'dog'" in warning
+    assert warning.endswith(f"if those are the classes, give {root / 'cat'}")
+    link_photos(root, ["owl/1.jpg"])
+    assert not [w for w in opened(root, 1, 1).warnings if "the classes are" in w]
 
 
 def test_a_class_called_train(tmp_path: Path) -> None:
@@ -160,38 +165,23 @@ def test_no_classes(tmp_path: Path) -> None:
         opened(tmp_path / "none", 4, 1)
 
 
-@pytest.mark.parametrize(
-    ("names", "fact"),
-    [
-        (("red_fox", "Red fox"), "'Red fox' and 'red_fox'"),
-        (("caf\u00e9", "cafe\u0301"), "the same"),  # one letter, or an e and an accent
-        (("a", "b\udcff"), r"'b\\udcff'"),
-        (("a", "b\n"), r"'b\\n'"),
-    ],
-)
-def test_names_that_no_prompt_can_hold(names: tuple[str, ...], fact: str) -> None:
-    classes = {name: [Path(f"{i}.png")] for i, name in enumerate(names)}
-    with pytest.raises(DataError, match=fact):
-        assemble(FoundImages("x", Path("x"), {"train": classes}), DataOptions())
-
-
 def test_as_a_target_all_photos_or_the_given_test_photos(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "own", {"a": 5, "b": 1})
-    whole = opened(root, 16, 1, whole=True)
+    whole = opened(root, 16, 1, target=True)
     assert (counts(whole), whole.warnings, whole.split_origin) == ([(0, 0, 5), (0, 0, 1)], (), "ours")
     given = tmp_path / "given"
     write_folder(given / "train", {"a": 4, "b": 4})
     write_folder(given / "test", {"a": 2})
-    whole = opened(given, 16, 1, whole=True)
+    whole = opened(given, 16, 1, target=True)
     assert (counts(whole), whole.split_origin) == ([(0, 0, 2), (0, 0, 0)], "given")
 
 
 def test_a_target_may_have_test_photos_alone(tmp_path: Path) -> None:
     write_folder(tmp_path / "test", {"a": 2, "b": 3})
-    assert counts(opened(tmp_path, 16, 1, whole=True)) == [(0, 0, 2), (0, 0, 3)]
+    assert counts(opened(tmp_path, 16, 1, target=True)) == [(0, 0, 2), (0, 0, 3)]
     (tmp_path / "test/c").mkdir()
     with pytest.raises(DataError, match="'c'"):
-        opened(tmp_path, 16, 1, whole=True)
+        opened(tmp_path, 16, 1, target=True)
 
 
 def test_where_the_split_comes_from(tmp_path: Path) -> None:
@@ -210,9 +200,9 @@ def test_the_same_classes_in_several_folders(tmp_path: Path) -> None:
     assert domain_name(pacs / "photo") == "pacs/photo"
     assert opened(pacs / "sketch", 1, 1).name == "pacs/sketch"
     assert (domain_name(tmp_path / "shop" / "train"), domain_name(tmp_path / "shop")) == ("shop", "shop")
-    for whole in (False, True):
+    for target in (False, True):
         with pytest.raises(DataError, match=r"photo, sketch.*pacs.photo$"):
-            opened(pacs, 1, 1, whole=whole)
+            opened(pacs, 1, 1, target=target)
 
 
 @pytest.mark.parametrize(
@@ -243,5 +233,6 @@ def test_many_folders_are_classes(tmp_path: Path) -> None:
 @needs_shared
 def test_pacs() -> None:
     assert domains(SHARED / "pacs") == ("cartoon", "photo", "sketch")
-    dataset = opened(SHARED / "pacs/photo", 16, 1, whole=True)
-    assert (dataset.name, len(dataset.class_names), len(dataset.test), dataset.train) == ("pacs/photo", 7, 420, ())
+    dataset = opened(SHARED / "pacs/photo", target=True)
+    assert (dataset.name, len(dataset.class_names), list(dataset.splits)) == ("pacs/photo", 7, ["test"])
+    assert len(dataset.photos("test")) == 420

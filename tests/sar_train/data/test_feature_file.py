@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
-from support.features import feature_set, rows
+from support.features import altered, feature_set, rows
 from support.tiny import tiny_backbone
 from torch import Tensor
 
-from sar_train.data.features import Rows, load_features, save_features
-from sar_train.data.images import SPLITS
+from sar_train.data.dataset import SPLITS
+from sar_train.data.feature_file import StoredFeatures, load_features, save_features
 from sar_train.errors import DataError
 
 
@@ -37,14 +37,14 @@ def parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def test_round_trip(path: Path) -> None:
     written, read = feature_set(), load_features(path)
-    for name in (f.name for f in fields(written) if f.name not in ("train", "val", "test")):
+    for name in (field.name for field in fields(written) if field.name != "rows"):
         assert getattr(read, name) == getattr(written, name)
     for split in SPLITS:
-        got, expected = read.rows(split), written.rows(split)
-        assert torch.equal(got.labels, expected.labels)
-        assert got.features.dtype == torch.float32
-        torch.testing.assert_close(got.features, expected.features, atol=1e-3, rtol=0)
-        torch.testing.assert_close(got.features.norm(dim=-1), torch.ones(len(got.labels)))
+        rows = read.plain(split)
+        assert torch.equal(read.labels(split), written.labels(split))
+        assert rows.dtype == torch.float32
+        torch.testing.assert_close(rows, written.plain(split), atol=1e-3, rtol=0)
+        torch.testing.assert_close(rows.norm(dim=-1), torch.ones(len(rows)))
 
 
 def test_stored_as_documented(path: Path) -> None:
@@ -58,9 +58,12 @@ def test_stored_as_documented(path: Path) -> None:
 
 
 def test_empty_validation(tmp_path: Path) -> None:
-    empty = Rows(torch.empty(0, 32), torch.empty(0, dtype=torch.long))
-    save_features(replace(feature_set(), val=empty), tmp_path / "x.safetensors")
-    assert load_features(tmp_path / "x.safetensors").val.features.shape == (0, 32)
+    whole = feature_set()
+    dataset = replace(whole.dataset, splits={split: whole.dataset.photos(split) for split in ("train", "test")})
+    rows = {split: whole.rows[split] for split in ("train", "test")}
+    save_features(replace(whole, dataset=dataset, rows=rows), tmp_path / "x.safetensors")
+    read = load_features(tmp_path / "x.safetensors")
+    assert (read.plain("val").shape, len(read.labels("val"))) == ((0, 32), 0)
 
 
 def test_not_a_feature_file(tmp_path: Path) -> None:
@@ -153,30 +156,23 @@ def test_one_changed_byte_is_read_or_refused(tmp_path_factory: pytest.TempPathFa
         assert "\n" not in str(error)
 
 
-def test_a_sound_set() -> None:
-    features = feature_set()
-    assert features.rows("val") is features.val
-    empty = replace(features, val=Rows(torch.empty(0, 32), torch.empty(0, dtype=torch.long)))
-    assert len(empty.val.labels) == 0
-
-
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
         ({"class_names": ()}, "class names"),
         ({"class_names": ("a", "b")}, "train: .*0 to 1"),
         ({"template": "a photo"}, "'a photo'"),
-        ({"train": rows(0)}, "training rows"),
-        ({"test": rows(6, size=16)}, r"test: .*\(6, 16\)"),
-        ({"val": Rows(rows(6).features, rows(5).labels)}, r"val: .*\(5, 32\)"),
-        ({"val": Rows(rows(3).features, torch.tensor([0, 1, -1]))}, "val: .*-1 to 1"),
-        ({"test": Rows(rows(3).features * 2, rows(3).labels)}, "test: .*length 2"),
-        ({"test": Rows(rows(3).features * float("nan"), rows(3).labels)}, "test: .*length nan"),
+        ({"rows": {"train": rows(0)}}, "training rows"),
+        ({"rows": {"test": rows(6, size=16)}}, r"test: .*\(6, 16\)"),
+        ({"rows": {"val": (rows(6)[0], rows(5)[1])}}, r"val: .*\(5, 32\)"),
+        ({"rows": {"val": (rows(3)[0], torch.tensor([0, 1, -1]))}}, "val: .*-1 to 1"),
+        ({"rows": {"test": (rows(3)[0] * 2, rows(3)[1])}}, "test: .*length 2"),
+        ({"rows": {"test": (rows(3)[0] * float("nan"), rows(3)[1])}}, "test: .*length nan"),
     ],
 )
 def test_what_cannot_be_built(change: dict[str, Any], fact: str) -> None:
     with pytest.raises(DataError, match=fact):
-        replace(feature_set(), **change)
+        altered(feature_set(), **change)
 
 
 def test_of_another_backbone() -> None:
@@ -192,13 +188,10 @@ def test_of_another_backbone() -> None:
 
 
 def test_reads_rows_in_the_order_asked_for() -> None:
-    source = feature_set()
-    assert source.split_origin == "published"
-    assert source.warnings == ()
-    assert source.paths("train") is None
-    assert torch.equal(source.labels("test"), source.test.labels)
-    assert source.features("train").shape == (30, 1, 32)
-    for indices in ([4, 2, 2], (4, 2, 2), torch.tensor([4, 2, 2])):
-        assert torch.equal(source.features("train", indices)[:, 0], source.train.features[[4, 2, 2]])
-        assert torch.equal(source.plain("train", indices), source.train.features[[4, 2, 2]])
-    assert source.features("val", []).shape == (0, 1, 32)
+    features: StoredFeatures = feature_set()
+    rows = features.rows["train"]
+    assert features.views("train").shape == (30, 1, 32)
+    for chosen in ([4, 2, 2], (4, 2, 2), torch.tensor([4, 2, 2])):
+        assert torch.equal(features.views("train", chosen)[:, 0], rows[[4, 2, 2]])
+        assert torch.equal(features.plain("train", chosen), rows[[4, 2, 2]])
+    assert features.views("val", []).shape == (0, 1, 32)

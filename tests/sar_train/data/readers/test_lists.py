@@ -5,7 +5,9 @@ import pytest
 from support.opened import opened
 from support.photos import write_photo
 
-from sar_train.data.lists import has_metadata, read_rows
+from sar_train.data.readers.base import reader_of
+from sar_train.data.readers.folder import ClassFolders
+from sar_train.data.readers.lists import Metadata, read_rows
 from sar_train.errors import DataError
 
 
@@ -28,9 +30,9 @@ def test_csv_with_splits(tmp_path: Path, photos: list[str]) -> None:
     path = write(tmp_path, "\ufeffpath, label ,split\n" + "".join(",".join(row) + "\n" for row in rows))
     dataset = opened(path, 16, 1)
     assert dataset.class_names == ("cat", "dog")
-    assert [(p.path.name, p.label) for p in dataset.train] == [("0.png", 0), ("1.png", 1), ("3.png", 1)]
-    assert [p.path.name for p in dataset.val] == ["2.png"]
-    assert [p.path.name for p in dataset.test] == ["4.png", "5.png"]
+    assert [(Path(p.path).name, p.label) for p in dataset.photos("train")] == [("0.png", 0), ("1.png", 1), ("3.png", 1)]
+    assert [Path(p.path).name for p in dataset.photos("val")] == ["2.png"]
+    assert [Path(p.path).name for p in dataset.photos("test")] == ["4.png", "5.png"]
     assert (dataset.name, dataset.published_split) == ("list", False)
 
 
@@ -39,7 +41,7 @@ def test_jsonl_without_splits(tmp_path: Path, photos: list[str]) -> None:
     text = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     dataset = opened(write(tmp_path, text, "list.jsonl"), 2, 1)
     assert dataset.class_names == ("émeu big",)
-    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (2, 2, 2)
+    assert (len(dataset.photos("train")), len(dataset.photos("val")), len(dataset.photos("test"))) == (2, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -73,22 +75,22 @@ def test_binary_and_missing_lists(tmp_path: Path, name: str) -> None:
 
 def test_a_list_as_a_target(tmp_path: Path, photos: list[str]) -> None:
     plain = write(tmp_path, "path,label\n" + "".join(f"{name},cat\n" for name in photos))
-    assert len(opened(plain, 1, 1, whole=True).test) == 6
+    assert len(opened(plain, 1, 1, target=True).photos("test")) == 6
     rows = zip(photos, ["train"] * 3 + ["test"] * 3, strict=True)
     split = write(tmp_path, "path,label,split\n" + "".join(f"{name},cat,{part}\n" for name, part in rows))
-    assert [p.path.name for p in opened(split, 1, 1, whole=True).test] == ["3.png", "4.png", "5.png"]
+    assert [Path(p.path).name for p in opened(split, 1, 1, target=True).photos("test")] == ["3.png", "4.png", "5.png"]
     only = write(tmp_path, f"path,label,split\n{photos[0]},cat,test\n")
-    assert len(opened(only, 1, 1, whole=True).test) == 1
+    assert len(opened(only, 1, 1, target=True).photos("test")) == 1
 
 
 def test_metadata_beside_the_photos(tmp_path: Path, photos: list[str]) -> None:
     rows = [f"{name},{'cat' if i % 2 else 'dog'},x" for i, name in enumerate(photos)]
     write(tmp_path, "file_name,label,photographer\n" + "\n".join(rows), "metadata.csv")
-    assert has_metadata(tmp_path)
+    assert isinstance(reader_of(tmp_path), Metadata)
     dataset = opened(tmp_path, 2, 1)
     assert (dataset.name, dataset.class_names) == (tmp_path.name, ("cat", "dog"))
-    assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 6
-    assert not has_metadata(tmp_path / "img")
+    assert len(dataset.photos("train")) + len(dataset.photos("val")) + len(dataset.photos("test")) == 6
+    assert isinstance(reader_of(tmp_path / "img"), ClassFolders)
 
 
 def test_metadata_in_each_split(tmp_path: Path) -> None:
@@ -99,8 +101,8 @@ def test_metadata_in_each_split(tmp_path: Path) -> None:
         write(tmp_path / split, "\n".join(map(json.dumps, rows)), "metadata.jsonl")
     dataset = opened(tmp_path, 2, 1)
     assert dataset.class_names == ("ant", "bee")
-    assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [4, 2, 3]
-    assert dataset.relative(dataset.val[0]) == "validation/1.png"
+    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [4, 2, 3]
+    assert dataset.photos("val")[0].path == "validation/1.png"
 
 
 def test_splits_by_the_folder_of_a_photo_or_a_column(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_splits_by_the_folder_of_a_photo_or_a_column(tmp_path: Path) -> None:
     for name in names:
         write_photo(tmp_path / name)
     write(tmp_path, "file_name,label\n" + "".join(f"{name},cat\n" for name in names), "metadata.csv")
-    assert [p.path.name for p in opened(tmp_path, 1, 1).test] == ["c.png", "d.png", "e.png"]
+    assert [Path(p.path).name for p in opened(tmp_path, 1, 1).photos("test")] == ["c.png", "d.png", "e.png"]
     text = "file_name,class,split\n" + "".join(
         f"{name},cat,{part}\n" for name, part in zip(names, ("train", "train", "val"), strict=False)
     )

@@ -8,7 +8,7 @@ from support.hf import make_dataset, to_saved
 from support.opened import opened
 from support.photos import SHARED, needs_shared, write_folder, write_photo
 
-from sar_train.data.source import missing
+from sar_train.data.open_dataset import missing
 from sar_train.errors import DataError
 
 
@@ -34,14 +34,16 @@ def test_layouts_of_hugging_face(tmp_path: Path) -> None:
     assert opened(tmp_path / "meta", 1, 1).class_names == ("a",)
     pytest.importorskip("datasets", reason="needs the library datasets")
     packed = to_saved(tmp_path / "packed", {"train": make_dataset(4), "test": make_dataset(2)})
-    assert len(opened(packed, 1, 1, cache_dir=tmp_path / "cache").test) == 2
-    assert len(opened("packed", 1, 1, data_root=tmp_path, whole=True, cache_dir=tmp_path / "cache").test) == 2
+    assert len(opened(packed, 1, 1, cache_dir=tmp_path / "cache").photos("test")) == 2
+    assert (
+        len(opened("packed", 1, 1, data_root=tmp_path, target=True, cache_dir=tmp_path / "cache").photos("test")) == 2
+    )
 
 
 def test_known_folders_are_told_from_own_ones(tmp_path: Path) -> None:
     write_aircraft(tmp_path)
     assert opened(tmp_path / "fgvc_aircraft", 1, 1).name == "fgvc_aircraft"
-    assert opened("aircraft", 1, 1, data_root=tmp_path, whole=True).train == ()
+    assert opened("aircraft", 1, 1, data_root=tmp_path, target=True).photos("train") == ()
 
 
 def test_targets_cannot_be_learned_from(tmp_path: Path) -> None:
@@ -50,12 +52,12 @@ def test_targets_cannot_be_learned_from(tmp_path: Path) -> None:
     for spec, root in (("imagenet-a", tmp_path), (str(folder), None)):
         with pytest.raises(DataError, match="imagenet_a.*only test"):
             opened(spec, 16, 1, data_root=root)
-        assert len(opened(spec, 16, 1, data_root=root, whole=True).test) == 200
+        assert len(opened(spec, 16, 1, data_root=root, target=True).photos("test")) == 200
 
 
 def test_imagenet_through_the_front_door(tmp_path: Path) -> None:
     folder = write_imagenet(tmp_path)
-    assert len(opened(folder, 1, 1).train) == 2000
+    assert len(opened(folder, 1, 1).photos("train")) == 2000
 
 
 def test_what_is_missing_is_said_without_opening_anything(tmp_path: Path) -> None:
@@ -79,8 +81,23 @@ def test_what_is_missing_is_said_without_opening_anything(tmp_path: Path) -> Non
 
 @needs_shared
 def test_real_domains() -> None:
-    target = opened("pacs/sketch", 16, 1, data_root=SHARED, whole=True)
-    assert (target.name, len(target.test), target.split_origin) == ("pacs/sketch", 420, "ours")
-    assert len(opened("pacs/sketch", 16, 1, data_root=SHARED).train) == 112
+    target = opened("pacs/sketch", 16, 1, data_root=SHARED, target=True)
+    assert (target.name, len(target.photos("test")), target.split_origin) == ("pacs/sketch", 420, "ours")
+    assert len(opened("pacs/sketch", 16, 1, data_root=SHARED).photos("train")) == 112
     with pytest.raises(DataError, match="cartoon, photo, sketch"):
         opened("pacs", 16, 1, data_root=SHARED)
+
+
+@pytest.mark.parametrize(
+    ("names", "fact"),
+    [
+        (("red_fox", "Red fox"), "'Red fox' and 'red_fox'"),
+        (("caf\u00e9", "cafe\u0301"), "the same"),  # one letter, or an e and an accent
+        (("a", "b\udcff"), r"'b\\udcff'"),
+        (("a", "b\n"), r"'b\\n'"),
+    ],
+)
+def test_names_that_no_prompt_can_hold(tmp_path: Path, names: tuple[str, ...], fact: str) -> None:
+    write_folder(tmp_path, dict.fromkeys(names, 1))
+    with pytest.raises(DataError, match=fact):
+        opened(tmp_path)
