@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from sar_train import ConfigError, ExportOptions, RunError, TrainedRun, TrainOpt
 from sar_train.api import default_name, run_config
 from sar_train.cli import export as export_command
 from sar_train.cli import train as train_command
-from sar_train.config.run import RunConfig
+from sar_train.config.run import SETTINGS, RunConfig
 from sar_train.data.feature_file import load_features, save_features
 from sar_train.training.checkpoint import load_run
 
@@ -187,7 +188,15 @@ def test_options_are_those_of_the_commands_and_of_the_settings() -> None:
 
 @pytest.mark.parametrize("options", [TrainOptions, ExportOptions])
 def test_every_option_is_described(options: type) -> None:
-    assert [name for name in options.__annotations__ if f" {name}: " not in str(options.__doc__)] == []
+    names = options.__annotations__.keys() - SETTINGS.keys()
+    assert [name for name in names if f" {name}: " not in str(options.__doc__)] == []
+    assert all(about.metadata["help"] for about in SETTINGS.values())
+
+
+def test_arguments_have_the_types_of_the_settings() -> None:
+    hints, fields = get_type_hints(TrainOptions), get_type_hints(RunConfig)
+    paths = {"data_root", "pretrained", "novel", "cache_dir"}  # which may be paths here
+    assert {name: hints[name] for name in SETTINGS.keys() - paths} == {n: fields[n] for n in SETTINGS.keys() - paths}
 
 
 @pytest.mark.parametrize("first", ["", "import sar_train.export.bundle; "])

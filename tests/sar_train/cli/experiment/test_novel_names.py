@@ -78,8 +78,8 @@ def test_the_request_is_shown_without_any_endpoint() -> None:
     assert "List 250 further class names" in result.stdout
     data = read_classes("demo")
     lines = result.stdout.splitlines()
-    assert all(name.replace("_", " ") in lines for name in data.names[:50])
-    assert not {name.replace("_", " ") for name in data.names[50:]} & set(lines)
+    assert all(name.replace("_", " ") in lines for name in data.class_names[:50])
+    assert not {name.replace("_", " ") for name in data.class_names[50:]} & set(lines)
     assert "altech" not in result.stdout
 
 

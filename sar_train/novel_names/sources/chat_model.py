@@ -1,4 +1,4 @@
-"""Ask a language model for novel names: the request, the OpenAI-compatible endpoint, and the answers that are kept.
+"""A chat model as a source: the request, the OpenAI-compatible endpoint, and the answers that are kept.
 
 The text of the request is ``sar_train/assets/novel_request.txt``. It holds the names of the training classes and says
 by a caption what they are about; it names neither the dataset, which a model may know by heart, nor any class that the
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +21,14 @@ from urllib.parse import urlsplit
 
 from sar_train.data.files import write_atomic
 from sar_train.errors import ConfigError, DataError
-from sar_train.novel_names.source import Wanted
+from sar_train.novel_names.clean import names_in
+from sar_train.novel_names.source import NameRequest, NovelSource, kinds
 
 if TYPE_CHECKING:
     import openai
 
 
-FILE = Path(__file__).parents[1] / "assets" / "novel_request.txt"
+FILE = Path(__file__).parents[2] / "assets" / "novel_request.txt"
 AT_ONCE = 100
 """Names per request; long lists tire small models."""
 KEY = "SAR_LLM_KEY"
@@ -37,20 +39,20 @@ _NO_KEY = "none"
 FOLDER = "novel-names"
 
 
-def request(wanted: Wanted, given: Sequence[str] = (), at_once: int = AT_ONCE) -> str:
+def request_text(request: NameRequest, listed: Sequence[str] = (), at_once: int = AT_ONCE) -> str:
     """Return the text of a request.
 
     Args:
-        wanted: training names, how many to list, caption.
-        given: names that were listed before; those that the run is evaluated on are left out of the request.
+        request: training names, how many to list, caption.
+        listed: names that were listed before; those that the run is evaluated on are left out of the request.
         at_once: how many names to ask for at most.
     """
-    told = [name for name in given if not wanted.is_evaluated(name)]
+    told = [name for name in listed if not request.is_evaluated(name)]
     before = "\n\nThese were listed already, list others:\n" + "\n".join(told) if told else ""
     return Template(FILE.read_text(encoding="utf-8")).substitute(
-        caption=wanted.template.replace("{}", "[class]"),
-        names="\n".join(name.replace("_", " ") for name in wanted.trained),
-        count=min(wanted.count, at_once),
+        caption=request.template.replace("{}", "[class]"),
+        names="\n".join(name.replace("_", " ") for name in request.trained),
+        count=min(request.count, at_once),
         given=before,
     )
 
@@ -95,12 +97,12 @@ class Endpoint:
             raise ConfigError(f"--llm-url: expected a base URL such as {EXAMPLE}")
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """Return the URL for messages, without user name and password."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
-    def ask(self, request: str, seed: int) -> Answer:
+    def ask(self, text: str, seed: int) -> Answer:
         """Send a request and wait for the answer.
 
         Raises:
@@ -119,23 +121,23 @@ class Endpoint:
         ) as client:
             client.organization = client.project = None  # else they come from OpenAI's environment variables
             try:
-                return self._read(self._create(client, request, {"temperature": TEMPERATURE, "seed": seed}))
+                return self._read(self._create(client, text, {"temperature": TEMPERATURE, "seed": seed}))
             except openai.OpenAIError as error:
                 raise self._problem(error) from None
 
-    def _create(self, client: openai.OpenAI, request: str, fixed: dict[str, Any]) -> str:
+    def _create(self, client: openai.OpenAI, text: str, fixed: dict[str, Any]) -> str:
         """Send the request and return the body of the response; settings that the model refuses are left out."""
         import openai
 
         try:
             response = client.chat.completions.with_raw_response.create(
-                model=self.model, messages=[{"role": "user", "content": request}], **fixed
+                model=self.model, messages=[{"role": "user", "content": text}], **fixed
             )
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             refused = [name for name in fixed if name in str(error)]
             if not refused:
                 raise
-            return self._create(client, request, {k: v for k, v in fixed.items() if k not in refused})
+            return self._create(client, text, {k: v for k, v in fixed.items() if k not in refused})
         return response.text
 
     def _read(self, body: str) -> Answer:
@@ -145,8 +147,8 @@ class Endpoint:
             text, model = choice["message"]["content"], content.get("model")
         except (ValueError, LookupError, TypeError, AttributeError):
             raise DataError(
-                f"{self.place} answered with something else than a chat completion; expected --llm-url to be the base "
-                f"URL of an OpenAI-compatible endpoint, such as {EXAMPLE}"
+                f"{self.address} answered with something else than a chat completion; expected --llm-url to be the "
+                f"base URL of an OpenAI-compatible endpoint, such as {EXAMPLE}"
             ) from None
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"model {self.model} gave an empty answer; try again, or another --llm-model")
@@ -158,7 +160,7 @@ class Endpoint:
         """Return an error of the client as one line that says what to do."""
         import openai
 
-        where = f"the endpoint {self.place}"
+        where = f"the endpoint {self.address}"
         if isinstance(error, openai.APITimeoutError):
             return DataError(f"{where} did not answer within {self.timeout:g} s, {self._tries}; ask a faster model")
         if isinstance(error, openai.APIConnectionError):
@@ -248,3 +250,46 @@ class AnswerCache:
     def _path(self, model: str, seed: int, request: str) -> Path | None:
         identity = json.dumps([model, TEMPERATURE, seed, request]).encode()
         return self._folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.json" if self._folder else None
+
+
+@kinds.register("llm")
+class LanguageModelSource(NovelSource):
+    """``llm``: asked in rounds, each answer kept under ``cache_dir``."""
+
+    form = "llm"
+    endless = True
+
+    def check(self) -> None:
+        """Raise ConfigError if address or model are missing."""
+        super().check()
+        url, model = self.options.llm_url, self.options.llm_model
+        missing = {"--llm-url (SAR_LLM_URL)": url, "--llm-model (SAR_LLM_MODEL)": model}
+        lacking = " and ".join(name for name, value in missing.items() if not value)
+        if not url or not model:
+            raise ConfigError(
+                f"novel names from a language model need {lacking}: an OpenAI-compatible endpoint, such as {EXAMPLE}, "
+                "and a model that it serves; a key, if it wants one, in SAR_LLM_KEY"
+            )
+        self.endpoint = Endpoint(url, model)
+
+    def candidates(self, request: NameRequest) -> Iterator[str]:
+        """Ask in rounds until one brings nothing new, at most twice as often as a perfect model needs."""
+        answers, listed = AnswerCache(self.options.cache_dir), list[str]()
+        for _ in range(2 * math.ceil(request.count / AT_ONCE) + 2):
+            text = request_text(request, listed)
+            answer = answers.get(self.endpoint.model, request.seed, text)
+            from_cache = answer is not None
+            answer = answer or self.endpoint.ask(text, request.seed)
+            fresh = names_in(answer.text, [*request.trained, *listed])
+            if not fresh and not listed:
+                raise DataError(
+                    f"model {answer.model} listed no new name but said: {' '.join(answer.text.split())[:60]!r}; try "
+                    "another --llm-model, or paste the request into a chat (sar-experiment novel-names --show-request)"
+                )
+            if not from_cache:
+                answers.put(self.endpoint.model, request.seed, text, answer)
+            self.model = answer.model
+            if not fresh:
+                return
+            listed += fresh
+            yield from fresh
