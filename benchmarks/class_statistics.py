@@ -61,13 +61,11 @@ class Domain:
 
 def encoded(folder: Path, backbone: Any, cache: Path) -> tuple[Photos, tuple[str, ...]]:
     """Encode a folder of photos by class, or read its features from the cache."""
-    from sar_train.data.image_source import ImageDataSource
-    from sar_train.data.images import DataOptions
-    from sar_train.data.open_images import open_images
+    from sar_train.data.dataset import DataOptions
+    from sar_train.data.open_features import open_features
 
-    dataset = open_images(str(folder), DataOptions(None, 0, 1, 1, cache, print), whole=True)
-    source = ImageDataSource(dataset, backbone, 1, 1, cache)
-    return Photos(source.plain("test").numpy(), source.labels("test").numpy()), source.class_names
+    features = open_features(str(folder), backbone, DataOptions(shots=0, cache_dir=cache, tell=print, target=True))
+    return Photos(features.plain("test").numpy(), features.labels("test").numpy()), features.dataset.class_names
 
 
 def split(photos: Photos, shots: int, seed: int) -> tuple[Photos, Photos]:
@@ -81,8 +79,7 @@ def split(photos: Photos, shots: int, seed: int) -> tuple[Photos, Photos]:
 
 def domains(args: argparse.Namespace, backbone: Any, seed: int) -> Iterator[Domain]:
     """Yield the sets, drawn by a seed; the garments have one draw, all 16 photos."""
-    from sar_train.data.features import load_features
-    from sar_train.data.source import DEMO_FILE
+    from sar_train.data.feature_file import DEMO_FILE, load_features
 
     plain = "a photo of a {}."
     if "clothes" in args.sets and (seed == args.seeds[0] or args.shots < 16):
@@ -94,8 +91,8 @@ def domains(args: argparse.Namespace, backbone: Any, seed: int) -> Iterator[Doma
         )
     if "caltech101" in args.sets:
         demo = load_features(DEMO_FILE)
-        train, test = (Photos(part.features.numpy(), part.labels.numpy()) for part in (demo.train, demo.test))
-        yield Domain("Caltech101", demo.class_names, 50, demo.template, train, {"": test})
+        train, test = (Photos(demo.plain(s).numpy(), demo.labels(s).numpy()) for s in ("train", "test"))
+        yield Domain("Caltech101", demo.dataset.class_names, 50, demo.dataset.template, train, {"": test})
     rng = np.random.default_rng(seed)
     if "dtd" in args.sets:
         photos, names = encoded(args.data / "dtd" / "images", backbone, args.cache)
@@ -118,27 +115,20 @@ def trained(domain: Domain, method: str, args: argparse.Namespace, seed: int, sh
     import torch
 
     from sar_train.config.run import RunConfig
-    from sar_train.data.features import FeatureSet, Rows, save_features
+    from sar_train.data.dataset import Dataset
+    from sar_train.data.feature_file import StoredFeatures, labelled, save_features
     from sar_train.training import trainer
 
-    known = range(domain.trained)
-    parts = [part.of(known) for part in (domain.train, domain.tests[""])]
-    rows = [Rows(torch.from_numpy(part.rows), torch.from_numpy(part.labels)) for part in parts]
-    none = Rows(rows[0].features[:0], rows[0].labels[:0])
+    train, test = (photos.of(range(domain.trained)) for photos in (domain.train, domain.tests[""]))
     out.mkdir(parents=True, exist_ok=True)
-    names = domain.names[: domain.trained]
     backbone = args.backbone
-    features = FeatureSet(
-        domain.name,
-        domain.template,
-        names,
+    labels = {"train": torch.from_numpy(train.labels), "test": torch.from_numpy(test.labels)}
+    features = StoredFeatures(
+        Dataset(domain.name, domain.names[: domain.trained], splits=labelled(labels), template=domain.template),
         backbone.name,
         backbone.weights_digest,
         backbone.preprocess,
-        False,
-        rows[0],
-        none,
-        rows[1],
+        {"train": torch.from_numpy(train.rows), "test": torch.from_numpy(test.rows)},
     )
     save_features(features, out / "features.safetensors")
     learned = method != "handcrafted"

@@ -53,12 +53,12 @@ def background_auroc(context: Any, prompted: Any, temperature: float) -> float:
     from sar_infer.classify.calibration import auroc, softmax
     from sar_train.evaluation.relations import held_out_names
 
-    base, new = context.evaluator.base, context.evaluator.new
-    nouns = held_out_names([*base.names, *new.names, *(context.novel.names if context.novel else ())])
+    base, new = context.task.base, context.task.new
+    nouns = held_out_names([*base.class_names, *new.class_names, *(context.novel.names if context.novel else ())])
 
     def best(features: Any) -> Any:
-        logits = prompted.logits(features, [*base.names, *nouns]).double().numpy()
-        return softmax(logits / temperature)[:, : len(base.names)].max(axis=1)
+        logits = prompted.logits(features, [*base.class_names, *nouns]).double().numpy()
+        return softmax(logits / temperature)[:, : len(base.class_names)].max(axis=1)
 
     return auroc(best(base.features), best(new.features))
 

@@ -62,7 +62,7 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
     from sar_train.regularisers.sar import SAR, SARConfig
     from sar_train.training.loop import OptimiserStep
     from sar_train.training.state import start
-    from sar_train.training.task import FewShotTask, Regularisation
+    from sar_train.training.task import Regularisation, Task
 
     model = backbone.load(backbone_name, backbone.RANDOM)
     names = open_clip.IMAGENET_CLASSNAMES[:BASE]
@@ -77,7 +77,7 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
         size = model.preprocess.size
         pixels = torch.randn(batch, 3, size, size)
         crops = lambda rows, epoch: pixels[rows]  # noqa: E731
-    problem = FewShotTask(features, labels, names, teacher[:BASE], crops)
+    problem = Task(features, labels, names, teacher[:BASE], crops)
     setup = Setup(model, names, "a photo of a {}.", torch.Generator().manual_seed(0))
     made = kind(kind.Config(**SETTINGS.get(method, {})), setup)
     regularisation = None

@@ -19,10 +19,10 @@ from sar_infer.images.preprocess import normalise, to_input
 from sar_train.clip import backbone, mini
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.mini import storage
-from sar_train.data.coop_layout import load_dataset
-from sar_train.data.features import load_features
-from sar_train.data.shots import base_new
-from sar_train.data.source import DEMO_FILE
+from sar_train.data.dataset import DataOptions
+from sar_train.data.feature_file import DEMO_FILE, load_features
+from sar_train.data.open_dataset import open_dataset
+from sar_train.data.splits import base_new
 from sar_train.evaluation.relations import spearman
 from sar_train.novel_names import wordnet
 
@@ -78,12 +78,11 @@ def on_photos_of_vit(root: Path, weights: Path) -> dict[str, Any]:
     teacher = backbone.load(mini.NAME)
     student = backbone.load(mini.VIT_NAME, backbone.RANDOM)
     storage.load_vit(student.model, mini.WEIGHTS, weights)
-    caltech = load_dataset("caltech101", root)
+    caltech = open_dataset("caltech101", DataOptions(root))
+    paths, labels = zip(*((caltech.root / path, label) for path, label in caltech.photos("test")), strict=True)
     imagenet = sorted((root / "imagenet_sample").glob("*.jpg"))
     return {
-        "caltech101_test": _beside(
-            student, teacher, [p.path for p in caltech.test], [p.label for p in caltech.test], caltech.class_names
-        ),
+        "caltech101_test": _beside(student, teacher, paths, labels, caltech.class_names),
         "imagenet_sample_trained_on": _beside(
             student, teacher, imagenet, list(range(len(imagenet))), IMAGENET_CLASSNAMES
         ),
@@ -109,10 +108,11 @@ def _beside(
 def on_demo(model: Backbone) -> dict[str, Any]:
     """Find the best logit scale for the shipped features: base classes of Caltech101, validation images."""
     features = load_features(DEMO_FILE)
-    base, _ = base_new(range(len(features.class_names)))
-    rows = features.val.labels < len(base)
-    names = model.embed_names([features.class_names[label] for label in base], TEMPLATE)
-    best = best_logit_scale(features.val.features[rows], features.val.labels[rows], names)
+    class_names, labels = features.dataset.class_names, features.labels("val")
+    base, _ = base_new(range(len(class_names)))
+    rows = labels < len(base)
+    names = model.embed_names([class_names[label] for label in base], TEMPLATE)
+    best = best_logit_scale(features.plain("val")[rows], labels[rows], names)
     return {"logit_scale": model.logit_scale, "best_logit_scale_on_demo": best}
 
 

@@ -15,7 +15,7 @@ from sar_infer.bundle.manifest import Preprocess
 from sar_infer.images.formats import has_image_suffix
 from sar_train.clip.mini.stem import CHANNELS, Stem
 from sar_train.data import views
-from sar_train.data.dataset_lists import read_split
+from sar_train.data.coop import read_split
 from sar_train.data.layouts import LAYOUTS, layout_in
 from sar_train.errors import DataError
 

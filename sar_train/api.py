@@ -27,38 +27,11 @@ MOST_PHOTOS = 200
 class TrainOptions(TypedDict, total=False):
     """Options of `train`: those of ``sar-train``, by the same names, with the same defaults where they are left out.
 
+    All but these two are settings, which `sar_train.config.run` lists with their defaults.
+
     Attributes:
-        data_root: Folder that holds datasets by name, in CoOp's layout.
-        backbone: open_clip model name, ``sar-mini`` or ``sar-mini-vit``.
-        pretrained: Tag or file of the backbone's weights.
-        method: Name of the prompt-tuning method.
         on: The method that ``dept`` builds on.
-        sar: Add Similarity Alignment Regularization. Default: True, but False for DePT and PromptSRC.
         sar_weight: Weight of SAR (lambda); short for ``settings={"sar": {"weight": …}}``.
-        novel: Where novel names for SAR come from.
-        novel_count: How many novel names.
-        exclude_eval_names: Leave the evaluated new names out of the novel ones.
-        llm_url: Base URL of the endpoint for ``novel="llm"``.
-        llm_model: The model to ask there.
-        shots: Images per class to learn from, 0 for all.
-        seed: Seed of the draw of images and of everything else that is random.
-        views: Views cached per image.
-        protocol: Which classes are trained and evaluated.
-        base_classes: The base classes, where they are not the first half: names separated by commas, or
-            ``deal:K`` for half of them at random.
-        template: Hand-crafted template with ``{}``.
-        statistics: Fit class statistics, which rank trained classes together with classes added later.
-        prompt: The prompt to use with class statistics.
-        quick: Fit class statistics without training the prompt again on each half of the classes.
-        epochs: Passes over the images.
-        learning_rate: Learning rate at the start.
-        batch_size: Images per step.
-        device: ``cpu``, ``cuda``, or ``auto``, cuda if there is a GPU.
-        precision: Number format of the towers while training.
-        micro_batch: Images through the towers at once, 0 for the whole batch.
-        cache_dir: Keep image features here between runs.
-        allow_missing: Go on without the missing images of a split file.
-        skip_unreadable: Leave out unreadable images instead of stopping.
     """
 
     data_root: Place | None
@@ -309,7 +282,7 @@ def run_config(
 
 def default_name(config: RunConfig) -> str:
     """Return the folder name of a run: ``caltech101-coop-sar-s1``, ``shop-coop-sar-s1`` for ``shop/train``."""
-    from sar_train.data.folder import domain_name
+    from sar_train.data.readers.folder import domain_name
     from sar_train.training.identity import regulariser_of
 
     place = Path(config.data)

@@ -26,8 +26,8 @@ from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig, build, merge
-from sar_train.data.images import DataOptions
-from sar_train.data.source import open_source
+from sar_train.data.dataset import DataOptions
+from sar_train.data.open_features import open_features
 from sar_train.export.bundle import export_bundle
 from sar_train.export.fixed import handcrafted
 from sar_train.export.source import from_run
@@ -95,9 +95,9 @@ def _top1(images: Tensor, prompted: PromptedCLIP) -> float:
 
 
 def _caltech(prompted: PromptedCLIP) -> float:
-    source = open_source("demo", prompted.backbone, DataOptions())
-    predicted = (source.plain("test") @ prompted.embed(source.class_names).T).argmax(1)
-    return round(100 * float((predicted == source.labels("test")).double().mean()), 2)
+    features = open_features("demo", prompted.backbone, DataOptions())
+    predicted = (features.plain("test") @ prompted.embed(features.dataset.class_names).T).argmax(1)
+    return round(100 * float((predicted == features.labels("test")).double().mean()), 2)
 
 
 if __name__ == "__main__":

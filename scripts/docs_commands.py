@@ -23,6 +23,14 @@ def page(name: str) -> str:
     return "\n\n".join(part for command, context in commands(name) for part in _described(command, context))
 
 
+def settings(_: str) -> str:
+    """Return a table of the settings of a run, with help and defaults."""
+    from sar_train.cli.settings import help_of
+    from sar_train.config.run import SETTINGS
+
+    return _table([(name, help_of(name)) for name in SETTINGS])
+
+
 def commands(name: str) -> Iterator[tuple[click.Command, click.Context]]:
     """Yield a command of ``pyproject.toml``, then its subcommands at every depth, each with a context to format it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -2,8 +2,8 @@
 
 - Documents elsewhere in the repository become pages below ``project/``, and links to and from them lead there.
 - ``<!-- generated: KIND NAME -->`` gives way to what the code itself says: ``command NAME`` to the help of a command,
-  ``manifest`` to the manifest's schema, ``file PATH`` to a Python file of the repository. In the repository the mark is
-  invisible; a line right below it is for readers there and gives way too.
+  ``manifest`` to the manifest's schema, ``settings`` to those of a run, ``file PATH`` to a Python file of the
+  repository. In the repository the mark is invisible; a line right below it is for readers there and gives way too.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ _GENERATORS: dict[str, Callable[[str], str]] = {
     "command": docs_commands.page,
     "file": _file,
     "manifest": manifest_schema.page,
+    "settings": docs_commands.settings,
 }
 
 

@@ -13,6 +13,8 @@ import click
 
 from sar_infer.cli.options import CONTEXT, GroupedCommand
 from sar_train.cli.common import ProgressLine, guarded, option, resumable, sections_of
+from sar_train.cli.settings import setting_options
+from sar_train.config.run import SETTINGS
 
 if TYPE_CHECKING:
     from sar_train.api import TrainedRun
@@ -58,10 +60,7 @@ GROUPS = {
     cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_TRAIN"}, epilog=EPILOG
 )
 @click.argument("photos", required=False)
-@option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout.")
-@option("--backbone", help="open_clip model name, sar-mini or sar-mini-vit.  [default: sar-mini]")
-@option("--pretrained", help="Tag or file of the backbone's weights; sar-mini and sar-mini-vit bring their own.")
-@option("--method", help="Prompt-tuning method, see --list-methods.  [default: coop]")
+@setting_options(*SETTINGS)
 @option("--on", help="The method that dept builds on: coop or kgcoop.  [default: coop]")
 @option(
     "--list-methods",
@@ -69,91 +68,6 @@ GROUPS = {
     allow_from_autoenv=False,
     help="Show all methods, what they prompt and their papers, and exit.",
 )
-@option(
-    "--sar/--no-sar",
-    default=None,
-    help="Add Similarity Alignment Regularization.  [default: sar; no-sar for dept]",
-)
-@option(
-    "--novel",
-    help="Novel names for SAR: wordnet (relatives; wordnet:D or wordnet:A-B steps away), words (random nouns), "
-    "dataset:NAME (its class names), llm, answer:FILE (a chat's answer), none, or a file.  [default: wordnet]",
-)
-@option("--novel-count", type=int, help="How many novel names.  [default: 400]")
-@option(
-    "--exclude-eval-names/--keep-eval-names",
-    default=None,
-    help="Leave the evaluated new names out of the novel ones.  [default: leave out]",
-)
-@option("--llm-url", help="For --novel llm: base URL of an OpenAI-compatible endpoint; its key goes into SAR_LLM_KEY.")
-@option("--llm-model", help="For --novel llm: the model to ask.")
-@option("--shots", type=int, help="Photos per class to learn from, 0 for all.  [default: 16]")
-@option("--seed", type=int, help="Seed of the draw of photos and of everything random.  [default: 1]")
-@option(
-    "--views", type=int, help="Views cached per photo: the plain one, and random crops to learn from.  [default: 4]"
-)
-@option(
-    "--protocol",
-    type=click.Choice(["auto", "base-to-new", "all", "pseudo"]),
-    help="Which classes are trained and which are new; pseudo tunes on the base classes alone.  [default: auto]",
-)
-@option("--base-classes", help="Names of the base classes, separated by commas.  [default: the first half]")
-@option("--template", help="Hand-crafted template with {}.  [default: the dataset's, or 'a photo of a {}.']")
-@option(
-    "--statistics/--no-statistics",
-    default=None,
-    help="Fit class statistics, which rank trained classes together with classes added later.  [default: statistics]",
-)
-@option(
-    "--prompt",
-    type=click.Choice(["auto", "learned", "handcrafted"]),
-    help="The prompt to use with class statistics; auto: the better one by leaving classes out.  [default: auto]",
-)
-@option(
-    "--quick",
-    is_flag=True,
-    default=None,
-    help="Take half the time: choose class statistics with the hand-crafted prompt instead of training the prompt "
-    "again on each half of the classes.",
-)
-@option(
-    "--epochs",
-    type=int,
-    help="Passes over the photos; the first only warms up.  [default: the method's published number]",
-)
-@option(
-    "--learning-rate",
-    "--lr",
-    type=float,
-    help="Step size of the optimiser.  [default: the method's published rate; with SGD on sar-mini and sar-mini-vit "
-    "ten times that]",
-)
-@option("--batch-size", type=int, help="Photos per step.  [default: the method's published size]")
-@option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where to train; auto: cuda if there is a GPU.  [default: cpu]",
-)
-@option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Number format of the towers while training.  [default: fp32]",
-)
-@option(
-    "--micro-batch",
-    type=int,
-    help="Photos through the towers at once, to save memory with image prompts.  [default: 0, the batch]",
-)
-@option(
-    "--cache-dir", type=click.Path(), help="Keep image features here between runs.  [default: .features beside --out]"
-)
-@option(
-    "--allow-missing",
-    is_flag=True,
-    default=None,
-    help="Go on without the missing images of a split file.",
-)
-@option("--skip-unreadable", is_flag=True, default=None, help="Leave out unreadable images instead of stopping.")
 @option("--sar-weight", type=float, help="Weight of SAR (lambda); short for --set sar.weight=…")
 @option(
     "--set",

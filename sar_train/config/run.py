@@ -1,7 +1,13 @@
-"""The settings of one run as a frozen dataclass, from the command line and a TOML file, with all problems at once."""
+"""The settings of one run: listed here with type, default, bounds and help, from which all other places derive theirs.
+
+`RunConfig` is built from the command line and a TOML file, with all problems at once. The options of ``sar-train`` and
+``sar-experiment`` (`sar_train.cli.settings`), the keys of a TOML file and the pages of the documentation come from its
+fields.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import tomllib
@@ -16,14 +22,35 @@ from sar_train.errors import ConfigError
 
 T = TypeVar("T")
 Protocol = Literal["auto", "base-to-new", "all", "pseudo"]
-
-ELSEWHERE = ("data_root", "cache_dir", "device", "llm_url")
-"""Settings that say where things are on this machine; no result depends on them."""
-OF_STATISTICS = ("statistics", "prompt", "quick")
-"""Settings of class statistics. They came when runs had been kept, so at their defaults they are no part of a key."""
-OF_SAR = ("novel", "novel_count", "exclude_eval_names", "llm_model")
-"""Settings that mean nothing without SAR."""
 _LARGEST_SEED = 2**32 - 1
+
+
+def setting(
+    default: Any,
+    help: str,  # noqa: A002 - as click calls it
+    *,
+    shown: str = "",
+    flags: tuple[str, ...] = (),
+    choices: tuple[str, ...] = (),
+    minimum: int | None = None,
+    scope: Literal["", "machine", "statistics", "sar"] = "",
+    is_path: bool = False,
+) -> Any:
+    """Return a field of `RunConfig`.
+
+    Args:
+        default: its value where nothing is given; None where the default depends on others.
+        help: what it does, a sentence for ``--help``.
+        shown: the default in words, where the value does not say it.
+        flags: names on the command line, where they are not the setting's own with hyphens.
+        choices: values that the command line takes, where they are not those of the type.
+        minimum: the lowest value.
+        scope: ``machine`` for where things are on this machine, which no result depends on; ``statistics`` and ``sar``
+            for what only they read.
+        is_path: True for a file or folder.
+    """
+    about = {"help": help, "shown": shown, "flags": flags, "choices": choices, "minimum": minimum, "scope": scope}
+    return field(default=default, metadata={**about, "is_path": is_path})
 
 
 @dataclass(frozen=True)
@@ -32,76 +59,106 @@ class RunConfig:
 
     Attributes:
         data: what to train on: a dataset's name, a folder, a list or a feature file.
-        data_root: the folder that holds datasets by name.
-        backbone: open_clip model name, or ``sar-mini``.
-        pretrained: tag or file of its weights.
-        method: name of the prompt-tuning method.
-        sar: whether SAR is added.
-        novel: where novel names come from: ``wordnet``, ``words``, ``dataset:NAME``, ``llm``, ``none``, a file, ….
-        novel_count: how many to take.
-        exclude_eval_names: leave the evaluated new names out of the novel ones.
-        llm_url: base URL of the OpenAI-compatible endpoint that ``llm`` asks; no result depends on it.
-        llm_model: the model to ask there.
-        shots: photos per class; 0 means all.
-        seed: of the few-shot draw, the start values and the order of photos.
-        views: how many views of each photo have their features cached: the plain one and ``views - 1`` random crops,
-            from which training then draws. Methods that prompt the image tower take fresh crops instead.
-        protocol: ``base-to-new``, ``all`` classes, or ``pseudo`` (the base classes split again, for tuning).
-        base_classes: the classes that are base, where they are not the first half: names separated by commas, or
-            ``deal:K`` for half of them at random (`sar_train.training.protocol.plan`).
-        template: hand-crafted template of the teacher and of zero-shot; empty means the dataset's.
-        epochs, learning_rate, batch_size: None means the method's published value.
-        device: ``cpu`` or ``cuda``; `sar_train.api.run_config` takes ``auto`` for the one that there is.
-        precision: of the towers while training: ``fp32``, or ``bf16`` or ``fp16`` by autocast.
-        micro_batch: photos that go through the towers at once, to save memory; 0 means the whole batch.
-        cache_dir: where image features are kept between runs.
-        allow_missing: go on without photos that a split file names but that are not there.
-        skip_unreadable: leave unreadable photos out instead of stopping.
-        statistics: fit class statistics.
-        prompt: the prompt that is exported with them: the learned one, the hand-crafted one, or by leaving classes out
-            in turn the better of the two.
-        quick: take the hand-crafted prompt where classes are left out, instead of training the prompt again.
         sections: settings of methods and regularisers by their name, as in ``[coop]`` or ``[sar]`` of the TOML file.
+
+    The other fields say by their help what they are. ``base_classes`` also takes ``deal:K``, half of the classes at
+    random (`sar_train.training.protocol.plan`); `sar_train.api.run_config` turns the device ``auto`` into the one that
+    there is.
     """
 
     data: str
-    data_root: str | None = None
-    backbone: str = "sar-mini"
-    pretrained: str | None = None
-    method: str = "coop"
-    sar: bool = True
-    novel: str = "wordnet"
-    novel_count: int = 400
-    exclude_eval_names: bool = True
-    llm_url: str | None = None
-    llm_model: str | None = None
-    shots: int = 16
-    seed: int = 1
-    views: int = 4
-    protocol: Protocol = "auto"
-    base_classes: str | None = None
-    template: str = ""
-    epochs: int | None = None
-    learning_rate: float | None = None
-    batch_size: int | None = None
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    micro_batch: int = 0
-    cache_dir: str | None = None
-    allow_missing: bool = False
-    skip_unreadable: bool = False
-    statistics: bool = True
-    prompt: Literal["auto", "learned", "handcrafted"] = "auto"
-    quick: bool = False
+    data_root: str | None = setting(
+        None, "Folder that holds datasets by name, in CoOp's layout.", scope="machine", is_path=True
+    )
+    backbone: str = setting("sar-mini", "open_clip model name, sar-mini or sar-mini-vit.")
+    pretrained: str | None = setting(
+        None, "Tag or file of the backbone's weights; sar-mini and sar-mini-vit bring their own."
+    )
+    method: str = setting("coop", "Prompt-tuning method, see --list-methods.")
+    sar: bool = setting(True, "Add Similarity Alignment Regularization.", shown="sar; no-sar for dept")
+    novel: str = setting(
+        "wordnet",
+        "Novel names for SAR: wordnet (relatives; wordnet:D or wordnet:A-B steps away), words (random nouns), "
+        "dataset:NAME (its class names), llm, answer:FILE (a chat's answer), none, or a file.",
+        scope="sar",
+    )
+    novel_count: int = setting(400, "How many novel names.", minimum=1, scope="sar")
+    exclude_eval_names: bool = setting(
+        True,
+        "Leave the evaluated new names out of the novel ones.",
+        shown="leave out",
+        flags=("--exclude-eval-names/--keep-eval-names",),
+        scope="sar",
+    )
+    llm_url: str | None = setting(
+        None,
+        "For --novel llm: base URL of an OpenAI-compatible endpoint; its key goes into SAR_LLM_KEY.",
+        scope="machine",
+    )
+    llm_model: str | None = setting(None, "For --novel llm: the model to ask.", scope="sar")
+    shots: int = setting(16, "Photos per class to learn from, 0 for all.", minimum=0)
+    seed: int = setting(1, "Seed of the draw of photos and of everything random.", minimum=0)
+    views: int = setting(4, "Views cached per photo: the plain one, and random crops to learn from.", minimum=1)
+    protocol: Protocol = setting(  # noqa: RUF009 - a field
+        "auto", "Which classes are trained and which are new; pseudo tunes on the base classes alone."
+    )
+    base_classes: str | None = setting(None, "Names of the base classes, separated by commas.", shown="the first half")
+    template: str = setting("", "Hand-crafted template with {}.", shown="the dataset's, or 'a photo of a {}.'")
+    epochs: int | None = setting(
+        None,
+        "Passes over the photos; the first only warms up.",
+        shown="the method's published number",
+        minimum=1,
+    )
+    learning_rate: float | None = setting(
+        None,
+        "Step size of the optimiser.",
+        shown="the method's published rate; with SGD on sar-mini and sar-mini-vit ten times that",
+        flags=("--learning-rate", "--lr"),
+    )
+    batch_size: int | None = setting(None, "Photos per step.", shown="the method's published size", minimum=1)
+    device: str = setting("cpu", "Where to train; auto: cuda if there is a GPU.", choices=("auto", "cpu", "cuda"))
+    precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the towers while training.")
+    micro_batch: int = setting(
+        0,
+        "Photos through the towers at once, to save memory with image prompts.",
+        shown="0, the batch",
+        minimum=0,
+    )
+    cache_dir: str | None = setting(
+        None,
+        "Keep image features here between runs.",
+        shown=".features beside --out",
+        scope="machine",
+        is_path=True,
+    )
+    allow_missing: bool = setting(False, "Go on without the missing images of a split file.")
+    skip_unreadable: bool = setting(False, "Leave out unreadable images instead of stopping.")
+    statistics: bool = setting(
+        True,
+        "Fit class statistics, which rank trained classes together with classes added later.",
+        shown="statistics",
+        scope="statistics",
+    )
+    prompt: Literal["auto", "learned", "handcrafted"] = setting(
+        "auto",
+        "The prompt to use with class statistics; auto: the better one by leaving classes out.",
+        scope="statistics",
+    )
+    quick: bool = setting(
+        False,
+        "Take half the time: choose class statistics with the hand-crafted prompt instead of training the prompt again "
+        "on each half of the classes.",
+        scope="statistics",
+    )
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        lowest = {"shots": 0, "views": 1, "novel_count": 1, "epochs": 1, "batch_size": 1, "seed": 0, "micro_batch": 0}
-        problems = [
-            f"{name}: expected {low} or more, got {value}"
-            for name, low in lowest.items()
-            if (value := getattr(self, name)) is not None and value < low
-        ]
+        problems = []
+        for name, about in SETTINGS.items():
+            value, minimum = getattr(self, name), about.metadata["minimum"]
+            if value is not None and minimum is not None and value < minimum:
+                problems.append(f"{name}: expected {minimum} or more, got {value}")
         if self.learning_rate is not None and self.learning_rate <= 0:
             problems.append(f"learning_rate: expected more than 0, got {self.learning_rate}")
         if self.seed > _LARGEST_SEED:
@@ -118,6 +175,23 @@ class RunConfig:
             ConfigError: unknown or unusable settings, all of them in the message.
         """
         return build(kind, self.sections.get(name, {}), f"[{name}]")
+
+
+SETTINGS: Mapping[str, dataclasses.Field[Any]] = {f.name: f for f in fields(RunConfig) if "help" in f.metadata}
+"""Fields of `RunConfig` by name, all but the data and the sections."""
+
+
+def in_scope(scope: str) -> tuple[str, ...]:
+    """Return the names of the settings of one scope, as `setting` has them."""
+    return tuple(name for name, about in SETTINGS.items() if about.metadata["scope"] == scope)
+
+
+ELSEWHERE = in_scope("machine")
+"""Settings that say where things are on this machine; no result depends on them."""
+OF_STATISTICS = in_scope("statistics")
+"""Settings of class statistics. They came when runs had been kept, so at their defaults they are no part of a key."""
+OF_SAR = in_scope("sar")
+"""Settings that mean nothing without SAR."""
 
 
 def _broken(text: str) -> bool:
@@ -151,8 +225,13 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def build(kind: type[T], settings: Mapping[str, Any], where: str) -> T:
+def build(kind: type[T], settings: Mapping[str, Any], source: str) -> T:
     """Make a config dataclass from plain values.
+
+    Args:
+        kind: the dataclass.
+        settings: values by field.
+        source: where they are from, for the message.
 
     Raises:
         ConfigError: unknown names (the nearest is offered), values of the wrong type or out of range; all together.
@@ -175,7 +254,7 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str) -> T:
             return kind(**values)
     except (ValueError, TypeError) as error:
         problems.append(str(error))
-    raise ConfigError(f"{where}: {'; '.join(problems)}")
+    raise ConfigError(f"{source}: {'; '.join(problems)}")
 
 
 def coerce(kind: Any, value: Any) -> Any:
@@ -194,9 +273,9 @@ def coerce(kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is Mapping:
         return value
     if kind is bool:
-        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if str(value).lower() in known:
-            return known[str(value).lower()]
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if str(value).lower() in words:
+            return words[str(value).lower()]
     elif kind is str or (kind in (int, float) and not isinstance(value, bool)):
         try:
             if kind is not int or not isinstance(value, float) or value.is_integer():

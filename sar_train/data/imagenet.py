@@ -1,19 +1,18 @@
-"""ImageNet and the four sets that it is generalised to: images in class folders, names from ``classnames.txt``.
+"""ImageNet and the four sets that it is generalised to: photos in class folders, names from ``classnames.txt``.
 
 ``classnames.txt`` has one class a line, ``n01440764 tench``, in the order of the labels. Two names occur twice in the
-published file, so classes are told apart by WordNet id, never by name. ImageNet's validation images are its test set,
-as in papers, so it has no validation set; the four others have only test images.
+published file, so classes are told apart by WordNet id, never by name. ImageNet's validation photos are its test set,
+as in papers, so it has no validation set; the four others have only test photos.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from sar_infer.images.formats import has_image_suffix
-from sar_train.data.dataset_lists import SplitRows
+from sar_train.data.dataset import DataOptions, Photo, Split
 from sar_train.data.layouts import GUIDE, LAYOUTS
 from sar_train.errors import DataError
 
@@ -28,65 +27,55 @@ _LINE = re.compile(r"(n\d{8})\s+(\S.*)")
 
 
 def read_imagenet(
-    key: str, folder: Path, *, whole: bool = False, allow_missing: bool = False
-) -> tuple[tuple[str, ...], SplitRows, str]:
-    """Return class names, (path, label) by split, and a warning or an empty text.
+    key: str, folder: Path, options: DataOptions
+) -> tuple[tuple[str, ...], dict[Split, list[Photo]], str]:
+    """Return class names, photos by split, and a warning or an empty text.
 
     Args:
         key: of `LAYOUTS`, one of `KEYS`.
         folder: the dataset's folder.
-        whole: leave ImageNet's training images unlisted.
-        allow_missing: go on with the class folders that exist.
+        options: a target leaves ImageNet's training photos unlisted; ``allow_missing`` goes on with the class folders
+            that exist.
 
     Raises:
-        DataError: no or bad ``classnames.txt``, no class folders, too few of them, or images that are in none.
+        DataError: no or bad ``classnames.txt``, no class folders, too few of them, or photos that are in none.
     """
-    layout = LAYOUTS[key]
-    ids = read_names(names_file(folder))
-    parts = {"": "test"} if key != "imagenet" else {"val": "test"} if whole else {"train": "train", "val": "test"}
-    found = {split: _class_folders(folder / layout.images / part, key) for part, split in parts.items()}
-    by_number = key == "imagenetv2"
-    known = [str(place) for place in range(CLASSES)] if by_number else list(ids)
-    names = dict(zip(known, ids.values(), strict=True))
-    present = set.intersection(*map(set, found.values()))
-    strange = sorted(set.union(*map(set, found.values())) - set(known))
-    if strange:
-        raise DataError(f"{folder / layout.images}: class folder {strange[0]!r} is not in {NAMES_FILE}; move it away")
-    warning = ""
-    if len(present) != layout.classes:
-        expected = f"expected {layout.classes} class folders, got {len(present)}"
-        lost = next((name for name in known if name not in present), "") if layout.classes == CLASSES else ""
-        if not allow_missing:
-            where = ", ".join(str(folder / layout.images / part) for part in parts)
-            missing = f" (the first that is missing: {lost})" if lost else ""
-            raise DataError(
-                f"{where}: {expected}{missing}; complete the download, or go on without them with --allow-missing"
-            )
-        warning = f"dataset {key}: {expected}; went on with those"
-    order = [name for name in known if name in present]  # both files are sorted by WordNet id
-    rows: SplitRows = {"train": [], "val": [], "test": []}
-    for part, split in parts.items():
-        for label, name in enumerate(order):
-            photos = _photos(found[split][name])
-            rows["train" if split == "train" else "test"] += [
-                ("/".join(filter(None, (part, name, p))), label) for p in photos
-            ]
-    return tuple(names[name] for name in order), rows, warning
+    images, names = folder / LAYOUTS[key].images, read_names(names_file(folder))
+    if key == "imagenetv2":  # whose folders are called after the labels
+        names = {str(label): name for label, name in enumerate(names.values())}
+    subfolders: dict[Split, str] = {"test": ""} if key != "imagenet" else {"train": "train", "test": "val"}
+    if options.target:
+        subfolders.pop("train", None)
+    folders = [_class_folders(images / subfolder, key) for subfolder in subfolders.values()]
+    if strange := sorted(set.union(*folders) - set(names)):
+        raise DataError(f"{images}: class folder {strange[0]!r} is not in {NAMES_FILE}; move it away")
+    present = set.intersection(*folders)
+    warning = _too_few(key, present, names, [str(images / subfolder) for subfolder in subfolders.values()], options)
+    ids = [name for name in names if name in present]  # both files are sorted by WordNet id
+    splits = {
+        split: [
+            Photo("/".join(filter(None, (subfolder, name, photo))), label)
+            for label, name in enumerate(ids)
+            for photo in _photos(images / subfolder / name)
+        ]
+        for split, subfolder in subfolders.items()
+    }
+    return tuple(names[name] for name in ids), splits, warning
 
 
 def problems(key: str, folder: Path) -> list[str]:
     """Return everything that is wrong with the names and with each folder of class folders, one message each."""
-    found = []
+    messages = []
     try:
         read_names(names_file(folder))
     except DataError as error:
-        found.append(str(error))
-    for part in ("train", "val") if key == "imagenet" else ("",):
+        messages.append(str(error))
+    for subfolder in ("train", "val") if key == "imagenet" else ("",):
         try:
-            _class_folders(folder / LAYOUTS[key].images / part, key)
+            _class_folders(folder / LAYOUTS[key].images / subfolder, key)
         except (DataError, OSError) as error:
-            found.append(str(error))
-    return found
+            messages.append(str(error))
+    return messages
 
 
 def names_file(folder: Path) -> Path:
@@ -95,9 +84,9 @@ def names_file(folder: Path) -> Path:
     Raises:
         DataError: neither is there.
     """
-    for place in (folder, folder.parent / LAYOUTS["imagenet"].folder):
-        if (place / NAMES_FILE).is_file():
-            return place / NAMES_FILE
+    for candidate in (folder / NAMES_FILE, folder.parent / LAYOUTS["imagenet"].folder / NAMES_FILE):
+        if candidate.is_file():
+            return candidate
     raise DataError(
         f"{folder}: expected {NAMES_FILE} in it or in imagenet/ beside it, not there; get it as {GUIDE} says"
     )
@@ -131,21 +120,37 @@ def read_names(path: Path) -> dict[str, str]:
     return names
 
 
-def _class_folders(folder: Path, key: str) -> dict[str, Path]:
+def _too_few(key: str, present: set[str], names: dict[str, str], folders: list[str], options: DataOptions) -> str:
+    """Return a warning if class folders are missing, or raise DataError where that is not allowed."""
+    classes = LAYOUTS[key].classes
+    if len(present) == classes:
+        return ""
+    expected = f"expected {classes} class folders, got {len(present)}"
+    if options.allow_missing:
+        return f"dataset {key}: {expected}; went on with those"
+    lost = next((name for name in names if name not in present), "") if classes == CLASSES else ""
+    missing = f" (the first that is missing: {lost})" if lost else ""
+    raise DataError(
+        f"{', '.join(folders)}: {expected}{missing}; complete the download, or go on without them with --allow-missing"
+    )
+
+
+def _class_folders(folder: Path, key: str) -> set[str]:
+    """Return the names of the class folders in a folder, which holds nothing but them."""
     if not folder.is_dir():
         raise DataError(f"dataset {key}: expected the folder {folder}, not there; see {GUIDE}")
     with os.scandir(folder) as entries:
         listed = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
-    folders = {name: folder / name for name, is_folder in sorted(listed) if is_folder}
+    folders = {name for name, is_folder in listed if is_folder}
     loose = sum(has_image_suffix(name) for name, is_folder in listed if not is_folder)
     if loose:
-        what = f"{loose} photos lie directly in it and {len(folders)} class folders"
-        raise DataError(f"{folder}: {what}; {MEND_VAL if folder.name == 'val' else 'expected class folders alone'}")
+        expected = MEND_VAL if folder.name == "val" else "expected class folders alone"
+        raise DataError(f"{folder}: {loose} photos lie directly in it and {len(folders)} class folders; {expected}")
     if not folders:
         raise DataError(f"{folder}: expected one folder per class, got none; complete the download")
     return folders
 
 
-def _photos(folder: Path) -> Sequence[str]:
+def _photos(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if has_image_suffix(e.name) and not e.name.startswith("."))

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PHOTO = "a photo of a {}."
-"""Also for images about which nothing else is known."""
+from sar_train.data.dataset import TEMPLATE
+
 GUIDE = "CoOp's DATASETS.md (github.com/KaiyangZhou/CoOp)"
 """Where each dataset's download and split file are described."""
 
@@ -45,16 +45,16 @@ def _zhou(name: str) -> str:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "imagenet": Layout("imagenet", "images", "", PHOTO, 1000, (1281167, 0, 50000)),
+    "imagenet": Layout("imagenet", "images", "", TEMPLATE, 1000, (1281167, 0, 50000)),
     "caltech101": Layout(
-        "caltech-101", "101_ObjectCategories", _zhou("Caltech101"), PHOTO, 100, (4128, 1649, 2465), ("caltech-101",)
+        "caltech-101", "101_ObjectCategories", _zhou("Caltech101"), TEMPLATE, 100, (4128, 1649, 2465), ("caltech-101",)
     ),
     "oxford_pets": Layout(
         "oxford_pets", "images", _zhou("OxfordPets"), "a photo of a {}, a type of pet.", 37, (2944, 736, 3669),
         ("pets",),
     ),
     "stanford_cars": Layout(
-        "stanford_cars", "", _zhou("StanfordCars"), PHOTO, 196, (6509, 1635, 8041), ("cars",)
+        "stanford_cars", "", _zhou("StanfordCars"), TEMPLATE, 196, (6509, 1635, 8041), ("cars",)
     ),
     "oxford_flowers": Layout(
         "oxford_flowers", "jpg", _zhou("OxfordFlowers"), "a photo of a {}, a type of flower.", 102, (4093, 1633, 2463),
@@ -66,7 +66,7 @@ LAYOUTS: dict[str, Layout] = {
     "fgvc_aircraft": Layout(
         "fgvc_aircraft", "images", "", "a photo of a {}, a type of aircraft.", 100, (3334, 3333, 3333), ("aircraft",)
     ),
-    "sun397": Layout("sun397", "SUN397", _zhou("SUN397"), PHOTO, 397, (15880, 3970, 19850)),
+    "sun397": Layout("sun397", "SUN397", _zhou("SUN397"), TEMPLATE, 397, (15880, 3970, 19850)),
     "dtd": Layout(
         "dtd", "images", _zhou("DescribableTextures"), "{} texture.", 47, (2820, 1128, 1692), ("describabletextures",)
     ),
@@ -77,20 +77,20 @@ LAYOUTS: dict[str, Layout] = {
         "ucf101", "UCF-101-midframes", _zhou("UCF101"), "a photo of a person doing {}.", 101, (7639, 1898, 3783)
     ),
     "imagenetv2": Layout(
-        "imagenetv2", "imagenetv2-matched-frequency-format-val", "", PHOTO, 1000, (0, 0, 10000)
+        "imagenetv2", "imagenetv2-matched-frequency-format-val", "", TEMPLATE, 1000, (0, 0, 10000)
     ),
-    "imagenet_sketch": Layout("imagenet-sketch", "images", "", PHOTO, 1000, (0, 0, 50889)),
+    "imagenet_sketch": Layout("imagenet-sketch", "images", "", TEMPLATE, 1000, (0, 0, 50889)),
     "imagenet_a": Layout(
-        "imagenet-adversarial", "imagenet-a", "", PHOTO, 200, (0, 0, 7500), ("imagenet_adversarial",)
+        "imagenet-adversarial", "imagenet-a", "", TEMPLATE, 200, (0, 0, 7500), ("imagenet_adversarial",)
     ),
-    "imagenet_r": Layout("imagenet-rendition", "imagenet-r", "", PHOTO, 200, (0, 0, 30000), ("imagenet_rendition",)),
+    "imagenet_r": Layout("imagenet-rendition", "imagenet-r", "", TEMPLATE, 200, (0, 0, 30000), ("imagenet_rendition",)),
 }  # fmt: skip
 
 
 def find(name: str) -> str | None:
     """Return the table's key for a name, case and punctuation aside; None if the name is unknown."""
-    known = {_plain(alias): key for key, layout in LAYOUTS.items() for alias in (key, *layout.aliases)}
-    return known.get(_plain(name))
+    keys = {_plain(alias): key for key, layout in LAYOUTS.items() for alias in (key, *layout.aliases)}
+    return keys.get(_plain(name))
 
 
 def nearest(name: str) -> str:

@@ -10,12 +10,12 @@ EVERY = 1.0
 """Seconds between two lines; shorter work prints none."""
 
 
-def counter(tell: ProgressCallback, what: str, total: int) -> Callable[[int], None]:
+def counter(tell: ProgressCallback, line: str, total: int) -> Callable[[int], None]:
     """Return a function to be called with the number done so far, and with ``total`` at the end.
 
     Args:
         tell: gets lines such as ``encoding 640/5,640 train photos, about 34 s left``.
-        what: the line with ``{}`` for the numbers, such as ``encoding {} train photos``.
+        line: with ``{}`` for the numbers, such as ``encoding {} train photos``.
         total: how many there are.
     """
     began = told = time.monotonic()
@@ -26,6 +26,6 @@ def counter(tell: ProgressCallback, what: str, total: int) -> Callable[[int], No
         if now - told >= EVERY or (done == total and told > began):
             told = now
             left = (now - began) / done * (total - done)
-            tell(f"{what.format(f'{done:,}/{total:,}')}, about {left:.0f} s left")
+            tell(f"{line.format(f'{done:,}/{total:,}')}, about {left:.0f} s left")
 
     return count

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # reports take the harmonic mean from here without torch
     from torch import Tensor
-
-    from sar_train.data.images import Split
-
-
-_SAME = 1 - 1e-6
-"""Cosine of two encodings of one image, which differ by rounding; an image that was saved again is below."""
 
 
 @dataclass(frozen=True)
@@ -56,47 +50,6 @@ def distinct(names: Sequence[str]) -> list[str]:
     """Make names distinct: where classes share one, as ImageNet's *missile*, the class's number is added."""
     counts = Counter(names)
     return [f"{name} (class {i})" if counts[name] > 1 else name for i, name in enumerate(names)]
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluationSplit:
-    """The images of some classes that a run is evaluated on.
-
-    Attributes:
-        names: the C classes, which are the candidates.
-        features: (N, D) plain views under the untouched image tower.
-        labels: (N,) 0 to C - 1.
-        rows: (N,) their places in the split.
-        split: the split.
-    """
-
-    names: Sequence[str]
-    features: Tensor
-    labels: Tensor
-    rows: Tensor
-    split: Split
-
-    def copies_of(self, learned: Tensor) -> list[int]:
-        """Return the rows of the images that are the same as one of others, given as (M, D) plain views."""
-        parts = self.features.split(64)  # the products with many others stay small
-        same = [closest > _SAME for part in parts for closest in (part @ learned.T).amax(1).tolist()]
-        return [row for row, copy in zip(self.rows.tolist(), same, strict=True) if copy]
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """The images that a run is evaluated on: those of base and of new classes."""
-
-    base: EvaluationSplit | None
-    new: EvaluationSplit | None
-
-    def __call__(self, logits: Callable[[EvaluationSplit], Tensor]) -> dict[str, Evaluation | None]:
-        """Evaluate both parts, each against its own class names."""
-        parts = {"base": self.base, "new": self.new}
-        return {
-            name: None if part is None else evaluate(logits(part), part.labels, part.names)
-            for name, part in parts.items()
-        }
 
 
 def harmonic_mean(base: float | None, new: float | None) -> float | None:

@@ -19,7 +19,7 @@ from sar_infer.storage.files import locked
 from sar_train.clip import backbone as backbones
 from sar_train.config.run import ELSEWHERE, RunConfig
 from sar_train.errors import RunError
-from sar_train.evaluation.accuracy import EvaluationSplit, evaluate
+from sar_train.evaluation.accuracy import evaluate
 from sar_train.experiment import code
 from sar_train.experiment.job import Job
 from sar_train.experiment.survey import check_zero_shot
@@ -28,6 +28,7 @@ from sar_train.training.checkpoint import Run
 from sar_train.training.context import open_data
 from sar_train.training.measures import image_features
 from sar_train.training.prompted import PromptedCLIP, restore
+from sar_train.training.task import Evaluated
 
 MOST_NAMES = 128
 """Names kept at most; of more classes every n-th of base and of new."""
@@ -80,24 +81,24 @@ def evaluate_targets(prompted: PromptedCLIP, config: RunConfig, targets: Sequenc
     Raises:
         SarTrainError: a target cannot be opened, or an image cannot be read.
     """
-    found = {}
+    results = {}
     for target in targets:
-        source = open_data(config, prompted.backbone, target=target)
-        labels, names = source.labels("test"), list(source.class_names)
+        features = open_data(config, prompted.backbone, target=target)
+        labels, names, template = features.labels("test"), features.dataset.class_names, features.dataset.template
         rows = torch.arange(len(labels))
-        part = EvaluationSplit(names, source.plain("test", rows), labels, rows, "test")
-        learned = evaluate(prompted.logits(image_features(prompted, source, part), names), labels, names)
-        handcrafted = prompted.backbone.embed_names(names, source.template)
-        zero_shot = evaluate(part.features.to(handcrafted.device) @ handcrafted.T, labels, names)
-        found[target] = {
+        photos = Evaluated(names, features.plain("test", rows), labels, rows, "test")
+        learned = evaluate(prompted.logits(image_features(prompted, features, photos), names), labels, names)
+        handcrafted = prompted.backbone.embed_names(names, template)
+        zero_shot = evaluate(photos.features.to(handcrafted.device) @ handcrafted.T, labels, names)
+        results[target] = {
             "accuracy": learned.accuracy,
             "zero_shot": zero_shot.accuracy,
             "classes": len(names),
             "photos": len(labels),
-            "template": source.template,
+            "template": template,
             "per_class": learned.per_class,
         }
-    return found
+    return results
 
 
 def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import tomli_w
 
 from sar_train.config.run import ELSEWHERE, RunConfig
-from sar_train.data.folder import files_in
-from sar_train.data.lists import METADATA
-from sar_train.data.open_images import locate
-from sar_train.data.source import DEMO
+from sar_train.data.dataset import DEMO
+from sar_train.data.open_dataset import locate
+from sar_train.data.readers.folder import files_in
+from sar_train.data.readers.lists import METADATA
 from sar_train.regularisers.base import regularisers
 from sar_train.training.identity import file_digest, outcome_settings
 

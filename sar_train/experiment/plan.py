@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from sar_train.clip import mini
 from sar_train.config.run import RunConfig, build, merge, read_toml
-from sar_train.data.open_images import locate
+from sar_train.data.open_dataset import locate
 from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
 from sar_train.methods.base import methods

@@ -9,8 +9,8 @@ from typing import Any
 
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
+from sar_train.data.open_dataset import missing
 from sar_train.data.progress import ProgressCallback
-from sar_train.data.source import missing
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
 from sar_train.report.published import known_zero_shot
@@ -120,9 +120,10 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
                 found[world] = _measured(context, tell, strict=strict)
         for target in job.targets:
             if (*world, target) not in seen and backbone is not None:
-                source = open_data(plain, backbone, tell, target=target)
-                tell(f"target {target}: {len(source.class_names)} classes, {len(source.labels('test'))} photos")
-                source.plain("test")  # into the cache, once for all runs
+                features = open_data(plain, backbone, tell, target=target)
+                dataset = features.dataset
+                tell(f"target {target}: {len(dataset.class_names)} classes, {len(dataset.photos('test'))} photos")
+                features.plain("test")  # into the cache, once for all runs
                 seen.add((*world, target))
         if job.config.sar and job.config.novel == "llm" and (*draw, "llm") not in seen:
             prepare(job.config, tell_once)  # asks the model once; all runs find the answer in the cache
@@ -133,7 +134,7 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
 
 def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> dict[str, Any]:
     config = context.config
-    if context.evaluator.base is None:
+    if context.task.base is None:
         raise DataError(
             f"{config.data}: nothing to evaluate on, {context.plan.protocol} needs photos of {context.plan.split}"
         )
@@ -153,7 +154,7 @@ def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> d
 
 def _check_on_halves(context: RunContext) -> dict[str, Any] | None:
     """Check a protocol of all classes on base and new classes, of which the known figures are."""
-    config, name = context.config, context.source.name
+    config, name = context.config, context.features.dataset.name
     if context.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
         return None
     halves = prepare(dataclasses.replace(config, protocol="base-to-new"))

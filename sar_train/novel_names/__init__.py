@@ -6,14 +6,14 @@ in; nothing here needs a backbone.
 """
 
 from sar_train.novel_names.gather import COUNT, NovelNames, novel_names
-from sar_train.novel_names.source import NovelSource, SourceOptions, Wanted, forms, kinds, open_novel_source
+from sar_train.novel_names.source import NameRequest, NovelSource, SourceOptions, forms, kinds, open_novel_source
 
 __all__ = [
     "COUNT",
+    "NameRequest",
     "NovelNames",
     "NovelSource",
     "SourceOptions",
-    "Wanted",
     "forms",
     "kinds",
     "novel_names",

@@ -54,15 +54,15 @@ def names_in(answer: str, trained: Sequence[str] = ()) -> list[str]:
     limit = max(WORDS, max((len(name.replace("_", " ").split()) for name in trained), default=0) + 2)
     numeric = any(not re.search(r"[^\W\d_]", name) for name in trained)
     style = _Style(trained)
-    taken, found = {key(name) for name in trained}, []
+    keys, names = {key(name) for name in trained}, []
     for line in _lines(_THOUGHT.sub("\n", answer)):
         for piece in _pieces(" ".join(line.split())):
             name = style(piece)
-            if key(name) in taken or not _usable(name, limit, numeric=numeric):
+            if key(name) in keys or not _usable(name, limit, numeric=numeric):
                 continue
-            taken.add(key(name))
-            found.append(name)
-    return found
+            keys.add(key(name))
+            names.append(name)
+    return names
 
 
 class _Style:
@@ -101,7 +101,7 @@ def _lines(answer: str) -> Iterator[str]:
 def _strings(value: Any) -> Iterator[str]:
     """Yield the strings of a list, or of the first list in an object; objects in a list give their ``name``."""
     if isinstance(value, dict):
-        value = next((part for part in value.values() if isinstance(part, list)), [])
+        value = next((items for items in value.values() if isinstance(items, list)), [])
     if isinstance(value, list):
         for item in value:
             text = next(iter(item.values()), None) if isinstance(item, dict) and "name" not in item else item
@@ -116,11 +116,11 @@ def _pieces(line: str) -> Iterator[str]:
         return
     line = _BULLET.sub("", line)
     head, colon, tail = line.partition(": ")
-    for part in _commas(tail) if colon and len(_commas(tail)) > 2 and "," not in head else _commas(line):
-        piece = _stripped(part)
+    for entry in _commas(tail) if colon and len(_commas(tail)) > 2 and "," not in head else _commas(line):
+        piece = _stripped(entry)
         if len(piece) > LONGEST_PIECE or not piece:
             continue
-        if piece == part == line:
+        if piece == entry == line:
             yield piece
         else:
             yield from _pieces(piece)
@@ -128,9 +128,9 @@ def _pieces(line: str) -> Iterator[str]:
 
 def _commas(line: str) -> list[str]:
     """Return the parts of an enumeration, or only the first where the rest explains it."""
-    parts = [part for part in re.split(r"[,;]\s*", line) if part.strip(_WRAPPING)]
-    plain = all(len(part.split()) <= WORDS - 2 and not _ARTICLE.match(part) for part in parts[1:])
-    return parts if plain else parts[:1]
+    entries = [entry for entry in re.split(r"[,;]\s*", line) if entry.strip(_WRAPPING)]
+    plain = all(len(entry.split()) <= WORDS - 2 and not _ARTICLE.match(entry) for entry in entries[1:])
+    return entries if plain else entries[:1]
 
 
 def _stripped(text: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sar_train.errors import DataError
 from sar_train.novel_names import wordnet
 from sar_train.novel_names.clean import key
-from sar_train.novel_names.source import NovelSource, Wanted, open_novel_source
+from sar_train.novel_names.source import NameRequest, NovelSource, open_novel_source
 
 COUNT = 400
 """How many names to take by default; fewer are then no reason for a warning."""
@@ -40,8 +40,8 @@ class NovelNames:
     @property
     def summary(self) -> dict[str, object]:
         """Return the entry for the record; it keeps all names of a language model, which may not give them again."""
-        kept: dict[str, object] = {"source": self.source, "count": len(self.names), "overlap": self.overlap}
-        return kept | ({"model": self.model, "names": list(self.names)} if self.model else {})
+        summary: dict[str, object] = {"source": self.source, "count": len(self.names), "overlap": self.overlap}
+        return summary | ({"model": self.model, "names": list(self.names)} if self.model else {})
 
 
 def novel_names(
@@ -72,18 +72,18 @@ def novel_names(
     """
     source = open_novel_source(source) if isinstance(source, str) else source
     is_evaluated = _matcher(new)
-    taken = {key(name) for name in trained}
+    keys = {key(name) for name in trained}
     names: list[str] = []
     overlap = too_long = 0
     left = False
-    for candidate in source.candidates(Wanted(trained, count, seed, template, is_evaluated)):
+    for candidate in source.candidates(NameRequest(trained, count, seed, template, is_evaluated)):
         name = " ".join(candidate.replace("_", " ").split())
-        if not key(name) or key(name) in taken:
+        if not key(name) or key(name) in keys:
             continue
         if len(names) == count:
             left = True
             break
-        taken.add(key(name))
+        keys.add(key(name))
         evaluated, fitting = is_evaluated(name), room(name)
         overlap += evaluated
         too_long += not fitting
@@ -92,11 +92,11 @@ def novel_names(
         if source.endless and len(names) == count:
             break
     if not names and source.form.startswith("wordnet"):  # as of a shop's article numbers
-        found = novel_names(
+        nouns = novel_names(
             "words", trained, new=new, room=room, count=count, seed=seed, exclude=exclude, template=template
         )
-        warning = f"WordNet has no relatives of these class names: {len(found.names)} random nouns are the novel names"
-        return dataclasses.replace(found, warnings=(warning, *found.warnings))
+        warning = f"WordNet has no relatives of these class names: {len(nouns.names)} random nouns are the novel names"
+        return dataclasses.replace(nouns, warnings=(warning, *nouns.warnings))
     if not names and source.form != "none":
         raise DataError(f"novel names from {source.name}: no name is left that is not a class name")
     warnings = _warnings(source, len(names), count, too_long, left=left)
@@ -119,14 +119,14 @@ def _forms(name: str) -> set[str]:
 
 
 def _warnings(source: NovelSource, got: int, count: int, too_long: int, *, left: bool) -> tuple[str, ...]:
-    found = []
+    warnings = []
     if too_long:
-        found.append(f"{too_long} novel names are too long for the text tower and were left out")
+        warnings.append(f"{too_long} novel names are too long for the text tower and were left out")
     if got < count != COUNT and source.endless:
-        found.append(f"{source.name} gave {got} novel names, fewer than the {count} asked for")
+        warnings.append(f"{source.name} gave {got} novel names, fewer than the {count} asked for")
     if left and not source.endless:
-        found.append(f"{source.name} holds more names than the {count} taken; a higher count takes more")
-    return tuple(found)
+        warnings.append(f"{source.name} holds more names than the {count} taken; a higher count takes more")
+    return tuple(warnings)
 
 
 def overlap_told(overlap: int, *, excluded: bool) -> str:

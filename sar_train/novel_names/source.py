@@ -31,7 +31,7 @@ class SourceOptions:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class NameRequest:
     """A request for names.
 
     Attributes:
@@ -81,7 +81,7 @@ class NovelSource(ABC):
             raise ConfigError(f"novel names: expected {self.form} alone, got {self.name}")
 
     @abstractmethod
-    def candidates(self, wanted: Wanted) -> Iterable[str]:
+    def candidates(self, request: NameRequest) -> Iterable[str]:
         """Return names as they come, repetitions and training names included.
 
         Raises:
@@ -98,13 +98,13 @@ def open_novel_source(text: str, options: SourceOptions = SourceOptions()) -> No
     Raises:
         ConfigError: neither, or the text behind the colon cannot be used.
     """
-    known = kinds.entries
+    sources = kinds.entries
     kind, colon, argument = text.partition(":")
-    if kind in known:
-        return known[kind](text, argument.strip() if colon else None, options)
+    if kind in sources:
+        return sources[kind](text, argument.strip() if colon else None, options)
     if Path(text).is_file():
-        return known["file"](text, text, options)
-    near = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.7)
+        return sources["file"](text, text, options)
+    near = difflib.get_close_matches(kind.lower(), sources, n=1, cutoff=0.7)
     raise ConfigError(
         f"novel names: {text} is neither a file nor a source; expected {forms()}"
         + (f"; did you mean {near[0]}?" if near else "")

@@ -70,11 +70,11 @@ class Taxonomy:
     @cached_property
     def by_lemma(self) -> dict[str, list[int]]:
         """Return the offsets of every sense of a lower-cased lemma, commonest first."""
-        found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        ranked: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for synset in self.synsets.values():
             for lemma, rank in synset.lemmas:
-                found[lemma.lower()].append((rank, synset.offset))
-        return {lemma: [offset for _, offset in sorted(senses)] for lemma, senses in found.items()}
+                ranked[lemma.lower()].append((rank, synset.offset))
+        return {lemma: [offset for _, offset in sorted(senses)] for lemma, senses in ranked.items()}
 
     def distances_up(self, offset: int) -> dict[int, int]:
         """Return every ancestor (the synset itself at 0) with the fewest steps up to it."""
@@ -118,10 +118,10 @@ def _parse(noun_data: Iterable[str], ranks: dict[tuple[str, int], int]) -> Itera
     for line in noun_data:
         if line.startswith("  "):
             continue
-        parts = line.split(" | ")[0].split()
-        offset, count = int(parts[0]), int(parts[3], 16)
-        words = parts[4 : 4 + 2 * count : 2]
-        pointers = parts[5 + 2 * count :]
+        fields = line.split(" | ")[0].split()
+        offset, count = int(fields[0]), int(fields[3], 16)
+        words = fields[4 : 4 + 2 * count : 2]
+        pointers = fields[5 + 2 * count :]
         kinds = [(pointers[i], int(pointers[i + 1])) for i in range(0, len(pointers) - 3, 4)]
         if any(kind == "@i" for kind, _ in kinds):
             continue
@@ -134,9 +134,9 @@ def _sense_ranks(noun_index: Iterable[str]) -> dict[tuple[str, int], int]:
     for line in noun_index:
         if line.startswith("  "):
             continue
-        parts = line.split()
-        senses = parts[-int(parts[2]) :]
-        ranks.update({(parts[0], int(offset)): rank for rank, offset in enumerate(senses, 1)})
+        fields = line.split()
+        senses = fields[-int(fields[2]) :]
+        ranks.update({(fields[0], int(offset)): rank for rank, offset in enumerate(senses, 1)})
     return ranks
 
 
@@ -144,11 +144,11 @@ def build(wordnet: Path, out: Path) -> None:
     """Write the table from WordNet's ``data.noun`` and ``index.noun``."""
     ranks = _sense_ranks((wordnet / "index.noun").read_text().splitlines())
     synsets = list(_parse((wordnet / "data.noun").read_text().splitlines(), ranks))
-    kept = {synset.offset for synset in synsets}
+    offsets = {synset.offset for synset in synsets}
     rows = []
     for synset in synsets:
         lemmas = ",".join(name if rank == 1 else f"{name}:{rank}" for name, rank in synset.lemmas)
-        rows.append(f"{synset.offset}\t{lemmas}\t{','.join(str(h) for h in synset.hypernyms if h in kept)}\n")
+        rows.append(f"{synset.offset}\t{lemmas}\t{','.join(str(h) for h in synset.hypernyms if h in offsets)}\n")
     out.write_bytes(gzip.compress("".join(rows).encode(), 9, mtime=0))
 
 
@@ -168,17 +168,17 @@ def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | Non
 
 
 def relatives(synset: int, taxonomy: Taxonomy, nearest: int = NEAREST, farthest: int = FARTHEST) -> dict[int, int]:
-    """Return the path lengths to synsets so many steps away, not above the given one: hyponyms, siblings, cousins."""
+    """Return the path lengths to synsets so many steps away, not above it: hyponyms, siblings, cousins."""
     above = taxonomy.distances_up(synset)
-    found: dict[int, int] = {}
+    lengths: dict[int, int] = {}
     for ancestor, up in above.items():
         level = [ancestor]
         for down in range(1, farthest - up + 1):
             level = [child for parent in level for child in taxonomy.hyponyms.get(parent, [])]
             for other in level:
                 if other not in above:
-                    found[other] = min(up + down, found.get(other, up + down))
-    return {other: length for other, length in found.items() if length >= nearest}
+                    lengths[other] = min(up + down, lengths.get(other, up + down))
+    return {other: length for other, length in lengths.items() if length >= nearest}
 
 
 def related_names(
@@ -193,17 +193,17 @@ def related_names(
     Physical things come first, near ones before far ones, in random order otherwise. A synset is called by its
     headword, and passed over where that commonly means something else. Synsets of the classes are left out.
     """
-    own = [synset for synset in (match(name, taxonomy) for name in class_names) if synset is not None]
+    matched = [synset for synset in (match(name, taxonomy) for name in class_names) if synset is not None]
     queues = []
-    for synset in dict.fromkeys(own):
-        found = relatives(synset, taxonomy, nearest, farthest)
-        near = [(not taxonomy.is_physical(s), length, rng.random(), s) for s, length in found.items()]
+    for synset in dict.fromkeys(matched):
+        lengths = relatives(synset, taxonomy, nearest, farthest)
+        near = [(not taxonomy.is_physical(s), length, rng.random(), s) for s, length in lengths.items()]
         queues.append([s for *_, s in sorted(near)])
-    given = set(own)
+    named = set(matched)
     for turn in zip_longest(*queues):
         for synset in turn:
-            if synset is not None and synset not in given:
-                given.add(synset)
+            if synset is not None and synset not in named:
+                named.add(synset)
                 name = taxonomy.synsets[synset].name
                 if match(name, taxonomy, last_word=False) == synset:
                     yield name

@@ -19,7 +19,7 @@ from sar_train.errors import ConfigError, RunError
 from sar_train.methods.base import Classes, ForwardOutputs, Schedule
 from sar_train.regularisers.base import RegulariserInputs
 from sar_train.training.state import State
-from sar_train.training.task import FewShotTask, Regularisation
+from sar_train.training.task import Regularisation, Task
 
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 WARM_UP_RATE = 1e-5
@@ -41,7 +41,7 @@ def learning_rate(schedule: Schedule, epoch: int, rate: float | None = None) -> 
 
 def train(
     backbone: Backbone,
-    task: FewShotTask,
+    task: Task,
     state: State,
     schedule: Schedule,
     regularisation: Regularisation | None = None,
@@ -110,7 +110,7 @@ class OptimiserStep:
     def __init__(
         self,
         backbone: Backbone,
-        task: FewShotTask,
+        task: Task,
         state: State,
         regularisation: Regularisation | None = None,
         *,

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sar_train.data.images import Split
-from sar_train.data.shots import base_new
+from sar_train.data.dataset import Split
+from sar_train.data.splits import base_new
 from sar_train.errors import ConfigError
 
 DEAL = "deal:"
@@ -71,9 +71,9 @@ def _split(labels: Sequence[int], names: Sequence[str], base_classes: str) -> tu
             raise ConfigError(f"base_classes: expected a whole number after {DEAL}, got {seed!r:.40}")
         base = set(random.Random(int(seed)).sample(labels, (len(labels) + 1) // 2))
     else:
-        place = {names[label]: label for label in labels}
-        wanted = [name.strip() for name in base_classes.split(",") if name.strip()]
-        if missing := [name for name in wanted if name not in place]:
-            raise ConfigError(f"base_classes: no class {missing[0]!r}; there are {', '.join(place):.300}")
-        base = {place[name] for name in wanted}
+        label_of = {names[label]: label for label in labels}
+        chosen = [name.strip() for name in base_classes.split(",") if name.strip()]
+        if missing := [name for name in chosen if name not in label_of]:
+            raise ConfigError(f"base_classes: no class {missing[0]!r}; there are {', '.join(label_of):.300}")
+        base = {label_of[name] for name in chosen}
     return tuple(label for label in labels if label in base), tuple(label for label in labels if label not in base)

@@ -96,15 +96,16 @@ class Results:
 
 def dataset_entry(context: RunContext) -> dict[str, Any]:
     """Describe what a run learned from and was evaluated on."""
-    held_out = [part for part in (context.evaluator.base, context.held) if part is not None]
+    task, dataset = context.task, context.features.dataset
+    held_out = [evaluated for evaluated in (task.base, task.validation) if evaluated is not None]
     return {
-        "name": context.source.name,
-        "classes": list(context.task.class_names),
-        "photos": len(context.task.labels),
-        "held_out": sum(len(part.labels) for part in held_out),
+        "name": dataset.name,
+        "classes": list(task.class_names),
+        "photos": len(task.labels),
+        "held_out": sum(len(evaluated.labels) for evaluated in held_out),
         "judged_on": context.plan.split,
-        "new_classes": [context.source.class_names[label] for label in context.plan.new],
-        "split_origin": context.source.split_origin,
+        "new_classes": [dataset.class_names[label] for label in context.plan.new],
+        "split_origin": dataset.split_origin,
     }
 
 

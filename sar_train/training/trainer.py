@@ -16,10 +16,10 @@ import torch
 
 from sar_train.clip import backbone as backbones
 from sar_train.config.run import RunConfig
-from sar_train.data.features import save_features
-from sar_train.data.open_images import locate
+from sar_train.data.dataset import DEMO
+from sar_train.data.feature_file import save_features
+from sar_train.data.open_dataset import locate
 from sar_train.data.progress import ProgressCallback
-from sar_train.data.source import DEMO, to_feature_set
 from sar_train.errors import RunError
 from sar_train.training import checkpoint, loop, measures
 from sar_train.training.context import RunContext, open_data, prepare
@@ -72,14 +72,14 @@ def run(
     state, spent = _start(context, out, resume=resume, tell=tell)
     _train(context, state, _after_epoch(context, out, tell, spent))
     trained = time.monotonic()
-    images = functools.cache(lambda part: measures.image_features(prompted, context.source, part))
+    images = functools.cache(lambda evaluated: measures.image_features(prompted, context.features, evaluated))
     fitted = fitting.fit(context, prompted, tell) if config.statistics else None
     fitted_at = time.monotonic()
     result, others = measures.answers(context, prompted, images)
     handcrafted = fitted is not None and fitted.prompt == HANDCRAFTED
     way = fitting.logits_with(context, prompted, fitted) if fitted else None
     if way:
-        others[STATISTICS] = measures.evaluate_all(context.evaluator, images, way)
+        others[STATISTICS] = measures.evaluate_all(context.task, images, way)
     results = Results(
         result,
         others,
@@ -149,8 +149,7 @@ def write_features(
 ) -> None:
     """Write the features of all images (plain views) to a file that ``sar-train`` reads instead of them."""
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
-    source = open_data(config, backbone, tell)
-    save_features(to_feature_set(source, {"command": command} if command else None), path)
+    save_features(open_data(config, backbone, tell), path, {"command": command} if command else {})
 
 
 def _train(context: RunContext, state: State, after_epoch: Callable[[State], None]) -> None:

@@ -109,6 +109,11 @@ def test_new_regulariser(tmp_path: Path) -> None:
     assert record["history"][0]["regulariser"] > 0
 
 
+def test_new_layout(examples: Path, tmp_path: Path) -> None:
+    printed = python(examples / "new_layout.py", tmp_path, cwd=tmp_path)
+    assert re.fullmatch(r"6 classes, \d+\.\d %", printed[-1])
+
+
 def test_the_notebook(
     examples: Path, trained: tuple[Path, list[str]], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

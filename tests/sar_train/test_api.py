@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from sar_train import ConfigError, ExportOptions, RunError, TrainedRun, TrainOpt
 from sar_train.api import default_name, run_config
 from sar_train.cli import export as export_command
 from sar_train.cli import train as train_command
-from sar_train.config.run import RunConfig
-from sar_train.data.features import load_features, save_features
+from sar_train.config.run import SETTINGS, RunConfig
+from sar_train.data.feature_file import load_features, save_features
 from sar_train.training.checkpoint import load_run
 
 OF_THE_TERMINAL = {"version", "format", "form", "quiet", "list_methods"}
@@ -133,7 +134,8 @@ def test_features_are_saved(features: Path, tmp_path: Path) -> None:
         epochs=1,
         sar=False,
     )
-    assert load_features(tmp_path / "again.safetensors").class_names == load_features(features).class_names
+    again, first = (load_features(path).dataset for path in (tmp_path / "again.safetensors", features))
+    assert again.class_names == first.class_names
 
 
 def test_later_settings_win(tmp_path: Path) -> None:
@@ -185,7 +187,15 @@ def test_options_are_those_of_the_commands_and_of_the_settings() -> None:
 
 @pytest.mark.parametrize("options", [TrainOptions, ExportOptions])
 def test_every_option_is_described(options: type) -> None:
-    assert [name for name in options.__annotations__ if f" {name}: " not in str(options.__doc__)] == []
+    names = options.__annotations__.keys() - SETTINGS.keys()
+    assert [name for name in names if f" {name}: " not in str(options.__doc__)] == []
+    assert all(about.metadata["help"] for about in SETTINGS.values())
+
+
+def test_arguments_have_the_types_of_the_settings() -> None:
+    hints, fields = get_type_hints(TrainOptions), get_type_hints(RunConfig)
+    paths = {"data_root", "pretrained", "novel", "cache_dir"}  # which may be paths here
+    assert {name: hints[name] for name in SETTINGS.keys() - paths} == {n: fields[n] for n in SETTINGS.keys() - paths}
 
 
 @pytest.mark.parametrize("first", ["", "import sar_train.export.bundle; "])

@@ -9,7 +9,7 @@ from support.tiny import VIT, register
 
 from sar_train.clip import backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.features import save_features
+from sar_train.data.feature_file import save_features
 
 
 def write_blobs(folder: Path) -> RunConfig:

@@ -28,7 +28,7 @@ from sar_train.methods.base import PromptMethod, Schedule, Setup, methods
 from sar_train.training import loop
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.task import FewShotTask
+from sar_train.training.task import Task
 
 FOLDER = Path(__file__).parents[1] / "parity" / "official"
 BASE = ("face", "dollar_bill", "gerenuk", "saxophone", "motorbike")
@@ -166,7 +166,7 @@ def ours(case: Case) -> dict[str, Any]:
     features = backbone.encode_images(pixels)
     method, template = make(case, backbone, features)
     handcrafted = backbone.embed_names(BASE, template)
-    problem = FewShotTask(
+    problem = Task(
         features[:, None],
         labels(case, backbone, features, handcrafted),
         BASE,

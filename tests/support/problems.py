@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from support.features import Rows, stored
 from support.tiny import VIT, tiny_backbone
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from sar_train.data.features import FeatureSet, Rows
+from sar_train.data.dataset import SPLITS
+from sar_train.data.feature_file import StoredFeatures
 from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
 from sar_train.regularisers.base import regularisers
 from sar_train.training import loop
@@ -22,7 +24,7 @@ from sar_train.training.checkpoint import load_state, save_state
 from sar_train.training.loop import TrainingPrecision
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.task import FewShotTask, Regularisation
+from sar_train.training.task import Regularisation, Task
 
 CLASSES = ("cat", "dog", "sea lake", "red car", "green tree", "tall house", "apple", "chair")
 BASE = CLASSES[:4]
@@ -49,23 +51,11 @@ def generated_photos(labels: Sequence[int], seed: int) -> Tensor:
     return smooth[torch.tensor(labels)] + 0.3 * noise
 
 
-def feature_set(per_class: int = 12) -> FeatureSet:
+def feature_set(per_class: int = 12) -> StoredFeatures:
     """Eight classes, ``per_class`` photos each in every split, published split."""
-    backbone = tiny_backbone()
     labels = [label for label in range(len(CLASSES)) for _ in range(per_class)]
-    train, val, test = (Rows(scattered(labels, seed), torch.tensor(labels)) for seed in (1, 2, 3))
-    return FeatureSet(
-        name="blobs",
-        template=TEMPLATE,
-        class_names=CLASSES,
-        backbone=backbone.name,
-        weights_digest=backbone.weights_digest,
-        preprocess=backbone.preprocess,
-        published_split=True,
-        train=train,
-        val=val,
-        test=test,
-    )
+    splits: Rows = {s: (scattered(labels, seed), torch.tensor(labels)) for seed, s in enumerate(SPLITS, 1)}
+    return stored(splits, "blobs", CLASSES)
 
 
 def classes(names: Sequence[str] = BASE, template: str = TEMPLATE, model: str = VIT) -> Classes:
@@ -111,7 +101,7 @@ def cross_entropy_by_hand(logits: Tensor, labels: Tensor) -> float:
 
 
 @cache
-def problem(views: int = 2, per_class: int = 6, *, photos: bool = False) -> FewShotTask:
+def problem(views: int = 2, per_class: int = 6, *, photos: bool = False) -> Task:
     """Four classes in turn; with ``photos`` from generated photos, whose views take turns as the crops of an epoch."""
     backbone, labels = tiny_backbone(), [i % len(BASE) for i in range(per_class * len(BASE))]
     crops: Callable[[Tensor, int], Tensor] | None = None
@@ -124,7 +114,7 @@ def problem(views: int = 2, per_class: int = 6, *, photos: bool = False) -> FewS
 
     else:
         features = torch.stack([scattered(labels, seed) for seed in range(views)], 1)
-    return FewShotTask(features, torch.tensor(labels), BASE, classes().handcrafted, crops)
+    return Task(features, torch.tensor(labels), BASE, classes().handcrafted, crops)
 
 
 def regularisation(name: str = "sar", **settings: Any) -> Regularisation:
@@ -141,7 +131,7 @@ def schedule(name: str, **changes: Any) -> Schedule:
     return dataclasses.replace(kind.schedule, **(short | changes))
 
 
-def problem_for(name: str) -> FewShotTask:
+def problem_for(name: str) -> Task:
     """With photos for methods that prompt the image tower, with few ones for methods that train one at a time."""
     kind = methods.get(name)
     return problem(2, 2 if kind.per_image else 6, photos="image" in kind.towers)

@@ -73,13 +73,13 @@ def watcher(*, quiet: bool) -> Callable[[str, int], Callable[[int], None]]:
 
 def as_text(report: Report) -> str:
     """Return a table of the datasets, the findings of each, and what is not there; odd names are escaped."""
-    lines = [str(report.place), "", *_table(report.checked)]
+    lines = [str(report.path), "", *_table(report.checked)]
     for checked in report.checked:
         if checked.findings:
             lines += ["", f"{checked.name}: {checked.folder}"]
             for finding in checked.findings:
                 word = "note" if finding.severity == "ok" else finding.severity
-                lines += _wrapped(f"  {word:<9}", finding.what)
+                lines += _wrapped(f"  {word:<9}", finding.message)
                 lines += _wrapped("  fix:     ", finding.mend) if finding.mend else []
     lines.append("")
     if report.absent:
@@ -94,24 +94,26 @@ def as_text(report: Report) -> str:
 
 def as_json(report: Report) -> dict[str, Any]:
     """Return the report as one object."""
-    from sar_train.data.images import SPLITS
+    from sar_train.data.dataset import SPLITS
     from sar_train.data.layouts import LAYOUTS
 
     def one(checked: Checked) -> dict[str, Any]:
-        known = LAYOUTS.get(checked.name)
+        layout = LAYOUTS.get(checked.name)
         return {
             "name": checked.name,
             "folder": str(checked.folder),
             "state": checked.state,
             "classes": checked.classes,
             "photos": dict(zip(SPLITS, checked.counts, strict=True)) if checked.counts else None,
-            "published": {"classes": known.classes, **dict(zip(SPLITS, known.counts, strict=True))} if known else None,
+            "published": {"classes": layout.classes, **dict(zip(SPLITS, layout.counts, strict=True))}
+            if layout
+            else None,
             "decoded": checked.decoded,
-            "findings": [{"severity": f.severity, "what": f.what, "mend": f.mend} for f in checked.findings],
+            "findings": [{"severity": f.severity, "what": f.message, "mend": f.mend} for f in checked.findings],
         }
 
     return {
-        "place": str(report.place),
+        "place": str(report.path),
         "usable": report.usable,
         "datasets": [one(checked) for checked in report.checked],
         "not_there": list(report.absent),

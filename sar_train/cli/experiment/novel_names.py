@@ -66,59 +66,59 @@ SOURCES = (
 @option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the names here, for --novel FILE.")
 @option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @guarded
-def novel_names(photos: str, **given: Any) -> None:
+def novel_names(photos: str, **options: Any) -> None:
     """List novel names for the classes of PHOTOS, which is whatever sar-train takes; photos themselves are not needed.
 
     Names go to standard output, one per line, as --novel FILE reads them; counts and the overlap with the names of the
     evaluated new classes to standard error.
     """
     from sar_train import novel_names as novel
-    from sar_train.data.class_names import read_class_names
-    from sar_train.novel_names.language_model import request
+    from sar_train.data.class_names import read_classes
+    from sar_train.novel_names.sources.chat_model import request_text
     from sar_train.training.protocol import plan
 
-    data = read_class_names(photos, given["data_root"], given["cache_dir"])
-    chosen = plan(given["protocol"], data.names, published_split=data.published_split)
-    base, new = ([data.names[label] for label in labels] for labels in (chosen.base, chosen.new))
-    template = given["template"] or data.template
-    if given["show_request"]:
-        wanted = novel.Wanted(base, given["count"], given["seed"], template)
-        click.echo(request(wanted, at_once=given["count"]), nl=False)
+    data = read_classes(photos, options["data_root"], options["cache_dir"])
+    chosen = plan(options["protocol"], data.class_names, published_split=data.published_split)
+    base, new = ([data.class_names[label] for label in labels] for labels in (chosen.base, chosen.new))
+    template = options["template"] or data.template
+    if options["show_request"]:
+        request = novel.NameRequest(base, options["count"], options["seed"], template)
+        click.echo(request_text(request, at_once=options["count"]), nl=False)
         return
-    options = novel.SourceOptions(given["data_root"], given["cache_dir"], given["llm_url"], given["llm_model"])
-    found = novel.novel_names(
-        novel.open_novel_source(given["source"], options),
+    source_options = novel.SourceOptions(*(options[key] for key in ("data_root", "cache_dir", "llm_url", "llm_model")))
+    names = novel.novel_names(
+        novel.open_novel_source(options["source"], source_options),
         base,
         new=new,
-        count=given["count"],
-        seed=given["seed"],
-        exclude=given["exclude_eval_names"],
+        count=options["count"],
+        seed=options["seed"],
+        exclude=options["exclude_eval_names"],
         template=template,
     )
-    told = _told(found, excluded=given["exclude_eval_names"])
+    told = _told(names, excluded=options["exclude_eval_names"])
     for line in (
-        *(f"Warning: {text}" for text in found.warnings),
-        f"{data.dataset}: {len(base)} trained classes, {told}",
+        *(f"Warning: {text}" for text in names.warnings),
+        f"{data.name}: {len(base)} trained classes, {told}",
     ):
         click.echo(line, err=True)
-    if given["out"]:
-        _write(found, given["out"], f"{data.dataset}, seed {given['seed']}: {told}")
-    if given["form"] == "json":
-        about = {"dataset": data.dataset, "protocol": chosen.protocol, "base": base, "new": new}
-        click.echo(json.dumps(about | found.summary | {"names": found.names}, ensure_ascii=False))
-    elif not given["out"]:
-        click.echo("".join(f"{name}\n" for name in found.names), nl=False)
+    if options["out"]:
+        _write(names, options["out"], f"{data.name}, seed {options['seed']}: {told}")
+    if options["form"] == "json":
+        about = {"dataset": data.name, "protocol": chosen.protocol, "base": base, "new": new}
+        click.echo(json.dumps(about | names.summary | {"names": names.names}, ensure_ascii=False))
+    elif not options["out"]:
+        click.echo("".join(f"{name}\n" for name in names.names), nl=False)
 
 
-def _told(found: NovelNames, *, excluded: bool) -> str:
+def _told(names: NovelNames, *, excluded: bool) -> str:
     from sar_train.novel_names.gather import overlap_told
 
-    source = f"{found.source} ({found.model})" if found.model else found.source
-    return f"{len(found.names)} novel names from {source}{overlap_told(found.overlap, excluded=excluded)}"
+    source = f"{names.source} ({names.model})" if names.model else names.source
+    return f"{len(names.names)} novel names from {source}{overlap_told(names.overlap, excluded=excluded)}"
 
 
-def _write(found: NovelNames, path: Path, about: str) -> None:
+def _write(names: NovelNames, path: Path, about: str) -> None:
     """Write one name a line, after a comment that says where they are from."""
     from sar_train.data.files import write_atomic
 
-    write_atomic(path, "".join(f"{line}\n" for line in (f"# {about}", *found.names)).encode())
+    write_atomic(path, "".join(f"{line}\n" for line in (f"# {about}", *names.names)).encode())

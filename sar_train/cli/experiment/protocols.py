@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from sar_train.cli.common import guarded, option, sections_of
 from sar_train.cli.experiment.sweeping import Machine, carry_out
+from sar_train.cli.settings import setting_option, setting_options
 
 if TYPE_CHECKING:
     from sar_train.experiment.job import Experiment
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 SETTINGS = (
-    "data_root", "backbone", "pretrained", "novel", "novel_count", "exclude_eval_names", "epochs", "device",
-    "precision", "allow_missing", "skip_unreadable", "llm_url", "llm_model",
+    "data_root", "backbone", "pretrained", "novel", "novel_count", "exclude_eval_names", "epochs", "precision",
+    "allow_missing", "skip_unreadable", "llm_url", "llm_model",
 )  # fmt: skip
-"""Names of the options that are settings of every run."""
+"""Settings of every run that are options here, beside ``device``."""
 MOST = 1000
 """Most numbers in a range."""
 _LONGEST = 40
@@ -56,19 +57,8 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
     """Add the options that every training command has."""
     options = [
         option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: below results/]"),
-        option("--data-root", type=click.Path(), help="Folder that holds datasets by name, in CoOp's layout."),
-        option("--backbone", help="open_clip model name, sar-mini or sar-mini-vit.  [default: sar-mini]"),
-        option("--pretrained", help="Tag or file of the backbone's weights."),
-        option("--novel", help="Where SAR's novel names come from, see sar-train --help.  [default: wordnet]"),
-        option("--novel-count", type=int, help="How many novel names.  [default: 400]"),
-        option(
-            "--exclude-eval-names/--keep-eval-names",
-            default=None,
-            help="Leave the evaluated new names out of the novel ones.  [default: leave out]",
-        ),
-        option("--llm-url", help="OpenAI-compatible endpoint for --novel llm."),
-        option("--llm-model", help="Model to ask there."),
-        option("--epochs", type=int, help="Epochs of every run.  [default: as each method's paper has it]"),
+        setting_options(*SETTINGS),
+        setting_option("device", type=str, help="cpu or cuda.  [default: cpu]"),
         option(
             "--set",
             "settings",
@@ -76,15 +66,6 @@ def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
             metavar="SECTION.KEY=VALUE",
             help="Any setting of a method or of SAR, such as coop.n_ctx=4; repeatable.",
         ),
-        option("--device", help="cpu or cuda.  [default: cpu]"),
-        option("--precision", help="fp32, bf16 or fp16.  [default: fp32]"),
-        option(
-            "--allow-missing",
-            is_flag=True,
-            default=None,
-            help="Go on without the missing images of a split file.",
-        ),
-        option("--skip-unreadable", is_flag=True, default=None, help="Leave out unreadable images."),
         option("--allow-setup-errors", is_flag=True, help="Train although zero-shot is below the known figure."),
         option("--any-code", is_flag=True, help="Count results of another version of the code as done."),
         option("--keep-prompts", is_flag=True, help="Keep each run's folder beside its result, for sar-export."),
@@ -270,7 +251,7 @@ def _protocol(experiment: Experiment, given: dict[str, Any], *, cost: bool = Fal
 
 def _overrides(given: dict[str, Any]) -> dict[str, Any]:
     """Take the settings of runs out of the options."""
-    chosen = {name: value for name in SETTINGS if (value := given.pop(name)) is not None}
+    chosen = {name: value for name in (*SETTINGS, "device") if (value := given.pop(name)) is not None}
     return {**chosen, **sections_of(given.pop("settings"))}
 
 

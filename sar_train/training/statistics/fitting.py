@@ -14,10 +14,9 @@ from torch import Tensor
 
 from sar_infer.classifiers.statistics import Statistics, composed
 from sar_train.clip.backbone import Backbone
-from sar_train.data.features import load_features
-from sar_train.data.image_source import ImageDataSource
+from sar_train.data.feature_file import DEMO_FILE, load_features
+from sar_train.data.photo_features import PhotoFeatures
 from sar_train.data.progress import ProgressCallback
-from sar_train.data.source import DEMO_FILE
 from sar_train.errors import DataError, RunError
 from sar_train.methods.base import Setup
 from sar_train.methods.base import methods as known_methods
@@ -29,7 +28,7 @@ from sar_train.training.statistics import left_out
 from sar_train.training.statistics.gaussian import Gaussian, assemble, gaussian, separation
 from sar_train.training.statistics.left_out import Prompt
 from sar_train.training.statistics.run_file import HANDCRAFTED, LEARNED, FittedStatistics, PromptName
-from sar_train.training.task import FewShotTask
+from sar_train.training.task import Task
 
 _REFERENCE_SHOTS = 16
 _ENOUGH_PHOTOS = 4
@@ -147,9 +146,9 @@ def _chosen(
 
 def _features(context: RunContext, prompted: PromptedCLIP) -> Tensor:
     """Return (N, V, D) features of the photos that are learned from, under image prompts where the method has them."""
-    if "image" not in context.method.towers or not isinstance(context.source, ImageDataSource):
+    if "image" not in context.method.towers or not isinstance(context.features, PhotoFeatures):
         return context.task.features
-    return context.source.map_pixels("train", context.learned_rows, prompted.encode_images)[:, None]
+    return context.features.map_pixels("train", context.learned_rows, prompted.encode_images)[:, None]
 
 
 def _handcrafted_rows(context: RunContext, names: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -181,7 +180,7 @@ def _train_on(context: RunContext, kept: Sequence[int], after_epoch: Callable[[S
     place = {label: row for row, label in enumerate(kept)}
     rows = torch.tensor([row for row, label in enumerate(task.labels.tolist()) if label in place])
     names = [task.class_names[label] for label in kept]
-    part = FewShotTask(
+    part = Task(
         task.features[rows],
         torch.tensor([place[label] for label in task.labels[rows].tolist()]),
         names,
@@ -238,10 +237,10 @@ class _Reference:
             demo.require(backbone)
         except DataError:
             return None
-        labels = demo.train.labels.numpy()
-        some = np.concatenate([np.flatnonzero(labels == c)[:_REFERENCE_SHOTS] for c in range(len(demo.class_names))])
-        features, kept = demo.train.features[some].double().numpy(), labels[some]
-        rows = backbone.embed_names(demo.class_names, demo.template).double().cpu().numpy()
+        labels, names = demo.labels("train").numpy(), demo.dataset.class_names
+        some = np.concatenate([np.flatnonzero(labels == c)[:_REFERENCE_SHOTS] for c in range(len(names))])
+        features, kept = demo.plain("train", torch.from_numpy(some)).double().numpy(), labels[some]
+        rows = backbone.embed_names(names, demo.dataset.template).double().cpu().numpy()
         scatter = gaussian(features, kept, len(rows)).scatter
         return None if scatter is None else cls(features, kept, rows, scatter)
 

@@ -22,7 +22,7 @@ from sar_infer.storage.files import locked
 from sar_train.api import TrainedRun
 from sar_train.cli.train import main, warn_statistics_below
 from sar_train.data import progress
-from sar_train.data.features import load_features, save_features
+from sar_train.data.feature_file import load_features, save_features
 from sar_train.training import checkpoint
 
 FILES = ["prompts.safetensors", "record.json", "fitted_statistics.safetensors"]
@@ -134,7 +134,7 @@ def test_encoding_photos_shows_how_far_it_is(photos: Path, tmp_path: Path, monke
 def test_features_are_saved_and_read_in_place_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     assert sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "a", "--save-features", file).exit_code == 0
-    assert load_features(file).class_names == ("blue thing", "green thing", "red_thing")
+    assert load_features(file).dataset.class_names == ("blue thing", "green thing", "red_thing")
     shutil.rmtree(photos)
     again = sar_train(file, *TINY, "--novel", novel, "--out", tmp_path / "b")
     assert again.exit_code == 0, again.output

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.opened import opened
 from support.photos import SHARED, needs_shared
 
 from sar_train.clip import backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.coop_layout import load_dataset
-from sar_train.data.features import load_features
-from sar_train.data.image_source import ImageDataSource
-from sar_train.data.source import DEMO_FILE
+from sar_train.data.feature_file import DEMO_FILE, load_features
+from sar_train.data.photo_features import PhotoFeatures
 from sar_train.training.context import prepare
 
 
 def test_the_demo_is_caltech101_with_its_published_split() -> None:
     features = load_features(DEMO_FILE)
     features.require(backbone.load("sar-mini"))
-    assert (features.name, len(features.class_names), features.published_split) == ("caltech101", 100, True)
-    assert [len(features.rows(split).labels) for split in ("train", "val", "test")] == [4128, 1649, 2465]
+    dataset = features.dataset
+    assert (dataset.name, len(dataset.class_names), dataset.published_split) == ("caltech101", 100, True)
+    assert [len(features.labels(split)) for split in ("train", "val", "test")] == [4128, 1649, 2465]
     assert DEMO_FILE.stat().st_size < 10e6
     assert "CC BY 4.0" in features.provenance["licence"]
 
@@ -27,12 +27,12 @@ def test_the_demo_is_caltech101_with_its_published_split() -> None:
 @needs_shared
 def test_the_photos_give_these_features() -> None:
     shipped = load_features(DEMO_FILE)
-    source = ImageDataSource(load_dataset("caltech101", SHARED), backbone.load("sar-mini"))
+    source = PhotoFeatures(opened("caltech101", data_root=SHARED), backbone.load("sar-mini"))
     for split in ("train", "test"):
         indices = list(range(0, 2400, 300))
-        cosines = (source.plain(split, indices) * shipped.rows(split).features[indices]).sum(1)
+        cosines = (source.plain(split, indices) * shipped.plain(split, indices)).sum(1)
         assert float(cosines.min()) > 0.9999
-        assert torch.equal(source.labels(split), shipped.rows(split).labels)
+        assert torch.equal(source.labels(split), shipped.labels(split))
 
 
 def test_preparing_a_run_reads_it_and_draws_the_shots() -> None:
@@ -43,5 +43,5 @@ def test_preparing_a_run_reads_it_and_draws_the_shots() -> None:
     assert context.novel is not None
     assert context.schedule.learning_rate == pytest.approx(2e-2)
     assert not {n.lower() for n in context.novel.names} & {
-        n.replace("_", " ").lower() for n in context.source.class_names
+        n.replace("_", " ").lower() for n in context.features.dataset.class_names
     }

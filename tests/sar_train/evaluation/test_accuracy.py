@@ -8,9 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import normalize
 
-from sar_train.evaluation.accuracy import EvaluationSplit, Evaluator, evaluate, harmonic_mean
+from sar_train.evaluation.accuracy import evaluate, harmonic_mean
 
 percent = st.floats(0.1, 100)
 
@@ -62,25 +61,3 @@ def test_without_images_there_is_no_accuracy() -> None:
     found = evaluate(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), ["cat", "dog"])
     assert math.isnan(found.accuracy)
     assert found.per_class == {}
-
-
-def split(names: list[str], features: torch.Tensor) -> EvaluationSplit:
-    labels = torch.arange(len(features)) % len(names)
-    return EvaluationSplit(names, features, labels, torch.arange(len(features)), "test")
-
-
-def test_each_part_is_evaluated_against_its_own_classes() -> None:
-    base, new = split(["cat", "dog"], torch.eye(2)), split(["cow"], torch.eye(2)[:1])
-    found = Evaluator(base, new)(lambda part: part.features[:, : len(part.names)])
-    assert {name: part and part.counts for name, part in found.items()} == {
-        "base": {"cat": 1, "dog": 1}, "new": {"cow": 1},
-    }  # fmt: skip
-    assert Evaluator(None, None)(lambda part: part.features) == {"base": None, "new": None}
-
-
-def test_copies_are_found_but_for_an_image_that_was_saved_again() -> None:
-    rows = normalize(torch.randn(150, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
-    learned, again = rows[[3, 70, 149]], normalize(rows[[5]] + 0.01 * rows[[6]], dim=-1)
-    assert split(["cat"], rows).copies_of(torch.cat([learned, learned, again])) == [3, 70, 149]
-    rounded = normalize(learned + 1e-5 * rows[:3], dim=-1)
-    assert split(["cat"], rows).copies_of(rounded) == [3, 70, 149]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from support.blobs import write_blobs
+from support.features import altered
 from support.jobs import job
 from support.photos import write_folder
 
 from sar_train.config.run import RunConfig
-from sar_train.data.features import Rows, load_features, save_features
-from sar_train.data.source import DEMO_FILE
+from sar_train.data.feature_file import DEMO_FILE, load_features, save_features
 from sar_train.errors import DataError
 from sar_train.experiment.survey import check_zero_shot, survey
 
@@ -81,9 +81,9 @@ def test_each_dataset_is_measured_once(config: RunConfig) -> None:
 def test_a_known_figure_that_is_missed_stops_before_training(tmp_path: Path) -> None:
     """The demo's features, a few of them under the label of another class."""
     demo = load_features(DEMO_FILE)
-    labels = demo.test.labels.clone()
+    labels = demo.labels("test").clone()
     labels[::50] = labels[::50].roll(1)
-    save_features(dataclasses.replace(demo, test=Rows(demo.test.features, labels)), tmp_path / "x.safetensors")
+    save_features(altered(demo, {"test": (demo.plain("test"), labels)}), tmp_path / "x.safetensors")
     wrong = job(RunConfig(str(tmp_path / "x.safetensors"), protocol="base-to-new"))
     told: list[str] = []
     (entry,) = survey([wrong], told.append, strict=False)

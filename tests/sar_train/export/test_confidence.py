@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import re
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from support.features import Rows, altered
 from support.problems import BASE, CLASSES, feature_set, scattered
 from support.tiny import VIT, register
 
@@ -23,8 +23,8 @@ from sar_infer.results import DecisionOptions
 from sar_train.clip import backbone
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
-from sar_train.data.features import FeatureSet, Rows, save_features
-from sar_train.data.images import SPLITS
+from sar_train.data.dataset import SPLITS
+from sar_train.data.feature_file import StoredFeatures, save_features
 from sar_train.errors import RunError
 from sar_train.export.bundle import export_bundle
 from sar_train.export.source import NOT_CALIBRATED, from_run
@@ -34,11 +34,11 @@ pytestmark = pytest.mark.slow
 
 
 @functools.cache
-def blurred() -> FeatureSet:
+def blurred() -> StoredFeatures:
     """Return classes that overlap, so that no method has all photos right."""
     labels = torch.arange(len(CLASSES)).repeat_interleave(40)
-    splits = {split: Rows(scattered(labels.tolist(), seed, 3.0), labels) for seed, split in enumerate(SPLITS, 1)}
-    return dataclasses.replace(feature_set(), **splits)
+    rows: Rows = {split: (scattered(labels.tolist(), seed, 3.0), labels) for seed, split in enumerate(SPLITS, 1)}
+    return altered(feature_set(), rows)
 
 
 def trained(method: str, folder: Path, prompt: Literal["learned", "handcrafted"] = "learned") -> Path:
@@ -72,9 +72,9 @@ def record(run: Path) -> dict[str, Any]:
 
 def rows(split: str, base: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Return features and labels of the photos of base or of new classes."""
-    part = {"val": blurred().val, "test": blurred().test}[split]
-    chosen = (part.labels < len(BASE)) == base
-    return part.features[chosen].numpy(), part.labels[chosen].numpy()
+    rows, labels = blurred().plain(split), blurred().labels(split)
+    chosen = (labels < len(BASE)) == base
+    return rows[chosen].numpy(), labels[chosen].numpy()
 
 
 def test_scores_at_run_time_have_the_calibration_error_of_the_bundle(run: Path, bundle: Path) -> None:

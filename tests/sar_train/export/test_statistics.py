@@ -23,7 +23,7 @@ from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
-from sar_train.data.features import save_features
+from sar_train.data.feature_file import save_features
 from sar_train.export.bundle import export_bundle
 from sar_train.export.source import APPROXIMATION, from_run
 from sar_train.training import trainer
@@ -67,7 +67,7 @@ def record(run: Path) -> dict[str, Any]:
 def test_the_run_time_is_as_good_as_the_run_was_measured(run: Path, bundle: Path) -> None:
     """Base classes alone, new classes alone, and both in one ranking."""
     classifier, measured = Classifier.open(bundle), record(run)
-    features, labels = feature_set().test.features.numpy(), feature_set().test.labels.numpy()
+    features, labels = feature_set().plain("test").numpy(), feature_set().labels("test").numpy()
     new = CLASSES[len(BASE) :]
     both = [*BASE, *new]
     expected = measured["other_metrics"]["statistics"]

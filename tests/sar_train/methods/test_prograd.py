@@ -16,7 +16,7 @@ from sar_train.methods.prograd import ProGrad, ProGradConfig, opening
 from sar_train.regularisers.base import RegulariserInputs
 from sar_train.training.loop import OptimiserStep
 from sar_train.training.state import start
-from sar_train.training.task import FewShotTask, Regularisation
+from sar_train.training.task import Regularisation, Task
 
 
 def test_a_conflict_is_projected_away() -> None:
@@ -56,7 +56,7 @@ def test_the_distillation_is_a_cross_entropy_with_the_zero_shot_answer(heat: flo
 
 
 def by_hand(
-    start_value: Tensor, data: FewShotTask, rows: Tensor, extra: Regularisation | None = None, weight: float = 1.0
+    start_value: Tensor, data: Task, rows: Tensor, extra: Regularisation | None = None, weight: float = 1.0
 ) -> tuple[float, Tensor]:
     """g . g_kl and the gradient of a step, through the full-length tower."""
     backbone, context = tiny_backbone(), start_value.clone().requires_grad_()
@@ -78,12 +78,12 @@ def by_hand(
     return dot, g
 
 
-def photos(*, contradict: bool) -> FewShotTask:
+def photos(*, contradict: bool) -> Task:
     """Photos that zero-shot gives one class each, labelled as that or as the next one."""
     data, labels = problem(1), torch.tensor([0, 1, 2, 3, 1])
     seen = (labels + 1) % 4 if contradict else labels
     hand = data.handcrafted - data.handcrafted.mean(0)
-    return FewShotTask(normalize(hand[seen], dim=-1)[:, None], labels, BASE, data.handcrafted)
+    return Task(normalize(hand[seen], dim=-1)[:, None], labels, BASE, data.handcrafted)
 
 
 @pytest.mark.parametrize("with_sar", [False, True])

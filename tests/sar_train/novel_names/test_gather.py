@@ -11,7 +11,7 @@ from support.photos import SHARED, needs_shared
 from support.tiny import tiny_backbone
 
 from sar_train.clip.prompts import Prompts
-from sar_train.data.coop_layout import load_dataset
+from sar_train.data.class_names import read_classes
 from sar_train.errors import DataError
 from sar_train.novel_names import COUNT, novel_names
 
@@ -113,7 +113,7 @@ def test_count_and_too_long_names(tmp_path: Path) -> None:
 @needs_shared
 @pytest.mark.parametrize("source", ["wordnet", "words"])
 def test_names_for_caltech101(source: str) -> None:
-    names = load_dataset("caltech101", SHARED).class_names
+    names = read_classes("caltech101", SHARED).class_names
     base, new = names[:50], names[50:]
     found = novel_names(source, base, new=new)
     assert len(found.names) == 400

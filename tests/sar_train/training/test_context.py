@@ -42,8 +42,9 @@ def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunCon
     for number in range(5):
         shutil.copy(photos / "apple" / "00.png", photos / "apple" / f"copy {number}.png")
     split = opened(photos, 4, 1)
-    held_out, learned = (*split.val, *split.test), {photo.path.read_bytes() for photo in split.train}
-    copies = [photo.path for photo in (*split.test, *split.val) if photo.path.read_bytes() in learned]
+    train, val, test = ([photos / photo.path for photo in split.photos(name)] for name in ("train", "val", "test"))
+    held_out, learned = (*val, *test), {path.read_bytes() for path in train}
+    copies = [path for path in (*test, *val) if path.read_bytes() in learned]
     prepare(changed, lines.append)
     found = f"{len(copies)} of {len(held_out)} held-out photos are copies of photos that are learned from, the first: "
     assert any(found + copies[0].relative_to(photos).as_posix() in line for line in lines)
@@ -155,9 +156,10 @@ def test_zero_shot_keeps_the_datasets_template_where_the_method_has_its_own(conf
     plain, other = (prepare(dataclasses.replace(given, method=name)) for name in ("coop", "prograd"))
     assert (plain.teacher, other.teacher) == (given.template, "a type of pet, a photo of a {}.")
     assert plain.template == other.template == given.template
-    assert plain.evaluator.base is not None
-    part = plain.evaluator.base
-    torch.testing.assert_close(plain.zero_shot(part.features, part.names), other.zero_shot(part.features, part.names))
+    assert plain.task.base is not None
+    part = plain.task.base
+    rows, other_rows = (context.zero_shot(part.features, part.class_names) for context in (plain, other))
+    torch.testing.assert_close(rows, other_rows)
     assert (plain.task.handcrafted - other.task.handcrafted).abs().max() > 1e-3
 
 
@@ -181,16 +183,15 @@ def test_methods_that_prompt_the_image_tower_learn_from_fresh_crops(
         config, data=str(photos), method=method, protocol="all", sar=False, shots=2, views=3, seed=5, sections={}
     )
     context = prepare(settings)
-    source, task = context.source, context.task
-    drawn = source.draw(2, 5).train
-    torch.testing.assert_close(task.features, source.plain("train", drawn)[:, None])
+    features, task = context.features, context.task
+    drawn = features.draw(2, 5).train
+    torch.testing.assert_close(task.features, features.plain("train", drawn)[:, None])
     for epoch in (1, 9):
         crops = task.crops(torch.arange(len(drawn)), epoch)
         for row, crop in zip(drawn, crops, strict=True):
-            photo = source.dataset.train[row]
-            name = source.dataset.relative(photo)
-            (wanted,) = pixels(photo.path, context.backbone.preprocess, name, [epoch], 5)
-            assert torch.equal(crop, torch.from_numpy(wanted))
+            name = features.dataset.photos("train")[row].path
+            (expected,) = pixels(photos / name, context.backbone.preprocess, name, [epoch], 5)
+            assert torch.equal(crop, torch.from_numpy(expected))
 
 
 def test_the_mean_photo_is_that_of_the_plain_views(config: RunConfig) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from support.features import altered
 from support.problems import BASE, CLASSES, feature_set, scattered
 from support.tiny import VIT, register, tiny_backbone
 
 from sar_infer.classify.calibration import negative_log_likelihood, softmax
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
-from sar_train.data.features import Rows, save_features
-from sar_train.training import context, trainer
+from sar_train.data.feature_file import save_features
+from sar_train.training import task, trainer
 from sar_train.training.context import prepare
 from sar_train.training.prompted import restore
 
@@ -33,8 +34,8 @@ def blurred(path: Path, **counts: int) -> RunConfig:
     for seed, split in enumerate(("train", "val", "test"), 1):
         labels = torch.arange(len(CLASSES)).repeat_interleave(counts.get(split, EACH))
         rows = scattered(labels.tolist(), seed, 3.0) if len(labels) else torch.empty(0, 32)
-        splits[split] = Rows(rows, labels)
-    save_features(dataclasses.replace(feature_set(), **splits), path / "blobs.safetensors")
+        splits[split] = rows, labels
+    save_features(altered(feature_set(), splits), path / "blobs.safetensors")
     return RunConfig(
         data=str(path / "blobs.safetensors"),
         backbone=VIT,
@@ -63,7 +64,8 @@ def test_with_few_of_them_all_held_out_photos_are_cross_fitted(tmp_path: Path) -
         found = measured(blurred(tmp_path, val=few), tmp_path / f"run{few}")
         count = 4 * (EACH + few)
         assert (found["fitted_on"], found["measured_on"], found["cross_fitted"]) == (count, count, True)
-    assert prepare(dataclasses.replace(blurred(tmp_path), protocol="pseudo")).held is None  # it judges on them
+    pseudo = dataclasses.replace(blurred(tmp_path), protocol="pseudo")  # which judges on them
+    assert prepare(pseudo).task.validation is None
 
 
 def test_where_all_classes_are_trained_there_are_no_unknown_photos(tmp_path: Path) -> None:
@@ -74,9 +76,9 @@ def test_where_all_classes_are_trained_there_are_no_unknown_photos(tmp_path: Pat
 def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "MOST_HELD", 50)
+    monkeypatch.setattr(task, "MOST_VALIDATION", 50)
     config = blurred(tmp_path)
-    first, again = prepare(config).held, prepare(dataclasses.replace(config, seed=2)).held
+    first, again = prepare(config).task.validation, prepare(dataclasses.replace(config, seed=2)).task.validation
     assert first is not None
     assert again is not None
     assert torch.equal(first.rows, again.rows)
@@ -89,9 +91,11 @@ def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
 def test_a_prompt_that_depends_on_the_photo_is_judged_as_a_bundle_has_it(tmp_path: Path) -> None:
     config = dataclasses.replace(blurred(tmp_path, train=4), method="cocoop", shots=2, batch_size=2, statistics=False)
     run = trainer.run(config, tmp_path / "run")
-    ready, part = restore(run, tiny_backbone()), prepare(config).evaluator.base
+    ready, part = restore(run, tiny_backbone()), prepare(config).task.base
     assert part is not None
-    frozen, per_image = (ready.logits(part.features, part.names, frozen=way).double().numpy() for way in (True, False))
+    frozen, per_image = (
+        ready.logits(part.features, part.class_names, frozen=way).double().numpy() for way in (True, False)
+    )
     expected, other = (negative_log_likelihood(softmax(found), part.labels.numpy()) for found in (frozen, per_image))
     assert run.record["calibration"]["measured"]["nll_before"] == pytest.approx(expected, abs=1e-6)
     assert abs(other - expected) > 1e-4

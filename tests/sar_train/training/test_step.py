@@ -31,7 +31,7 @@ from sar_train.regularisers.sar import SAR, SARConfig
 from sar_train.training import loop
 from sar_train.training.loop import OptimiserStep
 from sar_train.training.state import start
-from sar_train.training.task import FewShotTask, Regularisation
+from sar_train.training.task import Regularisation, Task
 
 
 class Watched(SAR):
@@ -48,7 +48,7 @@ class Watched(SAR):
 
 def one_step(
     method: PromptMethod,
-    data: FewShotTask,
+    data: Task,
     rows: Tensor,
     extra: Regularisation | None = None,
     rate: float = 0.1,
@@ -191,7 +191,7 @@ def test_per_image_prompts_do_not_see_each_other() -> None:
     """CoCoOp's batch of two is the mean of two batches of one."""
     data = problem_for("cocoop")
     # Views are drawn by a generator that starts anew: take one view alone.
-    flat = FewShotTask(data.features[:, :1], data.labels, data.class_names, data.handcrafted)
+    flat = Task(data.features[:, :1], data.labels, data.class_names, data.handcrafted)
     singles = [one_step(make("cocoop"), flat, torch.tensor([row])) for row in (0, 5)]
     terms, moved = one_step(make("cocoop"), flat, torch.tensor([0, 5]))
     mean = sum(one[0]["cross_entropy"] for one in singles) / 2

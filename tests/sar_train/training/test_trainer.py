@@ -20,7 +20,7 @@ from support.tiny import VIT, register, tiny_backbone
 
 from sar_train.clip import backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.features import save_features
+from sar_train.data.feature_file import save_features
 from sar_train.errors import ConfigError, RunError
 from sar_train.evaluation.relations import held_out_names, spearman_of_relations
 from sar_train.training import trainer
@@ -114,20 +114,21 @@ def test_the_record_has_what_a_bundle_may_answer_instead(
     record = run.record
     assert list(record["other_metrics"]) == [*([other] if other else []), "statistics"]
     ready, data, backbone = restore(run, tiny_backbone()), feature_set(), tiny_backbone()
-    base = data.test.labels < 4
+    test, labels = data.plain("test"), data.labels("test")
+    base = labels < 4
     ways: dict[str, dict[str, bool]] = {"metrics": {}}
     if other:
         ways[other] = {"text_only": True} if method == "dept" else {"frozen": True}
     for key, flags in ways.items():
-        logits = ready.logits(data.test.features, CLASSES[:4], **flags)
-        right = (logits[base].argmax(1) == data.test.labels[base]).float().mean()
+        logits = ready.logits(test, CLASSES[:4], **flags)
+        right = (logits[base].argmax(1) == labels[base]).float().mean()
         scores, in_one = (found if key == "metrics" else found["other_metrics"] for found in (record, record["open"]))
         assert scores[key]["base_accuracy"] == pytest.approx(100 * float(right))
-        every = torch.cat([logits, ready.logits(data.test.features, CLASSES[4:], **flags)], dim=1)
-        right = (every.argmax(1) == data.test.labels)[base].float().mean()
+        every = torch.cat([logits, ready.logits(test, CLASSES[4:], **flags)], dim=1)
+        right = (every.argmax(1) == labels)[base].float().mean()
         assert in_one[key]["images"]["base_accuracy"] == pytest.approx(100 * float(right))
         if key == other or method != "dept":  # then it is what a bundle answers that is asked for all names at once
-            torch.testing.assert_close(every, ready.logits(data.test.features, CLASSES, **flags))
+            torch.testing.assert_close(every, ready.logits(test, CLASSES, **flags))
     assert run.settings.keys() == {field.name for field in dataclasses.fields(type(ready.method).Config)}
     assert ready.backbone is backbone
 
@@ -138,12 +139,12 @@ def test_methods_that_prompt_the_image_tower_see_the_photos(names: Path, tmp_pat
     config = settings(photos, names, method=method, views=2, epochs=3, batch_size=4, protocol="base-to-new")
     run = trainer.run(config, tmp_path / "run")
     ready, context = restore(run, tiny_backbone()), prepare(config)
-    part = context.evaluator.base
-    pixels = context.source.map_pixels(context.plan.split, part.rows, lambda batch: batch)
+    part = context.task.base
+    pixels = context.features.map_pixels(context.plan.split, part.rows, lambda batch: batch)
     every = ready.logits(ready.encode_images(pixels), ["bird", "cat", "dog", "red car"])
     right = (every.argmax(1) == part.labels).float().mean()
     assert run.record["open"]["metrics"]["images"]["base_accuracy"] == pytest.approx(100 * float(right))
-    logits = ready.logits(ready.encode_images(pixels), part.names)
+    logits = ready.logits(ready.encode_images(pixels), part.class_names)
     right = (logits.argmax(1) == part.labels).float().mean()
     assert run.record["metrics"]["base_accuracy"] == pytest.approx(100 * float(right))
     untouched = tiny_backbone().encode_images(pixels)

@@ -11,7 +11,7 @@ from support.llm import KEY, MODEL, Reply, serve
 from support.photos import write_folder
 
 from sar_train.cli.experiment.novel_names import novel_names
-from sar_train.data.class_names import read_class_names
+from sar_train.data.class_names import read_classes
 from sar_train.novel_names import open_novel_source
 
 
@@ -41,12 +41,12 @@ def test_names_on_standard_output_and_counts_on_standard_error() -> None:
     names = result.stdout.splitlines()
     assert len(names) == len(set(names)) == 20
     assert "caltech101: 50 trained classes, 20 novel names from wordnet\n" in result.stderr
-    classes = {name.lower() for name in read_class_names("demo").names}
+    classes = {name.lower() for name in read_classes("demo").class_names}
     assert not {name.lower().replace(" ", "_") for name in names} & classes
 
 
 def test_names_that_the_run_is_judged_on() -> None:
-    new = read_class_names("demo").names[50:]
+    new = read_classes("demo").class_names[50:]
     Path("names.txt").write_text("\n".join([*new[:3], "some thing"]))
     left = run("demo", "--source", "names.txt")
     assert left.stdout == "some thing\n"
@@ -76,10 +76,10 @@ def test_the_request_is_shown_without_any_endpoint() -> None:
     result = run("demo", "--show-request", "--count", 250, "--source", "llm")
     assert result.exit_code == 0, result.output
     assert "List 250 further class names" in result.stdout
-    data = read_class_names("demo")
+    data = read_classes("demo")
     lines = result.stdout.splitlines()
-    assert all(name.replace("_", " ") in lines for name in data.names[:50])
-    assert not {name.replace("_", " ") for name in data.names[50:]} & set(lines)
+    assert all(name.replace("_", " ") in lines for name in data.class_names[:50])
+    assert not {name.replace("_", " ") for name in data.class_names[50:]} & set(lines)
     assert "altech" not in result.stdout
 
 

@@ -19,7 +19,8 @@ from sar_infer.images.preprocess import to_input
 from sar_train.clip import backbone, mini
 from sar_train.clip.mini import storage
 from sar_train.clip.mini.stem import STAGES
-from sar_train.data.coop_layout import load_dataset
+from sar_train.data.dataset import DataOptions
+from sar_train.data.open_dataset import open_dataset
 from sar_train.data.views import load
 from sar_train.errors import BackboneError
 
@@ -84,7 +85,8 @@ def test_missing_weights_are_one_clear_error(student: Any, tmp_path: Path) -> No
 @needs_shared
 def test_it_sees_real_photos_nearly_as_its_teacher(student: Any, teacher: Any) -> None:
     """Photos that the distillation did not use: 0.69 as shipped, about 0 with random weights."""
-    photos = pixels([photo.path for photo in load_dataset("caltech101", SHARED).test[::250]], teacher)
+    caltech = open_dataset("caltech101", DataOptions(SHARED))
+    photos = pixels([caltech.root / photo.path for photo in caltech.photos("test")[::250]], teacher)
     assert len(photos) == 10
     cosines = cosine_similarity(student.encode_image(photos), teacher.encode_images(photos))
     assert float(cosines.mean()) > 0.6

@@ -1,11 +1,11 @@
-"""WordNet's relatives at a chosen distance."""
+"""WordNet's relatives and random nouns."""
 
 from __future__ import annotations
 
 import pytest
 
 from sar_train.errors import ConfigError
-from sar_train.novel_names import Wanted, novel_names, open_novel_source, wordnet
+from sar_train.novel_names import NameRequest, novel_names, open_novel_source, wordnet
 
 CLASSES = ["golden_retriever", "grand_piano"]
 
@@ -14,7 +14,7 @@ CLASSES = ["golden_retriever", "grand_piano"]
 def test_relatives_are_as_far_away_as_asked(text: str, lengths: set[int]) -> None:
     taxonomy = wordnet.load()
     own = [wordnet.match(name, taxonomy) or 0 for name in CLASSES]
-    names = list(open_novel_source(text).candidates(Wanted(CLASSES, 400)))
+    names = list(open_novel_source(text).candidates(NameRequest(CLASSES, 400)))
     assert names or text == "wordnet:1"
     for name in names:
         found = wordnet.match(name, taxonomy, last_word=False) or 0
@@ -35,3 +35,10 @@ def test_children_are_one_step_away() -> None:
 def test_what_is_no_distance(text: str) -> None:
     with pytest.raises(ConfigError, match=f"{text}: .*1 to 10"):
         open_novel_source(text)
+
+
+def test_words_repeat_with_the_seed_alone() -> None:
+    first = novel_names("words", ["dog"], count=30)
+    assert first == novel_names("words", ["grand piano"], count=30)
+    assert first.names != novel_names("words", ["dog"], count=30, seed=2).names
+    assert len(first.names) == 30

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.features import Rows, altered, stored
 from support.photos import write_folder
-from support.problems import CLASSES, feature_set, scattered
+from support.problems import CLASSES, scattered
 from support.tiny import VIT, register, tiny_backbone
 
 from sar_infer.bundle.figures import expectation
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
-from sar_train.data.features import Rows, load_features, save_features
-from sar_train.data.source import DEMO_FILE
+from sar_train.data.dataset import SPLITS
+from sar_train.data.feature_file import DEMO_FILE, load_features, save_features
 from sar_train.errors import RunError
 from sar_train.training import trainer
 from sar_train.training.identity import outcome_settings
@@ -33,13 +34,10 @@ def known() -> None:
 
 def settings(folder: Path, classes: int = 8, **changes: object) -> RunConfig:
     """Settings for a run on blobs of the first classes."""
-    data = feature_set()
-    parts = {}
-    for seed, split in enumerate(("train", "val", "test"), 1):
-        labels = torch.arange(classes).repeat_interleave(12)
-        parts[split] = Rows(scattered(labels.tolist(), seed, 1.0), labels)
+    labels = torch.arange(classes).repeat_interleave(12)
+    rows: Rows = {split: (scattered(labels.tolist(), seed, 1.0), labels) for seed, split in enumerate(SPLITS, 1)}
     path = folder / f"blobs{classes}.safetensors"
-    save_features(dataclasses.replace(data, class_names=CLASSES[:classes], **parts), path)
+    save_features(stored(rows, "blobs", CLASSES[:classes]), path)
     plain = RunConfig(
         data=str(path),
         backbone=VIT,
@@ -69,12 +67,10 @@ def test_a_run_keeps_statistics_of_the_photos_it_learned_from(tmp_path: Path) ->
     assert set(record["scores"]) == {"learned", "handcrafted"}
     assert record["offsets"] == [list(pair) for pair in found.offsets]
     assert [item["photos"] for item in record["expected"]] == [0, 1, 2, 4]
-    data = feature_set()
     drawn = trainer.prepare(config).learned_rows
     rows = torch.tensor([row for row in drawn if row // 12 == 3])
     learned = scattered(torch.arange(8).repeat_interleave(12).tolist(), 1, 1.0).half().float()[rows].double()
     np.testing.assert_allclose(found.means[3], learned.mean(0), atol=1e-3)
-    assert data.backbone == tiny_backbone().name
     assert run.record["other_metrics"]["statistics"]["base_accuracy"] >= run.record["metrics"]["base_accuracy"]
     assert "by its name is found in about" in expectation(record)
     assert "estimate for 8 added classes and photos of the same kind" in expectation(record)
@@ -147,13 +143,12 @@ def test_what_cannot_be_fitted_has_the_stated_default(tmp_path: Path, classes: i
 @pytest.mark.parametrize(("classes", "shots"), [(3, 8), (6, 1)])
 def test_sar_mini_has_reference_statistics_for_what_cannot_be_fitted(tmp_path: Path, classes: int, shots: int) -> None:
     demo = load_features(DEMO_FILE)
-    parts = {}
-    for split in ("train", "val", "test"):
-        rows = demo.rows(split)
-        own = rows.labels < classes
-        parts[split] = Rows(rows.features[own], rows.labels[own])
+    rows: Rows = {}
+    for split in SPLITS:
+        few = demo.labels(split) < classes
+        rows[split] = (demo.plain(split)[few], demo.labels(split)[few])
     path = tmp_path / "few.safetensors"
-    save_features(dataclasses.replace(demo, class_names=demo.class_names[:classes], **parts), path)
+    save_features(altered(demo, rows, class_names=demo.dataset.class_names[:classes]), path)
     config = RunConfig(data=str(path), protocol="all", shots=shots, epochs=1, sar=False)
     trainer.run(config, tmp_path / "run")
     fitted = load_statistics(tmp_path / "run")

@@ -1,0 +1,228 @@
+"""Features that were made in advance: in memory, and in the feature file.
+
+The feature file is one safetensors file. Tensors, for each of ``train``, ``val`` and ``test``: ``SPLIT.features``
+(N, D) fp16 unit rows and ``SPLIT.labels`` (N,) int32. Metadata, all strings: ``format`` = ``sar-features``,
+``schema_version``, ``dataset``, ``template``, ``class_names`` (JSON list), ``backbone``, ``weights_digest``,
+``preprocess`` (JSON object), ``published_split`` (``true`` or ``false``) and ``provenance`` (JSON object of strings:
+licence, source, command, …). No image can be recovered from it exactly, so it may travel where images may not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sar_infer.bundle.manifest import Preprocess
+from sar_train.clip.backbone import Backbone
+from sar_train.clip.prompts import split_template
+from sar_train.data.dataset import SPLITS, Dataset, Photo, Split, SplitOrigin
+from sar_train.data.features import Features
+from sar_train.data.files import write_atomic
+from sar_train.errors import DataError
+
+FORMAT = "sar-features"
+SCHEMA_VERSION = 1
+OUR_SPLIT = "our split"
+"""Key of a feature file's provenance that says that its split was drawn here, not published."""
+DEMO_FILE = Path(__file__).parents[1] / "assets" / "caltech101_sar-mini.safetensors"
+"""The feature file that ships."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFeatures(Features):
+    """Features with one view of each photo, checked for consistency when they are built.
+
+    Attributes:
+        dataset: class names, and a photo without a path for each row (`labelled`).
+        backbone_name, weights_digest, preprocess, provenance: as for all features.
+        rows: (N, D) unit float32 rows of each split; ``val`` and ``test`` may be left out.
+
+    Raises:
+        DataError: a bad template, shapes that disagree, a label out of range, a row that is not finite or all zero.
+    """
+
+    dataset: Dataset
+    backbone_name: str
+    weights_digest: str
+    preprocess: Preprocess
+    rows: Mapping[Split, Tensor]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.dataset.class_names:
+            raise DataError("no class names: expected at least one")
+        if not self.dataset.photos("train"):
+            raise DataError("no training rows: expected at least one")
+        try:
+            split_template(self.dataset.template)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        size = self.rows["train"].shape[-1]
+        for split in SPLITS:
+            _check(split, self.plain(split), self.labels(split), size, len(self.dataset.class_names))
+
+    def require(self, backbone: Backbone) -> None:
+        """Make sure that these features come from a backbone.
+
+        Raises:
+            DataError: other weights (both digests are named) or another preprocessing.
+        """
+        made_with = f"features of {self.dataset.name} were made with {self.backbone_name}"
+        if self.weights_digest != backbone.weights_digest:
+            raise DataError(
+                f"{made_with}, weights {self.weights_digest}; this is {backbone.name}, weights "
+                f"{backbone.weights_digest}: use that backbone, or make the features again from the photos"
+            )
+        if self.preprocess != backbone.preprocess:
+            raise DataError(
+                f"{made_with} and photos prepared by {self.preprocess}; {backbone.name} expects "
+                f"{backbone.preprocess}: make the features again from the photos"
+            )
+
+    def plain(self, split: Split, rows: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Return (n, D) rows of a split, all for None."""
+        features = self.rows.get(split, self.rows["train"][:0])
+        return features if rows is None else features[rows if isinstance(rows, Tensor) else list(rows)]
+
+
+def labelled(labels: Mapping[Split, Tensor]) -> dict[Split, tuple[Photo, ...]]:
+    """Return a photo without a path for each of (N,) labels of each split."""
+    return {split: tuple(Photo("", label) for label in of_split.tolist()) for split, of_split in labels.items()}
+
+
+def _check(split: Split, features: Tensor, labels: Tensor, size: int, classes: int) -> None:
+    if features.ndim != 2 or features.shape != (len(labels), size) or size < 1:
+        raise DataError(f"{split}: expected ({len(labels)}, {size}) features, got {tuple(features.shape)}")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(f"{split}: expected labels 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
+    norms = features.norm(dim=-1)
+    wrong = (~((norms - 1).abs() < 1e-3)).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(f"{split}: expected finite rows of unit length, row {row} has length {float(norms[row]):.4g}")
+
+
+def save_features(features: Features, path: Path, provenance: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write the plain views of features to a file, rows rounded to fp16; an older file stays until it is complete.
+
+    Args:
+        features: of photos, which are encoded where needed, or from another file.
+        path: of the feature file.
+        provenance: licence, source and the like, as text by name; what the features bring with them goes first.
+
+    Raises:
+        DataError: the file cannot be written, or a photo cannot be read.
+    """
+    dataset = features.dataset
+    tensors = {}
+    for split in SPLITS:
+        tensors[f"{split}.features"] = features.plain(split).to("cpu", torch.float16).contiguous()
+        tensors[f"{split}.labels"] = features.labels(split).to("cpu", torch.int32).contiguous()
+    is_ours = dataset.published_split and dataset.split_origin == "ours"
+    texts = {**provenance, **features.provenance} | ({OUR_SPLIT: "\n".join(dataset.warnings)} if is_ours else {})
+    metadata = {
+        "format": FORMAT,
+        "schema_version": str(SCHEMA_VERSION),
+        "dataset": dataset.name,
+        "template": dataset.template,
+        "class_names": json.dumps(dataset.class_names, ensure_ascii=False),
+        "backbone": features.backbone_name,
+        "weights_digest": features.weights_digest,
+        "preprocess": json.dumps(dataclasses.asdict(features.preprocess)),
+        "published_split": json.dumps(dataset.published_split),
+        "provenance": json.dumps(texts, ensure_ascii=False),
+    }
+    write_atomic(path, save(tensors, metadata))
+
+
+def load_features(path: Path) -> StoredFeatures:
+    """Read a feature file; rows become unit float32.
+
+    Raises:
+        DataError: not there, not a feature file, of a later schema, damaged or inconsistent.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such feature file")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            _check_header(metadata, set(stored.keys()))
+            rows = {split: _read_rows(stored, split) for split in SPLITS}
+            labels = {split: _read_labels(stored, split) for split in SPLITS}
+        return _build(metadata, rows, labels)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: not a safetensors file, or a truncated one ({error})") from None
+
+
+def _check_header(metadata: Mapping[str, str], tensors: set[str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise DataError(f"expected a feature file (format {FORMAT}), got format {metadata.get('format')!r}")
+    version = metadata.get("schema_version")
+    if version != str(SCHEMA_VERSION):
+        raise DataError(f"expected schema_version {SCHEMA_VERSION}, got {version!r:.20}: upgrade sar-clip")
+    expected = {f"{split}.{kind}" for split in SPLITS for kind in ("features", "labels")}
+    if tensors != expected:
+        wrong = ", ".join(sorted(tensors ^ expected))
+        raise DataError(f"expected the tensors {', '.join(sorted(expected))}; missing or unknown: {wrong}")
+
+
+def _read_rows(stored: Any, split: Split) -> Tensor:
+    features: Tensor = stored.get_tensor(f"{split}.features")
+    if features.ndim != 2 or not features.is_floating_point():
+        raise DataError(f"{split}.features: expected (N, D) floats, got {tuple(features.shape)} {features.dtype}")
+    return normalize(features.float(), dim=-1)
+
+
+def _read_labels(stored: Any, split: Split) -> Tensor:
+    labels: Tensor = stored.get_tensor(f"{split}.labels")
+    if labels.ndim != 1 or labels.dtype not in (torch.int32, torch.int64):
+        raise DataError(f"{split}.labels: expected (N,) integers, got {tuple(labels.shape)} {labels.dtype}")
+    return labels
+
+
+def _build(metadata: Mapping[str, str], rows: Mapping[Split, Tensor], labels: Mapping[Split, Tensor]) -> StoredFeatures:
+    try:
+        names, provenance = json.loads(metadata["class_names"]), json.loads(metadata["provenance"])
+        preprocess, published = json.loads(metadata["preprocess"]), json.loads(metadata["published_split"])
+        dataset, template, backbone, digest = (
+            metadata[key] for key in ("dataset", "template", "backbone", "weights_digest")
+        )
+        spec = Preprocess(**preprocess | {name: tuple(map(float, preprocess[name])) for name in ("mean", "std")})
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"metadata is missing or damaged ({type(error).__name__}: {error})") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError("metadata class_names: expected a list of texts")
+    if not isinstance(provenance, dict) or not all(isinstance(text, str) for text in provenance.values()):
+        raise DataError("metadata provenance: expected an object of texts")
+    if not isinstance(published, bool):
+        raise DataError(f"metadata published_split: expected true or false, got {published!r:.20}")
+    origin: SplitOrigin = "ours" if OUR_SPLIT in provenance else "published" if published else "given"
+    return StoredFeatures(
+        Dataset(
+            dataset,
+            tuple(names),
+            splits=labelled(labels),
+            template=template,
+            published_split=published,
+            split_origin=origin,
+            warnings=tuple(provenance.get(OUR_SPLIT, "").splitlines()),
+        ),
+        backbone,
+        digest,
+        spec,
+        rows,
+        provenance,
+    )

@@ -1,0 +1,1 @@
+"""Layouts on disk, one file each; `base` says what a reader is."""

@@ -1,0 +1,231 @@
+"""Folders of Hugging Face's library `datasets`: written by ``save_to_disk``, or a hub snapshot with Parquet files.
+
+The encoded photos in them are unpacked once, unchanged, into the cache folder, where they are read like any others.
+Nothing is downloaded, and the library's own cache is not used.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sar_train.data.dataset import DataOptions, Dataset, Split
+from sar_train.data.readers.base import SPLIT_NAMES, Reader, readers
+from sar_train.errors import DataError
+
+FOLDER = "huggingface"
+INDEX = "index.json"
+_MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+PREFERRED_LABELS = ("label", "labels", "fine_label", "class")
+_SHARD = re.compile(r"(?P<split>[A-Za-z]+)(?:-\d{5}-of-\d{5})?.*\.parquet")
+
+
+@readers.register("hugging-face")
+class HuggingFace(Reader):
+    """Splits are recognised by their names, the columns of photos and of labels by their types."""
+
+    def recognises(self, path: Path) -> bool:
+        """Return True if a folder was written by ``save_to_disk`` or holds Parquet files as hub snapshots do."""
+        return path.is_dir() and bool(_saved(path) or _parquet(path))
+
+    def read(self, path: Path, options: DataOptions) -> Dataset:
+        """Unpack the photos and return them.
+
+        Raises:
+            DataError: the library is missing, no cache folder, no column of photos or of labels, a split of an unknown
+                name, a photo without bytes, or a folder that cannot be read or written.
+        """
+        if options.cache_dir is None:
+            raise DataError(f"{path}: its photos have to be unpacked; give a folder for them with --cache-dir")
+        unpacked = _unpack(path, options.cache_dir)
+        paths: dict[Split, dict[str, list[Path]]] = {}
+        try:
+            for split, photo, label in json.loads((unpacked / INDEX).read_text(encoding="utf-8"))["photos"]:
+                paths.setdefault(split, {}).setdefault(label, []).append(unpacked / photo)
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DataError(f"{unpacked / INDEX}: damaged; remove {unpacked}, it is made again from {path}") from None
+        return Dataset.from_paths(path.resolve().name, unpacked, paths)
+
+
+def survey(root: Path) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return the number of rows by split, and the class names where the folder has them, without unpacking anything.
+
+    Raises:
+        DataError: the library is missing, or the folder cannot be read.
+    """
+    rows: dict[str, int] = {}
+    names: tuple[str, ...] = ()
+    for shard in shards(root):
+        _, label = columns(shard.features, root)
+        names = tuple(getattr(shard.features[label], "names", None) or names)
+        rows[shard.split] = rows.get(shard.split, 0) + shard.total
+    return rows, names
+
+
+def _unpack(root: Path, cache_dir: Path) -> Path:
+    """Return the folder of the photos as files; write them unless they were written before."""
+    files = sorted(
+        file for file in root.rglob("*") if file.suffix in (".arrow", ".parquet", ".json") and file.is_file()
+    )
+    stats = [(file.relative_to(root).as_posix(), file.stat()) for file in files]
+    listing = "\n".join(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}" for name, stat in stats)
+    digest = hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()[:16]
+    unpacked = cache_dir / FOLDER / f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.resolve().name)[:60]}-{digest}"
+    if (unpacked / INDEX).is_file():
+        return unpacked
+    temporary = unpacked.with_name(f".{unpacked.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        _write(root, temporary)
+        try:
+            temporary.rename(unpacked)
+        except OSError:
+            if not (unpacked / INDEX).is_file():  # another process has not unpacked it meanwhile
+                raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(
+            f"{unpacked}: {root} cannot be unpacked there ({reason}); free space or choose --cache-dir"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return unpacked
+
+
+def _write(root: Path, folder: Path) -> None:
+    """Write the photos as files, and an index of them, into an empty folder."""
+    photos: list[tuple[Split, str, str]] = []
+    written: Counter[Split] = Counter()
+    for shard in shards(root):
+        split = SPLIT_NAMES.get(shard.split.lower())
+        if split is None:
+            raise DataError(f"{root}: expected splits called train, validation and test, got {shard.split!r:.40}")
+        image, label = columns(shard.features, root)
+        names = getattr(shard.features[label], "names", None)
+        (folder / split).mkdir(exist_ok=True)
+        for number, row in enumerate(shard.rows(image, label)):
+            title = f"{root}: photo {number} of {shard.split}"
+            content, value = row[image], row[label]
+            is_class = isinstance(value, int) and 0 <= value < len(names) if names else isinstance(value, int | str)
+            if not is_class:
+                raise DataError(f"{title} has the label {value!r:.40}, which is not a class")
+            data = (content or {}).get("bytes") or _linked(content, root, title)
+            suffix = next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), ".img")
+            path = f"{split}/{written[split]:07}{suffix}"
+            written[split] += 1
+            (folder / path).write_bytes(data)
+            photos.append((split, path, names[value] if names else str(value)))
+    content = {"version": 1, "photos": photos}
+    (folder / INDEX).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _linked(content: Any, root: Path, title: str) -> bytes:
+    """Return the bytes of a photo that is stored as a path; only a path below the folder is followed."""
+    path = content.get("path") if isinstance(content, dict) else None
+    if not isinstance(path, str) or not (root / path).is_file():
+        raise DataError(f"{title} has neither bytes nor a file that exists ({path!r:.80})")
+    if not (root / path).resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{title} is a file elsewhere ({path!r:.80}); save the dataset again, which packs its photos")
+    return (root / path).read_bytes()
+
+
+class Shard(NamedTuple):
+    """A split, or one shard of it.
+
+    Attributes:
+        split: its name.
+        features: by column.
+        total: how many rows.
+        rows: returns the rows of two columns, photos and labels, with the photos still encoded.
+    """
+
+    split: str
+    features: Mapping[str, Any]
+    total: int
+    rows: Callable[[str, str], Iterator[Mapping[str, Any]]]
+
+
+def shards(root: Path) -> Iterator[Shard]:
+    """Yield the splits that a folder holds, shard by shard.
+
+    Raises:
+        DataError: the library is missing, or the folder cannot be read.
+    """
+    try:
+        import datasets
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"{root}: reading it needs the library datasets: pip install 'sar-clip[hf]'") from None
+    if _saved(root):
+        try:
+            saved = datasets.load_from_disk(str(root))
+        except Exception as error:  # a damaged folder makes the library raise almost anything
+            raise DataError(f"{root}: cannot be read by the library datasets ({error})") from None
+        for name, split in saved.items() if isinstance(saved, dict) else [(str(saved.split or "train"), saved)]:
+            encoded = datasets.Image(decode=False)
+            yield Shard(name, split.features, split.num_rows, functools.partial(_arrow_rows, split, encoded))
+        return
+    for path in _parquet(root):
+        match = _SHARD.fullmatch(path.name)
+        try:
+            file = pyarrow.parquet.ParquetFile(path)
+            features = datasets.Features.from_arrow_schema(file.schema_arrow)
+        except Exception as error:  # as for a damaged folder
+            raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
+        names = [match["split"] if match else "", path.parent.name]
+        split = next((name for name in names if name.lower() in SPLIT_NAMES), "train")
+        yield Shard(split, features, file.metadata.num_rows, functools.partial(_parquet_rows, file))
+
+
+def _arrow_rows(split: Any, encoded: Any, image: str, label: str) -> Iterator[Mapping[str, Any]]:
+    yield from split.select_columns([image, label]).cast_column(image, encoded)
+
+
+def _parquet_rows(file: Any, image: str, label: str) -> Iterator[Mapping[str, Any]]:
+    for batch in file.iter_batches(batch_size=64, columns=[image, label]):
+        yield from batch.to_pylist()
+
+
+def columns(features: Mapping[str, Any], root: Path) -> tuple[str, str]:
+    """Return the names of the column of photos and of the column of labels.
+
+    Raises:
+        DataError: none or several that may be meant.
+    """
+    kinds = {name: type(feature).__name__ for name, feature in features.items()}
+    images = [name for name, kind in kinds.items() if kind == "Image"]
+    if not images and "image" in features:
+        images = ["image"]
+    labels = [name for name, kind in kinds.items() if kind == "ClassLabel"] or [
+        n for n in PREFERRED_LABELS if n in kinds
+    ]
+    if len(labels) > 1:
+        labels = [name for name in PREFERRED_LABELS if name in labels][:1]
+    if len(images) != 1 or len(labels) != 1:
+        got = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        raise DataError(
+            f"{root}: expected one column of images and one of labels (ClassLabel, or called label), got {got}"
+        )
+    return images[0], labels[0]
+
+
+def _saved(root: Path) -> bool:
+    return (root / "dataset_dict.json").is_file() or (
+        (root / "state.json").is_file() and (root / "dataset_info.json").is_file()
+    )
+
+
+def _parquet(root: Path) -> list[Path]:
+    """Return the shards in ``data/``, else in the folder itself, else in folders named after splits."""
+    for folders in ([root / "data"], [root], [root / name for name in SPLIT_NAMES]):
+        if files := sorted(path for folder in folders if folder.is_dir() for path in folder.glob("*.parquet")):
+            return files
+    return []

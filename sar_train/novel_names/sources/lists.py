@@ -1,0 +1,97 @@
+"""Sources that are a list of names: a file, a chat's saved answer, the classes of another dataset, or nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+from sar_train.data.class_names import IMAGENET, read_classes
+from sar_train.errors import ConfigError, DataError
+from sar_train.novel_names.clean import names_in
+from sar_train.novel_names.source import NameRequest, NovelSource, kinds
+
+
+@kinds.register("none")
+class Nothing(NovelSource):
+    """``none``: SAR on the names of the training classes alone."""
+
+    form = "none"
+
+    def candidates(self, request: NameRequest) -> Iterable[str]:  # noqa: ARG002
+        """Return no names."""
+        return ()
+
+
+@kinds.register("file")
+class File(NovelSource):
+    """Any path, or ``file:PATH``, one name a line; blank lines and lines that begin with ``#`` are passed over."""
+
+    form = "FILE"
+
+    def check(self) -> None:
+        """Raise ConfigError if there is no such file."""
+        if not self.argument or not Path(self.argument).is_file():
+            raise ConfigError(f"novel names: {self.name}: no such file; expected one with one name a line")
+
+    def candidates(self, request: NameRequest) -> Iterable[str]:  # noqa: ARG002
+        """Return the names in the file's order."""
+        lines = (line.strip() for line in _read_text(Path(self.argument or "")).splitlines())
+        names = [line for line in lines if line and not line.startswith("#")]
+        if not names:
+            raise DataError(f"novel names: {self.argument} holds no name; expected one per line")
+        return names
+
+
+@kinds.register("answer")
+class SavedAnswer(NovelSource):
+    """``answer:FILE``, a chat's answer as it came: numbering, quotes, JSON, explanations and chatter are taken off."""
+
+    form = "answer:FILE"
+
+    def check(self) -> None:
+        """Raise ConfigError if there is no such file."""
+        if not self.argument or not Path(self.argument).is_file():
+            raise ConfigError(f"novel names: {self.name}: no such file; expected answer:FILE, a model's saved answer")
+
+    def candidates(self, request: NameRequest) -> Iterable[str]:
+        """Return the names that the answer lists."""
+        names = names_in(_read_text(Path(self.argument or "")), request.trained)
+        if not names:
+            raise DataError(f"novel names: there is no name in {self.argument}; expected a list, one name a line")
+        return names
+
+
+@kinds.register("dataset")
+class ClassesOfDataset(NovelSource):
+    """``dataset:NAME``: a dataset below ``--data-root``, ``imagenet``, ``demo``, a folder, a list or a feature file."""
+
+    form = "dataset:NAME"
+
+    def check(self) -> None:
+        """Raise ConfigError if there is no name."""
+        if not self.argument:
+            raise ConfigError(f"novel names: expected {self.form}, such as dataset:{IMAGENET}, got {self.name}")
+
+    def candidates(self, request: NameRequest) -> Iterable[str]:
+        """Return the names in a random order, since a dataset's own order puts similar classes together."""
+        options = self.options
+        names = list(read_classes(self.argument or "", options.data_root, options.cache_dir).class_names)
+        random.Random(request.seed).shuffle(names)
+        return names
+
+
+def _read_text(path: Path) -> str:
+    """Read the text of a file.
+
+    Raises:
+        DataError: it cannot be read, or is not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise DataError(f"novel names: {path} cannot be read ({reason}); expected one name a line") from None
+    if "\0" in text:
+        raise DataError(f"novel names: {path} is a binary file; expected one name a line")
+    return text

@@ -1,0 +1,105 @@
+"""The draws of CoOp, written out here with the global generator as CoOp uses it."""
+
+import random
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.photos import SHARED, needs_shared
+
+from sar_train.data.coop import read_split
+from sar_train.data.dataset import Photo
+from sar_train.data.layouts import LAYOUTS
+from sar_train.data.splits import base_new, few_shot, hold_out, sample
+
+
+def as_coop_does(train: list[tuple[str, int]], val: list[tuple[str, int]], shots: int, seed: int) -> list[list[str]]:
+    state = random.getstate()
+    random.seed(seed)
+    drawn = []
+    for items, count in ((train, shots), (val, min(shots, 4))):
+        grouped = defaultdict(list)
+        for item in items:
+            grouped[item[1]].append(item)
+        chosen = []
+        for of_label in grouped.values():
+            chosen += random.sample(of_label, count) if len(of_label) >= count else of_label
+        drawn.append([path for path, _ in chosen])
+    random.setstate(state)
+    return drawn
+
+
+@needs_shared
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("shots", [1, 2, 16, 40])
+def test_draws_equal_coops(seed: int, shots: int) -> None:
+    _, rows = read_split(SHARED / "caltech-101" / LAYOUTS["caltech101"].split_file)
+    train, val = rows["train"], rows["val"]
+    drawn = few_shot([y for _, y in train], [y for _, y in val], shots, seed)
+    expected = as_coop_does(train, val, shots, seed)
+    assert [train[i][0] for i in drawn.train] == expected[0]
+    assert [val[i][0] for i in drawn.val] == expected[1]
+
+
+@given(st.lists(st.integers(0, 4), max_size=40), st.integers(1, 6), st.integers(0, 99))
+def test_sample_takes_min_of_shots_and_what_there_is(labels: list[int], shots: int, seed: int) -> None:
+    rows = sample(labels, shots, random.Random(seed))
+    assert len(set(rows)) == len(rows)
+    taken = [labels[row] for row in rows]
+    assert {y: taken.count(y) for y in set(labels)} == {y: min(shots, labels.count(y)) for y in set(labels)}
+    assert rows == sample(labels, shots, random.Random(seed))
+
+
+def test_no_shots_means_all() -> None:
+    assert few_shot([1, 0, 1], [0], 0, seed=1).train == (0, 1, 2)
+    assert few_shot([1, 0, 1], [0], 0, seed=1).val == (0,)
+
+
+def test_base_is_the_first_half_rounded_up() -> None:
+    assert base_new(range(5)) == ((0, 1, 2), (3, 4))
+    assert base_new([9, 3, 3, 7, 1]) == ((1, 3), (7, 9))
+    assert base_new([]) == ((), ())
+    base, new = base_new(range(100))
+    assert (len(base), len(new)) == (50, 50)
+
+
+@given(st.sets(st.integers(0, 500)))
+def test_base_and_new_part_the_labels(labels: set[int]) -> None:
+    base, new = base_new(labels)
+    assert [*base, *new] == sorted(labels)
+    assert len(base) - len(new) in (0, 1)
+
+
+@given(st.integers(0, 300), st.integers(0, 50))
+def test_photos_are_held_out_beyond_the_shots(count: int, shots: int) -> None:
+    splits = hold_out([Photo(f"a/{i}.jpg", 0) for i in range(count)], shots, 1)
+    train, val, test = (len(splits[split]) for split in ("train", "val", "test"))
+    assert train + val + test == count == len({photo for photos in splits.values() for photo in photos})
+    assert val <= 4
+    if count > 1:
+        assert train >= 1
+        assert test >= max(1, val)
+    if 0 < shots < count:
+        assert train == shots
+
+
+def test_a_draw_depends_on_photos_and_seed_alone() -> None:
+    photos = [Photo(f"{c}/{i:02}.jpg", label) for label, c in enumerate("ab") for i in range(12)]
+    splits = hold_out(photos, 4, 1)
+    assert hold_out(reversed(photos), 4, 1) == splits
+    assert hold_out(photos, 4, 2) != splits
+    # What Python's own generator gives, photos shuffled class by class.
+    rng, names = random.Random(1), [[photo.path for photo in photos if photo.label == label] for label in (0, 1)]
+    for of_class in names:
+        rng.shuffle(of_class)
+    assert [photo.path for photo in splits["train"]] == [p for of_class in names for p in sorted(of_class[:4])]
+    assert [photo.path for photo in splits["val"]] == [p for of_class in names for p in sorted(of_class[4:8])]
+
+
+def test_photos_are_sorted_folder_by_folder() -> None:
+    names = ["a-b/1.jpg", "a/2.jpg", "a/b/1.jpg", "a.jpg"]
+    splits = hold_out([Photo(name, 0) for name in names], 0, 1)
+    order = [Path(photo.path) for photo in splits["train"]]
+    assert order == sorted(order)
