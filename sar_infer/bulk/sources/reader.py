@@ -98,7 +98,7 @@ class Reader:
         if self._worker is None:
             try:
                 self._worker = Worker(_load, _LONGEST)
-                self._worker.loaded()
+                self._worker.loaded(_LONGEST)
             except Exception as error:
                 self.close()
                 raise DeviceError(f"no process can start that reads files: {reason_of(error)}") from None
