@@ -43,7 +43,9 @@ def install() -> Path | None:
     client = folder / "pip-audit"
     if not client.exists():
         venv.create(HOME, with_pip=True, clear=True)
-        requirements = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["audit"]
+        requirements = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"][
+            "audit"
+        ]
         command = [folder / "python", "-m", "pip", "install", "--quiet", *requirements]
         subprocess.run(command, capture_output=True, check=False)
     return client if client.exists() else None

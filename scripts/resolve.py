@@ -9,6 +9,7 @@ it drop more than ``MOST``. Nothing is installed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,14 +28,15 @@ MOST = 12
 LONGEST = 900
 """Seconds for one extra, so that such a search ends."""
 _DOWNLOAD = re.compile(
-    r"^\s+(?:Downloading|Using cached) (?P<name>\w[\w.]*(?:-[A-Za-z]\w*)*)-(?P<version>\d[^-\s]*?)(?:-|\.tar\.gz)", re.MULTILINE
+    r"^\s+(?:Downloading|Using cached) (?P<name>\w[\w.]*(?:-[A-Za-z]\w*)*)-(?P<version>\d[^-\s]*?)(?:-|\.tar\.gz)",
+    re.MULTILINE,
 )
 
 
 def main() -> int:
     """Resolve the extras that are named, or all."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    print(subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, text=True).stdout.split(" from")[0])
+    print(f"pip {version('pip')}", flush=True)
     failures = [extra for extra in sys.argv[1:] or project["optional-dependencies"] if not resolve(extra)]
     if failures:
         print(f"pip has to search for {', '.join(failures)}: raise lower bounds, or drop a package", file=sys.stderr)
@@ -48,13 +51,11 @@ def resolve(extra: str) -> bool:
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--report", str(report)]
         environment = {key: value for key, value in os.environ.items() if "CONSTRAINT" not in key}
         with Path(folder, "log").open("w+", encoding="utf-8") as log:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 subprocess.run(
                     [*command, f"{ROOT}[{extra}]"],
                     env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=LONGEST, check=False,
                 )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                pass
             log.seek(0)
             printed = log.read()
         chosen = installed(json.loads(report.read_text(encoding="utf-8"))) if report.exists() else None
