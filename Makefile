@@ -1,11 +1,13 @@
 # Everything runs in an environment that is made on first use. Choose the interpreter with PYTHON=python3.12, the folder
 # with VENV=…; VENV_READY=1 says that the environment holds everything already, so nothing is installed. JOBS=… is how
-# many processes tests and shown commands run in, each of them with one thread.
+# many processes tests and shown commands run in, each of them with one thread. What is installed has the versions of
+# pins.txt, which `make lock` renews.
 
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 PY := $(VENV)/bin/python
+PINNED := PIP_CONSTRAINT=pins.txt PIP_BUILD_CONSTRAINT=pins.txt
 
 ifdef VENV_READY
 TRAIN :=
@@ -20,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast check docs docs-serve schema surface format format-check lint types imports readme readme-shop readme-others wheel wheel-test image audit bench clean
+.PHONY: help install demo test test-fast check docs docs-serve schema surface format format-check lint types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -82,16 +84,23 @@ surface: $(DEV) ## docs/surface.txt, after a change of what users can hold on to
 
 # ---------------------------------------------------------------------------------------------- packages, measurements
 wheel: $(DEV) ## source archive and wheel, into dist/
-	$(PY) -m build --outdir dist
+	$(PY) -m build --no-isolation --outdir dist
 
 wheel-test: $(DEV) ## the wheel alone, without torch, in a fresh environment of each Python claimed
 	$(PY) scripts/wheel_test.py
 
+resolve: $(DEV) ## each extra without pins, by pip alone: the seconds, and the releases that it tried in vain
+	$(PY) scripts/resolve.py
+
 image: ## build the container image and test it (docker, podman or, as root, buildah)
 	.ci/image
 
+lock: $(DEV) ## the newest versions that fit together on Python 3.11 to 3.13, into pins.txt
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile pyproject.toml --extra dev --group audit \
+	  --quiet --upgrade --universal --python-version 3.11 --no-annotate --output-file pins.txt
+
 audit: $(TRAIN) ## known vulnerabilities of the packages in $(VENV) (asks a database on the network)
-	@$(PY) scripts/audit.py
+	@$(PINNED) $(PY) scripts/audit.py
 
 bench: $(DEV) ## the measurements behind docs/performance.md (needs an idle machine)
 	for script in $$(grep -l __main__ benchmarks/*.py); do $(PY) "$$script" || exit 1; done
@@ -110,11 +119,12 @@ $(PY):
 	  echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed-train: pyproject.toml | $(PY)
-	@echo "Installing into $(VENV): torch and what goes with it, some minutes on a first run."
-	$(PY) -m pip install --editable '.[bulk,client,experiment,serve]' 'scikit-image>=0.26'
+$(VENV)/.installed-train: pyproject.toml pins.txt | $(PY)
+	@echo "Installing the commands into $(VENV). On Linux PyTorch brings CUDA, 3 GB to download: minutes on a first run."
+	$(PINNED) $(PY) -m pip install --editable '.[bulk,client,experiment,serve]' scikit-image
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(PY)
-	$(PY) -m pip install --quiet --editable '.[dev]'
+$(VENV)/.installed-dev: pyproject.toml pins.txt | $(PY)
+	@echo "Installing all of pins.txt into $(VENV). On Linux PyTorch brings CUDA, 3 GB to download: minutes on a first run."
+	$(PINNED) $(PY) -m pip install --editable '.[dev]'
 	touch $@ $(VENV)/.installed-train

@@ -11,13 +11,14 @@ import json
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-HOME = Path(__file__).resolve().parent.parent / "build" / "audit"
-CLIENT = "pip-audit>=2.10,<3"
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / "build" / "audit"
 SERVICES = ("pypi", "osv")
 NOT_AUDITED = (
     "not audited: neither PyPI's vulnerability database nor OSV's answers from here; "
@@ -42,7 +43,11 @@ def install() -> Path | None:
     client = folder / "pip-audit"
     if not client.exists():
         venv.create(HOME, with_pip=True, clear=True)
-        subprocess.run([folder / "python", "-m", "pip", "install", "--quiet", CLIENT], capture_output=True, check=False)
+        requirements = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"][
+            "audit"
+        ]
+        command = [folder / "python", "-m", "pip", "install", "--quiet", *requirements]
+        subprocess.run(command, capture_output=True, check=False)
     return client if client.exists() else None
 
 

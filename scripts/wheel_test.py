@@ -71,7 +71,7 @@ def interpreter(version: str) -> str | None:
 
 def build(folder: Path) -> Path:
     """Build the source archive and, from it, the wheel."""
-    run([sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)], cwd=ROOT)
+    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)], cwd=ROOT)
     (wheel,) = folder.glob("*.whl")
     print(f"built {wheel.name}, {wheel.stat().st_size / 2**20:.1f} MiB", flush=True)
     return wheel

@@ -38,6 +38,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Free at exit what was frozen; libraries made with nanobind, triton among them, report each function otherwise."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Not for the session: while it runs, asyncio believes that its loop runs in this thread."""

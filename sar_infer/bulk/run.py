@@ -95,6 +95,8 @@ def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
         check_parquet()
     plan.sources.check()
     answerer = Answerer(plan.options)
+    if caution := answerer.caution:
+        progress.warn(caution)
     job, form = _job(plan, answerer, parquet)
     with alone(job, plan.out, plan.file):
         if plan.file and (summary := _finished(plan, plan.file, job)):

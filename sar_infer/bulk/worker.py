@@ -105,6 +105,11 @@ class Answerer:
             decision.coverage is not None, decision.explain, options.embedding, self._manifest.embed_dim
         )
 
+    @property
+    def caution(self) -> str | None:
+        """Return a line for the user, see ``Choice.caution``."""
+        return self._classifier.choice.caution
+
     def start(self) -> str:
         """Open the encoder and return what it runs on."""
         return self._classifier.start()

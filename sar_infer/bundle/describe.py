@@ -84,10 +84,11 @@ def _precisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _variant(variant: Variant, samples: str) -> str:
-    return (
+    figures = (
         f"{variant.method}; {variant.samples:,} {samples}: cosine {variant.mean_cosine:.4f}, at least "
         f"{variant.min_cosine:.4f}, same class {variant.top1_agreement:.1%}; {variant.speedup:.2f} times as fast"
     )
+    return f"{figures}; measured on {variant.processor}" if variant.processor else figures
 
 
 def _confidence(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -114,6 +114,8 @@ class Variant:
         self_test_cosine: Cosine between the manifest's self-test vector and the one that this graph gave when it was
             made; None for names, and if there is no self-test.
         notes: Exceptions that were needed, such as layers that stayed in fp32.
+        processor: Kind of processor that these figures were measured on, such as ``x86-64 with VNNI``, on which those
+            of INT8 depend; None if it is not known.
     """
 
     file: str
@@ -125,6 +127,7 @@ class Variant:
     speedup: float
     self_test_cosine: float | None = None
     notes: tuple[str, ...] = ()
+    processor: str | None = None
 
 
 @dataclass(frozen=True)

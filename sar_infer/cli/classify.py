@@ -157,6 +157,8 @@ def _prepare(options: ClassifyArguments, profile: Profile) -> tuple[Classifier, 
             options.bundle, options.device, options.bank, options.threads, options.precision, options.offset
         )
         classifier.start()
+        if caution := classifier.choice.caution:
+            warn(caution)
     with profile.phase("names"):
         given = read_classes(options.classes, classifier.check_name) if options.classes else None
         examples = folders(options.examples, warn, classifier.bank.lookup.get) if options.examples else {}

@@ -161,6 +161,9 @@ def _serve(values: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         click.echo("Aborted!", err=True)
         leave(1)
+    log = logging.getLogger("sar_infer.server")
+    if caution := service.engine.classifier.choice.caution:
+        log.warning(caution)
     if listener is None:
         from sar_infer.bundle.describe import describe
 
@@ -168,7 +171,7 @@ def _serve(values: dict[str, Any]) -> None:
         service.close()
         return
     if settings.bank and not settings.key:
-        logging.getLogger("sar_infer.server").warning("--bank without a key: only sar-bank can change the classes")
+        log.warning("--bank without a key: only sar-bank can change the classes")
     _load()(service, listener, values["drain"], values["notice"])
     leave(0)  # even if a worker's graph is still running
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, Precision, Variant
+from sar_infer.encoders.processor import FAST_AT_INT8, X86, processor
 from sar_infer.encoders.sessions import Device, expects_cuda
 from sar_infer.errors import InputError
 
 PrecisionChoice = Literal["fp32", "fp16", "int8", "auto"]
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,15 @@ class Choice:
     name: str
     names_by: str
     variant: Variant | None = None
+
+    @property
+    def caution(self) -> str | None:
+        """Return a line for the user if this processor computes INT8 graphs inexactly, which costs some answers."""
+        if self.precision != "int8" or processor() != X86:
+            return None
+        measured_on = self.variant.processor if self.variant else None
+        figures = f"were measured on {measured_on}" if measured_on else "may not hold"
+        return f"this processor has no VNNI: INT8 is less exact and slower here, and the bundle's figures {figures}"
 
 
 def choose(manifest: Manifest, asked: PrecisionChoice, device: Device) -> Choice:
@@ -73,20 +79,4 @@ def _automatic(manifest: Manifest, device: Device) -> str:
     if expects_cuda(device):
         return "fp16" if "fp16" in images else "fp32"
     int8 = images.get("int8")
-    return "int8" if int8 and int8.speedup > 1 and _multiplies_bytes() else "fp32"
-
-
-def _multiplies_bytes() -> bool:
-    """Return whether this CPU is known to sum products of bytes in 32 bits.
-
-    Without that, INT8 is slow, and on x86 it saturates. Linux lists the feature for x86 (VNNI) and ARM (``asimddp``);
-    every ARM Mac has it; elsewhere it is unknown and taken to be absent.
-    """
-    machine = platform.machine().lower()
-    if machine == "arm64" and sys.platform == "darwin":
-        return True
-    feature = {"x86_64": "vnni", "amd64": "vnni", "aarch64": "asimddp", "arm64": "asimddp"}.get(machine)
-    try:
-        return feature is not None and feature in _CPU_INFO.read_text("ascii", "replace")
-    except OSError:
-        return False
+    return "int8" if int8 and int8.speedup > 1 and processor() in FAST_AT_INT8 else "fp32"

@@ -224,6 +224,7 @@ def _serve(pipe: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):  # the parent has closed it, or has ended
         while True:
             pipe.send_bytes(_answered(answer, pipe.recv_bytes()))
+    gc.unfreeze()  # what is still frozen at the end is never freed, which libraries made with nanobind report at length
 
 
 def _answered(answer: Callable[..., Any], content: bytes) -> Any:

@@ -57,8 +57,9 @@ PICTURED, SKU = "amber", "SKU-9"
 """Added to the bank by name and photos, and by photos only."""
 SETS = {PICTURED: photo_set("a", "b", "c", dim=DIM), SKU: photo_set("d", "e", photos_only=True, dim=DIM)}
 BACKGROUND = BANK_NAMES[3]
-SMALLER = {name: dataclasses.replace(gate, speedup=0.0) for name, gate in GATES.items()}
-"""Gates of the smaller graphs, judged on composed logits; graphs this small are not faster."""
+SMALLER = {name: dataclasses.replace(gate.with_least(None, 0.9), speedup=0.0) for name, gate in GATES.items()}
+"""Gates of the smaller graphs, judged on composed logits; graphs this small are not faster. Of 21 photos two may get
+another answer, which one of them does where INT8 saturates (x86 without VNNI)."""
 Answer = dict[str, Any]
 """Score by label, and with ``unknown`` the verdict."""
 

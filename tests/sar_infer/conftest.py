@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.bundles import example_head, write_bundle
 
 from sar_infer import Classifier
+from sar_infer.encoders import processor
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +62,18 @@ def photos() -> list[Path]:
     if not folder.is_dir():
         pytest.skip("needs the photos of ../shared/data/imagenet_sample")
     return sorted(folder.glob("*.jpg"))[::50]
+
+
+@pytest.fixture
+def cpu(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that makes this an x86 machine with VNNI, or another, and returns what it says of its CPU."""
+    info = tmp_path_factory.mktemp("cpu") / "cpuinfo"
+
+    def become(flags: str = "flags : avx2 avx512_vnni", machine: str = "x86_64", system: str = "linux") -> Path:
+        monkeypatch.setattr("platform.machine", lambda: machine)
+        monkeypatch.setattr("sys.platform", system)
+        monkeypatch.setattr(processor, "_CPU_INFO", info)
+        info.write_text(flags)
+        return info
+
+    return become

@@ -131,8 +131,9 @@ def _line(attempt: Attempt) -> str:
     if variant is None:
         return f"{_title(attempt)}: {verdict}"
     kind = "photos" if attempt.encoder == "image" else "names"
+    processor = f" on {variant.processor}" if variant.processor else ""
     return (
         f"{_title(attempt)}: {variant.method}, {variant.samples:,} {kind}, cosine {variant.mean_cosine:.5f} on average,"
         f" {variant.min_cosine:.5f} on the worst, same class {variant.top1_agreement:.1%}, {variant.speedup:.2f} times "
-        f"as fast; {'; '.join(variant.notes)}: {verdict}"
+        f"as fast{processor}; {'; '.join(variant.notes)}: {verdict}"
     )

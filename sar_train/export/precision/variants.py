@@ -20,6 +20,7 @@ from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import Precision, Variant
 from sar_infer.bundle_check.comparison import open_graph
+from sar_infer.encoders.processor import processor
 from sar_infer.encoders.sessions import open_session
 from sar_infer.errors import BundleError
 from sar_train.data.progress import ProgressCallback
@@ -108,6 +109,7 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
         speedup=round(faster, 2),
         self_test_cosine=stored,
         notes=(*made.notes, *notes),
+        processor=processor(),
     )
     if failures:
         path.unlink()

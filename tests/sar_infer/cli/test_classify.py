@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -551,6 +552,20 @@ def test_a_precision_is_chosen_by_option_or_environment(folder: Path, bundle_cop
     full, small = similarities(), similarities("--precision", "int8")
     assert full == similarities("--precision", "fp32") != small
     assert small == similarities(env={"SAR_PRECISION": "int8"})
+
+
+def test_int8_on_a_processor_without_vnni_is_warned_of_once(
+    folder: Path, bundle_copy: Path, cpu: Callable[..., Path]
+) -> None:
+    add_precision(bundle_copy, processor="x86-64 with VNNI")
+    call = ("photos/a.jpg", "photos/b.png", "--bundle", str(bundle_copy), "--precision", "int8")
+    cpu("flags : avx2 avx512_vnni")
+    assert run(*call).stderr == ""
+    cpu("flags : avx2")
+    for output in ((), ("--out", "answers.jsonl", "--workers", "1")):
+        (line,) = [line for line in run(*call, *output).stderr.splitlines() if line.startswith("Warning: ")]
+        assert "no VNNI" in line
+        assert "measured on x86-64 with VNNI" in line
 
 
 def test_a_precision_that_the_bundle_lacks(folder: Path) -> None:

@@ -156,6 +156,25 @@ def test_it_says_which_graphs_run(bundle_copy: Path) -> None:
         assert any(", int8, CPU" in line for line in server.logged("Serving"))
 
 
+WITHOUT_VNNI = """
+import pathlib, platform, sys
+from sar_infer.encoders import processor
+from sar_infer.cli.serve import main
+processor._CPU_INFO, platform.machine, sys.platform = pathlib.Path(sys.argv.pop(1)), lambda: "x86_64", "linux"
+main()
+"""
+
+
+def test_int8_on_a_processor_without_vnni_is_logged_once(bundle_copy: Path, tmp_path: Path) -> None:
+    add_precision(bundle_copy)
+    call = ["--check", "--bundle", str(bundle_copy), "--precision", "int8", "--workers", "0"]
+    for flags, lines in (("flags : avx2", 1), ("flags : avx2 avx_vnni", 0)):
+        (tmp_path / "cpuinfo").write_text(flags)
+        command = [sys.executable, "-c", WITHOUT_VNNI, str(tmp_path / "cpuinfo"), *call]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr.count("this processor has no VNNI")) == (0, lines), done.stderr
+
+
 TOLD_TO_STOP_WHILE_IT_WRITES = """
 import os, signal, sys
 class Stream:

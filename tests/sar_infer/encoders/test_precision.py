@@ -14,9 +14,9 @@ from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.describe import describe
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, FileEntry, Manifest, Precision, SelfTestVector
-from sar_infer.encoders import precision
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.precision import Choice, choose
+from sar_infer.encoders.processor import processor
 from sar_infer.encoders.self_test import self_test_image
 from sar_infer.errors import BundleError, InputError
 
@@ -31,20 +31,6 @@ def manifest(**precisions: Precision) -> Manifest:
 
 
 Become = Callable[..., Path]
-
-
-@pytest.fixture
-def cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Become:
-    """Return a function that makes this an x86 machine with VNNI, or another, and returns what it says of its CPU."""
-
-    def become(flags: str = "flags : avx2 avx512_vnni", machine: str = "x86_64", system: str = "linux") -> Path:
-        monkeypatch.setattr("platform.machine", lambda: machine)
-        monkeypatch.setattr("sys.platform", system)
-        monkeypatch.setattr(precision, "_CPU_INFO", tmp_path / "cpuinfo")
-        (tmp_path / "cpuinfo").write_text(flags)
-        return tmp_path / "cpuinfo"
-
-    return become
 
 
 def test_float32_is_what_runs_unless_asked() -> None:
@@ -96,21 +82,39 @@ def test_auto_leaves_int8_where_the_cpu_says_nothing(cpu: Become) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "system", "flags", "expected"),
+    ("machine", "system", "flags", "kind", "expected"),
     [
-        ("x86_64", "linux", "flags : sse4_2 avx2", "fp32"),
-        ("aarch64", "linux", "Features : fp asimd asimddp", "int8"),
-        ("aarch64", "linux", "Features : fp asimd", "fp32"),
-        ("arm64", "darwin", "", "int8"),
-        ("arm64", "win32", "", "fp32"),
-        ("riscv64", "linux", "vnni asimddp", "fp32"),
+        ("x86_64", "linux", "flags : avx2 avx_vnni", "x86-64 with VNNI", "int8"),
+        ("AMD64", "linux", "flags : sse4_2 avx2", "x86-64 without VNNI", "fp32"),
+        ("aarch64", "linux", "Features : fp asimd asimddp", "ARM64 with dot products", "int8"),
+        ("aarch64", "linux", "Features : fp asimd", "ARM64 without dot products", "fp32"),
+        ("arm64", "darwin", "", "ARM64 with dot products", "int8"),
+        ("riscv64", "linux", "vnni asimddp", None, "fp32"),
     ],
 )
-def test_auto_takes_int8_on_cpus_that_are_known_to_be_fit(
-    cpu: Become, machine: str, system: str, flags: str, expected: str
+def test_auto_takes_int8_on_processors_that_are_fast_at_it(
+    cpu: Become, machine: str, system: str, flags: str, kind: str | None, expected: str
 ) -> None:
     cpu(flags, machine, system)
+    assert processor() == kind
     assert choose(manifest(int8=Precision(IMAGE)), "auto", "cpu").precision == expected
+
+
+def test_int8_without_vnni_has_a_caution(cpu: Become) -> None:
+    known = dataclasses.replace(IMAGE, processor="x86-64 with VNNI")
+    graphs = manifest(int8=Precision(known), fp16=Precision(HALF))
+    for become in (cpu, lambda: cpu("Features : asimd", "aarch64"), lambda: cpu().unlink()):
+        become()
+        assert choose(graphs, "int8", "cpu").caution is None
+    cpu("flags : avx2")
+    assert choose(graphs, "fp16", "cpu").caution is choose(graphs, "fp32", "cpu").caution is None
+    caution = choose(graphs, "int8", "cpu").caution
+    assert caution is not None
+    assert "no VNNI" in caution
+    assert caution.endswith("figures were measured on x86-64 with VNNI")
+    unknown = choose(manifest(int8=Precision(IMAGE)), "int8", "cpu").caution
+    assert unknown is not None
+    assert unknown.endswith("figures may not hold")
 
 
 def test_auto_on_a_gpu(cpu: Become) -> None:
@@ -175,3 +179,6 @@ def test_a_bundle_tells_its_precisions(bundle_copy: Path) -> None:
     figures = "dynamic; 100 {}: cosine 0.9950, at least 0.9800, same class 99.0%; 2.00 times as fast"
     assert f"int8 images   {figures.format('photos')}" in told
     assert f"int8 names    {figures.format('names')}" in told
+    add_precision(bundle_copy, processor="x86-64 with VNNI")
+    told = describe(open_bundle(bundle_copy)).splitlines()
+    assert f"int8 images   {figures.format('photos')}; measured on x86-64 with VNNI" in told

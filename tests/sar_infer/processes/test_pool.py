@@ -66,6 +66,14 @@ def test_a_process_answers_task_after_task_whatever_they_raise() -> None:
     assert not runs(pid)
 
 
+def test_what_a_process_has_loaded_is_freed_at_its_end(tmp_path: Path) -> None:
+    """Extension modules such as triton's print a page about whatever is not."""
+    with WorkerPool(partial(tasks.cyclic, tmp_path / "log"), 1) as pool:
+        assert pool.submit(tasks.divide, 2).result() == 0.5
+        assert (tmp_path / "log").read_bytes() == b""
+    assert (tmp_path / "log").read_bytes() == b"freed"
+
+
 def test_an_event_loop_can_wait_for_answers() -> None:
     async def ask(pool: WorkerPool[float]) -> list[float]:
         return await asyncio.gather(*(asyncio.wrap_future(pool.submit(tasks.divide, n)) for n in (1, 2, 4)))

