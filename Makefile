@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast check docs docs-serve schema surface format format-check lint types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
+.PHONY: help install demo test test-fast check check-nightly durations docs docs-serve schema surface format format-check lint types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -62,11 +62,20 @@ readme-shop: $(DEV)
 readme-others: $(DEV)
 	OMP_NUM_THREADS=1 $(PY) scripts/readme_commands.py CONTRIBUTING.md docs/banks.md docs/bulk.md docs/handover.md docs/how-to/*.md
 
-test: $(DEV) ## all tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test: $(DEV) ## all tests but those for the night
+	$(PYTEST)
 
 test-fast: $(DEV) ## the tests that take seconds
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) -m "not slow and not nightly"
+
+check-nightly: $(DEV) ## the rest: clusters, other programs, more architectures, every example of each property
+	SAR_NIGHTLY=1 $(PYTEST) -m "nightly or hypothesis"
+
+durations: $(DEV) ## tests/durations.json, by which the longest files go first
+	$(PYTEST) --junitxml build/tests.xml
+	$(PY) -m scripts.durations build/tests.xml
 
 # ------------------------------------------------------------------------------------------------------ documentation
 # Material says on every run that a version 2 of MkDocs will not have it.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.examples import examples
 
 if TYPE_CHECKING:
     from support.browser import Watch
+
+DURATIONS = Path(__file__).with_name("durations.json")
 
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -28,8 +33,16 @@ def pytest_configure() -> None:
     gc.set_threshold(100_000)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("busy")  # a machine that is busy has examples that take longer than 0.2 s
+    busy = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # examples that take longer than 0.2 s
+    settings.register_profile("busy", settings(), max_examples=examples(100), **busy)
+    settings.load_profile("busy")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest (`make durations`), so that no process waits for one at the end."""
+    seconds = json.loads(DURATIONS.read_text("utf-8"))
+    items.sort(key=lambda item: -seconds.get(item.nodeid.partition("::")[0], 0))
 
 
 def pytest_collection_finish() -> None:

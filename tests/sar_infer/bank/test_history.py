@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.banks import content, example_bank, photo_set, unit_rows
+from support.examples import examples
 
 from sar_infer.bank import (
     ClassBank,
@@ -76,7 +77,7 @@ def with_photos(bank: ClassBank, kind: str, given) -> ClassBank:
     return merge(bank, ClassBank(tuple(given), unit_rows(given), bank.encoder_digest, photos=photos), "take")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(edits=st.lists(EDIT, max_size=8), stored=st.booleans())
 @example(edits=[("rename", ("a", "d")), ("rename", ("d", "a"))], stored=False)
 def test_every_earlier_bank_comes_back(tmp_path_factory: pytest.TempPathFactory, edits: list, stored: bool) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.banks import DIM, content, example_bank, photo_set, unit_rows
+from support.examples import examples
 
 from sar_infer.bank import (
     ClassBank,
@@ -43,14 +44,14 @@ def numbers(photos: PhotoSet) -> tuple[bytes, int]:
 
 
 # ---------------------------------------------------------------------------------------------------------------- sums
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(labels=LABELS, data=st.data())
 def test_the_order_of_photos_does_not_change_a_bit_of_the_mean(labels: list[str], data: st.DataObject) -> None:
     other = data.draw(st.permutations(labels))
     assert numbers(photo_set(*labels)) == numbers(photo_set(*other))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(labels=LABELS, cut=st.integers(0, 100))
 def test_two_steps_are_one(labels: list[str], cut: int) -> None:
     first, second, none = photo_set(*labels[:cut]), photo_set(*labels[cut:]), unit_rows([])
@@ -59,14 +60,14 @@ def test_two_steps_are_one(labels: list[str], cut: int) -> None:
     assert content(two) == content(one)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(labels=LABELS)
 def test_the_mean_is_that_of_a_float64_reference(labels: list[str]) -> None:
     wanted = np.mean(unit_rows(labels).astype(np.float64), axis=0) if labels else np.zeros(DIM)
     np.testing.assert_allclose(photo_set(*labels).mean, wanted, rtol=1e-6, atol=1e-13)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(labels=LABELS, more=LABELS)
 def test_removing_undoes_adding_to_the_bit(labels: list[str], more: list[str]) -> None:
     before, added = photo_set(*labels[:40]), photo_set(*more[:20])
@@ -76,7 +77,7 @@ def test_removing_undoes_adding_to_the_bit(labels: list[str], more: list[str]) -
     assert len(both) == len(before) + len(fresh)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(labels=LABELS, more=LABELS)
 def test_a_merge_counts_every_photo_once(labels: list[str], more: list[str]) -> None:
     ours, theirs = (photo_set(*some[:MOST_ROWS]) for some in (labels, more))

@@ -7,7 +7,7 @@ import re
 
 import markdown
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sar_infer.bundle.card import code_block, escaped, table
@@ -39,7 +39,6 @@ def test_comes_out_as_it_went_in(text: str) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")) | st.sampled_from("<>&|*_`[]()\\#!~$@ \n")))
-@settings(deadline=None)
 def test_whatever_it_is(text: str) -> None:
     assert shown(escaped(text)) == " ".join(text.split())
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bundles import DIM, ENCODER_DIGEST
+from support.examples import examples
 from support.trained import by_hand, example_statistics
 
 from sar_infer.bank import ClassBank, PhotoSet, add
@@ -88,7 +89,7 @@ def test_logits_are_those_of_the_formula(trained: TrainedStatistics | None, smal
     assert [name for name, has in zip(NAMES, classes.photographed, strict=True) if has] == [*PHOTOS]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(photos=st.dictionaries(st.sampled_from(NAMES), st.tuples(st.integers(0, 5), st.booleans()), max_size=4))
 def test_photos_of_the_bank_and_of_the_call_count_the_same(photos: dict[str, tuple[int, bool]]) -> None:
     sets = {name: some_photos(count, len(name), photos_only=only) for name, (count, only) in photos.items()}

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support.bundles import PREPROCESS
+from support.examples import examples
 from support.transform import open_clip_transform
 
 from sar_infer.images import preprocess
@@ -22,7 +23,7 @@ def picture(width: int, height: int) -> Image.Image:
     return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     width=st.integers(1, 150),
     height=st.integers(1, 150),

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support.examples import examples
 from support.giants import GIANTS
 from support.hostile import corpus, mutated, of_size, png, segments, sound, webp
 from support.pictures import chunk, encoded, jpeg
@@ -140,7 +141,7 @@ def test_a_second_header_that_says_more_is_refused_or_priced_as_the_largest() ->
     assert read_header(metadata, FORMATS) == read_header(photo, FORMATS)
 
 
-@settings(max_examples=800, deadline=None, database=None, derandomize=True)
+@settings(max_examples=examples(800), database=None, derandomize=True)
 @given(st.integers(0, 2**32), st.integers(0, len(sound()) - 1))
 def test_whatever_decodes_is_no_larger_than_its_header_said(seed: int, which: int) -> None:
     data = mutated(sound()[which], random.Random(seed))

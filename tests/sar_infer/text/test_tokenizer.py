@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bundles import SPEC, merges, write_tokenizer
+from support.examples import examples
 
 from sar_infer.errors import BundleError, ClassNameError
 from sar_infer.text.tokenizer import Tokenizer, encode_name
@@ -39,13 +40,13 @@ def reference():
     return pytest.importorskip("open_clip").SimpleTokenizer()
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500))
 @given(text=TEXTS)
 def test_equals_open_clip(reference, text: str) -> None:
     assert TOKENIZER.encode(text) == reference.encode(text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500))
 @given(text=st.text(st.characters(max_codepoint=0x7F), max_size=40))
 def test_equals_open_clip_where_repair_is_left_out(reference, text: str) -> None:
     assert TOKENIZER.encode(text) == reference.encode(text)

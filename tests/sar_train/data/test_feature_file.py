@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
+from support.examples import examples
 from support.features import altered, feature_set, rows
 from support.tiny import tiny_backbone
 from torch import Tensor
@@ -143,7 +144,7 @@ def test_damaged_tensors(path: Path, name: str, tensor: Tensor | None, fact: str
 
 
 @given(place=st.integers(0, 3000), value=st.integers(0, 255))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_one_changed_byte_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, place: int, value: int) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.safetensors"
     save_features(feature_set(), path)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.bundles import BANK_NAMES, example_manifest, write_tokenizer
 from support.disk import fill_disk
+from support.examples import examples
 
 from sar_infer import Classifier
 from sar_infer import bank as banks
@@ -786,4 +787,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+TestModel.settings = settings(max_examples=examples(60), stateful_step_count=15)

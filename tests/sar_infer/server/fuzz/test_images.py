@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support.examples import examples
 from support.hostile import corpus, mutated, scans, sound
 from support.servers import Server
 
@@ -55,7 +56,7 @@ def loads(data: bytes) -> bool:
     return True
 
 
-@settings(max_examples=1500, deadline=None, database=None, derandomize=True)
+@settings(max_examples=examples(1500), database=None, derandomize=True)
 @given(st.integers(0, 2**32), st.integers(0, len(sound()) - 1))
 def test_damage_gives_an_image_or_an_image_error(seed: int, which: int) -> None:
     loads(mutated(sound()[which], random.Random(seed)))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi.checks import missing_required_header, positive_data_acceptance
+from support.examples import examples
 from support.pictures import jpeg
 from support.servers import Server, serving
 
@@ -48,7 +49,7 @@ def test_answers_are_as_documented(server: Server) -> None:
 
         @hypothesis.seed(0)
         @settings(
-            max_examples=20,
+            max_examples=examples(20),
             deadline=None,
             database=None,
             phases=[Phase.generate],

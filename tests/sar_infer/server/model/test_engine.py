@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bundles import SIZE, image_graph, reseal
+from support.examples import examples
 from support.pictures import jpeg
 from support.precisions import add_precision, broken, turned, variant
 
@@ -55,7 +56,7 @@ def alone(mini: Classifier, images: Sequence[Floats]) -> Floats:
     return np.concatenate([mini.encode([image]) for image in images])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(
     order=st.lists(st.integers(0, 9), min_size=1, max_size=16),
     workers=st.integers(1, 3),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from sar_infer.errors import ImageError
 from sar_infer.processes.worker import DeathError
@@ -204,7 +205,7 @@ def test_an_image_that_fits_never_is_refused_and_one_that_may_not_fit_goes_alone
     asyncio.run(go())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.lists(st.tuples(st.integers(0, 140), st.integers(0, 6), st.booleans()), max_size=30))
 def test_no_more_is_held_than_there_is_and_all_get_their_turn(images: list[tuple[int, int, bool]]) -> None:
     """Let images of any size come, stay for some rounds, and be cancelled or not."""
