@@ -1,7 +1,8 @@
 """Bundles on a Hugging Face hub: fetched into the cache of `huggingface_hub`, and pushed as one commit.
 
 That library (the extra ``hub``) is imported on use. Its own settings hold: ``HF_TOKEN``, ``HF_HOME``, ``HF_ENDPOINT``,
-``HF_HUB_OFFLINE`` and the rest. Only the files that a manifest lists are fetched; whoever opens the bundle checks them.
+``HF_HUB_OFFLINE`` and the rest. Only the files that a manifest lists are fetched, none of another size than it says;
+whoever opens the bundle checks them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ SCHEME = "hf://"
 _NAME = r"[\w.-]+/[\w.-]+"
 _PLACE = re.compile(rf"{SCHEME}({_NAME})(?:@([^\s@]+))?", re.ASCII)
 _NEWEST = "main"
+_LARGEST_MANIFEST = 2**28
+"""Bytes; a bundle of a million calibrated classes has a tenth of it."""
 _README, _ATTRIBUTES = "README.md", ".gitattributes"
 _SIGN_IN = "set HF_TOKEN, or run `hf auth login`"
 
@@ -35,7 +38,8 @@ def fetch(place: str) -> tuple[Path, str]:
 
     Raises:
         InputError: the place is not understood, or `huggingface_hub` is not installed.
-        BundleError: there is no such repository or revision, no access to it, or no bundle in it.
+        BundleError: there is no such repository or revision, no access to it, no bundle in it, or a file of another
+            size than its manifest says.
     """
     match = _PLACE.fullmatch(place)
     if match is None:
@@ -43,9 +47,15 @@ def fetch(place: str) -> tuple[Path, str]:
     repository, revision = match[1], match[2] or _NEWEST
     hub = _library(place)
     with _explained(place, BundleError):
+        size = _download_size(hub, repository, revision, MANIFEST)
+        if size is not None and size > _LARGEST_MANIFEST:
+            raise BundleError(f"{place}: {MANIFEST} has {size:,} bytes, expected at most {_LARGEST_MANIFEST:,}")
         manifest = Path(_file(hub, repository, revision, MANIFEST))
         commit = manifest.parent.name
-        for name in Manifest.parse(manifest.read_text("utf-8"), f"{place}: {MANIFEST}").files:
+        for name, entry in Manifest.parse(manifest.read_text("utf-8"), f"{place}: {MANIFEST}").files.items():
+            size = _download_size(hub, repository, commit, name)
+            if size is not None and size != entry.size:
+                raise BundleError(f"{place}: {name} has {size:,} bytes, {MANIFEST} says {entry.size:,}; not fetched")
             _file(hub, repository, commit, name)
     return manifest.parent, f"{SCHEME}{repository}@{commit}"
 
@@ -98,6 +108,12 @@ def push(path: Path, manifest: Manifest, repository: str, *, progress: bool = Fa
             commit_message=f"Bundle {manifest.digest[:12]}",
         )
     return f"{SCHEME}{repository}@{commit.oid}"
+
+
+def _download_size(hub: Any, repository: str, revision: str, name: str) -> int | None:
+    """Return the bytes of a file that would be downloaded; None if it is in the cache."""
+    file = hub.hf_hub_download(repository, name, revision=revision, library_name="sar-clip", dry_run=True)
+    return int(file.file_size) if file.will_download else None
 
 
 def _file(hub: Any, repository: str, revision: str, name: str) -> str:
