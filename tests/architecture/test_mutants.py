@@ -62,6 +62,6 @@ def test_a_seed_draws_the_same_faults_again() -> None:
 def test_a_module_meets_the_tests_of_its_room_that_import_it() -> None:
     names = [Path(name).name for name in mutants.tests("sar_infer/classify/ranking.py")]
     assert names[0] == "test_ranking.py"
-    assert "test_composition.py" in names
+    assert "test_bank_photos.py" in names
     assert "test_output.py" not in names
     assert "test_class_bank.py" in [Path(name).name for name in mutants.tests("sar_infer/bank/info.py")]
