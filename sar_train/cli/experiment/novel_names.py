@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sar_infer.errors import one_line
 from sar_train.cli.common import guarded, option
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def novel_names(photos: str, **given: Any) -> None:
         *(f"Warning: {text}" for text in found.warnings),
         f"{data.dataset}: {len(base)} trained classes, {told}",
     ):
-        click.echo(line, err=True)
+        click.echo(one_line(line), err=True)
     if given["out"]:
         _write(found, given["out"], f"{data.dataset}, seed {given['seed']}: {told}")
     if given["form"] == "json":
