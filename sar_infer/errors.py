@@ -96,9 +96,17 @@ class ServerError(SarInferError):
         return f"{self.detail} ({', '.join(str(part) for part in known if part)})"
 
 
-def one_line(text: str, longest: int = _LONGEST) -> str:
-    """Return any text as one line for a terminal: unprintable characters are escaped, and a long text is cut."""
-    if len(text) > longest:
+def one_line(text: str, longest: int | None = _LONGEST) -> str:
+    """Return any text as one line for a terminal: unprintable characters are escaped, and a long text is cut.
+
+    Everything that this package writes to a terminal and that may name a file or a class goes through here: such a name
+    may hold control sequences, which a terminal would obey.
+
+    Args:
+        text: Any text.
+        longest: The most characters; None cuts nothing.
+    """
+    if longest is not None and len(text) > longest:
         text = f"{text[: longest - 1]}…"
     if text.isprintable():
         return text

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sar_infer.bulk.items import Piece
-from sar_infer.errors import SarInferError
+from sar_infer.errors import SarInferError, one_line
 
 _CLEAR = "\x1b[K"
 _EVERY_TTY, _EVERY_LINE = 0.5, 10.0
@@ -55,7 +55,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """Print a warning on a line of its own."""
-        say(("\r" + _CLEAR if self._terminal else "") + f"Warning: {text}\n")
+        say(("\r" + _CLEAR if self._terminal else "") + f"Warning: {one_line(text)}\n")
 
     def finished(self) -> None:
         """Record that a piece is committed."""

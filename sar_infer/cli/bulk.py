@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from sar_infer.cli.options import Refusal, option, read_classes, together
-from sar_infer.errors import SarInferError
+from sar_infer.errors import SarInferError, one_line
 
 if TYPE_CHECKING:
     from sar_infer.bulk.items import FlawKind
@@ -149,7 +149,9 @@ def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
         return _run(options, bulk)
     except KeyboardInterrupt as stop:
         click.echo(
-            f"interrupted; what is finished is kept; the same command with --resume continues ({bulk.out})", err=True
+            f"interrupted; what is finished is kept; the same command with --resume continues "
+            f"({one_line(str(bulk.out))})",
+            err=True,
         )
         return 143 if isinstance(stop, _Terminated) else 130
 
@@ -250,4 +252,4 @@ def _report(summary: Summary, plan: BulkPlan, *, nothing_new: bool) -> None:
         text += f" ({summary.rate:,.1f} a second)"
     if summary.pieces and not summary.inputs:
         text += "; there is no image in what was named"
-    say(text + (f"; {summary.rejected:,} set aside, see {rejected}" if summary.rejected else "") + "\n")
+    say(text + (f"; {summary.rejected:,} set aside, see {one_line(rejected)}" if summary.rejected else "") + "\n")

@@ -27,6 +27,10 @@ class Refusal(click.ClickException):
 
     exit_code = 2
 
+    def format_message(self) -> str:
+        """Return the line."""
+        return one_line(super().format_message(), None)
+
 
 class Finite(click.types.FloatParamType):
     """A finite number; click alone would accept NaN."""

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Literal
 
-from sar_infer.errors import InputError
+from sar_infer.errors import InputError, one_line
 
 _UNREAD_SECONDS = 30
 """A client that reads nothing of its answer for so long is disconnected; else its connection might stay for ever."""
@@ -37,12 +37,19 @@ def bind(host: str, port: int) -> socket.socket:
 def set_up_logging(form: Literal["text", "json"], access: bool) -> None:
     """Log to stderr, as text or as JSON; of uvicorn only warnings."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(_Json() if form == "json" else _Text("%(asctime)s %(levelname)-7s %(message)s"))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("sar_infer.access").disabled = not access
+
+
+class _Text(logging.Formatter):
+    """Writes a message as one line, whatever names it holds; a traceback follows on lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return one_line(super().formatMessage(record), None)
 
 
 class _Json(logging.Formatter):

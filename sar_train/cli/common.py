@@ -16,6 +16,8 @@ from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from sar_infer.errors import one_line
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -84,7 +86,7 @@ class _WarningLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line on stderr."""
         ProgressLine.close()
-        click.echo("Warning: " + " ".join(record.getMessage().split()), err=True)
+        click.echo("Warning: " + one_line(" ".join(record.getMessage().split())), err=True)
 
 
 @contextlib.contextmanager
@@ -144,7 +146,7 @@ def sections_of(settings: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    click.echo("Error: " + " ".join(message.split()), err=True)
+    click.echo("Error: " + one_line(" ".join(message.split()), None), err=True)
     sys.exit(code)
 
 
@@ -163,6 +165,7 @@ class ProgressLine:
         """Show a line; ``epoch 3/50 …`` and ``encoding 640/5,640 …`` replace the line before them."""
         if self._quiet and not text.startswith("Warning: "):
             return
+        text = one_line(text)
         passing = _PASSING.match(text)
         if passing and not self._live and not self._another_tenth(*passing.groups()):
             return

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sar_infer.cli.options import BUNDLE_ARGUMENT, Number
+from sar_infer.errors import one_line
 from sar_train.cli.common import guarded, option
 
 
@@ -76,7 +77,7 @@ def main(
         gates={name: GATES[name].with_least(bounds["min_cosine"], bounds["min_agreement"]) for name in precision},
         command=shlex.join(["sar-bundle", *sys.argv[1:]]),
         overwrite=overwrite,
-        tell=lambda line: None if quiet else click.echo(line, err=True),
+        tell=lambda line: None if quiet else click.echo(one_line(line), err=True),
     )
     if form == "json":
         click.echo(plain(out, manifest, outcome))

@@ -10,6 +10,7 @@ import click
 
 from sar_infer.cli.bank.common import BankArguments, Opened, changing, on_bank, own_option, save, shared_options
 from sar_infer.cli.options import Refusal, emit
+from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
@@ -51,7 +52,7 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
         if photos.known:
             name, path, why = photos.known[0]
             count = "1 photo" if len(photos.known) == 1 else f"{len(photos.known):,} photos"
-            click.echo(f"left out {count}, such as {path} of {name!r}: {why}", err=True)
+            click.echo(one_line(f"left out {count}, such as {path} of {name!r}: {why}"), err=True)
         fitted = _fitted(found, photos.sets, places)
         save(found, dataclasses.replace(found.bank, calibration=fitted))
         content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)

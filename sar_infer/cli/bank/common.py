@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from sar_infer.cli.options import Refusal, emit, one_blas_thread, option, read_classes, reported, together
-from sar_infer.errors import WriteError
+from sar_infer.errors import WriteError, one_line
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
@@ -130,7 +130,7 @@ def _say_missing(arguments: BankArguments, found: Opened) -> None:
         text = f"{arguments.file} did not exist: made as a copy of the {count} classes of {bundle}"
     else:
         text = f"{arguments.file} does not exist: these are the {count} classes of {bundle}"
-    click.echo(text, err=True)
+    click.echo(one_line(text), err=True)
 
 
 @contextmanager

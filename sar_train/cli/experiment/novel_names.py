@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sar_infer.errors import one_line
 from sar_train.cli.common import guarded, option
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def novel_names(photos: str, **options: Any) -> None:
         *(f"Warning: {text}" for text in names.warnings),
         f"{data.name}: {len(base)} trained classes, {told}",
     ):
-        click.echo(line, err=True)
+        click.echo(one_line(line), err=True)
     if options["out"]:
         _write(names, options["out"], f"{data.name}, seed {options['seed']}: {told}")
     if options["form"] == "json":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sar_infer.errors import one_line
 from sar_train.cli.common import guarded, option
 
 EPILOG = """\b
@@ -49,7 +50,7 @@ def report(folder: Path, out: Path | None, title: str | None, *, show: bool, qui
 
     def tell(line: str) -> None:
         if not quiet:
-            click.echo(line, err=True)
+            click.echo(one_line(line), err=True)
 
     tell(f"{len(results.runs)} results")
     name = folder.resolve().name
@@ -111,4 +112,4 @@ def pack(folder: Path) -> None:
 
 
 def _warn(line: str) -> None:
-    click.echo(" ".join(line.split()), err=True)
+    click.echo(one_line(" ".join(line.split())), err=True)

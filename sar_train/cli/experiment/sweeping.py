@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sar_infer.errors import one_line
 from sar_train.cli.common import ProgressLine, resumable
 
 if TYPE_CHECKING:
@@ -139,4 +140,4 @@ def report(
         click.echo("\n".join(map(to_markdown, [*accuracy_tables(found), *published_tables(found)])))
         tell(f"{len(results)} results in {out}; next: sar-experiment report {shlex.quote(str(out))}")
     for text in failed:
-        click.echo(f"Failed: {text}", err=True)
+        click.echo(one_line(f"Failed: {text}"), err=True)

@@ -690,6 +690,19 @@ def test_kills_while_the_single_file_is_written_leave_nothing_hidden() -> None:
     assert len(read_rows(Path("answers.parquet"))) == 6
 
 
+def test_names_of_files_reach_no_terminal_as_they_are() -> None:
+    """A terminal would obey what they say."""
+    folder = Path("p\x1b[31m")
+    write_images(folder, 1)
+    (folder / "e\x1b[2Jv\nil").write_bytes(b"no suffix")
+    (folder / "linked\x1b[31m").symlink_to("..")
+    (folder / "bad\x1b[31m.png").write_bytes(b"no image")
+    for arguments in ((str(folder), "--out", "o\x1b[31m.jsonl"), ("none\x1b[31m.jpg", "--out", "o.jsonl")):
+        lines = run(*arguments).stderr.splitlines()
+        assert "\\x1b" in "".join(lines)
+        assert all(map(str.isprintable, lines)), lines
+
+
 @pytest.mark.parametrize("large", ["names", "arguments"])
 def test_a_worker_that_is_killed_while_python_starts_in_it_is_replaced(large: str) -> None:
     """Names and arguments are more than a pipe holds."""

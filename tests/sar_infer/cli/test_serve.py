@@ -96,6 +96,14 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(
     assert result.stderr.count("\n") == 1
 
 
+def test_the_log_is_lines_whatever_names_are_in_it(tmp_path: Path) -> None:
+    with serving("--bank", str(tmp_path / "b\x1b[31m\n.safetensors"), "--workers", "0") as server:
+        httpx2.get(f"{server.url}/healthz")
+        lines = server.logged("/healthz")
+    assert "b\\x1b[31m\\n.safetensors does not exist yet" in "".join(lines)
+    assert all(map(str.isprintable, lines))
+
+
 @pytest.mark.parametrize("environment", [{}, {"SAR_API_KEY": "k"}])
 def test_a_bank_of_another_encoder_needs_a_named_bundle(tmp_path: Path, environment: dict[str, str]) -> None:
     file = tmp_path / "shop.safetensors"

@@ -82,6 +82,11 @@ def test_a_warning_gets_a_line_of_its_own() -> None:
     assert "".join(found).split("\n")[1:] == ["Warning: a full disk", ""]
 
 
+def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    ProgressLine(quiet=False)("learning from a\x1b[31mb")
+    assert capsys.readouterr().err == "learning from a\\x1b[31mb\n"
+
+
 def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     warning = "Warning: 2 of 4 held-out photos are copies"
     assert shown([*encoding(4, 1), warning, "zero-shot: 60 %"], capsys, quiet=True) == f"{warning}\n"
