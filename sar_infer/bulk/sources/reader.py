@@ -90,6 +90,7 @@ class Reader:
         except SarInferError:
             raise
         except Exception as error:  # too little memory for a batch, or the process died
+            self.close()  # an answer may have been received in part
             yield (unit.remainder(number, reason_of(error)),)
 
     def _started(self) -> Worker[Any]:
