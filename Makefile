@@ -104,7 +104,8 @@ resolve: $(DEV) ## each extra without pins, by pip alone: the seconds, and the r
 image: ## build the container image and test it (docker, podman or, as root, buildah)
 	.ci/image
 
-lock: $(DEV) ## the newest versions that fit together on Python 3.11 to 3.13, into pins.txt
+lock: | $(PY) ## the newest versions that fit together on Python 3.11 to 3.13, into pins.txt
+	$(PINNED) $(PY) -m pip install --quiet uv
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile pyproject.toml --extra dev --group audit \
 	  --quiet --upgrade --universal --python-version 3.11 --no-annotate --output-file pins.txt
 
