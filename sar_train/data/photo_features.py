@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
-from sar_train.data.cache import FeatureCache, row_key, set_folder
+from sar_train.data.cache import FeatureCache, row_key, set_folder, tell_of_change
 from sar_train.data.dataset import Dataset, Photo, Split
 from sar_train.data.features import Features
 from sar_train.data.progress import ProgressCallback, counter
@@ -67,6 +67,8 @@ class PhotoFeatures(Features):
         self._batch = BATCH_CPU if backbone.device.type == "cpu" else BATCH
         folder = set_folder(cache_dir, dataset.name, backbone) if cache_dir else None
         self._cache = FeatureCache(folder, backbone.embed_dim)
+        if folder and dataset.photos("train"):
+            tell_of_change(folder, dataset)
 
     def plain(self, split: Split, rows: Sequence[int] | Tensor | None = None) -> Tensor:
         """Return (n, D) features of the plain views, as `Features.plain`."""

@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 import os
 import time
@@ -9,7 +10,9 @@ from safetensors.torch import save_file
 from support.photos import write_photo
 from support.tiny import tiny_backbone
 
-from sar_train.data.cache import FLUSH_ROWS, FeatureCache, row_key, set_folder
+from sar_train.data.cache import FLUSH_ROWS, FeatureCache, row_key, set_folder, tell_of_change
+from sar_train.data.dataset import Dataset
+from sar_train.data.splits import hold_out
 
 KEYS = [bytes([i]) * 16 for i in range(5)]
 
@@ -97,3 +100,39 @@ def test_folders(tmp_path: Path) -> None:
     assert ours.parent == tmp_path
     assert ours.name.startswith("my_photos__-")
     assert ours != set_folder(tmp_path, "my photos/…", tiny_backbone(seed=1))
+
+
+def pets(root: Path, count: int, seed: int = 1) -> Dataset:
+    """Photos of two classes, of which a seed holds some out."""
+    whole = Dataset.from_paths("pets", root, {"train": {c: [root / f"{c}{i}.jpg" for i in range(count)] for c in "ab"}})
+    return dataclasses.replace(whole, splits=hold_out(whole.photos("train"), 2, seed))
+
+
+def test_other_photos_than_before_are_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "cache"
+    for seed in (1, 2):  # other splits of the same photos
+        tell_of_change(folder, pets(tmp_path, 6, seed))
+    tell_of_change(folder, pets(tmp_path / "elsewhere", 5))  # another folder of the same name
+    assert caplog.messages == []
+    for _ in range(2):
+        tell_of_change(folder, pets(tmp_path, 7))
+    assert caplog.messages == [
+        "pets: its photos are not those of an earlier run (12 then, 14 now), so other ones are drawn"
+    ]
+    renamed = dataclasses.replace(pets(tmp_path, 7), class_names=("a", "c"))
+    tell_of_change(folder, renamed)
+    assert len(caplog.messages) == 2
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 100_000, b"\xff", None])
+def test_a_note_that_cannot_be_read_or_written_stops_nothing(
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "cache"
+    if content is None:
+        folder.touch()
+    else:
+        tell_of_change(folder, pets(tmp_path, 6))
+        next(folder.iterdir()).write_bytes(content)
+    tell_of_change(folder, pets(tmp_path, 7))
+    assert caplog.messages == []
