@@ -49,7 +49,7 @@ bulk_options = together(
         "--retry",
         type=click.Choice(["format", "size", "unreadable", "source", "crash", "timeout"]),
         multiple=True,
-        help="With --resume: write the parts again in which images have errors of this kind.",
+        help="With --resume, after the run's end: write the parts again in which images have errors of this kind.",
     ),
     option(
         "--embeddings",

@@ -26,11 +26,13 @@ classify_options = together(
     option(
         "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to print for each image."
     ),
-    option(
+    click.option(
         "--format",
         type=click.Choice([*FORMATS, "parquet"]),
         default="text",
         show_default=True,
+        envvar="SAR_CLASSIFY_FORMAT",  # SAR_FORMAT is text or json, for the commands that know these two alone
+        show_envvar=True,
         help="Output format; with --out parquet (the default) or jsonl.",
     ),
     option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: chosen by onnxruntime]"),

@@ -94,7 +94,7 @@ class BulkJob:
             pieces: The pieces of the run.
             resume: Accept existing parts.
             retry: Kinds of errors (``FlawKind``); parts whose finished run set inputs aside for one of them are
-                removed, to be written again.
+                removed, to be written again. A run that has not ended is refused.
 
         Returns:
             The finished parts of the shard, by piece. A part is removed if all it says is that its tar shard or file
@@ -221,8 +221,13 @@ class BulkJob:
 
         That list is removed after them: its parts may have other rows soon.
         """
-        listed = self.shard.named(REJECTED)
-        if not kinds or listed not in self.store.names():
+        listed, names = self.shard.named(REJECTED), self.store.names()
+        if kinds and listed not in names and self.shard.named(SUCCESS) not in names:
+            raise InputError(
+                f"{self.store.place}: --retry does again what a run set aside, and is known at its end, but this run "
+                "has not ended; end it with --resume alone, then retry"
+            )
+        if not kinds or listed not in names:
             return dict(done)
         try:
             with self.store.open(listed) as lines:

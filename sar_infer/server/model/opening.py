@@ -15,6 +15,7 @@ from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.sessions import give_back_memory
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
+from sar_infer.errors import InputError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.encoding import Encode
 from sar_infer.server.model.engine import Engine
@@ -49,14 +50,21 @@ def open_engine(
     Raises:
         BundleError: missing, damaged, or it computes something else than at export.
         DeviceError: the device is not available.
-        InputError: the bundle has no graphs in the precision of the settings, or no statistics for their offset.
+        InputError: the bundle has no graphs in the precision of the settings, or no statistics for their offset; or
+            its encoder's images have more pixels than the settings allow.
     """
     place = default_bundle() if settings.bundle is None else settings.bundle
     if not on_hub(place):
         place = Path(place).resolve()
     number, threads = workers_and_threads(settings)
+    bundle = open_bundle(place)
+    if (least := bundle.manifest.preprocess.size**2) > settings.limits.pixels:
+        raise InputError(
+            f"--max-megapixels {settings.limits.pixels / 1e6:g}: the encoder's own images have "
+            f"{least / 1e6:.6g} megapixels; expected no less"
+        )
     classifier = Classifier(
-        open_bundle(place),
+        bundle,
         device=settings.device,
         threads=threads,
         spin=False,

@@ -243,6 +243,23 @@ def test_what_was_set_aside_is_retried_by_kind() -> None:
     assert summary("out/_SUCCESS.json")["resumed"] == 2
 
 
+def test_a_retry_before_the_end_of_the_run_is_refused_and_changes_nothing() -> None:
+    Path("all.txt").write_text("gone.png\nalso_gone.png\n")
+    call = ("all.txt", "--out", "out", "--piece-size", "1")
+    assert run(*call).exit_code == 1
+    for name in ("_SUCCESS.json", "_rejected.jsonl"):
+        Path("out", name).unlink()  # as a run that was killed leaves its folder
+    before = listing(Path("out"))
+    refused("this run has not ended; end it with --resume alone", *call, "--resume", "--retry", "unreadable")
+    assert listing(Path("out")) == before
+    write_images(Path(), 1)
+    Path("000.png").rename("gone.png")
+    assert run(*call, "--resume").exit_code == 1
+    assert [row["error_kind"] for row in read_rows(Path("out"))] == ["unreadable", "unreadable"]
+    assert run(*call, "--resume", "--retry", "unreadable").exit_code == 1
+    assert [row["error_kind"] for row in read_rows(Path("out"))] == [None, "unreadable"]
+
+
 def test_a_retry_that_is_killed_goes_on_without_a_second_retry() -> None:
     write_images(Path("p"), 2)
     Path("all.txt").write_text("gone.png\np/000.png\nalso_gone.png\n")

@@ -144,6 +144,13 @@ def test_confidence_that_cannot_be_had_is_refused_before_anything_is_printed(fol
     assert found["unknown"] is True
 
 
+def test_its_formats_have_a_variable_of_their_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAR_FORMAT", "json")  # for commands that print text or JSON
+    assert run("photos/a.jpg").stdout.startswith("photos/a.jpg\n")
+    monkeypatch.setenv("SAR_CLASSIFY_FORMAT", "csv")
+    assert run("photos/a.jpg").stdout.startswith("image,rank,")
+
+
 def test_only(folder: Path) -> None:
     Path("new.txt").write_text("owl\nred\n")
     result = run("photos/a.jpg", "--classes", "new.txt", "--only", "--format", "jsonl")

@@ -211,6 +211,15 @@ def test_a_signal_while_a_line_is_written_stops_it_as_any_other(bundle_path: Pat
         assert server.logged("stopping: not ready any more")
 
 
+def test_images_smaller_than_the_encoders_own_are_no_limit(bundle_path: Path) -> None:
+    """The encoder of this bundle takes 32 x 32 pixels."""
+    bad = run("--check", "--bundle", str(bundle_path), "--max-megapixels", "0.001")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    line = "Error: --max-megapixels 0.001: the encoder's own images have 0.001024 megapixels; expected no less"
+    assert bad.stderr.splitlines() == [line]
+    assert run("--check", "--bundle", str(bundle_path), "--max-megapixels", "0.001024").returncode == 0
+
+
 def test_limits_come_from_options(bundle_path: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from a file\n\nthe next\r\n")
     options = (
