@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.edits import listed, put, same_row
+from sar_infer.bank.edits import class_changes, joined, listed, photo_changes, same_row, utc_now
 from sar_infer.bank.info import PLAIN, ClassInfo
-from sar_infer.bank.photos import Photos, PhotoSet, united
+from sar_infer.bank.photos import PhotoSet, united
+from sar_infer.bank.records import Change, Forget, Remove, Set, Settings
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.text.names import name_key
 
@@ -19,7 +20,9 @@ Conflict = Literal["keep", "take", "refuse"]
 _CHOOSE = "choose the bank's or the other's with --conflict keep|take"
 
 
-def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, by: str = "") -> ClassBank:
+def merge(
+    bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, removals: bool = False, by: str = ""
+) -> ClassBank:
     """Add the classes of another bank of the same encoder; a class that both have gets aliases and photos of both.
 
     Classes are the same if their names are equal to the letter, else in any case and spacing if that is unambiguous.
@@ -31,74 +34,100 @@ def merge(bank: ClassBank, other: ClassBank, conflict: Conflict = "refuse", *, b
         conflict: How to settle a class that both have with different rows, thresholds or background, or with photos
             that cannot be told apart, and an alias that stands for two classes: ``keep`` the bank's, ``take`` the
             other's, or ``refuse``. A threshold that only one of them has is no conflict.
+        removals: Remove the classes of the base that the other bank has removed, too.
         by: The author of the change, such as a command line.
 
     Raises:
-        ClassNameError: there are conflicts, and they are refused; the message says how many.
-        BankError: the other bank belongs to another encoder, or is damaged.
+        ClassNameError: There are conflicts, and they are refused; the message says how many.
+        BankError: The other bank belongs to another encoder.
     """
-    if other.verified().encoder_digest != bank.encoder_digest:
+    if other.encoder_digest != bank.encoder_digest:
         raise BankError(
             f"bank of another encoder: expected {bank.encoder_digest}, the other has {other.encoder_digest}"
         )
+    before = _removals(bank, other) if removals else []
     places = _matches(bank, other)
     rows: dict[str, int] = {}  # of the other bank, by the name in the merged one
     info: dict[str, ClassInfo] = {}
     photos: dict[str, PhotoSet] = {}
     clashes: dict[str, str] = {}  # what differs, by the other bank's name
-    spelled = {name: name if (place := places[name]) is None else bank.names[place] for name in other.names}
-    for number, (name, place) in enumerate(places.items()):
-        theirs, ours = other.info.get(name, PLAIN), bank.info.get(spelled[name], PLAIN)
-        their_photos = other.photos.get(name)
+    spelled = {name: name if (place := places[name]) is None else bank.names[place] for name in places}
+    for name, place in places.items():
+        number = other.index[name]
+        theirs, their_photos = other.info_of(name), other.photos_of(name)
         if place is None:
             rows[name], info[name] = number, theirs
-            photos |= {} if their_photos is None else {name: their_photos}
+            photos |= {name: their_photos} if their_photos else {}
             continue
-        if their_photos is not None:
-            photos[spelled[name]], apart = _photos_of_both(bank, spelled[name], their_photos, take=conflict == "take")
+        ours = bank.info_of(spelled[name])
+        if their_photos:
+            more, apart = _photos_of_both(bank, spelled[name], their_photos, take=conflict == "take")
+            before += more
             clashes |= {name: "photos"} if apart and conflict == "refuse" else {}
-        same = same_row(bank.embeddings[place], other.embeddings[number])
-        if conflict == "refuse" and (what := _clash(ours, theirs, same=same)):
-            clashes[name] = what
+            if not (apart == "sums" and conflict == "keep"):
+                only = (their_photos if conflict == "take" else bank.photos_of(spelled[name])).photos_only
+                photos[spelled[name]] = their_photos.with_photos_only(only)
+        same = same_row(bank.rows_at([place])[0], other.rows_at([number])[0])
+        if conflict == "refuse" and (difference := _clash(ours, theirs, same=same)):
+            clashes[name] = difference
         if not same and conflict == "take":
             rows[spelled[name]] = number
         both = _united(ours, theirs, same=same, take=conflict == "take")
         if both != ours:
             info[spelled[name]] = both
     _refuse(clashes)
-    gone = _settle(bank, other, info, spelled.__getitem__, take=conflict == "take")
+    gone = _settle(bank, other, info, lambda name: spelled.get(name, name), take=conflict == "take")
     if gone and conflict == "refuse":
         raise ClassNameError(f"alias {gone[0]!r} stands for different classes; {_CHOOSE}")
     note = f", dropped aliases {listed(gone)}" if gone else ""
-    return _put(bank, other, rows, info, by, note, photos)
+    return _put(bank, other, rows, info, by, note, photos, before)
 
 
-def _photos_of_both(bank: ClassBank, name: str, theirs: PhotoSet, *, take: bool) -> tuple[PhotoSet, bool]:
-    """Return the photos of a class that both have, and if a choice was needed.
+def _removals(bank: ClassBank, other: ClassBank) -> list[Change]:
+    """Return the removal of those classes of the other's base that it has removed and the bank has."""
+    table = other.table
+    names = [other.base.block.names[slot] for slot in table.removed.tolist() if slot < len(other.base.block)]
+    names = [name for name in names if name in bank.index and other.lookup.name(name) is None]
+    return [Remove(tuple(names))] if names else []
+
+
+def _photos_of_both(
+    bank: ClassBank, name: str, theirs: PhotoSet, *, take: bool
+) -> tuple[list[Change], Literal["", "flags", "sums"]]:
+    """Return what comes before the other's photos of a class that both have, and what a choice was needed for.
 
     Nobody can tell which photos two sums have in common, and a name means something or not.
     """
-    ours = bank.photos.get(name, PhotoSet.none(bank.rows.shape[1]))
-    both = united(ours, theirs)
-    apart = both is None or ours.photos_only != theirs.photos_only
-    if both is None:
-        return (theirs if take else ours), apart
-    return both.with_photos_only((theirs if take else ours).photos_only), apart
+    ours = bank.photos_of(name)
+    if united(ours, theirs) is None:
+        return [Forget(name)] if take else [], "sums"
+    if ours.photos_only == theirs.photos_only:
+        return [], ""
+    return [Set({name: Settings(photos_only=theirs.photos_only)})] if take else [], "flags"
+
+
+def _compared(bank: ClassBank, other: ClassBank) -> list[str]:
+    """Return the names of the other bank's classes that may differ from this one's: on one base, those that changed."""
+    if bank.base.digest != other.base.digest:
+        return list(other.names)
+    count = len(bank.base.block)
+    ours = {slot for slot in {*bank.touched, *bank.table.removed.tolist()} if slot < count and other.table.has(slot)}
+    return [other.table.name(slot) for slot in sorted({*other.touched, *ours})]
 
 
 def _matches(bank: ClassBank, other: ClassBank) -> dict[str, int | None]:
-    """Return the bank's row of each class of the other one; no row is used twice."""
-    known = bank.index.for_many(len(other.names))
-    exact = {name: row for name in other.names if (row := known.get(name)) is not None}
-    taken = set(exact.values())
+    """Return the bank's place of each class of the other one; no place is used twice."""
+    names = _compared(bank, other)
+    exact = {name: place for name in names if (place := bank.index.get(name)) is not None}
+    used = set(exact.values())
     places: dict[str, int | None] = {}
-    for name in other.names:
-        row = exact.get(name)
-        if row is None and len(alike := bank.lookup.names(name)) == 1:
-            row = None if alike[0] in taken else alike[0]
-        if row is not None:
-            taken.add(row)
-        places[name] = row
+    for name in names:
+        place = exact.get(name)
+        if place is None and len(alike := bank.lookup.names(name)) == 1:
+            place = None if alike[0] in used or bank.names[alike[0]] in other.index else alike[0]
+        if place is not None:
+            used.add(place)
+        places[name] = place
     return places
 
 
@@ -113,9 +142,9 @@ def _clash(ours: ClassInfo, theirs: ClassInfo, *, same: bool) -> str | None:
 
 def _refuse(clashes: Mapping[str, str]) -> None:
     """Raise ClassNameError if there are any."""
-    for name, what in clashes.items():
+    for name, difference in clashes.items():
         count = "1 class conflicts" if len(clashes) == 1 else f"{len(clashes):,} classes conflict"
-        raise ClassNameError(f"{count}: both banks have class {name!r}, with different {what}; {_CHOOSE}")
+        raise ClassNameError(f"{count}: both banks have class {name!r}, with different {difference}; {_CHOOSE}")
 
 
 def _united(ours: ClassInfo, theirs: ClassInfo, *, same: bool, take: bool) -> ClassInfo:
@@ -129,7 +158,7 @@ def _united(ours: ClassInfo, theirs: ClassInfo, *, same: bool, take: bool) -> Cl
         phrases=theirs.phrases if take and not same else ours.phrases,
         aliases=tuple(aliases[key] for key in order),
         background=first.background,
-        threshold=next((found for found in thresholds if found is not None), None),
+        threshold=next((least for least in thresholds if least is not None), None),
     )
 
 
@@ -143,7 +172,7 @@ def _settle(
         for name, item in side.items():
             for alias in item.aliases:
                 owners.setdefault(name_key(alias), name_in_both(name))
-    fresh = {name_key(name) for name in info if bank.index.get(name) is None}
+    fresh = {name_key(name) for name in info if name not in bank.index}
     gone: list[str] = []
     for name, item in {**bank.info, **info}.items():
         kept = []
@@ -165,14 +194,15 @@ def _put(
     info: Mapping[str, ClassInfo],
     by: str,
     note: str,
-    photos: Photos,
+    photos: Mapping[str, PhotoSet],
+    before: list[Change],
 ) -> ClassBank:
     """Put the other's ``rows`` by name; a class of which only the info changes keeps its own row."""
     names = list(dict.fromkeys([*rows, *info]))
     places = {name: bank.index.get(name) for name in names}
     staying = [place for name, place in places.items() if name not in rows and place is not None]
-    new = np.empty((len(names), bank.embeddings.shape[1]), dtype=np.float32)
-    new[: len(rows)] = other.embeddings[list(rows.values())]
-    new[len(rows) :] = bank.embeddings[staying]
-    known = {name: info.get(name, bank.info.get(name, PLAIN)) for name in names}
-    return put(bank, "merge", places, new, known, by, note, photos)
+    new = np.concatenate([other.rows_at([*rows.values()]), bank.rows_at(staying)])
+    known = {name: info.get(name) or (bank.info_of(name) if name in bank.index else PLAIN) for name in names}
+    at = utc_now()
+    changes, summary = class_changes(bank, places, new, known, at)
+    return joined(bank, "merge", [*before, *changes, *photo_changes(bank, photos)], by, summary, note, at)
