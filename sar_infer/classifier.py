@@ -200,7 +200,7 @@ class Classifier(Embedder):
         named = {**{name: (name,) for name in photos if name not in fresh}, **phrases}
         given, found = with_photos(named, fresh, self.bundle.manifest.embed_dim)
         chosen = build_class_set(bank, given, only, self.embed_phrases, self._composer, found)
-        chosen = with_head(chosen, self.bundle.head, self.bundle.bank)
+        chosen = with_head(chosen, self.bundle.head, bank, self.bundle.bank)
         own = self._own_calibration(bank, chosen)
         if own is not None and own.fits(bank):
             return with_own_calibration(chosen, bank, found)
@@ -344,5 +344,5 @@ def _check_bank(bank: ClassBank, manifest: Manifest) -> None:
             f"bank of another encoder: open the bundle that it was made with (expected "
             f"{manifest.encoder_digest[:8]}, the bank has {bank.encoder_digest[:8]})"
         )
-    if bank.embeddings.shape[1] != manifest.embed_dim:
-        raise BankError(f"bank with rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
+    if bank.dim != manifest.embed_dim:
+        raise BankError(f"bank with rows of {bank.dim}, expected {manifest.embed_dim}")

@@ -18,7 +18,7 @@ from sar_infer.bank.records import Log, Step, checkpoint
 from sar_infer.bank.replay import applied, changes_of, converted, flattened, folded, replay
 from sar_infer.bank.state import Base, State, check_base
 from sar_infer.bank.table import Block
-from sar_infer.errors import BankError
+from sar_infer.errors import BankError, BaseMissingError
 from sar_infer.storage.named_tensors import read_only
 
 _NO_TIME = "1970-01-01T00:00:00Z"
@@ -121,6 +121,8 @@ class ClassBank(State):
         content = file.read(path, expected, None if known is None else known.log, whole=whole)
         try:
             return cls._on(content, _base_of(content) if base is None else base.base, known)
+        except BaseMissingError as error:
+            raise BaseMissingError(f"{path}: {error}") from None
         except (BankError, ValueError) as error:
             raise BankError(f"{path}: {error}") from None
 
@@ -197,17 +199,17 @@ def _base_of(content: Content) -> Base:
     """Return the base that a file holds, or the one that it names.
 
     Raises:
-        BankError: It is not where it was.
+        BaseMissingError: It is not where it was.
     """
     if content.base is not None:
         return content.base
     place = Path(content.place or "")
     remedy = "name its bundle (--bundle), or pass base="
     if not place.is_file():
-        raise BankError(f"its classes are changes of the bundle at {place.parent}, which is not there; {remedy}")
+        raise BaseMissingError(f"its classes are changes of the bundle at {place.parent}, which is not there; {remedy}")
     base = ClassBank.load(place, content.encoder_digest).shared(place).base
     if base.digest != content.base_digest:
-        raise BankError(
+        raise BaseMissingError(
             f"its classes are changes of a bundle that was at {place.parent}, where another is now; {remedy}"
         )
     return base

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.file import read
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.old_files import removed_names, renamed_names
 from sar_infer.bank.photos import PhotoSet
@@ -18,6 +20,7 @@ from sar_infer.bank.records import (
     Alias,
     Calibrate,
     Change,
+    Forget,
     Log,
     Photos,
     Remove,
@@ -28,8 +31,9 @@ from sar_infer.bank.records import (
     changed_info,
     checkpoint,
 )
-from sar_infer.bank.replay import replay
-from sar_infer.bank.state import State
+from sar_infer.bank.replay import replay, standing
+from sar_infer.bank.state import Base, State
+from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.text.names import name_key, name_keys
 
@@ -108,6 +112,54 @@ def rebased(bank: ClassBank, base: ClassBank, embed: Embed) -> Rebased:
         names={name: reason for name, reason in carrier.refused.items() if name in bank.index},
         uncalibrated=bank.calibration is not None,
     )
+
+
+def detached(path: Path) -> ClassBank:
+    """Return the bank of a file for ``rebased``, which does not need its base; of this only mentioned names are there.
+
+    Raises:
+        SchemaError: It was written for a newer reader.
+        BankError: It is missing, damaged, or no bank.
+    """
+    content = read(path)
+    if content.base is not None:
+        return ClassBank.load(path)
+    steps = [*([content.log.checkpoint] if content.log.checkpoint else []), *standing(content.log)]
+    changes = [change for step in steps for change in step.changes or ()]
+    names, dim = _mentioned(changes), next((c.rows.shape[1] for c in changes if isinstance(c, Add)), 1)
+    dim = next((one.rows.shape[1] for c in changes if isinstance(c, Photos) for one in c.sets.values()), dim)
+    block = Block(names, np.zeros((len(names), dim), np.float32))
+    base = Base(block, content.encoder_digest, content.provenance, stated=content.base_digest, place=content.place)
+    return ClassBank.of(replay(base, content.log), content.log)
+
+
+def _mentioned(changes: Sequence[Change]) -> tuple[str, ...]:
+    """Return the names of classes that some changes are about and that no change before has added."""
+    names: dict[str, None] = {}
+    there: set[str] = set()
+    for change in changes:
+        match change:
+            case Add():
+                there |= {name_key(name) for name in change.names}
+                continue
+            case Rename():
+                mentioned: Sequence[str] = (change.old,)
+            case Remove():
+                mentioned = change.names
+            case Alias():
+                mentioned = [*change.aliases]
+            case Set():
+                mentioned = [*change.settings]
+            case Photos():
+                mentioned = [*change.sets]
+            case Forget():
+                mentioned = (change.name,)
+            case Calibrate():
+                mentioned = ()
+        names |= {name: None for name in mentioned if name_key(name) not in there}
+        there |= {name_key(name) for name in mentioned}
+        there |= {name_key(change.new)} if isinstance(change, Rename) else set()
+    return tuple(names)
 
 
 def embed_alike(one: State, other: State) -> bool:

@@ -241,11 +241,26 @@ class State:
         slots = {*range(count, table.starts[-1]), *table.replaced.tolist(), *table.renamed}
         return {slot for slot in {*slots, *self.info_by_slot, *self.photos_by_slot} if table.has(slot)}
 
-    def origins(self, places: Indices | Sequence[int]) -> Indices:
-        """Return the slot in the base that each place has its row from; -1 for a class with a row of its own."""
-        slots = self.table.slots(places)
-        own = (slots >= len(self.base.block)) | np.isin(slots, self.table.replaced)
-        return np.where(own, -1, slots)
+    def places_from(self, own: State, places: Sequence[int]) -> Indices:
+        """Return the place here (N,) of classes that still have the row of a bundle's bank; -1 of others.
+
+        A class that was renamed is found, as it has the slot of the bundle's class. Of a bank on another base, a class
+        is the bundle's if it has its name and row.
+
+        Args:
+            own: The bundle's bank.
+            places: N places there.
+        """
+        slots, table = own.table.slots(places), self.table
+        if self.base.digest == own.base.digest:
+            gone = np.isin(slots, table.removed) | np.isin(slots, table.replaced)
+            return np.where(gone, -1, table.places(slots))
+        here = [self.lookup.name(own.names[place]) for place in places]
+        same = [
+            place if place is not None and np.array_equal(self.rows_at([place])[0], own.rows_at([mine])[0]) else -1
+            for place, mine in zip(here, places, strict=True)
+        ]
+        return np.array(same, np.intp)
 
     @functools.cached_property
     def content_digest(self) -> str:

@@ -80,7 +80,7 @@ class Table:
     @property
     def dim(self) -> int:
         """Return D."""
-        return self.blocks[0].rows.shape[1]
+        return int(self.blocks[0].rows.shape[1])
 
     @property
     def plain(self) -> bool:
@@ -130,9 +130,11 @@ class Table:
         """Return the row (D,) of a slot."""
         at = int(np.searchsorted(self.replaced, slot))
         if at < len(self.replaced) and self.replaced[at] == slot:
-            return self.rows[at]
-        block, row = self._find(slot)
-        return block.rows[row]
+            block, row = Block((), self.rows), at
+        else:
+            block, row = self._find(slot)
+        found: Floats = block.rows[row]
+        return found
 
     def take(self, places: Indices | Sequence[int]) -> Floats:
         """Return the rows (…, D) of places (…), copied."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
-from sar_infer.bank.following import Embed
+from sar_infer.bank.rebase import Embed
 from sar_infer.bank.search import at_even_steps
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.bank_advice.row_rules import LEAST_ANCHORS, MOST_ANCHORS, Neighbours, Relations
@@ -108,7 +108,7 @@ class Linter:
             name: int(place) for (name, texts), place in zip(phrases.items(), places, strict=True) if self._fits(texts)
         }
         handcrafted = self._reference([phrases[name] for name in anchors])
-        return Relations([*anchors], bank.embeddings[[*anchors.values()]], handcrafted)
+        return Relations([*anchors], bank.rows_at([*anchors.values()]), handcrafted)
 
     def _fits(self, phrases: tuple[str, ...]) -> bool:
         """Return True if all phrases fit after the hand-crafted template too."""

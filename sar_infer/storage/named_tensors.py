@@ -166,6 +166,11 @@ class FileKind:
         with self._opened(path) as file:
             return file.metadata["schema_version"]
 
+    def encoder_of(self, path: Path) -> str:
+        """Return the digest of the encoder that a file belongs to; raises as ``version_of``."""
+        with self._opened(path) as file:
+            return file.metadata["encoder_digest"]
+
     def check_encoder(self, path: Path, encoder_digest: str, expected: str | None) -> None:
         """Raise the kind's ``error`` if a file does not belong to the encoder that is expected; None accepts any."""
         if expected is not None and encoder_digest != expected:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bank.following import IMAGES
+from sar_infer.bank.rebase import IMAGES
 from sar_infer.bundle.manifest import (
     BANK,
     HEAD,
