@@ -139,7 +139,7 @@ class ClassBank(State):
     @classmethod
     def _on(cls, content: Content, base: Base, known: ClassBank | None) -> ClassBank:
         log = content.log
-        if content.base is not None and content.base is not base and content.base.digest != base.digest:
+        if content.base is not None and not content.base.same(base):
             return cls._moved(content, base)
         if known is not None and known.base is base:
             count = len(known.log.steps)

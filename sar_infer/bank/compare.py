@@ -88,7 +88,7 @@ def diff(a: State, b: State) -> Difference:
 
 def _compared(state: State, other: State) -> list[str]:
     """Return a state's names, in order, that may differ in the other: on one base, those that changed in either."""
-    if state.base.digest != other.base.digest:
+    if not state.base.same(other.base):
         return list(state.names)
     table, count = state.table, len(state.base.block)
     theirs = {slot for slot in {*other.touched, *other.table.removed.tolist()} if slot < count and table.has(slot)}

@@ -78,8 +78,9 @@ def add(
     for name, one in (photos or {}).items():
         place = places[name] if name in places else bank.lookup.find(name)
         spelled = name if place is None else bank.names[place]
-        both = united(sets.get(spelled, PhotoSet.none(bank.dim)), one) or sets[spelled]
-        sets[spelled] = both.with_photos_only(one.photos_only or both.photos_only)
+        had = sets.get(spelled, PhotoSet.none(bank.dim))
+        both = united(had, one)
+        sets[spelled] = (had if both is None else both).with_photos_only(one.photos_only or had.photos_only)
     at = utc_now()
     changes, summary = class_changes(bank, places, rows, info, at)
     return joined(bank, "add", [*changes, *photo_changes(bank, sets)], by, summary, at=at)

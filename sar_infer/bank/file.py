@@ -345,7 +345,7 @@ class _Reader:
         """Raise BankError if the tensors of a step do not have the digest that it states."""
         names = [name for name in self._file.places if name.startswith(f"{prefix}.")]
         if names and self.checks(f"{prefix}.") and _digest_of_tensors({n: self.tensor(n) for n in names}) != digest:
-            raise BankError(f"tensors {prefix} do not match their digest; the file was damaged or changed")
+            raise BankError(f"the content of {prefix} does not match its digest; the file was damaged or changed")
 
     def step(self, content: Any) -> Step:
         """Return a step from its entry in the records."""

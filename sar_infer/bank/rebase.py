@@ -268,6 +268,8 @@ def _alone(bank: ClassBank) -> list[Change]:
     names, origins = base.block.names, renamed_names(provenance)
     info = dict(base.info)
     added = [slot for slot, item in info.items() if item.added is not None]
+    if not (added or bank.history):
+        return [Add(tuple(names), base.block.rows, info)]
     keys = set(name_keys(names))
     gone = tuple(name for name in removed_names(provenance) if name_key(name) not in keys)
     changes: list[Change] = [Remove(gone)] if gone else []

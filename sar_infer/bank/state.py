@@ -72,6 +72,10 @@ class Base:
             digest.update(slot.to_bytes(8, "little") + self.photos[slot].identity)
         return digest.hexdigest()
 
+    def same(self, other: Base) -> bool:
+        """Return True if another base has the same classes, with all that is known of them."""
+        return self is other or (self.digest == other.digest and self.info == other.info)
+
     @functools.cached_property
     def aliases(self) -> Mapping[str, int]:
         """Return slots by the ``name_key`` of their aliases."""

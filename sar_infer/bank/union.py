@@ -108,7 +108,7 @@ def _photos_of_both(
 
 def _compared(bank: ClassBank, other: ClassBank) -> list[str]:
     """Return the names of the other bank's classes that may differ from this one's: on one base, those that changed."""
-    if bank.base.digest != other.base.digest:
+    if not bank.base.same(other.base):
         return list(other.names)
     count = len(bank.base.block)
     ours = {slot for slot in {*bank.touched, *bank.table.removed.tolist()} if slot < count and other.table.has(slot)}

@@ -26,6 +26,8 @@ from sar_infer.storage.files import write_atomically
 from sar_infer.storage.tensor_file import TensorFile, Tensors, file_pieces, tensor_bytes
 
 Value = TypeVar("Value", bound=np.generic)
+_CONTINUES = 0x80
+"""The upper two bits of a UTF-8 byte that does not begin a character."""
 _METADATA = ("schema_version", "min_reader", "encoder_digest", "content_digest")
 
 
@@ -269,6 +271,8 @@ def unpacked(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tup
     )
     if not fits:
         raise ValueError(f"name offsets do not fit the {data.size} bytes of names")
+    if ((data[offsets[offsets < data.size]] & 0xC0) == _CONTINUES).any():
+        raise ValueError("name offsets cut a character in two")
     content, bounds = data.tobytes(), offsets.tolist()
     if not content.isascii():
         return tuple(content[start:stop].decode("utf-8") for start, stop in itertools.pairwise(bounds))

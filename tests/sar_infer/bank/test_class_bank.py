@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
+from sar_infer.bank.undo import Before, Undo
 from support.disk import fill_disk
 
 from sar_infer.bank import ClassBank, ClassInfo, add, edits
-from sar_infer.bank.undo import Before, Undo
 from sar_infer.errors import BankError, SchemaError
 from sar_infer.storage.named_tensors import digest_of
 

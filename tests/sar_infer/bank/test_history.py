@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sar_infer.bank.history import UNDO_STEPS
+from sar_infer.bank.undo import Before, Undo
 from support.banks import content, example_bank, photo_set, unit_rows
 
 from sar_infer.bank import (
@@ -21,9 +23,7 @@ from sar_infer.bank import (
     rollback,
     set_photos_only,
 )
-from sar_infer.bank.history import UNDO_STEPS
 from sar_infer.bank.photos import MOST_ROWS
-from sar_infer.bank.undo import Before, Undo
 from sar_infer.errors import BankError, ClassNameError, InputError
 
 NAMES = st.sampled_from([*"abcdefghij", "A", "B c", "b  C", "日本"])

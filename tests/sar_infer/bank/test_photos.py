@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sar_infer.bank.difference import PhotoChange
 from support.banks import DIM, content, example_bank, photo_set, unit_rows
 
 from sar_infer.bank import (
@@ -24,7 +25,6 @@ from sar_infer.bank import (
     settled,
 )
 from sar_infer.bank import class_bank as class_banks
-from sar_infer.bank.difference import PhotoChange
 from sar_infer.bank.photos import MOST_ROWS, PhotoSet
 from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.storage.tensor_file import TensorFile
