@@ -107,7 +107,9 @@ class PhotoSet:
         _check_rows(self.rows)
         if len(self.known) != len(self.digests):
             raise BankError("a photo is counted twice")
-        if not np.linalg.norm(self.older) <= self.folded * (1 + _UNIT_TOLERANCE):
+        with np.errstate(over="ignore"):
+            length = float(np.linalg.norm(self.older))
+        if not length <= self.folded * (1 + _UNIT_TOLERANCE):
             raise BankError(f"the sum of {self.folded} photos is larger than that of as many rows of length 1")
 
     def with_added(self, digests: Digests, rows: Floats) -> PhotoSet:
