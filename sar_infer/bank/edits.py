@@ -233,7 +233,13 @@ def steps_back(history: Sequence[Step], steps: int) -> int:
 
 
 def class_changes(
-    bank: ClassBank, places: Mapping[str, int | None], rows: Floats, info: Mapping[str, ClassInfo], at: str
+    bank: ClassBank,
+    places: Mapping[str, int | None],
+    rows: Floats,
+    info: Mapping[str, ClassInfo],
+    at: str,
+    *,
+    exact: bool = False,
 ) -> tuple[list[Change], list[str]]:
     """Return the changes that put rows in their places, with all that is known of their classes, and these in words.
 
@@ -243,6 +249,7 @@ def class_changes(
         rows: (N, D).
         info: What is known of them, by these names.
         at: UTC time in ISO form.
+        exact: New names may differ in case or space alone from those that the bank has.
     """
     changes: list[Change] = []
     done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
@@ -273,7 +280,6 @@ def class_changes(
             rows if len(put) == len(rows) == len(done["added"]) else np.array([row for *_, row in put], np.float32)
         )
         check_rows(names, together)
-        exact = any(place is None and bank.lookup.name(name) is not None for name, place in places.items())
         changes.append(Add(names, together, {number: item for number, (_, item, _) in enumerate(put)}, exact=exact))
     counted = [(verb, of, listed(of) if len(of) <= _MOST_NAMED else f"{len(of):,}") for verb, of in done.items()]
     return changes, [f"{verb} {words}" for verb, of, words in counted if of]

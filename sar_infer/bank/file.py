@@ -324,13 +324,16 @@ class _Reader:
         self._file, self._whole = file, whole
         steps = [*known.steps, *([known.checkpoint] if known.checkpoint else [])]
         self._known = {_json(encoded(step)[0]): step for step in steps}
+        self._tensors: dict[str, npt.NDArray[Any]] = {}
 
     def tensor(self, name: str) -> npt.NDArray[Any]:
-        """Return a tensor, mapped if it is large."""
+        """Return a tensor, read once, and mapped if it is large."""
         if name not in self._file.places:
             raise BankError(f"tensor {name!r:.40} is missing")
-        place = self._file.places[name]
-        return read_only(self._file.tensor(name, place.end - place.start > MAPPED_BYTES))
+        if name not in self._tensors:
+            place = self._file.places[name]
+            self._tensors[name] = read_only(self._file.tensor(name, place.end - place.start > MAPPED_BYTES))
+        return self._tensors[name]
 
     def has(self, name: str) -> bool:
         """Return True if there is such a tensor."""
@@ -362,7 +365,9 @@ class _Reader:
             if not isinstance(changes, list):
                 raise BankError(f"changes of step {entry.n}: expected a list")
             changes = tuple(self._change(change, f"{prefix}.{number}") for number, change in enumerate(changes))
-        return Step(entry.n, entry.at, entry.action, entry.summary, entry.by, entry.to, changes)
+        step = Step(entry.n, entry.at, entry.action, entry.summary, entry.by, entry.to, changes)
+        _ENCODED[step] = content, {name: array for name, array in self._tensors.items() if name.startswith(f"{prefix}.")}
+        return step
 
     def _change(self, content: Any, prefix: str) -> Change:
         kind = content.get("kind") if isinstance(content, dict) else None

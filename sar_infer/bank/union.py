@@ -204,5 +204,6 @@ def _put(
     new = np.concatenate([other.rows_at([*rows.values()]), bank.rows_at(staying)])
     known = {name: info.get(name) or (bank.info_of(name) if name in bank.index else PLAIN) for name in names}
     at = utc_now()
-    changes, summary = class_changes(bank, places, new, known, at)
+    exact = any(place is None and bank.lookup.name(name) is not None for name, place in places.items())
+    changes, summary = class_changes(bank, places, new, known, at, exact=exact)
     return joined(bank, "merge", [*before, *changes, *photo_changes(bank, photos)], by, summary, note, at)

@@ -128,22 +128,25 @@ class BankFile:
         path: The file; a missing one stands for the bundle's bank.
         bundle: The bundle on whose bank it is replayed.
         embed: The bundle's name encoder, for a file of another encoder; None refuses such a file.
+        missing: The file may be missing.
 
     Attributes:
         bank: The bank at the last look.
         rebased: How the bank came to this bundle from another encoder's; None if the file belongs to this one.
 
     Raises:
-        BankError: The file is damaged, or belongs to another encoder and ``embed`` is None.
+        BankError: The file is damaged, or missing and may not be, or of another encoder and ``embed`` is None.
         SchemaError: It needs a newer reader.
     """
 
-    def __init__(self, path: Path, bundle: Bundle, embed: Embed | None = None) -> None:
+    def __init__(self, path: Path, bundle: Bundle, embed: Embed | None = None, *, missing: bool = True) -> None:
         self.path, self._bundle, self._embed = path, bundle, embed
         self._lock = threading.Lock()
         self.bank = bundle.bank
         self.rebased: Rebased | None = None
         self._looked: Stamp = None
+        if not missing and not path.is_file():
+            read(path, bundle)  # says what is wrong
         self.look()
 
     @property
