@@ -27,7 +27,7 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
     The new manifest keeps the figures of the old bundle, with notes on what has changed since. The head is kept only
     if the bank has each of its classes with an unchanged row; if it is dropped, nothing is calibrated any more.
     Thresholds and conformal sets are kept only if the rows of all calibrated classes are unchanged and none became
-    background. The history of the bank is kept as text, and its steps can no longer be undone.
+    background. The history of the bank is left out.
 
     Args:
         bundle: Gives everything but the bank; its files are hard-linked if possible, otherwise copied.
